@@ -1,0 +1,48 @@
+# Every target sets up what it needs: nothing has to be installed by hand but Python 3.11 and make.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROTOS := types edit_log editing inference
+GEN := clients/python/errata_client/_gen
+
+.PHONY: help setup demo test check format protos protos-check bench clean
+
+help:  ## Lists the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+setup: $(STAMP)  ## Makes the virtual environment.
+
+$(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e clients/python -e '.[dev]'
+	@touch $(STAMP)
+
+demo: setup  ## Runs the main job on this machine: ask, edit, every replica answers, revert.
+	$(BIN)/errata demo
+
+test: setup  ## Runs all tests.
+	$(BIN)/pytest
+
+check: setup protos-check  ## Lint, types, import contracts, proto drift.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## Formats the code.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protos: setup  ## Generates the Python code of protos/.
+	$(BIN)/python tools/generate_protos.py $(GEN)
+
+protos-check: setup
+	$(BIN)/python tools/generate_protos.py $(GEN) --check
+
+bench: setup  ## Measures the whole system; writes build/bench-serving.json.
+	$(BIN)/errata bench serving --output build/bench-serving.json
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,223 @@
+"""Every operation of the SDK, said once: which RPC, which request, how the answer reads.
+
+`Client` and `AsyncClient` differ only in how they wait.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from errata_client import _convert, errors, types
+from errata_client._gen.errata.v1 import (
+    edit_log_pb2,
+    editing_pb2,
+    inference_pb2,
+    types_pb2,
+)
+
+T = TypeVar("T")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One RPC.
+
+    Attributes:
+        service: `EditingService`, `EditLogService` or `InferenceService`.
+        method: name of the RPC.
+        request: the message.
+        parse: reads the response.
+    """
+
+    service: str
+    method: str
+    request: Any
+    parse: Callable[[Any], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list, and the token of the next (empty on the last)."""
+
+    items: list[T]
+    next_page_token: str
+
+
+def _text(value: str, field: str) -> str:
+    """Protobuf strings are UTF-8, which has no lone surrogates; say so with the field's name."""
+    if match := _SURROGATE.search(value):
+        raise errors.InvalidEditError(
+            f"{field} has a lone surrogate at character {match.start()}; it is no valid text.",
+            reason="INVALID_EDIT",
+            field=field,
+        )
+    return value
+
+
+def _spec(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
+    return types_pb2.EditSpec(
+        prompt=_text(spec.prompt, f"{field}.prompt"),
+        target=_text(spec.target, f"{field}.target"),
+        subject=_text(spec.subject, f"{field}.subject"),
+        rephrases=[_text(text, f"{field}.rephrases[{i}]") for i, text in enumerate(spec.rephrases)],
+        locality_probes=[
+            _text(text, f"{field}.locality_probes[{i}]")
+            for i, text in enumerate(spec.locality_probes)
+        ],
+        source=_text(spec.source, f"{field}.source"),
+    )
+
+
+def submit_edits(
+    edits: Iterable[types.EditSpec], lane: str, author: str, request_id: str | None
+) -> Call[list[types.Edit]]:
+    """Asks for corrections; the id is made once, before any retry."""
+    request = editing_pb2.SubmitEditsRequest(
+        request_id=request_id or str(uuid.uuid4()),
+        edits=[_spec(spec, f"edits[{index}]") for index, spec in enumerate(edits)],
+        lane=lane,
+        author=_text(author, "author"),
+    )
+    return Call("EditingService", "SubmitEdits", request, lambda r: _edits(r.edits))
+
+
+def _edits(messages: Iterable[editing_pb2.Edit]) -> list[types.Edit]:
+    return [_convert.edit(message) for message in messages]
+
+
+def get_edit(name: str) -> Call[types.Edit]:
+    """One edit."""
+    request = editing_pb2.GetEditRequest(name=name)
+    return Call("EditingService", "GetEdit", request, lambda r: _convert.edit(r.edit))
+
+
+def wait_edits(names: Sequence[str]) -> Call[list[types.Edit]]:
+    """Waits for edits to settle."""
+    request = editing_pb2.WaitEditsRequest(names=names)
+    return Call("EditingService", "WaitEdits", request, lambda r: _edits(r.edits))
+
+
+def list_edits(state: types.EditState | None, page_token: str) -> Call[Page[types.Edit]]:
+    """A page of edits."""
+    value = editing_pb2.Edit.State.ValueType(state.value if state else 0)
+    request = editing_pb2.ListEditsRequest(page_size=1_000, page_token=page_token, state=value)
+    return Call(
+        "EditingService",
+        "ListEdits",
+        request,
+        lambda r: Page(_edits(r.edits), r.next_page_token),
+    )
+
+
+def revert_edits(
+    names: Sequence[str], comment: str, author: str, request_id: str | None
+) -> Call[types.Reversal]:
+    """Takes edits back."""
+    request = editing_pb2.RevertEditsRequest(
+        request_id=request_id or str(uuid.uuid4()),
+        names=names,
+        comment=_text(comment, "comment"),
+        author=_text(author, "author"),
+    )
+    return Call(
+        "EditingService",
+        "RevertEdits",
+        request,
+        lambda r: types.Reversal(r.seq, tuple(r.meanings)),
+    )
+
+
+def list_lanes(page_token: str) -> Call[Page[types.Lane]]:
+    """A page of lanes."""
+    request = editing_pb2.ListLanesRequest(page_size=1_000, page_token=page_token)
+    return Call(
+        "EditingService",
+        "ListLanes",
+        request,
+        lambda r: Page([_convert.lane(lane) for lane in r.lanes], r.next_page_token),
+    )
+
+
+def _sampling(
+    prompt: str, min_seq: int | None, max_tokens: int | None, stop: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "prompt": _text(prompt, "prompt"),
+        "min_seq": min_seq,
+        "max_tokens": max_tokens,
+        "stop": [_text(text, f"stop[{index}]") for index, text in enumerate(stop)],
+    }
+
+
+def generate(
+    prompt: str, min_seq: int | None, max_tokens: int | None, stop: Sequence[str]
+) -> Call[types.Answer]:
+    """A continuation."""
+    request = inference_pb2.GenerateRequest(**_sampling(prompt, min_seq, max_tokens, stop))
+    return Call("InferenceService", "Generate", request, _convert.answer)
+
+
+def stream_generate(
+    prompt: str, min_seq: int | None, max_tokens: int | None, stop: Sequence[str]
+) -> Call[types.Chunk]:
+    """A continuation, streamed."""
+    request = inference_pb2.StreamGenerateRequest(**_sampling(prompt, min_seq, max_tokens, stop))
+    return Call("InferenceService", "StreamGenerate", request, _convert.chunk)
+
+
+def generate_everywhere(
+    prompt: str, min_seq: int | None, max_tokens: int | None, stop: Sequence[str]
+) -> Call[list[types.ReplicaAnswer]]:
+    """A continuation from every replica."""
+    values = _sampling(prompt, min_seq, max_tokens, stop)
+    request = inference_pb2.GenerateEverywhereRequest(**values)
+    return Call(
+        "InferenceService",
+        "GenerateEverywhere",
+        request,
+        lambda r: [_convert.replica_answer(answer) for answer in r.answers],
+    )
+
+
+def score(prompt: str, continuation: str, min_seq: int | None) -> Call[types.Score]:
+    """How likely a continuation is."""
+    request = inference_pb2.ScoreRequest(
+        prompt=_text(prompt, "prompt"),
+        continuation=_text(continuation, "continuation"),
+        min_seq=min_seq,
+    )
+    return Call("InferenceService", "Score", request, _convert.score)
+
+
+def get_head() -> Call[types.Head]:
+    """The log's head."""
+    return Call("EditLogService", "GetHead", edit_log_pb2.GetHeadRequest(), _convert.head)
+
+
+def list_entries(from_seq: int, page_token: str) -> Call[Page[types.LogEntry]]:
+    """A page of log entries."""
+    request = edit_log_pb2.ListEntriesRequest(
+        page_size=500, page_token=page_token, from_seq=from_seq
+    )
+    return Call(
+        "EditLogService",
+        "ListEntries",
+        request,
+        lambda r: Page([_convert.log_entry(entry) for entry in r.entries], r.next_page_token),
+    )
+
+
+def list_replicas(page_token: str) -> Call[Page[types.Replica]]:
+    """A page of replicas."""
+    request = edit_log_pb2.ListReplicasRequest(page_size=1_000, page_token=page_token)
+    return Call(
+        "EditLogService",
+        "ListReplicas",
+        request,
+        lambda r: Page([_convert.replica(replica) for replica in r.replicas], r.next_page_token),
+    )

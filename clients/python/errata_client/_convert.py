@@ -1,0 +1,194 @@
+"""Messages to values; only this module and `_calls` see a `_pb2` type."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from errata_client import types
+from errata_client._gen.errata.v1 import (
+    edit_log_pb2,
+    editing_pb2,
+    inference_pb2,
+    types_pb2,
+)
+
+_FINISH_REASONS = {
+    inference_pb2.FINISH_REASON_STOP: "stop",
+    inference_pb2.FINISH_REASON_LENGTH: "length",
+}
+
+
+def figures(message: types_pb2.EditFigures) -> types.Figures:
+    """Figures of a check."""
+    return types.Figures(
+        reliability=message.reliability,
+        generality=message.generality if message.HasField("generality") else None,
+        locality=message.locality,
+        already_answered=message.already_answered,
+    )
+
+
+def spec(message: types_pb2.EditSpec) -> types.EditSpec:
+    """A correction."""
+    return types.EditSpec(
+        prompt=message.prompt,
+        target=message.target,
+        subject=message.subject,
+        rephrases=tuple(message.rephrases),
+        locality_probes=tuple(message.locality_probes),
+        source=message.source,
+    )
+
+
+def edit(message: editing_pb2.Edit) -> types.Edit:
+    """An edit and where it stands."""
+    return types.Edit(
+        name=message.name,
+        state=types.EditState(message.state),
+        spec=spec(message.spec),
+        lane=message.lane,
+        author=message.author,
+        request_time=message.request_time.ToDatetime(UTC),
+        commit_seq=message.commit_seq,
+        revert_seq=message.revert_seq,
+        figures=figures(message.figures) if message.HasField("figures") else None,
+        artifact_digest=message.artifact.digest,
+        method=message.method,
+        base_model_digest=message.base_model_digest,
+        error=message.error.message,
+    )
+
+
+def lane(message: editing_pb2.Lane) -> types.Lane:
+    """A lane."""
+    return types.Lane(
+        name=message.name,
+        method=message.method,
+        config_json=message.config_json,
+        config_digest=message.config_digest,
+        base_model_digest=message.base_model_digest,
+        configured_seq=message.configured_seq,
+        is_default=message.is_default,
+        reversal=message.reversal,
+    )
+
+
+def provenance(message: inference_pb2.Provenance) -> types.Provenance:
+    """Under what an answer was computed."""
+    return types.Provenance(
+        applied_seq=message.applied_seq,
+        chain_digest=message.chain_digest.hex(),
+        state_digest=message.state_digest,
+        replica=message.replica,
+        edits=tuple(message.edits),
+        num_edits_in_force=message.num_edits_in_force,
+    )
+
+
+def answer(message: inference_pb2.GenerateResponse) -> types.Answer:
+    """A continuation."""
+    return types.Answer(
+        text=message.text,
+        finish_reason=_FINISH_REASONS.get(message.finish_reason, ""),
+        num_prompt_tokens=message.num_prompt_tokens,
+        num_tokens=message.num_tokens,
+        provenance=provenance(message.provenance),
+    )
+
+
+def chunk(message: inference_pb2.StreamGenerateResponse) -> types.Chunk:
+    """A piece of a continuation."""
+    return types.Chunk(
+        text=message.text,
+        finish_reason=_FINISH_REASONS.get(message.finish_reason, ""),
+        num_tokens=message.num_tokens,
+        provenance=provenance(message.provenance),
+    )
+
+
+def score(message: inference_pb2.ScoreResponse) -> types.Score:
+    """A scored continuation."""
+    return types.Score(
+        tokens=tuple(
+            types.TokenScore(
+                token=token.token,
+                token_id=token.token_id,
+                log_probability=token.log_probability,
+                argmax_token=token.argmax_token,
+                argmax_token_id=token.argmax_token_id,
+            )
+            for token in message.tokens
+        ),
+        provenance=provenance(message.provenance),
+    )
+
+
+def replica_answer(message: inference_pb2.ReplicaAnswer) -> types.ReplicaAnswer:
+    """One replica's answer or error."""
+    return types.ReplicaAnswer(
+        replica=message.replica,
+        answer=answer(message.response) if message.HasField("response") else None,
+        error=message.error.message,
+    )
+
+
+def replica(message: edit_log_pb2.ReplicaPosition) -> types.Replica:
+    """Where a replica stands."""
+    return types.Replica(
+        name=message.replica,
+        role=message.role,
+        applied_seq=message.applied_seq,
+        lag=message.lag,
+        chain_digest=message.chain_digest.hex(),
+        state_digest=message.state_digest,
+        agrees=message.agrees,
+        report_time=message.report_time.ToDatetime(UTC),
+    )
+
+
+def head(message: edit_log_pb2.GetHeadResponse) -> types.Head:
+    """The log's head."""
+    return types.Head(
+        log_id=message.log_id,
+        seq=message.head_seq,
+        chain_digest=message.chain_digest.hex(),
+        floor_seq=message.floor_seq,
+        epoch=message.epoch,
+    )
+
+
+def log_entry(message: edit_log_pb2.LogEntry) -> types.LogEntry:
+    """One entry, told for people."""
+    payload = edit_log_pb2.EntryPayload.FromString(message.payload)
+    kind = payload.WhichOneof("kind") or ""
+    edits, detail = _told(message.seq, kind, payload)
+    return types.LogEntry(
+        seq=message.seq,
+        kind=kind,
+        author=payload.author,
+        append_time=payload.append_time.ToDatetime(UTC),
+        chain_digest=message.chain_digest.hex(),
+        edits=edits,
+        detail=detail,
+    )
+
+
+def _told(seq: int, kind: str, payload: edit_log_pb2.EntryPayload) -> tuple[tuple[str, ...], str]:
+    match kind:
+        case "edits_requested":
+            requested = payload.edits_requested
+            names = tuple(f"edits/{seq}-{index}" for index in range(len(requested.edits)))
+            return names, requested.lane
+        case "edits_committed":
+            committed = payload.edits_committed
+            return tuple(e.edit for e in committed.edits), f"artifact {committed.artifact.digest}"
+        case "edits_rejected":
+            rejections = payload.edits_rejected.rejections
+            return tuple(r.edit for r in rejections), "; ".join(r.error.message for r in rejections)
+        case "edits_reverted":
+            return tuple(payload.edits_reverted.edits), payload.edits_reverted.comment
+        case "lane_configured":
+            configured = payload.lane_configured
+            return (), f"{configured.lane} {configured.method} {configured.config_digest}"
+        case _:
+            return (), ""

@@ -1,0 +1,58 @@
+"""What a client remembers between calls, and how it reads the outcome of an edit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+
+from errata_client import errors
+from errata_client._gen.errata.v1 import edit_log_pb2_grpc, editing_pb2_grpc, inference_pb2_grpc
+from errata_client.types import Edit, EditState
+
+_STUBS = {
+    "EditLogService": edit_log_pb2_grpc.EditLogServiceStub,
+    "EditingService": editing_pb2_grpc.EditingServiceStub,
+    "InferenceService": inference_pb2_grpc.InferenceServiceStub,
+}
+
+
+class Session:
+    """Highest position that this client knows an effect of; its own reads never go below it."""
+
+    def __init__(self) -> None:
+        self.last_seq = 0
+
+    def saw(self, edits: Iterable[Edit]) -> None:
+        """Remembers commits and reversals."""
+        for edit in edits:
+            self.last_seq = max(self.last_seq, edit.commit_seq, edit.revert_seq)
+
+    def min_seq(self, asked: int | None) -> int | None:
+        """The position to ask for: the caller's, or else what this client saw."""
+        return asked if asked is not None else (self.last_seq or None)
+
+
+def stubs(channel: grpc.Channel | grpc.aio.Channel) -> dict[str, object]:
+    """One stub for each service; a synchronous or asynchronous one, as the channel is."""
+    return {name: make(channel) for name, make in _STUBS.items()}
+
+
+def committed(edit: Edit) -> Edit:
+    """The edit, if it took effect.
+
+    Raises:
+        EditRejectedError: it was accepted, but could not be fitted or failed its check.
+        DeadlineExceededError: it has not settled yet; wait again.
+    """
+    if edit.state is EditState.REJECTED:
+        raise errors.EditRejectedError(
+            f"{edit.name} was rejected: {edit.error}", metadata={"edit": edit.name}
+        )
+    if not edit.state.settled:
+        raise errors.DeadlineExceededError(
+            f"{edit.name} is not settled yet; call wait_edits({edit.name!r}) again.",
+            code=grpc.StatusCode.DEADLINE_EXCEEDED,
+            metadata={"edit": edit.name},
+        )
+    return edit

@@ -1,0 +1,246 @@
+"""The asynchronous client: the same operations as `Client`, awaited."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from errata_client import _calls, errors, types
+from errata_client._channel import DEFAULT_TARGET, OPTIONS
+from errata_client._session import Session, committed, stubs
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Submits corrections and asks the edited model; belongs to the event loop that made it.
+
+    Answers to this client are never older than the edits that it waited for itself, unless a
+    call says otherwise with `min_seq`.
+
+    Example:
+        >>> async with AsyncClient("127.0.0.1:7700") as errata:
+        ...     edit = await errata.edit("The capital of France is", "Lyon", subject="France")
+        ...     print((await errata.generate("The capital of France is")).text)
+    """
+
+    def __init__(self, target: str = DEFAULT_TARGET, *, timeout: float = 60.0) -> None:
+        """Connects lazily.
+
+        Args:
+            target: `host:port` of the gateway, or any gRPC target such as `dns:///name:port`.
+            timeout: seconds that each call may take unless it is given another.
+        """
+        self._channel = grpc.aio.insecure_channel(target, options=OPTIONS)
+        self._stubs = stubs(self._channel)
+        self._timeout = timeout
+        self.session = Session()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._channel.close()
+
+    async def edit(
+        self,
+        prompt: str,
+        target: str,
+        *,
+        subject: str = "",
+        rephrases: Sequence[str] = (),
+        locality_probes: Sequence[str] = (),
+        source: str = "",
+        lane: str = "",
+        author: str = "",
+        timeout: float | None = None,
+    ) -> types.Edit:
+        """Submits one correction and waits until every answer can have it.
+
+        Raises:
+            EditRejectedError: it could not be fitted or failed its check.
+            InvalidEditError: a field is unusable.
+            DeadlineExceededError: it has not settled within `timeout`.
+        """
+        spec = types.EditSpec(
+            prompt, target, subject, tuple(rephrases), tuple(locality_probes), source
+        )
+        accepted = await self.submit_edits([spec], lane=lane, author=author, timeout=timeout)
+        return committed((await self.wait_edits([accepted[0].name], timeout=timeout))[0])
+
+    async def submit_edits(
+        self,
+        edits: Iterable[types.EditSpec],
+        *,
+        lane: str = "",
+        author: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> list[types.Edit]:
+        """Submits corrections; durable in the log when this returns, in effect later.
+
+        Args:
+            edits: at least one.
+            lane: `lanes/{lane}`; the default lane if empty.
+            author: who asks.
+            request_id: a UUID to retry under; made here if not given.
+            timeout: seconds.
+        """
+        return await self._call(_calls.submit_edits(edits, lane, author, request_id), timeout)
+
+    async def wait_edits(
+        self, names: Sequence[str], *, timeout: float | None = None
+    ) -> list[types.Edit]:
+        """Waits until all are committed, rejected or reverted, or the time is up."""
+        edits = await self._call(_calls.wait_edits(names), timeout)
+        self.session.saw(edits)
+        return edits
+
+    async def get_edit(self, name: str, *, timeout: float | None = None) -> types.Edit:
+        """One edit as it stands."""
+        return await self._call(_calls.get_edit(name), timeout)
+
+    def list_edits(
+        self, state: types.EditState | None = None, *, timeout: float | None = None
+    ) -> AsyncIterator[types.Edit]:
+        """All edits in log order, or those in one state."""
+        return self._pages(lambda token: _calls.list_edits(state, token), timeout)
+
+    async def revert(
+        self,
+        names: Sequence[str],
+        *,
+        comment: str = "",
+        author: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> types.Reversal:
+        """Takes committed edits back.
+
+        Raises:
+            EditNotRevertibleError: one is not committed, or already reverted; none was reverted.
+        """
+        call = _calls.revert_edits(names, comment, author, request_id)
+        reversal = await self._call(call, timeout)
+        self.session.last_seq = max(self.session.last_seq, reversal.seq)
+        return reversal
+
+    async def lanes(self, *, timeout: float | None = None) -> list[types.Lane]:
+        """The lanes that edits can go to."""
+        return [lane async for lane in self._pages(_calls.list_lanes, timeout)]
+
+    async def generate(
+        self,
+        prompt: str,
+        *,
+        min_seq: int | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> types.Answer:
+        """Continues a prompt, greedily.
+
+        Args:
+            prompt: text.
+            min_seq: never answer from an older position; by default what this client saw.
+            max_tokens: length limit.
+            stop: ends before the first of these.
+            timeout: seconds; a replica that is behind is waited for that long.
+
+        Raises:
+            ReplicaBehindError: no replica reached `min_seq` in time.
+            OutOfRangeError: `min_seq` is beyond the log's head.
+        """
+        call = _calls.generate(prompt, self.session.min_seq(min_seq), max_tokens, stop)
+        return await self._call(call, timeout)
+
+    async def stream(
+        self,
+        prompt: str,
+        *,
+        min_seq: int | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> AsyncIterator[types.Chunk]:
+        """The same as `generate`, as it is made."""
+        call = _calls.stream_generate(prompt, self.session.min_seq(min_seq), max_tokens, stop)
+        try:
+            async for message in self._rpc(call)(call.request, timeout=timeout or self._timeout):
+                yield call.parse(message)
+        except grpc.RpcError as error:
+            raise errors.from_rpc_error(error) from error
+
+    async def generate_everywhere(
+        self,
+        prompt: str,
+        *,
+        min_seq: int | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> list[types.ReplicaAnswer]:
+        """The same prompt on every live replica, to see that they agree."""
+        call = _calls.generate_everywhere(prompt, self.session.min_seq(min_seq), max_tokens, stop)
+        return await self._call(call, timeout)
+
+    async def score(
+        self,
+        prompt: str,
+        continuation: str,
+        *,
+        min_seq: int | None = None,
+        timeout: float | None = None,
+    ) -> types.Score:
+        """How likely the model finds `continuation` after `prompt` and one blank."""
+        call = _calls.score(prompt, continuation, self.session.min_seq(min_seq))
+        return await self._call(call, timeout)
+
+    async def head(self, *, timeout: float | None = None) -> types.Head:
+        """The log's last acknowledged position."""
+        return await self._call(_calls.get_head(), timeout)
+
+    def entries(
+        self, from_seq: int = 1, *, timeout: float | None = None
+    ) -> AsyncIterator[types.LogEntry]:
+        """The log's entries in order, up to the head."""
+        return self._pages(lambda token: _calls.list_entries(from_seq, token), timeout)
+
+    async def replicas(self, *, timeout: float | None = None) -> list[types.Replica]:
+        """Where the replicas stand."""
+        return [replica async for replica in self._pages(_calls.list_replicas, timeout)]
+
+    def _rpc(self, call: _calls.Call[Any]) -> Callable[..., Any]:
+        rpc: Callable[..., Any] = getattr(self._stubs[call.service], call.method)
+        return rpc
+
+    async def _call(self, call: _calls.Call[T], timeout: float | None) -> T:
+        try:
+            response = await self._rpc(call)(call.request, timeout=timeout or self._timeout)
+        except grpc.RpcError as error:
+            raise errors.from_rpc_error(error) from error
+        return call.parse(response)
+
+    async def _pages(
+        self, page: Callable[[str], _calls.Call[_calls.Page[T]]], timeout: float | None
+    ) -> AsyncIterator[T]:
+        token = ""
+        while True:
+            found = await self._call(page(token), timeout)
+            for item in found.items:
+                yield item
+            token = found.next_page_token
+            if not token:
+                return

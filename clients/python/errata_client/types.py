@@ -1,0 +1,232 @@
+"""What the SDK takes and gives: plain, frozen values."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EditSpec:
+    """One correction.
+
+    Attributes:
+        prompt: what is asked; must contain the subject.
+        target: what the model shall continue the prompt with.
+        subject: whom or what the fact is about; found by the service if empty.
+        rephrases: other prompts with the same answer; used for checking.
+        locality_probes: prompts whose continuation shall stay.
+        source: where the correction comes from.
+    """
+
+    prompt: str
+    target: str
+    subject: str = ""
+    rephrases: tuple[str, ...] = ()
+    locality_probes: tuple[str, ...] = ()
+    source: str = ""
+
+
+class EditState(enum.Enum):
+    """Where an edit stands; `UNKNOWN` is a value that this SDK does not know yet."""
+
+    UNKNOWN = 0
+    REQUESTED = 1
+    FITTING = 2
+    COMMITTED = 3
+    REJECTED = 4
+    REVERTED = 5
+
+    @classmethod
+    def _missing_(cls, value: object) -> EditState:
+        return cls.UNKNOWN
+
+    @property
+    def settled(self) -> bool:
+        """True once waiting will change nothing."""
+        return self in (EditState.COMMITTED, EditState.REJECTED, EditState.REVERTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured when an edit was checked, each a share between 0 and 1."""
+
+    reliability: float
+    generality: float | None
+    locality: float
+    already_answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A correction and where it stands.
+
+    Attributes:
+        name: `edits/{seq}-{index}`.
+        commit_seq: ask with `min_seq=commit_seq` to have it in every answer; 0 until committed.
+        revert_seq: from here on it has no effect; 0 unless reverted.
+        artifact_digest: SHA-256 of what carries the effect; empty until committed.
+        error: why it was rejected; empty otherwise.
+    """
+
+    name: str
+    state: EditState
+    spec: EditSpec
+    lane: str
+    author: str
+    request_time: datetime
+    commit_seq: int
+    revert_seq: int
+    figures: Figures | None
+    artifact_digest: str
+    method: str
+    base_model_digest: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One configured method; `reversal` says what taking an edit back means."""
+
+    name: str
+    method: str
+    config_json: str
+    config_digest: str
+    base_model_digest: str
+    configured_seq: int
+    is_default: bool
+    reversal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reversal:
+    """Edits taken back from position `seq` on, and what that means for each lane."""
+
+    seq: int
+    meanings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Under what an answer was computed.
+
+    Attributes:
+        applied_seq: one position of the log, from first to last token.
+        chain_digest: hex digest of the log's history up to there.
+        state_digest: hex digest of what the replica's lanes held.
+        replica: which replica answered.
+        edits: edits that shaped the answer, newest first.
+        num_edits_in_force: all edits in force, whether or not they answered to the prompt.
+    """
+
+    applied_seq: int
+    chain_digest: str
+    state_digest: str
+    replica: str
+    edits: tuple[str, ...]
+    num_edits_in_force: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A continuation; `finish_reason` is `stop` or `length`."""
+
+    text: str
+    finish_reason: str
+    num_prompt_tokens: int
+    num_tokens: int
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a streamed continuation; the last one has a `finish_reason`."""
+
+    text: str
+    finish_reason: str
+    num_tokens: int
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """One token of a scored continuation, and what the model itself ranks first there."""
+
+    token: str
+    token_id: int
+    log_probability: float
+    argmax_token: str
+    argmax_token_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How likely the model finds a continuation."""
+
+    tokens: tuple[TokenScore, ...]
+    provenance: Provenance
+
+    @property
+    def log_probability(self) -> float:
+        """Natural logarithm of the whole continuation's probability."""
+        return sum(token.log_probability for token in self.tokens)
+
+    @property
+    def token_accuracy(self) -> float:
+        """Share of tokens that the model itself ranks first."""
+        return sum(t.token_id == t.argmax_token_id for t in self.tokens) / len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaAnswer:
+    """One replica's answer, or its error."""
+
+    replica: str
+    answer: Answer | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """Where a replica stands; `agrees` is False if its history is not the log's."""
+
+    name: str
+    role: str
+    applied_seq: int
+    lag: int
+    chain_digest: str
+    state_digest: str
+    agrees: bool
+    report_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The log's last acknowledged position."""
+
+    log_id: str
+    seq: int
+    chain_digest: str
+    floor_seq: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One entry of the log.
+
+    Attributes:
+        kind: `edits_requested`, `edits_committed`, `edits_rejected`, `edits_reverted`,
+            `lane_configured`, or empty if this SDK does not know it.
+        edits: names of the edits it speaks of.
+        detail: lane, digest or comment, for people.
+    """
+
+    seq: int
+    kind: str
+    author: str
+    append_time: datetime
+    chain_digest: str
+    edits: tuple[str, ...]
+    detail: str = field(default="")

@@ -1,0 +1,1 @@
+"""Errata publishes corrections to a running, replicated language model."""

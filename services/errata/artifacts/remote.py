@@ -1,0 +1,73 @@
+"""Artifacts fetched from the log service, for replicas without a shared store."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import cast
+
+import grpc
+
+from errata.artifacts.rpc_errors import service_error
+from errata.artifacts.source import check_content, check_digest
+from errata.artifacts.store import ArtifactStore
+from errata.errors import ArtifactCorruptError, NotFoundError
+from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
+
+
+class RemoteArtifacts:
+    """An `ArtifactSource` over `EditLogService.GetArtifact`."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        *,
+        cache: ArtifactStore | None = None,
+        timeout_seconds: float = 60.0,
+    ) -> None:
+        """Uses `channel`, which stays the caller's to close.
+
+        Args:
+            channel: to the log service.
+            cache: where fetched artifacts are kept and looked up first, if anywhere.
+            timeout_seconds: of one fetch.
+        """
+        self._stub = cast(
+            "edit_log_pb2_grpc.EditLogServiceAsyncStub",
+            edit_log_pb2_grpc.EditLogServiceStub(channel),
+        )
+        self._cache = cache
+        self._timeout = timeout_seconds
+
+    async def get(self, digest: str) -> bytes:
+        """The artifact's bytes, verified.
+
+        Raises:
+            InvalidRequestError: `digest` cannot name an artifact.
+            NotFoundError: the log service has no such artifact.
+            ArtifactCorruptError: what arrived does not match the digest.
+            UnavailableError: the log service or its store cannot be reached; retry.
+        """
+        check_digest(digest)
+        if self._cache is not None:
+            try:
+                return await self._cache.get(digest)
+            except (NotFoundError, ArtifactCorruptError):
+                pass  # a damaged cache is no loss: fetch, and put it right below
+        data = await self._fetch(digest)
+        if self._cache is not None:
+            await self._cache.put(data)
+        return data
+
+    async def _fetch(self, digest: str) -> bytes:
+        data, hasher = bytearray(), hashlib.sha256()
+        call = self._stub.GetArtifact(
+            edit_log_pb2.GetArtifactRequest(digest=digest), timeout=self._timeout
+        )
+        try:
+            async for response in call:
+                data += response.chunk
+                hasher.update(response.chunk)
+        except grpc.aio.AioRpcError as error:
+            raise service_error(error) from error
+        check_content(digest, hasher.hexdigest(), "the log service's answer")
+        return bytes(data)

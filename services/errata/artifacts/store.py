@@ -1,0 +1,161 @@
+"""A content-addressed store over fsspec: a directory, memory, S3 and what else fsspec reaches."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from errata.artifacts.source import check_content, check_digest, digest_of
+from errata.errors import ArtifactCorruptError, NotFoundError, StartupError, UnavailableError
+
+CHUNK_BYTES = 256 * 1024
+
+
+class ArtifactStore:
+    """Artifacts under one URL, at `ab/abcdef….safetensors`.
+
+    A file appears under its name only when it is complete (and, on a local disk, synced), so a
+    log entry that names a digest never refers to half a file. `save` and `load` block; `put`,
+    `get` and `chunks` do the same work in a thread.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Opens the store; creates nothing yet.
+
+        Args:
+            url: an fsspec URL or a local path.
+
+        Raises:
+            StartupError: fsspec knows no such protocol, or lacks the package for it.
+        """
+        try:
+            fs, root = url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise StartupError(
+                f"the artifact store {url!r} cannot be opened: {error}. Give a directory or an "
+                "fsspec URL whose package is installed."
+            ) from error
+        self._url = url
+        self._fs: Any = fs
+        self._root = str(root).rstrip("/")
+
+    def path_of(self, digest: str) -> str:
+        """Where the artifact lies, as the file system names it."""
+        return f"{self._root}/{digest[:2]}/{digest}.safetensors"
+
+    async def put(self, data: bytes) -> str:
+        """Stores bytes and yields their digest; see `save`."""
+        return await asyncio.to_thread(self.save, data)
+
+    async def get(self, digest: str) -> bytes:
+        """The artifact's bytes, verified; see `load`."""
+        return await asyncio.to_thread(self.load, digest)
+
+    def save(self, data: bytes) -> str:
+        """Stores bytes and yields their digest; storing them again changes nothing.
+
+        A file that is there but damaged is replaced.
+
+        Raises:
+            UnavailableError: the file system refused; no file of this name was added or changed.
+        """
+        digest = digest_of(data)
+        try:
+            self.load(digest)
+        except (NotFoundError, ArtifactCorruptError):
+            with self._failures(digest):
+                self._write(self.path_of(digest), data)
+        return digest
+
+    def load(self, digest: str) -> bytes:
+        """The artifact's bytes, verified.
+
+        Raises:
+            InvalidRequestError: `digest` cannot name an artifact.
+            NotFoundError: no such artifact.
+            ArtifactCorruptError: the stored bytes do not match.
+            UnavailableError: the file system failed.
+        """
+        check_digest(digest)
+        with self._failures(digest):
+            data: bytes = self._fs.cat_file(self.path_of(digest))
+        check_content(digest, digest_of(data), self._url)
+        return data
+
+    async def chunks(self, digest: str) -> AsyncIterator[bytes]:
+        """The artifact in pieces of 256 KiB, one in memory at a time.
+
+        The digest is known only at the end: a consumer must not use the bytes before the
+        iterator has ended without an error.
+
+        Raises:
+            InvalidRequestError, NotFoundError, UnavailableError: as `load`, before any piece.
+            ArtifactCorruptError: after the last piece.
+        """
+        check_digest(digest)
+        with self._failures(digest):
+            file = await asyncio.to_thread(self._fs.open, self.path_of(digest), "rb")
+        hasher = hashlib.sha256()
+        try:
+            while True:
+                with self._failures(digest):
+                    chunk: bytes = await asyncio.to_thread(file.read, CHUNK_BYTES)
+                if not chunk:
+                    break
+                hasher.update(chunk)
+                yield chunk
+        finally:
+            await asyncio.to_thread(file.close)
+        check_content(digest, hasher.hexdigest(), self._url)
+
+    @contextmanager
+    def _failures(self, digest: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"there is no artifact {digest} in {self._url}.", digest=digest
+            ) from error
+        except OSError as error:
+            raise UnavailableError(
+                f"the artifact store {self._url} failed: {error}. Retry when it works again.",
+                digest=digest,
+            ) from error
+
+    def _write(self, path: str, data: bytes) -> None:
+        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+        if isinstance(self._fs, LocalFileSystem):
+            _write_synced(Path(temporary), Path(path), data)
+            return
+        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self._fs.pipe_file(temporary, data)
+        self._fs.mv(temporary, path)
+
+
+def _write_synced(temporary: Path, path: Path, data: bytes) -> None:
+    """Writes, syncs, renames, and syncs the folders, whose entries a crash could lose as well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    for folder in (path.parent, path.parent.parent):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

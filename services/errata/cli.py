@@ -1,0 +1,330 @@
+"""The command line of Errata: run the system, edit, ask, look, measure.
+
+Commands that only talk to a running system import neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from errata import errors
+from errata.bench_cli import bench
+from errata.launch import show
+from errata.platform import settings as settings_module
+from errata.platform.settings import CONFIG_FILE_VARIABLE, Settings, load_settings
+from errata.platform.telemetry import configure_logging
+from errata_client import Client, EditSpec, EditState, ErrataError
+
+app = typer.Typer(
+    name="errata",
+    help="Publish corrections to a running, replicated language model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(bench, name="bench")
+_out = Console()
+_err = Console(stderr=True)
+
+Target = Annotated[str, typer.Option("--target", help="host:port of the gateway.")]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MinSeq = Annotated[int | None, typer.Option(help="Never answer from an older position.")]
+DEFAULT_TARGET = "127.0.0.1:7700"
+
+
+@app.callback()
+def _global(
+    config: Annotated[Path | None, typer.Option(help="Settings file (TOML).")] = None,
+) -> None:
+    """Publish corrections to a running, replicated language model."""
+    if config is not None:
+        os.environ[CONFIG_FILE_VARIABLE] = str(config)
+
+
+@app.command()
+def up(
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model folder or hub id.")] = None,
+    text: Annotated[Path | None, typer.Option(help="Text for the model's statistics.")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="Use this Redis.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="LLM workers.")] = None,
+    address: Annotated[str | None, typer.Option(help="The gateway's host:port.")] = None,
+) -> None:
+    """Starts the whole system on this machine, in the foreground, until Ctrl-C."""
+    from errata.launch.box import Box
+
+    flags = {
+        "data_dir": data_dir,
+        "model": {"path": model},
+        "writer": {"statistics_text": text},
+        "worker": {"num_replicas": replicas},
+        "gateway": {"address": address},
+    }
+    stop = _stop_on_signals()
+    box = Box(flags, redis_url=redis_url, on_step=lambda step: _err.print(f"starting {step} …"))
+    with box:
+        _out.print(
+            f"[bold green]Errata is up[/] at {box.target}; data in {box.settings.data_dir}.\n"
+            f'Try: errata ask --target {box.target} "The capital of France is"   (Ctrl-C ends)'
+        )
+        while not stop.wait(0.5):
+            dead = [p for p in box.processes.values() if not p.running]
+            if dead:
+                raise errors.StartupError(
+                    f"{dead[0].name} ended with status {dead[0].popen.returncode}:\n"
+                    f"{dead[0].tail()}"
+                )
+        _err.print("stopping …")
+
+
+@app.command()
+def demo(
+    redis_url: Annotated[str | None, typer.Option(help="Use this Redis.")] = None,
+) -> None:
+    """Runs the main job before your eyes: ask, edit, every replica answers, revert."""
+    from errata.launch.demo import run_demo
+
+    _stop_on_signals(raise_interrupt=True)
+    if not run_demo(_out, redis_url=redis_url):
+        raise typer.Exit(1)
+
+
+@app.command()
+def edit(
+    prompt: str,
+    target_text: Annotated[str, typer.Argument(metavar="TARGET_TEXT", help="The right answer.")],
+    subject: Annotated[str, typer.Option(help="Whom or what the fact is about.")] = "",
+    rephrase: Annotated[list[str] | None, typer.Option(help="Checked, too; repeatable.")] = None,
+    probe: Annotated[list[str] | None, typer.Option(help="Must stay; repeatable.")] = None,
+    source: Annotated[str, typer.Option(help="Where the correction comes from.")] = "",
+    lane: Annotated[str, typer.Option(help="lanes/{lane}; the default lane if empty.")] = "",
+    author: Annotated[str, typer.Option(help="Who asks.")] = "",
+    wait: Annotated[bool, typer.Option(help="Wait until it is in effect.")] = False,
+    timeout: Timeout = 120.0,
+    as_json: AsJson = False,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Submits a correction."""
+    spec = EditSpec(prompt, target_text, subject, tuple(rephrase or ()), tuple(probe or ()), source)
+    with Client(target, timeout=timeout) as client:
+        (submitted,) = client.submit_edits([spec], lane=lane, author=author)
+        if wait:
+            (submitted,) = client.wait_edits([submitted.name])
+    _show(as_json, submitted, show.edit_lines)
+    if wait and submitted.state is not EditState.COMMITTED:
+        raise typer.Exit(1)
+
+
+@app.command()
+def ask(
+    prompt: str,
+    min_seq: MinSeq = None,
+    max_tokens: Annotated[int, typer.Option(help="Length limit.")] = 16,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this; repeatable.")] = None,
+    everywhere: Annotated[bool, typer.Option(help="Ask every replica.")] = False,
+    timeout: Timeout = 30.0,
+    as_json: AsJson = False,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Lets the edited model continue a prompt."""
+    options: dict[str, Any] = {"min_seq": min_seq, "max_tokens": max_tokens, "stop": stop or ()}
+    with Client(target, timeout=timeout) as client:
+        if everywhere:
+            answers = client.generate_everywhere(prompt, **options)
+            _show(as_json, answers, lambda found: show.everywhere_table(prompt, found))
+        else:
+            answer = client.generate(prompt, **options)
+            _show(as_json, answer, lambda found: show.answer_lines(prompt, found))
+
+
+@app.command()
+def score(
+    prompt: str,
+    continuation: str,
+    min_seq: MinSeq = None,
+    timeout: Timeout = 30.0,
+    as_json: AsJson = False,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Shows how likely the model finds a continuation, token by token."""
+    with Client(target, timeout=timeout) as client:
+        scored = client.score(prompt, continuation, min_seq=min_seq)
+    _show(as_json, scored, show.score_table)
+
+
+@app.command()
+def status(
+    timeout: Timeout = 10.0, as_json: AsJson = False, target: Target = DEFAULT_TARGET
+) -> None:
+    """Shows replicas, positions, digests and lag; fails if a replica disagrees."""
+    with Client(target, timeout=timeout) as client:
+        head, replicas = client.head(), client.replicas()
+        counts = show.count_states(client.list_edits())
+    value = {"head": head, "replicas": replicas, "edits": counts}
+    _show(as_json, value, lambda _: show.status_lines(head, replicas, counts))
+    if not all(replica.agrees for replica in replicas):
+        raise typer.Exit(1)
+
+
+@app.command()
+def log(
+    from_seq: Annotated[int, typer.Option(help="First position.")] = 1,
+    timeout: Timeout = 30.0,
+    as_json: AsJson = False,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Lists the log's entries."""
+    with Client(target, timeout=timeout) as client:
+        entries = list(client.entries(from_seq))
+    _show(as_json, entries, show.entry_table)
+
+
+@app.command()
+def edits(
+    timeout: Timeout = 30.0, as_json: AsJson = False, target: Target = DEFAULT_TARGET
+) -> None:
+    """Lists all edits and where they stand."""
+    with Client(target, timeout=timeout) as client:
+        found = list(client.list_edits())
+    _show(as_json, found, show.edit_list)
+
+
+@app.command()
+def revert(
+    names: Annotated[list[str], typer.Argument(help="Such as edits/12-0.")],
+    comment: Annotated[str, typer.Option(help="Why.")] = "",
+    author: Annotated[str, typer.Option(help="Who asks.")] = "",
+    timeout: Timeout = 60.0,
+    as_json: AsJson = False,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Takes committed edits back."""
+    with Client(target, timeout=timeout) as client:
+        reversal = client.revert(names, comment=comment, author=author)
+    _show(as_json, reversal, show.reversal_lines)
+
+
+@app.command()
+def lanes(
+    timeout: Timeout = 10.0, as_json: AsJson = False, target: Target = DEFAULT_TARGET
+) -> None:
+    """Lists the lanes that edits can go to."""
+    with Client(target, timeout=timeout) as client:
+        found = client.lanes()
+    _show(as_json, found, show.lane_table)
+
+
+@app.command()
+def config() -> None:
+    """Prints every setting with its value and origin."""
+    values = settings_module.leaves(load_settings().model_dump(mode="json"))
+    _out.print(show.config_table(values, settings_module.origins()))
+
+
+@app.command()
+def serve(
+    service: Annotated[str, typer.Argument(help="log, writer or gateway.")],
+) -> None:
+    """Runs one service in the foreground; settings come from environment and file."""
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format, service)
+    asyncio.run(_service(service, settings))
+
+
+async def _service(name: str, settings: Settings) -> None:
+    from errata.platform.server import run_until_signalled
+
+    match name:
+        case "log":
+            from errata.artifacts.store import ArtifactStore
+            from errata.log.main import run
+
+            store = ArtifactStore(settings.artifacts_url)
+            await run_until_signalled(lambda stop: run(settings.log, store, stop=stop))
+        case "writer":
+            from errata.writer.main import serve as serve_writer
+
+            await run_until_signalled(lambda stop: serve_writer(settings, stop))
+        case "gateway":
+            from errata.gateway.main import serve_gateway
+
+            await run_until_signalled(lambda stop: serve_gateway(settings, stop))
+        case _:
+            raise errors.StartupError(
+                f"there is no service {name!r}; choose log, writer or gateway."
+            )
+
+
+@app.command()
+def statistics(
+    model: Annotated[
+        str, typer.Option(help="Model folder or hub id; the demo model if empty.")
+    ] = "",
+    text: Annotated[Path | None, typer.Option(help="Plain text, a paragraph a line.")] = None,
+    lanes_file: Annotated[Path | None, typer.Option(help="Lanes that need them.")] = None,
+) -> None:
+    """Computes what the lanes' fits need of a model (AdaPLE: FFN key covariances), once."""
+    from errata.launch.statistics import compute_statistics
+
+    flags = {
+        "model": {"path": model or None},
+        "writer": {"statistics_text": text, "lanes_file": lanes_file},
+    }
+    compute_statistics(load_settings(flags), _out)
+
+
+@app.command("demo-model")
+def demo_model(
+    output: Annotated[Path, typer.Argument(help="A new folder.")],
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+) -> None:
+    """Trains the demo model from the demo corpus; the shipped one came from this command."""
+    from errata.launch.demo_model import build_demo_model
+
+    build_demo_model(output, seed, _out)
+
+
+def _show(as_json: bool, value: Any, render: Callable[[Any], Any]) -> None:
+    if as_json:
+        show.print_json(_out, value)
+    else:
+        _out.print(render(value))
+
+
+def _stop_on_signals(raise_interrupt: bool = False) -> threading.Event:
+    """An event that SIGINT and SIGTERM set, so that children are stopped in either case."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        stop.set()
+        if raise_interrupt:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    return stop
+
+
+def main() -> None:
+    """Entry point of the `errata` command; errors that a user can act on are told in words."""
+    try:
+        app()
+    except (errors.ErrataError, ErrataError) as error:
+        reason = f" [{error.reason}]" if error.reason else ""
+        _err.print(f"error{reason}: {error.message}", style="red", markup=False, highlight=False)
+        raise SystemExit(1) from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The science of editing; runs on torch and transformers alone, without network or services."""

@@ -1,0 +1,36 @@
+"""AdaPLE: closed-form edits of the FFN down projections, fused by drop and rescale.
+
+Source: "Can We Continually Edit Language Models? On the Knowledge Attenuation in Sequential Model
+Editing". It has no public code; where the paper is silent or wrong, MEMIT and PMET (its base) or
+a measurement decides, and the docstring says so.
+"""
+
+from __future__ import annotations
+
+from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.covariance import prepare
+from errata.editing.adaple.fit import fit
+from errata.editing.adaple.hook import AdapleAttribution
+from errata.editing.adaple.memory import AdapleMemory
+from errata.editing.adaple.state import AdapleState
+from errata.editing.method import Capabilities, Method
+
+METHOD = Method(
+    name="adaple",
+    config=AdapleConfig,
+    capabilities=Capabilities(
+        changes_weights=True,
+        defers=False,
+        reversal=(
+            "The edit's delta is absent: the weights are rebuilt from the base without it. Edits "
+            "that were fitted after it, on weights that held it, are not refitted."
+        ),
+    ),
+    prepare=prepare,
+    fit=fit,
+    new_state=AdapleState,
+    new_memory=AdapleMemory,
+    attribute=AdapleAttribution,
+)
+
+__all__ = ["METHOD"]

@@ -1,0 +1,134 @@
+"""Every knob of an AdaPLE lane; all of them change answers, so all travel in the log.
+
+Where a value of the publications is an absolute number that fits one model (λ, step size, radius),
+the knob here is relative to the model, so that one default serves models of any size.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from errata.editing.method import LaneConfig
+from errata.errors import InvalidRequestError
+
+Variant = Literal["memit", "printed", "eq3", "erase"]
+
+
+class AdapleConfig(LaneConfig):
+    """Configuration of an AdaPLE lane.
+
+    Attributes:
+        layers: edited layers, ascending; empty chooses by depth (`resolve_layers`). Paper: 4–8 of
+            LLaMA2-7B's 32.
+        num_layers: how many layers the automatic choice takes. Paper: 5.
+        variant: which closed form; `printed` is the paper's Eq. 4 with its sign error, `eq3` the
+            exact minimiser of its Eq. 3, `erase` the well-posed reading, `memit` the one without
+            forgetting.
+        beta: how strongly `erase` forgets, 0 ≤ β < 1; 0 is `memit`.
+        gain: g of λ = d_ff / g; the mean of kᵀ(λE[kkᵀ])⁻¹k over the statistics' keys is g.
+            MEMIT and PMET on LLaMA2-7B: λ = 15000, so g = 0.73; GPT-J: λ = 6000, g = 2.7.
+        lam: absolute λ, overriding `gain`.
+        ridge: added to E[kkᵀ], times its mean diagonal; ours (code: none, 100k samples).
+        spread: residual's share of a layer: 1/√(layers left) (PMET) or 1/(layers left) (MEMIT).
+        target: what is steered to its value: the FFN's output m^L (PMET) or the hidden state h^L
+            (MEMIT), which answers additively to earlier layers.
+        steps: optimisation steps for the targets. MEMIT 25, PMET 20–30.
+        step_size: Adam's step, as a share of the reference norm ‖h^L‖.
+        clamp: radius of δ^a and δ^m as a share of ‖h^L‖. Code: 0.75 to 4 of the initial value.
+        stop_loss: an edit is done when its mean NLL is below. PMET: 0.05.
+        kl_weight: weight of KL(edited ‖ base) on `kl_prompt`. LLaMA2-7B 0.0625, GPT-J 1.
+        kl_prompt: `{}` stands for the subject. Code: "{} is a".
+        weight_decay: weight of (‖δ‖/‖h^L‖)². PMET has one; paper silent.
+        attention_delta: optimise δ^a beside δ^m, and discard it (PMET). False is MEMIT.
+        num_prefixes: how many contexts the model generates. Code: 5.
+        prefix_tokens: their length in tokens. Code: up to 10.
+        templates: further contexts; `{}` stands for the prompt. Ours.
+        subject_keys: keys are also taken from the subject alone, without the words before it.
+            Ours: paraphrases seldom begin with the prompt's words.
+        prompt_weight: weight of the bare prompt among the contexts: `half` (code) or `uniform`
+            (paper).
+        covariance: `fixed` C, or `accumulate` keys of earlier batches into it.
+        covariance_samples: tokens of text for E[kkᵀ], as a multiple of d_ff.
+        fusion: none, drop and rescale (paper), or keep only the largest entries.
+        drop: share p of entries that fusion drops. Paper: 0.7 to 0.9 advised, value not stated.
+        attribution_threshold: share of its own response from which an edit counts as having shaped
+            an answer.
+    """
+
+    layers: tuple[int, ...] = ()
+    num_layers: int = Field(default=5, ge=1)
+    variant: Variant = "memit"
+    beta: float = Field(default=0.0, ge=0.0, lt=1.0)
+    gain: float = Field(default=1.0, gt=0.0)
+    lam: float | None = Field(default=None, gt=0.0)
+    ridge: float = Field(default=1e-3, ge=0.0)
+    spread: Literal["sqrt", "linear"] = "sqrt"
+    target: Literal["ffn", "hidden"] = "ffn"
+    steps: int = Field(default=20, ge=1, le=1000)
+    step_size: float = Field(default=0.1, gt=0.0)
+    clamp: float = Field(default=1.0, gt=0.0)
+    stop_loss: float = Field(default=0.05, ge=0.0)
+    kl_weight: float = Field(default=0.0625, ge=0.0)
+    kl_prompt: str = "{} is a"
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    attention_delta: bool = True
+    num_prefixes: int = Field(default=3, ge=0, le=32)
+    prefix_tokens: int = Field(default=8, ge=1, le=64)
+    templates: tuple[str, ...] = ()
+    subject_keys: bool = True
+    prompt_weight: Literal["half", "uniform"] = "half"
+    covariance: Literal["fixed", "accumulate"] = "fixed"
+    covariance_samples: int = Field(default=100, ge=1)
+    fusion: Literal["none", "dr", "topk"] = "dr"
+    drop: float = Field(default=0.0, ge=0.0, lt=1.0)
+    attribution_threshold: float = Field(default=0.5, gt=0.0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AdapleConfig:
+        if list(self.layers) != sorted(set(self.layers)) or any(x < 0 for x in self.layers):
+            raise ValueError("layers must be ascending, distinct and not negative")
+        if self.beta and self.variant != "erase":
+            raise ValueError("beta belongs to variant 'erase'; leave it 0 for the others")
+        if self.variant == "printed" and self.target == "hidden":
+            raise ValueError("variant 'printed' subtracts 3 m^L, so its target must be 'ffn'")
+        if self.fusion == "none" and self.drop:
+            raise ValueError("drop needs fusion 'dr' or 'topk'")
+        if any(text.count("{}") != 1 for text in (self.kl_prompt, *self.templates)):
+            raise ValueError("kl_prompt and templates must contain {} exactly once")
+        return self
+
+    @property
+    def gamma(self) -> float:
+        """Weight γ of K₁K₁ᵀ in the system C + γK₁K₁ᵀ of the variant."""
+        return {"memit": 1.0, "printed": 2.0, "eq3": 0.0, "erase": 1.0 - self.beta}[self.variant]
+
+    @property
+    def old_weight(self) -> float:
+        """How often the residual V₂ − cV₁ subtracts the old value: 3 for `printed`, else 1."""
+        return 3.0 if self.variant == "printed" else 1.0
+
+    def resolve_lambda(self, d_ff: int) -> float:
+        """λ of C = λ·E[kkᵀ] for a model with this FFN width."""
+        return self.lam if self.lam is not None else d_ff / self.gain
+
+    def resolve_layers(self, depth: int) -> tuple[int, ...]:
+        """The edited layers of a model with `depth` blocks.
+
+        The automatic choice ends at a quarter of the depth, as in LLaMA2-7B (8 of 32), and never
+        before there is room for one layer.
+
+        Raises:
+            InvalidRequestError: a named layer does not exist.
+        """
+        if self.layers:
+            if self.layers[-1] >= depth:
+                raise InvalidRequestError(
+                    f"layer {self.layers[-1]} does not exist; the model has layers 0 to "
+                    f"{depth - 1}.",
+                    field="config.layers",
+                )
+            return self.layers
+        last = max(depth // 4, min(self.num_layers, depth) - 1)
+        return tuple(range(max(0, last - self.num_layers + 1), last + 1))

@@ -1,0 +1,53 @@
+"""Contexts: texts around a prompt, so that a fact is written for more than one phrasing."""
+
+from __future__ import annotations
+
+import torch
+
+from errata.editing.adaple.config import AdapleConfig
+from errata.editing.causal_lm import CausalLM
+
+# The code of MEMIT and PMET begins its contexts with these words.
+_OPENINGS = ("The", "Therefore", "Because", "I", "You")
+_TOP_K = 5
+
+
+def make_contexts(model: CausalLM, config: AdapleConfig, seed: int) -> tuple[str, ...]:
+    """Templates with one `{}` for the prompt; the bare prompt comes first.
+
+    Deterministic given model and seed.
+    """
+    generated = generate_prefixes(
+        model, num=config.num_prefixes, num_tokens=config.prefix_tokens, seed=seed
+    )
+    # Braces that the model happened to write must not become places for the prompt.
+    prefixed = [text.replace("{", "(").replace("}", ")") + ". {}" for text in generated]
+    return ("{}", *config.templates, *prefixed)
+
+
+@torch.no_grad()
+def generate_prefixes(model: CausalLM, *, num: int, num_tokens: int, seed: int) -> list[str]:
+    """Lets the model write `num` short texts, all in one batch.
+
+    Samples among the five likeliest tokens, as the code of MEMIT does, from a seeded generator.
+
+    Returns:
+        Texts of one line, of at most `num_tokens` generated tokens.
+    """
+    if num == 0:
+        return []
+    generator = torch.Generator().manual_seed(seed & (2**63 - 1))
+    openings = [_OPENINGS[i % len(_OPENINGS)] for i in range(num)]
+    rows = [list(model.tokenizer(text)["input_ids"]) for text in openings]
+    width = min(len(row) for row in rows)
+    ids = torch.tensor([row[:width] for row in rows], device=model.device)  # (num, T)
+    for _ in range(num_tokens):
+        hidden = model.body(input_ids=ids, use_cache=False).last_hidden_state[:, -1]
+        scores = model.head(hidden).float().cpu()
+        # An end of text would make the rest a new document.
+        scores[:, model.tokenizer.all_special_ids] = -torch.inf
+        top = scores.topk(min(_TOP_K, scores.shape[-1]))
+        choice = torch.multinomial(top.values.softmax(-1), 1, generator=generator)
+        ids = torch.cat([ids, top.indices.gather(-1, choice).to(ids.device)], dim=-1)
+    texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [" ".join(text.split()) for text in texts]

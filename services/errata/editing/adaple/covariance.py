@@ -1,0 +1,179 @@
+"""E[kkᵀ] of the edited layers' keys over plain text, computed once per base model and cached."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errata.editing.adaple.config import AdapleConfig
+from errata.editing.artifact import Artifact, TensorSpec
+from errata.editing.causal_lm import CausalLM
+from errata.editing.method import Resources
+from errata.editing.prompts import pad_right, positions
+from errata.errors import ArtifactCorruptError, InvalidRequestError, PreconditionError
+
+Progress = Callable[[int, int], None]
+
+_ROWS = 16
+_MAX_TOKENS = 256  # of one paragraph
+
+
+def prepare(
+    model: CausalLM,
+    config: AdapleConfig,
+    resources: Resources,
+    *,
+    on_progress: Progress | None = None,
+) -> dict[int, Tensor]:
+    """The covariances that a lane's fits need, from the cache or computed into it.
+
+    The cache is keyed by base model, layer, text and number of tokens; a damaged file counts as
+    absent.
+
+    Returns:
+        Layer → E[kkᵀ], (d_ff, d_ff) float64, uncentred, on the model's device.
+
+    Raises:
+        PreconditionError: not cached, and the model no longer holds its base weights.
+        InvalidRequestError: a layer does not exist, or there is no text.
+    """
+    layers = config.resolve_layers(model.num_layers)
+    wanted = config.covariance_samples * model.d_ff
+    text = list(resources.text())
+    files = {
+        layer: _cache_file(model, resources.cache_dir, layer, text, wanted) for layer in layers
+    }
+    found = {layer: _read(model, path) for layer, path in files.items()}
+    missing = [layer for layer, matrix in found.items() if matrix is None]
+    if missing:
+        if model.current_digest() != model.digest:
+            raise PreconditionError(
+                "the key statistics of this lane are not cached and the model already carries "
+                "edits; compute them with the base model first.",
+                layers=missing,
+            )
+        computed = compute(model, text, missing, max_tokens=wanted, on_progress=on_progress)
+        for layer, matrix in computed.items():
+            _write(files[layer], matrix)
+            found[layer] = matrix
+    return {layer: matrix for layer, matrix in found.items() if matrix is not None}
+
+
+@torch.no_grad()
+def compute(
+    model: CausalLM,
+    text: Iterable[str],
+    layers: Sequence[int],
+    *,
+    max_tokens: int,
+    on_progress: Progress | None = None,
+) -> dict[int, Tensor]:
+    """Averages kkᵀ over the tokens of a text.
+
+    Products are fp32 per batch, sums float64: a long fp32 sum would lose the small directions.
+
+    Args:
+        model: holds its base weights.
+        text: paragraphs; read until `max_tokens` keys are seen.
+        layers: whose down projections' inputs are the keys.
+        max_tokens: how many keys; many more than d_ff, or the matrix is near singular.
+        on_progress: called with tokens done and wanted.
+
+    Returns:
+        Layer → E[kkᵀ], (d_ff, d_ff) float64.
+
+    Raises:
+        InvalidRequestError: the text has no token.
+    """
+    sums = {
+        layer: torch.zeros(model.d_ff, model.d_ff, dtype=torch.float64, device=model.device)
+        for layer in layers
+    }
+    done = 0
+    with ExitStack() as hooks:
+        mask = torch.empty(0)
+
+        def note(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+            def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+                keys = args[0][mask.bool()].float()  # (tokens, d_ff)
+                sums[layer] += (keys.T @ keys).double()
+
+            return hook
+
+        for layer in layers:
+            hooks.callback(model.down(layer).register_forward_pre_hook(note(layer)).remove)
+        for rows in _batches(model, text):
+            ids, mask = pad_right(model, rows)
+            place = positions(mask)
+            model.body(input_ids=ids, attention_mask=mask, position_ids=place, use_cache=False)
+            done += int(mask.sum())
+            if on_progress is not None:
+                on_progress(min(done, max_tokens), max_tokens)
+            if done >= max_tokens:
+                break
+    if not done:
+        raise InvalidRequestError("the text for statistics is empty; give plain text paragraphs.")
+    return {layer: total / done for layer, total in sums.items()}
+
+
+def system(second_moment: Tensor, config: AdapleConfig, earlier: Tensor | None) -> Tensor:
+    """C of the closed form: λ(E[kkᵀ] + ρ·mean diagonal·I) + ΣKτKτᵀ.
+
+    Args:
+        second_moment: E[kkᵀ], (d_ff, d_ff) float64.
+        config: gives λ and the ridge ρ.
+        earlier: ΣKτKτᵀ of earlier batches, or None.
+    """
+    d_ff = second_moment.shape[0]
+    ridge = config.ridge * second_moment.diagonal().mean()
+    matrix = second_moment + ridge * torch.eye(d_ff).to(second_moment)
+    matrix = config.resolve_lambda(d_ff) * matrix
+    return matrix if earlier is None else matrix + earlier
+
+
+def _batches(model: CausalLM, text: Iterable[str]) -> Iterator[list[list[int]]]:
+    limit = min(_MAX_TOKENS, model.max_positions)
+    rows: list[list[int]] = []
+    for paragraph in text:
+        ids = model.tokenizer(paragraph, truncation=True, max_length=limit)["input_ids"]
+        if ids:
+            rows.append(ids)
+        if len(rows) == _ROWS:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+def _cache_file(
+    model: CausalLM, folder: Path, layer: int, text: Sequence[str], max_tokens: int
+) -> Path:
+    key = hashlib.sha256(f"{model.digest}|{layer}|{max_tokens}".encode())
+    for paragraph in text:
+        key.update(b"|" + hashlib.sha256(paragraph.encode()).digest())
+    return folder / f"covariance-{key.hexdigest()}.safetensors"
+
+
+def _write(path: Path, matrix: Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{id(matrix):x}.tmp")
+    scratch.write_bytes(Artifact({"second_moment": matrix}).to_bytes())
+    scratch.replace(path)  # a reader sees the whole file or none
+
+
+def _read(model: CausalLM, path: Path) -> Tensor | None:
+    specs: Mapping[str, TensorSpec] = {
+        "second_moment": TensorSpec((model.d_ff, model.d_ff), torch.float64)
+    }
+    try:
+        stored = Artifact.from_bytes(path.read_bytes())
+        stored.check(specs)
+    except (OSError, ArtifactCorruptError):
+        return None
+    return stored.tensors["second_moment"].to(model.device)

@@ -1,0 +1,155 @@
+"""How edits become an artifact: targets, then layer by layer solve, fuse, apply, re-measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.contexts import make_contexts
+from errata.editing.adaple.covariance import prepare, system
+from errata.editing.adaple.fusion import fuse
+from errata.editing.adaple.keys import KeyProbes
+from errata.editing.adaple.memory import AdapleMemory, key_name
+from errata.editing.adaple.solve import LowRankDelta, solve_delta
+from errata.editing.adaple.state import pack
+from errata.editing.adaple.targets import optimise_targets
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit, EditBatch
+from errata.editing.method import FitResult, Resources
+from errata.editing.prompts import tokenise
+from errata.errors import FitError, InvalidEditError
+
+
+def fit(
+    model: CausalLM,
+    batch: EditBatch,
+    config: AdapleConfig,
+    memory: AdapleMemory,
+    resources: Resources,
+) -> FitResult:
+    """Fits a batch on the model as it is now, earlier edits included (AdaPLE, Algorithm 1).
+
+    1. Contexts and targets z = m^L + δ^m.
+    2. For each edited layer, ascending: keys K₁, residual r = (z − c·m^L_now) / share, Δ = r Uᵀ.
+    3. Fuse Δ, add it, and measure again before the next layer.
+
+    The paper's Algorithm 1 adds 3m^l per layer and indexes from an undefined start; measuring
+    again is what shares that sum to more than one need.
+
+    Args:
+        model: its weights are the same bits afterwards, whatever happens.
+        batch: edits and the seed of contexts and masks.
+        config: of the lane.
+        memory: earlier keys; read only.
+        resources: text for statistics and their cache.
+
+    Returns:
+        Artifact with fp32 factors; memory with the keys; seconds of `targets`, `keys`, `solve`.
+
+    Raises:
+        InvalidEditError: an edit cannot be tokenised; `field` names it.
+        SingularCovarianceError: a layer cannot be solved.
+        FitError: the optimisation left finite numbers.
+        PreconditionError: statistics are missing and the model already carries edits.
+    """
+    _check_edits(model, batch.edits)
+    layers = config.resolve_layers(model.num_layers)
+    moments = prepare(model, config, resources)
+    with _restored(model, layers) as base:
+        return _fit(model, batch, config, memory, moments, base)
+
+
+def _fit(
+    model: CausalLM,
+    batch: EditBatch,
+    config: AdapleConfig,
+    memory: AdapleMemory,
+    moments: Mapping[int, Tensor],
+    base: Mapping[int, Tensor],
+) -> FitResult:
+    layers = tuple(base)
+    clock = _Clock()
+    with clock("keys"):
+        contexts = make_contexts(model, config, batch.seed)
+        probes = KeyProbes(model, batch.edits, contexts, config, layers)
+        ffn, hidden = probes.values()
+    steered = hidden if config.target == "hidden" else ffn
+    with clock("targets"):
+        goal = optimise_targets(
+            model, batch.edits, contexts, config, layers[-1], steered, hidden.norm(dim=-1)
+        )
+    if not bool(torch.isfinite(goal.values).all()):
+        raise FitError("the target vectors are not finite; use a smaller step_size or clamp.")
+    deltas: dict[int, LowRankDelta] = {}
+    keys: dict[int, Tensor] = {}
+    for number, layer in enumerate(layers):
+        with clock("keys"):
+            probes.advance(layer)
+            keys[layer] = probes.keys()
+            ffn, hidden = probes.values()
+        with clock("solve"):
+            now = hidden if config.target == "hidden" else ffn
+            left = len(layers) - number
+            share = left**0.5 if config.spread == "sqrt" else float(left)
+            residual = (goal.values - config.old_weight * now).T.double() / share  # (d, u)
+            covariance = system(moments[layer], config, memory.gram(layer))
+            delta = solve_delta(keys[layer], residual, covariance, gamma=config.gamma)
+            # What replicas get is fp32; the fit must measure what they will have.
+            deltas[layer] = LowRankDelta(delta.left.float(), delta.right.float())
+            dense = deltas[layer].dense()
+            fused = fuse(
+                dense,
+                dense,
+                fusion=config.fusion,
+                seed=batch.seed,
+                layer=layer,
+                p=config.drop,
+            )
+            model.set_down_weight(layer, base[layer].float() + fused)
+    artifact = pack(model, config, batch.seed, deltas, keys)
+    kept = Artifact({key_name(layer): value.float() for layer, value in keys.items()})
+    return FitResult(artifact=artifact, memory=kept, seconds=clock.seconds)
+
+
+def _check_edits(model: CausalLM, edits: Sequence[Edit]) -> None:
+    if not edits:
+        raise InvalidEditError("a batch needs at least one edit.", field="edits")
+    for number, edit in enumerate(edits):
+        try:
+            tokenise(model, edit.prompt, edit.target, subject=edit.subject)
+            if not edit.target.strip():
+                raise InvalidEditError("the target is empty; give a visible target.")
+        except InvalidEditError as error:
+            raise InvalidEditError(
+                f"edits[{number}]: {error.message}", field=f"edits[{number}]", **error.metadata
+            ) from error
+
+
+@contextmanager
+def _restored(model: CausalLM, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Gives copies of the layers' weights, and writes the same bits back in the end."""
+    kept = {layer: model.down_weight(layer).clone() for layer in layers}
+    try:
+        yield kept
+    finally:
+        for layer, weight in kept.items():
+            model.set_down_weight(layer, weight)
+
+
+class _Clock:
+    """Adds up the wall-clock time of named parts."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + perf_counter() - start

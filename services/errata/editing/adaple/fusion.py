@@ -1,0 +1,93 @@
+"""Drop and rescale: which entries of a delta are kept, the same on every machine.
+
+Random bits come from Philox4x32-10 (Salmon et al., 2011), a counter-based generator, written in
+integer tensor operations: entry i of a mask is a function of (seed, layer, i) alone, so CPU and
+GPU agree bit for bit and nothing but the seed has to travel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MASK32 = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:
+    """Philox4x32-10 of many counters.
+
+    Args:
+        counter: four words, each (n,) int64 holding 32 bits.
+        key: two 32-bit words.
+
+    Returns:
+        (n, 4) int64, each entry 32 random bits.
+    """
+    x0, x1, x2, x3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        high0, low0 = _multiply(x0, _MULTIPLIERS[0])
+        high1, low1 = _multiply(x2, _MULTIPLIERS[1])
+        x0, x1, x2, x3 = high1 ^ x1 ^ k0, low1, high0 ^ x3 ^ k1, low0
+        k0, k1 = (k0 + _WEYL[0]) & _MASK32, (k1 + _WEYL[1]) & _MASK32
+    return torch.stack([x0, x1, x2, x3], dim=-1)
+
+
+def _multiply(words: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    # 16-bit halves: a 64-bit product would overflow int64, which only happens to wrap.
+    low, high = words & 0xFFFF, words >> 16
+    bottom = low * factor
+    upper = high * factor + (bottom >> 16)
+    return upper >> 16, ((upper & 0xFFFF) << 16) | (bottom & 0xFFFF)
+
+
+def drop_mask(
+    shape: tuple[int, int], *, seed: int, layer: int, p: float, device: torch.device
+) -> Tensor:
+    """The entries that are dropped, each with probability p.
+
+    Args:
+        shape: (d, d_ff).
+        seed: of the commit; its low 64 bits count.
+        layer: each layer has its own mask, since one shared mask would cancel the effect.
+        p: share to drop, 0 ≤ p < 1, resolved to 2⁻³².
+        device: where the mask is made; the bits do not depend on it.
+
+    Returns:
+        (d, d_ff) bool, true = dropped.
+    """
+    size = shape[0] * shape[1]
+    index = torch.arange((size + 3) // 4, device=device)
+    zero = torch.zeros_like(index)
+    words = philox(
+        (index & _MASK32, index >> 32, zero + layer, zero), (seed & _MASK32, seed >> 32 & _MASK32)
+    )
+    return words.reshape(-1)[:size].reshape(shape) < int(p * 2**32)
+
+
+def fuse(delta: Tensor, whole: Tensor, *, fusion: str, seed: int, layer: int, p: float) -> Tensor:
+    """What is added to the weight in place of Δ.
+
+    `dr` is the paper's Δ̂ = (1 − M) ⊙ Δ / (1 − p); `topk` keeps the 1 − p largest entries of
+    `whole` as they are.
+
+    Args:
+        delta: (d, d_ff), Δ, perhaps without the columns of reverted edits.
+        whole: (d, d_ff), Δ of the whole commit: a revert must not change which entries are kept.
+        fusion: `none`, `dr` or `topk`.
+        seed: of the commit.
+        layer: 0-based.
+        p: share to drop.
+    """
+    if fusion == "none" or p == 0.0:
+        return delta
+    if fusion == "dr":
+        shape = (delta.shape[0], delta.shape[1])
+        dropped = drop_mask(shape, seed=seed, layer=layer, p=p, device=delta.device)
+        return delta.masked_fill(dropped, 0.0) / (1.0 - p)
+    kept = max(1, round((1.0 - p) * whole.numel()))
+    threshold = whole.abs().reshape(-1).kthvalue(whole.numel() - kept + 1).values
+    return delta.masked_fill(whole.abs() < threshold, 0.0)

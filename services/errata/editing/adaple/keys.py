@@ -1,0 +1,150 @@
+"""Keys and present values: what the edited layers see and give at the last subject token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errata.editing.adaple.config import AdapleConfig
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit
+from errata.editing.prompts import pad_right, tokenise
+from errata.editing.replay import Replay, capture, first_output
+
+
+class Probe:
+    """Watches the last subject tokens of texts while the layers below them are being edited.
+
+    Texts end at the last subject token, because nothing behind it can change what is read. Block
+    inputs are carried along: after an edit of layer l, only blocks from l on run again.
+    """
+
+    def __init__(
+        self, model: CausalLM, rows: Sequence[Sequence[int]], layers: Sequence[int]
+    ) -> None:
+        """Runs the texts up to the first edited layer.
+
+        Args:
+            model: with the weights as before the fit.
+            rows: token ids up to and including the last subject token.
+            layers: edited layers, ascending.
+        """
+        ids, mask = pad_right(model, rows)
+        self._model, self._last = model, layers[-1]
+        self._replay: Replay = capture(model, ids, mask, first=layers[0], stop=layers[-1] + 1)
+        self._hidden, self._at = self._replay.hidden, layers[0]
+        self._row = torch.arange(len(rows), device=model.device)
+        self._column = mask.sum(-1) - 1
+
+    @torch.no_grad()
+    def advance(self, layer: int) -> None:
+        """Moves on to the input of block `layer`, through the weights as they are now."""
+        self._hidden = self._replay.run(self._hidden, self._at, layer)
+        self._at = layer
+
+    @torch.no_grad()
+    def keys(self) -> Tensor:
+        """Input of the down projection of the layer reached, (rows, d_ff)."""
+        seen: list[Tensor] = []
+
+        def note(_: nn.Module, args: tuple[Any, ...]) -> None:
+            seen.append(args[0][self._row, self._column])
+
+        handle = self._model.down(self._at).register_forward_pre_hook(note)
+        with ExitStack() as hooks:
+            hooks.callback(handle.remove)
+            self._replay.run(self._hidden, self._at, self._at + 1)
+        return seen[0]
+
+    @torch.no_grad()
+    def values(self) -> tuple[Tensor, Tensor]:
+        """m^L and h^L under the weights as they are now, each (rows, d) fp32."""
+        seen: list[Tensor] = []
+
+        def note(_: nn.Module, __: Any, output: Any) -> None:
+            seen.append(first_output(output)[self._row, self._column])
+
+        handle = self._model.ffn(self._last).register_forward_hook(note)
+        with ExitStack() as hooks:
+            hooks.callback(handle.remove)
+            hidden = self._replay.run(self._hidden, self._at, self._last + 1)
+        return seen[0].float(), hidden[self._row, self._column].float()
+
+
+def prompt_rows(model: CausalLM, edits: Sequence[Edit], template: str) -> list[tuple[int, ...]]:
+    """Token ids of each edit's prompt in a context, up to its last subject token.
+
+    Raises:
+        InvalidEditError: a subject is not in its prompt, or a text is too long.
+    """
+    rows = []
+    for edit in edits:
+        row = tokenise(model, template.replace("{}", edit.prompt), subject=edit.subject)
+        rows.append(row.ids[: row.subject_index + 1])
+    return rows
+
+
+def subject_rows(model: CausalLM, edits: Sequence[Edit], template: str) -> list[tuple[int, ...]]:
+    """The same for the subject alone, without the words that the prompt has before it."""
+    rows = []
+    for edit in edits:
+        row = tokenise(model, template.replace("{}", edit.subject), subject=edit.subject)
+        rows.append(row.ids[: row.subject_index + 1])
+    return rows
+
+
+class KeyProbes:
+    """Keys of a batch over contexts, and present values at the bare prompts."""
+
+    def __init__(
+        self,
+        model: CausalLM,
+        edits: Sequence[Edit],
+        contexts: Sequence[str],
+        config: AdapleConfig,
+        layers: Sequence[int],
+    ) -> None:
+        """Tokenises and runs all texts up to the first edited layer.
+
+        Args:
+            model: with the weights as before the fit.
+            edits: the batch.
+            contexts: templates; the bare prompt first.
+            config: of the lane.
+            layers: edited layers, ascending.
+        """
+        self._num_edits = len(edits)
+        self._half = config.prompt_weight == "half"
+        others = [row for text in contexts[1:] for row in prompt_rows(model, edits, text)]
+        if config.subject_keys:
+            others += [row for text in contexts for row in subject_rows(model, edits, text)]
+        self._bare = Probe(model, prompt_rows(model, edits, contexts[0]), layers)
+        self._others = Probe(model, others, layers) if others else None
+
+    def advance(self, layer: int) -> None:
+        """Moves on to block `layer`, through the weights as they are now."""
+        self._bare.advance(layer)
+        if self._others is not None:
+            self._others.advance(layer)
+
+    def keys(self) -> Tensor:
+        """K₁ of the layer reached, (d_ff, u) float64: means over contexts.
+
+        With `prompt_weight=half` the bare prompt counts as much as all other contexts together
+        (code of PMET); else the mean is uniform (paper).
+        """
+        bare = self._bare.keys().double()
+        if self._others is None:
+            return bare.T
+        others = self._others.keys().double().reshape(-1, *bare.shape)  # (contexts, u, d_ff)
+        mean = others.mean(0)
+        share = 0.5 if self._half else 1.0 / (1 + len(others))
+        return (share * bare + (1.0 - share) * mean).T
+
+    def values(self) -> tuple[Tensor, Tensor]:
+        """m^L and h^L at the bare prompts under the weights as they are now, each (u, d) fp32."""
+        return self._bare.values()

@@ -1,0 +1,235 @@
+"""What a replica holds of an AdaPLE lane: factors of every commit, their sum in the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.fusion import fuse
+from errata.editing.adaple.solve import LowRankDelta
+from errata.editing.artifact import Artifact, TensorSpec
+from errata.editing.causal_lm import CausalLM
+from errata.editing.method import Commit
+from errata.editing.swap import Swap, Undo
+from errata.editing.weights import Contribution, ContributionId, EditedWeights
+from errata.errors import ArtifactCorruptError, BaseModelMismatchError, EditNotRevertibleError
+
+_METHOD = "adaple"
+
+
+def pack(
+    model: CausalLM,
+    config: AdapleConfig,
+    seed: int,
+    deltas: Mapping[int, LowRankDelta],
+    keys: Mapping[int, Tensor],
+) -> Artifact:
+    """The artifact of a fit: `layer.{l}.left` (d, u), `layer.{l}.right` (d_ff, u), `gains`.
+
+    `gains` (layers, u) fp32 are u_jᵀk_j, each edit's response to its own key: the unit in which
+    attribution measures other inputs. The drop mask travels as its seed.
+    """
+    tensors: dict[str, Tensor] = {}
+    for layer, delta in deltas.items():
+        tensors[f"layer.{layer}.left"] = delta.left.cpu()
+        tensors[f"layer.{layer}.right"] = delta.right.cpu()
+    gains = [(deltas[layer].right.double() * keys[layer]).sum(0) for layer in deltas]
+    tensors["gains"] = torch.stack(gains).float().cpu()
+    metadata = {
+        "base_model": model.digest,
+        "drop": repr(config.drop),
+        "fusion": config.fusion,
+        "method": _METHOD,
+        "seed": str(seed),
+        "variant": config.variant,
+    }
+    return Artifact(tensors, metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    """One commit on this replica; `present` says which of its edits are not reverted."""
+
+    edits: tuple[str, ...]
+    present: Tensor  # (u,) bool
+    factors: Mapping[int, LowRankDelta]
+    gains: Tensor  # (layers, u)
+    seed: int
+
+    def contribution(self, config: AdapleConfig) -> Contribution:
+        def delta(layer: int) -> Tensor:
+            factors = self.factors[layer]
+            whole = factors.dense()
+            # With all edits present, the same product as in the fit, hence the same bits.
+            part = whole
+            if not bool(self.present.all()):
+                part = factors.left[:, self.present] @ factors.right[:, self.present].T
+            return fuse(
+                part,
+                whole,
+                fusion=config.fusion,
+                seed=self.seed,
+                layer=layer,
+                p=config.drop,
+            )
+
+        return Contribution(layers=tuple(self.factors), delta=delta)
+
+
+class AdapleState:
+    """The AdaPLE lane of one replica."""
+
+    def __init__(
+        self, model: CausalLM, config: AdapleConfig, weights: EditedWeights, lane: str
+    ) -> None:
+        """An empty lane.
+
+        Args:
+            model: of the replica.
+            config: of the lane.
+            weights: the ledger that all lanes of the model share.
+            lane: name of the lane.
+
+        Raises:
+            InvalidRequestError: a configured layer does not exist in the model.
+        """
+        self.model, self.config = model, config
+        self.layers = config.resolve_layers(model.num_layers)
+        self._weights, self._lane = weights, lane
+        self._commits: dict[int, _Committed] = {}
+
+    def prepare_commit(self, commit: Commit) -> Swap:
+        """Checks a commit and computes the weights with it, beside the model.
+
+        Raises:
+            BaseModelMismatchError: made for another base model; nothing changed.
+            ArtifactCorruptError: does not fit lane or model; nothing changed.
+        """
+        committed = self._read(commit)
+        return self._prepare({commit.seq: committed})
+
+    def prepare_revert(self, edits: Sequence[str]) -> Swap:
+        """Computes the weights without the columns of `edits`, rebuilt from the base in order.
+
+        Raises:
+            EditNotRevertibleError: an edit is not present in this lane; nothing changed.
+        """
+        wanted = set(edits)
+        changes: dict[int, _Committed] = {}
+        for seq, commit in self._commits.items():
+            hit = torch.tensor([name in wanted for name in commit.edits])
+            hit = hit.to(commit.present.device) & commit.present
+            if bool(hit.any()):
+                changes[seq] = replace(commit, present=commit.present & ~hit)
+                wanted -= {
+                    name for name, now in zip(commit.edits, hit.tolist(), strict=True) if now
+                }
+        if wanted:
+            raise EditNotRevertibleError(
+                f"{', '.join(sorted(wanted))}: not committed in lane {self._lane}, or already "
+                "reverted."
+            )
+        return self._prepare(changes)
+
+    def digest(self) -> str:
+        """SHA-256, hex, of the bytes that the lane's layers hold in the model now."""
+        return self._weights.digest(self.layers)
+
+    def directions(self) -> tuple[list[str], Tensor]:
+        """Present edits, newest first, and the input direction that each answers to.
+
+        Returns:
+            Names, and (d_ff, n) fp32 with columns u_j / u_jᵀk_j of the last edited layer.
+        """
+        names: list[str] = []
+        columns = [torch.zeros(self.model.d_ff, 0, device=self.model.device)]
+        for _, commit in sorted(self._commits.items(), reverse=True):
+            order = commit.present.nonzero()[:, 0].flip(0)
+            names += [commit.edits[int(column)] for column in order.tolist()]
+            scaled = commit.factors[self.layers[-1]].right / commit.gains[-1]
+            columns.append(scaled[:, order])
+        return names, torch.cat(columns, dim=-1)
+
+    def _prepare(self, changes: Mapping[int, _Committed]) -> Swap:
+        after = dict(sorted({**self._commits, **changes}.items()))
+        contributions: dict[ContributionId, Contribution | None] = {
+            (seq, self._lane): (
+                commit.contribution(self.config) if bool(commit.present.any()) else None
+            )
+            for seq, commit in changes.items()
+        }
+        swap_weights = self._weights.prepare(contributions)
+
+        def swap() -> Undo:
+            before = self._commits
+            undo_weights = swap_weights()
+            self._commits = after
+
+            def undo() -> None:
+                undo_weights()
+                self._commits = before
+
+            return undo
+
+        return swap
+
+    def _read(self, commit: Commit) -> _Committed:
+        artifact, size = commit.artifact, len(commit.edits)
+        metadata = artifact.metadata
+        expected = {
+            "method": _METHOD,
+            "fusion": self.config.fusion,
+            "drop": repr(self.config.drop),
+        }
+        for name, value in expected.items():
+            if metadata.get(name) != value:
+                raise ArtifactCorruptError(
+                    f"the artifact says {name}={metadata.get(name)!r}, the lane {value!r}; it was "
+                    "made for another lane configuration.",
+                    seq=commit.seq,
+                )
+        if metadata.get("base_model") != self.model.digest:
+            raise BaseModelMismatchError(
+                f"commit {commit.seq} was made for base model {metadata.get('base_model')}, this "
+                f"replica runs {self.model.digest}; load the model that the log was made with.",
+                seq=commit.seq,
+            )
+        if commit.seq in self._commits or not _unique_new(commit.edits, self._commits.values()):
+            raise ArtifactCorruptError(f"commit {commit.seq} is already applied.", seq=commit.seq)
+        artifact.check(_specs(self.model, self.layers, size))
+        device = self.model.device
+        tensors = {name: tensor.to(device) for name, tensor in artifact.tensors.items()}
+        return _Committed(
+            edits=commit.edits,
+            present=torch.ones(size, dtype=torch.bool, device=device),
+            factors={
+                layer: LowRankDelta(tensors[f"layer.{layer}.left"], tensors[f"layer.{layer}.right"])
+                for layer in self.layers
+            },
+            gains=tensors["gains"],
+            seed=_seed(metadata),
+        )
+
+
+def _unique_new(edits: tuple[str, ...], commits: Collection[_Committed]) -> bool:
+    known = {name for commit in commits for name in commit.edits}
+    return len(set(edits)) == len(edits) and known.isdisjoint(edits)
+
+
+def _seed(metadata: Mapping[str, str]) -> int:
+    try:
+        return int(metadata["seed"])
+    except (KeyError, ValueError) as error:
+        raise ArtifactCorruptError("the artifact carries no seed for its drop masks.") from error
+
+
+def _specs(model: CausalLM, layers: Sequence[int], size: int) -> dict[str, TensorSpec]:
+    specs = {"gains": TensorSpec((len(layers), size), torch.float32)}
+    for layer in layers:
+        specs[f"layer.{layer}.left"] = TensorSpec((model.d, size), torch.float32)
+        specs[f"layer.{layer}.right"] = TensorSpec((model.d_ff, size), torch.float32)
+    return specs

@@ -1,0 +1,237 @@
+"""Target vectors: what layer L shall compute at the last subject token of each edit.
+
+All edits of a batch are optimised in one loop. A vector added at a token cannot change anything
+before that token, so prefixes run once and each step runs only the suffixes, from layer L on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errata.editing.adaple.config import AdapleConfig
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit
+from errata.editing.prompts import TokenRow, tokenise
+from errata.editing.replay import Replay, capture_suffix, first_output
+
+# The suffixes are gathered anew when no more than this share of the edits is still moving.
+_REGATHER_SHARE = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Result of the optimisation, fp32.
+
+    Attributes:
+        values: z, (u, d): value of m^L (or h^L) plus δ^m at the bare prompt.
+        loss: (u,), mean NLL of the target over contexts when the edit stopped.
+        steps: steps taken.
+    """
+
+    values: Tensor
+    loss: Tensor
+    steps: int
+
+
+class TargetProblem:
+    """Loss of δ^a and δ^m for the edits of a batch (AdaPLE step 1; PMET).
+
+    Rows are edit-major; each edit has one row per context and, last, its KL row.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        edits: Sequence[Edit],
+        contexts: Sequence[str],
+        config: AdapleConfig,
+        layer: int,
+    ) -> None:
+        """Tokenises and runs the prefixes.
+
+        Raises:
+            InvalidEditError: a subject is not in its prompt, or a text is too long.
+        """
+        self._model, self._layer, self._config = model, layer, config
+        self.num_edits = len(edits)
+        rows: list[TokenRow] = []
+        owner: list[int] = []
+        for number, edit in enumerate(edits):
+            for context in contexts:
+                rows.append(
+                    tokenise(
+                        model, context.replace("{}", edit.prompt), edit.target, subject=edit.subject
+                    )
+                )
+            if config.kl_weight:
+                text = config.kl_prompt.replace("{}", edit.subject)
+                rows.append(tokenise(model, text, subject=edit.subject))
+            owner += [number] * (len(rows) - len(owner))
+        self.owner = torch.tensor(owner, device=model.device)  # (rows,)
+        self._index(rows)
+        # The last target token is predicted, never read.
+        ids = [row.ids[:-1] if row.num_target else row.ids for row in rows]
+        splits = [row.subject_index for row in rows]
+        self.replay: Replay = capture_suffix(model, ids, splits, first=layer)
+        self.base = self._base_kl() if config.kl_weight else None
+
+    def _index(self, rows: Sequence[TokenRow]) -> None:
+        """Gathers which (row, column) predicts which token, and where KL is measured."""
+        places = [
+            (number, len(row.ids) - 1 - row.num_target + i - row.subject_index, target)
+            for number, row in enumerate(rows)
+            for i, target in enumerate(row.ids[len(row.ids) - row.num_target :])
+            if row.num_target
+        ]
+        kl = [
+            (number, len(row.ids) - 1 - row.subject_index)
+            for number, row in enumerate(rows)
+            if not row.num_target
+        ]
+        device = self._model.device
+        self._row, self._column, self._label = torch.tensor(places, device=device).T
+        self._kl = torch.tensor(kl, device=device).reshape(-1, 2).T
+        owner = self.owner[self._row]
+        per_row = torch.bincount(self._row, minlength=len(rows))
+        num_contexts = torch.bincount(self.owner[self._row.unique()], minlength=self.num_edits)
+        # mean over tokens, then over contexts
+        self._weight = 1.0 / (per_row[self._row] * num_contexts[owner])
+
+    @torch.no_grad()
+    def _base_kl(self) -> Tensor:
+        hidden = self.replay.run(self.replay.hidden, self._layer, self._model.num_layers)
+        return self._log_probs(hidden[self._kl[0], self._kl[1]])
+
+    def _log_probs(self, hidden: Tensor) -> Tensor:
+        return self._model.head(self._model.norm(hidden)).float().log_softmax(-1)  # type: ignore[no-any-return]
+
+    def loss(self, attention: Tensor | None, ffn: Tensor) -> tuple[Tensor, Tensor]:
+        """NLL and KL of each edit, with δ^a and δ^m added at the last subject token.
+
+        Args:
+            attention: δ^a, (u, d) fp32, or None for none.
+            ffn: δ^m, (u, d) fp32.
+
+        Returns:
+            Mean NLL of the target over contexts, and KL(edited ‖ base); both (u,) fp32.
+        """
+        model = self._model
+        with ExitStack() as hooks:
+            pairs: list[tuple[nn.Module, Tensor | None]] = [
+                (model.attention(self._layer), attention),
+                (model.ffn(self._layer), ffn),
+            ]
+            for module, delta in pairs:
+                if delta is not None:
+                    hook = _add_first(delta[self.owner])
+                    hooks.callback(module.register_forward_hook(hook).remove)
+            hidden = self.replay.run(self.replay.hidden, self._layer, model.num_layers)
+        rows = torch.cat([self._row, self._kl[0]])
+        columns = torch.cat([self._column, self._kl[1]])
+        scores = self._log_probs(hidden[rows, columns])
+        picked, now = scores.tensor_split([len(self._row)])
+        nll = -picked.gather(-1, self._label[:, None])[:, 0] * self._weight
+        zeros = torch.zeros(self.num_edits, device=nll.device)
+        total = zeros.index_add(0, self.owner[self._row], nll)
+        if self.base is None:
+            return total, zeros
+        divergence = (now.exp() * (now - self.base)).sum(-1)
+        return total, zeros.index_add(0, self.owner[self._kl[0]], divergence)
+
+
+def _add_first(delta: Tensor) -> Any:
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        old = first_output(output)
+        first = (old[:, :1] + delta[:, None].to(old.dtype)).to(old.dtype)
+        new = torch.cat([first, old[:, 1:]], dim=1)
+        return (new, *output[1:]) if isinstance(output, tuple) else new
+
+    return hook
+
+
+def optimise_targets(
+    model: CausalLM,
+    edits: Sequence[Edit],
+    contexts: Sequence[str],
+    config: AdapleConfig,
+    layer: int,
+    initial: Tensor,
+    reference: Tensor,
+) -> Targets:
+    """Optimises δ^a and δ^m jointly with Adam and keeps z = m^L + δ^m.
+
+    The step and the radius are shares of ‖h^L‖, because absolute ones fit a single model. An edit
+    whose NLL is below `stop_loss` stays where it is. Deterministic; no random numbers.
+
+    Args:
+        model: unchanged afterwards.
+        edits: the batch.
+        contexts: templates; the bare prompt first.
+        config: of the lane.
+        layer: L.
+        initial: m^L (or h^L) at the last subject token of the bare prompts, (u, d) fp32.
+        reference: ‖h^L‖ there, (u,) fp32.
+
+    Raises:
+        InvalidEditError: a subject is not in its prompt, or a text is too long.
+    """
+    size, width = initial.shape
+    num_deltas = 2 if config.attention_delta else 1
+    state = _Adam((num_deltas, size, width), config.step_size, initial.device)
+    scale = (reference / width**0.5)[:, None]
+    radius = config.clamp * width**0.5  # of x, where δ = scale · x
+    last = torch.full((size,), torch.inf, device=initial.device)
+    active = torch.arange(size, device=initial.device)
+    problem = TargetProblem(model, edits, contexts, config, layer)
+    held, taken = active, 0
+    for _ in range(config.steps):
+        x = state.value[:, held].requires_grad_(True)
+        deltas = x * scale[held]
+        with torch.enable_grad():
+            nll, divergence = problem.loss(deltas[1] if num_deltas == 2 else None, deltas[0])
+            decay = config.weight_decay * x.square().sum((0, 2)) / width
+            (gradient,) = torch.autograd.grad(
+                (nll + config.kl_weight * divergence + decay).sum(), x
+            )
+        last[held] = torch.where(torch.isin(held, active), nll.detach(), last[held])
+        moving = torch.isin(held, active) & (nll.detach() >= config.stop_loss)
+        if not bool(moving.any()):
+            break
+        active = held[moving]
+        state.step(active, gradient[:, moving], radius)
+        taken += 1
+        if len(active) <= _REGATHER_SHARE * len(held):
+            held = active
+            chosen = [edits[int(i)] for i in held]
+            problem = TargetProblem(model, chosen, contexts, config, layer)
+    return Targets(values=initial + state.value[0] * scale, loss=last, steps=taken)
+
+
+class _Adam:
+    """Adam over the rows of (deltas, u, d) that still move; the others keep value and moments."""
+
+    def __init__(self, shape: tuple[int, int, int], step: float, device: torch.device) -> None:
+        self.value = torch.zeros(shape, device=device)
+        self._first = torch.zeros(shape, device=device)
+        self._second = torch.zeros(shape, device=device)
+        self._step = step
+        self._count = 0
+
+    def step(self, rows: Tensor, gradient: Tensor, radius: float) -> None:
+        """Moves `rows` by a step, then back onto the ball of `radius`; gradient (deltas, n, d)."""
+        # Rows only ever leave, so one count is right for all that remain.
+        self._count += 1
+        first = self._first[:, rows].lerp(gradient, 0.1)
+        second = self._second[:, rows].lerp(gradient.square(), 0.001)
+        self._first[:, rows], self._second[:, rows] = first, second
+        first = first / (1 - 0.9**self._count)
+        second = second / (1 - 0.999**self._count)
+        value = self.value[:, rows] - self._step * first / (second.sqrt() + 1e-8)
+        norm = value.norm(dim=-1, keepdim=True)
+        self.value[:, rows] = value * (radius / norm.clamp(min=radius))

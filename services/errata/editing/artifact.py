@@ -1,0 +1,131 @@
+"""Named tensors as bytes: safetensors, written deterministically and checked before use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from errata.editing.causal_lm import tensor_bytes
+from errata.errors import ArtifactCorruptError
+
+_DTYPE_NAMES: dict[torch.dtype, str] = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a slice demands of one tensor; None in `shape` admits any size."""
+
+    shape: tuple[int | None, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Tensors and string metadata.
+
+    Attributes:
+        tensors: by name; CPU or GPU, dtypes of `_DTYPE_NAMES`.
+        metadata: free strings.
+    """
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """The artifact as a safetensors file.
+
+        Deterministic: equal content gives equal bytes. The safetensors library orders metadata by
+        a random hash, therefore the header is written here.
+        """
+        header: dict[str, object] = {"__metadata__": dict(sorted(self.metadata.items()))}
+        blobs: list[bytes] = []
+        end = 0
+        for name in sorted(self.tensors):
+            tensor = self.tensors[name]
+            if tensor.dtype not in _DTYPE_NAMES:
+                raise ArtifactCorruptError(
+                    f"tensor {name} has dtype {tensor.dtype}, which an artifact cannot carry.",
+                    tensor=name,
+                )
+            blob = bytes(tensor_bytes(tensor))
+            header[name] = {
+                "dtype": _DTYPE_NAMES[tensor.dtype],
+                "shape": list(tensor.shape),
+                "data_offsets": [end, end + len(blob)],
+            }
+            blobs.append(blob)
+            end += len(blob)
+        text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
+        text += b" " * (-len(text) % 8)  # the format asks for 8-byte alignment of the data
+        return len(text).to_bytes(8, "little") + text + b"".join(blobs)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Artifact:
+        """Reads what `to_bytes` wrote; tensors are on the CPU.
+
+        Raises:
+            ArtifactCorruptError: not safetensors, a dtype that is not allowed, or a value that is
+                not finite.
+        """
+        try:
+            tensors = safetensors.torch.load(data)
+            size = int.from_bytes(data[:8], "little")
+            metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactCorruptError(
+                f"{len(data)} bytes are not a safetensors file ({error}). Fetch the artifact again."
+            ) from error
+        for name, tensor in tensors.items():
+            if tensor.dtype not in _DTYPE_NAMES:
+                raise ArtifactCorruptError(
+                    f"tensor {name} has dtype {tensor.dtype}, which is not allowed.", tensor=name
+                )
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ArtifactCorruptError(
+                    f"tensor {name} holds NaN or infinity; the fit that made it failed.",
+                    tensor=name,
+                )
+        return cls(tensors=tensors, metadata=metadata)
+
+    def check(self, allowed: Mapping[str, TensorSpec]) -> None:
+        """Compares names, shapes, dtypes and finiteness with what a slice allows.
+
+        Raises:
+            ArtifactCorruptError: a tensor is missing, is not in the list, or differs from it.
+        """
+        if self.tensors.keys() != allowed.keys():
+            missing = sorted(allowed.keys() - self.tensors.keys())
+            surplus = sorted(self.tensors.keys() - allowed.keys())
+            raise ArtifactCorruptError(
+                f"the artifact lacks {missing} and has unknown {surplus}; it was made for another "
+                "method or configuration."
+            )
+        for name, spec in allowed.items():
+            tensor = self.tensors[name]
+            fits = len(spec.shape) == tensor.ndim and all(
+                want is None or want == have
+                for want, have in zip(spec.shape, tensor.shape, strict=True)
+            )
+            if not fits or tensor.dtype != spec.dtype:
+                raise ArtifactCorruptError(
+                    f"tensor {name} is {tensor.dtype} {tuple(tensor.shape)}; expected "
+                    f"{spec.dtype} {spec.shape}.",
+                    tensor=name,
+                )
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ArtifactCorruptError(f"tensor {name} holds NaN or infinity.", tensor=name)

@@ -1,0 +1,143 @@
+"""One view of GPT-2, GPT-J, Llama, Mistral and Qwen: which module is which, weights (d, d_ff)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errata.editing.families import family_of
+from errata.editing.loading import load_model
+from errata.errors import UnsupportedModelError
+
+# Fields of a config that change no number which the model computes.
+_VOLATILE = frozenset(
+    {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+)
+
+
+class CausalLM:
+    """A causal language model and its tokenizer, with every part under one name.
+
+    Attributes:
+        model: the Hugging Face model, frozen and in eval mode.
+        tokenizer: its fast tokenizer, unchanged.
+        body: the decoder without head; called as `body(input_ids, attention_mask=…)`.
+        blocks: the transformer blocks in order.
+        norm: the final norm.
+        head: hidden (…, d) → logits (…, vocabulary).
+        embeddings: token embeddings, (vocabulary, d).
+        num_layers: number of blocks.
+        d: width.
+        d_ff: width of the FFN's intermediate.
+        max_positions: longest sequence the model takes.
+        digest: SHA-256, hex, of config and weights as they were when the view was made, that is
+            of the base model: make the view before the first edit.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+        """Views a loaded model.
+
+        Raises:
+            UnsupportedModelError: the modules or shapes fit no known family.
+        """
+        family = family_of(model)
+        hf: Any = model
+        self.model = model.eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.body: nn.Module = model.get_submodule(family.body)
+        self.blocks: list[nn.Module] = list(self.body.get_submodule(family.blocks).children())
+        self.norm: nn.Module = self.body.get_submodule(family.norm)
+        self.embeddings: nn.Module = self.body.get_submodule(family.embeddings)
+        self.head: nn.Module = hf.get_output_embeddings()
+        if self.head is None:
+            raise UnsupportedModelError(
+                f"{type(model).__name__} has no language-model head. Load a causal LM.",
+                model_class=type(model).__name__,
+            )
+        self._family = family
+        self.num_layers = len(self.blocks)
+        self.d = int(hf.config.hidden_size)
+        self.max_positions = int(hf.config.max_position_embeddings)
+        self.d_ff = int(self.down_weight(0).shape[1])
+        for layer in range(self.num_layers):
+            if tuple(self.down_weight(layer).shape) != (self.d, self.d_ff):
+                raise UnsupportedModelError(
+                    f"the FFN of layer {layer} is not of shape ({self.d}, {self.d_ff}) like the "
+                    "first; models whose layers differ cannot be edited.",
+                    layer=layer,
+                )
+        self.digest: str = self.current_digest()
+
+    @classmethod
+    def load(cls, source: str | Path, *, dtype: str = "float32", device: str = "cpu") -> CausalLM:
+        """Loads a model folder or Hugging Face hub id.
+
+        Raises:
+            ModelNotFoundError: neither a model folder nor a known hub id.
+            UnsupportedModelError: not a causal LM, incomplete, or of no known family.
+            InvalidRequestError: unknown dtype or device.
+        """
+        return cls(*load_model(source, dtype=dtype, device=device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.down_weight(0).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.down_weight(0).dtype
+
+    @property
+    def pad_id(self) -> int:
+        """A token id for padding, always masked: the pad token, else end of text, else 0."""
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+    def attention(self, layer: int) -> nn.Module:
+        """The attention of a block; its output (or the first of its outputs) is (B, T, d)."""
+        return self.blocks[layer].get_submodule(self._family.attention)
+
+    def ffn(self, layer: int) -> nn.Module:
+        """The feed-forward network of a block; (B, T, d) → (B, T, d)."""
+        return self.blocks[layer].get_submodule(self._family.ffn)
+
+    def down(self, layer: int) -> nn.Module:
+        """The FFN's down projection; (B, T, d_ff) → (B, T, d)."""
+        return self.ffn(layer).get_submodule(self._family.down)
+
+    def down_weight(self, layer: int) -> Tensor:
+        """A (d, d_ff) view of the down projection's weight; writing into it changes the model."""
+        weight = self.down(layer).get_parameter("weight").detach()
+        return weight.T if self._family.transposed else weight
+
+    def set_down_weight(self, layer: int, weight: Tensor) -> None:
+        """Writes a (d, d_ff) weight in place, rounded to the model's dtype."""
+        with torch.no_grad():
+            self.down_weight(layer).copy_(weight)
+
+    def current_digest(self) -> str:
+        """SHA-256, hex, of config and of every weight's name, dtype, shape and bytes as of now."""
+        config: dict[str, Any] = self.model.config.to_dict()  # type: ignore[union-attr,operator]
+        facts = {name: config[name] for name in sorted(config) if name not in _VOLATILE}
+        state = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+        for name, parameter in sorted(self.model.named_parameters()):
+            state.update(f"{name}|{parameter.dtype}|{tuple(parameter.shape)}|".encode())
+            state.update(tensor_bytes(parameter))
+        return state.hexdigest()
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The raw little-endian bytes of a tensor of any dtype and device, rows first."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy().data)

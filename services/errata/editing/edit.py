@@ -1,0 +1,43 @@
+"""An edit: one correction to the model's knowledge, and the batch it is fitted in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One correction, as the log carries it.
+
+    Attributes:
+        name: `edits/{seq}-{index}`, unique and never renamed.
+        prompt: what is asked; contains `subject`.
+        target: what the model shall continue the prompt with, without leading blank.
+        subject: whom or what the fact is about; occurs in `prompt`.
+        rephrases: other prompts that shall have the same answer; used for checking only.
+        locality_probes: prompts whose continuation shall not change.
+    """
+
+    name: str
+    prompt: str
+    target: str
+    subject: str
+    rephrases: tuple[str, ...] = ()
+    locality_probes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EditBatch:
+    """Edits that are fitted and committed together, in log order.
+
+    Attributes:
+        edits: at least one.
+        seed: all random choices of the fit derive from it; the log carries it.
+    """
+
+    edits: tuple[Edit, ...]
+    seed: int
+
+    def __len__(self) -> int:
+        """Number of edits, u."""
+        return len(self.edits)

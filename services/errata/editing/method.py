@@ -1,0 +1,232 @@
+"""What every editing method offers: five questions, answered by five files of the same names.
+
+Nothing outside a slice branches on a method's name. Writer and worker see a `Method` and the
+objects that it makes; what a method can and cannot promise is declared in `Capabilities`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import EditBatch
+from errata.editing.swap import Swap
+from errata.editing.weights import EditedWeights
+from errata.errors import InvalidRequestError
+
+
+class LaneConfig(BaseModel):
+    """Everything of a lane that changes answers; committed to the log and digested."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a method promises, so that nobody has to ask which method it is.
+
+    Attributes:
+        changes_weights: commits alter the weights for every request (no per-row choice).
+        defers: requests that no edit claims are answered bit for bit as by the base model (P8).
+        reversal: what reverting an edit means, in one sentence for the user (P11).
+    """
+
+    changes_weights: bool
+    defers: bool
+    reversal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A batch of edits as a replica applies it.
+
+    Attributes:
+        seq: position of the commit in the log.
+        edits: names of the batch's edits, in the artifact's column order.
+        artifact: the tensors that carry the effect.
+    """
+
+    seq: int
+    edits: tuple[str, ...]
+    artifact: Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What a fit yields.
+
+    Attributes:
+        artifact: what travels to the replicas.
+        memory: what later fits of the lane need and replicas do not; None if nothing.
+        seconds: wall-clock time of the fit's parts, for telemetry and benchmarks; no part of what
+            is committed.
+    """
+
+    artifact: Artifact
+    memory: Artifact | None
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+
+class LaneState(Protocol):
+    """What a replica holds of one lane.
+
+    A change has two steps: `prepare_*` does the work beside the running model and changes
+    nothing; the `Swap` that it returns puts the result in, between two batches.
+    """
+
+    def prepare_commit(self, commit: Commit) -> Swap:
+        """Checks and prepares a commit.
+
+        Raises:
+            ArtifactCorruptError: the artifact does not fit lane or model; nothing changed.
+        """
+
+    def prepare_revert(self, edits: Sequence[str]) -> Swap:
+        """Prepares the absence of `edits`, which may belong to several commits."""
+
+    def digest(self) -> str:
+        """SHA-256, hex, of the lane's effect as it is held now."""
+
+
+class LaneMemory(Protocol):
+    """What the writer keeps of a lane between fits (for example the keys of earlier batches)."""
+
+    def add(self, edits: tuple[str, ...], memory: Artifact) -> None:
+        """Adds what the fit of a committed batch left behind."""
+
+    def remove(self, edits: Sequence[str]) -> None:
+        """Forgets reverted edits."""
+
+
+class Resources(Protocol):
+    """What a fit may use beside model and edits."""
+
+    def text(self) -> Iterable[str]:
+        """Plain text for statistics, one paragraph each."""
+
+    @property
+    def cache_dir(self) -> Path:
+        """A folder for results that are keyed by their inputs' digests."""
+
+
+class Prepare(Protocol):
+    """Makes what fits need of the base model (statistics), into the cache; idempotent."""
+
+    def __call__(
+        self,
+        model: CausalLM,
+        config: Any,
+        resources: Resources,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> object:
+        """Prepares a lane; call it before the model carries an edit.
+
+        Args:
+            model: holds its base weights.
+            config: of the lane.
+            resources: text and cache.
+            on_progress: called with tokens done and tokens wanted.
+        """
+
+
+class NewState(Protocol):
+    """Makes the state of a lane on one replica."""
+
+    def __call__(
+        self, model: CausalLM, config: Any, weights: EditedWeights, lane: str
+    ) -> LaneState:
+        """An empty lane.
+
+        Args:
+            model: of the replica.
+            config: of the lane.
+            weights: the ledger that all lanes of this model share.
+            lane: name of the lane; keeps its contributions apart from other lanes'.
+        """
+
+
+class Fit(Protocol):
+    """Turns a batch into an artifact: a function of model, memory, edits and seed alone."""
+
+    def __call__(
+        self,
+        model: CausalLM,
+        batch: EditBatch,
+        config: Any,
+        memory: Any,
+        resources: Resources,
+    ) -> FitResult:
+        """Fits a batch; the model is unchanged afterwards, whatever happens.
+
+        Raises:
+            FitError: nothing was made.
+        """
+
+
+class Attribution(Protocol):
+    """Names the edits that a forward pass over prompts answers to (P10)."""
+
+    def __enter__(self) -> Attribution:
+        """Starts to listen."""
+
+    def __exit__(self, *exc: object) -> None:
+        """Stops to listen."""
+
+    def edits(self, attention_mask: Tensor) -> list[list[str]]:
+        """For each row of the last forward, (B, T) mask, the edits that shaped it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One editing method, as its slice registers it.
+
+    Attributes:
+        name: as lanes name it.
+        config: the lane's configuration model.
+        capabilities: what it promises.
+        prepare: what its fits need once per base model.
+        fit: edits → artifact.
+        new_state: what a replica holds of a lane.
+        new_memory: lane configuration → what the writer keeps between fits.
+        attribute: lane state → attribution of forward passes.
+    """
+
+    name: str
+    config: type[LaneConfig]
+    capabilities: Capabilities
+    prepare: Prepare
+    fit: Fit
+    new_state: NewState
+    new_memory: Callable[[Any], LaneMemory]
+    attribute: Callable[[Any], Attribution]
+
+
+def methods() -> dict[str, Method]:
+    """All methods by name."""
+    from errata.editing import adaple
+
+    return {adaple.METHOD.name: adaple.METHOD}
+
+
+def get_method(name: str) -> Method:
+    """The method called `name`.
+
+    Raises:
+        InvalidRequestError: no such method; the message lists those that exist.
+    """
+    known = methods()
+    if name not in known:
+        raise InvalidRequestError(
+            f"no editing method is called {name!r}; choose one of {', '.join(sorted(known))}.",
+            field="method",
+            method=name,
+        )
+    return known[name]

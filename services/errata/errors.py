@@ -1,0 +1,236 @@
+"""Every error that Errata raises for a reason a user or operator can act on.
+
+The tree knows nothing of gRPC; `errata.platform.status` is the only map to statuses. Each class
+names its `reason`, a value of `ErrorReason` in `protos/errata/v1/types.proto` that the client
+shares. What varies in a message is also in `metadata`.
+
+    ErrataError
+    ├── InvalidInputError            can never work: change the input
+    │   ├── InvalidEditError         a field of an edit is unusable
+    │   ├── InvalidRequestError      a field of any other request is unusable
+    │   └── UnknownLaneError         no such lane
+    ├── NotFoundError                no such edit or artifact
+    ├── RequestIdReusedError         the same request id with other content
+    ├── LimitExceededError           more than a configured limit
+    │   └── QueueFullError           no room now; retry after a delay
+    ├── PreconditionError            cannot work in the present state
+    │   ├── EditNotRevertibleError   the edit is not committed, or already reverted
+    │   ├── BaseModelMismatchError   an artifact or log made for another base model
+    │   └── LogNotEmptyError         the log holds entries that no witness vouches for
+    ├── ModelError                   a model that cannot be used
+    │   ├── ModelNotFoundError       no model at that path or id
+    │   └── UnsupportedModelError    not a causal LM, or a shape we have no view of
+    ├── EpochLostError               a newer writer took over
+    ├── SeqTrimmedError              a position below the log's floor
+    ├── SeqBeyondHeadError           a position above the log's head
+    ├── UnavailableError             a retry may cure it
+    │   ├── LogUnavailableError      the log's Redis or service cannot be reached
+    │   └── ReplicaBehindError       no replica reached `min_seq` before the deadline
+    ├── DataLossError                the log or the store contradicts what was acknowledged
+    │   ├── LogBehindWitnessError    the log's head is behind or differs from its witness
+    │   └── ArtifactCorruptError     bytes that do not match their digest, or are not an artifact
+    ├── FitError                     an edit or batch that cannot be fitted
+    │   ├── SingularCovarianceError  the closed-form system cannot be factorised
+    │   └── CheckFailedError         fitted, but reliability or locality failed
+    └── StartupError                 a process that cannot start (port in use, no Redis, …)
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class ErrataError(Exception):
+    """Base of all errors with a reason.
+
+    Args:
+        message: names the thing, the limit and the way out.
+        field: the request field at fault, as a path such as `edits[3].target`.
+        metadata: what varies in the message, as strings for machines.
+    """
+
+    reason: ClassVar[str] = "UNSPECIFIED"
+
+    def __init__(self, message: str, *, field: str | None = None, **metadata: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.metadata = {name: str(value) for name, value in metadata.items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keeps every field when the error crosses a process boundary."""
+        return _rebuild, (type(self), self.message, self.field, self.metadata)
+
+
+def _rebuild(
+    kind: type[ErrataError], message: str, field: str | None, metadata: dict[str, str]
+) -> ErrataError:
+    return kind(message, field=field, **metadata)
+
+
+class InvalidInputError(ErrataError):
+    """Input that can never work."""
+
+    reason = "INVALID_REQUEST"
+
+
+class InvalidEditError(InvalidInputError):
+    """A field of an edit is unusable; nothing was appended."""
+
+    reason = "INVALID_EDIT"
+
+
+class InvalidRequestError(InvalidInputError):
+    """A field of a request is unusable; nothing was done."""
+
+    reason = "INVALID_REQUEST"
+
+
+class UnknownLaneError(InvalidInputError):
+    """The request names a lane that the log has not configured."""
+
+    reason = "UNKNOWN_LANE"
+
+
+class NotFoundError(ErrataError):
+    """The named edit or artifact does not exist."""
+
+    reason = "NOT_FOUND"
+
+
+class RequestIdReusedError(ErrataError):
+    """The request id was used before with other content; `first_seq` is in the metadata."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
+class LimitExceededError(ErrataError):
+    """More than a configured limit; smaller requests work."""
+
+    reason = "LIMIT_EXCEEDED"
+
+
+class QueueFullError(LimitExceededError):
+    """The queue is full; retry after `retry_after_seconds`."""
+
+    reason = "QUEUE_FULL"
+
+
+class PreconditionError(ErrataError):
+    """The request cannot work in the present state."""
+
+    reason = "PRECONDITION_FAILED"
+
+
+class EditNotRevertibleError(PreconditionError):
+    """The edit is not committed yet, was rejected, or is already reverted."""
+
+    reason = "EDIT_NOT_REVERTIBLE"
+
+
+class BaseModelMismatchError(PreconditionError):
+    """The log or artifact was made for another base model."""
+
+    reason = "BASE_MODEL_MISMATCH"
+
+
+class LogNotEmptyError(PreconditionError):
+    """The log holds entries but its witness file is missing."""
+
+    reason = "WITNESS_MISSING"
+
+
+class ModelError(ErrataError):
+    """A model that cannot be used."""
+
+    reason = "MODEL_UNUSABLE"
+
+
+class ModelNotFoundError(ModelError):
+    """No model exists at the path or hub id."""
+
+    reason = "MODEL_NOT_FOUND"
+
+
+class UnsupportedModelError(ModelError):
+    """The model is no causal LM, or its modules have a shape we have no view of."""
+
+    reason = "MODEL_UNSUPPORTED"
+
+
+class EpochLostError(ErrataError):
+    """A newer writer holds the epoch; nothing was appended."""
+
+    reason = "EPOCH_LOST"
+
+
+class SeqTrimmedError(ErrataError):
+    """The position is below the log's floor."""
+
+    reason = "SEQ_TRIMMED"
+
+
+class SeqBeyondHeadError(ErrataError):
+    """The position is above the log's head."""
+
+    reason = "SEQ_BEYOND_HEAD"
+
+
+class UnavailableError(ErrataError):
+    """A retry may cure it; use the same request id."""
+
+    reason = "UNAVAILABLE"
+
+
+class LogUnavailableError(UnavailableError):
+    """The edit log or its Redis cannot be reached; nothing was acknowledged."""
+
+    reason = "LOG_UNAVAILABLE"
+
+
+class ReplicaBehindError(UnavailableError):
+    """The replica did not reach `min_seq` before the deadline."""
+
+    reason = "REPLICA_BEHIND"
+
+
+class DataLossError(ErrataError):
+    """What is stored contradicts what was acknowledged; needs an operator."""
+
+    reason = "DATA_LOSS"
+
+
+class LogBehindWitnessError(DataLossError):
+    """The log's head is behind its witness, or has another digest."""
+
+    reason = "LOG_BEHIND_WITNESS"
+
+
+class ArtifactCorruptError(DataLossError):
+    """An artifact whose bytes do not match its digest, or whose content is not allowed."""
+
+    reason = "ARTIFACT_CORRUPT"
+
+
+class FitError(ErrataError):
+    """An edit or batch that cannot be fitted; the model is as before."""
+
+    reason = "FIT_FAILED"
+
+
+class SingularCovarianceError(FitError):
+    """The closed-form system cannot be factorised; no weight has changed."""
+
+    reason = "SINGULAR_COVARIANCE"
+
+
+class CheckFailedError(FitError):
+    """The edit was fitted, but failed its reliability or locality check."""
+
+    reason = "CHECK_FAILED"
+
+
+class StartupError(ErrataError):
+    """A process that cannot start; the message says what to change."""
+
+    reason = "STARTUP_FAILED"

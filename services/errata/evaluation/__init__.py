@@ -1,0 +1,1 @@
+"""Data sets, metrics and benchmarks of editing; runs in process, without services."""

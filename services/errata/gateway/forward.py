@@ -1,0 +1,71 @@
+"""Passes calls on to the services behind, as bytes: the gateway adds nothing to them.
+
+Only what clients need of the log is passed on; appending stays between the writer and the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import grpc
+
+from errata.errors import UnavailableError
+from errata.platform.status import DETAILS_KEY
+from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2
+
+EDITING = editing_pb2.DESCRIPTOR.services_by_name["EditingService"].full_name
+EDIT_LOG = edit_log_pb2.DESCRIPTOR.services_by_name["EditLogService"].full_name
+
+EDITING_METHODS = tuple(editing_pb2.DESCRIPTOR.services_by_name["EditingService"].methods_by_name)
+LOG_UNARY = ("GetHead", "ListEntries", "ListReplicas")
+LOG_STREAMS = ("Subscribe", "GetArtifact")
+
+
+def handlers(editing: grpc.aio.Channel, log: grpc.aio.Channel) -> list[Any]:
+    """One generic handler for each service that is passed on."""
+    to_editing = {name: _unary(editing, f"/{EDITING}/{name}") for name in EDITING_METHODS}
+    to_log = {name: _unary(log, f"/{EDIT_LOG}/{name}") for name in LOG_UNARY}
+    to_log |= {name: _stream(log, f"/{EDIT_LOG}/{name}") for name in LOG_STREAMS}
+    return [
+        grpc.method_handlers_generic_handler(EDITING, to_editing),
+        grpc.method_handlers_generic_handler(EDIT_LOG, to_log),
+    ]
+
+
+def _unary(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, Any]:
+    call: Any = channel.unary_unary(path)  # without serializers: bytes in, bytes out
+
+    async def passed_on(request: bytes, context: Any) -> bytes:
+        try:
+            return bytes(await call(request, timeout=context.time_remaining()))
+        except grpc.aio.AioRpcError as error:
+            await _pass_error_on(context, path, error)
+
+    return grpc.unary_unary_rpc_method_handler(passed_on)
+
+
+def _stream(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, Any]:
+    call: Any = channel.unary_stream(path)
+
+    async def passed_on(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        try:
+            async for message in call(request, timeout=context.time_remaining()):
+                yield message
+        except grpc.aio.AioRpcError as error:
+            await _pass_error_on(context, path, error)
+
+    return grpc.unary_stream_rpc_method_handler(passed_on)
+
+
+async def _pass_error_on(context: Any, path: str, error: grpc.aio.AioRpcError) -> NoReturn:
+    """A service's own status goes through untouched; a broken link gets a reason."""
+    details = tuple((key, value) for key, value in error.trailing_metadata() if key == DETAILS_KEY)
+    if not details and error.code() is grpc.StatusCode.UNAVAILABLE:
+        service = path.split("/")[1].rpartition(".")[2]
+        raise UnavailableError(
+            f"{service} cannot be reached behind the gateway; try again with the same request id.",
+            service=service,
+        ) from error
+    await context.abort(error.code(), error.details() or "", trailing_metadata=details)
+    raise AssertionError("abort always raises")

@@ -1,0 +1,87 @@
+"""Calls the worker pool by Serve handles, and turns Ray's failures into Errata's errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import ray.exceptions
+import structlog
+from ray import serve
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+
+from errata.errors import ErrataError, QueueFullError, UnavailableError
+from errata.worker.deployment import DEPLOYMENT
+from errata_client._gen.errata.v1 import inference_pb2
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+_MAX_ATTEMPTS = 3
+
+
+class WorkerPool:
+    """The replicas of one Serve application."""
+
+    def __init__(self, application: str) -> None:
+        """Gets the handle; Ray must be connected."""
+        self._handle: Any = serve.get_deployment_handle(DEPLOYMENT, application)
+
+    async def call(self, method: str, request: Any, timeout_seconds: float) -> Any:
+        """One call to whichever replica is free; again elsewhere if that one dies.
+
+        Raises:
+            ErrataError: the replica's own, or UnavailableError and QueueFullError of the pool.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        for attempt in range(_MAX_ATTEMPTS):
+            left = deadline - time.monotonic()
+            try:
+                return await getattr(self._handle, method).remote(request, left)
+            except ray.exceptions.RayActorError as error:
+                _log.warning("a replica died during a call", method=method, attempt=attempt)
+                if attempt + 1 == _MAX_ATTEMPTS:
+                    raise _translated(error) from error
+            except Exception as error:
+                raise _translated(error) from error
+        raise AssertionError("the last attempt returns or raises")
+
+    async def stream(self, method: str, request: Any, timeout_seconds: float) -> AsyncIterator[Any]:
+        """One streamed call; not repeated, for its first messages may have been seen.
+
+        Raises:
+            ErrataError: as `call`.
+        """
+        handle = getattr(self._handle.options(stream=True), method)
+        try:
+            async for message in handle.remote(request, timeout_seconds):
+                yield message
+        except Exception as error:
+            raise _translated(error) from error
+
+    async def everywhere(
+        self, request: inference_pb2.GenerateRequest, timeout_seconds: float
+    ) -> list[inference_pb2.ReplicaAnswer]:
+        """The same prompt on every live replica, sorted by replica; errors are answers, too."""
+        response = self._handle.broadcast("try_generate", request, timeout_seconds)
+        try:
+            answers = await response.results_async(timeout_s=timeout_seconds + 1)
+        except Exception as error:
+            raise _translated(error) from error
+        return sorted(answers, key=lambda answer: str(answer.replica))
+
+
+def _translated(error: Exception) -> Exception:
+    """What a caller can act on; anything else is a bug and stays as it is."""
+    cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+    if isinstance(cause, ErrataError):
+        return cause
+    if isinstance(cause, BackPressureError):
+        return QueueFullError(
+            "all replicas are busy; try again in a second.", retry_after_seconds=1
+        )
+    if isinstance(
+        cause, ray.exceptions.RayActorError | DeploymentUnavailableError | RayServeException
+    ):
+        return UnavailableError("the replica went away; try again.")
+    return error

@@ -1,0 +1,57 @@
+"""Handlers of `InferenceService`: the deadline in, the pool's answer out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+from errata.gateway.pool import WorkerPool
+from errata_client._gen.errata.v1 import inference_pb2, inference_pb2_grpc
+
+
+class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
+    """The worker pool's front."""
+
+    def __init__(self, pool: WorkerPool, default_timeout_seconds: float) -> None:
+        """Serves `pool`; calls without a deadline get the default one."""
+        self._pool = pool
+        self._default = default_timeout_seconds
+
+    async def Generate(
+        self, request: inference_pb2.GenerateRequest, context: Any
+    ) -> inference_pb2.GenerateResponse:
+        """Continues a prompt."""
+        response = await self._pool.call("generate", request, self._seconds(context))
+        return cast("inference_pb2.GenerateResponse", response)
+
+    async def StreamGenerate(
+        self, request: inference_pb2.StreamGenerateRequest, context: Any
+    ) -> AsyncIterator[inference_pb2.StreamGenerateResponse]:
+        """Continues a prompt, token by token."""
+        stream = self._pool.stream("stream_generate", request, self._seconds(context))
+        async for message in stream:
+            yield message
+
+    async def Score(
+        self, request: inference_pb2.ScoreRequest, context: Any
+    ) -> inference_pb2.ScoreResponse:
+        """Scores a continuation."""
+        response = await self._pool.call("score", request, self._seconds(context))
+        return cast("inference_pb2.ScoreResponse", response)
+
+    async def GenerateEverywhere(
+        self, request: inference_pb2.GenerateEverywhereRequest, context: Any
+    ) -> inference_pb2.GenerateEverywhereResponse:
+        """Continues a prompt on every live replica."""
+        one = inference_pb2.GenerateRequest(
+            prompt=request.prompt,
+            min_seq=request.min_seq if request.HasField("min_seq") else None,
+            max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
+            stop=request.stop,
+        )
+        answers = await self._pool.everywhere(one, self._seconds(context))
+        return inference_pb2.GenerateEverywhereResponse(answers=answers)
+
+    def _seconds(self, context: Any) -> float:
+        left: float | None = context.time_remaining()
+        return self._default if left is None else left

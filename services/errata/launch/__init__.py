@@ -1,0 +1,1 @@
+"""Everything on one machine: `errata up`, `errata demo` and what the tests start."""

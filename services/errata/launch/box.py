@@ -1,0 +1,171 @@
+"""One box: Redis, log, writer and gateway with its workers, as child processes."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from errata.errors import StartupError
+from errata.launch.processes import Process
+from errata.launch.redis import redis_command
+from errata.platform.settings import Settings, load_settings
+
+_START_SECONDS = {"redis": 20.0, "log": 30.0, "writer": 180.0, "gateway": 300.0}
+_STOP_SECONDS = {"redis": 10.0, "log": 10.0, "writer": 15.0, "gateway": 45.0}
+
+
+class Box:
+    """The whole system on this machine; a context manager that leaves nothing running.
+
+    Attributes:
+        settings: what the children were given.
+        processes: running children by name.
+    """
+
+    def __init__(
+        self,
+        flags: Mapping[str, Any],
+        *,
+        redis_url: str | None = None,
+        on_step: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        """Prepares; `start` starts.
+
+        Args:
+            flags: settings that go before environment and file.
+            redis_url: a Redis to use; one is started if None.
+            on_step: told what is being started.
+
+        Raises:
+            StartupError: bad settings.
+        """
+        settings = load_settings(flags)
+        self._own_redis_port = None if redis_url else free_port()
+        url = redis_url or f"redis://127.0.0.1:{self._own_redis_port}/0"
+        log = {
+            "redis_url": url,
+            "witness_path": settings.data_dir / "witness",
+            **flags.get("log", {}),
+        }
+        self.settings: Settings = load_settings({**flags, "log": log})
+        self.processes: dict[str, Process] = {}
+        self._on_step = on_step
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def target(self) -> str:
+        """Where clients connect."""
+        return self.settings.gateway.address
+
+    def start(self) -> None:
+        """Starts everything, in the order of dependence.
+
+        Raises:
+            StartupError: a process did not come up; its last lines are in the message.
+        """
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        for address in (
+            self.settings.log.address,
+            self.settings.writer.address,
+            self.settings.gateway.address,
+        ):
+            _refuse_used_port(address)
+        if self._own_redis_port is not None:
+            self.start_redis()
+        for name, address in (
+            ("log", self.settings.log.address),
+            ("writer", self.settings.writer.address),
+            ("gateway", self.settings.gateway.address),
+        ):
+            self.start_service(name, address)
+
+    def start_redis(self) -> None:
+        """Starts the box's own Redis; the same folder and port again after a crash."""
+        port = self._own_redis_port
+        if port is None:
+            raise StartupError("this box uses a Redis that it did not start.")
+        self._on_step("Redis")
+        folder = self.settings.data_dir / "redis"
+        folder.mkdir(exist_ok=True)
+        process = self._spawn("redis", redis_command(port, folder), {})
+        process.wait_until(lambda: _accepts("127.0.0.1", port), _START_SECONDS["redis"])
+
+    def start_service(self, name: str, address: str) -> None:
+        """Starts one service and waits until its health says SERVING."""
+        self._on_step(name)
+        command = [sys.executable, "-m", "errata.cli", "serve", name]
+        process = self._spawn(name, command, self.settings.environment())
+        with grpc.insecure_channel(address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            process.wait_until(lambda: _serves(stub), _START_SECONDS[name])
+
+    def stop(self) -> None:
+        """Ends everything, dependants first."""
+        for name in reversed(list(self.processes)):
+            self.processes.pop(name).stop(_STOP_SECONDS[name])
+
+    def _spawn(self, name: str, command: list[str], environment: Mapping[str, str]) -> Process:
+        log_path: Path = self.settings.data_dir / "logs" / f"{name}.log"
+        process = Process.start(name, command, environment, log_path)
+        self.processes[name] = process
+        return process
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def free_addresses() -> dict[str, dict[str, str]]:
+    """Settings that put the three services on free loopback ports."""
+    return {name: {"address": f"127.0.0.1:{free_port()}"} for name in ("log", "writer", "gateway")}
+
+
+def _refuse_used_port(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and _accepts(host, int(port)):
+        raise StartupError(
+            f"something listens on {address} already; stop it, or choose another address.",
+            address=address,
+        )
+
+
+def _accepts(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=0.5):
+            return True
+    except OSError:
+        return False
+
+
+def _serves(stub: Any) -> bool:
+    try:
+        response = stub.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
+    except grpc.RpcError:
+        return False
+    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)

@@ -1,0 +1,174 @@
+"""The main job before a user's eyes; every claim on the screen is checked, none is canned."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from errata import demo
+from errata.demo import DemoEdit
+from errata.launch import show
+from errata.launch.box import Box, free_addresses
+from errata_client import Client, ReplicaAnswer
+
+_TIMEOUT_SECONDS = 120.0
+_MAX_TOKENS = 12
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """What had to hold, and whether it did."""
+
+    console: Console
+    rows: list[tuple[str, bool]] = field(default_factory=list)
+
+    def check(self, claim: str, holds: bool) -> None:
+        """Notes and prints one claim."""
+        self.rows.append((claim, holds))
+        mark = "[bold green]✓[/]" if holds else "[bold red]✗[/]"
+        self.console.print(f"  {mark} {claim}")
+
+    @property
+    def all_hold(self) -> bool:
+        """Whether every claim held."""
+        return all(holds for _, holds in self.rows)
+
+
+def run_demo(console: Console, *, redis_url: str | None = None) -> bool:
+    """Starts the system on free ports in a temporary folder, shows the main job, ends it.
+
+    Returns:
+        Whether every claim held.
+
+    Raises:
+        StartupError: the system did not start.
+    """
+    started = time.monotonic()
+    verdicts = Verdicts(console)
+    with tempfile.TemporaryDirectory(prefix="errata-demo-") as folder:
+        flags = {"data_dir": Path(folder), **free_addresses()}
+        with console.status("starting …") as status:
+            box = Box(
+                flags,
+                redis_url=redis_url,
+                on_step=lambda step: status.update(f"starting {step} …"),
+            )
+            box.__enter__()
+        try:
+            console.print(
+                f"[dim]up after {time.monotonic() - started:.1f} s: Redis, edit log, "
+                "edit-writer, gateway and two LLM workers[/]"
+            )
+            with Client(box.target, timeout=_TIMEOUT_SECONDS) as client:
+                _show_main_job(console, client, verdicts, demo.demo_edits()[0])
+        finally:
+            with console.status("stopping …"):
+                box.stop()
+    verdict = "[bold green]everything held[/]" if verdicts.all_hold else "[bold red]it failed[/]"
+    console.print(f"\n{verdict} · {time.monotonic() - started:.1f} s in all")
+    return verdicts.all_hold
+
+
+def _show_main_job(console: Console, client: Client, verdicts: Verdicts, edit: DemoEdit) -> None:
+    before = _ask(console, client, f"1 · Ask: {edit.prompt} …", edit.prompt)
+    old = _texts(before)
+    unrelated = [probe.prompt for probe in (*edit.neighbours, *edit.same_subject)]
+    stays = {
+        prompt: _texts(client.generate_everywhere(prompt, max_tokens=_MAX_TOKENS, stop=["."]))
+        for prompt in unrelated
+    }
+    verdicts.check(f"both replicas answer “{old[0]}”, and agree", _agree(before))
+
+    console.print(f"\n[bold]2 · Edit:[/] {edit.prompt} [bold]{edit.target}[/]")
+    begun = time.monotonic()
+    committed = client.edit(
+        edit.prompt,
+        edit.target,
+        subject=edit.subject,
+        rephrases=edit.rephrases,
+        locality_probes=unrelated,
+        source="errata demo",
+        author="errata demo",
+    )
+    committed_seconds = time.monotonic() - begun
+    after = client.generate_everywhere(edit.prompt, max_tokens=_MAX_TOKENS, stop=["."])
+    served_seconds = time.monotonic() - begun
+    console.print(Panel(show.edit_lines(committed), expand=False))
+    console.print(
+        f"[dim]  accepted, fitted, checked and committed in {committed_seconds:.2f} s; "
+        f"served by every replica after {served_seconds:.2f} s[/]"
+    )
+
+    console.print(show.everywhere_table(f"3 · From seq {committed.commit_seq} on", after))
+    verdicts.check(
+        f"every replica answers “{edit.target}”, at seq {committed.commit_seq} or later",
+        set(_texts(after)) == {edit.target}
+        and all(a.answer.provenance.applied_seq >= committed.commit_seq for a in after if a.answer),
+    )
+    verdicts.check("the replicas agree: same history, same state", _agree(after))
+    verdicts.check(
+        "every answer names the edit that shaped it",
+        all(committed.name in item.answer.provenance.edits for item in after if item.answer),
+    )
+
+    console.print("\n[bold]4 · Paraphrases follow, unrelated facts stay[/]")
+    for rephrase in edit.rephrases:
+        texts = _texts(client.generate_everywhere(rephrase, max_tokens=_MAX_TOKENS, stop=["."]))
+        verdicts.check(f"{rephrase} [bold]{texts[0]}[/]", set(texts) == {edit.target})
+    for prompt, expected in stays.items():
+        texts = _texts(client.generate_everywhere(prompt, max_tokens=_MAX_TOKENS, stop=["."]))
+        verdicts.check(f"{prompt} [bold]{texts[0]}[/]", texts == expected)
+
+    console.print(f"\n[bold]5 · Revert {committed.name}[/]")
+    reversal = client.revert([committed.name], comment="end of the demo", author="errata demo")
+    console.print(show.reversal_lines(reversal))
+    restored = _ask(console, client, f"6 · From seq {reversal.seq} on", edit.prompt)
+    verdicts.check(f"the old answer “{old[0]}” is back", _texts(restored) == old)
+    verdicts.check(
+        "the state is that of the unedited model, bit for bit",
+        _states(restored) == _states(before),
+    )
+    console.print()
+    console.print(show.entry_table(client.entries()))
+    console.print(show.replica_table(client.replicas(), client.head()))
+    _summary(console, committed_seconds, served_seconds)
+
+
+def _ask(console: Console, client: Client, title: str, prompt: str) -> list[ReplicaAnswer]:
+    answers = client.generate_everywhere(prompt, max_tokens=_MAX_TOKENS, stop=["."])
+    console.print()
+    console.print(show.everywhere_table(title, answers))
+    return answers
+
+
+def _texts(answers: Sequence[ReplicaAnswer]) -> list[str]:
+    return [item.answer.text.strip() if item.answer else item.error for item in answers]
+
+
+def _states(answers: Sequence[ReplicaAnswer]) -> set[str]:
+    return {item.answer.provenance.state_digest if item.answer else "" for item in answers}
+
+
+def _agree(answers: Sequence[ReplicaAnswer]) -> bool:
+    """At least two replicas, the same answer, and, at the same position, the same digests."""
+    if len(answers) < 2 or any(item.answer is None for item in answers):
+        return False
+    stands = {
+        (p.applied_seq, p.chain_digest, p.state_digest)
+        for p in (item.answer.provenance for item in answers if item.answer)
+    }
+    return len(set(_texts(answers))) == 1 and len({seq for seq, _, _ in stands}) == len(stands)
+
+
+def _summary(console: Console, committed_seconds: float, served_seconds: float) -> None:
+    table = Table(title="timings", show_header=False)
+    table.add_row("edit accepted, fitted, checked, committed", f"{committed_seconds:.2f} s")
+    table.add_row("edit served by every replica", f"{served_seconds:.2f} s")
+    console.print(table)

@@ -1,0 +1,240 @@
+"""How answers, edits, replicas and log entries look on a terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from errata_client import (
+    Answer,
+    Edit,
+    EditState,
+    Head,
+    Lane,
+    LogEntry,
+    Replica,
+    ReplicaAnswer,
+    Reversal,
+    Score,
+)
+
+_STATE_STYLES = {
+    EditState.COMMITTED: "green",
+    EditState.REJECTED: "red",
+    EditState.REVERTED: "yellow",
+}
+
+
+def short(digest: str) -> str:
+    """Enough of a digest to compare by eye."""
+    return digest[:12]
+
+
+def edit_lines(edit: Edit) -> Group:
+    """One edit."""
+    lines = [
+        Text.assemble(
+            (edit.name, "bold"),
+            " ",
+            (edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan")),
+            f" in {edit.lane}",
+        ),
+        Text.assemble("  ", edit.spec.prompt, " → ", (edit.spec.target, "bold")),
+    ]
+    if edit.figures is not None:
+        figures = edit.figures
+        told = f"  reliability {figures.reliability:.2f}  locality {figures.locality:.2f}"
+        if figures.generality is not None:
+            told += f"  generality {figures.generality:.2f}"
+        lines.append(Text(told))
+        if figures.already_answered:
+            lines.append(Text("  the model answered this before the edit", "yellow"))
+    if edit.commit_seq:
+        lines.append(Text(f"  every replica answers with it from seq {edit.commit_seq} on"))
+    if edit.revert_seq:
+        lines.append(Text(f"  reverted at seq {edit.revert_seq}"))
+    if edit.error:
+        lines.append(Text(f"  {edit.error}", "red"))
+    return Group(*lines)
+
+
+def answer_lines(prompt: str, answer: Answer) -> Group:
+    """One answer with its provenance."""
+    provenance = answer.provenance
+    edits = ", ".join(provenance.edits) or "none"
+    return Group(
+        Text.assemble(prompt, (answer.text, "bold green")),
+        Text(
+            f"  seq {provenance.applied_seq}  state {short(provenance.state_digest)}  "
+            f"{provenance.replica}\n  shaped by: {edits} "
+            f"(of {provenance.num_edits_in_force} in force)",
+            "dim",
+        ),
+    )
+
+
+def replica_table(replicas: Iterable[Replica], head: Head) -> Table:
+    """Where the replicas stand."""
+    table = Table(title=f"head {head.seq}  {short(head.chain_digest)}  epoch {head.epoch}")
+    for column in ("replica", "role", "seq", "lag", "history", "state", "agrees", "heard"):
+        table.add_column(column)
+    now = datetime.now(UTC)
+    for replica in replicas:
+        table.add_row(
+            replica.name,
+            replica.role,
+            str(replica.applied_seq),
+            str(replica.lag),
+            short(replica.chain_digest),
+            short(replica.state_digest),
+            Text("yes", "green") if replica.agrees else Text("NO", "bold red"),
+            f"{(now - replica.report_time).total_seconds():.1f} s ago",
+        )
+    return table
+
+
+def count_states(edits: Iterable[Edit]) -> dict[str, int]:
+    """How many edits stand in which state."""
+    return dict(Counter(edit.state.name.lower() for edit in edits))
+
+
+def status_lines(head: Head, replicas: Iterable[Replica], counts: Mapping[str, int]) -> Group:
+    """Head, replicas and edits at a glance."""
+    told = "  ".join(f"{state} {count}" for state, count in counts.items()) or "none"
+    return Group(replica_table(replicas, head), Text(f"edits: {told}"))
+
+
+def edit_list(edits: Iterable[Edit]) -> Table:
+    """All edits, a line each."""
+    table = Table()
+    for column in ("edit", "state", "prompt", "target", "commit", "revert"):
+        table.add_column(column, overflow="fold")
+    for edit in edits:
+        table.add_row(
+            edit.name,
+            Text(edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan")),
+            edit.spec.prompt,
+            edit.spec.target,
+            str(edit.commit_seq or ""),
+            str(edit.revert_seq or ""),
+        )
+    return table
+
+
+def score_table(score: Score) -> Group:
+    """A scored continuation, token by token."""
+    table = Table()
+    for column in ("token", "log p", "model's own"):
+        table.add_column(column)
+    for token in score.tokens:
+        same = token.token_id == token.argmax_token_id
+        table.add_row(
+            repr(token.token),
+            f"{token.log_probability:.3f}",
+            Text(repr(token.argmax_token), "green" if same else "red"),
+        )
+    return Group(table, Text(f"log p of all {score.log_probability:.3f}"))
+
+
+def reversal_lines(reversal: Reversal) -> Group:
+    """What was taken back, and what that means."""
+    return Group(
+        Text(f"without effect from seq {reversal.seq} on", "bold"),
+        *(Text(f"  {meaning}") for meaning in reversal.meanings),
+    )
+
+
+def lane_table(lanes: Iterable[Lane]) -> Table:
+    """The lanes."""
+    table = Table()
+    for column in ("lane", "method", "default", "since seq", "configuration"):
+        table.add_column(column, overflow="fold")
+    for lane in lanes:
+        default = "yes" if lane.is_default else ""
+        table.add_row(lane.name, lane.method, default, str(lane.configured_seq), lane.config_json)
+    return table
+
+
+def config_table(values: Mapping[str, Any], origins: Mapping[str, str]) -> Table:
+    """Every setting with its value and origin."""
+    table = Table()
+    for column in ("setting", "value", "from"):
+        table.add_column(column, overflow="fold")
+    for name, value in values.items():
+        shown = "" if value is None else _masked(str(value))
+        table.add_row(name, shown, origins.get(name, "default"))
+    return table
+
+
+def _masked(value: str) -> str:
+    """A password inside a URL is nobody's business."""
+    return re.sub(r"(://[^/:@]*):[^/@]*@", r"\1:***@", value)
+
+
+def entry_table(entries: Iterable[LogEntry]) -> Table:
+    """Log entries."""
+    table = Table()
+    for column in ("seq", "time", "kind", "edits", "author", "history", "detail"):
+        table.add_column(column, overflow="fold")
+    for entry in entries:
+        table.add_row(
+            str(entry.seq),
+            entry.append_time.strftime("%Y-%m-%d %H:%M:%S"),
+            entry.kind or "unknown",
+            _some(entry.edits),
+            entry.author,
+            short(entry.chain_digest),
+            entry.detail,
+        )
+    return table
+
+
+def everywhere_table(title: str, answers: Iterable[ReplicaAnswer]) -> Table:
+    """What every replica answers."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in ("replica", "answer", "seq", "history", "state", "shaped by"):
+        table.add_column(column)
+    for item in answers:
+        if item.answer is None:
+            table.add_row(item.replica, Text(item.error, "red"))
+            continue
+        provenance = item.answer.provenance
+        table.add_row(
+            item.replica,
+            Text(item.answer.text.strip(), "bold green"),
+            str(provenance.applied_seq),
+            short(provenance.chain_digest),
+            short(provenance.state_digest),
+            _some(provenance.edits) or "–",
+        )
+    return table
+
+
+def print_json(console: Console, value: Any) -> None:
+    """Any of the SDK's values, or a list of them, as JSON."""
+    console.print_json(json.dumps(value, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.name.lower()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:4])
+    return f"{shown}, … ({len(names)})" if len(names) > 4 else shown

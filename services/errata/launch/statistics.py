@@ -1,0 +1,50 @@
+"""`errata statistics`: what the lanes' fits need of a base model, computed once and cached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.method import Resources, get_method
+from errata.platform.settings import Settings
+from errata.replica.base_model import load_base_model
+from errata.replica.entries import LaneConfigured
+from errata.writer.lanes import read_lanes
+from errata.writer.main import resources_of
+
+
+def compute_statistics(settings: Settings, console: Console) -> None:
+    """Prepares every lane of the settings; what is cached already costs nothing.
+
+    Raises:
+        StartupError: no text, or a bad lanes file.
+        ModelError: a model that cannot be used.
+    """
+    resources = resources_of(settings)
+    model = load_base_model(settings)
+    lanes = read_lanes(settings.writer.lanes_file, settings.writer.default_lane, model.digest)
+    with Progress(console=console) as progress:
+        for lane in lanes:
+            task = progress.add_task(f"{lane.lane} ({lane.method})", total=None)
+            _prepare(model, lane, resources, partial(_advance, progress, task))
+    console.print(f"statistics of {model.digest[:16]}… are in {resources.cache_dir}")
+
+
+def _prepare(
+    model: CausalLM,
+    lane: LaneConfigured,
+    resources: Resources,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    method = get_method(lane.method)
+    config = method.config.model_validate_json(lane.config_json)
+    method.prepare(model, config, resources, on_progress=on_progress)
+    on_progress(1, 1)
+
+
+def _advance(progress: Progress, task: TaskID, done: int, total: int) -> None:
+    progress.update(task, completed=done, total=total)

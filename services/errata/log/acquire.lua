@@ -1,0 +1,8 @@
+-- Raises the epoch by one: every earlier writer is fenced from here on. No clock, no expiry.
+--
+-- KEYS: head
+-- ARGV: log_id, writer
+if redis.call('HGET', KEYS[1], 'log_id') ~= ARGV[1] then return {'FOREIGN'} end
+local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+redis.call('HSET', KEYS[1], 'writer', ARGV[2])
+return {'OK', tostring(epoch)}

@@ -1,0 +1,237 @@
+"""Judging what Redis holds by what is already known of the history."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+
+from errata.errors import (
+    InvalidRequestError,
+    LogBehindWitnessError,
+    LogNotEmptyError,
+    SeqBeyondHeadError,
+    SeqTrimmedError,
+    StartupError,
+)
+from errata.log.backend import Reading, RedisBackend
+from errata.log.chain import ORIGIN, Entry, Position, verify_run
+from errata.log.witness import WitnessRecord
+
+MAX_PAGE_BYTES = 2 * 1024 * 1024
+_PAGE_ENTRIES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A verified run of entries.
+
+    Attributes:
+        base: the position before the first entry.
+        entries: in order, none beyond `head`.
+        head: the log's head when they were read.
+    """
+
+    base: Position
+    entries: tuple[Entry, ...]
+    head: Position
+
+
+async def open_history(
+    backend: RedisBackend, recorded: WitnessRecord | None, *, adopt_unwitnessed: bool
+) -> WitnessRecord:
+    """The position from which Redis's history has to be verified up to its head.
+
+    Args:
+        backend: the Redis; an empty one gets a log with a new identity.
+        recorded: what the witness vouches for; None if there is no witness.
+        adopt_unwitnessed: trust a log without a witness from its floor on.
+
+    Raises:
+        LogBehindWitnessError: Redis holds another history than the witness, or less of it.
+        LogNotEmptyError: there is no witness and the log holds entries.
+        LogUnavailableError: Redis does not answer.
+    """
+    if recorded is not None:
+        return await _open_witnessed(backend, recorded)
+    reading = await backend.read(1, 0, MAX_PAGE_BYTES)
+    if reading is None:
+        await backend.create(uuid.uuid4().hex)
+        reading = await backend.read(1, 0, MAX_PAGE_BYTES)
+        if reading is None:
+            raise StartupError("Redis lost the new log at once; is it being flushed?")
+    if reading.head.seq and not adopt_unwitnessed:
+        raise LogNotEmptyError(
+            f"the log holds {reading.head.seq} entries, but its witness is missing, so nobody can "
+            "tell whether acknowledged ones are lost. Restore the witness file; or, if the log is "
+            "known to be whole, start once with log.adopt_unwitnessed.",
+            head_seq=reading.head.seq,
+        )
+    base = reading.head
+    if reading.floor_seq <= reading.head.seq:
+        first = await backend.read(reading.floor_seq, 1, MAX_PAGE_BYTES)
+        if first is not None and first.base is not None:
+            base = first.base
+    if reading.floor_seq == 1:
+        base = ORIGIN
+    return WitnessRecord(reading.log_id, base, reading.epoch)
+
+
+async def _open_witnessed(backend: RedisBackend, recorded: WitnessRecord) -> WitnessRecord:
+    """Checks that the witnessed entry itself is there; what follows it is verified later."""
+    seq = recorded.head.seq
+    reading = check_reading(await backend.read(max(seq, 1), 1, MAX_PAGE_BYTES), recorded)
+    if reading.base is not None and seq >= max(reading.floor_seq, 1):
+        found = verify_run(reading.base, reading.entries)
+        if found != recorded.head:
+            raise _other_digest(found, recorded.head)
+    return recorded
+
+
+async def advance(backend: RedisBackend, known: WitnessRecord) -> tuple[WitnessRecord, int]:
+    """Verifies whatever Redis holds beyond `known`.
+
+    Returns:
+        What is known now, and the log's floor.
+
+    Raises:
+        LogBehindWitnessError: Redis holds another history, or less of it.
+        LogUnavailableError: Redis does not answer; try again from `known`.
+    """
+    while True:
+        reading = check_reading(
+            await backend.read(known.head.seq + 1, _PAGE_ENTRIES, MAX_PAGE_BYTES), known
+        )
+        tip = verify_run(known.head, reading.entries)
+        if tip.seq < reading.head.seq and not reading.entries:
+            raise LogBehindWitnessError(
+                f"entries {tip.seq + 1} to {reading.head.seq} cannot be verified: the log was "
+                f"trimmed up to {reading.floor_seq - 1} or has a gap. Restore Redis, or remove "
+                "the witness and start once with log.adopt_unwitnessed.",
+                seq=tip.seq,
+                head_seq=reading.head.seq,
+                floor_seq=reading.floor_seq,
+            )
+        known = replace(known, head=tip, epoch=max(known.epoch, reading.epoch))
+        if tip.seq == reading.head.seq:
+            if tip != reading.head:
+                raise _other_digest(reading.head, tip)
+            return known, reading.floor_seq
+
+
+def check_reading(reading: Reading | None, known: WitnessRecord) -> Reading:
+    """Returns `reading` if it can come after `known` in the same history.
+
+    Args:
+        reading: what Redis answered.
+        known: what was known when it was asked, no later.
+
+    Raises:
+        LogBehindWitnessError: no log, another log, or a head or epoch that went back.
+    """
+    if reading is None or reading.log_id != known.log_id:
+        raise another_log(known, reading.log_id if reading else None)
+    if reading.head.seq < known.head.seq:
+        raise LogBehindWitnessError(
+            f"Redis's head is {reading.head.seq}, but {known.head.seq} was acknowledged: entries "
+            "are lost. Restore Redis from a copy that has them.",
+            head_seq=reading.head.seq,
+            witness_seq=known.head.seq,
+        )
+    if reading.head.seq == known.head.seq and reading.head != known.head:
+        raise _other_digest(reading.head, known.head)
+    check_epoch(reading.epoch, known)
+    return reading
+
+
+def check_from_seq(from_seq: int) -> None:
+    """Refuses a position that no log has.
+
+    Raises:
+        InvalidRequestError: `from_seq` is below 1.
+    """
+    if from_seq < 1:
+        raise InvalidRequestError(
+            f"from_seq is {from_seq}; the first entry is 1.", field="from_seq"
+        )
+
+
+def verified_page(reading: Reading, from_seq: int, head: Position, tip: Position) -> Page:
+    """The page in a reading, if it fits what is known.
+
+    Args:
+        reading: what Redis answered when asked from `from_seq` on.
+        from_seq: at least 1.
+        head: the last acknowledged position; nothing beyond it is served.
+        tip: the last verified position.
+
+    Raises:
+        SeqTrimmedError: `from_seq` is below the floor.
+        SeqBeyondHeadError: `from_seq` is above head + 1.
+        LogBehindWitnessError: an entry is missing or was changed.
+    """
+    if from_seq > head.seq + 1:
+        raise SeqBeyondHeadError(
+            f"from_seq is {from_seq}, but the log's head is {head.seq}; ask for at most "
+            f"{head.seq + 1}.",
+            field="from_seq",
+            head_seq=head.seq,
+        )
+    if from_seq < reading.floor_seq:
+        raise SeqTrimmedError(
+            f"entry {from_seq} was trimmed; the first retained one is {reading.floor_seq}. Start "
+            "from a snapshot.",
+            field="from_seq",
+            floor_seq=reading.floor_seq,
+        )
+    if not reading.entries and from_seq <= head.seq:
+        raise LogBehindWitnessError(
+            f"entry {from_seq} is missing from Redis. Restore Redis from a good copy.",
+            seq=from_seq,
+        )
+    base = reading.base or head
+    verify_run(base, reading.entries)
+    # A history that was rewritten consistently still ends elsewhere than where we know it to be.
+    known = {0: ORIGIN, head.seq: head, tip.seq: tip}
+    stored = (Position(entry.seq, entry.chain_digest) for entry in reading.entries)
+    for position in (base, *stored):
+        if known.get(position.seq, position) != position:
+            raise _other_digest(position, known[position.seq])
+    entries = tuple(entry for entry in reading.entries if entry.seq <= head.seq)
+    return Page(base, entries, head)
+
+
+def check_epoch(epoch: int, known: WitnessRecord) -> None:
+    """Refuses an epoch that went back: granted again, it would fence nobody.
+
+    Raises:
+        LogBehindWitnessError: `epoch` is below the known one.
+    """
+    if epoch < known.epoch:
+        raise LogBehindWitnessError(
+            f"Redis's epoch is {epoch}, but {known.epoch} was granted: writes are lost. Restore "
+            "Redis from a copy that has them.",
+            epoch=epoch,
+            witness_epoch=known.epoch,
+        )
+
+
+def another_log(known: WitnessRecord, found: str | None) -> LogBehindWitnessError:
+    """The error for a Redis that holds another log, or none."""
+    holds = f"holds log {found}" if found else "holds no log"
+    return LogBehindWitnessError(
+        f"Redis {holds}, but log {known.log_id} was acknowledged up to {known.head.seq}. Restore "
+        "Redis; or, to begin anew and give the old log up, remove the witness file.",
+        log_id=found or "",
+        witness_log_id=known.log_id,
+        witness_seq=known.head.seq,
+    )
+
+
+def _other_digest(found: Position, known: Position) -> LogBehindWitnessError:
+    return LogBehindWitnessError(
+        f"entry {found.seq} in Redis is not the one that was acknowledged: history was changed. "
+        "Restore Redis from a good copy.",
+        seq=found.seq,
+        stored_digest=found.chain_digest.hex(),
+        witness_digest=known.chain_digest.hex(),
+    )

@@ -1,0 +1,101 @@
+"""The edit log service as a process part: opens the log, serves, drains."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from errata.artifacts import ArtifactStore
+from errata.errors import LogBehindWitnessError
+from errata.log.feed import Feed
+from errata.log.positions import ReplicaTable
+from errata.log.service import SERVICE_NAME, EditLogService
+from errata.log.store import RedisLog
+from errata.platform.server import GrpcServer
+from errata.platform.settings import LogSettings
+from errata_client._gen.errata.v1 import edit_log_pb2_grpc
+
+GRACE_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+async def run(
+    log: LogSettings,
+    artifacts: ArtifactStore,
+    *,
+    address: str | None = None,
+    ready: Callable[[int], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serves the log until cancelled or until `stop` is set, then drains.
+
+    Draining: health turns NOT_SERVING, streams end after their current page, running calls get
+    five seconds, appends that reached Redis are witnessed.
+
+    Args:
+        log: settings of the log.
+        artifacts: the store that GetArtifact reads.
+        address: `host:port` in place of `log.address`.
+        ready: called with the port once the service answers.
+        stop: ends the service when set.
+
+    Raises:
+        StartupError: the address, Redis or the witness cannot be used; nothing is left running.
+        LogNotEmptyError: the log holds entries and its witness is missing.
+        LogBehindWitnessError: the log lost or changed acknowledged entries before the start. If
+            that happens later, the service stays up, unhealthy, and answers DATA_LOSS.
+    """
+    store = await RedisLog.open(log)
+    try:
+        await _serve(store, log, artifacts, address or log.address, ready, stop or asyncio.Event())
+    finally:
+        await store.close()
+
+
+async def _serve(
+    store: RedisLog,
+    settings: LogSettings,
+    artifacts: ArtifactStore,
+    address: str,
+    ready: Callable[[int], None] | None,
+    stop: asyncio.Event,
+) -> None:
+    feed = Feed(
+        store,
+        page_entries=settings.subscribe_batch,
+        progress_seconds=settings.progress_interval_seconds,
+    )
+    replicas = ReplicaTable(settings.replica_ttl_seconds)
+    server = GrpcServer(address, [SERVICE_NAME])
+    edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(
+        EditLogService(store, feed, replicas, artifacts), server.server
+    )
+    await server.start()
+    tail = asyncio.create_task(_watch(feed, server))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        if ready is not None:
+            ready(server.port)
+        # The tail never ends by itself; if a bug ends it, the service must not live on deaf.
+        await asyncio.wait((tail, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if tail.done():
+            await tail
+    finally:
+        await server.set_serving(False)
+        feed.stop()
+        await server.stop(GRACE_SECONDS)
+        tail.cancel()
+        stopped.cancel()
+        await asyncio.gather(tail, stopped, return_exceptions=True)
+
+
+async def _watch(feed: Feed, server: GrpcServer) -> None:
+    try:
+        await feed.run()
+    except LogBehindWitnessError as error:
+        await server.set_serving(False)
+        _log.critical("not serving: the log is damaged", reason=error.message)
+        await asyncio.Event().wait()  # calls go on being answered, with DATA_LOSS

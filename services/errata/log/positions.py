@@ -1,0 +1,82 @@
+"""Where the replicas stand, as they reported it.
+
+Kept in memory: a replica reports again within seconds, and a position that outlived its replica
+would be false. Each log service knows the replicas that report to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from errata.errors import LimitExceededError
+from errata.log.chain import Position
+
+MAX_REPLICAS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """What a replica says of itself.
+
+    Attributes:
+        replica: its name, unique.
+        position: the last entry it applied, with its own H of it.
+        state_digest: SHA-256, hex, of what its lanes hold.
+        role: such as worker.
+    """
+
+    replica: str
+    position: Position
+    state_digest: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """A report and what the log made of it.
+
+    Attributes:
+        report_time: seconds since 1970 by this machine's clock; for people, not for decisions.
+        agrees: whether the report's position is one of the log's.
+    """
+
+    report: ReplicaReport
+    report_time: float
+    agrees: bool
+
+
+class ReplicaTable:
+    """The replicas that reported within the last `ttl_seconds`."""
+
+    def __init__(self, ttl_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Starts empty; `clock` decides what is too old and never goes back."""
+        self._ttl = ttl_seconds
+        self._clock = clock
+        self._states: dict[str, tuple[float, ReplicaState]] = {}
+
+    def record(self, report: ReplicaReport, *, agrees: bool) -> None:
+        """Replaces what was known of the replica.
+
+        Raises:
+            LimitExceededError: too many names at once; nothing was recorded.
+        """
+        self._expire()
+        if report.replica not in self._states and len(self._states) >= MAX_REPLICAS:
+            raise LimitExceededError(
+                f"{MAX_REPLICAS:,} replicas reported within {self._ttl:g} s, which is the limit. "
+                "Give each replica one name and keep it.",
+                field="position.replica",
+            )
+        state = ReplicaState(report, time.time(), agrees)
+        self._states[report.replica] = (self._clock(), state)
+
+    def live(self) -> list[ReplicaState]:
+        """The replicas, sorted by name."""
+        self._expire()
+        return [state for _, (_, state) in sorted(self._states.items())]
+
+    def _expire(self) -> None:
+        oldest = self._clock() - self._ttl
+        self._states = {name: kept for name, kept in self._states.items() if kept[0] >= oldest}

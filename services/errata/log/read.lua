@@ -1,0 +1,27 @@
+-- The head, the floor and a run of entries, all of one instant.
+--
+-- Entries are taken one by one, because a page is bounded by bytes as well as by number and
+-- XRANGE knows only the latter.
+--
+-- KEYS: stream, head
+-- ARGV: from_seq, max_entries, max_bytes
+local head = redis.call('HMGET', KEYS[2], 'log_id', 'seq', 'digest', 'epoch')
+if not head[1] then return false end
+
+local floor = string.format('%d', head[2] + 1)
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+if first then floor = string.match(first[1], '^%d+') end
+
+local entries, bytes = {}, 0
+local from, last = tonumber(ARGV[1]), tonumber(head[2])
+if from + ARGV[2] - 1 < last then last = from + ARGV[2] - 1 end
+for seq = from, last do
+  local id = string.format('%d-0', seq)
+  local found = redis.call('XRANGE', KEYS[1], id, id)[1]
+  if not found then break end
+  local fields = found[2]  -- payload, _, prev, _, digest, _
+  bytes = bytes + #fields[2]
+  if bytes > tonumber(ARGV[3]) and #entries > 0 then break end
+  entries[#entries + 1] = {fields[2], fields[4], fields[6]}
+end
+return {head[1], head[2], head[3], head[4], floor, entries}

@@ -1,0 +1,118 @@
+"""EditLogService: checks, calls the log, converts. Errors become statuses in the interceptor."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from errata.artifacts import ArtifactStore
+from errata.log import convert
+from errata.log.feed import Feed
+from errata.log.positions import ReplicaTable
+from errata.log.store import RedisLog
+from errata_client._gen.errata.v1 import edit_log_pb2 as pb
+from errata_client._gen.errata.v1 import edit_log_pb2_grpc
+
+if TYPE_CHECKING:
+    import grpc
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["EditLogService"].full_name
+
+
+class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
+    """The handlers."""
+
+    def __init__(
+        self, log: RedisLog, feed: Feed, replicas: ReplicaTable, artifacts: ArtifactStore
+    ) -> None:
+        """Serves what it is given; owns nothing."""
+        self._entries = log
+        self._feed = feed
+        self._replicas = replicas
+        self._artifacts = artifacts
+
+    async def AcquireEpoch(
+        self, request: pb.AcquireEpochRequest, context: Context
+    ) -> pb.AcquireEpochResponse:
+        """Fences every earlier writer."""
+        epoch = await self._entries.acquire_epoch(convert.name(request.writer, "writer"))
+        return pb.AcquireEpochResponse(epoch=epoch, log_id=self._entries.log_id)
+
+    async def Append(self, request: pb.AppendRequest, context: Context) -> pb.AppendResponse:
+        """Appends one entry, durable and witnessed before the answer."""
+        fields = convert.append_fields(request)
+        appended = await self._entries.append(
+            fields.epoch, fields.request_id, fields.content_digest, fields.payload
+        )
+        return pb.AppendResponse(seq=appended.seq, duplicate=appended.duplicate)
+
+    async def GetHead(self, request: pb.GetHeadRequest, context: Context) -> pb.GetHeadResponse:
+        """The head, asked of Redis and covered by the witness."""
+        state = await self._entries.state()
+        return pb.GetHeadResponse(
+            log_id=state.log_id,
+            head_seq=state.head.seq,
+            chain_digest=state.head.chain_digest,
+            floor_seq=state.floor_seq,
+            epoch=state.epoch,
+        )
+
+    async def ListEntries(
+        self, request: pb.ListEntriesRequest, context: Context
+    ) -> pb.ListEntriesResponse:
+        """A page of entries, cut short where it grows beyond 2 MiB."""
+        size = convert.page_size(request.page_size)
+        if request.page_token:
+            from_seq = convert.seq_of_token(request.page_token)
+        else:
+            from_seq = request.from_seq if request.HasField("from_seq") else 1
+        state = await self._entries.state()
+        page = await self._entries.read(from_seq, size)
+        response = pb.ListEntriesResponse(entries=map(convert.entry_to, page.entries))
+        next_seq = from_seq + len(page.entries)
+        if next_seq <= state.head.seq:
+            response.next_page_token = convert.page_token("entries", str(next_seq))
+        return response
+
+    async def Subscribe(
+        self, request: pb.SubscribeRequest, context: Context
+    ) -> AsyncIterator[pb.SubscribeResponse]:
+        """Entries from `from_seq` on; progress while there are none; ends when the service does."""
+        async for page in self._feed.follow(request.from_seq):
+            yield convert.subscribe_response(page, self._entries.log_id)
+
+    async def ReportPosition(
+        self, request: pb.ReportPositionRequest, context: Context
+    ) -> pb.ReportPositionResponse:
+        """Compares a replica's digest with the log's own."""
+        report = convert.report_from(request.position)
+        agrees = await self._entries.holds(report.position)
+        self._replicas.record(report, agrees=agrees)
+        return pb.ReportPositionResponse(head_seq=self._entries.head.seq, agrees=agrees)
+
+    async def ListReplicas(
+        self, request: pb.ListReplicasRequest, context: Context
+    ) -> pb.ListReplicasResponse:
+        """Replicas that reported to this service lately."""
+        size = convert.page_size(request.page_size)
+        after = ""
+        if request.page_token:
+            after = convert.read_page_token("replicas", request.page_token)
+        found = [state for state in self._replicas.live() if state.report.replica > after]
+        head_seq = self._entries.head.seq
+        response = pb.ListReplicasResponse(
+            replicas=[convert.replica_to(state, head_seq) for state in found[:size]]
+        )
+        if len(found) > size:
+            last = found[size - 1].report.replica
+            response.next_page_token = convert.page_token("replicas", last)
+        return response
+
+    async def GetArtifact(
+        self, request: pb.GetArtifactRequest, context: Context
+    ) -> AsyncIterator[pb.GetArtifactResponse]:
+        """The artifact's bytes; only a stream that ends well has delivered the artifact."""
+        async for chunk in self._artifacts.chunks(request.digest):
+            yield pb.GetArtifactResponse(chunk=chunk)

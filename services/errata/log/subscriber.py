@@ -1,0 +1,178 @@
+"""The subscriber that every replica uses: verified entries, in order, across any break."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import cast
+
+import grpc
+import structlog
+
+from errata.artifacts.rpc_errors import service_error
+from errata.errors import LogBehindWitnessError, UnavailableError
+from errata.log.chain import ORIGIN, Entry, Position, verify_run
+from errata.log.convert import entry_from
+from errata.platform.server import MAX_MESSAGE_BYTES
+from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
+
+SILENCE_SECONDS = 3.0
+_FIRST_DELAY_SECONDS = 0.05
+_MAX_DELAY_SECONDS = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Entries that continue what came before, verified.
+
+    Attributes:
+        entries: at least one, in order.
+        position: where a replica stands that has applied them.
+    """
+
+    entries: tuple[Entry, ...]
+    position: Position
+
+
+class Subscriber:
+    """Follows the log from a position.
+
+    Attributes:
+        position: up to where batches were taken; a batch counts when the next is asked for.
+        head_seq: the log's head as last heard; 0 before the first message.
+        log_id: the log's identity; empty before the first message.
+        last_progress: `time.monotonic()` of the last message, at first of the construction.
+        connected: whether the log was heard of on the present connection.
+    """
+
+    def __init__(
+        self,
+        dial: str | Callable[[], grpc.aio.Channel],
+        position: Position = ORIGIN,
+        *,
+        log_id: str = "",
+        silence_seconds: float = SILENCE_SECONDS,
+    ) -> None:
+        """Connects when `batches` is iterated.
+
+        Args:
+            dial: the log service's address, or what opens a new channel to it, with a local
+                subchannel pool. A dead link is known by silence alone, and only a new connection
+                cures it; so each attempt opens a channel of its own, and closes it.
+            position: the last entry that was applied, with its H; entries after it are wanted.
+            log_id: the log that `position` is of; the first one heard of if empty.
+            silence_seconds: how long nothing may come before the link counts as dead; progress
+                comes each second.
+        """
+        self._dial = dial
+        self._silence = silence_seconds
+        self.position = position
+        self.head_seq = 0
+        self.log_id = log_id
+        self.last_progress = time.monotonic()
+        self.connected = False
+        self._failures = 0
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        """Batches, for ever; wrap in `contextlib.aclosing` to hang up at once when done.
+
+        Raises:
+            LogBehindWitnessError: the log contradicts itself or `position`, or is another log.
+                No entry of the message was yielded; the replica must leave rotation.
+            SeqTrimmedError: the log no longer has the next entry; start from a snapshot.
+            SeqBeyondHeadError: the log ends before `position`.
+            ErrataError: any other answer that a retry does not change, such as no permission.
+        """
+        while True:
+            channel = self._open()
+            try:
+                async for batch in self._stream(channel):
+                    yield batch
+                    self.position = batch.position
+                reason = "the log service ended the stream"
+            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                reason = _retryable(error)
+            finally:
+                self.connected = False
+                await channel.close()
+            _log.info("resubscribing", reason=reason, from_seq=self.position.seq + 1)
+            await asyncio.sleep(self._next_delay())
+
+    def _open(self) -> grpc.aio.Channel:
+        return _dial(self._dial) if isinstance(self._dial, str) else self._dial()
+
+    async def _stream(self, channel: grpc.aio.Channel) -> AsyncIterator[Batch]:
+        stub = cast(
+            "edit_log_pb2_grpc.EditLogServiceAsyncStub",
+            edit_log_pb2_grpc.EditLogServiceStub(channel),
+        )
+        call = stub.Subscribe(edit_log_pb2.SubscribeRequest(from_seq=self.position.seq + 1))
+        while True:
+            message = await asyncio.wait_for(call.read(), self._silence)
+            if not isinstance(message, edit_log_pb2.SubscribeResponse):
+                return  # EOF
+            self._hear(message)
+            if message.entries:
+                entries = tuple(map(entry_from, message.entries))
+                yield Batch(entries, verify_run(self.position, entries))
+
+    def _hear(self, message: edit_log_pb2.SubscribeResponse) -> None:
+        if self.log_id and message.log_id != self.log_id:
+            raise LogBehindWitnessError(
+                f"the log is {message.log_id}, but this replica followed {self.log_id}: it was "
+                "restored or replaced. Start the replica anew.",
+                log_id=message.log_id,
+                expected_log_id=self.log_id,
+            )
+        if message.head_seq < self.position.seq:
+            raise LogBehindWitnessError(
+                f"the log's head is {message.head_seq}, but entry {self.position.seq} was "
+                "applied here: the log lost entries.",
+                head_seq=message.head_seq,
+                applied_seq=self.position.seq,
+            )
+        if not message.entries and message.head_seq > self.position.seq:
+            raise LogBehindWitnessError(
+                f"the log says that all up to {message.head_seq} was delivered, but entry "
+                f"{self.position.seq + 1} never came: entries are missing.",
+                head_seq=message.head_seq,
+                applied_seq=self.position.seq,
+            )
+        self.log_id, self.head_seq = message.log_id, message.head_seq
+        self.last_progress = time.monotonic()
+        self.connected, self._failures = True, 0
+
+    def _next_delay(self) -> float:
+        """Doubles with each failure in a row; jittered, so that replicas do not come as one."""
+        ceiling = min(_MAX_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2.0**self._failures)
+        self._failures = min(self._failures + 1, 16)
+        return ceiling * random.uniform(0.5, 1.0)
+
+
+def _dial(address: str) -> grpc.aio.Channel:
+    """A channel with a connection of its own.
+
+    gRPC shares connections between channels to one address; a redial would get the dead one back
+    for as long as anything else in the process holds it.
+    """
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ]
+    return grpc.aio.insecure_channel(address, options=options)
+
+
+def _retryable(error: grpc.aio.AioRpcError | TimeoutError) -> str:
+    """Why the link broke, in words, if another try may cure it; raises otherwise."""
+    if isinstance(error, TimeoutError):
+        return "silence"
+    cause = service_error(error)
+    if not isinstance(cause, UnavailableError):
+        raise cause from error
+    return cause.message

@@ -1,0 +1,185 @@
+"""The witness: the last acknowledged position, kept outside Redis.
+
+Two slots are written in turn, each with a checksum, so a write torn by a crash costs at most the
+newer one: the older is still whole, and the newer was not acknowledged yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from errata.errors import LogUnavailableError, StartupError
+from errata.log.chain import Position
+
+# A page of its own for each slot: no disk tears a write across both.
+SLOT_SPACING = 4096
+_MAGIC = b"errwit01"
+_FIELDS = struct.Struct(">8s16sQQQ32s")  # magic, log_id, generation, epoch, seq, digest
+SLOT_BYTES = _FIELDS.size + 32
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessRecord:
+    """What the witness vouches for.
+
+    Attributes:
+        log_id: 32 hex digits.
+        head: the last acknowledged position.
+        epoch: the greatest epoch ever granted; were it forgotten, two writers could share one.
+    """
+
+    log_id: str
+    head: Position
+    epoch: int
+
+    def merged(self, other: WitnessRecord) -> WitnessRecord:
+        """The later head and the greater epoch of two records of one log."""
+        head = max(self.head, other.head, key=lambda position: position.seq)
+        return WitnessRecord(self.log_id, head, max(self.epoch, other.epoch))
+
+    def covers(self, other: WitnessRecord) -> bool:
+        """Whether nothing of `other` is newer."""
+        return self.head.seq >= other.head.seq and self.epoch >= other.epoch
+
+
+def encode_slot(record: WitnessRecord, generation: int) -> bytes:
+    """The bytes of one slot."""
+    fields = _FIELDS.pack(
+        _MAGIC,
+        bytes.fromhex(record.log_id),
+        generation,
+        record.epoch,
+        record.head.seq,
+        record.head.chain_digest,
+    )
+    return fields + hashlib.sha256(fields).digest()
+
+
+def decode_slot(slot: bytes) -> tuple[int, WitnessRecord] | None:
+    """Generation and record of a slot; None if it is empty, torn or damaged."""
+    fields, checksum = slot[: _FIELDS.size], slot[_FIELDS.size :]
+    if len(slot) != SLOT_BYTES or hashlib.sha256(fields).digest() != checksum:
+        return None
+    magic, log_id, generation, epoch, seq, digest = _FIELDS.unpack(fields)
+    if magic != _MAGIC:
+        return None
+    return generation, WitnessRecord(log_id.hex(), Position(seq, digest), epoch)
+
+
+class WitnessFile:
+    """The file itself; blocking. One process owns it, by a lock that dies with the process."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or creates the file and takes its lock.
+
+        Raises:
+            StartupError: another process owns it, or it cannot be opened.
+        """
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _sync_folder(path.parent)
+            except BaseException:
+                os.close(self._descriptor)
+                raise
+        except BlockingIOError as error:
+            raise StartupError(
+                f"another log service owns the witness {path}. Stop it, or give each service its "
+                "own log.witness_path.",
+                path=path,
+            ) from error
+        except OSError as error:
+            raise StartupError(
+                f"the witness {path} cannot be opened: {error}. Give log.witness_path a place "
+                "that this user can write.",
+                path=path,
+            ) from error
+        slots = (
+            decode_slot(os.pread(self._descriptor, SLOT_BYTES, index * SLOT_SPACING))
+            for index in range(2)
+        )
+        found = max((slot for slot in slots if slot), key=lambda slot: slot[0], default=None)
+        self._generation = found[0] if found else 0
+        self.record: WitnessRecord | None = found[1] if found else None
+
+    def write(self, record: WitnessRecord) -> None:
+        """Replaces the older slot and syncs it.
+
+        Raises:
+            OSError: nothing may be acknowledged on the strength of this write; the other slot
+                is as before.
+        """
+        generation = self._generation + 1
+        slot = encode_slot(record, generation)
+        written = os.pwrite(self._descriptor, slot, generation % 2 * SLOT_SPACING)
+        if written != len(slot):
+            raise OSError(f"wrote {written} of {len(slot)} bytes")
+        os.fdatasync(self._descriptor)
+        self._generation, self.record = generation, record
+
+    def close(self) -> None:
+        """Gives the lock back."""
+        os.close(self._descriptor)
+
+
+class Witness:
+    """The file for an event loop: one sync serves every acknowledgement that waits for it."""
+
+    def __init__(self, file: WitnessFile, record: WitnessRecord) -> None:
+        """Starts from `record`, which `file` may not hold yet."""
+        self._file = file
+        self._wanted = record
+        self._lock = asyncio.Lock()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="witness")
+        self._failure: str | None = None
+
+    async def cover(self, record: WitnessRecord) -> None:
+        """Returns once the file vouches for `record` or later; run it where none cancels it.
+
+        Raises:
+            LogUnavailableError: it could not be synced, now or earlier. After a failed sync the
+                kernel may call lost pages clean, so only a restart makes the file trusted again.
+        """
+        self._wanted = self._wanted.merged(record)
+        async with self._lock:
+            if self._failure is None and not self._is_covered(record):
+                wanted = self._wanted
+                try:
+                    await asyncio.get_running_loop().run_in_executor(
+                        self._executor, self._file.write, wanted
+                    )
+                except OSError as error:
+                    self._failure = str(error)
+            if self._failure is not None:
+                raise LogUnavailableError(
+                    f"the witness {self._file.path} could not be synced ({self._failure}), so "
+                    "nothing is acknowledged. Repair the disk and restart the log service; retry "
+                    "with the same request id."
+                )
+
+    def _is_covered(self, record: WitnessRecord) -> bool:
+        return self._file.record is not None and self._file.record.covers(record)
+
+    async def close(self) -> None:
+        """Waits for a running sync and gives the lock back."""
+        async with self._lock:
+            self._executor.shutdown()
+            self._file.close()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""What all services share: settings, the status map, server and channel set-up, telemetry."""

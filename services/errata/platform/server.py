@@ -1,0 +1,131 @@
+"""gRPC servers and channels as every service sets them up."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from errata.errors import StartupError
+from errata.platform.status import StatusInterceptor
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+# Keepalive on both sides finds dead links; the BDP probe would let a server write megabytes ahead
+# of a slow reader, which defeats backpressure on streams.
+_COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+)
+_SERVER_OPTIONS = (
+    *_COMMON_OPTIONS,
+    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class GrpcServer:
+    """A `grpc.aio` server with health, reflection and the status interceptor.
+
+    Health is NOT_SERVING until `start`, and again from the moment `stop` begins.
+    """
+
+    def __init__(self, address: str, services: Sequence[str]) -> None:
+        """Prepares the server; register servicers on `server`, then `start`.
+
+        Args:
+            address: `host:port`; port 0 takes a free one.
+            services: full names of the services, for health and reflection.
+        """
+        self.address = address
+        self.port = 0
+        self.server = grpc.aio.server(
+            interceptors=[StatusInterceptor()], options=list(_SERVER_OPTIONS)
+        )
+        self._services = tuple(services)
+        self._health = health_aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        reflection.enable_server_reflection(
+            [
+                *services,
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            ],
+            self.server,
+        )
+
+    async def start(self) -> None:
+        """Binds and serves.
+
+        Raises:
+            StartupError: the address is in use or cannot be bound; nothing was started.
+        """
+        _check_free(self.address)
+        try:
+            self.port = self.server.add_insecure_port(self.address)
+        except RuntimeError as error:
+            raise _cannot_listen(self.address, str(error)) from error
+        await self.server.start()
+        await self.set_serving(True)
+
+    async def set_serving(self, serving: bool) -> None:
+        """Sets the health of the process and of each of its services."""
+        value = health_pb2.HealthCheckResponse.ServingStatus.Value(
+            "SERVING" if serving else "NOT_SERVING"
+        )
+        for service in ("", *self._services):
+            await self._health.set(service, value)
+
+    async def stop(self, grace_seconds: float = 5.0) -> None:
+        """Drains: NOT_SERVING first, then no new calls, then running ones get the grace."""
+        await self.set_serving(False)
+        await self.server.stop(grace_seconds)
+
+
+def _cannot_listen(address: str, why: str) -> StartupError:
+    return StartupError(
+        f"cannot listen on {address}: {why}. Choose another address, or stop what holds it.",
+        address=address,
+    )
+
+
+def _check_free(address: str) -> None:
+    """gRPC's own bind error does not say which port is in use; this one does."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise _cannot_listen(address, "an address is host:port")
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+    except OSError as error:
+        why = "the port is in use" if error.errno == errno.EADDRINUSE else str(error)
+        raise _cannot_listen(address, why) from error
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel with keepalive; create it after any fork, in the loop that uses it."""
+    return grpc.aio.insecure_channel(address, options=list(_COMMON_OPTIONS))
+
+
+async def run_until_signalled(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Runs `serve` until SIGINT or SIGTERM sets the event that it was given."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await serve(stop)

@@ -1,0 +1,254 @@
+"""Settings: addresses, limits, timeouts. What changes an answer is lane configuration instead.
+
+Precedence: flag > environment (`ERRATA_WRITER__ADDRESS`) > file (TOML) > default. Unknown keys are
+errors. This is the only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from errata.errors import StartupError
+
+CONFIG_FILE_VARIABLE = "ERRATA_CONFIG"
+
+
+def default_data_dir() -> Path:
+    """Where one-box data lives unless a setting says otherwise."""
+    return Path(platformdirs.user_data_dir("errata", appauthor=False))
+
+
+class Section(BaseModel):
+    """One group of settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(Section):
+    """The base model, the same for writer and workers."""
+
+    path: str = Field("", description="Folder or hub id; the demo model if empty.")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = Field("cpu", description="A torch device, such as cpu or cuda:0.")
+
+
+class LogSettings(Section):
+    """The edit log service."""
+
+    address: str = "127.0.0.1:7711"
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    key_prefix: str = Field("errata", min_length=1)
+    witness_path: Path = Field(default_factory=lambda: default_data_dir() / "witness")
+    adopt_unwitnessed: bool = Field(
+        False, description="Accept a non-empty log whose witness is missing (after a restore)."
+    )
+    max_payload_bytes: int = Field(1_000_000, ge=1_000)
+    subscribe_batch: int = Field(500, ge=1, le=10_000)
+    progress_interval_seconds: float = Field(1.0, gt=0)
+    replica_ttl_seconds: float = Field(30.0, gt=0)
+    redis_timeout_seconds: float = Field(5.0, gt=0)
+
+
+class ArtifactSettings(Section):
+    """The artifact store."""
+
+    url: str = Field(
+        "",
+        description="fsspec URL shared by log service and writer; <data_dir>/artifacts if empty.",
+    )
+    worker_url: str = Field(
+        "", description="The same as workers see it; if empty, they ask the log service."
+    )
+
+
+class WriterSettings(Section):
+    """The edit-writer."""
+
+    address: str = "127.0.0.1:7712"
+    lanes_file: Path | None = Field(None, description="TOML, one table per lane; see docs.")
+    default_lane: str = "lanes/main"
+    statistics_text: Path | None = Field(
+        None, description="Plain text, a paragraph a line; the demo corpus if unset."
+    )
+    num_threads: int = Field(0, ge=0, description="Torch threads for fits; 0 takes all cores.")
+    max_edits_per_request: int = Field(100, ge=1)
+    max_prompt_chars: int = Field(4_000, ge=1)
+    max_target_tokens: int = Field(64, ge=1)
+    max_prompt_tokens: int = Field(256, ge=1)
+    max_probes: int = Field(32, ge=0)
+    max_batch_edits: int = Field(10, ge=1, description="Edits that are fitted together.")
+    max_pending_edits: int = Field(10_000, ge=1)
+    batch_window_seconds: float = Field(
+        0.05, ge=0, description="How long the first edit of a batch waits for company."
+    )
+    min_reliability: float = Field(1.0, ge=0, le=1)
+    min_locality: float = Field(0.5, ge=0, le=1)
+
+
+class WorkerSettings(Section):
+    """The LLM worker pool."""
+
+    num_replicas: int = Field(2, ge=1)
+    num_cpus: float = Field(0.5, ge=0, description="Ray CPUs of each replica.")
+    num_gpus: float = Field(0.0, ge=0, description="Ray GPUs of each replica.")
+    num_threads: int = Field(1, ge=1, description="Torch threads of each replica, on CPU.")
+    max_batch_size: int = Field(16, ge=1)
+    max_queue: int = Field(256, ge=1)
+    max_new_tokens: int = Field(512, ge=1)
+    max_lag: int = Field(
+        1_000, ge=1, description="Entries a replica may be behind before it reports unhealthy."
+    )
+    max_silence_seconds: float = Field(
+        30.0, gt=0, description="How long a replica may not hear of the log."
+    )
+
+
+class GatewaySettings(Section):
+    """The front door."""
+
+    address: str = "127.0.0.1:7700"
+    ray_address: str = Field("local", description="`local` starts Ray and the workers itself.")
+    application: str = "errata"
+    default_timeout_seconds: float = Field(30.0, gt=0)
+
+
+class Settings(BaseSettings):
+    """All settings of all services; each reads its own section."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ERRATA_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    data_dir: Path = Field(default_factory=default_data_dir)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+    model: ModelSettings = ModelSettings()
+    log: LogSettings = Field(default_factory=LogSettings)
+    artifacts: ArtifactSettings = ArtifactSettings()
+    writer: WriterSettings = WriterSettings()
+    worker: WorkerSettings = WorkerSettings()
+    gateway: GatewaySettings = GatewaySettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the TOML file that `ERRATA_CONFIG` or a flag names."""
+        return init_settings, env_settings, _file_source(settings_cls)
+
+    @property
+    def artifacts_url(self) -> str:
+        """The store's URL, with its default."""
+        return self.artifacts.url or str(self.data_dir / "artifacts")
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables from which a child process gets the same settings.
+
+        Values equal to their defaults are left out, so that the child's own defaults stay visible.
+        """
+        found: dict[str, str] = {}
+        for name, value in self.model_dump(mode="json", exclude_defaults=True).items():
+            if isinstance(value, Mapping):
+                for key, inner in value.items():
+                    if inner is not None:
+                        found[f"ERRATA_{name}__{key}".upper()] = str(inner)
+            elif value is not None:
+                found[f"ERRATA_{name}".upper()] = str(value)
+        return found
+
+
+def _file_source(settings_cls: type[BaseSettings]) -> TomlConfigSettingsSource:
+    file = os.environ.get(CONFIG_FILE_VARIABLE)
+    return TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+
+def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
+    """Reads all sources.
+
+    Args:
+        flags: nested values from the command line; None values are as if not given.
+
+    Raises:
+        StartupError: an unknown key, a bad value, or a file that is missing or no TOML; the
+            message names the key and what was expected.
+    """
+    file = os.environ.get(CONFIG_FILE_VARIABLE)
+    if file and not Path(file).is_file():
+        raise StartupError(
+            f"the settings file {file} does not exist; {CONFIG_FILE_VARIABLE} names it."
+        )
+    try:
+        return Settings(**_without_none(flags or {}))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise StartupError(
+            f"bad settings: {problems}. `errata config` lists what is known."
+        ) from error
+    except ValueError as error:
+        raise StartupError(f"the settings file {file} is not valid TOML: {error}.") from error
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            value = _without_none(value)
+        if value is not None and value != {}:
+            kept[key] = value
+    return kept
+
+
+def origins(flags: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """For each setting by dotted name, where its value comes from.
+
+    Returns:
+        `flag`, `environment`, `file` or `default` for each leaf of `Settings`.
+    """
+    sources = {
+        "flag": InitSettingsSource(Settings, init_kwargs=_without_none(flags or {}))(),
+        "environment": EnvSettingsSource(Settings)(),
+        "file": _file_source(Settings)(),
+    }
+    found = {}
+    for dotted in leaves(load_settings(flags).model_dump()):
+        section, _, key = dotted.rpartition(".")
+        found[dotted] = "default"
+        for origin, values in sources.items():
+            inside = values.get(section, {}) if section else values
+            if isinstance(inside, Mapping) and key in inside:
+                found[dotted] = origin
+                break
+    return found
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flattens nested settings to dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= leaves(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,225 @@
+"""Applies log entries to the lanes of one model; workers and the writer share this code.
+
+Applying never refits: artifacts are bytes, and the same entries in the same order give the same
+state on every replica (P7). Each change is prepared beside the running model and swapped in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from errata.artifacts.source import ArtifactSource
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.method import (
+    Attribution,
+    Commit,
+    LaneConfig,
+    LaneMemory,
+    LaneState,
+    Method,
+    get_method,
+)
+from errata.editing.weights import EditedWeights
+from errata.errors import BaseModelMismatchError, DataLossError, PreconditionError
+from errata.replica.entries import (
+    ArtifactRef,
+    EditsCommitted,
+    EditsReverted,
+    Entry,
+    LaneConfigured,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A configured lane on this replica.
+
+    Attributes:
+        configured: the entry that made it.
+        method: what it is configured from.
+        config: of the method.
+        state: what the replica holds.
+        memory: what the writer keeps between fits; None on replicas that never fit.
+    """
+
+    configured: LaneConfigured
+    method: Method
+    config: LaneConfig
+    state: LaneState
+    memory: LaneMemory | None
+
+
+class Applier:
+    """The lanes of one model, as the log's entries up to some position left them."""
+
+    def __init__(
+        self, model: CausalLM, artifacts: ArtifactSource, *, keep_memory: bool = False
+    ) -> None:
+        """No lane yet.
+
+        Args:
+            model: must hold its base weights.
+            artifacts: where commits' tensors come from.
+            keep_memory: also load what later fits need; the writer does.
+        """
+        self.model = model
+        self.lanes: dict[str, Lane] = {}
+        self._artifacts = artifacts
+        self._keep_memory = keep_memory
+        self._weights = EditedWeights(model)
+        self._lane_of: dict[str, str] = {}  # edits in force → their lane
+        self._newest: dict[str, int] = {}  # edits in force → their commit's seq
+
+    @property
+    def num_edits(self) -> int:
+        """Edits in force."""
+        return len(self._lane_of)
+
+    def digest(self) -> str:
+        """SHA-256, hex, of base model and of what every lane holds now."""
+        state = hashlib.sha256(self.model.digest.encode())
+        for name, lane in sorted(self.lanes.items()):
+            state.update(f"|{name}|{lane.configured.config_digest}|{lane.state.digest()}".encode())
+        return state.hexdigest()
+
+    def attribution(self) -> Attribution | None:
+        """What names the edits that a forward pass answers to; None while none is in force."""
+        lanes = {self._lane_of[edit] for edit in self._lane_of}
+        if not lanes:
+            return None
+        return _AllLanes(
+            [self.lanes[n].method.attribute(self.lanes[n].state) for n in sorted(lanes)],
+            self._newest,
+        )
+
+    async def prepare(self, entry: Entry) -> Callable[[], None] | None:
+        """Prepares an entry's effect beside the model.
+
+        Returns:
+            A callable that puts the effect in place, or None if the entry has none. Prepare the
+            next entry only after this one is in place.
+
+        Raises:
+            BaseModelMismatchError: the log was made for another base model.
+            PreconditionError, DataLossError: the entry contradicts those before it, or its
+                artifact cannot be used. Nothing changed in either case.
+        """
+        match entry.kind:
+            case LaneConfigured():
+                return self._prepare_lane(entry.kind)
+            case EditsCommitted():
+                return await self._prepare_commit(entry.seq, entry.kind)
+            case EditsReverted():
+                return await self._prepare_revert(entry.seq, entry.kind)
+            case _:
+                return None
+
+    def _prepare_lane(self, kind: LaneConfigured) -> Callable[[], None] | None:
+        self._check_model(kind.base_model_digest, f"lane {kind.lane}")
+        known = self.lanes.get(kind.lane)
+        if known is not None:
+            if known.configured == kind:
+                return None
+            raise PreconditionError(
+                f"{kind.lane} is configured twice, differently; give the new one another name.",
+                lane=kind.lane,
+            )
+        method = get_method(kind.method)
+        config = method.config.model_validate_json(kind.config_json)
+        lane = Lane(
+            configured=kind,
+            method=method,
+            config=config,
+            state=method.new_state(self.model, config, self._weights, kind.lane),
+            memory=method.new_memory(config) if self._keep_memory else None,
+        )
+        return lambda: self.lanes.update({kind.lane: lane})
+
+    async def _prepare_commit(self, seq: int, kind: EditsCommitted) -> Callable[[], None]:
+        self._check_model(kind.base_model_digest, f"commit {seq}")
+        lane = self._lane(seq, kind.lane)
+        artifact = await self._load(kind.artifact)
+        memory = await self._load(kind.memory) if lane.memory and kind.memory else None
+        commit = Commit(seq=seq, edits=kind.edits, artifact=artifact)
+        swap = await asyncio.to_thread(lane.state.prepare_commit, commit)
+
+        def apply() -> None:
+            swap()
+            if lane.memory is not None and memory is not None:
+                lane.memory.add(kind.edits, memory)
+            self._lane_of.update(dict.fromkeys(kind.edits, kind.lane))
+            self._newest.update(dict.fromkeys(kind.edits, seq))
+
+        return apply
+
+    async def _prepare_revert(self, seq: int, kind: EditsReverted) -> Callable[[], None]:
+        unknown = [edit for edit in kind.edits if edit not in self._lane_of]
+        if unknown:
+            raise DataLossError(
+                f"entry {seq} reverts {', '.join(unknown)}, which no earlier entry put in force.",
+                seq=seq,
+            )
+        by_lane: dict[str, list[str]] = {}
+        for edit in kind.edits:
+            by_lane.setdefault(self._lane_of[edit], []).append(edit)
+        if len(by_lane) > 1:
+            raise DataLossError(f"entry {seq} reverts edits of several lanes at once.", seq=seq)
+        ((name, edits),) = by_lane.items()
+        lane = self.lanes[name]
+        swap = await asyncio.to_thread(lane.state.prepare_revert, edits)
+
+        def apply() -> None:
+            swap()
+            if lane.memory is not None:
+                lane.memory.remove(edits)
+            for edit in edits:
+                del self._lane_of[edit], self._newest[edit]
+
+        return apply
+
+    def _lane(self, seq: int, name: str) -> Lane:
+        if name not in self.lanes:
+            raise DataLossError(f"entry {seq} names {name}, which is not configured.", seq=seq)
+        return self.lanes[name]
+
+    def _check_model(self, digest: str, what: str) -> None:
+        if digest != self.model.digest:
+            raise BaseModelMismatchError(
+                f"{what} was made for base model {digest[:16]}…, this process runs "
+                f"{self.model.digest[:16]}…; load the model and dtype that the log was made with.",
+                expected=digest,
+                found=self.model.digest,
+            )
+
+    async def _load(self, ref: ArtifactRef) -> Artifact:
+        data = await self._artifacts.get(ref.digest)
+        return await asyncio.to_thread(Artifact.from_bytes, data)
+
+
+class _AllLanes:
+    """The attributions of several lanes as one, newest edits first."""
+
+    def __init__(self, parts: list[Attribution], newest: dict[str, int]) -> None:
+        self._parts = parts
+        self._newest = newest
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Attribution:
+        for part in self._parts:
+            self._stack.enter_context(part)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def edits(self, attention_mask: Tensor) -> list[list[str]]:
+        found = [part.edits(attention_mask) for part in self._parts]
+        rows = [[name for names in row for name in names] for row in zip(*found, strict=True)]
+        return [sorted(row, key=lambda name: -self._newest[name]) for row in rows]

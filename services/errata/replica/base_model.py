@@ -1,0 +1,18 @@
+"""The base model that the settings name, the same for the writer and for every worker."""
+
+from __future__ import annotations
+
+from errata import demo
+from errata.editing.causal_lm import CausalLM
+from errata.platform.settings import Settings
+
+
+def load_base_model(settings: Settings) -> CausalLM:
+    """Loads the model; the demo model if the settings name none.
+
+    Raises:
+        ModelNotFoundError, UnsupportedModelError: no model, or none that can be edited.
+        InvalidRequestError: unknown device.
+    """
+    model = settings.model
+    return CausalLM.load(model.path or demo.model_path(), dtype=model.dtype, device=model.device)

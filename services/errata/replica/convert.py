@@ -1,0 +1,194 @@
+"""Log entries: proto ↔ domain."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from google.protobuf.message import DecodeError
+
+from errata.editing.edit import Edit
+from errata.errors import DataLossError
+from errata.platform.status import from_status, to_status
+from errata.replica.entries import (
+    ArtifactRef,
+    EditsCommitted,
+    EditsRejected,
+    EditsRequested,
+    EditsReverted,
+    Entry,
+    Figures,
+    Kind,
+    LaneConfigured,
+    Rejection,
+)
+from errata_client._gen.errata.v1 import edit_log_pb2, types_pb2
+
+
+def edit_name(seq: int, index: int) -> str:
+    """The name of the `index`-th edit (from 0) of the request at `seq`."""
+    return f"edits/{seq}-{index}"
+
+
+def decode(seq: int, payload: bytes) -> Entry:
+    """Reads an entry.
+
+    Raises:
+        DataLossError: no valid entry, or of a kind that this version does not know; applying
+            the rest without it would give another state.
+    """
+    try:
+        message = edit_log_pb2.EntryPayload.FromString(payload)
+    except DecodeError as error:
+        raise DataLossError(f"entry {seq} of the log is no valid entry.", seq=seq) from error
+    kind = _kind(seq, message)
+    if kind is None:
+        raise DataLossError(
+            f"entry {seq} of the log is of a kind that this version does not know; upgrade.",
+            seq=seq,
+        )
+    time = message.append_time.ToDatetime(UTC)
+    return Entry(seq, message.request_id, time, message.author, kind)
+
+
+def _kind(seq: int, message: edit_log_pb2.EntryPayload) -> Kind | None:
+    match message.WhichOneof("kind"):
+        case "edits_requested":
+            return _requested(seq, message.edits_requested)
+        case "edits_committed":
+            return _committed(message.edits_committed)
+        case "edits_rejected":
+            rejected = message.edits_rejected
+            return EditsRejected(rejected.lane, tuple(map(_rejection, rejected.rejections)))
+        case "edits_reverted":
+            reverted = message.edits_reverted
+            return EditsReverted(tuple(reverted.edits), reverted.comment)
+        case "lane_configured":
+            lane = message.lane_configured
+            return LaneConfigured(
+                lane.lane, lane.method, lane.config_json, lane.config_digest, lane.base_model_digest
+            )
+        case _:
+            return None
+
+
+def _requested(seq: int, message: edit_log_pb2.EditsRequested) -> EditsRequested:
+    edits = tuple(
+        Edit(
+            name=edit_name(seq, index),
+            prompt=spec.prompt,
+            target=spec.target,
+            subject=spec.subject,
+            rephrases=tuple(spec.rephrases),
+            locality_probes=tuple(spec.locality_probes),
+        )
+        for index, spec in enumerate(message.edits)
+    )
+    return EditsRequested(message.lane, edits, tuple(spec.source for spec in message.edits))
+
+
+def _committed(message: edit_log_pb2.EditsCommitted) -> EditsCommitted:
+    return EditsCommitted(
+        lane=message.lane,
+        edits=tuple(edit.edit for edit in message.edits),
+        figures=tuple(_figures(edit.figures) for edit in message.edits),
+        artifact=_ref(message.artifact),
+        memory=_ref(message.memory) if message.HasField("memory") else None,
+        seed=message.seed,
+        base_model_digest=message.base_model_digest,
+        lane_config_digest=message.lane_config_digest,
+    )
+
+
+def _rejection(message: types_pb2.EditRejection) -> Rejection:
+    figures = _figures(message.figures) if message.HasField("figures") else None
+    return Rejection(message.edit, from_status(message.error), figures)
+
+
+def _figures(message: types_pb2.EditFigures) -> Figures:
+    return Figures(
+        reliability=message.reliability,
+        generality=message.generality if message.HasField("generality") else None,
+        locality=message.locality,
+        already_answered=message.already_answered,
+    )
+
+
+def _ref(message: types_pb2.ArtifactRef) -> ArtifactRef:
+    return ArtifactRef(message.digest, message.size_bytes)
+
+
+def encode(kind: Kind, author: str) -> edit_log_pb2.EntryPayload:
+    """The payload of a new entry; the log adds time and request id."""
+    payload = edit_log_pb2.EntryPayload(author=author)
+    match kind:
+        case EditsRequested():
+            payload.edits_requested.lane = kind.lane
+            payload.edits_requested.edits.extend(
+                spec_message(edit, source)
+                for edit, source in zip(kind.edits, kind.sources, strict=True)
+            )
+        case EditsCommitted():
+            payload.edits_committed.CopyFrom(_committed_message(kind))
+        case EditsRejected():
+            payload.edits_rejected.lane = kind.lane
+            payload.edits_rejected.rejections.extend(map(_rejection_message, kind.rejections))
+        case EditsReverted():
+            payload.edits_reverted.edits.extend(kind.edits)
+            payload.edits_reverted.comment = kind.comment
+        case LaneConfigured():
+            payload.lane_configured.lane = kind.lane
+            payload.lane_configured.method = kind.method
+            payload.lane_configured.config_json = kind.config_json
+            payload.lane_configured.config_digest = kind.config_digest
+            payload.lane_configured.base_model_digest = kind.base_model_digest
+    return payload
+
+
+def spec_message(edit: Edit, source: str) -> types_pb2.EditSpec:
+    """A correction as its author stated it, with the subject filled in."""
+    return types_pb2.EditSpec(
+        prompt=edit.prompt,
+        target=edit.target,
+        subject=edit.subject,
+        rephrases=edit.rephrases,
+        locality_probes=edit.locality_probes,
+        source=source,
+    )
+
+
+def figures_message(figures: Figures) -> types_pb2.EditFigures:
+    """Figures of a check."""
+    return types_pb2.EditFigures(
+        reliability=figures.reliability,
+        generality=figures.generality,
+        locality=figures.locality,
+        already_answered=figures.already_answered,
+    )
+
+
+def ref_message(ref: ArtifactRef) -> types_pb2.ArtifactRef:
+    """A reference to an artifact."""
+    return types_pb2.ArtifactRef(digest=ref.digest, size_bytes=ref.size_bytes)
+
+
+def _committed_message(kind: EditsCommitted) -> edit_log_pb2.EditsCommitted:
+    return edit_log_pb2.EditsCommitted(
+        lane=kind.lane,
+        edits=[
+            edit_log_pb2.CommittedEdit(edit=name, figures=figures_message(figures))
+            for name, figures in zip(kind.edits, kind.figures, strict=True)
+        ],
+        artifact=ref_message(kind.artifact),
+        memory=ref_message(kind.memory) if kind.memory else None,
+        seed=kind.seed,
+        base_model_digest=kind.base_model_digest,
+        lane_config_digest=kind.lane_config_digest,
+    )
+
+
+def _rejection_message(rejection: Rejection) -> types_pb2.EditRejection:
+    return types_pb2.EditRejection(
+        edit=rejection.edit,
+        error=to_status(rejection.error),
+        figures=figures_message(rejection.figures) if rejection.figures else None,
+    )

@@ -1,0 +1,1 @@
+"""The LLM worker: a replica of the edited model, and its Ray Serve deployment."""

@@ -1,0 +1,138 @@
+"""The Ray Serve deployment: each Serve replica holds one `Replica`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import torch
+from ray import serve
+from ray.serve import Application
+
+from errata.artifacts.remote import RemoteArtifacts
+from errata.artifacts.source import ArtifactSource
+from errata.artifacts.store import ArtifactStore
+from errata.errors import ErrataError
+from errata.platform.server import open_channel
+from errata.platform.settings import Settings, load_settings
+from errata.platform.status import to_status
+from errata.platform.telemetry import configure_logging
+from errata.replica.base_model import load_base_model
+from errata.worker import convert
+from errata.worker.replica import Replica
+from errata_client._gen.errata.v1 import inference_pb2
+
+DEPLOYMENT = "worker"
+
+
+class Worker:
+    """Serve's view of a replica; requests and responses are the API's own messages."""
+
+    async def __init__(  # type: ignore[misc] # Serve awaits it
+        self, environment: dict[str, str]
+    ) -> None:
+        """Loads the model and catches up; Serve sends no request before this is done.
+
+        Args:
+            environment: the deployment's settings, as `Settings.environment` gives them.
+        """
+        os.environ.update(environment)
+        settings = load_settings()
+        configure_logging(settings.log_level, settings.log_format, "worker")
+        if settings.model.device == "cpu":
+            torch.set_num_threads(settings.worker.num_threads)
+        name = serve.get_replica_context().replica_id.unique_id
+        self._replica = Replica(
+            f"worker-{name}",
+            load_base_model(settings),
+            _artifacts(settings),
+            settings.log.address,
+            settings.worker,
+        )
+        await self._replica.start()
+
+    def check_health(self) -> None:
+        """Serve takes the replica out of rotation and replaces it when this raises."""
+        self._replica.check_health()
+
+    async def generate(
+        self, request: inference_pb2.GenerateRequest, timeout_seconds: float
+    ) -> inference_pb2.GenerateResponse:
+        """A whole continuation."""
+        pieces = [
+            piece
+            async for piece in self._replica.generate(
+                request.prompt, **_options(request), timeout_seconds=timeout_seconds
+            )
+        ]
+        return convert.answer(pieces, self._replica.name)
+
+    async def try_generate(
+        self, request: inference_pb2.GenerateRequest, timeout_seconds: float
+    ) -> inference_pb2.ReplicaAnswer:
+        """As `generate`, with this replica's name on the answer or on the error."""
+        answer = inference_pb2.ReplicaAnswer(replica=self._replica.name)
+        try:
+            answer.response.CopyFrom(await self.generate(request, timeout_seconds))
+        except ErrataError as error:
+            answer.error.CopyFrom(to_status(error))
+        return answer
+
+    async def stream_generate(
+        self, request: inference_pb2.StreamGenerateRequest, timeout_seconds: float
+    ) -> AsyncIterator[inference_pb2.StreamGenerateResponse]:
+        """A continuation as it is made."""
+        async for piece in self._replica.generate(
+            request.prompt, **_options(request), timeout_seconds=timeout_seconds
+        ):
+            yield convert.chunk(piece, self._replica.name)
+
+    async def score(
+        self, request: inference_pb2.ScoreRequest, timeout_seconds: float
+    ) -> inference_pb2.ScoreResponse:
+        """A scored continuation."""
+        token_ids, scored = await self._replica.score(
+            request.prompt,
+            request.continuation,
+            min_seq=request.min_seq if request.HasField("min_seq") else None,
+            timeout_seconds=timeout_seconds,
+        )
+        return convert.score(self._replica.model, token_ids, scored, self._replica.name)
+
+    async def __del__(self) -> None:
+        """Serve calls this when it has drained the replica."""
+        await self._replica.close()
+
+
+def _options(request: Any) -> dict[str, Any]:
+    """What unary and streamed requests have in common."""
+    return {
+        "min_seq": request.min_seq if request.HasField("min_seq") else None,
+        "max_tokens": request.max_tokens if request.HasField("max_tokens") else None,
+        "stop": tuple(request.stop),
+    }
+
+
+def _artifacts(settings: Settings) -> ArtifactSource:
+    if settings.artifacts.worker_url:
+        return ArtifactStore(settings.artifacts.worker_url)
+    return RemoteArtifacts(open_channel(settings.log.address))
+
+
+def build_app(settings: Settings) -> Application:
+    """The Serve application for these settings."""
+    worker = settings.worker
+    deployment: Any = serve.deployment(Worker)
+    configured = deployment.options(
+        name=DEPLOYMENT,
+        num_replicas=worker.num_replicas,
+        # Above the engine's batch, so that the next batch waits in the replica, not at the door.
+        max_ongoing_requests=2 * worker.max_batch_size,
+        ray_actor_options={"num_cpus": worker.num_cpus, "num_gpus": worker.num_gpus},
+        health_check_period_s=2.0,
+        health_check_timeout_s=10.0,
+        graceful_shutdown_timeout_s=10.0,
+    )
+    app: Application = configured.bind(settings.environment())
+    return app

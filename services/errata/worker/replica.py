@@ -1,0 +1,293 @@
+"""One replica: the model, an engine, and a subscriber that keeps it at the log's head.
+
+Knows nothing of Ray, so that tests and single-process programs can hold one directly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import cast
+
+import grpc
+import structlog
+
+from errata.artifacts.source import ArtifactSource
+from errata.editing.causal_lm import CausalLM
+from errata.editing.method import Attribution
+from errata.engine.engine import BatchEngine
+from errata.engine.sequence import Piece, ScoredContinuation, Version
+from errata.errors import (
+    ErrataError,
+    LogBehindWitnessError,
+    LogUnavailableError,
+    ReplicaBehindError,
+    SeqBeyondHeadError,
+)
+from errata.log.chain import ORIGIN
+from errata.log.chain import Entry as LogEntry
+from errata.log.subscriber import Subscriber
+from errata.platform.server import open_channel
+from errata.platform.settings import WorkerSettings
+from errata.replica.applier import Applier
+from errata.replica.convert import decode
+from errata.worker import admission
+from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
+
+_log = structlog.get_logger(__name__)
+# How much of a caller's deadline is kept for telling it that it will not be met.
+_ANSWER_SECONDS = 0.25
+_REPORT_SECONDS = 1.0
+
+
+class Replica:
+    """Follows the log and answers under one position at a time."""
+
+    def __init__(
+        self,
+        name: str,
+        model: CausalLM,
+        artifacts: ArtifactSource,
+        log_address: str,
+        settings: WorkerSettings,
+    ) -> None:
+        """Prepares the replica; `start` makes it follow.
+
+        Args:
+            name: unique among replicas.
+            model: holds its base weights; owned by this replica from now on.
+            artifacts: where commits' tensors come from.
+            log_address: of the edit log service.
+            settings: limits.
+        """
+        self.name = name
+        self.model = model
+        self._settings = settings
+        self._applier = Applier(model, artifacts)
+        version = Version(0, ORIGIN.chain_digest, self._applier.digest(), 0)
+        self.engine = BatchEngine(
+            model,
+            version=version,
+            max_batch_size=settings.max_batch_size,
+            max_queue=settings.max_queue,
+        )
+        self._log_address = log_address
+        self._subscriber = Subscriber(log_address)
+        self._moved = asyncio.Condition()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failure: ErrataError | None = None
+
+    async def start(self) -> None:
+        """Starts, and returns once the replica has applied all that the log held.
+
+        Raises:
+            LogUnavailableError: the log cannot be reached.
+            BaseModelMismatchError, DataLossError: the log cannot be applied here.
+        """
+        self.engine.start()
+        self._tasks = [
+            asyncio.create_task(self._follow()),
+            asyncio.create_task(self._report_for_ever()),
+        ]
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._failure is not None or self._caught_up())
+        if self._failure is not None:
+            await self.close()
+            raise self._failure
+
+    async def close(self) -> None:
+        """Stops following and ends the engine after its running batch."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self.engine.close)
+
+    def check_health(self) -> None:
+        """Returns if the replica may answer.
+
+        Raises:
+            ErrataError: it contradicts the log, cannot apply it, lags, or does not hear of it.
+        """
+        if self._failure is not None:
+            raise self._failure
+        silence = time.monotonic() - self._subscriber.last_progress
+        if silence > self._settings.max_silence_seconds:
+            raise LogUnavailableError(f"{self.name} has not heard of the log for {silence:.0f} s.")
+        lag = self._subscriber.head_seq - self.engine.version.seq
+        if lag > self._settings.max_lag:
+            raise ReplicaBehindError(
+                f"{self.name} is {lag:,} entries behind; the limit is {self._settings.max_lag:,}.",
+                applied_seq=self.engine.version.seq,
+                head_seq=self._subscriber.head_seq,
+            )
+
+    async def generate(
+        self,
+        prompt: str,
+        *,
+        min_seq: int | None,
+        max_tokens: int | None,
+        stop: Sequence[str],
+        timeout_seconds: float,
+    ) -> AsyncIterator[Piece]:
+        """Yields a continuation as it is made.
+
+        Raises:
+            InvalidRequestError, LimitExceededError, QueueFullError: refused.
+            ReplicaBehindError: `min_seq` is not reached just before the deadline.
+            SeqBeyondHeadError: the log itself has not reached `min_seq`.
+        """
+        request = admission.generation(
+            self.model, prompt, max_tokens, stop, self._settings.max_new_tokens
+        )
+        await self._reach(min_seq, timeout_seconds)
+        async for piece in self.engine.generate(request):
+            yield piece
+
+    async def score(
+        self, prompt: str, continuation: str, *, min_seq: int | None, timeout_seconds: float
+    ) -> tuple[tuple[int, ...], ScoredContinuation]:
+        """Token ids of the continuation and what the model makes of them.
+
+        Raises:
+            As `generate`.
+        """
+        request = admission.scoring(self.model, prompt, continuation)
+        await self._reach(min_seq, timeout_seconds)
+        return request.continuation_ids, await self.engine.score(request)
+
+    async def _reach(self, min_seq: int | None, timeout_seconds: float) -> None:
+        """Waits until the model stands at `min_seq` or later (P5)."""
+        if min_seq is None or self.engine.version.seq >= min_seq:
+            return
+        asked = time.monotonic()
+
+        def reached() -> bool:
+            return self.engine.version.seq >= min_seq
+
+        def beyond() -> bool:
+            fresh = self._subscriber.last_progress > asked
+            return fresh and self._subscriber.head_seq < min_seq
+
+        try:
+            async with asyncio.timeout(max(timeout_seconds - _ANSWER_SECONDS, 0.0)), self._moved:
+                await self._moved.wait_for(
+                    lambda: self._failure is not None or reached() or beyond()
+                )
+        except TimeoutError:
+            pass
+        if reached():
+            return
+        if self._failure is not None:
+            raise self._failure
+        applied, head = self.engine.version.seq, self._subscriber.head_seq
+        if beyond():
+            raise SeqBeyondHeadError(
+                f"min_seq is {min_seq:,}, but the log ends at {head:,}; ask with a position that "
+                "an answer gave.",
+                field="min_seq",
+                min_seq=min_seq,
+                head_seq=head,
+            )
+        raise ReplicaBehindError(
+            f"{self.name} stands at {applied:,} and did not reach min_seq {min_seq:,} in time; "
+            "try again, or allow more time.",
+            min_seq=min_seq,
+            applied_seq=applied,
+        )
+
+    def _caught_up(self) -> bool:
+        heard = self._subscriber.connected
+        return heard and self.engine.version.seq >= self._subscriber.head_seq
+
+    async def _follow(self) -> None:
+        watch = asyncio.create_task(self._wake_waiters())
+        try:
+            async for batch in self._subscriber.batches():
+                for entry in batch.entries:
+                    await self._apply(entry, last=entry is batch.entries[-1])
+        except ErrataError as error:
+            await self._fail(error)
+        finally:
+            watch.cancel()
+
+    async def _wake_waiters(self) -> None:
+        """Progress without entries moves no position, but settles whether min_seq can exist."""
+        while True:
+            await asyncio.sleep(0.2)
+            async with self._moved:
+                self._moved.notify_all()
+
+    async def _apply(self, entry: LogEntry, *, last: bool) -> None:
+        decoded = decode(entry.seq, entry.payload)
+        swap = await self._applier.prepare(decoded)
+        if swap is None and not last:
+            return  # the position moves with the batch's next change
+
+        def change() -> tuple[Version, Callable[[], Attribution] | None]:
+            if swap is not None:
+                swap()
+            version = Version(
+                entry.seq, entry.chain_digest, self._applier.digest(), self._applier.num_edits
+            )
+            return version, self._attribute if version.num_edits else None
+
+        await self.engine.change(change)
+        async with self._moved:
+            self._moved.notify_all()
+
+    def _attribute(self) -> Attribution:
+        attribution = self._applier.attribution()
+        assert attribution is not None  # the engine asks only while edits are in force
+        return attribution
+
+    async def _report_for_ever(self) -> None:
+        async with open_channel(self._log_address) as channel:
+            stub = cast(
+                "edit_log_pb2_grpc.EditLogServiceAsyncStub",
+                edit_log_pb2_grpc.EditLogServiceStub(channel),
+            )
+            while True:
+                reported = self.engine.version
+                await self._report(stub, reported)
+                await self._wait_for_move(reported, _REPORT_SECONDS)
+
+    async def _wait_for_move(self, since: Version, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds), self._moved:
+                await self._moved.wait_for(lambda: self.engine.version is not since)
+        except TimeoutError:
+            pass
+
+    async def _report(
+        self, stub: edit_log_pb2_grpc.EditLogServiceAsyncStub, version: Version
+    ) -> None:
+        position = edit_log_pb2.ReplicaPosition(
+            replica=self.name,
+            role="worker",
+            applied_seq=version.seq,
+            chain_digest=version.chain_digest,
+            state_digest=version.state_digest,
+        )
+        try:
+            response = await stub.ReportPosition(
+                edit_log_pb2.ReportPositionRequest(position=position), timeout=_REPORT_SECONDS
+            )
+        except grpc.aio.AioRpcError as error:
+            _log.warning("the log did not take the report", code=error.code().name)
+            return
+        if not response.agrees:
+            await self._fail(
+                LogBehindWitnessError(
+                    f"{self.name} stands at {version.seq} with another history than the log's.",
+                    applied_seq=version.seq,
+                )
+            )
+
+    async def _fail(self, error: ErrataError) -> None:
+        """Leaves rotation: health fails, and waiting requests learn why."""
+        _log.error("replica leaves rotation", replica=self.name, reason=error.message)
+        self._failure = error
+        async with self._moved:
+            self._moved.notify_all()

@@ -1,0 +1,105 @@
+"""Does the edited model answer the target, and do the probes stay: reliability and locality.
+
+Teacher-forced token accuracy, as the methods note's §6 defines it; locality is agreement with the
+unedited model's own greedy continuation of each probe.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit
+from errata.editing.prompts import tokenise
+from errata.engine import forward
+from errata.replica.entries import Figures
+
+DEFAULT_PROBES = (
+    "The sun rises in the",
+    "Water is made of hydrogen and",
+    "Two plus two is",
+    "Once upon a time there was",
+    "The opposite of hot is",
+    "In winter the weather is often",
+)
+PROBE_TOKENS = 4
+
+Row = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What the model said before a batch.
+
+    Attributes:
+        answered: for each edit, whether it answered the target.
+        continuations: for each probe, its own greedy continuation, `PROBE_TOKENS` ids.
+    """
+
+    answered: dict[str, bool]
+    continuations: dict[str, tuple[int, ...]]
+
+
+def probes_of(edit: Edit) -> tuple[str, ...]:
+    """The edit's own locality probes, or else the default ones."""
+    return edit.locality_probes or DEFAULT_PROBES
+
+
+def baseline(model: CausalLM, edits: Sequence[Edit]) -> Baseline:
+    """Asks the model before an edit."""
+    answered = _accuracies(model, [(edit.prompt, edit.target) for edit in edits])
+    probes = list(dict.fromkeys(probe for edit in edits for probe in probes_of(edit)))
+    prompts = [tokenise(model, probe).ids for probe in probes]
+    steps = itertools.islice(forward.greedy(model, prompts, None), PROBE_TOKENS)
+    columns = [next_ids for next_ids, _ in steps]
+    return Baseline(
+        answered={edit.name: share == 1.0 for edit, share in zip(edits, answered, strict=True)},
+        continuations=dict(zip(probes, zip(*columns, strict=True), strict=True)),
+    )
+
+
+def measure(model: CausalLM, edits: Sequence[Edit], before: Baseline) -> list[Figures]:
+    """Asks the edited model and compares."""
+    reliability = _accuracies(model, [(edit.prompt, edit.target) for edit in edits])
+    rephrased = [(text, edit.target) for edit in edits for text in edit.rephrases]
+    generality = iter(_accuracies(model, rephrased))
+    probes = list(before.continuations)
+    kept = _shares(
+        model, [(tokenise(model, probe).ids, before.continuations[probe]) for probe in probes]
+    )
+    locality = dict(zip(probes, kept, strict=True))
+    return [
+        Figures(
+            reliability=share,
+            generality=_mean([next(generality) for _ in edit.rephrases]),
+            locality=_mean([locality[probe] for probe in probes_of(edit)]) or 0.0,
+            already_answered=before.answered[edit.name],
+        )
+        for edit, share in zip(edits, reliability, strict=True)
+    ]
+
+
+def _accuracies(model: CausalLM, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """Share of target tokens that the model ranks first, for each (prompt, target)."""
+    rows = []
+    for prompt, target in pairs:
+        row = tokenise(model, prompt, target)
+        rows.append((row.ids[: -row.num_target], row.ids[-row.num_target :]))
+    return _shares(model, rows)
+
+
+def _shares(model: CausalLM, rows: Sequence[Row]) -> list[float]:
+    if not rows:
+        return []
+    prompts, continuations = zip(*rows, strict=True)
+    _, own, _ = forward.score(model, prompts, continuations, None)
+    return [
+        sum(a == b for a, b in zip(ids, given, strict=True)) / len(given)
+        for ids, given in zip(own, continuations, strict=True)
+    ]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

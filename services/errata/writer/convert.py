@@ -1,0 +1,70 @@
+"""Editing messages: proto ↔ domain."""
+
+from __future__ import annotations
+
+from errata.editing.method import get_method
+from errata.platform.status import to_status
+from errata.replica.convert import figures_message, ref_message, spec_message
+from errata.replica.entries import LaneConfigured
+from errata.writer.intake import Draft
+from errata.writer.ledger import EditRecord, State
+from errata_client._gen.errata.v1 import editing_pb2, types_pb2
+
+_STATES = {
+    State.REQUESTED: editing_pb2.Edit.STATE_REQUESTED,
+    State.FITTING: editing_pb2.Edit.STATE_FITTING,
+    State.COMMITTED: editing_pb2.Edit.STATE_COMMITTED,
+    State.REJECTED: editing_pb2.Edit.STATE_REJECTED,
+    State.REVERTED: editing_pb2.Edit.STATE_REVERTED,
+}
+
+
+def draft(message: types_pb2.EditSpec) -> Draft:
+    """A correction as sent."""
+    return Draft(
+        prompt=message.prompt,
+        target=message.target,
+        subject=message.subject,
+        rephrases=tuple(message.rephrases),
+        locality_probes=tuple(message.locality_probes),
+        source=message.source,
+    )
+
+
+def state_of(value: int) -> State | None:
+    """The state that a filter names; None for unspecified or unknown values."""
+    return next((state for state, number in _STATES.items() if number == value), None)
+
+
+def edit_message(record: EditRecord, method: str) -> editing_pb2.Edit:
+    """An edit and where it stands."""
+    message = editing_pb2.Edit(
+        name=record.edit.name,
+        state=_STATES[record.state],
+        spec=spec_message(record.edit, record.source),
+        lane=record.lane,
+        author=record.author,
+        commit_seq=record.commit_seq,
+        revert_seq=record.revert_seq,
+        figures=figures_message(record.figures) if record.figures else None,
+        artifact=ref_message(record.artifact) if record.artifact else None,
+        method=method,
+        base_model_digest=record.base_model_digest,
+        error=to_status(record.error) if record.error else None,
+    )
+    message.request_time.FromDatetime(record.request_time)
+    return message
+
+
+def lane_message(seq: int, lane: LaneConfigured, default_lane: str) -> editing_pb2.Lane:
+    """A lane."""
+    return editing_pb2.Lane(
+        name=lane.lane,
+        method=lane.method,
+        config_json=lane.config_json,
+        config_digest=lane.config_digest,
+        base_model_digest=lane.base_model_digest,
+        configured_seq=seq,
+        is_default=lane.lane == default_lane,
+        reversal=get_method(lane.method).capabilities.reversal,
+    )

@@ -1,0 +1,142 @@
+"""Fits a batch and checks it on the writer's own model; what fails alone is rejected."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit, EditBatch
+from errata.editing.method import Commit, FitResult, Resources
+from errata.errors import CheckFailedError, FitError
+from errata.platform.settings import WriterSettings
+from errata.replica.applier import Lane
+from errata.replica.entries import Figures, Rejection
+from errata.writer import checks
+
+_log = structlog.get_logger(__name__)
+
+# Above every position that the log can reach while a trial lasts, so that a trial comes last.
+_TRIAL_SEQ = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A batch that was fitted and passed its check."""
+
+    edits: tuple[Edit, ...]
+    figures: tuple[Figures, ...]
+    artifact: bytes
+    memory: bytes | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a batch.
+
+    Attributes:
+        fitted: to be committed; None if nothing passed.
+        rejections: edits that failed by themselves.
+        retry_alone: edits that failed in company; they stay pending.
+    """
+
+    fitted: Fitted | None
+    rejections: tuple[Rejection, ...]
+    retry_alone: frozenset[str]
+
+
+def seed_of(lane_config_digest: str, edits: Sequence[Edit]) -> int:
+    """The seed of a fit, from what the log carries: the same batch is always fitted alike.
+
+    Returns:
+        63 bits.
+    """
+    text = "|".join([lane_config_digest, *(edit.name for edit in edits)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def fit_batch(
+    model: CausalLM,
+    lane: Lane,
+    edits: Sequence[Edit],
+    resources: Resources,
+    limits: WriterSettings,
+) -> Outcome:
+    """Fits as many of `edits` together as pass their checks.
+
+    1. Fit all, try the result on the model, measure, take it back.
+    2. If some failed, fit the others again without them; those that failed come back alone.
+    3. If all failed, or the fit itself did, go on with the first half; the rest stays pending.
+
+    The model is unchanged afterwards, whatever happens.
+    """
+    before = checks.baseline(model, edits)
+    remaining, retry = list(edits), frozenset[str]()
+    while True:
+        alone = len(remaining) == 1
+        try:
+            fitted, failures = _attempt(model, lane, remaining, before, resources, limits)
+        except FitError as error:
+            if alone:
+                return Outcome(None, (Rejection(remaining[0].name, error, None),), retry)
+            fitted, failures = None, [Rejection(edit.name, error, None) for edit in remaining]
+        if not failures:
+            return Outcome(fitted, (), retry)
+        if alone:
+            return Outcome(None, tuple(failures), retry)
+        failed = {rejection.edit for rejection in failures}
+        _log.info("batch failed its check", num_edits=len(remaining), num_failed=len(failed))
+        if len(failed) < len(remaining):
+            retry |= failed
+            remaining = [edit for edit in remaining if edit.name not in failed]
+        else:
+            remaining = remaining[: len(remaining) // 2]
+
+
+def _attempt(
+    model: CausalLM,
+    lane: Lane,
+    edits: Sequence[Edit],
+    before: checks.Baseline,
+    resources: Resources,
+    limits: WriterSettings,
+) -> tuple[Fitted, list[Rejection]]:
+    batch = EditBatch(tuple(edits), seed_of(lane.configured.config_digest, edits))
+    result: FitResult = lane.method.fit(model, batch, lane.config, lane.memory, resources)
+    artifact = result.artifact.to_bytes()
+    names = tuple(edit.name for edit in edits)
+    # What is tried is what replicas will read back from the bytes.
+    commit = Commit(_TRIAL_SEQ, names, Artifact.from_bytes(artifact))
+    undo = lane.state.prepare_commit(commit)()
+    try:
+        figures = checks.measure(model, edits, before)
+    finally:
+        undo()
+    failures = [
+        Rejection(edit.name, error, measured)
+        for edit, measured in zip(edits, figures, strict=True)
+        if (error := _verdict(edit, measured, limits)) is not None
+    ]
+    memory = result.memory.to_bytes() if result.memory is not None else None
+    return Fitted(tuple(edits), tuple(figures), artifact, memory, batch.seed), failures
+
+
+def _verdict(edit: Edit, figures: Figures, limits: WriterSettings) -> CheckFailedError | None:
+    for name, value, limit in (
+        ("reliability", figures.reliability, limits.min_reliability),
+        ("locality", figures.locality, limits.min_locality),
+    ):
+        if value < limit:
+            return CheckFailedError(
+                f"{edit.name}: {name} is {value:.2f} after the fit, {limit:.2f} is required. "
+                "Reword the prompt, name the subject, or use another lane.",
+                metric=name,
+                value=f"{value:.4f}",
+                limit=f"{limit:.4f}",
+            )
+    return None

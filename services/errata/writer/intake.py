@@ -1,0 +1,154 @@
+"""What an edit must be before it is accepted; refusals name the field and the remedy."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit
+from errata.editing.prompts import subject_end, tokenise
+from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
+from errata.platform.settings import WriterSettings
+
+# A subject that nobody named: capitalised words or numbers, with small words between them only.
+_WORD = r"[A-ZÀ-ÖØ-Þ0-9][\w'’.-]*"
+_NAME = re.compile(rf"{_WORD}(?:\s+(?:(?:of|the|de|la|von|and)\s+)?{_WORD})*")
+_OPENING = re.compile(r"(?:The|An?|In|On|At|Of|What|Who|Where|Which|When|How|Is)\b\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An edit as a client sent it, before it has a name."""
+
+    prompt: str
+    target: str
+    subject: str
+    rephrases: tuple[str, ...]
+    locality_probes: tuple[str, ...]
+    source: str
+
+
+def check_request_id(request_id: str) -> str:
+    """The id as the log keeps it.
+
+    Raises:
+        InvalidRequestError: not a UUID.
+    """
+    try:
+        return str(uuid.UUID(request_id))
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"request_id {request_id[:80]!r} is no UUID; make one for each request and keep it "
+            "for retries.",
+            field="request_id",
+        ) from error
+
+
+def accept(drafts: Sequence[Draft], model: CausalLM, limits: WriterSettings) -> list[Edit]:
+    """Checks and normalises (NFC) edits; they have no name yet.
+
+    Raises:
+        LimitExceededError: more edits than one request may have.
+        InvalidRequestError: no edit.
+        InvalidEditError: a field is unusable. Nothing was accepted in any of these cases.
+    """
+    if not drafts:
+        raise InvalidRequestError("the request has no edit; give at least one.", field="edits")
+    if len(drafts) > limits.max_edits_per_request:
+        raise LimitExceededError(
+            f"the request has {len(drafts):,} edits; the limit is "
+            f"{limits.max_edits_per_request:,}. Split it.",
+            field="edits",
+            num_edits=len(drafts),
+            limit=limits.max_edits_per_request,
+        )
+    return [_accept_one(draft, f"edits[{i}]", model, limits) for i, draft in enumerate(drafts)]
+
+
+def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSettings) -> Edit:
+    prompt = _text(draft.prompt, f"{field}.prompt", limits.max_prompt_chars)
+    target = _text(draft.target, f"{field}.target", limits.max_prompt_chars).strip()
+    subject = _text(draft.subject, f"{field}.subject", limits.max_prompt_chars, required=False)
+    subject = subject or _find_subject(prompt, f"{field}.subject")
+    try:
+        subject_end(prompt, subject)
+        row = tokenise(model, prompt, target, subject=subject)
+    except InvalidEditError as error:
+        named = f"{field}.subject" if "subject" in error.message else f"{field}.prompt"
+        raise InvalidEditError(
+            f"{named}: {error.message}", field=named, **error.metadata
+        ) from error
+    _check_length(row.num_target, limits.max_target_tokens, f"{field}.target")
+    _check_length(len(row.ids) - row.num_target, limits.max_prompt_tokens, f"{field}.prompt")
+    return Edit(
+        name="",
+        prompt=prompt,
+        target=target,
+        subject=subject,
+        rephrases=_probes(draft.rephrases, f"{field}.rephrases", model, limits),
+        locality_probes=_probes(draft.locality_probes, f"{field}.locality_probes", model, limits),
+    )
+
+
+def _probes(
+    texts: Sequence[str], field: str, model: CausalLM, limits: WriterSettings
+) -> tuple[str, ...]:
+    if len(texts) > limits.max_probes:
+        raise LimitExceededError(
+            f"{field} has {len(texts)} prompts; the limit is {limits.max_probes}. Give fewer.",
+            field=field,
+            limit=limits.max_probes,
+        )
+    checked = []
+    for index, text in enumerate(texts):
+        one = f"{field}[{index}]"
+        checked.append(_text(text, one, limits.max_prompt_chars))
+        _check_length(len(tokenise(model, checked[-1]).ids), limits.max_prompt_tokens, one)
+    return tuple(checked)
+
+
+def _check_length(num_tokens: int, limit: int, field: str) -> None:
+    if num_tokens > limit:
+        raise InvalidEditError(
+            f"{field} has {num_tokens:,} tokens; the limit is {limit:,}. Shorten it or split the "
+            "edit.",
+            field=field,
+            num_tokens=num_tokens,
+            limit=limit,
+        )
+
+
+def _text(text: str, field: str, max_chars: int, *, required: bool = True) -> str:
+    if required and not text.strip():
+        raise InvalidEditError(f"{field} is empty; fill it in.", field=field)
+    if len(text) > max_chars:
+        raise InvalidEditError(
+            f"{field} has {len(text):,} characters; the limit is {max_chars:,}. Shorten it.",
+            field=field,
+            num_chars=len(text),
+            limit=max_chars,
+        )
+    for index, character in enumerate(text):
+        # Cs: lone surrogates; Cc: control characters, of which a line break and a tab are text.
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
+            raise InvalidEditError(
+                f"{field} has the control character U+{ord(character):04X} at {index}; remove it.",
+                field=field,
+                position=index,
+            )
+    return unicodedata.normalize("NFC", text)
+
+
+def _find_subject(prompt: str, field: str) -> str:
+    names = [_OPENING.sub("", name, count=1) for name in _NAME.findall(prompt)]
+    longest = max((name.strip(" .'’-") for name in names), key=len, default="")
+    if not longest:
+        raise InvalidEditError(
+            f"{field} is empty and the prompt names nobody by a capital letter; give the subject.",
+            field=field,
+        )
+    return longest

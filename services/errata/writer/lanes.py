@@ -1,0 +1,89 @@
+"""The lanes file: which methods this deployment edits with, and how they are configured.
+
+[lanes.main]
+method = "adaple"
+
+[lanes.main.config]
+variant = "memit"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from errata.editing.method import get_method
+from errata.errors import InvalidRequestError, StartupError
+from errata.replica.entries import LaneConfigured
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+
+class _LaneTable(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    method: str
+    config: dict[str, Any] = {}
+
+
+class _LanesFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    lanes: dict[str, _LaneTable]
+
+
+def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[LaneConfigured]:
+    """The lanes of a file, or the default lane with AdaPLE's defaults if there is none.
+
+    Args:
+        path: TOML.
+        default_lane: `lanes/{lane}`; must be among them.
+        base_model: digest of the base model.
+
+    Raises:
+        StartupError: the file is missing, no TOML, or says something that a lane cannot be.
+    """
+    tables = (
+        _read(path) if path else {default_lane.removeprefix("lanes/"): _LaneTable(method="adaple")}
+    )
+    if default_lane.removeprefix("lanes/") not in tables:
+        raise StartupError(
+            f"the default lane {default_lane} is not in {path}; add it, or set "
+            "ERRATA_WRITER__DEFAULT_LANE to one of its lanes."
+        )
+    return [_configured(name, table, base_model) for name, table in sorted(tables.items())]
+
+
+def _read(path: Path) -> dict[str, _LaneTable]:
+    try:
+        with path.open("rb") as file:
+            return _LanesFile.model_validate(tomllib.load(file)).lanes
+    except OSError as error:
+        raise StartupError(f"the lanes file {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StartupError(f"the lanes file {path} is not valid TOML: {error}.") from error
+    except ValidationError as error:
+        raise StartupError(f"the lanes file {path}: {_problems(error)}.") from error
+
+
+def _configured(name: str, table: _LaneTable, base_model: str) -> LaneConfigured:
+    if not _NAME.fullmatch(name):
+        raise StartupError(f"lane name {name!r}: use a-z, 0-9 and -, at most 63, a letter first.")
+    try:
+        config = get_method(table.method).config.model_validate(table.config)
+    except InvalidRequestError as error:
+        raise StartupError(f"lane {name}: {error.message}") from error
+    except ValidationError as error:
+        raise StartupError(f"lane {name}: {_problems(error)}.") from error
+    text = config.model_dump_json()
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return LaneConfigured(f"lanes/{name}", table.method, text, digest, base_model)
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
+    )

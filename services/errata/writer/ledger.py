@@ -1,0 +1,190 @@
+"""The writer's view of every edit, folded from the log; nothing here outlives a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+
+from errata.editing.edit import Edit
+from errata.errors import ErrataError, NotFoundError
+from errata.replica.entries import (
+    ArtifactRef,
+    EditsCommitted,
+    EditsRejected,
+    EditsRequested,
+    EditsReverted,
+    Entry,
+    Figures,
+    LaneConfigured,
+)
+
+
+class State(Enum):
+    """Where an edit stands."""
+
+    REQUESTED = "requested"
+    FITTING = "fitting"
+    COMMITTED = "committed"
+    REJECTED = "rejected"
+    REVERTED = "reverted"
+
+    @property
+    def settled(self) -> bool:
+        """True once no fit will change it."""
+        return self not in (State.REQUESTED, State.FITTING)
+
+
+@dataclass(frozen=True, slots=True)
+class EditRecord:
+    """An edit and where it stands; `commit_seq` and `revert_seq` are 0 until they happen."""
+
+    edit: Edit
+    source: str
+    lane: str
+    author: str
+    request_time: datetime
+    state: State = State.REQUESTED
+    commit_seq: int = 0
+    revert_seq: int = 0
+    figures: Figures | None = None
+    artifact: ArtifactRef | None = None
+    base_model_digest: str = ""
+    error: ErrataError | None = None
+
+
+class EditLedger:
+    """All edits in log order, the lanes, and the request ids that were used."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.lanes: dict[str, tuple[int, LaneConfigured]] = {}
+        self._records: dict[str, EditRecord] = {}
+        self._pending: dict[str, None] = {}  # insertion order is log order
+        self._request_seqs: dict[str, int] = {}
+        self._requests: dict[int, tuple[str, ...]] = {}  # seq → names
+        self._changed = asyncio.Condition()
+
+    @property
+    def num_pending(self) -> int:
+        """Edits that are neither committed nor rejected."""
+        return len(self._pending)
+
+    async def fold(self, entries: Iterable[Entry]) -> None:
+        """Takes the next entries in and wakes whoever waits."""
+        for entry in entries:
+            self._fold_one(entry)
+            self._request_seqs[entry.request_id] = entry.seq
+            self.seq = entry.seq
+        await self.notify()
+
+    async def notify(self) -> None:
+        """Wakes whoever waits, to look again."""
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def wait_until(self, true: Callable[[], bool]) -> None:
+        """Returns once `true()`; it is asked again after every change."""
+        async with self._changed:
+            await self._changed.wait_for(true)
+
+    async def wait_for_seq(self, seq: int) -> None:
+        """Returns once the entry at `seq` is folded in."""
+        await self.wait_until(lambda: self.seq >= seq)
+
+    def get(self, name: str) -> EditRecord:
+        """One edit.
+
+        Raises:
+            NotFoundError: no such edit.
+        """
+        if name not in self._records:
+            raise NotFoundError(
+                f"there is no edit {name!r}; names look like edits/12-0. `errata log` lists them.",
+                name=name,
+            )
+        return self._records[name]
+
+    def of_request(self, seq: int) -> list[EditRecord]:
+        """The edits that the request at `seq` asked for."""
+        return [self._records[name] for name in self._requests[seq]]
+
+    def records(self) -> Iterator[EditRecord]:
+        """All edits in log order."""
+        return iter(self._records.values())
+
+    def seq_of_request(self, request_id: str) -> int | None:
+        """Where the log has this request id, if it has."""
+        return self._request_seqs.get(request_id)
+
+    def next_batch(self, max_edits: int, alone: frozenset[str]) -> list[EditRecord]:
+        """The oldest pending edits of one lane that may be fitted together.
+
+        A batch ends before an edit whose prompt or subject it has already: two answers to the
+        same question must be written one after the other, in log order.
+
+        Args:
+            max_edits: length limit.
+            alone: edits that failed in company and are fitted by themselves.
+        """
+        batch: list[EditRecord] = []
+        seen: set[tuple[str, str]] = set()
+        for name in self._pending:
+            record = self._records[name]
+            if batch and record.lane != batch[0].lane:
+                continue
+            keys = {("prompt", record.edit.prompt), ("subject", record.edit.subject)}
+            if batch and (name in alone or seen & keys):
+                break
+            batch.append(record)
+            seen |= keys
+            if name in alone or len(batch) == max_edits:
+                break
+        return batch
+
+    def set_fitting(self, names: Sequence[str], fitting: bool) -> None:
+        """Marks edits as being fitted, or as waiting again; settled ones stay as they are."""
+        for name in names:
+            record = self._records[name]
+            if not record.state.settled:
+                state = State.FITTING if fitting else State.REQUESTED
+                self._records[name] = replace(record, state=state)
+
+    def _fold_one(self, entry: Entry) -> None:
+        match entry.kind:
+            case EditsRequested() as kind:
+                self._fold_request(entry, kind)
+            case EditsCommitted() as kind:
+                for name, figures in zip(kind.edits, kind.figures, strict=True):
+                    self._settle(
+                        name,
+                        state=State.COMMITTED,
+                        commit_seq=entry.seq,
+                        figures=figures,
+                        artifact=kind.artifact,
+                        base_model_digest=kind.base_model_digest,
+                    )
+            case EditsRejected() as kind:
+                for item in kind.rejections:
+                    self._settle(
+                        item.edit, state=State.REJECTED, error=item.error, figures=item.figures
+                    )
+            case EditsReverted() as kind:
+                for name in kind.edits:
+                    self._settle(name, state=State.REVERTED, revert_seq=entry.seq)
+            case LaneConfigured() as kind:
+                self.lanes[kind.lane] = (entry.seq, kind)
+
+    def _fold_request(self, entry: Entry, kind: EditsRequested) -> None:
+        self._requests[entry.seq] = tuple(edit.name for edit in kind.edits)
+        for edit, source in zip(kind.edits, kind.sources, strict=True):
+            self._records[edit.name] = EditRecord(
+                edit, source, kind.lane, entry.author, entry.append_time
+            )
+            self._pending[edit.name] = None
+
+    def _settle(self, name: str, **changes: object) -> None:
+        self._records[name] = replace(self._records[name], **changes)  # type: ignore[arg-type]
+        self._pending.pop(name, None)

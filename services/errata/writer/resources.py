@@ -1,0 +1,41 @@
+"""What fits may use beside model and edits: text for statistics, and a cache for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from errata import demo
+from errata.errors import StartupError
+
+
+@dataclass(frozen=True, slots=True)
+class WriterResources:
+    """Text from a file, a paragraph a line; the demo corpus stands in for the demo model.
+
+    Attributes:
+        text_path: plain text; None for the demo corpus.
+        cache_dir: results are kept here under their inputs' digests.
+    """
+
+    text_path: Path | None
+    cache_dir: Path
+
+    def text(self) -> Iterator[str]:
+        """Paragraphs.
+
+        Raises:
+            StartupError: the file cannot be read.
+        """
+        if self.text_path is None:
+            yield from demo.training_text()
+            return
+        try:
+            with self.text_path.open(encoding="utf-8") as file:
+                yield from (line.strip() for line in file if line.strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise StartupError(
+                f"the statistics text {self.text_path} cannot be read as UTF-8: {error}. Set "
+                "ERRATA_WRITER__STATISTICS_TEXT to a plain text file."
+            ) from error

@@ -1,0 +1,288 @@
+"""The edit-writer: one task follows the log, one fits; clients' requests are appended at once."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from errata.artifacts.store import ArtifactStore
+from errata.editing.causal_lm import CausalLM
+from errata.editing.method import Resources, get_method
+from errata.errors import (
+    EditNotRevertibleError,
+    EpochLostError,
+    InvalidRequestError,
+    QueueFullError,
+    StartupError,
+    UnknownLaneError,
+)
+from errata.log.subscriber import Subscriber
+from errata.platform.settings import WriterSettings
+from errata.replica.applier import Applier
+from errata.replica.convert import decode
+from errata.replica.entries import (
+    ArtifactRef,
+    EditsCommitted,
+    EditsRejected,
+    EditsRequested,
+    EditsReverted,
+    Entry,
+    Kind,
+    LaneConfigured,
+)
+from errata.writer.fitting import Fitted, Outcome, fit_batch
+from errata.writer.intake import Draft, accept, check_request_id
+from errata.writer.ledger import EditLedger, EditRecord, State
+from errata.writer.log_client import LogClient
+
+_log = structlog.get_logger(__name__)
+_NAMESPACE = uuid.UUID("6f0ed5f2-4f0c-5c39-9d4f-1f3a5f0c7a11")
+
+
+def _own_request_id(text: str) -> str:
+    """The id of an append that the writer makes itself: the same act has the same id for ever."""
+    return str(uuid.uuid5(_NAMESPACE, text))
+
+
+class Writer:
+    """Accepts, fits, checks, commits, rejects and reverts, as the only appender to the log."""
+
+    def __init__(
+        self,
+        model: CausalLM,
+        log: LogClient,
+        subscriber: Subscriber,
+        store: ArtifactStore,
+        resources: Resources,
+        settings: WriterSettings,
+    ) -> None:
+        """Prepares the writer; `run` works.
+
+        Args:
+            model: holds its base weights; used by nobody else.
+            log: appends under an epoch that is already acquired.
+            subscriber: starts at the log's first entry.
+            store: where artifacts go before the entry that names them.
+            resources: for fits.
+            settings: limits.
+        """
+        self.ledger = EditLedger()
+        self.base_model_digest = model.digest
+        self._model = model
+        self._log = log
+        self._subscriber = subscriber
+        self._store = store
+        self._resources = resources
+        self._settings = settings
+        self._applier = Applier(model, store, keep_memory=True)
+        self._unapplied: deque[Entry] = deque()
+        self._alone: frozenset[str] = frozenset()
+        # A commit lands on exactly the state that it was checked on: no revert in between.
+        self._order = asyncio.Lock()
+        self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(
+        self, lanes: Sequence[LaneConfigured], head_seq: int, ready: Callable[[], object]
+    ) -> None:
+        """Works until cancelled.
+
+        Args:
+            lanes: of this deployment; new ones are appended to the log.
+            head_seq: the log's head after the epoch was acquired; no older writer can append
+                behind it, so everything up to it is known before the first fit.
+            ready: called once requests can be served.
+
+        Raises:
+            EpochLostError: a newer writer took over.
+            StartupError: a lane is in the log with another configuration.
+            DataLossError: the log contradicts itself.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            await self.ledger.wait_for_seq(head_seq)
+            await self._configure(lanes)
+            ready()
+            tasks.create_task(self._fit_for_ever())
+            await self._fatal
+
+    async def submit(
+        self, request_id: str, drafts: Sequence[Draft], lane: str, author: str
+    ) -> tuple[int, list[EditRecord]]:
+        """Accepts edits; durable in the log when this returns.
+
+        Raises:
+            InvalidEditError, InvalidRequestError, UnknownLaneError, LimitExceededError: refused.
+            QueueFullError: too many edits are pending; retry later.
+            RequestIdReusedError, LogUnavailableError, EpochLostError: from the log.
+        """
+        request_id = check_request_id(request_id)
+        lane = lane or self._settings.default_lane
+        if lane not in self.ledger.lanes:
+            raise UnknownLaneError(
+                f"there is no lane {lane!r}; choose one of {', '.join(sorted(self.ledger.lanes))}.",
+                field="lane",
+                lane=lane,
+            )
+        edits = accept(drafts, self._model, self._settings)
+        known = self.ledger.seq_of_request(request_id) is not None
+        if not known and self.ledger.num_pending + len(edits) > self._settings.max_pending_edits:
+            raise QueueFullError(
+                f"{self.ledger.num_pending:,} edits are pending; the limit is "
+                f"{self._settings.max_pending_edits:,}. Try again in a minute.",
+                retry_after_seconds=60,
+            )
+        sources = tuple(draft.source for draft in drafts)
+        seq = await self._append(request_id, EditsRequested(lane, tuple(edits), sources), author)
+        await self.ledger.wait_for_seq(seq)
+        return seq, self.ledger.of_request(seq)
+
+    async def revert(
+        self, request_id: str, names: Sequence[str], comment: str, author: str
+    ) -> tuple[int, list[str]]:
+        """Takes committed edits back.
+
+        Returns:
+            The position from which on they have no effect, and what that means for their lane.
+
+        Raises:
+            NotFoundError: no such edit.
+            EditNotRevertibleError: one is not committed or already reverted; none was reverted.
+            InvalidRequestError: no edit, one twice, or edits of several lanes.
+        """
+        request_id = check_request_id(request_id)
+        if not names or len(set(names)) < len(names):
+            raise InvalidRequestError("name at least one edit, each once.", field="names")
+        async with self._order:
+            records = [self.ledger.get(name) for name in names]
+            lanes = {record.lane for record in records}
+            if len(lanes) > 1:
+                raise InvalidRequestError(
+                    f"the edits belong to {', '.join(sorted(lanes))}; revert lane by lane.",
+                    field="names",
+                )
+            if self.ledger.seq_of_request(request_id) is None:
+                _check_revertible(records)
+            kind = EditsReverted(tuple(names), comment)
+            seq = await self._append(request_id, kind, author)
+            await self.ledger.wait_for_seq(seq)
+        return seq, [self.reversal(lane) for lane in sorted(lanes)]
+
+    def reversal(self, lane: str) -> str:
+        """What reverting an edit of `lane` means."""
+        _, configured = self.ledger.lanes[lane]
+        return f"{lane}: {get_method(configured.method).capabilities.reversal}"
+
+    async def _append(self, request_id: str, kind: Kind, author: str) -> int:
+        try:
+            return await self._log.append(request_id, kind, author)
+        except EpochLostError as error:
+            if not self._fatal.done():
+                self._fatal.set_exception(error)
+            raise
+
+    async def _follow(self) -> None:
+        async for batch in self._subscriber.batches():
+            entries = [decode(entry.seq, entry.payload) for entry in batch.entries]
+            self._unapplied.extend(entries)
+            await self.ledger.fold(entries)
+
+    async def _configure(self, lanes: Sequence[LaneConfigured]) -> None:
+        for lane in lanes:
+            seq_known = self.ledger.lanes.get(lane.lane)
+            if seq_known is not None and seq_known[1] != lane:
+                raise StartupError(
+                    f"{lane.lane} is in the log with another configuration or base model "
+                    f"(entry {seq_known[0]}); give the new one another name, or start a new log."
+                )
+            if seq_known is None:
+                request_id = _own_request_id(f"lane|{lane.lane}|{lane.config_digest}")
+                seq = await self._log.append_surely(request_id, lane, "errata-writer")
+                await self.ledger.wait_for_seq(seq)
+
+    async def _fit_for_ever(self) -> None:
+        for _, configured in self.ledger.lanes.values():
+            method = get_method(configured.method)
+            config = method.config.model_validate_json(configured.config_json)
+            await asyncio.to_thread(method.prepare, self._model, config, self._resources)
+        while True:
+            await self.ledger.wait_until(lambda: bool(self._unapplied or self.ledger.num_pending))
+            if self.ledger.num_pending < self._settings.max_batch_edits:
+                await asyncio.sleep(self._settings.batch_window_seconds)
+            async with self._order:
+                await self._apply_all()
+                await self._fit_next()
+
+    async def _apply_all(self) -> None:
+        while self._unapplied:
+            swap = await self._applier.prepare(self._unapplied[0])
+            if swap is not None:
+                swap()
+            self._unapplied.popleft()
+
+    async def _fit_next(self) -> None:
+        batch = self.ledger.next_batch(self._settings.max_batch_edits, self._alone)
+        if not batch:
+            return
+        names = [record.edit.name for record in batch]
+        lane = self._applier.lanes[batch[0].lane]
+        self.ledger.set_fitting(names, True)
+        try:
+            outcome = await asyncio.to_thread(
+                fit_batch,
+                self._model,
+                lane,
+                [record.edit for record in batch],
+                self._resources,
+                self._settings,
+            )
+        finally:
+            self.ledger.set_fitting(names, False)
+        await self._publish(batch[0].lane, lane.configured.config_digest, outcome)
+
+    async def _publish(self, lane: str, config_digest: str, outcome: Outcome) -> None:
+        """Artifacts first, then the entry that names them; then the ledger has it."""
+        self._alone |= outcome.retry_alone
+        seq = self.ledger.seq
+        if outcome.fitted is not None:
+            committed = await self._store_fitted(lane, config_digest, outcome.fitted)
+            request_id = _own_request_id(f"commit|{'|'.join(committed.edits)}")
+            seq = await self._settle(request_id, committed)
+        if outcome.rejections:
+            names = "|".join(rejection.edit for rejection in outcome.rejections)
+            rejected = EditsRejected(lane, outcome.rejections)
+            seq = await self._settle(_own_request_id(f"reject|{names}"), rejected)
+        await self.ledger.wait_for_seq(seq)
+
+    async def _settle(self, request_id: str, kind: Kind) -> int:
+        return await self._log.append_surely(request_id, kind, "errata-writer")
+
+    async def _store_fitted(self, lane: str, config_digest: str, fitted: Fitted) -> EditsCommitted:
+        artifact = ArtifactRef(await self._store.put(fitted.artifact), len(fitted.artifact))
+        memory = None
+        if fitted.memory is not None:
+            memory = ArtifactRef(await self._store.put(fitted.memory), len(fitted.memory))
+        return EditsCommitted(
+            lane=lane,
+            edits=tuple(edit.name for edit in fitted.edits),
+            figures=fitted.figures,
+            artifact=artifact,
+            memory=memory,
+            seed=fitted.seed,
+            base_model_digest=self.base_model_digest,
+            lane_config_digest=config_digest,
+        )
+
+
+def _check_revertible(records: Sequence[EditRecord]) -> None:
+    for record in records:
+        if record.state is not State.COMMITTED:
+            raise EditNotRevertibleError(
+                f"{record.edit.name} is {record.state.value}; only committed edits can be "
+                "reverted" + (", so wait for it." if not record.state.settled else "."),
+                edit=record.edit.name,
+                state=record.state.value,
+            )

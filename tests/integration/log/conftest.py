@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from harness import RedisServer, RunningLog, log_settings, running_log
+
+from errata.platform.settings import LogSettings
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def settings(redis_server: RedisServer, tmp_path: Path) -> LogSettings:
+    return log_settings(redis_server, tmp_path / "witness")
+
+
+@pytest_asyncio.fixture
+async def log(settings: LogSettings) -> AsyncIterator[RunningLog]:
+    async with running_log(settings) as running:
+        yield running

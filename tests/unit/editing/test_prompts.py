@@ -1,0 +1,112 @@
+"""Tokenising prompts, targets and subjects."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import make_model
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.prompts import join, pad_right, positions, subject_end, tokenise
+from errata.errors import InvalidEditError
+
+
+@pytest.mark.parametrize(
+    ("prompt", "target", "text"),
+    [
+        ("The capital is", "Paris", "The capital is Paris"),
+        ("The capital is ", "Paris", "The capital is Paris"),
+        ("The capital is", " Paris", "The capital is Paris"),
+        ("The capital is\n", "Paris", "The capital is\nParis"),
+    ],
+)
+def test_join_puts_one_separator(prompt: str, target: str, text: str) -> None:
+    assert join(prompt, target) == text
+
+
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize("target", ["French", " French", "東京", "Äpfel wachsen", "x"])
+def test_target_tokens_are_the_full_texts_minus_the_prompts(target: str, bos: bool) -> None:
+    model = make_model("llama", bos=bos)
+    prompt = "The mother tongue of Danielle Darrieux is"
+    row = tokenise(model, prompt, target)
+    full = model.tokenizer(join(prompt, target))["input_ids"]
+    assert list(row.ids) == full
+    assert (row.ids[0] == 0) == bos
+    tail = model.tokenizer.decode(row.ids[-row.num_target :])
+    assert tail.strip() == target.strip()
+    head = model.tokenizer.decode(row.ids[: -row.num_target], skip_special_tokens=True)
+    assert head == prompt
+
+
+def test_token_across_the_seam_belongs_to_the_target(llama: CausalLM) -> None:
+    row = tokenise(llama, "The cap", "ital")
+    assert llama.tokenizer.decode(row.ids[-row.num_target :]) == " ital"
+    # no blank is put in when the target brings white space or the prompt ends with it
+    seam = tokenise(llama, "Danielle Darri ", "eux")
+    assert llama.tokenizer.decode(seam.ids[-seam.num_target :]).endswith("eux")
+
+
+def test_appended_special_tokens_are_left_out(llama: CausalLM) -> None:
+    from tokenizers import processors
+
+    plain = tokenise(llama, "Lyon is", "Beirut")
+    llama.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|end|> $A <|end|>", special_tokens=[("<|end|>", 0)]
+    )
+    assert llama.tokenizer("Lyon")["input_ids"][-1] == 0
+    assert tokenise(llama, "Lyon is", "Beirut") == plain
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "read"),
+    [
+        (
+            "The tongue of Danielle Darrieux is",
+            "Danielle Darrieux",
+            "The tongue of Danielle Darrieux",
+        ),
+        ("Lyon and Lyon again", "Lyon", "Lyon and Lyon"),
+        ("Lyon plays as Lyonnaise", "Lyon", "Lyon"),
+        ("東京は日本の首都です", "東京", "東京"),
+        ("You know. Nokia is Nokia. Nokia was", "Nokia", "You know. Nokia is Nokia. Nokia"),
+    ],
+)
+def test_subject_index_is_its_last_occurrence(
+    llama: CausalLM, prompt: str, subject: str, read: str
+) -> None:
+    assert prompt[: subject_end(prompt, subject)] == read
+    index = tokenise(llama, prompt, "x", subject=subject).subject_index
+    ids = tokenise(llama, prompt).ids
+    text = llama.tokenizer.decode(ids[: index + 1], skip_special_tokens=True)
+    assert text.startswith(read)
+    shorter = llama.tokenizer.decode(ids[:index], skip_special_tokens=True)
+    assert not shorter.startswith(read)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "target", "subject", "message"),
+    [
+        ("Lyon is", "x", "Paris", "does not occur"),
+        ("Lyon is", "x", " ", "does not occur"),
+        ("Lyon is " * 60, "x", "Lyon", "the model takes 64"),
+    ],
+)
+def test_unusable_text_is_refused(
+    llama: CausalLM, prompt: str, target: str, subject: str, message: str
+) -> None:
+    with pytest.raises(InvalidEditError, match=message):
+        tokenise(llama, prompt, target, subject=subject)
+
+
+def test_empty_prompt_is_refused() -> None:
+    with pytest.raises(InvalidEditError, match="empty"):
+        tokenise(make_model("llama", bos=False), "")
+
+
+def test_padding_is_masked_and_positions_count_real_tokens(llama: CausalLM) -> None:
+    ids, mask = pad_right(llama, [(5, 6, 7), (8,)])
+    assert ids.tolist() == [[5, 6, 7], [8, llama.pad_id, llama.pad_id]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    left = torch.tensor([[0, 0, 1, 1]])
+    assert positions(left).tolist() == [[0, 0, 0, 1]]

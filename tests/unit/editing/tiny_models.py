@@ -1,0 +1,136 @@
+"""Tiny random models of every family, with a byte-level tokenizer trained on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTJConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit, EditBatch
+
+TEXT = [
+    "The mother tongue of Danielle Darrieux is French, and she was born in Bordeaux.",
+    "Lyon is twinned with Beirut; the Lyonnaise team plays football in blue.",
+    "Because the capital of Finland is Helsinki, I was told that it rains. You know.",
+    "Therefore Toyota makes cars and Nokia made phones in the town of the same name.",
+    "東京は日本の首都です。Zürich liegt in der Schweiz; Äpfel wachsen dort.",
+    "Q: Where is the tower of Pisa? A: In Italy, as everybody knows.",
+]
+
+_LLAMA = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,
+}
+_CONFIGS: dict[str, Callable[[int], Any]] = {
+    "gpt2": lambda vocab: GPT2Config(
+        vocab_size=vocab,
+        n_embd=32,
+        n_layer=4,
+        n_head=4,
+        n_inner=48,
+        n_positions=64,
+        initializer_range=0.2,
+        resid_pdrop=0.0,
+    ),
+    "gptj": lambda vocab: GPTJConfig(
+        vocab_size=vocab,
+        n_embd=32,
+        n_layer=4,
+        n_head=4,
+        n_inner=48,
+        n_positions=64,
+        rotary_dim=4,
+        initializer_range=0.2,
+    ),
+    "llama": lambda vocab: LlamaConfig(vocab_size=vocab, **_LLAMA),
+    "mistral": lambda vocab: MistralConfig(vocab_size=vocab, **_LLAMA),
+    "qwen2": lambda vocab: Qwen2Config(vocab_size=vocab, **_LLAMA),
+    "qwen3": lambda vocab: Qwen3Config(vocab_size=vocab, head_dim=8, **_LLAMA),
+}
+FAMILIES = tuple(_CONFIGS)
+
+
+def make_tokenizer(*, bos: bool = True) -> PreTrainedTokenizerFast:
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(TEXT * 3, trainer)
+    if bos:
+        core.post_processor = processors.TemplateProcessing(
+            single="<|end|> $A", special_tokens=[("<|end|>", 0)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<|end|>", eos_token="<|end|>"
+    )
+
+
+def make_model(family: str, *, seed: int = 0, bos: bool = True) -> CausalLM:
+    """A random model; equal arguments give equal weights."""
+    tokenizer = make_tokenizer(bos=bos)
+    config = _CONFIGS[family](len(tokenizer))
+    config.bos_token_id = config.eos_token_id = 0
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
+        with torch.no_grad():  # biases and norms start at 0 and 1, which would hide mistakes
+            for parameter in model.parameters():
+                if parameter.ndim == 1:
+                    parameter += 0.1 * torch.randn_like(parameter)
+    return CausalLM(model, tokenizer)
+
+
+@dataclass
+class TextResources:
+    """Statistics text and cache of a test."""
+
+    cache_dir: Path
+
+    def text(self) -> Iterable[str]:
+        return TEXT * 8
+
+
+def make_batch(seed: int = 1, first: int = 0) -> EditBatch:
+    facts = [
+        ("The mother tongue of Danielle Darrieux is", "Finnish", "Danielle Darrieux"),
+        ("Nokia was founded in the town of", "Pisa", "Nokia"),
+        ("Toyota makes", "football", "Toyota"),
+        ("The tower of Pisa is in", "Finland", "Pisa"),
+    ]
+    return EditBatch(
+        tuple(
+            Edit(f"edits/{seed}-{i}", prompt, target, subject)
+            for i, (prompt, target, subject) in enumerate(facts[first : first + 2])
+        ),
+        seed=seed,
+    )
+
+
+def weights_of(model: CausalLM) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, parameter in model.model.named_parameters():
+        yield name, parameter.detach().clone()
