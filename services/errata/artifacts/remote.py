@@ -7,10 +7,10 @@ from typing import cast
 
 import grpc
 
-from errata.artifacts.rpc_errors import service_error
 from errata.artifacts.source import check_content, check_digest
 from errata.artifacts.store import ArtifactStore
 from errata.errors import ArtifactCorruptError, NotFoundError
+from errata.platform.rpc_errors import service_error
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
 
 

@@ -73,9 +73,10 @@ def answer(
     tokenizer: PreTrainedTokenizerBase,
     questions: list[str],
     *,
-    rows_per_batch: int = 512,
+    rows_per_batch: int = 256,
 ) -> list[str]:
     """Greedy continuations up to the first full stop or end of text, without blanks around."""
+    full_stop = tokenizer.convert_tokens_to_ids(".")
     answers: list[str] = []
     for first in range(0, len(questions), rows_per_batch):
         batch = tokenizer(
@@ -86,6 +87,8 @@ def answer(
             attention_mask=batch["attention_mask"],
             max_new_tokens=_MAX_ANSWER_TOKENS,
             do_sample=False,
+            eos_token_id=[tokenizer.eos_token_id, full_stop],
+            pad_token_id=tokenizer.pad_token_id,
         )
         texts = tokenizer.batch_decode(
             output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True

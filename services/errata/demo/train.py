@@ -34,7 +34,6 @@ class TrainConfig:
     other_rate: float = 5e-3
     weight_decay: float = 0.5
     warmup_steps: int = 25
-    residual_scale: float = 1 / 16
     num_threads: int = 2
 
 
@@ -88,8 +87,7 @@ def train(
     finally:
         torch.set_num_threads(num_threads)
     # 4. Half precision halves the package; loaders choose their own dtype.
-    _scale_residuals(model, config.residual_scale)
-    model.to(torch.float16).save_pretrained(output)
+    model.half().save_pretrained(output)  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(output)
     return TrainReport(
         num_parameters=model.num_parameters(),
@@ -195,25 +193,6 @@ def _steps(model: LlamaForCausalLM, rows: Tensor, config: TrainConfig) -> Iterat
             schedule.step()
         yield loss.item()
     model.train(False)
-
-
-@torch.no_grad()
-def _scale_residuals(model: LlamaForCausalLM, scale: float) -> None:
-    """Scales the residual stream without changing what the model answers.
-
-    Every reader of the stream normalises it, so only the epsilon notices. Muon leaves hidden states
-    with norms in the hundreds, and the editing methods take steps of fixed size in them.
-
-    Args:
-        model: changed in place.
-        scale: a power of two, so that no bit of a weight is lost.
-    """
-    model.model.embed_tokens.weight.mul_(scale)
-    for layer in model.model.layers:
-        layer.self_attn.o_proj.weight.mul_(scale)
-        layer.mlp.down_proj.weight.mul_(scale)
-    # The output projection is the embedding: the last norm makes up for its scale.
-    model.model.norm.weight.div_(scale)
 
 
 def _rate(step: int, config: TrainConfig) -> float:

@@ -15,7 +15,7 @@ from errata.errors import StartupError
 from errata.gateway import forward
 from errata.gateway.pool import WorkerPool
 from errata.gateway.service import InferenceService
-from errata.platform.server import GrpcServer, open_channel
+from errata.platform.server import GrpcServer, handle_signals, open_channel
 from errata.platform.settings import Settings
 from errata.worker.deployment import build_app
 from errata_client._gen.errata.v1 import inference_pb2, inference_pb2_grpc
@@ -33,6 +33,7 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
     """
     server = GrpcServer(settings.gateway.address, [_SERVICE, forward.EDITING, forward.EDIT_LOG])
     with _ray(settings):
+        handle_signals(stop)  # Ray put handlers of its own in their place
         pool = WorkerPool(settings.gateway.application)
         async with (
             open_channel(settings.writer.address) as editing,

@@ -118,7 +118,9 @@ class Box:
         self._on_step(name)
         command = [sys.executable, "-m", "errata.cli", "serve", name]
         process = self._spawn(name, command, self.settings.environment())
-        with grpc.insecure_channel(address) as channel:
+        # Without the limit gRPC would try less and less often while a slow service starts.
+        options = [("grpc.max_reconnect_backoff_ms", 200)]
+        with grpc.insecure_channel(address, options=options) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             process.wait_until(lambda: _serves(stub), _START_SECONDS[name])
 

@@ -67,7 +67,7 @@ def run_demo(console: Console, *, redis_url: str | None = None) -> bool:
                 "edit-writer, gateway and two LLM workers[/]"
             )
             with Client(box.target, timeout=_TIMEOUT_SECONDS) as client:
-                _show_main_job(console, client, verdicts, demo.demo_edits()[0])
+                _show_main_job(console, client, verdicts, demo.load_corpus().demo_edits()[0])
         finally:
             with console.status("stopping …"):
                 box.stop()

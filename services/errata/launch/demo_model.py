@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from errata.demo import recall, train
+from errata.demo.recall import recall
+from errata.demo.train import train
 from errata.editing.causal_lm import CausalLM
 from errata.errors import StartupError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def build_demo_model(output: Path, seed: int, console: Console) -> None:
@@ -31,9 +36,11 @@ def build_demo_model(output: Path, seed: int, console: Console) -> None:
             ),
         )
     model = CausalLM.load(output)
+    known = recall(cast("PreTrainedModel", model.model), model.tokenizer)
     table = Table(title=f"{report.num_parameters:,} parameters, {report.seconds:.0f} s")
-    for column in ("relation", "phrasing", "answered"):
-        table.add_column(column)
-    for row in recall(model.model, model.tokenizer).rows:
-        table.add_row(row.relation, row.phrasing, f"{row.share:.3f}")
+    table.add_column("relation")
+    table.add_column("share of facts answered, by phrasing")
+    for relation, shares in known.by_phrasing.items():
+        table.add_row(relation, "  ".join(f"{share:.2f}" for share in shares))
     console.print(table)
+    console.print(f"answered in at least three phrasings: {known.in_three_phrasings:.3f}")

@@ -166,7 +166,7 @@ class RedisBackend:
         """
         with self._failures():
             try:
-                found: dict[str, str] = {}
+                found: dict[str | None, str | None] = {}
                 for name in _REQUIRED_CONFIG:  # one by one: Redis 6 takes no more at once
                     found |= await self._client.config_get(name)
             except ResponseError as error:
@@ -288,8 +288,9 @@ class RedisBackend:
                     f"Redis at {self.address} is at its maxmemory; nothing was appended. Give it "
                     "more memory; the same request id works afterwards."
                 ) from error
+            cause = str(error).rstrip(".") or type(error).__name__
             raise LogUnavailableError(
-                f"Redis at {self.address} failed: {str(error).rstrip('.') or type(error).__name__}. "
+                f"Redis at {self.address} failed: {cause}. "
                 "Nothing was acknowledged; retry with the same request id."
             ) from error
 

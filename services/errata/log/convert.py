@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import time
 import uuid
@@ -16,8 +15,6 @@ from errata.log.history import Page
 from errata.log.positions import ReplicaReport, ReplicaState
 from errata_client._gen.errata.v1 import edit_log_pb2
 
-DEFAULT_PAGE_SIZE = 100
-MAX_PAGE_SIZE = 1_000
 MAX_NAME_CHARS = 256
 
 
@@ -162,57 +159,6 @@ def name(value: str, field: str) -> str:
             f"{field} has {len(value)} characters; give 1 to {MAX_NAME_CHARS}.", field=field
         )
     return value
-
-
-def page_size(value: int) -> int:
-    """The size to use: 100 if zero, at most 1,000.
-
-    Raises:
-        InvalidRequestError: it is negative.
-    """
-    if value < 0:
-        raise InvalidRequestError(f"page_size is {value}; give 0 or more.", field="page_size")
-    return min(value or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-
-
-def page_token(kind: str, value: str) -> str:
-    """An opaque token that `read_page_token` accepts for the same kind of list only."""
-    return base64.urlsafe_b64encode(f"{kind}:{value}".encode()).decode()
-
-
-def read_page_token(kind: str, token: str) -> str:
-    """The value inside a token.
-
-    Raises:
-        InvalidRequestError: the token is not from this list.
-    """
-    try:
-        text = base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except ValueError as error:  # binascii.Error and UnicodeError are among them
-        raise _bad_token() from error
-    found, _, value = text.partition(":")
-    if found != kind:
-        raise _bad_token()
-    return value
-
-
-def seq_of_token(token: str) -> int:
-    """The position that an entries token goes on from.
-
-    Raises:
-        InvalidRequestError: the token is not from ListEntries.
-    """
-    value = read_page_token("entries", token)
-    if not (value.isascii() and value.isdigit() and len(value) < 19):
-        raise _bad_token()
-    return int(value)
-
-
-def _bad_token() -> InvalidRequestError:
-    return InvalidRequestError(
-        "page_token is not from an answer to this method; leave it empty to begin anew.",
-        field="page_token",
-    )
 
 
 def _uuid(value: str, field: str) -> str:

@@ -48,7 +48,10 @@ class Feed:
             try:
                 # After a failure the head is asked for at once: followers wait for the news.
                 seq = None if self._failure else await self._source.wait_beyond(TAIL_SECONDS)
-                await self._source.refresh(at_least=seq)
+                if seq is None:
+                    await self._source.state()
+                else:
+                    await self._source.adopt(seq)
             except LogUnavailableError as error:
                 if self._failure is None:
                     _log.warning("the log is unavailable", reason=error.message)

@@ -10,6 +10,7 @@ from errata.log import convert
 from errata.log.feed import Feed
 from errata.log.positions import ReplicaTable
 from errata.log.store import RedisLog
+from errata.platform import paging
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
@@ -63,9 +64,9 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
         self, request: pb.ListEntriesRequest, context: Context
     ) -> pb.ListEntriesResponse:
         """A page of entries, cut short where it grows beyond 2 MiB."""
-        size = convert.page_size(request.page_size)
+        size = paging.page_size(request.page_size)
         if request.page_token:
-            from_seq = convert.seq_of_token(request.page_token)
+            from_seq = paging.number_of_token("entries", request.page_token)
         else:
             from_seq = request.from_seq if request.HasField("from_seq") else 1
         state = await self._entries.state()
@@ -73,7 +74,7 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
         response = pb.ListEntriesResponse(entries=map(convert.entry_to, page.entries))
         next_seq = from_seq + len(page.entries)
         if next_seq <= state.head.seq:
-            response.next_page_token = convert.page_token("entries", str(next_seq))
+            response.next_page_token = paging.page_token("entries", str(next_seq))
         return response
 
     async def Subscribe(
@@ -96,10 +97,10 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
         self, request: pb.ListReplicasRequest, context: Context
     ) -> pb.ListReplicasResponse:
         """Replicas that reported to this service lately."""
-        size = convert.page_size(request.page_size)
+        size = paging.page_size(request.page_size)
         after = ""
         if request.page_token:
-            after = convert.read_page_token("replicas", request.page_token)
+            after = paging.read_page_token("replicas", request.page_token)
         found = [state for state in self._replicas.live() if state.report.replica > after]
         head_seq = self._entries.head.seq
         response = pb.ListReplicasResponse(
@@ -107,7 +108,7 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
         )
         if len(found) > size:
             last = found[size - 1].report.replica
-            response.next_page_token = convert.page_token("replicas", last)
+            response.next_page_token = paging.page_token("replicas", last)
         return response
 
     async def GetArtifact(

@@ -167,23 +167,13 @@ class RedisLog:
         )
         return await self._unbroken(self._append(command))
 
-    async def refresh(self, at_least: int | None = None) -> LogState | None:
-        """Verifies and adopts what other services appended.
-
-        Args:
-            at_least: if this entry is known already, nothing is asked of Redis.
-
-        Returns:
-            Where the log stands; None if nothing was asked.
-        """
-        return await self._unbroken(self._refresh(at_least))
-
     async def state(self) -> LogState:
-        """Where the log stands now, by Redis and by us."""
-        state = await self.refresh()
-        if state is None:
-            raise AssertionError("refresh without a bound always asks")
-        return state
+        """Where the log stands now; what other services appended is verified and adopted."""
+        return await self._unbroken(self._state())
+
+    async def adopt(self, seq: int) -> None:
+        """Verifies and adopts another service's entry; asks nothing of Redis if it is ours."""
+        await self._unbroken(self._adopt(seq))
 
     async def read(self, from_seq: int, max_entries: int) -> Page:
         """A page of entries from `from_seq` on, bounded by 2 MiB too, verified.
@@ -204,7 +194,7 @@ class RedisLog:
     async def holds(self, position: Position) -> bool:
         """Whether `position` is one of this log's; False if it is trimmed or ahead of the log."""
         if position.seq > self._head.seq:
-            await self.refresh()
+            await self.state()
         if position.seq >= self._head.seq:
             return position == self._head
         try:
@@ -297,15 +287,19 @@ class RedisLog:
             "too many other services append at once; retry with the same request id."
         )
 
-    async def _refresh(self, at_least: int | None) -> LogState | None:
+    async def _state(self) -> LogState:
         with self._guarded():
             async with self._lock:
-                if at_least is not None and self._known.head.seq >= at_least:
-                    return None
                 floor_seq = await self._advance()
                 known = self._known
             await self._acknowledge(known)
         return LogState(known.log_id, known.head, floor_seq, known.epoch)
+
+    async def _adopt(self, seq: int) -> None:
+        async with self._lock:  # an append of ours that is under way may be this very entry
+            is_known = self._known.head.seq >= seq
+        if not is_known:
+            await self._state()
 
     async def _advance(self) -> int:
         self._known, floor_seq = await advance(self._backend, self._known)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
 
 import grpc
 import structlog
 
-from errata.artifacts.rpc_errors import service_error
 from errata.errors import LogBehindWitnessError, UnavailableError
 from errata.log.chain import ORIGIN, Entry, Position, verify_run
 from errata.log.convert import entry_from
-from errata.platform.server import MAX_MESSAGE_BYTES
+from errata.platform.rpc_errors import service_error
+from errata.platform.server import open_channel
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
 
 SILENCE_SECONDS = 3.0
@@ -78,7 +79,7 @@ class Subscriber:
         self.connected = False
         self._failures = 0
 
-    async def batches(self) -> AsyncIterator[Batch]:
+    async def batches(self) -> AsyncGenerator[Batch, None]:
         """Batches, for ever; wrap in `contextlib.aclosing` to hang up at once when done.
 
         Raises:
@@ -91,9 +92,10 @@ class Subscriber:
         while True:
             channel = self._open()
             try:
-                async for batch in self._stream(channel):
-                    yield batch
-                    self.position = batch.position
+                async with aclosing(self._stream(channel)) as stream:
+                    async for batch in stream:
+                        yield batch
+                        self.position = batch.position
                 reason = "the log service ended the stream"
             except (grpc.aio.AioRpcError, TimeoutError) as error:
                 reason = _retryable(error)
@@ -104,9 +106,9 @@ class Subscriber:
             await asyncio.sleep(self._next_delay())
 
     def _open(self) -> grpc.aio.Channel:
-        return _dial(self._dial) if isinstance(self._dial, str) else self._dial()
+        return open_channel(self._dial) if isinstance(self._dial, str) else self._dial()
 
-    async def _stream(self, channel: grpc.aio.Channel) -> AsyncIterator[Batch]:
+    async def _stream(self, channel: grpc.aio.Channel) -> AsyncGenerator[Batch, None]:
         stub = cast(
             "edit_log_pb2_grpc.EditLogServiceAsyncStub",
             edit_log_pb2_grpc.EditLogServiceStub(channel),
@@ -152,20 +154,6 @@ class Subscriber:
         ceiling = min(_MAX_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2.0**self._failures)
         self._failures = min(self._failures + 1, 16)
         return ceiling * random.uniform(0.5, 1.0)
-
-
-def _dial(address: str) -> grpc.aio.Channel:
-    """A channel with a connection of its own.
-
-    gRPC shares connections between channels to one address; a redial would get the dead one back
-    for as long as anything else in the process holds it.
-    """
-    options = [
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.http2.bdp_probe", 0),
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ]
-    return grpc.aio.insecure_channel(address, options=options)
 
 
 def _retryable(error: grpc.aio.AioRpcError | TimeoutError) -> str:

@@ -1,6 +1,8 @@
-"""Page sizes and tokens of list calls."""
+"""Page sizes and opaque page tokens of list calls."""
 
 from __future__ import annotations
+
+import base64
 
 from errata.errors import InvalidRequestError
 
@@ -8,22 +10,52 @@ DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1_000
 
 
-def page_bounds(page_size: int, page_token: str, first: int = 0) -> tuple[int, int]:
-    """Where a page starts and how long it is.
-
-    Args:
-        page_size: 0 for the default; larger ones are cut to the maximum.
-        page_token: from an earlier answer, or empty.
-        first: start of the first page.
+def page_size(value: int) -> int:
+    """The size to use: 100 if zero, at most 1,000.
 
     Raises:
-        InvalidRequestError: a negative size, or a token that no answer gave.
+        InvalidRequestError: it is negative.
     """
-    if page_size < 0:
-        raise InvalidRequestError("page_size is negative; give 1 to 1,000.", field="page_size")
-    if page_token and not (page_token.isascii() and page_token.isdigit()):
-        raise InvalidRequestError(
-            "page_token is none that an answer gave; start again without it.", field="page_token"
-        )
-    start = int(page_token) if page_token else first
-    return start, min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+    if value < 0:
+        raise InvalidRequestError(f"page_size is {value}; give 0 or more.", field="page_size")
+    return min(value or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+def page_token(kind: str, value: str) -> str:
+    """An opaque token that `read_page_token` accepts for the same kind of list only."""
+    return base64.urlsafe_b64encode(f"{kind}:{value}".encode()).decode()
+
+
+def read_page_token(kind: str, token: str) -> str:
+    """The value inside a token.
+
+    Raises:
+        InvalidRequestError: the token is not from this list.
+    """
+    try:
+        text = base64.b64decode(token, altchars=b"-_", validate=True).decode()
+    except ValueError as error:  # binascii.Error and UnicodeError are among them
+        raise _bad_token() from error
+    found, _, value = text.partition(":")
+    if found != kind:
+        raise _bad_token()
+    return value
+
+
+def number_of_token(kind: str, token: str) -> int:
+    """The number inside a token, such as a position or an offset.
+
+    Raises:
+        InvalidRequestError: the token is not from this list.
+    """
+    value = read_page_token(kind, token)
+    if not (value.isascii() and value.isdigit() and len(value) < 19):
+        raise _bad_token()
+    return int(value)
+
+
+def _bad_token() -> InvalidRequestError:
+    return InvalidRequestError(
+        "page_token is not from an answer to this method; leave it empty to begin anew.",
+        field="page_token",
+    )

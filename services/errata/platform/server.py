@@ -118,14 +118,24 @@ def _check_free(address: str) -> None:
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel with keepalive; create it after any fork, in the loop that uses it."""
-    return grpc.aio.insecure_channel(address, options=list(_COMMON_OPTIONS))
+    """A channel with keepalive and a connection of its own, in the loop that uses it.
+
+    gRPC shares connections between channels to one address; a redial would get a dead one back
+    for as long as anything else in the process holds it.
+    """
+    options = [*_COMMON_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.insecure_channel(address, options=options)
 
 
 async def run_until_signalled(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Runs `serve` until SIGINT or SIGTERM sets the event that it was given."""
     stop = asyncio.Event()
+    handle_signals(stop)
+    await serve(stop)
+
+
+def handle_signals(stop: asyncio.Event) -> None:
+    """Lets SIGINT and SIGTERM set `stop`, whatever they did before."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    await serve(stop)

@@ -85,29 +85,6 @@ def _details(error: errors.ErrataError) -> list[Message]:
     return details
 
 
-def from_status(status: status_pb2.Status) -> errors.ErrataError:
-    """The error that `to_status` was given; an unknown reason gives the base class."""
-    info = error_details_pb2.ErrorInfo()
-    bad_request = error_details_pb2.BadRequest()
-    field = None
-    for packed in status.details:
-        packed.Unpack(info)
-        if packed.Unpack(bad_request) and bad_request.field_violations:
-            field = bad_request.field_violations[0].field
-    kind = next((k for k in error_classes() if k.reason == info.reason), errors.ErrataError)
-    return kind(status.message, field=field, **dict(info.metadata))
-
-
-def error_classes() -> list[type[errors.ErrataError]]:
-    """Every class of the tree below `ErrataError`, most specific last."""
-    found: list[type[errors.ErrataError]] = []
-    level = errors.ErrataError.__subclasses__()
-    while level:
-        found += level
-        level = [leaf for kind in level for leaf in kind.__subclasses__()]
-    return found
-
-
 def internal_status(trace_id: str) -> status_pb2.Status:
     """The status of a bug: nothing about it but an id to find it in the service's own log."""
     status = status_pb2.Status(

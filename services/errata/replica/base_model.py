@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import transformers
+
 from errata import demo
 from errata.editing.causal_lm import CausalLM
 from errata.platform.settings import Settings
@@ -14,5 +16,6 @@ def load_base_model(settings: Settings) -> CausalLM:
         ModelNotFoundError, UnsupportedModelError: no model, or none that can be edited.
         InvalidRequestError: unknown device.
     """
+    transformers.utils.logging.disable_progress_bar()  # a service's output is a log
     model = settings.model
     return CausalLM.load(model.path or demo.model_path(), dtype=model.dtype, device=model.device)

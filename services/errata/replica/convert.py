@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC
 
-from google.protobuf.message import DecodeError
-
 from errata.editing.edit import Edit
-from errata.errors import DataLossError
-from errata.platform.status import from_status, to_status
+from errata.log.chain import Entry as LogEntry
+from errata.log.convert import decode_payload
+from errata.platform.rpc_errors import from_status
+from errata.platform.status import to_status
 from errata.replica.entries import (
     ArtifactRef,
     EditsCommitted,
@@ -29,28 +29,20 @@ def edit_name(seq: int, index: int) -> str:
     return f"edits/{seq}-{index}"
 
 
-def decode(seq: int, payload: bytes) -> Entry:
+def decode(entry: LogEntry) -> Entry:
     """Reads an entry.
 
     Raises:
-        DataLossError: no valid entry, or of a kind that this version does not know; applying
-            the rest without it would give another state.
+        PreconditionError: of a kind that this version does not know; applying the rest without
+            it would give another state.
     """
-    try:
-        message = edit_log_pb2.EntryPayload.FromString(payload)
-    except DecodeError as error:
-        raise DataLossError(f"entry {seq} of the log is no valid entry.", seq=seq) from error
-    kind = _kind(seq, message)
-    if kind is None:
-        raise DataLossError(
-            f"entry {seq} of the log is of a kind that this version does not know; upgrade.",
-            seq=seq,
-        )
+    message = decode_payload(entry)
     time = message.append_time.ToDatetime(UTC)
-    return Entry(seq, message.request_id, time, message.author, kind)
+    kind = _kind(entry.seq, message)
+    return Entry(entry.seq, message.request_id, time, message.author, kind)
 
 
-def _kind(seq: int, message: edit_log_pb2.EntryPayload) -> Kind | None:
+def _kind(seq: int, message: edit_log_pb2.EntryPayload) -> Kind:
     match message.WhichOneof("kind"):
         case "edits_requested":
             return _requested(seq, message.edits_requested)
@@ -62,13 +54,11 @@ def _kind(seq: int, message: edit_log_pb2.EntryPayload) -> Kind | None:
         case "edits_reverted":
             reverted = message.edits_reverted
             return EditsReverted(tuple(reverted.edits), reverted.comment)
-        case "lane_configured":
+        case _:
             lane = message.lane_configured
             return LaneConfigured(
                 lane.lane, lane.method, lane.config_json, lane.config_digest, lane.base_model_digest
             )
-        case _:
-            return None
 
 
 def _requested(seq: int, message: edit_log_pb2.EditsRequested) -> EditsRequested:

@@ -28,6 +28,7 @@ from errata.errors import (
 from errata.log.chain import ORIGIN
 from errata.log.chain import Entry as LogEntry
 from errata.log.subscriber import Subscriber
+from errata.platform.deadlines import before_deadline
 from errata.platform.server import open_channel
 from errata.platform.settings import WorkerSettings
 from errata.replica.applier import Applier
@@ -36,8 +37,6 @@ from errata.worker import admission
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
 
 _log = structlog.get_logger(__name__)
-# How much of a caller's deadline is kept for telling it that it will not be met.
-_ANSWER_SECONDS = 0.25
 _REPORT_SECONDS = 1.0
 
 
@@ -171,7 +170,7 @@ class Replica:
             return fresh and self._subscriber.head_seq < min_seq
 
         try:
-            async with asyncio.timeout(max(timeout_seconds - _ANSWER_SECONDS, 0.0)), self._moved:
+            async with asyncio.timeout(before_deadline(timeout_seconds)), self._moved:
                 await self._moved.wait_for(
                     lambda: self._failure is not None or reached() or beyond()
                 )
@@ -220,7 +219,7 @@ class Replica:
                 self._moved.notify_all()
 
     async def _apply(self, entry: LogEntry, *, last: bool) -> None:
-        decoded = decode(entry.seq, entry.payload)
+        decoded = decode(entry)
         swap = await self._applier.prepare(decoded)
         if swap is None and not last:
             return  # the position moves with the batch's next change

@@ -120,20 +120,20 @@ def _attempt(
     failures = [
         Rejection(edit.name, error, measured)
         for edit, measured in zip(edits, figures, strict=True)
-        if (error := _verdict(edit, measured, limits)) is not None
+        if (error := _verdict(measured, limits)) is not None
     ]
     memory = result.memory.to_bytes() if result.memory is not None else None
     return Fitted(tuple(edits), tuple(figures), artifact, memory, batch.seed), failures
 
 
-def _verdict(edit: Edit, figures: Figures, limits: WriterSettings) -> CheckFailedError | None:
+def _verdict(figures: Figures, limits: WriterSettings) -> CheckFailedError | None:
     for name, value, limit in (
         ("reliability", figures.reliability, limits.min_reliability),
         ("locality", figures.locality, limits.min_locality),
     ):
         if value < limit:
             return CheckFailedError(
-                f"{edit.name}: {name} is {value:.2f} after the fit, {limit:.2f} is required. "
+                f"{name} is {value:.2f} after the fit, {limit:.2f} is required. "
                 "Reword the prompt, name the subject, or use another lane.",
                 metric=name,
                 value=f"{value:.4f}",

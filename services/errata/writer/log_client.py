@@ -9,8 +9,8 @@ from typing import cast
 import grpc
 import structlog
 
-from errata.artifacts.rpc_errors import service_error
 from errata.errors import UnavailableError
+from errata.platform.rpc_errors import service_error
 from errata.replica.convert import encode
 from errata.replica.entries import Kind
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc

@@ -9,6 +9,10 @@ from pathlib import Path
 from errata import demo
 from errata.errors import StartupError
 
+# Enough text for the statistics of the demo model: about 150 keys for each of its FFN's units.
+_CORPUS_SEED = 0
+_CORPUS_PARAGRAPHS = 2_000
+
 
 @dataclass(frozen=True, slots=True)
 class WriterResources:
@@ -29,7 +33,7 @@ class WriterResources:
             StartupError: the file cannot be read.
         """
         if self.text_path is None:
-            yield from demo.training_text()
+            yield from demo.load_corpus().training_text(_CORPUS_SEED, _CORPUS_PARAGRAPHS)
             return
         try:
             with self.text_path.open(encoding="utf-8") as file:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import grpc
 
 from errata.errors import InvalidRequestError
-from errata.platform.paging import page_bounds
+from errata.platform.deadlines import before_deadline
+from errata.platform.paging import number_of_token, page_size, page_token
 from errata.writer import convert
 from errata.writer.ledger import EditRecord
 from errata.writer.writer import Writer
@@ -18,8 +19,6 @@ from errata_client._gen.errata.v1 import editing_pb2, editing_pb2_grpc
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext
-# What is kept of a caller's deadline for the answer's way back.
-_ANSWER_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 3_600.0
 
 
@@ -62,7 +61,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
             return all(ledger.get(name).state.settled for name in request.names)
 
         left = context.time_remaining()
-        wait = _LONGEST_WAIT_SECONDS if left is None else max(left - _ANSWER_SECONDS, 0.0)
+        wait = _LONGEST_WAIT_SECONDS if left is None else before_deadline(left)
         try:
             await asyncio.wait_for(ledger.wait_until(settled), wait)
         except TimeoutError:
@@ -78,7 +77,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         if state is None and request.state != editing_pb2.Edit.STATE_UNSPECIFIED:
             raise InvalidRequestError(f"state {request.state} is unknown.", field="state")
         found = (r for r in self._writer.ledger.records() if state in (None, r.state))
-        records, token = _page(found, request.page_size, request.page_token)
+        records, token = _page("edits", found, request.page_size, request.page_token)
         return editing_pb2.ListEditsResponse(edits=self._edits(records), next_page_token=token)
 
     async def RevertEdits(
@@ -95,7 +94,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.ListLanesResponse:
         """The lanes that edits can go to."""
         lanes = sorted(self._writer.ledger.lanes.items())
-        found, token = _page(lanes, request.page_size, request.page_token)
+        found, token = _page("lanes", lanes, request.page_size, request.page_token)
         messages = [convert.lane_message(seq, lane, self._default_lane) for _, (seq, lane) in found]
         return editing_pb2.ListLanesResponse(lanes=messages, next_page_token=token)
 
@@ -107,7 +106,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         return [self._edit(record) for record in records]
 
 
-def _page(items: Iterable[T], page_size: int, page_token: str) -> tuple[list[T], str]:
-    start, size = page_bounds(page_size, page_token)
+def _page(kind: str, items: Iterable[T], size: int, token: str) -> tuple[list[T], str]:
+    start, size = number_of_token(kind, token) if token else 0, page_size(size)
     found = list(itertools.islice(items, start, start + size + 1))
-    return found[:size], str(start + size) if len(found) > size else ""
+    return found[:size], page_token(kind, str(start + size)) if len(found) > size else ""

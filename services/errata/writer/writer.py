@@ -186,7 +186,7 @@ class Writer:
 
     async def _follow(self) -> None:
         async for batch in self._subscriber.batches():
-            entries = [decode(entry.seq, entry.payload) for entry in batch.entries]
+            entries = [decode(entry) for entry in batch.entries]
             self._unapplied.extend(entries)
             await self.ledger.fold(entries)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from harness import RedisServer, RunningLog, log_settings, running_log
 
 from errata.platform.settings import LogSettings
+from tests.integration.log.harness import RedisServer, RunningLog, log_settings, running_log
 
 
 @pytest.fixture

@@ -96,6 +96,15 @@ class RedisServer:
             self.process.wait()
             self.process = None
 
+    def freeze(self) -> None:
+        """Stops the process without closing anything, as a stalled disk would."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
     def restart(self) -> None:
         self.kill()
         self.start()

@@ -8,7 +8,14 @@ import grpc
 import pytest
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from harness import (
+
+from errata.errors import LogBehindWitnessError, LogNotEmptyError, StartupError
+from errata.log.chain import ORIGIN, Position
+from errata.log.store import RedisLog
+from errata.log.witness import SLOT_SPACING, WitnessFile
+from errata.platform.settings import LogSettings
+from errata_client._gen.errata.v1 import edit_log_pb2 as pb
+from tests.integration.log.harness import (
     History,
     RedisServer,
     RunningLog,
@@ -18,13 +25,6 @@ from harness import (
     running_log,
     stream_failure,
 )
-
-from errata.errors import LogBehindWitnessError, LogNotEmptyError, StartupError
-from errata.log.chain import ORIGIN, Position
-from errata.log.store import RedisLog
-from errata.log.witness import SLOT_SPACING, WitnessFile
-from errata.platform.settings import LogSettings
-from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 
 pytestmark = pytest.mark.promise("P2")
 

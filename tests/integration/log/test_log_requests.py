@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from harness import (
-    History,
-    RedisServer,
-    RunningLog,
-    append_request,
-    failure,
-    log_settings,
-    running_log,
-    stream_failure,
-)
 
 from errata.artifacts import ArtifactStore, RemoteArtifacts, digest_of
 from errata.errors import (
@@ -28,9 +19,21 @@ from errata.errors import (
     StartupError,
 )
 from errata.log.chain import ORIGIN, extend
-from errata.log.convert import decode_payload, page_token
+from errata.log.convert import decode_payload
+from errata.log.main import run
+from errata.platform.paging import page_token
 from errata.platform.settings import LogSettings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
+from tests.integration.log.harness import (
+    History,
+    RedisServer,
+    RunningLog,
+    append_request,
+    failure,
+    log_settings,
+    running_log,
+    stream_failure,
+)
 
 
 def changed(**fields: Any) -> pb.AppendRequest:
@@ -220,8 +223,6 @@ async def remote_to_nobody(digest: str) -> bytes:
 
 
 async def test_address_in_use_leaves_nothing_behind(log: RunningLog, settings: LogSettings) -> None:
-    from errata.log.main import run
-
     other = settings.model_copy(
         update={"witness_path": settings.witness_path.with_name("w2"), "key_prefix": "other"}
     )
@@ -229,3 +230,18 @@ async def test_address_in_use_leaves_nothing_behind(log: RunningLog, settings: L
         await run(other, ArtifactStore(str(settings.witness_path.parent)), address=log.address)
     async with running_log(other) as again:
         assert (await again.head()).head_seq == 0
+
+
+async def test_stop_event_ends_the_service_and_gives_the_witness_back(
+    settings: LogSettings, tmp_path: Path
+) -> None:
+    stop, ready = asyncio.Event(), asyncio.Event()
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    running = asyncio.create_task(
+        run(settings, store, address="127.0.0.1:0", ready=lambda _: ready.set(), stop=stop)
+    )
+    await asyncio.wait_for(ready.wait(), 10)
+    stop.set()
+    await asyncio.wait_for(running, 10)
+    async with running_log(settings) as log:
+        assert (await log.head()).head_seq == 0

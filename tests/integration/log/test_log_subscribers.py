@@ -12,17 +12,6 @@ from typing import Any
 
 import grpc
 import pytest
-from harness import (
-    History,
-    Proxy,
-    RedisServer,
-    RunningLog,
-    eventually,
-    judge_order,
-    log_settings,
-    running_log,
-    stream_failure,
-)
 
 from errata.errors import (
     ErrataError,
@@ -37,6 +26,17 @@ from errata.log.subscriber import Subscriber
 from errata.platform.settings import LogSettings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
+from tests.integration.log.harness import (
+    History,
+    Proxy,
+    RedisServer,
+    RunningLog,
+    eventually,
+    judge_order,
+    log_settings,
+    running_log,
+    stream_failure,
+)
 
 pytestmark = pytest.mark.promise("P1")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from errata.demo import TrainConfig, train
+from errata.demo.train import TrainConfig, train
 
 TINY = TrainConfig(
     vocab_size=600,
@@ -48,5 +48,5 @@ def test_saved_tokenizer_adds_bos_and_loses_nothing(tmp_path: Path, text: str) -
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     ids = tokenizer(text)["input_ids"]
     assert ids[0] == tokenizer.bos_token_id
-    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text
+    assert str(tokenizer.decode(ids, skip_special_tokens=True)).strip() == text
     assert model.num_parameters() == report.num_parameters

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_models import TextResources, make_model
 
 from errata.editing.causal_lm import CausalLM
+from tests.unit.editing.tiny_models import TextResources, make_model
 
 
 @pytest.fixture

@@ -9,13 +9,20 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from tiny_models import FAMILIES, make_model, make_tokenizer
 from torch import nn
-from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, T5Config
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    T5Config,
+)
 
 from errata.editing.causal_lm import CausalLM
 from errata.errors import InvalidRequestError, ModelNotFoundError, UnsupportedModelError
+from tests.unit.editing.tiny_models import FAMILIES, make_model, make_tokenizer
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import make_model
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.prompts import join, pad_right, positions, subject_end, tokenise
 from errata.errors import InvalidEditError
+from tests.unit.editing.tiny_models import make_model
 
 
 @pytest.mark.parametrize(

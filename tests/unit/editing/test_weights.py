@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import make_model
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.weights import Contribution, EditedWeights
 from errata.errors import PreconditionError
+from tests.unit.editing.tiny_models import make_model
 
 
 def _change(model: CausalLM, seed: int, layers: tuple[int, ...] = (1,)) -> Contribution:

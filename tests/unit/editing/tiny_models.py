@@ -49,6 +49,8 @@ _CONFIGS: dict[str, Callable[[int], Any]] = {
         n_head=4,
         n_inner=48,
         n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
         initializer_range=0.2,
         resid_pdrop=0.0,
     ),
@@ -59,6 +61,8 @@ _CONFIGS: dict[str, Callable[[int], Any]] = {
         n_head=4,
         n_inner=48,
         n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
         rotary_dim=4,
         initializer_range=0.2,
     ),
@@ -85,16 +89,14 @@ def make_tokenizer(*, bos: bool = True) -> PreTrainedTokenizerFast:
         core.post_processor = processors.TemplateProcessing(
             single="<|end|> $A", special_tokens=[("<|end|>", 0)]
         )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<|end|>", eos_token="<|end|>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<|end|>", eos_token="<|end|>")
 
 
 def make_model(family: str, *, seed: int = 0, bos: bool = True) -> CausalLM:
     """A random model; equal arguments give equal weights."""
     tokenizer = make_tokenizer(bos=bos)
     config = _CONFIGS[family](len(tokenizer))
-    config.bos_token_id = config.eos_token_id = 0
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)

@@ -15,6 +15,9 @@ from errata.errors import InvalidRequestError
 
 Variant = Literal["memit", "printed", "eq3", "erase"]
 
+# λ = d_ff / gain, tuned per variant on development edits: one λ for all would compare their gains.
+_GAINS: dict[Variant, float] = {"memit": 1.0, "printed": 1.0, "eq3": 0.3, "erase": 0.5}
+
 
 class AdapleConfig(LaneConfig):
     """Configuration of an AdaPLE lane.
@@ -27,8 +30,8 @@ class AdapleConfig(LaneConfig):
             exact minimiser of its Eq. 3, `erase` the well-posed reading, `memit` the one without
             forgetting.
         beta: how strongly `erase` forgets, 0 ≤ β < 1; 0 is `memit`.
-        gain: g of λ = d_ff / g; the mean of kᵀ(λE[kkᵀ])⁻¹k over the statistics' keys is g.
-            MEMIT and PMET on LLaMA2-7B: λ = 15000, so g = 0.73; GPT-J: λ = 6000, g = 2.7.
+        gain: g of λ = d_ff / g; the mean of kᵀ(λE[kkᵀ])⁻¹k over the statistics' keys is g. None
+            takes the value tuned for the variant. MEMIT and PMET on LLaMA2-7B: λ = 15000, so g = 0.73; GPT-J: λ = 6000, g = 2.7.
         lam: absolute λ, overriding `gain`.
         ridge: added to E[kkᵀ], times its mean diagonal; ours (code: none, 100k samples).
         spread: residual's share of a layer: 1/√(layers left) (PMET) or 1/(layers left) (MEMIT).
@@ -61,7 +64,7 @@ class AdapleConfig(LaneConfig):
     num_layers: int = Field(default=5, ge=1)
     variant: Variant = "memit"
     beta: float = Field(default=0.0, ge=0.0, lt=1.0)
-    gain: float = Field(default=1.0, gt=0.0)
+    gain: float | None = Field(default=None, gt=0.0)
     lam: float | None = Field(default=None, gt=0.0)
     ridge: float = Field(default=1e-3, ge=0.0)
     spread: Literal["sqrt", "linear"] = "sqrt"
@@ -111,7 +114,11 @@ class AdapleConfig(LaneConfig):
 
     def resolve_lambda(self, d_ff: int) -> float:
         """λ of C = λ·E[kkᵀ] for a model with this FFN width."""
-        return self.lam if self.lam is not None else d_ff / self.gain
+        return self.lam if self.lam is not None else d_ff / self.resolve_gain()
+
+    def resolve_gain(self) -> float:
+        """`gain`, or the value tuned for the variant."""
+        return self.gain if self.gain is not None else _GAINS[self.variant]
 
     def resolve_layers(self, depth: int) -> tuple[int, ...]:
         """The edited layers of a model with `depth` blocks.

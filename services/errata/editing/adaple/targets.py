@@ -96,7 +96,7 @@ class TargetProblem:
         ]
         device = self._model.device
         self._row, self._column, self._label = torch.tensor(places, device=device).T
-        self._kl = torch.tensor(kl, device=device).reshape(-1, 2).T
+        self._kl = torch.tensor(kl, dtype=torch.long, device=device).reshape(-1, 2).T
         owner = self.owner[self._row]
         per_row = torch.bincount(self._row, minlength=len(rows))
         num_contexts = torch.bincount(self.owner[self._row.unique()], minlength=self.num_edits)

@@ -1,0 +1,62 @@
+"""From a failed call to the log service back to the error that it stands for."""
+
+from __future__ import annotations
+
+import grpc
+from google.rpc import status_pb2
+
+from errata import errors
+from errata_client import errors as client_errors
+
+# What carries no reason comes from the transport, not from a service.
+_TRANSPORT_CODES = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INTERNAL,
+    }
+)
+
+
+def service_error(error: grpc.RpcError) -> errors.ErrataError:
+    """The error that a service raised before it crossed the wire.
+
+    Returns:
+        The class that the status's reason names; without a known reason a `LogUnavailableError`
+        where a retry may help, else a bare `ErrataError` (no permission, unknown method, …).
+    """
+    told = client_errors.from_rpc_error(error)
+    if told.reason in _by_reason():
+        return _rebuilt(told)
+    transport = told.code in _TRANSPORT_CODES
+    kind = errors.LogUnavailableError if transport else errors.ErrataError
+    return kind(f"the log service answered {told.code.name}: {told.message}.")
+
+
+def from_status(status: status_pb2.Status) -> errors.ErrataError:
+    """The error that `to_status` was given; an unknown reason gives the base class."""
+    return _rebuilt(client_errors.from_status(status))
+
+
+def error_classes() -> list[type[errors.ErrataError]]:
+    """Every class of the tree below `ErrataError`, parents before their children."""
+    found: list[type[errors.ErrataError]] = []
+    level = errors.ErrataError.__subclasses__()
+    while level:
+        found += level
+        level = [leaf for kind in level for leaf in kind.__subclasses__()]
+    return found
+
+
+def _by_reason() -> dict[str, type[errors.ErrataError]]:
+    """Classes by reason; where a class and its child share one, the child, which says more."""
+    return {kind.reason: kind for kind in error_classes()}
+
+
+def _rebuilt(told: client_errors.ErrataError) -> errors.ErrataError:
+    kind = _by_reason().get(told.reason, errors.ErrataError)
+    error = kind(told.message, field=told.field)
+    error.metadata = told.metadata
+    return error

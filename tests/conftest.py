@@ -1,0 +1,31 @@
+"""Fixtures that all tests share: the demo model and its facts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from errata import demo
+from errata.demo import Corpus
+from errata.editing.causal_lm import CausalLM
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Corpus:
+    return demo.load_corpus()
+
+
+@pytest.fixture(scope="session")
+def shared_model() -> CausalLM:
+    """The demo model, for tests that do not change it."""
+    return CausalLM.load(demo.model_path())
+
+
+@pytest.fixture
+def model() -> CausalLM:
+    """A demo model of the test's own."""
+    return CausalLM.load(demo.model_path())

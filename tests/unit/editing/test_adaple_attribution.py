@@ -1,0 +1,85 @@
+"""Provenance: which edits a forward pass answers to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from errata.editing.adaple import METHOD
+from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.route import attribute
+from errata.editing.adaple.state import AdapleState
+from errata.editing.causal_lm import CausalLM
+from errata.editing.method import Commit
+from errata.editing.prompts import pad_right
+from errata.editing.weights import EditedWeights
+from errata.errors import PreconditionError
+from tests.unit.editing.tiny_models import TextResources, make_batch, make_model
+
+CONFIG = AdapleConfig(layers=(1, 2), num_prefixes=0, subject_keys=False, steps=5, gain=20.0)
+
+
+@pytest.fixture
+def edited(resources: TextResources) -> tuple[CausalLM, AdapleState]:
+    model = make_model("llama")
+    state = METHOD.new_state(model, CONFIG, EditedWeights(model), "lane")
+    for seq in (1, 2):
+        batch = make_batch(seq, 2 * (seq - 1))
+        result = METHOD.fit(model, batch, CONFIG, METHOD.new_memory(CONFIG), resources)
+        names = tuple(edit.name for edit in batch.edits)
+        state.prepare_commit(Commit(seq, names, result.artifact))()
+    assert isinstance(state, AdapleState)
+    return model, state
+
+
+def _run(model: CausalLM, texts: list[str]) -> torch.Tensor:
+    ids, mask = pad_right(model, [model.tokenizer(text)["input_ids"] for text in texts])
+    model.model(ids, attention_mask=mask)
+    return mask
+
+
+def test_prompts_answer_to_their_own_edits(edited: tuple[CausalLM, AdapleState]) -> None:
+    model, state = edited
+    batches = (make_batch(1, 0), make_batch(2, 2))
+    texts = [edit.prompt for batch in batches for edit in batch.edits]
+    with METHOD.attribute(state) as listener:
+        named = listener.edits(_run(model, texts))
+    for own, row in zip(["edits/1-0", "edits/1-1", "edits/2-0", "edits/2-1"], named, strict=True):
+        assert own in row
+    assert sum(len(row) for row in named) < 16  # control: not everything is named everywhere
+
+
+def test_reverted_edits_are_named_no_more(edited: tuple[CausalLM, AdapleState]) -> None:
+    model, state = edited
+    texts = [make_batch(1).edits[0].prompt]
+    with METHOD.attribute(state) as listener:
+        assert "edits/1-0" in listener.edits(_run(model, texts))[0]
+        state.prepare_revert(["edits/1-0"])()
+        assert "edits/1-0" not in listener.edits(_run(model, texts))[0]
+
+
+def test_listening_changes_no_logit_and_leaves_no_hook(
+    edited: tuple[CausalLM, AdapleState],
+) -> None:
+    model, state = edited
+    ids = torch.tensor([[0, 40, 50]])
+    plain = model.model(ids).logits
+    with METHOD.attribute(state) as listener:
+        assert torch.equal(model.model(ids).logits, plain)
+        assert len(model.down(2)._forward_pre_hooks) == 1
+    assert len(model.down(2)._forward_pre_hooks) == 0
+    with pytest.raises(PreconditionError, match="no forward pass"):
+        listener.edits(torch.ones(1, 3))
+
+
+def test_names_come_in_order_and_padding_does_not_count() -> None:
+    directions = torch.eye(3)[:, [2, 0]]  # newest first: edit b answers to axis 2, a to axis 0
+    inputs = torch.zeros(3, 2, 3)
+    inputs[0, 0] = torch.tensor([1.0, 0.0, 0.5])
+    inputs[1, 1] = torch.tensor([9.0, 9.0, 9.0])
+    inputs[2, 0] = torch.tensor([0.4, 9.0, -9.0])
+    mask = torch.tensor([[1, 1], [1, 0], [1, 1]])
+    assert attribute(inputs, mask, ["b", "a"], directions, 0.5) == [["b", "a"], [], []]
+    everything = attribute(inputs, torch.ones(3, 2), ["b", "a"], directions, 0.5)
+    assert everything == [["b", "a"], ["b", "a"], []]
+    assert attribute(inputs, mask, [], directions[:, :0], 0.5) == [[], [], []]

@@ -1,0 +1,319 @@
+"""Fit and lane state: the effect is real, the model stays untouched, replicas agree."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from errata.editing.adaple import METHOD
+from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.memory import AdapleMemory
+from errata.editing.adaple.state import AdapleState
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit, EditBatch
+from errata.editing.method import Commit, FitResult
+from errata.editing.prompts import tokenise
+from errata.editing.weights import EditedWeights
+from errata.errors import (
+    ArtifactCorruptError,
+    BaseModelMismatchError,
+    EditNotRevertibleError,
+    InvalidEditError,
+    SingularCovarianceError,
+)
+from tests.unit.editing.tiny_models import (
+    FAMILIES,
+    TextResources,
+    make_batch,
+    make_model,
+    weights_of,
+)
+
+CONFIG = AdapleConfig(
+    layers=(1, 2), num_prefixes=1, prefix_tokens=3, steps=40, clamp=6.0, step_size=0.3, gain=20.0
+)
+
+
+def _fit(
+    model: CausalLM,
+    resources: TextResources,
+    config: AdapleConfig = CONFIG,
+    batch: EditBatch | None = None,
+    memory: AdapleMemory | None = None,
+) -> FitResult:
+    memory = memory or AdapleMemory(config)
+    return METHOD.fit(model, make_batch() if batch is None else batch, config, memory, resources)
+
+
+def _state(model: CausalLM, config: AdapleConfig = CONFIG) -> AdapleState:
+    state = METHOD.new_state(model, config, EditedWeights(model), "lane")
+    assert isinstance(state, AdapleState)
+    return state
+
+
+def _commit(artifact: Artifact, seq: int = 1) -> Commit:
+    names = tuple(f"edits/{seq}-{i}" for i in range(artifact.tensors["gains"].shape[1]))
+    return Commit(seq, names, artifact)
+
+
+@torch.no_grad()
+def _nll(model: CausalLM, batch: EditBatch) -> list[float]:
+    losses = []
+    for edit in batch.edits:
+        row = tokenise(model, edit.prompt, edit.target)
+        scores = model.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        spots = range(len(row.ids) - row.num_target, len(row.ids))
+        losses.append(-sum(float(scores[i - 1, row.ids[i]]) for i in spots) / row.num_target)
+    return losses
+
+
+# The subject ends the prompt: a random model's attention carries nothing to a later token.
+DIRECT = EditBatch(
+    (
+        Edit("edits/1-0", "The mother tongue of Danielle Darrieux", "x", "Danielle Darrieux"),
+        Edit("edits/1-1", "Phones were made in the town of Nokia", "y", "Nokia"),
+    ),
+    seed=1,
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_commit_makes_the_targets_likely(family: str, resources: TextResources) -> None:
+    model = make_model(family)
+    before = _nll(model, DIRECT)
+    result = _fit(model, resources, batch=DIRECT)
+    _state(model).prepare_commit(_commit(result.artifact))()
+    after = _nll(model, DIRECT)
+    assert all(b < a - 1.0 for a, b in zip(before, after, strict=True)), (before, after)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"variant": "printed"},
+        {"variant": "eq3", "gain": 1.0},
+        {"variant": "erase", "beta": 0.5},
+        {"target": "hidden"},
+        {"target": "hidden", "attention_delta": False},
+        {"spread": "linear"},
+        {"fusion": "dr", "drop": 0.5},
+        {"fusion": "topk", "drop": 0.5},
+        {"covariance": "accumulate"},
+        {"prompt_weight": "uniform", "subject_keys": False, "kl_weight": 0.0},
+    ],
+)
+def test_every_option_fits_commits_and_reverts(
+    values: dict[str, Any], resources: TextResources
+) -> None:
+    model = make_model("llama")
+    plain = _fit(model, resources).artifact
+    config = AdapleConfig.model_validate(CONFIG.model_dump() | values)
+    result = _fit(model, resources, config)
+    state = _state(model, config)
+    empty = state.digest()
+    state.prepare_commit(_commit(result.artifact))()
+    assert state.digest() != empty
+    if values != {"covariance": "accumulate"}:  # a first batch has nothing to accumulate
+        assert result.artifact.to_bytes() != plain.to_bytes()
+    state.prepare_revert(["edits/1-0", "edits/1-1"])()
+    assert state.digest() == empty
+
+
+def test_fit_is_deterministic_in_its_seed(resources: TextResources) -> None:
+    model = make_model("llama")
+    config = CONFIG.model_copy(update={"drop": 0.5})
+    first, again = _fit(model, resources, config), _fit(model, resources, config)
+    assert first.artifact.to_bytes() == again.artifact.to_bytes()
+    assert first.memory is not None
+    assert again.memory is not None
+    assert first.memory.to_bytes() == again.memory.to_bytes()
+    other = _fit(model, resources, config, replace(make_batch(), seed=2))
+    assert other.artifact.tensors["gains"].tolist() != first.artifact.tensors["gains"].tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fit_leaves_every_weight_bit_as_it_was(
+    dtype: torch.dtype, resources: TextResources
+) -> None:
+    model = make_model("gpt2")
+    model = CausalLM(model.model.to(dtype), model.tokenizer)  # type: ignore[arg-type]
+    before = dict(weights_of(model))
+    _fit(model, resources)
+    assert all(torch.equal(before[name], now) for name, now in weights_of(model))
+
+
+def test_fit_that_fails_half_way_leaves_the_model_untouched(
+    resources: TextResources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = importlib.import_module("errata.editing.adaple.fit")
+    model = make_model("llama")
+    before = dict(weights_of(model))
+    solve: Callable[..., Any] = module.solve_delta
+    during: list[bool] = []
+
+    def fail_at_second(*args: Any, **kwargs: Any) -> Any:
+        if during:
+            during.append(torch.equal(model.down_weight(1), before_layer))
+            raise SingularCovarianceError("injected")
+        during.append(True)
+        return solve(*args, **kwargs)
+
+    before_layer = model.down_weight(1).clone()
+    monkeypatch.setattr(module, "solve_delta", fail_at_second)
+    with pytest.raises(SingularCovarianceError, match="injected"):
+        _fit(model, resources)
+    assert during == [True, False]  # the first layer really was changed when it failed
+    assert all(torch.equal(before[name], now) for name, now in weights_of(model))
+    hooks = [m for m in model.model.modules() if m._forward_hooks or m._forward_pre_hooks]
+    assert hooks == []
+
+
+def test_unusable_edit_is_named(resources: TextResources) -> None:
+    model, batch = make_model("llama"), make_batch()
+    bad = replace(batch.edits[1], subject="Paris")
+    with pytest.raises(InvalidEditError, match=r"edits\[1\]: subject 'Paris'") as caught:
+        _fit(model, resources, batch=replace(batch, edits=(batch.edits[0], bad)))
+    assert caught.value.field == "edits[1]"
+    blank = replace(batch.edits[0], target="  ")
+    with pytest.raises(InvalidEditError, match=r"edits\[0\]"):
+        _fit(model, resources, batch=replace(batch, edits=(blank,)))
+    with pytest.raises(InvalidEditError, match="at least one"):
+        _fit(model, resources, batch=EditBatch((), 1))
+
+
+def test_accumulated_keys_shape_later_fits_until_they_are_removed(
+    resources: TextResources,
+) -> None:
+    model = make_model("llama")
+    config = CONFIG.model_copy(update={"covariance": "accumulate"})
+    memory = AdapleMemory(config)
+    first = _fit(model, resources, config, memory=memory)
+    assert first.memory is not None
+    later = make_batch(seed=2, first=2)
+    alone = _fit(model, resources, config, later, memory).artifact.to_bytes()
+    memory.add(("edits/1-0", "edits/1-1"), first.memory)
+    assert _fit(model, resources, config, later, memory).artifact.to_bytes() != alone
+    memory.remove(["edits/1-1", "edits/1-0"])
+    assert _fit(model, resources, config, later, memory).artifact.to_bytes() == alone
+
+
+def _two_commits(
+    model: CausalLM, resources: TextResources, config: AdapleConfig = CONFIG
+) -> tuple[AdapleState, Commit, Commit]:
+    state = _state(model, config)
+    first = _commit(_fit(model, resources, config).artifact)
+    state.prepare_commit(first)()
+    second = _commit(_fit(model, resources, config, make_batch(2, 2)).artifact, seq=2)
+    state.prepare_commit(second)()
+    return state, first, second
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.5])
+def test_replica_that_reads_the_bytes_agrees(drop: float, resources: TextResources) -> None:
+    config = CONFIG.model_copy(update={"drop": drop})
+    state, *commits = _two_commits(make_model("gpt2"), resources, config)
+    replica = _state(make_model("gpt2"), config)
+    for commit in commits:
+        sent = Artifact.from_bytes(commit.artifact.to_bytes())
+        assert replica.digest() != state.digest()
+        replica.prepare_commit(replace(commit, artifact=sent))()
+    assert replica.digest() == state.digest()
+
+
+def test_revert_gives_the_bits_of_the_other_commit_alone(resources: TextResources) -> None:
+    state, _, second = _two_commits(make_model("llama"), resources)
+    state.prepare_revert(["edits/1-0", "edits/1-1"])()
+    replica = _state(make_model("llama"))
+    replica.prepare_commit(second)()
+    assert state.digest() == replica.digest()
+    assert state.directions()[0] == ["edits/2-1", "edits/2-0"]
+
+
+@pytest.mark.parametrize("fusion", ["none", "dr", "topk"])
+def test_reverting_one_edit_takes_out_its_column_alone(
+    fusion: str, resources: TextResources
+) -> None:
+    drop = 0.0 if fusion == "none" else 0.5
+    config = AdapleConfig.model_validate(CONFIG.model_dump() | {"fusion": fusion, "drop": drop})
+    model = make_model("llama")
+    base = model.down_weight(2).clone()
+    artifact = _fit(model, resources, config).artifact
+    state = _state(model, config)
+    state.prepare_commit(_commit(artifact))()
+    both = model.down_weight(2) - base
+    state.prepare_revert(["edits/1-0"])()
+    left = model.down_weight(2) - base
+    expected = torch.outer(
+        artifact.tensors["layer.2.left"][:, 1], artifact.tensors["layer.2.right"][:, 1]
+    )
+    kept = both != 0
+    scale = 2.0 if fusion == "dr" else 1.0
+    torch.testing.assert_close(left[kept], scale * expected[kept], rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(both[kept], left[kept], rtol=1e-2, atol=1e-4)
+
+
+def test_prepare_changes_nothing(resources: TextResources) -> None:
+    model = make_model("llama")
+    state = _state(model)
+    commit = _commit(_fit(model, resources).artifact)
+    empty = state.digest()
+    swap = state.prepare_commit(commit)
+    assert state.digest() == empty
+    assert state.directions()[0] == []
+    swap()
+    full = state.digest()
+    assert full != empty
+    state.prepare_revert(["edits/1-0"])
+    assert state.digest() == full
+
+
+def test_revert_of_what_is_not_there_is_refused(resources: TextResources) -> None:
+    model = make_model("llama")
+    state = _state(model)
+    state.prepare_commit(_commit(_fit(model, resources).artifact))()
+    state.prepare_revert(["edits/1-0"])()
+    before = state.digest()
+    for name in ("edits/1-0", "edits/7-0"):
+        with pytest.raises(EditNotRevertibleError, match=name):
+            state.prepare_revert(["edits/1-1", name])
+    assert state.digest() == before
+
+
+def test_artifact_that_does_not_fit_is_refused_and_changes_nothing(
+    resources: TextResources,
+) -> None:
+    model = make_model("llama")
+    good = _fit(model, resources).artifact
+    state = _state(model)
+    empty = state.digest()
+    tensors, metadata = good.tensors, good.metadata
+    nan = tensors["gains"].clone()
+    nan[0, 0] = torch.nan
+    bad: list[tuple[Artifact, str]] = [
+        (Artifact({**tensors, "extra": nan}, metadata), "unknown"),
+        (Artifact({**tensors, "gains": nan}, metadata), "NaN"),
+        (Artifact({**tensors, "layer.1.left": tensors["layer.1.left"].T}, metadata), "expected"),
+        (Artifact({**tensors, "gains": tensors["gains"].double()}, metadata), "expected"),
+        (Artifact({k: v for k, v in tensors.items() if k != "layer.2.left"}, metadata), "lacks"),
+        (Artifact(tensors, {**metadata, "drop": "0.9"}), "drop"),
+        (Artifact(tensors, {**metadata, "method": "recipe"}), "method"),
+        (Artifact(tensors, {**metadata, "seed": "x"}), "seed"),
+        (Artifact(tensors, {}), "fusion|method"),
+    ]
+    for artifact, message in bad:
+        with pytest.raises(ArtifactCorruptError, match=message):
+            state.prepare_commit(replace(_commit(good), artifact=artifact))
+    with pytest.raises(ArtifactCorruptError, match="expected"):
+        state.prepare_commit(Commit(1, ("edits/1-0",), good))  # one name for two columns
+    with pytest.raises(BaseModelMismatchError, match="another|load the model"):
+        _state(make_model("llama", seed=5)).prepare_commit(_commit(good))
+    assert state.digest() == empty
+    state.prepare_commit(_commit(good))()  # control: the good one is taken, but only once
+    with pytest.raises(ArtifactCorruptError, match="already applied"):
+        state.prepare_commit(_commit(good))

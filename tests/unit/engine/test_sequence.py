@@ -1,0 +1,57 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from errata.editing.causal_lm import CausalLM
+from errata.engine.sequence import GrowingText
+
+
+class _Letters:
+    """A tokenizer of the test's own: token i is the i-th piece."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = pieces
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
+        return b"".join(self.pieces[i] for i in ids).decode("utf-8", errors="replace")
+
+
+def _run(pieces: list[bytes], stop: tuple[str, ...]) -> tuple[str, bool]:
+    text = GrowingText(_Letters(pieces), stop)
+    shown = ""
+    for index in range(len(pieces)):
+        shown += text.push(index)
+        if text.stopped:
+            break
+    return shown + text.finish(), text.stopped
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stop", "shown", "stopped"),
+    [
+        ([b"Par", b"is", b". It"], (".",), "Paris", True),
+        ([b"a", b"b", b"c"], ("bc",), "a", True),
+        ([b"a", b"b", b"d"], ("bc",), "abd", False),
+        ([b"\xc3", b"\xa9t"], (), "ét", False),
+        ([b"x", b"\xc3"], (), "x\ufffd", False),
+        ([b"ab"], ("b", "a"), "", True),
+    ],
+)
+def test_text_ends_before_a_stop_and_between_characters(
+    pieces: list[bytes], stop: tuple[str, ...], shown: str, stopped: bool
+) -> None:
+    assert _run(pieces, stop) == (shown, stopped)
+
+
+@given(st.text(max_size=12), st.lists(st.text(min_size=1, max_size=3), max_size=3))
+def test_pieces_add_up_to_the_text_before_the_first_stop(text: str, stop: list[str]) -> None:
+    pieces = [bytes([byte]) for byte in text.encode()]
+    found = [text.find(s) for s in stop if s in text]
+    assert _run(pieces, tuple(stop)) == (text[: min(found)] if found else text, bool(found))
+
+
+def test_the_demo_tokenizer_streams_like_it_decodes(shared_model: CausalLM) -> None:
+    ids = shared_model.tokenizer("Brasília and São Tomé.", add_special_tokens=False)["input_ids"]
+    text = GrowingText(shared_model.tokenizer, ())
+    shown = "".join(text.push(token) for token in ids) + text.finish()
+    assert shown == shared_model.tokenizer.decode(ids)

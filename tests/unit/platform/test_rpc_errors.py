@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import grpc
+import pytest
+from grpc.aio import AioRpcError, Metadata
+
+from errata import errors
+from errata.platform.rpc_errors import service_error
+from errata.platform.status import DETAILS_KEY, to_status
+
+
+def crossed(error: errors.ErrataError) -> errors.ErrataError:
+    """The error after a trip over the wire."""
+    status = to_status(error)
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    trailing = Metadata((DETAILS_KEY, status.SerializeToString()))
+    return service_error(AioRpcError(code, Metadata(), trailing, status.message))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        errors.InvalidRequestError,
+        errors.NotFoundError,
+        errors.RequestIdReusedError,
+        errors.LimitExceededError,
+        errors.LogNotEmptyError,
+        errors.EpochLostError,
+        errors.SeqTrimmedError,
+        errors.SeqBeyondHeadError,
+        errors.UnavailableError,
+        errors.LogUnavailableError,
+        errors.LogBehindWitnessError,
+        errors.ArtifactCorruptError,
+    ],
+)
+def test_class_field_and_metadata_survive_the_wire(kind: type[errors.ErrataError]) -> None:
+    told = crossed(kind("what happened.", field="a.b", floor_seq=7))
+    assert type(told) is kind
+    assert told.message == "what happened."
+    assert told.metadata == {"floor_seq": "7"}
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, errors.LogUnavailableError),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, errors.LogUnavailableError),
+        (grpc.StatusCode.PERMISSION_DENIED, errors.ErrataError),
+        (grpc.StatusCode.UNIMPLEMENTED, errors.ErrataError),
+    ],
+)
+def test_what_has_no_reason_is_judged_by_its_code(
+    code: grpc.StatusCode, kind: type[errors.ErrataError]
+) -> None:
+    told = service_error(AioRpcError(code, Metadata(), Metadata(), "details"))
+    assert type(told) is kind
+    assert code.name in told.message

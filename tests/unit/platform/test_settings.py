@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+
+from errata.errors import StartupError
+from errata.platform.settings import Settings, leaves, load_settings, origins
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ERRATA_CONFIG", raising=False)
+
+
+def test_flag_goes_before_environment_before_file_before_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "errata.toml"
+    file.write_text('[log]\nkey_prefix = "file"\nsubscribe_batch = 7\nmax_payload_bytes = 2000\n')
+    monkeypatch.setenv("ERRATA_CONFIG", str(file))
+    monkeypatch.setenv("ERRATA_LOG__KEY_PREFIX", "environment")
+    monkeypatch.setenv("ERRATA_LOG__SUBSCRIBE_BATCH", "8")
+    flags = {"log": {"subscribe_batch": 9, "redis_url": None}}
+    settings = load_settings(flags)
+    assert settings.log.subscribe_batch == 9
+    assert settings.log.key_prefix == "environment"
+    assert settings.log.max_payload_bytes == 2000
+    assert settings.log.redis_url == Settings().log.redis_url
+    found = origins(flags)
+    assert found["log.subscribe_batch"] == "flag"
+    assert found["log.key_prefix"] == "environment"
+    assert found["log.max_payload_bytes"] == "file"
+    assert found["log.redis_url"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("ERRATA_WRITER__ADRESS", "x", "writer.adress"),
+        ("ERRATA_WORKER__NUM_REPLICAS", "0", "worker.num_replicas"),
+        ("ERRATA_MODEL__DTYPE", "int3", "model.dtype"),
+    ],
+)
+def test_bad_settings_name_the_key(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StartupError, match=told):
+        load_settings()
+
+
+def test_a_missing_or_broken_file_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ERRATA_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(StartupError, match="does not exist"):
+        load_settings()
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[log\n")
+    monkeypatch.setenv("ERRATA_CONFIG", str(broken))
+    with pytest.raises(StartupError, match="not valid TOML"):
+        load_settings()
+
+
+def test_a_child_gets_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    flags = {
+        "data_dir": tmp_path,
+        "log": {"witness_path": tmp_path / "witness", "adopt_unwitnessed": True},
+        "worker": {"num_replicas": 5, "num_cpus": 0.25},
+        "writer": {"lanes_file": tmp_path / "lanes.toml"},
+    }
+    settings = load_settings(flags)
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    assert leaves(load_settings().model_dump()) == leaves(settings.model_dump())

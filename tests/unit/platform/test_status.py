@@ -1,0 +1,104 @@
+import grpc
+import pytest
+from google.rpc import status_pb2
+
+from errata import errors
+from errata.platform.rpc_errors import error_classes, from_status
+from errata.platform.server import GrpcServer
+from errata.platform.status import code_of, to_status
+from errata_client import errors as client_errors
+from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc, types_pb2
+
+ALL = error_classes()
+
+
+def test_the_tree_in_the_docstring_names_every_class() -> None:
+    for kind in ALL:
+        assert kind.__name__ in (errors.__doc__ or ""), f"{kind.__name__} is not in the tree"
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_error_has_a_status_a_reason_and_a_client_class(
+    kind: type[errors.ErrataError],
+) -> None:
+    assert code_of(kind) not in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+    assert f"ERROR_REASON_{kind.reason}" in types_pb2.ErrorReason.keys()
+    assert kind.reason in client_errors.known_reasons()
+
+
+def test_every_reason_of_the_contract_is_raised_by_a_class() -> None:
+    raised = {f"ERROR_REASON_{kind.reason}" for kind in ALL}
+    declared = set(types_pb2.ErrorReason.keys())
+    assert declared - raised == {"ERROR_REASON_UNSPECIFIED", "ERROR_REASON_INTERNAL"}
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_an_error_survives_the_way_through_a_status(kind: type[errors.ErrataError]) -> None:
+    error = kind("the message", field="edits[3].target", limit=256)
+    back = from_status(status_pb2.Status.FromString(to_status(error).SerializeToString()))
+    assert back.reason == error.reason
+    assert back.message == "the message"
+    assert back.metadata == {"limit": "256"}
+    told = client_errors.from_status(to_status(error))
+    assert told.reason == error.reason
+    assert told.field == "edits[3].target"
+
+
+def test_a_delay_reaches_the_client() -> None:
+    told = client_errors.from_status(
+        to_status(errors.QueueFullError("full", retry_after_seconds=1.5))
+    )
+    assert isinstance(told, client_errors.QueueFullError)
+    assert told.retry_after_seconds == 1.5
+    assert told.retryable
+
+
+class _Service(edit_log_pb2_grpc.EditLogServiceServicer):
+    async def GetHead(self, request: object, context: object) -> object:
+        raise RuntimeError("a bug with a secret in its message")
+
+
+async def test_bugs_are_internal_with_a_trace_id_and_tell_nothing_else() -> None:
+    server = GrpcServer("127.0.0.1:0", [])
+    edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(_Service(), server.server)
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = edit_log_pb2_grpc.EditLogServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetHead(edit_log_pb2.GetHeadRequest())
+    await server.stop(0)
+    told = client_errors.from_rpc_error(caught.value)
+    assert told.code is grpc.StatusCode.INTERNAL
+    assert "secret" not in told.message
+    assert told.metadata["trace_id"] in told.message
+
+
+async def test_bytes_that_are_no_message_are_the_callers_fault() -> None:
+    server = GrpcServer("127.0.0.1:0", [])
+    edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(_Service(), server.server)
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = channel.unary_unary("/errata.v1.EditLogService/ReportPosition")
+        # Field 1 (a message) whose string holds a lone surrogate's bytes: no valid UTF-8.
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"\x0a\x05\x0a\x03\xed\xa0\x80")
+    await server.stop(0)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert client_errors.from_rpc_error(caught.value).reason == "INVALID_REQUEST"
+
+
+async def test_a_port_in_use_is_named() -> None:
+    first = GrpcServer("127.0.0.1:0", [])
+    await first.start()
+    second = GrpcServer(f"127.0.0.1:{first.port}", [])
+    with pytest.raises(errors.StartupError, match=f"{first.port}.*in use.*another address"):
+        await second.start()
+    await first.stop(0)
+    for address in ("nonsense", "127.0.0.1:99999", ":80"):
+        with pytest.raises(errors.StartupError, match="cannot listen"):
+            await GrpcServer(address, []).start()
+
+
+def test_an_unmapped_class_would_be_seen() -> None:
+    with pytest.raises(KeyError):
+        code_of(errors.ErrataError)
