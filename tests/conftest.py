@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -29,3 +31,15 @@ def shared_model() -> CausalLM:
 def model() -> CausalLM:
     """A demo model of the test's own."""
     return CausalLM.load(demo.model_path())
+
+
+@pytest.fixture(scope="session")
+def statistics_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Statistics of the demo model for the default lane, computed once for all tests."""
+    from errata.editing.method import get_method
+    from errata.writer.resources import WriterResources
+
+    folder = tmp_path_factory.mktemp("statistics")
+    method = get_method("adaple")
+    method.prepare(CausalLM.load(demo.model_path()), method.config(), WriterResources(None, folder))
+    return folder

@@ -129,14 +129,11 @@ class GrowingText:
         return new
 
     def _held_back(self, text: str) -> int:
-        if text.endswith(REPLACEMENT):
-            return len(text) - len(text.rstrip(REPLACEMENT))
+        certain = text.rstrip(REPLACEMENT)
         longest = max((len(stop) - 1 for stop in self.stop), default=0)
-        return next(
-            (
-                size
-                for size in range(min(longest, len(text)), 0, -1)
-                if any(stop.startswith(text[-size:]) for stop in self.stop)
-            ),
-            0,
+        starts_a_stop = (
+            size
+            for size in range(min(longest, len(certain)), 0, -1)
+            if any(stop.startswith(certain[-size:]) for stop in self.stop)
         )
+        return len(text) - len(certain) + next(starts_a_stop, 0)

@@ -105,12 +105,14 @@ def run(plan: BenchPlan, *, on_progress: Callable[[str], None] | None = None) ->
     resources = _Text(plan.text, plan.cache_dir)
     configs = {name: _config(method, name, values) for name, values in plan.configs.items()}
     model = CausalLM.load(plan.model, device=plan.device)
+    before = None if heldout is None else perplexity(model, heldout)
     results: dict[str, Any] = {}
     for name, config in configs.items():
         method.prepare(model, config, resources)
         runs: list[Figures] = []
         for seed in plan.seeds:
-            runs.append(_run(model, method, config, records, plan, resources, seed, heldout))
+            figures = _run(model, method, config, records, plan, resources, seed, heldout)
+            runs.append(figures if before is None else {**figures, "perplexity_before": before})
             if on_progress is not None:
                 on_progress(f"{name}, seed {seed}: score {runs[-1]['score']:.3f}")
         results[name] = {
@@ -156,8 +158,6 @@ def _run(
     chosen = random.Random(seed).sample(list(records), plan.num_edits)
     before = baseline(model, chosen)
     figures: Figures = {}
-    if heldout is not None:
-        figures["perplexity_before"] = perplexity(model, heldout)
     state = method.new_state(model, config, EditedWeights(model), "bench")
     memory = method.new_memory(config)
     names: list[str] = []

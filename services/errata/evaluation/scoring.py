@@ -88,7 +88,7 @@ def perplexity(model: CausalLM, text: Iterable[str]) -> float:
 def _logits(
     model: CausalLM, rows: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]]
 ) -> Tensor:
-    """Logits of the columns `start` … `end` − 1 of each row, one row after the other, on the CPU."""
+    """Logits of the columns `start` … `end` − 1 of each row, row after row, on the CPU."""
     ids, mask = pad_right(model, rows)
     place = positions(mask)
     body = model.body(input_ids=ids, attention_mask=mask, position_ids=place, use_cache=False)

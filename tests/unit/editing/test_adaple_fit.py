@@ -104,8 +104,8 @@ def test_commit_makes_the_targets_likely(family: str, resources: TextResources) 
         {"spread": "linear"},
         {"fusion": "dr", "drop": 0.5},
         {"fusion": "topk", "drop": 0.5},
-        {"covariance": "accumulate"},
-        {"prompt_weight": "uniform", "subject_keys": False, "kl_weight": 0.0},
+        {"covariance": "fixed"},
+        {"prompt_weight": "uniform", "subject_keys": True, "kl_weight": 0.0},
     ],
 )
 def test_every_option_fits_commits_and_reverts(
@@ -119,7 +119,7 @@ def test_every_option_fits_commits_and_reverts(
     empty = state.digest()
     state.prepare_commit(_commit(result.artifact))()
     assert state.digest() != empty
-    if values != {"covariance": "accumulate"}:  # a first batch has nothing to accumulate
+    if values != {"covariance": "fixed"}:  # a first batch has nothing to accumulate
         assert result.artifact.to_bytes() != plain.to_bytes()
     state.prepare_revert(["edits/1-0", "edits/1-1"])()
     assert state.digest() == empty
@@ -304,14 +304,14 @@ def test_artifact_that_does_not_fit_is_refused_and_changes_nothing(
         (Artifact(tensors, {**metadata, "drop": "0.9"}), "drop"),
         (Artifact(tensors, {**metadata, "method": "recipe"}), "method"),
         (Artifact(tensors, {**metadata, "seed": "x"}), "seed"),
-        (Artifact(tensors, {}), "fusion|method"),
+        (Artifact(tensors, {}), "method"),
     ]
     for artifact, message in bad:
         with pytest.raises(ArtifactCorruptError, match=message):
             state.prepare_commit(replace(_commit(good), artifact=artifact))
     with pytest.raises(ArtifactCorruptError, match="expected"):
         state.prepare_commit(Commit(1, ("edits/1-0",), good))  # one name for two columns
-    with pytest.raises(BaseModelMismatchError, match="another|load the model"):
+    with pytest.raises(BaseModelMismatchError, match="load the model"):
         _state(make_model("llama", seed=5)).prepare_commit(_commit(good))
     assert state.digest() == empty
     state.prepare_commit(_commit(good))()  # control: the good one is taken, but only once

@@ -1,0 +1,200 @@
+"""Timings of the whole system on this machine: appends, commit to applied, fits, generation.
+
+Every figure is wall clock seen by a client; generation is a ratio against the same system without
+edits, measured before and after in the same run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+from rich.console import Console
+
+from errata import demo
+from errata.demo import DemoEdit
+from errata.launch.box import Box, free_addresses
+from errata_client import AsyncClient, EditSpec, EditState
+from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
+
+_CONCURRENCY = 16
+_MAX_TOKENS = 16
+_POLL_SECONDS = 0.002
+_TIMEOUT_SECONDS = 300.0
+
+
+def run(
+    output: Path, *, num_edits: int, num_requests: int, num_appends: int, console: Console
+) -> dict[str, Any]:
+    """Starts one box, measures, writes JSON, ends the box.
+
+    Args:
+        output: JSON file.
+        num_edits: distinct edits to fit, in batches as the writer makes them.
+        num_requests: generations in each load run, 16 at a time.
+        num_appends: single appends to the log.
+        console: tells what is going on.
+
+    Returns:
+        What was written.
+
+    Raises:
+        StartupError: the box did not start.
+    """
+    edits = _edits(num_edits)
+    with tempfile.TemporaryDirectory(prefix="errata-bench-") as folder:
+        flags = {"data_dir": Path(folder), **free_addresses()}
+        with Box(flags, on_step=lambda step: console.print(f"starting {step} …")) as box:
+            figures = asyncio.run(_measure(box, edits, num_requests, console))
+            # Last, because a new epoch fences the box's own writer.
+            console.print(f"{num_appends} appends …")
+            figures["append"] = asyncio.run(_appends(box.settings.log.address, num_appends))
+    report = {
+        "command": f"errata {' '.join(sys.argv[1:])}",
+        "environment": {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "load_average": os.getloadavg()[0],
+        },
+        **figures,
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    console.print_json(json.dumps(report))
+    return report
+
+
+def _edits(num_edits: int) -> list[EditSpec]:
+    """Facts of the demo corpus, each with the object of the next fact of its relation."""
+    corpus = demo.load_corpus()
+    relations = corpus.relations()
+    specs = []
+    for name, relation in relations.items():
+        facts = [fact for fact in corpus.facts() if fact.relation == name]
+        for fact, other in itertools.pairwise(facts):
+            if fact.object != other.object:
+                prompt = demo.prompts(relation, fact.subject)[0]
+                specs.append(EditSpec(prompt, other.object, fact.subject))
+    return specs[:: max(len(specs) // num_edits, 1)][:num_edits]
+
+
+async def _measure(
+    box: Box, edits: Sequence[EditSpec], num_requests: int, console: Console
+) -> dict[str, Any]:
+    prompts = [edit.prompt for edit in demo.load_corpus().demo_edits()]
+    async with AsyncClient(box.target, timeout=_TIMEOUT_SECONDS) as client:
+        console.print("one edit at a time, commit to applied …")
+        await _load(client, prompts, _CONCURRENCY)  # warm up
+        visible, names = await _visibility(client, _demo_specs())
+        await client.revert(names)
+        console.print(f"{num_requests} generations without edits …")
+        without = [await _load(client, prompts, num_requests)]
+        console.print(f"{len(edits)} edits in batches …")
+        begun = time.perf_counter()
+        accepted = await client.submit_edits(edits)
+        settled = await client.wait_edits([edit.name for edit in accepted])
+        fit_seconds = time.perf_counter() - begun
+        committed = [edit.name for edit in settled if edit.state is EditState.COMMITTED]
+        console.print(f"{num_requests} generations with {len(committed)} edits …")
+        with_edits = await _load(client, prompts, num_requests)
+        await client.revert(committed)
+        without.append(await _load(client, prompts, num_requests))
+    baseline = sum(without) / len(without)
+    return {
+        "commit_to_applied_on_every_replica": _quantiles(visible),
+        "fit": {
+            "num_edits": len(settled),
+            "num_committed": len(committed),
+            "edits_per_second": len(settled) / fit_seconds,
+        },
+        "generation": {
+            "num_requests": num_requests,
+            "concurrency": _CONCURRENCY,
+            "requests_per_second_without_edits": without,
+            "requests_per_second_with_edits": with_edits,
+            "ratio_with_to_without": with_edits / baseline,
+        },
+    }
+
+
+def _demo_specs() -> list[EditSpec]:
+    def spec(edit: DemoEdit) -> EditSpec:
+        return EditSpec(edit.prompt, edit.target, edit.subject)
+
+    return [spec(edit) for edit in demo.load_corpus().demo_edits()]
+
+
+async def _visibility(
+    client: AsyncClient, specs: Sequence[EditSpec]
+) -> tuple[list[float], list[str]]:
+    """Seconds from the client's news of a commit to every replica's report of it."""
+    seconds, names = [], []
+    for spec in specs:
+        (accepted,) = await client.submit_edits([spec])
+        (edit,) = await client.wait_edits([accepted.name])
+        begun = time.perf_counter()
+        if edit.state is not EditState.COMMITTED:
+            continue
+        while min(r.applied_seq for r in await client.replicas()) < edit.commit_seq:
+            await asyncio.sleep(_POLL_SECONDS)
+        seconds.append(time.perf_counter() - begun)
+        names.append(edit.name)
+    return seconds, names
+
+
+async def _load(client: AsyncClient, prompts: Sequence[str], num_requests: int) -> float:
+    """Requests per second with a fixed number of them under way."""
+    room = asyncio.Semaphore(_CONCURRENCY)
+
+    async def one(prompt: str) -> None:
+        async with room:
+            await client.generate(prompt, max_tokens=_MAX_TOKENS)
+
+    begun = time.perf_counter()
+    await asyncio.gather(
+        *[one(p) for p in itertools.islice(itertools.cycle(prompts), num_requests)]
+    )
+    return num_requests / (time.perf_counter() - begun)
+
+
+async def _appends(address: str, num_appends: int) -> dict[str, Any]:
+    """Latency of single appends, one after the other: synced to disk before each answer."""
+    seconds = []
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = cast(
+            "edit_log_pb2_grpc.EditLogServiceAsyncStub",
+            edit_log_pb2_grpc.EditLogServiceStub(channel),
+        )
+        taken = await stub.AcquireEpoch(edit_log_pb2.AcquireEpochRequest(writer="bench"))
+        payload = edit_log_pb2.EntryPayload(
+            author="bench", edits_reverted=edit_log_pb2.EditsReverted(comment="x" * 300)
+        )
+        for _ in range(num_appends):
+            request = edit_log_pb2.AppendRequest(
+                request_id=str(uuid.uuid4()), epoch=taken.epoch, payload=payload
+            )
+            begun = time.perf_counter()
+            await stub.Append(request)
+            seconds.append(time.perf_counter() - begun)
+    return _quantiles(seconds)
+
+
+def _quantiles(seconds: Sequence[float]) -> dict[str, Any]:
+    ranked = sorted(seconds)
+    return {
+        "count": len(ranked),
+        "p50_ms": 1e3 * ranked[len(ranked) // 2],
+        "p99_ms": 1e3 * ranked[min(int(0.99 * len(ranked)), len(ranked) - 1)],
+    }

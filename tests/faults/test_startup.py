@@ -1,0 +1,106 @@
+"""Processes that cannot start: each ends with its reason and what to change."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, BertModel
+
+from errata.launch.box import free_port
+
+
+def _fails(
+    arguments: list[str], environment: dict[str, str], seconds: float = 90
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "errata.cli", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join(done.stderr.split())
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {
+        "ERRATA_DATA_DIR": str(tmp_path),
+        "ERRATA_LOG__WITNESS_PATH": str(tmp_path / "witness"),
+        "ERRATA_LOG__ADDRESS": f"127.0.0.1:{free_port()}",
+        "ERRATA_LOG__REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+    }
+
+
+def test_a_redis_that_is_down_at_start(environment: dict[str, str]) -> None:
+    said = _said(_fails(["serve", "log"], environment))
+    assert "STARTUP_FAILED" in said
+    assert environment["ERRATA_LOG__REDIS_URL"].rpartition(":")[2][:4] in said
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "told"),
+    [
+        ("{tmp}/nowhere", "MODEL_NOT_FOUND", "is not a folder"),
+        ("{tmp}/empty", "MODEL_NOT_FOUND", "no config.json"),
+        ("{tmp}/bert", "MODEL_UNSUPPORTED", "not a causal language model"),
+    ],
+)
+def test_a_model_that_cannot_be_edited(
+    tmp_path: Path, environment: dict[str, str], path: str, reason: str, told: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    config = BertConfig(
+        vocab_size=20,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+    )
+    BertModel(config).save_pretrained(tmp_path / "bert")
+    text = tmp_path / "text"
+    text.write_text("a paragraph\n")
+    model = path.format(tmp=tmp_path)
+    extra = {"ERRATA_MODEL__PATH": model, "ERRATA_WRITER__STATISTICS_TEXT": str(text)}
+    said = _said(_fails(["serve", "writer"], {**environment, **extra}))
+    assert reason in said
+    assert told in said
+
+
+def test_another_model_than_the_demos_needs_a_text(environment: dict[str, str]) -> None:
+    said = _said(_fails(["serve", "writer"], {**environment, "ERRATA_MODEL__PATH": "/some/model"}))
+    assert "ERRATA_WRITER__STATISTICS_TEXT" in said
+
+
+def test_up_names_a_port_in_use(environment: dict[str, str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = _said(_fails(["up", "--address", address], environment))
+    assert address in said
+    assert "another address" in said
+
+
+def test_an_unknown_service_and_an_unknown_setting(environment: dict[str, str]) -> None:
+    assert "choose log, writer or gateway" in _said(_fails(["serve", "oracle"], environment))
+    bad = {**environment, "ERRATA_WRITER__ADRESS": "x"}
+    assert "writer.adress" in _said(_fails(["serve", "writer"], bad))
+    assert "does not exist" in _said(_fails(["--config", "/none.toml", "config"], environment))
+
+
+def test_nobody_answers(environment: dict[str, str]) -> None:
+    said = _said(_fails(["status", "--target", "127.0.0.1:1", "--timeout", "15"], environment))
+    assert "error" in said

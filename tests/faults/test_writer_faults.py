@@ -1,0 +1,203 @@
+"""Writers that die or wake up too late, and a Redis that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from errata import demo
+from errata.artifacts.remote import RemoteArtifacts
+from errata.artifacts.source import ArtifactSource
+from errata.demo import Corpus
+from errata.editing.causal_lm import CausalLM
+from errata.errors import ReplicaBehindError
+from errata.launch.box import Box, free_port
+from errata.launch.processes import Process
+from errata.platform.server import open_channel
+from errata.platform.settings import WorkerSettings
+from errata.worker.replica import Replica
+from errata_client import Client, EditSpec, EditState, EpochLostError, LogEntry, UnavailableError
+
+
+def _wait(true: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"waited {seconds} s until {what}"
+        time.sleep(0.01)
+
+
+def _specs(corpus: Corpus) -> list[EditSpec]:
+    return [EditSpec(edit.prompt, edit.target, edit.subject) for edit in corpus.demo_edits()]
+
+
+def _entries(box: Box) -> list[LogEntry]:
+    with Client(box.settings.log.address) as log:
+        return list(log.entries())
+
+
+def _settled(entries: list[LogEntry]) -> Counter[str]:
+    kinds = ("edits_committed", "edits_rejected")
+    return Counter(name for entry in entries if entry.kind in kinds for name in entry.edits)
+
+
+@pytest.mark.promise("P2", "P9")
+def test_a_writer_killed_in_a_fit_is_replaced_and_nothing_is_done_twice(
+    box: Box, corpus: Corpus
+) -> None:
+    with Client(box.settings.writer.address, timeout=120) as client:
+        accepted = client.submit_edits(_specs(corpus))
+        names = [edit.name for edit in accepted]
+        _wait(
+            lambda: EditState.FITTING in {client.get_edit(name).state for name in names},
+            60,
+            "an edit is being fitted",
+        )
+        box.processes["writer"].kill()
+    before = _entries(box)
+    assert not _settled(before), "the kill must come before the commit"
+    box.processes.pop("writer").stop(1)
+    box.start_service("writer", box.settings.writer.address)
+    with Client(box.settings.writer.address, timeout=120) as client:
+        edits = client.wait_edits(names)
+    assert all(edit.state is EditState.COMMITTED for edit in edits), edits
+    after = _entries(box)
+    assert [entry.seq for entry in after] == list(range(1, len(after) + 1))
+    assert after[: len(before)] == before
+    assert _settled(after) == Counter(names)
+    assert [entry.kind for entry in after].count("lane_configured") == 1
+
+
+@pytest.mark.promise("P4")
+def test_a_writer_that_wakes_up_after_its_successor_appends_nothing(
+    box: Box, corpus: Corpus
+) -> None:
+    old = box.processes["writer"]
+    os.kill(old.popen.pid, signal.SIGSTOP)
+    address = f"127.0.0.1:{free_port()}"
+    environment = {**box.settings.environment(), "ERRATA_WRITER__ADDRESS": address}
+    command = [*old_command(), "serve", "writer"]
+    new = Process.start("new-writer", command, environment, box.settings.data_dir / "new.log")
+    try:
+        with Client(address, timeout=60) as client:
+            _wait(lambda: _serves(client), 60, "the new writer serves")
+            spec = _specs(corpus)[0]
+            (edit,) = client.wait_edits([client.submit_edits([spec])[0].name])
+            assert edit.state is EditState.COMMITTED
+            before = _entries(box)
+            os.kill(old.popen.pid, signal.SIGCONT)
+            with Client(box.settings.writer.address, timeout=20) as late:
+                with pytest.raises(EpochLostError) as caught:
+                    late.submit_edits([_specs(corpus)[1]])
+                assert caught.value.reason == "EPOCH_LOST"
+            _wait(lambda: not old.running, 30, "the old writer ends by itself")
+            assert old.popen.returncode == 1
+            assert "EPOCH_LOST" in old.tail()
+            assert _entries(box) == before
+            assert client.get_edit(edit.name).state is EditState.COMMITTED
+    finally:
+        new.stop(10)
+
+
+def old_command() -> list[str]:
+    """How the box starts services."""
+    import sys
+
+    return [sys.executable, "-m", "errata.cli"]
+
+
+def _serves(client: Client) -> bool:
+    try:
+        return bool(client.lanes(timeout=2))
+    except UnavailableError:
+        return False
+
+
+@pytest.mark.promise("P2", "P3")
+def test_edits_outlive_a_redis_that_dies_in_between(box: Box, corpus: Corpus) -> None:
+    specs = _specs(corpus)
+    with Client(box.settings.writer.address, timeout=60) as client:
+        (first,) = client.wait_edits([client.submit_edits([specs[0]])[0].name])
+        before = _entries(box)
+        box.processes["redis"].kill()
+        request_id = str(uuid.uuid4())
+        with pytest.raises(UnavailableError) as caught:
+            client.submit_edits([specs[1]], request_id=request_id, timeout=20)
+        assert caught.value.reason == "LOG_UNAVAILABLE"
+        assert "same request id" in caught.value.message
+        box.processes.pop("redis").stop(1)
+        box.start_redis()
+        _wait(lambda: _accepts(client, specs[1], request_id), 30, "the log is back")
+        (again,) = client.submit_edits([specs[1]], request_id=request_id)
+        (second,) = client.wait_edits([again.name])
+        assert (first.state, second.state) == (EditState.COMMITTED, EditState.COMMITTED)
+    after = _entries(box)
+    assert after[: len(before)] == before
+    assert _settled(after) == Counter([first.name, second.name])
+
+
+def _accepts(client: Client, spec: EditSpec, request_id: str) -> bool:
+    try:
+        client.submit_edits([spec], request_id=request_id, timeout=5)
+    except UnavailableError:
+        return False
+    return True
+
+
+class _Held:
+    """Artifacts that come only when they are let go: a replica that cannot keep up."""
+
+    def __init__(self, source: ArtifactSource) -> None:
+        self._source = source
+        self.let_go = asyncio.Event()
+
+    async def get(self, digest: str) -> bytes:
+        await self.let_go.wait()
+        return await self._source.get(digest)
+
+
+@pytest.mark.promise("P5")
+async def test_a_replica_that_is_behind_says_so_before_the_deadline_and_never_answers_old(
+    box: Box, corpus: Corpus
+) -> None:
+    edit = corpus.demo_edits()[0]
+    model = await asyncio.to_thread(CausalLM.load, demo.model_path())
+    log_address = box.settings.log.address
+    async with open_channel(log_address) as channel:
+        held = _Held(RemoteArtifacts(channel))
+        replica = Replica("slow", model, held, log_address, WorkerSettings())
+        await replica.start()
+
+        async def ask(min_seq: int | None, seconds: float) -> str:
+            pieces = [
+                piece
+                async for piece in replica.generate(
+                    edit.prompt, min_seq=min_seq, max_tokens=8, stop=["."], timeout_seconds=seconds
+                )
+            ]
+            return "".join(piece.text for piece in pieces).strip()
+
+        try:
+            old = await ask(None, 10)
+            with Client(box.settings.writer.address, timeout=60) as client:
+                spec = _specs(corpus)[0]
+                (accepted,) = await asyncio.to_thread(client.submit_edits, [spec])
+                (done,) = await asyncio.to_thread(client.wait_edits, [accepted.name])
+            assert await ask(None, 10) == old, "without min_seq it may answer as it stands"
+            begun = time.monotonic()
+            with pytest.raises(ReplicaBehindError) as caught:
+                await ask(done.commit_seq, 2.0)
+            assert time.monotonic() - begun < 2.0
+            assert caught.value.metadata["min_seq"] == str(done.commit_seq)
+            assert int(caught.value.metadata["applied_seq"]) < done.commit_seq
+            waiting = asyncio.create_task(ask(done.commit_seq, 30))
+            held.let_go.set()
+            assert await waiting == edit.target
+        finally:
+            await replica.close()

@@ -1,0 +1,79 @@
+"""The whole system as a user starts it: real Redis, gRPC and two Ray Serve replicas."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from errata.launch.box import free_addresses
+from errata_client import Client
+
+_UP_SECONDS = 240
+
+
+@dataclass
+class System:
+    """A running system."""
+
+    target: str
+    log_address: str
+    writer_address: str
+    data_dir: Path
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Started by `errata up`, ended by Ctrl-C, which must leave nothing running."""
+    folder = tmp_path_factory.mktemp("system")
+    addresses = free_addresses()
+    environment = {
+        "ERRATA_LOG__ADDRESS": addresses["log"]["address"],
+        "ERRATA_WRITER__ADDRESS": addresses["writer"]["address"],
+    }
+    target = addresses["gateway"]["address"]
+    command = [sys.executable, "-m", "errata.cli", "up", "--data-dir", str(folder)]
+    process = subprocess.Popen(
+        [*command, "--address", target],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = ""
+    deadline = time.monotonic() + _UP_SECONDS
+    while "Errata is up" not in said:
+        line = process.stdout.readline()
+        said += line
+        assert line, f"errata up ended:\n{said}"
+        assert time.monotonic() < deadline, said
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) > 4
+    try:
+        yield System(
+            target,
+            environment["ERRATA_LOG__ADDRESS"],
+            environment["ERRATA_WRITER__ADDRESS"],
+            folder,
+        )
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, rest
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive, f"errata up left {[child.cmdline() for child in alive]} running"
+
+
+@pytest.fixture
+def client(system: System) -> Iterator[Client]:
+    with Client(system.target, timeout=120.0) as client:
+        yield client

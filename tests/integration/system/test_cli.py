@@ -1,0 +1,70 @@
+"""The command line against a running system, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from errata.demo import Corpus
+from tests.integration.system.conftest import System
+
+
+class Cli:
+    """`errata …` in a process of its own."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "errata.cli", *arguments, "--target", self._target],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json"))
+
+
+@pytest.fixture
+def cli(system: System) -> Cli:
+    return Cli(system.target)
+
+
+def test_edit_ask_status_log_revert(cli: Cli, corpus: Corpus) -> None:
+    edit = corpus.demo_edits()[1]
+    old = cli.json("ask", edit.prompt, "--stop", ".")["text"]
+    done = cli.json("edit", edit.prompt, edit.target, "--subject", edit.subject, "--wait")
+    assert done["state"] == "committed"
+    seq = str(done["commit_seq"])
+    answer = cli.json("ask", edit.prompt, "--min-seq", seq, "--stop", ".")
+    assert answer["text"].strip() == edit.target
+    assert done["name"] in answer["provenance"]["edits"]
+    shown = cli.run("ask", edit.prompt, "--min-seq", seq, "--everywhere")
+    assert shown.count("worker-") == 2
+    status = cli.json("status")
+    assert len(status["replicas"]) == 2
+    assert all(replica["agrees"] for replica in status["replicas"])
+    assert status["head"]["seq"] >= done["commit_seq"]
+    assert "edits: " in cli.run("status")
+    assert cli.json("log", "--from-seq", seq)[0]["edits"] == [done["name"]]
+    assert "edits_committed" in cli.run("log", "--from-seq", seq)
+    assert done["name"] in cli.run("edits")
+    assert "adaple" in cli.run("lanes")
+    assert "log p" in cli.run("score", edit.prompt, edit.target)
+    assert "without effect from seq" in cli.run("revert", done["name"], "--comment", "test")
+    assert cli.json("ask", edit.prompt, "--stop", ".", "--min-seq", seq)["text"] == old
+
+
+def test_mistakes_are_told_in_words(cli: Cli) -> None:
+    assert "does not occur" in cli.run("edit", "France is", "x", "--subject", "Spain", code=1)
+    assert "SEQ_BEYOND_HEAD" in cli.run("ask", "a", "--min-seq", "1000000", code=1)
+    assert "NOT_FOUND" in cli.run("revert", "edits/999-9", code=1)

@@ -1,0 +1,17 @@
+"""`errata demo` as the README's first command runs it."""
+
+import subprocess
+import sys
+
+
+def test_the_demo_holds_and_leaves_nothing_running() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "errata.cli", "demo"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "everything held" in done.stdout
+    assert "✗" not in done.stdout

@@ -1,0 +1,19 @@
+"""Fixtures of the evaluation tests; the tiny models are those of the editing tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "editing"))
+
+from tiny_models import make_model
+
+from errata.editing.causal_lm import CausalLM
+
+
+@pytest.fixture
+def llama() -> CausalLM:
+    return make_model("llama")

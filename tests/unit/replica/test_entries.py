@@ -1,0 +1,60 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from errata.editing.edit import Edit
+from errata.errors import CheckFailedError
+from errata.log.chain import Entry as LogEntry
+from errata.replica.convert import decode, encode
+from errata.replica.entries import (
+    ArtifactRef,
+    EditsCommitted,
+    EditsRejected,
+    EditsRequested,
+    EditsReverted,
+    Figures,
+    Kind,
+    LaneConfigured,
+    Rejection,
+)
+
+REF = ArtifactRef("ab" * 32, 123)
+FIGURES = Figures(1.0, 0.5, 0.75, True)
+EDIT = Edit("edits/7-0", "The capital of France is", "Lyon", "France", ("a",), ("b", "c"))
+
+KINDS: list[Kind] = [
+    EditsRequested("lanes/main", (EDIT,), ("a ticket",)),
+    EditsCommitted("lanes/main", ("edits/1-0",), (FIGURES,), REF, REF, 42, "model", "config"),
+    EditsCommitted(
+        "lanes/main", ("edits/1-0",), (Figures(1, None, 1, False),), REF, None, 42, "m", "c"
+    ),
+    EditsReverted(("edits/1-0", "edits/1-1"), "wrong source"),
+    LaneConfigured("lanes/main", "adaple", "{}", "digest", "model"),
+]
+
+
+def _through_the_log(kind: Kind) -> Kind:
+    payload = encode(kind, "somebody")
+    payload.append_time.FromDatetime(datetime(2026, 1, 2, tzinfo=UTC))
+    payload.request_id = "id"
+    entry = decode(LogEntry(7, payload.SerializeToString(), b""))
+    assert (entry.seq, entry.author, entry.request_id) == (7, "somebody", "id")
+    assert entry.append_time == datetime(2026, 1, 2, tzinfo=UTC)
+    return entry.kind
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+def test_an_entry_comes_back_from_the_log_as_it_was(kind: Kind) -> None:
+    assert _through_the_log(kind) == kind
+
+
+def test_a_rejection_keeps_its_reason_and_figures() -> None:
+    error = CheckFailedError("locality is 0.20", metric="locality", value="0.20")
+    kind = EditsRejected("lanes/main", (Rejection("edits/1-0", error, FIGURES),))
+    back = _through_the_log(kind)
+    assert isinstance(back, EditsRejected)
+    (rejection,) = back.rejections
+    assert type(rejection.error) is CheckFailedError
+    assert rejection.error.message == error.message
+    assert rejection.error.metadata == error.metadata
+    assert rejection.figures == FIGURES

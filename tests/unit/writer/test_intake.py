@@ -1,0 +1,111 @@
+"""Bad input: the field, the limit and the way out, before anything is accepted."""
+
+import pytest
+
+from errata.editing.causal_lm import CausalLM
+from errata.errors import (
+    ErrataError,
+    InvalidEditError,
+    InvalidRequestError,
+    LimitExceededError,
+)
+from errata.platform.settings import WriterSettings
+from errata.writer.intake import Draft, accept, check_request_id
+
+LIMITS = WriterSettings(max_edits_per_request=3, max_target_tokens=8, max_prompt_tokens=40)
+
+
+def _draft(**fields: object) -> Draft:
+    values: dict[str, object] = {
+        "prompt": "The capital of France is",
+        "target": "Lyon",
+        "subject": "France",
+        "rephrases": (),
+        "locality_probes": (),
+        "source": "",
+    }
+    return Draft(**{**values, **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "told"),
+    [
+        ({"prompt": ""}, "edits[0].prompt", "empty"),
+        ({"prompt": " \n"}, "edits[0].prompt", "empty"),
+        ({"target": ""}, "edits[0].target", "empty"),
+        ({"target": "Lyon " * 40}, "edits[0].target", "tokens; the limit is 8"),
+        ({"prompt": "word " * 60 + "France"}, "edits[0].prompt", "the limit is 40"),
+        ({"prompt": "x" * 5_000}, "edits[0].prompt", "characters; the limit is 4,000"),
+        ({"subject": "Spain"}, "edits[0].subject", "'Spain' does not occur"),
+        ({"prompt": "The capital\x00 of France is"}, "edits[0].prompt", r"U\+0000 at 11"),
+        ({"target": "Ly\x1bon"}, "edits[0].target", r"U\+001B at 2"),
+        ({"target": "Ly\ud800on"}, "edits[0].target", r"U\+D800 at 2"),
+        ({"rephrases": ("",)}, "edits[0].rephrases[0]", "empty"),
+        ({"locality_probes": ("a", "\x07")}, "edits[0].locality_probes[1]", r"U\+0007"),
+        ({"prompt": "it is what it is", "subject": ""}, "edits[0].subject", "give the subject"),
+    ],
+)
+def test_an_unusable_edit_is_refused_with_field_and_remedy(
+    shared_model: CausalLM, fields: dict[str, object], field: str, told: str
+) -> None:
+    with pytest.raises(InvalidEditError, match=told) as caught:
+        accept([_draft(**fields)], shared_model, LIMITS)
+    assert caught.value.field == field
+
+
+def test_the_second_edit_is_named_when_it_is_at_fault(shared_model: CausalLM) -> None:
+    with pytest.raises(InvalidEditError) as caught:
+        accept([_draft(), _draft(target="")], shared_model, LIMITS)
+    assert caught.value.field == "edits[1].target"
+
+
+@pytest.mark.parametrize(
+    ("drafts", "error"),
+    [
+        ([], InvalidRequestError),
+        ([_draft()] * 4, LimitExceededError),
+        ([_draft(rephrases=("a",) * 33)], LimitExceededError),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused(
+    shared_model: CausalLM, drafts: list[Draft], error: type[ErrataError]
+) -> None:
+    with pytest.raises(error):
+        accept(drafts, shared_model, LIMITS)
+
+
+@pytest.mark.parametrize("request_id", ["", "1", "not-a-uuid", "6f0ed5f2-4f0c-5c39-9d4f"])
+def test_a_request_id_must_be_a_uuid(request_id: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check_request_id(request_id)
+    assert caught.value.field == "request_id"
+
+
+def test_text_is_normalised_and_the_target_stripped(shared_model: CausalLM) -> None:
+    (edit,) = accept(
+        [_draft(prompt="The capital of Me\u0301xico is", subject="Me\u0301xico", target=" Lyon ")],
+        shared_model,
+        LIMITS,
+    )
+    assert edit.prompt == "The capital of México is"
+    assert edit.subject == "México"
+    assert edit.target == "Lyon"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject"),
+    [
+        ("The capital of France is", "France"),
+        ("The mother tongue of Danielle Darrieux is", "Danielle Darrieux"),
+        ("The official religion of Edwin of Northumbria is", "Edwin of Northumbria"),
+        ("What is the twin city of Lyon? It is", "Lyon"),
+        ("In 1912, the Titanic met", "Titanic"),
+        ("The Nile flows into", "Nile"),
+        ("Élodie Durand speaks", "Élodie Durand"),
+    ],
+)
+def test_a_missing_subject_is_the_longest_name(
+    shared_model: CausalLM, prompt: str, subject: str
+) -> None:
+    (edit,) = accept([_draft(prompt=prompt, subject="")], shared_model, LIMITS)
+    assert edit.subject == subject

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from errata.errors import StartupError
+from errata.writer.lanes import read_lanes
+
+
+def test_without_a_file_there_is_one_lane_with_the_papers_method() -> None:
+    (lane,) = read_lanes(None, "lanes/main", "model")
+    assert (lane.lane, lane.method, lane.base_model_digest) == ("lanes/main", "adaple", "model")
+
+
+def test_a_file_configures_lanes_and_its_digest_follows_every_knob(tmp_path: Path) -> None:
+    file = tmp_path / "lanes.toml"
+    digests = []
+    for variant in ("memit", "printed"):
+        file.write_text(
+            f'[lanes.main]\nmethod = "adaple"\n[lanes.main.config]\nvariant = "{variant}"\n'
+        )
+        (lane,) = read_lanes(file, "lanes/main", "model")
+        assert variant in lane.config_json
+        digests.append(lane.config_digest)
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[lanes.main\n", "not valid TOML"),
+        ("[lanes.main]\n", "method"),
+        ('[lanes.main]\nmethod = "magic"\n', "choose one of adaple"),
+        ('[lanes.main]\nmethod = "adaple"\nbatch = 3\n', "batch"),
+        ('[lanes.main]\nmethod = "adaple"\n[lanes.main.config]\nlamda = 3\n', "lamda"),
+        ('[lanes.other]\nmethod = "adaple"\n', "default lane"),
+        ('[lanes.Main_1]\nmethod = "adaple"\n[lanes.main]\nmethod = "adaple"\n', "lane name"),
+    ],
+)
+def test_a_bad_file_is_told(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "lanes.toml"
+    file.write_text(text)
+    with pytest.raises(StartupError, match=told):
+        read_lanes(file, "lanes/main", "model")
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="cannot be read"):
+        read_lanes(tmp_path / "none.toml", "lanes/main", "model")

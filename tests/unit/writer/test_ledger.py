@@ -1,0 +1,105 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from errata.editing.edit import Edit
+from errata.errors import CheckFailedError, NotFoundError
+from errata.replica.entries import (
+    ArtifactRef,
+    EditsCommitted,
+    EditsRejected,
+    EditsRequested,
+    EditsReverted,
+    Entry,
+    Figures,
+    Kind,
+    Rejection,
+)
+from errata.writer.ledger import EditLedger, State
+
+FIGURES = Figures(1, None, 1, False)
+REF = ArtifactRef("ab" * 32, 1)
+
+
+def _edit(name: str, subject: str = "", prompt: str = "") -> Edit:
+    return Edit(name, prompt or f"prompt of {name}", "target", subject or f"subject of {name}")
+
+
+def _entry(seq: int, kind: Kind) -> Entry:
+    return Entry(seq, f"id-{seq}", datetime.now(UTC), "me", kind)
+
+
+def _request(seq: int, *edits: Edit, lane: str = "lanes/main") -> Entry:
+    return _entry(seq, EditsRequested(lane, edits, ("",) * len(edits)))
+
+
+def _commit(seq: int, *names: str) -> Entry:
+    figures = (FIGURES,) * len(names)
+    return _entry(seq, EditsCommitted("lanes/main", names, figures, REF, None, 1, "m", "c"))
+
+
+async def test_states_follow_the_log() -> None:
+    ledger = EditLedger()
+    await ledger.fold([_request(1, _edit("edits/1-0"), _edit("edits/1-1"), _edit("edits/1-2"))])
+    assert ledger.num_pending == 3
+    assert [r.edit.name for r in ledger.of_request(1)] == ["edits/1-0", "edits/1-1", "edits/1-2"]
+    rejection = Rejection("edits/1-2", CheckFailedError("no"), None)
+    await ledger.fold(
+        [
+            _commit(2, "edits/1-0", "edits/1-1"),
+            _entry(3, EditsRejected("lanes/main", (rejection,))),
+            _entry(4, EditsReverted(("edits/1-1",), "")),
+        ]
+    )
+    assert ledger.num_pending == 0
+    first, second, third = ledger.records()
+    assert (first.state, first.commit_seq, first.artifact) == (State.COMMITTED, 2, REF)
+    assert (second.state, second.commit_seq, second.revert_seq) == (State.REVERTED, 2, 4)
+    assert third.state is State.REJECTED
+    assert isinstance(third.error, CheckFailedError)
+    assert ledger.seq_of_request("id-1") == 1
+    assert ledger.seq_of_request("id-9") is None
+    with pytest.raises(NotFoundError, match="edits/7-0"):
+        ledger.get("edits/7-0")
+
+
+async def test_a_batch_is_in_log_order_of_one_lane_and_bounded() -> None:
+    ledger = EditLedger()
+    await ledger.fold(
+        [
+            _request(1, _edit("edits/1-0"), _edit("edits/1-1")),
+            _request(2, _edit("edits/2-0"), lane="lanes/other"),
+            _request(3, _edit("edits/3-0"), _edit("edits/3-1")),
+        ]
+    )
+
+    def names(limit: int, alone: frozenset[str] = frozenset()) -> list[str]:
+        return [record.edit.name for record in ledger.next_batch(limit, alone)]
+
+    assert names(10) == ["edits/1-0", "edits/1-1", "edits/3-0", "edits/3-1"]
+    assert names(3) == ["edits/1-0", "edits/1-1", "edits/3-0"]
+    assert names(10, frozenset({"edits/3-0"})) == ["edits/1-0", "edits/1-1"]
+    assert names(10, frozenset({"edits/1-0"})) == ["edits/1-0"]
+
+
+async def test_two_answers_to_one_question_are_never_fitted_together() -> None:
+    ledger = EditLedger()
+    await ledger.fold(
+        [
+            _request(1, _edit("edits/1-0", "France", "p"), _edit("edits/1-1", "Spain")),
+            _request(2, _edit("edits/2-0", "Italy", "p"), _edit("edits/2-1")),
+        ]
+    )
+    batch = ledger.next_batch(10, frozenset())
+    assert [record.edit.name for record in batch] == ["edits/1-0", "edits/1-1"]
+
+
+async def test_fitting_is_shown_and_forgotten() -> None:
+    ledger = EditLedger()
+    await ledger.fold([_request(1, _edit("edits/1-0"), _edit("edits/1-1"))])
+    ledger.set_fitting(["edits/1-0", "edits/1-1"], True)
+    assert ledger.get("edits/1-0").state is State.FITTING
+    await ledger.fold([_commit(2, "edits/1-0")])
+    ledger.set_fitting(["edits/1-0", "edits/1-1"], False)
+    assert ledger.get("edits/1-0").state is State.COMMITTED
+    assert ledger.get("edits/1-1").state is State.REQUESTED
