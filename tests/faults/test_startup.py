@@ -55,7 +55,7 @@ def test_a_redis_that_is_down_at_start(environment: dict[str, str]) -> None:
     [
         ("{tmp}/nowhere", "MODEL_NOT_FOUND", "is not a folder"),
         ("{tmp}/empty", "MODEL_NOT_FOUND", "no config.json"),
-        ("{tmp}/bert", "MODEL_UNSUPPORTED", "not a causal language model"),
+        ("{tmp}/bert", "MODEL_UNSUPPORTED", "complete causal LM checkpoint"),
     ],
 )
 def test_a_model_that_cannot_be_edited(

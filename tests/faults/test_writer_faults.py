@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 import uuid
 from collections import Counter
@@ -23,7 +24,15 @@ from errata.launch.processes import Process
 from errata.platform.server import open_channel
 from errata.platform.settings import WorkerSettings
 from errata.worker.replica import Replica
-from errata_client import Client, EditSpec, EditState, EpochLostError, LogEntry, UnavailableError
+from errata_client import (
+    Client,
+    DeadlineExceededError,
+    EditSpec,
+    EditState,
+    EpochLostError,
+    LogEntry,
+    UnavailableError,
+)
 
 
 def _wait(true: Callable[[], bool], seconds: float, what: str) -> None:
@@ -82,7 +91,7 @@ def test_a_writer_that_wakes_up_after_its_successor_appends_nothing(
     os.kill(old.popen.pid, signal.SIGSTOP)
     address = f"127.0.0.1:{free_port()}"
     environment = {**box.settings.environment(), "ERRATA_WRITER__ADDRESS": address}
-    command = [*old_command(), "serve", "writer"]
+    command = [sys.executable, "-m", "errata.cli", "serve", "writer"]
     new = Process.start("new-writer", command, environment, box.settings.data_dir / "new.log")
     try:
         with Client(address, timeout=60) as client:
@@ -105,17 +114,10 @@ def test_a_writer_that_wakes_up_after_its_successor_appends_nothing(
         new.stop(10)
 
 
-def old_command() -> list[str]:
-    """How the box starts services."""
-    import sys
-
-    return [sys.executable, "-m", "errata.cli"]
-
-
 def _serves(client: Client) -> bool:
     try:
         return bool(client.lanes(timeout=2))
-    except UnavailableError:
+    except (UnavailableError, DeadlineExceededError):
         return False
 
 

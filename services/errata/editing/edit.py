@@ -33,10 +33,12 @@ class EditBatch:
     Attributes:
         edits: at least one.
         seed: all random choices of the fit derive from it; the log carries it.
+        attempt: 0 at first; above 0 the batch failed its check and shall be written more firmly.
     """
 
     edits: tuple[Edit, ...]
     seed: int
+    attempt: int = 0
 
     def __len__(self) -> int:
         """Number of edits, u."""

@@ -117,7 +117,7 @@ class Resources(Protocol):
 
 
 class Prepare(Protocol):
-    """Makes what fits need of the base model (statistics), into the cache; idempotent."""
+    """Makes the statistics of the base model that fits need, or finds them in the cache."""
 
     def __call__(
         self,
@@ -127,7 +127,7 @@ class Prepare(Protocol):
         *,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> object:
-        """Prepares a lane; call it before the model carries an edit.
+        """Yields what `Fit` takes as `statistics`; call it before the model carries an edit.
 
         Args:
             model: holds its base weights.
@@ -154,7 +154,7 @@ class NewState(Protocol):
 
 
 class Fit(Protocol):
-    """Turns a batch into an artifact: a function of model, memory, edits and seed alone."""
+    """Turns a batch into an artifact: a function of its arguments alone."""
 
     def __call__(
         self,
@@ -162,7 +162,7 @@ class Fit(Protocol):
         batch: EditBatch,
         config: Any,
         memory: Any,
-        resources: Resources,
+        statistics: Any,
     ) -> FitResult:
         """Fits a batch; the model is unchanged afterwards, whatever happens.
 

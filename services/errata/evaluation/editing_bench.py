@@ -108,10 +108,10 @@ def run(plan: BenchPlan, *, on_progress: Callable[[str], None] | None = None) ->
     before = None if heldout is None else perplexity(model, heldout)
     results: dict[str, Any] = {}
     for name, config in configs.items():
-        method.prepare(model, config, resources)
+        statistics = method.prepare(model, config, resources)
         runs: list[Figures] = []
         for seed in plan.seeds:
-            figures = _run(model, method, config, records, plan, resources, seed, heldout)
+            figures = _run(model, method, config, records, plan, statistics, seed, heldout)
             runs.append(figures if before is None else {**figures, "perplexity_before": before})
             if on_progress is not None:
                 on_progress(f"{name}, seed {seed}: score {runs[-1]['score']:.3f}")
@@ -151,7 +151,7 @@ def _run(
     config: LaneConfig,
     records: Sequence[Record],
     plan: BenchPlan,
-    resources: _Text,
+    statistics: Any,
     seed: int,
     heldout: Sequence[str] | None,
 ) -> Figures:
@@ -168,7 +168,7 @@ def _run(
         part = chosen[number : number + plan.batch_size]
         edits = tuple(record.edit(f"edits/{seq}-{i}") for i, record in enumerate(part))
         batch = EditBatch(edits, seed=seed * 1_000_003 + seq)
-        result = method.fit(model, batch, config, memory, resources)
+        result = method.fit(model, batch, config, memory, statistics)
         batch_names = tuple(edit.name for edit in edits)
         state.prepare_commit(Commit(seq, batch_names, result.artifact))()
         if result.memory is not None:

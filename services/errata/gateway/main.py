@@ -15,7 +15,7 @@ from errata.errors import StartupError
 from errata.gateway import forward
 from errata.gateway.pool import WorkerPool
 from errata.gateway.service import InferenceService
-from errata.platform.server import GrpcServer, handle_signals, open_channel
+from errata.platform.server import GrpcServer, check_address, handle_signals, open_channel
 from errata.platform.settings import Settings
 from errata.worker.deployment import build_app
 from errata_client._gen.errata.v1 import inference_pb2, inference_pb2_grpc
@@ -31,9 +31,11 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
     Raises:
         StartupError: the address is taken, or the workers cannot start.
     """
-    server = GrpcServer(settings.gateway.address, [_SERVICE, forward.EDITING, forward.EDIT_LOG])
+    check_address(settings.gateway.address)
+    # Ray forks its processes; with gRPC's threads already there, a child can hang for ever.
     with _ray(settings):
         handle_signals(stop)  # Ray put handlers of its own in their place
+        server = GrpcServer(settings.gateway.address, [_SERVICE, forward.EDITING, forward.EDIT_LOG])
         pool = WorkerPool(settings.gateway.application)
         async with (
             open_channel(settings.writer.address) as editing,

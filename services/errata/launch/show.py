@@ -28,6 +28,7 @@ from errata_client import (
     Score,
 )
 
+_LONG_DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 _STATE_STYLES = {
     EditState.COMMITTED: "green",
     EditState.REJECTED: "red",
@@ -184,17 +185,17 @@ def _masked(value: str) -> str:
 def entry_table(entries: Iterable[LogEntry]) -> Table:
     """Log entries."""
     table = Table()
-    for column in ("seq", "time", "kind", "edits", "author", "history", "detail"):
-        table.add_column(column, overflow="fold")
+    for column in ("seq", "time", "kind", "edits", "history", "by", "detail"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("seq", "kind", "history"))
     for entry in entries:
         table.add_row(
             str(entry.seq),
-            entry.append_time.strftime("%Y-%m-%d %H:%M:%S"),
-            entry.kind or "unknown",
+            entry.append_time.strftime("%H:%M:%S"),
+            entry.kind.removeprefix("edits_").replace("_", " ") or "unknown",
             _some(entry.edits),
-            entry.author,
             short(entry.chain_digest),
-            entry.detail,
+            entry.author,
+            _LONG_DIGEST.sub(lambda match: short(match.group()), entry.detail),
         )
     return table
 

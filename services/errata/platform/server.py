@@ -71,7 +71,7 @@ class GrpcServer:
         Raises:
             StartupError: the address is in use or cannot be bound; nothing was started.
         """
-        _check_free(self.address)
+        check_address(self.address)
         try:
             self.port = self.server.add_insecure_port(self.address)
         except RuntimeError as error:
@@ -100,8 +100,12 @@ def _cannot_listen(address: str, why: str) -> StartupError:
     )
 
 
-def _check_free(address: str) -> None:
-    """gRPC's own bind error does not say which port is in use; this one does."""
+def check_address(address: str) -> None:
+    """Returns if a server could listen there; gRPC's own error does not say what is wrong.
+
+    Raises:
+        StartupError: no `host:port`, in use, or not ours to bind.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
         raise _cannot_listen(address, "an address is host:port")

@@ -16,7 +16,7 @@ class Figures:
     Attributes:
         reliability: share of target tokens that the edited model ranks first after the prompt.
         generality: the same over the rephrases; None without rephrases.
-        locality: share of probe tokens on which edited and unedited model agree.
+        locality: share of probes that edited and unedited model continue alike.
         already_answered: the model answered the target before the edit.
     """
 

@@ -1,7 +1,7 @@
 """Does the edited model answer the target, and do the probes stay: reliability and locality.
 
-Teacher-forced token accuracy, as the methods note's §6 defines it; locality is agreement with the
-unedited model's own greedy continuation of each probe.
+Reliability and generality are teacher-forced token accuracy. Locality is the share of probes whose
+greedy continuation is the same before and after: one changed token is another answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEFAULT_PROBES = (
     "The opposite of hot is",
     "In winter the weather is often",
 )
-PROBE_TOKENS = 4
+PROBE_TOKENS = 3
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -69,7 +69,7 @@ def measure(model: CausalLM, edits: Sequence[Edit], before: Baseline) -> list[Fi
     kept = _shares(
         model, [(tokenise(model, probe).ids, before.continuations[probe]) for probe in probes]
     )
-    locality = dict(zip(probes, kept, strict=True))
+    locality = {probe: float(share == 1.0) for probe, share in zip(probes, kept, strict=True)}
     return [
         Figures(
             reliability=share,

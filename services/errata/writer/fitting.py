@@ -11,7 +11,7 @@ import structlog
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.method import Commit, FitResult, Resources
+from errata.editing.method import Commit, FitResult
 from errata.errors import CheckFailedError, FitError
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Lane
@@ -22,6 +22,7 @@ _log = structlog.get_logger(__name__)
 
 # Above every position that the log can reach while a trial lasts, so that a trial comes last.
 _TRIAL_SEQ = 2**62
+_LAST_ATTEMPT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def fit_batch(
     model: CausalLM,
     lane: Lane,
     edits: Sequence[Edit],
-    resources: Resources,
+    statistics: object,
     limits: WriterSettings,
 ) -> Outcome:
     """Fits as many of `edits` together as pass their checks.
@@ -72,23 +73,25 @@ def fit_batch(
     1. Fit all, try the result on the model, measure, take it back.
     2. If some failed, fit the others again without them; those that failed come back alone.
     3. If all failed, or the fit itself did, go on with the first half; the rest stays pending.
+    4. An edit that fails alone is tried again, written more firmly, before it is rejected.
 
     The model is unchanged afterwards, whatever happens.
     """
     before = checks.baseline(model, edits)
-    remaining, retry = list(edits), frozenset[str]()
+    remaining, retry, attempt = list(edits), frozenset[str](), 0
     while True:
         alone = len(remaining) == 1
         try:
-            fitted, failures = _attempt(model, lane, remaining, before, resources, limits)
+            fitted, failures = _attempt(model, lane, remaining, before, statistics, limits, attempt)
         except FitError as error:
-            if alone:
-                return Outcome(None, (Rejection(remaining[0].name, error, None),), retry)
             fitted, failures = None, [Rejection(edit.name, error, None) for edit in remaining]
         if not failures:
             return Outcome(fitted, (), retry)
-        if alone:
+        if alone and attempt == _LAST_ATTEMPT:
             return Outcome(None, tuple(failures), retry)
+        if alone:
+            attempt += 1
+            continue
         failed = {rejection.edit for rejection in failures}
         _log.info("batch failed its check", num_edits=len(remaining), num_failed=len(failed))
         if len(failed) < len(remaining):
@@ -103,11 +106,12 @@ def _attempt(
     lane: Lane,
     edits: Sequence[Edit],
     before: checks.Baseline,
-    resources: Resources,
+    statistics: object,
     limits: WriterSettings,
+    attempt: int,
 ) -> tuple[Fitted, list[Rejection]]:
-    batch = EditBatch(tuple(edits), seed_of(lane.configured.config_digest, edits))
-    result: FitResult = lane.method.fit(model, batch, lane.config, lane.memory, resources)
+    batch = EditBatch(tuple(edits), seed_of(lane.configured.config_digest, edits), attempt)
+    result: FitResult = lane.method.fit(model, batch, lane.config, lane.memory, statistics)
     artifact = result.artifact.to_bytes()
     names = tuple(edit.name for edit in edits)
     # What is tried is what replicas will read back from the bytes.

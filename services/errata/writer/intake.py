@@ -74,16 +74,20 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
     target = _text(draft.target, f"{field}.target", limits.max_prompt_chars).strip()
     subject = _text(draft.subject, f"{field}.subject", limits.max_prompt_chars, required=False)
     subject = subject or _find_subject(prompt, f"{field}.subject")
+    for text, limit, name in (
+        (prompt, limits.max_prompt_tokens, "prompt"),
+        (target, limits.max_target_tokens, "target"),
+    ):
+        num_tokens = len(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+        _check_length(num_tokens, limit, f"{field}.{name}")
     try:
         subject_end(prompt, subject)
-        row = tokenise(model, prompt, target, subject=subject)
+        tokenise(model, prompt, target, subject=subject)
     except InvalidEditError as error:
         named = f"{field}.subject" if "subject" in error.message else f"{field}.prompt"
         raise InvalidEditError(
             f"{named}: {error.message}", field=named, **error.metadata
         ) from error
-    _check_length(row.num_target, limits.max_target_tokens, f"{field}.target")
-    _check_length(len(row.ids) - row.num_target, limits.max_prompt_tokens, f"{field}.prompt")
     return Edit(
         name="",
         prompt=prompt,

@@ -67,7 +67,7 @@ class Writer:
             log: appends under an epoch that is already acquired.
             subscriber: starts at the log's first entry.
             store: where artifacts go before the entry that names them.
-            resources: for fits.
+            resources: for the statistics that fits need.
             settings: limits.
         """
         self.ledger = EditLedger()
@@ -77,6 +77,7 @@ class Writer:
         self._subscriber = subscriber
         self._store = store
         self._resources = resources
+        self._statistics: dict[str, object] = {}
         self._settings = settings
         self._applier = Applier(model, store, keep_memory=True)
         self._unapplied: deque[Entry] = deque()
@@ -204,10 +205,12 @@ class Writer:
                 await self.ledger.wait_for_seq(seq)
 
     async def _fit_for_ever(self) -> None:
-        for _, configured in self.ledger.lanes.values():
+        for name, (_, configured) in self.ledger.lanes.items():
             method = get_method(configured.method)
             config = method.config.model_validate_json(configured.config_json)
-            await asyncio.to_thread(method.prepare, self._model, config, self._resources)
+            self._statistics[name] = await asyncio.to_thread(
+                method.prepare, self._model, config, self._resources
+            )
         while True:
             await self.ledger.wait_until(lambda: bool(self._unapplied or self.ledger.num_pending))
             if self.ledger.num_pending < self._settings.max_batch_edits:
@@ -236,7 +239,7 @@ class Writer:
                 self._model,
                 lane,
                 [record.edit for record in batch],
-                self._resources,
+                self._statistics[batch[0].lane],
                 self._settings,
             )
         finally:

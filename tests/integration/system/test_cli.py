@@ -56,7 +56,7 @@ def test_edit_ask_status_log_revert(cli: Cli, corpus: Corpus) -> None:
     assert status["head"]["seq"] >= done["commit_seq"]
     assert "edits: " in cli.run("status")
     assert cli.json("log", "--from-seq", seq)[0]["edits"] == [done["name"]]
-    assert "edits_committed" in cli.run("log", "--from-seq", seq)
+    assert "committed" in cli.run("log", "--from-seq", seq)
     assert done["name"] in cli.run("edits")
     assert "adaple" in cli.run("lanes")
     assert "log p" in cli.run("score", edit.prompt, edit.target)

@@ -182,7 +182,7 @@ def test_a_batch_takes_effect_wholly_or_not_at_all(client: Client, corpus: Corpu
     good = [_spec(edit) for edit in corpus.demo_edits()[2:4]]
     start = _everywhere(client, good[0].prompt)[0].provenance.state_digest
     # The probe is the very question that the edit answers anew: both checks cannot hold.
-    other = corpus.demo_edits()[4]
+    other = corpus.demo_edits()[5]
     impossible = EditSpec(
         other.prompt, other.target, other.subject, (), (other.prompt, other.rephrases[0])
     )

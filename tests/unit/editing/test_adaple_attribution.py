@@ -23,9 +23,10 @@ CONFIG = AdapleConfig(layers=(1, 2), num_prefixes=0, subject_keys=False, steps=5
 def edited(resources: TextResources) -> tuple[CausalLM, AdapleState]:
     model = make_model("llama")
     state = METHOD.new_state(model, CONFIG, EditedWeights(model), "lane")
+    statistics = METHOD.prepare(model, CONFIG, resources)
     for seq in (1, 2):
         batch = make_batch(seq, 2 * (seq - 1))
-        result = METHOD.fit(model, batch, CONFIG, METHOD.new_memory(CONFIG), resources)
+        result = METHOD.fit(model, batch, CONFIG, METHOD.new_memory(CONFIG), statistics)
         names = tuple(edit.name for edit in batch.edits)
         state.prepare_commit(Commit(seq, names, result.artifact))()
     assert isinstance(state, AdapleState)

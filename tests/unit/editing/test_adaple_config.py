@@ -65,3 +65,12 @@ def test_layer_beyond_the_model_is_refused() -> None:
     assert AdapleConfig(layers=(3,)).resolve_layers(4) == (3,)
     with pytest.raises(InvalidRequestError, match="layers 0 to 3"):
         AdapleConfig(layers=(3, 4)).resolve_layers(4)
+
+
+def test_a_later_attempt_is_firmer() -> None:
+    config = AdapleConfig(gain=1.0)
+    assert config.firmer(0) == config
+    second = config.firmer(2)
+    assert second.resolve_lambda(400) == pytest.approx(config.resolve_lambda(400) / 4)
+    assert (second.clamp, second.step_size) == (4 * config.clamp, 4 * config.step_size)
+    assert AdapleConfig(lam=8.0).firmer(1).resolve_lambda(400) == 4.0

@@ -48,7 +48,9 @@ def _fit(
     memory: AdapleMemory | None = None,
 ) -> FitResult:
     memory = memory or AdapleMemory(config)
-    return METHOD.fit(model, make_batch() if batch is None else batch, config, memory, resources)
+    statistics = METHOD.prepare(model, config, resources)
+    batch = make_batch() if batch is None else batch
+    return METHOD.fit(model, batch, config, memory, statistics)
 
 
 def _state(model: CausalLM, config: AdapleConfig = CONFIG) -> AdapleState:

@@ -53,13 +53,13 @@ def _edits(corpus: Corpus) -> list[Edit]:
 
 @pytest.fixture(scope="module")
 def history(
-    corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+    corpus: Corpus, statistics_cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[Entry], ArtifactStore]:
     """A lane and two commits of two edits each, fitted by the writer's own code."""
-    return asyncio.run(_history(corpus, tmp_path_factory.mktemp("history")))
+    return asyncio.run(_history(corpus, tmp_path_factory.mktemp("history"), statistics_cache))
 
 
-async def _history(corpus: Corpus, folder: Path) -> tuple[list[Entry], ArtifactStore]:
+async def _history(corpus: Corpus, folder: Path, cache: Path) -> tuple[list[Entry], ArtifactStore]:
     store = ArtifactStore(str(folder / "artifacts"))
     model = CausalLM.load(demo.model_path())
     config = get_method("adaple").config()
@@ -67,10 +67,11 @@ async def _history(corpus: Corpus, folder: Path) -> tuple[list[Entry], ArtifactS
     entries = [_entry(1, lane)]
     applier = Applier(model, store, keep_memory=True)
     await _apply(applier, entries)
-    resources = WriterResources(None, folder)
+    method = get_method("adaple")
+    statistics = method.prepare(model, method.config(), WriterResources(None, cache))
     edits = _edits(corpus)
     for batch in (edits[:2], edits[2:4]):
-        outcome = fit_batch(model, applier.lanes["lanes/main"], batch, resources, WriterSettings())
+        outcome = fit_batch(model, applier.lanes["lanes/main"], batch, statistics, WriterSettings())
         fitted = outcome.fitted
         assert fitted is not None
         ref = ArtifactRef(await store.put(fitted.artifact), len(fitted.artifact))

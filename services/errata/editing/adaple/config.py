@@ -34,6 +34,9 @@ class AdapleConfig(LaneConfig):
             takes the value tuned for the variant. MEMIT and PMET on LLaMA2-7B: λ = 15000, so
             g = 0.73; GPT-J: λ = 6000, g = 2.7.
         lam: absolute λ, overriding `gain`.
+        retry_factor: an edit that fails its check alone is fitted again with λ divided, step and
+            clamp multiplied by this; ours, because what suits hundreds of edits can be too timid
+            for one that the model resists.
         ridge: added to E[kkᵀ], times its mean diagonal; ours (code: none, 100k samples).
         spread: residual's share of a layer: 1/√(layers left) (PMET) or 1/(layers left) (MEMIT).
         target: what is steered to its value: the FFN's output m^L (PMET) or the hidden state h^L
@@ -69,6 +72,7 @@ class AdapleConfig(LaneConfig):
     beta: float = Field(default=0.0, ge=0.0, lt=1.0)
     gain: float | None = Field(default=None, gt=0.0)
     lam: float | None = Field(default=None, gt=0.0)
+    retry_factor: float = Field(default=2.0, ge=1.0)
     ridge: float = Field(default=1e-3, ge=0.0)
     spread: Literal["sqrt", "linear"] = "sqrt"
     target: Literal["ffn", "hidden"] = "ffn"
@@ -122,6 +126,18 @@ class AdapleConfig(LaneConfig):
     def resolve_gain(self) -> float:
         """`gain`, or the value tuned for the variant."""
         return self.gain if self.gain is not None else _GAINS[self.variant]
+
+    def firmer(self, attempt: int) -> AdapleConfig:
+        """For a later attempt: λ smaller, step and radius larger, by `retry_factor` each time."""
+        scale = self.retry_factor**attempt
+        return self.model_copy(
+            update={
+                "gain": self.resolve_gain() * scale,
+                "lam": None if self.lam is None else self.lam / scale,
+                "step_size": self.step_size * scale,
+                "clamp": self.clamp * scale,
+            }
+        )
 
     def resolve_layers(self, depth: int) -> tuple[int, ...]:
         """The edited layers of a model with `depth` blocks.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.contexts import make_contexts
-from errata.editing.adaple.covariance import prepare, system
+from errata.editing.adaple.covariance import system
 from errata.editing.adaple.fusion import fuse
 from errata.editing.adaple.keys import KeyProbes
 from errata.editing.adaple.memory import AdapleMemory, key_name
@@ -21,7 +21,7 @@ from errata.editing.adaple.targets import optimise_targets
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.method import FitResult, Resources
+from errata.editing.method import FitResult
 from errata.editing.prompts import tokenise
 from errata.errors import FitError, InvalidEditError
 
@@ -31,7 +31,7 @@ def fit(
     batch: EditBatch,
     config: AdapleConfig,
     memory: AdapleMemory,
-    resources: Resources,
+    statistics: Mapping[int, Tensor],
 ) -> FitResult:
     """Fits a batch on the model as it is now, earlier edits included (AdaPLE, Algorithm 1).
 
@@ -47,7 +47,7 @@ def fit(
         batch: edits and the seed of contexts and masks.
         config: of the lane.
         memory: earlier keys; read only.
-        resources: text for statistics and their cache.
+        statistics: E[kkᵀ] of every edited layer, (d_ff, d_ff) float64, from `prepare`.
 
     Returns:
         Artifact with fp32 factors; memory with the keys; seconds of `targets`, `keys`, `solve`.
@@ -56,13 +56,11 @@ def fit(
         InvalidEditError: an edit cannot be tokenised; `field` names it.
         SingularCovarianceError: a layer cannot be solved.
         FitError: the optimisation left finite numbers.
-        PreconditionError: statistics are missing and the model already carries edits.
     """
     _check_edits(model, batch.edits)
     layers = config.resolve_layers(model.num_layers)
-    moments = prepare(model, config, resources)
     with _restored(model, layers) as base:
-        return _fit(model, batch, config, memory, moments, base)
+        return _fit(model, batch, config.firmer(batch.attempt), memory, statistics, base)
 
 
 def _fit(
