@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import filecmp
 import importlib.resources
+import os
 import re
 import shutil
 import sys
@@ -39,6 +40,8 @@ def generate(output: Path) -> None:
         f"--mypy_grpc_out=quiet:{output}",
         *files,
     ]
+    # protoc finds its mypy plugins on PATH, where an environment that is not activated is missing.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     if protoc.main(arguments) != 0:
         sys.exit("protoc failed; see above.")
     for path in output.rglob("*.py*"):

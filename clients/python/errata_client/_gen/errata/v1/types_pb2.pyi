@@ -149,7 +149,7 @@ class EditFigures(google.protobuf.message.Message):
     generality: builtins.float
     """The same, averaged over the rephrases; unset if none were given."""
     locality: builtins.float
-    """Share of probe tokens on which the edited model agrees with the model before the edit."""
+    """Share of probes that the edited model continues as the model did before the edit."""
     already_answered: builtins.bool
     """True if the model answered the target before the edit."""
     def __init__(
