@@ -64,6 +64,28 @@ class BenchPlan:
     device: str = "cpu"
 
 
+def variant_configs(variants: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Rows of `BenchPlan.configs`: AdaPLE's closed forms, each with its tuned gain.
+
+    Raises:
+        InvalidRequestError: no such variant.
+    """
+    known: dict[str, dict[str, Any]] = {
+        "memit": {"variant": "memit"},
+        "printed": {"variant": "printed"},
+        "eq3": {"variant": "eq3"},
+        "erase": {"variant": "erase", "beta": 0.5},
+        "memit-dr0.3": {"variant": "memit", "drop": 0.3},
+        "memit-dr0.8": {"variant": "memit", "drop": 0.8},
+    }
+    unknown = [name for name in variants if name not in known]
+    if unknown:
+        raise InvalidRequestError(
+            f"variant {unknown[0]!r} is unknown; choose from {', '.join(known)}.", field="variants"
+        )
+    return {name: known[name] for name in variants}
+
+
 class _Text:
     """Statistics text of a benchmark (`errata.editing.method.Resources`)."""
 

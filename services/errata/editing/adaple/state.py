@@ -101,6 +101,7 @@ class AdapleState:
         self.layers = config.resolve_layers(model.num_layers)
         self._weights, self._lane = weights, lane
         self._commits: dict[int, _Committed] = {}
+        self._directions: tuple[list[str], Tensor] | None = None
 
     def prepare_commit(self, commit: Commit) -> Swap:
         """Checks a commit and computes the weights with it, beside the model.
@@ -145,6 +146,12 @@ class AdapleState:
         Returns:
             Names, and (d_ff, n) fp32 with columns u_j / u_jᵀk_j of the last edited layer.
         """
+        # Asked at every prefill, changed only by commits and reverts.
+        if self._directions is None:
+            self._directions = self._compute_directions()
+        return self._directions
+
+    def _compute_directions(self) -> tuple[list[str], Tensor]:
         names: list[str] = []
         columns = [torch.zeros(self.model.d_ff, 0, device=self.model.device)]
         for _, commit in sorted(self._commits.items(), reverse=True):
@@ -167,11 +174,11 @@ class AdapleState:
         def swap() -> Undo:
             before = self._commits
             undo_weights = swap_weights()
-            self._commits = after
+            self._commits, self._directions = after, None
 
             def undo() -> None:
                 undo_weights()
-                self._commits = before
+                self._commits, self._directions = before, None
 
             return undo
 

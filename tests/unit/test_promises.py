@@ -1,0 +1,45 @@
+"""Promises are tests: each of docs/promises.md has some, and the docs speak of what exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+_MARK = re.compile(r"pytest\.mark\.promise\(([^)]*)\)")
+
+
+def _marked() -> set[str]:
+    names: set[str] = set()
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        for arguments in _MARK.findall(file.read_text(encoding="utf-8")):
+            names |= set(re.findall(r'"(P\d+)"', arguments))
+    return names
+
+
+def test_every_promise_has_a_test() -> None:
+    text = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    promised = set(re.findall(r"^\| (P\d+) ", text, flags=re.MULTILINE))
+    assert promised == {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P9", "P10", "P11"}
+    assert promised - _marked() == set()
+    assert _marked() - promised == set()
+
+
+@pytest.mark.parametrize(
+    "page",
+    sorted(str(p.relative_to(ROOT)) for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]),
+)
+def test_links_in_the_docs_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), f"{page} links to {target}"
+
+
+def test_the_readmes_commands_are_the_makefiles_and_cis() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in ("demo", "test"):
+        assert re.search(rf"^{command}:", makefile, flags=re.MULTILINE)
+        assert f"make {command}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
