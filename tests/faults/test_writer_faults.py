@@ -18,7 +18,7 @@ from errata.artifacts.remote import RemoteArtifacts
 from errata.artifacts.source import ArtifactSource
 from errata.demo import Corpus
 from errata.editing.causal_lm import CausalLM
-from errata.errors import ReplicaBehindError
+from errata.errors import LogUnavailableError, ReplicaBehindError
 from errata.launch.box import Box, free_port
 from errata.launch.processes import Process
 from errata.platform.server import open_channel
@@ -153,14 +153,18 @@ def _accepts(client: Client, spec: EditSpec, request_id: str) -> bool:
 
 
 class _Held:
-    """Artifacts that come only when they are let go: a replica that cannot keep up."""
+    """Artifacts that come only when they are let go, and then at the second try."""
 
     def __init__(self, source: ArtifactSource) -> None:
         self._source = source
         self.let_go = asyncio.Event()
+        self.tries = 0
 
     async def get(self, digest: str) -> bytes:
         await self.let_go.wait()
+        self.tries += 1
+        if self.tries == 1:
+            raise LogUnavailableError("away for a moment")
         return await self._source.get(digest)
 
 
@@ -201,5 +205,7 @@ async def test_a_replica_that_is_behind_says_so_before_the_deadline_and_never_an
             waiting = asyncio.create_task(ask(done.commit_seq, 30))
             held.let_go.set()
             assert await waiting == edit.target
+            assert held.tries == 2
+            replica.check_health()
         finally:
             await replica.close()

@@ -19,6 +19,7 @@ from errata.editing.method import Attribution
 from errata.engine.engine import BatchEngine
 from errata.engine.sequence import Piece, ScoredContinuation, Version
 from errata.errors import (
+    DataLossError,
     ErrataError,
     LogBehindWitnessError,
     LogUnavailableError,
@@ -29,6 +30,7 @@ from errata.log.chain import ORIGIN
 from errata.log.chain import Entry as LogEntry
 from errata.log.subscriber import Subscriber
 from errata.platform.deadlines import before_deadline
+from errata.platform.retry import until_available
 from errata.platform.server import open_channel
 from errata.platform.settings import WorkerSettings
 from errata.replica.applier import Applier
@@ -208,6 +210,9 @@ class Replica:
                     await self._apply(entry, last=entry is batch.entries[-1])
         except ErrataError as error:
             await self._fail(error)
+        except Exception as error:
+            await self._fail(DataLossError(f"{self.name} cannot apply the log: {error}."))
+            raise
         finally:
             watch.cancel()
 
@@ -220,7 +225,8 @@ class Replica:
 
     async def _apply(self, entry: LogEntry, *, last: bool) -> None:
         decoded = decode(entry)
-        swap = await self._applier.prepare(decoded)
+        # A log or store that is away for a while is no reason to leave rotation; lag is.
+        swap = await until_available(lambda: self._applier.prepare(decoded), "artifacts")
         if swap is None and not last:
             return  # the position moves with the batch's next change
 

@@ -12,7 +12,7 @@ from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.method import Commit, FitResult
-from errata.errors import CheckFailedError, FitError
+from errata.errors import CheckFailedError, ErrataError, FitError
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Lane
 from errata.replica.entries import Figures, Rejection
@@ -83,7 +83,11 @@ def fit_batch(
         alone = len(remaining) == 1
         try:
             fitted, failures = _attempt(model, lane, remaining, before, statistics, limits, attempt)
-        except FitError as error:
+        except (
+            ErrataError,
+            RuntimeError,
+        ) as caught:  # torch raises RuntimeError for all of its own
+            error = caught if isinstance(caught, ErrataError) else _as_fit_error(caught)
             fitted, failures = None, [Rejection(edit.name, error, None) for edit in remaining]
         if not failures:
             return Outcome(fitted, (), retry)
@@ -99,6 +103,12 @@ def fit_batch(
             remaining = [edit for edit in remaining if edit.name not in failed]
         else:
             remaining = remaining[: len(remaining) // 2]
+
+
+def _as_fit_error(error: RuntimeError) -> FitError:
+    """One edit that breaks the fit must not end the writer, which would meet it again for ever."""
+    _log.error("the fit failed", exc_info=error)
+    return FitError(f"the fit failed ({type(error).__name__}); the writer's log says why.")
 
 
 def _attempt(

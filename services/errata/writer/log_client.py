@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from typing import cast
 
 import grpc
-import structlog
 
-from errata.errors import UnavailableError
+from errata.platform.retry import until_available
 from errata.platform.rpc_errors import service_error
 from errata.replica.convert import encode
 from errata.replica.entries import Kind
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
 
-_log = structlog.get_logger(__name__)
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -77,11 +73,4 @@ class LogClient:
 
     async def append_surely(self, request_id: str, kind: Kind, author: str) -> int:
         """As `append`, but waits out a log that cannot be reached: the fit must not be lost."""
-        delay = 0.1
-        while True:
-            try:
-                return await self.append(request_id, kind, author)
-            except UnavailableError as error:
-                _log.warning("the log is unavailable; retrying", error=error.message, delay=delay)
-                await asyncio.sleep(delay * random.uniform(0.5, 1.5))
-                delay = min(2 * delay, 5.0)
+        return await until_available(lambda: self.append(request_id, kind, author), "the log")

@@ -21,6 +21,7 @@ from errata.errors import (
     UnknownLaneError,
 )
 from errata.log.subscriber import Subscriber
+from errata.platform.retry import until_available
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier
 from errata.replica.convert import decode
@@ -263,11 +264,14 @@ class Writer:
     async def _settle(self, request_id: str, kind: Kind) -> int:
         return await self._log.append_surely(request_id, kind, "errata-writer")
 
+    async def _put(self, data: bytes) -> ArtifactRef:
+        """Stores an artifact; waits out a store that is away, for the fit must not be lost."""
+        digest = await until_available(lambda: self._store.put(data), "the artifact store")
+        return ArtifactRef(digest, len(data))
+
     async def _store_fitted(self, lane: str, config_digest: str, fitted: Fitted) -> EditsCommitted:
-        artifact = ArtifactRef(await self._store.put(fitted.artifact), len(fitted.artifact))
-        memory = None
-        if fitted.memory is not None:
-            memory = ArtifactRef(await self._store.put(fitted.memory), len(fitted.memory))
+        artifact = await self._put(fitted.artifact)
+        memory = await self._put(fitted.memory) if fitted.memory is not None else None
         return EditsCommitted(
             lane=lane,
             edits=tuple(edit.name for edit in fitted.edits),

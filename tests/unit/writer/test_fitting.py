@@ -1,0 +1,133 @@
+"""What fails alone is rejected, what fails in company comes back, and the model is untouched."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from errata import demo
+from errata.artifacts.store import ArtifactStore
+from errata.demo import Corpus
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit
+from errata.editing.method import get_method
+from errata.errors import CheckFailedError, FitError, SingularCovarianceError
+from errata.platform.settings import WriterSettings
+from errata.replica.applier import Applier, Lane
+from errata.replica.entries import Entry, LaneConfigured
+from errata.writer.fitting import Outcome, fit_batch, seed_of
+from errata.writer.resources import WriterResources
+
+LIMITS = WriterSettings()
+
+
+class Bench:
+    """The writer's model with one lane."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        method = get_method("adaple")
+        self.model = CausalLM.load(demo.model_path())
+        config = method.config()
+        resources = WriterResources(None, cache)
+        self.statistics = method.prepare(self.model, config, resources)
+        applier = Applier(self.model, ArtifactStore(str(folder)), keep_memory=True)
+        kind = LaneConfigured(
+            "lanes/main", "adaple", config.model_dump_json(), "c", self.model.digest
+        )
+        swap = asyncio.run(applier.prepare(Entry(1, "id", datetime.now(UTC), "", kind)))
+        assert swap is not None
+        swap()
+        self.lane: Lane = applier.lanes["lanes/main"]
+
+    def fit(self, edits: list[Edit], limits: WriterSettings = LIMITS) -> Outcome:
+        before = self.model.current_digest()
+        outcome = fit_batch(self.model, self.lane, edits, self.statistics, limits)
+        assert self.model.current_digest() == before, "the model must be as before"
+        return outcome
+
+
+@pytest.fixture
+def bench(tmp_path: Path, statistics_cache: Path) -> Bench:
+    return Bench(tmp_path, statistics_cache)
+
+
+@pytest.fixture
+def edits(corpus: Corpus) -> list[Edit]:
+    return [
+        Edit(f"edits/2-{index}", edit.prompt, edit.target, edit.subject, edit.rephrases)
+        for index, edit in enumerate(corpus.demo_edits()[:4])
+    ]
+
+
+def _impossible(edit: Edit) -> Edit:
+    """Its probe is the question that it answers anew."""
+    return Edit(edit.name, edit.prompt, edit.target, edit.subject, (), (edit.prompt,))
+
+
+def test_a_batch_that_passes_is_fitted_whole_and_alike_every_time(
+    bench: Bench, edits: list[Edit]
+) -> None:
+    first, again = bench.fit(edits), bench.fit(edits)
+    assert first.fitted is not None
+    assert again.fitted is not None
+    assert [edit.name for edit in first.fitted.edits] == [edit.name for edit in edits]
+    assert first.fitted.artifact == again.fitted.artifact
+    assert all(figures.reliability == 1.0 for figures in first.fitted.figures)
+    assert not first.rejections
+    assert seed_of("c", edits) != seed_of("c", edits[:3]) != seed_of("d", edits[:3])
+
+
+def test_an_edit_that_fails_in_company_is_left_out_and_comes_back_alone(
+    bench: Bench, edits: list[Edit]
+) -> None:
+    bad = _impossible(edits[1])
+    outcome = bench.fit([edits[0], bad, edits[2]])
+    assert outcome.fitted is not None
+    assert [edit.name for edit in outcome.fitted.edits] == [edits[0].name, edits[2].name]
+    assert outcome.retry_alone == {bad.name}
+    assert not outcome.rejections, "not before it has failed alone"
+    alone = bench.fit([bad])
+    assert alone.fitted is None
+    (rejection,) = alone.rejections
+    assert isinstance(rejection.error, CheckFailedError)
+    assert rejection.error.metadata["metric"] == "locality"
+    assert rejection.figures is not None
+    assert rejection.figures.locality == 0.0
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (SingularCovarianceError("singular"), SingularCovarianceError),
+        (RuntimeError("out of memory"), FitError),
+    ],
+)
+def test_a_fit_that_breaks_rejects_the_edit_and_not_the_writer(
+    bench: Bench,
+    edits: list[Edit],
+    monkeypatch: pytest.MonkeyPatch,
+    raised: Exception,
+    kind: type[Exception],
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr(importlib.import_module("errata.editing.adaple.fit"), "solve_delta", broken)
+    outcome = bench.fit(edits[:2])
+    assert outcome.fitted is None
+    (rejection,) = outcome.rejections
+    assert rejection.edit == edits[0].name, "the batch was halved until one edit was at fault"
+    assert type(rejection.error) is kind
+    monkeypatch.undo()
+    assert bench.fit(edits[:2]).fitted is not None
+
+
+def test_a_later_attempt_saves_an_edit_that_the_model_resists(bench: Bench, corpus: Corpus) -> None:
+    stubborn = corpus.demo_edits()[4]
+    edit = Edit("edits/2-0", stubborn.prompt, stubborn.target, stubborn.subject)
+    assert bench.fit([edit]).fitted is not None
