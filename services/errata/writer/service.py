@@ -7,8 +7,6 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-import grpc
-
 from errata.errors import InvalidRequestError
 from errata.platform.deadlines import before_deadline
 from errata.platform.paging import number_of_token, page_size, page_token
@@ -18,7 +16,6 @@ from errata.writer.writer import Writer
 from errata_client._gen.errata.v1 import editing_pb2, editing_pb2_grpc
 
 T = TypeVar("T")
-Context = grpc.aio.ServicerContext
 _LONGEST_WAIT_SECONDS = 3_600.0
 
 

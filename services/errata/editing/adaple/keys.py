@@ -117,7 +117,6 @@ class KeyProbes:
             config: of the lane.
             layers: edited layers, ascending.
         """
-        self._num_edits = len(edits)
         self._half = config.prompt_weight == "half"
         others = [row for text in contexts[1:] for row in prompt_rows(model, edits, text)]
         if config.subject_keys:
