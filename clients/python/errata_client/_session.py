@@ -51,7 +51,7 @@ def committed(edit: Edit) -> Edit:
         )
     if not edit.state.settled:
         raise errors.DeadlineExceededError(
-            f"{edit.name} is not settled yet; call wait_edits({edit.name!r}) again.",
+            f"{edit.name} is not settled yet; call wait_edits([{edit.name!r}]) again.",
             code=grpc.StatusCode.DEADLINE_EXCEEDED,
             metadata={"edit": edit.name},
         )

@@ -73,7 +73,7 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
     prompt = _text(draft.prompt, f"{field}.prompt", limits.max_prompt_chars)
     target = _text(draft.target, f"{field}.target", limits.max_prompt_chars).strip()
     subject = _text(draft.subject, f"{field}.subject", limits.max_prompt_chars, required=False)
-    subject = subject or _find_subject(prompt, f"{field}.subject")
+    subject = subject.strip() or _find_subject(prompt, f"{field}.subject")
     for text, limit, name in (
         (prompt, limits.max_prompt_tokens, "prompt"),
         (target, limits.max_target_tokens, "target"),

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
@@ -222,7 +223,8 @@ class Writer:
 
     async def _apply_all(self) -> None:
         while self._unapplied:
-            swap = await self._applier.prepare(self._unapplied[0])
+            entry = self._unapplied[0]
+            swap = await until_available(partial(self._applier.prepare, entry), "artifacts")
             if swap is not None:
                 swap()
             self._unapplied.popleft()
