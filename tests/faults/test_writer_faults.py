@@ -27,6 +27,7 @@ from errata.worker.replica import Replica
 from errata_client import (
     Client,
     DeadlineExceededError,
+    EditNotRevertibleError,
     EditSpec,
     EditState,
     EpochLostError,
@@ -209,3 +210,40 @@ async def test_a_replica_that_is_behind_says_so_before_the_deadline_and_never_an
             replica.check_health()
         finally:
             await replica.close()
+
+
+@pytest.mark.promise("P9", "P11")
+async def test_a_revert_whose_caller_left_is_not_done_twice(box: Box, corpus: Corpus) -> None:
+    """While the outcome of one revert is unknown, another of the same edit must wait."""
+    spec = _specs(corpus)[0]
+    ids = [str(uuid.uuid4()) for _ in range(2)]
+    with Client(box.settings.writer.address, timeout=60) as client:
+        (edit,) = client.wait_edits([client.submit_edits([spec])[0].name])
+        os.kill(box.processes["log"].popen.pid, signal.SIGSTOP)
+        try:
+            for request_id in ids:
+                with pytest.raises((UnavailableError, DeadlineExceededError)):
+                    client.revert([edit.name], request_id=request_id, timeout=2)
+        finally:
+            os.kill(box.processes["log"].popen.pid, signal.SIGCONT)
+        seq = client.revert([edit.name], request_id=ids[0]).seq
+        with pytest.raises(EditNotRevertibleError):
+            client.revert([edit.name], request_id=ids[1])
+        assert client.get_edit(edit.name).revert_seq == seq
+    kinds = [entry.kind for entry in _entries(box)]
+    assert kinds.count("edits_reverted") == 1
+
+
+@pytest.mark.promise("P2")
+def test_a_writer_that_is_told_to_end_finishes_its_batch(box: Box, corpus: Corpus) -> None:
+    writer = box.processes.pop("writer")
+    with Client(box.settings.writer.address, timeout=60) as client:
+        names = [edit.name for edit in client.submit_edits(_specs(corpus)[:3])]
+        _wait(
+            lambda: EditState.FITTING in {client.get_edit(name).state for name in names},
+            60,
+            "an edit is being fitted",
+        )
+    writer.stop(30)
+    assert writer.popen.returncode == 0, writer.tail()
+    assert _settled(_entries(box)), "what was being fitted must be in the log"

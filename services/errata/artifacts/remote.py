@@ -8,8 +8,6 @@ from typing import cast
 import grpc
 
 from errata.artifacts.source import check_content, check_digest
-from errata.artifacts.store import ArtifactStore
-from errata.errors import ArtifactCorruptError, NotFoundError
 from errata.platform.rpc_errors import service_error
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
 
@@ -21,21 +19,18 @@ class RemoteArtifacts:
         self,
         channel: grpc.aio.Channel,
         *,
-        cache: ArtifactStore | None = None,
         timeout_seconds: float = 60.0,
     ) -> None:
         """Uses `channel`, which stays the caller's to close.
 
         Args:
             channel: to the log service.
-            cache: where fetched artifacts are kept and looked up first, if anywhere.
             timeout_seconds: of one fetch.
         """
         self._stub = cast(
             "edit_log_pb2_grpc.EditLogServiceAsyncStub",
             edit_log_pb2_grpc.EditLogServiceStub(channel),
         )
-        self._cache = cache
         self._timeout = timeout_seconds
 
     async def get(self, digest: str) -> bytes:
@@ -48,17 +43,6 @@ class RemoteArtifacts:
             UnavailableError: the log service or its store cannot be reached; retry.
         """
         check_digest(digest)
-        if self._cache is not None:
-            try:
-                return await self._cache.get(digest)
-            except (NotFoundError, ArtifactCorruptError):
-                pass  # a damaged cache is no loss: fetch, and put it right below
-        data = await self._fetch(digest)
-        if self._cache is not None:
-            await self._cache.put(data)
-        return data
-
-    async def _fetch(self, digest: str) -> bytes:
         data, hasher = bytearray(), hashlib.sha256()
         call = self._stub.GetArtifact(
             edit_log_pb2.GetArtifactRequest(digest=digest), timeout=self._timeout

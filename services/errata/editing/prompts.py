@@ -78,7 +78,12 @@ def tokenise(
     if subject is None:
         return TokenRow(ids, num_target)
     last_char = subject_end(prompt, subject) - 1
-    index = max(i for i, (start, end) in enumerate(offsets) if start <= last_char < end)
+    index = max((i for i, (a, b) in enumerate(offsets) if a <= last_char < b), default=-1)
+    if index < 0:
+        raise InvalidEditError(
+            f"subject {subject!r} ends in a character that the model's tokenizer drops; choose "
+            "another end."
+        )
     return TokenRow(ids, num_target, index)
 
 

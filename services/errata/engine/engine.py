@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,6 +204,8 @@ class BatchEngine:
             return []
         alike = [job for job in live if type(job.request) is type(live[0].request)]
         batch = alike[: self._max_batch_size]
+        while _span(batch) > self._model.max_positions:  # each alone fits
+            batch.pop()
         taken = set(batch)
         self._waiting = deque(job for job in live if job not in taken)
         return batch
@@ -284,6 +286,13 @@ class BatchEngine:
             job.deliver(error)
         for _, done in self._changes:
             done.get_loop().call_soon_threadsafe(done.cancel)
+
+
+def _span(jobs: Sequence[_Job]) -> int:
+    """Positions that a padded batch may reach: all rows step until the last one is done."""
+    requests = [job.request for job in jobs]
+    more = [r.max_tokens if isinstance(r, GenerationRequest) else 0 for r in requests]
+    return max(len(request.prompt_ids) for request in requests) + max(more)
 
 
 _Change = tuple[Version, Callable[[], Attribution] | None]

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import grpc
 
 from errata.errors import UnavailableError
-from errata.platform.status import DETAILS_KEY
+from errata.platform.status import DETAILS_KEY, PUSHBACK_KEY
 from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2
 
 EDITING = editing_pb2.DESCRIPTOR.services_by_name["EditingService"].full_name
@@ -60,7 +60,8 @@ def _stream(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, 
 
 async def _pass_error_on(context: Any, path: str, error: grpc.aio.AioRpcError) -> NoReturn:
     """A service's own status goes through untouched; a broken link gets a reason."""
-    details = tuple((key, value) for key, value in error.trailing_metadata() if key == DETAILS_KEY)
+    keys = (DETAILS_KEY, PUSHBACK_KEY)
+    details = tuple((key, value) for key, value in error.trailing_metadata() if key in keys)
     if not details and error.code() is grpc.StatusCode.UNAVAILABLE:
         service = path.split("/")[1].rpartition(".")[2]
         raise UnavailableError(

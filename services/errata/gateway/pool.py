@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
@@ -37,7 +38,7 @@ class WorkerPool:
         for attempt in range(_MAX_ATTEMPTS):
             left = deadline - time.monotonic()
             try:
-                return await getattr(self._handle, method).remote(request, left)
+                return await _cancellable(getattr(self._handle, method).remote(request, left))
             except ray.exceptions.RayActorError as error:
                 _log.warning("a replica died during a call", method=method, attempt=attempt)
                 if attempt + 1 == _MAX_ATTEMPTS:
@@ -53,9 +54,13 @@ class WorkerPool:
             ErrataError: as `call`.
         """
         handle = getattr(self._handle.options(stream=True), method)
+        responses = handle.remote(request, timeout_seconds)
         try:
-            async for message in handle.remote(request, timeout_seconds):
+            async for message in responses:
                 yield message
+        except (asyncio.CancelledError, GeneratorExit):
+            responses.cancel()
+            raise
         except Exception as error:
             raise _translated(error) from error
 
@@ -71,6 +76,15 @@ class WorkerPool:
         return sorted(answers, key=lambda answer: str(answer.replica))
 
 
+async def _cancellable(response: Any) -> Any:
+    """A caller that goes away frees its row in the replica."""
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
+
+
 def _translated(error: Exception) -> Exception:
     """What a caller can act on; anything else is a bug and stays as it is."""
     cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
@@ -84,4 +98,6 @@ def _translated(error: Exception) -> Exception:
         cause, ray.exceptions.RayActorError | DeploymentUnavailableError | RayServeException
     ):
         return UnavailableError("the replica went away; try again.")
+    if isinstance(cause, TimeoutError):
+        return UnavailableError("a replica did not answer in time; allow more time.")
     return error

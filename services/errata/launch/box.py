@@ -19,7 +19,7 @@ from errata.launch.redis import redis_command
 from errata.platform.settings import Settings, load_settings
 
 _START_SECONDS = {"redis": 20.0, "log": 30.0, "writer": 180.0, "gateway": 300.0}
-_STOP_SECONDS = {"redis": 10.0, "log": 10.0, "writer": 15.0, "gateway": 45.0}
+_STOP_SECONDS = {"redis": 10.0, "log": 10.0, "writer": 30.0, "gateway": 45.0}
 
 
 class Box:

@@ -36,7 +36,7 @@ class Feed:
         self._stopping = False
 
     async def run(self) -> None:
-        """Watches Redis until cancelled: adopts other services' entries, notices damage.
+        """Watches Redis until `stop`: adopts other services' entries, notices damage.
 
         While Redis does not answer, followers end with `LogUnavailableError`: a head that nobody
         can confirm is not told as news.
@@ -44,7 +44,8 @@ class Feed:
         Raises:
             LogBehindWitnessError: the log is damaged; every follower was told.
         """
-        while True:
+        # Not by cancellation alone: a client library may swallow one that meets its own timeout.
+        while not self._stopping:
             try:
                 # After a failure the head is asked for at once: followers wait for the news.
                 seq = None if self._failure else await self._source.wait_beyond(TAIL_SECONDS)
@@ -67,7 +68,7 @@ class Feed:
                 self._failure = None
 
     def stop(self) -> None:
-        """Ends every follower at the end of its current page."""
+        """Ends `run` within `TAIL_SECONDS`, and every follower at the end of its current page."""
         self._stopping = True
         self._source.wake()
 

@@ -79,7 +79,7 @@ async def _serve(
     try:
         if ready is not None:
             ready(server.port)
-        # The tail never ends by itself; if a bug ends it, the service must not live on deaf.
+        # The tail ends after `stop` only; if a bug ends it, the service must not live on deaf.
         await asyncio.wait((tail, stopped), return_when=asyncio.FIRST_COMPLETED)
         if tail.done():
             await tail

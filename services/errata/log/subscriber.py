@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,6 +22,7 @@ from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
 SILENCE_SECONDS = 3.0
 _FIRST_DELAY_SECONDS = 0.05
 _MAX_DELAY_SECONDS = 2.0
+_MAX_AHEAD = 4  # batches; with 500 entries each, more than the lag at which a replica is unwell
 
 _log = structlog.get_logger(__name__)
 
@@ -78,9 +78,18 @@ class Subscriber:
         self.last_progress = time.monotonic()
         self.connected = False
         self._failures = 0
+        self._is_ahead = False
+
+    @property
+    def silence_seconds(self) -> float:
+        """How long nothing was heard; 0 while what was heard waits for the consumer to take it."""
+        return 0.0 if self._is_ahead else time.monotonic() - self.last_progress
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """Batches, for ever; wrap in `contextlib.aclosing` to hang up at once when done.
+
+        The link is read while the consumer works, a few batches ahead, so that head and silence
+        stay true however long a batch takes to apply.
 
         Raises:
             LogBehindWitnessError: the log contradicts itself or `position`, or is another log.
@@ -91,16 +100,22 @@ class Subscriber:
         """
         while True:
             channel = self._open()
+            ahead: asyncio.Queue[Batch | None] = asyncio.Queue(_MAX_AHEAD)
+            reading = asyncio.create_task(self._read(channel, ahead))
             try:
-                async with aclosing(self._stream(channel)) as stream:
-                    async for batch in stream:
-                        yield batch
-                        self.position = batch.position
+                while (batch := await ahead.get()) is not None:
+                    yield batch
+                    self.position = batch.position
+                await reading
                 reason = "the log service ended the stream"
             except (grpc.aio.AioRpcError, TimeoutError) as error:
                 reason = _retryable(error)
             finally:
-                self.connected = False
+                self.connected = self._is_ahead = False
+                reading.cancel()
+                while not ahead.empty():
+                    ahead.get_nowait()  # the reader's last word needs room
+                await asyncio.gather(reading, return_exceptions=True)
                 await channel.close()
             _log.info("resubscribing", reason=reason, from_seq=self.position.seq + 1)
             await asyncio.sleep(self._next_delay())
@@ -108,22 +123,31 @@ class Subscriber:
     def _open(self) -> grpc.aio.Channel:
         return open_channel(self._dial) if isinstance(self._dial, str) else self._dial()
 
-    async def _stream(self, channel: grpc.aio.Channel) -> AsyncGenerator[Batch, None]:
+    async def _read(self, channel: grpc.aio.Channel, ahead: asyncio.Queue[Batch | None]) -> None:
+        """Puts verified batches into `ahead`, then None, however the stream ends."""
         stub = cast(
             "edit_log_pb2_grpc.EditLogServiceAsyncStub",
             edit_log_pb2_grpc.EditLogServiceStub(channel),
         )
-        call = stub.Subscribe(edit_log_pb2.SubscribeRequest(from_seq=self.position.seq + 1))
-        while True:
-            message = await asyncio.wait_for(call.read(), self._silence)
-            if not isinstance(message, edit_log_pb2.SubscribeResponse):
-                return  # EOF
-            self._hear(message)
-            if message.entries:
-                entries = tuple(map(entry_from, message.entries))
-                yield Batch(entries, verify_run(self.position, entries))
+        heard = self.position
+        call = stub.Subscribe(edit_log_pb2.SubscribeRequest(from_seq=heard.seq + 1))
+        try:
+            while True:
+                async with asyncio.timeout(self._silence):
+                    message = await call.read()
+                if not isinstance(message, edit_log_pb2.SubscribeResponse):
+                    return  # EOF
+                self._hear(message, heard)
+                if message.entries:
+                    entries = tuple(map(entry_from, message.entries))
+                    heard = verify_run(heard, entries)
+                    self._is_ahead = True
+                    await ahead.put(Batch(entries, heard))
+                    self._is_ahead = False
+        finally:
+            await ahead.put(None)
 
-    def _hear(self, message: edit_log_pb2.SubscribeResponse) -> None:
+    def _hear(self, message: edit_log_pb2.SubscribeResponse, heard: Position) -> None:
         if self.log_id and message.log_id != self.log_id:
             raise LogBehindWitnessError(
                 f"the log is {message.log_id}, but this replica followed {self.log_id}: it was "
@@ -131,19 +155,19 @@ class Subscriber:
                 log_id=message.log_id,
                 expected_log_id=self.log_id,
             )
-        if message.head_seq < self.position.seq:
+        if message.head_seq < heard.seq:
             raise LogBehindWitnessError(
-                f"the log's head is {message.head_seq}, but entry {self.position.seq} was "
-                "applied here: the log lost entries.",
+                f"the log's head is {message.head_seq}, but entry {heard.seq} was "
+                "received here: the log lost entries.",
                 head_seq=message.head_seq,
-                applied_seq=self.position.seq,
+                applied_seq=heard.seq,
             )
-        if not message.entries and message.head_seq > self.position.seq:
+        if not message.entries and message.head_seq > heard.seq:
             raise LogBehindWitnessError(
                 f"the log says that all up to {message.head_seq} was delivered, but entry "
-                f"{self.position.seq + 1} never came: entries are missing.",
+                f"{heard.seq + 1} never came: entries are missing.",
                 head_seq=message.head_seq,
-                applied_seq=self.position.seq,
+                applied_seq=heard.seq,
             )
         self.log_id, self.head_seq = message.log_id, message.head_seq
         self.last_progress = time.monotonic()

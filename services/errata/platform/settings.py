@@ -163,10 +163,10 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """Environment variables from which a child process gets the same settings.
 
-        Values equal to their defaults are left out, so that the child's own defaults stay visible.
+        Defaults are among them: a flag that equals one must win over the child's own file.
         """
         found: dict[str, str] = {}
-        for name, value in self.model_dump(mode="json", exclude_defaults=True).items():
+        for name, value in self.model_dump(mode="json").items():
             if isinstance(value, Mapping):
                 for key, inner in value.items():
                     if inner is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DOMAIN = "errata.v1"
 DETAILS_KEY = "grpc-status-details-bin"
+PUSHBACK_KEY = "grpc-retry-pushback-ms"  # negative: the client's channel shall not retry
 
 # The nearest class on an error's ancestry decides, so a new leaf has a status from the start.
 CODES: dict[type[errors.ErrataError], grpc.StatusCode] = {
@@ -182,7 +183,9 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
         _log.error("unexpected error in a handler", trace_id=trace_id, exc_info=error)
         status = internal_status(trace_id)
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-    await context.abort(
-        code, status.message, trailing_metadata=((DETAILS_KEY, status.SerializeToString()),)
-    )
+    trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
+    if isinstance(error, errors.ReplicaBehindError):
+        # The deadline was used up by waiting here; a retry by the channel would only hide why.
+        trailing.append((PUSHBACK_KEY, "-1"))
+    await context.abort(code, status.message, trailing_metadata=tuple(trailing))
     raise AssertionError("abort always raises")

@@ -76,6 +76,7 @@ class Applier:
         self._weights = EditedWeights(model)
         self._lane_of: dict[str, str] = {}  # edits in force → their lane
         self._newest: dict[str, int] = {}  # edits in force → their commit's seq
+        self._reverted: set[str] = set()
 
     @property
     def num_edits(self) -> int:
@@ -159,15 +160,19 @@ class Applier:
 
         return apply
 
-    async def _prepare_revert(self, seq: int, kind: EditsReverted) -> Callable[[], None]:
-        unknown = [edit for edit in kind.edits if edit not in self._lane_of]
+    async def _prepare_revert(self, seq: int, kind: EditsReverted) -> Callable[[], None] | None:
+        """A second reversal of an edit has no effect; every replica skips it alike."""
+        wanted = [edit for edit in kind.edits if edit not in self._reverted]
+        if not wanted:
+            return None
+        unknown = [edit for edit in wanted if edit not in self._lane_of]
         if unknown:
             raise DataLossError(
                 f"entry {seq} reverts {', '.join(unknown)}, which no earlier entry put in force.",
                 seq=seq,
             )
         by_lane: dict[str, list[str]] = {}
-        for edit in kind.edits:
+        for edit in wanted:
             by_lane.setdefault(self._lane_of[edit], []).append(edit)
         if len(by_lane) > 1:
             raise DataLossError(f"entry {seq} reverts edits of several lanes at once.", seq=seq)
@@ -181,6 +186,7 @@ class Applier:
                 lane.memory.remove(edits)
             for edit in edits:
                 del self._lane_of[edit], self._newest[edit]
+            self._reverted.update(edits)
 
         return apply
 

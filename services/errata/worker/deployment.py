@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import torch
 from ray import serve
 from ray.serve import Application
@@ -43,10 +44,11 @@ class Worker:
         if settings.model.device == "cpu":
             torch.set_num_threads(settings.worker.num_threads)
         name = serve.get_replica_context().replica_id.unique_id
+        self._channel = open_channel(settings.log.address)
         self._replica = Replica(
             f"worker-{name}",
             load_base_model(settings),
-            _artifacts(settings),
+            _artifacts(settings, self._channel),
             settings.log.address,
             settings.worker,
         )
@@ -103,6 +105,7 @@ class Worker:
     async def __del__(self) -> None:
         """Serve calls this when it has drained the replica."""
         await self._replica.close()
+        await self._channel.close()
 
 
 def _options(request: Any) -> dict[str, Any]:
@@ -114,10 +117,11 @@ def _options(request: Any) -> dict[str, Any]:
     }
 
 
-def _artifacts(settings: Settings) -> ArtifactSource:
+def _artifacts(settings: Settings, log: grpc.aio.Channel) -> ArtifactSource:
+    """A shared store if workers see one; else the log service, which is asked once per artifact."""
     if settings.artifacts.worker_url:
         return ArtifactStore(settings.artifacts.worker_url)
-    return RemoteArtifacts(open_channel(settings.log.address))
+    return RemoteArtifacts(log)
 
 
 def build_app(settings: Settings) -> Application:

@@ -112,7 +112,7 @@ class Replica:
         """
         if self._failure is not None:
             raise self._failure
-        silence = time.monotonic() - self._subscriber.last_progress
+        silence = self._subscriber.silence_seconds
         if silence > self._settings.max_silence_seconds:
             raise LogUnavailableError(f"{self.name} has not heard of the log for {silence:.0f} s.")
         lag = self._subscriber.head_seq - self.engine.version.seq

@@ -25,6 +25,7 @@ DEFAULT_PROBES = (
     "In winter the weather is often",
 )
 PROBE_TOKENS = 3
+_ROWS = 64  # of one forward pass: an edit may bring many probes, and logits are wide
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -51,12 +52,16 @@ def baseline(model: CausalLM, edits: Sequence[Edit]) -> Baseline:
     """Asks the model before an edit."""
     answered = _accuracies(model, [(edit.prompt, edit.target) for edit in edits])
     probes = list(dict.fromkeys(probe for edit in edits for probe in probes_of(edit)))
-    prompts = [tokenise(model, probe).ids for probe in probes]
-    steps = itertools.islice(forward.greedy(model, prompts, None), PROBE_TOKENS)
-    columns = [next_ids for next_ids, _ in steps]
+    continuations: dict[str, tuple[int, ...]] = {}
+    for start in range(0, len(probes), _ROWS):
+        chunk = probes[start : start + _ROWS]
+        prompts = [tokenise(model, probe).ids for probe in chunk]
+        steps = itertools.islice(forward.greedy(model, prompts, None), PROBE_TOKENS)
+        columns = [next_ids for next_ids, _ in steps]
+        continuations.update(zip(chunk, zip(*columns, strict=True), strict=True))
     return Baseline(
         answered={edit.name: share == 1.0 for edit, share in zip(edits, answered, strict=True)},
-        continuations=dict(zip(probes, zip(*columns, strict=True), strict=True)),
+        continuations=continuations,
     )
 
 
@@ -91,14 +96,15 @@ def _accuracies(model: CausalLM, pairs: Sequence[tuple[str, str]]) -> list[float
 
 
 def _shares(model: CausalLM, rows: Sequence[Row]) -> list[float]:
-    if not rows:
-        return []
-    prompts, continuations = zip(*rows, strict=True)
-    _, own, _ = forward.score(model, prompts, continuations, None)
-    return [
-        sum(a == b for a, b in zip(ids, given, strict=True)) / len(given)
-        for ids, given in zip(own, continuations, strict=True)
-    ]
+    shares: list[float] = []
+    for start in range(0, len(rows), _ROWS):
+        prompts, continuations = zip(*rows[start : start + _ROWS], strict=True)
+        _, own, _ = forward.score(model, prompts, continuations, None)
+        shares += [
+            sum(a == b for a, b in zip(ids, given, strict=True)) / len(given)
+            for ids, given in zip(own, continuations, strict=True)
+        ]
+    return shares
 
 
 def _mean(values: Sequence[float]) -> float | None:

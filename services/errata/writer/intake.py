@@ -36,16 +36,20 @@ def check_request_id(request_id: str) -> str:
     """The id as the log keeps it.
 
     Raises:
-        InvalidRequestError: not a UUID.
+        InvalidRequestError: not a UUID of version 4.
     """
     try:
-        return str(uuid.UUID(request_id))
-    except ValueError as error:
+        found = uuid.UUID(request_id)
+    except ValueError:
+        found = None
+    # Version 5 is the writer's own: nobody may use up the id of a commit that is to come.
+    if found is None or found.version != 4:
         raise InvalidRequestError(
-            f"request_id {request_id[:80]!r} is no UUID; make one for each request and keep it "
-            "for retries.",
+            f"request_id {request_id[:80]!r} is no random UUID (version 4); make one for each "
+            "request and keep it for retries.",
             field="request_id",
-        ) from error
+        )
+    return str(found)
 
 
 def accept(drafts: Sequence[Draft], model: CausalLM, limits: WriterSettings) -> list[Edit]:
@@ -93,14 +97,17 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
         prompt=prompt,
         target=target,
         subject=subject,
-        rephrases=_probes(draft.rephrases, f"{field}.rephrases", model, limits),
-        locality_probes=_probes(draft.locality_probes, f"{field}.locality_probes", model, limits),
+        rephrases=_probes(draft.rephrases, target, f"{field}.rephrases", model, limits),
+        locality_probes=_probes(
+            draft.locality_probes, "", f"{field}.locality_probes", model, limits
+        ),
     )
 
 
 def _probes(
-    texts: Sequence[str], field: str, model: CausalLM, limits: WriterSettings
+    texts: Sequence[str], target: str, field: str, model: CausalLM, limits: WriterSettings
 ) -> tuple[str, ...]:
+    """Checks each text, and that the model can take it with the target that will be asked for."""
     if len(texts) > limits.max_probes:
         raise LimitExceededError(
             f"{field} has {len(texts)} prompts; the limit is {limits.max_probes}. Give fewer.",
@@ -111,7 +118,13 @@ def _probes(
     for index, text in enumerate(texts):
         one = f"{field}[{index}]"
         checked.append(_text(text, one, limits.max_prompt_chars))
-        _check_length(len(tokenise(model, checked[-1]).ids), limits.max_prompt_tokens, one)
+        try:
+            row = tokenise(model, checked[-1], target)
+        except InvalidEditError as error:
+            raise InvalidEditError(
+                f"{one}: {error.message}", field=one, **error.metadata
+            ) from error
+        _check_length(len(row.ids) - row.num_target, limits.max_prompt_tokens, one)
     return tuple(checked)
 
 

@@ -122,8 +122,8 @@ class EditLedger:
     def next_batch(self, max_edits: int, alone: frozenset[str]) -> list[EditRecord]:
         """The oldest pending edits of one lane that may be fitted together.
 
-        A batch ends before an edit whose prompt or subject it has already: two answers to the
-        same question must be written one after the other, in log order.
+        A batch ends before an edit whose prompt or subject was met already, in whatever lane: two
+        answers to the same question must be written one after the other, in log order.
 
         Args:
             max_edits: length limit.
@@ -133,9 +133,10 @@ class EditLedger:
         seen: set[tuple[str, str]] = set()
         for name in self._pending:
             record = self._records[name]
-            if batch and record.lane != batch[0].lane:
-                continue
             keys = {("prompt", record.edit.prompt), ("subject", record.edit.subject)}
+            if batch and record.lane != batch[0].lane:
+                seen |= keys
+                continue
             if batch and (name in alone or seen & keys):
                 break
             batch.append(record)
@@ -173,7 +174,8 @@ class EditLedger:
                     )
             case EditsReverted() as kind:
                 for name in kind.edits:
-                    self._settle(name, state=State.REVERTED, revert_seq=entry.seq)
+                    if self._records[name].state is not State.REVERTED:  # the first one counts
+                        self._settle(name, state=State.REVERTED, revert_seq=entry.seq)
             case LaneConfigured() as kind:
                 self.lanes[kind.lane] = (entry.seq, kind)
 

@@ -30,6 +30,7 @@ from errata_client._gen.errata.v1 import (
 _log = structlog.get_logger(__name__)
 _SERVICE = editing_pb2.DESCRIPTOR.services_by_name["EditingService"].full_name
 _LOG_PATIENCE_SECONDS = 30.0
+_DRAIN_SECONDS = 20.0  # Kubernetes kills after 30 s by default
 
 
 def resources_of(settings: Settings) -> WriterResources:
@@ -83,6 +84,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await server.start()
             _log.info("writer serves", port=server.port, epoch=epoch, model=model.digest[:16])
             await _first(work, stop.wait())
+            await server.set_serving(False)
+            await writer.drain(_DRAIN_SECONDS)
         finally:
             await server.stop()
             work.cancel()

@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from google.protobuf.message import Message
+
 from errata.errors import InvalidRequestError
 from errata.platform.deadlines import before_deadline
 from errata.platform.paging import number_of_token, page_size, page_token
@@ -15,8 +17,9 @@ from errata.writer.ledger import EditRecord
 from errata.writer.writer import Writer
 from errata_client._gen.errata.v1 import editing_pb2, editing_pb2_grpc
 
-T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 _LONGEST_WAIT_SECONDS = 3_600.0
+_MAX_PAGE_BYTES = 2 * 1024 * 1024
 
 
 class EditingService(editing_pb2_grpc.EditingServiceServicer):
@@ -57,10 +60,9 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         def settled() -> bool:
             return all(ledger.get(name).state.settled for name in request.names)
 
-        left = context.time_remaining()
-        wait = _LONGEST_WAIT_SECONDS if left is None else before_deadline(left)
         try:
-            await asyncio.wait_for(ledger.wait_until(settled), wait)
+            async with asyncio.timeout(_patience(context)):
+                await ledger.wait_until(settled)
         except TimeoutError:
             pass  # the answer says so
         records = [ledger.get(name) for name in request.names]
@@ -74,15 +76,20 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         if state is None and request.state != editing_pb2.Edit.STATE_UNSPECIFIED:
             raise InvalidRequestError(f"state {request.state} is unknown.", field="state")
         found = (r for r in self._writer.ledger.records() if state in (None, r.state))
-        records, token = _page("edits", found, request.page_size, request.page_token)
-        return editing_pb2.ListEditsResponse(edits=self._edits(records), next_page_token=token)
+        messages = map(self._edit, found)
+        edits, token = _page("edits", messages, request.page_size, request.page_token)
+        return editing_pb2.ListEditsResponse(edits=edits, next_page_token=token)
 
     async def RevertEdits(
         self, request: editing_pb2.RevertEditsRequest, context: Any
     ) -> editing_pb2.RevertEditsResponse:
         """Takes committed edits back."""
         seq, meanings = await self._writer.revert(
-            request.request_id, request.names, request.comment, request.author
+            request.request_id,
+            request.names,
+            request.comment,
+            request.author,
+            _patience(context),
         )
         return editing_pb2.RevertEditsResponse(seq=seq, meanings=meanings)
 
@@ -90,10 +97,12 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         self, request: editing_pb2.ListLanesRequest, context: Any
     ) -> editing_pb2.ListLanesResponse:
         """The lanes that edits can go to."""
-        lanes = sorted(self._writer.ledger.lanes.items())
-        found, token = _page("lanes", lanes, request.page_size, request.page_token)
-        messages = [convert.lane_message(seq, lane, self._default_lane) for _, (seq, lane) in found]
-        return editing_pb2.ListLanesResponse(lanes=messages, next_page_token=token)
+        messages = (
+            convert.lane_message(seq, lane, self._default_lane)
+            for _, (seq, lane) in sorted(self._writer.ledger.lanes.items())
+        )
+        lanes, token = _page("lanes", messages, request.page_size, request.page_token)
+        return editing_pb2.ListLanesResponse(lanes=lanes, next_page_token=token)
 
     def _edit(self, record: EditRecord) -> editing_pb2.Edit:
         _, lane = self._writer.ledger.lanes[record.lane]
@@ -103,7 +112,19 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         return [self._edit(record) for record in records]
 
 
-def _page(kind: str, items: Iterable[T], size: int, token: str) -> tuple[list[T], str]:
+def _patience(context: Any) -> float:
+    left: float | None = context.time_remaining()
+    return _LONGEST_WAIT_SECONDS if left is None else before_deadline(left)
+
+
+def _page(kind: str, items: Iterable[M], size: int, token: str) -> tuple[list[M], str]:
+    """Up to `size` messages, fewer if they grow past `_MAX_PAGE_BYTES`, never none of several."""
     start, size = number_of_token(kind, token) if token else 0, page_size(size)
-    found = list(itertools.islice(items, start, start + size + 1))
-    return found[:size], page_token(kind, str(start + size)) if len(found) > size else ""
+    page: list[M] = []
+    num_bytes = 0
+    for item in itertools.islice(items, start, None):
+        num_bytes += item.ByteSize()
+        if page and (len(page) == size or num_bytes > _MAX_PAGE_BYTES):
+            return page, page_token(kind, str(start + len(page)))
+        page.append(item)
+    return page, ""

@@ -19,6 +19,7 @@ from errata.errors import (
     InvalidRequestError,
     QueueFullError,
     StartupError,
+    UnavailableError,
     UnknownLaneError,
 )
 from errata.log.subscriber import Subscriber
@@ -86,6 +87,8 @@ class Writer:
         self._alone: frozenset[str] = frozenset()
         # A commit lands on exactly the state that it was checked on: no revert in between.
         self._order = asyncio.Lock()
+        self._reverts: set[asyncio.Task[int]] = set()
+        self._draining = False
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(
@@ -144,9 +147,21 @@ class Writer:
         return seq, self.ledger.of_request(seq)
 
     async def revert(
-        self, request_id: str, names: Sequence[str], comment: str, author: str
+        self,
+        request_id: str,
+        names: Sequence[str],
+        comment: str,
+        author: str,
+        wait_seconds: float,
     ) -> tuple[int, list[str]]:
         """Takes committed edits back.
+
+        Args:
+            request_id: of the client; the same again gives the same answer.
+            names: edits of one lane.
+            comment: why; kept in the log.
+            author: who asks.
+            wait_seconds: how long a running fit, or a log that is away, may hold the answer up.
 
         Returns:
             The position from which on they have no effect, and what that means for their lane.
@@ -155,24 +170,54 @@ class Writer:
             NotFoundError: no such edit.
             EditNotRevertibleError: one is not committed or already reverted; none was reverted.
             InvalidRequestError: no edit, one twice, or edits of several lanes.
+            UnavailableError: no answer within `wait_seconds`; the revert may still come to pass,
+                and the same request id asks for its outcome.
         """
         request_id = check_request_id(request_id)
         if not names or len(set(names)) < len(names):
             raise InvalidRequestError("name at least one edit, each once.", field="names")
+        records = [self.ledger.get(name) for name in names]
+        lanes = sorted({record.lane for record in records})
+        if len(lanes) > 1:
+            raise InvalidRequestError(
+                f"the edits belong to {', '.join(lanes)}; revert lane by lane.", field="names"
+            )
+        # Runs to its end even if the caller leaves: until the outcome is known, nothing else may
+        # take the turn, or the same edit could be reverted twice.
+        task = asyncio.create_task(
+            self._revert(request_id, EditsReverted(tuple(names), comment), author)
+        )
+        self._reverts.add(task)
+        task.add_done_callback(self._forget)
+        done, _ = await asyncio.wait((task,), timeout=wait_seconds)
+        if not done:
+            raise UnavailableError(
+                "the writer is in a fit, or the log is away; ask again with the same request id."
+            )
+        return task.result(), [self.reversal(lane) for lane in lanes]
+
+    async def _revert(self, request_id: str, kind: EditsReverted, author: str) -> int:
         async with self._order:
-            records = [self.ledger.get(name) for name in names]
-            lanes = {record.lane for record in records}
-            if len(lanes) > 1:
-                raise InvalidRequestError(
-                    f"the edits belong to {', '.join(sorted(lanes))}; revert lane by lane.",
-                    field="names",
-                )
             if self.ledger.seq_of_request(request_id) is None:
-                _check_revertible(records)
-            kind = EditsReverted(tuple(names), comment)
-            seq = await self._append(request_id, kind, author)
+                _check_revertible([self.ledger.get(name) for name in kind.edits])
+            # A known id goes to the log again: it compares the content and tells the position.
+            seq = await until_available(lambda: self._append(request_id, kind, author), "the log")
             await self.ledger.wait_for_seq(seq)
-        return seq, [self.reversal(lane) for lane in sorted(lanes)]
+            return seq
+
+    def _forget(self, task: asyncio.Task[int]) -> None:
+        self._reverts.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller may have gone: not "never retrieved"
+
+    async def drain(self, seconds: float) -> None:
+        """Fits nothing more; returns once the running batch and reverts are in the log."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(seconds), self._order:
+                pass
+        except TimeoutError:
+            _log.warning("a fit is given up; the next writer does it again", seconds=seconds)
 
     def reversal(self, lane: str) -> str:
         """What reverting an edit of `lane` means."""
@@ -213,13 +258,14 @@ class Writer:
             self._statistics[name] = await asyncio.to_thread(
                 method.prepare, self._model, config, self._resources
             )
-        while True:
+        while not self._draining:
             await self.ledger.wait_until(lambda: bool(self._unapplied or self.ledger.num_pending))
             if self.ledger.num_pending < self._settings.max_batch_edits:
                 await asyncio.sleep(self._settings.batch_window_seconds)
             async with self._order:
                 await self._apply_all()
-                await self._fit_next()
+                if not self._draining:
+                    await self._fit_next()
 
     async def _apply_all(self) -> None:
         while self._unapplied:
@@ -251,7 +297,7 @@ class Writer:
 
     async def _publish(self, lane: str, config_digest: str, outcome: Outcome) -> None:
         """Artifacts first, then the entry that names them; then the ledger has it."""
-        self._alone |= outcome.retry_alone
+        self._alone = (self._alone | outcome.retry_alone) - _settled_by(outcome)
         seq = self.ledger.seq
         if outcome.fitted is not None:
             committed = await self._store_fitted(lane, config_digest, outcome.fitted)
@@ -284,6 +330,11 @@ class Writer:
             base_model_digest=self.base_model_digest,
             lane_config_digest=config_digest,
         )
+
+
+def _settled_by(outcome: Outcome) -> set[str]:
+    fitted = outcome.fitted.edits if outcome.fitted else ()
+    return {edit.name for edit in fitted} | {rejection.edit for rejection in outcome.rejections}
 
 
 def _check_revertible(records: Sequence[EditRecord]) -> None:

@@ -76,6 +76,36 @@ async def test_broken_links_lose_and_repeat_nothing(log: RunningLog) -> None:
     assert entries == await log.entries()
 
 
+async def test_head_and_silence_stay_true_while_a_batch_is_applied(log: RunningLog) -> None:
+    """A replica that waits for an artifact must see itself lag, and not think the log is gone."""
+    history, epoch = History(), await log.acquire()
+    await history.append(log, epoch)
+    subscriber = Subscriber(log.address)
+    async with aclosing(subscriber.batches()) as batches:
+        await anext(batches)  # held from here on
+        for _ in range(4):
+            await history.append(log, epoch)
+        await eventually(lambda: subscriber.head_seq == 5, "the head while a batch is held")
+        assert subscriber.position.seq == 0
+        heard = subscriber.last_progress
+        await eventually(lambda: subscriber.last_progress > heard, "progress while it is held")
+    rest = await take(Subscriber(log.address), 5)
+    assert [entry.seq for entry in rest] == [1, 2, 3, 4, 5]
+
+
+async def test_hanging_up_ends_a_reader_that_is_far_ahead(settings: LogSettings) -> None:
+    one_each = settings.model_copy(update={"subscribe_batch": 1})
+    async with running_log(one_each) as log:
+        history, epoch = History(), await log.acquire()
+        for _ in range(12):
+            await history.append(log, epoch)
+        subscriber = Subscriber(log.address)
+        async with aclosing(subscriber.batches()) as batches:
+            await anext(batches)
+            await eventually(lambda: subscriber.silence_seconds == 0.0, "a full read-ahead")
+            await asyncio.wait_for(batches.aclose(), 5)
+
+
 async def test_silent_link_is_redialled_though_others_hold_the_connection(log: RunningLog) -> None:
     """gRPC shares connections by address; a redial must not get the dead one back."""
     epoch = await log.acquire()

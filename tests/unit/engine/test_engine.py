@@ -11,6 +11,7 @@ from errata.editing.prompts import tokenise
 from errata.engine.engine import BatchEngine
 from errata.engine.sequence import GenerationRequest, Piece, ScoringRequest, Version
 from errata.errors import InvalidRequestError, QueueFullError, UnavailableError
+from tests.unit.editing.tiny_models import make_model
 
 VERSION = Version(0, bytes(32), "state", 0)
 
@@ -130,6 +131,20 @@ async def test_a_request_that_cannot_fit_the_model_is_refused(
 ) -> None:
     with pytest.raises(InvalidRequestError, match="tokens; the model takes"):
         await _collect(engine, GenerationRequest((1,) * 8, shared_model.max_positions))
+
+
+async def test_no_row_steps_past_the_longest_sequence_for_anothers_sake() -> None:
+    """A long prompt and a long answer in one batch would together leave GPT-2's positions."""
+    model = make_model("gpt2")
+    engine = BatchEngine(model, version=VERSION, max_batch_size=4, max_queue=8)
+    long = GenerationRequest((5,) * (model.max_positions - 1), 1)
+    short = GenerationRequest((7,), model.max_positions - 1)
+    waiting = [asyncio.create_task(_collect(engine, request)) for request in (long, short)]
+    await asyncio.sleep(0)  # both wait before the engine starts
+    engine.start()
+    for pieces in await asyncio.gather(*waiting):
+        assert pieces[-1].finish_reason in ("stop", "length")
+    await asyncio.to_thread(engine.close)
 
 
 async def test_a_failing_batch_fails_alone(engine: BatchEngine, shared_model: CausalLM) -> None:

@@ -70,3 +70,15 @@ def test_a_child_gets_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     assert leaves(load_settings().model_dump()) == leaves(settings.model_dump())
+
+
+def test_a_flag_that_equals_a_default_reaches_the_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "errata.toml"
+    file.write_text("[worker]\nnum_replicas = 5\n")
+    monkeypatch.setenv("ERRATA_CONFIG", str(file))
+    parent = load_settings({"worker": {"num_replicas": 2}})
+    for name, value in parent.environment().items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == parent

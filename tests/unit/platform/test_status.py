@@ -1,3 +1,6 @@
+import asyncio
+from typing import Any
+
 import grpc
 import pytest
 from google.rpc import status_pb2
@@ -6,6 +9,7 @@ from errata import errors
 from errata.platform.rpc_errors import error_classes, from_status
 from errata.platform.server import GrpcServer
 from errata.platform.status import code_of, to_status
+from errata_client import Client
 from errata_client import errors as client_errors
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc, types_pb2
 
@@ -102,3 +106,23 @@ async def test_a_port_in_use_is_named() -> None:
 def test_an_unmapped_class_would_be_seen() -> None:
     with pytest.raises(KeyError):
         code_of(errors.ErrataError)
+
+
+class _Behind(edit_log_pb2_grpc.EditLogServiceServicer):
+    calls = 0
+
+    async def GetHead(self, request: Any, context: Any) -> Any:
+        self.calls += 1
+        raise errors.ReplicaBehindError("stands at 3", applied_seq=3)
+
+
+async def test_a_replica_that_is_behind_is_told_and_not_retried_by_the_channel() -> None:
+    """A retry would run into the deadline, which tells nothing."""
+    server, service = GrpcServer("127.0.0.1:0", []), _Behind()
+    edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(service, server.server)
+    await server.start()
+    with Client(f"127.0.0.1:{server.port}") as client:
+        with pytest.raises(client_errors.ReplicaBehindError):
+            await asyncio.to_thread(client.head, timeout=5)
+    await server.stop(0)
+    assert service.calls == 1

@@ -201,3 +201,21 @@ async def test_a_revert_of_what_was_never_in_force_is_data_loss(
     await _apply(applier, entries[:1])
     with pytest.raises(DataLossError, match="edits/9-9"):
         await _apply(applier, [_entry(2, EditsReverted(("edits/9-9",), ""))])
+
+
+@pytest.mark.promise("P11", "P7")
+async def test_a_second_reversal_is_skipped_and_the_rest_of_it_counts(
+    history: tuple[list[Entry], ArtifactStore],
+) -> None:
+    entries, store = history
+    names = [name for e in entries if isinstance(e.kind, EditsCommitted) for name in e.kind.edits]
+    once = Applier(CausalLM.load(demo.model_path()), store)
+    twice = Applier(CausalLM.load(demo.model_path()), store)
+    for applier in (once, twice):
+        await _apply(applier, [*entries, _entry(4, EditsReverted((names[0],), ""))])
+    await _apply(twice, [_entry(5, EditsReverted((names[0],), ""))])
+    assert twice.digest() == once.digest()
+    await _apply(once, [_entry(5, EditsReverted((names[1],), ""))])
+    await _apply(twice, [_entry(6, EditsReverted((names[0], names[1]), ""))])
+    assert twice.digest() == once.digest()
+    assert twice.num_edits == len(names) - 2

@@ -1,5 +1,7 @@
 """Bad input: the field, the limit and the way out, before anything is accepted."""
 
+import uuid
+
 import pytest
 
 from errata.editing.causal_lm import CausalLM
@@ -74,8 +76,17 @@ def test_numbers_out_of_bounds_are_refused(
         accept(drafts, shared_model, LIMITS)
 
 
-@pytest.mark.parametrize("request_id", ["", "1", "not-a-uuid", "6f0ed5f2-4f0c-5c39-9d4f"])
-def test_a_request_id_must_be_a_uuid(request_id: str) -> None:
+@pytest.mark.parametrize(
+    "request_id",
+    [
+        "",
+        "1",
+        "not-a-uuid",
+        "6f0ed5f2-4f0c-5c39-9d4f",
+        str(uuid.uuid5(uuid.NAMESPACE_DNS, "commit")),
+    ],
+)
+def test_a_request_id_must_be_a_random_uuid(request_id: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         check_request_id(request_id)
     assert caught.value.field == "request_id"
@@ -109,3 +120,16 @@ def test_a_missing_subject_is_the_longest_name(
 ) -> None:
     (edit,) = accept([_draft(prompt=prompt, subject="")], shared_model, LIMITS)
     assert edit.subject == subject
+
+
+def test_a_rephrase_must_leave_room_for_the_target(shared_model: CausalLM) -> None:
+    """Prompt and target fit together; this rephrase and the target do not."""
+    limits = WriterSettings(max_prompt_tokens=100_000, max_prompt_chars=100_000)
+    words = "one two three " * shared_model.max_positions
+    ids = shared_model.tokenizer(words)["input_ids"][: shared_model.max_positions - 1]
+    rephrase = shared_model.tokenizer.decode(ids, skip_special_tokens=True)
+    draft = _draft(target="Lyon by the sea and under the sun", rephrases=(rephrase,))
+    with pytest.raises(InvalidEditError, match="the model takes") as caught:
+        accept([draft], shared_model, limits)
+    assert caught.value.field == "edits[0].rephrases[0]"
+    accept([_draft(locality_probes=(rephrase,))], shared_model, limits)

@@ -103,3 +103,25 @@ async def test_fitting_is_shown_and_forgotten() -> None:
     ledger.set_fitting(["edits/1-0", "edits/1-1"], False)
     assert ledger.get("edits/1-0").state is State.COMMITTED
     assert ledger.get("edits/1-1").state is State.REQUESTED
+
+
+async def test_the_same_question_waits_for_its_turn_in_whatever_lane() -> None:
+    ledger = EditLedger()
+    await ledger.fold(
+        [
+            _request(1, _edit("edits/1-0")),
+            _request(2, _edit("edits/2-0", "France"), lane="lanes/other"),
+            _request(3, _edit("edits/3-0", "France")),
+        ]
+    )
+    assert [r.edit.name for r in ledger.next_batch(10, frozenset())] == ["edits/1-0"]
+
+
+@pytest.mark.promise("P11")
+async def test_a_second_reversal_changes_nothing() -> None:
+    ledger = EditLedger()
+    reverted = EditsReverted(("edits/1-0",), "")
+    await ledger.fold([_request(1, _edit("edits/1-0")), _commit(2, "edits/1-0")])
+    await ledger.fold([_entry(3, reverted), _entry(4, reverted)])
+    record = ledger.get("edits/1-0")
+    assert (record.state, record.revert_seq) == (State.REVERTED, 3)
