@@ -22,7 +22,7 @@ from errata.launch import show
 from errata.platform import settings as settings_module
 from errata.platform.settings import CONFIG_FILE_VARIABLE, Settings, load_settings
 from errata.platform.telemetry import configure_logging
-from errata_client import Client, EditSpec, EditState, ErrataError
+from errata_client import Client, EditSpec, EditState, ErrataError, Sampling
 
 app = typer.Typer(
     name="errata",
@@ -130,13 +130,22 @@ def ask(
     min_seq: MinSeq = None,
     max_tokens: Annotated[int, typer.Option(help="Length limit.")] = 16,
     stop: Annotated[list[str] | None, typer.Option(help="End before this; repeatable.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Likeliest tokens up to this share.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="So many likeliest tokens; 0 is all.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     everywhere: Annotated[bool, typer.Option(help="Ask every replica.")] = False,
     timeout: Timeout = 30.0,
     as_json: AsJson = False,
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Lets the edited model continue a prompt."""
-    options: dict[str, Any] = {"min_seq": min_seq, "max_tokens": max_tokens, "stop": stop or ()}
+    options: dict[str, Any] = {
+        "min_seq": min_seq,
+        "max_tokens": max_tokens,
+        "stop": stop or (),
+        "sampling": Sampling(temperature, top_p, top_k, seed) if temperature else None,
+    }
     with Client(target, timeout=timeout) as client:
         if everywhere:
             answers = client.generate_everywhere(prompt, **options)

@@ -23,6 +23,7 @@ shares. What varies in a message is also in `metadata`.
     ├── EpochLostError               a newer writer took over
     ├── SeqTrimmedError              a position below the log's floor
     ├── SeqBeyondHeadError           a position above the log's head
+    ├── DeadlineExceededError        no answer before the caller's deadline
     ├── UnavailableError             a retry may cure it
     │   ├── LogUnavailableError      the log's Redis or service cannot be reached
     │   └── ReplicaBehindError       no replica reached `min_seq` before the deadline
@@ -174,6 +175,12 @@ class SeqBeyondHeadError(ErrataError):
     """The position is above the log's head."""
 
     reason = "SEQ_BEYOND_HEAD"
+
+
+class DeadlineExceededError(ErrataError):
+    """The caller's deadline passed before the answer was done."""
+
+    reason = "DEADLINE_EXCEEDED"
 
 
 class UnavailableError(ErrataError):

@@ -34,6 +34,7 @@ from errata_client import (
     LogEntry,
     UnavailableError,
 )
+from errata_client._gen.errata.v1 import inference_pb2
 
 
 def _wait(true: Callable[[], bool], seconds: float, what: str) -> None:
@@ -185,7 +186,11 @@ async def test_a_replica_that_is_behind_says_so_before_the_deadline_and_never_an
             pieces = [
                 piece
                 async for piece in replica.generate(
-                    edit.prompt, min_seq=min_seq, max_tokens=8, stop=["."], timeout_seconds=seconds
+                    inference_pb2.GenerateRequest(
+                        prompt=edit.prompt, min_seq=min_seq, max_tokens=8, stop=["."]
+                    ),
+                    streaming=False,
+                    timeout_seconds=seconds,
                 )
             ]
             return "".join(piece.text for piece in pieces).strip()

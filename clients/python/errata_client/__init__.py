@@ -38,7 +38,10 @@ from errata_client.types import (
     Replica,
     ReplicaAnswer,
     Reversal,
+    Sampling,
     Score,
+    TokenAlternative,
+    TokenChoice,
     TokenScore,
 )
 
@@ -73,7 +76,10 @@ __all__ = [
     "ReplicaBehindError",
     "RequestIdReusedError",
     "Reversal",
+    "Sampling",
     "Score",
+    "TokenAlternative",
+    "TokenChoice",
     "TokenScore",
     "UnavailableError",
     "UnknownLaneError",

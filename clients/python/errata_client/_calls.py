@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from errata_client import _convert, errors, types
@@ -143,38 +143,40 @@ def list_lanes(page_token: str) -> Call[Page[types.Lane]]:
     )
 
 
-def _sampling(
-    prompt: str, min_seq: int | None, max_tokens: int | None, stop: Sequence[str]
+def _options(
+    prompt: str,
+    min_seq: int | None,
+    max_tokens: int | None,
+    stop: Sequence[str],
+    sampling: types.Sampling | None,
+    num_alternatives: int | None,
 ) -> dict[str, Any]:
+    """The fields that all requests for a continuation have."""
     return {
         "prompt": _text(prompt, "prompt"),
         "min_seq": min_seq,
         "max_tokens": max_tokens,
         "stop": [_text(text, f"stop[{index}]") for index, text in enumerate(stop)],
+        "sampling": None if sampling is None else inference_pb2.Sampling(**asdict(sampling)),
+        "num_alternatives": num_alternatives,
     }
 
 
-def generate(
-    prompt: str, min_seq: int | None, max_tokens: int | None, stop: Sequence[str]
-) -> Call[types.Answer]:
-    """A continuation."""
-    request = inference_pb2.GenerateRequest(**_sampling(prompt, min_seq, max_tokens, stop))
+def generate(prompt: str, **options: Any) -> Call[types.Answer]:
+    """A continuation; `options` are those of `_options`."""
+    request = inference_pb2.GenerateRequest(**_options(prompt, **options))
     return Call("InferenceService", "Generate", request, _convert.answer)
 
 
-def stream_generate(
-    prompt: str, min_seq: int | None, max_tokens: int | None, stop: Sequence[str]
-) -> Call[types.Chunk]:
+def stream_generate(prompt: str, **options: Any) -> Call[types.Chunk]:
     """A continuation, streamed."""
-    request = inference_pb2.StreamGenerateRequest(**_sampling(prompt, min_seq, max_tokens, stop))
+    request = inference_pb2.StreamGenerateRequest(**_options(prompt, **options))
     return Call("InferenceService", "StreamGenerate", request, _convert.chunk)
 
 
-def generate_everywhere(
-    prompt: str, min_seq: int | None, max_tokens: int | None, stop: Sequence[str]
-) -> Call[list[types.ReplicaAnswer]]:
+def generate_everywhere(prompt: str, **options: Any) -> Call[list[types.ReplicaAnswer]]:
     """A continuation from every replica."""
-    values = _sampling(prompt, min_seq, max_tokens, stop)
+    values = _options(prompt, **options)
     request = inference_pb2.GenerateEverywhereRequest(**values)
     return Call(
         "InferenceService",

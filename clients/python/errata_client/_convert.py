@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC
 
 from errata_client import types
@@ -93,6 +94,22 @@ def answer(message: inference_pb2.GenerateResponse) -> types.Answer:
         num_prompt_tokens=message.num_prompt_tokens,
         num_tokens=message.num_tokens,
         provenance=provenance(message.provenance),
+        tokens=_choices(message.tokens),
+    )
+
+
+def _choices(messages: Iterable[inference_pb2.TokenChoice]) -> tuple[types.TokenChoice, ...]:
+    return tuple(
+        types.TokenChoice(
+            token=message.token,
+            token_id=message.token_id,
+            log_probability=message.log_probability,
+            alternatives=tuple(
+                types.TokenAlternative(other.token, other.token_id, other.log_probability)
+                for other in message.alternatives
+            ),
+        )
+        for message in messages
     )
 
 
@@ -103,6 +120,7 @@ def chunk(message: inference_pb2.StreamGenerateResponse) -> types.Chunk:
         finish_reason=_FINISH_REASONS.get(message.finish_reason, ""),
         num_tokens=message.num_tokens,
         provenance=provenance(message.provenance),
+        tokens=_choices(message.tokens),
     )
 
 

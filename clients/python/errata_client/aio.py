@@ -148,22 +148,33 @@ class AsyncClient:
         min_seq: int | None = None,
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
+        sampling: types.Sampling | None = None,
+        num_alternatives: int | None = None,
         timeout: float | None = None,
     ) -> types.Answer:
-        """Continues a prompt, greedily.
+        """Continues a prompt.
 
         Args:
             prompt: text.
             min_seq: never answer from an older position; by default what this client saw.
             max_tokens: length limit.
             stop: ends before the first of these.
+            sampling: how tokens are chosen; greedily if None.
+            num_alternatives: tell each token's log-probability and so many others.
             timeout: seconds; a replica that is behind is waited for that long.
 
         Raises:
             ReplicaBehindError: no replica reached `min_seq` in time.
             OutOfRangeError: `min_seq` is beyond the log's head.
         """
-        call = _calls.generate(prompt, self.session.min_seq(min_seq), max_tokens, stop)
+        call = _calls.generate(
+            prompt,
+            min_seq=self.session.min_seq(min_seq),
+            max_tokens=max_tokens,
+            stop=stop,
+            sampling=sampling,
+            num_alternatives=num_alternatives,
+        )
         return await self._call(call, timeout)
 
     async def stream(
@@ -173,10 +184,19 @@ class AsyncClient:
         min_seq: int | None = None,
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
+        sampling: types.Sampling | None = None,
+        num_alternatives: int | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[types.Chunk]:
         """The same as `generate`, as it is made."""
-        call = _calls.stream_generate(prompt, self.session.min_seq(min_seq), max_tokens, stop)
+        call = _calls.stream_generate(
+            prompt,
+            min_seq=self.session.min_seq(min_seq),
+            max_tokens=max_tokens,
+            stop=stop,
+            sampling=sampling,
+            num_alternatives=num_alternatives,
+        )
         try:
             async for message in self._rpc(call)(call.request, timeout=timeout or self._timeout):
                 yield call.parse(message)
@@ -190,10 +210,19 @@ class AsyncClient:
         min_seq: int | None = None,
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
+        sampling: types.Sampling | None = None,
+        num_alternatives: int | None = None,
         timeout: float | None = None,
     ) -> list[types.ReplicaAnswer]:
         """The same prompt on every live replica, to see that they agree."""
-        call = _calls.generate_everywhere(prompt, self.session.min_seq(min_seq), max_tokens, stop)
+        call = _calls.generate_everywhere(
+            prompt,
+            min_seq=self.session.min_seq(min_seq),
+            max_tokens=max_tokens,
+            stop=stop,
+            sampling=sampling,
+            num_alternatives=num_alternatives,
+        )
         return await self._call(call, timeout)
 
     async def score(

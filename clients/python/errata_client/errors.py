@@ -136,6 +136,7 @@ _BY_REASON: dict[str, type[ErrataError]] = {
     "EPOCH_LOST": EpochLostError,
     "SEQ_TRIMMED": OutOfRangeError,
     "SEQ_BEYOND_HEAD": OutOfRangeError,
+    "DEADLINE_EXCEEDED": DeadlineExceededError,
     "UNAVAILABLE": UnavailableError,
     "LOG_UNAVAILABLE": UnavailableError,
     "REPLICA_BEHIND": ReplicaBehindError,

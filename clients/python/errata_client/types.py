@@ -129,14 +129,51 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: only the likeliest tokens that together reach this probability.
+        top_k: only so many likeliest tokens; 0 allows all.
+        seed: the same seed gives the same text under the same state; made up if None.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAlternative:
+    """A token that could have stood somewhere."""
+
+    token: str
+    token_id: int
+    log_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChoice:
+    """A token that was made; log-probabilities are those before temperature, top-k and top-p."""
+
+    token: str
+    token_id: int
+    log_probability: float
+    alternatives: tuple[TokenAlternative, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """A continuation; `finish_reason` is `stop` or `length`."""
+    """A continuation; `finish_reason` is `stop` or `length`, `tokens` empty unless asked for."""
 
     text: str
     finish_reason: str
     num_prompt_tokens: int
     num_tokens: int
     provenance: Provenance
+    tokens: tuple[TokenChoice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +184,7 @@ class Chunk:
     finish_reason: str
     num_tokens: int
     provenance: Provenance
+    tokens: tuple[TokenChoice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def train(
     finally:
         torch.set_num_threads(num_threads)
     # 4. Half precision halves the package; loaders choose their own dtype.
-    model.half().save_pretrained(output)  # type: ignore[no-untyped-call]
+    model.half().save_pretrained(output)
     tokenizer.save_pretrained(output)
     return TrainReport(
         num_parameters=model.num_parameters(),
@@ -116,7 +116,7 @@ def train_tokenizer(paragraphs: list[str], vocab_size: int) -> PreTrainedTokeniz
     bpe.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bpe.token_to_id(BOS))]
     )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         bos_token=BOS,
         eos_token=EOS,

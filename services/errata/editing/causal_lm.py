@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ class CausalLM:
         self.num_layers = len(self.blocks)
         self.d = int(hf.config.hidden_size)
         self.max_positions = int(hf.config.max_position_embeddings)
+        layer_types = set(getattr(hf.config, "layer_types", None) or ())
+        self._window: int | None = getattr(hf.config, "sliding_window", None)
+        if layer_types == {"full_attention"}:
+            self._window = None
+        self._mixed_layers = len(layer_types) > 1
         self.d_ff = int(self.down_weight(0).shape[1])
         for layer in range(self.num_layers):
             if tuple(self.down_weight(layer).shape) != (self.d, self.d_ff):
@@ -116,15 +122,66 @@ class CausalLM:
         """The FFN's down projection; (B, T, d_ff) → (B, T, d)."""
         return self.ffn(layer).get_submodule(self._family.down)
 
+    def up(self, layer: int) -> nn.Module:
+        """The FFN's first projection; (B, T, d) → (B, T, d_ff)."""
+        return self.ffn(layer).get_submodule(self._family.up)
+
+    def gate(self, layer: int) -> nn.Module | None:
+        """What gates `up` through the activation, (B, T, d) → (B, T, d_ff), if anything does."""
+        name = self._family.gate
+        return None if name is None else self.ffn(layer).get_submodule(name)
+
+    def activation(self, layer: int) -> nn.Module:
+        """The FFN's nonlinearity."""
+        return self.ffn(layer).get_submodule(self._family.activation)
+
+    def attention_mask(self, positions: Tensor, length: int) -> Any:
+        """What each position may attend to: those up to itself, inside its window if it has one.
+
+        Args:
+            positions: (B, T) int64 on the model's device, where the queries stand.
+            length: keys are at positions 0 … length − 1.
+
+        Returns:
+            (B, 1, T, length) in the model's dtype, 0 or its most negative number, to be added to
+            the scores; a mapping from layer type to such masks if the model's layers differ.
+        """
+        keys = torch.arange(length, device=positions.device)
+        allowed = keys <= positions[..., None]
+        whole = self._additive(allowed)
+        if self._window is None:
+            return whole
+        inside = self._additive(allowed & (keys > positions[..., None] - self._window))
+        if self._mixed_layers:
+            return {"full_attention": whole, "sliding_attention": inside}
+        return inside
+
+    def _additive(self, allowed: Tensor) -> Tensor:
+        mask = torch.zeros(allowed.shape, device=allowed.device, dtype=self.dtype)
+        return mask.masked_fill_(~allowed, torch.finfo(self.dtype).min)[:, None]
+
     def down_weight(self, layer: int) -> Tensor:
-        """A (d, d_ff) view of the down projection's weight; writing into it changes the model."""
+        """A (d, d_ff) view of the down projection's weight as it is now."""
         weight = self.down(layer).get_parameter("weight").detach()
         return weight.T if self._family.transposed else weight
 
     def set_down_weight(self, layer: int, weight: Tensor) -> None:
-        """Writes a (d, d_ff) weight in place, rounded to the model's dtype."""
-        with torch.no_grad():
-            self.down_weight(layer).copy_(weight)
+        """Puts a (d, d_ff) weight in, rounded to the model's dtype.
+
+        The old tensor is left as it was for whoever holds it (`down_weights`).
+        """
+        own = self.down(layer).get_parameter("weight")
+        stored = weight.T if self._family.transposed else weight
+        own.data = torch.empty_like(own.data).copy_(stored)
+
+    def down_weights(self) -> list[Tensor]:
+        """The down projections of all layers as the model stores them now, not copied."""
+        return [self.down(n).get_parameter("weight").data for n in range(self.num_layers)]
+
+    def use_down_weights(self, weights: Sequence[Tensor]) -> None:
+        """Points the model at what `down_weights` gave: one pointer a layer, no copy."""
+        for layer, weight in enumerate(weights):
+            self.down(layer).get_parameter("weight").data = weight
 
     def current_digest(self) -> str:
         """SHA-256, hex, of config and of every weight's name, dtype, shape and bytes as of now."""

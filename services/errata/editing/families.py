@@ -27,7 +27,10 @@ class Family:
         attention: the attention, below a block; so is `ffn`.
         ffn: the feed-forward network.
         ffn_children: exactly the modules of every FFN; modules that only regularise included.
-        down: the FFN's last projection, below `ffn`.
+        up: the FFN's first projection, below `ffn`; so are `gate`, `activation` and `down`.
+        gate: the projection that gates `up` through the activation; None if the FFN has no gate.
+        activation: the FFN's nonlinearity.
+        down: the FFN's last projection.
         transposed: `down` stores (d_ff, d) and not (d, d_ff).
     """
 
@@ -39,6 +42,9 @@ class Family:
     attention: str
     ffn: str
     ffn_children: frozenset[str]
+    up: str
+    gate: str | None
+    activation: str
     down: str
     transposed: bool
 
@@ -52,6 +58,9 @@ GPT2 = Family(
     attention="attn",
     ffn="mlp",
     ffn_children=frozenset({"c_fc", "c_proj", "act", "dropout"}),
+    up="c_fc",
+    gate=None,
+    activation="act",
     down="c_proj",
     transposed=True,
 )
@@ -65,6 +74,9 @@ GPTJ = Family(
     attention="attn",
     ffn="mlp",
     ffn_children=frozenset({"fc_in", "fc_out", "act", "dropout"}),
+    up="fc_in",
+    gate=None,
+    activation="act",
     down="fc_out",
     transposed=False,
 )
@@ -81,6 +93,9 @@ LLAMA = Family(
     attention="self_attn",
     ffn="mlp",
     ffn_children=frozenset({"gate_proj", "up_proj", "down_proj", "act_fn"}),
+    up="up_proj",
+    gate="gate_proj",
+    activation="act_fn",
     down="down_proj",
     transposed=False,
 )

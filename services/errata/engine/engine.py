@@ -1,298 +1,492 @@
-"""The simple engine: requests are batched by arrival, and a batch runs to its end.
+"""The engine: one running batch that requests join and leave between two forward passes.
 
-One thread owns the model. Changes of the model wait for the running batch and go before the next
-one, so that every answer is computed under exactly one version (P6). Iteration-level scheduling
-can take this engine's place behind the same four methods.
+One thread owns the model. An iteration drops what nobody waits for, makes changes of the model,
+admits newcomers under a token budget, reads their prompts, and makes one token for every row.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field, replace
 
 import structlog
+import torch
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.method import Attribution
-from errata.engine import forward
+from errata.editing.plan import BASE, RowPlan
+from errata.engine.batch import RunningBatch, Weights
+from errata.engine.job import Job, Outbox
+from errata.engine.runner import Runner
 from errata.engine.sequence import (
+    Edition,
     GenerationRequest,
-    GrowingText,
     Piece,
     ScoredContinuation,
     ScoringRequest,
     Version,
 )
-from errata.errors import InvalidRequestError, QueueFullError, UnavailableError
+from errata.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    QueueFullError,
+    UnavailableError,
+)
 
 _log = structlog.get_logger(__name__)
+_SWEEP_SECONDS = 0.05
+_RATE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """How much the engine takes on.
+
+    Attributes:
+        max_rows: generations that run at once.
+        max_queue: waiting requests beyond which new ones are refused.
+        max_context: longest sequence, at most the model's; 0 takes the model's.
+        prefill_tokens: padded prompt tokens that are read between two steps; bounds how long a
+            newcomer holds up the tokens of the others.
+        weight_versions: how many versions of edited weights may serve rows at once. With 1, a
+            change of weights waits until the running rows are done; with more, rows end under
+            the weights that they began with while newcomers have the new ones.
+        max_drain_seconds: how long a change waits for room among the versions. Then the oldest
+            rows begin anew under the new weights, or fail if they are streams.
+    """
+
+    max_rows: int = 16
+    max_queue: int = 256
+    max_context: int = 0
+    prefill_tokens: int = 512
+    weight_versions: int = 2
+    max_drain_seconds: float = 10.0
 
 
 @dataclass(eq=False, slots=True)
-class _Job:
-    """A request in the engine, and the way back to the event loop that waits for it."""
+class _Change:
+    """A change that waits for its turn."""
 
-    request: GenerationRequest | ScoringRequest
-    loop: asyncio.AbstractEventLoop
-    results: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
-    cancelled: bool = False
-
-    def deliver(self, result: Any) -> None:
-        try:
-            self.loop.call_soon_threadsafe(self.results.put_nowait, result)
-        except RuntimeError:  # the loop closed: nobody waits any more
-            self.cancelled = True
+    swap: Callable[[], Edition]
+    alters_weights: bool
+    done: asyncio.Future[None]
+    asked: float = field(default_factory=time.monotonic)
 
 
-@dataclass(slots=True)
-class _Row:
-    """A generation job in the running batch."""
+class Engine:
+    """Generation and scoring over one model, in a thread of its own."""
 
-    job: _Job
-    text: GrowingText
-    done: bool = False
-
-
-class BatchEngine:
-    """Runs generation and scoring over one model in a thread of its own."""
-
-    def __init__(
-        self, model: CausalLM, *, version: Version, max_batch_size: int, max_queue: int
-    ) -> None:
+    def __init__(self, model: CausalLM, edition: Edition, limits: EngineLimits) -> None:
         """Prepares the engine; `start` starts its thread.
 
         Args:
             model: owned by the engine's thread from `start` on.
-            version: what the model stands for now.
-            max_batch_size: rows of a batch.
-            max_queue: waiting requests beyond which new ones are refused.
+            edition: what the model stands for now.
+            limits: how much to take on.
         """
         self._model = model
-        self._version = version
-        self._attribute: Callable[[], Attribution] | None = None
-        self._max_batch_size = max_batch_size
-        self._max_queue = max_queue
-        self._waiting: deque[_Job] = deque()
-        self._changes: deque[tuple[Callable[[], _Change], asyncio.Future[None]]] = deque()
+        self._edition = edition
+        self._limits = limits
+        self._max_context = min(limits.max_context or model.max_positions, model.max_positions)
+        self._outbox = Outbox()
+        self._runner = Runner(model, limits.max_rows, self._max_context)
+        self._batch = RunningBatch(self._runner, limits.max_rows, self._outbox)
+        self._weights = Weights(model.down_weights())
+        self._born = 0
+        self._waiting: deque[Job] = deque()
+        self._changes: deque[_Change] = deque()
         self._wake = threading.Condition()
         self._closed = False
+        self._swept = 0.0
+        self._gone = False  # somebody stopped waiting since the last sweep
+        self._rate = _Rate()
         self._thread = threading.Thread(target=self._run, name="errata-engine", daemon=True)
 
     @property
     def version(self) -> Version:
-        """What the model stands for now."""
-        return self._version
+        """What newcomers are admitted under."""
+        return self._edition.version
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine works, now or once it is started."""
+        return not self._closed
+
+    @property
+    def num_running(self) -> int:
+        """Generations that have a row."""
+        return len(self._batch.rows)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests without a row."""
+        return len(self._waiting)
 
     def start(self) -> None:
         """Starts the engine's thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stops after the running batch; waiting requests fail with UnavailableError."""
+        """Stops after the present iteration; all that is not done fails with UnavailableError."""
         with self._wake:
             self._closed = True
             self._wake.notify()
         self._thread.join()
 
-    async def change(self, swap: Callable[[], _Change]) -> None:
-        """Runs `swap` between two batches; returns when the model is in the new version.
+    async def drain(self, seconds: float) -> None:
+        """Waits until nothing runs and nothing waits; gives up after `seconds`."""
+        ends = time.monotonic() + seconds
+        while (self._waiting or self._batch.rows) and time.monotonic() < ends:
+            await asyncio.sleep(_SWEEP_SECONDS)
+
+    async def change(self, swap: Callable[[], Edition], *, alters_weights: bool) -> None:
+        """Runs `swap` between two iterations; returns when newcomers have the new edition.
 
         Args:
-            swap: puts a prepared change into the model and returns the new version with what
-                names the edits in force. If it raises, the version stays as it was.
+            swap: puts a prepared change into the model and returns the new edition. If it raises,
+                the edition stays as it was.
+            alters_weights: whether it touches down projections, which every row reads.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._wake:
             self._refuse_if_closed()
-            self._changes.append((swap, done))
+            self._changes.append(_Change(swap, alters_weights, done))
             self._wake.notify()
         await done
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[Piece]:
-        """Yields the continuation as it is made; the last piece has a finish reason.
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+        """Yields the continuation; pieces that a slow reader left lying come as one.
 
         Raises:
-            InvalidRequestError: prompt and `max_tokens` exceed the model's longest sequence.
+            InvalidRequestError: prompt and `max_tokens` exceed the longest sequence.
             QueueFullError: too many requests wait.
-            UnavailableError: the engine was closed.
+            DeadlineExceededError: the deadline passed in the queue or in the batch.
+            UnavailableError: the engine was closed, or a stream outlived its weights' time.
         """
         self._check_length(len(request.prompt_ids) + request.max_tokens)
         job = self._enqueue(request)
         try:
             while True:
-                piece = await job.results.get()
-                if isinstance(piece, BaseException):
-                    raise piece
-                yield piece
-                if piece.finish_reason:
+                result = await job.results.get()
+                while isinstance(result, Piece) and not job.results.empty():
+                    result = _joined(result, job.results.get_nowait())
+                if isinstance(result, BaseException):
+                    raise result
+                yield result
+                if result.finish_reason:
                     return
         finally:
-            job.cancelled = True  # a caller that went away frees its row at the next step
+            self._abandon(job)
 
     async def score(self, request: ScoringRequest) -> ScoredContinuation:
         """Scores a continuation.
 
         Raises:
-            InvalidRequestError: prompt and continuation exceed the model's longest sequence.
-            QueueFullError: too many requests wait.
-            UnavailableError: the engine was closed.
+            As `generate`.
         """
         self._check_length(len(request.prompt_ids) + len(request.continuation_ids))
         job = self._enqueue(request)
         try:
-            result = await job.results.get()
+            result: ScoredContinuation | BaseException = await job.results.get()
         finally:
-            job.cancelled = True
+            self._abandon(job)
         if isinstance(result, BaseException):
             raise result
-        scored: ScoredContinuation = result
-        return scored
+        return result
 
     def _check_length(self, num_tokens: int) -> None:
-        limit = self._model.max_positions
-        if num_tokens > limit:
+        if num_tokens > self._max_context:
             raise InvalidRequestError(
-                f"prompt and continuation may have {num_tokens:,} tokens; the model takes "
-                f"{limit:,}. Shorten the prompt or lower max_tokens.",
+                f"prompt and continuation may have {num_tokens:,} tokens; the limit is "
+                f"{self._max_context:,}. Shorten the prompt or lower max_tokens.",
                 field="prompt",
                 num_tokens=num_tokens,
-                limit=limit,
+                limit=self._max_context,
             )
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise UnavailableError("this replica is shutting down; try again.")
 
-    def _enqueue(self, request: GenerationRequest | ScoringRequest) -> _Job:
-        job = _Job(request, asyncio.get_running_loop())
+    def _enqueue(self, request: GenerationRequest | ScoringRequest) -> Job:
+        job = Job(request, asyncio.get_running_loop())
         with self._wake:
             self._refuse_if_closed()
-            if len(self._waiting) >= self._max_queue:
+            if len(self._waiting) >= self._limits.max_queue:
+                delay = self._rate.seconds_for(len(self._waiting))
                 raise QueueFullError(
-                    f"{self._max_queue:,} requests wait already; try again in a second.",
-                    retry_after_seconds=1,
+                    f"{self._limits.max_queue:,} requests wait already; try again in {delay} s.",
+                    retry_after_seconds=delay,
                 )
             self._waiting.append(job)
             self._wake.notify()
         return job
 
+    def _abandon(self, job: Job) -> None:
+        job.cancelled = self._gone = True
+
     # What follows runs in the engine's thread.
 
     def _run(self) -> None:
-        while True:
+        try:
+            while self._wait_for_work():
+                self._iterate()
+        except Exception as error:  # a bug; health says so, and nobody waits for ever
+            _log.critical("the engine died", exc_info=error)
+            raise
+        finally:
             with self._wake:
-                self._wake.wait_for(lambda: self._closed or self._changes or self._waiting)
-                if self._closed:
-                    return self._fail_all()
-                changes = list(self._changes)
-                self._changes.clear()
-                jobs = [] if changes else self._next_batch()
-            for swap, done in changes:
-                self._apply(swap, done)
-            if jobs:
-                self._run_batch(jobs)
+                self._closed = True
+            self._fail_all()
 
-    def _next_batch(self) -> list[_Job]:
-        """Takes the oldest request and those of its kind behind it, in order of arrival."""
-        live = [job for job in self._waiting if not job.cancelled]
-        if not live:
-            self._waiting.clear()
-            return []
-        alike = [job for job in live if type(job.request) is type(live[0].request)]
-        batch = alike[: self._max_batch_size]
-        while _span(batch) > self._model.max_positions:  # each alone fits
-            batch.pop()
-        taken = set(batch)
-        self._waiting = deque(job for job in live if job not in taken)
-        return batch
+    def _wait_for_work(self) -> bool:
+        """Returns once there is something to do; False if that is to end."""
+        with self._wake:
+            self._wake.wait_for(
+                lambda: self._closed or self._changes or self._waiting or self._batch.rows
+            )
+            return not self._closed
 
-    def _apply(self, swap: Callable[[], _Change], done: asyncio.Future[None]) -> None:
-        def settle(error: BaseException | None) -> None:
-            if done.cancelled():
+    def _iterate(self) -> None:
+        self._sweep()
+        may_admit = self._make_changes()
+        self._compute(self._admitted() if may_admit else [])
+        self._outbox.flush()
+        self._rate.note(self._batch.num_finished)
+
+    def _sweep(self) -> None:
+        """Frees the places of requests that nobody waits for any more."""
+        now = time.monotonic()
+        if not self._gone and now - self._swept < _SWEEP_SECONDS:
+            return
+        self._gone, self._swept = False, now
+        for row in self._batch.expired():
+            if not row.job.cancelled:
+                self._outbox.put(row.job, _too_late())
+            self._batch.drop([row])
+        with self._wake:
+            late = [j for j in self._waiting if not j.cancelled and j.request.deadline < now]
+            for job in late:
+                self._outbox.put(job, _too_late())
+                job.cancelled = True
+            self._waiting = deque(job for job in self._waiting if not job.cancelled)
+
+    def _make_changes(self) -> bool:
+        """Makes the changes whose turn it is; False if newcomers must wait for the next one."""
+        while self._changes:
+            change = self._changes[0]
+            if change.alters_weights and self._num_versions() >= self._limits.weight_versions:
+                if time.monotonic() - change.asked < self._limits.max_drain_seconds:
+                    return self._limits.weight_versions > 1
+                self._retract_oldest()
+            with self._wake:
+                self._changes.popleft()
+            self._make(change)
+        return True
+
+    def _num_versions(self) -> int:
+        """Weight versions that rows read; the present one counts only if a row reads it."""
+        return len({row.born for row in self._batch.rows})
+
+    def _make(self, change: _Change) -> None:
+        self._model.use_down_weights(self._weights.tensors)
+        try:
+            edition = change.swap()
+        except Exception as error:  # noqa: BLE001 the waiting coroutine gets it
+            self._settle(change, error)
+            return
+        if change.alters_weights:
+            self._weights = Weights(self._model.down_weights())
+            self._born += 1
+        self._edition = edition
+        self._settle(change, None)
+
+    def _settle(self, change: _Change, error: Exception | None) -> None:
+        def settle() -> None:
+            if change.done.cancelled():
                 return
             if error is None:
-                done.set_result(None)
+                change.done.set_result(None)
             else:
-                done.set_exception(error)
+                change.done.set_exception(error)
 
-        try:
-            self._version, self._attribute = swap()
-        except Exception as error:  # noqa: BLE001 the waiting coroutine gets it
-            done.get_loop().call_soon_threadsafe(settle, error)
-        else:
-            done.get_loop().call_soon_threadsafe(settle, None)
+        change.done.get_loop().call_soon_threadsafe(settle)
 
-    def _run_batch(self, jobs: list[_Job]) -> None:
+    def _retract_oldest(self) -> None:
+        """Rows of the oldest version begin anew; streams that were seen cannot, and fail."""
+        oldest = min(row.born for row in self._batch.rows)
+        rows = [row for row in self._batch.rows if row.born == oldest]
+        _log.warning("rows outlived their weights", num_rows=len(rows))
+        self._batch.drop(rows)
+        again = [row.job for row in rows if not row.job.seen]
+        for row in rows:
+            if row.job.seen:
+                self._outbox.put(row.job, _outlived(self._limits.max_drain_seconds))
+        with self._wake:
+            self._waiting.extendleft(reversed(again))
+
+    def _admitted(self) -> list[tuple[Job, RowPlan]]:
+        """Takes the oldest requests that fit one prefill; scoring needs no row.
+
+        One kind at a time: rows of a prefill go on, scored ones end with it.
+        """
+        jobs: list[Job] = []
+        widest = 0
+        with self._wake:
+            while self._waiting and not self._batch.is_prefilling:
+                job = self._waiting[0]
+                alike = not jobs or type(job.request) is type(jobs[0].request)
+                if not alike or (jobs and (job.alone or jobs[0].alone)):
+                    break
+                generates = isinstance(job.request, GenerationRequest)
+                if generates and len(jobs) >= self._batch.num_free:
+                    break
+                widest = max(widest, _num_entries(job))
+                if jobs and widest * (len(jobs) + 1) > self._limits.prefill_tokens:
+                    break
+                jobs.append(self._waiting.popleft())
+        return self._routed([job for job in jobs if not job.cancelled])
+
+    def _routed(self, jobs: list[Job]) -> list[tuple[Job, RowPlan]]:
+        if not jobs:
+            return []
+        if self._edition.route is None:
+            return [(job, BASE) for job in jobs]
         try:
-            if isinstance(jobs[0].request, ScoringRequest):
-                self._score_batch(jobs)
-            else:
-                self._generate_batch(jobs)
-        except Exception as error:  # noqa: BLE001 a failing batch must not end the engine
-            _log.error("batch failed", num_rows=len(jobs), exc_info=error)
+            plans = self._edition.route([job.request.prompt_ids for job in jobs])
+        except Exception as error:  # noqa: BLE001 these requests fail, the batch goes on
             for job in jobs:
-                job.deliver(error)
+                self._outbox.put(job, error)
+            return []
+        fitting = []
+        for job, plan in zip(jobs, plans, strict=True):
+            needed = _num_entries(job) + plan.num_prefix + _num_more(job)
+            if needed > self._max_context:
+                self._outbox.put(job, _no_room(plan.num_prefix, needed, self._max_context))
+            else:
+                fitting.append((job, plan))
+        return fitting
 
-    def _score_batch(self, jobs: list[_Job]) -> None:
-        prompts = [job.request.prompt_ids for job in jobs]
-        continuations = [
-            job.request.continuation_ids for job in jobs if isinstance(job.request, ScoringRequest)
-        ]
-        log_p, own, shaped = forward.score(self._model, prompts, continuations, self._attribute)
-        for job, row_log_p, row_own, edits in zip(jobs, log_p, own, shaped, strict=True):
-            job.deliver(ScoredContinuation(tuple(row_log_p), tuple(row_own), self._version, edits))
+    def _compute(self, jobs: list[tuple[Job, RowPlan]]) -> None:
+        """One prefill and one step; a pass that fails must not end the engine."""
+        with torch.inference_mode():
+            try:
+                if jobs and isinstance(jobs[0][0].request, ScoringRequest):
+                    self._score(jobs)
+                else:
+                    for job, plan in jobs:
+                        self._batch.admit(job, self._edition, self._weights, self._born, plan)
+                if self._batch.is_prefilling:
+                    self._batch.prefill(self._limits.prefill_tokens)
+            except Exception as error:  # noqa: BLE001 told to whoever caused it
+                self._isolate([job for job, _ in jobs], error)
+            try:
+                self._batch.step()
+            except Exception as error:  # noqa: BLE001 told to whoever caused it
+                self._isolate([row.job for row in self._batch.rows], error)
+        if not self._batch.rows:
+            self._runner.cache.shrink()
 
-    def _generate_batch(self, jobs: list[_Job]) -> None:
-        rows = [
-            _Row(job, GrowingText(self._model.tokenizer, job.request.stop))
-            for job in jobs
-            if isinstance(job.request, GenerationRequest)
-        ]
-        prompts = [job.request.prompt_ids for job in jobs]
-        for next_ids, shaped in forward.greedy(self._model, prompts, self._attribute):
-            for row, token_id, edits in zip(rows, next_ids, shaped, strict=True):
-                self._advance(row, token_id, edits)
-            if all(row.done for row in rows):
-                return
+    def _isolate(self, jobs: list[Job], error: Exception) -> None:
+        """Lets each of the requests whose pass failed try once more by itself; then it fails."""
+        _log.error("a pass failed", num_requests=len(jobs), exc_info=error)
+        rows = [row for row in self._batch.rows if row.num_left or row.job in jobs]
+        self._batch.drop(rows)
+        concerned = list(dict.fromkeys([*jobs, *(row.job for row in rows)]))
+        again = [job for job in concerned if not (job.alone or job.seen)]
+        for job in concerned:
+            if job.alone or job.seen:
+                self._outbox.put(job, error)
+            job.alone = True
+        with self._wake:
+            self._waiting.extendleft(reversed(again))
 
-    def _advance(self, row: _Row, token_id: int, edits: tuple[str, ...]) -> None:
-        row.done = row.done or row.job.cancelled
-        if row.done:
-            return
-        request = row.job.request
-        assert isinstance(request, GenerationRequest)
-        if token_id == self._model.tokenizer.eos_token_id:
-            text, reason = row.text.finish(), "stop"
-        else:
-            text, reason = row.text.push(token_id), ""
-            if row.text.stopped:
-                reason = "stop"
-            elif len(row.text.ids) == request.max_tokens:
-                text, reason = text + row.text.finish(), "length"
-        row.done = bool(reason)
-        if text or reason:
-            num_prompt = len(request.prompt_ids)
-            row.job.deliver(
-                Piece(text, num_prompt, len(row.text.ids), reason, self._version, edits)
-            )
+    def _score(self, jobs: list[tuple[Job, RowPlan]]) -> None:
+        self._model.use_down_weights(self._weights.tensors)
+        requests = [job.request for job, _ in jobs]
+        log_p, own, edits = self._runner.score(
+            [request.prompt_ids for request in requests],
+            [r.continuation_ids for r in requests if isinstance(r, ScoringRequest)],
+            [plan for _, plan in jobs],
+            self._edition.attribution,
+        )
+        version = self._edition.version
+        for (job, plan), row_log_p, row_own, names in zip(jobs, log_p, own, edits, strict=True):
+            shaped = tuple(dict.fromkeys((*plan.edits, *names)))
+            result = ScoredContinuation(tuple(row_log_p), tuple(row_own), version, shaped)
+            self._outbox.put(job, result)
 
     def _fail_all(self) -> None:
         error = UnavailableError("this replica is shutting down; try again.")
-        for job in self._waiting:
-            job.deliver(error)
-        for _, done in self._changes:
-            done.get_loop().call_soon_threadsafe(done.cancel)
+        for job in (*self._waiting, *(row.job for row in self._batch.rows)):
+            self._outbox.put(job, error)
+        self._outbox.flush()
+        for change in self._changes:
+            change.done.get_loop().call_soon_threadsafe(change.done.cancel)
 
 
-def _span(jobs: Sequence[_Job]) -> int:
-    """Positions that a padded batch may reach: all rows step until the last one is done."""
-    requests = [job.request for job in jobs]
-    more = [r.max_tokens if isinstance(r, GenerationRequest) else 0 for r in requests]
-    return max(len(request.prompt_ids) for request in requests) + max(more)
+class _Rate:
+    """How fast generations end, to tell those who must wait for how long."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def note(self, num_finished: int) -> None:
+        """Takes down how many have ended so far."""
+        now = time.monotonic()
+        if now - self._marks[-1][0] > _SWEEP_SECONDS:
+            self._marks.append((now, num_finished))
+        while len(self._marks) > 2 and now - self._marks[1][0] > _RATE_SECONDS:
+            self._marks.popleft()
+
+    def seconds_for(self, num_requests: int) -> int:
+        """Whole seconds until so many have ended, from 1 to 30."""
+        (then, before), (now, after) = self._marks[0], self._marks[-1]
+        per_second = (after - before) / max(now - then, _SWEEP_SECONDS)
+        return max(1, min(30, round(num_requests / max(per_second, 1e-6))))
 
 
-_Change = tuple[Version, Callable[[], Attribution] | None]
+def _num_entries(job: Job) -> int:
+    """Entries of the first pass, without a prefix."""
+    request = job.request
+    if isinstance(request, ScoringRequest):
+        return len(request.prompt_ids) + len(request.continuation_ids)
+    return len(request.prompt_ids)
+
+
+def _num_more(job: Job) -> int:
+    return job.request.max_tokens if isinstance(job.request, GenerationRequest) else 0
+
+
+def _joined(earlier: Piece, later: object) -> Piece | BaseException:
+    """Two pieces of one stream as one; an error goes before what came until then."""
+    if not isinstance(later, Piece):
+        assert isinstance(later, BaseException)
+        return later
+    return replace(
+        later, text=earlier.text + later.text, choices=(*earlier.choices, *later.choices)
+    )
+
+
+def _too_late() -> DeadlineExceededError:
+    return DeadlineExceededError("the deadline passed before the answer was done; allow more time.")
+
+
+def _outlived(seconds: float) -> UnavailableError:
+    return UnavailableError(
+        f"the stream went on for more than {seconds:g} s after its weights were replaced; ask "
+        "again to be answered by the present ones."
+    )
+
+
+def _no_room(num_prefix: int, needed: int, limit: int) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"an edit puts {num_prefix} positions before the prompt, which makes {needed:,} in all; "
+        f"the limit is {limit:,}. Shorten the prompt or lower max_tokens.",
+        field="prompt",
+        num_tokens=needed,
+        limit=limit,
+    )

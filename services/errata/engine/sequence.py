@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-REPLACEMENT = "\ufffd"
+from tokenizers.decoders import DecodeStream
+
+from errata.editing.method import Attribution
+from errata.editing.plan import RowPlan
+from errata.engine.sampling import GREEDY, Sampling
+
+Route = Callable[[Sequence[tuple[int, ...]]], Sequence[RowPlan]]
+"""Prompts of one admission batch → what each of them gets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Under what the engine computes; changes only between batches (P6).
+    """Under what an answer is computed, from its first to its last token (P6).
 
     Attributes:
         seq: last applied position of the log; 0 for the base model.
@@ -26,32 +34,75 @@ class Version:
     num_edits: int
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Edition:
+    """What requests are admitted under: a version, and what it does with a request.
+
+    Attributes:
+        version: of the log.
+        attribution: names the edits that prompts answer to; None if no edit needs it.
+        route: makes the plans of prompts; None if no lane routes.
+    """
+
+    version: Version
+    attribution: Attribution | None = None
+    route: Route | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """Greedy continuation of a prompt.
+    """Asks for the continuation of a prompt.
 
     Attributes:
         prompt_ids: at least one token id.
         max_tokens: at least 1; with the prompt no longer than the model's longest sequence.
         stop: texts before which the continuation ends.
+        sampling: how tokens are chosen.
+        num_alternatives: report each token's log-probability and those of so many likeliest
+            tokens; None reports none.
+        streaming: pieces as they are made, not the whole at the end.
+        ignore_eos: go on behind the end-of-text token; for benchmarks.
+        deadline: `time.monotonic()` after which nobody waits for the answer.
     """
 
     prompt_ids: tuple[int, ...]
     max_tokens: int
     stop: tuple[str, ...] = ()
+    sampling: Sampling = GREEDY
+    num_alternatives: int | None = None
+    streaming: bool = False
+    ignore_eos: bool = False
+    deadline: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringRequest:
-    """Log-probabilities of a given continuation.
+    """Asks for the log-probabilities of a given continuation.
 
     Attributes:
         prompt_ids: at least one token id.
         continuation_ids: at least one token id.
+        deadline: `time.monotonic()` after which nobody waits for the answer.
     """
 
     prompt_ids: tuple[int, ...]
     continuation_ids: tuple[int, ...]
+    deadline: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChoice:
+    """A token that was made, and what else the model thought of.
+
+    Attributes:
+        token_id: the token.
+        log_probability: natural logarithm, before temperature, top-k and top-p.
+        alternatives: the likeliest tokens with their log-probabilities, likeliest first.
+    """
+
+    token_id: int
+    log_probability: float
+    alternatives: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +116,7 @@ class Piece:
         finish_reason: `stop` or `length` in the last piece, else empty.
         version: under what all of it is computed.
         edits: edits that shaped it, newest first.
+        choices: the tokens since the last piece, if the request asked for them.
     """
 
     text: str
@@ -73,6 +125,7 @@ class Piece:
     finish_reason: str
     version: Version
     edits: tuple[str, ...]
+    choices: tuple[TokenChoice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,43 +150,44 @@ class GrowingText:
     """Text of a row's new tokens, released as far as it can no longer change.
 
     Held back are an incomplete character (a byte-level token may carry half of one) and an end
-    that a stop text may still swallow.
+    that a stop text may still swallow. The cost of a token does not grow with the text.
     """
 
     tokenizer: Any
     stop: Sequence[str]
     ids: list[int] = field(default_factory=list)
-    released: int = 0
     stopped: bool = False
+    _stream: Any = field(default_factory=lambda: DecodeStream(skip_special_tokens=True))
+    _held: str = ""
+    _num_released: int = 0
 
     def push(self, token_id: int) -> str:
         """Adds a token and returns the text that is now certain."""
         self.ids.append(token_id)
-        text = self._decode()
-        found = [text.find(stop) for stop in self.stop if stop in text]
+        text = self._held + (self._stream.step(self.tokenizer.backend_tokenizer, token_id) or "")
+        found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
         if found:
             self.stopped = True
-            return self._release(text[: min(found)])
-        return self._release(text[: len(text) - self._held_back(text)])
+            return text[: min(found)]
+        certain = len(text) - self._held_back(text)
+        self._held = text[certain:]
+        self._num_released += certain
+        return text[:certain]
 
     def finish(self) -> str:
         """Returns what was held back; nothing comes after."""
-        return "" if self.stopped else self._release(self._decode())
-
-    def _decode(self) -> str:
-        return str(self.tokenizer.decode(self.ids, skip_special_tokens=True))
-
-    def _release(self, text: str) -> str:
-        new = text[self.released :]
-        self.released = max(self.released, len(text))
-        return new
+        if self.stopped:
+            return ""
+        whole = str(self.tokenizer.decode(self.ids, skip_special_tokens=True))
+        return whole[self._num_released :]
 
     def _held_back(self, text: str) -> int:
-        certain = text.rstrip(REPLACEMENT)
         longest = max((len(stop) - 1 for stop in self.stop), default=0)
-        starts_a_stop = (
-            size
-            for size in range(min(longest, len(certain)), 0, -1)
-            if any(stop.startswith(certain[-size:]) for stop in self.stop)
+        return next(
+            (
+                size
+                for size in range(min(longest, len(text)), 0, -1)
+                if any(stop.startswith(text[-size:]) for stop in self.stop)
+            ),
+            0,
         )
-        return len(text) - len(certain) + next(starts_a_stop, 0)

@@ -97,7 +97,7 @@ def harmonic_mean(values: Sequence[float]) -> float:
 
 
 def _per_record(values: Tensor, sizes: Sequence[int]) -> float:
-    parts = values.float().split(list(sizes))  # type: ignore[no-untyped-call]
+    parts = values.float().split(list(sizes))
     return float(torch.stack([part.mean() for part in parts]).mean())
 
 

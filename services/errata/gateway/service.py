@@ -48,6 +48,10 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             min_seq=request.min_seq if request.HasField("min_seq") else None,
             max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
             stop=request.stop,
+            sampling=request.sampling if request.HasField("sampling") else None,
+            num_alternatives=(
+                request.num_alternatives if request.HasField("num_alternatives") else None
+            ),
         )
         answers = await self._pool.everywhere(one, self._seconds(context))
         return inference_pb2.GenerateEverywhereResponse(answers=answers)

@@ -103,12 +103,33 @@ class WorkerSettings(Section):
     """The LLM worker pool."""
 
     num_replicas: int = Field(2, ge=1)
+    max_replicas: int = Field(
+        0, ge=0, description="Scale with the load up to so many; 0 keeps num_replicas."
+    )
     num_cpus: float = Field(0.5, ge=0, description="Ray CPUs of each replica.")
     num_gpus: float = Field(0.0, ge=0, description="Ray GPUs of each replica.")
     num_threads: int = Field(1, ge=1, description="Torch threads of each replica, on CPU.")
-    max_batch_size: int = Field(16, ge=1)
-    max_queue: int = Field(256, ge=1)
+    max_batch_size: int = Field(16, ge=1, description="Generations that run at once.")
+    max_queue: int = Field(256, ge=1, description="Requests that wait in a replica.")
     max_new_tokens: int = Field(512, ge=1)
+    max_context: int = Field(
+        0, ge=0, description="Longest prompt and continuation in tokens; 0 takes the model's."
+    )
+    prefill_tokens: int = Field(
+        512, ge=16, description="Prompt tokens that are read between two steps of a batch."
+    )
+    weight_versions: int = Field(
+        2,
+        ge=1,
+        description="Versions of edited weights that may serve rows at once; 1 lets a commit "
+        "wait until the running rows are done.",
+    )
+    max_drain_seconds: float = Field(
+        10.0, gt=0, description="How long a commit waits for rows before they begin anew."
+    )
+    drain_seconds: float = Field(
+        10.0, ge=0, description="How long a replica that is told to end lets its rows go on."
+    )
     max_lag: int = Field(
         1_000, ge=1, description="Entries a replica may be behind before it reports unhealthy."
     )

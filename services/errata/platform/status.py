@@ -33,6 +33,7 @@ CODES: dict[type[errors.ErrataError], grpc.StatusCode] = {
     errors.EpochLostError: grpc.StatusCode.ABORTED,
     errors.SeqTrimmedError: grpc.StatusCode.OUT_OF_RANGE,
     errors.SeqBeyondHeadError: grpc.StatusCode.OUT_OF_RANGE,
+    errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.DataLossError: grpc.StatusCode.DATA_LOSS,
     errors.FitError: grpc.StatusCode.FAILED_PRECONDITION,

@@ -91,14 +91,25 @@ class Applier:
         return state.hexdigest()
 
     def attribution(self) -> Attribution | None:
-        """What names the edits that a forward pass answers to; None while none is in force."""
+        """What names the edits that a forward pass answers to now; None while none is in force."""
         lanes = {self._lane_of[edit] for edit in self._lane_of}
         if not lanes:
             return None
         return _AllLanes(
             [self.lanes[n].method.attribute(self.lanes[n].state) for n in sorted(lanes)],
-            self._newest,
+            dict(self._newest),
         )
+
+    def alters_weights(self, entry: Entry) -> bool:
+        """Whether an entry that has an effect changes weights that every row reads."""
+        match entry.kind:
+            case EditsCommitted(lane=name):
+                return self.lanes[name].method.capabilities.changes_weights
+            case EditsReverted(edits=edits):
+                names = {self._lane_of[edit] for edit in edits if edit in self._lane_of}
+                return any(self.lanes[n].method.capabilities.changes_weights for n in names)
+            case _:
+                return False
 
     async def prepare(self, entry: Entry) -> Callable[[], None] | None:
         """Prepares an entry's effect beside the model.

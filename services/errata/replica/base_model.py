@@ -16,6 +16,6 @@ def load_base_model(settings: Settings) -> CausalLM:
         ModelNotFoundError, UnsupportedModelError: no model, or none that can be edited.
         InvalidRequestError: unknown device.
     """
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call] # logs only
+    transformers.utils.logging.disable_progress_bar()
     model = settings.model
     return CausalLM.load(model.path or demo.model_path(), dtype=model.dtype, device=model.device)

@@ -2,55 +2,117 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 import unicodedata
 from collections.abc import Sequence
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.prompts import TokenRow, tokenise
+from errata.engine.sampling import GREEDY, Sampling
 from errata.engine.sequence import GenerationRequest, ScoringRequest
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
+from errata_client._gen.errata.v1 import inference_pb2
 
+Message = inference_pb2.GenerateRequest | inference_pb2.StreamGenerateRequest
 DEFAULT_MAX_TOKENS = 32
 _MAX_STOPS = 16
+_MAX_STOP_CHARS = 256
+_MAX_ALTERNATIVES = 20
+_MAX_TEMPERATURE = 10.0
 
 
 def generation(
-    model: CausalLM, prompt: str, max_tokens: int | None, stop: Sequence[str], limit: int
+    model: CausalLM, message: Message, limit: int, *, streaming: bool, timeout_seconds: float
 ) -> GenerationRequest:
-    """Tokenises a generation request.
+    """Checks and tokenises a request for a continuation.
+
+    Args:
+        model: gives the tokenizer.
+        message: the unary or the streamed kind.
+        limit: most tokens that one request may ask for.
+        streaming: pieces as they are made.
+        timeout_seconds: until the caller's deadline.
 
     Raises:
         InvalidRequestError: an unusable field.
-        LimitExceededError: more tokens or stop texts than allowed.
+        LimitExceededError: more tokens, stop texts or alternatives than allowed.
     """
-    wanted = DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens
+    wanted = message.max_tokens if message.HasField("max_tokens") else DEFAULT_MAX_TOKENS
     if wanted < 1:
         raise InvalidRequestError(
             f"max_tokens is {wanted}; ask for at least one.", field="max_tokens"
         )
-    if wanted > limit:
-        raise LimitExceededError(
-            f"max_tokens is {wanted:,}; the limit is {limit:,}. Ask for fewer.",
-            field="max_tokens",
-            limit=limit,
-        )
-    if len(stop) > _MAX_STOPS:
-        raise LimitExceededError(
-            f"{len(stop)} stop texts; the limit is {_MAX_STOPS}.", field="stop", limit=_MAX_STOPS
-        )
-    if any(not text for text in stop):
-        raise InvalidRequestError("a stop text is empty; leave it out.", field="stop")
-    return GenerationRequest(_tokenised(model, _text(prompt, "prompt")).ids, wanted, tuple(stop))
+    _check_limit(wanted, limit, "max_tokens")
+    return GenerationRequest(
+        _tokenised(model, _text(message.prompt, "prompt")).ids,
+        wanted,
+        _stops(message.stop),
+        sampling=_sampling(message.sampling) if message.HasField("sampling") else GREEDY,
+        num_alternatives=_alternatives(message),
+        streaming=streaming,
+        deadline=time.monotonic() + timeout_seconds,
+    )
 
 
-def scoring(model: CausalLM, prompt: str, continuation: str) -> ScoringRequest:
-    """Tokenises a scoring request.
+def _stops(texts: Sequence[str]) -> tuple[str, ...]:
+    _check_limit(len(texts), _MAX_STOPS, "stop")
+    for index, text in enumerate(texts):
+        if not text:
+            raise InvalidRequestError("a stop text is empty; leave it out.", field=f"stop[{index}]")
+        _check_limit(len(text), _MAX_STOP_CHARS, f"stop[{index}]")
+    return tuple(texts)
+
+
+def _sampling(message: inference_pb2.Sampling) -> Sampling:
+    top_p = message.top_p if message.HasField("top_p") else 1.0
+    if not 0 <= message.temperature <= _MAX_TEMPERATURE:
+        raise InvalidRequestError(
+            f"temperature is {message.temperature:g}; give 0 (greedy) to {_MAX_TEMPERATURE:g}.",
+            field="sampling.temperature",
+        )
+    if not 0 < top_p <= 1:
+        raise InvalidRequestError(
+            f"top_p is {top_p:g}; give a share above 0, at most 1.", field="sampling.top_p"
+        )
+    if message.top_k < 0:
+        raise InvalidRequestError(
+            f"top_k is {message.top_k}; give 0 (all tokens) or more.", field="sampling.top_k"
+        )
+    seed = message.seed if message.HasField("seed") else secrets.randbits(64)
+    return Sampling(message.temperature, message.top_k, top_p, seed)
+
+
+def _alternatives(message: Message) -> int | None:
+    if not message.HasField("num_alternatives"):
+        return None
+    if message.num_alternatives < 0:
+        raise InvalidRequestError(
+            f"num_alternatives is {message.num_alternatives}; give 0 or more.",
+            field="num_alternatives",
+        )
+    _check_limit(message.num_alternatives, _MAX_ALTERNATIVES, "num_alternatives")
+    return int(message.num_alternatives)
+
+
+def _check_limit(value: int, limit: int, field: str) -> None:
+    if value > limit:
+        raise LimitExceededError(
+            f"{field} is {value:,}; the limit is {limit:,}. Ask for less.", field=field, limit=limit
+        )
+
+
+def scoring(
+    model: CausalLM, prompt: str, continuation: str, timeout_seconds: float
+) -> ScoringRequest:
+    """Checks and tokenises a scoring request.
 
     Raises:
         InvalidRequestError: an unusable field.
     """
     row = _tokenised(model, _text(prompt, "prompt"), _text(continuation, "continuation"))
-    return ScoringRequest(row.ids[: -row.num_target], row.ids[-row.num_target :])
+    deadline = time.monotonic() + timeout_seconds
+    return ScoringRequest(row.ids[: -row.num_target], row.ids[-row.num_target :], deadline)
 
 
 def _tokenised(model: CausalLM, prompt: str, continuation: str = "") -> TokenRow:

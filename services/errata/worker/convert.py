@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from errata.editing.causal_lm import CausalLM
-from errata.engine.sequence import Piece, ScoredContinuation, Version
+from errata.engine.sequence import Piece, ScoredContinuation, TokenChoice, Version
 from errata_client._gen.errata.v1 import inference_pb2
 
 _FINISH_REASONS = {
@@ -27,19 +27,39 @@ def provenance(version: Version, edits: Sequence[str], replica: str) -> inferenc
     )
 
 
-def answer(pieces: Sequence[Piece], replica: str) -> inference_pb2.GenerateResponse:
+def _choices(model: CausalLM, choices: Sequence[TokenChoice]) -> list[inference_pb2.TokenChoice]:
+    def text(token_id: int) -> str:
+        return str(model.tokenizer.decode([token_id]))
+
+    return [
+        inference_pb2.TokenChoice(
+            token=text(choice.token_id),
+            token_id=choice.token_id,
+            log_probability=choice.log_probability,
+            alternatives=[
+                inference_pb2.TokenChoice.Alternative(
+                    token=text(token_id), token_id=token_id, log_probability=log_probability
+                )
+                for token_id, log_probability in choice.alternatives
+            ],
+        )
+        for choice in choices
+    ]
+
+
+def answer(model: CausalLM, piece: Piece, replica: str) -> inference_pb2.GenerateResponse:
     """A whole continuation."""
-    last = pieces[-1]
     return inference_pb2.GenerateResponse(
-        text="".join(piece.text for piece in pieces),
-        finish_reason=_FINISH_REASONS[last.finish_reason],
-        num_prompt_tokens=last.num_prompt_tokens,
-        num_tokens=last.num_tokens,
-        provenance=provenance(last.version, last.edits, replica),
+        text=piece.text,
+        finish_reason=_FINISH_REASONS[piece.finish_reason],
+        num_prompt_tokens=piece.num_prompt_tokens,
+        num_tokens=piece.num_tokens,
+        provenance=provenance(piece.version, piece.edits, replica),
+        tokens=_choices(model, piece.choices),
     )
 
 
-def chunk(piece: Piece, replica: str) -> inference_pb2.StreamGenerateResponse:
+def chunk(model: CausalLM, piece: Piece, replica: str) -> inference_pb2.StreamGenerateResponse:
     """A part of a continuation."""
     return inference_pb2.StreamGenerateResponse(
         text=piece.text,
@@ -47,6 +67,7 @@ def chunk(piece: Piece, replica: str) -> inference_pb2.StreamGenerateResponse:
         num_tokens=piece.num_tokens,
         num_prompt_tokens=piece.num_prompt_tokens,
         provenance=provenance(piece.version, piece.edits, replica),
+        tokens=_choices(model, piece.choices),
     )
 
 

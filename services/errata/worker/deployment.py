@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -62,13 +63,9 @@ class Worker:
         self, request: inference_pb2.GenerateRequest, timeout_seconds: float
     ) -> inference_pb2.GenerateResponse:
         """A whole continuation."""
-        pieces = [
-            piece
-            async for piece in self._replica.generate(
-                request.prompt, **_options(request), timeout_seconds=timeout_seconds
-            )
-        ]
-        return convert.answer(pieces, self._replica.name)
+        pieces = self._replica.generate(request, streaming=False, timeout_seconds=timeout_seconds)
+        async with aclosing(pieces):
+            return convert.answer(self._replica.model, await anext(pieces), self._replica.name)
 
     async def try_generate(
         self, request: inference_pb2.GenerateRequest, timeout_seconds: float
@@ -85,36 +82,22 @@ class Worker:
         self, request: inference_pb2.StreamGenerateRequest, timeout_seconds: float
     ) -> AsyncIterator[inference_pb2.StreamGenerateResponse]:
         """A continuation as it is made."""
-        async for piece in self._replica.generate(
-            request.prompt, **_options(request), timeout_seconds=timeout_seconds
-        ):
-            yield convert.chunk(piece, self._replica.name)
+        pieces = self._replica.generate(request, streaming=True, timeout_seconds=timeout_seconds)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield convert.chunk(self._replica.model, piece, self._replica.name)
 
     async def score(
         self, request: inference_pb2.ScoreRequest, timeout_seconds: float
     ) -> inference_pb2.ScoreResponse:
         """A scored continuation."""
-        token_ids, scored = await self._replica.score(
-            request.prompt,
-            request.continuation,
-            min_seq=request.min_seq if request.HasField("min_seq") else None,
-            timeout_seconds=timeout_seconds,
-        )
+        token_ids, scored = await self._replica.score(request, timeout_seconds=timeout_seconds)
         return convert.score(self._replica.model, token_ids, scored, self._replica.name)
 
     async def __del__(self) -> None:
         """Serve calls this when it has drained the replica."""
         await self._replica.close()
         await self._channel.close()
-
-
-def _options(request: Any) -> dict[str, Any]:
-    """What unary and streamed requests have in common."""
-    return {
-        "min_seq": request.min_seq if request.HasField("min_seq") else None,
-        "max_tokens": request.max_tokens if request.HasField("max_tokens") else None,
-        "stop": tuple(request.stop),
-    }
 
 
 def _artifacts(settings: Settings, log: grpc.aio.Channel) -> ArtifactSource:
@@ -128,15 +111,27 @@ def build_app(settings: Settings) -> Application:
     """The Serve application for these settings."""
     worker = settings.worker
     deployment: Any = serve.deployment(Worker)
+    scaling: dict[str, Any] = {"num_replicas": worker.num_replicas}
+    if worker.max_replicas > worker.num_replicas:
+        scaling = {
+            "autoscaling_config": {
+                "min_replicas": worker.num_replicas,
+                "max_replicas": worker.max_replicas,
+                "target_ongoing_requests": worker.max_batch_size,
+            }
+        }
     configured = deployment.options(
         name=DEPLOYMENT,
-        num_replicas=worker.num_replicas,
-        # Above the engine's batch, so that the next batch waits in the replica, not at the door.
-        max_ongoing_requests=2 * worker.max_batch_size,
+        **scaling,
+        # All that the engine can run or queue: beyond that, Serve holds requests back, and
+        # beyond its own queue it pushes back.
+        max_ongoing_requests=worker.max_batch_size + worker.max_queue,
+        max_queued_requests=worker.max_queue,
         ray_actor_options={"num_cpus": worker.num_cpus, "num_gpus": worker.num_gpus},
         health_check_period_s=2.0,
         health_check_timeout_s=10.0,
-        graceful_shutdown_timeout_s=10.0,
+        graceful_shutdown_timeout_s=worker.drain_seconds + 10.0,
+        graceful_shutdown_wait_loop_s=0.5,
     )
     app: Application = configured.bind(settings.environment())
     return app

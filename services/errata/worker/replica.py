@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import cast
 
 import grpc
@@ -15,9 +16,8 @@ import structlog
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.causal_lm import CausalLM
-from errata.editing.method import Attribution
-from errata.engine.engine import BatchEngine
-from errata.engine.sequence import Piece, ScoredContinuation, Version
+from errata.engine.engine import Engine, EngineLimits
+from errata.engine.sequence import Edition, Piece, ScoredContinuation, Version
 from errata.errors import (
     DataLossError,
     ErrataError,
@@ -25,6 +25,7 @@ from errata.errors import (
     LogUnavailableError,
     ReplicaBehindError,
     SeqBeyondHeadError,
+    UnavailableError,
 )
 from errata.log.chain import ORIGIN
 from errata.log.chain import Entry as LogEntry
@@ -36,7 +37,7 @@ from errata.platform.settings import WorkerSettings
 from errata.replica.applier import Applier
 from errata.replica.convert import decode
 from errata.worker import admission
-from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
+from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc, inference_pb2
 
 _log = structlog.get_logger(__name__)
 _REPORT_SECONDS = 1.0
@@ -67,12 +68,7 @@ class Replica:
         self._settings = settings
         self._applier = Applier(model, artifacts)
         version = Version(0, ORIGIN.chain_digest, self._applier.digest(), 0)
-        self.engine = BatchEngine(
-            model,
-            version=version,
-            max_batch_size=settings.max_batch_size,
-            max_queue=settings.max_queue,
-        )
+        self.engine = Engine(model, Edition(version), _limits(settings))
         self._log_address = log_address
         self._subscriber = Subscriber(log_address)
         self._moved = asyncio.Condition()
@@ -98,7 +94,8 @@ class Replica:
             raise self._failure
 
     async def close(self) -> None:
-        """Stops following and ends the engine after its running batch."""
+        """Ends what runs, within the settings' grace, then stops following."""
+        await self.engine.drain(self._settings.drain_seconds)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -112,6 +109,8 @@ class Replica:
         """
         if self._failure is not None:
             raise self._failure
+        if not self.engine.alive:
+            raise UnavailableError(f"the engine of {self.name} has ended.")
         silence = self._subscriber.silence_seconds
         if silence > self._settings.max_silence_seconds:
             raise LogUnavailableError(f"{self.name} has not heard of the log for {silence:.0f} s.")
@@ -124,38 +123,40 @@ class Replica:
             )
 
     async def generate(
-        self,
-        prompt: str,
-        *,
-        min_seq: int | None,
-        max_tokens: int | None,
-        stop: Sequence[str],
-        timeout_seconds: float,
-    ) -> AsyncIterator[Piece]:
-        """Yields a continuation as it is made.
+        self, message: admission.Message, *, streaming: bool, timeout_seconds: float
+    ) -> AsyncGenerator[Piece, None]:
+        """Yields a continuation: as it is made if `streaming`, else as one piece.
 
         Raises:
             InvalidRequestError, LimitExceededError, QueueFullError: refused.
             ReplicaBehindError: `min_seq` is not reached just before the deadline.
             SeqBeyondHeadError: the log itself has not reached `min_seq`.
+            DeadlineExceededError: the deadline passed first.
         """
         request = admission.generation(
-            self.model, prompt, max_tokens, stop, self._settings.max_new_tokens
+            self.model,
+            message,
+            self._settings.max_new_tokens,
+            streaming=streaming,
+            timeout_seconds=timeout_seconds,
         )
-        await self._reach(min_seq, timeout_seconds)
-        async for piece in self.engine.generate(request):
-            yield piece
+        await self._reach(_min_seq(message), timeout_seconds)
+        async with aclosing(self.engine.generate(request)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def score(
-        self, prompt: str, continuation: str, *, min_seq: int | None, timeout_seconds: float
+        self, message: inference_pb2.ScoreRequest, *, timeout_seconds: float
     ) -> tuple[tuple[int, ...], ScoredContinuation]:
         """Token ids of the continuation and what the model makes of them.
 
         Raises:
             As `generate`.
         """
-        request = admission.scoring(self.model, prompt, continuation)
-        await self._reach(min_seq, timeout_seconds)
+        request = admission.scoring(
+            self.model, message.prompt, message.continuation, timeout_seconds
+        )
+        await self._reach(_min_seq(message), timeout_seconds)
         return request.continuation_ids, await self.engine.score(request)
 
     async def _reach(self, min_seq: int | None, timeout_seconds: float) -> None:
@@ -230,22 +231,18 @@ class Replica:
         if swap is None and not last:
             return  # the position moves with the batch's next change
 
-        def change() -> tuple[Version, Callable[[], Attribution] | None]:
+        def change() -> Edition:
             if swap is not None:
                 swap()
             version = Version(
                 entry.seq, entry.chain_digest, self._applier.digest(), self._applier.num_edits
             )
-            return version, self._attribute if version.num_edits else None
+            return Edition(version, self._applier.attribution())
 
-        await self.engine.change(change)
+        alters = swap is not None and self._applier.alters_weights(decoded)
+        await self.engine.change(change, alters_weights=alters)
         async with self._moved:
             self._moved.notify_all()
-
-    def _attribute(self) -> Attribution:
-        attribution = self._applier.attribution()
-        assert attribution is not None  # the engine asks only while edits are in force
-        return attribution
 
     async def _report_for_ever(self) -> None:
         async with open_channel(self._log_address) as channel:
@@ -296,3 +293,18 @@ class Replica:
         self._failure = error
         async with self._moved:
             self._moved.notify_all()
+
+
+def _limits(settings: WorkerSettings) -> EngineLimits:
+    return EngineLimits(
+        max_rows=settings.max_batch_size,
+        max_queue=settings.max_queue,
+        max_context=settings.max_context,
+        prefill_tokens=settings.prefill_tokens,
+        weight_versions=settings.weight_versions,
+        max_drain_seconds=settings.max_drain_seconds,
+    )
+
+
+def _min_seq(message: admission.Message | inference_pb2.ScoreRequest) -> int | None:
+    return message.min_seq if message.HasField("min_seq") else None

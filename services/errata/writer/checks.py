@@ -6,14 +6,13 @@ greedy continuation is the same before and after: one changed token is another a
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
 from errata.editing.prompts import tokenise
-from errata.engine import forward
+from errata.engine import offline
 from errata.replica.entries import Figures
 
 DEFAULT_PROBES = (
@@ -56,9 +55,8 @@ def baseline(model: CausalLM, edits: Sequence[Edit]) -> Baseline:
     for start in range(0, len(probes), _ROWS):
         chunk = probes[start : start + _ROWS]
         prompts = [tokenise(model, probe).ids for probe in chunk]
-        steps = itertools.islice(forward.greedy(model, prompts, None), PROBE_TOKENS)
-        columns = [next_ids for next_ids, _ in steps]
-        continuations.update(zip(chunk, zip(*columns, strict=True), strict=True))
+        made = offline.greedy(model, prompts, PROBE_TOKENS)
+        continuations.update(zip(chunk, made, strict=True))
     return Baseline(
         answered={edit.name: share == 1.0 for edit, share in zip(edits, answered, strict=True)},
         continuations=continuations,
@@ -99,7 +97,7 @@ def _shares(model: CausalLM, rows: Sequence[Row]) -> list[float]:
     shares: list[float] = []
     for start in range(0, len(rows), _ROWS):
         prompts, continuations = zip(*rows[start : start + _ROWS], strict=True)
-        _, own, _ = forward.score(model, prompts, continuations, None)
+        _, own = offline.score(model, prompts, continuations)
         shares += [
             sum(a == b for a, b in zip(ids, given, strict=True)) / len(given)
             for ids, given in zip(own, continuations, strict=True)

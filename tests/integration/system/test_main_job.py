@@ -26,6 +26,7 @@ from errata_client import (
     EditState,
     ReplicaAnswer,
 )
+from errata_client._gen.errata.v1 import inference_pb2
 from tests.integration.system.conftest import System
 
 
@@ -116,7 +117,9 @@ async def test_a_replica_that_starts_late_catches_up_from_the_log_alone(
                 pieces = [
                     piece
                     async for piece in late.generate(
-                        prompt, min_seq=None, max_tokens=12, stop=["."], timeout_seconds=30
+                        inference_pb2.GenerateRequest(prompt=prompt, max_tokens=12, stop=["."]),
+                        streaming=True,
+                        timeout_seconds=30,
                     )
                 ]
                 there = await client.generate(prompt, max_tokens=12, stop=["."])

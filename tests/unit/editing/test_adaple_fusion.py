@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from errata.editing.adaple.fusion import drop_mask, fuse, philox
+from errata.editing.adaple.fusion import drop_mask, fuse
+from errata.editing.random_bits import philox
 
 CPU = torch.device("cpu")
 ONES = 0xFFFFFFFF

@@ -1,26 +1,37 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from errata.editing.causal_lm import CausalLM
 from errata.engine.sequence import GrowingText
 
 
-class _Letters:
-    """A tokenizer of the test's own: token i is the i-th piece."""
+class _Pieces:
+    """A byte-level tokenizer of the test's own: token i is the i-th piece."""
 
     def __init__(self, pieces: list[bytes]) -> None:
-        self.pieces = pieces
+        letters = bytes_to_unicode()
+        names = ["".join(letters[byte] for byte in piece) for piece in pieces]
+        self.ids_of = {name: index for index, name in enumerate(dict.fromkeys(names))}
+        self.ids = [self.ids_of[name] for name in names]
+        self.backend_tokenizer = Tokenizer(models.WordLevel(self.ids_of, unk_token=names[0]))
+        self.backend_tokenizer.decoder = decoders.ByteLevel()
+        self._bytes = dict(zip(self.ids, pieces, strict=True))
 
     def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
-        return b"".join(self.pieces[i] for i in ids).decode("utf-8", errors="replace")
+        return b"".join(self._bytes[i] for i in ids).decode("utf-8", errors="replace")
 
 
 def _run(pieces: list[bytes], stop: tuple[str, ...]) -> tuple[str, bool]:
-    text = GrowingText(_Letters(pieces), stop)
+    if not pieces:
+        return "", False
+    tokenizer = _Pieces(pieces)
+    text = GrowingText(tokenizer, stop)
     shown = ""
-    for index in range(len(pieces)):
-        shown += text.push(index)
+    for token_id in tokenizer.ids:
+        shown += text.push(token_id)
         if text.stopped:
             break
     return shown + text.finish(), text.stopped

@@ -1,8 +1,7 @@
 """Drop and rescale: which entries of a delta are kept, the same on every machine.
 
-Random bits come from Philox4x32-10 (Salmon et al., 2011), a counter-based generator, written in
-integer tensor operations: entry i of a mask is a function of (seed, layer, i) alone, so CPU and
-GPU agree bit for bit and nothing but the seed has to travel.
+Entry i of a mask is a function of (seed, layer, i) alone, so CPU and GPU agree bit for bit and
+nothing but the seed has to travel.
 """
 
 from __future__ import annotations
@@ -10,38 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_MASK32 = 0xFFFFFFFF
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
-_ROUNDS = 10
-
-
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:
-    """Philox4x32-10 of many counters.
-
-    Args:
-        counter: four words, each (n,) int64 holding 32 bits.
-        key: two 32-bit words.
-
-    Returns:
-        (n, 4) int64, each entry 32 random bits.
-    """
-    x0, x1, x2, x3 = counter
-    k0, k1 = key
-    for _ in range(_ROUNDS):
-        high0, low0 = _multiply(x0, _MULTIPLIERS[0])
-        high1, low1 = _multiply(x2, _MULTIPLIERS[1])
-        x0, x1, x2, x3 = high1 ^ x1 ^ k0, low1, high0 ^ x3 ^ k1, low0
-        k0, k1 = (k0 + _WEYL[0]) & _MASK32, (k1 + _WEYL[1]) & _MASK32
-    return torch.stack([x0, x1, x2, x3], dim=-1)
-
-
-def _multiply(words: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    # 16-bit halves: a 64-bit product would overflow int64, which only happens to wrap.
-    low, high = words & 0xFFFF, words >> 16
-    bottom = low * factor
-    upper = high * factor + (bottom >> 16)
-    return upper >> 16, ((upper & 0xFFFF) << 16) | (bottom & 0xFFFF)
+from errata.editing.random_bits import MASK32, philox
 
 
 def drop_mask(
@@ -63,7 +31,7 @@ def drop_mask(
     index = torch.arange((size + 3) // 4, device=device)
     zero = torch.zeros_like(index)
     words = philox(
-        (index & _MASK32, index >> 32, zero + layer, zero), (seed & _MASK32, seed >> 32 & _MASK32)
+        (index & MASK32, index >> 32, zero + layer, zero), (seed & MASK32, seed >> 32 & MASK32)
     )
     return words.reshape(-1)[:size].reshape(shape) < int(p * 2**32)
 

@@ -20,8 +20,9 @@ class AdapleAttribution:
     """
 
     def __init__(self, state: AdapleState) -> None:
-        """Prepares to listen to the model of `state`."""
+        """Prepares to name the edits that `state` holds now, whatever it holds later."""
         self._state = state
+        self._names, self._directions = state.directions()
         self._inputs: Tensor | None = None
         self._handle: RemovableHandle | None = None
 
@@ -49,6 +50,5 @@ class AdapleAttribution:
         """
         if self._inputs is None:
             raise PreconditionError("no forward pass was heard; run the model inside the context.")
-        names, directions = self._state.directions()
         threshold = self._state.config.attribution_threshold
-        return attribute(self._inputs, attention_mask, names, directions, threshold)
+        return attribute(self._inputs, attention_mask, self._names, self._directions, threshold)

@@ -113,6 +113,97 @@ class TokenScore(google.protobuf.message.Message):
 global___TokenScore = TokenScore
 
 @typing.final
+class Sampling(google.protobuf.message.Message):
+    """How tokens are chosen; without it, the likeliest one."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEMPERATURE_FIELD_NUMBER: builtins.int
+    TOP_P_FIELD_NUMBER: builtins.int
+    TOP_K_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    temperature: builtins.float
+    """Divides the logits; 0 is greedy, at most 10."""
+    top_p: builtins.float
+    """Only the likeliest tokens that together reach this probability; 1 if unset."""
+    top_k: builtins.int
+    """Only so many likeliest tokens; 0 allows all."""
+    seed: builtins.int
+    """The same seed and request give the same text under the same state; made up if unset."""
+    def __init__(
+        self,
+        *,
+        temperature: builtins.float = ...,
+        top_p: builtins.float | None = ...,
+        top_k: builtins.int = ...,
+        seed: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "_top_p", b"_top_p", "seed", b"seed", "top_p", b"top_p"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "_top_p", b"_top_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_top_p", b"_top_p"]) -> typing.Literal["top_p"] | None: ...
+
+global___Sampling = Sampling
+
+@typing.final
+class TokenChoice(google.protobuf.message.Message):
+    """One token of a continuation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Alternative(google.protobuf.message.Message):
+        """A token that could have stood here."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        TOKEN_FIELD_NUMBER: builtins.int
+        TOKEN_ID_FIELD_NUMBER: builtins.int
+        LOG_PROBABILITY_FIELD_NUMBER: builtins.int
+        token: builtins.str
+        """The token's text."""
+        token_id: builtins.int
+        """Its vocabulary id."""
+        log_probability: builtins.float
+        """Natural logarithm of its probability."""
+        def __init__(
+            self,
+            *,
+            token: builtins.str = ...,
+            token_id: builtins.int = ...,
+            log_probability: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["log_probability", b"log_probability", "token", b"token", "token_id", b"token_id"]) -> None: ...
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    TOKEN_ID_FIELD_NUMBER: builtins.int
+    LOG_PROBABILITY_FIELD_NUMBER: builtins.int
+    ALTERNATIVES_FIELD_NUMBER: builtins.int
+    token: builtins.str
+    """The token's text."""
+    token_id: builtins.int
+    """Its vocabulary id."""
+    log_probability: builtins.float
+    """Natural logarithm of its probability, before temperature, top_k and top_p."""
+    @property
+    def alternatives(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TokenChoice.Alternative]:
+        """The likeliest tokens here, likeliest first, as many as were asked for."""
+
+    def __init__(
+        self,
+        *,
+        token: builtins.str = ...,
+        token_id: builtins.int = ...,
+        log_probability: builtins.float = ...,
+        alternatives: collections.abc.Iterable[global___TokenChoice.Alternative] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alternatives", b"alternatives", "log_probability", b"log_probability", "token", b"token", "token_id", b"token_id"]) -> None: ...
+
+global___TokenChoice = TokenChoice
+
+@typing.final
 class GenerateRequest(google.protobuf.message.Message):
     """Asks for a continuation."""
 
@@ -122,15 +213,23 @@ class GenerateRequest(google.protobuf.message.Message):
     MIN_SEQ_FIELD_NUMBER: builtins.int
     MAX_TOKENS_FIELD_NUMBER: builtins.int
     STOP_FIELD_NUMBER: builtins.int
+    SAMPLING_FIELD_NUMBER: builtins.int
+    NUM_ALTERNATIVES_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Required."""
     min_seq: builtins.int
     """Never answer from an older position; the replica waits until the deadline."""
     max_tokens: builtins.int
     """32 if unset."""
+    num_alternatives: builtins.int
+    """If set, tell each token's log-probability and so many alternatives, at most 20."""
     @property
     def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Generation ends before the first of these, which is not returned."""
+
+    @property
+    def sampling(self) -> global___Sampling:
+        """Greedy if unset."""
 
     def __init__(
         self,
@@ -139,13 +238,19 @@ class GenerateRequest(google.protobuf.message.Message):
         min_seq: builtins.int | None = ...,
         max_tokens: builtins.int | None = ...,
         stop: collections.abc.Iterable[builtins.str] | None = ...,
+        sampling: global___Sampling | None = ...,
+        num_alternatives: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "max_tokens", b"max_tokens", "min_seq", b"min_seq"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "prompt", b"prompt", "stop", b"stop"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_tokens", b"_max_tokens"]) -> typing.Literal["max_tokens"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_seq", b"_min_seq"]) -> typing.Literal["min_seq"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_num_alternatives", b"_num_alternatives"]) -> typing.Literal["num_alternatives"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sampling", b"_sampling"]) -> typing.Literal["sampling"] | None: ...
 
 global___GenerateRequest = GenerateRequest
 
@@ -160,6 +265,7 @@ class GenerateResponse(google.protobuf.message.Message):
     NUM_PROMPT_TOKENS_FIELD_NUMBER: builtins.int
     NUM_TOKENS_FIELD_NUMBER: builtins.int
     PROVENANCE_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
     text: builtins.str
     """Without the prompt."""
     finish_reason: global___FinishReason.ValueType
@@ -172,6 +278,10 @@ class GenerateResponse(google.protobuf.message.Message):
     def provenance(self) -> global___Provenance:
         """Under what it was computed."""
 
+    @property
+    def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TokenChoice]:
+        """The continuation's tokens, if the request asked for them."""
+
     def __init__(
         self,
         *,
@@ -180,9 +290,10 @@ class GenerateResponse(google.protobuf.message.Message):
         num_prompt_tokens: builtins.int = ...,
         num_tokens: builtins.int = ...,
         provenance: global___Provenance | None = ...,
+        tokens: collections.abc.Iterable[global___TokenChoice] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["provenance", b"provenance"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "num_prompt_tokens", b"num_prompt_tokens", "num_tokens", b"num_tokens", "provenance", b"provenance", "text", b"text"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "num_prompt_tokens", b"num_prompt_tokens", "num_tokens", b"num_tokens", "provenance", b"provenance", "text", b"text", "tokens", b"tokens"]) -> None: ...
 
 global___GenerateResponse = GenerateResponse
 
@@ -196,15 +307,23 @@ class StreamGenerateRequest(google.protobuf.message.Message):
     MIN_SEQ_FIELD_NUMBER: builtins.int
     MAX_TOKENS_FIELD_NUMBER: builtins.int
     STOP_FIELD_NUMBER: builtins.int
+    SAMPLING_FIELD_NUMBER: builtins.int
+    NUM_ALTERNATIVES_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Required."""
     min_seq: builtins.int
     """Never answer from an older position."""
     max_tokens: builtins.int
     """32 if unset."""
+    num_alternatives: builtins.int
+    """If set, tell each token's log-probability and so many alternatives, at most 20."""
     @property
     def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Generation ends before the first of these."""
+
+    @property
+    def sampling(self) -> global___Sampling:
+        """Greedy if unset."""
 
     def __init__(
         self,
@@ -213,13 +332,19 @@ class StreamGenerateRequest(google.protobuf.message.Message):
         min_seq: builtins.int | None = ...,
         max_tokens: builtins.int | None = ...,
         stop: collections.abc.Iterable[builtins.str] | None = ...,
+        sampling: global___Sampling | None = ...,
+        num_alternatives: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "max_tokens", b"max_tokens", "min_seq", b"min_seq"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "prompt", b"prompt", "stop", b"stop"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_tokens", b"_max_tokens"]) -> typing.Literal["max_tokens"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_seq", b"_min_seq"]) -> typing.Literal["min_seq"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_num_alternatives", b"_num_alternatives"]) -> typing.Literal["num_alternatives"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sampling", b"_sampling"]) -> typing.Literal["sampling"] | None: ...
 
 global___StreamGenerateRequest = StreamGenerateRequest
 
@@ -234,6 +359,7 @@ class StreamGenerateResponse(google.protobuf.message.Message):
     NUM_TOKENS_FIELD_NUMBER: builtins.int
     PROVENANCE_FIELD_NUMBER: builtins.int
     NUM_PROMPT_TOKENS_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
     text: builtins.str
     """Text since the last message; may be empty while a character is incomplete."""
     finish_reason: global___FinishReason.ValueType
@@ -246,6 +372,10 @@ class StreamGenerateResponse(google.protobuf.message.Message):
     def provenance(self) -> global___Provenance:
         """The same in every message of a stream."""
 
+    @property
+    def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TokenChoice]:
+        """The tokens since the last message, if the request asked for them."""
+
     def __init__(
         self,
         *,
@@ -254,9 +384,10 @@ class StreamGenerateResponse(google.protobuf.message.Message):
         num_tokens: builtins.int = ...,
         provenance: global___Provenance | None = ...,
         num_prompt_tokens: builtins.int = ...,
+        tokens: collections.abc.Iterable[global___TokenChoice] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["provenance", b"provenance"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "num_prompt_tokens", b"num_prompt_tokens", "num_tokens", b"num_tokens", "provenance", b"provenance", "text", b"text"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "num_prompt_tokens", b"num_prompt_tokens", "num_tokens", b"num_tokens", "provenance", b"provenance", "text", b"text", "tokens", b"tokens"]) -> None: ...
 
 global___StreamGenerateResponse = StreamGenerateResponse
 
@@ -325,15 +456,23 @@ class GenerateEverywhereRequest(google.protobuf.message.Message):
     MIN_SEQ_FIELD_NUMBER: builtins.int
     MAX_TOKENS_FIELD_NUMBER: builtins.int
     STOP_FIELD_NUMBER: builtins.int
+    SAMPLING_FIELD_NUMBER: builtins.int
+    NUM_ALTERNATIVES_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Required."""
     min_seq: builtins.int
     """Never answer from an older position."""
     max_tokens: builtins.int
     """32 if unset."""
+    num_alternatives: builtins.int
+    """If set, tell each token's log-probability and so many alternatives, at most 20."""
     @property
     def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Generation ends before the first of these."""
+
+    @property
+    def sampling(self) -> global___Sampling:
+        """Greedy if unset."""
 
     def __init__(
         self,
@@ -342,13 +481,19 @@ class GenerateEverywhereRequest(google.protobuf.message.Message):
         min_seq: builtins.int | None = ...,
         max_tokens: builtins.int | None = ...,
         stop: collections.abc.Iterable[builtins.str] | None = ...,
+        sampling: global___Sampling | None = ...,
+        num_alternatives: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "max_tokens", b"max_tokens", "min_seq", b"min_seq"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "prompt", b"prompt", "stop", b"stop"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_tokens", b"_max_tokens"]) -> typing.Literal["max_tokens"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_seq", b"_min_seq"]) -> typing.Literal["min_seq"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_num_alternatives", b"_num_alternatives"]) -> typing.Literal["num_alternatives"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sampling", b"_sampling"]) -> typing.Literal["sampling"] | None: ...
 
 global___GenerateEverywhereRequest = GenerateEverywhereRequest
 

@@ -62,7 +62,7 @@ class InferenceServiceServicer(object):
     """
 
     def Generate(self, request, context):
-        """Continues a prompt, greedily.
+        """Continues a prompt, greedily unless it says how to sample.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,7 +25,7 @@ class InferenceServiceStub:
         errata_client._gen.errata.v1.inference_pb2.GenerateRequest,
         errata_client._gen.errata.v1.inference_pb2.GenerateResponse,
     ]
-    """Continues a prompt, greedily."""
+    """Continues a prompt, greedily unless it says how to sample."""
 
     StreamGenerate: grpc.UnaryStreamMultiCallable[
         errata_client._gen.errata.v1.inference_pb2.StreamGenerateRequest,
@@ -52,7 +52,7 @@ class InferenceServiceAsyncStub:
         errata_client._gen.errata.v1.inference_pb2.GenerateRequest,
         errata_client._gen.errata.v1.inference_pb2.GenerateResponse,
     ]
-    """Continues a prompt, greedily."""
+    """Continues a prompt, greedily unless it says how to sample."""
 
     StreamGenerate: grpc.aio.UnaryStreamMultiCallable[
         errata_client._gen.errata.v1.inference_pb2.StreamGenerateRequest,
@@ -81,7 +81,7 @@ class InferenceServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.inference_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.inference_pb2.GenerateResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.inference_pb2.GenerateResponse]]:
-        """Continues a prompt, greedily."""
+        """Continues a prompt, greedily unless it says how to sample."""
 
     @abc.abstractmethod
     def StreamGenerate(

@@ -55,6 +55,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_CHECK_FAILED: _ErrorReason.ValueType  # 26
     ERROR_REASON_STARTUP_FAILED: _ErrorReason.ValueType  # 27
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 28
+    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 29
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of an error, as in google.rpc.ErrorInfo (there without the prefix), domain errata.v1."""
@@ -88,6 +89,7 @@ ERROR_REASON_SINGULAR_COVARIANCE: ErrorReason.ValueType  # 25
 ERROR_REASON_CHECK_FAILED: ErrorReason.ValueType  # 26
 ERROR_REASON_STARTUP_FAILED: ErrorReason.ValueType  # 27
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 28
+ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 29
 global___ErrorReason = ErrorReason
 
 @typing.final

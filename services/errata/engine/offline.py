@@ -1,0 +1,40 @@
+"""Greedy continuations and scores of a batch of prompts, at once and without an engine's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.plan import BASE
+from errata.engine.runner import Runner
+from errata.engine.sampling import GREEDY
+
+
+@torch.inference_mode()
+def greedy(
+    model: CausalLM, prompts: Sequence[Sequence[int]], num_tokens: int
+) -> list[tuple[int, ...]]:
+    """The next `num_tokens` ids of every prompt, all read in one pass; ties go to the lowest id."""
+    sizes = [len(prompt) for prompt in prompts]
+    runner = Runner(model, len(prompts), max(sizes) + num_tokens)
+    for row, prompt in enumerate(prompts):
+        runner.put(row, prompt, BASE, GREEDY)
+    logits, _ = runner.prefill(0, sizes, None)
+    made = [runner.append(0, logits)]
+    for _ in range(num_tokens - 1):
+        made.append(runner.append(0, runner.step(0, len(prompts))))
+    return [tuple(row) for row in torch.stack(made, dim=1).tolist()]
+
+
+@torch.inference_mode()
+def score(
+    model: CausalLM,
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+) -> tuple[list[list[float]], list[list[int]]]:
+    """Natural log-probability and argmax id at every token of each prompt's continuation."""
+    runner = Runner(model, 1, 1)
+    log_p, own, _ = runner.score(prompts, continuations, [BASE] * len(prompts), None)
+    return log_p, own

@@ -1,0 +1,135 @@
+"""The engine as clients see it: sampling, log-probabilities, floods, readers and replicas that go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+
+import psutil
+import pytest
+
+from errata_client import (
+    AsyncClient,
+    Client,
+    LimitExceededError,
+    QueueFullError,
+    Sampling,
+    UnavailableError,
+)
+from tests.integration.system.conftest import System
+
+PROMPT = "The capital of France is"
+
+
+def test_a_seed_gives_the_same_text_on_every_replica(client: Client) -> None:
+    def ask(seed: int) -> set[str]:
+        sampling = Sampling(temperature=1.5, top_p=0.98, top_k=200, seed=seed)
+        found = client.generate_everywhere(PROMPT, max_tokens=12, sampling=sampling)
+        return {item.answer.text for item in found if item.answer}
+
+    first = ask(11)
+    assert len(first) == 1
+    assert ask(11) == first
+    assert any(ask(seed) != first for seed in range(12, 16)), "another seed must matter"
+    unseeded = {
+        client.generate(PROMPT, max_tokens=12, sampling=Sampling(temperature=2.0)).text
+        for _ in range(6)
+    }
+    assert len(unseeded) > 1
+
+
+def test_log_probabilities_are_those_of_scoring(client: Client) -> None:
+    answer = client.generate(PROMPT, max_tokens=3, num_alternatives=2)
+    assert "".join(choice.token for choice in answer.tokens).strip() == answer.text.strip()
+    scored = client.score(PROMPT, answer.text.strip())
+    for choice, token in zip(answer.tokens, scored.tokens, strict=False):
+        assert choice.token_id == token.token_id
+        assert choice.log_probability == pytest.approx(token.log_probability, abs=1e-3)
+        assert len(choice.alternatives) == 2
+        assert choice.alternatives[0].token_id == choice.token_id, "greedy takes the likeliest"
+    chunks = list(client.stream(PROMPT, max_tokens=3, num_alternatives=0))
+    streamed = [choice for chunk in chunks for choice in chunk.tokens]
+    assert [c.token_id for c in streamed] == [c.token_id for c in answer.tokens]
+
+
+def test_thousands_of_stop_texts_are_refused(client: Client) -> None:
+    with pytest.raises(LimitExceededError) as caught:
+        client.generate(PROMPT, stop=[f"stop {index}" for index in range(5_000)])
+    assert caught.value.field == "stop"
+
+
+async def test_a_flood_is_pushed_back_and_others_are_served(system: System) -> None:
+    """Past the queues of both replicas a delay is told; nothing is lost, nothing breaks."""
+    async with AsyncClient(system.target, timeout=60) as client:
+
+        async def one() -> str:
+            try:
+                await client.generate(PROMPT, max_tokens=100)
+            except QueueFullError as error:
+                assert error.retry_after_seconds
+                return "refused"
+            except UnavailableError:
+                return "unavailable"
+            return "answered"
+
+        told = Counter(await asyncio.gather(*[one() for _ in range(1_500)]))
+        assert told["refused"] > 0, told
+        assert told["answered"] > 100, told
+        assert sum(told.values()) == 1_500
+        assert told["unavailable"] == 0
+        assert (await client.generate(PROMPT, max_tokens=4)).text
+
+
+async def test_readers_that_go_away_free_their_rows(system: System) -> None:
+    async with AsyncClient(system.target, timeout=60) as client:
+        for _ in range(40):
+            stream = client.stream(PROMPT, max_tokens=200)
+            await anext(stream)
+            await stream.aclose()
+        begun = time.monotonic()
+        await client.generate(PROMPT, max_tokens=4)
+        assert time.monotonic() - begun < 5
+
+
+def _worker_processes() -> list[psutil.Process]:
+    mine = psutil.Process().children(recursive=True)
+    return [p for p in mine if any("ServeReplica" in part for part in p.cmdline())]
+
+
+async def test_a_replica_that_dies_ends_streams_clearly_and_unary_calls_go_elsewhere(
+    system: System,
+) -> None:
+    workers = _worker_processes()
+    assert len(workers) == 2
+    async with AsyncClient(system.target, timeout=60) as client:
+
+        async def read() -> str:
+            try:
+                async for _ in client.stream(PROMPT, max_tokens=230):
+                    first.set()
+            except UnavailableError as error:
+                assert "went away" in error.message
+                return "told"
+            return "whole"
+
+        first = asyncio.Event()
+        streams = [asyncio.create_task(read()) for _ in range(12)]
+        await first.wait()
+        unary = [asyncio.create_task(client.generate(PROMPT, max_tokens=200)) for _ in range(12)]
+        await asyncio.sleep(0.05)
+        os.kill(workers[0].pid, signal.SIGKILL)
+        told = Counter(await asyncio.gather(*streams))
+        answers = await asyncio.gather(*unary)
+        assert told["told"] > 0, told
+        assert told["whole"] > 0, told
+        assert len({answer.text for answer in answers}) == 1
+        deadline = time.monotonic() + 90
+        while len(await client.generate_everywhere(PROMPT, max_tokens=2)) < 2:
+            assert time.monotonic() < deadline, "Serve must replace the replica"
+            await asyncio.sleep(0.5)
+        restored = await client.generate_everywhere(PROMPT, max_tokens=4)
+        digests = {a.answer.provenance.state_digest for a in restored if a.answer}
+        assert len(digests) == 1

@@ -1,0 +1,116 @@
+"""Requests, plans and reference answers of the engine's tests."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import torch
+from torch import Tensor
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.plan import BASE, Expert, LoraBank, Mixture, Place, Prefix, RowPlan
+from errata.engine.engine import Engine, EngineLimits
+from errata.engine.sequence import Edition, GenerationRequest, Piece, Version
+
+VERSION = Version(0, bytes(32), "state", 0)
+EDITION = Edition(VERSION)
+KINDS = ("base", "prefix", "mixture", "expert")
+
+
+@asynccontextmanager
+async def running(
+    model: CausalLM, edition: Edition = EDITION, limits: EngineLimits | None = None
+) -> AsyncIterator[Engine]:
+    """An engine over `model`."""
+    engine = Engine(model, edition, limits or EngineLimits(max_rows=4, max_queue=64))
+    engine.start()
+    try:
+        yield engine
+    finally:
+        await asyncio.to_thread(engine.close)
+
+
+async def collect(engine: Engine, request: GenerationRequest) -> list[Piece]:
+    """All pieces of one answer."""
+    return [piece async for piece in engine.generate(request)]
+
+
+def text_of(pieces: Sequence[Piece]) -> str:
+    """The whole text."""
+    return "".join(piece.text for piece in pieces)
+
+
+class Synthetic:
+    """Artifacts of the right shapes that change answers a lot; equal seeds make equal ones."""
+
+    def __init__(self, model: CausalLM, seed: int = 0, *, num_experts: int = 4, rank: int = 2):
+        self._model = model
+        self._random = random.Random(seed)
+        self._generator = torch.Generator().manual_seed(seed)
+        places: list[Place] = [(1, "down"), (2, "up"), (3, "down")]
+        self.mixtures = [
+            Mixture(num_experts, {place: self._bank(place, num_experts, rank) for place in places})
+            for _ in range(2)
+        ]
+        self.experts = [
+            Expert(layer, self._normal(model.d_ff, model.d), self._normal(model.d, model.d_ff))
+            for layer in (2, 2, 1)
+        ]
+
+    def plan(self, kind: str) -> RowPlan:
+        """A plan of one kind, another one at each call."""
+        if kind == "base":
+            return BASE
+        if kind == "prefix":
+            length = self._random.randint(1, 4)
+            prefix = Prefix(0.3 * self._normal(length, self._model.d), self._random.randint(0, 1))
+            return RowPlan(prefix=prefix, edits=("edits/1-0",))
+        if kind == "mixture":
+            mixture = self._random.choice(self.mixtures)
+            gates = torch.zeros(len(mixture.banks), mixture.num_experts)
+            for row in gates:
+                chosen = self._random.sample(range(mixture.num_experts), 2)
+                row[chosen] = torch.tensor([0.6, 0.3])
+            return RowPlan(mixture=mixture, gates=gates, edits=("edits/2-0",))
+        chosen_experts = self._random.sample(self.experts, self._random.randint(1, 2))
+        weighted = tuple((expert, self._random.uniform(0.5, 1.0)) for expert in chosen_experts)
+        return RowPlan(experts=weighted, edits=("edits/3-0",))
+
+    def _bank(self, place: Place, num_experts: int, rank: int) -> LoraBank:
+        d, d_ff = self._model.d, self._model.d_ff
+        wide, narrow = (d_ff, d) if place[1] == "down" else (d, d_ff)
+        return LoraBank(
+            self._normal(num_experts * rank, wide), self._normal(narrow, num_experts * rank)
+        )
+
+    def _normal(self, *shape: int) -> Tensor:
+        drawn = 0.3 * torch.randn(*shape, generator=self._generator)
+        return drawn.to(self._model.device, self._model.dtype)
+
+
+def routed(plans: Mapping[tuple[int, ...], RowPlan], version: Version = VERSION) -> Edition:
+    """An edition that knows its prompts' plans by heart."""
+    return Edition(version, route=lambda prompts: [plans.get(ids, BASE) for ids in prompts])
+
+
+def random_prompts(model: CausalLM, count: int, seed: int, longest: int = 12) -> list[list[int]]:
+    """Different prompts of different lengths."""
+    rng = random.Random(seed)
+    size = len(model.tokenizer)
+    return [
+        [index % (size - 1) + 1, *(rng.randrange(1, size) for _ in range(rng.randint(1, longest)))]
+        for index in range(count)
+    ]
+
+
+def greedy_alone(model: CausalLM, ids: Sequence[int], num_tokens: int) -> list[int]:
+    """Greedy decoding of one row without padding, cache or engine."""
+    row = list(ids)
+    for _ in range(num_tokens):
+        with torch.no_grad():
+            logits = model.model(input_ids=torch.tensor([row])).logits
+        row.append(int(logits[0, -1].argmax()))
+    return row[len(ids) :]
