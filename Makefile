@@ -41,8 +41,12 @@ protos: setup  ## Generates the Python code of protos/.
 protos-check: setup
 	$(BIN)/python tools/generate_protos.py $(GEN) --check
 
-bench: setup  ## Measures the whole system; writes build/bench-serving.json.
-	$(BIN)/errata bench serving --output build/bench-serving.json
+bench: setup  ## Measures the whole system and the engine; writes to build/.
+	$(BIN)/errata bench system --output build/bench-system.json
+	$(BIN)/errata bench serve --suite baseline --out build/serve-baseline
+	$(BIN)/errata bench serve --suite mixed --out build/serve-mixed
+	$(BIN)/errata bench serve --suite unclaimed --out build/serve-unclaimed
+	$(BIN)/errata bench serve --suite load --out build/serve-load
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from errata import demo
 
 bench = typer.Typer(help="Measure; every run writes JSON.", no_args_is_help=True)
 _out = Console()
@@ -16,15 +19,89 @@ _out = Console()
 Output = Annotated[Path, typer.Option(help="JSON file to write.")]
 
 
+class Suite(StrEnum):
+    """What `errata bench serve` can measure."""
+
+    BASELINE = "baseline"
+    MIXED = "mixed"
+    UNCLAIMED = "unclaimed"
+    LOAD = "load"
+
+
 @bench.command()
-def serving(
-    output: Output = Path("build/bench-serving.json"),
+def serve(
+    suite: Annotated[
+        Suite,
+        typer.Option(
+            help="baseline: against transformers' static batches. mixed: rows of every kind, "
+            "against hooks off. unclaimed: 10,000 edits in force, against none. load: the whole "
+            "system over gRPC, with edits coming in, against without."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for result.json and plots.")],
+    model: Annotated[str, typer.Option(help="Folder or hub id; the demo model if empty.")] = "",
+    dtype: Annotated[str, typer.Option(help="Of the weights.")] = "float32",
+    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    rounds: Annotated[int, typer.Option(help="Alternations with the baseline.", min=1)] = 5,
+    requests: Annotated[
+        int, typer.Option(help="In a round; for load, at most in all.", min=1)
+    ] = 96,
+    replicas: Annotated[int, typer.Option(help="load: LLM replicas.", min=1)] = 2,
+    rate: Annotated[float, typer.Option(help="load: requests per second.", min=0.01)] = 8.0,
+    edit_rate: Annotated[float, typer.Option(help="load: edits per second.", min=0)] = 0.5,
+    seconds: Annotated[float, typer.Option(help="load: of arrivals.", min=1)] = 40.0,
+    text: Annotated[
+        Path | None, typer.Option(help="load: statistics text for a model of your own.")
+    ] = None,
+    target: Annotated[str, typer.Option(help="load: a running system's address.")] = "",
+) -> None:
+    """Measures throughput and latency as ratios in one run; writes OUT/result.json."""
+    from errata.evaluation.serve import engine_suites, load, report
+    from errata.evaluation.serve.workload import Workload
+
+    if suite is Suite.LOAD:
+        found = load.run_load(
+            load.LoadPlan(
+                out=out,
+                model=model,
+                statistics_text=text,
+                target=target,
+                replicas=replicas,
+                rate=rate,
+                edit_rate=edit_rate,
+                seconds=seconds,
+                max_requests=max(requests, round(2 * rate * seconds)),
+            ),
+            console=_out,
+        )
+    else:
+        run = {
+            Suite.BASELINE: engine_suites.run_baseline,
+            Suite.MIXED: engine_suites.run_mixed,
+            Suite.UNCLAIMED: engine_suites.run_unclaimed,
+        }[suite]
+        plan = engine_suites.EnginePlan(
+            model or str(demo.model_path()),
+            dtype=dtype,
+            device=device,
+            rounds=rounds,
+            workload=Workload(num_requests=requests),
+        )
+        found = run(plan, console=_out)
+    path = report.write(found, out)
+    _out.print(report.table(found))
+    _out.print(f"written to {path}")
+
+
+@bench.command()
+def system(
+    output: Output = Path("build/bench-system.json"),
     edits: Annotated[int, typer.Option(help="Edits to submit.", min=1)] = 40,
     requests: Annotated[int, typer.Option(help="Generations per load run.", min=1)] = 200,
     appends: Annotated[int, typer.Option(help="Appends to time.", min=1)] = 500,
 ) -> None:
     """Times appends, commit to applied, fits, and generation with and without edits."""
-    from errata.evaluation.serving_bench import run
+    from errata.evaluation.system_bench import run
 
     run(output, num_edits=edits, num_requests=requests, num_appends=appends, console=_out)
 

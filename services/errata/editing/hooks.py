@@ -18,24 +18,24 @@ from errata.editing.plan import BatchPlan, ExpertRows, LoraBank, MixtureRows, Pl
 
 
 class PlanHooks:
-    """The hooks of one model."""
+    """The hooks of one model.
+
+    Attributes:
+        enabled: False lets plans have no effect: the other side of every comparison.
+    """
 
     def __init__(self, model: CausalLM) -> None:
         """Nothing is hooked before the first plan that needs it."""
         self._model = model
         self._plan: BatchPlan | None = None
         self._hooked: set[Place | int | str] = set()
-        self._enabled = True
-
-    def disable(self) -> None:
-        """Lets plans have no effect from now on: the other side of every comparison."""
-        self._enabled = False
+        self.enabled = True
 
     @contextmanager
     def applied(self, plan: BatchPlan) -> Iterator[None]:
         """Lets the passes inside follow `plan`; one batch at a time."""
         self._hook(plan)
-        self._plan = plan if self._enabled else None
+        self._plan = plan if self.enabled else None
         try:
             yield
         finally:

@@ -17,6 +17,7 @@ import structlog
 import torch
 
 from errata.editing.causal_lm import CausalLM
+from errata.editing.hooks import PlanHooks
 from errata.editing.plan import BASE, RowPlan
 from errata.engine.batch import RunningBatch, Weights
 from errata.engine.job import Job, Outbox
@@ -109,6 +110,11 @@ class Engine:
     def version(self) -> Version:
         """What newcomers are admitted under."""
         return self._edition.version
+
+    @property
+    def hooks(self) -> PlanHooks:
+        """What makes plans act."""
+        return self._runner.hooks
 
     @property
     def alive(self) -> bool:

@@ -1,4 +1,4 @@
-"""The engine as clients see it: sampling, log-probabilities, floods, readers and replicas that go."""
+"""The engine as clients see it: sampling, floods, readers that leave, replicas that die."""
 
 from __future__ import annotations
 
@@ -69,8 +69,7 @@ async def test_a_flood_is_pushed_back_and_others_are_served(system: System) -> N
             try:
                 await client.generate(PROMPT, max_tokens=100)
             except QueueFullError as error:
-                assert error.retry_after_seconds
-                return "refused"
+                return "refused" if error.retry_after_seconds else "refused without a delay"
             except UnavailableError:
                 return "unavailable"
             return "answered"
@@ -79,7 +78,7 @@ async def test_a_flood_is_pushed_back_and_others_are_served(system: System) -> N
         assert told["refused"] > 0, told
         assert told["answered"] > 100, told
         assert sum(told.values()) == 1_500
-        assert told["unavailable"] == 0
+        assert set(told) == {"refused", "answered"}, told
         assert (await client.generate(PROMPT, max_tokens=4)).text
 
 
@@ -111,8 +110,7 @@ async def test_a_replica_that_dies_ends_streams_clearly_and_unary_calls_go_elsew
                 async for _ in client.stream(PROMPT, max_tokens=230):
                     first.set()
             except UnavailableError as error:
-                assert "went away" in error.message
-                return "told"
+                return "told" if "went away" in error.message else error.message
             return "whole"
 
         first = asyncio.Event()
@@ -125,6 +123,7 @@ async def test_a_replica_that_dies_ends_streams_clearly_and_unary_calls_go_elsew
         answers = await asyncio.gather(*unary)
         assert told["told"] > 0, told
         assert told["whole"] > 0, told
+        assert set(told) == {"told", "whole"}, told
         assert len({answer.text for answer in answers}) == 1
         deadline = time.monotonic() + 90
         while len(await client.generate_everywhere(PROMPT, max_tokens=2)) < 2:

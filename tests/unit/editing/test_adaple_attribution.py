@@ -7,7 +7,7 @@ import torch
 
 from errata.editing.adaple import METHOD
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.adaple.route import attribute
+from errata.editing.adaple.route import Directions, attribute
 from errata.editing.adaple.state import AdapleState
 from errata.editing.causal_lm import CausalLM
 from errata.editing.method import Commit
@@ -56,7 +56,21 @@ def test_reverted_edits_are_named_no_more(edited: tuple[CausalLM, AdapleState]) 
     with METHOD.attribute(state) as listener:
         assert "edits/1-0" in listener.edits(_run(model, texts))[0]
         state.prepare_revert(["edits/1-0"])()
-        assert "edits/1-0" not in listener.edits(_run(model, texts))[0]
+    with METHOD.attribute(state) as later:
+        assert "edits/1-0" not in later.edits(_run(model, texts))[0]
+
+
+@pytest.mark.promise("P10")
+def test_an_attribution_names_what_was_in_force_when_it_was_made(
+    edited: tuple[CausalLM, AdapleState],
+) -> None:
+    """A prompt that is read in parts belongs to one version, though edits come in between."""
+    model, state = edited
+    texts = [make_batch(1).edits[0].prompt]
+    before = METHOD.attribute(state)
+    state.prepare_revert(["edits/1-0"])()
+    with before as listener:
+        assert "edits/1-0" in listener.edits(_run(model, texts))[0]
 
 
 def test_listening_changes_no_logit_and_leaves_no_hook(
@@ -80,7 +94,28 @@ def test_names_come_in_order_and_padding_does_not_count() -> None:
     inputs[1, 1] = torch.tensor([9.0, 9.0, 9.0])
     inputs[2, 0] = torch.tensor([0.4, 9.0, -9.0])
     mask = torch.tensor([[1, 1], [1, 0], [1, 1]])
-    assert attribute(inputs, mask, ["b", "a"], directions, 0.5) == [["b", "a"], [], []]
-    everything = attribute(inputs, torch.ones(3, 2), ["b", "a"], directions, 0.5)
+    both, nobody = Directions.of(["b", "a"], directions), Directions.of([], directions[:, :0])
+    assert attribute(inputs, mask, both, 0.5) == [["b", "a"], [], []]
+    everything = attribute(inputs, torch.ones(3, 2), both, 0.5)
     assert everything == [["b", "a"], ["b", "a"], []]
-    assert attribute(inputs, mask, [], directions[:, :0], 0.5) == [[], [], []]
+    assert attribute(inputs, mask, nobody, 0.5) == [[], [], []]
+
+
+@pytest.mark.promise("P10")
+@pytest.mark.parametrize("seed", range(5))
+def test_the_coarse_product_rules_out_no_edit_that_shaped_an_answer(seed: int) -> None:
+    """Shares are put as close to the threshold as fp32 can tell, on both sides."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(4, 3, 96, generator=generator)
+    exact = torch.randn(96, 400, generator=generator)
+    at = torch.randint(0, 12, (400,), generator=generator)
+    own = (x.reshape(12, 96)[at] * exact.T).sum(1)
+    wanted = 0.5 + torch.linspace(-1e-4, 1e-4, 400)
+    exact = exact * (wanted / own)
+    names = [str(n) for n in range(400)]
+    fast = Directions(tuple(names), exact, exact.bfloat16(), exact.norm(dim=0))
+    slow = Directions(tuple(names), exact, None, exact.norm(dim=0))
+    mask = torch.ones(4, 3)
+    found = attribute(x, mask, fast, 0.5)
+    assert found == attribute(x, mask, slow, 0.5)
+    assert 150 < len({name for row in found for name in row}) < 400, "control"

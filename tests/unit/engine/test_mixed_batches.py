@@ -89,8 +89,7 @@ def _logits(model: CausalLM, plans: list[RowPlan], prompts: list[list[int]], hoo
     runner = Runner(model, len(plans), 40)
     for row, (ids, plan) in enumerate(zip(prompts, plans, strict=True)):
         runner.put(row, ids, plan, GREEDY)
-    if not hooks:
-        runner.hooks.disable()
+    runner.hooks.enabled = hooks
     sizes = [len(ids) + plan.num_prefix for ids, plan in zip(prompts, plans, strict=True)]
     with torch.inference_mode():
         logits, _ = runner.prefill(0, sizes, None)

@@ -22,7 +22,7 @@ class AdapleAttribution:
     def __init__(self, state: AdapleState) -> None:
         """Prepares to name the edits that `state` holds now, whatever it holds later."""
         self._state = state
-        self._names, self._directions = state.directions()
+        self._directions = state.directions()
         self._inputs: Tensor | None = None
         self._handle: RemovableHandle | None = None
 
@@ -51,4 +51,4 @@ class AdapleAttribution:
         if self._inputs is None:
             raise PreconditionError("no forward pass was heard; run the model inside the context.")
         threshold = self._state.config.attribution_threshold
-        return attribute(self._inputs, attention_mask, self._names, self._directions, threshold)
+        return attribute(self._inputs, attention_mask, self._directions, threshold)

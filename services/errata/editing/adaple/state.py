@@ -10,6 +10,7 @@ from torch import Tensor
 
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.fusion import fuse
+from errata.editing.adaple.route import Directions
 from errata.editing.adaple.solve import LowRankDelta
 from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.causal_lm import CausalLM
@@ -101,7 +102,7 @@ class AdapleState:
         self.layers = config.resolve_layers(model.num_layers)
         self._weights, self._lane = weights, lane
         self._commits: dict[int, _Committed] = {}
-        self._directions: tuple[list[str], Tensor] | None = None
+        self._directions: Directions | None = None
 
     def prepare_commit(self, commit: Commit) -> Swap:
         """Checks a commit and computes the weights with it, beside the model.
@@ -140,18 +141,14 @@ class AdapleState:
         """SHA-256, hex, of the bytes that the lane's layers hold in the model now."""
         return self._weights.digest(self.layers)
 
-    def directions(self) -> tuple[list[str], Tensor]:
-        """Present edits, newest first, and the input direction that each answers to.
-
-        Returns:
-            Names, and (d_ff, n) fp32 with columns u_j / u_jᵀk_j of the last edited layer.
-        """
+    def directions(self) -> Directions:
+        """Present edits, newest first, and the input directions of the last edited layer."""
         # Asked at every prefill, changed only by commits and reverts.
         if self._directions is None:
             self._directions = self._compute_directions()
         return self._directions
 
-    def _compute_directions(self) -> tuple[list[str], Tensor]:
+    def _compute_directions(self) -> Directions:
         names: list[str] = []
         columns = [torch.zeros(self.model.d_ff, 0, device=self.model.device)]
         for _, commit in sorted(self._commits.items(), reverse=True):
@@ -159,7 +156,7 @@ class AdapleState:
             names += [commit.edits[int(column)] for column in order.tolist()]
             scaled = commit.factors[self.layers[-1]].right / commit.gains[-1]
             columns.append(scaled[:, order])
-        return names, torch.cat(columns, dim=-1)
+        return Directions.of(names, torch.cat(columns, dim=-1))
 
     def _prepare(self, changes: Mapping[int, _Committed]) -> Swap:
         after = dict(sorted({**self._commits, **changes}.items()))

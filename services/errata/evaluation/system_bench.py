@@ -24,6 +24,7 @@ from rich.console import Console
 
 from errata import demo
 from errata.demo import DemoEdit
+from errata.evaluation.serve.load import facts_turned_round
 from errata.launch.box import Box, free_addresses
 from errata_client import AsyncClient, EditSpec, EditState
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
@@ -52,7 +53,7 @@ def run(
     Raises:
         StartupError: the box did not start.
     """
-    edits = _edits(num_edits)
+    edits = facts_turned_round()[:num_edits]
     with tempfile.TemporaryDirectory(prefix="errata-bench-") as folder:
         flags = {"data_dir": Path(folder), **free_addresses()}
         with Box(flags, on_step=lambda step: console.print(f"starting {step} …")) as box:
@@ -74,20 +75,6 @@ def run(
     output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     console.print_json(json.dumps(report))
     return report
-
-
-def _edits(num_edits: int) -> list[EditSpec]:
-    """Facts of the demo corpus, each with the object of the next fact of its relation."""
-    corpus = demo.load_corpus()
-    relations = corpus.relations()
-    specs = []
-    for name, relation in relations.items():
-        facts = [fact for fact in corpus.facts() if fact.relation == name]
-        for fact, other in itertools.pairwise(facts):
-            if fact.object != other.object:
-                prompt = demo.prompts(relation, fact.subject)[0]
-                specs.append(EditSpec(prompt, other.object, fact.subject))
-    return specs[:: max(len(specs) // num_edits, 1)][:num_edits]
 
 
 async def _measure(

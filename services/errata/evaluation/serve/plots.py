@@ -1,0 +1,44 @@
+"""One picture of a load run: latencies over time, with the instants of commits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from errata.errors import StartupError
+
+
+def plot_load(
+    path: Path,
+    answers: Sequence[tuple[float, float]],
+    firsts: Sequence[tuple[float, float]],
+    commits: Sequence[float],
+) -> None:
+    """Draws a PNG.
+
+    Args:
+        path: to write.
+        answers: (scheduled, seconds to the end) of each answer.
+        firsts: (scheduled, seconds to the first token) of each stream.
+        commits: seconds since the start at which edits were committed.
+
+    Raises:
+        StartupError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise StartupError("the plot needs matplotlib: pip install 'errata[bench]'.") from error
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, points in (("whole answer", answers), ("first token", firsts)):
+        axes.scatter([at for at, _ in points], [1e3 * took for _, took in points], s=6, label=name)
+    for index, at in enumerate(commits):
+        axes.axvline(at, color="grey", linewidth=0.5, label="commit" if index == 0 else None)
+    axes.set_xlabel("scheduled at, s")
+    axes.set_ylabel("ms")
+    axes.set_yscale("log")
+    axes.legend(loc="upper right")
+    FigureCanvasAgg(figure)
+    figure.savefig(path)

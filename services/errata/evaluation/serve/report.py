@@ -1,0 +1,135 @@
+"""What every suite of `errata bench serve` reports, as JSON and as a table."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+Quantiles = dict[str, float | None]
+
+
+def quantiles_ms(seconds: Sequence[float]) -> Quantiles:
+    """p50, p95 and p99 in milliseconds, by rank; None where nothing was measured."""
+    ranked = sorted(seconds)
+
+    def at(share: float) -> float | None:
+        if not ranked:
+            return None
+        return 1e3 * ranked[max(0, math.ceil(share * len(ranked)) - 1)]
+
+    return {"p50": at(0.50), "p95": at(0.95), "p99": at(0.99)}
+
+
+def report(
+    suite: str,
+    *,
+    ratio: float | None,
+    ours: float,
+    baseline: float,
+    first: Sequence[float],
+    between: Sequence[float],
+    whole: Sequence[float],
+    requests: int,
+    errors: int = 0,
+    stale_answers: int = 0,
+    mixed_version_answers: int = 0,
+    edit_visible: Mapping[str, Sequence[float]] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """The suite's result under the names that other tools read.
+
+    Args:
+        suite: its name.
+        ratio: ours to the baseline, measured in the same run.
+        ours: tokens per second.
+        baseline: tokens per second.
+        first: seconds to the first token of each stream.
+        between: seconds between tokens.
+        whole: seconds to the end of each answer.
+        requests: how many were sent.
+        errors: how many failed.
+        stale_answers: answers older than the `min_seq` that was asked for.
+        mixed_version_answers: answers of more than one version.
+        edit_visible: seconds from commit to visible on the `first` and on `all` replicas.
+        **more: what else the suite measured; JSON values.
+    """
+    visible = edit_visible or {"first": (), "all": ()}
+    return {
+        "suite": suite,
+        "ratio": ratio,
+        "tokens_per_second": {"ours": ours, "baseline": baseline},
+        "ttft_ms": quantiles_ms(first),
+        "itl_ms": quantiles_ms(between),
+        "e2e_ms": quantiles_ms(whole),
+        "edit_visible_ms": {name: quantiles_ms(values) for name, values in visible.items()},
+        "requests": requests,
+        "errors": errors,
+        "stale_answers": stale_answers,
+        "mixed_version_answers": mixed_version_answers,
+        "commit": code_version(),
+        **more,
+        "command": f"errata {' '.join(sys.argv[1:])}",
+        "environment": {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "load_average": os.getloadavg()[0],
+        },
+    }
+
+
+def code_version() -> str:
+    """The git commit of the code, or the installed version where there is no repository."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return version("errata")
+    return done.stdout.strip()
+
+
+def write(found: Mapping[str, Any], folder: Path) -> Path:
+    """Writes `result.json` into `folder`, which is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "result.json"
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def table(found: Mapping[str, Any]) -> Table:
+    """The figures for people."""
+    made = Table("", "p50", "p95", "p99", title=f"suite {found['suite']}")
+    rows = [
+        ("time to first token, ms", found["ttft_ms"]),
+        ("between tokens, ms", found["itl_ms"]),
+        ("whole answer, ms", found["e2e_ms"]),
+        ("edit visible on the first replica, ms", found["edit_visible_ms"]["first"]),
+        ("edit visible on all replicas, ms", found["edit_visible_ms"]["all"]),
+    ]
+    for name, values in rows:
+        made.add_row(name, *(_shown(values[key]) for key in ("p50", "p95", "p99")))
+    made.add_section()
+    rate = found["tokens_per_second"]
+    made.add_row("tokens/s, ours and baseline", _shown(rate["ours"]), _shown(rate["baseline"]))
+    made.add_row("ratio", _shown(found["ratio"], 3))
+    for name in ("requests", "errors", "stale_answers", "mixed_version_answers"):
+        made.add_row(name.replace("_", " "), str(found[name]))
+    return made
+
+
+def _shown(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"

@@ -1,0 +1,99 @@
+"""Artifacts of the right shapes with random content, for measurements of speed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from errata.editing.adaple import METHOD
+from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.solve import LowRankDelta
+from errata.editing.adaple.state import pack
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.method import Commit
+from errata.editing.plan import BASE, Expert, LoraBank, Mixture, Place, Prefix, RowPlan
+from errata.editing.weights import EditedWeights
+from errata.engine.sequence import Edition, Version
+
+_PREFIX = 3  # RECIPE's l
+_LAYERS, _LORAS, _TOP_K, _RANK = 6, 4, 2, 8  # ELDER's L, N, k, r
+_EXPERTS = 4  # LEMoE stops at five
+_EDITS_PER_COMMIT = 100
+
+
+def mixed_plans(
+    model: CausalLM, prompts: Sequence[tuple[int, ...]], seed: int = 0
+) -> dict[tuple[int, ...], RowPlan]:
+    """A plan for each prompt, in turn with a prefix, a mixture, an expert and nothing.
+
+    Places are those of the papers, in proportion to the model's depth: LoRAs on the down
+    projections from two thirds on, experts a little behind the middle.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        drawn = 0.02 * torch.randn(*shape, generator=generator)
+        return drawn.to(model.device, model.dtype)
+
+    depth = model.num_layers
+    last = min(depth, round(0.66 * depth) + _LAYERS)
+    places: list[Place] = [(layer, "down") for layer in range(max(0, last - _LAYERS), last)]
+    width = _LORAS * _RANK
+    banks = {place: LoraBank(normal(width, model.d_ff), normal(model.d, width)) for place in places}
+    mixture = Mixture(_LORAS, banks)
+    layer = round(0.56 * depth)
+    experts = [
+        Expert(layer, normal(model.d_ff, model.d), normal(model.d, model.d_ff))
+        for _ in range(_EXPERTS)
+    ]
+    plans: dict[tuple[int, ...], RowPlan] = {}
+    for index, prompt in enumerate(prompts):
+        kind = index % 4
+        if kind == 0:
+            plan = RowPlan(prefix=Prefix(normal(_PREFIX, model.d)))
+        elif kind == 1:
+            scores = torch.rand(len(places), _LORAS, generator=generator).softmax(dim=-1)
+            smallest = scores.topk(_LORAS - _TOP_K, largest=False).indices
+            plan = RowPlan(mixture=mixture, gates=scores.scatter(1, smallest, 0.0))
+        elif kind == 2:
+            plan = RowPlan(experts=((experts[index // 4 % _EXPERTS], 1.0),))
+        else:
+            plan = BASE
+        plans[prompt] = plan
+    return plans
+
+
+def adaple_edition(model: CausalLM, num_edits: int, seed: int = 0) -> Edition:
+    """Puts `num_edits` random AdaPLE edits into the model; they claim nothing that is asked.
+
+    The weights that they change are left in the model.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    config = AdapleConfig()
+    state = METHOD.new_state(model, config, EditedWeights(model), "lanes/synthetic")
+    layers = config.resolve_layers(model.num_layers)
+    for seq, start in enumerate(range(0, num_edits, _EDITS_PER_COMMIT), start=1):
+        size = min(_EDITS_PER_COMMIT, num_edits - start)
+        names = tuple(f"edits/{seq}-{index}" for index in range(size))
+        artifact = _random_commit(model, config, layers, size, generator)
+        state.prepare_commit(Commit(seq, names, artifact))()
+    version = Version(num_edits, bytes(32), state.digest(), num_edits)
+    return Edition(version, METHOD.attribute(state))
+
+
+def _random_commit(
+    model: CausalLM,
+    config: AdapleConfig,
+    layers: Sequence[int],
+    size: int,
+    generator: torch.Generator,
+) -> Artifact:
+    deltas, keys = {}, {}
+    for layer in layers:
+        key = torch.randn(model.d_ff, size, generator=generator)
+        deltas[layer] = LowRankDelta(1e-6 * torch.randn(model.d, size, generator=generator), key)
+        keys[layer] = 100.0 * key.double()  # far from whatever is asked
+    return pack(model, config, 0, deltas, keys)

@@ -1,0 +1,105 @@
+"""The parts of `errata bench serve` that decide what is reported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from errata import demo
+from errata.evaluation.serve import engine_suites
+from errata.evaluation.serve.answers import Sample, count_mixed, count_stale, count_wrong
+from errata.evaluation.serve.load import LoadPlan, arrivals, facts_turned_round
+from errata.evaluation.serve.report import quantiles_ms, report, table, write
+from errata.evaluation.serve.workload import Workload
+from errata_client import Provenance
+
+AT_FIVE = Provenance(5, "chain-5", "state-5", "worker-a", (), 1)
+
+
+def _sample(*provenances: Provenance, **fields: object) -> Sample:
+    sample = Sample(0.0, False, provenances=list(provenances), ended=1.0)
+    return replace(sample, **fields)  # type: ignore[arg-type] # a test's own fields
+
+
+def test_quantiles_are_by_rank() -> None:
+    assert quantiles_ms([0.001 * n for n in range(1, 101)]) == pytest.approx(
+        {"p50": 50.0, "p95": 95.0, "p99": 99.0}
+    )
+    assert quantiles_ms([0.002]) == pytest.approx({"p50": 2.0, "p95": 2.0, "p99": 2.0})
+    assert quantiles_ms([]) == {"p50": None, "p95": None, "p99": None}
+
+
+def test_stale_answers_are_those_below_what_was_asked_for() -> None:
+    old, fresh = _sample(AT_FIVE, min_seq=6), _sample(AT_FIVE, min_seq=5)
+    streamed = _sample(replace(AT_FIVE, applied_seq=7), AT_FIVE, min_seq=6)
+    assert count_stale([old, fresh, streamed, _sample(AT_FIVE)]) == 2
+
+
+def test_mixed_answers_are_seen_inside_a_stream_and_between_replicas() -> None:
+    later = Provenance(6, "chain-6", "state-6", "worker-a", (), 1)
+    other_replica = replace(AT_FIVE, replica="worker-b")
+    assert count_mixed([_sample(AT_FIVE, AT_FIVE), _sample(later), _sample(other_replica)]) == 0
+    assert count_mixed([_sample(AT_FIVE, later)]) == 1
+    differing = replace(other_replica, state_digest="another")
+    assert count_mixed([_sample(AT_FIVE), _sample(differing)]) == 1
+
+
+def test_wrong_answers_do_not_begin_with_the_edit() -> None:
+    right = _sample(expected="Lyon", text=" Lyon.")
+    wrong = _sample(expected="Lyon", text=" Paris.")
+    failed = _sample(expected="Lyon", error="UNAVAILABLE")
+    assert count_wrong([right, wrong, failed, _sample(text="anything")]) == 1
+
+
+def test_arrivals_are_decided_beforehand_at_the_rate(tmp_path: Path) -> None:
+    plan = LoadPlan(tmp_path, rate=50.0, seconds=80.0)
+    due = arrivals(plan, ["a", "b"], seed=1)
+    assert due == arrivals(plan, ["a", "b"], seed=1)
+    assert due != arrivals(plan, ["a", "b"], seed=2)
+    assert [arrival.at for arrival in due] == sorted(arrival.at for arrival in due)
+    assert due[-1].at < 20.0
+    assert len(due) == pytest.approx(1_000, rel=0.15)
+    assert len(arrivals(replace(plan, max_requests=40), ["a"], seed=1)) == 10
+
+
+def test_facts_turned_round_are_no_facts() -> None:
+    specs = facts_turned_round()
+    facts = {(fact.subject, fact.object) for fact in demo.load_corpus().facts()}
+    assert len(specs) > 100
+    turned = [spec for spec in specs if (spec.subject, spec.target) not in facts]
+    assert len(turned) == len(specs)
+
+
+@pytest.mark.parametrize("suite", ["baseline", "mixed", "unclaimed"])
+def test_each_suite_runs_and_reports_what_tools_read(suite: str, tmp_path: Path) -> None:
+    plan = engine_suites.EnginePlan(
+        str(demo.model_path()),
+        rounds=1,
+        workload=Workload(6, concurrency=4, new_tokens=(2, 8)),
+        num_edits=150,
+        max_rows=4,
+    )
+    run = getattr(engine_suites, f"run_{suite}")
+    found = run(plan, console=Console(quiet=True))
+    again = json.loads(write(found, tmp_path).read_text())
+    assert again["suite"] == suite
+    assert again["ratio"] > 0
+    assert again["tokens_per_second"]["ours"] > 0
+    assert again["ttft_ms"]["p50"] > 0
+    assert again["itl_ms"]["p50"] > 0
+    assert again["e2e_ms"]["p99"] >= again["e2e_ms"]["p50"] > 0
+    assert len(again["commit"]) >= 5
+    assert (suite == "baseline") == ("equal_lengths" in again)
+    Console(quiet=True).print(table(found))
+
+
+def test_a_report_without_edits_has_empty_visibility() -> None:
+    found = report(
+        "x", ratio=None, ours=1.0, baseline=1.0, first=[], between=[], whole=[], requests=0
+    )
+    assert found["edit_visible_ms"]["all"] == {"p50": None, "p95": None, "p99": None}
+    assert found["errors"] == found["stale_answers"] == found["mixed_version_answers"] == 0
