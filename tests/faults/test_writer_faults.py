@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,8 @@ from errata.artifacts.remote import RemoteArtifacts
 from errata.artifacts.source import ArtifactSource
 from errata.demo import Corpus
 from errata.editing.causal_lm import CausalLM
-from errata.errors import LogUnavailableError, ReplicaBehindError
+from errata.engine.sequence import Edition
+from errata.errors import LogBehindWitnessError, LogUnavailableError, ReplicaBehindError
 from errata.launch.box import Box, free_port
 from errata.launch.processes import Process
 from errata.platform.server import open_channel
@@ -179,7 +181,7 @@ async def test_a_replica_that_is_behind_says_so_before_the_deadline_and_never_an
     log_address = box.settings.log.address
     async with open_channel(log_address) as channel:
         held = _Held(RemoteArtifacts(channel))
-        replica = Replica("slow", model, held, log_address, WorkerSettings())
+        replica = Replica("slow", model, held, log_address, WorkerSettings(max_lag=1))
         await replica.start()
 
         async def ask(min_seq: int | None, seconds: float) -> str:
@@ -208,11 +210,37 @@ async def test_a_replica_that_is_behind_says_so_before_the_deadline_and_never_an
             assert time.monotonic() - begun < 2.0
             assert caught.value.metadata["min_seq"] == str(done.commit_seq)
             assert int(caught.value.metadata["applied_seq"]) < done.commit_seq
+            with Client(box.settings.writer.address, timeout=60) as client:
+                (other,) = await asyncio.to_thread(client.submit_edits, [_specs(corpus)[1]])
+                await asyncio.to_thread(client.wait_edits, [other.name])
+            await asyncio.sleep(0.2)  # the log's news are read while the replica waits
+            with pytest.raises(ReplicaBehindError, match="entries behind"):
+                replica.check_health()
             waiting = asyncio.create_task(ask(done.commit_seq, 30))
             held.let_go.set()
             assert await waiting == edit.target
-            assert held.tries == 2
+            assert held.tries >= 2
+            await ask(replica.engine.version.seq, 10)
             replica.check_health()
+        finally:
+            await replica.close()
+
+
+@pytest.mark.promise("P7")
+async def test_a_replica_whose_history_is_not_the_logs_leaves_rotation(box: Box) -> None:
+    model = await asyncio.to_thread(CausalLM.load, demo.model_path())
+    async with open_channel(box.settings.log.address) as channel:
+        source = RemoteArtifacts(channel)
+        replica = Replica("astray", model, source, box.settings.log.address, WorkerSettings())
+        await replica.start()
+        try:
+            replica.check_health()
+            version = replace(replica.engine.version, chain_digest=bytes(32))
+            await replica.engine.change(lambda: Edition(version), alters_weights=False)
+            with pytest.raises(LogBehindWitnessError, match="another history"):
+                for _ in range(100):
+                    replica.check_health()
+                    await asyncio.sleep(0.1)
         finally:
             await replica.close()
 

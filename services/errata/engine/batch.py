@@ -171,12 +171,12 @@ class RunningBatch:
         ended: dict[int, str],
     ) -> None:
         """Text, stop texts and log-probabilities of rows that asked for them, token by token."""
-        self._note_choices(first, offsets, chosen, logits)
+        # The end-of-text token is no text, and no token of the answer.
+        texts = [offset for offset in offsets if ended.get(first + offset) != "stop"]
+        self._note_choices(first, texts, chosen, logits)
         ids = chosen.tolist()
-        for offset in offsets:
+        for offset in texts:
             row, index = self.rows[first + offset], first + offset
-            if ended.get(index) == "stop":
-                continue  # the end-of-text token is no text
             new = row.text.push(ids[offset])
             if row.text.stopped:
                 ended[index] = "stop"

@@ -94,7 +94,7 @@ class Runner:
         real = positions < start + sizes[:, None]
         self._open_window(first, num_rows, start + width, start)
         plan = self.plans.view_at(first, positions)
-        is_prompt = real.to(ids.device) if plan.is_prefix is None else real & ~plan.is_prefix.cpu()
+        is_prompt = real if plan.is_prefix is None else real & ~plan.is_prefix.cpu()
         with attribution or nullcontext() as listening:
             hidden = self._forward(ids, positions, plan, cached=True)
             edits = _names(listening, is_prompt.to(self.model.device), num_rows)

@@ -9,9 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
-import platform
-import sys
 import tempfile
 import time
 import uuid
@@ -25,6 +22,7 @@ from rich.console import Console
 from errata import demo
 from errata.demo import DemoEdit
 from errata.evaluation.serve.load import facts_turned_round
+from errata.evaluation.serve.report import circumstances
 from errata.launch.box import Box, free_addresses
 from errata_client import AsyncClient, EditSpec, EditState
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
@@ -62,13 +60,7 @@ def run(
             console.print(f"{num_appends} appends …")
             figures["append"] = asyncio.run(_appends(box.settings.log.address, num_appends))
     report = {
-        "command": f"errata {' '.join(sys.argv[1:])}",
-        "environment": {
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg()[0],
-        },
+        **circumstances(),
         **figures,
     }
     output.parent.mkdir(parents=True, exist_ok=True)

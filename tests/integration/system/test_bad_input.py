@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from errata.demo import Corpus
-from errata_client import Client, EditSpec, ErrataError
+from errata_client import Client, EditSpec, ErrataError, Sampling
 from errata_client import errors as client_errors
 from errata_client._gen.errata.v1 import (
     edit_log_pb2,
@@ -126,6 +126,54 @@ CASES: dict[str, tuple[Act, grpc.StatusCode, str, str]] = {
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "LIMIT_EXCEEDED",
         "max_tokens",
+    ),
+    "a negative number of tokens": (
+        lambda c: c.generate("a", max_tokens=-3),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        "max_tokens",
+    ),
+    "too hot": (
+        lambda c: c.generate("a", sampling=Sampling(temperature=11.0)),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        "sampling.temperature",
+    ),
+    "no temperature at all": (
+        lambda c: c.generate("a", sampling=Sampling(temperature=float("nan"))),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        "sampling.temperature",
+    ),
+    "no share of the tokens": (
+        lambda c: c.generate("a", sampling=Sampling(top_p=0.0)),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        "sampling.top_p",
+    ),
+    "fewer than no tokens": (
+        lambda c: list(c.stream("a", sampling=Sampling(top_k=-1))),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        "sampling.top_k",
+    ),
+    "too many alternatives": (
+        lambda c: c.generate("a", num_alternatives=21),
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "LIMIT_EXCEEDED",
+        "num_alternatives",
+    ),
+    "an empty stop text": (
+        lambda c: c.generate("a", stop=["b", ""]),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        "stop[1]",
+    ),
+    "an endless stop text": (
+        lambda c: c.generate("a", stop=["b" * 300]),
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "LIMIT_EXCEEDED",
+        "stop[0]",
     ),
     "streamed, too": (
         lambda c: list(c.stream("a", max_tokens=0)),

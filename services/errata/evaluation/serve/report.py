@@ -78,6 +78,13 @@ def report(
         "mixed_version_answers": mixed_version_answers,
         "commit": code_version(),
         **more,
+        **circumstances(),
+    }
+
+
+def circumstances() -> dict[str, Any]:
+    """The command and the machine that figures come from."""
+    return {
         "command": f"errata {' '.join(sys.argv[1:])}",
         "environment": {
             "python": platform.python_version(),
