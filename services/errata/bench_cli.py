@@ -50,6 +50,8 @@ def serve(
     rate: Annotated[float, typer.Option(help="load: requests per second.", min=0.01)] = 8.0,
     edit_rate: Annotated[float, typer.Option(help="load: edits per second.", min=0)] = 0.5,
     seconds: Annotated[float, typer.Option(help="load: of arrivals.", min=1)] = 40.0,
+    min_tokens: Annotated[int, typer.Option(help="load: shortest answer.", min=1)] = 4,
+    max_tokens: Annotated[int, typer.Option(help="load: longest answer.", min=1)] = 32,
     text: Annotated[
         Path | None, typer.Option(help="load: statistics text for a model of your own.")
     ] = None,
@@ -70,6 +72,7 @@ def serve(
                 rate=rate,
                 edit_rate=edit_rate,
                 seconds=seconds,
+                max_tokens=(min(min_tokens, max_tokens), max_tokens),
                 max_requests=max(requests, round(2 * rate * seconds)),
             ),
             console=_out,

@@ -18,7 +18,14 @@ from torch import Tensor
 from errata.editing.plan import RowPlan
 from errata.engine.job import Job, Outbox
 from errata.engine.runner import Runner
-from errata.engine.sequence import Edition, GenerationRequest, GrowingText, Piece, TokenChoice
+from errata.engine.sequence import (
+    Edition,
+    GenerationRequest,
+    GrowingText,
+    Piece,
+    TokenChoice,
+    whole_text,
+)
 
 
 @dataclass(eq=False, slots=True)
@@ -210,7 +217,7 @@ class RunningBatch:
             size = int(self._runner.sizes[index]) - (reason == "stop")  # without end of text
             ids = self._runner.tokens[index, len(row.request.prompt_ids) : size].tolist()
             num_tokens = len(ids)
-            text = self._runner.model.tokenizer.decode(ids, skip_special_tokens=True)
+            text = whole_text(self._runner.model.tokenizer, ids)
         self._send(row, text, reason, num_tokens)
         self.num_finished += 1
         self._leave(index)

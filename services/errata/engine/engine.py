@@ -363,9 +363,8 @@ class Engine:
             return [(job, BASE) for job in jobs]
         try:
             plans = self._edition.route([job.request.prompt_ids for job in jobs])
-        except Exception as error:  # noqa: BLE001 these requests fail, the batch goes on
-            for job in jobs:
-                self._outbox.put(job, error)
+        except Exception as error:  # noqa: BLE001 told to whoever caused it
+            self._isolate(jobs, error)
             return []
         fitting = []
         for job, plan in zip(jobs, plans, strict=True):

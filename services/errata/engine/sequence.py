@@ -145,6 +145,11 @@ class ScoredContinuation:
     edits: tuple[str, ...]
 
 
+def whole_text(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of a continuation, exactly as it streams: nothing is tidied up."""
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
 @dataclass(slots=True)
 class GrowingText:
     """Text of a row's new tokens, released as far as it can no longer change.
@@ -178,8 +183,7 @@ class GrowingText:
         """Returns what was held back; nothing comes after."""
         if self.stopped:
             return ""
-        whole = str(self.tokenizer.decode(self.ids, skip_special_tokens=True))
-        return whole[self._num_released :]
+        return whole_text(self.tokenizer, self.ids)[self._num_released :]
 
     def _held_back(self, text: str) -> int:
         longest = max((len(stop) - 1 for stop in self.stop), default=0)

@@ -13,6 +13,7 @@ from transformers import MistralConfig
 
 from errata.demo import Corpus
 from errata.editing.causal_lm import CausalLM
+from errata.editing.plan import BASE, RowPlan
 from errata.editing.prompts import tokenise
 from errata.engine.engine import Engine, EngineLimits
 from errata.engine.sampling import Sampling
@@ -341,6 +342,23 @@ async def test_a_request_that_breaks_a_pass_fails_alone(
     assert text_of([*before, *rest]) == whole
     with pytest.raises(IndexError):
         await engine.score(ScoringRequest((10**6,), (1,)))
+
+
+async def test_a_prompt_that_cannot_be_routed_fails_alone(shared_model: CausalLM) -> None:
+    def route(prompts: object) -> list[RowPlan]:
+        assert isinstance(prompts, list)
+        if (13,) in prompts:
+            raise ValueError("no route")
+        return [BASE for _ in prompts]
+
+    async with running(shared_model, Edition(VERSION, route=route)) as engine:
+        results = await asyncio.gather(
+            *[collect(engine, GenerationRequest((n,), 2)) for n in (12, 13, 14)],
+            return_exceptions=True,
+        )
+    assert isinstance(results[1], ValueError)
+    assert isinstance(results[0], list)
+    assert isinstance(results[2], list)
 
 
 async def test_scores_equal_those_of_the_plain_forward(

@@ -20,7 +20,7 @@ class _Pieces:
         self.backend_tokenizer.decoder = decoders.ByteLevel()
         self._bytes = dict(zip(self.ids, pieces, strict=True))
 
-    def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
+    def decode(self, ids: list[int], **_: bool) -> str:
         return b"".join(self._bytes[i] for i in ids).decode("utf-8", errors="replace")
 
 

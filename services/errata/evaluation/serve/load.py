@@ -33,6 +33,7 @@ _SLICES = (False, True, False, True)  # with edits?
 _POLL_SECONDS = 0.005
 _PATIENCE_SECONDS = 30.0  # of one request, and of an edit to become visible
 _ASK_EDITED = 0.25  # share of requests that ask what was just edited
+_EDITED_TOKENS = 12  # enough for any target of the corpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +113,10 @@ def arrivals(plan: LoadPlan, prompts: Sequence[str], seed: int) -> list[Arrival]
     found: list[Arrival] = []
     at = rng.expovariate(plan.rate)
     while at < seconds and len(found) < plan.max_requests // len(_SLICES):
-        found.append(
-            Arrival(
-                at,
-                rng.choice(prompts),
-                rng.randint(*plan.max_tokens),
-                rng.random() < plan.streaming_share,
-                rng.random() < _ASK_EDITED,
-            )
-        )
+        streamed, asks_edited = rng.random() < plan.streaming_share, rng.random() < _ASK_EDITED
+        # In slices without edits those ask something else, but for as many tokens.
+        wanted = _EDITED_TOKENS if asks_edited else rng.randint(*plan.max_tokens)
+        found.append(Arrival(at, rng.choice(prompts), wanted, streamed, asks_edited))
         at += rng.expovariate(plan.rate)
     return found
 
@@ -201,11 +197,11 @@ async def _serve(
 async def _ask(
     client: AsyncClient, arrival: Arrival, sample: Sample, edits: _Edits, edited: bool
 ) -> None:
-    prompt, max_tokens = arrival.prompt, arrival.max_tokens
+    prompt = arrival.prompt
     if edited and edits.newest is not None and arrival.asks_edited:
         sample.min_seq, spec = edits.newest
-        prompt, sample.expected, max_tokens = spec.prompt, spec.target, 12
-    options: dict[str, Any] = {"min_seq": sample.min_seq, "max_tokens": max_tokens}
+        prompt, sample.expected = spec.prompt, spec.target
+    options: dict[str, Any] = {"min_seq": sample.min_seq, "max_tokens": arrival.max_tokens}
     try:
         if arrival.streamed:
             await _read(client, prompt, options, sample, edits.begun)
