@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from errata import demo
+from errata.errors import InvalidRequestError
 
 bench = typer.Typer(help="Measure; every run writes JSON.", no_args_is_help=True)
 _out = Console()
@@ -58,6 +58,7 @@ def serve(
     target: Annotated[str, typer.Option(help="load: a running system's address.")] = "",
 ) -> None:
     """Measures throughput and latency as ratios in one run; writes OUT/result.json."""
+    from errata.evaluation.report import write
     from errata.evaluation.serve import engine_suites, load, report
     from errata.evaluation.serve.workload import Workload
 
@@ -91,7 +92,7 @@ def serve(
             workload=Workload(num_requests=requests),
         )
         found = run(plan, console=_out)
-    path = report.write(found, out)
+    path = write(found, out)
     _out.print(report.table(found))
     _out.print(f"written to {path}")
 
@@ -111,40 +112,128 @@ def system(
 
 @bench.command()
 def edit(
-    model: Annotated[str, typer.Option(help="Model folder or hub id.")],
-    data: Annotated[Path, typer.Option(help="CounterFact, flat or original layout.")],
-    text: Annotated[Path, typer.Option(help="Plain text for statistics, a paragraph a line.")],
-    heldout: Annotated[Path | None, typer.Option(help="Text for perplexity.")] = None,
-    variants: Annotated[str, typer.Option(help="Comma-separated.")] = "memit,printed,eq3,erase",
-    edits: Annotated[int, typer.Option(min=1)] = 70,
-    batch_size: Annotated[int, typer.Option(min=1)] = 10,
-    seeds: Annotated[
-        str, typer.Option(help="Comma-separated; each takes other records.")
-    ] = "0,1,2",
-    records: Annotated[
-        str, typer.Option(help="Range of records to draw from, start:end.")
-    ] = "0:2500",
-    cache_dir: Annotated[Path, typer.Option(help="For statistics.")] = Path("build/statistics"),
-    output: Output = Path("build/bench-edit.json"),
+    data: Annotated[Path, typer.Option(help="File of records, in the data set's public format.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for result.json, report.md and plots; an interrupted run goes on."
+        ),
+    ],
+    method: Annotated[
+        str,
+        typer.Option(help="A lane's method, or none, ft-l, grace, memit, retrieval-prompt."),
+    ] = "adaple",
+    dataset: Annotated[
+        str, typer.Option(help="counterfact, zsre, selfcheckgpt or rippleedits.")
+    ] = "counterfact",
+    model: Annotated[str, typer.Option(help="Folder or hub id.")] = "",
+    edits: Annotated[int, typer.Option(help="That the model carries in the end.", min=1)] = 100,
+    batch: Annotated[int, typer.Option(help="Edits submitted together.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="Chooses the records.", min=0)] = 0,
+    seeds: Annotated[int, typer.Option(help="So many in a row, from --seed.", min=1)] = 1,
+    suite: Annotated[
+        str, typer.Option(help="What to run; `errata bench suites` says what there is.")
+    ] = "sequential",
+    lane_config: Annotated[
+        Path | None, typer.Option(help="TOML or JSON with values that differ from the defaults.")
+    ] = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="The library alone; the default.")
+    ] = False,
+    target: Annotated[str, typer.Option(help="host:port of a running cluster.")] = "",
+    lane: Annotated[str, typer.Option(help="Of the cluster; its default lane if empty.")] = "",
+    scale: Annotated[str, typer.Option(help="scaling: numbers of edits.")] = "1,10,100,1000,10000",
+    vary: Annotated[
+        list[str] | None, typer.Option(help="ablation: KEY=a,b,c; give several for a grid.")
+    ] = None,
+    records: Annotated[str, typer.Option(help="Range of records to draw from, a:b.")] = "0:",
+    text: Annotated[
+        Path | None,
+        typer.Option(help="Plain text for statistics, a paragraph a line; else the model writes."),
+    ] = None,
+    heldout: Annotated[Path | None, typer.Option(help="Plain text for perplexity.")] = None,
+    retention: Annotated[
+        list[Path] | None, typer.Option(help="JSON lines of questions about general ability.")
+    ] = None,
+    references: Annotated[
+        Path | None, typer.Option(help="JSON lines of target and text, for consistency.")
+    ] = None,
+    texts: Annotated[
+        int, typer.Option(help="Records whose generated texts are judged.", min=0)
+    ] = 0,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Commit edits that fail the writer's checks, too.")
+    ] = False,
+    cache_dir: Annotated[Path | None, typer.Option(help="For statistics.")] = None,
+    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
 ) -> None:
-    """Measures AdaPLE's variants on CounterFact as MEMIT's authors do; prints a table."""
-    from errata.evaluation.editing_bench import BenchPlan, run, variant_configs
-    from errata.evaluation.tables import markdown_table
+    """Measures an editing method as the papers do, in process or through a cluster's front door."""
+    from errata.evaluation.edit import plan as plans
+    from errata.evaluation.edit.bench import run
+    from errata.evaluation.edit.plots import draw
+    from errata.evaluation.edit.report import markdown
+    from errata.evaluation.report import write
 
-    start, _, end = records.partition(":")
-    plan = BenchPlan(
-        model=model,
+    if in_process and target:
+        raise InvalidRequestError("give --in-process or --target, not both.", field="target")
+    plan = plans.Plan(
+        method=method,
+        dataset=dataset,
         data=data,
+        out=out,
+        model=model,
+        edits=edits,
+        batch=batch,
+        seed=seed,
+        num_seeds=seeds,
+        suite=suite,
+        values=plans.read_values(lane_config) if lane_config else {},
+        points=plans.parse_numbers(scale, "scale"),
+        vary=plans.parse_grid(vary or []),
+        target=target,
+        lane=lane,
+        records=plans.parse_range(records),
         text=text,
         heldout=heldout,
-        configs=variant_configs(variants.split(",")),
-        cache_dir=cache_dir,
-        num_edits=edits,
-        batch_size=batch_size,
-        seeds=tuple(int(seed) for seed in seeds.split(",")),
-        records=(int(start or 0), int(end or sys.maxsize)),
+        retention=tuple(retention or ()),
+        references=references,
+        num_texts=texts,
+        check=not no_check,
+        cache_dir=cache_dir or plans.default_cache_dir(),
+        device=device,
     )
-    report = run(plan, on_progress=_out.print)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    typer.echo(markdown_table(report))
+    found = run(plan, _out)
+    path = write(found, out)
+    report = markdown(found, draw(found, out))
+    (out / "report.md").write_text(report, encoding="utf-8")
+    typer.echo(report)
+    _out.print(f"written to {path}")
+
+
+@bench.command()
+def suites() -> None:
+    """Lists what `errata bench edit --suite` can run."""
+    from errata.evaluation.edit.suites import SUITES
+
+    table = Table("suite", "what it runs", "methods")
+    for name, suite in SUITES.items():
+        table.add_row(name, suite.about, ", ".join(suite.methods) or "all")
+    _out.print(table)
+
+
+@bench.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of `errata bench edit`.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for compare.md and a plot.")] = None,
+) -> None:
+    """Puts runs on the same model and data side by side."""
+    from errata.evaluation.edit.compare import compared, read_runs
+    from errata.evaluation.edit.plots import draw_compared
+
+    found = read_runs(runs)
+    report = compared(found)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        draw_compared(found, out / "compare.png")
+        (out / "compare.md").write_text(f"{report}\n![Score](compare.png)\n", encoding="utf-8")
+    typer.echo(report)

@@ -54,6 +54,7 @@ def edit(message: editing_pb2.Edit) -> types.Edit:
         revert_seq=message.revert_seq,
         figures=figures(message.figures) if message.HasField("figures") else None,
         artifact_digest=message.artifact.digest,
+        artifact_size=message.artifact.size_bytes,
         method=message.method,
         base_model_digest=message.base_model_digest,
         error=message.error.message,

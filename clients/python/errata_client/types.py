@@ -67,6 +67,7 @@ class Edit:
         commit_seq: ask with `min_seq=commit_seq` to have it in every answer; 0 until committed.
         revert_seq: from here on it has no effect; 0 unless reverted.
         artifact_digest: SHA-256 of what carries the effect; empty until committed.
+        artifact_size: its bytes; edits that were fitted together share it.
         error: why it was rejected; empty otherwise.
     """
 
@@ -80,6 +81,7 @@ class Edit:
     revert_seq: int
     figures: Figures | None
     artifact_digest: str
+    artifact_size: int
     method: str
     base_model_digest: str
     error: str

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from errata.editing.families import family_of
 from errata.editing.loading import load_model
-from errata.errors import UnsupportedModelError
+from errata.errors import InvalidRequestError, UnsupportedModelError
 
 # Fields of a config that change no number which the model computes.
 _VOLATILE = frozenset(
@@ -109,6 +109,18 @@ class CausalLM:
             if token is not None:
                 return int(token)
         return 0
+
+    def check_layer(self, layer: int, field: str) -> None:
+        """Refuses a layer that the model does not have.
+
+        Raises:
+            InvalidRequestError: about `field`.
+        """
+        if not 0 <= layer < self.num_layers:
+            raise InvalidRequestError(
+                f"layer {layer} does not exist; the model has layers 0 to {self.num_layers - 1}.",
+                field=field,
+            )
 
     def attention(self, layer: int) -> nn.Module:
         """The attention of a block; its output (or the first of its outputs) is (B, T, d)."""

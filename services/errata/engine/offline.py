@@ -1,4 +1,4 @@
-"""Greedy continuations and scores of a batch of prompts, at once and without an engine's thread."""
+"""Continuations and scores of a batch of prompts, at once and without an engine's thread."""
 
 from __future__ import annotations
 
@@ -9,18 +9,28 @@ import torch
 from errata.editing.causal_lm import CausalLM
 from errata.editing.plan import BASE
 from errata.engine.runner import Runner
-from errata.engine.sampling import GREEDY
+from errata.engine.sampling import GREEDY, Sampling
 
 
 @torch.inference_mode()
-def greedy(
-    model: CausalLM, prompts: Sequence[Sequence[int]], num_tokens: int
+def generate(
+    model: CausalLM,
+    prompts: Sequence[Sequence[int]],
+    num_tokens: int,
+    sampling: Sequence[Sampling] | None = None,
 ) -> list[tuple[int, ...]]:
-    """The next `num_tokens` ids of every prompt, all read in one pass; ties go to the lowest id."""
+    """The next `num_tokens` ids of every prompt, all read in one pass, end of text or not.
+
+    Args:
+        model: as it is now.
+        prompts: token ids.
+        num_tokens: at least one.
+        sampling: of each prompt; all are greedy if None, and ties go to the lowest id.
+    """
     sizes = [len(prompt) for prompt in prompts]
     runner = Runner(model, len(prompts), max(sizes) + num_tokens)
     for row, prompt in enumerate(prompts):
-        runner.put(row, prompt, BASE, GREEDY)
+        runner.put(row, prompt, BASE, GREEDY if sampling is None else sampling[row])
     logits, _ = runner.prefill(0, sizes, None)
     made = [runner.append(0, logits)]
     for _ in range(num_tokens - 1):

@@ -21,8 +21,8 @@ from rich.console import Console
 
 from errata import demo
 from errata.demo import DemoEdit
+from errata.evaluation.report import circumstances
 from errata.evaluation.serve.load import facts_turned_round
-from errata.evaluation.serve.report import circumstances
 from errata.launch.box import Box, free_addresses
 from errata_client import AsyncClient, EditSpec, EditState
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc

@@ -55,7 +55,7 @@ def baseline(model: CausalLM, edits: Sequence[Edit]) -> Baseline:
     for start in range(0, len(probes), _ROWS):
         chunk = probes[start : start + _ROWS]
         prompts = [tokenise(model, probe).ids for probe in chunk]
-        made = offline.greedy(model, prompts, PROBE_TOKENS)
+        made = offline.generate(model, prompts, PROBE_TOKENS)
         continuations.update(zip(chunk, made, strict=True))
     return Baseline(
         answered={edit.name: share == 1.0 for edit, share in zip(edits, answered, strict=True)},

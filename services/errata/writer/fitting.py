@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
 
 import structlog
 
@@ -44,20 +47,34 @@ class Outcome:
         fitted: to be committed; None if nothing passed.
         rejections: edits that failed by themselves.
         retry_alone: edits that failed in company; they stay pending.
+        seconds: wall clock of the work's parts, all attempts together.
     """
 
     fitted: Fitted | None
     rejections: tuple[Rejection, ...]
     retry_alone: frozenset[str]
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def settled(self) -> frozenset[str]:
+        """Edits that need no further fit."""
+        fitted = self.fitted.edits if self.fitted else ()
+        return frozenset(
+            [edit.name for edit in fitted] + [rejection.edit for rejection in self.rejections]
+        )
 
 
 def seed_of(lane_config_digest: str, edits: Sequence[Edit]) -> int:
     """The seed of a fit, from what the log carries: the same batch is always fitted alike.
 
+    It depends on what the edits say and not on where they stand in the log, so that a run can be
+    repeated on another log.
+
     Returns:
         63 bits.
     """
-    text = "|".join([lane_config_digest, *(edit.name for edit in edits)])
+    facts = [[edit.prompt, edit.target, edit.subject] for edit in edits]
+    text = json.dumps([lane_config_digest, facts])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
@@ -78,17 +95,20 @@ def fit_batch(
     The model is unchanged afterwards, whatever happens.
     """
     remaining, retry, attempt = list(edits), frozenset[str](), 0
+    seconds: defaultdict[str, float] = defaultdict(float)
     while True:
         alone = len(remaining) == 1
         try:
-            fitted, failures = _attempt(model, lane, remaining, statistics, limits, attempt)
+            fitted, failures = _attempt(
+                model, lane, remaining, statistics, limits, attempt, seconds
+            )
         except Exception as caught:  # noqa: BLE001 an edit that breaks a fit must not end the writer
             error = caught if isinstance(caught, ErrataError) else _as_fit_error(caught)
             fitted, failures = None, [Rejection(edit.name, error, None) for edit in remaining]
         if not failures:
-            return Outcome(fitted, (), retry)
+            return Outcome(fitted, (), retry, seconds)
         if alone and attempt == _LAST_ATTEMPT:
-            return Outcome(None, tuple(failures), retry)
+            return Outcome(None, tuple(failures), retry, seconds)
         if alone:
             attempt += 1
             continue
@@ -114,10 +134,16 @@ def _attempt(
     statistics: object,
     limits: WriterSettings,
     attempt: int,
+    seconds: defaultdict[str, float],
 ) -> tuple[Fitted, list[Rejection]]:
+    start = perf_counter()
     before = checks.baseline(model, edits)
+    seconds["check"] += perf_counter() - start
     batch = EditBatch(tuple(edits), seed_of(lane.configured.config_digest, edits), attempt)
     result: FitResult = lane.method.fit(model, batch, lane.config, lane.memory, statistics)
+    for part, value in result.seconds.items():
+        seconds[part] += value
+    start = perf_counter()
     artifact = result.artifact.to_bytes()
     names = tuple(edit.name for edit in edits)
     # What is tried is what replicas will read back from the bytes.
@@ -127,6 +153,7 @@ def _attempt(
         figures = checks.measure(model, edits, before)
     finally:
         undo()
+    seconds["check"] += perf_counter() - start
     failures = [
         Rejection(edit.name, error, measured)
         for edit, measured in zip(edits, figures, strict=True)

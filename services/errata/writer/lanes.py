@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,24 +67,43 @@ def _read(path: Path) -> dict[str, _LaneTable]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StartupError(f"the lanes file {path} is not valid TOML: {error}.") from error
     except ValidationError as error:
-        raise StartupError(f"the lanes file {path}: {_problems(error)}.") from error
+        raise StartupError(f"the lanes file {path}: {problems_in(error)}.") from error
+
+
+def configure(name: str, method: str, values: Mapping[str, Any], base_model: str) -> LaneConfigured:
+    """A lane as the log carries it.
+
+    Args:
+        name: without `lanes/`.
+        method: of the lane.
+        values: that differ from the method's defaults.
+        base_model: digest.
+
+    Raises:
+        InvalidRequestError: no such method, or a value is not valid for it.
+    """
+    try:
+        config = get_method(method).config.model_validate(dict(values))
+    except ValidationError as error:
+        raise InvalidRequestError(
+            f"the configuration is not valid for {method}: {problems_in(error)}.", field="config"
+        ) from error
+    text = config.model_dump_json()
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return LaneConfigured(f"lanes/{name}", method, text, digest, base_model)
 
 
 def _configured(name: str, table: _LaneTable, base_model: str) -> LaneConfigured:
     if not _NAME.fullmatch(name):
         raise StartupError(f"lane name {name!r}: use a-z, 0-9 and -, at most 63, a letter first.")
     try:
-        config = get_method(table.method).config.model_validate(table.config)
+        return configure(name, table.method, table.config, base_model)
     except InvalidRequestError as error:
         raise StartupError(f"lane {name}: {error.message}") from error
-    except ValidationError as error:
-        raise StartupError(f"lane {name}: {_problems(error)}.") from error
-    text = config.model_dump_json()
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return LaneConfigured(f"lanes/{name}", table.method, text, digest, base_model)
 
 
-def _problems(error: ValidationError) -> str:
+def problems_in(error: ValidationError) -> str:
+    """What is wrong with which key, in one line."""
     return "; ".join(
         f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
     )

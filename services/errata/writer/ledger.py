@@ -20,6 +20,7 @@ from errata.replica.entries import (
     Figures,
     LaneConfigured,
 )
+from errata.writer.batching import next_batch
 
 
 class State(Enum):
@@ -120,30 +121,10 @@ class EditLedger:
         return self._request_seqs.get(request_id)
 
     def next_batch(self, max_edits: int, alone: frozenset[str]) -> list[EditRecord]:
-        """The oldest pending edits of one lane that may be fitted together.
-
-        A batch ends before an edit whose prompt or subject was met already, in whatever lane: two
-        answers to the same question must be written one after the other, in log order.
-
-        Args:
-            max_edits: length limit.
-            alone: edits that failed in company and are fitted by themselves.
-        """
-        batch: list[EditRecord] = []
-        seen: set[tuple[str, str]] = set()
-        for name in self._pending:
-            record = self._records[name]
-            keys = {("prompt", record.edit.prompt), ("subject", record.edit.subject)}
-            if batch and record.lane != batch[0].lane:
-                seen |= keys
-                continue
-            if batch and (name in alone or seen & keys):
-                break
-            batch.append(record)
-            seen |= keys
-            if name in alone or len(batch) == max_edits:
-                break
-        return batch
+        """The oldest pending edits of one lane that may be fitted together (`batching`)."""
+        pending = (self._records[name] for name in self._pending)
+        edits = next_batch(((item.lane, item.edit) for item in pending), max_edits, alone)
+        return [self._records[edit.name] for edit in edits]
 
     def set_fitting(self, names: Sequence[str], fitting: bool) -> None:
         """Marks edits as being fitted, or as waiting again; settled ones stay as they are."""

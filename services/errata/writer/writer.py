@@ -297,7 +297,7 @@ class Writer:
 
     async def _publish(self, lane: str, config_digest: str, outcome: Outcome) -> None:
         """Artifacts first, then the entry that names them; then the ledger has it."""
-        self._alone = (self._alone | outcome.retry_alone) - _settled_by(outcome)
+        self._alone = (self._alone | outcome.retry_alone) - outcome.settled
         seq = self.ledger.seq
         if outcome.fitted is not None:
             committed = await self._store_fitted(lane, config_digest, outcome.fitted)
@@ -330,11 +330,6 @@ class Writer:
             base_model_digest=self.base_model_digest,
             lane_config_digest=config_digest,
         )
-
-
-def _settled_by(outcome: Outcome) -> set[str]:
-    fitted = outcome.fitted.edits if outcome.fitted else ()
-    return {edit.name for edit in fitted} | {rejection.edit for rejection in outcome.rejections}
 
 
 def _check_revertible(records: Sequence[EditRecord]) -> None:

@@ -105,7 +105,13 @@ def test_topk_keeps_the_largest_entries_unscaled() -> None:
     assert delta[kept != 0].abs().min() > delta[kept == 0].abs().max()
 
 
-@pytest.mark.parametrize("fusion", ["dr", "topk"])
+def test_average_is_the_mean_of_the_weights_before_and_after() -> None:
+    weight, delta = torch.randn(4, 6), torch.randn(4, 6)
+    fused = fuse(delta, delta, fusion="average", seed=1, layer=0, p=0.25)
+    torch.testing.assert_close(weight + fused, 0.25 * weight + 0.75 * (weight + delta))
+
+
+@pytest.mark.parametrize("fusion", ["dr", "topk", "average"])
 def test_a_part_of_a_commit_keeps_the_commits_mask(fusion: str) -> None:
     whole, part = _delta(), _delta() * torch.rand(40, 50)
     full = fuse(whole, whole, fusion=fusion, seed=1, layer=0, p=0.7)

@@ -1,115 +1,126 @@
-"""Scores and metrics against plain computations and models whose answers are known."""
+"""Metrics on cases with known answers; each case tells a plausible wrong definition apart."""
 
 from __future__ import annotations
 
 import math
 
 import pytest
-import torch
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.prompts import tokenise
 from errata.errors import InvalidRequestError
-from errata.evaluation.counterfact import Record
-from errata.evaluation.metrics import baseline, evaluate, harmonic_mean
-from errata.evaluation.scoring import perplexity, score_targets
-
-PAIRS = [
-    ("The capital of Finland is", "Helsinki"),
-    ("Lyon", "x"),
-    ("Toyota makes", "football in Zürich"),
-]
+from errata.evaluation.data.general import GeneralQuestion
+from errata.evaluation.metrics import memit, texts, tokens
+from errata.evaluation.metrics.ability import question_pairs, share_right
+from errata.evaluation.metrics.likelihood import perplexity, text_pairs
+from errata.evaluation.systems import Scored
 
 
-@torch.no_grad()
-def _log_probs(model: CausalLM, ids: tuple[int, ...]) -> torch.Tensor:
-    return model.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+def _scored(ids: tuple[int, ...], own: tuple[int, ...], *log_probs: float) -> Scored:
+    return Scored(ids, own, log_probs or (0.0,) * len(ids))
 
 
-def test_batched_scores_equal_single_forward_passes(llama: CausalLM) -> None:
-    scores = score_targets(llama, PAIRS)
-    for i, (prompt, target) in enumerate(PAIRS):
-        row = tokenise(llama, prompt, target)
-        table = _log_probs(llama, row.ids)
-        spots = range(len(row.ids) - row.num_target, len(row.ids))
-        values = [float(table[j - 1, row.ids[j]]) for j in spots]
-        best = tuple(int(table[j - 1].argmax()) for j in spots)
-        assert float(scores.log_prob[i]) == pytest.approx(sum(values) / len(values), abs=1e-4)
-        assert scores.argmax[i] == best
+def _likely(*log_probs: float) -> Scored:
+    return _scored((0,) * len(log_probs), (0,) * len(log_probs), *log_probs)
 
 
-def test_accuracy_is_the_share_of_likeliest_tokens(llama: CausalLM) -> None:
-    row = tokenise(llama, "Lyon", "is")
-    assert row.num_target == 1
-    head = torch.nn.Linear(llama.d, len(llama.tokenizer))
-    with torch.no_grad():
-        head.weight.zero_()
-        head.bias.zero_()[row.ids[-1]] = 1.0  # this model says " is" whatever it reads
-    llama.head = head.requires_grad_(False)
-    scores = score_targets(llama, [("Lyon", "is"), ("Lyon", "is is"), ("Lyon", "x")])
-    assert scores.accuracy.tolist() == [1.0, 1.0, 0.0]
+def test_token_accuracy_is_a_share_where_exact_match_is_all_or_nothing() -> None:
+    answer = _scored((1, 2, 3, 4), (1, 9, 3, 4))
+    assert tokens.token_accuracy(answer) == 0.75  # not 1 (the first token), not 0 (all of them)
+    assert tokens.exact_match(answer) == 0.0
+    assert tokens.exact_match(_scored((1, 2), (1, 2))) == 1.0
 
 
-def test_perplexity_is_that_of_all_predicted_tokens(llama: CausalLM) -> None:
-    texts = ["Lyon is twinned with Beirut", "Toyota makes cars and Nokia made phones"]
-    nll, count = 0.0, 0
-    for text in texts:
-        ids = tuple(llama.tokenizer(text)["input_ids"])
-        table = _log_probs(llama, ids)
-        nll -= sum(float(table[i - 1, ids[i]]) for i in range(1, len(ids)))
-        count += len(ids) - 1
-    assert perplexity(llama, texts) == pytest.approx(math.exp(nll / count), rel=1e-4)
-    assert perplexity(llama, texts[:1]) != pytest.approx(math.exp(nll / count), rel=1e-4)
+def test_locality_is_agreement_with_the_past_and_not_accuracy() -> None:
+    wrong_before = _scored((1, 2), (8, 9))
+    assert tokens.token_agreement(wrong_before, _scored((1, 2), (8, 9))) == 1.0  # accuracy: 0
+    corrected = _scored((1, 2), (1, 9))
+    assert tokens.token_agreement(wrong_before, corrected) == 0.5
+    assert tokens.exact_agreement(wrong_before, corrected) == 0.0
+    assert tokens.exact_agreement(wrong_before, wrong_before) == 1.0
 
 
-def test_perplexity_of_nothing_is_refused(llama: CausalLM) -> None:
-    with pytest.raises(InvalidRequestError, match="empty"):
-        perplexity(llama, [])
+def test_preference_is_by_token_and_not_by_the_sum() -> None:
+    long, short = _likely(-1.0, -1.0, -1.0), _likely(-2.0)
+    assert memit.prefers(long, short) == 1.0  # by the sum, −3 against −2, it would lose
+    assert memit.prefers(short, long) == 0.0
+    assert memit.prefers(short, short) == 0.0
 
 
-def test_harmonic_mean() -> None:
-    assert harmonic_mean([0.978, 0.964, 0.823]) == pytest.approx(0.916, abs=1e-3)
-    assert harmonic_mean([1.0, 0.0, 1.0]) == 0.0
+def test_preference_does_not_ask_for_the_argmax() -> None:
+    unlikely = _scored((1,), (7,), -4.0)
+    assert memit.prefers(unlikely, _scored((2,), (7,), -5.0)) == 1.0
+    assert tokens.token_accuracy(unlikely) == 0.0
 
 
-def _record(new: str, true: str, locality: tuple[tuple[str, str], ...]) -> Record:
-    return Record(
-        case_id=0,
-        prompt="Lyon is in",
-        subject="Lyon",
-        target_new=new,
-        target_true=true,
-        rephrases=("You know. Lyon is in", "Lyon lies in"),
-        locality=locality,
+def test_score_is_the_harmonic_mean() -> None:
+    # AdaPLE's published figures for 1,000 edits; the arithmetic mean would be 0.922
+    assert memit.harmonic_mean([0.978, 0.964, 0.823]) == pytest.approx(0.916, abs=5e-4)
+    assert memit.harmonic_mean([1.0, 0.0, 1.0]) == 0.0
+
+
+def test_perplexity_is_over_all_tokens() -> None:
+    found = perplexity([_likely(-1.0, -1.0, -1.0), _likely(-5.0)])
+    assert found == pytest.approx(math.exp(2.0))
+    mean_of_texts = math.exp((1.0 + 5.0) / 2)
+    mean_of_perplexities = (math.exp(1.0) + math.exp(5.0)) / 2
+    assert found < mean_of_texts < mean_of_perplexities
+    with pytest.raises(InvalidRequestError, match="no text"):
+        perplexity([])
+
+
+def test_a_text_is_asked_from_its_second_word_on() -> None:
+    assert text_pairs(["one two three", "alone", "a  b"]) == [("one", "two three"), ("a", "b")]
+    ((_, rest),) = text_pairs([" ".join(map(str, range(500)))])
+    assert len(rest.split()) == 199
+
+
+def test_entropy_is_in_bits_over_n_grams() -> None:
+    assert texts.ngram_entropy("a b c d e", 2) == pytest.approx(2.0)  # four bigrams; nats: 1.39
+    assert texts.ngram_entropy("a b a b a", 2) == pytest.approx(1.0)
+    assert texts.ngram_entropy("a b a b a", 3) == pytest.approx(
+        -(2 / 3) * math.log2(2 / 3) + math.log2(3) / 3
     )
+    assert texts.ngram_entropy("a", 2) == 0.0
 
 
-def test_shares_are_per_record_and_follow_the_preferred_target(llama: CausalLM) -> None:
-    def better(prompt: str, a: str, b: str) -> bool:
-        scores = score_targets(llama, [(prompt, a), (prompt, b)])
-        return bool(scores.log_prob[0] > scores.log_prob[1])
+def test_fluency_weighs_trigrams_twice_as_much_as_bigrams() -> None:
+    text = "a b c d e f a b"
+    two, three = texts.ngram_entropy(text, 2), texts.ngram_entropy(text, 3)
+    assert two != three
+    assert texts.fluency(text) == pytest.approx(100 * (two / 3 + 2 * three / 3))
+    assert texts.fluency("go go go go go go") == 0.0
 
-    near = (("Nokia is in", "Italy"), ("Toyota is in", "France"), ("Pisa is in", "French"))
-    records = [_record("Finland", "Italy", near), _record("Italy", "Finland", near[:1])]
-    figures = evaluate(llama, records, baseline(llama, records))
-    efficacy = [better("Lyon is in", r.target_new, r.target_true) for r in records]
-    general = [
-        sum(better(p, r.target_new, r.target_true) for p in r.rephrases) / 2 for r in records
+
+def test_consistency_is_a_cosine_of_tf_idf_vectors() -> None:
+    found = texts.Consistency(
+        {"Oslo": ["Oslo lies on the fjord.", "The fjord is deep."], "Rome": ["Rome is the city."]}
+    )
+    same = found("Oslo lies on the fjord. The fjord is deep.", "Oslo")
+    assert same == pytest.approx(100.0)
+    on_topic, off_topic = found("the deep fjord", "Oslo"), found("the deep fjord", "Rome")
+    assert on_topic is not None
+    assert off_topic is not None
+    assert on_topic > 50 > off_topic > 0  # "the" is everywhere and weighs little
+    assert found("the fjord", "Paris") is None
+
+
+def test_choices_are_compared_by_token_and_open_answers_by_exact_match() -> None:
+    questions = [
+        GeneralQuestion("x", ("long", "short"), "long"),
+        GeneralQuestion("y", (), "open"),
+        GeneralQuestion("z", ("a", "b"), "b"),
     ]
-    special = [
-        sum(better(p, true, r.target_new) for p, true in r.locality) / len(r.locality)
-        for r in records
+    assert question_pairs(questions) == [
+        ("x", "long"),
+        ("x", "short"),
+        ("y", "open"),
+        ("z", "a"),
+        ("z", "b"),
     ]
-    assert figures.efficacy == pytest.approx(sum(efficacy) / 2) == 0.5  # the two are opposites
-    assert figures.generalization == pytest.approx(sum(general) / 2)
-    assert figures.specificity == pytest.approx(sum(special) / 2)
-    assert figures.locality == 1.0
-
-
-def test_locality_counts_changed_answers(llama: CausalLM) -> None:
-    records = [_record("Finland", "Italy", (("Nokia is in", "the town"),))]
-    before = baseline(llama, records)
-    with torch.no_grad():
-        for layer in range(llama.num_layers):
-            llama.set_down_weight(layer, -3 * llama.down_weight(layer))
-    assert evaluate(llama, records, before).locality < 1.0
+    scored = [
+        _likely(-1.0, -1.0, -1.0),
+        _likely(-2.0),  # right by token, wrong by the sum
+        _scored((1, 2), (1, 9)),  # half right is wrong
+        _likely(-1.0),
+        _likely(-1.0),  # a tie goes to the first
+    ]
+    assert share_right(questions, scored) == pytest.approx(1 / 3)

@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from errata import demo
+from errata.evaluation.report import write
 from errata.evaluation.serve import engine_suites
 from errata.evaluation.serve.answers import Sample, count_mixed, count_stale, count_wrong
 from errata.evaluation.serve.load import LoadPlan, arrivals, facts_turned_round
-from errata.evaluation.serve.report import quantiles_ms, report, table, write
+from errata.evaluation.serve.report import quantiles_ms, report, table
 from errata.evaluation.serve.workload import Workload
 from errata_client import Provenance
 

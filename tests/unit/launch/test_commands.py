@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,15 @@ from errata.cli import app
 from errata.errors import InvalidRequestError, StartupError
 
 RUN = CliRunner()
+FLAT = {
+    "prompt": "Lyon is in",
+    "subject": "Lyon",
+    "target_new": "Italy",
+    "ground_truth": "France",
+    "rephrase_prompt": "Lyon lies in",
+    "locality_prompt": "Nice is in",
+    "locality_ground_truth": "France",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +63,28 @@ def test_the_demo_model_never_overwrites(tmp_path: Path) -> None:
     assert (tmp_path / "kept").read_text() == "mine"
 
 
-def test_an_unknown_variant_is_told(tmp_path: Path) -> None:
-    arguments = ["--model", "m", "--data", "d", "--text", "t", "--variants", "magic"]
-    with pytest.raises(InvalidRequestError, match="choose from memit"):
-        RUN.invoke(app, ["bench", "edit", *arguments], catch_exceptions=False)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give --model PATH to run in process"),
+        (["--model", "m", "--in-process", "--target", "h:1"], "not both"),
+        (["--model", "m", "--records", "7"], "no range of records"),
+        (["--model", "m", "--method", "rome"], "no method is called 'rome'"),
+        (["--model", "m", "--suite", "magic"], "no suite is called 'magic'"),
+    ],
+)
+def test_options_of_the_bench_that_cannot_be_are_told(
+    tmp_path: Path, options: list[str], message: str
+) -> None:
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps([FLAT]))
+    command = ["bench", "edit", "--data", str(data), "--out", str(tmp_path / "out")]
+    with pytest.raises(InvalidRequestError, match=message):
+        RUN.invoke(app, [*command, *options], catch_exceptions=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_suites_are_listed() -> None:
+    done = RUN.invoke(app, ["bench", "suites"])
+    assert "attenuation" in done.output
+    assert "drop-rate" in done.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,22 @@ def test_a_batch_that_passes_is_fitted_whole_and_alike_every_time(
     assert first.fitted.artifact == again.fitted.artifact
     assert all(figures.reliability == 1.0 for figures in first.fitted.figures)
     assert not first.rejections
-    assert seed_of("c", edits) != seed_of("c", edits[:3]) != seed_of("d", edits[:3])
+    assert first.settled == {edit.name for edit in edits}
+    assert set(first.seconds) == {"check", "keys", "targets", "solve"}
+
+
+def test_a_seed_comes_from_what_the_edits_say_and_not_from_where_they_stand(
+    edits: list[Edit],
+) -> None:
+    elsewhere = [replace(edit, name=f"edits/9-{i}") for i, edit in enumerate(edits)]
+    assert seed_of("c", elsewhere) == seed_of("c", edits)
+    others = [
+        seed_of("d", edits),
+        seed_of("c", edits[:3]),
+        seed_of("c", edits[::-1]),
+        seed_of("c", [replace(edits[0], target="another"), *edits[1:]]),
+    ]
+    assert len({seed_of("c", edits), *others}) == 5
 
 
 def test_an_edit_that_fails_in_company_is_left_out_and_comes_back_alone(

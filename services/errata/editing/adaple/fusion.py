@@ -40,18 +40,20 @@ def fuse(delta: Tensor, whole: Tensor, *, fusion: str, seed: int, layer: int, p:
     """What is added to the weight in place of Δ.
 
     `dr` is the paper's Δ̂ = (1 − M) ⊙ Δ / (1 − p); `topk` keeps the 1 − p largest entries of
-    `whole` as they are.
+    `whole` as they are; `average` is the mean pW + (1 − p)(W + Δ) of the weights before and after.
 
     Args:
         delta: (d, d_ff), Δ, perhaps without the columns of reverted edits.
         whole: (d, d_ff), Δ of the whole commit: a revert must not change which entries are kept.
-        fusion: `none`, `dr` or `topk`.
+        fusion: `none`, `dr`, `topk` or `average`.
         seed: of the commit.
         layer: 0-based.
-        p: share to drop.
+        p: share to drop; for `average`, the weight of what was before.
     """
     if fusion == "none" or p == 0.0:
         return delta
+    if fusion == "average":
+        return (1.0 - p) * delta
     if fusion == "dr":
         shape = (delta.shape[0], delta.shape[1])
         dropped = drop_mask(shape, seed=seed, layer=layer, p=p, device=delta.device)

@@ -1,19 +1,14 @@
-"""What every suite of `errata bench serve` reports, as JSON and as a table."""
+"""What every suite of `errata bench serve` reports, and its table."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+
+from errata.evaluation.report import circumstances, code_version
 
 Quantiles = dict[str, float | None]
 
@@ -80,41 +75,6 @@ def report(
         **more,
         **circumstances(),
     }
-
-
-def circumstances() -> dict[str, Any]:
-    """The command and the machine that figures come from."""
-    return {
-        "command": f"errata {' '.join(sys.argv[1:])}",
-        "environment": {
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg()[0],
-        },
-    }
-
-
-def code_version() -> str:
-    """The git commit of the code, or the installed version where there is no repository."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return version("errata")
-    return done.stdout.strip()
-
-
-def write(found: Mapping[str, Any], folder: Path) -> Path:
-    """Writes `result.json` into `folder`, which is made if it is missing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "result.json"
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return path
 
 
 def table(found: Mapping[str, Any]) -> Table:

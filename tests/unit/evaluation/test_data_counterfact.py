@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from errata.errors import InvalidRequestError
-from errata.evaluation.counterfact import load_counterfact
+from errata.evaluation.data.counterfact import load_counterfact
 
 FLAT: dict[str, Any] = {
     "case_id": 7,
@@ -41,7 +41,7 @@ def _write(path: Path, records: Any) -> Path:
 
 def test_flat_layout(tmp_path: Path) -> None:
     (record,) = load_counterfact(_write(tmp_path / "flat.json", [FLAT]))
-    assert (record.case_id, record.target_new, record.target_true) == (7, "English", "French")
+    assert (record.case_id, record.target_new, record.target_true) == ("7", "English", "French")
     assert record.rephrases == ("Where Danielle Darrieux is from, people speak",)
     assert record.locality == (("Michel Rocard is a native speaker of", "French"),)
 
@@ -52,9 +52,6 @@ def test_nested_layout_gives_the_same_fact_with_more_prompts(tmp_path: Path) -> 
     assert (record.prompt, record.subject) == (flat.prompt, flat.subject)
     assert len(record.rephrases) == 2
     assert record.locality[1] == ("Léon Blum spoke", "French")
-    edit = record.edit("edits/1-0")
-    assert (edit.prompt, edit.target) == (flat.prompt, "English")
-    assert edit.locality_probes == ("Michel Rocard is a native speaker of", "Léon Blum spoke")
 
 
 @pytest.mark.parametrize("name", [name for name in FLAT if name != "case_id"])

@@ -1,0 +1,58 @@
+"""The peers' methods, as thin as their publications have them; no lanes, for comparison only.
+
+| name | method | publication |
+|---|---|---|
+| `none` | no editing | |
+| `ft-l` | constrained fine-tuning of one layer | Zhu et al. 2020, as in Meng et al. 2022 |
+| `grace` | discrete key-value codebook | Hartvigsen et al. 2023 |
+| `memit` | closed form on hidden states, no drop-and-rescale | Meng et al. 2023 |
+| `retrieval-prompt` | the knowledge statement put before the query | |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.method import LaneConfig
+from errata.evaluation.baselines.ft_l import ConstrainedFineTuning, FtlConfig
+from errata.evaluation.baselines.grace import Grace, GraceConfig
+from errata.evaluation.baselines.none import NoEditing, NothingConfig
+from errata.evaluation.baselines.retrieval_prompt import RetrievalPrompt, RetrievalPromptConfig
+from errata.evaluation.systems import System
+
+MEMIT: Mapping[str, Any] = {
+    "variant": "memit",
+    "target": "hidden",
+    "spread": "linear",
+    "attention_delta": False,
+    "steps": 25,
+    "clamp": 4.0,
+    "gain": 1.4,
+    "covariance": "fixed",
+    "fusion": "none",
+}
+"""MEMIT as values of an AdaPLE lane; λ and step, relative to the model, are tuned for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A method that is compared with.
+
+    Attributes:
+        config: its knobs.
+        make: model and configuration → system.
+    """
+
+    config: type[LaneConfig]
+    make: Callable[[CausalLM, Any], System]
+
+
+BASELINES: Mapping[str, Baseline] = {
+    "none": Baseline(NothingConfig, NoEditing),
+    "ft-l": Baseline(FtlConfig, ConstrainedFineTuning),
+    "grace": Baseline(GraceConfig, Grace),
+    "retrieval-prompt": Baseline(RetrievalPromptConfig, RetrievalPrompt),
+}

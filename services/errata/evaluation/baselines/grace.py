@@ -1,0 +1,227 @@
+"""GRACE: a codebook of keys and values at one layer (Hartvigsen et al. 2023).
+
+A query is the input of one FFN's down projection at the prompt's last token. Within the radius εᵢ
+of its nearest key, the layer's output there is replaced by that key's value. An edit whose query
+lies in a ball with the same answer moves nothing; near one with the same answer it widens it; near
+one with another answer both shrink to half their distance; else it is a new key with radius ε.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.method import LaneConfig
+from errata.editing.prompts import TokenRow, tokenise
+from errata.editing.replay import Replay, capture_suffix
+from errata.evaluation.data.record import Record
+from errata.evaluation.systems import EditOutcome
+from errata.evaluation.systems.local import LocalModel
+
+_ROWS = 64  # values that are trained together
+
+
+class GraceConfig(LaneConfig):
+    """Settings of GRACE.
+
+    Attributes:
+        layer: of the codebook; None takes 27/32 of the depth, as for LLaMA2-7B.
+        epsilon: radius of a new key, in units of the query space. Theirs: 1.
+        steps: of a value's training. Theirs: 100.
+        learning_rate: of Adam. Theirs: 1.
+        stop_loss: a value whose NLL is below is done.
+    """
+
+    layer: int | None = Field(default=None, ge=0)
+    epsilon: float = Field(default=1.0, gt=0.0)
+    steps: int = Field(default=100, ge=1)
+    learning_rate: float = Field(default=1.0, gt=0.0)
+    stop_loss: float = Field(default=1e-2, ge=0.0)
+
+
+class Codebook:
+    """Keys with a radius, a value and the answer that the value was trained for.
+
+    Attributes:
+        keys: (n, d_ff) fp32.
+        radii: (n,) fp32.
+        values: (n, d) fp32.
+        answers: n texts.
+    """
+
+    def __init__(self, width: int, out: int, device: torch.device) -> None:
+        """Empty."""
+        self.keys = torch.zeros(0, width, device=device)
+        self.radii = torch.zeros(0, device=device)
+        self.values = torch.zeros(0, out, device=device)
+        self.answers: list[str] = []
+
+    def add(self, key: Tensor, answer: str, epsilon: float) -> bool:
+        """Makes room for an edit.
+
+        Args:
+            key: (d_ff,).
+            answer: of the edit.
+            epsilon: radius of a new key.
+
+        Returns:
+            Whether there is a new key, whose value is still to be trained.
+        """
+        radius = epsilon
+        if self.answers:
+            distance, index = (self.keys - key).norm(dim=-1).min(dim=0)
+            nearest = int(index)
+            if float(distance) <= float(self.radii[nearest]) + epsilon:
+                if self.answers[nearest] == answer:
+                    self.radii[nearest] = torch.maximum(self.radii[nearest], distance)
+                    return False
+                radius = float(distance) / 2
+                self.radii[nearest] = radius
+        self.keys = torch.cat([self.keys, key[None]])
+        self.radii = torch.cat([self.radii, self.radii.new_tensor([radius])])
+        self.values = torch.cat([self.values, self.values.new_zeros(1, self.values.shape[1])])
+        self.answers.append(answer)
+        return True
+
+    def look_up(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """The values of queries in reach of their nearest key.
+
+        Args:
+            queries: (B, d_ff).
+
+        Returns:
+            (B,) bool, whether in reach; (B, d) fp32 values, of no meaning for the others.
+        """
+        # The way over a matrix product would put a query away from itself by rounding.
+        exact = "donot_use_mm_for_euclid_dist"
+        distances = torch.cdist(queries.float(), self.keys, compute_mode=exact)
+        distance, index = distances.min(dim=-1)
+        return distance <= self.radii[index], self.values[index]
+
+
+class Grace(LocalModel):
+    """A model with a codebook; its weights stay as they are."""
+
+    def __init__(self, model: CausalLM, config: GraceConfig) -> None:
+        """An empty codebook.
+
+        Raises:
+            InvalidRequestError: no such layer.
+        """
+        super().__init__(model)
+        layer = config.layer if config.layer is not None else model.num_layers * 27 // 32
+        model.check_layer(layer, "config.layer")
+        self._config, self._layer = config, layer
+        self.reset()
+
+    @property
+    def state_bytes(self) -> int:
+        """Keys, radii and values."""
+        book = self.codebook
+        return sum(x.numel() * x.element_size() for x in (book.keys, book.radii, book.values))
+
+    def edit(self, records: Sequence[Record]) -> EditOutcome:
+        """Adds keys in order; their values are trained together, since none depends on another."""
+        start = perf_counter()
+        for first in range(0, len(records), _ROWS):
+            self._add(records[first : first + _ROWS])
+        return EditOutcome(num_rejected=0, seconds=perf_counter() - start)
+
+    def _add(self, records: Sequence[Record]) -> None:
+        rows = [tokenise(self.model, record.prompt, record.target_new) for record in records]
+        lasts = [len(row.ids) - row.num_target - 1 for row in rows]
+        ids = [row.ids[:-1] for row in rows]  # the last token is predicted, never read
+        replay = capture_suffix(self.model, ids, lasts, first=self._layer)
+        keys, initial = self._observe(replay)
+        new = [
+            i
+            for i, record in enumerate(records)
+            if self.codebook.add(keys[i], record.target_new, self._config.epsilon)
+        ]
+        if new:
+            values = self._train(replay, rows, initial)
+            self.codebook.values[-len(new) :] = values[new]
+
+    def reset(self) -> None:
+        """Empties the codebook."""
+        self.codebook = Codebook(self.model.d_ff, self.model.d, self.model.device)
+
+    @contextmanager
+    def _reading(self, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
+        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.model.device)
+        rows = torch.arange(len(prompts), device=self.model.device)
+        has_read = False
+
+        def replace(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            nonlocal has_read
+            if has_read or not self.codebook.answers:
+                return output  # later passes read what follows the prompt
+            has_read = True
+            reached, values = self.codebook.look_up(args[0][rows, last])
+            changed = torch.where(reached[:, None], values.to(output.dtype), output[rows, last])
+            return output.index_put((rows, last), changed)
+
+        handle = self.model.down(self._layer).register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _observe(self, replay: Replay) -> tuple[Tensor, Tensor]:
+        """The layer's input and output at the prompts' last tokens, (u, d_ff) and (u, d)."""
+        seen: list[Tensor] = []
+
+        def note(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            seen.extend((args[0][:, 0].float(), output[:, 0].float()))
+
+        handle = self.model.down(self._layer).register_forward_hook(note)
+        try:
+            with torch.no_grad():
+                replay.run(replay.hidden, self._layer, self._layer + 1)
+        finally:
+            handle.remove()
+        return seen[0], seen[1]
+
+    def _train(self, replay: Replay, rows: Sequence[TokenRow], initial: Tensor) -> Tensor:
+        """Values (u, d) that make the model say the answers."""
+        places = [
+            (number, column, row.ids[len(row.ids) - row.num_target + column])
+            for number, row in enumerate(rows)
+            for column in range(row.num_target)
+        ]
+        row_of, column_of, label = torch.tensor(places, device=self.model.device).T
+        sizes = torch.tensor([row.num_target for row in rows], device=self.model.device)
+        values = initial.clone().requires_grad_(True)
+        optimiser = torch.optim.Adam([values], lr=self._config.learning_rate)
+
+        def put(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            first = values[:, None].to(output.dtype)
+            return torch.cat([first, output[:, 1:]], dim=1)
+
+        best, least = initial.clone(), torch.full((len(rows),), torch.inf, device=initial.device)
+        handle = self.model.down(self._layer).register_forward_hook(put)
+        try:
+            for _ in range(self._config.steps):
+                optimiser.zero_grad()
+                with torch.enable_grad():
+                    hidden = replay.run(replay.hidden, self._layer, self.model.num_layers)
+                    logits = self.model.head(self.model.norm(hidden[row_of, column_of])).float()
+                    nll = torch.nn.functional.cross_entropy(logits, label, reduction="none")
+                    losses = torch.zeros(len(rows), device=nll.device)
+                    losses = losses.index_add(0, row_of, nll / sizes[row_of])
+                    losses.sum().backward()
+                better = losses.detach() < least
+                best[better], least[better] = values.detach()[better], losses.detach()[better]
+                if bool((least < self._config.stop_loss).all()):
+                    break
+                optimiser.step()
+        finally:
+            handle.remove()
+        return best

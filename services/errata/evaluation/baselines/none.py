@@ -1,0 +1,32 @@
+"""No editing: the figures that everything starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.method import LaneConfig
+from errata.evaluation.data.record import Record
+from errata.evaluation.systems import EditOutcome
+from errata.evaluation.systems.local import LocalModel
+
+
+class NothingConfig(LaneConfig):
+    """Nothing can be configured."""
+
+
+class NoEditing(LocalModel):
+    """The base model, whatever it is told."""
+
+    state_bytes = 0
+
+    def __init__(self, model: CausalLM, config: NothingConfig) -> None:
+        """Takes the model as it is."""
+        super().__init__(model)
+
+    def edit(self, records: Sequence[Record]) -> EditOutcome:
+        """Does nothing."""
+        return EditOutcome(num_rejected=0, seconds=0.0)
+
+    def reset(self) -> None:
+        """Does nothing."""

@@ -1,0 +1,85 @@
+"""Retrieval prompt: the likeliest knowledge statement, put before the query as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+
+from pydantic import Field
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.method import LaneConfig
+from errata.editing.prompts import join
+from errata.engine.sampling import Sampling
+from errata.evaluation.data.record import Record
+from errata.evaluation.systems import EditOutcome, Pair, Scored
+from errata.evaluation.systems.local import LocalModel
+
+_QUERIES = 256  # compared at once with all statements
+
+
+class RetrievalPromptConfig(LaneConfig):
+    """Settings of the retrieval prompt.
+
+    Attributes:
+        threshold: cosine from which a statement is put before the query; 0 always puts one that
+            shares any word.
+    """
+
+    threshold: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
+class RetrievalPrompt(LocalModel):
+    """The base model, which reads the nearest statement by TF-IDF cosine first."""
+
+    def __init__(self, model: CausalLM, config: RetrievalPromptConfig) -> None:
+        """Knows no statement."""
+        super().__init__(model)
+        self._threshold = config.threshold
+        self.reset()
+
+    @property
+    def state_bytes(self) -> int:
+        """The statements as UTF-8."""
+        return sum(len(statement.encode()) for statement in self._statements)
+
+    def edit(self, records: Sequence[Record]) -> EditOutcome:
+        """Adds statements, and indexes all of them anew."""
+        start = perf_counter()
+        self._statements += [f"{join(r.prompt, r.target_new)}." for r in records]
+        self._index = self._vectorizer.fit_transform(self._statements)
+        return EditOutcome(num_rejected=0, seconds=perf_counter() - start)
+
+    def score(self, pairs: Sequence[Pair]) -> list[Scored]:
+        """Scores continuations behind statement and prompt."""
+        prompts = self.with_statements([prompt for prompt, _ in pairs])
+        targets = [target for _, target in pairs]
+        return super().score(list(zip(prompts, targets, strict=True)))
+
+    def generate(
+        self, prompts: Sequence[str], max_tokens: int, sampling: Sequence[Sampling]
+    ) -> list[str]:
+        """Continues statement and prompt."""
+        return super().generate(self.with_statements(prompts), max_tokens, sampling)
+
+    def with_statements(self, queries: Sequence[str]) -> list[str]:
+        """Each query behind its nearest statement; the later one of two equally near ones."""
+        if not self._statements:
+            return list(queries)
+        found: dict[str, str] = {}
+        distinct = list(dict.fromkeys(queries))
+        for start in range(0, len(distinct), _QUERIES):
+            part = distinct[start : start + _QUERIES]
+            # Rows have unit length, so products are cosines.
+            cosines = (self._vectorizer.transform(part) @ self._index.T).toarray()
+            nearest = cosines.shape[1] - 1 - cosines[:, ::-1].argmax(axis=1)
+            for query, j, cosine in zip(part, nearest, cosines.max(axis=1), strict=True):
+                reached = cosine > 0 and cosine >= self._threshold
+                found[query] = f"{self._statements[j]} {query}" if reached else query
+        return [found[query] for query in queries]
+
+    def reset(self) -> None:
+        """Forgets all statements."""
+        self._statements: list[str] = []
+        self._vectorizer = TfidfVectorizer()

@@ -1,0 +1,34 @@
+"""ZsRE (Levy et al., 2017) as MEND's authors laid it out: questions and their new answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from errata.evaluation.data.fields import Fields, check_subject, read_array
+from errata.evaluation.data.record import Record
+
+
+def load_zsre(path: Path) -> list[Record]:
+    """Reads a JSON array with `src`, `alt`, `subject`, `rephrase`, `loc` and `loc_ans`.
+
+    `alt` is the new answer. The old ones, `answers`, are in some files and left out: the figures
+    of this data set do not compare with them.
+
+    Raises:
+        InvalidRequestError: the message names file, record and field.
+    """
+    return [_record(fields, number) for number, fields in enumerate(read_array(path))]
+
+
+def _record(fields: Fields, number: int) -> Record:
+    record = Record(
+        case_id=str(fields.number("case_id") if "case_id" in fields else number),
+        prompt=fields.text("src"),
+        subject=fields.text("subject"),
+        target_new=fields.text("alt"),
+        target_true=None,
+        rephrases=(fields.text("rephrase"),),
+        locality=((fields.text("loc"), fields.text("loc_ans")),),
+    )
+    check_subject(fields, record.subject, record.prompt)
+    return record

@@ -1,0 +1,13 @@
+"""`errata bench edit`: editing methods measured as their authors do.
+
+| file | what it answers |
+|---|---|
+| `plan` | what is to be run |
+| `suites` | which runs a suite consists of |
+| `opening` | from a method's name to the system that is edited |
+| `unit` | one run: ask, edit, ask again |
+| `probes` | what is asked beside the records |
+| `bench`, `summary` | all runs of a plan, resumed where they were left; what they say together |
+| `similarity` | cosines of AdaPLE's updates |
+| `families`, `report`, `plots`, `compare` | what people see |
+"""

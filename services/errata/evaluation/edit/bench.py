@@ -1,0 +1,158 @@
+"""All runs of a plan: those that are finished are read back, the others are made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from errata.errors import InvalidRequestError
+from errata.evaluation.data import load
+from errata.evaluation.data.fields import read_paragraphs
+from errata.evaluation.data.record import Record
+from errata.evaluation.edit.opening import Workplace
+from errata.evaluation.edit.plan import Plan
+from errata.evaluation.edit.probes import Probes
+from errata.evaluation.edit.suites import Point, points_of
+from errata.evaluation.edit.summary import Unit, summary
+from errata.evaluation.edit.unit import run_unit
+from errata.evaluation.report import code_version, file_digest, write
+
+
+def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
+    """Runs a plan, or what is left of it, and says what all its runs found.
+
+    Each finished run lies in `out/runs` under the digest of everything that it depends on, the
+    code's commit included.
+
+    Args:
+        plan: what to run.
+        console: shows progress and an estimate of the time that is left; None shows nothing.
+
+    Returns:
+        JSON under the names that other tools read (`summary`).
+
+    Raises:
+        InvalidRequestError: a file, a configuration value or the number of records is unusable.
+        PreconditionError: the cluster does not have what the plan asks for.
+        ModelError: the model cannot be used.
+    """
+    points = points_of(plan)
+    with _progress(console) as progress:
+        statistics = progress.add_task("statistics", visible=False)
+
+        def show_statistics(done: int, wanted: int) -> None:
+            progress.update(statistics, completed=done, total=wanted, visible=done < wanted)
+
+        with Workplace(plan, show_statistics) as place:
+            # Everything that can be wrong is found before the model is loaded.
+            for point in points:
+                place.config(point.varied)
+            whole = load(plan.dataset, plan.data)
+            records = whole[slice(*plan.records)]
+            for point in points:
+                _check_size(plan, point, len(records))
+            if plan.text is not None:
+                read_paragraphs(plan.text)
+            probes = Probes.of(plan)
+            facts = [place.describe(point.varied) for point in points]
+            runs = _Runs(plan, place, records, probes, progress, points)
+            found = [
+                [runs.run_or_read(point, fact, seed) for seed in plan.seeds]
+                for point, fact in zip(points, facts, strict=True)
+            ]
+    return summary(plan, points, facts, found, num_records=len(whole))
+
+
+class _Runs:
+    def __init__(
+        self,
+        plan: Plan,
+        place: Workplace,
+        records: Sequence[Record],
+        probes: Probes,
+        progress: Progress,
+        points: Sequence[Point],
+    ) -> None:
+        self._plan, self._place, self._records, self._probes = plan, place, records, probes
+        self._progress = progress
+        files = [plan.data, plan.heldout, *plan.retention, plan.references, plan.text]
+        self._inputs = [None if path is None else file_digest(path) for path in files]
+        self._commit = code_version()
+        total = sum(point.num_records for point in points) * plan.num_seeds
+        self._task: TaskID = progress.add_task("edits", total=total)
+
+    def run_or_read(self, point: Point, fact: Mapping[str, Any], seed: int) -> Unit:
+        """One run; `fact` is the model's digest and the configuration in force."""
+        self._progress.update(self._task, description=f"{point.label}, seed {seed}")
+        folder, name = self._plan.out / "runs", f"{self._key(point, fact, seed)}.json"
+        if (folder / name).is_file():
+            self._progress.advance(self._task, point.num_records)
+            return dict(json.loads((folder / name).read_text(encoding="utf-8")))
+        chosen = random.Random(seed).sample(self._records, point.num_records)
+        unit = run_unit(
+            self._place.open(point.varied),
+            chosen,
+            point,
+            self._probes,
+            lambda size: self._progress.advance(self._task, size),
+        )
+        unit = {"seed": seed, **unit}
+        write(unit, folder, name)
+        return unit
+
+    def _key(self, point: Point, fact: Mapping[str, Any], seed: int) -> str:
+        """Digest of everything that a run's figures depend on."""
+        plan = self._plan
+        everything = {
+            "commit": self._commit,
+            "inputs": self._inputs,
+            "method": plan.method,
+            "dataset": plan.dataset,
+            "records": plan.records,
+            "target": plan.target,
+            "lane": plan.lane,
+            "point": asdict(point),
+            "fact": fact,
+            "seed": seed,
+            "num_texts": plan.num_texts,
+            "check": plan.check,
+            "device": plan.device,
+        }
+        text = json.dumps(everything, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_size(plan: Plan, point: Point, num_records: int) -> None:
+    if point.num_records > num_records:
+        raise InvalidRequestError(
+            f"{point.num_records:,} edits were asked for; {plan.data} has {num_records:,} records "
+            "in the range. Use fewer edits or a wider range.",
+            field="edits",
+        )
+
+
+def _progress(console: Console | None) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=console is None,
+    )

@@ -1,0 +1,94 @@
+"""Runs side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from errata.errors import InvalidRequestError
+from errata.evaluation.edit.families import table
+from errata.evaluation.edit.report import Row, tables
+from errata.evaluation.edit.summary import read_result
+
+Runs = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+def read_runs(folders: Sequence[Path]) -> Runs:
+    """Results with a label each: the method, and the folder where that is not enough.
+
+    Raises:
+        InvalidRequestError: fewer than two, one that cannot be read, or runs whose figures do not
+            belong side by side, since their model, data set, records or seeds differ.
+    """
+    if len(folders) < 2:
+        raise InvalidRequestError("comparing takes at least two runs.", field="runs")
+    results = [read_result(folder) for folder in folders]
+    for name, identity in _IDENTITIES.items():
+        if len({json.dumps(identity(found)) for found in results}) > 1:
+            raise InvalidRequestError(
+                f"the runs were made on different {name}, so their figures do not belong side by "
+                "side.",
+                field="runs",
+            )
+    methods = [str(found["method"]) for found in results]
+    labels = [
+        method if methods.count(method) == 1 else f"{method} ({folder})"
+        for method, folder in zip(methods, folders, strict=True)
+    ]
+    return list(zip(labels, results, strict=True))
+
+
+_IDENTITIES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "models": lambda found: found["model"]["digest"],
+    "data": lambda found: [found["dataset"], found["data"]["digest"]],
+    "records": lambda found: found["data"]["records"],
+    "seeds": lambda found: found["seeds"],
+}
+
+
+def compared(runs: Runs) -> str:
+    """Markdown: for each number of edits that runs share, the families' tables, a row a run."""
+    headings = ["", "Suite", "Edits submitted together", "Through", "Command"]
+    about = [
+        [label, found["suite"], str(found["batch"]), found["through"], f"`{found['command']}`"]
+        for label, found in runs
+    ]
+    parts = ["# " + ", ".join(label for label, _ in runs) + "\n", table(headings, about)]
+    for number in sorted({point["edits"] for _, found in runs for point in found["points"]}):
+        having = [run for run in runs if any(p["edits"] == number for p in run[1]["points"])]
+        if len(having) > 1:
+            rows = _rows(having, number)
+            parts += [f"## {number:,} edits\n", *tables(rows, "After the last edit. ")]
+            parts += ["### Cost\n", _cost(having, number)]
+    return "\n".join(parts)
+
+
+def _rows(runs: Runs, number: int) -> list[Row]:
+    return [
+        (_label(label, found, point), point["final"], point["ci95"])
+        for label, found in runs
+        for point in found["points"]
+        if point["edits"] == number
+    ]
+
+
+def _label(label: str, found: Mapping[str, Any], point: Mapping[str, Any]) -> str:
+    """The run's label, and what a grid's point varies."""
+    return f"{label}, {point['label']}" if point["varied"] else label
+
+
+def _cost(runs: Runs, number: int) -> str:
+    rows = [
+        [
+            _label(label, found, point),
+            f"{point['edit_seconds_mean']:.4f}",
+            f"{point['state_bytes'] / point['edits']:,.0f}",
+            str(point["num_rejected"]),
+        ]
+        for label, found in runs
+        for point in found["points"]
+        if point["edits"] == number
+    ]
+    return table(["", "Seconds an edit", "Bytes an edit", "Rejected"], rows)

@@ -1,0 +1,104 @@
+"""Which figures stand in one table: those of one family, under the names of its papers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_DIGITS = {"perplexity": 1, "target_perplexity": 1, "fluency": 1, "consistency": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A table.
+
+    Attributes:
+        title: above it.
+        columns: dotted name of a figure → heading.
+        note: below it.
+    """
+
+    title: str
+    columns: Mapping[str, str]
+    note: str
+
+
+TOKENS = Family(
+    "Teacher-forced accuracy",
+    {
+        "reliability.token": "Rel. token",
+        "reliability.exact": "Rel. exact",
+        "generality.token": "Gen. token",
+        "generality.exact": "Gen. exact",
+        "locality.token": "Loc. token",
+        "locality.exact": "Loc. exact",
+    },
+    "Locality is agreement with the model's own answers before the first edit.",
+)
+MEMIT = Family(
+    "MEMIT's figures",
+    {
+        "efficacy": "Efficacy",
+        "generalization": "Generalization",
+        "specificity": "Specificity",
+        "score": "Score",
+        "fluency": "Fluency",
+        "consistency": "Consistency",
+    },
+    "A record counts by which of the new and the true answer is likelier; Score is the harmonic "
+    "mean. Without true answers (ZsRE) the first three are token accuracies.",
+)
+LIKELIHOOD = Family(
+    "Perplexity",
+    {"target_perplexity": "Targets", "perplexity": "Held-out text"},
+    "Over all tokens.",
+)
+FAMILIES: Sequence[Family] = (TOKENS, MEMIT, LIKELIHOOD)
+
+
+def figure(figures: Mapping[str, Any], name: str) -> float | None:
+    """A figure by its dotted name; None where it was not measured."""
+    group, dot, rest = name.partition(".")
+    found: Any = figures.get(group)
+    if dot:
+        found = found.get(rest) if isinstance(found, Mapping) else None
+    return None if found is None else float(found)
+
+
+def families_in(stages: Sequence[Mapping[str, Any]]) -> list[Family]:
+    """The tables that have something in them, with only the columns that were measured."""
+    groups = {
+        "retention": ("General ability", "Share of questions answered right."),
+        "ripple": ("Ripple effects", "Share of questions answered with one of the right answers."),
+    }
+    open_ended = [
+        Family(title, {f"{group}.{name}": name for name in names}, note)
+        for group, (title, note) in groups.items()
+        if (names := list(dict.fromkeys(name for row in stages for name in row.get(group, ()))))
+    ]
+    found = []
+    for family in (*FAMILIES, *open_ended):
+        columns = {
+            name: title
+            for name, title in family.columns.items()
+            if any(figure(row, name) is not None for row in stages)
+        }
+        if columns:
+            found.append(Family(family.title, columns, family.note))
+    return found
+
+
+def cell(name: str, value: float | None, interval: float | None = None) -> str:
+    """A figure as people read it, with the half-width of its interval if there is one."""
+    if value is None:
+        return "–"
+    digits = _DIGITS.get(name, 3)
+    text = f"{value:,.{digits}f}"
+    return text if interval is None else f"{text} ± {interval:,.{digits}f}"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"

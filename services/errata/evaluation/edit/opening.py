@@ -1,0 +1,178 @@
+"""From a method's name to the system that is edited and asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.method import LaneConfig, Resources, get_method, methods
+from errata.errors import InvalidRequestError, PreconditionError
+from errata.evaluation.baselines import BASELINES, MEMIT
+from errata.evaluation.data.fields import read_paragraphs
+from errata.evaluation.edit.plan import Plan
+from errata.evaluation.edit.text import FileText, OwnText
+from errata.evaluation.systems import System
+from errata.evaluation.systems.cluster import ClusterSystem
+from errata.evaluation.systems.lane import LaneSystem
+from errata.platform.settings import WriterSettings
+from errata.writer.lanes import problems_in
+
+_NO_LIMIT = 2**31
+
+
+class Workplace:
+    """Where a plan's runs take place: one model in this process, or one cluster."""
+
+    def __init__(self, plan: Plan, on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Checks the method; loads nothing yet.
+
+        Args:
+            plan: to be run.
+            on_progress: told of the progress of statistics.
+
+        Raises:
+            InvalidRequestError: no such method, or a baseline against a cluster.
+        """
+        self._plan, self._on_progress = plan, on_progress
+        self._cleanup = ExitStack()
+        self._model: CausalLM | None = None
+        self._system: tuple[str, System] | None = None
+        known = [*sorted(methods()), "memit", *BASELINES]
+        if plan.method not in known:
+            raise InvalidRequestError(
+                f"no method is called {plan.method!r}; choose one of {', '.join(known)}.",
+                field="method",
+            )
+        if plan.target and plan.method not in methods():
+            raise InvalidRequestError(
+                f"{plan.method} is a baseline, which no cluster offers; run it in process.",
+                field="target",
+            )
+
+    def __enter__(self) -> Self:
+        """Nothing to do."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends connections."""
+        self._cleanup.close()
+
+    def config(self, varied: Mapping[str, Any]) -> LaneConfig:
+        """The whole configuration of a point.
+
+        Raises:
+            InvalidRequestError: a value is not valid for the method; the message names it.
+        """
+        plan = self._plan
+        if plan.method in BASELINES:
+            kind = BASELINES[plan.method].config
+        else:
+            kind = get_method("adaple" if plan.method == "memit" else plan.method).config
+        try:
+            return kind.model_validate({**self._preset(), **plan.values, **varied})
+        except ValidationError as error:
+            raise InvalidRequestError(
+                f"the configuration is not valid for {plan.method}: {problems_in(error)}.",
+                field="config",
+            ) from error
+
+    def describe(self, varied: Mapping[str, Any]) -> dict[str, Any]:
+        """The model's digest and the whole configuration in force; a cluster says its own."""
+        if self._plan.target:
+            system = self.open(varied)
+            if isinstance(system, ClusterSystem):
+                config = dict(json.loads(system.config_json))
+                return {"model": system.model_digest, "config": config}
+        config = self.config(varied).model_dump(mode="json")
+        return {"model": self._local_model().digest, "config": config}
+
+    def open(self, varied: Mapping[str, Any]) -> System:
+        """The system of a point, without any edit of this plan.
+
+        Raises:
+            PreconditionError: the cluster has another configuration or another model.
+        """
+        config = self.config(varied)
+        key = config.model_dump_json()
+        if self._system is None or self._system[0] != key:
+            self._system = (
+                key,
+                (
+                    self._open_cluster(config, varied)
+                    if self._plan.target
+                    else self._open_local(config)
+                ),
+            )
+        return self._system[1]
+
+    def _preset(self) -> Mapping[str, Any]:
+        return MEMIT if self._plan.method == "memit" else {}
+
+    def _open_cluster(self, config: LaneConfig, varied: Mapping[str, Any]) -> System:
+        plan = self._plan
+        if varied:
+            raise PreconditionError(
+                f"suite {plan.suite} changes the lane's configuration, which a running cluster "
+                "has fixed; run it in process."
+            )
+        expected = config.model_dump_json() if plan.values else None
+        system = ClusterSystem(plan.target, plan.method, plan.lane, expected)
+        self._cleanup.callback(system.close)
+        if plan.model:
+            wanted = CausalLM.load(plan.model).digest
+            if wanted != system.model_digest:
+                raise PreconditionError(
+                    f"{plan.target} runs another model than {plan.model}: its digest is "
+                    f"{system.model_digest[:12]}…, not {wanted[:12]}…."
+                )
+        return system
+
+    def _open_local(self, config: LaneConfig) -> System:
+        plan = self._plan
+        model = self._local_model()
+        if plan.method in BASELINES:
+            return BASELINES[plan.method].make(model, config)
+        method = "adaple" if plan.method == "memit" else plan.method
+        return LaneSystem(
+            model,
+            method,
+            json.loads(config.model_dump_json()),
+            self._resources(model),
+            self._limits(model),
+            on_progress=self._on_progress,
+        )
+
+    def _local_model(self) -> CausalLM:
+        if self._model is None:
+            self._model = CausalLM.load(self._plan.model, device=self._plan.device)
+        return self._model
+
+    def _resources(self, model: CausalLM) -> Resources:
+        if self._plan.text is None:
+            return OwnText(model, self._plan.cache_dir)
+        return FileText(read_paragraphs(self._plan.text), self._plan.cache_dir)
+
+    def _limits(self, model: CausalLM) -> WriterSettings:
+        """The writer's, without what protects a service from its clients."""
+        largest = max(self._plan.batch, self._plan.edits if self._plan.suite == "batch" else 1)
+        settings: dict[str, Any] = {
+            "max_edits_per_request": _NO_LIMIT,
+            "max_prompt_chars": _NO_LIMIT,
+            "max_prompt_tokens": model.max_positions,
+            "max_target_tokens": model.max_positions,
+            "max_batch_edits": largest,
+        }
+        if not self._plan.check:
+            settings |= {"min_reliability": 0.0, "min_locality": 0.0}
+        return WriterSettings(**settings)

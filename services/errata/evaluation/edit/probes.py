@@ -1,0 +1,97 @@
+"""What is asked beside the records: held-out text, general ability, generated texts."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from errata.engine.sampling import Sampling
+from errata.errors import InvalidRequestError
+from errata.evaluation.data.fields import read_paragraphs
+from errata.evaluation.data.general import GeneralQuestion, load_general
+from errata.evaluation.data.record import Record
+from errata.evaluation.data.references import load_references
+from errata.evaluation.edit.plan import Plan
+from errata.evaluation.judge import Figures
+from errata.evaluation.metrics.ability import question_pairs, share_right
+from errata.evaluation.metrics.likelihood import perplexity, text_pairs
+from errata.evaluation.metrics.texts import Consistency, fluency
+from errata.evaluation.systems import Pair, System
+
+_TEXT_TOKENS = 100
+_TOP_K = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Everything that is asked before the first edit and after the last.
+
+    Attributes:
+        heldout: paragraphs as pairs; empty for none.
+        questions: name of a file → its questions.
+        num_texts: records whose generated texts are judged.
+        consistency: against reference texts; None for none.
+    """
+
+    heldout: Sequence[Pair]
+    questions: Mapping[str, Sequence[GeneralQuestion]]
+    num_texts: int
+    consistency: Consistency | None
+
+    @classmethod
+    def of(cls, plan: Plan) -> Probes:
+        """Reads the plan's files.
+
+        Raises:
+            InvalidRequestError: one is unusable.
+        """
+        stems = [path.stem for path in plan.retention]
+        if len(set(stems)) < len(stems):
+            raise InvalidRequestError(
+                "two files of questions have the same name; figures go by it, so rename one.",
+                field="retention",
+            )
+        references = load_references(plan.references) if plan.references else None
+        return cls(
+            heldout=text_pairs(read_paragraphs(plan.heldout)) if plan.heldout else (),
+            questions={path.stem: load_general(path) for path in plan.retention},
+            num_texts=plan.num_texts,
+            consistency=None if references is None else Consistency(references),
+        )
+
+    def measure(self, system: System, records: Sequence[Record]) -> Figures:
+        """`perplexity`, `retention.{file}`, `fluency` and `consistency`, as far as asked for."""
+        figures: Figures = {}
+        if self.heldout:
+            figures["perplexity"] = round(perplexity(system.score(self.heldout)), 2)
+        for name, questions in self.questions.items():
+            scored = system.score(question_pairs(questions))
+            figures[f"retention.{name}"] = share_right(questions, scored)
+        if self.num_texts:
+            figures |= self._texts(system, records[: self.num_texts])
+        return figures
+
+    def _texts(self, system: System, records: Sequence[Record]) -> Figures:
+        """Figures of one text each: sampled among five tokens, from the record's own prompt."""
+        prompts = [(record.generation_prompts or (record.prompt,))[0] for record in records]
+        sampling = [
+            Sampling(temperature=1.0, top_k=_TOP_K, seed=zlib.crc32(prompt.encode()))
+            for prompt in prompts
+        ]
+        texts = [
+            f"{prompt} {text.strip()}"
+            for prompt, text in zip(
+                prompts, system.generate(prompts, _TEXT_TOKENS, sampling), strict=True
+            )
+        ]
+        figures: Figures = {"fluency": round(fmean(map(fluency, texts)), 2)}
+        if self.consistency is not None:
+            found = [
+                self.consistency(text, record.target_new)
+                for text, record in zip(texts, records, strict=True)
+            ]
+            known = [value for value in found if value is not None]
+            figures["consistency"] = round(fmean(known), 2) if known else None
+        return figures

@@ -1,0 +1,157 @@
+"""`report.md` of a run: its figures in the papers' tables, one family each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from errata.evaluation.edit.families import cell, families_in, figure, table
+
+Row = tuple[str, Mapping[str, Any], Mapping[str, Any]]
+"""A label, figures, and half-widths of their intervals."""
+
+
+def markdown(found: Mapping[str, Any], pictures: Sequence[str]) -> str:
+    """The report of a result.
+
+    Args:
+        found: as `summary.summary` gives it.
+        pictures: file names beside the report.
+    """
+    points = found["points"]
+    parts = [_head(found)]
+    if len(points) == 1:
+        point = points[0]
+        rows: list[Row] = [(stage, point[stage], {}) for stage in ("pre", "immediate")]
+        parts += tables([*rows, ("final", point["final"], point["ci95"])], "")
+    else:
+        before: Row = ("before", found["pre"], {})
+        rows = [(point["label"], point["final"], point["ci95"]) for point in points]
+        parts += tables([before, *rows], "After the last edit. ")
+        parts += ["## Immediately after each batch\n"]
+        parts += tables([(point["label"], point["immediate"], {}) for point in points], "")
+    parts += [*_attenuation(points[0]["checkpoints"]), _cost(points), *_similarities(points)]
+    parts += ["## Pictures\n", *(f"![{name}]({name})\n" for name in pictures)]
+    parts += [_circumstances(found)]
+    return "\n".join(parts)
+
+
+def tables(rows: Sequence[Row], remark: str) -> list[str]:
+    """One table for each family of figures that some row has."""
+    made = []
+    for family in families_in([figures for _, figures, _ in rows]):
+        cells = [
+            [
+                label,
+                *(
+                    cell(name, figure(figures, name), figure(intervals, name))
+                    for name in family.columns
+                ),
+            ]
+            for label, figures, intervals in rows
+        ]
+        made.append(f"### {family.title}\n")
+        made.append(table(["", *family.columns.values()], cells))
+        made.append(f"{remark}{family.note}\n")
+    return made
+
+
+def _head(found: Mapping[str, Any]) -> str:
+    seeds = ", ".join(str(seed) for seed in found["seeds"])
+    over = found["ci95_over"]
+    return (
+        f"# {found['method']} on {found['dataset']}: {found['suite']}\n\n"
+        f"{found['edits']:,} edits, submitted {found['batch']:,} at a time, {found['through']}; "
+        f"seeds {seeds}. ± is the 95 % interval (Student's t) over {over}.\n\n"
+        f"```\n{found['command']}\n```\n"
+    )
+
+
+def _attenuation(checkpoints: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Tables of all edits so far, and of the first ones, as edits go on."""
+    if not checkpoints:
+        return []
+    titles = {
+        "all": "All edits so far",
+        "first": f"The first {checkpoints[0]['edits']:,} edits",
+    }
+    made = []
+    for which, title in titles.items():
+        rows: list[Row] = [
+            (f"after {item['edits']:,}", item[which], item[f"{which}_ci95"]) for item in checkpoints
+        ]
+        made += [f"## {title}\n", *tables(rows, "")]
+    return made
+
+
+def _cost(points: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for point in points:
+        parts: dict[str, float] = {}
+        for unit in point["units"]:
+            for name, seconds in unit["parts"].items():
+                parts[name] = parts.get(name, 0.0) + seconds
+        whole = sum(unit["edit_seconds"] for unit in point["units"])
+        shown = ", ".join(f"{name} {100 * part / whole:.0f} %" for name, part in parts.items())
+        rows.append(
+            [
+                point["label"],
+                f"{point['edit_seconds_mean']:.4f}",
+                shown or "–",
+                f"{fmean(unit['ask_seconds'] for unit in point['units']):.1f}",
+                f"{point['state_bytes']:,}",
+                f"{point['state_bytes'] / point['edits']:,.0f}",
+                str(point["num_rejected"]),
+            ]
+        )
+    headings = [
+        "",
+        "Seconds an edit",
+        "of which",
+        "Asking, seconds a run",
+        "State, bytes",
+        "Bytes an edit",
+        "Rejected",
+    ]
+    return "### Cost\n\n" + table(headings, rows)
+
+
+def _similarities(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        [
+            f"{point['label']}, seed {unit['seed']}",
+            str(unit["similarity"]["layer"]),
+            *(f"{unit['similarity'][name]:.4f}" for name in _COSINES),
+        ]
+        for point in points
+        for unit in point["units"]
+        if "similarity" in unit
+    ]
+    if not rows:
+        return []
+    note = (
+        "Independent masks alone multiply cosines by 1 − p: what counts is the distance of "
+        "*after* from *mechanical*, not from *before*.\n"
+    )
+    headings = ["", "Layer", *(name.removeprefix("mean_") for name in _COSINES)]
+    return ["### Mean cosine of two updates\n", table(headings, rows), note]
+
+
+_COSINES = ("mean_before", "mean_after", "mechanical")
+
+
+def _circumstances(found: Mapping[str, Any]) -> str:
+    model, data = found["model"], found["data"]
+    rows = [
+        ["model", f"{model['path'] or 'of the cluster'}, digest `{model['digest'][:16]}…`"],
+        [
+            "data",
+            f"{data['path']}, records {data['records'][0]}–{data['records'][1]}, digest "
+            f"`{data['digest'][:16]}…`",
+        ],
+        ["code", found["commit"]],
+        ["machine", ", ".join(f"{key} {value}" for key, value in found["environment"].items())],
+        ["configuration", ", ".join(f"{key} {value}" for key, value in found["config"].items())],
+    ]
+    return "## Circumstances\n\n" + table(["", ""], rows)

@@ -1,0 +1,167 @@
+"""What all runs of a plan say together, and how it is read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from errata.errors import InvalidRequestError
+from errata.evaluation.edit.confidence import half_width
+from errata.evaluation.edit.plan import Plan
+from errata.evaluation.edit.suites import SUITES, Point
+from errata.evaluation.judge import Figures
+from errata.evaluation.report import circumstances, code_version, file_digest
+
+Unit = Mapping[str, Any]
+"""One run, as `unit.run_unit` gives it, with its seed."""
+
+_STAGES = ("pre", "immediate", "final")
+_HEADLINE = (*_STAGES, "ci95", "ci95_over", "edit_seconds_mean", "state_bytes", "num_rejected")
+
+
+def summary(
+    plan: Plan,
+    points: Sequence[Point],
+    facts: Sequence[Mapping[str, Any]],
+    found: Sequence[Sequence[Unit]],
+    *,
+    num_records: int,
+) -> dict[str, Any]:
+    """What all runs say together.
+
+    Args:
+        plan: that was run.
+        points: its rows.
+        facts: for each row, the model's digest and the whole configuration.
+        found: for each row, a unit for each seed.
+        num_records: of the data set.
+
+    Returns:
+        JSON. The row that stands for the run is spread out at the top: `metrics` (the same as
+        `final`), `pre`, `immediate`, `final`, `ci95`, `edit_seconds_mean`, `state_bytes`.
+        `points` has the same for every row, and its `units`, one for each seed.
+    """
+    rows = [
+        {
+            "label": point.label,
+            "varied": dict(point.varied),
+            "edits": point.edits,
+            "batch": point.batch,
+            "config": dict(fact["config"]),
+            **_together(point, units),
+            "units": [dict(unit) for unit in units],
+        }
+        for point, fact, units in zip(points, facts, found, strict=True)
+    ]
+    headline = rows[SUITES[plan.suite].headline]
+    start, end = plan.records
+    return {
+        "method": plan.method,
+        "dataset": plan.dataset,
+        "suite": plan.suite,
+        "edits": headline["edits"],
+        "batch": headline["batch"],
+        "seed": plan.seed,
+        "seeds": list(plan.seeds),
+        "metrics": headline["final"],
+        **{name: headline[name] for name in _HEADLINE},
+        "config": headline["config"],
+        "points": rows,
+        "model": {"path": plan.model, "digest": facts[0]["model"]},
+        "data": {
+            "path": str(plan.data),
+            "digest": file_digest(plan.data),
+            "records": [start, min(end, num_records)],
+        },
+        "through": plan.target or "in process",
+        "commit": code_version(),
+        **circumstances(),
+    }
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """A run's `result.json`.
+
+    Raises:
+        InvalidRequestError: there is none, or it is of another benchmark.
+    """
+    path = folder / "result.json" if folder.is_dir() else folder
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidRequestError(
+            f"{path} is no result that can be read: {error}.", field="runs"
+        ) from error
+    if not isinstance(found, dict) or "points" not in found:
+        raise InvalidRequestError(f"{path} is no result of `errata bench edit`.", field="runs")
+    return found
+
+
+def nested(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"a.b": 1, "c": 2}` as `{"a": {"b": 1}, "c": 2}`."""
+    found: dict[str, Any] = {}
+    for name, value in figures.items():
+        group, dot, rest = name.partition(".")
+        if dot:
+            found.setdefault(group, {})[rest] = value
+        else:
+            found[name] = value
+    return found
+
+
+def _together(point: Point, units: Sequence[Unit]) -> dict[str, Any]:
+    over_seeds = len(units) > 1
+    finals = [unit["final"] for unit in units]
+    intervals = _half_widths(finals) if over_seeds else units[0]["spread"]
+    seconds = sum(unit["edit_seconds"] for unit in units) / (len(units) * point.num_records)
+    return {
+        **{stage: nested(_means([unit[stage] for unit in units])) for stage in _STAGES},
+        "ci95": nested(intervals),
+        "ci95_over": "seeds" if over_seeds else "records",
+        "edit_seconds_mean": seconds,
+        "state_bytes": round(fmean(unit["state_bytes"] for unit in units)),
+        "num_rejected": sum(unit["num_rejected"] for unit in units),
+        "batches": [_batch(row) for row in zip(*(u["batches"] for u in units), strict=True)],
+        "checkpoints": [
+            _checkpoint(row) for row in zip(*(u["checkpoints"] for u in units), strict=True)
+        ],
+    }
+
+
+def _batch(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One batch over all seeds."""
+    return {
+        "edits": seeds[0]["start"] + seeds[0]["size"],
+        "seconds_each": fmean(batch["seconds"] / batch["size"] for batch in seeds),
+        "immediate": nested(_means([batch["immediate"] for batch in seeds])),
+        "final": nested(_means([batch["final"] for batch in seeds])),
+    }
+
+
+def _checkpoint(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One checkpoint over all seeds."""
+    found: dict[str, Any] = {"edits": seeds[0]["edits"]}
+    for which in ("all", "first"):
+        figures = [checkpoint[which] for checkpoint in seeds]
+        found[which] = nested(_means(figures))
+        found[f"{which}_ci95"] = nested(_half_widths(figures))
+    return found
+
+
+def _means(figures: Sequence[Figures]) -> Figures:
+    return {name: fmean(known) if known else None for name, known in _columns(figures).items()}
+
+
+def _half_widths(figures: Sequence[Figures]) -> Figures:
+    return {name: half_width(known) for name, known in _columns(figures).items()}
+
+
+def _columns(figures: Sequence[Figures]) -> dict[str, list[float]]:
+    """Every figure that some row has, with the values of the rows that have it."""
+    names = dict.fromkeys(name for row in figures for name in row)
+    return {
+        name: [value for row in figures if (value := row.get(name)) is not None] for name in names
+    }

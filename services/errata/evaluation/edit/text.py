@@ -1,0 +1,73 @@
+"""Text for statistics: a file's, or the model's own where nobody gave any."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from errata.editing.causal_lm import CausalLM
+from errata.engine import offline
+from errata.engine.sampling import Sampling
+from errata.engine.sequence import whole_text
+
+_ROWS = 64
+_LENGTH = 128
+
+
+class OwnText:
+    """Text that the model writes (`errata.editing.method.Resources`); the same at every call.
+
+    A covariance of keys wants inputs as the model meets them, and a language model's samples are
+    what it takes for such.
+    """
+
+    def __init__(self, model: CausalLM, cache_dir: Path) -> None:
+        """Nothing is written yet."""
+        self._model = model
+        self.cache_dir = cache_dir
+
+    def text(self) -> Sequence[str]:
+        """100 · d_ff tokens, at most 200,000, sampled at temperature 1, cached.
+
+        Call it while the model is unedited.
+        """
+        num_tokens = min(100 * self._model.d_ff, 200_000)
+        key = hashlib.sha256(f"{self._model.digest}|{num_tokens}".encode()).hexdigest()
+        path = self.cache_dir / f"text-{key}.json"
+        if path.is_file():
+            return [str(item) for item in json.loads(path.read_text(encoding="utf-8"))]
+        texts = self._write(num_tokens)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(".tmp")
+        scratch.write_text(json.dumps(texts), encoding="utf-8")
+        scratch.replace(path)
+        return texts
+
+    def _write(self, num_tokens: int) -> list[str]:
+        tokenizer = self._model.tokenizer
+        start = next(
+            (x for x in (tokenizer.bos_token_id, tokenizer.eos_token_id) if x is not None),
+            self._model.pad_id,
+        )
+        length = min(_LENGTH, self._model.max_positions - 1)
+        texts: list[str] = []
+        for first in range(0, max(1, num_tokens // length), _ROWS):
+            sampling = [Sampling(temperature=1.0, seed=first + row) for row in range(_ROWS)]
+            rows = offline.generate(self._model, [[start]] * _ROWS, length, sampling)
+            texts += [" ".join(whole_text(tokenizer, ids).split()) for ids in rows]
+        return [text for text in texts if text]
+
+
+class FileText:
+    """A plain text file, a paragraph a line."""
+
+    def __init__(self, paragraphs: Sequence[str], cache_dir: Path) -> None:
+        """Takes paragraphs that were read."""
+        self._paragraphs = paragraphs
+        self.cache_dir = cache_dir
+
+    def text(self) -> Sequence[str]:
+        """The paragraphs."""
+        return self._paragraphs

@@ -1,0 +1,159 @@
+"""One run: ask, edit batch by batch, ask after each batch, ask again after the last."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+from errata.editing.adaple.config import AdapleConfig
+from errata.evaluation.data.record import Record
+from errata.evaluation.edit.confidence import half_width
+from errata.evaluation.edit.probes import Probes
+from errata.evaluation.edit.similarity import similarity
+from errata.evaluation.edit.suites import Point
+from errata.evaluation.judge import SHARES, Answers, Figures, ask, measure, shares
+from errata.evaluation.systems import System
+from errata.evaluation.systems.lane import LaneSystem
+
+
+def run_unit(
+    system: System,
+    records: Sequence[Record],
+    point: Point,
+    probes: Probes,
+    on_edited: Callable[[int], None],
+) -> dict[str, Any]:
+    """Runs one point with one seed's records; no edit of it is in force afterwards.
+
+    Args:
+        system: without edits of this run.
+        records: `point.num_records` of them.
+        point: what is run.
+        probes: what is asked beside the records.
+        on_edited: told of every batch's size.
+
+    Returns:
+        JSON: `pre`, `immediate` and `final` figures, `spread` (half-widths of 95 % intervals over
+        records), `batches`, `checkpoints`, `edit_seconds`, `parts` of them, `ask_seconds`,
+        `num_rejected`, `state_bytes`, and `similarity` where the point wants it and there are two
+        commits.
+    """
+    try:
+        return _Unit(system, records, point, probes, on_edited).run()
+    finally:
+        system.reset()
+
+
+class _Unit:
+    def __init__(
+        self,
+        system: System,
+        records: Sequence[Record],
+        point: Point,
+        probes: Probes,
+        on_edited: Callable[[int], None],
+    ) -> None:
+        self._system, self._records, self._point = system, records, point
+        self._probes, self._on_edited = probes, on_edited
+        self._before: list[Answers] = []
+        self._immediate: list[Answers] = []
+        self._now: list[Answers] = []
+        self._batches: list[dict[str, Any]] = []
+        self._checkpoints: list[dict[str, Any]] = []
+        self._parts: Counter[str] = Counter()
+        self._ask_seconds = 0.0
+
+    def run(self) -> dict[str, Any]:
+        records, point = self._records, self._point
+        self._before = self._ask(records)
+        last = records[-point.edits :]
+        pre = self._figures(0, self._before) | self._probe(last)
+        more: dict[str, Any] = {}
+        for start in range(0, len(records), point.edits):
+            self._edit_all(start)
+            self._now += self._ask(records[start : start + point.edits])
+            if start + point.edits == len(records):
+                final = self._figures(0, self._now) | self._probe(last)
+                more = self._state()
+            self._system.reset()
+        for batch in self._batches:
+            batch["final"] = self._figures(batch["start"], self._now, batch["size"])
+        return {
+            "pre": pre,
+            "immediate": self._figures(0, self._immediate),
+            "final": final,
+            "spread": self._spread(),
+            "batches": self._batches if point.repeats == 1 else [],
+            "checkpoints": self._checkpoints,
+            "edit_seconds": sum(batch["seconds"] for batch in self._batches),
+            "parts": dict(self._parts),
+            "ask_seconds": self._ask_seconds,
+            "num_rejected": sum(batch["num_rejected"] for batch in self._batches),
+            **more,
+        }
+
+    def _edit_all(self, start: int) -> None:
+        """Edits one chunk of records, from the unedited model on."""
+        point, end = self._point, start + self._point.edits
+        for first in range(start, end, point.batch):
+            batch = self._records[first : min(first + point.batch, end)]
+            outcome = self._system.edit(batch)
+            self._immediate += self._ask(batch)
+            self._parts.update(outcome.parts)
+            self._batches.append(
+                {
+                    "start": first,
+                    "size": len(batch),
+                    "seconds": outcome.seconds,
+                    "num_rejected": outcome.num_rejected,
+                    "immediate": self._figures(first, self._immediate, len(batch)),
+                }
+            )
+            if first + len(batch) in point.checkpoints:
+                self._check(first + len(batch))
+            self._on_edited(len(batch))
+
+    def _ask(self, records: Sequence[Record]) -> list[Answers]:
+        start = perf_counter()
+        answers = ask(self._system, records)
+        self._ask_seconds += perf_counter() - start
+        return answers
+
+    def _probe(self, records: Sequence[Record]) -> Figures:
+        start = perf_counter()
+        figures = self._probes.measure(self._system, records)
+        self._ask_seconds += perf_counter() - start
+        return figures
+
+    def _check(self, num_edits: int) -> None:
+        answers = self._ask(self._records[:num_edits])
+        self._checkpoints.append(
+            {
+                "edits": num_edits,
+                "all": self._figures(0, answers),
+                "first": self._figures(0, answers, self._point.checkpoints[0]),
+            }
+        )
+
+    def _figures(self, start: int, answers: Sequence[Answers], size: int | None = None) -> Figures:
+        """Figures of records from `start`, of which `answers` holds those from record 0 on."""
+        part = slice(start, None if size is None else start + size)
+        now = answers[part]
+        records, before = self._records[part], self._before[part]
+        return measure(records[: len(now)], before[: len(now)], now)
+
+    def _spread(self) -> dict[str, float | None]:
+        rows = [shares(*row) for row in zip(self._records, self._before, self._now, strict=True)]
+        return {name: half_width([row[name] for row in rows if name in row]) for name in SHARES}
+
+    def _state(self) -> dict[str, Any]:
+        system = self._system
+        found: dict[str, Any] = {"state_bytes": system.state_bytes}
+        if not self._point.similarity or not isinstance(system, LaneSystem):
+            return found
+        if isinstance(system.config, AdapleConfig) and len(system.commits) > 1:
+            layer = system.config.resolve_layers(system.model.num_layers)[-1]
+            found["similarity"] = similarity(system.commits, system.config, layer)
+        return found

@@ -1,0 +1,10 @@
+"""What editing achieved, one definition for each figure; families are never mixed.
+
+| file | family |
+|---|---|
+| `tokens` | teacher-forced token accuracy and exact match; locality as agreement with the past |
+| `memit` | efficacy, generalization, specificity and their harmonic mean |
+| `texts` | fluency and consistency of generated texts |
+| `likelihood` | perplexity of targets and of held-out text |
+| `ability` | questions about general ability |
+"""

@@ -1,0 +1,172 @@
+"""A running cluster, edited and asked through its gRPC front door with the SDK."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from time import perf_counter
+from typing import Any, TypeVar
+
+from errata.engine.sampling import Sampling
+from errata.errors import InvalidRequestError, PreconditionError
+from errata.evaluation.data.record import Record
+from errata.evaluation.systems import EditOutcome, Pair, Scored
+from errata_client import AsyncClient, Edit, EditSpec, EditState
+from errata_client import Sampling as SamplingSpec
+
+T = TypeVar("T")
+_CONCURRENCY = 64  # requests under way at a time
+_ASK_SECONDS = 120.0
+_SETTLE_SECONDS = 3600.0
+_MAX_EDITS = 100  # of one request, as the writer's default has it
+
+
+class ClusterSystem:
+    """A lane of a running cluster; answers are never older than the last commit.
+
+    Edits that others made stay in force, and are part of what is measured.
+    """
+
+    def __init__(self, target: str, method: str, lane: str, config_json: str | None) -> None:
+        """Connects.
+
+        Args:
+            target: `host:port` of the gateway.
+            method: that the lane must have.
+            lane: `lanes/{lane}`; the cluster's default lane if empty.
+            config_json: that the lane must have, if given.
+
+        Raises:
+            PreconditionError: the lane has another method or configuration.
+            InvalidRequestError: no such lane.
+        """
+        self._runner = asyncio.Runner()
+        self._client = self._run(_connected(target))
+        lanes = self._run(self._client.lanes())
+        found = [item for item in lanes if (item.name == lane if lane else item.is_default)]
+        if not found:
+            raise InvalidRequestError(
+                f"{target} has no lane {lane!r}; it has {', '.join(x.name for x in lanes)}.",
+                field="lane",
+            )
+        self._lane = found[0]
+        if self._lane.method != method:
+            raise PreconditionError(
+                f"{self._lane.name} of {target} edits with {self._lane.method}, not {method}; "
+                "choose another lane or method."
+            )
+        if config_json is not None and config_json != self._lane.config_json:
+            raise PreconditionError(
+                f"{self._lane.name} of {target} has another configuration than --lane-config "
+                f"says: {self._lane.config_json}"
+            )
+        self.config_json = self._lane.config_json
+        self.model_digest = self._lane.base_model_digest
+        self._accepted: list[str] = []
+        self._committed: dict[str, Edit] = {}
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the artifacts of all edits that this object made."""
+        sizes = {edit.artifact_digest: edit.artifact_size for edit in self._committed.values()}
+        return sum(sizes.values())
+
+    def edit(self, records: Sequence[Record]) -> EditOutcome:
+        """Submits the edits, a hundred in a request, and waits until all are settled.
+
+        Raises:
+            PreconditionError: the writer did not settle them in an hour.
+        """
+        specs = [EditSpec(r.prompt, r.target_new, r.subject) for r in records]
+        start = perf_counter()
+        settled = self._run(self._submit(specs))
+        committed = {edit.name: edit for edit in settled if edit.state is EditState.COMMITTED}
+        self._committed |= committed
+        return EditOutcome(len(settled) - len(committed), perf_counter() - start)
+
+    def score(self, pairs: Sequence[Pair]) -> list[Scored]:
+        """Scores continuations with as many requests as pairs, many at a time."""
+
+        async def one(pair: Pair) -> Scored:
+            tokens = (await self._client.score(*pair, timeout=_ASK_SECONDS)).tokens
+            return Scored(
+                tuple(token.token_id for token in tokens),
+                tuple(token.argmax_token_id for token in tokens),
+                tuple(token.log_probability for token in tokens),
+            )
+
+        return self._run(_gathered(one, pairs))
+
+    def generate(
+        self, prompts: Sequence[str], max_tokens: int, sampling: Sequence[Sampling]
+    ) -> list[str]:
+        """Continues each prompt, many at a time."""
+
+        async def one(item: tuple[str, Sampling]) -> str:
+            prompt, how = item
+            answer = await self._client.generate(
+                prompt,
+                max_tokens=max_tokens,
+                sampling=SamplingSpec(how.temperature, how.top_p, how.top_k, how.seed),
+                timeout=_ASK_SECONDS,
+            )
+            return answer.text
+
+        return self._run(_gathered(one, list(zip(prompts, sampling, strict=True))))
+
+    def reset(self) -> None:
+        """Reverts the edits that this object made, those of an interrupted request as well."""
+        left = [name for name in self._accepted if name not in self._committed]
+        for edit in self._run(self._wait(left)) if left else ():
+            if edit.state is EditState.COMMITTED:
+                self._committed[edit.name] = edit
+        if self._committed:
+            comment = "end of an evaluation run"
+            self._run(self._client.revert(list(self._committed), comment=comment))
+        self._accepted.clear()
+        self._committed.clear()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._run(self._client.close())
+        self._runner.close()
+
+    async def _submit(self, specs: Sequence[EditSpec]) -> list[Edit]:
+        settled: list[Edit] = []
+        for start in range(0, len(specs), _MAX_EDITS):
+            accepted = await self._client.submit_edits(
+                specs[start : start + _MAX_EDITS], lane=self._lane.name, author="errata bench"
+            )
+            names = [edit.name for edit in accepted]
+            self._accepted += names
+            settled += await self._wait(names)
+        return settled
+
+    async def _wait(self, names: Sequence[str]) -> list[Edit]:
+        settled = await self._client.wait_edits(names, timeout=_SETTLE_SECONDS)
+        waiting = (EditState.REQUESTED, EditState.FITTING)
+        late = [edit.name for edit in settled if edit.state in waiting]
+        if late:
+            raise PreconditionError(
+                f"{len(late)} edits, {late[0]} among them, are still pending after "
+                f"{_SETTLE_SECONDS / 60:.0f} minutes; see the writer's log."
+            )
+        return settled
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+
+async def _connected(target: str) -> AsyncClient:
+    return AsyncClient(target, timeout=_ASK_SECONDS)
+
+
+async def _gathered(ask: Callable[[Any], Coroutine[Any, Any, T]], items: Sequence[Any]) -> list[T]:
+    """The answers to all items in their order, `_CONCURRENCY` under way at a time."""
+    free = asyncio.Semaphore(_CONCURRENCY)
+
+    async def one(item: Any) -> T:
+        async with free:
+            return await ask(item)
+
+    return list(await asyncio.gather(*(one(item) for item in items)))

@@ -1,0 +1,73 @@
+"""Scores and continuations of a model in this process, in batches of similar length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.prompts import tokenise
+from errata.engine import offline
+from errata.engine.sampling import Sampling
+from errata.engine.sequence import whole_text
+from errata.evaluation.systems import Pair, Scored
+
+_MAX_CELLS = 4096  # tokens of a padded batch, which bounds memory
+_MAX_ROWS = 64  # continuations at once: each holds a cache
+
+
+class LocalModel:
+    """Answers of a model as it is now; edits are somebody else's."""
+
+    def __init__(self, model: CausalLM) -> None:
+        """Takes the model as it is."""
+        self.model = model
+        self.model_digest = model.digest
+
+    def score(self, pairs: Sequence[Pair]) -> list[Scored]:
+        """Scores continuations under teacher forcing.
+
+        Raises:
+            InvalidEditError: a text is too long or a continuation has no token.
+        """
+        rows = [tokenise(self.model, prompt, target) for prompt, target in pairs]
+        found: list[Scored | None] = [None] * len(rows)
+        for chunk in _chunks([len(row.ids) for row in rows]):
+            batch = [rows[i] for i in chunk]
+            targets = [row.ids[-row.num_target :] for row in batch]
+            prompts = [row.ids[: -row.num_target] for row in batch]
+            with self._reading(prompts):
+                log_p, own = offline.score(self.model, prompts, targets)
+            for i, target, values, ids in zip(chunk, targets, log_p, own, strict=True):
+                found[i] = Scored(target, tuple(ids), tuple(values))
+        return [item for item in found if item is not None]
+
+    def generate(
+        self, prompts: Sequence[str], max_tokens: int, sampling: Sequence[Sampling]
+    ) -> list[str]:
+        """Continues each prompt, at most to the end of text."""
+        texts: list[str] = []
+        tokenizer = self.model.tokenizer
+        for start in range(0, len(prompts), _MAX_ROWS):
+            rows = [tokenise(self.model, text).ids for text in prompts[start : start + _MAX_ROWS]]
+            part = sampling[start : start + _MAX_ROWS]
+            with self._reading(rows):
+                made = offline.generate(self.model, rows, max_tokens, part)
+            for ids in made:
+                end = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else None
+                texts.append(whole_text(tokenizer, ids[:end]))
+        return texts
+
+    def _reading(self, prompts: Sequence[Sequence[int]]) -> AbstractContextManager[None]:
+        """Surrounds a pass that reads prompts from column 0 on, for what hooks into it."""
+        return nullcontext()
+
+
+def _chunks(sizes: Sequence[int]) -> list[list[int]]:
+    """Indices, grouped by similar size so that little is padded."""
+    chunks: list[list[int]] = [[]]
+    for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
+        if chunks[-1] and (len(chunks[-1]) + 1) * sizes[i] > _MAX_CELLS:
+            chunks.append([])
+        chunks[-1].append(i)
+    return [chunk for chunk in chunks if chunk]

@@ -1,0 +1,87 @@
+"""`errata bench edit` gives the same figures in process and through a cluster's front door."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from errata import demo
+from errata.bench_cli import bench
+from errata.demo import Corpus
+from errata.launch.box import Box, free_addresses
+
+# The same code and the same edits; only clocks differ.
+_COMPARED = (
+    "model edits batch seed metrics pre immediate final ci95 state_bytes num_rejected config"
+).split()
+
+
+def _write_records(corpus: Corpus, path: Path) -> None:
+    """Facts of the demo corpus, turned round, in CounterFact's flat layout."""
+    rows = []
+    for name, relation in corpus.relations().items():
+        facts = [fact for fact in corpus.facts() if fact.relation == name]
+        for fact, other in itertools.pairwise(facts):
+            prompt, rephrase = demo.prompts(relation, fact.subject)[:2]
+            if fact.object != other.object:
+                rows.append(
+                    {
+                        "prompt": prompt,
+                        "subject": fact.subject,
+                        "target_new": other.object,
+                        "ground_truth": fact.object,
+                        "rephrase_prompt": rephrase,
+                        "locality_prompt": demo.prompts(relation, other.subject)[0],
+                        "locality_ground_truth": other.object,
+                    }
+                )
+    random.Random(0).shuffle(rows)
+    path.write_text(json.dumps(rows), encoding="utf-8")
+
+
+def _run(out: Path, *options: str) -> dict[str, Any]:
+    arguments = ["edit", "--out", str(out), *options]
+    done = CliRunner().invoke(bench, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads((out / "result.json").read_text())
+    return found
+
+
+def test_both_ways_agree_to_the_last_digit(corpus: Corpus, tmp_path: Path) -> None:
+    data, text, heldout = (tmp_path / name for name in ("facts.json", "text", "heldout"))
+    _write_records(corpus, data)
+    # The paragraphs that the box's writer takes its statistics from.
+    text.write_text("\n".join(corpus.training_text(0, 2_000)), encoding="utf-8")
+    heldout.write_text("\n".join(corpus.training_text(1, 20)), encoding="utf-8")
+    flags = {"data_dir": tmp_path / "box", "worker": {"num_replicas": 1}, **free_addresses()}
+    common = ["--data", str(data), "--model", str(demo.model_path()), "--heldout", str(heldout)]
+    plans = {
+        "whole": ["--edits", "100", "--batch", "10", "--texts", "3"],
+        # What the first run did must be gone from the cluster.
+        "again": ["--edits", "6", "--batch", "4", "--seed", "1"],
+    }
+    with Box(flags, on_step=lambda _: None) as box:
+        through = {
+            name: _run(tmp_path / f"{name}-through", *common, *options, "--target", box.target)
+            for name, options in plans.items()
+        }
+    inside = {
+        name: _run(
+            tmp_path / f"{name}-inside", *common, *options, "--text", str(text),
+            "--cache-dir", str(tmp_path / "cache"), "--in-process",
+        )
+        for name, options in plans.items()
+    }  # fmt: skip
+    for name in plans:
+        for key in _COMPARED:
+            assert through[name][key] == inside[name][key], f"{name}: {key}"
+    whole = through["whole"]
+    assert whole["edits"] == 100
+    assert whole["pre"]["reliability"]["exact"] < 0.2
+    assert whole["final"]["reliability"]["exact"] > 0.5, "the figures are of edits that took"
+    assert whole["final"] != whole["immediate"], "and so many that some were forgotten"

@@ -1,0 +1,153 @@
+"""Plans: options that cannot be, and which runs a suite consists of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from errata.errors import InvalidRequestError
+from errata.evaluation.edit import plan as plans
+from errata.evaluation.edit.opening import Workplace
+from errata.evaluation.edit.plan import Plan
+from errata.evaluation.edit.suites import SUITES, points_of
+
+PLAN = Plan("adaple", "counterfact", Path("d"), Path("o"), model="m", edits=70, batch=10)
+
+
+def test_sequential_and_batch() -> None:
+    (point,) = points_of(PLAN)
+    assert (point.edits, point.batch, point.repeats) == (70, 10, 1)
+    (point,) = points_of(replace(PLAN, suite="batch"))
+    assert (point.edits, point.batch) == (70, 70)
+
+
+def test_scaling_measures_enough_records_at_every_point() -> None:
+    points = points_of(replace(PLAN, suite="scaling", points=(1, 10, 100)))
+    assert [(point.edits, point.repeats) for point in points] == [(1, 30), (10, 3), (100, 1)]
+    assert SUITES["scaling"].headline == -1, "the most edits stand for the run"
+
+
+def test_ablation_is_a_grid() -> None:
+    vary = {"drop": (0.0, 0.5), "gain": (1.0, 2.0, 3.0)}
+    points = points_of(replace(PLAN, suite="ablation", vary=vary))
+    assert len(points) == 6
+    assert points[0].varied == {"drop": 0.0, "gain": 1.0}
+    assert points[-1].label == "drop 0.5, gain 3.0"
+
+
+def test_attenuation_ends_with_all_edits() -> None:
+    (point,) = points_of(replace(PLAN, suite="attenuation", edits=125))
+    assert point.checkpoints == (20, 40, 60, 80, 100, 120, 125)
+    (point,) = points_of(replace(PLAN, suite="attenuation", edits=5))
+    assert point.checkpoints == (5,)
+
+
+def test_analyses_of_adaple() -> None:
+    fusions = [point.varied for point in points_of(replace(PLAN, suite="fusion"))]
+    assert [values["fusion"] for values in fusions] == ["none", "topk", "dr", "average"]
+    assert [values["drop"] for values in fusions] == [0.0, 0.8, 0.8, 0.5]
+    (point,) = points_of(replace(PLAN, suite="similarity", values={"drop": 0.5}))
+    assert point.similarity
+    assert point.varied["drop"] == 0.5
+    for suite in ("fusion", "drop-rate", "topk", "similarity"):
+        for point in points_of(replace(PLAN, suite=suite)):
+            Workplace(PLAN).config(point.varied)
+        with pytest.raises(InvalidRequestError, match="is about adaple, not grace"):
+            points_of(replace(PLAN, suite=suite, method="grace"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"suite": "magic"}, "choose one of sequential, batch, scaling"),
+        ({"suite": "ablation"}, "needs --vary"),
+        ({"vary": {"drop": (0,)}}, "no other suite takes it"),
+    ],
+)
+def test_an_unusable_suite_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        points_of(replace(PLAN, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [({"text": Path("t")}, "text"), ({"check": False}, "no-check"), ({"device": "cuda"}, "device")],
+)
+def test_an_option_that_a_cluster_would_not_heed_is_refused(
+    change: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=f"--{name} has no effect on a running cluster"):
+        replace(PLAN, target="host:1", **change)
+
+
+@pytest.mark.parametrize("change", [{"edits": 0}, {"batch": 0}, {"num_seeds": 0}, {"model": ""}])
+def test_an_impossible_plan_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError):
+        replace(PLAN, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "rome"}, "choose one of adaple, memit, none, ft-l, grace, retrieval-prompt"),
+        ({"method": "grace", "target": "host:1"}, "grace is a baseline, which no cluster offers"),
+    ],
+)
+def test_an_unusable_method_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        Workplace(replace(PLAN, **change))
+
+
+@pytest.mark.parametrize("method", ["adaple", "memit", "grace", "none"])
+def test_an_unknown_configuration_key_is_named(method: str) -> None:
+    place = Workplace(replace(PLAN, method=method, values={"stepz": 1}))
+    with pytest.raises(InvalidRequestError, match=f"not valid for {method}: stepz"):
+        place.config({})
+
+
+def test_values_of_a_file(tmp_path: Path) -> None:
+    toml, json = tmp_path / "lane.toml", tmp_path / "lane.json"
+    toml.write_text("gain = 2.0\nlayers = [1, 2]\n")
+    json.write_text('{"gain": 2.0, "layers": [1, 2]}')
+    assert plans.read_values(toml) == plans.read_values(json) == {"gain": 2.0, "layers": [1, 2]}
+    json.write_text("[1]")
+    toml.write_text("gain = ")
+    for path, message in [
+        (json, "no table"),
+        (toml, "not valid TOML"),
+        (tmp_path / "absent.json", "cannot be read"),
+    ]:
+        with pytest.raises(InvalidRequestError, match=message):
+            plans.read_values(path)
+
+
+def test_options_as_text() -> None:
+    assert plans.parse_range("10:20") == (10, 20)
+    assert plans.parse_range("5:")[0] == 5
+    assert plans.parse_numbers("1,10,1000", "scale") == (1, 10, 1000)
+    assert plans.parse_grid(["drop=0,0.5", "fusion=dr", "layers=[[0],[1,2]]"]) == {
+        "drop": (0, 0.5),
+        "fusion": ("dr",),
+        "layers": ([0], [1, 2]),
+    }
+
+
+@pytest.mark.parametrize("text", ["7", "a:b", "5:5", "-1:3"])
+def test_an_unusable_range_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequestError, match="no range of records"):
+        plans.parse_range(text)
+
+
+@pytest.mark.parametrize("text", ["", "a", "10,1", "0,1", "1,1"])
+def test_unusable_numbers_are_refused(text: str) -> None:
+    with pytest.raises(InvalidRequestError, match="ascending whole numbers"):
+        plans.parse_numbers(text, "scale")
+
+
+@pytest.mark.parametrize("settings", [["drop"], ["=1"], ["drop="], ["a=1", "a=2"], ["a=[]"]])
+def test_an_unusable_grid_is_refused(settings: list[str]) -> None:
+    with pytest.raises(InvalidRequestError, match="--vary"):
+        plans.parse_grid(settings)
