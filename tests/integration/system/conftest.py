@@ -17,6 +17,7 @@ import pytest
 from errata.launch.box import free_addresses
 from errata_client import Client
 
+MAX_QUEUE = 32
 _UP_SECONDS = 240
 
 
@@ -38,6 +39,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     environment = {
         "ERRATA_LOG__ADDRESS": addresses["log"]["address"],
         "ERRATA_WRITER__ADDRESS": addresses["writer"]["address"],
+        # Short enough for a flood to fill it on any machine.
+        "ERRATA_WORKER__MAX_QUEUE": str(MAX_QUEUE),
     }
     target = addresses["gateway"]["address"]
     command = [sys.executable, "-m", "errata.cli", "up", "--data-dir", str(folder)]
