@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from errata.editing.families import family_of
 from errata.editing.loading import load_model
-from errata.errors import InvalidRequestError, UnsupportedModelError
+from errata.errors import UnsupportedModelError
 
 # Fields of a config that change no number which the model computes.
 _VOLATILE = frozenset(
@@ -110,18 +110,6 @@ class CausalLM:
                 return int(token)
         return 0
 
-    def check_layer(self, layer: int, field: str) -> None:
-        """Refuses a layer that the model does not have.
-
-        Raises:
-            InvalidRequestError: about `field`.
-        """
-        if not 0 <= layer < self.num_layers:
-            raise InvalidRequestError(
-                f"layer {layer} does not exist; the model has layers 0 to {self.num_layers - 1}.",
-                field=field,
-            )
-
     def attention(self, layer: int) -> nn.Module:
         """The attention of a block; its output (or the first of its outputs) is (B, T, d)."""
         return self.blocks[layer].get_submodule(self._family.attention)
@@ -197,7 +185,8 @@ class CausalLM:
 
     def current_digest(self) -> str:
         """SHA-256, hex, of config and of every weight's name, dtype, shape and bytes as of now."""
-        config: dict[str, Any] = self.model.config.to_dict()  # type: ignore[union-attr,operator]
+        hf: Any = self.model
+        config: dict[str, Any] = hf.config.to_dict()
         facts = {name: config[name] for name in sorted(config) if name not in _VOLATILE}
         state = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
         for name, parameter in sorted(self.model.named_parameters()):

@@ -28,6 +28,19 @@ class LaneConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def check_layer(layer: int, num_layers: int, field: str) -> None:
+    """Refuses a layer that a model of `num_layers` blocks does not have.
+
+    Raises:
+        InvalidRequestError: about `field`.
+    """
+    if not 0 <= layer < num_layers:
+        raise InvalidRequestError(
+            f"layer {layer} does not exist; the model has layers 0 to {num_layers - 1}.",
+            field=field,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a method promises, so that nobody has to ask which method it is.

@@ -113,6 +113,15 @@ def subject_end(prompt: str, subject: str) -> int:
     return fallback
 
 
+def target_places(rows: Sequence[TokenRow]) -> list[tuple[int, int, int]]:
+    """(row, column, id) of every target token: the token in `column` predicts `id`."""
+    return [
+        (number, column, row.ids[column + 1])
+        for number, row in enumerate(rows)
+        for column in range(len(row.ids) - row.num_target - 1, len(row.ids) - 1)
+    ]
+
+
 def pad_right(model: CausalLM, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Pads id rows on the right.
 

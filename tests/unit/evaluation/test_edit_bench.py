@@ -180,8 +180,8 @@ def test_another_plan_in_the_same_folder_does_not_take_foreign_runs(plan: Plan) 
     assert len(list((plan.out / "runs").iterdir())) == 3
 
 
-def test_scaling_starts_from_the_unedited_model_at_every_repeat(plan: Plan) -> None:
-    same = plan.cache_dir / "same.json"
+def test_scaling_starts_from_the_unedited_model_at_every_repeat(plan: Plan, tmp_path: Path) -> None:
+    same = tmp_path / "same.json"
     same.write_text(json.dumps(json.loads(plan.data.read_text())[:1] * 30))
     tuned = replace(plan, method="ft-l", values={"bound": 0.1}, data=same, text=None)
     found = run(replace(tuned, suite="scaling", points=(1,)))

@@ -10,8 +10,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from errata.editing.method import LaneConfig
-from errata.errors import InvalidRequestError
+from errata.editing.method import LaneConfig, check_layer
 
 Variant = Literal["memit", "printed", "eq3", "erase"]
 
@@ -150,12 +149,7 @@ class AdapleConfig(LaneConfig):
             InvalidRequestError: a named layer does not exist.
         """
         if self.layers:
-            if self.layers[-1] >= depth:
-                raise InvalidRequestError(
-                    f"layer {self.layers[-1]} does not exist; the model has layers 0 to "
-                    f"{depth - 1}.",
-                    field="config.layers",
-                )
+            check_layer(self.layers[-1], depth, "config.layers")
             return self.layers
         count = max(1, min(self.num_layers, depth // 2))
         last = min(max(depth // 4, count - 1), depth - 1)

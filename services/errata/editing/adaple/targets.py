@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.prompts import TokenRow, tokenise
+from errata.editing.prompts import TokenRow, target_places, tokenise
 from errata.editing.replay import Replay, capture_suffix, first_output
 
 # The suffixes are gathered anew when no more than this share of the edits is still moving.
@@ -83,11 +83,10 @@ class TargetProblem:
 
     def _index(self, rows: Sequence[TokenRow]) -> None:
         """Gathers which (row, column) predicts which token, and where KL is measured."""
+        # Columns of the replay, which begins at the subject's last token.
         places = [
-            (number, len(row.ids) - 1 - row.num_target + i - row.subject_index, target)
-            for number, row in enumerate(rows)
-            for i, target in enumerate(row.ids[len(row.ids) - row.num_target :])
-            if row.num_target
+            (number, column - rows[number].subject_index, target)
+            for number, column, target in target_places(rows)
         ]
         kl = [
             (number, len(row.ids) - 1 - row.subject_index)
@@ -109,7 +108,8 @@ class TargetProblem:
         return self._log_probs(hidden[self._kl[0], self._kl[1]])
 
     def _log_probs(self, hidden: Tensor) -> Tensor:
-        return self._model.head(self._model.norm(hidden)).float().log_softmax(-1)  # type: ignore[no-any-return]
+        log_probs: Tensor = self._model.head(self._model.norm(hidden)).float().log_softmax(-1)
+        return log_probs
 
     def loss(self, attention: Tensor | None, ffn: Tensor) -> tuple[Tensor, Tensor]:
         """NLL and KL of each edit, with δ^a and δ^m added at the last subject token.

@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.method import LaneConfig
-from errata.editing.prompts import pad_right, tokenise
+from errata.editing.method import LaneConfig, check_layer
+from errata.editing.prompts import pad_right, target_places, tokenise
 from errata.editing.replay import capture
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
@@ -52,7 +52,7 @@ class ConstrainedFineTuning(LocalModel):
             InvalidRequestError: no such layer.
         """
         super().__init__(model)
-        model.check_layer(config.layer, "config.layer")
+        check_layer(config.layer, model.num_layers, "config.layer")
         self._config = config
         self._weight = model.down(config.layer).get_parameter("weight")
         self._base = self._weight.data.clone()
@@ -77,18 +77,14 @@ class ConstrainedFineTuning(LocalModel):
         model, layer = self.model, self._config.layer
         rows = [tokenise(model, record.prompt, record.target_new) for record in records]
         replay = capture(model, *pad_right(model, [row.ids for row in rows]), first=layer)
-        places = [
-            (number, column, row.ids[column + 1], weight / row.num_target)
-            for number, row in enumerate(rows)
-            for column in range(len(row.ids) - row.num_target - 1, len(row.ids) - 1)
-        ]
-        at = torch.tensor([place[:3] for place in places], device=model.device)
-        share = torch.tensor([place[3] for place in places], device=model.device)
+        row_of, column_of, label = torch.tensor(target_places(rows), device=model.device).T
+        sizes = torch.tensor([row.num_target for row in rows], device=model.device)
+        share = weight / sizes[row_of]
 
         def loss() -> Tensor:
             hidden = replay.run(replay.hidden, layer, model.num_layers)
-            logits = model.head(model.norm(hidden[at[:, 0], at[:, 1]])).float()
-            nll = torch.nn.functional.cross_entropy(logits, at[:, 2], reduction="none")
+            logits = model.head(model.norm(hidden[row_of, column_of])).float()
+            nll = torch.nn.functional.cross_entropy(logits, label, reduction="none")
             return (nll * share).sum()
 
         return loss

@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.method import LaneConfig
-from errata.editing.prompts import TokenRow, tokenise
+from errata.editing.method import LaneConfig, check_layer
+from errata.editing.prompts import TokenRow, target_places, tokenise
 from errata.editing.replay import Replay, capture_suffix
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
@@ -117,7 +117,7 @@ class Grace(LocalModel):
         """
         super().__init__(model)
         layer = config.layer if config.layer is not None else model.num_layers * 27 // 32
-        model.check_layer(layer, "config.layer")
+        check_layer(layer, model.num_layers, "config.layer")
         self._config, self._layer = config, layer
         self.reset()
 
@@ -191,12 +191,9 @@ class Grace(LocalModel):
 
     def _train(self, replay: Replay, rows: Sequence[TokenRow], initial: Tensor) -> Tensor:
         """Values (u, d) that make the model say the answers."""
-        places = [
-            (number, column, row.ids[len(row.ids) - row.num_target + column])
-            for number, row in enumerate(rows)
-            for column in range(row.num_target)
-        ]
-        row_of, column_of, label = torch.tensor(places, device=self.model.device).T
+        row_of, column_of, label = torch.tensor(target_places(rows), device=self.model.device).T
+        lasts = torch.tensor([len(row.ids) - row.num_target - 1 for row in rows])
+        column_of = column_of - lasts.to(self.model.device)[row_of]  # the replay begins there
         sizes = torch.tensor([row.num_target for row in rows], device=self.model.device)
         values = initial.clone().requires_grad_(True)
         optimiser = torch.optim.Adam([values], lr=self._config.learning_rate)

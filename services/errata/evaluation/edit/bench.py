@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -58,7 +59,7 @@ def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
         def show_statistics(done: int, wanted: int) -> None:
             progress.update(statistics, completed=done, total=wanted, visible=done < wanted)
 
-        with Workplace(plan, show_statistics) as place:
+        with closing(Workplace(plan, show_statistics)) as place:
             # Everything that can be wrong is found before the model is loaded.
             for point in points:
                 place.config(point.varied)

@@ -15,6 +15,14 @@ from errata.evaluation.edit.summary import read_result
 Runs = Sequence[tuple[str, Mapping[str, Any]]]
 
 
+_IDENTITIES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "models": lambda found: found["model"]["digest"],
+    "data": lambda found: [found["dataset"], found["data"]["digest"]],
+    "records": lambda found: found["data"]["records"],
+    "seeds": lambda found: found["seeds"],
+}
+
+
 def read_runs(folders: Sequence[Path]) -> Runs:
     """Results with a label each: the method, and the folder where that is not enough.
 
@@ -40,14 +48,6 @@ def read_runs(folders: Sequence[Path]) -> Runs:
     return list(zip(labels, results, strict=True))
 
 
-_IDENTITIES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
-    "models": lambda found: found["model"]["digest"],
-    "data": lambda found: [found["dataset"], found["data"]["digest"]],
-    "records": lambda found: found["data"]["records"],
-    "seeds": lambda found: found["seeds"],
-}
-
-
 def compared(runs: Runs) -> str:
     """Markdown: for each number of edits that runs share, the families' tables, a row a run."""
     headings = ["", "Suite", "Edits submitted together", "Through", "Command"]
@@ -59,36 +59,31 @@ def compared(runs: Runs) -> str:
     for number in sorted({point["edits"] for _, found in runs for point in found["points"]}):
         having = [run for run in runs if any(p["edits"] == number for p in run[1]["points"])]
         if len(having) > 1:
-            rows = _rows(having, number)
+            points = _points(having, number)
+            rows: list[Row] = [(label, point["final"], point["ci95"]) for label, point in points]
             parts += [f"## {number:,} edits\n", *tables(rows, "After the last edit. ")]
-            parts += ["### Cost\n", _cost(having, number)]
+            parts += ["### Cost\n", _cost(points)]
     return "\n".join(parts)
 
 
-def _rows(runs: Runs, number: int) -> list[Row]:
+def _points(runs: Runs, number: int) -> list[tuple[str, Mapping[str, Any]]]:
+    """Every point of so many edits; its label says what a grid varies."""
     return [
-        (_label(label, found, point), point["final"], point["ci95"])
+        (f"{label}, {point['label']}" if point["varied"] else label, point)
         for label, found in runs
         for point in found["points"]
         if point["edits"] == number
     ]
 
 
-def _label(label: str, found: Mapping[str, Any], point: Mapping[str, Any]) -> str:
-    """The run's label, and what a grid's point varies."""
-    return f"{label}, {point['label']}" if point["varied"] else label
-
-
-def _cost(runs: Runs, number: int) -> str:
+def _cost(points: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     rows = [
         [
-            _label(label, found, point),
+            label,
             f"{point['edit_seconds_mean']:.4f}",
             f"{point['state_bytes'] / point['edits']:,.0f}",
             str(point["num_rejected"]),
         ]
-        for label, found in runs
-        for point in found["points"]
-        if point["edits"] == number
+        for label, point in points
     ]
     return table(["", "Seconds an edit", "Bytes an edit", "Rejected"], rows)

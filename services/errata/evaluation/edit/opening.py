@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,6 +15,7 @@ from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.baselines import BASELINES, MEMIT
 from errata.evaluation.data.fields import read_paragraphs
 from errata.evaluation.edit.plan import Plan
+from errata.evaluation.edit.suites import points_of
 from errata.evaluation.edit.text import FileText, OwnText
 from errata.evaluation.systems import System
 from errata.evaluation.systems.cluster import ClusterSystem
@@ -43,6 +43,9 @@ class Workplace:
         self._cleanup = ExitStack()
         self._model: CausalLM | None = None
         self._system: tuple[str, System] | None = None
+        is_memit = plan.method == "memit"
+        self._lane_method = "adaple" if is_memit else plan.method
+        self._preset: Mapping[str, Any] = MEMIT if is_memit else {}
         known = [*sorted(methods()), "memit", *BASELINES]
         if plan.method not in known:
             raise InvalidRequestError(
@@ -55,16 +58,7 @@ class Workplace:
                 field="target",
             )
 
-    def __enter__(self) -> Self:
-        """Nothing to do."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Ends connections."""
         self._cleanup.close()
 
@@ -75,12 +69,10 @@ class Workplace:
             InvalidRequestError: a value is not valid for the method; the message names it.
         """
         plan = self._plan
-        if plan.method in BASELINES:
-            kind = BASELINES[plan.method].config
-        else:
-            kind = get_method("adaple" if plan.method == "memit" else plan.method).config
+        is_thin = plan.method in BASELINES
+        kind = BASELINES[plan.method].config if is_thin else get_method(self._lane_method).config
         try:
-            return kind.model_validate({**self._preset(), **plan.values, **varied})
+            return kind.model_validate({**self._preset, **plan.values, **varied})
         except ValidationError as error:
             raise InvalidRequestError(
                 f"the configuration is not valid for {plan.method}: {problems_in(error)}.",
@@ -116,9 +108,6 @@ class Workplace:
             )
         return self._system[1]
 
-    def _preset(self) -> Mapping[str, Any]:
-        return MEMIT if self._plan.method == "memit" else {}
-
     def _open_cluster(self, config: LaneConfig, varied: Mapping[str, Any]) -> System:
         plan = self._plan
         if varied:
@@ -143,11 +132,10 @@ class Workplace:
         model = self._local_model()
         if plan.method in BASELINES:
             return BASELINES[plan.method].make(model, config)
-        method = "adaple" if plan.method == "memit" else plan.method
         return LaneSystem(
             model,
-            method,
-            json.loads(config.model_dump_json()),
+            self._lane_method,
+            config.model_dump(mode="json"),
             self._resources(model),
             self._limits(model),
             on_progress=self._on_progress,
@@ -165,13 +153,12 @@ class Workplace:
 
     def _limits(self, model: CausalLM) -> WriterSettings:
         """The writer's, without what protects a service from its clients."""
-        largest = max(self._plan.batch, self._plan.edits if self._plan.suite == "batch" else 1)
         settings: dict[str, Any] = {
             "max_edits_per_request": _NO_LIMIT,
             "max_prompt_chars": _NO_LIMIT,
             "max_prompt_tokens": model.max_positions,
             "max_target_tokens": model.max_positions,
-            "max_batch_edits": largest,
+            "max_batch_edits": max(point.batch for point in points_of(self._plan)),
         }
         if not self._plan.check:
             settings |= {"min_reliability": 0.0, "min_locality": 0.0}

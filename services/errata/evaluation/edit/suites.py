@@ -49,7 +49,7 @@ class Suite:
     """A kind of benchmark.
 
     Attributes:
-        about: one line for `--help`.
+        about: one line for `errata bench suites`.
         points: the plan's rows.
         headline: index of the row that stands for the whole run.
         methods: it is about; empty for all.

@@ -11,6 +11,7 @@ from errata.engine.sampling import Sampling
 from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome, Pair, Scored
+from errata.platform.settings import WriterSettings
 from errata_client import AsyncClient, Edit, EditSpec, EditState
 from errata_client import Sampling as SamplingSpec
 
@@ -18,7 +19,6 @@ T = TypeVar("T")
 _CONCURRENCY = 64  # requests under way at a time
 _ASK_SECONDS = 120.0
 _SETTLE_SECONDS = 3600.0
-_MAX_EDITS = 100  # of one request, as the writer's default has it
 
 
 class ClusterSystem:
@@ -72,7 +72,7 @@ class ClusterSystem:
         return sum(sizes.values())
 
     def edit(self, records: Sequence[Record]) -> EditOutcome:
-        """Submits the edits, a hundred in a request, and waits until all are settled.
+        """Submits the edits in as few requests as a writer takes, and waits until all are settled.
 
         Raises:
             PreconditionError: the writer did not settle them in an hour.
@@ -133,9 +133,10 @@ class ClusterSystem:
 
     async def _submit(self, specs: Sequence[EditSpec]) -> list[Edit]:
         settled: list[Edit] = []
-        for start in range(0, len(specs), _MAX_EDITS):
+        most = WriterSettings().max_edits_per_request
+        for start in range(0, len(specs), most):
             accepted = await self._client.submit_edits(
-                specs[start : start + _MAX_EDITS], lane=self._lane.name, author="errata bench"
+                specs[start : start + most], lane=self._lane.name, author="errata bench"
             )
             names = [edit.name for edit in accepted]
             self._accepted += names
