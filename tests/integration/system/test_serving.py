@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections import Counter
 
@@ -99,38 +97,59 @@ def _worker_processes() -> list[psutil.Process]:
     return [p for p in mine if any("ServeReplica" in part for part in p.cmdline())]
 
 
+class _Readers:
+    """Streams that are read beside one another, and what became of each."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self.tasks: list[asyncio.Task[str]] = []
+        self.chunks = 0
+
+    def start(self, number: int) -> None:
+        self.tasks += [asyncio.create_task(self._read()) for _ in range(number)]
+
+    async def _read(self) -> str:
+        try:
+            async for _ in self._client.stream(PROMPT, max_tokens=230):
+                self.chunks += 1
+        except UnavailableError as error:
+            return "told" if "went away" in error.message else error.message
+        return "whole"
+
+    async def stand_still(self) -> bool:
+        """Waits until nothing comes any more; whether a stream is still open then."""
+        before = -1
+        while before != self.chunks:
+            before = self.chunks
+            await asyncio.sleep(1)
+        return any(not task.done() for task in self.tasks)
+
+
 async def test_a_replica_that_dies_ends_streams_clearly_and_unary_calls_go_elsewhere(
     system: System,
 ) -> None:
     workers = _worker_processes()
     assert len(workers) == 2
     async with AsyncClient(system.target, timeout=60) as client:
-        running: Counter[str] = Counter()
-
-        async def read() -> str:
-            replica = ""
-            try:
-                async for chunk in client.stream(PROMPT, max_tokens=230):
-                    if not replica and chunk.provenance is not None:
-                        replica = chunk.provenance.replica
-                        running[replica] += 1
-            except UnavailableError as error:
-                return "told" if "went away" in error.message else error.message
-            finally:
-                running[replica] -= 1
-            return "whole"
-
-        # A burst goes by queue lengths seen before it, so all of it may go to one replica.
-        streams: list[asyncio.Task[str]] = []
-        deadline = time.monotonic() + 30
-        while sum(count > 0 for count in running.values()) < 2:
-            assert time.monotonic() < deadline, f"streams run on one replica only: {running}"
-            streams += [asyncio.create_task(read()) for _ in range(4)]
-            await asyncio.sleep(0.05)
+        readers = _Readers(client)
+        deadline = time.monotonic() + 60
+        # A replica is faster than its readers, and a burst may go to one replica: it is stopped
+        # first, so that it surely dies in the middle of streams.
+        while True:
+            assert time.monotonic() < deadline, "no stream was open on the replica"
+            readers.start(8)
+            chunks = readers.chunks
+            while readers.chunks == chunks:
+                await asyncio.sleep(0.01)
+            workers[0].suspend()
+            if await readers.stand_still():
+                break
+            workers[0].resume()
+        readers.start(4)
         unary = [asyncio.create_task(client.generate(PROMPT, max_tokens=200)) for _ in range(12)]
-        await asyncio.sleep(0.05)
-        os.kill(workers[0].pid, signal.SIGKILL)
-        told = Counter(await asyncio.gather(*streams))
+        await asyncio.sleep(0.5)
+        workers[0].kill()
+        told = Counter(await asyncio.gather(*readers.tasks))
         answers = await asyncio.gather(*unary)
         assert told["told"] > 0, told
         assert told["whole"] > 0, told
