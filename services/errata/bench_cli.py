@@ -137,6 +137,9 @@ def edit(
     lane_config: Annotated[
         Path | None, typer.Option(help="TOML or JSON with values that differ from the defaults.")
     ] = None,
+    lane_model: Annotated[
+        Path | None, typer.Option(help="Folder that `errata train` made, for methods that need it.")
+    ] = None,
     in_process: Annotated[
         bool, typer.Option("--in-process", help="The library alone; the default.")
     ] = False,
@@ -188,6 +191,7 @@ def edit(
         num_seeds=seeds,
         suite=suite,
         values=plans.read_values(lane_config) if lane_config else {},
+        lane_model=lane_model,
         points=plans.parse_numbers(scale, "scale"),
         vary=plans.parse_grid(vary or []),
         target=target,

@@ -22,6 +22,7 @@ from errata.launch import show
 from errata.platform import settings as settings_module
 from errata.platform.settings import CONFIG_FILE_VARIABLE, Settings, load_settings
 from errata.platform.telemetry import configure_logging
+from errata.train_cli import train
 from errata_client import Client, EditSpec, EditState, ErrataError, Sampling
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bench, name="bench")
+app.add_typer(train, name="train")
 _out = Console()
 _err = Console(stderr=True)
 

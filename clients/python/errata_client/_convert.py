@@ -58,6 +58,7 @@ def edit(message: editing_pb2.Edit) -> types.Edit:
         method=message.method,
         base_model_digest=message.base_model_digest,
         error=message.error.message,
+        superseded_by=message.superseded_by,
     )
 
 
@@ -206,6 +207,9 @@ def _told(seq: int, kind: str, payload: edit_log_pb2.EntryPayload) -> tuple[tupl
             return tuple(r.edit for r in rejections), "; ".join(r.error.message for r in rejections)
         case "edits_reverted":
             return tuple(payload.edits_reverted.edits), payload.edits_reverted.comment
+        case "lane_model_committed":
+            version = payload.lane_model_committed
+            return tuple(version.edits), f"{version.lane} model {version.model.digest}"
         case "lane_configured":
             configured = payload.lane_configured
             return (), f"{configured.lane} {configured.method} {configured.config_digest}"

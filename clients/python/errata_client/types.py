@@ -69,6 +69,7 @@ class Edit:
         artifact_digest: SHA-256 of what carries the effect; empty until committed.
         artifact_size: its bytes; edits that were fitted together share it.
         error: why it was rejected; empty otherwise.
+        superseded_by: the newer edit of the same prompt that answers in its place; empty if none.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Edit:
     method: str
     base_model_digest: str
     error: str
+    superseded_by: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
-from errata.editing.edit import EditBatch
+from errata.editing.edit import Edit, EditBatch
+from errata.editing.plan import RowPlan
+from errata.editing.search import Indices
 from errata.editing.swap import Swap
 from errata.editing.weights import EditedWeights
 from errata.errors import InvalidRequestError
@@ -69,6 +71,25 @@ class Commit:
     seq: int
     edits: tuple[str, ...]
     artifact: Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class LaneModelCommit:
+    """A version of a lane's model, and all edits of the lane as it encodes them.
+
+    Attributes:
+        seq: position in the log.
+        model: its tensors.
+        digest: SHA-256, hex, of the model's bytes; later commits name it.
+        edits: names of all edits of the lane in force, oldest first.
+        repository: what carries their effect under this model; None if there are none.
+    """
+
+    seq: int
+    model: Artifact
+    digest: str
+    edits: tuple[str, ...]
+    repository: Artifact | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +195,7 @@ class Fit(Protocol):
         model: CausalLM,
         batch: EditBatch,
         config: Any,
+        state: Any,
         memory: Any,
         statistics: Any,
     ) -> FitResult:
@@ -197,6 +219,42 @@ class Attribution(Protocol):
         """For each row of the last forward, (B, T) mask, the edits that shaped it."""
 
 
+class Router(Protocol):
+    """Decides, for the edits that a lane holds now, which of them claim which prompts."""
+
+    def plans(self, prompts: Sequence[str]) -> list[RowPlan]:
+        """What each prompt gets; asked once for a whole batch, before the LLM runs."""
+
+
+class NewRouter(Protocol):
+    """Makes the router of a lane."""
+
+    def __call__(self, state: Any, indices: Indices) -> Router:
+        """A router that always goes by what `state` holds when it is asked.
+
+        Args:
+            state: of the lane.
+            indices: makes the indices that it searches.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class LaneModelSupport:
+    """What a method offers whose lanes learn something once that all their edits share.
+
+    Attributes:
+        read: folder → the bytes of the lane model in it; raises ModelNotFoundError.
+        prepare: (lane state, commit) → swap of a new lane model and of all edits under it, as one
+            change; raises ArtifactCorruptError or BaseModelMismatchError if it does not fit.
+        encode: (model, lane model's bytes, edits) → what carries all these edits under that lane
+            model, for `LaneModelCommit.repository`; None without edits. Raises as `prepare`.
+    """
+
+    read: Callable[[Path], bytes]
+    prepare: Callable[[Any, LaneModelCommit], Swap]
+    encode: Callable[[CausalLM, bytes, Sequence[Edit]], Artifact | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One editing method, as its slice registers it.
@@ -208,8 +266,10 @@ class Method:
         prepare: what its fits need once per base model.
         fit: edits → artifact.
         new_state: what a replica holds of a lane.
-        new_memory: lane configuration → what the writer keeps between fits.
-        attribute: lane state → attribution of forward passes.
+        new_memory: lane configuration → what the writer keeps between fits; None if nothing.
+        attribute: lane state → attribution of forward passes; None if routing tells it all.
+        new_router: how prompts are routed before the LLM runs; None if they are not.
+        lane_model: what its lanes learn once; None if nothing.
     """
 
     name: str
@@ -218,15 +278,17 @@ class Method:
     prepare: Prepare
     fit: Fit
     new_state: NewState
-    new_memory: Callable[[Any], LaneMemory]
-    attribute: Callable[[Any], Attribution]
+    new_memory: Callable[[Any], LaneMemory] | None = None
+    attribute: Callable[[Any], Attribution] | None = None
+    new_router: NewRouter | None = None
+    lane_model: LaneModelSupport | None = None
 
 
 def methods() -> dict[str, Method]:
     """All methods by name."""
-    from errata.editing import adaple
+    from errata.editing import adaple, recipe
 
-    return {adaple.METHOD.name: adaple.METHOD}
+    return {method.name: method for method in (adaple.METHOD, recipe.METHOD)}
 
 
 def get_method(name: str) -> Method:

@@ -26,6 +26,7 @@ from errata.engine.sequence import (
     Edition,
     GenerationRequest,
     Piece,
+    Request,
     ScoredContinuation,
     ScoringRequest,
     Version,
@@ -217,7 +218,7 @@ class Engine:
         if self._closed:
             raise UnavailableError("this replica is shutting down; try again.")
 
-    def _enqueue(self, request: GenerationRequest | ScoringRequest) -> Job:
+    def _enqueue(self, request: Request) -> Job:
         job = Job(request, asyncio.get_running_loop())
         with self._wake:
             self._refuse_if_closed()
@@ -362,7 +363,7 @@ class Engine:
         if self._edition.route is None:
             return [(job, BASE) for job in jobs]
         try:
-            plans = self._edition.route([job.request.prompt_ids for job in jobs])
+            plans = self._edition.route([job.request for job in jobs])
         except Exception as error:  # noqa: BLE001 told to whoever caused it
             self._isolate(jobs, error)
             return []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.plan import BASE
+from errata.editing.plan import BASE, RowPlan
 from errata.engine.runner import Runner
 from errata.engine.sampling import GREEDY, Sampling
 
@@ -18,6 +18,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     num_tokens: int,
     sampling: Sequence[Sampling] | None = None,
+    plans: Sequence[RowPlan] | None = None,
 ) -> list[tuple[int, ...]]:
     """The next `num_tokens` ids of every prompt, all read in one pass, end of text or not.
 
@@ -26,11 +27,13 @@ def generate(
         prompts: token ids.
         num_tokens: at least one.
         sampling: of each prompt; all are greedy if None, and ties go to the lowest id.
+        plans: of each prompt; none gets anything if None.
     """
-    sizes = [len(prompt) for prompt in prompts]
+    given = [BASE] * len(prompts) if plans is None else plans
+    sizes = [len(prompt) + plan.num_prefix for prompt, plan in zip(prompts, given, strict=True)]
     runner = Runner(model, len(prompts), max(sizes) + num_tokens)
-    for row, prompt in enumerate(prompts):
-        runner.put(row, prompt, BASE, GREEDY if sampling is None else sampling[row])
+    for row, (prompt, plan) in enumerate(zip(prompts, given, strict=True)):
+        runner.put(row, prompt, plan, GREEDY if sampling is None else sampling[row])
     logits, _ = runner.prefill(0, sizes, None)
     made = [runner.append(0, logits)]
     for _ in range(num_tokens - 1):
@@ -43,8 +46,10 @@ def score(
     model: CausalLM,
     prompts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
+    plans: Sequence[RowPlan] | None = None,
 ) -> tuple[list[list[float]], list[list[int]]]:
     """Natural log-probability and argmax id at every token of each prompt's continuation."""
     runner = Runner(model, 1, 1)
-    log_p, own, _ = runner.score(prompts, continuations, [BASE] * len(prompts), None)
+    given = [BASE] * len(prompts) if plans is None else plans
+    log_p, own, _ = runner.score(prompts, continuations, given, None)
     return log_p, own

@@ -13,9 +13,6 @@ from errata.editing.method import Attribution
 from errata.editing.plan import RowPlan
 from errata.engine.sampling import GREEDY, Sampling
 
-Route = Callable[[Sequence[tuple[int, ...]]], Sequence[RowPlan]]
-"""Prompts of one admission batch → what each of them gets."""
-
 
 @dataclass(frozen=True, slots=True)
 class Version:
@@ -34,21 +31,6 @@ class Version:
     num_edits: int
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Edition:
-    """What requests are admitted under: a version, and what it does with a request.
-
-    Attributes:
-        version: of the log.
-        attribution: names the edits that prompts answer to; None if no edit needs it.
-        route: makes the plans of prompts; None if no lane routes.
-    """
-
-    version: Version
-    attribution: Attribution | None = None
-    route: Route | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """Asks for the continuation of a prompt.
@@ -62,6 +44,7 @@ class GenerationRequest:
             tokens; None reports none.
         streaming: pieces as they are made, not the whole at the end.
         ignore_eos: go on behind the end-of-text token; for benchmarks.
+        prompt: the text of `prompt_ids`, by which edits claim the request.
         deadline: `time.monotonic()` after which nobody waits for the answer.
     """
 
@@ -72,6 +55,7 @@ class GenerationRequest:
     num_alternatives: int | None = None
     streaming: bool = False
     ignore_eos: bool = False
+    prompt: str = ""
     deadline: float = math.inf
 
 
@@ -82,12 +66,34 @@ class ScoringRequest:
     Attributes:
         prompt_ids: at least one token id.
         continuation_ids: at least one token id.
+        prompt: the text of `prompt_ids`, by which edits claim the request.
         deadline: `time.monotonic()` after which nobody waits for the answer.
     """
 
     prompt_ids: tuple[int, ...]
     continuation_ids: tuple[int, ...]
+    prompt: str = ""
     deadline: float = math.inf
+
+
+Request = GenerationRequest | ScoringRequest
+Route = Callable[[Sequence[Request]], Sequence[RowPlan]]
+"""Requests of one admission batch → what each of them gets."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Edition:
+    """What requests are admitted under: a version, and what it does with a request.
+
+    Attributes:
+        version: of the log.
+        attribution: names the edits that prompts answer to; None if no edit needs it.
+        route: makes the plans of requests; None if no lane routes.
+    """
+
+    version: Version
+    attribution: Attribution | None = None
+    route: Route | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ def edit_lines(edit: Edit) -> Group:
             lines.append(Text("  the model answered this before the edit", "yellow"))
     if edit.commit_seq:
         lines.append(Text(f"  every replica answers with it from seq {edit.commit_seq} on"))
+    if edit.superseded_by:
+        lines.append(Text(f"  superseded by {edit.superseded_by}", "yellow"))
     if edit.revert_seq:
         lines.append(Text(f"  reverted at seq {edit.revert_seq}"))
     if edit.error:

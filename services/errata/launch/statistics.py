@@ -29,8 +29,10 @@ def compute_statistics(settings: Settings, console: Console) -> None:
     lanes = read_lanes(settings.writer.lanes_file, settings.writer.default_lane, model.digest)
     with Progress(console=console) as progress:
         for lane in lanes:
-            task = progress.add_task(f"{lane.lane} ({lane.method})", total=None)
-            _prepare(model, lane, resources, partial(_advance, progress, task))
+            configured = lane.configured
+            name = f"{configured.lane} ({configured.method})"
+            task = progress.add_task(name, total=None)
+            _prepare(model, configured, resources, partial(_advance, progress, task))
     console.print(f"statistics of {model.digest[:16]}… are in {resources.cache_dir}")
 
 

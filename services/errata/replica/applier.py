@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -22,10 +22,14 @@ from errata.editing.method import (
     Commit,
     LaneConfig,
     LaneMemory,
+    LaneModelCommit,
     LaneState,
     Method,
+    Router,
     get_method,
 )
+from errata.editing.plan import BASE, RowPlan
+from errata.editing.search import Indices
 from errata.editing.weights import EditedWeights
 from errata.errors import BaseModelMismatchError, DataLossError, PreconditionError
 from errata.replica.entries import (
@@ -34,7 +38,11 @@ from errata.replica.entries import (
     EditsReverted,
     Entry,
     LaneConfigured,
+    LaneModelCommitted,
 )
+
+Route = Callable[[Sequence[str]], list[RowPlan]]
+"""Prompts → what each of them gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,7 @@ class Lane:
         config: of the method.
         state: what the replica holds.
         memory: what the writer keeps between fits; None on replicas that never fit.
+        router: decides which prompts its edits claim; None if the method does not route.
     """
 
     configured: LaneConfigured
@@ -54,24 +63,32 @@ class Lane:
     config: LaneConfig
     state: LaneState
     memory: LaneMemory | None
+    router: Router | None
 
 
 class Applier:
     """The lanes of one model, as the log's entries up to some position left them."""
 
     def __init__(
-        self, model: CausalLM, artifacts: ArtifactSource, *, keep_memory: bool = False
+        self,
+        model: CausalLM,
+        artifacts: ArtifactSource,
+        indices: Indices,
+        *,
+        keep_memory: bool = False,
     ) -> None:
         """No lane yet.
 
         Args:
             model: must hold its base weights.
             artifacts: where commits' tensors come from.
+            indices: what routers search in.
             keep_memory: also load what later fits need; the writer does.
         """
         self.model = model
         self.lanes: dict[str, Lane] = {}
         self._artifacts = artifacts
+        self._indices = indices
         self._keep_memory = keep_memory
         self._weights = EditedWeights(model)
         self._lane_of: dict[str, str] = {}  # edits in force → their lane
@@ -92,13 +109,36 @@ class Applier:
 
     def attribution(self) -> Attribution | None:
         """What names the edits that a forward pass answers to now; None while none is in force."""
-        lanes = {self._lane_of[edit] for edit in self._lane_of}
-        if not lanes:
+        parts = [
+            lane.method.attribute(lane.state)
+            for lane in self._lanes_in_force()
+            if lane.method.attribute is not None
+        ]
+        return _AllLanes(parts, dict(self._newest)) if parts else None
+
+    def route(self) -> Route | None:
+        """What decides which prompts edits claim now; None while no edit could claim any.
+
+        It goes by what the lanes hold when it is asked: ask in between two changes.
+        """
+        routers = [lane.router for lane in self._lanes_in_force() if lane.router is not None]
+        if not routers:
             return None
-        return _AllLanes(
-            [self.lanes[n].method.attribute(self.lanes[n].state) for n in sorted(lanes)],
-            dict(self._newest),
-        )
+
+        def plans(prompts: Sequence[str]) -> list[RowPlan]:
+            offers = zip(*[router.plans(prompts) for router in routers], strict=True)
+            return [self._newest_of(row) for row in offers]
+
+        return plans
+
+    def _newest_of(self, plans: Sequence[RowPlan]) -> RowPlan:
+        """When several lanes claim a row, the newest edit wins."""
+        claims = [plan for plan in plans if plan.edits]
+        return max(claims, key=lambda plan: self._newest[plan.edits[0]], default=BASE)
+
+    def _lanes_in_force(self) -> list[Lane]:
+        names = {self._lane_of[edit] for edit in self._lane_of}
+        return [self.lanes[name] for name in sorted(names)]
 
     def alters_weights(self, entry: Entry) -> bool:
         """Whether an entry that has an effect changes weights that every row reads."""
@@ -130,6 +170,8 @@ class Applier:
                 return await self._prepare_commit(entry.seq, entry.kind)
             case EditsReverted():
                 return await self._prepare_revert(entry.seq, entry.kind)
+            case LaneModelCommitted():
+                return await self._prepare_lane_model(entry.seq, entry.kind)
             case _:
                 return None
 
@@ -145,12 +187,15 @@ class Applier:
             )
         method = get_method(kind.method)
         config = method.config.model_validate_json(kind.config_json)
+        state = method.new_state(self.model, config, self._weights, kind.lane)
+        new_memory = method.new_memory if self._keep_memory else None
         lane = Lane(
             configured=kind,
             method=method,
             config=config,
-            state=method.new_state(self.model, config, self._weights, kind.lane),
-            memory=method.new_memory(config) if self._keep_memory else None,
+            state=state,
+            memory=new_memory(config) if new_memory else None,
+            router=method.new_router(state, self._indices) if method.new_router else None,
         )
         return lambda: self.lanes.update({kind.lane: lane})
 
@@ -168,6 +213,28 @@ class Applier:
                 lane.memory.add(kind.edits, memory)
             self._lane_of.update(dict.fromkeys(kind.edits, kind.lane))
             self._newest.update(dict.fromkeys(kind.edits, seq))
+
+        return apply
+
+    async def _prepare_lane_model(self, seq: int, kind: LaneModelCommitted) -> Callable[[], None]:
+        self._check_model(kind.base_model_digest, f"lane model {seq}")
+        lane = self._lane(seq, kind.lane)
+        if lane.method.lane_model is None:
+            raise DataLossError(
+                f"entry {seq} gives {kind.lane} a lane model, but {lane.method.name} has none.",
+                seq=seq,
+            )
+        commit = LaneModelCommit(
+            seq=seq,
+            model=await self._load(kind.model),
+            digest=kind.model.digest,
+            edits=kind.edits,
+            repository=await self._load(kind.repository) if kind.repository else None,
+        )
+        swap = await asyncio.to_thread(lane.method.lane_model.prepare, lane.state, commit)
+
+        def apply() -> None:
+            swap()
 
         return apply
 

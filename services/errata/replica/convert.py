@@ -19,6 +19,7 @@ from errata.replica.entries import (
     Figures,
     Kind,
     LaneConfigured,
+    LaneModelCommitted,
     Rejection,
 )
 from errata_client._gen.errata.v1 import edit_log_pb2, types_pb2
@@ -54,6 +55,8 @@ def _kind(seq: int, message: edit_log_pb2.EntryPayload) -> Kind:
         case "edits_reverted":
             reverted = message.edits_reverted
             return EditsReverted(tuple(reverted.edits), reverted.comment)
+        case "lane_model_committed":
+            return _lane_model(message.lane_model_committed)
         case _:
             lane = message.lane_configured
             return LaneConfigured(
@@ -86,6 +89,16 @@ def _committed(message: edit_log_pb2.EditsCommitted) -> EditsCommitted:
         seed=message.seed,
         base_model_digest=message.base_model_digest,
         lane_config_digest=message.lane_config_digest,
+    )
+
+
+def _lane_model(message: edit_log_pb2.LaneModelCommitted) -> LaneModelCommitted:
+    return LaneModelCommitted(
+        lane=message.lane,
+        model=_ref(message.model),
+        edits=tuple(message.edits),
+        repository=_ref(message.repository) if message.HasField("repository") else None,
+        base_model_digest=message.base_model_digest,
     )
 
 
@@ -125,6 +138,8 @@ def encode(kind: Kind, author: str) -> edit_log_pb2.EntryPayload:
         case EditsReverted():
             payload.edits_reverted.edits.extend(kind.edits)
             payload.edits_reverted.comment = kind.comment
+        case LaneModelCommitted():
+            payload.lane_model_committed.CopyFrom(_lane_model_message(kind))
         case LaneConfigured():
             payload.lane_configured.lane = kind.lane
             payload.lane_configured.method = kind.method
@@ -173,6 +188,16 @@ def _committed_message(kind: EditsCommitted) -> edit_log_pb2.EditsCommitted:
         seed=kind.seed,
         base_model_digest=kind.base_model_digest,
         lane_config_digest=kind.lane_config_digest,
+    )
+
+
+def _lane_model_message(kind: LaneModelCommitted) -> edit_log_pb2.LaneModelCommitted:
+    return edit_log_pb2.LaneModelCommitted(
+        lane=kind.lane,
+        model=ref_message(kind.model),
+        edits=kind.edits,
+        repository=ref_message(kind.repository) if kind.repository else None,
+        base_model_digest=kind.base_model_digest,
     )
 
 

@@ -93,7 +93,33 @@ class LaneConfigured:
     base_model_digest: str
 
 
-Kind = EditsRequested | EditsCommitted | EditsRejected | EditsReverted | LaneConfigured
+@dataclass(frozen=True, slots=True)
+class LaneModelCommitted:
+    """A version of a lane's model, with all edits of the lane in force encoded by it.
+
+    Attributes:
+        lane: whose.
+        model: the lane model; its digest is the version's name.
+        edits: all edits of the lane in force, oldest first.
+        repository: what carries their effect from here on; None without edits.
+        base_model_digest: of the LLM.
+    """
+
+    lane: str
+    model: ArtifactRef
+    edits: tuple[str, ...]
+    repository: ArtifactRef | None
+    base_model_digest: str
+
+
+Kind = (
+    EditsRequested
+    | EditsCommitted
+    | EditsRejected
+    | EditsReverted
+    | LaneConfigured
+    | LaneModelCommitted
+)
 
 
 @dataclass(frozen=True, slots=True)

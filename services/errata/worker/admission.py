@@ -44,13 +44,15 @@ def generation(
             f"max_tokens is {wanted}; ask for at least one.", field="max_tokens"
         )
     _check_limit(wanted, limit, "max_tokens")
+    prompt = _text(message.prompt, "prompt")
     return GenerationRequest(
-        _tokenised(model, _text(message.prompt, "prompt")).ids,
+        _tokenised(model, prompt).ids,
         wanted,
         _stops(message.stop),
         sampling=_sampling(message.sampling) if message.HasField("sampling") else GREEDY,
         num_alternatives=_alternatives(message),
         streaming=streaming,
+        prompt=prompt,
         deadline=time.monotonic() + timeout_seconds,
     )
 
@@ -110,9 +112,14 @@ def scoring(
     Raises:
         InvalidRequestError: an unusable field.
     """
-    row = _tokenised(model, _text(prompt, "prompt"), _text(continuation, "continuation"))
-    deadline = time.monotonic() + timeout_seconds
-    return ScoringRequest(row.ids[: -row.num_target], row.ids[-row.num_target :], deadline)
+    prompt = _text(prompt, "prompt")
+    row = _tokenised(model, prompt, _text(continuation, "continuation"))
+    return ScoringRequest(
+        row.ids[: -row.num_target],
+        row.ids[-row.num_target :],
+        prompt,
+        time.monotonic() + timeout_seconds,
+    )
 
 
 def _tokenised(model: CausalLM, prompt: str, continuation: str = "") -> TokenRow:

@@ -17,7 +17,7 @@ import structlog
 from errata.artifacts.source import ArtifactSource
 from errata.editing.causal_lm import CausalLM
 from errata.engine.engine import Engine, EngineLimits
-from errata.engine.sequence import Edition, Piece, ScoredContinuation, Version
+from errata.engine.sequence import Edition, Piece, Route, ScoredContinuation, Version
 from errata.errors import (
     DataLossError,
     ErrataError,
@@ -36,6 +36,7 @@ from errata.platform.server import open_channel
 from errata.platform.settings import WorkerSettings
 from errata.replica.applier import Applier
 from errata.replica.convert import decode
+from errata.retrieval.index import FaissIndices
 from errata.worker import admission
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc, inference_pb2
 
@@ -66,7 +67,7 @@ class Replica:
         self.name = name
         self.model = model
         self._settings = settings
-        self._applier = Applier(model, artifacts)
+        self._applier = Applier(model, artifacts, FaissIndices())
         version = Version(0, ORIGIN.chain_digest, self._applier.digest(), 0)
         self.engine = Engine(model, Edition(version), _limits(settings))
         self._log_address = log_address
@@ -237,12 +238,18 @@ class Replica:
             version = Version(
                 entry.seq, entry.chain_digest, self._applier.digest(), self._applier.num_edits
             )
-            return Edition(version, self._applier.attribution())
+            return Edition(version, self._applier.attribution(), self._route())
 
         alters = swap is not None and self._applier.alters_weights(decoded)
         await self.engine.change(change, alters_weights=alters)
         async with self._moved:
             self._moved.notify_all()
+
+    def _route(self) -> Route | None:
+        plans = self._applier.route()
+        if plans is None:
+            return None
+        return lambda requests: plans([request.prompt for request in requests])
 
     async def _report_for_ever(self) -> None:
         async with open_channel(self._log_address) as channel:

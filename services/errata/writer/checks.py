@@ -6,11 +6,12 @@ greedy continuation is the same before and after: one changed token is another a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
+from errata.editing.plan import BASE, RowPlan
 from errata.editing.prompts import tokenise
 from errata.engine import offline
 from errata.replica.entries import Figures
@@ -26,7 +27,17 @@ DEFAULT_PROBES = (
 PROBE_TOKENS = 3
 _ROWS = 64  # of one forward pass: an edit may bring many probes, and logits are wide
 
-Row = tuple[tuple[int, ...], tuple[int, ...]]
+Route = Callable[[Sequence[str]], Sequence[RowPlan]]
+"""Prompts → what edits give each of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A prompt, and the ids of it and of what may follow."""
+
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    continuation_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +58,20 @@ def probes_of(edit: Edit) -> tuple[str, ...]:
     return edit.locality_probes or DEFAULT_PROBES
 
 
-def baseline(model: CausalLM, edits: Sequence[Edit]) -> Baseline:
+def unrouted(prompts: Sequence[str]) -> Sequence[RowPlan]:
+    """No edit claims anything."""
+    return [BASE] * len(prompts)
+
+
+def baseline(model: CausalLM, edits: Sequence[Edit], route: Route) -> Baseline:
     """Asks the model before an edit."""
-    answered = _accuracies(model, [(edit.prompt, edit.target) for edit in edits])
+    answered = _accuracies(model, [(edit.prompt, edit.target) for edit in edits], route)
     probes = list(dict.fromkeys(probe for edit in edits for probe in probes_of(edit)))
     continuations: dict[str, tuple[int, ...]] = {}
     for start in range(0, len(probes), _ROWS):
         chunk = probes[start : start + _ROWS]
         prompts = [tokenise(model, probe).ids for probe in chunk]
-        made = offline.generate(model, prompts, PROBE_TOKENS)
+        made = offline.generate(model, prompts, PROBE_TOKENS, plans=route(chunk))
         continuations.update(zip(chunk, made, strict=True))
     return Baseline(
         answered={edit.name: share == 1.0 for edit, share in zip(edits, answered, strict=True)},
@@ -63,15 +79,19 @@ def baseline(model: CausalLM, edits: Sequence[Edit]) -> Baseline:
     )
 
 
-def measure(model: CausalLM, edits: Sequence[Edit], before: Baseline) -> list[Figures]:
+def measure(
+    model: CausalLM, edits: Sequence[Edit], before: Baseline, route: Route
+) -> list[Figures]:
     """Asks the edited model and compares."""
-    reliability = _accuracies(model, [(edit.prompt, edit.target) for edit in edits])
+    reliability = _accuracies(model, [(edit.prompt, edit.target) for edit in edits], route)
     rephrased = [(text, edit.target) for edit in edits for text in edit.rephrases]
-    generality = iter(_accuracies(model, rephrased))
+    generality = iter(_accuracies(model, rephrased, route))
     probes = list(before.continuations)
-    kept = _shares(
-        model, [(tokenise(model, probe).ids, before.continuations[probe]) for probe in probes]
-    )
+    asked = [
+        _Question(probe, tokenise(model, probe).ids, before.continuations[probe])
+        for probe in probes
+    ]
+    kept = _shares(model, asked, route)
     locality = {probe: float(share == 1.0) for probe, share in zip(probes, kept, strict=True)}
     return [
         Figures(
@@ -84,20 +104,26 @@ def measure(model: CausalLM, edits: Sequence[Edit], before: Baseline) -> list[Fi
     ]
 
 
-def _accuracies(model: CausalLM, pairs: Sequence[tuple[str, str]]) -> list[float]:
+def _accuracies(model: CausalLM, pairs: Sequence[tuple[str, str]], route: Route) -> list[float]:
     """Share of target tokens that the model ranks first, for each (prompt, target)."""
-    rows = []
+    asked = []
     for prompt, target in pairs:
         row = tokenise(model, prompt, target)
-        rows.append((row.ids[: -row.num_target], row.ids[-row.num_target :]))
-    return _shares(model, rows)
+        asked.append(_Question(prompt, row.ids[: -row.num_target], row.ids[-row.num_target :]))
+    return _shares(model, asked, route)
 
 
-def _shares(model: CausalLM, rows: Sequence[Row]) -> list[float]:
+def _shares(model: CausalLM, asked: Sequence[_Question], route: Route) -> list[float]:
     shares: list[float] = []
-    for start in range(0, len(rows), _ROWS):
-        prompts, continuations = zip(*rows[start : start + _ROWS], strict=True)
-        _, own = offline.score(model, prompts, continuations)
+    for start in range(0, len(asked), _ROWS):
+        part = asked[start : start + _ROWS]
+        continuations = [question.continuation_ids for question in part]
+        _, own = offline.score(
+            model,
+            [question.prompt_ids for question in part],
+            continuations,
+            route([question.prompt for question in part]),
+        )
         shares += [
             sum(a == b for a, b in zip(ids, given, strict=True)) / len(given)
             for ids, given in zip(own, continuations, strict=True)

@@ -36,7 +36,7 @@ def state_of(value: int) -> State | None:
     return next((state for state, number in _STATES.items() if number == value), None)
 
 
-def edit_message(record: EditRecord, method: str) -> editing_pb2.Edit:
+def edit_message(record: EditRecord, method: str, superseded_by: str) -> editing_pb2.Edit:
     """An edit and where it stands."""
     message = editing_pb2.Edit(
         name=record.edit.name,
@@ -51,6 +51,7 @@ def edit_message(record: EditRecord, method: str) -> editing_pb2.Edit:
         method=method,
         base_model_digest=record.base_model_digest,
         error=to_status(record.error) if record.error else None,
+        superseded_by=superseded_by,
     )
     message.request_time.FromDatetime(record.request_time)
     return message

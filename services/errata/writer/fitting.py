@@ -137,10 +137,13 @@ def _attempt(
     seconds: defaultdict[str, float],
 ) -> tuple[Fitted, list[Rejection]]:
     start = perf_counter()
-    before = checks.baseline(model, edits)
+    route = lane.router.plans if lane.router is not None else checks.unrouted
+    before = checks.baseline(model, edits, route)
     seconds["check"] += perf_counter() - start
     batch = EditBatch(tuple(edits), seed_of(lane.configured.config_digest, edits), attempt)
-    result: FitResult = lane.method.fit(model, batch, lane.config, lane.memory, statistics)
+    result: FitResult = lane.method.fit(
+        model, batch, lane.config, lane.state, lane.memory, statistics
+    )
     for part, value in result.seconds.items():
         seconds[part] += value
     start = perf_counter()
@@ -150,7 +153,7 @@ def _attempt(
     commit = Commit(_TRIAL_SEQ, names, Artifact.from_bytes(artifact))
     undo = lane.state.prepare_commit(commit)()
     try:
-        figures = checks.measure(model, edits, before)
+        figures = checks.measure(model, edits, before, route)
     finally:
         undo()
     seconds["check"] += perf_counter() - start

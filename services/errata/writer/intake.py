@@ -70,7 +70,22 @@ def accept(drafts: Sequence[Draft], model: CausalLM, limits: WriterSettings) -> 
             num_edits=len(drafts),
             limit=limits.max_edits_per_request,
         )
-    return [_accept_one(draft, f"edits[{i}]", model, limits) for i, draft in enumerate(drafts)]
+    edits = [_accept_one(draft, f"edits[{i}]", model, limits) for i, draft in enumerate(drafts)]
+    _refuse_contradictions(edits)
+    return edits
+
+
+def _refuse_contradictions(edits: Sequence[Edit]) -> None:
+    first: dict[str, int] = {}
+    for index, edit in enumerate(edits):
+        other = first.setdefault(edit.prompt, index)
+        if edits[other].target != edit.target:
+            raise InvalidEditError(
+                f"edits[{other}] and edits[{index}] give different targets for the same prompt; "
+                "leave one of them out, or submit them one after the other.",
+                field=f"edits[{index}].target",
+                other=f"edits[{other}].target",
+            )
 
 
 def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSettings) -> Edit:

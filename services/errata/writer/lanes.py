@@ -5,6 +5,10 @@ method = "adaple"
 
 [lanes.main.config]
 variant = "memit"
+
+[lanes.facts]
+method = "recipe"
+model = "models/recipe"  # a folder that `errata train recipe` made
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,7 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 class _LaneTable(BaseModel):
     model_config = ConfigDict(extra="forbid")
     method: str
+    model: Path | None = None
     config: dict[str, Any] = {}
 
 
@@ -36,7 +42,20 @@ class _LanesFile(BaseModel):
     lanes: dict[str, _LaneTable]
 
 
-def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[LaneConfigured]:
+@dataclass(frozen=True, slots=True)
+class LaneSetup:
+    """A lane as the lanes file wants it.
+
+    Attributes:
+        configured: what the log says of it.
+        model: folder of its lane model; None leaves the one that the log has.
+    """
+
+    configured: LaneConfigured
+    model: Path | None
+
+
+def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[LaneSetup]:
     """The lanes of a file, or the default lane with AdaPLE's defaults if there is none.
 
     Args:
@@ -55,7 +74,18 @@ def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[La
             f"the default lane {default_lane} is not in {path}; add it, or set "
             "ERRATA_WRITER__DEFAULT_LANE to one of its lanes."
         )
-    return [_configured(name, table, base_model) for name, table in sorted(tables.items())]
+    folder = path.parent if path else Path()
+    return [
+        LaneSetup(_configured(name, table, base_model), _model(name, table, folder))
+        for name, table in sorted(tables.items())
+    ]
+
+
+def _model(name: str, table: _LaneTable, folder: Path) -> Path | None:
+    """Where the lane's model is; a relative path counts from the lanes file."""
+    if table.model is not None and get_method(table.method).lane_model is None:
+        raise StartupError(f"lane {name}: method {table.method} has no lane model; drop `model`.")
+    return None if table.model is None else folder / table.model
 
 
 def _read(path: Path) -> dict[str, _LaneTable]:

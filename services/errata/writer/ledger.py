@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,6 +20,7 @@ from errata.replica.entries import (
     Entry,
     Figures,
     LaneConfigured,
+    LaneModelCommitted,
 )
 from errata.writer.batching import next_batch
 
@@ -62,7 +64,9 @@ class EditLedger:
     def __init__(self) -> None:
         self.seq = 0
         self.lanes: dict[str, tuple[int, LaneConfigured]] = {}
+        self.lane_models: dict[str, str] = {}  # lane → digest of its model in force
         self._records: dict[str, EditRecord] = {}
+        self._same: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self._pending: dict[str, None] = {}  # insertion order is log order
         self._request_seqs: dict[str, int] = {}
         self._requests: dict[int, tuple[str, ...]] = {}  # seq → names
@@ -116,6 +120,22 @@ class EditLedger:
         """All edits in log order."""
         return iter(self._records.values())
 
+    def in_force(self, lane: str) -> list[Edit]:
+        """The lane's edits in force, in the order of their commits."""
+        records = [
+            record
+            for record in self._records.values()
+            if record.lane == lane and record.state is State.COMMITTED
+        ]
+        return [record.edit for record in sorted(records, key=lambda record: record.commit_seq)]
+
+    def superseded_by(self, record: EditRecord) -> str:
+        """The newest edit in force of the same prompt and lane, if it is another; else empty."""
+        if record.state is not State.COMMITTED:
+            return ""
+        newest = self._same[record.lane, record.edit.prompt][-1]
+        return "" if newest == record.edit.name else newest
+
     def seq_of_request(self, request_id: str) -> int | None:
         """Where the log has this request id, if it has."""
         return self._request_seqs.get(request_id)
@@ -148,6 +168,7 @@ class EditLedger:
                         artifact=kind.artifact,
                         base_model_digest=kind.base_model_digest,
                     )
+                    self._same[kind.lane, self._records[name].edit.prompt].append(name)
             case EditsRejected() as kind:
                 for item in kind.rejections:
                     self._settle(
@@ -157,8 +178,12 @@ class EditLedger:
                 for name in kind.edits:
                     if self._records[name].state is not State.REVERTED:  # the first one counts
                         self._settle(name, state=State.REVERTED, revert_seq=entry.seq)
+                        record = self._records[name]
+                        self._same[record.lane, record.edit.prompt].remove(name)
             case LaneConfigured() as kind:
                 self.lanes[kind.lane] = (entry.seq, kind)
+            case LaneModelCommitted() as kind:
+                self.lane_models[kind.lane] = kind.model.digest
 
     def _fold_request(self, entry: Entry, kind: EditsRequested) -> None:
         self._requests[entry.seq] = tuple(edit.name for edit in kind.edits)

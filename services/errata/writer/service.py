@@ -106,7 +106,8 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
 
     def _edit(self, record: EditRecord) -> editing_pb2.Edit:
         _, lane = self._writer.ledger.lanes[record.lane]
-        return convert.edit_message(record, lane.method)
+        superseded_by = self._writer.ledger.superseded_by(record)
+        return convert.edit_message(record, lane.method, superseded_by)
 
     def _edits(self, records: Sequence[EditRecord]) -> list[editing_pb2.Edit]:
         return [self._edit(record) for record in records]

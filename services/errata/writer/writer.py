@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -35,10 +36,12 @@ from errata.replica.entries import (
     EditsReverted,
     Entry,
     Kind,
-    LaneConfigured,
+    LaneModelCommitted,
 )
+from errata.retrieval.index import FaissIndices
 from errata.writer.fitting import Fitted, Outcome, fit_batch
 from errata.writer.intake import Draft, accept, check_request_id
+from errata.writer.lanes import LaneSetup
 from errata.writer.ledger import EditLedger, EditRecord, State
 from errata.writer.log_client import LogClient
 
@@ -82,7 +85,7 @@ class Writer:
         self._resources = resources
         self._statistics: dict[str, object] = {}
         self._settings = settings
-        self._applier = Applier(model, store, keep_memory=True)
+        self._applier = Applier(model, store, FaissIndices(), keep_memory=True)
         self._unapplied: deque[Entry] = deque()
         self._alone: frozenset[str] = frozenset()
         # A commit lands on exactly the state that it was checked on: no revert in between.
@@ -92,7 +95,7 @@ class Writer:
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(
-        self, lanes: Sequence[LaneConfigured], head_seq: int, ready: Callable[[], object]
+        self, lanes: Sequence[LaneSetup], head_seq: int, ready: Callable[[], object]
     ) -> None:
         """Works until cancelled.
 
@@ -238,8 +241,9 @@ class Writer:
             self._unapplied.extend(entries)
             await self.ledger.fold(entries)
 
-    async def _configure(self, lanes: Sequence[LaneConfigured]) -> None:
-        for lane in lanes:
+    async def _configure(self, lanes: Sequence[LaneSetup]) -> None:
+        for setup in lanes:
+            lane = setup.configured
             seq_known = self.ledger.lanes.get(lane.lane)
             if seq_known is not None and seq_known[1] != lane:
                 raise StartupError(
@@ -250,6 +254,35 @@ class Writer:
                 request_id = _own_request_id(f"lane|{lane.lane}|{lane.config_digest}")
                 seq = await self._log.append_surely(request_id, lane, "errata-writer")
                 await self.ledger.wait_for_seq(seq)
+            await self._commit_lane_model(setup)
+
+    async def _commit_lane_model(self, setup: LaneSetup) -> None:
+        """Commits the lane's model with all its edits, unless it is the one in force."""
+        lane = setup.configured.lane
+        support = get_method(setup.configured.method).lane_model
+        if support is None:
+            return
+        if setup.model is None:
+            if lane not in self.ledger.lane_models:
+                raise StartupError(
+                    f"{lane} needs a lane model; name its folder as `model` in the lanes file."
+                )
+            return
+        data = await asyncio.to_thread(support.read, setup.model)
+        digest = hashlib.sha256(data).hexdigest()
+        if self.ledger.lane_models.get(lane) == digest:
+            return
+        edits = self.ledger.in_force(lane)
+        repository = await asyncio.to_thread(support.encode, self._model, data, edits)
+        version = LaneModelCommitted(
+            lane=lane,
+            model=await self._put(data),
+            edits=tuple(edit.name for edit in edits),
+            repository=await self._put(repository.to_bytes()) if repository else None,
+            base_model_digest=self.base_model_digest,
+        )
+        request_id = _own_request_id(f"model|{lane}|{digest}|{self.ledger.seq}")
+        await self.ledger.wait_for_seq(await self._settle(request_id, version))
 
     async def _fit_for_ever(self) -> None:
         for name, (_, configured) in self.ledger.lanes.items():

@@ -26,7 +26,7 @@ def edited(resources: TextResources) -> tuple[CausalLM, AdapleState]:
     statistics = METHOD.prepare(model, CONFIG, resources)
     for seq in (1, 2):
         batch = make_batch(seq, 2 * (seq - 1))
-        result = METHOD.fit(model, batch, CONFIG, METHOD.new_memory(CONFIG), statistics)
+        result = METHOD.fit(model, batch, CONFIG, state, METHOD.new_memory(CONFIG), statistics)
         names = tuple(edit.name for edit in batch.edits)
         state.prepare_commit(Commit(seq, names, result.artifact))()
     assert isinstance(state, AdapleState)

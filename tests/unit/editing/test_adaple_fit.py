@@ -50,7 +50,8 @@ def _fit(
     memory = memory or AdapleMemory(config)
     statistics = METHOD.prepare(model, config, resources)
     batch = make_batch() if batch is None else batch
-    return METHOD.fit(model, batch, config, memory, statistics)
+    state = METHOD.new_state(model, config, EditedWeights(model), "lane")
+    return METHOD.fit(model, batch, config, state, memory, statistics)
 
 
 def _state(model: CausalLM, config: AdapleConfig = CONFIG) -> AdapleState:

@@ -93,7 +93,9 @@ class Synthetic:
 
 def routed(plans: Mapping[tuple[int, ...], RowPlan], version: Version = VERSION) -> Edition:
     """An edition that knows its prompts' plans by heart."""
-    return Edition(version, route=lambda prompts: [plans.get(ids, BASE) for ids in prompts])
+    return Edition(
+        version, route=lambda requests: [plans.get(r.prompt_ids, BASE) for r in requests]
+    )
 
 
 def random_prompts(model: CausalLM, count: int, seed: int, longest: int = 12) -> list[list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,7 +17,7 @@ from errata.editing.plan import BASE, RowPlan
 from errata.editing.prompts import tokenise
 from errata.engine.engine import Engine, EngineLimits
 from errata.engine.sampling import Sampling
-from errata.engine.sequence import Edition, GenerationRequest, ScoringRequest
+from errata.engine.sequence import Edition, GenerationRequest, Request, ScoringRequest
 from errata.errors import (
     DeadlineExceededError,
     InvalidRequestError,
@@ -345,11 +345,10 @@ async def test_a_request_that_breaks_a_pass_fails_alone(
 
 
 async def test_a_prompt_that_cannot_be_routed_fails_alone(shared_model: CausalLM) -> None:
-    def route(prompts: object) -> list[RowPlan]:
-        assert isinstance(prompts, list)
-        if (13,) in prompts:
+    def route(requests: Sequence[Request]) -> list[RowPlan]:
+        if any(request.prompt_ids == (13,) for request in requests):
             raise ValueError("no route")
-        return [BASE for _ in prompts]
+        return [BASE for _ in requests]
 
     async with running(shared_model, Edition(VERSION, route=route)) as engine:
         results = await asyncio.gather(

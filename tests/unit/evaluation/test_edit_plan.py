@@ -92,7 +92,10 @@ def test_an_impossible_plan_is_refused(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "rome"}, "choose one of adaple, memit, none, ft-l, grace, retrieval-prompt"),
+        (
+            {"method": "rome"},
+            "choose one of adaple, recipe, memit, none, ft-l, grace, retrieval-prompt",
+        ),
         ({"method": "grace", "target": "host:1"}, "grace is a baseline, which no cluster offers"),
     ],
 )

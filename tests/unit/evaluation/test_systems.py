@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from recipe_models import make_lane_model
 from records import FAST, records
-from tiny_models import TEXT
+from tiny_models import TEXT, make_model
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.prompts import tokenise
 from errata.engine.sampling import GREEDY, Sampling
-from errata.errors import InvalidRequestError
+from errata.errors import BaseModelMismatchError, InvalidRequestError
 from errata.evaluation.edit.text import FileText, OwnText
+from errata.evaluation.systems import requests_of
 from errata.evaluation.systems.lane import LaneSystem
 from errata.evaluation.systems.local import LocalModel
 from errata.platform.settings import WriterSettings
@@ -102,6 +105,43 @@ def test_the_writers_checks_decide(llama: CausalLM, tmp_path: Path) -> None:
 def test_a_bad_configuration_is_refused(llama: CausalLM, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="stepz"):
         LaneSystem(llama, "adaple", {"stepz": 1}, FileText(TEXT, tmp_path), ANYTHING_GOES)
+
+
+def test_a_routed_lane_is_asked_as_it_is_served(llama: CausalLM, tmp_path: Path) -> None:
+    make_lane_model(llama).save(tmp_path)
+    pairs = [(record.prompt, record.target_new) for record in records()]
+    base = LocalModel(llama).score(pairs)
+    text = FileText(TEXT, tmp_path)
+    for threshold, differs in ((-1e9, True), (1e9, False)):
+        values = {"claim": "threshold", "threshold": threshold}
+        lane = LaneSystem(llama, "recipe", values, text, ANYTHING_GOES, lane_model=tmp_path)
+        assert lane.score(pairs) == base
+        lane.edit(records())
+        assert (lane.score(pairs) != base) is differs
+        sampling = [GREEDY] * len(pairs)
+        prompts = [prompt for prompt, _ in pairs]
+        made = lane.generate(prompts, 3, sampling)
+        assert (made != LocalModel(llama).generate(prompts, 3, sampling)) is differs
+        lane.reset()
+        assert lane.score(pairs) == base
+
+
+def test_a_lane_model_goes_with_the_methods_that_have_one(llama: CausalLM, tmp_path: Path) -> None:
+    text = FileText(TEXT, tmp_path)
+    with pytest.raises(InvalidRequestError, match="needs a --lane-model"):
+        LaneSystem(llama, "recipe", {}, text, ANYTHING_GOES)
+    with pytest.raises(InvalidRequestError, match="drop --lane-model"):
+        LaneSystem(llama, "adaple", FAST, text, ANYTHING_GOES, lane_model=tmp_path)
+    make_lane_model(make_model("llama", seed=6)).save(tmp_path)
+    with pytest.raises(BaseModelMismatchError):
+        LaneSystem(llama, "recipe", {}, text, ANYTHING_GOES, lane_model=tmp_path)
+
+
+def test_no_request_holds_a_prompt_twice() -> None:
+    first, second, third, _ = records()
+    again = replace(first, target_new="Italy and more")
+    assert requests_of([first, second, again, third]) == [[first, second], [again, third]]
+    assert requests_of([]) == []
 
 
 def test_a_model_writes_its_own_text_once(llama: CausalLM, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from errata.replica.entries import (
     Kind,
     LaneConfigured,
 )
+from errata.retrieval.index import FaissIndices
 from errata.writer.fitting import fit_batch
 from errata.writer.resources import WriterResources
 
@@ -65,7 +66,7 @@ async def _history(corpus: Corpus, folder: Path, cache: Path) -> tuple[list[Entr
     config = get_method("adaple").config()
     lane = LaneConfigured("lanes/main", "adaple", config.model_dump_json(), "c", model.digest)
     entries = [_entry(1, lane)]
-    applier = Applier(model, store, keep_memory=True)
+    applier = Applier(model, store, FaissIndices(), keep_memory=True)
     await _apply(applier, entries)
     method = get_method("adaple")
     statistics = method.prepare(model, method.config(), WriterResources(None, cache))
@@ -96,8 +97,8 @@ async def test_the_same_entries_give_the_same_state(
     history: tuple[list[Entry], ArtifactStore],
 ) -> None:
     entries, store = history
-    first = Applier(CausalLM.load(demo.model_path()), store)
-    second = Applier(CausalLM.load(demo.model_path()), store)
+    first = Applier(CausalLM.load(demo.model_path()), store, FaissIndices())
+    second = Applier(CausalLM.load(demo.model_path()), store, FaissIndices())
     digests = []
     for entry in entries:
         await _apply(first, [entry])
@@ -116,7 +117,7 @@ async def test_reverting_everything_gives_the_base_model_back_bit_for_bit(
 ) -> None:
     entries, store = history
     model = CausalLM.load(demo.model_path())
-    applier = Applier(model, store)
+    applier = Applier(model, store, FaissIndices())
     await _apply(applier, entries[:1])
     base, bits = applier.digest(), model.current_digest()
     await _apply(applier, entries[1:])
@@ -152,7 +153,7 @@ async def test_a_commit_that_cannot_be_applied_changes_nothing(
     assert isinstance(kind, EditsCommitted)
     other = Artifact({"stray": torch.ones(2)}).to_bytes()
     stray = ArtifactRef(await store.put(other), len(other))
-    applier = Applier(CausalLM.load(demo.model_path()), store)
+    applier = Applier(CausalLM.load(demo.model_path()), store, FaissIndices())
     await _apply(applier, entries[:1])
     before, bits = applier.digest(), applier.model.current_digest()
     with pytest.raises(error):
@@ -174,7 +175,7 @@ async def test_damaged_artifact_bytes_are_refused(
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
-    applier = Applier(CausalLM.load(demo.model_path()), damaged)
+    applier = Applier(CausalLM.load(demo.model_path()), damaged, FaissIndices())
     await _apply(applier, entries[:1])
     with pytest.raises(ArtifactCorruptError, match="other bytes"):
         await _apply(applier, entries[1:2])
@@ -185,7 +186,7 @@ async def test_a_lane_cannot_be_configured_twice_differently(
     history: tuple[list[Entry], ArtifactStore],
 ) -> None:
     entries, store = history
-    applier = Applier(CausalLM.load(demo.model_path()), store)
+    applier = Applier(CausalLM.load(demo.model_path()), store, FaissIndices())
     await _apply(applier, entries[:1])
     await _apply(applier, [replace(entries[0], seq=2)])
     assert isinstance(entries[0].kind, LaneConfigured)
@@ -197,7 +198,7 @@ async def test_a_revert_of_what_was_never_in_force_is_data_loss(
     history: tuple[list[Entry], ArtifactStore],
 ) -> None:
     entries, store = history
-    applier = Applier(CausalLM.load(demo.model_path()), store)
+    applier = Applier(CausalLM.load(demo.model_path()), store, FaissIndices())
     await _apply(applier, entries[:1])
     with pytest.raises(DataLossError, match="edits/9-9"):
         await _apply(applier, [_entry(2, EditsReverted(("edits/9-9",), ""))])
@@ -209,8 +210,8 @@ async def test_a_second_reversal_is_skipped_and_the_rest_of_it_counts(
 ) -> None:
     entries, store = history
     names = [name for e in entries if isinstance(e.kind, EditsCommitted) for name in e.kind.edits]
-    once = Applier(CausalLM.load(demo.model_path()), store)
-    twice = Applier(CausalLM.load(demo.model_path()), store)
+    once = Applier(CausalLM.load(demo.model_path()), store, FaissIndices())
+    twice = Applier(CausalLM.load(demo.model_path()), store, FaissIndices())
     for applier in (once, twice):
         await _apply(applier, [*entries, _entry(4, EditsReverted((names[0],), ""))])
     await _apply(twice, [_entry(5, EditsReverted((names[0],), ""))])

@@ -21,6 +21,7 @@ from errata.errors import CheckFailedError, FitError, SingularCovarianceError
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier, Lane
 from errata.replica.entries import Entry, LaneConfigured
+from errata.retrieval.index import FaissIndices
 from errata.writer.fitting import Outcome, fit_batch, seed_of
 from errata.writer.resources import WriterResources
 
@@ -36,7 +37,7 @@ class Bench:
         config = method.config()
         resources = WriterResources(None, cache)
         self.statistics = method.prepare(self.model, config, resources)
-        applier = Applier(self.model, ArtifactStore(str(folder)), keep_memory=True)
+        applier = Applier(self.model, ArtifactStore(str(folder)), FaissIndices(), keep_memory=True)
         kind = LaneConfigured(
             "lanes/main", "adaple", config.model_dump_json(), "c", self.model.digest
         )

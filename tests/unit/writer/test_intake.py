@@ -55,6 +55,18 @@ def test_an_unusable_edit_is_refused_with_field_and_remedy(
     assert caught.value.field == field
 
 
+def test_a_request_that_contradicts_itself_is_refused_with_both_names(
+    shared_model: CausalLM,
+) -> None:
+    other = _draft(prompt="The capital of Spain is", subject="Spain")
+    with pytest.raises(InvalidEditError, match=r"edits\[0\] and edits\[2\]") as caught:
+        accept([_draft(), other, _draft(target="Nice")], shared_model, LIMITS)
+    assert caught.value.field == "edits[2].target"
+    assert len(accept([_draft(), _draft()], shared_model, LIMITS)) == 2, (
+        "a repeat is no contradiction"
+    )
+
+
 def test_the_second_edit_is_named_when_it_is_at_fault(shared_model: CausalLM) -> None:
     with pytest.raises(InvalidEditError) as caught:
         accept([_draft(), _draft(target="")], shared_model, LIMITS)

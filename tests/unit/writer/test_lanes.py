@@ -7,7 +7,8 @@ from errata.writer.lanes import read_lanes
 
 
 def test_without_a_file_there_is_one_lane_with_the_papers_method() -> None:
-    (lane,) = read_lanes(None, "lanes/main", "model")
+    (setup,) = read_lanes(None, "lanes/main", "model")
+    lane = setup.configured
     assert (lane.lane, lane.method, lane.base_model_digest) == ("lanes/main", "adaple", "model")
 
 
@@ -18,7 +19,8 @@ def test_a_file_configures_lanes_and_its_digest_follows_every_knob(tmp_path: Pat
         file.write_text(
             f'[lanes.main]\nmethod = "adaple"\n[lanes.main.config]\nvariant = "{variant}"\n'
         )
-        (lane,) = read_lanes(file, "lanes/main", "model")
+        (setup,) = read_lanes(file, "lanes/main", "model")
+        lane = setup.configured
         assert variant in lane.config_json
         digests.append(lane.config_digest)
     assert digests[0] != digests[1]
@@ -32,6 +34,7 @@ def test_a_file_configures_lanes_and_its_digest_follows_every_knob(tmp_path: Pat
         ('[lanes.main]\nmethod = "magic"\n', "choose one of adaple"),
         ('[lanes.main]\nmethod = "adaple"\nbatch = 3\n', "batch"),
         ('[lanes.main]\nmethod = "adaple"\n[lanes.main.config]\nlamda = 3\n', "lamda"),
+        ('[lanes.main]\nmethod = "adaple"\nmodel = "m"\n', "adaple has no lane model"),
         ('[lanes.other]\nmethod = "adaple"\n', "default lane"),
         ('[lanes.Main_1]\nmethod = "adaple"\n[lanes.main]\nmethod = "adaple"\n', "lane name"),
     ],
@@ -46,3 +49,13 @@ def test_a_bad_file_is_told(tmp_path: Path, text: str, told: str) -> None:
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="cannot be read"):
         read_lanes(tmp_path / "none.toml", "lanes/main", "model")
+
+
+def test_a_lane_model_is_looked_for_beside_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "lanes.toml"
+    file.write_text('[lanes.main]\nmethod = "recipe"\nmodel = "here"\n')
+    (setup,) = read_lanes(file, "lanes/main", "model")
+    assert setup.model == tmp_path / "here"
+    file.write_text('[lanes.main]\nmethod = "recipe"\nmodel = "/there"\n')
+    (setup,) = read_lanes(file, "lanes/main", "model")
+    assert setup.model == Path("/there")

@@ -125,3 +125,38 @@ async def test_a_second_reversal_changes_nothing() -> None:
     await ledger.fold([_entry(3, reverted), _entry(4, reverted)])
     record = ledger.get("edits/1-0")
     assert (record.state, record.revert_seq) == (State.REVERTED, 3)
+
+
+async def test_a_newer_edit_of_the_same_prompt_supersedes_until_it_is_reverted() -> None:
+    ledger = EditLedger()
+    await ledger.fold(
+        [
+            _request(1, _edit("edits/1-0", prompt="p"), _edit("edits/1-1", prompt="q")),
+            _request(2, _edit("edits/2-0", prompt="p")),
+            _request(3, _edit("edits/3-0", prompt="p"), lane="lanes/other"),
+            _commit(4, "edits/1-0", "edits/1-1"),
+            _commit(5, "edits/2-0"),
+        ]
+    )
+
+    def found() -> list[str]:
+        return [ledger.superseded_by(record) for record in ledger.records()]
+
+    assert found() == ["edits/2-0", "", "", ""]
+    await ledger.fold([_entry(6, EditsReverted(("edits/2-0",), ""))])
+    assert found() == ["", "", "", ""]
+
+
+async def test_edits_in_force_come_in_the_order_of_their_commits() -> None:
+    ledger = EditLedger()
+    await ledger.fold(
+        [
+            _request(1, _edit("edits/1-0"), _edit("edits/1-1"), _edit("edits/1-2")),
+            _commit(2, "edits/1-1"),
+            _commit(3, "edits/1-0"),
+            _commit(4, "edits/1-2"),
+            _entry(5, EditsReverted(("edits/1-2",), "")),
+        ]
+    )
+    assert [edit.name for edit in ledger.in_force("lanes/main")] == ["edits/1-1", "edits/1-0"]
+    assert ledger.in_force("lanes/other") == []

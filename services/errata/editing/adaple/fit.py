@@ -16,7 +16,7 @@ from errata.editing.adaple.fusion import fuse
 from errata.editing.adaple.keys import KeyProbes
 from errata.editing.adaple.memory import AdapleMemory, key_name
 from errata.editing.adaple.solve import LowRankDelta, solve_delta
-from errata.editing.adaple.state import pack
+from errata.editing.adaple.state import AdapleState, pack
 from errata.editing.adaple.targets import optimise_targets
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
@@ -30,6 +30,7 @@ def fit(
     model: CausalLM,
     batch: EditBatch,
     config: AdapleConfig,
+    state: AdapleState,
     memory: AdapleMemory,
     statistics: Mapping[int, Tensor],
 ) -> FitResult:
@@ -46,6 +47,7 @@ def fit(
         model: its weights are the same bits afterwards, whatever happens.
         batch: edits and the seed of contexts and masks.
         config: of the lane.
+        state: not needed; the model holds the lane's effect.
         memory: earlier keys; read only.
         statistics: E[kkᵀ] of every edited layer, (d_ff, d_ff) float64, from `prepare`.
 

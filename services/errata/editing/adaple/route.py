@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from errata.editing.devices import has_fast_bf16
+
 # bf16 keeps 8 bits: two rounded factors and a rounded sum are off by less than 3·2⁻⁸ of |x|·|d|,
 # and the result by 2⁻⁸ of itself. Twice that is on the safe side.
 _COARSE_ERROR = 2.0**-5
@@ -37,14 +39,8 @@ class Directions:
     @classmethod
     def of(cls, names: Sequence[str], exact: Tensor) -> Directions:
         """Prepares the directions of `names`."""
-        coarse = exact.bfloat16() if _has_fast_bf16(exact.device) else None
+        coarse = exact.bfloat16() if has_fast_bf16(exact.device) else None
         return cls(tuple(names), exact, coarse, exact.norm(dim=0))
-
-
-def _has_fast_bf16(device: torch.device) -> bool:
-    if device.type == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return device.type == "cuda"
 
 
 def attribute(

@@ -138,6 +138,7 @@ class Workplace:
             config.model_dump(mode="json"),
             self._resources(model),
             self._limits(model),
+            lane_model=plan.lane_model,
             on_progress=self._on_progress,
         )
 

@@ -36,6 +36,7 @@ class Plan:
         num_seeds: seeds in a row, from `seed`.
         suite: a name in `suites.SUITES`.
         values: of the configuration, where they differ from the method's defaults.
+        lane_model: folder of what the lane learned once, for methods that have it.
         points: numbers of edits of the suite `scaling`.
         vary: configuration key → values, the grid of the suite `ablation`.
         target: `host:port` of a running cluster; empty for in process.
@@ -62,6 +63,7 @@ class Plan:
     num_seeds: int = 1
     suite: str = "sequential"
     values: Mapping[str, Any] = field(default_factory=dict)
+    lane_model: Path | None = None
     points: tuple[int, ...] = (1, 10, 100, 1_000, 10_000)
     vary: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     target: str = ""
@@ -85,6 +87,7 @@ class Plan:
             "text": self.text is not None,
             "no-check": not self.check,
             "device": self.device != "cpu",
+            "lane-model": self.lane_model is not None,
         }
         for name, is_given in useless.items():
             if self.target and is_given:

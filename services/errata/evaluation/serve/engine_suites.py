@@ -20,7 +20,7 @@ from rich.console import Console
 from errata.editing.causal_lm import CausalLM
 from errata.editing.plan import BASE, RowPlan
 from errata.engine.engine import Engine, EngineLimits
-from errata.engine.sequence import Edition, GenerationRequest, Version
+from errata.engine.sequence import Edition, GenerationRequest, Request, Version
 from errata.evaluation.serve.report import report
 from errata.evaluation.serve.synthetic import adaple_edition, mixed_plans
 from errata.evaluation.serve.workload import Timings, Workload, run_round
@@ -186,8 +186,8 @@ async def _mixed(
         lambda: mixed_plans(model, [request.prompt_ids for request in requests])
     )
 
-    def route(prompts: Sequence[tuple[int, ...]]) -> list[RowPlan]:
-        return [plans.get(ids, BASE) for ids in prompts]
+    def route(requests: Sequence[Request]) -> list[RowPlan]:
+        return [plans.get(request.prompt_ids, BASE) for request in requests]
 
     edition = Edition(UNEDITED.version, route=route)
     await engine.change(lambda: edition, alters_weights=False)

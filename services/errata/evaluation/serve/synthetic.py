@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from errata.editing.adaple import METHOD
 from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.hook import AdapleAttribution
 from errata.editing.adaple.solve import LowRankDelta
-from errata.editing.adaple.state import pack
+from errata.editing.adaple.state import AdapleState, pack
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.method import Commit
@@ -73,7 +73,7 @@ def adaple_edition(model: CausalLM, num_edits: int, seed: int = 0) -> Edition:
     """
     generator = torch.Generator().manual_seed(seed)
     config = AdapleConfig()
-    state = METHOD.new_state(model, config, EditedWeights(model), "lanes/synthetic")
+    state = AdapleState(model, config, EditedWeights(model), "lanes/synthetic")
     layers = config.resolve_layers(model.num_layers)
     for seq, start in enumerate(range(0, num_edits, _EDITS_PER_COMMIT), start=1):
         size = min(_EDITS_PER_COMMIT, num_edits - start)
@@ -81,7 +81,7 @@ def adaple_edition(model: CausalLM, num_edits: int, seed: int = 0) -> Edition:
         artifact = _random_commit(model, config, layers, size, generator)
         state.prepare_commit(Commit(seq, names, artifact))()
     version = Version(num_edits, bytes(32), state.digest(), num_edits)
-    return Edition(version, METHOD.attribute(state))
+    return Edition(version, AdapleAttribution(state))
 
 
 def _random_commit(

@@ -53,6 +53,19 @@ class EditOutcome:
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
+def requests_of(records: Sequence[Record]) -> list[list[Record]]:
+    """Records in as few runs as have no prompt twice: one request may not contradict itself."""
+    runs: list[list[Record]] = []
+    seen: set[str] = set()
+    for record in records:
+        if not runs or record.prompt in seen:
+            runs.append([])
+            seen.clear()
+        runs[-1].append(record)
+        seen.add(record.prompt)
+    return runs
+
+
 class System(Protocol):
     """A model under edits."""
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from errata.engine.sampling import Sampling
 from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.data.record import Record
-from errata.evaluation.systems import EditOutcome, Pair, Scored
+from errata.evaluation.systems import EditOutcome, Pair, Scored, requests_of
 from errata.platform.settings import WriterSettings
 from errata_client import AsyncClient, Edit, EditSpec, EditState
 from errata_client import Sampling as SamplingSpec
@@ -77,9 +77,14 @@ class ClusterSystem:
         Raises:
             PreconditionError: the writer did not settle them in an hour.
         """
-        specs = [EditSpec(r.prompt, r.target_new, r.subject) for r in records]
         start = perf_counter()
-        settled = self._run(self._submit(specs))
+        settled = [
+            edit
+            for run in requests_of(records)
+            for edit in self._run(
+                self._submit([EditSpec(r.prompt, r.target_new, r.subject) for r in run])
+            )
+        ]
         committed = {edit.name: edit for edit in settled if edit.state is EditState.COMMITTED}
         self._committed |= committed
         return EditOutcome(len(settled) - len(committed), perf_counter() - start)

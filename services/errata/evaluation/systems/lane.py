@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
-from errata.editing.method import Commit, Resources, get_method
+from errata.editing.edit import Edit
+from errata.editing.method import Commit, LaneModelCommit, Method, Resources, get_method
+from errata.editing.plan import RowPlan
 from errata.editing.weights import EditedWeights
+from errata.errors import InvalidRequestError
 from errata.evaluation.data.record import Record
-from errata.evaluation.systems import EditOutcome
+from errata.evaluation.systems import EditOutcome, requests_of
 from errata.evaluation.systems.local import LocalModel
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Lane
+from errata.retrieval.index import FaissIndices
 from errata.writer.batching import next_batch
 from errata.writer.fitting import Fitted, fit_batch
 from errata.writer.intake import Draft, accept
@@ -42,6 +48,7 @@ class LaneSystem(LocalModel):
         resources: Resources,
         limits: WriterSettings,
         *,
+        lane_model: Path | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Makes the lane, and the statistics that its fits need.
@@ -52,10 +59,12 @@ class LaneSystem(LocalModel):
             values: of its configuration, where they differ from the defaults.
             resources: text and cache for statistics.
             limits: of the writer.
+            lane_model: folder of what the lane learned once, for methods that have it.
             on_progress: told of the statistics' progress.
 
         Raises:
-            InvalidRequestError: a value is not valid for the method.
+            InvalidRequestError: a value is not valid for the method, or a lane model is missing.
+            ModelNotFoundError, BaseModelMismatchError, ArtifactCorruptError: about the lane model.
         """
         super().__init__(model)
         self._configured = configure("main", method, values, model.digest)
@@ -66,21 +75,14 @@ class LaneSystem(LocalModel):
             model, self.config, resources, on_progress=on_progress
         )
         self._weights = EditedWeights(model)
+        self._lane_model = _read_lane_model(self._method, lane_model)
         self._start_anew()
 
     def edit(self, records: Sequence[Record]) -> EditOutcome:
         """Fits and commits, in as many batches as the writer would make."""
         start, parts, num_rejected = perf_counter(), Counter[str](), 0
-        drafts = [
-            Draft(record.prompt, record.target_new, record.subject, (), (), "")
-            for record in records
-        ]
-        request = next(self._requests)
-        named = [
-            replace(edit, name=f"edits/{request}-{i}")
-            for i, edit in enumerate(accept(drafts, self.model, self._limits))
-        ]
-        pending = {edit.name: edit for edit in named}
+        accepted = [edit for run in requests_of(records) for edit in self._accept(run)]
+        pending = {edit.name: edit for edit in accepted}
         alone = frozenset[str]()
         while pending:
             batch = next_batch(
@@ -98,6 +100,16 @@ class LaneSystem(LocalModel):
                 del pending[name]
         return EditOutcome(num_rejected, perf_counter() - start, parts)
 
+    def _accept(self, records: Sequence[Record]) -> list[Edit]:
+        """One request."""
+        drafts = [
+            Draft(record.prompt, record.target_new, record.subject, (), (), "")
+            for record in records
+        ]
+        number = next(self._requests)
+        edits = accept(drafts, self.model, self._limits)
+        return [replace(edit, name=f"edits/{number}-{i}") for i, edit in enumerate(edits)]
+
     def reset(self) -> None:
         """Takes all edits back; the weights are the base's, bit for bit."""
         names = [name for commit in self.commits for name in commit.edits]
@@ -109,11 +121,20 @@ class LaneSystem(LocalModel):
         state = self._method.new_state(
             self.model, self.config, self._weights, self._configured.lane
         )
-        memory = self._method.new_memory(self.config)
-        self._lane = Lane(self._configured, self._method, self.config, state, memory)
+        new_memory = self._method.new_memory
+        memory = None if new_memory is None else new_memory(self.config)
+        new_router = self._method.new_router
+        router = None if new_router is None else new_router(state, FaissIndices())
+        self._lane = Lane(self._configured, self._method, self.config, state, memory, router)
+        if self._method.lane_model is not None and self._lane_model is not None:
+            self._method.lane_model.prepare(state, self._lane_model)()
         self._requests = itertools.count(1)
         self.commits: list[Commit] = []
         self.state_bytes = 0
+
+    def _plans(self, prompts: Sequence[str]) -> Sequence[RowPlan]:
+        router = self._lane.router
+        return super()._plans(prompts) if router is None else router.plans(prompts)
 
     def _commit(self, fitted: Fitted) -> None:
         names = tuple(edit.name for edit in fitted.edits)
@@ -124,3 +145,17 @@ class LaneSystem(LocalModel):
             self._lane.memory.add(names, Artifact.from_bytes(fitted.memory))
         self.commits.append(commit)
         self.state_bytes += len(fitted.artifact)
+
+
+def _read_lane_model(method: Method, folder: Path | None) -> LaneModelCommit | None:
+    if (folder is None) != (method.lane_model is None):
+        raise InvalidRequestError(
+            f"method {method.name} "
+            + ("has no lane model; drop --lane-model." if folder else "needs a --lane-model."),
+            field="lane_model",
+        )
+    if folder is None or method.lane_model is None:
+        return None
+    data = method.lane_model.read(folder)
+    digest = hashlib.sha256(data).hexdigest()
+    return LaneModelCommit(0, Artifact.from_bytes(data), digest, (), None)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from errata.editing.causal_lm import CausalLM
+from errata.editing.plan import BASE, RowPlan
 from errata.editing.prompts import tokenise
 from errata.engine import offline
 from errata.engine.sampling import Sampling
@@ -36,8 +37,9 @@ class LocalModel:
             batch = [rows[i] for i in chunk]
             targets = [row.ids[-row.num_target :] for row in batch]
             prompts = [row.ids[: -row.num_target] for row in batch]
+            plans = self._plans([pairs[i][0] for i in chunk])
             with self._reading(prompts):
-                log_p, own = offline.score(self.model, prompts, targets)
+                log_p, own = offline.score(self.model, prompts, targets, plans)
             for i, target, values, ids in zip(chunk, targets, log_p, own, strict=True):
                 found[i] = Scored(target, tuple(ids), tuple(values))
         return [item for item in found if item is not None]
@@ -49,14 +51,20 @@ class LocalModel:
         texts: list[str] = []
         tokenizer = self.model.tokenizer
         for start in range(0, len(prompts), _MAX_ROWS):
-            rows = [tokenise(self.model, text).ids for text in prompts[start : start + _MAX_ROWS]]
+            asked = prompts[start : start + _MAX_ROWS]
+            rows = [tokenise(self.model, text).ids for text in asked]
             part = sampling[start : start + _MAX_ROWS]
+            plans = self._plans(asked)
             with self._reading(rows):
-                made = offline.generate(self.model, rows, max_tokens, part)
+                made = offline.generate(self.model, rows, max_tokens, part, plans)
             for ids in made:
                 end = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else None
                 texts.append(whole_text(tokenizer, ids[:end]))
         return texts
+
+    def _plans(self, prompts: Sequence[str]) -> Sequence[RowPlan]:
+        """What edits give each of these prompts beside the model's weights."""
+        return [BASE] * len(prompts)
 
     def _reading(self, prompts: Sequence[Sequence[int]]) -> AbstractContextManager[None]:
         """Surrounds a pass that reads prompts from column 0 on, for what hooks into it."""

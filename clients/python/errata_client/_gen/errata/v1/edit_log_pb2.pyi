@@ -54,6 +54,7 @@ class EntryPayload(google.protobuf.message.Message):
     EDITS_REJECTED_FIELD_NUMBER: builtins.int
     EDITS_REVERTED_FIELD_NUMBER: builtins.int
     LANE_CONFIGURED_FIELD_NUMBER: builtins.int
+    LANE_MODEL_COMMITTED_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Idempotency key of the append."""
     author: builtins.str
@@ -82,6 +83,10 @@ class EntryPayload(google.protobuf.message.Message):
     def lane_configured(self) -> global___LaneConfigured:
         """A lane was created or its configuration changed."""
 
+    @property
+    def lane_model_committed(self) -> global___LaneModelCommitted:
+        """A lane has a new model, and all its edits are encoded by it from here on."""
+
     def __init__(
         self,
         *,
@@ -93,10 +98,11 @@ class EntryPayload(google.protobuf.message.Message):
         edits_rejected: global___EditsRejected | None = ...,
         edits_reverted: global___EditsReverted | None = ...,
         lane_configured: global___LaneConfigured | None = ...,
+        lane_model_committed: global___LaneModelCommitted | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_configured", b"lane_configured"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_configured", b"lane_configured", "request_id", b"request_id"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured"] | None: ...
+    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "request_id", b"request_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed"] | None: ...
 
 global___EntryPayload = EntryPayload
 
@@ -280,6 +286,48 @@ class LaneConfigured(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["base_model_digest", b"base_model_digest", "config_digest", b"config_digest", "config_json", b"config_json", "lane", b"lane", "method", b"method"]) -> None: ...
 
 global___LaneConfigured = LaneConfigured
+
+@typing.final
+class LaneModelCommitted(google.protobuf.message.Message):
+    """A version of what a lane learned once, such as RECIPE's encoder and sentinel."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LANE_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    EDITS_FIELD_NUMBER: builtins.int
+    REPOSITORY_FIELD_NUMBER: builtins.int
+    BASE_MODEL_DIGEST_FIELD_NUMBER: builtins.int
+    lane: builtins.str
+    """Format: lanes/{lane}."""
+    base_model_digest: builtins.str
+    """Digest of the base model."""
+    @property
+    def model(self) -> errata_client._gen.errata.v1.types_pb2.ArtifactRef:
+        """The lane model; its digest names the version."""
+
+    @property
+    def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """All edits of the lane in force, oldest first."""
+
+    @property
+    def repository(self) -> errata_client._gen.errata.v1.types_pb2.ArtifactRef:
+        """What carries their effect under this model; unset if there are none."""
+
+    def __init__(
+        self,
+        *,
+        lane: builtins.str = ...,
+        model: errata_client._gen.errata.v1.types_pb2.ArtifactRef | None = ...,
+        edits: collections.abc.Iterable[builtins.str] | None = ...,
+        repository: errata_client._gen.errata.v1.types_pb2.ArtifactRef | None = ...,
+        base_model_digest: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_repository", b"_repository", "model", b"model", "repository", b"repository"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_repository", b"_repository", "base_model_digest", b"base_model_digest", "edits", b"edits", "lane", b"lane", "model", b"model", "repository", b"repository"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_repository", b"_repository"]) -> typing.Literal["repository"] | None: ...
+
+global___LaneModelCommitted = LaneModelCommitted
 
 @typing.final
 class ReplicaPosition(google.protobuf.message.Message):

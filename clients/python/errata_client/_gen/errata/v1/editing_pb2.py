@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65rrata/v1/editing.proto\x12\terrata.v1\x1a\x15\x65rrata/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xae\x04\n\x04\x45\x64it\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.errata.v1.Edit.State\x12!\n\x04spec\x18\x03 \x01(\x0b\x32\x13.errata.v1.EditSpec\x12\x0c\n\x04lane\x18\x04 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x30\n\x0crequest_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncommit_seq\x18\x07 \x01(\x03\x12\x12\n\nrevert_seq\x18\x08 \x01(\x03\x12,\n\x07\x66igures\x18\t \x01(\x0b\x32\x16.errata.v1.EditFiguresH\x00\x88\x01\x01\x12-\n\x08\x61rtifact\x18\n \x01(\x0b\x32\x16.errata.v1.ArtifactRefH\x01\x88\x01\x01\x12\x0e\n\x06method\x18\x0b \x01(\t\x12\x19\n\x11\x62\x61se_model_digest\x18\x0c \x01(\t\x12&\n\x05\x65rror\x18\r \x01(\x0b\x32\x12.google.rpc.StatusH\x02\x88\x01\x01\"\x83\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_REQUESTED\x10\x01\x12\x11\n\rSTATE_FITTING\x10\x02\x12\x13\n\x0fSTATE_COMMITTED\x10\x03\x12\x12\n\x0eSTATE_REJECTED\x10\x04\x12\x12\n\x0eSTATE_REVERTED\x10\x05\x42\n\n\x08_figuresB\x0b\n\t_artifactB\x08\n\x06_error\"\xa9\x01\n\x04Lane\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\x12\x15\n\rconfig_digest\x18\x04 \x01(\t\x12\x19\n\x11\x62\x61se_model_digest\x18\x05 \x01(\t\x12\x16\n\x0e\x63onfigured_seq\x18\x06 \x01(\x03\x12\x12\n\nis_default\x18\x07 \x01(\x08\x12\x10\n\x08reversal\x18\x08 \x01(\t\"j\n\x12SubmitEditsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x13.errata.v1.EditSpec\x12\x0c\n\x04lane\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\"B\n\x13SubmitEditsResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x1e\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x0f.errata.v1.Edit\"\x1e\n\x0eGetEditRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x0fGetEditResponse\x12\x1d\n\x04\x65\x64it\x18\x01 \x01(\x0b\x32\x0f.errata.v1.Edit\"!\n\x10WaitEditsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"H\n\x11WaitEditsResponse\x12\x1e\n\x05\x65\x64its\x18\x01 \x03(\x0b\x32\x0f.errata.v1.Edit\x12\x13\n\x0b\x61ll_settled\x18\x02 \x01(\x08\"_\n\x10ListEditsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.errata.v1.Edit.State\"L\n\x11ListEditsResponse\x12\x1e\n\x05\x65\x64its\x18\x01 \x03(\x0b\x32\x0f.errata.v1.Edit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x12RevertEditsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\"4\n\x13RevertEditsResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x10\n\x08meanings\x18\x02 \x03(\t\"9\n\x10ListLanesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x11ListLanesResponse\x12\x1e\n\x05lanes\x18\x01 \x03(\x0b\x32\x0f.errata.v1.Lane\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc6\x03\n\x0e\x45\x64itingService\x12L\n\x0bSubmitEdits\x12\x1d.errata.v1.SubmitEditsRequest\x1a\x1e.errata.v1.SubmitEditsResponse\x12@\n\x07GetEdit\x12\x19.errata.v1.GetEditRequest\x1a\x1a.errata.v1.GetEditResponse\x12\x46\n\tWaitEdits\x12\x1b.errata.v1.WaitEditsRequest\x1a\x1c.errata.v1.WaitEditsResponse\x12\x46\n\tListEdits\x12\x1b.errata.v1.ListEditsRequest\x1a\x1c.errata.v1.ListEditsResponse\x12L\n\x0bRevertEdits\x12\x1d.errata.v1.RevertEditsRequest\x1a\x1e.errata.v1.RevertEditsResponse\x12\x46\n\tListLanes\x12\x1b.errata.v1.ListLanesRequest\x1a\x1c.errata.v1.ListLanesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65rrata/v1/editing.proto\x12\terrata.v1\x1a\x15\x65rrata/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xc5\x04\n\x04\x45\x64it\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.errata.v1.Edit.State\x12!\n\x04spec\x18\x03 \x01(\x0b\x32\x13.errata.v1.EditSpec\x12\x0c\n\x04lane\x18\x04 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x30\n\x0crequest_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncommit_seq\x18\x07 \x01(\x03\x12\x12\n\nrevert_seq\x18\x08 \x01(\x03\x12,\n\x07\x66igures\x18\t \x01(\x0b\x32\x16.errata.v1.EditFiguresH\x00\x88\x01\x01\x12-\n\x08\x61rtifact\x18\n \x01(\x0b\x32\x16.errata.v1.ArtifactRefH\x01\x88\x01\x01\x12\x0e\n\x06method\x18\x0b \x01(\t\x12\x19\n\x11\x62\x61se_model_digest\x18\x0c \x01(\t\x12&\n\x05\x65rror\x18\r \x01(\x0b\x32\x12.google.rpc.StatusH\x02\x88\x01\x01\x12\x15\n\rsuperseded_by\x18\x0e \x01(\t\"\x83\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_REQUESTED\x10\x01\x12\x11\n\rSTATE_FITTING\x10\x02\x12\x13\n\x0fSTATE_COMMITTED\x10\x03\x12\x12\n\x0eSTATE_REJECTED\x10\x04\x12\x12\n\x0eSTATE_REVERTED\x10\x05\x42\n\n\x08_figuresB\x0b\n\t_artifactB\x08\n\x06_error\"\xa9\x01\n\x04Lane\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\x12\x15\n\rconfig_digest\x18\x04 \x01(\t\x12\x19\n\x11\x62\x61se_model_digest\x18\x05 \x01(\t\x12\x16\n\x0e\x63onfigured_seq\x18\x06 \x01(\x03\x12\x12\n\nis_default\x18\x07 \x01(\x08\x12\x10\n\x08reversal\x18\x08 \x01(\t\"j\n\x12SubmitEditsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x13.errata.v1.EditSpec\x12\x0c\n\x04lane\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\"B\n\x13SubmitEditsResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x1e\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x0f.errata.v1.Edit\"\x1e\n\x0eGetEditRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x0fGetEditResponse\x12\x1d\n\x04\x65\x64it\x18\x01 \x01(\x0b\x32\x0f.errata.v1.Edit\"!\n\x10WaitEditsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"H\n\x11WaitEditsResponse\x12\x1e\n\x05\x65\x64its\x18\x01 \x03(\x0b\x32\x0f.errata.v1.Edit\x12\x13\n\x0b\x61ll_settled\x18\x02 \x01(\x08\"_\n\x10ListEditsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.errata.v1.Edit.State\"L\n\x11ListEditsResponse\x12\x1e\n\x05\x65\x64its\x18\x01 \x03(\x0b\x32\x0f.errata.v1.Edit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x12RevertEditsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\"4\n\x13RevertEditsResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x10\n\x08meanings\x18\x02 \x03(\t\"9\n\x10ListLanesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x11ListLanesResponse\x12\x1e\n\x05lanes\x18\x01 \x03(\x0b\x32\x0f.errata.v1.Lane\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc6\x03\n\x0e\x45\x64itingService\x12L\n\x0bSubmitEdits\x12\x1d.errata.v1.SubmitEditsRequest\x1a\x1e.errata.v1.SubmitEditsResponse\x12@\n\x07GetEdit\x12\x19.errata.v1.GetEditRequest\x1a\x1a.errata.v1.GetEditResponse\x12\x46\n\tWaitEdits\x12\x1b.errata.v1.WaitEditsRequest\x1a\x1c.errata.v1.WaitEditsResponse\x12\x46\n\tListEdits\x12\x1b.errata.v1.ListEditsRequest\x1a\x1c.errata.v1.ListEditsResponse\x12L\n\x0bRevertEdits\x12\x1d.errata.v1.RevertEditsRequest\x1a\x1e.errata.v1.RevertEditsResponse\x12\x46\n\tListLanes\x12\x1b.errata.v1.ListLanesRequest\x1a\x1c.errata.v1.ListLanesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,35 +35,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'errata_client._gen.errata.v
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EDIT']._serialized_start=120
-  _globals['_EDIT']._serialized_end=678
-  _globals['_EDIT_STATE']._serialized_start=512
-  _globals['_EDIT_STATE']._serialized_end=643
-  _globals['_LANE']._serialized_start=681
-  _globals['_LANE']._serialized_end=850
-  _globals['_SUBMITEDITSREQUEST']._serialized_start=852
-  _globals['_SUBMITEDITSREQUEST']._serialized_end=958
-  _globals['_SUBMITEDITSRESPONSE']._serialized_start=960
-  _globals['_SUBMITEDITSRESPONSE']._serialized_end=1026
-  _globals['_GETEDITREQUEST']._serialized_start=1028
-  _globals['_GETEDITREQUEST']._serialized_end=1058
-  _globals['_GETEDITRESPONSE']._serialized_start=1060
-  _globals['_GETEDITRESPONSE']._serialized_end=1108
-  _globals['_WAITEDITSREQUEST']._serialized_start=1110
-  _globals['_WAITEDITSREQUEST']._serialized_end=1143
-  _globals['_WAITEDITSRESPONSE']._serialized_start=1145
-  _globals['_WAITEDITSRESPONSE']._serialized_end=1217
-  _globals['_LISTEDITSREQUEST']._serialized_start=1219
-  _globals['_LISTEDITSREQUEST']._serialized_end=1314
-  _globals['_LISTEDITSRESPONSE']._serialized_start=1316
-  _globals['_LISTEDITSRESPONSE']._serialized_end=1392
-  _globals['_REVERTEDITSREQUEST']._serialized_start=1394
-  _globals['_REVERTEDITSREQUEST']._serialized_end=1482
-  _globals['_REVERTEDITSRESPONSE']._serialized_start=1484
-  _globals['_REVERTEDITSRESPONSE']._serialized_end=1536
-  _globals['_LISTLANESREQUEST']._serialized_start=1538
-  _globals['_LISTLANESREQUEST']._serialized_end=1595
-  _globals['_LISTLANESRESPONSE']._serialized_start=1597
-  _globals['_LISTLANESRESPONSE']._serialized_end=1673
-  _globals['_EDITINGSERVICE']._serialized_start=1676
-  _globals['_EDITINGSERVICE']._serialized_end=2130
+  _globals['_EDIT']._serialized_end=701
+  _globals['_EDIT_STATE']._serialized_start=535
+  _globals['_EDIT_STATE']._serialized_end=666
+  _globals['_LANE']._serialized_start=704
+  _globals['_LANE']._serialized_end=873
+  _globals['_SUBMITEDITSREQUEST']._serialized_start=875
+  _globals['_SUBMITEDITSREQUEST']._serialized_end=981
+  _globals['_SUBMITEDITSRESPONSE']._serialized_start=983
+  _globals['_SUBMITEDITSRESPONSE']._serialized_end=1049
+  _globals['_GETEDITREQUEST']._serialized_start=1051
+  _globals['_GETEDITREQUEST']._serialized_end=1081
+  _globals['_GETEDITRESPONSE']._serialized_start=1083
+  _globals['_GETEDITRESPONSE']._serialized_end=1131
+  _globals['_WAITEDITSREQUEST']._serialized_start=1133
+  _globals['_WAITEDITSREQUEST']._serialized_end=1166
+  _globals['_WAITEDITSRESPONSE']._serialized_start=1168
+  _globals['_WAITEDITSRESPONSE']._serialized_end=1240
+  _globals['_LISTEDITSREQUEST']._serialized_start=1242
+  _globals['_LISTEDITSREQUEST']._serialized_end=1337
+  _globals['_LISTEDITSRESPONSE']._serialized_start=1339
+  _globals['_LISTEDITSRESPONSE']._serialized_end=1415
+  _globals['_REVERTEDITSREQUEST']._serialized_start=1417
+  _globals['_REVERTEDITSREQUEST']._serialized_end=1505
+  _globals['_REVERTEDITSRESPONSE']._serialized_start=1507
+  _globals['_REVERTEDITSRESPONSE']._serialized_end=1559
+  _globals['_LISTLANESREQUEST']._serialized_start=1561
+  _globals['_LISTLANESREQUEST']._serialized_end=1618
+  _globals['_LISTLANESRESPONSE']._serialized_start=1620
+  _globals['_LISTLANESRESPONSE']._serialized_end=1696
+  _globals['_EDITINGSERVICE']._serialized_start=1699
+  _globals['_EDITINGSERVICE']._serialized_end=2153
 # @@protoc_insertion_point(module_scope)

@@ -64,6 +64,7 @@ class Edit(google.protobuf.message.Message):
     METHOD_FIELD_NUMBER: builtins.int
     BASE_MODEL_DIGEST_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Format: edits/{seq}-{index}."""
     state: global___Edit.State.ValueType
@@ -80,6 +81,10 @@ class Edit(google.protobuf.message.Message):
     """Which method made it."""
     base_model_digest: builtins.str
     """Which base model it was made for."""
+    superseded_by: builtins.str
+    """The newest edit in force of the same prompt in the same lane, if that is another one: it
+    answers in this one's place. Empty otherwise.
+    """
     @property
     def spec(self) -> errata_client._gen.errata.v1.types_pb2.EditSpec:
         """What was asked for; the subject is filled in."""
@@ -116,9 +121,10 @@ class Edit(google.protobuf.message.Message):
         method: builtins.str = ...,
         base_model_digest: builtins.str = ...,
         error: google.rpc.status_pb2.Status | None = ...,
+        superseded_by: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_artifact", b"_artifact", "_error", b"_error", "_figures", b"_figures", "artifact", b"artifact", "error", b"error", "figures", b"figures", "request_time", b"request_time", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_artifact", b"_artifact", "_error", b"_error", "_figures", b"_figures", "artifact", b"artifact", "author", b"author", "base_model_digest", b"base_model_digest", "commit_seq", b"commit_seq", "error", b"error", "figures", b"figures", "lane", b"lane", "method", b"method", "name", b"name", "request_time", b"request_time", "revert_seq", b"revert_seq", "spec", b"spec", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_artifact", b"_artifact", "_error", b"_error", "_figures", b"_figures", "artifact", b"artifact", "author", b"author", "base_model_digest", b"base_model_digest", "commit_seq", b"commit_seq", "error", b"error", "figures", b"figures", "lane", b"lane", "method", b"method", "name", b"name", "request_time", b"request_time", "revert_seq", b"revert_seq", "spec", b"spec", "state", b"state", "superseded_by", b"superseded_by"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_artifact", b"_artifact"]) -> typing.Literal["artifact"] | None: ...
     @typing.overload

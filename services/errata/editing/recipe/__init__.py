@@ -1,0 +1,36 @@
+"""RECIPE: continuous prompts, found by a retriever whose sentinel says when there is nothing.
+
+Source: "Lifelong Knowledge Editing for LLMs with Retrieval-Augmented Continuous Prompt Learning"
+(Chen et al., 2024). Where paper and authors' code differ, the docstring names both.
+"""
+
+from __future__ import annotations
+
+from errata.editing.method import Capabilities, LaneModelSupport, Method
+from errata.editing.recipe.config import RecipeConfig
+from errata.editing.recipe.fit import encode_all, fit, prepare
+from errata.editing.recipe.hook import RecipeRouter
+from errata.editing.recipe.lane_model import read_bytes
+from errata.editing.recipe.state import RecipeState
+
+METHOD = Method(
+    name="recipe",
+    config=RecipeConfig,
+    capabilities=Capabilities(
+        changes_weights=False,
+        defers=True,
+        reversal=(
+            "The edit's key and prompt are gone, as if they had never been, bit for bit. An older "
+            "edit of the same fact is in force again."
+        ),
+    ),
+    prepare=prepare,
+    fit=fit,
+    new_state=RecipeState,
+    new_router=RecipeRouter,
+    lane_model=LaneModelSupport(
+        read=read_bytes, prepare=RecipeState.prepare_model, encode=encode_all
+    ),
+)
+
+__all__ = ["METHOD"]

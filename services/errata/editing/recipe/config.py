@@ -1,0 +1,33 @@
+"""Every knob of a RECIPE lane that is not part of its trained model; all of them travel in the log.
+
+What training decided (encoder, widths, number of prompt tokens, their place) belongs to the lane
+model, which is committed once and versioned.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from errata.editing.method import LaneConfig
+
+
+class RecipeConfig(LaneConfig):
+    """Configuration of a RECIPE lane.
+
+    Attributes:
+        claim: an edit takes a query if its score is strictly above the Knowledge Sentinel's
+            (`sentinel`, the paper's rule) or above one number for all queries (`threshold`, the
+            paper's ablation without sentinel).
+        threshold: for `claim="threshold"`, an inner product.
+    """
+
+    claim: Literal["sentinel", "threshold"] = "sentinel"
+    threshold: float | None = Field(default=None, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RecipeConfig:
+        if (self.claim == "threshold") != (self.threshold is not None):
+            raise ValueError("threshold goes with claim 'threshold', and claim 'threshold' with it")
+        return self

@@ -1,0 +1,109 @@
+"""How edits become an artifact: one pass of the encoder, no gradient."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+import torch
+
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit, EditBatch
+from errata.editing.method import FitResult, Resources
+from errata.editing.recipe.config import RecipeConfig
+from errata.editing.recipe.lane_model import LaneModel, knowledge
+from errata.editing.recipe.repository import Rows
+from errata.editing.recipe.state import RecipeState, fact_of, pack
+from errata.errors import InvalidEditError
+
+_AT_ONCE = 128
+
+
+def fit(
+    model: CausalLM,
+    batch: EditBatch,
+    config: RecipeConfig,
+    state: RecipeState,
+    memory: object,
+    statistics: object,
+) -> FitResult:
+    """Encodes a batch: r_k = MLP_K(f(k)) and p_k = MLP_P(r_k), k = prompt and target.
+
+    Args:
+        model: unchanged.
+        batch: edits; the seed is not needed.
+        config: of the lane.
+        state: its lane model encodes.
+        memory: not needed.
+        statistics: not needed.
+
+    Returns:
+        Artifact with a key, a prompt and a fact for each edit; seconds of `encode`.
+
+    Raises:
+        InvalidEditError: a knowledge statement is longer than the encoder reads.
+        PreconditionError: the lane has no lane model yet.
+    """
+    start = perf_counter()
+    held = state.holdings
+    texts = [knowledge(edit.prompt, edit.target) for edit in batch.edits]
+    _check_lengths(held.model, texts)
+    names = tuple(edit.name for edit in batch.edits)
+    facts = tuple(fact_of(edit.prompt) for edit in batch.edits)
+    artifact = pack(held.model_digest, model.digest, encode(held.model, names, facts, texts))
+    return FitResult(artifact, None, {"encode": perf_counter() - start})
+
+
+def _check_lengths(model: LaneModel, texts: Sequence[str]) -> None:
+    limit = model.shape.max_tokens
+    for number, text in enumerate(texts):
+        if model.encoder.is_cut(text):
+            raise InvalidEditError(
+                f"edits[{number}]: prompt and target are longer than the {limit} tokens that the "
+                "lane's encoder reads; shorten them.",
+                field=f"edits[{number}].prompt",
+                limit=limit,
+            )
+
+
+@torch.inference_mode()
+def encode(
+    model: LaneModel, names: tuple[str, ...], facts: tuple[str, ...], texts: list[str]
+) -> Rows:
+    """Keys and prompts of knowledge statements."""
+    keys = model.keys(texts)
+    return Rows(names, facts, keys, model.prompts(keys))
+
+
+def encode_all(llm: CausalLM, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
+    """All edits of a lane as a new lane model encodes them; None without edits.
+
+    Raises:
+        BaseModelMismatchError, ArtifactCorruptError: the lane model cannot be used here.
+    """
+    model = LaneModel.from_artifact(Artifact.from_bytes(lane_model), llm)
+    parts = [
+        encode(
+            model,
+            tuple(edit.name for edit in part),
+            tuple(fact_of(edit.prompt) for edit in part),
+            [knowledge(edit.prompt, edit.target) for edit in part],
+        )
+        for start in range(0, len(edits), _AT_ONCE)
+        if (part := edits[start : start + _AT_ONCE])
+    ]
+    if not parts:
+        return None
+    return pack(hashlib.sha256(lane_model).hexdigest(), llm.digest, Rows.joined(parts))
+
+
+def prepare(
+    model: CausalLM,
+    config: RecipeConfig,
+    resources: Resources,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Nothing: what fits need is the lane model."""

@@ -1,0 +1,240 @@
+"""What a RECIPE lane learns once and keeps: encoder, MLP_K, MLP_Q, MLP_P, Knowledge Sentinel.
+
+One lane model serves all edits of its lane. It travels as one artifact, tokenizer and encoder
+configuration included, so that whoever has its bytes needs nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errata.editing.artifact import Artifact, TensorSpec
+from errata.editing.causal_lm import CausalLM
+from errata.editing.prompts import join, tokenise
+from errata.editing.recipe.encoder import Encoder
+from errata.errors import (
+    ArtifactCorruptError,
+    BaseModelMismatchError,
+    InvalidRequestError,
+    ModelNotFoundError,
+)
+
+FILE_NAME = "lane_model.safetensors"
+_KIND = "recipe-lane-model"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The numbers that fix a lane model's form.
+
+    Attributes:
+        d_r: width of keys and queries. Paper: 4096.
+        num_prompt: l, continuous prompt tokens of an edit. Paper: 3.
+        num_sentinel: c, free vectors of the sentinel. Paper: 10.
+        after: how many of the prompt's tokens come before the continuous prompt: 0 puts it before
+            the BOS token, as the authors' code does, 1 behind it.
+        d: width of the LLM.
+        max_tokens: longest text that the encoder reads.
+    """
+
+    d_r: int
+    num_prompt: int
+    num_sentinel: int
+    after: int
+    d: int
+    max_tokens: int
+
+
+class Representation(nn.Module):
+    """MLP_K or MLP_Q: h = W₁x + b₁; out = h + ReLU(W₂h + b₂)."""
+
+    def __init__(self, width: int, d_r: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(width, d_r), nn.Linear(d_r, d_r)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, width) → (n, d_r)."""
+        h: Tensor = self.first(x)
+        return h + torch.relu(self.second(h))
+
+
+class PromptMaker(nn.Module):
+    """MLP_P: g = r + ReLU(W₃r + b₃); s·(W₄g + b₄) as (l, d).
+
+    The factor s, the spread of the LLM's token embeddings, is ours: prompts start where the model
+    expects its input, whatever its scale.
+    """
+
+    scale: Tensor
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.first = nn.Linear(shape.d_r, shape.d_r)
+        self.second = nn.Linear(shape.d_r, shape.num_prompt * shape.d)
+        self.register_buffer("scale", torch.ones(()))
+        self._rows = (shape.num_prompt, shape.d)
+
+    def forward(self, keys: Tensor) -> Tensor:
+        """(n, d_r) → (n, l, d)."""
+        g = keys + torch.relu(self.first(keys))
+        made: Tensor = self.scale * self.second(g)
+        return made.reshape(len(keys), *self._rows)
+
+
+class LaneModel(nn.Module):
+    """All trained parts of a lane; the LLM stays as it is.
+
+    Attributes:
+        encoder: f.
+        shape: widths and counts.
+        base_model: digest of the LLM that it was trained for.
+        sentinel: Θ, (c, width of the encoder).
+    """
+
+    def __init__(self, encoder: Encoder, shape: Shape, base_model: str) -> None:
+        """With random heads; Θ starts at U(−0.05, 0.05)."""
+        super().__init__()
+        self.encoder, self.shape, self.base_model = encoder, shape, base_model
+        self.key_mlp = Representation(encoder.pooled_width, shape.d_r)
+        self.query_mlp = Representation(encoder.pooled_width, shape.d_r)
+        self.prompt_mlp = PromptMaker(shape)
+        start = torch.empty(shape.num_sentinel, encoder.width).uniform_(-0.05, 0.05)
+        self.sentinel = nn.Parameter(start)
+
+    def keys(self, texts: Sequence[str]) -> Tensor:
+        """r_k = MLP_K(f(k)) of knowledge statements, (n, d_r)."""
+        made: Tensor = self.key_mlp(self.encoder(texts))
+        return made
+
+    def queries(self, texts: Sequence[str]) -> Tensor:
+        """r̃_q = MLP_Q(f(q)) of prompts, (n, d_r)."""
+        made: Tensor = self.query_mlp(self.encoder(texts))
+        return made
+
+    def sentinel_key(self) -> Tensor:
+        """r_Θ = MLP_K(f(Θ)), (d_r)."""
+        made: Tensor = self.key_mlp(self.encoder.pool_vectors(self.sentinel)[None])
+        return made[0]
+
+    def prompts(self, keys: Tensor) -> Tensor:
+        """p_k = MLP_P(r_k), (n, l, d)."""
+        made: Tensor = self.prompt_mlp(keys)
+        return made
+
+    def to_artifact(self) -> Artifact:
+        """The whole lane model as one artifact."""
+        config: dict[str, Any] = self.encoder.model.config.to_diff_dict()
+        facts = {
+            "kind": _KIND,
+            "base_model": self.base_model,
+            "encoder": json.dumps(
+                {**config, "model_type": self.encoder.model.config.model_type}, sort_keys=True
+            ),
+            "tokenizer": self.encoder.tokenizer.to_str(),
+            "shape": json.dumps(
+                {name: getattr(self.shape, name) for name in Shape.__slots__}, sort_keys=True
+            ),
+        }
+        return Artifact({name: t.detach() for name, t in self.state_dict().items()}, facts)
+
+    def save(self, folder: Path) -> None:
+        """Writes `lane_model.safetensors` into a folder, which exists afterwards."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE_NAME).write_bytes(self.to_artifact().to_bytes())
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact, llm: CausalLM) -> LaneModel:
+        """Reads what `to_artifact` made.
+
+        Raises:
+            BaseModelMismatchError: it was trained for another LLM.
+            ArtifactCorruptError: it is no lane model, or a tensor is missing, too many, or of
+                another shape.
+        """
+        facts = artifact.metadata
+        if facts.get("kind") != _KIND:
+            raise ArtifactCorruptError("the artifact is no RECIPE lane model.")
+        _check_base(facts.get("base_model", ""), llm)
+        try:
+            shape = Shape(**json.loads(facts["shape"]))
+            config = json.loads(facts["encoder"])
+            encoder = Encoder.from_config(config, facts["tokenizer"], shape.max_tokens)
+            made = cls(encoder, shape, facts["base_model"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactCorruptError(
+                f"the lane model does not say how it is built: {error}."
+            ) from error
+        if shape.d != llm.d:
+            raise BaseModelMismatchError(
+                f"the lane model makes prompts of width {shape.d}, the LLM has {llm.d}; train one "
+                "for this LLM."
+            )
+        expected = made.state_dict()
+        artifact.check({n: TensorSpec(tuple(t.shape), t.dtype) for n, t in expected.items()})
+        made.load_state_dict(artifact.tensors)
+        return made.to(llm.device).eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls, folder: Path, llm: CausalLM) -> LaneModel:
+        """Reads what `save` wrote.
+
+        Raises:
+            ModelNotFoundError: there is none.
+            BaseModelMismatchError, ArtifactCorruptError: as `from_artifact`.
+        """
+        return cls.from_artifact(Artifact.from_bytes(read_bytes(folder)), llm)
+
+
+def read_bytes(folder: Path) -> bytes:
+    """The bytes of the lane model in a folder.
+
+    Raises:
+        ModelNotFoundError: there is none.
+    """
+    path = folder / FILE_NAME
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"there is no lane model at {path} ({error.strerror}); make one with `errata train "
+            "recipe`."
+        ) from error
+
+
+def knowledge(prompt: str, target: str) -> str:
+    """k, the knowledge statement of an edit."""
+    return join(prompt, target)
+
+
+def place_behind_bos(llm: CausalLM) -> int:
+    """`Shape.after` that puts continuous prompts behind the tokenizer's BOS token: 0 or 1.
+
+    Raises:
+        InvalidRequestError: the tokenizer puts more than one special token in front.
+    """
+    special = set(llm.tokenizer.all_special_ids)
+    ids = tokenise(llm, "a").ids
+    count = next((n for n, token in enumerate(ids) if token not in special), len(ids))
+    if count > 1:
+        raise InvalidRequestError(
+            f"the tokenizer puts {count} special tokens before a text; put prompts before them.",
+            field="placement",
+        )
+    return count
+
+
+def _check_base(digest: str, llm: CausalLM) -> None:
+    if digest != llm.digest:
+        raise BaseModelMismatchError(
+            f"the lane model was trained for base model {digest[:16]}…, this process runs "
+            f"{llm.digest[:16]}…; train one for this model with `errata train recipe`.",
+            expected=digest,
+            found=llm.digest,
+        )

@@ -1,0 +1,170 @@
+"""The edits of a RECIPE lane: names, keys and prompts as rows that grow without being copied.
+
+A `Repository` is a snapshot that never changes. Appending makes a new snapshot over the same
+memory; taking edits out makes one over new memory, in which they never were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from errata.editing.causal_lm import tensor_bytes
+from errata.editing.search import Lineage
+
+_FIRST_CAPACITY = 64
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Rows:
+    """u edits as they come out of an artifact.
+
+    Attributes:
+        names: `edits/{seq}-{index}`.
+        facts: what each edit is about: equal for edits of the same prompt.
+        keys: r_k, (u, d_r) fp32.
+        prompts: p_k, (u, l, d) fp32.
+    """
+
+    names: tuple[str, ...]
+    facts: tuple[str, ...]
+    keys: Tensor
+    prompts: Tensor
+
+    @staticmethod
+    def none(d_r: int, num_prompt: int, d: int) -> Rows:
+        """No edit."""
+        return Rows((), (), torch.zeros(0, d_r), torch.zeros(0, num_prompt, d))
+
+    def to(self, device: torch.device) -> Rows:
+        """The same, elsewhere."""
+        return Rows(self.names, self.facts, self.keys.to(device), self.prompts.to(device))
+
+    def only(self, names: Collection[str]) -> Rows:
+        """The rows of these edits."""
+        return self._take([i for i, name in enumerate(self.names) if name in names])
+
+    def without(self, names: Collection[str]) -> Rows:
+        """The rows of the other edits."""
+        return self._take([i for i, name in enumerate(self.names) if name not in names])
+
+    def sorted(self, order: Callable[[str], int]) -> Rows:
+        """The rows in ascending order of their names' numbers."""
+        return self._take(sorted(range(len(self.names)), key=lambda i: order(self.names[i])))
+
+    def _take(self, rows: Sequence[int]) -> Rows:
+        at = torch.tensor(rows, dtype=torch.int64, device=self.keys.device)
+        return Rows(
+            tuple(self.names[i] for i in rows),
+            tuple(self.facts[i] for i in rows),
+            self.keys[at],
+            self.prompts[at],
+        )
+
+    @staticmethod
+    def joined(parts: Iterable[Rows]) -> Rows:
+        """All rows of the parts, in order; at least one part."""
+        rows = list(parts)
+        return Rows(
+            tuple(name for part in rows for name in part.names),
+            tuple(fact for part in rows for fact in part.facts),
+            torch.cat([part.keys for part in rows]),
+            torch.cat([part.prompts for part in rows]),
+        )
+
+    def digests(self) -> tuple[bytes, ...]:
+        """SHA-256 of each row's name, fact and tensors."""
+        return tuple(
+            hashlib.sha256(
+                b"|".join((name.encode(), fact.encode(), tensor_bytes(key), tensor_bytes(prompt)))
+            ).digest()
+            for name, fact, key, prompt in zip(
+                self.names, self.facts, self.keys, self.prompts, strict=True
+            )
+        )
+
+
+@dataclass(eq=False, slots=True)
+class _Memory:
+    """Room for rows, filled from the front; snapshots read what was filled when they were made."""
+
+    keys: Tensor
+    prompts: Tensor
+    filled: int
+
+    @classmethod
+    def of(cls, keys: Tensor, prompts: Tensor, needed: int) -> _Memory:
+        """A copy of n rows, with room for twice as many as are needed."""
+        n = len(keys)
+        capacity = max(_FIRST_CAPACITY, 2 * needed)
+        memory = cls(
+            keys.new_zeros(capacity, *keys.shape[1:]),
+            prompts.new_zeros(capacity, *prompts.shape[1:]),
+            n,
+        )
+        memory.keys[:n], memory.prompts[:n] = keys, prompts
+        return memory
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Repository:
+    """What claims are decided on: one row for each fact, its newest edit.
+
+    Attributes:
+        names: of n edits, oldest first.
+        lineage: of the snapshots that grew out of one another.
+    """
+
+    names: tuple[str, ...]
+    lineage: Lineage
+    _memory: _Memory = field(repr=False)
+
+    @classmethod
+    def of(cls, rows: Rows) -> Repository:
+        """A repository in its own memory.
+
+        Args:
+            rows: facts may repeat; the last edit of each stays.
+        """
+        last = {fact: name for name, fact in zip(rows.names, rows.facts, strict=True)}
+        if len(last) < len(rows.names):
+            rows = rows.only(set(last.values()))
+        return cls(rows.names, Lineage(), _Memory.of(rows.keys, rows.prompts, len(last)))
+
+    def __len__(self) -> int:
+        """Number of rows, n."""
+        return len(self.names)
+
+    @property
+    def keys(self) -> Tensor:
+        """(n, d_r) fp32."""
+        return self._memory.keys[: len(self.names)]
+
+    @property
+    def prompts(self) -> Tensor:
+        """(n, l, d) fp32."""
+        return self._memory.prompts[: len(self.names)]
+
+    def with_room(self, num_rows: int) -> Repository:
+        """The same rows with room for more, in new memory if there is none in the old."""
+        memory, n = self._memory, len(self)
+        if memory.filled == n and n + num_rows <= len(memory.keys):
+            return self
+        memory = _Memory.of(self.keys, self.prompts, n + num_rows)
+        return Repository(self.names, self.lineage, memory)
+
+    def with_rows(self, rows: Rows) -> Repository:
+        """This and more rows, in the same memory; `with_room` has made sure that they fit."""
+        n, u, memory = len(self), len(rows.names), self._memory
+        memory.keys[n : n + u], memory.prompts[n : n + u] = rows.keys, rows.prompts
+        memory.filled = n + u
+        return Repository((*self.names, *rows.names), self.lineage, memory)
+
+    def reclaim(self) -> None:
+        """Gives the room of rows behind these back: no longer snapshot is in use any more."""
+        self._memory.filled = len(self)
+        self.lineage.cuts.append(len(self))

@@ -1,0 +1,277 @@
+"""Meta-training of a lane model: the loop, its log, and checkpoints from which it goes on."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.devices import has_fast_bf16
+from errata.editing.recipe.encoder import Encoder
+from errata.editing.recipe.examples import Draw, Example, epoch, split
+from errata.editing.recipe.lane_model import LaneModel, Shape, place_behind_bos
+from errata.editing.recipe.objective import LOSSES, Bank, losses
+from errata.editing.recipe.training_config import TrainingConfig
+from errata.editing.recipe.validation import Validation, validate
+from errata.errors import FitError, PreconditionError
+
+_CHECKPOINT = "checkpoint.safetensors"
+_LOG = "training.csv"
+_SMOOTHING = 0.95
+_LOWEST_RATE = 0.05  # of the cosine schedule's highest
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        step: optimiser steps done.
+        done: share of the whole, 0 to 1, by steps or by time, whichever is further.
+        losses: smoothed, by name of `LOSSES`.
+        validation: of the latest validation.
+    """
+
+    step: int
+    done: float
+    losses: Mapping[str, float]
+    validation: Validation | None
+
+
+@dataclass(slots=True)
+class _Run:
+    """What of a training is neither weights nor optimiser state; lies in checkpoints as JSON."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_score: float = -1.0
+    best_step: int = 0
+    smoothed: dict[str, float] = field(default_factory=dict)
+
+
+def new_lane_model(llm: CausalLM, encoder: str | Path | None, config: TrainingConfig) -> LaneModel:
+    """An untrained lane model for an LLM.
+
+    Args:
+        llm: unedited.
+        encoder: folder or hub id; None makes a small one over the LLM's tokenizer.
+        config: of the training; its seed decides the random weights.
+
+    Raises:
+        ModelNotFoundError, UnsupportedModelError: the encoder cannot be used.
+    """
+    torch.manual_seed(config.seed)
+    if encoder is None:
+        made = Encoder.small(llm, config.max_tokens, width=config.width, depth=config.depth)
+    else:
+        made = Encoder.load(encoder, config.max_tokens)
+    shape = Shape(
+        d_r=config.d_r,
+        num_prompt=config.num_prompt,
+        num_sentinel=config.num_sentinel,
+        after=place_behind_bos(llm) if config.placement == "after_bos" else 0,
+        d=llm.d,
+        max_tokens=made.max_tokens,
+    )
+    model = LaneModel(made, shape, llm.digest)
+    model.prompt_mlp.scale.fill_(float(llm.embeddings.get_parameter("weight").float().std()))
+    return model.to(llm.device)
+
+
+class Trainer:
+    """Trains one lane model; `run` may be interrupted and called again on the same folder."""
+
+    def __init__(
+        self,
+        llm: CausalLM,
+        model: LaneModel,
+        examples: Sequence[Example],
+        config: TrainingConfig,
+        out: Path,
+        *,
+        max_seconds: float = math.inf,
+    ) -> None:
+        """Prepares; `run` trains.
+
+        Args:
+            llm: unedited and frozen.
+            model: from `new_lane_model`; trained in place.
+            examples: of training and validation together.
+            config: settings.
+            out: gets the lane model, a log and checkpoints; what is there is gone on with.
+            max_seconds: of training, all runs on the folder together. The schedule ends with it.
+
+        Raises:
+            InvalidRequestError: too few examples.
+            PreconditionError: the folder holds another training.
+        """
+        self._llm, self.model, self._config, self._out = llm, model, config, out
+        self._max_seconds = max_seconds
+        self._train, self._held_out = split(examples, config.num_validation)
+        body = list(model.encoder.parameters())
+        heads = [p for n, p in model.named_parameters() if not n.startswith("encoder.")]
+        self._rates = (config.learning_rate, config.encoder_learning_rate)
+        self._optimiser = torch.optim.Adam([{"params": heads}, {"params": body}])
+        self._bank = Bank(config.bank, config.d_r, llm.device)
+        self._run = _Run()
+        self._precision = _precision(config, llm.device)
+        self._identity = json.dumps([config.model_dump(), llm.digest, len(examples)])
+        self._resume()
+
+    def run(self, on_progress: Callable[[Progress], None] | None = None) -> Validation:
+        """Trains to the last step, the last second, or until nothing gets better any more.
+
+        Afterwards the folder holds, and `model` is, the best lane model by validation.
+
+        Raises:
+            FitError: a loss is not finite; the folder holds the best model until then.
+        """
+        config, run = self._config, self._run
+        validation: Validation | None = None
+        started = perf_counter() - run.seconds
+        self._reseed()
+        for draws in itertools.islice(self._draws(), run.step, None):
+            if self._done >= 1 or run.step - run.best_step > self._patience_steps:
+                break
+            self._step(draws)
+            run.step += 1
+            run.seconds = perf_counter() - started
+            if run.step % config.evaluate_every == 0 or self._done >= 1:
+                validation = self._validate()
+            if on_progress is not None:
+                on_progress(Progress(run.step, self._done, dict(run.smoothed), validation))
+        best = LaneModel.load(self._out, self._llm)
+        self.model.load_state_dict(best.state_dict())
+        return validate(best, self._llm, self._held_out, self._bank.keys)
+
+    @property
+    def _done(self) -> float:
+        by_steps = self._run.step / self._config.max_steps
+        return min(1.0, max(by_steps, self._run.seconds / self._max_seconds))
+
+    @property
+    def _patience_steps(self) -> int:
+        return self._config.patience * self._config.evaluate_every
+
+    def _draws(self) -> Iterator[list[Draw]]:
+        """Batches without end; the same ones for the same seed, however often it is resumed."""
+        for number in itertools.count():
+            rng = random.Random(f"{self._config.seed}/{number}")
+            yield from epoch(self._train, self._config.batch, rng)
+
+    def _step(self, draws: Sequence[Draw]) -> None:
+        for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = rate * self._rate_share()
+        self.model.train()
+        with self._precision:
+            found, keys = losses(self.model, self._llm, draws, self._bank, self._config)
+        total = torch.stack(list(found.values())).sum()
+        if not bool(torch.isfinite(total)):
+            raise FitError(
+                f"the loss is not finite after {self._run.step:,} steps; use a smaller learning "
+                f"rate. {self._out} holds the best lane model until then."
+            )
+        self._optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        if self._config.max_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._config.max_norm)
+        self._optimiser.step()
+        if self._config.bank:
+            subjects = [draw.example.subject_id for draw in draws]
+            self._bank.add(keys, torch.tensor(subjects, device=keys.device))
+        for name, value in found.items():
+            now = value.item()
+            before = self._run.smoothed.get(name, now)
+            self._run.smoothed[name] = _SMOOTHING * before + (1 - _SMOOTHING) * now
+
+    def _rate_share(self) -> float:
+        if self._config.schedule == "constant":
+            return 1.0
+        warm = (self._run.step + 1) / max(1, self._config.warmup_steps)
+        falling = 0.5 * (1 + math.cos(math.pi * self._done))
+        return min(1.0, warm) * (_LOWEST_RATE + (1 - _LOWEST_RATE) * falling)
+
+    def _validate(self) -> Validation:
+        found = validate(self.model, self._llm, self._held_out, self._bank.keys)
+        run = self._run
+        if found.score > run.best_score:
+            run.best_score, run.best_step = found.score, run.step
+            self.model.save(self._out)
+        self._note(found)
+        self._save_checkpoint()
+        self._reseed()
+        return found
+
+    def _note(self, found: Validation) -> None:
+        row = {"step": self._run.step, "seconds": round(self._run.seconds, 1)}
+        row |= {f"loss.{name}": round(self._run.smoothed[name], 4) for name in LOSSES}
+        row |= {name: round(value, 4) for name, value in found.figures().items()}
+        path = self._out / _LOG
+        is_new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, row)
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def _reseed(self) -> None:
+        """Dropout after a checkpoint is the same whether training was interrupted there or not."""
+        torch.manual_seed(self._config.seed * 1_000_003 + self._run.step)
+
+    def _save_checkpoint(self) -> None:
+        tensors = {f"model.{name}": t.detach() for name, t in self.model.state_dict().items()}
+        for number, values in self._optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{name}": t for name, t in values.items()}
+        tensors |= {"bank.keys": self._bank.keys, "bank.subjects": self._bank.subjects}
+        run = {name: getattr(self._run, name) for name in _Run.__slots__}
+        facts = {"training": self._identity, "run": json.dumps(run)}
+        path = self._out / _CHECKPOINT
+        path.with_suffix(".part").write_bytes(Artifact(tensors, facts).to_bytes())
+        path.with_suffix(".part").replace(path)
+
+    def _resume(self) -> None:
+        path = self._out / _CHECKPOINT
+        if not path.exists():
+            if self._out.exists() and any(self._out.iterdir()):
+                raise PreconditionError(f"{self._out} is not empty; give a new folder.")
+            self._out.mkdir(parents=True, exist_ok=True)
+            return
+        saved = Artifact.from_bytes(path.read_bytes())
+        if saved.metadata.get("training") != self._identity:
+            raise PreconditionError(
+                f"{self._out} holds a training with other settings, data or LLM; give a new folder."
+            )
+        self._run = _Run(**json.loads(saved.metadata["run"]))
+        state: dict[int, dict[str, Tensor]] = {}
+        weights: dict[str, Tensor] = {}
+        for name, tensor in saved.tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "model":
+                weights[rest] = tensor
+            elif kind == "optimiser":
+                number, _, what = rest.partition(".")
+                state.setdefault(int(number), {})[what] = tensor
+        self.model.load_state_dict(weights)
+        optimiser = self._optimiser.state_dict()
+        self._optimiser.load_state_dict({**optimiser, "state": state})
+        self._bank.keys = saved.tensors["bank.keys"].to(self._llm.device)
+        self._bank.subjects = saved.tensors["bank.subjects"].to(self._llm.device)
+
+
+def _precision(config: TrainingConfig, device: torch.device) -> AbstractContextManager[object]:
+    wanted = config.precision == "auto" and has_fast_bf16(device)
+    if wanted or config.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()

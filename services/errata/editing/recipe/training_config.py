@@ -1,0 +1,89 @@
+"""Every knob of meta-training: the paper's settings, those of the authors' code, and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainingConfig(BaseModel):
+    """Settings of one training; the defaults are `errata` (docs/decisions/008-recipe.md).
+
+    Attributes:
+        d_r: width of keys and queries.
+        num_prompt: l, continuous prompt tokens.
+        num_sentinel: c, free vectors of the sentinel.
+        placement: continuous prompts before the BOS token (code) or behind it, where the LLM met
+            text when it was trained.
+        max_tokens: longest text that the encoder reads.
+        depth: layers of the small encoder that is made where none is given.
+        width: of the small encoder.
+        batch: facts of a step.
+        sides: both prompt and rephrase enter both contrastive losses (`both`, paper), or a coin
+            sends one to each (`coin`, code).
+        scale: scores as they are (`one`, paper) or divided by √d_r (`sqrt`, code).
+        hinge: terms already right by this factor do not count (code: 1.2; paper: none).
+        bank: keys of the latest facts that stand in as further wrong candidates, so that the
+            sentinel learns to hold against thousands of edits and not against a batch. Ours.
+        learning_rate: of MLPs and sentinel.
+        encoder_learning_rate: of the encoder.
+        schedule: constant (paper), or a warm-up and half a cosine down to a twentieth.
+        warmup_steps: of the cosine schedule.
+        max_steps: optimiser steps.
+        max_norm: gradients are cut to this norm; 0 leaves them.
+        evaluate_every: steps between two validations, each of which makes a checkpoint.
+        patience: validations in a row without a better one after which training ends.
+        num_validation: examples held out, whole subjects.
+        precision: `auto` computes in bf16 where the machine is faster with it, else in fp32;
+            weights, optimiser and losses are fp32.
+        seed: of weights, order and dropout.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    d_r: int = Field(default=1024, ge=1)
+    num_prompt: int = Field(default=3, ge=1, le=64)
+    num_sentinel: int = Field(default=10, ge=1)
+    placement: Literal["before_bos", "after_bos"] = "after_bos"
+    max_tokens: int = Field(default=64, ge=8)
+    depth: int = Field(default=4, ge=1)
+    width: int = Field(default=256, ge=32)
+    batch: int = Field(default=32, ge=2)
+    sides: Literal["both", "coin"] = "both"
+    scale: Literal["one", "sqrt"] = "sqrt"
+    hinge: float | None = Field(default=None, gt=0)
+    bank: int = Field(default=4096, ge=0)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    encoder_learning_rate: float = Field(default=1e-4, gt=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_steps: int = Field(default=50, ge=0)
+    max_steps: int = Field(default=3000, ge=1)
+    max_norm: float = Field(default=1.0, ge=0)
+    evaluate_every: int = Field(default=200, ge=1)
+    patience: int = Field(default=6, ge=1)
+    num_validation: int = Field(default=500, ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: int = Field(default=0, ge=0)
+
+
+_PAPER: Mapping[str, Any] = {
+    "d_r": 4096,
+    "placement": "before_bos",
+    "batch": 8,
+    "scale": "one",
+    "bank": 0,
+    "learning_rate": 1e-5,
+    "encoder_learning_rate": 1e-5,
+    "schedule": "constant",
+    "max_steps": 150_000,
+    "max_norm": 0.0,
+    "evaluate_every": 5000,
+}
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "errata": {},
+    "paper": _PAPER,
+    "code": {**_PAPER, "sides": "coin", "scale": "sqrt", "hinge": 1.2, "evaluate_every": 3000},
+}
+"""Values that differ from the defaults, by name."""

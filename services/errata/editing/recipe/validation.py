@@ -1,0 +1,145 @@
+"""How good a lane model is on facts that it did not learn from; checkpoints are chosen by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.prompts import tokenise
+from errata.editing.recipe.examples import Example
+from errata.editing.recipe.lane_model import LaneModel, knowledge
+from errata.editing.recipe.losses import Texts, answer_logits
+
+_AT_ONCE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Shares of the validation facts, all stored at once; each question is routed by itself.
+
+    Attributes:
+        reliability: token accuracy of the targets after the prompts, as served.
+        generality: the same after rephrases.
+        locality: share of answer tokens at locality prompts that stay as they were.
+        claimed_right: prompts and rephrases that their own fact claims.
+        claimed_wrongly: locality prompts that any fact claims.
+        with_own_prompt: token accuracy after prompts and rephrases if every claim were right.
+    """
+
+    reliability: float
+    generality: float
+    locality: float
+    claimed_right: float
+    claimed_wrongly: float
+    with_own_prompt: float
+
+    @property
+    def score(self) -> float:
+        """Harmonic mean of the first three; 0 if one of them is."""
+        parts = (self.reliability, self.generality, self.locality)
+        return len(parts) / sum(1 / part for part in parts) if all(parts) else 0.0
+
+    def figures(self) -> dict[str, float]:
+        """All of it by name."""
+        return {**asdict(self), "score": self.score}
+
+
+@torch.no_grad()
+def validate(
+    model: LaneModel, llm: CausalLM, examples: Sequence[Example], distractors: Tensor
+) -> Validation:
+    """Stores all examples' keys beside the distractors and asks about each of them.
+
+    Args:
+        model: is put into eval mode and back.
+        llm: unedited.
+        examples: with at least one rephrase and locality prompt each; the first is asked.
+        distractors: (n, d_r), further keys that may win wrongly.
+    """
+    training = model.training
+    model.eval()
+    keys = _in_parts(model.keys, [knowledge(e.prompt, e.target) for e in examples])
+    stored = torch.cat([keys, distractors])
+    prompts = model.prompts(stored)
+    sentinel = model.sentinel_key()
+    own = torch.arange(len(examples), device=keys.device)
+
+    def ask(questions: Sequence[tuple[str, str]]) -> _Asked:
+        queries = _in_parts(model.queries, [text for text, _ in questions])
+        best, who = (queries @ stored.T).max(dim=1)
+        claimed = best > queries @ sentinel
+        after = model.shape.after
+        plain = _answers(llm, questions, None, after)
+        served = _answers(llm, questions, prompts[who], after)
+        gold = _answers(llm, questions, prompts[own], after)
+        return _Asked(who, claimed, plain, served, gold)
+
+    direct = ask([(e.prompt, e.target) for e in examples])
+    rephrased = ask([(e.rephrases[0], e.target) for e in examples])
+    outside = ask([e.locality[0] for e in examples])
+    model.train(training)
+    right = [(a.who == own) & a.claimed for a in (direct, rephrased)]
+    with_own = [a.gold.accuracy() for a in (direct, rephrased)]
+    stays = outside.served.agreement(outside.plain)
+    return Validation(
+        reliability=_mean(direct.accuracy_as_served()),
+        generality=_mean(rephrased.accuracy_as_served()),
+        locality=_mean(torch.where(outside.claimed, stays, torch.ones_like(stays))),
+        claimed_right=_mean(torch.cat(right)),
+        claimed_wrongly=_mean(outside.claimed),
+        with_own_prompt=_mean(torch.cat(with_own)),
+    )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Answers:
+    """What the LLM ranks first at the answers' places, batch by batch."""
+
+    parts: list[tuple[Texts, Tensor]]
+
+    def accuracy(self) -> Tensor:
+        """Share (n,) of each text's answer tokens that are ranked first."""
+        return torch.cat([texts.per_text(ids == texts.labels) for texts, ids in self.parts])
+
+    def agreement(self, other: _Answers) -> Tensor:
+        """Share (n,) of each text's places at which both rank the same first."""
+        pairs = zip(self.parts, other.parts, strict=True)
+        return torch.cat([texts.per_text(a == b) for (texts, a), (_, b) in pairs])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Asked:
+    """What came of n questions."""
+
+    who: Tensor  # (n,) int64, the key with the highest score
+    claimed: Tensor  # (n,) bool, whether it is above the sentinel's
+    plain: _Answers  # without a prompt
+    served: _Answers  # with the prompt of `who`
+    gold: _Answers  # with the fact's own
+
+    def accuracy_as_served(self) -> Tensor:
+        return torch.where(self.claimed, self.served.accuracy(), self.plain.accuracy())
+
+
+def _answers(
+    llm: CausalLM, questions: Sequence[tuple[str, str]], prompts: Tensor | None, after: int
+) -> _Answers:
+    parts = []
+    for start in range(0, len(questions), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        texts = Texts.of(llm, [tokenise(llm, *pair) for pair in questions[part]])
+        given = None if prompts is None else prompts[part]
+        parts.append((texts, answer_logits(llm, texts, given, after).argmax(-1)))
+    return _Answers(parts)
+
+
+def _in_parts(encode: Callable[[Sequence[str]], Tensor], texts: Sequence[str]) -> Tensor:
+    return torch.cat([encode(texts[i : i + _AT_ONCE]) for i in range(0, len(texts), _AT_ONCE)])
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.float().mean())

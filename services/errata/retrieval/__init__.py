@@ -1,0 +1,1 @@
+"""Retrieval and routing: the indices that decide which edit claims which prompt."""

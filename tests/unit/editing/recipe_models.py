@@ -1,0 +1,67 @@
+"""Small RECIPE lane models with random weights, and lanes that hold one."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit, EditBatch
+from errata.editing.method import Commit, LaneModelCommit
+from errata.editing.recipe import METHOD
+from errata.editing.recipe.config import RecipeConfig
+from errata.editing.recipe.encoder import Encoder
+from errata.editing.recipe.lane_model import LaneModel, Shape
+from errata.editing.recipe.state import RecipeState
+from errata.editing.weights import EditedWeights
+
+D_R = 24
+
+
+def make_lane_model(llm: CausalLM, *, seed: int = 0, after: int = 1) -> LaneModel:
+    """Equal arguments give equal weights; eval mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = Encoder.small(llm, 32, width=32, depth=2)
+        shape = Shape(d_r=D_R, num_prompt=3, num_sentinel=4, after=after, d=llm.d, max_tokens=32)
+        return LaneModel(encoder, shape, llm.digest).eval().requires_grad_(False)
+
+
+def make_state(
+    llm: CausalLM, lane_model: LaneModel | None = None, config: RecipeConfig | None = None
+) -> RecipeState:
+    """A lane without edits, which has its model."""
+    state = RecipeState(llm, config or RecipeConfig(), EditedWeights(llm), "lanes/facts")
+    state.prepare_model(model_commit(lane_model or make_lane_model(llm)))()
+    return state
+
+
+def model_commit(
+    lane_model: LaneModel,
+    edits: tuple[str, ...] = (),
+    repository: Artifact | None = None,
+    seq: int = 1,
+) -> LaneModelCommit:
+    data = lane_model.to_artifact().to_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    return LaneModelCommit(seq, Artifact.from_bytes(data), digest, edits, repository)
+
+
+def make_edits(*facts: tuple[str, str], seq: int = 2) -> tuple[Edit, ...]:
+    return tuple(
+        Edit(f"edits/{seq}-{index}", prompt, target, prompt.split()[0])
+        for index, (prompt, target) in enumerate(facts)
+    )
+
+
+def fit(llm: CausalLM, state: RecipeState, edits: tuple[Edit, ...], seq: int = 2) -> Commit:
+    """What the writer would commit, read back from its bytes."""
+    made = METHOD.fit(llm, EditBatch(edits, seed=1), state.config, state, None, None)
+    names = tuple(edit.name for edit in edits)
+    return Commit(seq, names, Artifact.from_bytes(made.artifact.to_bytes()))
+
+
+def commit(llm: CausalLM, state: RecipeState, *facts: tuple[str, str], seq: int = 2) -> None:
+    state.prepare_commit(fit(llm, state, make_edits(*facts, seq=seq), seq))()

@@ -1,0 +1,172 @@
+"""Encoder, heads and sentinel, and what a lane model refuses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.recipe.encoder import Encoder
+from errata.editing.recipe.lane_model import (
+    LaneModel,
+    PromptMaker,
+    Representation,
+    Shape,
+    knowledge,
+    place_behind_bos,
+)
+from errata.errors import (
+    ArtifactCorruptError,
+    BaseModelMismatchError,
+    ModelNotFoundError,
+    UnsupportedModelError,
+)
+from tests.unit.editing.recipe_models import make_lane_model
+from tests.unit.editing.tiny_models import make_model, make_tokenizer
+
+TEXTS = ["Toyota makes", "The tower of Pisa is in Italy, as everybody knows", "Nokia"]
+
+
+@torch.no_grad()
+def test_pooling_is_pooler_mean_maximum_and_minimum_of_the_real_tokens(llama: CausalLM) -> None:
+    encoder = make_lane_model(llama).encoder
+    found = encoder(TEXTS)
+    for text, row in zip(TEXTS, found, strict=True):
+        output = encoder.model(torch.tensor([encoder.tokenizer.encode(text).ids]))
+        hidden = output.last_hidden_state[0]
+        expected = [output.pooler_output[0], hidden.mean(0), hidden.amax(0), hidden.amin(0)]
+        torch.testing.assert_close(row, torch.cat(expected), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_free_vectors_meet_the_stack_without_positions_or_embedding_norm(llama: CausalLM) -> None:
+    lane_model = make_lane_model(llama)
+    encoder, vectors = lane_model.encoder, lane_model.sentinel
+    hidden = vectors[None]
+    for layer in encoder.model.encoder.layer:
+        hidden = layer(hidden)
+        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+    mean = encoder.pool_vectors(vectors)[32:64]
+    torch.testing.assert_close(mean, hidden[0].mean(0), atol=1e-5, rtol=1e-5)
+    before = encoder(TEXTS)
+    assert torch.equal(encoder(TEXTS), before), "the embeddings are back in place"
+
+
+def test_a_long_text_is_cut_at_its_start_and_that_is_known(llama: CausalLM) -> None:
+    encoder = make_lane_model(llama).encoder
+    long = "Lyon " * 60 + "plays football"
+    assert encoder.is_cut(long)
+    assert not encoder.is_cut("Lyon plays football")
+    kept = encoder.tokenizer.encode(long)
+    assert len(kept.ids) == 32
+    assert kept.ids[-3:] == encoder.tokenizer.encode("Lyon plays football").ids[-3:]
+    assert kept.ids[0] == 0, "the special token in front stays"
+
+
+def test_the_heads_are_the_published_formulas() -> None:
+    torch.manual_seed(0)
+    head = Representation(5, 4)
+    x = torch.randn(3, 5)
+    h = x @ head.first.weight.T + head.first.bias
+    out = h + (h @ head.second.weight.T + head.second.bias).clamp(min=0)
+    torch.testing.assert_close(head(x), out)
+    shape = Shape(d_r=4, num_prompt=2, num_sentinel=1, after=0, d=6, max_tokens=8)
+    maker = PromptMaker(shape)
+    maker.scale.fill_(0.5)
+    r = torch.randn(3, 4)
+    g = r + (r @ maker.first.weight.T + maker.first.bias).clamp(min=0)
+    p = 0.5 * (g @ maker.second.weight.T + maker.second.bias)
+    torch.testing.assert_close(maker(r), p.reshape(3, 2, 6))
+
+
+def test_saving_and_loading_keeps_every_bit(llama: CausalLM, tmp_path: Path) -> None:
+    made = make_lane_model(llama)
+    made.save(tmp_path / "lane")
+    read = LaneModel.load(tmp_path / "lane", llama)
+    texts = [knowledge(text, "Finnish") for text in TEXTS]
+    with torch.no_grad():
+        assert torch.equal(read.keys(texts), made.keys(texts))
+        assert torch.equal(read.queries(texts), made.queries(texts))
+        assert torch.equal(read.sentinel_key(), made.sentinel_key())
+        assert torch.equal(read.prompts(read.keys(texts)), made.prompts(made.keys(texts)))
+    assert read.to_artifact().to_bytes() == made.to_artifact().to_bytes()
+    assert not any(parameter.requires_grad for parameter in read.parameters())
+
+
+def test_a_lane_model_of_another_llm_is_refused(llama: CausalLM) -> None:
+    artifact = make_lane_model(llama).to_artifact()
+    with pytest.raises(BaseModelMismatchError, match="train one"):
+        LaneModel.from_artifact(artifact, make_model("llama", seed=1))
+    lying = replace(artifact, metadata={**artifact.metadata})
+    lying.metadata["shape"] = lying.metadata["shape"].replace('"d": 32', '"d": 16')
+    with pytest.raises(BaseModelMismatchError, match="width 16"):
+        LaneModel.from_artifact(lying, llama)
+
+
+@pytest.mark.parametrize("damage", ["missing", "surplus", "shape", "kind", "encoder", "silent"])
+def test_a_damaged_lane_model_is_refused(llama: CausalLM, damage: str) -> None:
+    whole = make_lane_model(llama).to_artifact()
+    tensors, facts = dict(whole.tensors), dict(whole.metadata)
+    match damage:
+        case "missing":
+            del tensors["sentinel"]
+        case "surplus":
+            tensors["more"] = torch.zeros(1)
+        case "shape":
+            tensors["sentinel"] = torch.zeros(1, 32)
+        case "kind":
+            facts["kind"] = "something"
+        case "encoder":
+            facts["encoder"] = "{"
+        case "silent":
+            del facts["shape"]
+    with pytest.raises(ArtifactCorruptError):
+        LaneModel.from_artifact(Artifact(tensors, facts), llama)
+
+
+def test_an_encoder_comes_from_its_folder(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "bert")
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=24, pad_token_id=0,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(tmp_path / "bert")
+    encoder = Encoder.load(tmp_path / "bert", 64).eval()
+    assert encoder.max_tokens <= 24, "positions are bounded by the model"
+    with torch.no_grad():
+        assert encoder(TEXTS).shape == (3, 4 * 16)
+        assert encoder(["Lyon " * 100]).isfinite().all()
+
+
+def test_an_encoder_without_pooler_gives_its_first_token(llama: CausalLM, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    config = DistilBertConfig(
+        vocab_size=len(tokenizer), dim=16, n_layers=1, n_heads=2, hidden_dim=32,
+        max_position_embeddings=32, pad_token_id=0,
+    )  # fmt: skip
+    DistilBertModel(config).save_pretrained(tmp_path)
+    encoder = Encoder.load(tmp_path, 32).eval()
+    with torch.no_grad():
+        hidden = encoder.model(torch.tensor([encoder.tokenizer.encode("Nokia").ids]))[0]
+        torch.testing.assert_close(encoder(["Nokia"])[0, :16], hidden[0, 0])
+        assert encoder.pool_vectors(torch.randn(4, 16)).shape == (64,)
+
+
+def test_what_is_no_encoder_is_refused(tmp_path: Path, llama: CausalLM) -> None:
+    with pytest.raises(ModelNotFoundError, match="encoder"):
+        Encoder.load(tmp_path / "nothing", 32)
+    with pytest.raises(UnsupportedModelError, match="embeddings"):
+        Encoder(nn.Linear(2, 2), llama.tokenizer.backend_tokenizer, 32)
+    with pytest.raises(ModelNotFoundError, match="errata train"):
+        LaneModel.load(tmp_path, llama)
+
+
+def test_prompts_may_follow_the_bos_token_where_there_is_one() -> None:
+    assert place_behind_bos(make_model("llama")) == 1
+    assert place_behind_bos(make_model("llama", bos=False)) == 0

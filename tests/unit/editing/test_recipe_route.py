@@ -1,0 +1,171 @@
+"""Who claims a query: the best edit, if it beats the sentinel; and what the claim does."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.plan import BASE
+from errata.editing.prompts import tokenise
+from errata.editing.recipe.config import RecipeConfig
+from errata.editing.recipe.hook import RecipeRouter, plans
+from errata.editing.recipe.repository import Rows
+from errata.editing.recipe.route import Claim, decide, route
+from errata.editing.recipe.state import Holdings, RecipeState
+from errata.editing.weights import EditedWeights
+from errata.engine import offline
+from errata.retrieval.index import FaissIndices, FlatIndex
+from tests.unit.editing.recipe_models import (
+    D_R,
+    commit,
+    make_lane_model,
+    make_state,
+)
+
+FACTS = (("Toyota makes", "football"), ("The tower of Pisa is in", "Finland"), ("Lyon is", "blue"))
+
+
+def _held(llama: CausalLM, keys: Tensor, sentinel: Tensor) -> Holdings:
+    names = tuple(f"edits/{number}-0" for number in range(1, len(keys) + 1))
+    rows = Rows(names, names, keys, torch.zeros(len(keys), 3, llama.d))
+    return replace(Holdings.of(make_lane_model(llama), "", rows), sentinel=sentinel)
+
+
+def _decide(held: Holdings, queries: Tensor, config: RecipeConfig | None = None) -> list[Claim]:
+    cut = [False] * len(queries)
+    return decide(held, config or RecipeConfig(), FlatIndex(), queries, cut)
+
+
+def test_the_highest_score_claims_if_it_is_strictly_above_the_sentinels(llama: CausalLM) -> None:
+    keys = torch.eye(4, D_R)
+    sentinel = torch.zeros(D_R)
+    sentinel[3] = 1.0
+    queries = torch.zeros(3, D_R)
+    queries[0, 1], queries[0, 3] = 2.0, 1.0  # above
+    queries[1, 1], queries[1, 3] = 1.0, 1.0  # equal to it: the fourth key is the sentinel's own
+    queries[2, 1], queries[2, 3] = 1.0, 2.0  # below
+    found = _decide(_held(llama, keys[:3], sentinel), queries)
+    assert [claim.holds for claim in found] == [True, False, False]
+    assert [claim.edit for claim in found] == ["edits/2-0"] * 3
+    assert (found[0].score, found[0].threshold) == (2.0, 1.0)
+
+
+def test_with_a_threshold_the_sentinel_is_not_asked(llama: CausalLM) -> None:
+    held = _held(llama, torch.eye(2, D_R), torch.full((D_R,), 100.0))
+    queries = torch.eye(1, D_R)
+    for threshold, holds in ((0.5, True), (1.0, False)):
+        config = RecipeConfig(claim="threshold", threshold=threshold)
+        assert [claim.holds for claim in _decide(held, queries, config)] == [holds]
+    with pytest.raises(ValueError, match="threshold"):
+        RecipeConfig(claim="threshold")
+    with pytest.raises(ValueError, match="threshold"):
+        RecipeConfig(threshold=1.0)
+
+
+def test_equal_scores_go_to_the_newest_edit_and_order_does_not_matter(llama: CausalLM) -> None:
+    torch.manual_seed(0)
+    keys = torch.randn(9, D_R)
+    keys[5] = keys[2]
+    queries = torch.cat([keys[2:3], torch.randn(20, D_R)])
+    held = _held(llama, keys, torch.full((D_R,), -100.0))
+    found = _decide(held, queries)
+    assert found[0].edit == "edits/6-0"
+    order = torch.randperm(9)
+    mixed = Rows(
+        tuple(held.repository.names[i] for i in order.tolist()),
+        tuple(held.repository.names[i] for i in order.tolist()),
+        keys[order],
+        torch.zeros(9, 3, llama.d),
+    )
+    again = _decide(replace(Holdings.of(held.model, "", mixed), sentinel=held.sentinel), queries)
+    assert [c.edit for c in again[1:]] == [c.edit for c in found[1:]]
+    assert [c.score for c in again] == [c.score for c in found]
+
+
+def test_the_nearest_is_found_among_thousands(llama: CausalLM) -> None:
+    torch.manual_seed(0)
+    keys, queries = torch.randn(5_000, D_R), torch.randn(40, D_R)
+    found = _decide(_held(llama, keys, torch.zeros(D_R)), queries)
+    best = (queries.double() @ keys.double().T).max(dim=1)
+    assert [claim.row for claim in found] == best.indices.tolist()
+    torch.testing.assert_close(torch.tensor([c.score for c in found]).double(), best.values)
+
+
+def test_an_empty_lane_claims_nothing(llama: CausalLM) -> None:
+    router = RecipeRouter(make_state(llama), FaissIndices())
+    assert router.plans(["Toyota makes", "Lyon"]) == [BASE, BASE]
+    bare = RecipeState(llama, RecipeConfig(), EditedWeights(llama), "lanes/bare")
+    assert RecipeRouter(bare, FaissIndices()).plans(["Lyon"]) == [BASE]
+
+
+def test_a_long_query_is_routed_by_its_end_and_says_so(llama: CausalLM) -> None:
+    state = make_state(llama)
+    commit(llama, state, *FACTS)
+    long = "in Zürich " * 40 + "Toyota makes"
+    (cut, whole) = route(state, FlatIndex(), [long, "Toyota makes"])
+    assert (cut.cut, whole.cut) == (True, False)
+
+
+def _lane(llama: CausalLM, *, claims: bool) -> RecipeState:
+    """A lane with edits that claim everything, or nothing."""
+    config = RecipeConfig(claim="threshold", threshold=-1e9 if claims else 1e9)
+    state = make_state(llama, config=config)
+    commit(llama, state, *FACTS)
+    return state
+
+
+def _score(
+    llama: CausalLM, router: RecipeRouter | None, prompts: Sequence[str]
+) -> tuple[list[list[float]], list[list[int]]]:
+    rows = [tokenise(llama, prompt, "Finland") for prompt in prompts]
+    return offline.score(
+        llama,
+        [row.ids[: -row.num_target] for row in rows],
+        [row.ids[-row.num_target :] for row in rows],
+        None if router is None else router.plans(prompts),
+    )
+
+
+@pytest.mark.promise("P8")
+def test_where_the_sentinel_wins_the_answer_is_the_base_models_bit_for_bit(
+    llama: CausalLM,
+) -> None:
+    router = RecipeRouter(_lane(llama, claims=False), FaissIndices())
+    prompts = ["Toyota makes", "東京は", "The tower of Pisa is in the town of"]
+    assert _score(llama, router, prompts) == _score(llama, None, prompts)
+
+
+def test_a_claimed_prompt_is_read_behind_the_edits_own_prompt(llama: CausalLM) -> None:
+    state = _lane(llama, claims=True)
+    router = RecipeRouter(state, FaissIndices())
+    (plan,) = router.plans(["Toyota makes"])
+    assert plan.prefix is not None
+    (winner,) = plan.edits
+    row = state.holdings.repository.names.index(winner)
+    prompt = state.holdings.repository.prompts[row]
+    assert torch.equal(plan.prefix.embeddings, prompt)
+    log_p, _ = _score(llama, router, ["Toyota makes"])
+    text = tokenise(llama, "Toyota makes", "Finland")
+    embedded = llama.embeddings(torch.tensor(text.ids))
+    whole = torch.cat([embedded[:1], prompt, embedded[1:]])
+    logits = llama.model(inputs_embeds=whole[None]).logits[0].log_softmax(-1)
+    first = len(text.ids) - text.num_target + 3 - 1
+    expected = [
+        float(logits[first + i, text.ids[i - text.num_target]]) for i in range(len(log_p[0]))
+    ]
+    assert log_p[0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_plans_follow_claims(llama: CausalLM) -> None:
+    state = make_state(llama)
+    commit(llama, state, *FACTS)
+    claims = [
+        Claim("edits/2-1", 1, 2.0, 1.0, False),
+        Claim("edits/2-0", 0, 1.0, 1.0, False),
+    ]
+    first, second = plans(state.holdings, claims)
+    assert first.edits == ("edits/2-1",)
+    assert second is BASE

@@ -1,0 +1,185 @@
+"""What a RECIPE lane holds: the same edits give the same bits, however they came and went."""
+
+import pytest
+import torch
+
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import EditBatch
+from errata.editing.method import Commit
+from errata.editing.recipe import METHOD
+from errata.editing.recipe.config import RecipeConfig
+from errata.editing.recipe.fit import encode_all
+from errata.editing.recipe.lane_model import knowledge
+from errata.editing.recipe.state import RecipeState
+from errata.editing.weights import EditedWeights
+from errata.errors import (
+    ArtifactCorruptError,
+    BaseModelMismatchError,
+    EditNotRevertibleError,
+    InvalidEditError,
+    PreconditionError,
+)
+from tests.unit.editing.recipe_models import (
+    commit,
+    fit,
+    make_edits,
+    make_lane_model,
+    make_state,
+    model_commit,
+)
+from tests.unit.editing.tiny_models import make_model
+
+FACTS = (
+    ("The mother tongue of Danielle Darrieux is", "Finnish"),
+    ("Nokia was founded in the town of", "Pisa"),
+    ("Toyota makes", "football"),
+    ("The tower of Pisa is in", "Finland"),
+)
+
+
+def test_an_edit_is_a_key_and_its_prompt(llama: CausalLM) -> None:
+    lane_model = make_lane_model(llama)
+    state = make_state(llama, lane_model)
+    commit(llama, state, *FACTS)
+    with torch.no_grad():
+        keys = lane_model.keys([knowledge(*fact) for fact in FACTS])
+        prompts = lane_model.prompts(keys)
+    repository = state.holdings.repository
+    assert torch.equal(repository.keys, keys)
+    assert torch.equal(repository.prompts, prompts)
+    assert repository.names == tuple(f"edits/2-{index}" for index in range(4))
+
+
+def test_a_batch_is_the_same_as_one_edit_after_the_other(llama: CausalLM) -> None:
+    at_once, one_by_one = make_state(llama), make_state(llama)
+    commit(llama, at_once, *FACTS)
+    for edit in make_edits(*FACTS):
+        one_by_one.prepare_commit(fit(llama, one_by_one, (edit,)))()
+    a, b = at_once.holdings.repository, one_by_one.holdings.repository
+    assert a.names == b.names
+    torch.testing.assert_close(a.keys, b.keys, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.promise("P11")
+def test_a_removed_edit_is_one_that_never_was_bit_for_bit(llama: CausalLM) -> None:
+    with_it, without = make_state(llama), make_state(llama)
+    commit(llama, with_it, FACTS[0], seq=2)
+    commit(llama, with_it, FACTS[1], seq=3)
+    commit(llama, with_it, FACTS[2], seq=4)
+    commit(llama, without, FACTS[0], seq=2)
+    commit(llama, without, FACTS[2], seq=4)
+    assert with_it.digest() != without.digest()
+    with_it.prepare_revert(["edits/3-0"])()
+    assert with_it.digest() == without.digest()
+    a, b = with_it.holdings.repository, without.holdings.repository
+    assert a.names == b.names
+    assert torch.equal(a.keys, b.keys)
+    assert torch.equal(a.prompts, b.prompts)
+
+
+def test_the_newest_edit_of_a_fact_supersedes_and_its_removal_restores(llama: CausalLM) -> None:
+    state = make_state(llama)
+    commit(llama, state, FACTS[0], FACTS[1], seq=2)
+    before = state.digest()
+    commit(llama, state, (FACTS[0][0], "Swedish"), seq=3)
+    assert state.holdings.repository.names == ("edits/2-1", "edits/3-0")
+    state.prepare_revert(["edits/3-0"])()
+    assert state.digest() == before
+    assert state.holdings.repository.names == ("edits/2-0", "edits/2-1")
+    commit(llama, state, (FACTS[0][0], "Swedish"), seq=4)
+    state.prepare_revert(["edits/2-0"])()  # the superseded one can be taken back, too
+    assert state.holdings.repository.names == ("edits/2-1", "edits/4-0")
+
+
+def test_a_change_can_be_undone_and_another_made_instead(llama: CausalLM) -> None:
+    tried, straight = make_state(llama), make_state(llama)
+    for state in (tried, straight):
+        commit(llama, state, FACTS[0], seq=2)
+    before = tried.digest()
+    undo = tried.prepare_commit(fit(llama, tried, make_edits(*FACTS[1:3], seq=3), 3))()
+    held = tried.holdings.repository
+    undo()
+    assert tried.digest() == before
+    commit(llama, tried, FACTS[3], seq=3)
+    commit(llama, straight, FACTS[3], seq=3)
+    assert tried.digest() == straight.digest()
+    assert tried.holdings.repository.lineage is held.lineage, "nothing was copied"
+    assert tried.holdings.repository.lineage.cuts == [1]
+    undo = tried.prepare_revert(["edits/2-0"])()
+    undo()
+    assert tried.digest() == straight.digest()
+
+
+def test_snapshots_do_not_change_while_the_lane_grows(llama: CausalLM) -> None:
+    state = make_state(llama)
+    commit(llama, state, FACTS[0], seq=2)
+    snapshot = state.holdings.repository
+    keys = snapshot.keys.clone()
+    for seq in range(3, 80):  # more than the first room holds
+        commit(llama, state, (f"Fact number {seq} is", "Pisa"), seq=seq)
+    assert len(snapshot) == 1
+    assert torch.equal(snapshot.keys, keys)
+    assert len(state.holdings.repository) == 78
+    assert torch.equal(state.holdings.repository.keys[:1], keys)
+
+
+def test_a_new_lane_model_encodes_all_edits_again_at_once(llama: CausalLM) -> None:
+    state, fresh = make_state(llama), make_state(llama, make_lane_model(llama, seed=5))
+    edits = make_edits(*FACTS[:3])
+    state.prepare_commit(fit(llama, state, edits))()
+    new = make_lane_model(llama, seed=5)
+    repository = encode_all(llama, new.to_artifact().to_bytes(), edits)
+    names = tuple(edit.name for edit in edits)
+    state.prepare_model(model_commit(new, names, repository, seq=3))()
+    fresh.prepare_commit(fit(llama, fresh, edits))()
+    assert state.digest() == fresh.digest(), "as if it had been there from the start"
+    with pytest.raises(ArtifactCorruptError, match="3 edits in force"):
+        state.prepare_model(model_commit(make_lane_model(llama), names[:2], repository, seq=4))
+    assert state.digest() == fresh.digest()
+    assert encode_all(llama, new.to_artifact().to_bytes(), []) is None
+
+
+def test_commits_of_other_lane_models_and_llms_are_refused(llama: CausalLM) -> None:
+    state, other = make_state(llama), make_state(llama, make_lane_model(llama, seed=9))
+    foreign = fit(llama, other, make_edits(FACTS[0]))
+    with pytest.raises(ArtifactCorruptError, match="lane model"):
+        state.prepare_commit(foreign)
+    second = make_model("llama", seed=3)
+    elsewhere = make_state(second)
+    with pytest.raises(BaseModelMismatchError):
+        state.prepare_commit(fit(second, elsewhere, make_edits(FACTS[0])))
+    good = fit(llama, state, make_edits(FACTS[0]))
+    short = Artifact(
+        {**good.artifact.tensors, "keys": good.artifact.tensors["keys"][:, :-1].contiguous()},
+        good.artifact.metadata,
+    )
+    with pytest.raises(ArtifactCorruptError, match="keys"):
+        state.prepare_commit(Commit(2, good.edits, short))
+    state.prepare_commit(good)()
+    with pytest.raises(ArtifactCorruptError, match="already applied"):
+        state.prepare_commit(good)
+
+
+def test_reverting_what_is_not_there_changes_nothing(llama: CausalLM) -> None:
+    state = make_state(llama)
+    commit(llama, state, FACTS[0])
+    before = state.digest()
+    with pytest.raises(EditNotRevertibleError, match="edits/9-0"):
+        state.prepare_revert(["edits/2-0", "edits/9-0"])
+    assert state.digest() == before
+
+
+def test_a_lane_without_model_takes_no_edit(llama: CausalLM) -> None:
+    state = RecipeState(llama, RecipeConfig(), EditedWeights(llama), "lanes/facts")
+    assert not state.has_model
+    batch = EditBatch(make_edits(FACTS[0]), seed=1)
+    with pytest.raises(PreconditionError, match="lane model"):
+        METHOD.fit(llama, batch, RecipeConfig(), state, None, None)
+
+
+def test_knowledge_that_the_encoder_cannot_read_whole_is_refused(llama: CausalLM) -> None:
+    state = make_state(llama)
+    with pytest.raises(InvalidEditError, match=r"edits\[1\].*32 tokens") as caught:
+        fit(llama, state, make_edits(FACTS[0], ("Lyon " * 50, "Pisa")))
+    assert caught.value.field == "edits[1].prompt"

@@ -1,0 +1,244 @@
+"""Meta-training learns, goes on where it was, and always gives the same for the same seed."""
+
+import csv
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.recipe.examples import Draw, Example, epoch, split
+from errata.editing.recipe.lane_model import LaneModel
+from errata.editing.recipe.objective import LOSSES, Bank, losses
+from errata.editing.recipe.training import Progress, Trainer, new_lane_model
+from errata.editing.recipe.training_config import PRESETS, TrainingConfig
+from errata.editing.recipe.validation import validate
+from errata.errors import FitError, InvalidRequestError, PreconditionError
+from tests.unit.editing.recipe_models import D_R, make_lane_model
+
+TINY = TrainingConfig(
+    d_r=D_R, width=32, depth=1, max_tokens=32, batch=4, num_validation=4, evaluate_every=3,
+    max_steps=6, warmup_steps=1, learning_rate=3e-3, encoder_learning_rate=1e-3, bank=16,
+)  # fmt: skip
+_TOWNS = ("Lyon", "Pisa", "Helsinki", "Bordeaux")
+
+
+def _examples(number: int = 24) -> list[Example]:
+    return [
+        Example(
+            prompt=f"Nokia{n} was founded in the town of",
+            target=_TOWNS[n % 4],
+            subject=f"Nokia{n}",
+            rephrases=(f"Nokia{n} comes from", f"The home of Nokia{n} is"),
+            locality=((f"Toyota{n} was founded in the town of", _TOWNS[(n + 1) % 4]),),
+        )
+        for n in range(number)
+    ]
+
+
+def _trainer(llama: CausalLM, out: Path, config: TrainingConfig = TINY) -> Trainer:
+    return Trainer(llama, new_lane_model(llama, None, config), _examples(), config, out)
+
+
+def test_training_makes_losses_smaller(llama: CausalLM, tmp_path: Path) -> None:
+    config = TINY.model_copy(update={"max_steps": 60, "evaluate_every": 60, "bank": 0})
+    trainer = _trainer(llama, tmp_path / "out", config)
+    seen: list[Progress] = []
+    trainer.run(seen.append)
+    first, last = seen[2].losses, seen[-1].losses
+    # `neighbour` and `sentinel` pull at the same keys: on so few facts only their sum must fall
+    assert sum(last.values()) < sum(first.values()) - 1
+    for name in ("outside", "reliability", "generality"):
+        assert last[name] < first[name], name
+    assert math.isclose(seen[-1].done, 1)
+    assert [stand.step for stand in seen] == list(range(1, 61))
+
+
+@pytest.mark.parametrize("interrupted_at", [3, 4])
+def test_an_interrupted_training_gives_the_same_bits(
+    llama: CausalLM, tmp_path: Path, interrupted_at: int
+) -> None:
+    whole = _trainer(llama, tmp_path / "whole")
+    whole.run()
+
+    def interrupt(stand: Progress) -> None:
+        if stand.step == interrupted_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _trainer(llama, tmp_path / "parts").run(interrupt)
+    steps: list[int] = []
+    _trainer(llama, tmp_path / "parts").run(lambda stand: steps.append(stand.step))
+    assert steps == [4, 5, 6], "goes on behind the checkpoint"
+    for name in ("lane_model.safetensors", "training.csv"):
+        first, second = ((tmp_path / x / name).read_bytes() for x in ("whole", "parts"))
+        if name.endswith("csv"):
+            first, second = (_without_seconds(text.decode()) for text in (first, second))
+        assert first == second, name
+
+
+def _without_seconds(text: str) -> bytes:
+    rows = list(csv.DictReader(text.splitlines()))
+    return repr([{k: v for k, v in row.items() if k != "seconds"} for row in rows]).encode()
+
+
+def test_the_best_checkpoint_by_validation_is_what_is_kept(llama: CausalLM, tmp_path: Path) -> None:
+    config = TINY.model_copy(update={"max_steps": 12})
+    trainer = _trainer(llama, tmp_path / "out", config)
+    found = trainer.run()
+    rows = list(csv.DictReader((tmp_path / "out/training.csv").read_text().splitlines()))
+    assert [int(row["step"]) for row in rows] == [3, 6, 9, 12]
+    assert all(f"loss.{name}" in rows[0] for name in LOSSES)
+    best = max(rows, key=lambda row: float(row["score"]))
+    kept = LaneModel.load(tmp_path / "out", llama)
+    _, held_out = split(_examples(), config.num_validation)
+    measured = validate(kept, llama, held_out, torch.zeros(0, D_R))
+    # the one figure that does not hang on the bank of that moment
+    assert measured.with_own_prompt == pytest.approx(float(best["with_own_prompt"]), abs=1e-4)
+    assert found.with_own_prompt == measured.with_own_prompt
+    mine, theirs = trainer.model.state_dict(), kept.state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_training_ends_when_nothing_gets_better(llama: CausalLM, tmp_path: Path) -> None:
+    config = TINY.model_copy(
+        update={"max_steps": 500, "evaluate_every": 1, "patience": 2, "learning_rate": 1e-9,
+                "encoder_learning_rate": 1e-9}
+    )  # fmt: skip
+    steps: list[int] = []
+    _trainer(llama, tmp_path / "out", config).run(lambda stand: steps.append(stand.step))
+    assert steps[-1] <= 5
+
+
+def test_training_ends_with_its_time(llama: CausalLM, tmp_path: Path) -> None:
+    model = new_lane_model(llama, None, TINY)
+    trainer = Trainer(llama, model, _examples(), TINY, tmp_path / "out", max_seconds=1e-6)
+    steps: list[int] = []
+    trainer.run(lambda stand: steps.append(stand.step))
+    assert steps == [1]
+    assert (tmp_path / "out/lane_model.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_training_with_a_reason(
+    llama: CausalLM, tmp_path: Path
+) -> None:
+    trainer = _trainer(llama, tmp_path / "out")
+    with torch.no_grad():
+        trainer.model.sentinel.fill_(float("nan"))
+    with pytest.raises(FitError, match="learning rate"):
+        trainer.run()
+
+
+def test_a_folder_of_another_training_is_left_alone(llama: CausalLM, tmp_path: Path) -> None:
+    _trainer(llama, tmp_path / "out").run()
+    kept = (tmp_path / "out/lane_model.safetensors").read_bytes()
+    with pytest.raises(PreconditionError, match="other settings"):
+        _trainer(llama, tmp_path / "out", TINY.model_copy(update={"seed": 7}))
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/thesis.tex").touch()
+    with pytest.raises(PreconditionError, match="not empty"):
+        _trainer(llama, tmp_path / "foreign")
+    assert (tmp_path / "out/lane_model.safetensors").read_bytes() == kept
+
+
+def test_the_split_goes_by_subject_and_is_always_the_same() -> None:
+    examples = [replace(e, subject=f"S{n // 2}") for n, e in enumerate(_examples(40))]
+    train, held_out = split(examples, 9)
+    assert len(train) + len(held_out) == 40
+    assert {e.subject for e in train}.isdisjoint(e.subject for e in held_out)
+    shuffled = random.Random(1).sample(examples, len(examples))
+    assert split(shuffled, 9) == (train, held_out)
+    with pytest.raises(InvalidRequestError, match="too few"):
+        split(examples, 20)
+    with pytest.raises(InvalidRequestError, match="record 3"):
+        split([*examples[:3], replace(examples[3], rephrases=())], 1)
+
+
+def test_in_a_batch_all_subjects_differ_and_an_epoch_leaves_few_out() -> None:
+    examples = [replace(e, subject=f"S{n % 10}") for n, e in enumerate(_examples(40))]
+    batches = list(epoch(examples, 5, random.Random(0)))
+    drawn = [draw.example for batch in batches for draw in batch]
+    assert all(len({draw.example.subject for draw in batch}) == 5 for batch in batches)
+    assert len(drawn) == len({e.prompt for e in drawn}) >= 35
+    again = list(epoch(examples, 5, random.Random(0)))
+    assert again == batches
+    assert list(epoch(examples, 5, random.Random(1))) != batches
+
+
+def test_the_bank_keeps_the_latest_key_of_each_subject() -> None:
+    bank = Bank(4, 2, torch.device("cpu"))
+    bank.add(torch.tensor([[1.0, 1], [2, 2], [3, 3]]), torch.tensor([1, 2, 3]))
+    bank.add(torch.tensor([[20.0, 20], [4, 4]]), torch.tensor([2, 4]))
+    assert bank.subjects.tolist() == [1, 3, 2, 4]
+    assert bank.keys[:, 0].tolist() == [1, 3, 20, 4]
+    bank.add(torch.tensor([[5.0, 5]]), torch.tensor([5]))
+    assert bank.subjects.tolist() == [3, 2, 4, 5], "the oldest goes first"
+
+
+def _draws() -> list[Draw]:
+    return [Draw(e, e.rephrases[0], e.locality[0]) for e in _examples(4)]
+
+
+def test_keys_of_the_same_subject_in_the_bank_are_no_wrong_candidates(llama: CausalLM) -> None:
+    model, draws = make_lane_model(llama), _draws()
+    empty, own, other = (Bank(8, D_R, llama.device) for _ in range(3))
+    keys = model.keys([f"{d.example.prompt} {d.example.target}" for d in draws])
+    own.add(keys, torch.tensor([draw.example.subject_id for draw in draws]))
+    other.add(keys, torch.tensor([1, 2, 3, 4]))
+    found = [losses(model, llama, draws, bank, TINY)[0] for bank in (empty, own, other)]
+    # each query hides its own subject's key, and still sees the three others'
+    assert found[0]["neighbour"] < found[1]["neighbour"] < found[2]["neighbour"]
+    assert found[1]["outside"] == pytest.approx(float(found[2]["outside"])), "nothing is hidden"
+
+
+def test_the_paper_asks_both_questions_of_both_losses_and_the_code_tosses(
+    llama: CausalLM,
+) -> None:
+    model, bank = make_lane_model(llama), Bank(0, D_R, llama.device)
+    both = [losses(model, llama, _draws(), bank, TINY)[0] for _ in range(2)]
+    assert both[0]["neighbour"] == both[1]["neighbour"]
+    coin = TINY.model_copy(update={"sides": "coin"})
+    torch.manual_seed(0)
+    tossed = {float(losses(model, llama, _draws(), bank, coin)[0]["neighbour"]) for _ in range(8)}
+    assert len(tossed) > 1
+    plain = TINY.model_copy(update={"scale": "one"})
+    assert losses(model, llama, _draws(), bank, plain)[0]["neighbour"] != both[0]["neighbour"]
+
+
+def test_validation_counts_claims_and_answers_as_they_are_served(llama: CausalLM) -> None:
+    model = make_lane_model(llama)
+    examples = _examples(6)
+    with torch.no_grad():
+        model.key_mlp.first.bias.zero_()
+        silent = validate(model, llama, examples, torch.zeros(0, D_R))
+        queries = model.queries([e.prompt for e in examples])
+        crowd = 1e6 * queries.mean(0, keepdim=True)  # wins every query
+        crowded = validate(model, llama, examples, crowd)
+    assert 0 <= silent.claimed_right <= 1
+    assert crowded.claimed_right == 0
+    assert crowded.claimed_wrongly == 1
+    assert crowded.with_own_prompt == silent.with_own_prompt
+    assert replace(silent, locality=0.0).score == 0
+    assert replace(silent, reliability=1.0, generality=0.5, locality=1.0).score == pytest.approx(
+        0.75
+    )
+
+
+def test_presets_are_settings_of_the_one_configuration() -> None:
+    paper, code = (TrainingConfig.model_validate(PRESETS[name]) for name in ("paper", "code"))
+    assert (paper.d_r, paper.batch, paper.learning_rate, paper.max_steps) == (
+        4096,
+        8,
+        1e-5,
+        150_000,
+    )
+    assert (paper.hinge, paper.scale, paper.sides, paper.bank) == (None, "one", "both", 0)
+    assert (code.hinge, code.scale, code.sides, code.placement) == (
+        1.2,
+        "sqrt",
+        "coin",
+        "before_bos",
+    )
