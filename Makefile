@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PROTOS := types edit_log editing inference
+PROTOS := types edit_log editing inference retrieval
 GEN := clients/python/errata_client/_gen
 
 .PHONY: help setup demo test check format protos protos-check bench clean

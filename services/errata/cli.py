@@ -243,7 +243,7 @@ def config() -> None:
 
 @app.command()
 def serve(
-    service: Annotated[str, typer.Argument(help="log, writer or gateway.")],
+    service: Annotated[str, typer.Argument(help="log, writer, retrieval or gateway.")],
 ) -> None:
     """Runs one service in the foreground; settings come from environment and file."""
     settings = load_settings()
@@ -265,13 +265,17 @@ async def _service(name: str, settings: Settings) -> None:
             from errata.writer.main import serve as serve_writer
 
             await run_until_signalled(lambda stop: serve_writer(settings, stop))
+        case "retrieval":
+            from errata.retrieval.main import serve as serve_retrieval
+
+            await run_until_signalled(lambda stop: serve_retrieval(settings, stop))
         case "gateway":
             from errata.gateway.main import serve_gateway
 
             await run_until_signalled(lambda stop: serve_gateway(settings, stop))
         case _:
             raise errors.StartupError(
-                f"there is no service {name!r}; choose log, writer or gateway."
+                f"there is no service {name!r}; choose log, writer, retrieval or gateway."
             )
 
 

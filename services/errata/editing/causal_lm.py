@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,26 @@ from errata.errors import UnsupportedModelError
 _VOLATILE = frozenset(
     {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 )
+
+
+class BaseLLM(Protocol):
+    """What a lane that routes needs to know of the LLM; not its weights."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, hex, of config and weights without any edit."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors shall lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLLM:
+    """An LLM by name only."""
+
+    digest: str
+    device: torch.device
 
 
 class CausalLM:

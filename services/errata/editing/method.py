@@ -20,7 +20,6 @@ from errata.editing.edit import Edit, EditBatch
 from errata.editing.plan import RowPlan
 from errata.editing.search import Indices
 from errata.editing.swap import Swap
-from errata.editing.weights import EditedWeights
 from errata.errors import InvalidRequestError
 
 
@@ -174,15 +173,14 @@ class Prepare(Protocol):
 class NewState(Protocol):
     """Makes the state of a lane on one replica."""
 
-    def __call__(
-        self, model: CausalLM, config: Any, weights: EditedWeights, lane: str
-    ) -> LaneState:
+    def __call__(self, model: Any, config: Any, weights: Any, lane: str) -> LaneState:
         """An empty lane.
 
         Args:
-            model: of the replica.
+            model: of the replica: a CausalLM; of methods that route, any BaseLLM.
             config: of the lane.
-            weights: the ledger that all lanes of this model share.
+            weights: the EditedWeights that all lanes of this model share; None where the replica
+                has no weights, and the method routes.
             lane: name of the lane; keeps its contributions apart from other lanes'.
         """
 
@@ -219,18 +217,50 @@ class Attribution(Protocol):
         """For each row of the last forward, (B, T) mask, the edits that shaped it."""
 
 
-class Router(Protocol):
-    """Decides, for the edits that a lane holds now, which of them claim which prompts."""
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a lane decided on one prompt.
 
-    def plans(self, prompts: Sequence[str]) -> list[RowPlan]:
-        """What each prompt gets; asked once for a whole batch, before the LLM runs."""
+    Attributes:
+        edit: the best edit, whether it claims the prompt or not; empty without edits.
+        score: how well it matches; −∞ without edits.
+        threshold: what its score must be above.
+        cut: the prompt is longer than the lane reads; its start was left out.
+    """
+
+    edit: str
+    score: float
+    threshold: float
+    cut: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether the edit claims the prompt."""
+        return self.score > self.threshold
+
+
+class RoutingView(Protocol):
+    """Routes by what a lane held at one moment; later changes do not reach it."""
+
+    def claims(self, prompts: Sequence[str]) -> list[Claim]:
+        """One for each prompt; asked once for a whole batch, before the LLM runs."""
+
+    def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
+        """What each row gets: what the claiming edit carries, or nothing."""
+
+
+class Router(Protocol):
+    """Decides which of a lane's edits claim which prompts."""
+
+    def view(self) -> RoutingView:
+        """By what the lane holds now; cheap, for indices are shared between views."""
 
 
 class NewRouter(Protocol):
     """Makes the router of a lane."""
 
     def __call__(self, state: Any, indices: Indices) -> Router:
-        """A router that always goes by what `state` holds when it is asked.
+        """A router whose views go by what `state` holds when they are made.
 
         Args:
             state: of the lane.

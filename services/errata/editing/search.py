@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Lineage:
     """What snapshots share that grew out of one another.
 
@@ -39,7 +39,8 @@ class InnerProductIndex(Protocol):
         """Numbers of k rows for each query, (n, k) int64; −1 where there is none.
 
         Args:
-            rows: what is searched; the index takes over what it does not know yet.
+            rows: what is searched; the index takes over what it does not know yet, and forgets
+                what was cut. Older snapshots can be searched as well.
             queries: (n, d) fp32.
             k: at least 1.
         """

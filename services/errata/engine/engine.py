@@ -364,6 +364,10 @@ class Engine:
             return [(job, BASE) for job in jobs]
         try:
             plans = self._edition.route([job.request for job in jobs])
+        except UnavailableError as error:  # of all of them alike: one by one would be no better
+            for job in jobs:
+                self._outbox.put(job, error)
+            return []
         except Exception as error:  # noqa: BLE001 told to whoever caused it
             self._isolate(jobs, error)
             return []

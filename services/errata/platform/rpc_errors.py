@@ -1,4 +1,4 @@
-"""From a failed call to the log service back to the error that it stands for."""
+"""From a failed call to a service back to the error that it stands for."""
 
 from __future__ import annotations
 
@@ -20,19 +20,28 @@ _TRANSPORT_CODES = frozenset(
 )
 
 
-def service_error(error: grpc.RpcError) -> errors.ErrataError:
+def service_error(
+    error: grpc.RpcError,
+    service: str = "the log service",
+    unavailable: type[errors.UnavailableError] = errors.LogUnavailableError,
+) -> errors.ErrataError:
     """The error that a service raised before it crossed the wire.
 
+    Args:
+        error: of the call.
+        service: for the message.
+        unavailable: what a failed transport is.
+
     Returns:
-        The class that the status's reason names; without a known reason a `LogUnavailableError`
-        where a retry may help, else a bare `ErrataError` (no permission, unknown method, …).
+        The class that the status's reason names; without a known reason `unavailable` where a
+        retry may help, else a bare `ErrataError` (no permission, unknown method, …).
     """
     told = client_errors.from_rpc_error(error)
     if told.reason in _by_reason():
         return _rebuilt(told)
     transport = told.code in _TRANSPORT_CODES
-    kind = errors.LogUnavailableError if transport else errors.ErrataError
-    return kind(f"the log service answered {told.code.name}: {told.message}.")
+    kind = unavailable if transport else errors.ErrataError
+    return kind(f"{service} answered {told.code.name}: {told.message}.")
 
 
 def from_status(status: status_pb2.Status) -> errors.ErrataError:

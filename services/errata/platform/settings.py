@@ -109,6 +109,12 @@ class WorkerSettings(Section):
     num_cpus: float = Field(0.5, ge=0, description="Ray CPUs of each replica.")
     num_gpus: float = Field(0.0, ge=0, description="Ray GPUs of each replica.")
     num_threads: int = Field(1, ge=1, description="Torch threads of each replica, on CPU.")
+    retrieval_address: str = Field(
+        "", description="Retrieval service that decides claims; in each replica itself if empty."
+    )
+    retrieval_timeout_seconds: float = Field(
+        2.0, gt=0, description="For the decisions on one batch; its requests fail after it."
+    )
     max_batch_size: int = Field(16, ge=1, description="Generations that run at once.")
     max_queue: int = Field(256, ge=1, description="Requests that wait in a replica.")
     max_new_tokens: int = Field(512, ge=1)
@@ -129,6 +135,24 @@ class WorkerSettings(Section):
     )
     drain_seconds: float = Field(
         10.0, ge=0, description="How long a replica that is told to end lets its rows go on."
+    )
+    max_lag: int = Field(
+        1_000, ge=1, description="Entries a replica may be behind before it reports unhealthy."
+    )
+    max_silence_seconds: float = Field(
+        30.0, gt=0, description="How long a replica may not hear of the log."
+    )
+
+
+class RetrievalSettings(Section):
+    """The retrieval/routing service."""
+
+    address: str = "127.0.0.1:7713"
+    device: str = Field("cpu", description="Where encoders run.")
+    num_threads: int = Field(1, ge=1, description="Torch threads, on CPU.")
+    max_prompts: int = Field(1_024, ge=1, description="Prompts of one request.")
+    history: int = Field(
+        256, ge=1, description="Positions as of which decisions stay possible, the newest ones."
     )
     max_lag: int = Field(
         1_000, ge=1, description="Entries a replica may be behind before it reports unhealthy."
@@ -162,6 +186,7 @@ class Settings(BaseSettings):
     artifacts: ArtifactSettings = ArtifactSettings()
     writer: WriterSettings = WriterSettings()
     worker: WorkerSettings = WorkerSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
     gateway: GatewaySettings = GatewaySettings()
 
     @classmethod

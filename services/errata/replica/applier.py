@@ -1,4 +1,4 @@
-"""Applies log entries to the lanes of one model; workers and the writer share this code.
+"""Applies log entries to the lanes of one model; whoever follows the log shares this code.
 
 Applying never refits: artifacts are bytes, and the same entries in the same order give the same
 state on every replica (P7). Each change is prepared beside the running model and swapped in.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
+from errata.editing.causal_lm import BaseLLM, CausalLM
 from errata.editing.method import (
     Attribution,
+    Claim,
     Commit,
     LaneConfig,
     LaneMemory,
@@ -26,6 +28,7 @@ from errata.editing.method import (
     LaneState,
     Method,
     Router,
+    RoutingView,
     get_method,
 )
 from errata.editing.plan import BASE, RowPlan
@@ -40,9 +43,6 @@ from errata.replica.entries import (
     LaneConfigured,
     LaneModelCommitted,
 )
-
-Route = Callable[[Sequence[str]], list[RowPlan]]
-"""Prompts → what each of them gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,58 @@ class Lane:
     memory: LaneMemory | None
     router: Router | None
 
+    def route(self, prompts: Sequence[str]) -> list[RowPlan]:
+        """What the lane's edits give each prompt."""
+        if self.router is None:
+            return [BASE] * len(prompts)
+        view = self.router.view()
+        return view.plans(view.claims(prompts))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Routing:
+    """What decides, at one position of the log, which prompts edits claim.
+
+    Attributes:
+        views: of the lanes that route and have edits in force, by lane.
+        commit_seq: of every edit.
+    """
+
+    views: Mapping[str, RoutingView]
+    commit_seq: Mapping[str, int]
+
+    def claims(self, prompts: Sequence[str]) -> list[tuple[Claim, ...]]:
+        """For each prompt, what each lane decided, in the order of `views`."""
+        return list(zip(*[view.claims(prompts) for view in self.views.values()], strict=True))
+
+    def plans(self, claims: Sequence[Sequence[Claim]]) -> list[RowPlan]:
+        """What each row gets; when several lanes claim a row, the newest edit wins."""
+        offers = [
+            view.plans([row[column] for row in claims])
+            for column, view in enumerate(self.views.values())
+        ]
+        return [self._newest_of(row) for row in zip(*offers, strict=True)]
+
+    def route(self, prompts: Sequence[str]) -> list[RowPlan]:
+        """Decides here, on a whole batch of prompts."""
+        return self.plans(self.claims(prompts))
+
+    def winner(self, claims: Sequence[Claim]) -> str:
+        """The newest edit of those that claim a prompt; empty if none does."""
+        held = [claim.edit for claim in claims if claim.holds]
+        return max(held, key=lambda edit: self.commit_seq[edit], default="")
+
+    def _newest_of(self, plans: Sequence[RowPlan]) -> RowPlan:
+        claimed = [plan for plan in plans if plan.edits]
+        return max(claimed, key=lambda plan: self.commit_seq[plan.edits[0]], default=BASE)
+
 
 class Applier:
     """The lanes of one model, as the log's entries up to some position left them."""
 
     def __init__(
         self,
-        model: CausalLM,
+        model: BaseLLM,
         artifacts: ArtifactSource,
         indices: Indices,
         *,
@@ -80,7 +125,8 @@ class Applier:
         """No lane yet.
 
         Args:
-            model: must hold its base weights.
+            model: a CausalLM with its base weights; any other BaseLLM has no weights, and only
+                lanes that route are applied.
             artifacts: where commits' tensors come from.
             indices: what routers search in.
             keep_memory: also load what later fits need; the writer does.
@@ -90,15 +136,21 @@ class Applier:
         self._artifacts = artifacts
         self._indices = indices
         self._keep_memory = keep_memory
-        self._weights = EditedWeights(model)
+        self._weights = EditedWeights(model) if isinstance(model, CausalLM) else None
+        self._left_out: set[str] = set()  # lanes that need weights, where there are none
         self._lane_of: dict[str, str] = {}  # edits in force → their lane
-        self._newest: dict[str, int] = {}  # edits in force → their commit's seq
+        self._commit_seq: dict[str, int] = {}  # edits → their commit; only ever grows
         self._reverted: set[str] = set()
 
     @property
     def num_edits(self) -> int:
         """Edits in force."""
         return len(self._lane_of)
+
+    def num_edits_by_lane(self) -> dict[str, int]:
+        """Edits in force of each lane that is applied here."""
+        counts = Counter(self._lane_of.values())
+        return {name: counts[name] for name in sorted(self.lanes)}
 
     def digest(self) -> str:
         """SHA-256, hex, of base model and of what every lane holds now."""
@@ -114,30 +166,19 @@ class Applier:
             for lane in self._lanes_in_force()
             if lane.method.attribute is not None
         ]
-        return _AllLanes(parts, dict(self._newest)) if parts else None
+        return _AllLanes(parts, self._commit_seq) if parts else None
 
-    def route(self) -> Route | None:
-        """What decides which prompts edits claim now; None while no edit could claim any.
-
-        It goes by what the lanes hold when it is asked: ask in between two changes.
-        """
-        routers = [lane.router for lane in self._lanes_in_force() if lane.router is not None]
-        if not routers:
-            return None
-
-        def plans(prompts: Sequence[str]) -> list[RowPlan]:
-            offers = zip(*[router.plans(prompts) for router in routers], strict=True)
-            return [self._newest_of(row) for row in offers]
-
-        return plans
-
-    def _newest_of(self, plans: Sequence[RowPlan]) -> RowPlan:
-        """When several lanes claim a row, the newest edit wins."""
-        claims = [plan for plan in plans if plan.edits]
-        return max(claims, key=lambda plan: self._newest[plan.edits[0]], default=BASE)
+    def routing(self) -> Routing | None:
+        """What decides which prompts the edits in force now claim; None if none could any."""
+        views = {
+            lane.configured.lane: lane.router.view()
+            for lane in self._lanes_in_force()
+            if lane.router is not None
+        }
+        return Routing(views, self._commit_seq) if views else None
 
     def _lanes_in_force(self) -> list[Lane]:
-        names = {self._lane_of[edit] for edit in self._lane_of}
+        names = set(self._lane_of.values()) - self._left_out
         return [self.lanes[name] for name in sorted(names)]
 
     def alters_weights(self, entry: Entry) -> bool:
@@ -186,6 +227,8 @@ class Applier:
                 lane=kind.lane,
             )
         method = get_method(kind.method)
+        if self._weights is None and method.new_router is None:
+            return lambda: self._left_out.add(kind.lane)
         config = method.config.model_validate_json(kind.config_json)
         state = method.new_state(self.model, config, self._weights, kind.lane)
         new_memory = method.new_memory if self._keep_memory else None
@@ -201,6 +244,8 @@ class Applier:
 
     async def _prepare_commit(self, seq: int, kind: EditsCommitted) -> Callable[[], None]:
         self._check_model(kind.base_model_digest, f"commit {seq}")
+        if kind.lane in self._left_out:
+            return lambda: self._note(kind.edits, kind.lane, seq)
         lane = self._lane(seq, kind.lane)
         artifact = await self._load(kind.artifact)
         memory = await self._load(kind.memory) if lane.memory and kind.memory else None
@@ -211,10 +256,13 @@ class Applier:
             swap()
             if lane.memory is not None and memory is not None:
                 lane.memory.add(kind.edits, memory)
-            self._lane_of.update(dict.fromkeys(kind.edits, kind.lane))
-            self._newest.update(dict.fromkeys(kind.edits, seq))
+            self._note(kind.edits, kind.lane, seq)
 
         return apply
+
+    def _note(self, edits: Sequence[str], lane: str, seq: int) -> None:
+        self._lane_of.update(dict.fromkeys(edits, lane))
+        self._commit_seq.update(dict.fromkeys(edits, seq))
 
     async def _prepare_lane_model(self, seq: int, kind: LaneModelCommitted) -> Callable[[], None]:
         self._check_model(kind.base_model_digest, f"lane model {seq}")
@@ -255,6 +303,8 @@ class Applier:
         if len(by_lane) > 1:
             raise DataLossError(f"entry {seq} reverts edits of several lanes at once.", seq=seq)
         ((name, edits),) = by_lane.items()
+        if name in self._left_out:
+            return lambda: self._forget(edits)
         lane = self.lanes[name]
         swap = await asyncio.to_thread(lane.state.prepare_revert, edits)
 
@@ -262,11 +312,14 @@ class Applier:
             swap()
             if lane.memory is not None:
                 lane.memory.remove(edits)
-            for edit in edits:
-                del self._lane_of[edit], self._newest[edit]
-            self._reverted.update(edits)
+            self._forget(edits)
 
         return apply
+
+    def _forget(self, edits: Sequence[str]) -> None:
+        for edit in edits:
+            del self._lane_of[edit]
+        self._reverted.update(edits)
 
     def _lane(self, seq: int, name: str) -> Lane:
         if name not in self.lanes:
@@ -290,9 +343,9 @@ class Applier:
 class _AllLanes:
     """The attributions of several lanes as one, newest edits first."""
 
-    def __init__(self, parts: list[Attribution], newest: dict[str, int]) -> None:
+    def __init__(self, parts: list[Attribution], commit_seq: Mapping[str, int]) -> None:
         self._parts = parts
-        self._newest = newest
+        self._commit_seq = commit_seq
         self._stack = ExitStack()
 
     def __enter__(self) -> Attribution:
@@ -306,4 +359,4 @@ class _AllLanes:
     def edits(self, attention_mask: Tensor) -> list[list[str]]:
         found = [part.edits(attention_mask) for part in self._parts]
         rows = [[name for names in row for name in names] for row in zip(*found, strict=True)]
-        return [sorted(row, key=lambda name: -self._newest[name]) for row in rows]
+        return [sorted(row, key=lambda name: -self._commit_seq[name]) for row in rows]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import faiss
 import torch
@@ -11,37 +13,52 @@ from torch import Tensor
 from errata.editing.search import Lineage, Rows
 
 
+@dataclass(slots=True)
+class _Known:
+    """What the index has of one lineage."""
+
+    index: Any
+    num_cuts: int
+
+
 class FlatIndex:
-    """Exact inner products; takes over new rows when it is asked."""
+    """Exact inner products; takes over new rows when it is asked.
+
+    It keeps one FAISS index for each lineage that somebody still holds a snapshot of.
+    """
 
     def __init__(self) -> None:
         """Empty."""
-        self._index: Any = None
-        self._lineage: Lineage | None = None
-        self._num_cuts = 0
+        self._known: WeakKeyDictionary[Lineage, _Known] = WeakKeyDictionary()
 
     def nearest(self, rows: Rows, queries: Tensor, k: int) -> Tensor:
         """Numbers of the k rows with the highest inner products, (n, k) int64; −1 for none.
 
-        Rows that came since the last call are added, those that were taken back are removed; a
-        new lineage is indexed afresh.
+        Rows that came since the last call are added, those that were cut are removed.
         """
-        self._take_over(rows)
-        _, found = self._index.search(_host(queries), k)
+        index, n = self._taken_over(rows), len(rows.keys)
+        parameters = None
+        visible = faiss.IDSelectorRange(0, n)  # FAISS does not keep it alive
+        if index.ntotal > n:  # an older snapshot
+            parameters = faiss.SearchParameters()
+            parameters.sel = visible
+        _, found = index.search(_host(queries), k, params=parameters)
         return torch.from_numpy(found)
 
-    def _take_over(self, rows: Rows) -> None:
+    def _taken_over(self, rows: Rows) -> Any:
         keys, lineage = rows.keys, rows.lineage
-        if lineage is not self._lineage:
-            self._index = faiss.IndexFlatIP(keys.shape[1])
-            self._lineage, self._num_cuts = lineage, len(lineage.cuts)
-        known = int(self._index.ntotal)
-        stays = min([known, *lineage.cuts[self._num_cuts :]])
-        self._num_cuts = len(lineage.cuts)
-        if stays < known:
-            self._index.remove_ids(faiss.IDSelectorRange(stays, known))
+        known = self._known.get(lineage)
+        if known is None:
+            known = _Known(faiss.IndexFlatIP(keys.shape[1]), len(lineage.cuts))
+            self._known[lineage] = known
+        size = int(known.index.ntotal)
+        stays = min([size, *lineage.cuts[known.num_cuts :]])
+        known.num_cuts = len(lineage.cuts)
+        if stays < size:
+            known.index.remove_ids(faiss.IDSelectorRange(stays, size))
         if stays < len(keys):
-            self._index.add(_host(keys[stays:]))
+            known.index.add(_host(keys[stays:]))
+        return known.index
 
 
 class FaissIndices:

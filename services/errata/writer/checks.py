@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.plan import BASE, RowPlan
+from errata.editing.plan import RowPlan
 from errata.editing.prompts import tokenise
 from errata.engine import offline
 from errata.replica.entries import Figures
@@ -56,11 +56,6 @@ class Baseline:
 def probes_of(edit: Edit) -> tuple[str, ...]:
     """The edit's own locality probes, or else the default ones."""
     return edit.locality_probes or DEFAULT_PROBES
-
-
-def unrouted(prompts: Sequence[str]) -> Sequence[RowPlan]:
-    """No edit claims anything."""
-    return [BASE] * len(prompts)
 
 
 def baseline(model: CausalLM, edits: Sequence[Edit], route: Route) -> Baseline:

@@ -137,8 +137,7 @@ def _attempt(
     seconds: defaultdict[str, float],
 ) -> tuple[Fitted, list[Rejection]]:
     start = perf_counter()
-    route = lane.router.plans if lane.router is not None else checks.unrouted
-    before = checks.baseline(model, edits, route)
+    before = checks.baseline(model, edits, lane.route)
     seconds["check"] += perf_counter() - start
     batch = EditBatch(tuple(edits), seed_of(lane.configured.config_digest, edits), attempt)
     result: FitResult = lane.method.fit(
@@ -153,7 +152,7 @@ def _attempt(
     commit = Commit(_TRIAL_SEQ, names, Artifact.from_bytes(artifact))
     undo = lane.state.prepare_commit(commit)()
     try:
-        figures = checks.measure(model, edits, before, route)
+        figures = checks.measure(model, edits, before, lane.route)
     finally:
         undo()
     seconds["check"] += perf_counter() - start

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.plan import BASE
+from errata.editing.method import Claim
+from errata.editing.plan import BASE, RowPlan
 from errata.editing.prompts import tokenise
 from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.hook import RecipeRouter, plans
+from errata.editing.recipe.hook import RecipeRouter
 from errata.editing.recipe.repository import Rows
-from errata.editing.recipe.route import Claim, decide, route
-from errata.editing.recipe.state import Holdings, RecipeState
+from errata.editing.recipe.route import decide, route
+from errata.editing.recipe.state import Holdings, RecipeState, Retriever
 from errata.editing.weights import EditedWeights
 from errata.engine import offline
 from errata.retrieval.index import FaissIndices, FlatIndex
@@ -28,13 +29,13 @@ from tests.unit.editing.recipe_models import (
 FACTS = (("Toyota makes", "football"), ("The tower of Pisa is in", "Finland"), ("Lyon is", "blue"))
 
 
-def _held(llama: CausalLM, keys: Tensor, sentinel: Tensor) -> Holdings:
+def _held(llama: CausalLM, keys: Tensor, sentinel: Tensor) -> Retriever:
     names = tuple(f"edits/{number}-0" for number in range(1, len(keys) + 1))
     rows = Rows(names, names, keys, torch.zeros(len(keys), 3, llama.d))
-    return replace(Holdings.of(make_lane_model(llama), "", rows), sentinel=sentinel)
+    return replace(Holdings.of(make_lane_model(llama), "", rows).retriever, sentinel=sentinel)
 
 
-def _decide(held: Holdings, queries: Tensor, config: RecipeConfig | None = None) -> list[Claim]:
+def _decide(held: Retriever, queries: Tensor, config: RecipeConfig | None = None) -> list[Claim]:
     cut = [False] * len(queries)
     return decide(held, config or RecipeConfig(), FlatIndex(), queries, cut)
 
@@ -80,7 +81,8 @@ def test_equal_scores_go_to_the_newest_edit_and_order_does_not_matter(llama: Cau
         keys[order],
         torch.zeros(9, 3, llama.d),
     )
-    again = _decide(replace(Holdings.of(held.model, "", mixed), sentinel=held.sentinel), queries)
+    other = Holdings.of(held.model, "", mixed).retriever
+    again = _decide(replace(other, sentinel=held.sentinel), queries)
     assert [c.edit for c in again[1:]] == [c.edit for c in found[1:]]
     assert [c.score for c in again] == [c.score for c in found]
 
@@ -90,22 +92,23 @@ def test_the_nearest_is_found_among_thousands(llama: CausalLM) -> None:
     keys, queries = torch.randn(5_000, D_R), torch.randn(40, D_R)
     found = _decide(_held(llama, keys, torch.zeros(D_R)), queries)
     best = (queries.double() @ keys.double().T).max(dim=1)
-    assert [claim.row for claim in found] == best.indices.tolist()
+    assert [int(claim.edit.split("/")[1][:-2]) - 1 for claim in found] == best.indices.tolist()
     torch.testing.assert_close(torch.tensor([c.score for c in found]).double(), best.values)
 
 
 def test_an_empty_lane_claims_nothing(llama: CausalLM) -> None:
     router = RecipeRouter(make_state(llama), FaissIndices())
-    assert router.plans(["Toyota makes", "Lyon"]) == [BASE, BASE]
+    assert _plans(router, ["Toyota makes", "Lyon"]) == [BASE, BASE]
     bare = RecipeState(llama, RecipeConfig(), EditedWeights(llama), "lanes/bare")
-    assert RecipeRouter(bare, FaissIndices()).plans(["Lyon"]) == [BASE]
+    assert _plans(RecipeRouter(bare, FaissIndices()), ["Lyon"]) == [BASE]
 
 
 def test_a_long_query_is_routed_by_its_end_and_says_so(llama: CausalLM) -> None:
     state = make_state(llama)
     commit(llama, state, *FACTS)
     long = "in Zürich " * 40 + "Toyota makes"
-    (cut, whole) = route(state, FlatIndex(), [long, "Toyota makes"])
+    held, config = state.holdings.retriever, state.config
+    cut, whole = route(held, config, FlatIndex(), [long, "Toyota makes"])
     assert (cut.cut, whole.cut) == (True, False)
 
 
@@ -117,6 +120,11 @@ def _lane(llama: CausalLM, *, claims: bool) -> RecipeState:
     return state
 
 
+def _plans(router: RecipeRouter, prompts: Sequence[str]) -> list[RowPlan]:
+    view = router.view()
+    return view.plans(view.claims(prompts))
+
+
 def _score(
     llama: CausalLM, router: RecipeRouter | None, prompts: Sequence[str]
 ) -> tuple[list[list[float]], list[list[int]]]:
@@ -125,7 +133,7 @@ def _score(
         llama,
         [row.ids[: -row.num_target] for row in rows],
         [row.ids[-row.num_target :] for row in rows],
-        None if router is None else router.plans(prompts),
+        None if router is None else _plans(router, prompts),
     )
 
 
@@ -141,7 +149,7 @@ def test_where_the_sentinel_wins_the_answer_is_the_base_models_bit_for_bit(
 def test_a_claimed_prompt_is_read_behind_the_edits_own_prompt(llama: CausalLM) -> None:
     state = _lane(llama, claims=True)
     router = RecipeRouter(state, FaissIndices())
-    (plan,) = router.plans(["Toyota makes"])
+    (plan,) = _plans(router, ["Toyota makes"])
     assert plan.prefix is not None
     (winner,) = plan.edits
     row = state.holdings.repository.names.index(winner)
@@ -162,10 +170,29 @@ def test_a_claimed_prompt_is_read_behind_the_edits_own_prompt(llama: CausalLM) -
 def test_plans_follow_claims(llama: CausalLM) -> None:
     state = make_state(llama)
     commit(llama, state, *FACTS)
-    claims = [
-        Claim("edits/2-1", 1, 2.0, 1.0, False),
-        Claim("edits/2-0", 0, 1.0, 1.0, False),
-    ]
-    first, second = plans(state.holdings, claims)
+    router = RecipeRouter(state, FaissIndices())
+    claims = [Claim("edits/2-1", 2.0, 1.0), Claim("edits/2-0", 1.0, 1.0)]
+    first, second = router.view().plans(claims)
     assert first.edits == ("edits/2-1",)
+    assert first.prefix is not None
+    assert torch.equal(first.prefix.embeddings, state.holdings.repository.prompts[1])
     assert second is BASE
+
+
+def test_a_view_goes_by_what_the_lane_held_when_it_was_made(llama: CausalLM) -> None:
+    state = make_state(llama, config=RecipeConfig(claim="threshold", threshold=-1e9))
+    router = RecipeRouter(state, FaissIndices())
+    views = [router.view()]
+    for seq, fact in enumerate(FACTS, start=2):
+        commit(llama, state, fact, seq=seq)
+        views.append(router.view())
+    state.prepare_revert(["edits/3-0"])()
+    views.append(router.view())
+    prompts = [prompt for prompt, _ in FACTS]
+    # asked from the newest to the oldest, so that the index knows rows that a view must not see
+    seen = [{claim.edit for claim in view.claims(prompts)} for view in reversed(views)]
+    allowed = [{"2", "4"}, {"2", "3", "4"}, {"2", "3"}, {"2"}, set()]
+    for found, seqs in zip(seen, allowed, strict=True):
+        assert {edit for edit in found if edit} <= {f"edits/{seq}-0" for seq in seqs}
+    assert seen[3] == {"edits/2-0"}
+    assert seen[4] == {""}

@@ -106,22 +106,22 @@ async def test_replicas_agree_through_lane_models_edits_and_reverts(log: Log) ->
         digests.append(replica.digest())
     assert digests[-1] == log.applier.digest()
     assert len(set(digests)) == len(digests), "every entry must be seen in the digest"
-    route, own = replica.route(), log.applier.route()
-    assert route is not None
+    routing, own = replica.routing(), log.applier.routing()
+    assert routing is not None
     assert own is not None
     prompts = [prompt for prompt, _ in FACTS]
-    assert [plan.edits for plan in route(prompts)] == [plan.edits for plan in own(prompts)]
+    assert routing.claims(prompts) == own.claims(prompts)
 
 
 async def test_nothing_is_routed_before_the_first_edit_and_after_the_last(log: Log) -> None:
     await log.configure()
     await log.model(make_lane_model(log.llm))
-    assert log.applier.route() is None
+    assert log.applier.routing() is None
     await log.commit(make_edits(FACTS[0]))
-    assert log.applier.route() is not None
+    assert log.applier.routing() is not None
     assert log.applier.attribution() is None, "routing tells which edits shaped an answer"
     await log.append(EditsReverted(("edits/2-0",), ""))
-    assert log.applier.route() is None
+    assert log.applier.routing() is None
 
 
 async def test_routed_commits_do_not_touch_weights(log: Log) -> None:
@@ -171,7 +171,6 @@ async def test_the_newest_edit_of_several_lanes_wins(log: Log) -> None:
     await log.configure()
     await log.model(make_lane_model(log.llm))
     await log.commit(make_edits(FACTS[0], seq=3))
-    older = log.applier.lanes[LANE]
     newer = "lanes/more"
     config = '{"claim":"threshold","threshold":-1e9}'
     await log.append(LaneConfigured(newer, "recipe", config, "d", log.llm.digest))
@@ -187,8 +186,8 @@ async def test_the_newest_edit_of_several_lanes_wins(log: Log) -> None:
         newer, (edits[0].name,), outcome.fitted.figures, ref, None, 1, log.llm.digest, "d"
     )
     await log.append(kind)
-    route = log.applier.route()
-    assert route is not None
-    assert older.router is not None
-    (plan,) = route([FACTS[0][0]])
+    routing = log.applier.routing()
+    assert routing is not None
+    assert list(routing.views) == [LANE, newer]
+    (plan,) = routing.route([FACTS[0][0]])
     assert plan.edits == ("edits/6-0",)

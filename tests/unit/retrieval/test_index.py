@@ -1,5 +1,6 @@
 """The index follows snapshots: rows that come, rows that are taken back, other lineages."""
 
+import gc
 from dataclasses import dataclass, field
 
 import torch
@@ -51,3 +52,15 @@ def test_another_lineage_is_indexed_afresh() -> None:
 def test_where_there_are_fewer_rows_than_asked_for_the_rest_is_none() -> None:
     found = FlatIndex().nearest(Snapshot(torch.eye(2, 4)), torch.eye(1, 4), 3)
     assert found.tolist() == [[0, 1, -1]]
+
+
+def test_older_snapshots_are_searched_and_forgotten_lineages_freed() -> None:
+    torch.manual_seed(0)
+    keys, queries = torch.randn(50, 8), torch.randn(30, 8)
+    index, lineage = FlatIndex(), Lineage()
+    index.nearest(Snapshot(keys, lineage), queries, 1)
+    old = Snapshot(keys[:20], lineage)
+    assert index.nearest(old, queries, 1)[:, 0].tolist() == _best(keys[:20], queries)
+    index.nearest(Snapshot(keys.flip(0).contiguous()), queries, 1)
+    gc.collect()
+    assert list(index._known) == [lineage]

@@ -6,35 +6,61 @@ l, rows of different lengths are padded and masked, and rows without a claim sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from errata.editing.method import Claim
 from errata.editing.plan import BASE, Prefix, RowPlan
-from errata.editing.recipe.route import Claim, route
-from errata.editing.recipe.state import Holdings, RecipeState
-from errata.editing.search import Indices
+from errata.editing.recipe.config import RecipeConfig
+from errata.editing.recipe.route import route
+from errata.editing.recipe.state import RecipeState, Retriever
+from errata.editing.search import Indices, InnerProductIndex
+
+_NOTHING = Claim("", -math.inf, math.inf)
 
 
-def plans(held: Holdings, claims: Sequence[Claim]) -> list[RowPlan]:
-    """What each row gets: LLM input = [p_j; embed(q)] where an edit claims q, else q alone."""
-    after = held.model.shape.after
-    prompts = held.repository.prompts
-    return [
-        RowPlan(prefix=Prefix(prompts[claim.row], after), edits=(claim.edit,))
-        if claim.holds
-        else BASE
-        for claim in claims
-    ]
+@dataclass(frozen=True, eq=False, slots=True)
+class RecipeView:
+    """Routes by what a lane held at one moment.
+
+    Attributes:
+        retriever: None if the lane had no model yet.
+        config: of the lane.
+        index: shared with the lane's other views.
+    """
+
+    retriever: Retriever | None
+    config: RecipeConfig
+    index: InnerProductIndex
+
+    def claims(self, prompts: Sequence[str]) -> list[Claim]:
+        """Which edit claims each prompt; none does without a lane model."""
+        if self.retriever is None:
+            return [_NOTHING] * len(prompts)
+        return route(self.retriever, self.config, self.index, prompts)
+
+    def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
+        """LLM input = [p_j; embed(q)] where an edit claims q, else q alone."""
+        return [self._plan(claim) for claim in claims]
+
+    def _plan(self, claim: Claim) -> RowPlan:
+        if self.retriever is None or not claim.holds:
+            return BASE
+        prompt = self.retriever.repository.prompt_of(claim.edit)
+        after = self.retriever.model.shape.after
+        return RowPlan(prefix=Prefix(prompt, after), edits=(claim.edit,))
 
 
 class RecipeRouter:
     """Routes the prompts of one lane."""
 
     def __init__(self, state: RecipeState, indices: Indices) -> None:
-        """Goes by what `state` holds when it is asked."""
+        """Makes the lane's index, which all views share."""
         self._state, self._index = state, indices.inner_product()
 
-    def plans(self, prompts: Sequence[str]) -> list[RowPlan]:
-        """What each prompt gets."""
-        if not self._state.has_model:
-            return [BASE] * len(prompts)
-        return plans(self._state.holdings, route(self._state, self._index, prompts))
+    def view(self) -> RecipeView:
+        """By what the lane holds now."""
+        state = self._state
+        retriever = state.holdings.retriever if state.has_model else None
+        return RecipeView(retriever, state.config, self._index)

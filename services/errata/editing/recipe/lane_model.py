@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.artifact import Artifact, TensorSpec
-from errata.editing.causal_lm import CausalLM
+from errata.editing.causal_lm import BaseLLM, CausalLM
 from errata.editing.prompts import join, tokenise
 from errata.editing.recipe.encoder import Encoder
 from errata.errors import (
@@ -150,7 +150,7 @@ class LaneModel(nn.Module):
         (folder / FILE_NAME).write_bytes(self.to_artifact().to_bytes())
 
     @classmethod
-    def from_artifact(cls, artifact: Artifact, llm: CausalLM) -> LaneModel:
+    def from_artifact(cls, artifact: Artifact, llm: BaseLLM) -> LaneModel:
         """Reads what `to_artifact` made.
 
         Raises:
@@ -171,7 +171,7 @@ class LaneModel(nn.Module):
             raise ArtifactCorruptError(
                 f"the lane model does not say how it is built: {error}."
             ) from error
-        if shape.d != llm.d:
+        if isinstance(llm, CausalLM) and shape.d != llm.d:
             raise BaseModelMismatchError(
                 f"the lane model makes prompts of width {shape.d}, the LLM has {llm.d}; train one "
                 "for this LLM."
@@ -230,7 +230,7 @@ def place_behind_bos(llm: CausalLM) -> int:
     return count
 
 
-def _check_base(digest: str, llm: CausalLM) -> None:
+def _check_base(digest: str, llm: BaseLLM) -> None:
     if digest != llm.digest:
         raise BaseModelMismatchError(
             f"the lane model was trained for base model {digest[:16]}…, this process runs "

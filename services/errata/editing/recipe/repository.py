@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.causal_lm import tensor_bytes
+from errata.editing.recipe.lane_model import Shape
 from errata.editing.search import Lineage
 
 _FIRST_CAPACITY = 64
@@ -36,9 +37,10 @@ class Rows:
     prompts: Tensor
 
     @staticmethod
-    def none(d_r: int, num_prompt: int, d: int) -> Rows:
+    def none(shape: Shape) -> Rows:
         """No edit."""
-        return Rows((), (), torch.zeros(0, d_r), torch.zeros(0, num_prompt, d))
+        prompts = torch.zeros(0, shape.num_prompt, shape.d)
+        return Rows((), (), torch.zeros(0, shape.d_r), prompts)
 
     def to(self, device: torch.device) -> Rows:
         """The same, elsewhere."""
@@ -94,16 +96,20 @@ class _Memory:
 
     keys: Tensor
     prompts: Tensor
+    names: list[str]
+    rows: dict[str, int]
     filled: int
 
     @classmethod
-    def of(cls, keys: Tensor, prompts: Tensor, needed: int) -> _Memory:
+    def of(cls, names: Sequence[str], keys: Tensor, prompts: Tensor, needed: int) -> _Memory:
         """A copy of n rows, with room for twice as many as are needed."""
         n = len(keys)
         capacity = max(_FIRST_CAPACITY, 2 * needed)
         memory = cls(
             keys.new_zeros(capacity, *keys.shape[1:]),
             prompts.new_zeros(capacity, *prompts.shape[1:]),
+            list(names),
+            {name: row for row, name in enumerate(names)},
             n,
         )
         memory.keys[:n], memory.prompts[:n] = keys, prompts
@@ -115,11 +121,11 @@ class Repository:
     """What claims are decided on: one row for each fact, its newest edit.
 
     Attributes:
-        names: of n edits, oldest first.
+        num_rows: n.
         lineage: of the snapshots that grew out of one another.
     """
 
-    names: tuple[str, ...]
+    num_rows: int
     lineage: Lineage
     _memory: _Memory = field(repr=False)
 
@@ -133,38 +139,54 @@ class Repository:
         last = {fact: name for name, fact in zip(rows.names, rows.facts, strict=True)}
         if len(last) < len(rows.names):
             rows = rows.only(set(last.values()))
-        return cls(rows.names, Lineage(), _Memory.of(rows.keys, rows.prompts, len(last)))
+        memory = _Memory.of(rows.names, rows.keys, rows.prompts, len(last))
+        return cls(len(last), Lineage(), memory)
 
-    def __len__(self) -> int:
-        """Number of rows, n."""
-        return len(self.names)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of n edits, oldest first."""
+        return tuple(self._memory.names[: self.num_rows])
 
     @property
     def keys(self) -> Tensor:
         """(n, d_r) fp32."""
-        return self._memory.keys[: len(self.names)]
+        return self._memory.keys[: self.num_rows]
 
     @property
     def prompts(self) -> Tensor:
         """(n, l, d) fp32."""
-        return self._memory.prompts[: len(self.names)]
+        return self._memory.prompts[: self.num_rows]
+
+    def name_of(self, row: int) -> str:
+        """The edit of a row."""
+        return self._memory.names[row]
+
+    def prompt_of(self, name: str) -> Tensor:
+        """p_k of one edit, (l, d).
+
+        Raises:
+            KeyError: no edit of this repository.
+        """
+        return self.prompts[self._memory.rows[name]]
 
     def with_room(self, num_rows: int) -> Repository:
         """The same rows with room for more, in new memory if there is none in the old."""
-        memory, n = self._memory, len(self)
+        memory, n = self._memory, self.num_rows
         if memory.filled == n and n + num_rows <= len(memory.keys):
             return self
-        memory = _Memory.of(self.keys, self.prompts, n + num_rows)
-        return Repository(self.names, self.lineage, memory)
+        memory = _Memory.of(self.names, self.keys, self.prompts, n + num_rows)
+        return Repository(n, self.lineage, memory)
 
     def with_rows(self, rows: Rows) -> Repository:
         """This and more rows, in the same memory; `with_room` has made sure that they fit."""
-        n, u, memory = len(self), len(rows.names), self._memory
+        n, u, memory = self.num_rows, len(rows.names), self._memory
         memory.keys[n : n + u], memory.prompts[n : n + u] = rows.keys, rows.prompts
+        memory.names[n:] = rows.names
+        memory.rows.update((name, row) for row, name in enumerate(rows.names, start=n))
         memory.filled = n + u
-        return Repository((*self.names, *rows.names), self.lineage, memory)
+        return Repository(n + u, self.lineage, memory)
 
     def reclaim(self) -> None:
         """Gives the room of rows behind these back: no longer snapshot is in use any more."""
-        self._memory.filled = len(self)
-        self.lineage.cuts.append(len(self))
+        self._memory.filled = self.num_rows
+        self.lineage.cuts.append(self.num_rows)

@@ -8,58 +8,34 @@ generated may enter the query.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from errata.editing.method import Claim
 from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.state import Holdings, RecipeState
+from errata.editing.recipe.state import Retriever
 from errata.editing.search import InnerProductIndex
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What was decided on one query.
-
-    Attributes:
-        edit: the best edit, whether it claims the query or not; empty without edits.
-        row: its row in the repository; −1 without edits.
-        score: r̃_q·r_j of the best edit; −∞ without edits.
-        threshold: r̃_q·r_Θ, or the lane's number.
-        cut: the query was longer than the encoder reads; its start was left out.
-    """
-
-    edit: str
-    row: int
-    score: float
-    threshold: float
-    cut: bool
-
-    @property
-    def holds(self) -> bool:
-        """Whether the edit claims the query."""
-        return self.score > self.threshold
-
 
 _CANDIDATES = 4
 
 
-def route(state: RecipeState, index: InnerProductIndex, texts: Sequence[str]) -> list[Claim]:
+def route(
+    retriever: Retriever, config: RecipeConfig, index: InnerProductIndex, texts: Sequence[str]
+) -> list[Claim]:
     """Decides on a whole batch of prompts: one pass of the encoder, one search.
 
     Scores of candidates are computed again in fp64, pair by pair, so that a decision does not hang
     on the search's arithmetic; equal scores go to the newest edit.
     """
-    held = state.holdings
     with torch.inference_mode():
-        queries = held.model.queries(texts)
-    cut = [held.model.encoder.is_cut(text) for text in texts]
-    return decide(held, state.config, index, queries, cut)
+        queries = retriever.model.queries(texts)
+    cut = [retriever.model.encoder.is_cut(text) for text in texts]
+    return decide(retriever, config, index, queries, cut)
 
 
 def decide(
-    held: Holdings,
+    retriever: Retriever,
     config: RecipeConfig,
     index: InnerProductIndex,
     queries: Tensor,
@@ -68,7 +44,7 @@ def decide(
     """Decides on encoded queries.
 
     Args:
-        held: of the lane.
+        retriever: of the lane.
         config: of the lane.
         index: searches the repository.
         queries: r̃_q, (n, d_r) fp32.
@@ -78,20 +54,18 @@ def decide(
     if config.claim == "threshold":
         thresholds = torch.full((len(queries),), config.threshold or 0.0, dtype=torch.float64)
     else:
-        thresholds = (exact * held.sentinel.double()).sum(-1).cpu()
-    repository = held.repository
-    if not len(repository):
-        return [
-            Claim("", -1, -torch.inf, t, c) for t, c in zip(thresholds.tolist(), cut, strict=True)
-        ]
-    rows = index.nearest(repository, queries, min(_CANDIDATES, len(repository)))
+        thresholds = (exact * retriever.sentinel.double()).sum(-1).cpu()
+    repository = retriever.repository
+    if not repository.num_rows:
+        return [Claim("", -torch.inf, t, c) for t, c in zip(thresholds.tolist(), cut, strict=True)]
+    rows = index.nearest(repository, queries, min(_CANDIDATES, repository.num_rows))
     known = rows >= 0
     keys = repository.keys[rows.clamp(min=0).to(repository.keys.device)].double()  # (n, k, d_r)
     scores = (keys * exact[:, None]).sum(-1).cpu().masked_fill(~known, -torch.inf)
     best = scores.amax(dim=1)
     winners = torch.where(scores == best[:, None], rows, -1).amax(dim=1)
     return [
-        Claim(repository.names[row], row, score, threshold, was_cut)
+        Claim(repository.name_of(row), score, threshold, was_cut)
         for row, score, threshold, was_cut in zip(
             winners.tolist(), best.tolist(), thresholds.tolist(), cut, strict=True
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
-from errata.editing.causal_lm import CausalLM
+from errata.editing.causal_lm import BaseLLM
 from errata.editing.method import Commit, LaneModelCommit
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.lane_model import LaneModel
@@ -51,24 +51,45 @@ class _Edit:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Retriever:
+    """What decides claims at one moment; cheap to keep, for its parts are shared.
+
+    Attributes:
+        model: the lane model.
+        sentinel: r_Θ, (d_r) fp32.
+        repository: the newest edit of each fact.
+    """
+
+    model: LaneModel
+    sentinel: Tensor
+    repository: Repository
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Holdings:
     """All that a lane holds at one moment; never changed, only replaced.
 
     Attributes:
-        model: the lane model.
-        model_digest: SHA-256, hex, of its artifact.
-        sentinel: r_Θ, (d_r) fp32.
-        repository: the newest edit of each fact.
+        model_digest: SHA-256, hex, of the lane model's artifact.
+        retriever: lane model, sentinel and active edits.
         superseded: rows of edits in force whose fact has a newer edit, by name.
         edits: all edits in force, oldest first.
     """
 
-    model: LaneModel
     model_digest: str
-    sentinel: Tensor
-    repository: Repository
+    retriever: Retriever
     superseded: Mapping[str, Rows]
     edits: Mapping[str, _Edit]
+
+    @property
+    def model(self) -> LaneModel:
+        """The lane model."""
+        return self.retriever.model
+
+    @property
+    def repository(self) -> Repository:
+        """The newest edit of each fact."""
+        return self.retriever.repository
 
     @classmethod
     def of(cls, model: LaneModel, digest: str, rows: Rows) -> Holdings:
@@ -85,7 +106,7 @@ class Holdings:
         superseded = {name: rows.only({name}) for name in old}
         with torch.inference_mode():
             sentinel = model.sentinel_key()
-        return cls(model, digest, sentinel, repository, superseded, edits)
+        return cls(digest, Retriever(model, sentinel, repository), superseded, edits)
 
     def rows(self) -> Rows:
         """All edits in force, oldest first, superseded ones in their places."""
@@ -103,7 +124,7 @@ class RecipeState:
     """The RECIPE lane of one replica."""
 
     def __init__(
-        self, model: CausalLM, config: RecipeConfig, weights: EditedWeights, lane: str
+        self, model: BaseLLM, config: RecipeConfig, weights: EditedWeights | None, lane: str
     ) -> None:
         """An empty lane without a lane model: it claims nothing.
 
@@ -150,7 +171,7 @@ class RecipeState:
                 seq=commit.seq,
             )
         if commit.repository is None:
-            rows = Rows.none(model.shape.d_r, model.shape.num_prompt, self.llm.d)
+            rows = Rows.none(model.shape)
         else:
             rows = self._read(commit.repository, commit.edits, commit.seq, model, commit.digest)
         return self._replace(Holdings.of(model, commit.digest, rows.to(self.llm.device)))
@@ -181,8 +202,8 @@ class RecipeState:
         }
 
         def swap() -> Undo:
-            after = replace(now, repository=room.with_rows(rows), edits={**now.edits, **more})
-            self._holdings = after
+            retriever = replace(now.retriever, repository=room.with_rows(rows))
+            self._holdings = replace(now, retriever=retriever, edits={**now.edits, **more})
 
             def undo() -> None:
                 room.reclaim()

@@ -133,8 +133,7 @@ class LaneSystem(LocalModel):
         self.state_bytes = 0
 
     def _plans(self, prompts: Sequence[str]) -> Sequence[RowPlan]:
-        router = self._lane.router
-        return super()._plans(prompts) if router is None else router.plans(prompts)
+        return self._lane.route(prompts)
 
     def _commit(self, fitted: Fitted) -> None:
         names = tuple(edit.name for edit in fitted.edits)

@@ -1,0 +1,69 @@
+"""The retrieval service's process: log, artifacts, gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+import structlog
+
+from errata.artifacts.remote import RemoteArtifacts
+from errata.artifacts.source import ArtifactSource
+from errata.artifacts.store import ArtifactStore
+from errata.errors import ErrataError
+from errata.platform.server import GrpcServer, open_channel
+from errata.platform.settings import Settings
+from errata.retrieval.replica import RetrievalReplica
+from errata.retrieval.service import SERVICE_NAME, RetrievalService
+from errata_client._gen.errata.v1 import retrieval_pb2_grpc
+
+_log = structlog.get_logger(__name__)
+_HEALTH_SECONDS = 1.0
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set; health follows the replica's.
+
+    Raises:
+        StartupError: the address cannot be used.
+        BaseModelMismatchError, DataLossError: the log cannot be applied.
+    """
+    name = f"retrieval-{socket.gethostname()}-{os.getpid()}"
+    async with open_channel(settings.log.address) as channel:
+        artifacts: ArtifactSource = RemoteArtifacts(channel)
+        if settings.artifacts.worker_url:
+            artifacts = ArtifactStore(settings.artifacts.worker_url)
+        replica = RetrievalReplica(name, artifacts, settings.log.address, settings.retrieval)
+        server = GrpcServer(settings.retrieval.address, [SERVICE_NAME])
+        retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(
+            RetrievalService(replica), server.server
+        )
+        await replica.start()
+        try:
+            await server.start()
+            _log.info("retrieval serves", port=server.port, seq=replica.latest.seq)
+            await _watch(replica, server, stop)
+        finally:
+            await server.stop()
+            await replica.close()
+
+
+async def _watch(replica: RetrievalReplica, server: GrpcServer, stop: asyncio.Event) -> None:
+    """Returns when `stop` is set; until then, health says whether the replica may answer."""
+    healthy = True
+    while not stop.is_set():
+        try:
+            await asyncio.wait_for(stop.wait(), _HEALTH_SECONDS)
+        except TimeoutError:
+            pass
+        try:
+            replica.check_health()
+            now = True
+        except ErrataError as error:
+            now = False
+            if healthy:
+                _log.error("retrieval leaves rotation", reason=error.message)
+        if now is not healthy:
+            healthy = now
+            await server.set_serving(now)

@@ -1,0 +1,41 @@
+"""Handlers of `RetrievalService`: checks, asks the replica, converts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from errata.retrieval import convert
+from errata.retrieval.replica import RetrievalReplica
+from errata_client._gen.errata.v1 import retrieval_pb2, retrieval_pb2_grpc
+
+SERVICE_NAME = retrieval_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name
+_DEFAULT_SECONDS = 10.0
+
+
+class RetrievalService(retrieval_pb2_grpc.RetrievalServiceServicer):
+    """The handlers."""
+
+    def __init__(self, replica: RetrievalReplica) -> None:
+        """Serves one replica."""
+        self._replica = replica
+
+    async def Route(
+        self, request: retrieval_pb2.RouteRequest, context: Any
+    ) -> retrieval_pb2.RouteResponse:
+        """Decides which edits claim which prompts."""
+        left: float | None = context.time_remaining()
+        at_seq = request.at_seq if request.HasField("at_seq") else None
+        moment, decisions = await self._replica.route(
+            request.prompts,
+            at_seq=at_seq,
+            min_seq=request.min_seq if request.HasField("min_seq") else None,
+            timeout_seconds=_DEFAULT_SECONDS if left is None else left,
+        )
+        asked = moment.seq if at_seq is None else at_seq
+        return convert.route_response(self._replica.name, moment, asked, decisions)
+
+    async def GetRetrievalStatus(
+        self, request: retrieval_pb2.GetRetrievalStatusRequest, context: Any
+    ) -> retrieval_pb2.GetRetrievalStatusResponse:
+        """What the replica holds."""
+        return convert.status(self._replica.name, self._replica.latest, self._replica.floor_seq)

@@ -1,0 +1,361 @@
+"""The retrieval service beside a real log, a real writer and a worker, with a RECIPE lane."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from errata.artifacts.store import ArtifactStore
+from errata.editing.causal_lm import CausalLM
+from errata.errors import (
+    BaseModelMismatchError,
+    InvalidRequestError,
+    LimitExceededError,
+    ReplicaBehindError,
+    SeqBeyondHeadError,
+    SeqTrimmedError,
+    StartupError,
+    UnavailableError,
+)
+from errata.log.subscriber import Subscriber
+from errata.platform.server import open_channel
+from errata.platform.settings import LogSettings, RetrievalSettings, WorkerSettings, WriterSettings
+from errata.retrieval.replica import Decision, Moment, RetrievalReplica
+from errata.retrieval.service import RetrievalService
+from errata.worker.replica import Replica
+from errata.writer.intake import Draft
+from errata.writer.lanes import LaneSetup, configure
+from errata.writer.log_client import LogClient
+from errata.writer.resources import WriterResources
+from errata.writer.writer import Writer
+from errata_client._gen.errata.v1 import inference_pb2, retrieval_pb2, retrieval_pb2_grpc
+from tests.integration.log.harness import RedisServer, eventually, log_settings, running_log
+from tests.unit.editing.recipe_models import make_lane_model
+from tests.unit.editing.tiny_models import make_model
+
+LANE = "lanes/facts"
+FACTS = (
+    ("The mother tongue of Danielle Darrieux is", "Finnish"),
+    ("Nokia was founded in the town of", "Pisa"),
+    ("Toyota makes", "football"),
+    ("The tower of Pisa is in", "Finland"),
+)
+PROMPTS = [prompt for prompt, _ in FACTS]
+LIMITS = WriterSettings(
+    min_reliability=0.0, min_locality=0.0, default_lane=LANE, batch_window_seconds=0.0
+)
+
+
+class Stack:
+    """A log, a store, and the writers that come and go."""
+
+    def __init__(self, address: str, folder: Path) -> None:
+        self.address, self.folder = address, folder
+        self.store = ArtifactStore(str(folder / "artifacts"))
+
+    @asynccontextmanager
+    async def writer(
+        self, model: Path | None, method: str = "recipe", threshold: float = -1e9
+    ) -> AsyncIterator[Writer]:
+        """A writer with one lane that claims whatever scores above the threshold."""
+        llm = make_model("llama")
+        config = {"claim": "threshold", "threshold": threshold}
+        configured = configure("facts", method, config, llm.digest)
+        async with open_channel(self.address) as channel:
+            log = LogClient(channel, "test")
+            await log.acquire_epoch()
+            resources = WriterResources(None, self.folder)
+            subscriber = Subscriber(self.address)
+            writer = Writer(llm, log, subscriber, self.store, resources, LIMITS)
+            ready = asyncio.Event()
+            head = await log.head_seq()
+            work = asyncio.create_task(writer.run([LaneSetup(configured, model)], head, ready.set))
+            waiting = asyncio.create_task(ready.wait())
+            await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)
+            try:
+                if work.done():
+                    await work
+                yield writer
+            finally:
+                waiting.cancel()
+                work.cancel()
+                with suppress(asyncio.CancelledError):
+                    await work
+
+    @asynccontextmanager
+    async def retrieval(self, **changes: Any) -> AsyncIterator[RetrievalReplica]:
+        settings = RetrievalSettings(**changes)
+        name = f"retrieval-{uuid.uuid4()}"
+        replica = RetrievalReplica(name, self.store, self.address, settings)
+        await replica.start()
+        try:
+            yield replica
+        finally:
+            await replica.close()
+
+    @asynccontextmanager
+    async def worker(self, **changes: Any) -> AsyncIterator[Replica]:
+        settings = WorkerSettings(drain_seconds=0.0, **changes)
+        replica = Replica("worker", make_model("llama"), self.store, self.address, settings)
+        await replica.start()
+        try:
+            yield replica
+        finally:
+            await replica.close()
+
+    def lane_model(self, seed: int = 0) -> Path:
+        folder = self.folder / f"lane-{seed}"
+        make_lane_model(make_model("llama"), seed=seed).save(folder)
+        return folder
+
+
+@asynccontextmanager
+async def served(replica: RetrievalReplica) -> AsyncIterator[str]:
+    """A gRPC server over a replica; its errors cross the wire as the real service's do."""
+    from errata.platform.server import GrpcServer
+
+    server = GrpcServer("127.0.0.1:0", ["errata.v1.RetrievalService"])
+    retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(
+        RetrievalService(replica), server.server
+    )
+    await server.start()
+    try:
+        yield f"127.0.0.1:{server.port}"
+    finally:
+        await server.stop(0)
+
+
+@pytest_asyncio.fixture
+async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
+    redis = RedisServer(tmp_path / "redis")
+    redis.start()
+    settings: LogSettings = log_settings(redis, tmp_path / "witness")
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    try:
+        async with running_log(settings, store) as log:
+            yield Stack(log.address, tmp_path)
+    finally:
+        redis.close()
+
+
+async def _submit(writer: Writer, *facts: tuple[str, str]) -> tuple[list[str], int]:
+    """Names of the edits, and the position from which on they are in force."""
+    drafts = [Draft(prompt, target, "", (), (), "") for prompt, target in facts]
+    seq, records = await writer.submit(str(uuid.uuid4()), drafts, LANE, "test")
+    await writer.ledger.wait_until(
+        lambda: all(record.state.settled for record in writer.ledger.of_request(seq))
+    )
+    settled = writer.ledger.of_request(seq)
+    assert all(record.commit_seq for record in settled), [record.error for record in settled]
+    return [record.edit.name for record in records], max(r.commit_seq for r in settled)
+
+
+async def _revert(writer: Writer, name: str) -> int:
+    seq, _ = await writer.revert(str(uuid.uuid4()), [name], "", "test", 10.0)
+    return seq
+
+
+async def _route(
+    replica: RetrievalReplica, *, at_seq: int | None = None, min_seq: int | None = None
+) -> tuple[Moment, list[Decision]]:
+    return await replica.route(PROMPTS, at_seq=at_seq, min_seq=min_seq, timeout_seconds=5.0)
+
+
+def _winners(decisions: Sequence[Decision]) -> set[str]:
+    return {decision.winner for decision in decisions}
+
+
+async def test_a_replica_follows_edits_reverts_and_new_lane_models(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model()) as writer, stack.retrieval() as replica:
+        assert _winners((await _route(replica))[1]) == {""}
+        first, at_first = await _submit(writer, FACTS[0])
+        moment, decisions = await _route(replica, min_seq=at_first)
+        assert moment.seq >= at_first
+        assert _winners(decisions) == set(first)
+        (claim,) = decisions[0].claims.values()
+        assert claim.holds
+        assert claim.score > claim.threshold
+        second, at_second = await _submit(writer, FACTS[1], FACTS[2])
+        assert _winners((await _route(replica, min_seq=at_second))[1]) <= {*first, *second}
+        await _revert(writer, first[0])
+        reverted = await _revert(writer, second[0])
+        moment, decisions = await _route(replica, min_seq=reverted)
+        assert _winners(decisions) == {second[1]}
+        assert moment.num_edits == {LANE: 1}
+        before = moment.state_digest
+        head = writer.ledger.seq
+    async with stack.writer(stack.lane_model(seed=3)) as writer, stack.retrieval() as fresh:
+        assert writer.ledger.seq == head + 1, "one entry for the whole repository"
+        moment, decisions = await _route(fresh, min_seq=head + 1)
+        assert _winners(decisions) == {second[1]}
+        assert moment.state_digest != before
+        await _submit(writer, FACTS[3])
+    async with stack.writer(stack.lane_model(seed=3)) as writer:
+        assert writer.ledger.seq == head + 3, "the same lane model is not committed again"
+    async with stack.writer(None) as writer:
+        assert writer.ledger.seq == head + 3, "without a folder the log's stays"
+
+
+async def test_a_decision_can_be_asked_for_as_of_an_earlier_position(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model()) as writer, stack.retrieval(history=6) as replica:
+        first, at_first = await _submit(writer, FACTS[0])
+        second, at_second = await _submit(writer, FACTS[1])
+        at_revert = await _revert(writer, first[0])
+        await _route(replica, min_seq=at_revert)
+        for seq, winners in (
+            (at_revert, {second[0]}),
+            (at_second, {first[0], second[0]}),
+            (at_first, {first[0]}),
+            (at_first - 1, {""}),
+        ):
+            moment, decisions = await _route(replica, at_seq=seq)
+            assert moment.seq <= seq
+            assert _winners(decisions) <= winners, seq
+        for _ in range(4):
+            name, _ = await _submit(writer, FACTS[2])
+            await _revert(writer, name[0])
+        await _route(replica, min_seq=writer.ledger.seq)
+        with pytest.raises(SeqTrimmedError, match="ask as of a later one"):
+            await _route(replica, at_seq=at_first)
+
+
+async def test_two_replicas_agree_and_one_that_restarts_finds_its_state_again(
+    stack: Stack,
+) -> None:
+    async with stack.writer(stack.lane_model()) as writer:
+        async with stack.retrieval() as one, stack.retrieval() as other:
+            _, seq = await _submit(writer, *FACTS)
+            first, second = [await _route(each, min_seq=seq) for each in (one, other)]
+            assert first[1] == second[1]
+            assert first[0].state_digest == second[0].state_digest
+            assert first[0].chain_digest == second[0].chain_digest
+        async with stack.retrieval() as again:
+            third = await _route(again, min_seq=seq)
+            assert third[1] == first[1]
+            assert third[0].state_digest == first[0].state_digest
+
+
+async def test_what_cannot_be_decided_is_refused_with_a_reason(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model()), stack.retrieval(max_prompts=2) as replica:
+
+        async def ask(prompts: list[str], **at: int | None) -> object:
+            wanted = {"at_seq": None, "min_seq": None, **at}
+            return await replica.route(prompts, timeout_seconds=0.8, **wanted)
+
+        with pytest.raises(InvalidRequestError, match="no prompt"):
+            await ask([])
+        with pytest.raises(InvalidRequestError, match=r"prompts\[1\] is empty"):
+            await ask(["Lyon", " "])
+        with pytest.raises(LimitExceededError, match="the limit is 2"):
+            await ask(["Lyon"] * 3)
+        with pytest.raises(InvalidRequestError, match="not both"):
+            await ask(["Lyon"], at_seq=1, min_seq=1)
+        with pytest.raises((SeqBeyondHeadError, ReplicaBehindError)):
+            await ask(["Lyon"], min_seq=99)
+
+
+async def test_the_service_tells_edit_score_and_threshold(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model()) as writer, stack.retrieval() as replica:
+        _, seq = await _submit(writer, *FACTS)
+        async with served(replica) as address, grpc.aio.insecure_channel(address) as channel:
+            stub = retrieval_pb2_grpc.RetrievalServiceStub(channel)
+            long = "in Zürich " * 40 + "Toyota makes"
+            request = retrieval_pb2.RouteRequest(prompts=[*PROMPTS, long], min_seq=seq)
+            response = await stub.Route(request, timeout=5)
+            _, expected = await _route(replica)
+            for prompt, decision in zip(response.prompts, expected, strict=False):
+                assert prompt.winner == decision.winner
+                (claim,) = prompt.claims
+                assert claim.edit == decision.claims[LANE].edit
+                # another batch is padded otherwise
+                assert claim.score == pytest.approx(decision.claims[LANE].score, abs=1e-4)
+                assert (claim.lane, claim.holds, claim.prompt_cut) == (LANE, True, False)
+            assert response.prompts[-1].claims[0].prompt_cut
+            status = await stub.GetRetrievalStatus(
+                retrieval_pb2.GetRetrievalStatusRequest(), timeout=5
+            )
+            assert (status.applied_seq, status.floor_seq) == (response.applied_seq, 0)
+            assert [(lane.lane, lane.num_edits) for lane in status.lanes] == [(LANE, 4)]
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.Route(retrieval_pb2.RouteRequest(), timeout=5)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def _answer(worker: Replica, prompt: str, min_seq: int) -> tuple[str, tuple[str, ...]]:
+    message = inference_pb2.GenerateRequest(prompt=prompt, max_tokens=6, min_seq=min_seq)
+    pieces = worker.generate(message, streaming=False, timeout_seconds=10.0)
+    async for piece in pieces:
+        return piece.text, piece.edits
+    raise AssertionError("no answer")
+
+
+async def test_a_worker_answers_alike_with_and_without_the_service(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model()) as writer, stack.retrieval() as replica:
+        _, seq = await _submit(writer, *FACTS)
+        async with (
+            served(replica) as address,
+            stack.worker() as alone,
+            stack.worker(retrieval_address=address) as asking,
+        ):
+            for prompt in (*PROMPTS, "Lyon is"):
+                here, there = [await _answer(each, prompt, seq) for each in (alone, asking)]
+                assert here == there
+                assert here[1], "an edit shaped it"
+            claimed = (await _answer(alone, PROMPTS[0], seq))[0]
+            later = await _revert(writer, (await _answer(alone, PROMPTS[0], seq))[1][0])
+            here, there = [await _answer(each, PROMPTS[0], later) for each in (alone, asking)]
+            assert here == there
+            assert here[0] != claimed or here[1]
+
+
+@pytest.mark.promise("P8")
+async def test_a_worker_defers_where_no_edit_claims(stack: Stack) -> None:
+    async with stack.worker() as before:
+        unedited = [(await _answer(before, prompt, 0))[0] for prompt in PROMPTS]
+    async with stack.writer(stack.lane_model(), threshold=1e9) as writer:
+        _, seq = await _submit(writer, *FACTS)
+        async with stack.worker() as worker:
+            answers = [await _answer(worker, prompt, seq) for prompt in PROMPTS]
+            assert [text for text, _ in answers] == unedited
+            assert all(edits == () for _, edits in answers)
+
+
+async def test_without_the_service_requests_fail_clearly_and_others_follow(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model()) as writer, stack.retrieval() as replica:
+        _, seq = await _submit(writer, FACTS[0])
+        async with served(replica) as address:
+            pass  # it is gone again
+        async with stack.worker(retrieval_address=address, retrieval_timeout_seconds=0.3) as worker:
+            answers = await asyncio.gather(
+                *[_answer(worker, prompt, seq) for prompt in PROMPTS], return_exceptions=True
+            )
+            assert all(isinstance(answer, UnavailableError) for answer in answers), answers
+            worker.check_health()
+
+
+async def test_a_lane_needs_a_model_that_fits(stack: Stack) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with stack.writer(None):
+            pass
+    assert caught.group_contains(StartupError, match="needs a lane model")
+    folder = stack.folder / "foreign"
+    make_lane_model(make_model("llama", seed=9)).save(folder)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with stack.writer(folder):
+            pass
+    assert caught.group_contains(BaseModelMismatchError)
+    async with stack.writer(stack.lane_model()) as writer:
+        await eventually(lambda: writer.ledger.lane_models, "a lane model")
+
+
+def test_the_tiny_model_is_the_same_everywhere() -> None:
+    first: CausalLM = make_model("llama")
+    assert first.digest == make_model("llama").digest
