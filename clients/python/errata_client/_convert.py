@@ -85,6 +85,7 @@ def provenance(message: inference_pb2.Provenance) -> types.Provenance:
         replica=message.replica,
         edits=tuple(message.edits),
         num_edits_in_force=message.num_edits_in_force,
+        prompt_cut=message.prompt_cut,
     )
 
 

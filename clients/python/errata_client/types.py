@@ -122,6 +122,8 @@ class Provenance:
         replica: which replica answered.
         edits: edits that shaped the answer, newest first.
         num_edits_in_force: all edits in force, whether or not they answered to the prompt.
+        prompt_cut: the prompt is longer than a lane's retriever reads; which edits claim it was
+            decided on its end alone.
     """
 
     applied_seq: int
@@ -130,6 +132,7 @@ class Provenance:
     replica: str
     edits: tuple[str, ...]
     num_edits_in_force: int
+    prompt_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ class RowPlan:
         gates: (places, N) fp32, weight of each LoRA at each place of the mixture.
         experts: each with its weight.
         edits: names of the edits that claimed the request, newest first.
+        cut: claims were decided on the end of the prompt alone, for all of it was too long.
     """
 
     prefix: Prefix | None = None
@@ -91,6 +92,7 @@ class RowPlan:
     gates: Tensor | None = None
     experts: tuple[tuple[Expert, float], ...] = ()
     edits: tuple[str, ...] = ()
+    cut: bool = False
 
     @property
     def num_prefix(self) -> int:

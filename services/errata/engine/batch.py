@@ -227,7 +227,9 @@ class RunningBatch:
         row.choices.clear()
         row.pending = ""
         num_prompt = len(row.request.prompt_ids)
-        piece = Piece(text, num_prompt, num_tokens, reason, version, row.edits, choices)
+        piece = Piece(
+            text, num_prompt, num_tokens, reason, version, row.edits, row.plan.cut, choices
+        )
         self._outbox.put(row.job, piece)
 
     def _leave(self, index: int) -> None:

@@ -426,7 +426,7 @@ class Engine:
         version = self._edition.version
         for (job, plan), row_log_p, row_own, names in zip(jobs, log_p, own, edits, strict=True):
             shaped = tuple(dict.fromkeys((*plan.edits, *names)))
-            result = ScoredContinuation(tuple(row_log_p), tuple(row_own), version, shaped)
+            result = ScoredContinuation(tuple(row_log_p), tuple(row_own), version, shaped, plan.cut)
             self._outbox.put(job, result)
 
     def _fail_all(self) -> None:

@@ -122,6 +122,7 @@ class Piece:
         finish_reason: `stop` or `length` in the last piece, else empty.
         version: under what all of it is computed.
         edits: edits that shaped it, newest first.
+        prompt_cut: claims were decided on the prompt's end alone.
         choices: the tokens since the last piece, if the request asked for them.
     """
 
@@ -131,6 +132,7 @@ class Piece:
     finish_reason: str
     version: Version
     edits: tuple[str, ...]
+    prompt_cut: bool = False
     choices: tuple[TokenChoice, ...] = ()
 
 
@@ -143,12 +145,14 @@ class ScoredContinuation:
         argmax_ids: what the model ranks first there.
         version: under what it is computed.
         edits: edits that shaped it, newest first.
+        prompt_cut: claims were decided on the prompt's end alone.
     """
 
     log_probabilities: tuple[float, ...]
     argmax_ids: tuple[int, ...]
     version: Version
     edits: tuple[str, ...]
+    prompt_cut: bool = False
 
 
 def whole_text(tokenizer: Any, ids: Sequence[int]) -> str:

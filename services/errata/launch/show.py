@@ -80,7 +80,8 @@ def answer_lines(prompt: str, answer: Answer) -> Group:
         Text(
             f"  seq {provenance.applied_seq}  state {short(provenance.state_digest)}  "
             f"{provenance.replica}\n  shaped by: {edits} "
-            f"(of {provenance.num_edits_in_force} in force)",
+            f"(of {provenance.num_edits_in_force} in force)"
+            + ("; claims decided on the prompt's end alone" if provenance.prompt_cut else ""),
             "dim",
         ),
     )

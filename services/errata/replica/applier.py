@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -108,7 +108,8 @@ class Routing:
 
     def _newest_of(self, plans: Sequence[RowPlan]) -> RowPlan:
         claimed = [plan for plan in plans if plan.edits]
-        return max(claimed, key=lambda plan: self.commit_seq[plan.edits[0]], default=BASE)
+        won = max(claimed, key=lambda plan: self.commit_seq[plan.edits[0]], default=BASE)
+        return replace(won, cut=True) if any(plan.cut for plan in plans) else won
 
 
 class Applier:

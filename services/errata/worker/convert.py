@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from errata.editing.causal_lm import CausalLM
-from errata.engine.sequence import Piece, ScoredContinuation, TokenChoice, Version
+from errata.engine.sequence import Piece, ScoredContinuation, TokenChoice
 from errata_client._gen.errata.v1 import inference_pb2
 
 _FINISH_REASONS = {
@@ -15,15 +15,17 @@ _FINISH_REASONS = {
 }
 
 
-def provenance(version: Version, edits: Sequence[str], replica: str) -> inference_pb2.Provenance:
+def provenance(said: Piece | ScoredContinuation, replica: str) -> inference_pb2.Provenance:
     """Under what an answer was computed."""
+    version = said.version
     return inference_pb2.Provenance(
         applied_seq=version.seq,
         chain_digest=version.chain_digest,
         state_digest=version.state_digest,
         replica=replica,
-        edits=edits,
+        edits=said.edits,
         num_edits_in_force=version.num_edits,
+        prompt_cut=said.prompt_cut,
     )
 
 
@@ -54,7 +56,7 @@ def answer(model: CausalLM, piece: Piece, replica: str) -> inference_pb2.Generat
         finish_reason=_FINISH_REASONS[piece.finish_reason],
         num_prompt_tokens=piece.num_prompt_tokens,
         num_tokens=piece.num_tokens,
-        provenance=provenance(piece.version, piece.edits, replica),
+        provenance=provenance(piece, replica),
         tokens=_choices(model, piece.choices),
     )
 
@@ -66,7 +68,7 @@ def chunk(model: CausalLM, piece: Piece, replica: str) -> inference_pb2.StreamGe
         finish_reason=_FINISH_REASONS[piece.finish_reason],
         num_tokens=piece.num_tokens,
         num_prompt_tokens=piece.num_prompt_tokens,
-        provenance=provenance(piece.version, piece.edits, replica),
+        provenance=provenance(piece, replica),
         tokens=_choices(model, piece.choices),
     )
 
@@ -89,5 +91,5 @@ def score(
                 token_ids, scored.argmax_ids, scored.log_probabilities, strict=True
             )
         ],
-        provenance=provenance(scored.version, scored.edits, replica),
+        provenance=provenance(scored, replica),
     )

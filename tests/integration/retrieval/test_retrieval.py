@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from errata.artifacts.store import ArtifactStore
 from errata.editing.causal_lm import CausalLM
+from errata.engine.sequence import Piece
 from errata.errors import (
     BaseModelMismatchError,
     InvalidRequestError,
@@ -26,7 +27,7 @@ from errata.errors import (
     UnavailableError,
 )
 from errata.log.subscriber import Subscriber
-from errata.platform.server import open_channel
+from errata.platform.server import GrpcServer, open_channel
 from errata.platform.settings import LogSettings, RetrievalSettings, WorkerSettings, WriterSettings
 from errata.retrieval.replica import Decision, Moment, RetrievalReplica
 from errata.retrieval.service import RetrievalService
@@ -120,8 +121,6 @@ class Stack:
 @asynccontextmanager
 async def served(replica: RetrievalReplica) -> AsyncIterator[str]:
     """A gRPC server over a replica; its errors cross the wire as the real service's do."""
-    from errata.platform.server import GrpcServer
-
     server = GrpcServer("127.0.0.1:0", ["errata.v1.RetrievalService"])
     retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(
         RetrievalService(replica), server.server
@@ -289,12 +288,16 @@ async def test_the_service_tells_edit_score_and_threshold(stack: Stack) -> None:
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def _answer(worker: Replica, prompt: str, min_seq: int) -> tuple[str, tuple[str, ...]]:
+async def _piece(worker: Replica, prompt: str, min_seq: int) -> Piece:
     message = inference_pb2.GenerateRequest(prompt=prompt, max_tokens=6, min_seq=min_seq)
-    pieces = worker.generate(message, streaming=False, timeout_seconds=10.0)
-    async for piece in pieces:
-        return piece.text, piece.edits
+    async for piece in worker.generate(message, streaming=False, timeout_seconds=10.0):
+        return piece
     raise AssertionError("no answer")
+
+
+async def _answer(worker: Replica, prompt: str, min_seq: int) -> tuple[str, tuple[str, ...]]:
+    piece = await _piece(worker, prompt, min_seq)
+    return piece.text, piece.edits
 
 
 async def test_a_worker_answers_alike_with_and_without_the_service(stack: Stack) -> None:
@@ -309,6 +312,12 @@ async def test_a_worker_answers_alike_with_and_without_the_service(stack: Stack)
                 here, there = [await _answer(each, prompt, seq) for each in (alone, asking)]
                 assert here == there
                 assert here[1], "an edit shaped it"
+            for each in (alone, asking):
+                told = [
+                    (await _piece(each, prompt, seq)).prompt_cut
+                    for prompt in ("in Zürich " * 12 + "Toyota makes", "Toyota makes")
+                ]
+                assert told == [True, False]
             claimed = (await _answer(alone, PROMPTS[0], seq))[0]
             later = await _revert(writer, (await _answer(alone, PROMPTS[0], seq))[1][0])
             here, there = [await _answer(each, PROMPTS[0], later) for each in (alone, asking)]

@@ -18,7 +18,7 @@ from errata.editing.recipe.route import decide, route
 from errata.editing.recipe.state import Holdings, RecipeState, Retriever
 from errata.editing.weights import EditedWeights
 from errata.engine import offline
-from errata.retrieval.index import FaissIndices, FlatIndex
+from errata.retrieval.index import FaissIndices, KeyIndex
 from tests.unit.editing.recipe_models import (
     D_R,
     commit,
@@ -37,7 +37,7 @@ def _held(llama: CausalLM, keys: Tensor, sentinel: Tensor) -> Retriever:
 
 def _decide(held: Retriever, queries: Tensor, config: RecipeConfig | None = None) -> list[Claim]:
     cut = [False] * len(queries)
-    return decide(held, config or RecipeConfig(), FlatIndex(), queries, cut)
+    return decide(held, config or RecipeConfig(), KeyIndex(), queries, cut)
 
 
 def test_the_highest_score_claims_if_it_is_strictly_above_the_sentinels(llama: CausalLM) -> None:
@@ -108,7 +108,7 @@ def test_a_long_query_is_routed_by_its_end_and_says_so(llama: CausalLM) -> None:
     commit(llama, state, *FACTS)
     long = "in Zürich " * 40 + "Toyota makes"
     held, config = state.holdings.retriever, state.config
-    cut, whole = route(held, config, FlatIndex(), [long, "Toyota makes"])
+    cut, whole = route(held, config, KeyIndex(), [long, "Toyota makes"])
     assert (cut.cut, whole.cut) == (True, False)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.recipe.examples import Draw, Example, epoch, split
+from errata.editing.recipe.examples import Draw, Example, Inventor, epoch, split
 from errata.editing.recipe.lane_model import LaneModel
 from errata.editing.recipe.objective import LOSSES, Bank, losses
 from errata.editing.recipe.training import Progress, Trainer, new_lane_model
@@ -166,6 +166,27 @@ def test_in_a_batch_all_subjects_differ_and_an_epoch_leaves_few_out() -> None:
     again = list(epoch(examples, 5, random.Random(0)))
     assert again == batches
     assert list(epoch(examples, 5, random.Random(1))) != batches
+
+
+def test_made_up_names_stand_in_for_the_subject_everywhere() -> None:
+    examples = _examples(8)
+    inventor, rng = Inventor(examples), random.Random(0)
+    told = inventor.retold(examples[0], rng)
+    assert told.subject not in {example.subject for example in examples[:1]}
+    assert told.target == examples[0].target
+    for before, after in zip(
+        (examples[0].prompt, *examples[0].rephrases), (told.prompt, *told.rephrases), strict=True
+    ):
+        assert after == before.replace("Nokia0", told.subject)
+    touched = {prompt for prompt, _ in told.locality} - {p for p, _ in examples[0].locality}
+    assert touched <= {examples[0].prompt, *examples[0].rephrases}, "the true one must not be hit"
+    odd = replace(examples[1], rephrases=("It comes from",))
+    assert inventor.retold(odd, rng) == odd, "a text without the subject cannot be retold"
+    batches = list(epoch(examples, 4, random.Random(0), invented=1.0))
+    known = {example.subject for example in examples}
+    drawn = {draw.example.subject for batch in batches for draw in batch}
+    assert len(drawn - known) > 4
+    assert list(epoch(examples, 4, random.Random(0), invented=1.0)) == batches
 
 
 def test_the_bank_keeps_the_latest_key_of_each_subject() -> None:

@@ -93,7 +93,11 @@ class Encoder(nn.Module):
 
     @classmethod
     def small(cls, llm: CausalLM, max_tokens: int, *, width: int, depth: int) -> Encoder:
-        """A new BERT with random weights over an LLM's tokenizer, for models without an encoder."""
+        """A new BERT over an LLM's tokenizer, for models without an encoder.
+
+        Its stack is random; its token embeddings are the LLM's, seen through a random projection
+        if the widths differ, so that unlike words are unlike from the start.
+        """
         tokenizer = Tokenizer.from_str(llm.tokenizer.backend_tokenizer.to_str())
         config = BertConfig(
             vocab_size=len(llm.tokenizer),
@@ -104,7 +108,13 @@ class Encoder(nn.Module):
             max_position_embeddings=max_tokens,
             pad_token_id=llm.pad_id,
         )
-        return cls(BertModel(config), tokenizer, max_tokens)
+        model = BertModel(config)
+        own = model.embeddings.word_embeddings.weight.data
+        known = llm.embeddings.get_parameter("weight").detach().float().cpu()[: len(own)]
+        if llm.d != width:
+            known = known @ torch.randn(llm.d, width) / llm.d**0.5
+        own[: len(known)] = known * (config.initializer_range / known.std())
+        return cls(model, tokenizer, max_tokens)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], tokenizer: str, max_tokens: int) -> Encoder:

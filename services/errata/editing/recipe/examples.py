@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from errata.errors import InvalidRequestError
 
@@ -70,12 +70,52 @@ def split(examples: Sequence[Example], num_validation: int) -> tuple[list[Exampl
     return ordered[cut:], ordered[:cut]
 
 
-def epoch(examples: Sequence[Example], size: int, rng: random.Random) -> Iterator[list[Draw]]:
+class Inventor:
+    """Puts made-up names in place of subjects, so that the encoder learns to compare names.
+
+    With few subjects it would rather learn each of them by heart, and know no new one. Ours.
+    """
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        """Takes the words that names are made of from the examples' subjects."""
+        self._words = sorted({word for example in examples for word in example.subject.split()})
+
+    def retold(self, example: Example, rng: random.Random) -> Example:
+        """The same fact about somebody who does not exist.
+
+        The true subject's own prompt is then one that the fact must not touch. An example whose
+        texts do not all name their subject stays as it is.
+        """
+        texts = (example.prompt, *example.rephrases)
+        if not all(example.subject in text for text in texts):
+            return example
+        name = " ".join(rng.choice(self._words) for _ in range(rng.choice((1, 2, 2, 3))))
+        prompt, *rephrases = (text.replace(example.subject, name) for text in texts)
+        touched = (rng.choice(texts), example.target)
+        return replace(
+            example,
+            prompt=prompt,
+            subject=name,
+            rephrases=tuple(rephrases),
+            locality=(*example.locality, *[touched] * len(example.locality)),
+        )
+
+
+def epoch(
+    examples: Sequence[Example], size: int, rng: random.Random, *, invented: float = 0.0
+) -> Iterator[list[Draw]]:
     """Batches of one pass over the examples in random order; in each, all subjects differ.
 
     An example whose subject is in the batch already waits for the next one. The last batch is
     left out if it is not full.
+
+    Args:
+        examples: of training.
+        size: of a batch.
+        rng: of all choices.
+        invented: share of facts that are told about made-up names.
     """
+    inventor = Inventor(examples)
     waiting = list(examples)
     rng.shuffle(waiting)
     waiting.reverse()
@@ -91,7 +131,8 @@ def epoch(examples: Sequence[Example], size: int, rng: random.Random) -> Iterato
         waiting.extend(reversed(postponed))
         if len(batch) < size:
             return
-        yield [
-            Draw(example, rng.choice(example.rephrases), rng.choice(example.locality))
+        told = [
+            inventor.retold(example, rng) if rng.random() < invented else example
             for example in batch.values()
         ]
+        yield [Draw(e, rng.choice(e.rephrases), rng.choice(e.locality)) for e in told]

@@ -46,10 +46,10 @@ class RecipeView:
 
     def _plan(self, claim: Claim) -> RowPlan:
         if self.retriever is None or not claim.holds:
-            return BASE
+            return RowPlan(cut=True) if claim.cut else BASE
         prompt = self.retriever.repository.prompt_of(claim.edit)
         after = self.retriever.model.shape.after
-        return RowPlan(prefix=Prefix(prompt, after), edits=(claim.edit,))
+        return RowPlan(prefix=Prefix(prompt, after), edits=(claim.edit,), cut=claim.cut)
 
 
 class RecipeRouter:

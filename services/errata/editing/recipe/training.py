@@ -86,6 +86,8 @@ def new_lane_model(llm: CausalLM, encoder: str | Path | None, config: TrainingCo
         max_tokens=made.max_tokens,
     )
     model = LaneModel(made, shape, llm.digest)
+    # At first like finds like: equal projections keep the inner products of what they project.
+    model.query_mlp.load_state_dict(model.key_mlp.state_dict())
     model.prompt_mlp.scale.fill_(float(llm.embeddings.get_parameter("weight").float().std()))
     return model.to(llm.device)
 
@@ -169,7 +171,8 @@ class Trainer:
         """Batches without end; the same ones for the same seed, however often it is resumed."""
         for number in itertools.count():
             rng = random.Random(f"{self._config.seed}/{number}")
-            yield from epoch(self._train, self._config.batch, rng)
+            config = self._config
+            yield from epoch(self._train, config.batch, rng, invented=config.invented)
 
     def _step(self, draws: Sequence[Draw]) -> None:
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):

@@ -27,6 +27,7 @@ class TrainingConfig(BaseModel):
         hinge: terms already right by this factor do not count (code: 1.2; paper: none).
         bank: keys of the latest facts that stand in as further wrong candidates, so that the
             sentinel learns to hold against thousands of edits and not against a batch. Ours.
+        invented: share of facts that are told about made-up names. Ours.
         learning_rate: of MLPs and sentinel.
         encoder_learning_rate: of the encoder.
         schedule: constant (paper), or a warm-up and half a cosine down to a twentieth.
@@ -55,6 +56,7 @@ class TrainingConfig(BaseModel):
     scale: Literal["one", "sqrt"] = "sqrt"
     hinge: float | None = Field(default=None, gt=0)
     bank: int = Field(default=4096, ge=0)
+    invented: float = Field(default=0.3, ge=0, le=1)
     learning_rate: float = Field(default=5e-4, gt=0)
     encoder_learning_rate: float = Field(default=1e-4, gt=0)
     schedule: Literal["constant", "cosine"] = "cosine"
@@ -74,6 +76,7 @@ _PAPER: Mapping[str, Any] = {
     "batch": 8,
     "scale": "one",
     "bank": 0,
+    "invented": 0.0,
     "learning_rate": 1e-5,
     "encoder_learning_rate": 1e-5,
     "schedule": "constant",

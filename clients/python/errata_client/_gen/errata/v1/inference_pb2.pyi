@@ -50,6 +50,7 @@ class Provenance(google.protobuf.message.Message):
     REPLICA_FIELD_NUMBER: builtins.int
     EDITS_FIELD_NUMBER: builtins.int
     NUM_EDITS_IN_FORCE_FIELD_NUMBER: builtins.int
+    PROMPT_CUT_FIELD_NUMBER: builtins.int
     applied_seq: builtins.int
     """One position of the log, from first to last token."""
     chain_digest: builtins.bytes
@@ -60,6 +61,8 @@ class Provenance(google.protobuf.message.Message):
     """Which replica answered."""
     num_edits_in_force: builtins.int
     """How many edits were in force at applied_seq, whether or not they answered to the prompt."""
+    prompt_cut: builtins.bool
+    """The prompt is longer than a lane's retriever reads: claims were decided on its end alone."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Edits that shaped the answer, newest first. Format: edits/{seq}-{index}."""
@@ -73,8 +76,9 @@ class Provenance(google.protobuf.message.Message):
         replica: builtins.str = ...,
         edits: collections.abc.Iterable[builtins.str] | None = ...,
         num_edits_in_force: builtins.int = ...,
+        prompt_cut: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_seq", b"applied_seq", "chain_digest", b"chain_digest", "edits", b"edits", "num_edits_in_force", b"num_edits_in_force", "replica", b"replica", "state_digest", b"state_digest"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_seq", b"applied_seq", "chain_digest", b"chain_digest", "edits", b"edits", "num_edits_in_force", b"num_edits_in_force", "prompt_cut", b"prompt_cut", "replica", b"replica", "state_digest", b"state_digest"]) -> None: ...
 
 global___Provenance = Provenance
 

@@ -1,0 +1,111 @@
+"""How long a search over synthetic keys takes, in all rows and in lists, and what lists miss."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from errata.editing.search import Lineage
+from errata.evaluation.report import circumstances, code_version, write
+from errata.retrieval.index import APPROXIMATE_FROM, KeyIndex
+
+_NEVER = 2**62
+_NOISE = 0.7  # of a query, relative to its key: about as far as a rephrase is
+_CANDIDATES = 4  # as routing asks for
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePlan:
+    """What is searched.
+
+    Attributes:
+        sizes: numbers of keys.
+        width: of keys and queries, d_r.
+        batch: queries at once.
+        rounds: batches at each size.
+        seed: of keys and queries.
+    """
+
+    sizes: tuple[int, ...]
+    width: int = 1024
+    batch: int = 32
+    rounds: int = 50
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Keys:
+    """Synthetic keys as an index sees them."""
+
+    keys: Tensor
+    lineage: Lineage = field(default_factory=Lineage)
+
+
+def run(plan: RoutePlan, out: Path, console: Console) -> dict[str, Any]:
+    """Searches at every size, all rows and inverted lists; writes OUT/result.json.
+
+    Keys are normal vectors; each query is a key with noise on it, which is its right answer.
+    """
+    points = [_point(plan, size) for size in plan.sizes]
+    found = {**asdict(plan), "points": points, "commit": code_version(), **circumstances()}
+    write(found, out)
+    table = Table("keys", "all rows p50", "p99", "lists p50", "p99", "recall@1", "made in")
+    for point in points:
+        times = [point[kind][q] for kind in ("exact_ms", "lists_ms") for q in ("p50", "p99")]
+        table.add_row(
+            f"{point['keys']:,}",
+            *(f"{value:.2f} ms" for value in times),
+            f"{point['recall_at_1']:.4f}",
+            f"{point['lists_seconds']:.1f} s",
+        )
+    console.print(table)
+    return found
+
+
+def _point(plan: RoutePlan, size: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(plan.seed)
+    rows = _Keys(torch.randn(size, plan.width, generator=generator))
+    own = torch.randint(size, (plan.rounds, plan.batch), generator=generator)
+    noise = torch.randn(plan.rounds, plan.batch, plan.width, generator=generator)
+    queries = rows.keys[own] + _NOISE * noise
+    exact, best = _timed(KeyIndex(_NEVER), rows, queries)
+    lists = KeyIndex(min(size, APPROXIMATE_FROM))
+    started = time.perf_counter()
+    lists.nearest(rows, queries[0], _CANDIDATES)
+    lists.wait_for_lists()
+    made = time.perf_counter() - started
+    approximate, found = _timed(lists, rows, queries)
+    return {
+        "keys": size,
+        "exact_ms": _quantiles(exact),
+        "lists_ms": _quantiles(approximate),
+        "recall_at_1": _share(found == best[..., :1]),
+        "right_at_1": _share(best[..., :1] == own[..., None]),
+        "lists_seconds": made,
+    }
+
+
+def _timed(index: KeyIndex, rows: _Keys, queries: Tensor) -> tuple[Tensor, Tensor]:
+    """Milliseconds (rounds,) and candidates (rounds, batch, k); the first search warms up."""
+    index.nearest(rows, queries[0], _CANDIDATES)
+    times, found = [], []
+    for batch in queries:
+        started = time.perf_counter()
+        found.append(index.nearest(rows, batch, _CANDIDATES))
+        times.append(1e3 * (time.perf_counter() - started))
+    return torch.tensor(times), torch.stack(found)
+
+
+def _quantiles(values: Tensor) -> dict[str, float]:
+    return {name: float(values.quantile(q)) for name, q in (("p50", 0.5), ("p99", 0.99))}
+
+
+def _share(hits: Tensor) -> float:
+    return float(hits.any(dim=-1).float().mean())
