@@ -20,12 +20,22 @@ from errata.editing.weights import EditedWeights
 D_R = 24
 
 
-def make_lane_model(llm: CausalLM, *, seed: int = 0, after: int = 1) -> LaneModel:
+def make_lane_model(
+    llm: CausalLM, *, seed: int = 0, after: int = 1, num_target: int = 2
+) -> LaneModel:
     """Equal arguments give equal weights; eval mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = Encoder.small(llm, 32, width=32, depth=2)
-        shape = Shape(d_r=D_R, num_prompt=3, num_sentinel=4, after=after, d=llm.d, max_tokens=32)
+        shape = Shape(
+            d_r=D_R,
+            num_prompt=3,
+            num_target=num_target,
+            num_sentinel=4,
+            after=after,
+            d=llm.d,
+            max_tokens=32,
+        )
         return LaneModel(encoder, shape, llm.digest).eval().requires_grad_(False)
 
 

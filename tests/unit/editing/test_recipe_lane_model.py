@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
+from errata.editing.prompts import tokenise
 from errata.editing.recipe.encoder import Encoder
 from errata.editing.recipe.lane_model import (
     LaneModel,
@@ -74,13 +75,36 @@ def test_the_heads_are_the_published_formulas() -> None:
     h = x @ head.first.weight.T + head.first.bias
     out = h + (h @ head.second.weight.T + head.second.bias).clamp(min=0)
     torch.testing.assert_close(head(x), out)
-    shape = Shape(d_r=4, num_prompt=2, num_sentinel=1, after=0, d=6, max_tokens=8)
+    shape = Shape(d_r=4, num_prompt=3, num_target=0, num_sentinel=1, after=0, d=6, max_tokens=8)
     maker = PromptMaker(shape)
     maker.scale.fill_(0.5)
     r = torch.randn(3, 4)
-    g = r + (r @ maker.first.weight.T + maker.first.bias).clamp(min=0)
-    p = 0.5 * (g @ maker.second.weight.T + maker.second.bias)
-    torch.testing.assert_close(maker(r), p.reshape(3, 2, 6))
+
+    def published(maker: PromptMaker, r: Tensor) -> Tensor:
+        g = r + (r @ maker.first.weight.T + maker.first.bias).clamp(min=0)
+        return (g @ maker.second.weight.T + maker.second.bias).reshape(3, 3, 6)
+
+    torch.testing.assert_close(maker(r, torch.zeros(3, 0, 6)), 0.5 * published(maker, r))
+    seeing = PromptMaker(replace(shape, num_target=2))
+    seeing.scale.fill_(0.5)
+    nn.init.normal_(seeing.copy.weight)
+    t = torch.randn(3, 2, 6)
+    moved = r + (t / 0.5).flatten(1) @ seeing.target.weight.T + seeing.target.bias
+    p = published(seeing, moved)
+    p[:, :2] += (t / 0.5) @ seeing.copy.weight.T
+    torch.testing.assert_close(seeing(r, t), 0.5 * p)
+
+
+def test_targets_are_the_llms_own_embeddings_of_their_first_tokens(llama: CausalLM) -> None:
+    lane_model = make_lane_model(llama, num_target=3)
+    facts = [("Toyota makes", "football in Zürich"), ("Nokia", "x")]
+    found = lane_model.target_embeddings(llama, facts)
+    for (prompt, target), row in zip(facts, found, strict=True):
+        text = tokenise(llama, prompt, target)
+        ids = text.ids[len(text.ids) - text.num_target :][:3]
+        assert torch.equal(row[: len(ids)], llama.embeddings(torch.tensor(ids)))
+        assert not row[len(ids) :].any()
+    assert make_lane_model(llama, num_target=0).target_embeddings(llama, facts).shape == (2, 0, 32)
 
 
 def test_saving_and_loading_keeps_every_bit(llama: CausalLM, tmp_path: Path) -> None:
@@ -92,7 +116,9 @@ def test_saving_and_loading_keeps_every_bit(llama: CausalLM, tmp_path: Path) -> 
         assert torch.equal(read.keys(texts), made.keys(texts))
         assert torch.equal(read.queries(texts), made.queries(texts))
         assert torch.equal(read.sentinel_key(), made.sentinel_key())
-        assert torch.equal(read.prompts(read.keys(texts)), made.prompts(made.keys(texts)))
+        targets = made.target_embeddings(llama, [(text, "Finnish") for text in TEXTS])
+        keys = made.keys(texts)
+        assert torch.equal(read.prompts(keys, targets), made.prompts(keys, targets))
     assert read.to_artifact().to_bytes() == made.to_artifact().to_bytes()
     assert not any(parameter.requires_grad for parameter in read.parameters())
 

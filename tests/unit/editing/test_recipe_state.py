@@ -44,7 +44,7 @@ def test_an_edit_is_a_key_and_its_prompt(llama: CausalLM) -> None:
     commit(llama, state, *FACTS)
     with torch.no_grad():
         keys = lane_model.keys([knowledge(*fact) for fact in FACTS])
-        prompts = lane_model.prompts(keys)
+        prompts = lane_model.prompts(keys, lane_model.target_embeddings(llama, FACTS))
     repository = state.holdings.repository
     assert torch.equal(repository.keys, keys)
     assert torch.equal(repository.prompts, prompts)

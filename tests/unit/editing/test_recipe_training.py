@@ -257,6 +257,7 @@ def test_presets_are_settings_of_the_one_configuration() -> None:
         150_000,
     )
     assert (paper.hinge, paper.scale, paper.sides, paper.bank) == (None, "one", "both", 0)
+    assert (paper.num_target, paper.invented) == (0, 0.0)
     assert (code.hinge, code.scale, code.sides, code.placement) == (
         1.2,
         "sqrt",

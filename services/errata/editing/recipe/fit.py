@@ -48,18 +48,15 @@ def fit(
     """
     start = perf_counter()
     held = state.holdings
-    texts = [knowledge(edit.prompt, edit.target) for edit in batch.edits]
-    _check_lengths(held.model, texts)
-    names = tuple(edit.name for edit in batch.edits)
-    facts = tuple(fact_of(edit.prompt) for edit in batch.edits)
-    artifact = pack(held.model_digest, model.digest, encode(held.model, names, facts, texts))
+    _check_lengths(held.model, batch.edits)
+    artifact = pack(held.model_digest, model.digest, encode(held.model, model, batch.edits))
     return FitResult(artifact, None, {"encode": perf_counter() - start})
 
 
-def _check_lengths(model: LaneModel, texts: Sequence[str]) -> None:
+def _check_lengths(model: LaneModel, edits: Sequence[Edit]) -> None:
     limit = model.shape.max_tokens
-    for number, text in enumerate(texts):
-        if model.encoder.is_cut(text):
+    for number, edit in enumerate(edits):
+        if model.encoder.is_cut(knowledge(edit.prompt, edit.target)):
             raise InvalidEditError(
                 f"edits[{number}]: prompt and target are longer than the {limit} tokens that the "
                 "lane's encoder reads; shorten them.",
@@ -69,12 +66,16 @@ def _check_lengths(model: LaneModel, texts: Sequence[str]) -> None:
 
 
 @torch.inference_mode()
-def encode(
-    model: LaneModel, names: tuple[str, ...], facts: tuple[str, ...], texts: list[str]
-) -> Rows:
-    """Keys and prompts of knowledge statements."""
-    keys = model.keys(texts)
-    return Rows(names, facts, keys, model.prompts(keys))
+def encode(model: LaneModel, llm: CausalLM, edits: Sequence[Edit]) -> Rows:
+    """Keys and prompts of edits."""
+    keys = model.keys([knowledge(edit.prompt, edit.target) for edit in edits])
+    targets = model.target_embeddings(llm, [(edit.prompt, edit.target) for edit in edits])
+    return Rows(
+        tuple(edit.name for edit in edits),
+        tuple(fact_of(edit.prompt) for edit in edits),
+        keys,
+        model.prompts(keys, targets),
+    )
 
 
 def encode_all(llm: CausalLM, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
@@ -85,14 +86,8 @@ def encode_all(llm: CausalLM, lane_model: bytes, edits: Sequence[Edit]) -> Artif
     """
     model = LaneModel.from_artifact(Artifact.from_bytes(lane_model), llm)
     parts = [
-        encode(
-            model,
-            tuple(edit.name for edit in part),
-            tuple(fact_of(edit.prompt) for edit in part),
-            [knowledge(edit.prompt, edit.target) for edit in part],
-        )
+        encode(model, llm, edits[start : start + _AT_ONCE])
         for start in range(0, len(edits), _AT_ONCE)
-        if (part := edits[start : start + _AT_ONCE])
     ]
     if not parts:
         return None

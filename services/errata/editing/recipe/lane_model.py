@@ -37,6 +37,7 @@ class Shape:
     Attributes:
         d_r: width of keys and queries. Paper: 4096.
         num_prompt: l, continuous prompt tokens of an edit. Paper: 3.
+        num_target: how many of the target's first tokens MLP_P sees beside the key; 0 is the paper.
         num_sentinel: c, free vectors of the sentinel. Paper: 10.
         after: how many of the prompt's tokens come before the continuous prompt: 0 puts it before
             the BOS token, as the authors' code does, 1 behind it.
@@ -46,6 +47,7 @@ class Shape:
 
     d_r: int
     num_prompt: int
+    num_target: int
     num_sentinel: int
     after: int
     d: int
@@ -69,7 +71,10 @@ class PromptMaker(nn.Module):
     """MLP_P: g = r + ReLU(W₃r + b₃); s·(W₄g + b₄) as (l, d).
 
     The factor s, the spread of the LLM's token embeddings, is ours: prompts start where the model
-    expects its input, whatever its scale.
+    expects its input, whatever its scale. So is what is done with the target's own tokens t_i, in
+    units of s, if there are any: r + W₅t in place of r, and A·t_i on top of the i-th row, where A
+    starts as the identity. A key is trained to be like its queries, which do not know the target;
+    it is a poor place to keep it.
     """
 
     scale: Tensor
@@ -80,12 +85,23 @@ class PromptMaker(nn.Module):
         self.second = nn.Linear(shape.d_r, shape.num_prompt * shape.d)
         self.register_buffer("scale", torch.ones(()))
         self._rows = (shape.num_prompt, shape.d)
+        self._num_copied = min(shape.num_prompt, shape.num_target)
+        if shape.num_target:
+            self.target = nn.Linear(shape.num_target * shape.d, shape.d_r)
+            self.copy = nn.Linear(shape.d, shape.d, bias=False)
+            nn.init.eye_(self.copy.weight)
 
-    def forward(self, keys: Tensor) -> Tensor:
-        """(n, d_r) → (n, l, d)."""
-        g = keys + torch.relu(self.first(keys))
-        made: Tensor = self.scale * self.second(g)
-        return made.reshape(len(keys), *self._rows)
+    def forward(self, keys: Tensor, targets: Tensor) -> Tensor:
+        """(n, d_r) and token embeddings (n, num_target, d) → (n, l, d)."""
+        r, n = keys, self._num_copied
+        if n:
+            targets = targets / self.scale
+            r = r + self.target(targets.flatten(1))
+        g = r + torch.relu(self.first(r))
+        made: Tensor = self.second(g).reshape(len(keys), *self._rows)
+        if n:
+            made = torch.cat([made[:, :n] + self.copy(targets[:, :n]), made[:, n:]], dim=1)
+        return self.scale * made
 
 
 class LaneModel(nn.Module):
@@ -123,9 +139,24 @@ class LaneModel(nn.Module):
         made: Tensor = self.key_mlp(self.encoder.pool_vectors(self.sentinel)[None])
         return made[0]
 
-    def prompts(self, keys: Tensor) -> Tensor:
-        """p_k = MLP_P(r_k), (n, l, d)."""
-        made: Tensor = self.prompt_mlp(keys)
+    def prompts(self, keys: Tensor, targets: Tensor) -> Tensor:
+        """p_k = MLP_P(r_k), (n, l, d), from keys and what `target_embeddings` gives."""
+        made: Tensor = self.prompt_mlp(keys, targets)
+        return made
+
+    def target_embeddings(self, llm: CausalLM, facts: Sequence[tuple[str, str]]) -> Tensor:
+        """The LLM's embeddings of the targets' first tokens, (n, num_target, d); 0 behind the end.
+
+        Args:
+            llm: that the lane model is for.
+            facts: prompts and targets.
+        """
+        made = torch.zeros(len(facts), self.shape.num_target, llm.d, device=llm.device)
+        for row, (prompt, target) in enumerate(facts):
+            text = tokenise(llm, prompt, target)
+            first = text.ids[len(text.ids) - text.num_target :][: self.shape.num_target]
+            ids = torch.tensor(first, dtype=torch.int64, device=llm.device)
+            made[row, : len(first)] = llm.embeddings(ids).float()
         return made
 
     def to_artifact(self) -> Artifact:

@@ -118,8 +118,9 @@ def _answers(
     model: LaneModel, llm: CausalLM, draws: Sequence[Draw], keys: Tensor, hinge: float | None
 ) -> dict[str, Tensor]:
     """Losses of the LLM's answers with the facts' own prompts in front."""
-    prompts, after = model.prompts(keys), model.shape.after
     facts = [draw.example for draw in draws]
+    targets = model.target_embeddings(llm, [(fact.prompt, fact.target) for fact in facts])
+    prompts, after = model.prompts(keys, targets), model.shape.after
     found: dict[str, Tensor] = {}
     for name, questions in (
         ("reliability", [fact.prompt for fact in facts]),

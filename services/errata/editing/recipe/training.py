@@ -80,6 +80,7 @@ def new_lane_model(llm: CausalLM, encoder: str | Path | None, config: TrainingCo
     shape = Shape(
         d_r=config.d_r,
         num_prompt=config.num_prompt,
+        num_target=config.num_target,
         num_sentinel=config.num_sentinel,
         after=place_behind_bos(llm) if config.placement == "after_bos" else 0,
         d=llm.d,

@@ -14,6 +14,8 @@ class TrainingConfig(BaseModel):
     Attributes:
         d_r: width of keys and queries.
         num_prompt: l, continuous prompt tokens.
+        num_target: how many of the target's tokens MLP_P sees beside the key; 0 is the paper's
+            MLP_P, which has to find the target in the key.
         num_sentinel: c, free vectors of the sentinel.
         placement: continuous prompts before the BOS token (code) or behind it, where the LLM met
             text when it was trained.
@@ -46,6 +48,7 @@ class TrainingConfig(BaseModel):
 
     d_r: int = Field(default=1024, ge=1)
     num_prompt: int = Field(default=3, ge=1, le=64)
+    num_target: int = Field(default=4, ge=0)
     num_sentinel: int = Field(default=10, ge=1)
     placement: Literal["before_bos", "after_bos"] = "after_bos"
     max_tokens: int = Field(default=64, ge=8)
@@ -72,6 +75,7 @@ class TrainingConfig(BaseModel):
 
 _PAPER: Mapping[str, Any] = {
     "d_r": 4096,
+    "num_target": 0,
     "placement": "before_bos",
     "batch": 8,
     "scale": "one",

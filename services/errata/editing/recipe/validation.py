@@ -62,9 +62,13 @@ def validate(
     """
     training = model.training
     model.eval()
-    keys = _in_parts(model.keys, [knowledge(e.prompt, e.target) for e in examples])
+    facts = [(example.prompt, example.target) for example in examples]
+    keys = _in_parts(model.keys, [knowledge(*fact) for fact in facts])
     stored = torch.cat([keys, distractors])
-    prompts = model.prompts(stored)
+    prompts = model.prompts(keys, model.target_embeddings(llm, facts))
+    # A distractor claims what it should not, whatever its own prompt would say.
+    wrong = prompts.roll(1, dims=0)[torch.arange(len(distractors)) % len(prompts)]
+    prompts = torch.cat([prompts, wrong])
     sentinel = model.sentinel_key()
     own = torch.arange(len(examples), device=keys.device)
 
@@ -78,7 +82,7 @@ def validate(
         gold = _answers(llm, questions, prompts[own], after)
         return _Asked(who, claimed, plain, served, gold)
 
-    direct = ask([(e.prompt, e.target) for e in examples])
+    direct = ask(facts)
     rephrased = ask([(e.rephrases[0], e.target) for e in examples])
     outside = ask([e.locality[0] for e in examples])
     model.train(training)
