@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from recipe_models import make_lane_model
 from records import FACTS, FAST, write_flat
 from tiny_models import TEXT, make_model
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from errata.bench_cli import bench
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
 from errata.editing.method import Commit
 from errata.errors import InvalidRequestError
 from errata.evaluation.edit import unit
@@ -335,3 +337,18 @@ def test_half_width_is_students() -> None:
 
 def test_figures_are_nested_by_their_names() -> None:
     assert nested({"a.b": 1.0, "a.c": 2.0, "d": None}) == {"a": {"b": 1.0, "c": 2.0}, "d": None}
+
+
+def test_another_lane_model_is_another_run(plan: Plan, tmp_path: Path) -> None:
+    llm = CausalLM.load(plan.model)
+    lane = tmp_path / "lane"
+    made = replace(plan, method="recipe", lane_model=lane, values={})
+    found = []
+    for seed in (0, 0, 1):
+        make_lane_model(llm, seed=seed).save(lane)
+        found.append(run(made))
+    assert _figures(found[0]) == _figures(found[1])
+    assert len(list((plan.out / "runs").iterdir())) == 2, "the second one was read"
+    assert found[0]["lane_model"]["path"] == str(lane)
+    assert found[0]["lane_model"]["digest"] != found[2]["lane_model"]["digest"]
+    assert "lane model" in markdown(found[2], [])

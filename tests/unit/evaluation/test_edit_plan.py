@@ -97,6 +97,9 @@ def test_an_impossible_plan_is_refused(change: dict[str, Any]) -> None:
             "choose one of adaple, recipe, memit, none, ft-l, grace, retrieval-prompt",
         ),
         ({"method": "grace", "target": "host:1"}, "grace is a baseline, which no cluster offers"),
+        ({"method": "recipe"}, "recipe needs a --lane-model"),
+        ({"method": "adaple", "lane_model": Path("l")}, "adaple has no lane model"),
+        ({"method": "grace", "lane_model": Path("l")}, "grace has no lane model"),
     ],
 )
 def test_an_unusable_method_is_refused(change: dict[str, Any], message: str) -> None:

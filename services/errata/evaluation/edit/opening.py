@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,7 +21,7 @@ from errata.evaluation.edit.suites import points_of
 from errata.evaluation.edit.text import FileText, OwnText
 from errata.evaluation.systems import System
 from errata.evaluation.systems.cluster import ClusterSystem
-from errata.evaluation.systems.lane import LaneSystem
+from errata.evaluation.systems.lane import LaneSystem, check_lane_model
 from errata.platform.settings import WriterSettings
 from errata.writer.lanes import problems_in
 
@@ -57,6 +59,12 @@ class Workplace:
                 f"{plan.method} is a baseline, which no cluster offers; run it in process.",
                 field="target",
             )
+        if plan.method in BASELINES and plan.lane_model is not None:
+            raise InvalidRequestError(
+                f"{plan.method} has no lane model; drop --lane-model.", field="lane_model"
+            )
+        if plan.method not in BASELINES and not plan.target:
+            check_lane_model(get_method(self._lane_method), plan.lane_model)
 
     def close(self) -> None:
         """Ends connections."""
@@ -87,7 +95,14 @@ class Workplace:
                 config = dict(json.loads(system.config_json))
                 return {"model": system.model_digest, "config": config}
         config = self.config(varied).model_dump(mode="json")
-        return {"model": self._local_model().digest, "config": config}
+        found = {"model": self._local_model().digest, "config": config}
+        if self._plan.lane_model is not None:
+            found["lane_model"] = self._lane_model_digest(self._plan.lane_model)
+        return found
+
+    def _lane_model_digest(self, folder: Path) -> str:
+        support = get_method(self._lane_method).lane_model
+        return "" if support is None else hashlib.sha256(support.read(folder)).hexdigest()
 
     def open(self, varied: Mapping[str, Any]) -> System:
         """The system of a point, without any edit of this plan.

@@ -142,7 +142,7 @@ _COSINES = ("mean_before", "mean_after", "mechanical")
 
 
 def _circumstances(found: Mapping[str, Any]) -> str:
-    model, data = found["model"], found["data"]
+    model, data, lane = found["model"], found["data"], found.get("lane_model")
     rows = [
         ["model", f"{model['path'] or 'of the cluster'}, digest `{model['digest'][:16]}…`"],
         [
@@ -150,6 +150,7 @@ def _circumstances(found: Mapping[str, Any]) -> str:
             f"{data['path']}, records {data['records'][0]}–{data['records'][1]}, digest "
             f"`{data['digest'][:16]}…`",
         ],
+        *([["lane model", f"{lane['path']}, digest `{lane['digest'][:16]}…`"]] if lane else []),
         ["code", found["commit"]],
         ["machine", ", ".join(f"{key} {value}" for key, value in found["environment"].items())],
         ["configuration", ", ".join(f"{key} {value}" for key, value in found["config"].items())],

@@ -71,6 +71,9 @@ def summary(
         "config": headline["config"],
         "points": rows,
         "model": {"path": plan.model, "digest": facts[0]["model"]},
+        "lane_model": {"path": str(plan.lane_model), "digest": facts[0]["lane_model"]}
+        if plan.lane_model
+        else None,
         "data": {
             "path": str(plan.data),
             "digest": file_digest(plan.data),

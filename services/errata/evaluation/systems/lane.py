@@ -146,13 +146,22 @@ class LaneSystem(LocalModel):
         self.state_bytes += len(fitted.artifact)
 
 
-def _read_lane_model(method: Method, folder: Path | None) -> LaneModelCommit | None:
+def check_lane_model(method: Method, folder: Path | None) -> None:
+    """Returns if a lane model is given to a method that has one, and to no other.
+
+    Raises:
+        InvalidRequestError: otherwise.
+    """
     if (folder is None) != (method.lane_model is None):
         raise InvalidRequestError(
             f"method {method.name} "
             + ("has no lane model; drop --lane-model." if folder else "needs a --lane-model."),
             field="lane_model",
         )
+
+
+def _read_lane_model(method: Method, folder: Path | None) -> LaneModelCommit | None:
+    check_lane_model(method, folder)
     if folder is None or method.lane_model is None:
         return None
     data = method.lane_model.read(folder)
