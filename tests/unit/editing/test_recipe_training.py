@@ -13,6 +13,7 @@ from errata.editing.causal_lm import CausalLM
 from errata.editing.recipe.examples import Draw, Example, Inventor, epoch, split
 from errata.editing.recipe.lane_model import LaneModel
 from errata.editing.recipe.objective import LOSSES, Bank, losses
+from errata.editing.recipe.start import start_well
 from errata.editing.recipe.training import Progress, Trainer, new_lane_model
 from errata.editing.recipe.training_config import PRESETS, TrainingConfig
 from errata.editing.recipe.validation import validate
@@ -23,6 +24,7 @@ TINY = TrainingConfig(
     d_r=D_R, width=32, depth=1, max_tokens=32, batch=4, num_validation=4, evaluate_every=3,
     max_steps=6, warmup_steps=1, learning_rate=3e-3, encoder_learning_rate=1e-3, bank=16,
 )  # fmt: skip
+SCALE = torch.tensor(D_R**-0.5)
 _TOWNS = ("Lyon", "Pisa", "Helsinki", "Bordeaux")
 
 
@@ -209,7 +211,7 @@ def test_keys_of_the_same_subject_in_the_bank_are_no_wrong_candidates(llama: Cau
     keys = model.keys([f"{d.example.prompt} {d.example.target}" for d in draws])
     own.add(keys, torch.tensor([draw.example.subject_id for draw in draws]))
     other.add(keys, torch.tensor([1, 2, 3, 4]))
-    found = [losses(model, llama, draws, bank, TINY)[0] for bank in (empty, own, other)]
+    found = [losses(model, llama, draws, bank, TINY, SCALE)[0] for bank in (empty, own, other)]
     # each query hides its own subject's key, and still sees the three others'
     assert found[0]["neighbour"] < found[1]["neighbour"] < found[2]["neighbour"]
     assert found[1]["outside"] == pytest.approx(float(found[2]["outside"])), "nothing is hidden"
@@ -219,14 +221,39 @@ def test_the_paper_asks_both_questions_of_both_losses_and_the_code_tosses(
     llama: CausalLM,
 ) -> None:
     model, bank = make_lane_model(llama), Bank(0, D_R, llama.device)
-    both = [losses(model, llama, _draws(), bank, TINY)[0] for _ in range(2)]
+    both = [losses(model, llama, _draws(), bank, TINY, SCALE)[0] for _ in range(2)]
     assert both[0]["neighbour"] == both[1]["neighbour"]
     coin = TINY.model_copy(update={"sides": "coin"})
     torch.manual_seed(0)
-    tossed = {float(losses(model, llama, _draws(), bank, coin)[0]["neighbour"]) for _ in range(8)}
+    tossed = {
+        float(losses(model, llama, _draws(), bank, coin, SCALE)[0]["neighbour"]) for _ in range(8)
+    }
     assert len(tossed) > 1
-    plain = TINY.model_copy(update={"scale": "one"})
-    assert losses(model, llama, _draws(), bank, plain)[0]["neighbour"] != both[0]["neighbour"]
+    larger = losses(model, llama, _draws(), bank, TINY, 2 * SCALE)[0]["neighbour"]
+    assert larger != both[0]["neighbour"]
+
+
+def test_training_starts_from_a_retriever_that_ranks_by_similarity(llama: CausalLM) -> None:
+    facts = [replace(example, rephrases=(f"{example.prompt} the",)) for example in _examples(24)]
+    torch.manual_seed(0)
+    model = make_lane_model(llama).requires_grad_(True)
+
+    def found() -> float:
+        with torch.no_grad():
+            keys = model.keys([f"{e.prompt} {e.target}" for e in facts])
+            queries = model.queries([e.rephrases[0] for e in facts])
+        best = (queries @ keys.T).argmax(dim=1)
+        return float((best == torch.arange(len(facts))).float().mean())
+
+    assert found() < 0.1, "random MLPs find by chance"
+    scale = start_well(model, facts)
+    assert found() > 0.25, "a random encoder with names that differ in a digit leaves a trace"
+    norms = model.keys([f"{e.prompt} {e.target}" for e in facts]).square().sum(-1).mean()
+    assert scale == pytest.approx(20 / norms.item(), rel=0.5)
+    targets = model.target_embeddings(llama, [(e.prompt, e.target) for e in facts])
+    prompts = model.prompts(model.keys([e.prompt for e in facts]), targets)
+    cosines = torch.cosine_similarity(prompts[:, 0], targets[:, 0], dim=-1)
+    assert float(cosines.detach().mean()) > 0.8, "prompts start as copies of the target"
 
 
 def test_validation_counts_claims_and_answers_as_they_are_served(llama: CausalLM) -> None:
@@ -257,7 +284,7 @@ def test_presets_are_settings_of_the_one_configuration() -> None:
         150_000,
     )
     assert (paper.hinge, paper.scale, paper.sides, paper.bank) == (None, "one", "both", 0)
-    assert (paper.num_target, paper.invented) == (0, 0.0)
+    assert (paper.num_target, paper.invented, paper.start) == (0, 0.0, "random")
     assert (code.hinge, code.scale, code.sides, code.placement) == (
         1.2,
         "sqrt",

@@ -22,7 +22,7 @@ def contrastive(
     candidates: Tensor,
     wanted: Tensor,
     *,
-    scale: float,
+    scale: float | Tensor,
     hidden: Tensor | None = None,
     hinge: float | None = None,
 ) -> Tensor:
@@ -32,7 +32,7 @@ def contrastive(
         queries: (n, d_r).
         candidates: (m, d_r).
         wanted: (n,) int64, the right one.
-        scale: s; 1 in the paper, 1/√d_r in the authors' code.
+        scale: s; 1 in the paper, 1/√d_r in the authors' code, learned in ours.
         hidden: (n, m) bool, candidates that do not take part; None for none.
         hinge: queries whose right candidate is at least this many times as probable as the next
             one do not count (the authors' code: 1.2); None counts all.

@@ -52,11 +52,24 @@ class Bank:
 
 
 def losses(
-    model: LaneModel, llm: CausalLM, draws: Sequence[Draw], bank: Bank, config: TrainingConfig
+    model: LaneModel,
+    llm: CausalLM,
+    draws: Sequence[Draw],
+    bank: Bank,
+    config: TrainingConfig,
+    scale: Tensor,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The losses of a batch of b facts; `sentinel` and `outside` are one loss in the paper.
 
     Candidates are the b keys, the sentinel's key at b, and the bank's behind it.
+
+    Args:
+        model: in training mode.
+        llm: frozen.
+        draws: b facts.
+        bank: keys of earlier facts.
+        config: settings.
+        scale: of the scores, a scalar.
 
     Returns:
         Scalars by name of `LOSSES`, and the b keys.
@@ -69,7 +82,7 @@ def losses(
     own = model.query_mlp(torch.cat([near[b:], far[:b]]))  # (2b, d_r): prompts, rephrases
     outside = model.query_mlp(far[b:])
     subjects = torch.tensor([fact.subject_id for fact in facts], device=keys.device)
-    found = _retrieval(model, keys, own, outside, subjects, bank, config)
+    found = _retrieval(model, keys, own, outside, subjects, bank, config, scale)
     return found | _answers(model, llm, draws, keys, config.hinge), keys
 
 
@@ -81,6 +94,7 @@ def _retrieval(
     subjects: Tensor,
     bank: Bank,
     config: TrainingConfig,
+    scale: Tensor,
 ) -> dict[str, Tensor]:
     b, device = len(keys), keys.device
     candidates = torch.cat([keys, model.sentinel_key()[None], bank.keys])
@@ -99,7 +113,6 @@ def _retrieval(
             torch.where(swap, to_key, to_sentinel),
         )
     times = len(to_key) // b
-    scale = model.shape.d_r**-0.5 if config.scale == "sqrt" else 1.0
     sentinel = torch.full((times * b,), b, device=device)
 
     def loss(queries: Tensor, wanted: Tensor, hidden: Tensor | None) -> Tensor:

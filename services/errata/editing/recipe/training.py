@@ -23,6 +23,7 @@ from errata.editing.recipe.encoder import Encoder
 from errata.editing.recipe.examples import Draw, Example, epoch, split
 from errata.editing.recipe.lane_model import LaneModel, Shape, place_behind_bos
 from errata.editing.recipe.objective import LOSSES, Bank, losses
+from errata.editing.recipe.start import start_well
 from errata.editing.recipe.training_config import TrainingConfig
 from errata.editing.recipe.validation import Validation, validate
 from errata.errors import FitError, PreconditionError
@@ -87,8 +88,6 @@ def new_lane_model(llm: CausalLM, encoder: str | Path | None, config: TrainingCo
         max_tokens=made.max_tokens,
     )
     model = LaneModel(made, shape, llm.digest)
-    # At first like finds like: equal projections keep the inner products of what they project.
-    model.query_mlp.load_state_dict(model.key_mlp.state_dict())
     model.prompt_mlp.scale.fill_(float(llm.embeddings.get_parameter("weight").float().std()))
     return model.to(llm.device)
 
@@ -123,15 +122,31 @@ class Trainer:
         self._llm, self.model, self._config, self._out = llm, model, config, out
         self._max_seconds = max_seconds
         self._train, self._held_out = split(examples, config.num_validation)
+        # The logarithm of the scores' scale; no part of the lane model, for it decides no claim.
+        self._log_scale = nn.Parameter(
+            torch.tensor(math.log(_first_scale(config)), device=llm.device)
+        )
         body = list(model.encoder.parameters())
-        heads = [p for n, p in model.named_parameters() if not n.startswith("encoder.")]
-        self._rates = (config.learning_rate, config.encoder_learning_rate)
-        self._optimiser = torch.optim.Adam([{"params": heads}, {"params": body}])
+        prompts = list(model.prompt_mlp.parameters())
+        known = {id(parameter) for parameter in (*body, *prompts)}
+        heads = [p for p in model.parameters() if id(p) not in known]
+        if config.scale == "learned":
+            heads.append(self._log_scale)
+        self._rates = (
+            config.learning_rate,
+            config.encoder_learning_rate,
+            config.prompt_learning_rate,
+        )
+        groups = [{"params": group} for group in (heads, body, prompts)]
+        self._optimiser = torch.optim.Adam(groups)
         self._bank = Bank(config.bank, config.d_r, llm.device)
         self._run = _Run()
         self._precision = _precision(config, llm.device)
         self._identity = json.dumps([config.model_dump(), llm.digest, len(examples)])
-        self._resume()
+        if not self._resume() and config.start == "similar":
+            scale = start_well(model, self._train)
+            if config.scale == "learned":
+                self._log_scale.data.fill_(math.log(scale))
 
     def run(self, on_progress: Callable[[Progress], None] | None = None) -> Validation:
         """Trains to the last step, the last second, or until nothing gets better any more.
@@ -180,7 +195,8 @@ class Trainer:
             group["lr"] = rate * self._rate_share()
         self.model.train()
         with self._precision:
-            found, keys = losses(self.model, self._llm, draws, self._bank, self._config)
+            scale = self._log_scale.exp()
+            found, keys = losses(self.model, self._llm, draws, self._bank, self._config, scale)
         total = torch.stack(list(found.values())).sum()
         if not bool(torch.isfinite(total)):
             raise FitError(
@@ -190,7 +206,9 @@ class Trainer:
         self._optimiser.zero_grad(set_to_none=True)
         total.backward()
         if self._config.max_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self._config.max_norm)
+            # Group by group: a jolt in the retriever must not make the prompts' steps smaller.
+            for group in self._optimiser.param_groups:
+                nn.utils.clip_grad_norm_(group["params"], self._config.max_norm)
         self._optimiser.step()
         if self._config.bank:
             subjects = [draw.example.subject_id for draw in draws]
@@ -239,19 +257,21 @@ class Trainer:
         for number, values in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{name}": t for name, t in values.items()}
         tensors |= {"bank.keys": self._bank.keys, "bank.subjects": self._bank.subjects}
+        tensors["log_scale"] = self._log_scale.detach()
         run = {name: getattr(self._run, name) for name in _Run.__slots__}
         facts = {"training": self._identity, "run": json.dumps(run)}
         path = self._out / _CHECKPOINT
         path.with_suffix(".part").write_bytes(Artifact(tensors, facts).to_bytes())
         path.with_suffix(".part").replace(path)
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Whether there was a checkpoint to go on from."""
         path = self._out / _CHECKPOINT
         if not path.exists():
             if self._out.exists() and any(self._out.iterdir()):
                 raise PreconditionError(f"{self._out} is not empty; give a new folder.")
             self._out.mkdir(parents=True, exist_ok=True)
-            return
+            return False
         saved = Artifact.from_bytes(path.read_bytes())
         if saved.metadata.get("training") != self._identity:
             raise PreconditionError(
@@ -272,6 +292,12 @@ class Trainer:
         self._optimiser.load_state_dict({**optimiser, "state": state})
         self._bank.keys = saved.tensors["bank.keys"].to(self._llm.device)
         self._bank.subjects = saved.tensors["bank.subjects"].to(self._llm.device)
+        self._log_scale.data.copy_(saved.tensors["log_scale"])
+        return True
+
+
+def _first_scale(config: TrainingConfig) -> float:
+    return 1.0 if config.scale == "one" else config.d_r**-0.5
 
 
 def _precision(config: TrainingConfig, device: torch.device) -> AbstractContextManager[object]:

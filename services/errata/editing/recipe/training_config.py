@@ -25,17 +25,22 @@ class TrainingConfig(BaseModel):
         batch: facts of a step.
         sides: both prompt and rephrase enter both contrastive losses (`both`, paper), or a coin
             sends one to each (`coin`, code).
-        scale: scores as they are (`one`, paper) or divided by √d_r (`sqrt`, code).
+        scale: scores as they are (`one`, paper), divided by √d_r (`sqrt`, code), or times a number
+            that is learned with the rest (`learned`).
+        start: random MLPs (`random`, paper), or such as rank by similarity from the first step on
+            (`similar`, see `recipe.start`).
         hinge: terms already right by this factor do not count (code: 1.2; paper: none).
         bank: keys of the latest facts that stand in as further wrong candidates, so that the
             sentinel learns to hold against thousands of edits and not against a batch. Ours.
         invented: share of facts that are told about made-up names. Ours.
-        learning_rate: of MLPs and sentinel.
+        learning_rate: of MLP_K, MLP_Q and sentinel.
         encoder_learning_rate: of the encoder.
+        prompt_learning_rate: of MLP_P.
         schedule: constant (paper), or a warm-up and half a cosine down to a twentieth.
         warmup_steps: of the cosine schedule.
         max_steps: optimiser steps.
-        max_norm: gradients are cut to this norm; 0 leaves them.
+        max_norm: gradients of encoder, retriever's MLPs and MLP_P are each cut to this norm; 0
+            leaves them.
         evaluate_every: steps between two validations, each of which makes a checkpoint.
         patience: validations in a row without a better one after which training ends.
         num_validation: examples held out, whole subjects.
@@ -56,12 +61,14 @@ class TrainingConfig(BaseModel):
     width: int = Field(default=256, ge=32)
     batch: int = Field(default=32, ge=2)
     sides: Literal["both", "coin"] = "both"
-    scale: Literal["one", "sqrt"] = "sqrt"
+    scale: Literal["one", "sqrt", "learned"] = "learned"
+    start: Literal["random", "similar"] = "similar"
     hinge: float | None = Field(default=None, gt=0)
     bank: int = Field(default=4096, ge=0)
     invented: float = Field(default=0.3, ge=0, le=1)
-    learning_rate: float = Field(default=5e-4, gt=0)
-    encoder_learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    encoder_learning_rate: float = Field(default=5e-5, gt=0)
+    prompt_learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_steps: int = Field(default=50, ge=0)
     max_steps: int = Field(default=3000, ge=1)
@@ -79,10 +86,12 @@ _PAPER: Mapping[str, Any] = {
     "placement": "before_bos",
     "batch": 8,
     "scale": "one",
+    "start": "random",
     "bank": 0,
     "invented": 0.0,
     "learning_rate": 1e-5,
     "encoder_learning_rate": 1e-5,
+    "prompt_learning_rate": 1e-5,
     "schedule": "constant",
     "max_steps": 150_000,
     "max_norm": 0.0,

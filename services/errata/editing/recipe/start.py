@@ -1,0 +1,63 @@
+"""Where meta-training starts: a retriever that already finds like by like. Ours.
+
+The paper starts from random MLPs and can afford 150,000 steps. Here the first step already ranks by
+similarity: pooled features are standardised (their common part says nothing), MLP_Q is MLP_K's copy
+(equal projections keep inner products), the residual part is small, the sentinel is made of
+embedded tokens, and scores are scaled so that the softmax can tell candidates apart. Prompts start
+as copies of the target's tokens, and what MLP_P adds to them is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from errata.editing.recipe.examples import Example
+from errata.editing.recipe.lane_model import LaneModel, Representation, knowledge
+
+_NUM_EXAMPLES = 256
+_AT_ONCE = 64
+_RESIDUAL = 0.1
+_SHARPNESS = 20.0  # scale of a cosine; as contrastive encoders are trained with
+
+
+@torch.no_grad()
+def start_well(model: LaneModel, examples: Sequence[Example]) -> float:
+    """Sets the MLPs of an untrained lane model by what its encoder makes of some examples.
+
+    Args:
+        model: untrained; changed.
+        examples: of training; the first ones are read.
+
+    Returns:
+        The scale of scores at which a softmax over candidates is about as sharp as it should be.
+    """
+    model.eval()
+    texts = [
+        text
+        for example in examples[:_NUM_EXAMPLES]
+        for text in (knowledge(example.prompt, example.target), example.rephrases[0])
+    ]
+    pooled = torch.cat(
+        [model.encoder(texts[i : i + _AT_ONCE]) for i in range(0, len(texts), _AT_ONCE)]
+    )
+    _standardise(model.key_mlp, pooled)
+    ids = torch.randint(model.encoder.tokenizer.get_vocab_size(), (1, len(model.sentinel)))
+    model.sentinel.copy_(model.encoder.model.embeddings(input_ids=ids.to(pooled.device))[0])
+    model.query_mlp.load_state_dict(model.key_mlp.state_dict())
+    if model.shape.num_target:
+        model.prompt_mlp.second.weight.mul_(_RESIDUAL)
+        model.prompt_mlp.second.bias.zero_()
+    keys = model.key_mlp(pooled)
+    return _SHARPNESS / float(keys.square().sum(-1).mean())
+
+
+def _standardise(mlp: Representation, pooled: torch.Tensor) -> None:
+    """Folds (x − mean) / deviation into W₁ and b₁: the architecture stays the published one."""
+    first, second = mlp.first, mlp.second
+    mean, deviation = pooled.mean(0), pooled.std(0).clamp(min=1e-4)
+    first.weight.copy_(torch.randn_like(first.weight) / first.in_features**0.5 / deviation)
+    first.bias.copy_(-first.weight @ mean)
+    second.weight.mul_(_RESIDUAL)
+    second.bias.zero_()
