@@ -144,6 +144,7 @@ class Trainer:
         self._precision = _precision(config, llm.device)
         self._identity = json.dumps([config.model_dump(), llm.digest, len(examples)])
         if not self._resume() and config.start == "similar":
+            self._reseed()
             scale = start_well(model, self._train)
             if config.scale == "learned":
                 self._log_scale.data.fill_(math.log(scale))
