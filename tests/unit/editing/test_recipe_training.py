@@ -23,6 +23,7 @@ from tests.unit.editing.recipe_models import D_R, make_lane_model
 TINY = TrainingConfig(
     d_r=D_R, width=32, depth=1, max_tokens=32, batch=4, num_validation=4, evaluate_every=3,
     max_steps=6, warmup_steps=1, learning_rate=3e-3, encoder_learning_rate=1e-3, bank=16,
+    stages="joint",
 )  # fmt: skip
 SCALE = torch.tensor(D_R**-0.5)
 _TOWNS = ("Lyon", "Pisa", "Helsinki", "Bordeaux")
@@ -59,11 +60,40 @@ def test_training_makes_losses_smaller(llama: CausalLM, tmp_path: Path) -> None:
     assert [stand.step for stand in seen] == list(range(1, 61))
 
 
+def test_in_two_stages_the_retriever_stays_while_prompts_learn(
+    llama: CausalLM, tmp_path: Path
+) -> None:
+    config = TINY.model_copy(
+        update={"stages": "apart", "retriever_share": 0.5, "max_steps": 8, "evaluate_every": 2}
+    )
+    trainer = _trainer(llama, tmp_path / "out", config)
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    trained: dict[int, set[str]] = {}
+
+    def note(stand: Progress) -> None:
+        states[stand.step] = {n: t.clone() for n, t in trainer.model.state_dict().items()}
+        trained[stand.step] = set(stand.losses)
+
+    trainer.run(note)
+    assert trained[4] == {"neighbour", "sentinel", "outside"}
+    assert trained[8] == set(LOSSES)
+    for first, second, part in ((1, 4, "prompt_mlp"), (4, 8, "")):
+        for name in states[first]:
+            same = torch.equal(states[first][name], states[second][name])
+            is_prompts = name.startswith("prompt_mlp") and not name.endswith("scale")
+            if part:
+                assert same or not is_prompts, f"{name} waits for its stage"
+            else:
+                assert same is not is_prompts or "copy" in name, name
+
+
+@pytest.mark.parametrize("stages", ["joint", "apart"])
 @pytest.mark.parametrize("interrupted_at", [3, 4])
 def test_an_interrupted_training_gives_the_same_bits(
-    llama: CausalLM, tmp_path: Path, interrupted_at: int
+    llama: CausalLM, tmp_path: Path, interrupted_at: int, stages: str
 ) -> None:
-    whole = _trainer(llama, tmp_path / "whole")
+    config = TINY.model_copy(update={"stages": stages})
+    whole = _trainer(llama, tmp_path / "whole", config)
     whole.run()
 
     def interrupt(stand: Progress) -> None:
@@ -71,9 +101,9 @@ def test_an_interrupted_training_gives_the_same_bits(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _trainer(llama, tmp_path / "parts").run(interrupt)
+        _trainer(llama, tmp_path / "parts", config).run(interrupt)
     steps: list[int] = []
-    _trainer(llama, tmp_path / "parts").run(lambda stand: steps.append(stand.step))
+    _trainer(llama, tmp_path / "parts", config).run(lambda stand: steps.append(stand.step))
     assert steps == [4, 5, 6], "goes on behind the checkpoint"
     for name in ("lane_model.safetensors", "training.csv"):
         first, second = ((tmp_path / x / name).read_bytes() for x in ("whole", "parts"))
@@ -285,6 +315,7 @@ def test_presets_are_settings_of_the_one_configuration() -> None:
     )
     assert (paper.hinge, paper.scale, paper.sides, paper.bank) == (None, "one", "both", 0)
     assert (paper.num_target, paper.invented, paper.start) == (0, 0.0, "random")
+    assert (paper.stages, paper.locality_weight) == ("joint", 1.0)
     assert (code.hinge, code.scale, code.sides, code.placement) == (
         1.2,
         "sqrt",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from errata.editing.recipe.losses import (
 )
 from errata.editing.recipe.training_config import TrainingConfig
 
+Part = Literal["all", "retriever", "prompts"]
 LOSSES = ("neighbour", "sentinel", "outside", "reliability", "generality", "locality")
 
 
@@ -58,6 +60,7 @@ def losses(
     bank: Bank,
     config: TrainingConfig,
     scale: Tensor,
+    part: Part = "all",
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The losses of a batch of b facts; `sentinel` and `outside` are one loss in the paper.
 
@@ -70,12 +73,18 @@ def losses(
         bank: keys of earlier facts.
         config: settings.
         scale: of the scores, a scalar.
+        part: the first three losses, which concern the retriever; the last three, which concern
+            MLP_P, and leave the keys as they are; or all of them.
 
     Returns:
-        Scalars by name of `LOSSES`, and the b keys.
+        Scalars by name of `LOSSES`, weighted, and the b keys.
     """
     b = len(draws)
     facts = [draw.example for draw in draws]
+    if part == "prompts":
+        with torch.no_grad():
+            keys = model.keys([knowledge(fact.prompt, fact.target) for fact in facts])
+        return _answers(model, llm, draws, keys, config), keys
     near = model.encoder([knowledge(f.prompt, f.target) for f in facts] + [f.prompt for f in facts])
     far = model.encoder([d.rephrase for d in draws] + [d.locality[0] for d in draws])
     keys = model.key_mlp(near[:b])
@@ -83,7 +92,9 @@ def losses(
     outside = model.query_mlp(far[b:])
     subjects = torch.tensor([fact.subject_id for fact in facts], device=keys.device)
     found = _retrieval(model, keys, own, outside, subjects, bank, config, scale)
-    return found | _answers(model, llm, draws, keys, config.hinge), keys
+    if part == "all":
+        found |= _answers(model, llm, draws, keys, config)
+    return found, keys
 
 
 def _retrieval(
@@ -128,7 +139,7 @@ def _retrieval(
 
 
 def _answers(
-    model: LaneModel, llm: CausalLM, draws: Sequence[Draw], keys: Tensor, hinge: float | None
+    model: LaneModel, llm: CausalLM, draws: Sequence[Draw], keys: Tensor, config: TrainingConfig
 ) -> dict[str, Tensor]:
     """Losses of the LLM's answers with the facts' own prompts in front."""
     facts = [draw.example for draw in draws]
@@ -142,9 +153,10 @@ def _answers(
         rows = [tokenise(llm, q, f.target) for q, f in zip(questions, facts, strict=True)]
         texts = Texts.of(llm, rows)
         logits = answer_logits(llm, texts, prompts, after)
-        found[name] = answer_loss(logits, texts.labels, hinge)
+        found[name] = answer_loss(logits, texts.labels, config.hinge)
     texts = Texts.of(llm, [tokenise(llm, *draw.locality) for draw in draws])
     with torch.no_grad():
         base = answer_logits(llm, texts, None, after)
-    found["locality"] = locality_loss(base, answer_logits(llm, texts, prompts, after))
+    stays = locality_loss(base, answer_logits(llm, texts, prompts, after))
+    found["locality"] = config.locality_weight * stays
     return found

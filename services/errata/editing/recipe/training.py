@@ -22,7 +22,7 @@ from errata.editing.devices import has_fast_bf16
 from errata.editing.recipe.encoder import Encoder
 from errata.editing.recipe.examples import Draw, Example, epoch, split
 from errata.editing.recipe.lane_model import LaneModel, Shape, place_behind_bos
-from errata.editing.recipe.objective import LOSSES, Bank, losses
+from errata.editing.recipe.objective import LOSSES, Bank, Part, losses
 from errata.editing.recipe.start import start_well
 from errata.editing.recipe.training_config import TrainingConfig
 from errata.editing.recipe.validation import Validation, validate
@@ -59,6 +59,8 @@ class _Run:
     seconds: float = 0.0
     best_score: float = -1.0
     best_step: int = 0
+    stage_began: int = 0
+    in_second_stage: bool = False
     smoothed: dict[str, float] = field(default_factory=dict)
 
 
@@ -164,6 +166,7 @@ class Trainer:
         for draws in itertools.islice(self._draws(), run.step, None):
             if self._done >= 1 or run.step - run.best_step > self._patience_steps:
                 break
+            self._begin_stage()
             self._step(draws)
             run.step += 1
             run.seconds = perf_counter() - started
@@ -174,6 +177,21 @@ class Trainer:
         best = LaneModel.load(self._out, self._llm)
         self.model.load_state_dict(best.state_dict())
         return validate(best, self._llm, self._held_out, self._bank.keys)
+
+    @property
+    def _part(self) -> Part:
+        if self._config.stages == "joint":
+            return "all"
+        return "prompts" if self._run.in_second_stage else "retriever"
+
+    def _begin_stage(self) -> None:
+        """Goes over to the second stage when its time has come."""
+        run, config = self._run, self._config
+        is_late = self._done >= config.retriever_share
+        if config.stages == "apart" and is_late and not run.in_second_stage:
+            run.in_second_stage = True
+            run.stage_began = run.best_step = run.step
+            run.best_score = -1.0
 
     @property
     def _done(self) -> float:
@@ -194,10 +212,12 @@ class Trainer:
     def _step(self, draws: Sequence[Draw]) -> None:
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * self._rate_share()
-        self.model.train()
+        self.model.train(self._part != "prompts")  # keys that stay know no dropout
         with self._precision:
             scale = self._log_scale.exp()
-            found, keys = losses(self.model, self._llm, draws, self._bank, self._config, scale)
+            found, keys = losses(
+                self.model, self._llm, draws, self._bank, self._config, scale, self._part
+            )
         total = torch.stack(list(found.values())).sum()
         if not bool(torch.isfinite(total)):
             raise FitError(
@@ -222,8 +242,12 @@ class Trainer:
     def _rate_share(self) -> float:
         if self._config.schedule == "constant":
             return 1.0
-        warm = (self._run.step + 1) / max(1, self._config.warmup_steps)
-        falling = 0.5 * (1 + math.cos(math.pi * self._done))
+        run, share = self._run, self._config.retriever_share
+        warm = (run.step - run.stage_began + 1) / max(1, self._config.warmup_steps)
+        done = self._done
+        if self._config.stages == "apart":
+            done = (done - share) / (1 - share) if run.in_second_stage else done / share
+        falling = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         return min(1.0, warm) * (_LOWEST_RATE + (1 - _LOWEST_RATE) * falling)
 
     def _validate(self) -> Validation:
@@ -239,7 +263,8 @@ class Trainer:
 
     def _note(self, found: Validation) -> None:
         row = {"step": self._run.step, "seconds": round(self._run.seconds, 1)}
-        row |= {f"loss.{name}": round(self._run.smoothed[name], 4) for name in LOSSES}
+        smoothed = self._run.smoothed
+        row |= {f"loss.{name}": round(smoothed.get(name, math.nan), 4) for name in LOSSES}
         row |= {name: round(value, 4) for name, value in found.figures().items()}
         path = self._out / _LOG
         is_new = not path.exists()

@@ -33,6 +33,11 @@ class TrainingConfig(BaseModel):
         bank: keys of the latest facts that stand in as further wrong candidates, so that the
             sentinel learns to hold against thousands of edits and not against a batch. Ours.
         invented: share of facts that are told about made-up names. Ours.
+        stages: retriever and MLP_P learn together (`joint`, paper), or one after the other
+            (`apart`): MLP_P then learns on keys that stay, and costs no pass of the encoder's
+            gradients.
+        retriever_share: of the whole training, for the first stage.
+        locality_weight: of KL(base ‖ prompted). Paper: 1.
         learning_rate: of MLP_K, MLP_Q and sentinel.
         encoder_learning_rate: of the encoder.
         prompt_learning_rate: of MLP_P.
@@ -66,6 +71,9 @@ class TrainingConfig(BaseModel):
     hinge: float | None = Field(default=None, gt=0)
     bank: int = Field(default=4096, ge=0)
     invented: float = Field(default=0.3, ge=0, le=1)
+    stages: Literal["joint", "apart"] = "apart"
+    retriever_share: float = Field(default=0.3, gt=0, lt=1)
+    locality_weight: float = Field(default=0.2, ge=0)
     learning_rate: float = Field(default=2e-4, gt=0)
     encoder_learning_rate: float = Field(default=5e-5, gt=0)
     prompt_learning_rate: float = Field(default=1e-3, gt=0)
@@ -89,6 +97,8 @@ _PAPER: Mapping[str, Any] = {
     "start": "random",
     "bank": 0,
     "invented": 0.0,
+    "stages": "joint",
+    "locality_weight": 1.0,
     "learning_rate": 1e-5,
     "encoder_learning_rate": 1e-5,
     "prompt_learning_rate": 1e-5,
