@@ -99,7 +99,18 @@ class WriterSettings(Section):
     min_locality: float = Field(0.5, ge=0, le=1)
 
 
-class WorkerSettings(Section):
+class ReplicaSettings(Section):
+    """What follows the log."""
+
+    max_lag: int = Field(
+        1_000, ge=1, description="Entries a replica may be behind before it reports unhealthy."
+    )
+    max_silence_seconds: float = Field(
+        30.0, gt=0, description="How long a replica may not hear of the log."
+    )
+
+
+class WorkerSettings(ReplicaSettings):
     """The LLM worker pool."""
 
     num_replicas: int = Field(2, ge=1)
@@ -136,15 +147,9 @@ class WorkerSettings(Section):
     drain_seconds: float = Field(
         10.0, ge=0, description="How long a replica that is told to end lets its rows go on."
     )
-    max_lag: int = Field(
-        1_000, ge=1, description="Entries a replica may be behind before it reports unhealthy."
-    )
-    max_silence_seconds: float = Field(
-        30.0, gt=0, description="How long a replica may not hear of the log."
-    )
 
 
-class RetrievalSettings(Section):
+class RetrievalSettings(ReplicaSettings):
     """The retrieval/routing service."""
 
     address: str = "127.0.0.1:7713"
@@ -153,12 +158,6 @@ class RetrievalSettings(Section):
     max_prompts: int = Field(1_024, ge=1, description="Prompts of one request.")
     history: int = Field(
         256, ge=1, description="Positions as of which decisions stay possible, the newest ones."
-    )
-    max_lag: int = Field(
-        1_000, ge=1, description="Entries a replica may be behind before it reports unhealthy."
-    )
-    max_silence_seconds: float = Field(
-        30.0, gt=0, description="How long a replica may not hear of the log."
     )
 
 
