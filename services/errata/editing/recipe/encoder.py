@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,21 @@ from errata.errors import ModelNotFoundError, UnsupportedModelError
 
 NUM_POOLINGS = 4  # pooler output, mean, maximum, minimum
 _CUT_SIDE = "left"  # a query's question is at its end
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tokens:
+    """Tokenised texts, padded on the right.
+
+    Attributes:
+        ids: (n, T) int64.
+        mask: (n, T) int64, 1 on real tokens.
+        cut: for each text, whether its start was left out.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    cut: tuple[bool, ...]
 
 
 class Encoder(nn.Module):
@@ -122,17 +138,18 @@ class Encoder(nn.Module):
         made = AutoModel.from_config(AutoConfig.for_model(**config))
         return cls(made, Tokenizer.from_str(tokenizer), max_tokens)
 
-    def is_cut(self, text: str) -> bool:
-        """Whether a text is longer than `max_tokens`, so that its start goes unread."""
-        return bool(self.tokenizer.encode(text).overflowing)
-
-    def forward(self, texts: Sequence[str]) -> Tensor:
-        """Pooled vectors (n, 4·width) of n texts."""
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """Tokenises texts; one that is longer than `max_tokens` loses its start."""
         encoded = self.tokenizer.encode_batch(list(texts))
         ids = torch.tensor([row.ids for row in encoded], device=self.device)
         mask = torch.tensor([row.attention_mask for row in encoded], device=self.device)
-        output = self.model(input_ids=ids, attention_mask=mask)
-        return self._pool(output.last_hidden_state, mask)
+        return Tokens(ids, mask, tuple(bool(row.overflowing) for row in encoded))
+
+    def forward(self, texts: Sequence[str] | Tokens) -> Tensor:
+        """Pooled vectors (n, 4·width) of n texts."""
+        tokens = texts if isinstance(texts, Tokens) else self.tokens(texts)
+        output = self.model(input_ids=tokens.ids, attention_mask=tokens.mask)
+        return self._pool(output.last_hidden_state, tokens.mask)
 
     def pool_vectors(self, vectors: Tensor) -> Tensor:
         """The pooled vector (4·width) of free vectors (c, width) put right before the stack.

@@ -13,6 +13,7 @@ from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.method import FitResult, Resources
 from errata.editing.recipe.config import RecipeConfig
+from errata.editing.recipe.encoder import Tokens
 from errata.editing.recipe.lane_model import LaneModel, knowledge
 from errata.editing.recipe.repository import Rows
 from errata.editing.recipe.state import RecipeState, fact_of, pack
@@ -48,15 +49,16 @@ def fit(
     """
     start = perf_counter()
     held = state.holdings
-    _check_lengths(held.model, batch.edits)
-    artifact = pack(held.model_digest, model.digest, encode(held.model, model, batch.edits))
+    tokens = held.model.encoder.tokens([knowledge(e.prompt, e.target) for e in batch.edits])
+    _check_lengths(tokens, held.model.shape.max_tokens)
+    rows = encode(held.model, model, batch.edits, tokens)
+    artifact = pack(held.model_digest, model.digest, rows)
     return FitResult(artifact, None, {"encode": perf_counter() - start})
 
 
-def _check_lengths(model: LaneModel, edits: Sequence[Edit]) -> None:
-    limit = model.shape.max_tokens
-    for number, edit in enumerate(edits):
-        if model.encoder.is_cut(knowledge(edit.prompt, edit.target)):
+def _check_lengths(tokens: Tokens, limit: int) -> None:
+    for number, cut in enumerate(tokens.cut):
+        if cut:
             raise InvalidEditError(
                 f"edits[{number}]: prompt and target are longer than the {limit} tokens that the "
                 "lane's encoder reads; shorten them.",
@@ -66,9 +68,9 @@ def _check_lengths(model: LaneModel, edits: Sequence[Edit]) -> None:
 
 
 @torch.inference_mode()
-def encode(model: LaneModel, llm: CausalLM, edits: Sequence[Edit]) -> Rows:
-    """Keys and prompts of edits."""
-    keys = model.keys([knowledge(edit.prompt, edit.target) for edit in edits])
+def encode(model: LaneModel, llm: CausalLM, edits: Sequence[Edit], tokens: Tokens) -> Rows:
+    """Keys and prompts of edits, whose knowledge statements are tokenised already."""
+    keys = model.keys(tokens)
     targets = model.target_embeddings(llm, [(edit.prompt, edit.target) for edit in edits])
     return Rows(
         tuple(edit.name for edit in edits),
@@ -85,10 +87,11 @@ def encode_all(llm: CausalLM, lane_model: bytes, edits: Sequence[Edit]) -> Artif
         BaseModelMismatchError, ArtifactCorruptError: the lane model cannot be used here.
     """
     model = LaneModel.from_artifact(Artifact.from_bytes(lane_model), llm)
-    parts = [
-        encode(model, llm, edits[start : start + _AT_ONCE])
-        for start in range(0, len(edits), _AT_ONCE)
-    ]
+    parts = []
+    for start in range(0, len(edits), _AT_ONCE):
+        part = edits[start : start + _AT_ONCE]
+        tokens = model.encoder.tokens([knowledge(edit.prompt, edit.target) for edit in part])
+        parts.append(encode(model, llm, part, tokens))
     if not parts:
         return None
     return pack(hashlib.sha256(lane_model).hexdigest(), llm.digest, Rows.joined(parts))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.causal_lm import BaseLLM, CausalLM
 from errata.editing.prompts import join, tokenise
-from errata.editing.recipe.encoder import Encoder
+from errata.editing.recipe.encoder import Encoder, Tokens
 from errata.errors import (
     ArtifactCorruptError,
     BaseModelMismatchError,
@@ -124,12 +124,12 @@ class LaneModel(nn.Module):
         start = torch.empty(shape.num_sentinel, encoder.width).uniform_(-0.05, 0.05)
         self.sentinel = nn.Parameter(start)
 
-    def keys(self, texts: Sequence[str]) -> Tensor:
+    def keys(self, texts: Sequence[str] | Tokens) -> Tensor:
         """r_k = MLP_K(f(k)) of knowledge statements, (n, d_r)."""
         made: Tensor = self.key_mlp(self.encoder(texts))
         return made
 
-    def queries(self, texts: Sequence[str]) -> Tensor:
+    def queries(self, texts: Sequence[str] | Tokens) -> Tensor:
         """r̃_q = MLP_Q(f(q)) of prompts, (n, d_r)."""
         made: Tensor = self.query_mlp(self.encoder(texts))
         return made

@@ -28,10 +28,10 @@ def route(
     Scores of candidates are computed again in fp64, pair by pair, so that a decision does not hang
     on the search's arithmetic; equal scores go to the newest edit.
     """
+    tokens = retriever.model.encoder.tokens(texts)
     with torch.inference_mode():
-        queries = retriever.model.queries(texts)
-    cut = [retriever.model.encoder.is_cut(text) for text in texts]
-    return decide(retriever, config, index, queries, cut)
+        queries = retriever.model.queries(tokens)
+    return decide(retriever, config, index, queries, tokens.cut)
 
 
 def decide(
