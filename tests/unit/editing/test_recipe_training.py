@@ -117,6 +117,18 @@ def _without_seconds(text: str) -> bytes:
     return repr([{k: v for k, v in row.items() if k != "seconds"} for row in rows]).encode()
 
 
+def test_the_encoders_dropout_is_a_setting(llama: CausalLM, tmp_path: Path) -> None:
+    for dropout in (False, True):
+        config = TINY.model_copy(update={"dropout": dropout, "max_steps": 1})
+        trainer = _trainer(llama, tmp_path / str(dropout), config)
+        modes: set[bool] = set()
+        trainer.model.encoder.register_forward_hook(
+            lambda module, *_, modes=modes: modes.add(module.training)  # type: ignore[misc]
+        )
+        trainer._step(next(trainer._draws()))
+        assert modes == {dropout}
+
+
 def test_the_best_checkpoint_by_validation_is_what_is_kept(llama: CausalLM, tmp_path: Path) -> None:
     config = TINY.model_copy(update={"max_steps": 12})
     trainer = _trainer(llama, tmp_path / "out", config)
@@ -315,7 +327,7 @@ def test_presets_are_settings_of_the_one_configuration() -> None:
     )
     assert (paper.hinge, paper.scale, paper.sides, paper.bank) == (None, "one", "both", 0)
     assert (paper.num_target, paper.invented, paper.start) == (0, 0.0, "random")
-    assert (paper.stages, paper.locality_weight) == ("joint", 1.0)
+    assert (paper.stages, paper.locality_weight, paper.dropout) == ("joint", 1.0, True)
     assert (code.hinge, code.scale, code.sides, code.placement) == (
         1.2,
         "sqrt",

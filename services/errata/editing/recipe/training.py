@@ -212,7 +212,9 @@ class Trainer:
     def _step(self, draws: Sequence[Draw]) -> None:
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * self._rate_share()
-        self.model.train(self._part != "prompts")  # keys that stay know no dropout
+        self.model.train()
+        if self._part == "prompts" or not self._config.dropout:
+            self.model.encoder.eval()
         with self._precision:
             scale = self._log_scale.exp()
             found, keys = losses(

@@ -38,6 +38,8 @@ class TrainingConfig(BaseModel):
             gradients.
         retriever_share: of the whole training, for the first stage.
         locality_weight: of KL(base ‖ prompted). Paper: 1.
+        dropout: whether the encoder's dropout is on in training (code: yes). Keys that were trained
+            with it score lower than those that are served, and the sentinel then lets them pass.
         learning_rate: of MLP_K, MLP_Q and sentinel.
         encoder_learning_rate: of the encoder.
         prompt_learning_rate: of MLP_P.
@@ -74,6 +76,7 @@ class TrainingConfig(BaseModel):
     stages: Literal["joint", "apart"] = "apart"
     retriever_share: float = Field(default=0.3, gt=0, lt=1)
     locality_weight: float = Field(default=0.2, ge=0)
+    dropout: bool = False
     learning_rate: float = Field(default=2e-4, gt=0)
     encoder_learning_rate: float = Field(default=5e-5, gt=0)
     prompt_learning_rate: float = Field(default=1e-3, gt=0)
@@ -98,6 +101,7 @@ _PAPER: Mapping[str, Any] = {
     "bank": 0,
     "invented": 0.0,
     "stages": "joint",
+    "dropout": True,
     "locality_weight": 1.0,
     "learning_rate": 1e-5,
     "encoder_learning_rate": 1e-5,
