@@ -82,7 +82,6 @@ class RetrievalReplica:
         self._applier: Applier | None = None  # the first lane says which LLM the log is about
         origin = Moment(0, ORIGIN.chain_digest, "", None, {})
         self._moments: deque[Moment] = deque([origin], maxlen=settings.history)
-        self._seq = 0
         # Encoder and indices are used by one thread at a time; the loop stays free to follow.
         self._thread = ThreadPoolExecutor(1, "errata-routing", self._begin_thread)
         self._follower = Follower(

@@ -157,6 +157,16 @@ def test_training_ends_when_nothing_gets_better(llama: CausalLM, tmp_path: Path)
     assert steps[-1] <= 5
 
 
+def test_patience_waits_for_the_second_stage(llama: CausalLM, tmp_path: Path) -> None:
+    config = TINY.model_copy(
+        update={"stages": "apart", "retriever_share": 0.8, "max_steps": 10, "evaluate_every": 1,
+                "patience": 1}
+    )  # fmt: skip
+    losses_seen: set[str] = set()
+    _trainer(llama, tmp_path / "out", config).run(lambda stand: losses_seen.update(stand.losses))
+    assert losses_seen == set(LOSSES), "MLP_P had its turn"
+
+
 def test_training_ends_with_its_time(llama: CausalLM, tmp_path: Path) -> None:
     model = new_lane_model(llama, None, TINY)
     trainer = Trainer(llama, model, _examples(), TINY, tmp_path / "out", max_seconds=1e-6)
@@ -181,6 +191,10 @@ def test_a_folder_of_another_training_is_left_alone(llama: CausalLM, tmp_path: P
     kept = (tmp_path / "out/lane_model.safetensors").read_bytes()
     with pytest.raises(PreconditionError, match="other settings"):
         _trainer(llama, tmp_path / "out", TINY.model_copy(update={"seed": 7}))
+    model = new_lane_model(llama, None, TINY)
+    others = [replace(example, target="Oslo") for example in _examples()]
+    with pytest.raises(PreconditionError, match="data"):
+        Trainer(llama, model, others, TINY, tmp_path / "out")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/thesis.tex").touch()
     with pytest.raises(PreconditionError, match="not empty"):

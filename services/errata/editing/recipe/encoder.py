@@ -84,7 +84,8 @@ class Encoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @classmethod
     def load(cls, source: str | Path, max_tokens: int) -> Encoder:

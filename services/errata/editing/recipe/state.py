@@ -45,7 +45,6 @@ def pack(lane_model: str, base_model: str, rows: Rows) -> Artifact:
 class _Edit:
     """One edit in force."""
 
-    order: int
     fact: str
     digest: bytes
 
@@ -94,19 +93,13 @@ class Holdings:
     @classmethod
     def of(cls, model: LaneModel, digest: str, rows: Rows) -> Holdings:
         """Holdings with exactly these edits, in this order."""
-        edits = {
-            name: _Edit(order, fact, row)
-            for order, (name, fact, row) in enumerate(
-                zip(rows.names, rows.facts, rows.digests(), strict=True)
-            )
-        }
         repository = Repository.of(rows)
         active = set(repository.names)
         old = [name for name in rows.names if name not in active]
         superseded = {name: rows.only({name}) for name in old}
         with torch.inference_mode():
             sentinel = model.sentinel_key()
-        return cls(digest, Retriever(model, sentinel, repository), superseded, edits)
+        return cls(digest, Retriever(model, sentinel, repository), superseded, _edits(rows))
 
     def rows(self) -> Rows:
         """All edits in force, oldest first, superseded ones in their places."""
@@ -115,9 +108,13 @@ class Holdings:
         active = Rows(repository.names, facts, repository.keys, repository.prompts)
         if not self.superseded:
             return active
-        return Rows.joined([active, *self.superseded.values()]).sorted(
-            lambda name: self.edits[name].order
-        )
+        order = {name: number for number, name in enumerate(self.edits)}
+        return Rows.joined([active, *self.superseded.values()]).sorted(order.__getitem__)
+
+
+def _edits(rows: Rows) -> dict[str, _Edit]:
+    facts = zip(rows.names, rows.facts, rows.digests(), strict=True)
+    return {name: _Edit(fact, digest) for name, fact, digest in facts}
 
 
 class RecipeState:
@@ -193,13 +190,7 @@ class RecipeState:
             joined = Rows.joined([now.rows(), rows])
             return self._replace(Holdings.of(now.model, now.model_digest, joined))
         room = now.repository.with_room(len(rows.names))
-        first = 1 + max((edit.order for edit in list(now.edits.values())[-1:]), default=-1)
-        more = {
-            name: _Edit(first + number, fact, digest)
-            for number, (name, fact, digest) in enumerate(
-                zip(rows.names, rows.facts, rows.digests(), strict=True)
-            )
-        }
+        more = _edits(rows)
 
         def swap() -> Undo:
             retriever = replace(now.retriever, repository=room.with_rows(rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import itertools
 import json
 import math
@@ -144,7 +145,7 @@ class Trainer:
         self._bank = Bank(config.bank, config.d_r, llm.device)
         self._run = _Run()
         self._precision = _precision(config, llm.device)
-        self._identity = json.dumps([config.model_dump(), llm.digest, len(examples)])
+        self._identity = _identity(llm, model, examples, config)
         if not self._resume() and config.start == "similar":
             self._reseed()
             scale = start_well(model, self._train)
@@ -157,14 +158,15 @@ class Trainer:
         Afterwards the folder holds, and `model` is, the best lane model by validation.
 
         Raises:
-            FitError: a loss is not finite; the folder holds the best model until then.
+            FitError: a loss is not finite; the folder holds the best lane model of the
+                validations until then, if there were any.
         """
         config, run = self._config, self._run
         validation: Validation | None = None
         started = perf_counter() - run.seconds
         self._reseed()
         for draws in itertools.islice(self._draws(), run.step, None):
-            if self._done >= 1 or run.step - run.best_step > self._patience_steps:
+            if self._done >= 1 or self._is_stuck:
                 break
             self._begin_stage()
             self._step(draws)
@@ -199,8 +201,10 @@ class Trainer:
         return min(1.0, max(by_steps, self._run.seconds / self._max_seconds))
 
     @property
-    def _patience_steps(self) -> int:
-        return self._config.patience * self._config.evaluate_every
+    def _is_stuck(self) -> bool:
+        """Whether nothing got better for too long; scores mean nothing while MLP_P waits."""
+        patience = self._config.patience * self._config.evaluate_every
+        return self._part != "retriever" and self._run.step - self._run.best_step > patience
 
     def _draws(self) -> Iterator[list[Draw]]:
         """Batches without end; the same ones for the same seed, however often it is resumed."""
@@ -224,7 +228,7 @@ class Trainer:
         if not bool(torch.isfinite(total)):
             raise FitError(
                 f"the loss is not finite after {self._run.step:,} steps; use a smaller learning "
-                f"rate. {self._out} holds the best lane model until then."
+                f"rate. {self._out} holds the best lane model of the validations until then."
             )
         self._optimiser.zero_grad(set_to_none=True)
         total.backward()
@@ -303,7 +307,8 @@ class Trainer:
         saved = Artifact.from_bytes(path.read_bytes())
         if saved.metadata.get("training") != self._identity:
             raise PreconditionError(
-                f"{self._out} holds a training with other settings, data or LLM; give a new folder."
+                f"{self._out} holds a training with other settings, data, encoder or LLM; give a "
+                "new folder."
             )
         self._run = _Run(**json.loads(saved.metadata["run"]))
         state: dict[int, dict[str, Tensor]] = {}
@@ -322,6 +327,15 @@ class Trainer:
         self._bank.subjects = saved.tensors["bank.subjects"].to(self._llm.device)
         self._log_scale.data.copy_(saved.tensors["log_scale"])
         return True
+
+
+def _identity(
+    llm: CausalLM, model: LaneModel, examples: Sequence[Example], config: TrainingConfig
+) -> str:
+    """What must be the same for a training to be gone on with."""
+    encoder = model.encoder.model.config.to_json_string()
+    facts = [config.model_dump(), llm.digest, encoder, [repr(example) for example in examples]]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _first_scale(config: TrainingConfig) -> float:
