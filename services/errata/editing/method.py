@@ -92,6 +92,21 @@ class LaneModelCommit:
 
 
 @dataclass(frozen=True, slots=True)
+class LaneModelDump:
+    """All that a lane with a lane model holds, for a snapshot.
+
+    Attributes:
+        model_digest: SHA-256, hex, of the lane model's bytes.
+        edits: in force, oldest first.
+        repository: as in `LaneModelCommit`.
+    """
+
+    model_digest: str
+    edits: tuple[str, ...]
+    repository: Artifact | None
+
+
+@dataclass(frozen=True, slots=True)
 class FitResult:
     """What a fit yields.
 
@@ -278,11 +293,16 @@ class LaneModelSupport:
             change; raises ArtifactCorruptError or BaseModelMismatchError if it does not fit.
         encode: (model, lane model's bytes, edits) → what carries all these edits under that lane
             model, for `LaneModelCommit.repository`; None without edits. Raises as `prepare`.
+        dump: lane state → what it holds now, copied out when called, on any thread; None without
+            a lane model.
+        restore: (empty lane state, what was dumped) → swap; raises as `prepare`.
     """
 
     read: Callable[[Path], bytes]
     prepare: Callable[[Any, LaneModelCommit], Swap]
     encode: Callable[[CausalLM, bytes, Sequence[Edit]], Artifact | None]
+    dump: Callable[[Any], Callable[[], LaneModelDump] | None]
+    restore: Callable[[Any, LaneModelCommit], Swap]
 
 
 @dataclass(frozen=True, slots=True)

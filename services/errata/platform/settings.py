@@ -159,6 +159,10 @@ class RetrievalSettings(ReplicaSettings):
     history: int = Field(
         256, ge=1, description="Positions as of which decisions stay possible, the newest ones."
     )
+    snapshots: Path | None = Field(
+        None, description="Folder for snapshots, from which a restart goes on; none if unset."
+    )
+    snapshot_every: int = Field(1_000, ge=1, description="Entries between two snapshots.")
 
 
 class GatewaySettings(Section):

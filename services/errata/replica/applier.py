@@ -43,6 +43,7 @@ from errata.replica.entries import (
     LaneConfigured,
     LaneModelCommitted,
 )
+from errata.replica.snapshot import Fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,57 @@ class Applier:
             if lane.router is not None
         }
         return Routing(views, self._commit_seq) if views else None
+
+    def fold(self) -> Callable[[], Fold]:
+        """What is held now; the call copies it out, on any thread, while more is applied.
+
+        Raises:
+            PreconditionError: a lane changes weights; only what routes can be folded.
+        """
+        held = []
+        for name, lane in self.lanes.items():
+            if lane.method.lane_model is None:
+                raise PreconditionError(
+                    f"{name} changes weights; only lanes that route are part of a snapshot.",
+                    lane=name,
+                )
+            held.append((lane.configured, lane.method.lane_model.dump(lane.state)))
+        lane_of, digest = dict(self._lane_of), self.digest()
+        commit_seq = {edit: self._commit_seq[edit] for edit in lane_of}
+        left_out, reverted = tuple(sorted(self._left_out)), tuple(sorted(self._reverted))
+
+        def copy() -> Fold:
+            lanes = tuple((configured, dump and dump()) for configured, dump in held)
+            return Fold(lanes, left_out, lane_of, commit_seq, reverted, digest)
+
+        return copy
+
+    async def restore(self, fold: Fold, seq: int) -> None:
+        """Puts a fold into an applier that has applied nothing yet.
+
+        Raises:
+            ErrataError: the fold does not fit, or gives another state than it was made of; use a
+                new applier then.
+        """
+        for configured, held in fold.lanes:
+            apply = self._prepare_lane(configured)
+            if apply is not None:
+                apply()
+            lane = self.lanes[configured.lane]
+            if held is None or lane.method.lane_model is None:
+                continue
+            model = await asyncio.to_thread(
+                Artifact.from_bytes, await self._artifacts.get(held.model_digest)
+            )
+            commit = LaneModelCommit(seq, model, held.model_digest, held.edits, held.repository)
+            swap = await asyncio.to_thread(lane.method.lane_model.restore, lane.state, commit)
+            swap()
+        self._left_out.update(fold.left_out)
+        self._lane_of.update(fold.lane_of)
+        self._commit_seq.update(fold.commit_seq)
+        self._reverted.update(fold.reverted)
+        if self.digest() != fold.state_digest:
+            raise DataLossError("the snapshot gives another state than it was made of.", seq=seq)
 
     def _lanes_in_force(self) -> list[Lane]:
         names = set(self._lane_of.values()) - self._left_out

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import structlog
 import torch
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.causal_lm import KnownLLM
 from errata.editing.method import Claim
-from errata.errors import InvalidRequestError, LimitExceededError, SeqTrimmedError
-from errata.log.chain import ORIGIN
+from errata.errors import (
+    ErrataError,
+    InvalidRequestError,
+    LimitExceededError,
+    LogBehindWitnessError,
+    SeqTrimmedError,
+)
+from errata.log.chain import ORIGIN, Position
 from errata.log.chain import Entry as LogEntry
 from errata.log.subscriber import Subscriber
 from errata.platform.retry import until_available
@@ -27,7 +34,10 @@ from errata.replica.applier import Applier, Routing
 from errata.replica.convert import decode
 from errata.replica.entries import LaneConfigured
 from errata.replica.follower import Follower, Tolerance
+from errata.replica.snapshot import Fold, Snapshot, SnapshotFolder
 from errata.retrieval.index import FaissIndices
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -79,20 +89,17 @@ class RetrievalReplica:
         self.name = name
         self._artifacts = artifacts
         self._settings = settings
+        self._log_address = log_address
         self._applier: Applier | None = None  # the first lane says which LLM the log is about
+        self._snapshots = SnapshotFolder(settings.snapshots) if settings.snapshots else None
+        self._last_snapshot_seq = 0
+        self._saving: asyncio.Task[None] | None = None
         origin = Moment(0, ORIGIN.chain_digest, "", None, {})
         self._moments: deque[Moment] = deque([origin], maxlen=settings.history)
         # Encoder and indices are used by one thread at a time; the loop stays free to follow.
         self._thread = ThreadPoolExecutor(1, "errata-routing", self._begin_thread)
-        self._follower = Follower(
-            name,
-            "retrieval",
-            Subscriber(log_address),
-            log_address,
-            Tolerance(settings.max_lag, settings.max_silence_seconds),
-            apply=self._apply,
-            stands=lambda: self.latest,
-        )
+        self._subscriber = Subscriber(log_address)
+        self._follower = self._new_follower()
 
     @property
     def latest(self) -> Moment:
@@ -105,14 +112,25 @@ class RetrievalReplica:
         return self._moments[0].seq
 
     async def start(self) -> None:
-        """Starts, and returns once the replica has applied all that the log held.
+        """Starts from the newest snapshot, if there is any, and follows the log to its head.
 
         Raises:
             LogUnavailableError: the log cannot be reached.
             BaseModelMismatchError, DataLossError: the log cannot be applied here.
+            LogBehindWitnessError: the snapshot is of another history than the log's.
         """
         try:
+            if self._snapshots is not None:
+                await self._start_from(self._snapshots)
             await self._follower.start()
+        except LogBehindWitnessError as error:
+            await self.close()
+            if not self._last_snapshot_seq:
+                raise
+            raise LogBehindWitnessError(
+                f"{error.message} This replica started from a snapshot in "
+                f"{self._settings.snapshots}; remove it if the log was replaced on purpose."
+            ) from error
         except BaseException:
             await self.close()
             raise
@@ -120,6 +138,8 @@ class RetrievalReplica:
     async def close(self) -> None:
         """Stops following; running decisions end first."""
         await self._follower.close()
+        if self._saving is not None:
+            await self._saving
         await asyncio.to_thread(self._thread.shutdown)
 
     def check_health(self) -> None:
@@ -175,8 +195,7 @@ class RetrievalReplica:
     async def _apply(self, entry: LogEntry, last: bool) -> None:
         decoded = decode(entry)
         if self._applier is None and isinstance(decoded.kind, LaneConfigured):
-            llm = KnownLLM(decoded.kind.base_model_digest, torch.device(self._settings.device))
-            self._applier = Applier(llm, self._artifacts, FaissIndices())
+            self._applier = self._new_applier(decoded.kind.base_model_digest)
         applier = self._applier
         swap = None
         if applier is not None:
@@ -186,6 +205,8 @@ class RetrievalReplica:
         if swap is not None:
             swap()
         self._moments.append(self._moment(entry, changed=swap is not None))
+        if last:
+            self._save_if_due()
 
     def _moment(self, entry: LogEntry, *, changed: bool) -> Moment:
         before, applier = self.latest, self._applier
@@ -204,6 +225,63 @@ class RetrievalReplica:
             applier.routing(),
             applier.num_edits_by_lane(),
         )
+
+    def _new_applier(self, base_model: str) -> Applier:
+        llm = KnownLLM(base_model, torch.device(self._settings.device))
+        return Applier(llm, self._artifacts, FaissIndices())
+
+    def _new_follower(self) -> Follower:
+        return Follower(
+            self.name,
+            "retrieval",
+            self._subscriber,
+            self._log_address,
+            Tolerance(self._settings.max_lag, self._settings.max_silence_seconds),
+            apply=self._apply,
+            stands=lambda: self.latest,
+        )
+
+    async def _start_from(self, folder: SnapshotFolder) -> None:
+        """Goes to where a snapshot stands; to the log's beginning if it cannot be used."""
+        snapshot = await asyncio.to_thread(folder.newest)
+        if snapshot is None or not snapshot.fold.lanes:
+            return
+        fold, position = snapshot.fold, snapshot.position
+        applier = self._new_applier(fold.lanes[0][0].base_model_digest)
+        try:
+            await until_available(lambda: applier.restore(fold, position.seq), "artifacts")
+        except ErrataError as error:
+            _log.warning("a snapshot was left aside", seq=position.seq, reason=error.message)
+            return
+        self._applier, self._last_snapshot_seq = applier, position.seq
+        routing, counts = applier.routing(), applier.num_edits_by_lane()
+        stands = Moment(position.seq, position.chain_digest, fold.state_digest, routing, counts)
+        self._moments = deque([stands], maxlen=self._settings.history)
+        self._subscriber = Subscriber(self._log_address, position, log_id=snapshot.log_id)
+        self._follower = self._new_follower()
+
+    def _save_if_due(self) -> None:
+        """Writes a snapshot beside the following, unless the last one is still being written."""
+        folder, applier, now = self._snapshots, self._applier, self.latest
+        is_due = now.seq >= self._last_snapshot_seq + self._settings.snapshot_every
+        is_busy = self._saving is not None and not self._saving.done()
+        if folder is None or applier is None or not applier.lanes or is_busy or not is_due:
+            return
+        self._last_snapshot_seq = now.seq
+        position, log_id, fold = (
+            Position(now.seq, now.chain_digest),
+            self._subscriber.log_id,
+            applier.fold(),
+        )
+        self._saving = asyncio.create_task(self._save(folder, log_id, position, fold))
+
+    async def _save(
+        self, folder: SnapshotFolder, log_id: str, position: Position, fold: Callable[[], Fold]
+    ) -> None:
+        try:
+            await asyncio.to_thread(lambda: folder.save(Snapshot(log_id, position, fold())))
+        except OSError as error:
+            _log.warning("no snapshot could be written", folder=str(folder.path), reason=str(error))
 
     def _begin_thread(self) -> None:
         if self._settings.device == "cpu":

@@ -87,8 +87,9 @@ def test_the_heads_are_the_published_formulas() -> None:
     seeing = PromptMaker(replace(shape, num_target=2))
     seeing.scale.fill_(0.5)
     nn.init.normal_(seeing.copy.weight)
+    nn.init.constant_(seeing.gate, 0.3)
     t = torch.randn(3, 2, 6)
-    moved = r + (t / 0.5).flatten(1) @ seeing.target.weight.T + seeing.target.bias
+    moved = 0.3 * r + (t / 0.5).flatten(1) @ seeing.target.weight.T + seeing.target.bias
     p = published(seeing, moved)
     p[:, :2] += (t / 0.5) @ seeing.copy.weight.T
     torch.testing.assert_close(seeing(r, t), 0.5 * p)

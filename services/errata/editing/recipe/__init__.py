@@ -29,7 +29,11 @@ METHOD = Method(
     new_state=RecipeState,
     new_router=RecipeRouter,
     lane_model=LaneModelSupport(
-        read=read_bytes, prepare=RecipeState.prepare_model, encode=encode_all
+        read=read_bytes,
+        prepare=RecipeState.prepare_model,
+        encode=encode_all,
+        dump=RecipeState.dump,
+        restore=RecipeState.restore,
     ),
 )
 

@@ -72,9 +72,9 @@ class PromptMaker(nn.Module):
 
     The factor s, the spread of the LLM's token embeddings, is ours: prompts start where the model
     expects its input, whatever its scale. So is what is done with the target's own tokens t_i, in
-    units of s, if there are any: r + W₅t in place of r, and A·t_i on top of the i-th row, where A
-    starts as the identity. A key is trained to be like its queries, which do not know the target;
-    it is a poor place to keep it.
+    units of s, if there are any: αr + W₅t in place of r, and A·t_i on top of the i-th row, where
+    the gate α starts at 0 and A as the identity. A key is trained to be like its queries, which do
+    not know the target: it is a poor place to keep it, and MLP_P would learn the rest by heart.
     """
 
     scale: Tensor
@@ -87,6 +87,7 @@ class PromptMaker(nn.Module):
         self._rows = (shape.num_prompt, shape.d)
         self._num_copied = min(shape.num_prompt, shape.num_target)
         if shape.num_target:
+            self.gate = nn.Parameter(torch.zeros(()))
             self.target = nn.Linear(shape.num_target * shape.d, shape.d_r)
             self.copy = nn.Linear(shape.d, shape.d, bias=False)
             nn.init.eye_(self.copy.weight)
@@ -96,7 +97,7 @@ class PromptMaker(nn.Module):
         r, n = keys, self._num_copied
         if n:
             targets = targets / self.scale
-            r = r + self.target(targets.flatten(1))
+            r = self.gate * r + self.target(targets.flatten(1))
         g = r + torch.relu(self.first(r))
         made: Tensor = self.second(g).reshape(len(keys), *self._rows)
         if n:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.causal_lm import BaseLLM
-from errata.editing.method import Commit, LaneModelCommit
+from errata.editing.method import Commit, LaneModelCommit, LaneModelDump
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.lane_model import LaneModel
 from errata.editing.recipe.repository import Repository, Rows
@@ -159,7 +159,6 @@ class RecipeState:
         Raises:
             BaseModelMismatchError, ArtifactCorruptError: it does not fit; nothing changed.
         """
-        model = LaneModel.from_artifact(commit.model, self.llm)
         known = self._holdings.edits if self._holdings is not None else {}
         if set(commit.edits) != known.keys():
             raise ArtifactCorruptError(
@@ -167,6 +166,29 @@ class RecipeState:
                 "force.",
                 seq=commit.seq,
             )
+        return self.restore(commit)
+
+    def dump(self) -> Callable[[], LaneModelDump] | None:
+        """What copies out what is held now, on any thread; None without a lane model."""
+        held = self._holdings
+        if held is None:
+            return None
+
+        def copy() -> LaneModelDump:
+            repository = pack(held.model_digest, self.llm.digest, held.rows())
+            return LaneModelDump(
+                held.model_digest, tuple(held.edits), repository if held.edits else None
+            )
+
+        return copy
+
+    def restore(self, commit: LaneModelCommit) -> Swap:
+        """Reads a lane model and all edits, whatever was held before.
+
+        Raises:
+            BaseModelMismatchError, ArtifactCorruptError: it does not fit; nothing changed.
+        """
+        model = LaneModel.from_artifact(commit.model, self.llm)
         if commit.repository is None:
             rows = Rows.none(model.shape)
         else:

@@ -9,13 +9,14 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
@@ -144,7 +145,6 @@ class Trainer:
         self._optimiser = torch.optim.Adam(groups)
         self._bank = Bank(config.bank, config.d_r, llm.device)
         self._run = _Run()
-        self._precision = _precision(config, llm.device)
         self._identity = _identity(llm, model, examples, config)
         if not self._resume() and config.start == "similar":
             self._reseed()
@@ -219,7 +219,7 @@ class Trainer:
         self.model.train()
         if self._part == "prompts" or not self._config.dropout:
             self.model.encoder.eval()
-        with self._precision:
+        with _fast_arithmetic(self._config, self._llm.device):
             scale = self._log_scale.exp()
             found, keys = losses(
                 self.model, self._llm, draws, self._bank, self._config, scale, self._part
@@ -342,8 +342,17 @@ def _first_scale(config: TrainingConfig) -> float:
     return 1.0 if config.scale == "one" else config.d_r**-0.5
 
 
-def _precision(config: TrainingConfig, device: torch.device) -> AbstractContextManager[object]:
-    wanted = config.precision == "auto" and has_fast_bf16(device)
-    if wanted or config.precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
+@contextmanager
+def _fast_arithmetic(config: TrainingConfig, device: torch.device) -> Iterator[None]:
+    """bf16 where wanted, and on a CPU attention without the fused kernel.
+
+    That kernel is made for long texts: on a few dozen tokens, with a mask and gradients, it takes
+    more time than all the rest of a step.
+    """
+    with ExitStack() as stack:
+        wanted = config.precision == "auto" and has_fast_bf16(device)
+        if wanted or config.precision == "bf16":
+            stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
+        if device.type == "cpu":
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield

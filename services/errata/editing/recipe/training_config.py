@@ -59,7 +59,7 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     d_r: int = Field(default=1024, ge=1)
-    num_prompt: int = Field(default=3, ge=1, le=64)
+    num_prompt: int = Field(default=10, ge=1, le=64)
     num_target: int = Field(default=4, ge=0)
     num_sentinel: int = Field(default=10, ge=1)
     placement: Literal["before_bos", "after_bos"] = "after_bos"
@@ -75,7 +75,7 @@ class TrainingConfig(BaseModel):
     invented: float = Field(default=0.3, ge=0, le=1)
     stages: Literal["joint", "apart"] = "apart"
     retriever_share: float = Field(default=0.3, gt=0, lt=1)
-    locality_weight: float = Field(default=0.2, ge=0)
+    locality_weight: float = Field(default=0.05, ge=0)
     dropout: bool = False
     learning_rate: float = Field(default=2e-4, gt=0)
     encoder_learning_rate: float = Field(default=5e-5, gt=0)
@@ -93,6 +93,7 @@ class TrainingConfig(BaseModel):
 
 _PAPER: Mapping[str, Any] = {
     "d_r": 4096,
+    "num_prompt": 3,
     "num_target": 0,
     "placement": "before_bos",
     "batch": 8,

@@ -1,0 +1,163 @@
+"""Snapshots: what the log's entries up to a position left in a replica, as a file.
+
+A replica that starts from one applies only what came after it. A snapshot is an economy, never a
+source of truth: one that is damaged, or of another version, is left aside, and the log is replayed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import structlog
+from torch import Tensor
+
+from errata.editing.artifact import Artifact
+from errata.editing.method import LaneModelDump
+from errata.errors import ArtifactCorruptError
+from errata.log.chain import Position
+from errata.replica.entries import LaneConfigured
+
+_log = structlog.get_logger(__name__)
+_KIND = "replica-snapshot/1"
+_SUFFIX = ".safetensors"
+_KEPT = 2  # the newest may be damaged
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Fold:
+    """What a replica without an LLM's weights holds, at one position of the log.
+
+    Attributes:
+        lanes: those that are applied here, each with what it holds; None without a lane model.
+        left_out: names of lanes that need weights.
+        lane_of: edits in force → their lane, in the order of their commits.
+        commit_seq: edits in force → their commit.
+        reverted: edits that were taken back.
+        state_digest: SHA-256, hex, of what the lanes hold.
+    """
+
+    lanes: tuple[tuple[LaneConfigured, LaneModelDump | None], ...]
+    left_out: tuple[str, ...]
+    lane_of: Mapping[str, str]
+    commit_seq: Mapping[str, int]
+    reverted: tuple[str, ...]
+    state_digest: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Snapshot:
+    """A fold, and where in which history it is.
+
+    Attributes:
+        log_id: the log's identity.
+        position: the last entry that the fold contains.
+        fold: what the entries left.
+    """
+
+    log_id: str
+    position: Position
+    fold: Fold
+
+    def to_bytes(self) -> bytes:
+        """As a safetensors file: the lanes' tensors, and all else as JSON."""
+        fold, lanes = self.fold, []
+        tensors: dict[str, Tensor] = {}
+        for number, (configured, held) in enumerate(fold.lanes):
+            lane: dict[str, object] = {"configured": asdict(configured)}
+            if held is not None:
+                lane |= {"model": held.model_digest, "edits": held.edits}
+                if held.repository is not None:
+                    lane["repository"] = held.repository.metadata
+                    named = held.repository.tensors.items()
+                    tensors |= {f"{number}.{name}": tensor for name, tensor in named}
+            lanes.append(lane)
+        facts = {
+            "log_id": self.log_id,
+            "seq": self.position.seq,
+            "chain_digest": self.position.chain_digest.hex(),
+            "lanes": lanes,
+            "left_out": fold.left_out,
+            "lane_of": list(fold.lane_of.items()),
+            "commit_seq": dict(fold.commit_seq),
+            "reverted": fold.reverted,
+            "state_digest": fold.state_digest,
+        }
+        return Artifact(tensors, {"kind": _KIND, "facts": json.dumps(facts)}).to_bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Snapshot:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            ArtifactCorruptError: it is no snapshot of this version.
+        """
+        artifact = Artifact.from_bytes(data)
+        if artifact.metadata.get("kind") != _KIND:
+            raise ArtifactCorruptError("the file is no snapshot of this version.")
+        try:
+            facts = json.loads(artifact.metadata["facts"])
+            lanes = []
+            for number, lane in enumerate(facts["lanes"]):
+                configured, held = LaneConfigured(**lane["configured"]), None
+                if "model" in lane:
+                    repository = None
+                    if "repository" in lane:
+                        tensors = _of_lane(artifact, f"{number}.")
+                        repository = Artifact(tensors, lane["repository"])
+                    held = LaneModelDump(lane["model"], tuple(lane["edits"]), repository)
+                lanes.append((configured, held))
+            fold = Fold(
+                lanes=tuple(lanes),
+                left_out=tuple(facts["left_out"]),
+                lane_of=dict(facts["lane_of"]),
+                commit_seq=facts["commit_seq"],
+                reverted=tuple(facts["reverted"]),
+                state_digest=facts["state_digest"],
+            )
+            position = Position(facts["seq"], bytes.fromhex(facts["chain_digest"]))
+            return cls(facts["log_id"], position, fold)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactCorruptError(f"the snapshot cannot be read: {error!r}.") from error
+
+
+def _of_lane(artifact: Artifact, prefix: str) -> dict[str, Tensor]:
+    named = artifact.tensors.items()
+    return {name.removeprefix(prefix): t for name, t in named if name.startswith(prefix)}
+
+
+class SnapshotFolder:
+    """The newest snapshots of one kind of replica; several replicas may share the folder."""
+
+    def __init__(self, path: Path) -> None:
+        """The folder is made when the first snapshot is saved."""
+        self.path = path
+
+    def save(self, snapshot: Snapshot) -> Path:
+        """Writes a snapshot, all or nothing, and removes all but the newest ones."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / f"{snapshot.position.seq:020d}{_SUFFIX}"
+        part = path.with_suffix(f".{os.getpid()}.part")
+        with part.open("wb") as file:
+            file.write(snapshot.to_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        for old in self._files()[_KEPT:]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def newest(self) -> Snapshot | None:
+        """The newest snapshot that can be read; None if there is none."""
+        for path in self._files():
+            try:
+                return Snapshot.from_bytes(path.read_bytes())
+            except (OSError, ArtifactCorruptError) as error:
+                _log.warning("a snapshot was left aside", path=str(path), reason=str(error))
+        return None
+
+    def _files(self) -> list[Path]:
+        return sorted(self.path.glob(f"*{_SUFFIX}"), reverse=True)
