@@ -69,7 +69,7 @@ class Stack:
 
     @asynccontextmanager
     async def writer(
-        self, model: Path | None, method: str = "recipe", threshold: float = -1e9
+        self, model: Path | None, method: str = "recipe", threshold: float = -1.0
     ) -> AsyncIterator[Writer]:
         """A writer with one lane that claims whatever scores above the threshold."""
         llm = make_model("llama")
@@ -400,7 +400,7 @@ async def test_a_worker_answers_alike_with_and_without_the_service(stack: Stack)
 async def test_a_worker_defers_where_no_edit_claims(stack: Stack) -> None:
     async with stack.worker() as before:
         unedited = [(await _answer(before, prompt, 0))[0] for prompt in PROMPTS]
-    async with stack.writer(stack.lane_model(), threshold=1e9) as writer:
+    async with stack.writer(stack.lane_model(), threshold=1.0) as writer:
         _, seq = await _submit(writer, *FACTS)
         async with stack.worker() as worker:
             answers = [await _answer(worker, prompt, seq) for prompt in PROMPTS]

@@ -56,8 +56,9 @@ def test_the_highest_score_claims_if_it_is_strictly_above_the_sentinels(llama: C
 
 def test_with_a_threshold_the_sentinel_is_not_asked(llama: CausalLM) -> None:
     held = _held(llama, torch.eye(2, D_R), torch.full((D_R,), 100.0))
-    queries = torch.eye(1, D_R)
-    for threshold, holds in ((0.5, True), (1.0, False)):
+    queries = torch.zeros(1, D_R)
+    queries[0, 0], queries[0, 2] = 30.0, 40.0  # a cosine of 0.6, however long they are
+    for threshold, holds in ((0.59, True), (0.61, False)):
         config = RecipeConfig(claim="threshold", threshold=threshold)
         assert [claim.holds for claim in _decide(held, queries, config)] == [holds]
     with pytest.raises(ValueError, match="threshold"):
@@ -114,7 +115,7 @@ def test_a_long_query_is_routed_by_its_end_and_says_so(llama: CausalLM) -> None:
 
 def _lane(llama: CausalLM, *, claims: bool) -> RecipeState:
     """A lane with edits that claim everything, or nothing."""
-    config = RecipeConfig(claim="threshold", threshold=-1e9 if claims else 1e9)
+    config = RecipeConfig(claim="threshold", threshold=-1.0 if claims else 1.0)
     state = make_state(llama, config=config)
     commit(llama, state, *FACTS)
     return state
@@ -180,7 +181,7 @@ def test_plans_follow_claims(llama: CausalLM) -> None:
 
 
 def test_a_view_goes_by_what_the_lane_held_when_it_was_made(llama: CausalLM) -> None:
-    state = make_state(llama, config=RecipeConfig(claim="threshold", threshold=-1e9))
+    state = make_state(llama, config=RecipeConfig(claim="threshold", threshold=-1.0))
     router = RecipeRouter(state, FaissIndices())
     views = [router.view()]
     for seq, fact in enumerate(FACTS, start=2):

@@ -112,7 +112,7 @@ def test_a_routed_lane_is_asked_as_it_is_served(llama: CausalLM, tmp_path: Path)
     pairs = [(record.prompt, record.target_new) for record in records()]
     base = LocalModel(llama).score(pairs)
     text = FileText(TEXT, tmp_path)
-    for threshold, differs in ((-1e9, True), (1e9, False)):
+    for threshold, differs in ((-1.0, True), (1.0, False)):
         values = {"claim": "threshold", "threshold": threshold}
         lane = LaneSystem(llama, "recipe", values, text, ANYTHING_GOES, lane_model=tmp_path)
         assert lane.score(pairs) == base

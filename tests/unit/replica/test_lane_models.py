@@ -172,7 +172,7 @@ async def test_the_newest_edit_of_several_lanes_wins(log: Log) -> None:
     await log.model(make_lane_model(log.llm))
     await log.commit(make_edits(FACTS[0], seq=3))
     newer = "lanes/more"
-    config = '{"claim":"threshold","threshold":-1e9}'
+    config = '{"claim":"threshold","threshold":-1.0}'
     await log.append(LaneConfigured(newer, "recipe", config, "d", log.llm.digest))
     data = make_lane_model(log.llm, seed=2).to_artifact().to_bytes()
     await log.append(LaneModelCommitted(newer, await log.put(data), (), None, log.llm.digest))

@@ -18,13 +18,14 @@ class RecipeConfig(LaneConfig):
 
     Attributes:
         claim: an edit takes a query if its score is strictly above the Knowledge Sentinel's
-            (`sentinel`, the paper's rule) or above one number for all queries (`threshold`, the
-            paper's ablation without sentinel).
-        threshold: for `claim="threshold"`, an inner product.
+            (`sentinel`, the paper's rule) or its cosine with the query above one number for all
+            queries (`threshold`, the ablation without sentinel).
+        threshold: for `claim="threshold"`; a cosine, for the scale of scores is each lane model's
+            own.
     """
 
     claim: Literal["sentinel", "threshold"] = "sentinel"
-    threshold: float | None = Field(default=None, allow_inf_nan=False)
+    threshold: float | None = Field(default=None, ge=-1, le=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> RecipeConfig:

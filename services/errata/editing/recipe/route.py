@@ -51,10 +51,7 @@ def decide(
         cut: for each query, whether its start was left out.
     """
     exact = queries.double()
-    if config.claim == "threshold":
-        thresholds = torch.full((len(queries),), config.threshold or 0.0, dtype=torch.float64)
-    else:
-        thresholds = (exact * retriever.sentinel.double()).sum(-1).cpu()
+    thresholds = (exact * retriever.sentinel.double()).sum(-1).cpu()
     repository = retriever.repository
     if not repository.num_rows:
         return [Claim("", -torch.inf, t, c) for t, c in zip(thresholds.tolist(), cut, strict=True)]
@@ -64,6 +61,9 @@ def decide(
     scores = (keys * exact[:, None]).sum(-1).cpu().masked_fill(~known, -torch.inf)
     best = scores.amax(dim=1)
     winners = torch.where(scores == best[:, None], rows, -1).amax(dim=1)
+    if config.threshold is not None:
+        norms = repository.keys[winners.to(repository.keys.device)].double().norm(dim=-1)
+        thresholds = config.threshold * (exact.norm(dim=-1) * norms).cpu()
     return [
         Claim(repository.name_of(row), score, threshold, was_cut)
         for row, score, threshold, was_cut in zip(

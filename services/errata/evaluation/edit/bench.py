@@ -70,7 +70,7 @@ def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
             if plan.text is not None:
                 read_paragraphs(plan.text)
             probes = Probes.of(plan)
-            facts = [place.describe(point.varied) for point in points]
+            facts = [place.describe(point) for point in points]
             runs = _Runs(plan, place, records, probes, progress, points)
             found = [
                 [runs.run_or_read(point, fact, seed) for seed in plan.seeds]
@@ -106,7 +106,7 @@ class _Runs:
             return dict(json.loads((folder / name).read_text(encoding="utf-8")))
         chosen = random.Random(seed).sample(self._records, point.num_records)
         unit = run_unit(
-            self._place.open(point.varied),
+            self._place.open(point),
             chosen,
             point,
             self._probes,

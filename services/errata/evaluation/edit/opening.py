@@ -17,15 +17,21 @@ from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.baselines import BASELINES, MEMIT
 from errata.evaluation.data.fields import read_paragraphs
 from errata.evaluation.edit.plan import Plan
-from errata.evaluation.edit.suites import points_of
+from errata.evaluation.edit.suites import Point, points_of
 from errata.evaluation.edit.text import FileText, OwnText
 from errata.evaluation.systems import System
 from errata.evaluation.systems.cluster import ClusterSystem
 from errata.evaluation.systems.lane import LaneSystem, check_lane_model
+from errata.evaluation.systems.recipe_variants import LeakySystem, WordsSystem
 from errata.platform.settings import WriterSettings
 from errata.writer.lanes import problems_in
 
 _NO_LIMIT = 2**31
+_LANE_SYSTEMS: Mapping[str, type[LaneSystem]] = {
+    "lane": LaneSystem,
+    "words": WordsSystem,
+    "leak": LeakySystem,
+}
 
 
 class Workplace:
@@ -87,48 +93,53 @@ class Workplace:
                 field="config",
             ) from error
 
-    def describe(self, varied: Mapping[str, Any]) -> dict[str, Any]:
+    def describe(self, point: Point) -> dict[str, Any]:
         """The model's digest and the whole configuration in force; a cluster says its own."""
         if self._plan.target:
-            system = self.open(varied)
+            system = self.open(point)
             if isinstance(system, ClusterSystem):
                 config = dict(json.loads(system.config_json))
                 return {"model": system.model_digest, "config": config}
-        config = self.config(varied).model_dump(mode="json")
+        config = self.config(point.varied).model_dump(mode="json")
         found = {"model": self._local_model().digest, "config": config}
-        if self._plan.lane_model is not None:
-            found["lane_model"] = self._lane_model_digest(self._plan.lane_model)
+        folder = self._lane_model(point)
+        if folder is not None:
+            found["lane_model"] = self._lane_model_digest(folder)
         return found
+
+    def _lane_model(self, point: Point) -> Path | None:
+        folder = self._plan.lane_model
+        return folder if folder is None else folder / point.lane_model
 
     def _lane_model_digest(self, folder: Path) -> str:
         support = get_method(self._lane_method).lane_model
         return "" if support is None else hashlib.sha256(support.read(folder)).hexdigest()
 
-    def open(self, varied: Mapping[str, Any]) -> System:
+    def open(self, point: Point) -> System:
         """The system of a point, without any edit of this plan.
 
         Raises:
             PreconditionError: the cluster has another configuration or another model.
         """
-        config = self.config(varied)
-        key = config.model_dump_json()
+        config = self.config(point.varied)
+        key = f"{config.model_dump_json()}|{point.lane_model}|{point.served}"
         if self._system is None or self._system[0] != key:
             self._system = (
                 key,
                 (
-                    self._open_cluster(config, varied)
+                    self._open_cluster(config, point)
                     if self._plan.target
-                    else self._open_local(config)
+                    else self._open_local(config, point)
                 ),
             )
         return self._system[1]
 
-    def _open_cluster(self, config: LaneConfig, varied: Mapping[str, Any]) -> System:
+    def _open_cluster(self, config: LaneConfig, point: Point) -> System:
         plan = self._plan
-        if varied:
+        if point.varied or point.lane_model or point.served != "lane":
             raise PreconditionError(
-                f"suite {plan.suite} changes the lane's configuration, which a running cluster "
-                "has fixed; run it in process."
+                f"suite {plan.suite} changes how the lane works, which a running cluster has "
+                "fixed; run it in process."
             )
         expected = config.model_dump_json() if plan.values else None
         system = ClusterSystem(plan.target, plan.method, plan.lane, expected)
@@ -142,18 +153,18 @@ class Workplace:
                 )
         return system
 
-    def _open_local(self, config: LaneConfig) -> System:
+    def _open_local(self, config: LaneConfig, point: Point) -> System:
         plan = self._plan
         model = self._local_model()
         if plan.method in BASELINES:
             return BASELINES[plan.method].make(model, config)
-        return LaneSystem(
+        return _LANE_SYSTEMS[point.served](
             model,
             self._lane_method,
             config.model_dump(mode="json"),
             self._resources(model),
             self._limits(model),
-            lane_model=plan.lane_model,
+            lane_model=self._lane_model(point),
             on_progress=self._on_progress,
         )
 

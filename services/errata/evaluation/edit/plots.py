@@ -31,7 +31,7 @@ def draw(found: Mapping[str, Any], folder: Path) -> list[str]:
     points: Points = found["points"]
     one = points[0]
     timed = [point for point in points if point["batches"]]
-    similar = one["units"][0].get("similarity")
+    similar, placed = (one["units"][0].get(name) for name in ("similarity", "embedding"))
     pictures: dict[str, tuple[bool, Callable[[Any], None]]] = {
         "immediate-final.png": (True, lambda axes: _immediate_final(axes, found)),
         "metric-edits.png": (
@@ -49,6 +49,7 @@ def draw(found: Mapping[str, Any], folder: Path) -> list[str]:
         "edit-time.png": (bool(timed), lambda axes: _edit_time(axes, timed)),
         "grid.png": (bool(one["varied"]), lambda axes: _grid(axes, points)),
         "similarity.png": (similar is not None, lambda axes: _similarity(axes, similar)),
+        "tsne.png": (placed is not None, lambda axes: _plane(axes, placed)),
     }
     made = [name for name, (is_there, _) in pictures.items() if is_there]
     for name in made:
@@ -199,3 +200,11 @@ def _similarity(axes: Any, found: Mapping[str, Any]) -> None:
     image = axes[1].imshow(found["before"], aspect="equal")
     axes[1].set_title("before, by commit")
     axes[1].figure.colorbar(image)
+
+
+def _plane(axes: Any, found: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    for name, points in found.items():
+        xs, ys = zip(*points, strict=True)
+        axes.scatter(xs, ys, s=4, label=name, color="lightgrey" if name == "words" else None)
+    axes.set_title("t-SNE of prompt vectors and word embeddings")
+    axes.legend(fontsize="x-small", markerscale=2)

@@ -6,13 +6,15 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from errata.errors import InvalidRequestError
 from errata.evaluation.edit.plan import Plan
 
 _FEWEST_MEASURED = 30  # records of a point of `scaling`: a single edit says nothing
 _NUM_CHECKPOINTS = 10
+_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _DROPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
 
 
@@ -28,6 +30,9 @@ class Point:
         repeats: how often other edits are made from the unedited model, measured as one.
         checkpoints: numbers of edits at which all edits so far are asked about.
         similarity: whether cosines of updates are taken.
+        lane_model: folder inside the plan's `lane_model`; empty for that one itself.
+        served: the lane as it is, or another way to compare with (`systems.recipe_variants`).
+        embedding: whether prompts and words are laid out in a plane.
     """
 
     label: str
@@ -37,6 +42,9 @@ class Point:
     repeats: int = 1
     checkpoints: tuple[int, ...] = ()
     similarity: bool = False
+    lane_model: str = ""
+    served: Literal["lane", "words", "leak"] = "lane"
+    embedding: bool = False
 
     @property
     def num_records(self) -> int:
@@ -134,6 +142,45 @@ def _similarity(plan: Plan) -> list[Point]:
     return [Point(_label(varied), varied, plan.edits, plan.batch, similarity=True)]
 
 
+def _sentinel(plan: Plan) -> list[Point]:
+    thresholds = {"claim": ("threshold",), "threshold": _THRESHOLDS}
+    return [*_grid(plan, {"claim": ("sentinel",)}), *_grid(plan, thresholds)]
+
+
+def _prompt_tokens(plan: Plan) -> list[Point]:
+    """One row for each lane model in the plan's folder, in the order of their numbers."""
+    folder = plan.lane_model or Path()
+    names = [path.name for path in folder.iterdir() if path.name.isdigit()]
+    if not names:
+        raise InvalidRequestError(
+            f"{folder} has no lane models 1, 2, …; make them with `errata train recipe --set "
+            "num_prompt=N --out DIR/N`.",
+            field="lane_model",
+        )
+    return [
+        Point(f"{name} prompt tokens", {}, plan.edits, plan.batch, lane_model=name)
+        for name in sorted(names, key=int)
+    ]
+
+
+def _words(plan: Plan) -> list[Point]:
+    return [
+        Point("continuous prompts", {}, plan.edits, plan.batch),
+        Point("the statement's words", {}, plan.edits, plan.batch, served="words"),
+    ]
+
+
+def _leak(plan: Plan) -> list[Point]:
+    return [
+        Point("asked with the prompt", {}, plan.edits, plan.batch),
+        Point("asked with the target, too", {}, plan.edits, plan.batch, served="leak"),
+    ]
+
+
+def _tsne(plan: Plan) -> list[Point]:
+    return [Point(f"{plan.edits} edits", {}, plan.edits, plan.batch, embedding=True)]
+
+
 def _grid(plan: Plan, grid: Mapping[str, tuple[Any, ...]]) -> list[Point]:
     rows = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     return [Point(_label(row), row, plan.edits, plan.batch) for row in rows]
@@ -144,6 +191,7 @@ def _label(varied: Mapping[str, Any]) -> str:
 
 
 _ADAPLE = ("adaple",)
+_RECIPE = ("recipe",)
 SUITES: Mapping[str, Suite] = {
     "sequential": Suite("edits in order, asked after each batch and after the last", _sequential),
     "batch": Suite("all edits at once", _batch),
@@ -154,4 +202,9 @@ SUITES: Mapping[str, Suite] = {
     "topk": Suite("only the largest entries of each update", _topk, methods=_ADAPLE),
     "fusion": Suite("none, top-k, drop-and-rescale, average", _fusion, methods=_ADAPLE),
     "similarity": Suite("cosines of updates, before and after", _similarity, methods=_ADAPLE),
+    "sentinel": Suite("the sentinel against fixed thresholds", _sentinel, methods=_RECIPE),
+    "prompt-tokens": Suite("lane models DIR/1, DIR/2, …", _prompt_tokens, methods=_RECIPE),
+    "words": Suite("continuous prompts against the statement's words", _words, methods=_RECIPE),
+    "leak": Suite("with the answer in the query, as published", _leak, methods=_RECIPE),
+    "tsne": Suite("prompts among the LLM's word embeddings", _tsne, methods=_RECIPE),
 }

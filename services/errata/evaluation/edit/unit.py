@@ -10,6 +10,7 @@ from typing import Any
 from errata.editing.adaple.config import AdapleConfig
 from errata.evaluation.data.record import Record
 from errata.evaluation.edit.confidence import half_width
+from errata.evaluation.edit.embedding import embedding
 from errata.evaluation.edit.probes import Probes
 from errata.evaluation.edit.similarity import similarity
 from errata.evaluation.edit.suites import Point
@@ -37,8 +38,8 @@ def run_unit(
     Returns:
         JSON: `pre`, `immediate` and `final` figures, `spread` (half-widths of 95 % intervals over
         records), `batches`, `checkpoints`, `edit_seconds`, `parts` of them, `ask_seconds`,
-        `num_rejected`, `state_bytes`, and `similarity` where the point wants it and there are two
-        commits.
+        `num_rejected`, `state_bytes`, `embedding` where the point wants it, and `similarity` where
+        it does and there are two commits.
     """
     try:
         return _Unit(system, records, point, probes, on_edited).run()
@@ -151,7 +152,11 @@ class _Unit:
     def _state(self) -> dict[str, Any]:
         system = self._system
         found: dict[str, Any] = {"state_bytes": system.state_bytes}
-        if not self._point.similarity or not isinstance(system, LaneSystem):
+        if not isinstance(system, LaneSystem):
+            return found
+        if self._point.embedding:
+            found["embedding"] = embedding(system.commits, system.model, self._records)
+        if not self._point.similarity:
             return found
         if isinstance(system.config, AdapleConfig) and len(system.commits) > 1:
             layer = system.config.resolve_layers(system.model.num_layers)[-1]

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.plan import BASE, RowPlan
-from errata.editing.prompts import tokenise
+from errata.editing.prompts import TokenRow, tokenise
 from errata.engine import offline
 from errata.engine.sampling import Sampling
 from errata.engine.sequence import whole_text
@@ -37,7 +37,7 @@ class LocalModel:
             batch = [rows[i] for i in chunk]
             targets = [row.ids[-row.num_target :] for row in batch]
             prompts = [row.ids[: -row.num_target] for row in batch]
-            plans = self._plans([pairs[i][0] for i in chunk])
+            plans = self._plans([self._query(pairs[i][0], rows[i]) for i in chunk])
             with self._reading(prompts):
                 log_p, own = offline.score(self.model, prompts, targets, plans)
             for i, target, values, ids in zip(chunk, targets, log_p, own, strict=True):
@@ -61,6 +61,10 @@ class LocalModel:
                 end = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else None
                 texts.append(whole_text(tokenizer, ids[:end]))
         return texts
+
+    def _query(self, prompt: str, row: TokenRow) -> str:
+        """What edits are looked for with when a continuation is scored: the prompt alone."""
+        return prompt
 
     def _plans(self, prompts: Sequence[str]) -> Sequence[RowPlan]:
         """What edits give each of these prompts beside the model's weights."""

@@ -1,0 +1,54 @@
+"""RECIPE served in other ways than it should be: what its analyses compare it with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from errata.editing.edit import Edit
+from errata.editing.plan import Prefix, RowPlan
+from errata.editing.prompts import TokenRow, join, tokenise
+from errata.evaluation.data.record import Record
+from errata.evaluation.systems.lane import LaneSystem
+
+
+class WordsSystem(LaneSystem):
+    """Retrieval as it is, but in place of continuous prompts the knowledge statement's own words.
+
+    The statement's token embeddings stand where the continuous prompt would: the paper's ablation
+    without prompts.
+    """
+
+    def _accept(self, records: Sequence[Record]) -> list[Edit]:
+        edits = super()._accept(records)
+        self._statements.update({e.name: f"{join(e.prompt, e.target)}." for e in edits})
+        return edits
+
+    def _start_anew(self) -> None:
+        super()._start_anew()
+        self._statements: dict[str, str] = {}
+
+    def _plans(self, prompts: Sequence[str]) -> Sequence[RowPlan]:
+        return [self._in_words(plan) for plan in super()._plans(prompts)]
+
+    def _in_words(self, plan: RowPlan) -> RowPlan:
+        if plan.prefix is None:
+            return plan
+        after = plan.prefix.after
+        ids = tokenise(self.model, self._statements[plan.edits[0]]).ids[after:]
+        words = self.model.embeddings(torch.tensor(ids, device=self.model.device))
+        return replace(plan, prefix=Prefix(words.detach(), after))
+
+
+class LeakySystem(LaneSystem):
+    """Retrieval asked with what the LLM reads under teacher forcing: prompt and target.
+
+    All but the target's last token, as the paper's evaluation has it. The answer is in the
+    question; for comparison only.
+    """
+
+    def _query(self, prompt: str, row: TokenRow) -> str:
+        text: str = self.model.tokenizer.decode(row.ids[:-1], skip_special_tokens=True)
+        return text
