@@ -77,7 +77,14 @@ def test_in_two_stages_the_retriever_stays_while_prompts_learn(
     trainer.run(note)
     assert trained[4] == {"neighbour", "sentinel", "outside"}
     assert trained[8] == set(LOSSES)
-    for first, second, part in ((1, 4, "prompt_mlp"), (4, 8, "")):
+    rows = list(csv.DictReader((tmp_path / "out/training.csv").read_text().splitlines()))
+    claims = {
+        int(row["step"]): _harmonic(float(row["claimed_right"]), 1 - float(row["claimed_wrongly"]))
+        for row in rows
+    }
+    best = 4 if claims[4] > claims[2] else 2
+    assert claims[2] != claims[4], "else this shows nothing"
+    for first, second, part in ((1, 4, "prompt_mlp"), (best, 8, "")):
         for name in states[first]:
             same = torch.equal(states[first][name], states[second][name])
             is_prompts = name.startswith("prompt_mlp") and not name.endswith("scale")
@@ -85,6 +92,10 @@ def test_in_two_stages_the_retriever_stays_while_prompts_learn(
                 assert same or not is_prompts, f"{name} waits for its stage"
             else:
                 assert same is not is_prompts or "copy" in name, name
+
+
+def _harmonic(a: float, b: float) -> float:
+    return 2 * a * b / (a + b) if a and b else 0.0
 
 
 @pytest.mark.parametrize("stages", ["joint", "apart"])

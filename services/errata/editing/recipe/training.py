@@ -187,10 +187,13 @@ class Trainer:
         return "prompts" if self._run.in_second_stage else "retriever"
 
     def _begin_stage(self) -> None:
-        """Goes over to the second stage when its time has come."""
+        """Goes over to the second stage when its time has come, with the best retriever."""
         run, config = self._run, self._config
         is_late = self._done >= config.retriever_share
         if config.stages == "apart" and is_late and not run.in_second_stage:
+            if run.best_step:
+                best = LaneModel.load(self._out, self._llm)
+                self.model.load_state_dict(best.state_dict())
             run.in_second_stage = True
             run.stage_began = run.best_step = run.step
             run.best_score = -1.0
@@ -259,8 +262,9 @@ class Trainer:
     def _validate(self) -> Validation:
         found = validate(self.model, self._llm, self._held_out, self._bank.keys)
         run = self._run
-        if found.score > run.best_score:
-            run.best_score, run.best_step = found.score, run.step
+        score = found.retriever_score if self._part == "retriever" else found.score
+        if score > run.best_score:
+            run.best_score, run.best_step = score, run.step
             self.model.save(self._out)
         self._note(found)
         self._save_checkpoint()

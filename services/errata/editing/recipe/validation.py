@@ -40,8 +40,12 @@ class Validation:
     @property
     def score(self) -> float:
         """Harmonic mean of the first three; 0 if one of them is."""
-        parts = (self.reliability, self.generality, self.locality)
-        return len(parts) / sum(1 / part for part in parts) if all(parts) else 0.0
+        return _harmonic(self.reliability, self.generality, self.locality)
+
+    @property
+    def retriever_score(self) -> float:
+        """Harmonic mean of right claims and right deferrals: what counts before MLP_P learns."""
+        return _harmonic(self.claimed_right, 1 - self.claimed_wrongly)
 
     def figures(self) -> dict[str, float]:
         """All of it by name."""
@@ -143,6 +147,10 @@ def _answers(
 
 def _in_parts(encode: Callable[[Sequence[str]], Tensor], texts: Sequence[str]) -> Tensor:
     return torch.cat([encode(texts[i : i + _AT_ONCE]) for i in range(0, len(texts), _AT_ONCE)])
+
+
+def _harmonic(*parts: float) -> float:
+    return len(parts) / sum(1 / part for part in parts) if all(parts) else 0.0
 
 
 def _mean(values: Tensor) -> float:
