@@ -25,6 +25,7 @@ class Suite(StrEnum):
     BASELINE = "baseline"
     MIXED = "mixed"
     UNCLAIMED = "unclaimed"
+    ROUTED = "routed"
     LOAD = "load"
 
 
@@ -34,7 +35,8 @@ def serve(
         Suite,
         typer.Option(
             help="baseline: against transformers' static batches. mixed: rows of every kind, "
-            "against hooks off. unclaimed: 10,000 edits in force, against none. load: the whole "
+            "against hooks off. unclaimed: 10,000 edits in force, against none. routed: 5,000 "
+            "edits of a RECIPE lane, which claims all rows or none, against none. load: the whole "
             "system over gRPC, with edits coming in, against without."
         ),
     ],
@@ -46,6 +48,12 @@ def serve(
     requests: Annotated[
         int, typer.Option(help="In a round; for load, at most in all.", min=1)
     ] = 96,
+    edits: Annotated[
+        int, typer.Option(help="unclaimed, routed: edits in force; 0 for the above.", min=0)
+    ] = 0,
+    lane_model: Annotated[
+        Path | None, typer.Option(help="routed: folder that `errata train recipe` made.")
+    ] = None,
     replicas: Annotated[int, typer.Option(help="load: LLM replicas.", min=1)] = 2,
     rate: Annotated[float, typer.Option(help="load: requests per second.", min=0.01)] = 8.0,
     edit_rate: Annotated[float, typer.Option(help="load: edits per second.", min=0)] = 0.5,
@@ -56,6 +64,10 @@ def serve(
         Path | None, typer.Option(help="load: statistics text for a model of your own.")
     ] = None,
     target: Annotated[str, typer.Option(help="load: a running system's address.")] = "",
+    lane: Annotated[str, typer.Option(help="load: that edits go to; the default if empty.")] = "",
+    retrieval: Annotated[
+        bool, typer.Option("--retrieval", help="load: workers ask a retrieval service.")
+    ] = False,
 ) -> None:
     """Measures throughput and latency as ratios in one run; writes OUT/result.json."""
     from errata.evaluation.report import write
@@ -69,6 +81,8 @@ def serve(
                 model=model,
                 statistics_text=text,
                 target=target,
+                lane=lane,
+                retrieval=retrieval,
                 replicas=replicas,
                 rate=rate,
                 edit_rate=edit_rate,
@@ -83,6 +97,7 @@ def serve(
             Suite.BASELINE: engine_suites.run_baseline,
             Suite.MIXED: engine_suites.run_mixed,
             Suite.UNCLAIMED: engine_suites.run_unclaimed,
+            Suite.ROUTED: engine_suites.run_routed,
         }[suite]
         plan = engine_suites.EnginePlan(
             model or str(demo.model_path()),
@@ -90,6 +105,8 @@ def serve(
             device=device,
             rounds=rounds,
             workload=Workload(num_requests=requests),
+            num_edits=edits or (5_000 if suite is Suite.ROUTED else 10_000),
+            lane_model=lane_model,
         )
         found = run(plan, console=_out)
     path = write(found, out)

@@ -16,7 +16,7 @@ from errata.demo.corpus import (
     load_corpus,
     prompts,
 )
-from errata.demo.location import model_path
+from errata.demo.location import lanes_path, model_path
 
 __all__ = [
     "Corpus",
@@ -25,6 +25,7 @@ __all__ = [
     "Kind",
     "Probe",
     "Relation",
+    "lanes_path",
     "load_corpus",
     "model_path",
     "prompts",

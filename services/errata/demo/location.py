@@ -1,4 +1,4 @@
-"""Where the shipped model lies."""
+"""Where the shipped model and its lanes lie."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def model_path() -> Path:
             f"no demo model in {path}; reinstall the package or train one with errata.demo.train"
         )
     return path
+
+
+def lanes_path() -> Path:
+    """The lanes file that goes with the shipped model; its lane model lies beside it."""
+    return Path(str(files(__package__) / "lanes.toml"))

@@ -1,4 +1,7 @@
-"""One box: Redis, log, writer and gateway with its workers, as child processes."""
+"""One box: Redis, log, writer and gateway with its workers, as child processes.
+
+A retrieval service is among them if the workers are told to ask the one at its address.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from errata.launch.processes import Process
 from errata.launch.redis import redis_command
 from errata.platform.settings import Settings, load_settings
 
-_START_SECONDS = {"redis": 20.0, "log": 30.0, "writer": 180.0, "gateway": 300.0}
-_STOP_SECONDS = {"redis": 10.0, "log": 10.0, "writer": 30.0, "gateway": 45.0}
+_START_SECONDS = {"redis": 20.0, "log": 30.0, "writer": 180.0, "retrieval": 60.0, "gateway": 300.0}
+_STOP_SECONDS = {"redis": 10.0, "log": 10.0, "writer": 30.0, "retrieval": 10.0, "gateway": 45.0}
 
 
 class Box:
@@ -87,20 +90,21 @@ class Box:
             StartupError: a process did not come up; its last lines are in the message.
         """
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
-        for address in (
-            self.settings.log.address,
-            self.settings.writer.address,
-            self.settings.gateway.address,
-        ):
+        services = self._services()
+        for address in services.values():
             _refuse_used_port(address)
         if self._own_redis_port is not None:
             self.start_redis()
-        for name, address in (
-            ("log", self.settings.log.address),
-            ("writer", self.settings.writer.address),
-            ("gateway", self.settings.gateway.address),
-        ):
+        for name, address in services.items():
             self.start_service(name, address)
+
+    def _services(self) -> dict[str, str]:
+        """Addresses of the services by name, in the order of dependence."""
+        settings = self.settings
+        found = {"log": settings.log.address, "writer": settings.writer.address}
+        if settings.worker.retrieval_address == settings.retrieval.address:
+            found["retrieval"] = settings.retrieval.address
+        return {**found, "gateway": settings.gateway.address}
 
     def start_redis(self) -> None:
         """Starts the box's own Redis; the same folder and port again after a crash."""
@@ -144,8 +148,9 @@ def free_port() -> int:
 
 
 def free_addresses() -> dict[str, dict[str, str]]:
-    """Settings that put the three services on free loopback ports."""
-    return {name: {"address": f"127.0.0.1:{free_port()}"} for name in ("log", "writer", "gateway")}
+    """Settings that put the services on free loopback ports."""
+    names = ("log", "writer", "retrieval", "gateway")
+    return {name: {"address": f"127.0.0.1:{free_port()}"} for name in names}
 
 
 def _refuse_used_port(address: str) -> None:

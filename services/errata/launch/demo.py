@@ -20,6 +20,7 @@ from errata_client import Client, ReplicaAnswer
 
 _TIMEOUT_SECONDS = 120.0
 _MAX_TOKENS = 12
+_PROMPT_LANE = "lanes/facts"
 
 
 @dataclass(slots=True)
@@ -67,7 +68,10 @@ def run_demo(console: Console, *, redis_url: str | None = None) -> bool:
                 "edit-writer, gateway and two LLM workers[/]"
             )
             with Client(box.target, timeout=_TIMEOUT_SECONDS) as client:
-                _show_main_job(console, client, verdicts, demo.load_corpus().demo_edits()[0])
+                first, second, *_ = demo.load_corpus().demo_edits()
+                _show_main_job(console, client, verdicts, first)
+                _show_prompt_lane(console, client, verdicts, second)
+                console.print(show.replica_table(client.replicas(), client.head()))
         finally:
             with console.status("stopping …"):
                 box.stop()
@@ -137,8 +141,51 @@ def _show_main_job(console: Console, client: Client, verdicts: Verdicts, edit: D
     )
     console.print()
     console.print(show.entry_table(client.entries()))
-    console.print(show.replica_table(client.replicas(), client.head()))
     _summary(console, committed_seconds, served_seconds)
+
+
+def _show_prompt_lane(console: Console, client: Client, verdicts: Verdicts, edit: DemoEdit) -> None:
+    """The same by retrieval: no gradient, and a sentinel that says where there is no edit."""
+    console.print(f"\n[bold]7 · In {_PROMPT_LANE}:[/] {edit.prompt} [bold]{edit.target}[/]")
+    stays = {
+        probe.prompt: client.generate(probe.prompt, max_tokens=_MAX_TOKENS, stop=["."]).text
+        for probe in edit.neighbours
+    }
+    begun = time.monotonic()
+    committed = client.edit(
+        edit.prompt,
+        edit.target,
+        subject=edit.subject,
+        rephrases=edit.rephrases,
+        lane=_PROMPT_LANE,
+        source="errata demo",
+        author="errata demo",
+    )
+    committed_seconds = time.monotonic() - begun
+    after = client.generate_everywhere(edit.prompt, max_tokens=_MAX_TOKENS, stop=["."])
+    served_seconds = time.monotonic() - begun
+    console.print(
+        f"[dim]  encoded, checked and committed in {1000 * committed_seconds:.0f} ms; "
+        f"served by every replica after {1000 * served_seconds:.0f} ms[/]"
+    )
+    for prompt, answers in (
+        (edit.prompt, after),
+        *(
+            (text, client.generate_everywhere(text, max_tokens=_MAX_TOKENS, stop=["."]))
+            for text in edit.rephrases
+        ),
+    ):
+        named = all(a.answer and a.answer.provenance.edits == (committed.name,) for a in answers)
+        texts = _texts(answers)
+        claim = f"{prompt} [bold]{texts[0]}[/], shaped by {committed.name}"
+        verdicts.check(claim, set(texts) == {edit.target} and named)
+    for prompt, old in stays.items():
+        answer = client.generate(prompt, max_tokens=_MAX_TOKENS, stop=["."])
+        verdicts.check(
+            f"{prompt} [bold]{answer.text.strip()}[/]: the sentinel says, nothing here",
+            answer.text == old and not answer.provenance.edits,
+        )
+    client.revert([committed.name], comment="end of the demo", author="errata demo")
 
 
 def _ask(console: Console, client: Client, title: str, prompt: str) -> list[ReplicaAnswer]:

@@ -11,6 +11,7 @@ import grpc
 import structlog
 import torch
 
+from errata import demo
 from errata.artifacts.store import ArtifactStore
 from errata.errors import StartupError
 from errata.log.subscriber import Subscriber
@@ -59,7 +60,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     if settings.writer.num_threads:
         torch.set_num_threads(settings.writer.num_threads)
     model = await asyncio.to_thread(load_base_model, settings)
-    lanes = read_lanes(settings.writer.lanes_file, settings.writer.default_lane, model.digest)
+    lanes_file = settings.writer.lanes_file or (None if settings.model.path else demo.lanes_path())
+    lanes = read_lanes(lanes_file, settings.writer.default_lane, model.digest)
     async with open_channel(settings.log.address) as channel:
         log = LogClient(channel, f"{socket.gethostname()}:{os.getpid()}")
         await _wait_for_log(channel, settings.log.address)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.recipe.examples import Draw, Example, Inventor, epoch, split
+from errata.editing.recipe.examples import Borrower, Deck, Draw, Example, Inventor, split
 from errata.editing.recipe.lane_model import LaneModel
-from errata.editing.recipe.objective import LOSSES, Bank, losses
+from errata.editing.recipe.objective import LOSSES, Pooled, losses, scope_losses
 from errata.editing.recipe.start import start_well
 from errata.editing.recipe.training import Progress, Trainer, new_lane_model
 from errata.editing.recipe.training_config import PRESETS, TrainingConfig
@@ -22,7 +22,7 @@ from tests.unit.editing.recipe_models import D_R, make_lane_model
 
 TINY = TrainingConfig(
     d_r=D_R, width=32, depth=1, max_tokens=32, batch=4, num_validation=4, evaluate_every=3,
-    max_steps=6, warmup_steps=1, learning_rate=3e-3, encoder_learning_rate=1e-3, bank=16,
+    max_steps=6, warmup_steps=1, learning_rate=3e-3, encoder_learning_rate=1e-3, alike=2,
     stages="joint",
 )  # fmt: skip
 SCALE = torch.tensor(D_R**-0.5)
@@ -47,7 +47,7 @@ def _trainer(llama: CausalLM, out: Path, config: TrainingConfig = TINY) -> Train
 
 
 def test_training_makes_losses_smaller(llama: CausalLM, tmp_path: Path) -> None:
-    config = TINY.model_copy(update={"max_steps": 60, "evaluate_every": 60, "bank": 0})
+    config = TINY.model_copy(update={"max_steps": 60, "evaluate_every": 60, "alike": 1})
     trainer = _trainer(llama, tmp_path / "out", config)
     seen: list[Progress] = []
     trainer.run(seen.append)
@@ -64,7 +64,13 @@ def test_in_two_stages_the_retriever_stays_while_prompts_learn(
     llama: CausalLM, tmp_path: Path
 ) -> None:
     config = TINY.model_copy(
-        update={"stages": "apart", "retriever_share": 0.5, "max_steps": 8, "evaluate_every": 2}
+        update={
+            "stages": "apart",
+            "retriever_share": 0.75,
+            "scope_share": 0.0,
+            "max_steps": 16,
+            "evaluate_every": 1,
+        }
     )
     trainer = _trainer(llama, tmp_path / "out", config)
     states: dict[int, dict[str, torch.Tensor]] = {}
@@ -75,16 +81,16 @@ def test_in_two_stages_the_retriever_stays_while_prompts_learn(
         trained[stand.step] = set(stand.losses)
 
     trainer.run(note)
-    assert trained[4] == {"neighbour", "sentinel", "outside"}
-    assert trained[8] == set(LOSSES)
+    assert trained[12] == {"neighbour", "sentinel", "outside"}
+    assert trained[16] == set(LOSSES)
     rows = list(csv.DictReader((tmp_path / "out/training.csv").read_text().splitlines()))
     claims = {
         int(row["step"]): _harmonic(float(row["claimed_right"]), 1 - float(row["claimed_wrongly"]))
-        for row in rows
+        for row in rows[:12]
     }
-    best = 4 if claims[4] > claims[2] else 2
-    assert claims[2] != claims[4], "else this shows nothing"
-    for first, second, part in ((1, 4, "prompt_mlp"), (best, 8, "")):
+    best = max(claims, key=lambda step: claims[step])  # the first of equal ones
+    assert best not in (1, 12), "else this shows nothing"
+    for first, second, part in ((1, 12, "prompt_mlp"), (best, 16, "")):
         for name in states[first]:
             same = torch.equal(states[first][name], states[second][name])
             is_prompts = name.startswith("prompt_mlp") and not name.endswith("scale")
@@ -151,7 +157,7 @@ def test_the_best_checkpoint_by_validation_is_what_is_kept(llama: CausalLM, tmp_
     kept = LaneModel.load(tmp_path / "out", llama)
     _, held_out = split(_examples(), config.num_validation)
     measured = validate(kept, llama, held_out, torch.zeros(0, D_R))
-    # the one figure that does not hang on the bank of that moment
+    # the one figure that does not hang on the distractors
     assert measured.with_own_prompt == pytest.approx(float(best["with_own_prompt"]), abs=1e-4)
     assert found.with_own_prompt == measured.with_own_prompt
     mine, theirs = trainer.model.state_dict(), kept.state_dict()
@@ -228,13 +234,13 @@ def test_the_split_goes_by_subject_and_is_always_the_same() -> None:
 
 def test_in_a_batch_all_subjects_differ_and_an_epoch_leaves_few_out() -> None:
     examples = [replace(e, subject=f"S{n % 10}") for n, e in enumerate(_examples(40))]
-    batches = list(epoch(examples, 5, random.Random(0)))
+    batches = list(Deck(examples).epoch(5, random.Random(0)))
     drawn = [draw.example for batch in batches for draw in batch]
     assert all(len({draw.example.subject for draw in batch}) == 5 for batch in batches)
     assert len(drawn) == len({e.prompt for e in drawn}) >= 35
-    again = list(epoch(examples, 5, random.Random(0)))
+    again = list(Deck(examples).epoch(5, random.Random(0)))
     assert again == batches
-    assert list(epoch(examples, 5, random.Random(1))) != batches
+    assert list(Deck(examples).epoch(5, random.Random(1))) != batches
 
 
 def test_made_up_names_stand_in_for_the_subject_everywhere() -> None:
@@ -251,52 +257,99 @@ def test_made_up_names_stand_in_for_the_subject_everywhere() -> None:
     assert touched <= {examples[0].prompt, *examples[0].rephrases}, "the true one must not be hit"
     odd = replace(examples[1], rephrases=("It comes from",))
     assert inventor.retold(odd, rng) == odd, "a text without the subject cannot be retold"
-    batches = list(epoch(examples, 4, random.Random(0), invented=1.0))
+    batches = list(Deck(examples, invented=1.0).epoch(4, random.Random(0)))
     known = {example.subject for example in examples}
     drawn = {draw.example.subject for batch in batches for draw in batch}
     assert len(drawn - known) > 4
-    assert list(epoch(examples, 4, random.Random(0), invented=1.0)) == batches
+    assert list(Deck(examples, invented=1.0).epoch(4, random.Random(0))) == batches
 
 
-def test_the_bank_keeps_the_latest_key_of_each_subject() -> None:
-    bank = Bank(4, 2, torch.device("cpu"))
-    bank.add(torch.tensor([[1.0, 1], [2, 2], [3, 3]]), torch.tensor([1, 2, 3]))
-    bank.add(torch.tensor([[20.0, 20], [4, 4]]), torch.tensor([2, 4]))
-    assert bank.subjects.tolist() == [1, 3, 2, 4]
-    assert bank.keys[:, 0].tolist() == [1, 3, 20, 4]
-    bank.add(torch.tensor([[5.0, 5]]), torch.tensor([5]))
-    assert bank.subjects.tolist() == [3, 2, 4, 5], "the oldest goes first"
+def test_a_batch_holds_groups_of_facts_that_are_alike() -> None:
+    examples = _examples(20)
+    likes = [[n ^ 1, (n + 10) % 20] for n in range(20)]
+    batches = list(Deck(examples, likes=likes, group=2).epoch(4, random.Random(0)))
+    assert len(batches) == 5
+    numbers = {e.subject: n for n, e in enumerate(examples)}
+    for batch in batches:
+        drawn = [numbers[draw.example.subject] for draw in batch]
+        assert len(set(drawn)) == 4
+        for first, second in (drawn[:2], drawn[2:]):
+            assert second in likes[first]
+
+
+def test_a_fact_is_asked_as_others_of_its_relation_are() -> None:
+    examples = _examples(4)
+    examples[0] = replace(examples[0], rephrases=("Where is Nokia0 at home? In",))
+    odd = replace(examples[1], prompt="Lyon is", subject="Lyon", rephrases=("What is it?",))
+    borrower, rng = Borrower([*examples, odd]), random.Random(0)
+    seen = {borrower.asked(examples[2], rng).rephrases[0] for _ in range(60)}
+    assert seen == {"Where is Nokia2 at home? In", "Nokia2 comes from", "The home of Nokia2 is"}
+    assert borrower.asked(odd, rng) == odd, "there is no other of its kind"
+    (batch,) = Deck(examples, borrowed=1.0).epoch(4, random.Random(0))
+    assert all(draw.example.subject in draw.rephrase for draw in batch)
 
 
 def _draws() -> list[Draw]:
     return [Draw(e, e.rephrases[0], e.locality[0]) for e in _examples(4)]
 
 
-def test_keys_of_the_same_subject_in_the_bank_are_no_wrong_candidates(llama: CausalLM) -> None:
-    model, draws = make_lane_model(llama), _draws()
-    empty, own, other = (Bank(8, D_R, llama.device) for _ in range(3))
-    keys = model.keys([f"{d.example.prompt} {d.example.target}" for d in draws])
-    own.add(keys, torch.tensor([draw.example.subject_id for draw in draws]))
-    other.add(keys, torch.tensor([1, 2, 3, 4]))
-    found = [losses(model, llama, draws, bank, TINY, SCALE)[0] for bank in (empty, own, other)]
-    # each query hides its own subject's key, and still sees the three others'
-    assert found[0]["neighbour"] < found[1]["neighbour"] < found[2]["neighbour"]
-    assert found[1]["outside"] == pytest.approx(float(found[2]["outside"])), "nothing is hidden"
+def test_other_keys_of_the_same_subject_are_no_wrong_candidates(llama: CausalLM) -> None:
+    model = make_lane_model(llama)
+    pooled = Pooled.of(model.encoder, _draws())
+    rows = torch.tensor([0, 1, 2, 3, 0, 1])  # the last two are the first two's own keys again
+    found = scope_losses(model, pooled, rows, 2, TINY, SCALE)
+    alone = scope_losses(model, pooled, rows[:4], 2, TINY, SCALE)
+    others = replace(pooled, subjects=torch.arange(4))
+    strangers = replace(
+        pooled,
+        **{
+            name: getattr(pooled, name)[rows]
+            for name in ("statements", "prompts", "rephrases", "outside")
+        },
+        subjects=torch.arange(6),
+    )
+    hit = scope_losses(model, strangers, torch.arange(6), 2, TINY, SCALE)
+    torch.testing.assert_close(found["neighbour"], alone["neighbour"])
+    torch.testing.assert_close(
+        scope_losses(model, others, rows[:4], 2, TINY, SCALE)["neighbour"], alone["neighbour"]
+    )
+    assert hit["neighbour"] > found["neighbour"]
+    assert hit["outside"] > alone["outside"], "more keys, more that may claim wrongly"
+
+
+def test_the_scope_stage_leaves_the_encoder(llama: CausalLM, tmp_path: Path) -> None:
+    config = TINY.model_copy(
+        update={
+            "stages": "apart", "retriever_share": 0.25, "scope_share": 0.5, "max_steps": 8,
+            "evaluate_every": 8, "candidates": 16,
+        }
+    )  # fmt: skip
+    trainer = _trainer(llama, tmp_path / "out", config)
+    states: dict[int, dict[str, torch.Tensor]] = {}
+
+    def note(stand: Progress) -> None:
+        states[stand.step] = {n: t.clone() for n, t in trainer.model.state_dict().items()}
+
+    trainer.run(note)
+    for name, before in states[2].items():
+        same = torch.equal(before, states[5][name])
+        learns = name.startswith(("key_mlp", "query_mlp", "sentinel"))
+        assert same is not learns, name
+    rows = list(csv.DictReader((tmp_path / "out/training.csv").read_text().splitlines()))
+    assert [int(row["step"]) for row in rows] == [2, 6, 8], "each stage ends with a validation"
 
 
 def test_the_paper_asks_both_questions_of_both_losses_and_the_code_tosses(
     llama: CausalLM,
 ) -> None:
-    model, bank = make_lane_model(llama), Bank(0, D_R, llama.device)
-    both = [losses(model, llama, _draws(), bank, TINY, SCALE)[0] for _ in range(2)]
+    model = make_lane_model(llama)
+    both = [losses(model, llama, _draws(), TINY, SCALE) for _ in range(2)]
     assert both[0]["neighbour"] == both[1]["neighbour"]
     coin = TINY.model_copy(update={"sides": "coin"})
     torch.manual_seed(0)
-    tossed = {
-        float(losses(model, llama, _draws(), bank, coin, SCALE)[0]["neighbour"]) for _ in range(8)
-    }
+    tossed = {float(losses(model, llama, _draws(), coin, SCALE)["neighbour"]) for _ in range(8)}
     assert len(tossed) > 1
-    larger = losses(model, llama, _draws(), bank, TINY, 2 * SCALE)[0]["neighbour"]
+    larger = losses(model, llama, _draws(), TINY, 2 * SCALE)["neighbour"]
     assert larger != both[0]["neighbour"]
 
 
@@ -350,7 +403,7 @@ def test_presets_are_settings_of_the_one_configuration() -> None:
         1e-5,
         150_000,
     )
-    assert (paper.hinge, paper.scale, paper.sides, paper.bank) == (None, "one", "both", 0)
+    assert (paper.hinge, paper.scale, paper.sides, paper.alike) == (None, "one", "both", 1)
     assert (paper.num_target, paper.invented, paper.start) == (0, 0.0, "random")
     assert (paper.stages, paper.locality_weight, paper.dropout) == ("joint", 1.0, True)
     assert (code.hinge, code.scale, code.sides, code.placement) == (

@@ -7,14 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from recipe_models import make_lane_model
 from rich.console import Console
 
 from errata import demo
+from errata.editing.causal_lm import CausalLM
+from errata.engine.sequence import GenerationRequest
+from errata.errors import InvalidRequestError
 from errata.evaluation.report import write
 from errata.evaluation.serve import engine_suites
 from errata.evaluation.serve.answers import Sample, count_mixed, count_stale, count_wrong
 from errata.evaluation.serve.load import LoadPlan, arrivals, facts_turned_round
 from errata.evaluation.serve.report import quantiles_ms, report, table
+from errata.evaluation.serve.routed import routed_edition
 from errata.evaluation.serve.workload import Workload
 from errata_client import Provenance
 
@@ -75,14 +80,24 @@ def test_facts_turned_round_are_no_facts() -> None:
     assert len(turned) == len(specs)
 
 
-@pytest.mark.parametrize("suite", ["baseline", "mixed", "unclaimed"])
-def test_each_suite_runs_and_reports_what_tools_read(suite: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def lane_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lane")
+    make_lane_model(CausalLM.load(demo.model_path())).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("suite", ["baseline", "mixed", "unclaimed", "routed"])
+def test_each_suite_runs_and_reports_what_tools_read(
+    suite: str, lane_model: Path, tmp_path: Path
+) -> None:
     plan = engine_suites.EnginePlan(
         str(demo.model_path()),
         rounds=1,
         workload=Workload(6, concurrency=4, new_tokens=(2, 8)),
         num_edits=150,
         max_rows=4,
+        lane_model=lane_model,
     )
     run = getattr(engine_suites, f"run_{suite}")
     found = run(plan, console=Console(quiet=True))
@@ -95,7 +110,20 @@ def test_each_suite_runs_and_reports_what_tools_read(suite: str, tmp_path: Path)
     assert again["e2e_ms"]["p99"] >= again["e2e_ms"]["p50"] > 0
     assert len(again["commit"]) >= 5
     assert (suite == "baseline") == ("equal_lengths" in again)
+    assert (suite == "routed") == ("unclaimed" in again)
     Console(quiet=True).print(table(found))
+
+
+def test_a_routed_lane_claims_every_row_or_none(lane_model: Path) -> None:
+    model = CausalLM.load(demo.model_path())
+    requests = [GenerationRequest((1,), 1, prompt=text) for text in ("Lyon is", "Toyota makes")]
+    for claimed in (True, False):
+        edition = routed_edition(model, lane_model, 30, claimed=claimed)
+        assert edition.route is not None
+        assert [bool(plan.edits) for plan in edition.route(requests)] == [claimed] * 2
+    plan = engine_suites.EnginePlan(str(demo.model_path()))
+    with pytest.raises(InvalidRequestError, match="needs --lane-model"):
+        engine_suites.run_routed(plan, console=Console(quiet=True))
 
 
 def test_a_report_without_edits_has_empty_visibility() -> None:

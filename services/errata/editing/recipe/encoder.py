@@ -17,6 +17,7 @@ from errata.editing.causal_lm import CausalLM
 from errata.errors import ModelNotFoundError, UnsupportedModelError
 
 NUM_POOLINGS = 4  # pooler output, mean, maximum, minimum
+_AT_ONCE = 128
 _CUT_SIDE = "left"  # a query's question is at its end
 
 
@@ -151,6 +152,16 @@ class Encoder(nn.Module):
         tokens = texts if isinstance(texts, Tokens) else self.tokens(texts)
         output = self.model(input_ids=tokens.ids, attention_mask=tokens.mask)
         return self._pool(output.last_hidden_state, tokens.mask)
+
+    def in_parts(self, texts: Sequence[str]) -> Tensor:
+        """The same for any number of texts; those of like length are read together."""
+        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+        parts = [
+            self([texts[number] for number in order[start : start + _AT_ONCE]])
+            for start in range(0, len(order), _AT_ONCE)
+        ]
+        pooled = torch.cat(parts)
+        return pooled[torch.tensor(order, device=pooled.device).argsort()]
 
     def pool_vectors(self, vectors: Tensor) -> Tensor:
         """The pooled vector (4·width) of free vectors (c, width) put right before the stack.

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 from errata.errors import InvalidRequestError
 
+_GAP = "\0"  # where a frame's subject goes; no text holds it
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -101,38 +103,100 @@ class Inventor:
         )
 
 
-def epoch(
-    examples: Sequence[Example], size: int, rng: random.Random, *, invented: float = 0.0
-) -> Iterator[list[Draw]]:
-    """Batches of one pass over the examples in random order; in each, all subjects differ.
+class Borrower:
+    """Asks about a fact as others of the same relation are asked: one rephrase each is few. Ours.
 
-    An example whose subject is in the batch already waits for the next one. The last batch is
-    left out if it is not full.
-
-    Args:
-        examples: of training.
-        size: of a batch.
-        rng: of all choices.
-        invented: share of facts that are told about made-up names.
+    Facts are of one relation here if their prompts are the same but for the subject.
     """
-    inventor = Inventor(examples)
-    waiting = list(examples)
-    rng.shuffle(waiting)
-    waiting.reverse()
-    while len(waiting) >= size:
-        batch: dict[str, Example] = {}
-        postponed: list[Example] = []
-        while waiting and len(batch) < size:
-            example = waiting.pop()
-            if example.subject in batch:
-                postponed.append(example)
-            else:
-                batch[example.subject] = example
-        waiting.extend(reversed(postponed))
-        if len(batch) < size:
-            return
-        told = [
-            inventor.retold(example, rng) if rng.random() < invented else example
-            for example in batch.values()
-        ]
-        yield [Draw(e, rng.choice(e.rephrases), rng.choice(e.locality)) for e in told]
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        """Takes the rephrases that name their subject."""
+        self._frames: dict[str, list[str]] = {}
+        for example in examples:
+            for rephrase in example.rephrases:
+                if example.subject in rephrase:
+                    frames = self._frames.setdefault(_frame(example.prompt, example.subject), [])
+                    frames.append(_frame(rephrase, example.subject))
+
+    def asked(self, example: Example, rng: random.Random) -> Example:
+        """The same fact with the rephrase of another one; as it is if there is no other."""
+        frames = self._frames.get(_frame(example.prompt, example.subject))
+        if not frames or example.subject not in example.prompt:
+            return example
+        return replace(example, rephrases=(rng.choice(frames).replace(_GAP, example.subject),))
+
+
+def _frame(text: str, subject: str) -> str:
+    return text.replace(subject, _GAP)
+
+
+class Deck:
+    """All that batches are drawn from."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        *,
+        likes: Sequence[Sequence[int]] = (),
+        group: int = 1,
+        borrowed: float = 0.0,
+        invented: float = 0.0,
+    ) -> None:
+        """Takes the examples of training.
+
+        Args:
+            examples: of training.
+            likes: for each example, the numbers of those that are most like it.
+            group: facts of a batch that are like one another: keys that are hard to tell apart.
+            borrowed: share of facts that are asked as others of their relation are.
+            invented: share of facts that are told about made-up names.
+        """
+        self._examples, self._likes, self._group = examples, likes, group
+        self._borrowed, self._invented = borrowed, invented
+        self._inventor, self._borrower = Inventor(examples), Borrower(examples)
+
+    def epoch(self, size: int, rng: random.Random) -> Iterator[list[Draw]]:
+        """Batches of about as many draws as there are examples; in each, all subjects differ.
+
+        With `group` 1 each example comes once at most; one whose subject is in the batch already
+        waits for the next. Else each of `size / group` examples brings some that are like it.
+
+        Args:
+            size: of a batch.
+            rng: of all choices.
+        """
+        waiting = list(range(len(self._examples)))
+        rng.shuffle(waiting)
+        waiting.reverse()
+        drawn = 0
+        while waiting and drawn + size <= len(self._examples):
+            batch: dict[str, Example] = {}
+            postponed: list[int] = []
+            while waiting and len(batch) < size:
+                first = waiting.pop()
+                if self._examples[first].subject in batch:
+                    postponed.append(first)
+                else:
+                    self._add_group(batch, first, min(self._group, size - len(batch)), rng)
+            waiting.extend(reversed(postponed))
+            if len(batch) < size:
+                return
+            drawn += size
+            told = [self._told(example, rng) for example in batch.values()]
+            yield [Draw(e, rng.choice(e.rephrases), rng.choice(e.locality)) for e in told]
+
+    def _add_group(
+        self, batch: dict[str, Example], first: int, size: int, rng: random.Random
+    ) -> None:
+        near = list(self._likes[first]) if size > 1 else []
+        rng.shuffle(near)
+        wanted = len(batch) + size
+        for number in (first, *near):
+            example = self._examples[number]
+            if len(batch) < wanted:
+                batch.setdefault(example.subject, example)
+
+    def _told(self, example: Example, rng: random.Random) -> Example:
+        if rng.random() < self._borrowed:
+            example = self._borrower.asked(example, rng)
+        return self._inventor.retold(example, rng) if rng.random() < self._invented else example

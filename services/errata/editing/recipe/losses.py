@@ -1,7 +1,7 @@
 """RECIPE's five losses: two contrastive ones on representations, three on the LLM's answers.
 
-Candidates of a batch of b facts are its b keys, the sentinel, and, if training keeps a bank, keys
-of earlier batches. Facts of one batch must differ, for every other key counts as wrong.
+Candidates of a batch of facts are its keys and the sentinel. Facts of one batch must differ, for
+every other key counts as wrong.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.prompts import tokenise
+from errata.editing.recipe.encoder import Encoder
 from errata.editing.recipe.examples import Draw
 from errata.editing.recipe.lane_model import LaneModel, knowledge
 from errata.editing.recipe.losses import (
@@ -25,76 +27,102 @@ Part = Literal["all", "retriever", "prompts"]
 LOSSES = ("neighbour", "sentinel", "outside", "reliability", "generality", "locality")
 
 
-class Bank:
-    """Keys of the latest facts, as further wrong candidates.
+@dataclass(frozen=True, eq=False, slots=True)
+class Pooled:
+    """What a frozen encoder makes of many facts: x of statements, prompts and so on.
 
     Attributes:
-        keys: (n, d_r), without gradient.
+        statements, prompts, rephrases, outside: (n, 4·width) fp32; a rephrase and a locality prompt
+            of each fact.
         subjects: (n,) int64.
     """
 
-    def __init__(self, size: int, d_r: int, device: torch.device) -> None:
-        """Empty.
+    statements: Tensor
+    prompts: Tensor
+    rephrases: Tensor
+    outside: Tensor
+    subjects: Tensor
 
-        Args:
-            size: most keys that are kept; the oldest go first.
-            d_r: their width.
-            device: where they lie.
-        """
-        self._size = size
-        self.keys = torch.zeros(0, d_r, device=device)
-        self.subjects = torch.zeros(0, dtype=torch.int64, device=device)
+    @classmethod
+    @torch.no_grad()
+    def of(cls, encoder: Encoder, draws: Sequence[Draw]) -> Pooled:
+        """Encodes facts, as they were drawn."""
+        facts = [draw.example for draw in draws]
+        subjects = torch.tensor([fact.subject_id for fact in facts], device=encoder.device)
+        return cls(
+            encoder.in_parts([knowledge(fact.prompt, fact.target) for fact in facts]),
+            encoder.in_parts([fact.prompt for fact in facts]),
+            encoder.in_parts([draw.rephrase for draw in draws]),
+            encoder.in_parts([draw.locality[0] for draw in draws]),
+            subjects,
+        )
 
-    def add(self, keys: Tensor, subjects: Tensor) -> None:
-        """Adds a batch; keys of subjects that are known take their places."""
-        stays = ~torch.isin(self.subjects, subjects)
-        start = max(0, int(stays.sum()) + len(keys) - self._size)
-        self.keys = torch.cat([self.keys[stays][start:], keys.detach().float()])[: self._size]
-        self.subjects = torch.cat([self.subjects[stays][start:], subjects])[: self._size]
+
+def scope_losses(
+    model: LaneModel,
+    pooled: Pooled,
+    rows: Tensor,
+    num_asked: int,
+    config: TrainingConfig,
+    scale: Tensor,
+) -> dict[str, Tensor]:
+    """The retriever's losses among thousands of keys, while the encoder stays as it is.
+
+    In a batch the sentinel holds against a few keys only; when it serves, against all.
+
+    Args:
+        model: in training mode.
+        pooled: of the facts of training.
+        rows: (m,) int64, the candidates.
+        num_asked: how many of them, from the first on, are asked about.
+        config: settings.
+        scale: of the scores, a scalar.
+    """
+    asked = rows[:num_asked]
+    keys = model.key_mlp(pooled.statements[rows])
+    own = model.query_mlp(torch.cat([pooled.prompts[asked], pooled.rephrases[asked]]))
+    outside = model.query_mlp(pooled.outside[asked])
+    return _retrieval(model, keys, own, outside, pooled.subjects[rows], config, scale)
 
 
 def losses(
     model: LaneModel,
     llm: CausalLM,
     draws: Sequence[Draw],
-    bank: Bank,
     config: TrainingConfig,
     scale: Tensor,
     part: Part = "all",
-) -> tuple[dict[str, Tensor], Tensor]:
+) -> dict[str, Tensor]:
     """The losses of a batch of b facts; `sentinel` and `outside` are one loss in the paper.
-
-    Candidates are the b keys, the sentinel's key at b, and the bank's behind it.
 
     Args:
         model: in training mode.
         llm: frozen.
         draws: b facts.
-        bank: keys of earlier facts.
         config: settings.
         scale: of the scores, a scalar.
         part: the first three losses, which concern the retriever; the last three, which concern
             MLP_P, and leave the keys as they are; or all of them.
 
     Returns:
-        Scalars by name of `LOSSES`, weighted, and the b keys.
+        Scalars by name of `LOSSES`, weighted.
     """
     b = len(draws)
     facts = [draw.example for draw in draws]
     if part == "prompts":
         with torch.no_grad():
             keys = model.keys([knowledge(fact.prompt, fact.target) for fact in facts])
-        return _answers(model, llm, draws, keys, config), keys
+        return _answers(model, llm, draws, keys, config)
     near = model.encoder([knowledge(f.prompt, f.target) for f in facts] + [f.prompt for f in facts])
     far = model.encoder([d.rephrase for d in draws] + [d.locality[0] for d in draws])
     keys = model.key_mlp(near[:b])
     own = model.query_mlp(torch.cat([near[b:], far[:b]]))  # (2b, d_r): prompts, rephrases
     outside = model.query_mlp(far[b:])
     subjects = torch.tensor([fact.subject_id for fact in facts], device=keys.device)
-    found = _retrieval(model, keys, own, outside, subjects, bank, config, scale)
+    found = _retrieval(model, keys, own, outside, subjects, config, scale)
     if part == "all":
         found |= _answers(model, llm, draws, keys, config)
-    return found, keys
+    return found
 
 
 def _retrieval(
@@ -103,16 +131,19 @@ def _retrieval(
     own: Tensor,
     outside: Tensor,
     subjects: Tensor,
-    bank: Bank,
     config: TrainingConfig,
     scale: Tensor,
 ) -> dict[str, Tensor]:
-    b, device = len(keys), keys.device
-    candidates = torch.cat([keys, model.sentinel_key()[None], bank.keys])
-    same = subjects[:, None] == bank.subjects
-    hidden = torch.cat([torch.zeros(b, b + 1, dtype=torch.bool, device=device), same], dim=1)
+    """Candidates are m keys, then the sentinel's; the first b ≤ m facts are asked about.
+
+    Another key of the same subject is no wrong candidate: it takes no part.
+    """
+    b, m, device = len(outside), len(keys), keys.device
+    candidates = torch.cat([keys, model.sentinel_key()[None]])
+    hidden = torch.zeros(b, m + 1, dtype=torch.bool, device=device)
+    hidden[:, :m] = subjects[:b, None] == subjects
     without_own = hidden.clone()
-    without_own[:, :b].fill_diagonal_(True)
+    hidden[:, :m].fill_diagonal_(False)
     index = torch.arange(b, device=device)
     to_key, to_sentinel = torch.arange(2 * b, device=device).split(b)
     if config.sides == "both":
@@ -124,7 +155,7 @@ def _retrieval(
             torch.where(swap, to_key, to_sentinel),
         )
     times = len(to_key) // b
-    sentinel = torch.full((times * b,), b, device=device)
+    sentinel = torch.full((times * b,), m, device=device)
 
     def loss(queries: Tensor, wanted: Tensor, hidden: Tensor | None) -> Tensor:
         return contrastive(

@@ -17,7 +17,8 @@ from errata.editing.recipe.examples import Example
 from errata.editing.recipe.lane_model import LaneModel, Representation, knowledge
 
 _NUM_EXAMPLES = 256
-_AT_ONCE = 64
+_NUM_LIKES = 40
+_ROWS = 512  # compared at once with all others
 _RESIDUAL = 0.1
 _SHARPNESS = 20.0  # scale of a cosine; as contrastive encoders are trained with
 
@@ -39,9 +40,7 @@ def start_well(model: LaneModel, examples: Sequence[Example]) -> float:
         for example in examples[:_NUM_EXAMPLES]
         for text in (knowledge(example.prompt, example.target), example.rephrases[0])
     ]
-    pooled = torch.cat(
-        [model.encoder(texts[i : i + _AT_ONCE]) for i in range(0, len(texts), _AT_ONCE)]
-    )
+    pooled = model.encoder.in_parts(texts)
     _standardise(model.key_mlp, pooled)
     ids = torch.randint(model.encoder.tokenizer.get_vocab_size(), (1, len(model.sentinel)))
     model.sentinel.copy_(model.encoder.model.embeddings(input_ids=ids.to(pooled.device))[0])
@@ -51,6 +50,16 @@ def start_well(model: LaneModel, examples: Sequence[Example]) -> float:
         model.prompt_mlp.second.bias.zero_()
     keys = model.key_mlp(pooled)
     return _SHARPNESS / float(keys.square().sum(-1).mean())
+
+
+@torch.no_grad()
+def likes_of(model: LaneModel, examples: Sequence[Example]) -> list[list[int]]:
+    """For each example, the numbers of others whose keys have the highest cosine with its own."""
+    statements = [knowledge(example.prompt, example.target) for example in examples]
+    keys = torch.nn.functional.normalize(model.key_mlp(model.encoder.in_parts(statements)), dim=1)
+    k = min(_NUM_LIKES + 1, len(examples))
+    nearest = torch.cat([(part @ keys.T).topk(k).indices for part in keys.split(_ROWS)])
+    return [[j for j in row if j != i] for i, row in enumerate(nearest.tolist())]
 
 
 def _standardise(mlp: Representation, pooled: torch.Tensor) -> None:

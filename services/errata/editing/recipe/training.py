@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +23,10 @@ from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.devices import has_fast_bf16
 from errata.editing.recipe.encoder import Encoder
-from errata.editing.recipe.examples import Draw, Example, epoch, split
-from errata.editing.recipe.lane_model import LaneModel, Shape, place_behind_bos
-from errata.editing.recipe.objective import LOSSES, Bank, Part, losses
-from errata.editing.recipe.start import start_well
+from errata.editing.recipe.examples import Deck, Draw, Example, split
+from errata.editing.recipe.lane_model import LaneModel, Shape, knowledge, place_behind_bos
+from errata.editing.recipe.objective import LOSSES, Pooled, losses, scope_losses
+from errata.editing.recipe.start import likes_of, start_well
 from errata.editing.recipe.training_config import TrainingConfig
 from errata.editing.recipe.validation import Validation, validate
 from errata.errors import FitError, PreconditionError
@@ -34,6 +35,10 @@ _CHECKPOINT = "checkpoint.safetensors"
 _LOG = "training.csv"
 _SMOOTHING = 0.95
 _LOWEST_RATE = 0.05  # of the cosine schedule's highest
+_MOST_POOLED = 16_384  # facts whose pooled vectors are held in memory
+_NUM_DISTRACTORS = 4_096  # keys among which validation has to find the right one
+
+Stage = Literal["all", "retriever", "scope", "prompts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,9 @@ class _Run:
     seconds: float = 0.0
     best_score: float = -1.0
     best_step: int = 0
+    stage: Stage = "all"
     stage_began: int = 0
-    in_second_stage: bool = False
+    validated: int = 0
     smoothed: dict[str, float] = field(default_factory=dict)
 
 
@@ -143,14 +149,24 @@ class Trainer:
         )
         groups = [{"params": group} for group in (heads, body, prompts)]
         self._optimiser = torch.optim.Adam(groups)
-        self._bank = Bank(config.bank, config.d_r, llm.device)
-        self._run = _Run()
+        self._pooled: Pooled | None = None
+        self._run = _Run(stage="all" if config.stages == "joint" else "retriever")
         self._identity = _identity(llm, model, examples, config)
-        if not self._resume() and config.start == "similar":
-            self._reseed()
+        saved = self._open_folder()
+        self._reseed()
+        if config.start == "similar":
             scale = start_well(model, self._train)
             if config.scale == "learned":
                 self._log_scale.data.fill_(math.log(scale))
+        self._deck = Deck(
+            self._train,
+            likes=likes_of(model, self._train) if config.alike > 1 else (),
+            group=config.alike,
+            borrowed=config.borrowed,
+            invented=config.invented,
+        )
+        if saved is not None:
+            self._resume(saved)
 
     def run(self, on_progress: Callable[[Progress], None] | None = None) -> Validation:
         """Trains to the last step, the last second, or until nothing gets better any more.
@@ -178,25 +194,42 @@ class Trainer:
                 on_progress(Progress(run.step, self._done, dict(run.smoothed), validation))
         best = LaneModel.load(self._out, self._llm)
         self.model.load_state_dict(best.state_dict())
-        return validate(best, self._llm, self._held_out, self._bank.keys)
+        return validate(best, self._llm, self._held_out, self._distractors(best))
 
     @property
-    def _part(self) -> Part:
+    def _bounds(self) -> Mapping[Stage, tuple[float, float]]:
+        """Which part of the whole training belongs to which stage."""
         if self._config.stages == "joint":
-            return "all"
-        return "prompts" if self._run.in_second_stage else "retriever"
+            return {"all": (0.0, 1.0)}
+        second = self._config.retriever_share
+        third = second + self._config.scope_share
+        return {"retriever": (0.0, second), "scope": (second, third), "prompts": (third, 1.0)}
 
     def _begin_stage(self) -> None:
-        """Goes over to the second stage when its time has come, with the best retriever."""
-        run, config = self._run, self._config
-        is_late = self._done >= config.retriever_share
-        if config.stages == "apart" and is_late and not run.in_second_stage:
-            if run.best_step:
-                best = LaneModel.load(self._out, self._llm)
-                self.model.load_state_dict(best.state_dict())
-            run.in_second_stage = True
+        """Goes over to the next stage when its time has come, with the best model of the last."""
+        run, done = self._run, self._done
+        stage = next(name for name, (_, end) in self._bounds.items() if done < end)
+        if stage != run.stage:
+            if run.validated < run.step:
+                self._validate()
+            best = LaneModel.load(self._out, self._llm)
+            self.model.load_state_dict(best.state_dict())
+            run.stage, run.best_score = stage, -1.0
             run.stage_began = run.best_step = run.step
-            run.best_score = -1.0
+            self._reseed()
+
+    def _pooled_facts(self) -> Pooled:
+        """What the encoder, which stays as it is now, makes of the facts of training."""
+        if self._pooled is None:
+            rng = random.Random(f"{self._config.seed}/pooled")
+            facts = [
+                Draw(e, rng.choice(e.rephrases), rng.choice(e.locality))
+                for e in self._train[:_MOST_POOLED]
+            ]
+            self.model.eval()
+            with _fast_arithmetic(self._config, self._llm.device):
+                self._pooled = Pooled.of(self.model.encoder, facts)
+        return self._pooled
 
     @property
     def _done(self) -> float:
@@ -207,26 +240,25 @@ class Trainer:
     def _is_stuck(self) -> bool:
         """Whether nothing got better for too long; scores mean nothing while MLP_P waits."""
         patience = self._config.patience * self._config.evaluate_every
-        return self._part != "retriever" and self._run.step - self._run.best_step > patience
+        is_last = self._run.stage in ("all", "prompts")
+        return is_last and self._run.step - self._run.best_step > patience
 
     def _draws(self) -> Iterator[list[Draw]]:
         """Batches without end; the same ones for the same seed, however often it is resumed."""
         for number in itertools.count():
             rng = random.Random(f"{self._config.seed}/{number}")
-            config = self._config
-            yield from epoch(self._train, config.batch, rng, invented=config.invented)
+            yield from self._deck.epoch(self._config.batch, rng)
 
     def _step(self, draws: Sequence[Draw]) -> None:
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * self._rate_share()
+        learns = self._run.stage in ("all", "retriever")
         self.model.train()
-        if self._part == "prompts" or not self._config.dropout:
+        self.model.encoder.requires_grad_(learns)
+        if not learns or not self._config.dropout:
             self.model.encoder.eval()
         with _fast_arithmetic(self._config, self._llm.device):
-            scale = self._log_scale.exp()
-            found, keys = losses(
-                self.model, self._llm, draws, self._bank, self._config, scale, self._part
-            )
+            found = self._losses(draws, self._log_scale.exp())
         total = torch.stack(list(found.values())).sum()
         if not bool(torch.isfinite(total)):
             raise FitError(
@@ -240,29 +272,37 @@ class Trainer:
             for group in self._optimiser.param_groups:
                 nn.utils.clip_grad_norm_(group["params"], self._config.max_norm)
         self._optimiser.step()
-        if self._config.bank:
-            subjects = [draw.example.subject_id for draw in draws]
-            self._bank.add(keys, torch.tensor(subjects, device=keys.device))
         for name, value in found.items():
             now = value.item()
             before = self._run.smoothed.get(name, now)
             self._run.smoothed[name] = _SMOOTHING * before + (1 - _SMOOTHING) * now
 
+    def _losses(self, draws: Sequence[Draw], scale: Tensor) -> dict[str, Tensor]:
+        config, stage = self._config, self._run.stage
+        if stage != "scope":
+            return losses(self.model, self._llm, draws, config, scale, stage)
+        pooled = self._pooled_facts()
+        chosen = torch.Generator().manual_seed(config.seed * 1_000_003 + self._run.step)
+        rows = torch.randperm(len(pooled.subjects), generator=chosen)[: config.candidates]
+        asked = max(1, len(rows) // 8)
+        rows = rows.to(pooled.subjects.device)
+        return scope_losses(self.model, pooled, rows, asked, config, scale)
+
     def _rate_share(self) -> float:
         if self._config.schedule == "constant":
             return 1.0
-        run, share = self._run, self._config.retriever_share
+        run, (begin, end) = self._run, self._bounds[self._run.stage]
         warm = (run.step - run.stage_began + 1) / max(1, self._config.warmup_steps)
-        done = self._done
-        if self._config.stages == "apart":
-            done = (done - share) / (1 - share) if run.in_second_stage else done / share
+        done = (self._done - begin) / (end - begin)
         falling = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         return min(1.0, warm) * (_LOWEST_RATE + (1 - _LOWEST_RATE) * falling)
 
     def _validate(self) -> Validation:
-        found = validate(self.model, self._llm, self._held_out, self._bank.keys)
+        distractors = self._distractors(self.model)
+        found = validate(self.model, self._llm, self._held_out, distractors)
         run = self._run
-        score = found.retriever_score if self._part == "retriever" else found.score
+        run.validated = run.step
+        score = found.retriever_score if run.stage in ("retriever", "scope") else found.score
         if score > run.best_score:
             run.best_score, run.best_step = score, run.step
             self.model.save(self._out)
@@ -270,6 +310,19 @@ class Trainer:
         self._save_checkpoint()
         self._reseed()
         return found
+
+    @torch.no_grad()
+    def _distractors(self, model: LaneModel) -> Tensor:
+        """Keys of training facts, (n, d_r), as the model makes them now."""
+        if self._run.stage in ("scope", "prompts"):
+            pooled = self._pooled_facts().statements[:_NUM_DISTRACTORS]
+        else:
+            facts = self._train[:_NUM_DISTRACTORS]
+            model.eval()
+            with _fast_arithmetic(self._config, self._llm.device):
+                pooled = model.encoder.in_parts([knowledge(f.prompt, f.target) for f in facts])
+        made: Tensor = model.key_mlp(pooled)
+        return made
 
     def _note(self, found: Validation) -> None:
         row = {"step": self._run.step, "seconds": round(self._run.seconds, 1)}
@@ -292,7 +345,6 @@ class Trainer:
         tensors = {f"model.{name}": t.detach() for name, t in self.model.state_dict().items()}
         for number, values in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{name}": t for name, t in values.items()}
-        tensors |= {"bank.keys": self._bank.keys, "bank.subjects": self._bank.subjects}
         tensors["log_scale"] = self._log_scale.detach()
         run = {name: getattr(self._run, name) for name in _Run.__slots__}
         facts = {"training": self._identity, "run": json.dumps(run)}
@@ -300,20 +352,27 @@ class Trainer:
         path.with_suffix(".part").write_bytes(Artifact(tensors, facts).to_bytes())
         path.with_suffix(".part").replace(path)
 
-    def _resume(self) -> bool:
-        """Whether there was a checkpoint to go on from."""
+    def _open_folder(self) -> Artifact | None:
+        """The checkpoint to go on from; None if the folder is new.
+
+        Raises:
+            PreconditionError: the folder holds something else.
+        """
         path = self._out / _CHECKPOINT
         if not path.exists():
             if self._out.exists() and any(self._out.iterdir()):
                 raise PreconditionError(f"{self._out} is not empty; give a new folder.")
             self._out.mkdir(parents=True, exist_ok=True)
-            return False
+            return None
         saved = Artifact.from_bytes(path.read_bytes())
         if saved.metadata.get("training") != self._identity:
             raise PreconditionError(
                 f"{self._out} holds a training with other settings, data, encoder or LLM; give a "
                 "new folder."
             )
+        return saved
+
+    def _resume(self, saved: Artifact) -> None:
         self._run = _Run(**json.loads(saved.metadata["run"]))
         state: dict[int, dict[str, Tensor]] = {}
         weights: dict[str, Tensor] = {}
@@ -327,10 +386,7 @@ class Trainer:
         self.model.load_state_dict(weights)
         optimiser = self._optimiser.state_dict()
         self._optimiser.load_state_dict({**optimiser, "state": state})
-        self._bank.keys = saved.tensors["bank.keys"].to(self._llm.device)
-        self._bank.subjects = saved.tensors["bank.subjects"].to(self._llm.device)
         self._log_scale.data.copy_(saved.tensors["log_scale"])
-        return True
 
 
 def _identity(

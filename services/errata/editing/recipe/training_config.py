@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrainingConfig(BaseModel):
@@ -30,13 +30,16 @@ class TrainingConfig(BaseModel):
         start: random MLPs (`random`, paper), or such as rank by similarity from the first step on
             (`similar`, see `recipe.start`).
         hinge: terms already right by this factor do not count (code: 1.2; paper: none).
-        bank: keys of the latest facts that stand in as further wrong candidates, so that the
-            sentinel learns to hold against thousands of edits and not against a batch. Ours.
+        alike: facts of a batch that are like one another, so that a batch is hard; 1 draws all at
+            random (paper). Ours.
+        borrowed: share of facts that are asked as others of their relation are. Ours.
         invented: share of facts that are told about made-up names. Ours.
         stages: retriever and MLP_P learn together (`joint`, paper), or one after the other
-            (`apart`): MLP_P then learns on keys that stay, and costs no pass of the encoder's
-            gradients.
+            (`apart`): first the retriever; then, with the encoder as it is, MLP_K, MLP_Q and the
+            sentinel among thousands of keys; then MLP_P, on keys that stay.
         retriever_share: of the whole training, for the first stage.
+        scope_share: for the second.
+        candidates: keys of a step of the second stage; an eighth of them is asked about.
         locality_weight: of KL(base ‖ prompted). Paper: 1.
         dropout: whether the encoder's dropout is on in training (code: yes). Keys that were trained
             with it score lower than those that are served, and the sentinel then lets them pass.
@@ -71,10 +74,13 @@ class TrainingConfig(BaseModel):
     scale: Literal["one", "sqrt", "learned"] = "learned"
     start: Literal["random", "similar"] = "similar"
     hinge: float | None = Field(default=None, gt=0)
-    bank: int = Field(default=4096, ge=0)
+    alike: int = Field(default=8, ge=1)
+    borrowed: float = Field(default=0.3, ge=0, le=1)
     invented: float = Field(default=0.3, ge=0, le=1)
     stages: Literal["joint", "apart"] = "apart"
-    retriever_share: float = Field(default=0.3, gt=0, lt=1)
+    retriever_share: float = Field(default=0.4, gt=0, lt=1)
+    scope_share: float = Field(default=0.1, ge=0, lt=1)
+    candidates: int = Field(default=2048, ge=8)
     locality_weight: float = Field(default=0.05, ge=0)
     dropout: bool = False
     learning_rate: float = Field(default=2e-4, gt=0)
@@ -90,6 +96,12 @@ class TrainingConfig(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(default=0, ge=0)
 
+    @model_validator(mode="after")
+    def _leaves_time_for_prompts(self) -> TrainingConfig:
+        if self.retriever_share + self.scope_share >= 1:
+            raise ValueError("retriever_share and scope_share leave no time for MLP_P")
+        return self
+
 
 _PAPER: Mapping[str, Any] = {
     "d_r": 4096,
@@ -99,7 +111,8 @@ _PAPER: Mapping[str, Any] = {
     "batch": 8,
     "scale": "one",
     "start": "random",
-    "bank": 0,
+    "alike": 1,
+    "borrowed": 0.0,
     "invented": 0.0,
     "stages": "joint",
     "dropout": True,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
@@ -21,7 +22,9 @@ from errata.editing.causal_lm import CausalLM
 from errata.editing.plan import BASE, RowPlan
 from errata.engine.engine import Engine, EngineLimits
 from errata.engine.sequence import Edition, GenerationRequest, Request, Version
+from errata.errors import InvalidRequestError
 from errata.evaluation.serve.report import report
+from errata.evaluation.serve.routed import routed_edition
 from errata.evaluation.serve.synthetic import adaple_edition, mixed_plans
 from errata.evaluation.serve.workload import Timings, Workload, run_round
 
@@ -39,8 +42,9 @@ class EnginePlan:
         device: torch device.
         rounds: how often ours and the baseline alternate.
         workload: the requests.
-        num_edits: edits in force in the suite `unclaimed`.
+        num_edits: edits in force in the suites `unclaimed` and `routed`.
         max_rows: rows of the running batch, and of the static batches.
+        lane_model: folder of a RECIPE lane model, for `routed`.
     """
 
     model: str
@@ -50,6 +54,7 @@ class EnginePlan:
     workload: Workload = field(default_factory=Workload)
     num_edits: int = 10_000
     max_rows: int = 32
+    lane_model: Path | None = None
 
 
 Round = Callable[[], Awaitable[Timings]]
@@ -68,6 +73,15 @@ def run_mixed(plan: EnginePlan, *, console: Console) -> dict[str, Any]:
 def run_unclaimed(plan: EnginePlan, *, console: Console) -> dict[str, Any]:
     """Requests that no edit claims, with many edits in force, against the unedited model."""
     return _reported(plan, "unclaimed", asyncio.run(_with_engine(plan, _unclaimed, console)))
+
+
+def run_routed(plan: EnginePlan, *, console: Console) -> dict[str, Any]:
+    """A RECIPE lane claims every request, or none, against the unedited model.
+
+    Raises:
+        InvalidRequestError: no lane model was given.
+    """
+    return _reported(plan, "routed", asyncio.run(_with_engine(plan, _routed, console)))
 
 
 def _reported(plan: EnginePlan, suite: str, found: dict[str, Any]) -> dict[str, Any]:
@@ -227,6 +241,38 @@ async def _unclaimed(
         "unclaimed",
     )
     return {**found, "edits_in_force": plan.num_edits}
+
+
+async def _routed(
+    plan: EnginePlan, model: CausalLM, engine: Engine, console: Console
+) -> dict[str, Any]:
+    folder = plan.lane_model
+    if folder is None:
+        raise InvalidRequestError(
+            "suite routed needs --lane-model, a folder that `errata train recipe` made.",
+            field="lane_model",
+        )
+    decode = model.tokenizer.decode
+    requests = [
+        replace(request, prompt=decode(request.prompt_ids, skip_special_tokens=True) or "a")
+        for request in plan.workload.requests(len(model.tokenizer), model.max_positions - 64)
+    ]
+
+    async def one(edition: Edition) -> Timings:
+        await engine.change(lambda: edition, alters_weights=False)
+        return await run_round(engine, requests, plan.workload.concurrency, streaming=False)
+
+    found = {}
+    for name, claimed in (("claimed", True), ("unclaimed", False)):
+        edition = await _in_a_thread_that_ends(
+            partial(routed_edition, model, folder, plan.num_edits, claimed=claimed)
+        )
+        found[name] = await _compare(
+            plan, engine, requests, partial(one, edition), partial(one, UNEDITED), console, name
+        )
+    del found["unclaimed"]["timings"]
+    more = {"unclaimed": found["unclaimed"], "edits_in_force": plan.num_edits}
+    return {**found["claimed"], **more}
 
 
 async def _compare(

@@ -45,6 +45,8 @@ class LoadPlan:
         model: folder or hub id; the demo model if empty.
         statistics_text: for the writer, if the model is another than the demo's.
         target: a running system to be loaded; one is started if empty.
+        lane: that edits go to; the default lane if empty.
+        retrieval: whether the system that is started has a retrieval service, which workers ask.
         replicas: of the system that is started.
         rate: requests per second, Poisson.
         edit_rate: edits per second in the slices that have them.
@@ -61,6 +63,8 @@ class LoadPlan:
     model: str = ""
     statistics_text: Path | None = None
     target: str = ""
+    lane: str = ""
+    retrieval: bool = False
     replicas: int = 2
     rate: float = 8.0
     edit_rate: float = 0.5
@@ -136,6 +140,8 @@ def run_load(plan: LoadPlan, *, console: Console) -> dict[str, Any]:
         }
         for name, address in free_addresses().items():
             flags[name] = {**flags.get(name, {}), **address}
+        if plan.retrieval:
+            flags["worker"]["retrieval_address"] = flags["retrieval"]["address"]
         box = Box(flags, on_step=lambda step: console.print(f"starting {step} …"))
         with nullcontext() if plan.target else box:
             return asyncio.run(_measure(plan, plan.target or box.target, console))
@@ -237,7 +243,7 @@ async def _edit(plan: LoadPlan, client: AsyncClient, specs: Any, edits: _Edits) 
     try:
         while plan.edit_rate and (spec := next(specs, None)) is not None:
             await asyncio.sleep(rng.expovariate(plan.edit_rate))
-            task = asyncio.create_task(_watch(client, spec, edits))
+            task = asyncio.create_task(_watch(plan, client, spec, edits))
             watching.add(task)
             task.add_done_callback(watching.discard)
     finally:
@@ -245,8 +251,8 @@ async def _edit(plan: LoadPlan, client: AsyncClient, specs: Any, edits: _Edits) 
         await asyncio.gather(*watching, return_exceptions=True)
 
 
-async def _watch(client: AsyncClient, spec: EditSpec, edits: _Edits) -> None:
-    (accepted,) = await client.submit_edits([spec])
+async def _watch(plan: LoadPlan, client: AsyncClient, spec: EditSpec, edits: _Edits) -> None:
+    (accepted,) = await client.submit_edits([spec], lane=plan.lane)
     (edit,) = await client.wait_edits([accepted.name])
     if edit.state is not EditState.COMMITTED:
         edits.rejected += 1
@@ -309,6 +315,8 @@ def _summary(plan: LoadPlan, slices: Sequence[_Slice], edits: _Edits) -> dict[st
         replicas_seen=len({p.replica for s in samples for p in s.provenances}),
         parameters={
             "replicas": plan.replicas,
+            "lane": plan.lane,
+            "retrieval": plan.retrieval,
             "rate": plan.rate,
             "edit_rate": plan.edit_rate,
             "seconds": plan.seconds,

@@ -93,6 +93,9 @@ def table(found: Mapping[str, Any]) -> Table:
     rate = found["tokens_per_second"]
     made.add_row("tokens/s, ours and baseline", _shown(rate["ours"]), _shown(rate["baseline"]))
     made.add_row("ratio", _shown(found["ratio"], 3))
+    for name in ("equal_lengths", "unclaimed"):
+        if name in found:
+            made.add_row(f"ratio, {name.replace('_', ' ')}", _shown(found[name]["ratio"], 3))
     for name in ("requests", "errors", "stale_answers", "mixed_version_answers"):
         made.add_row(name.replace("_", " "), str(found[name]))
     return made
