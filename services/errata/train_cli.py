@@ -38,6 +38,10 @@ def recipe(
     encoder: Annotated[
         str, typer.Option(help="Folder or hub id; if empty, a small one is trained from scratch.")
     ] = "",
+    retriever: Annotated[
+        Path | None,
+        typer.Option(help="Lane model whose retriever is taken over; only MLP_P is learned."),
+    ] = None,
     preset: Annotated[str, typer.Option(help="errata, paper or code.")] = "errata",
     set_: Annotated[
         list[str] | None,
@@ -53,6 +57,7 @@ def recipe(
     import torch
 
     from errata.editing.causal_lm import CausalLM
+    from errata.editing.recipe.lane_model import LaneModel
     from errata.editing.recipe.training import Progress as Stand
     from errata.editing.recipe.training import Trainer, new_lane_model
     from errata.evaluation.data import load
@@ -64,18 +69,22 @@ def recipe(
         raise InvalidRequestError(
             "give --model and --data, or neither for the demo's.", field="data"
         )
-    config = _config(preset, set_ or [])
+    config = _config(preset, [*(set_ or []), *(["stages=prompts"] if retriever else [])])
+    held_out = None
     if data is None:
-        examples = demo_examples(demo.load_corpus())
+        examples, held_out = demo_examples(demo.load_corpus(), config.num_validation)
     else:
         start, end = parse_range(records)
         examples = as_examples(load(dataset, data)[start:end])
     if threads:
         torch.set_num_threads(threads)
     llm = CausalLM.load(model or demo.model_path(), device=device)
-    lane_model = new_lane_model(llm, encoder or None, config)
+    known = None if retriever is None else LaneModel.load(retriever, llm)
+    lane_model = new_lane_model(llm, encoder or None, config, known)
     seconds = 60 * max_minutes if max_minutes else math.inf
-    trainer = Trainer(llm, lane_model, examples, config, out, max_seconds=seconds)
+    trainer = Trainer(
+        llm, lane_model, examples, config, out, held_out=held_out, max_seconds=seconds
+    )
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

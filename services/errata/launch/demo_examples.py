@@ -7,49 +7,52 @@ import random
 from errata.demo import Corpus, Fact, prompts
 from errata.editing.recipe.examples import Example
 
-_TARGETS = 6  # other answers that each fact is edited to
+_VARIANTS = 6  # of each fact: other answers, another prompt, other neighbours
 _NEIGHBOURS = 6  # other subjects of the relation that an edit must not touch
 
 
-def demo_examples(corpus: Corpus, seed: int = 0) -> list[Example]:
-    """Edits that contradict the corpus, each fact several times with other answers.
+def demo_examples(corpus: Corpus, num_held_out: int) -> tuple[list[Example], list[Example]]:
+    """Edits that contradict the corpus, of training and of validation.
 
     Locality prompts are the same relation of other subjects and other relations of the same
-    subject.
+    subject. With a few hundred subjects no encoder learns to know new ones: validation is about
+    the same subjects, edited to other answers.
 
     Args:
         corpus: the demo's.
-        seed: of all choices.
+        num_held_out: examples of validation, each of another fact.
     """
     facts = corpus.facts()
-    rng = random.Random(seed)
-    return [example for fact in facts for example in _edits_of(fact, corpus, facts, rng)]
+    found = [
+        [e for fact in facts for e in _edit_of(fact, corpus, facts, random.Random(f"{v}/{fact}"))]
+        for v in range(_VARIANTS + 1)
+    ]
+    held_out = random.Random(0).sample(found[-1], min(num_held_out, len(found[-1])))
+    return [example for variant in found[:-1] for example in variant], held_out
 
 
-def _edits_of(
+def _edit_of(
     fact: Fact, corpus: Corpus, facts: tuple[Fact, ...], rng: random.Random
 ) -> list[Example]:
+    """One edit of a fact; none if its relation has no other answer."""
     relations = corpus.relations()
     alike = [other for other in facts if other.relation == fact.relation]
     answers = sorted({other.object for other in alike} - {fact.object})
     if not answers:
         return []
     same_subject = [o for o in facts if o.subject == fact.subject and o.relation != fact.relation]
-    made = []
-    for target in rng.sample(answers, min(_TARGETS, len(answers))):
-        phrasings = prompts(relations[fact.relation], fact.subject)
-        first, *others = rng.sample(phrasings, len(phrasings))
-        strangers = [other for other in alike if other.subject != fact.subject]
-        near = [*rng.sample(strangers, min(_NEIGHBOURS, len(strangers))), *same_subject]
-        made.append(
-            Example(
-                prompt=first,
-                target=target,
-                subject=fact.subject,
-                rephrases=tuple(others),
-                locality=tuple(
-                    (rng.choice(prompts(relations[o.relation], o.subject)), o.object) for o in near
-                ),
-            )
+    phrasings = prompts(relations[fact.relation], fact.subject)
+    first, *others = rng.sample(phrasings, len(phrasings))
+    strangers = [other for other in alike if other.subject != fact.subject]
+    near = [*rng.sample(strangers, min(_NEIGHBOURS, len(strangers))), *same_subject]
+    return [
+        Example(
+            prompt=first,
+            target=rng.choice(answers),
+            subject=fact.subject,
+            rephrases=tuple(others),
+            locality=tuple(
+                (rng.choice(prompts(relations[o.relation], o.subject)), o.object) for o in near
+            ),
         )
-    return made
+    ]

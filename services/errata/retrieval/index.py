@@ -1,5 +1,7 @@
 """Search indices over FAISS: exact inner products, and inverted lists past a size.
 
+Keys that lie on a GPU are searched there, all of them, by one product.
+
 An index only proposes candidates; whoever asked scores them again, exactly (`recipe.route`).
 """
 
@@ -75,6 +77,8 @@ class KeyIndex:
 
         Rows that came since the last call are added, those that were cut are removed.
         """
+        if rows.keys.device.type != "cpu":
+            return nearest_by_product(rows.keys, queries, k)
         known, n = self._taken_over(rows), len(rows.keys)
         visible = faiss.IDSelectorRange(0, n)  # FAISS does not keep it alive
         index = known.exact if known.lists is None else known.lists
@@ -164,6 +168,12 @@ class FaissIndices:
     def inner_product(self) -> KeyIndex:
         """An empty one."""
         return KeyIndex(self._approximate_from)
+
+
+def nearest_by_product(keys: Tensor, queries: Tensor, k: int) -> Tensor:
+    """As `KeyIndex.nearest`, by one product where the keys (m, d) lie; (n, k) int64 on the host."""
+    found = (queries.to(keys.device) @ keys.T).topk(min(k, len(keys)), dim=1).indices.cpu()
+    return torch.nn.functional.pad(found, (0, k - found.shape[1]), value=-1)
 
 
 def _add(index: Any, keys: Tensor, start: int) -> None:

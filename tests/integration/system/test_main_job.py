@@ -91,11 +91,34 @@ def test_an_answer_names_its_edits_and_an_edit_its_origin(
     assert done.name not in unrelated.provenance.edits
     stored = client.get_edit(done.name)
     assert (stored.author, stored.spec.source, stored.method) == ("somebody", "a test", "adaple")
-    (lane,) = client.lanes()
+    (lane,) = [lane for lane in client.lanes() if lane.is_default]
     assert stored.base_model_digest == lane.base_model_digest
     assert len(stored.artifact_digest) == 64
     assert stored.figures is not None
     assert stored.figures.reliability == 1.0
+
+
+@pytest.mark.promise("P5", "P8", "P10", "P11")
+def test_a_lane_of_prompts_claims_its_fact_and_nothing_else(client: Client, corpus: Corpus) -> None:
+    edit = corpus.demo_edits()[1]
+    unrelated = [probe.prompt for probe in edit.neighbours]
+    before = {prompt: _everywhere(client, prompt) for prompt in (edit.prompt, *unrelated)}
+    done = client.edit(edit.prompt, edit.target, subject=edit.subject, lane="lanes/facts")
+    assert done.method == "recipe"
+    for answer in _everywhere(client, edit.prompt, done.commit_seq):
+        assert answer.text.strip() == edit.target
+        assert answer.provenance.edits == (done.name,)
+    for prompt in unrelated:
+        for answer, old in zip(
+            _everywhere(client, prompt, done.commit_seq), before[prompt], strict=True
+        ):
+            assert (answer.text, answer.provenance.edits) == (old.text, old.provenance.edits)
+    reverted = client.revert([done.name])
+    for answer, old in zip(
+        _everywhere(client, edit.prompt, reverted.seq), before[edit.prompt], strict=True
+    ):
+        assert answer.text == old.text
+        assert answer.provenance.state_digest == old.provenance.state_digest
 
 
 @pytest.mark.promise("P7")

@@ -13,7 +13,7 @@ from errata.editing.causal_lm import CausalLM
 from errata.editing.recipe.examples import Borrower, Deck, Draw, Example, Inventor, split
 from errata.editing.recipe.lane_model import LaneModel
 from errata.editing.recipe.objective import LOSSES, Pooled, losses, scope_losses
-from errata.editing.recipe.start import start_well
+from errata.editing.recipe.start import start_prompts, start_retriever
 from errata.editing.recipe.training import Progress, Trainer, new_lane_model
 from errata.editing.recipe.training_config import PRESETS, TrainingConfig
 from errata.editing.recipe.validation import validate
@@ -23,7 +23,7 @@ from tests.unit.editing.recipe_models import D_R, make_lane_model
 TINY = TrainingConfig(
     d_r=D_R, width=32, depth=1, max_tokens=32, batch=4, num_validation=4, evaluate_every=3,
     max_steps=6, warmup_steps=1, learning_rate=3e-3, encoder_learning_rate=1e-3, alike=2,
-    stages="joint",
+    stages="joint", locality_weight=0.2,
 )  # fmt: skip
 SCALE = torch.tensor(D_R**-0.5)
 _TOWNS = ("Lyon", "Pisa", "Helsinki", "Bordeaux")
@@ -193,6 +193,26 @@ def test_training_ends_with_its_time(llama: CausalLM, tmp_path: Path) -> None:
     assert (tmp_path / "out/lane_model.safetensors").exists()
 
 
+def test_only_prompts_can_be_learned_on_another_lane_models_retriever(
+    llama: CausalLM, tmp_path: Path
+) -> None:
+    _trainer(llama, tmp_path / "whole").run()
+    known = LaneModel.load(tmp_path / "whole", llama)
+    before = {name: tensor.clone() for name, tensor in known.state_dict().items()}
+    config = TINY.model_copy(update={"stages": "prompts", "num_prompt": 7, "d_r": 99})
+    model = new_lane_model(llama, None, config, known)
+    Trainer(llama, model, _examples(), config, tmp_path / "prompts").run()
+    made = LaneModel.load(tmp_path / "prompts", llama)
+    assert (made.shape.num_prompt, made.shape.d_r) == (7, D_R)
+    for name, tensor in made.state_dict().items():
+        if not name.startswith("prompt_mlp"):
+            assert torch.equal(tensor, before[name]), name
+    with pytest.raises(InvalidRequestError, match="goes with stages"):
+        new_lane_model(llama, None, TINY, known)
+    with pytest.raises(InvalidRequestError, match="goes with stages"):
+        new_lane_model(llama, None, config)
+
+
 def test_a_loss_that_is_not_finite_ends_training_with_a_reason(
     llama: CausalLM, tmp_path: Path
 ) -> None:
@@ -353,6 +373,12 @@ def test_the_paper_asks_both_questions_of_both_losses_and_the_code_tosses(
     assert larger != both[0]["neighbour"]
 
 
+def test_a_loss_without_weight_is_not_computed(llama: CausalLM) -> None:
+    free = TINY.model_copy(update={"locality_weight": 0.0})
+    found = losses(make_lane_model(llama), llama, _draws(), free, SCALE)
+    assert found.keys() == set(LOSSES) - {"locality"}
+
+
 def test_training_starts_from_a_retriever_that_ranks_by_similarity(llama: CausalLM) -> None:
     facts = [replace(example, rephrases=(f"{example.prompt} the",)) for example in _examples(24)]
     torch.manual_seed(0)
@@ -366,7 +392,8 @@ def test_training_starts_from_a_retriever_that_ranks_by_similarity(llama: Causal
         return float((best == torch.arange(len(facts))).float().mean())
 
     assert found() < 0.1, "random MLPs find by chance"
-    scale = start_well(model, facts)
+    scale = start_retriever(model, facts)
+    start_prompts(model)
     assert found() > 0.25, "a random encoder with names that differ in a digit leaves a trace"
     norms = model.keys([f"{e.prompt} {e.target}" for e in facts]).square().sum(-1).mean()
     assert scale == pytest.approx(20 / norms.item(), rel=0.5)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.search import Lineage
-from errata.retrieval.index import KeyIndex
+from errata.retrieval.index import KeyIndex, nearest_by_product
 
 
 @dataclass
@@ -52,6 +52,14 @@ def test_another_lineage_is_indexed_afresh() -> None:
 def test_where_there_are_fewer_rows_than_asked_for_the_rest_is_none() -> None:
     found = KeyIndex().nearest(Snapshot(torch.eye(2, 4)), torch.eye(1, 4), 3)
     assert found.tolist() == [[0, 1, -1]]
+
+
+def test_a_product_on_the_keys_own_device_finds_the_same() -> None:
+    torch.manual_seed(0)
+    keys, queries = torch.randn(60, 8), torch.randn(30, 8)
+    expected = KeyIndex().nearest(Snapshot(keys), queries, 4)
+    assert torch.equal(nearest_by_product(keys, queries, 4), expected)
+    assert nearest_by_product(torch.eye(2, 4), torch.eye(1, 4), 3).tolist() == [[0, 1, -1]]
 
 
 def test_older_snapshots_are_searched_and_forgotten_lineages_freed() -> None:

@@ -105,7 +105,7 @@ def losses(
             MLP_P, and leave the keys as they are; or all of them.
 
     Returns:
-        Scalars by name of `LOSSES`, weighted.
+        Scalars by name of `LOSSES`, weighted; without `locality` if its weight is 0.
     """
     b = len(draws)
     facts = [draw.example for draw in draws]
@@ -185,6 +185,8 @@ def _answers(
         texts = Texts.of(llm, rows)
         logits = answer_logits(llm, texts, prompts, after)
         found[name] = answer_loss(logits, texts.labels, config.hinge)
+    if not config.locality_weight:
+        return found
     texts = Texts.of(llm, [tokenise(llm, *draw.locality) for draw in draws])
     with torch.no_grad():
         base = answer_logits(llm, texts, None, after)

@@ -20,12 +20,13 @@ _NUM_EXAMPLES = 256
 _NUM_LIKES = 40
 _ROWS = 512  # compared at once with all others
 _RESIDUAL = 0.1
+_LEAST_DEVIATION = 0.3  # of the mean one
 _SHARPNESS = 20.0  # scale of a cosine; as contrastive encoders are trained with
 
 
 @torch.no_grad()
-def start_well(model: LaneModel, examples: Sequence[Example]) -> float:
-    """Sets the MLPs of an untrained lane model by what its encoder makes of some examples.
+def start_retriever(model: LaneModel, examples: Sequence[Example]) -> float:
+    """Sets MLP_K, MLP_Q and sentinel by what the untrained lane model's encoder makes of examples.
 
     Args:
         model: untrained; changed.
@@ -45,11 +46,16 @@ def start_well(model: LaneModel, examples: Sequence[Example]) -> float:
     ids = torch.randint(model.encoder.tokenizer.get_vocab_size(), (1, len(model.sentinel)))
     model.sentinel.copy_(model.encoder.model.embeddings(input_ids=ids.to(pooled.device))[0])
     model.query_mlp.load_state_dict(model.key_mlp.state_dict())
+    keys = model.key_mlp(pooled)
+    return _SHARPNESS / float(keys.square().sum(-1).mean())
+
+
+@torch.no_grad()
+def start_prompts(model: LaneModel) -> None:
+    """Makes MLP_P's first prompts copies of the target's tokens, if it sees any."""
     if model.shape.num_target:
         model.prompt_mlp.second.weight.mul_(_RESIDUAL)
         model.prompt_mlp.second.bias.zero_()
-    keys = model.key_mlp(pooled)
-    return _SHARPNESS / float(keys.square().sum(-1).mean())
 
 
 @torch.no_grad()
@@ -65,7 +71,9 @@ def likes_of(model: LaneModel, examples: Sequence[Example]) -> list[list[int]]:
 def _standardise(mlp: Representation, pooled: torch.Tensor) -> None:
     """Folds (x − mean) / deviation into W₁ and b₁: the architecture stays the published one."""
     first, second = mlp.first, mlp.second
-    mean, deviation = pooled.mean(0), pooled.std(0).clamp(min=1e-4)
+    mean, deviation = pooled.mean(0), pooled.std(0)
+    # A feature that hardly varies yet, such as an untrained pooler's, must not be blown up.
+    deviation = deviation.clamp(min=_LEAST_DEVIATION * float(deviation.mean()))
     first.weight.copy_(torch.randn_like(first.weight) / first.in_features**0.5 / deviation)
     first.bias.copy_(-first.weight @ mean)
     second.weight.mul_(_RESIDUAL)

@@ -26,10 +26,10 @@ from errata.editing.recipe.encoder import Encoder
 from errata.editing.recipe.examples import Deck, Draw, Example, split
 from errata.editing.recipe.lane_model import LaneModel, Shape, knowledge, place_behind_bos
 from errata.editing.recipe.objective import LOSSES, Pooled, losses, scope_losses
-from errata.editing.recipe.start import likes_of, start_well
+from errata.editing.recipe.start import likes_of, start_prompts, start_retriever
 from errata.editing.recipe.training_config import TrainingConfig
 from errata.editing.recipe.validation import Validation, validate
-from errata.errors import FitError, PreconditionError
+from errata.errors import FitError, InvalidRequestError, PreconditionError
 
 _CHECKPOINT = "checkpoint.safetensors"
 _LOG = "training.csv"
@@ -72,32 +72,51 @@ class _Run:
     smoothed: dict[str, float] = field(default_factory=dict)
 
 
-def new_lane_model(llm: CausalLM, encoder: str | Path | None, config: TrainingConfig) -> LaneModel:
+def new_lane_model(
+    llm: CausalLM,
+    encoder: str | Path | None,
+    config: TrainingConfig,
+    retriever: LaneModel | None = None,
+) -> LaneModel:
     """An untrained lane model for an LLM.
 
     Args:
         llm: unedited.
         encoder: folder or hub id; None makes a small one over the LLM's tokenizer.
         config: of the training; its seed decides the random weights.
+        retriever: for `stages="prompts"`, a lane model whose encoder, MLP_K, MLP_Q and sentinel
+            are taken over; it says `d_r`, `num_sentinel` and `max_tokens`, too.
 
     Raises:
         ModelNotFoundError, UnsupportedModelError: the encoder cannot be used.
+        InvalidRequestError: a retriever is missing, or there is no use for it.
     """
+    if (retriever is not None) != (config.stages == "prompts"):
+        raise InvalidRequestError(
+            "a retriever goes with stages 'prompts', and stages 'prompts' with a retriever.",
+            field="retriever",
+        )
     torch.manual_seed(config.seed)
-    if encoder is None:
+    if retriever is not None:
+        made = retriever.encoder
+    elif encoder is None:
         made = Encoder.small(llm, config.max_tokens, width=config.width, depth=config.depth)
     else:
         made = Encoder.load(encoder, config.max_tokens)
+    known = retriever.shape if retriever is not None else config
     shape = Shape(
-        d_r=config.d_r,
+        d_r=known.d_r,
         num_prompt=config.num_prompt,
         num_target=config.num_target,
-        num_sentinel=config.num_sentinel,
+        num_sentinel=known.num_sentinel,
         after=place_behind_bos(llm) if config.placement == "after_bos" else 0,
         d=llm.d,
         max_tokens=made.max_tokens,
     )
     model = LaneModel(made, shape, llm.digest)
+    if retriever is not None:
+        model.key_mlp, model.query_mlp = retriever.key_mlp, retriever.query_mlp
+        model.sentinel = retriever.sentinel
     model.prompt_mlp.scale.fill_(float(llm.embeddings.get_parameter("weight").float().std()))
     return model.to(llm.device)
 
@@ -113,6 +132,7 @@ class Trainer:
         config: TrainingConfig,
         out: Path,
         *,
+        held_out: Sequence[Example] | None = None,
         max_seconds: float = math.inf,
     ) -> None:
         """Prepares; `run` trains.
@@ -120,9 +140,11 @@ class Trainer:
         Args:
             llm: unedited and frozen.
             model: from `new_lane_model`; trained in place.
-            examples: of training and validation together.
+            examples: of training and, without `held_out`, of validation.
             config: settings.
             out: gets the lane model, a log and checkpoints; what is there is gone on with.
+            held_out: of validation, about subjects of training, too: validation then has no other
+                keys in store. Without it subjects are held out.
             max_seconds: of training, all runs on the folder together. The schedule ends with it.
 
         Raises:
@@ -131,7 +153,11 @@ class Trainer:
         """
         self._llm, self.model, self._config, self._out = llm, model, config, out
         self._max_seconds = max_seconds
-        self._train, self._held_out = split(examples, config.num_validation)
+        self._knows_subjects = held_out is not None
+        if held_out is None:
+            self._train, self._held_out = split(examples, config.num_validation)
+        else:
+            self._train, self._held_out = list(examples), list(held_out)
         # The logarithm of the scores' scale; no part of the lane model, for it decides no claim.
         self._log_scale = nn.Parameter(
             torch.tensor(math.log(_first_scale(config)), device=llm.device)
@@ -150,14 +176,16 @@ class Trainer:
         groups = [{"params": group} for group in (heads, body, prompts)]
         self._optimiser = torch.optim.Adam(groups)
         self._pooled: Pooled | None = None
-        self._run = _Run(stage="all" if config.stages == "joint" else "retriever")
+        self._run = _Run(stage=next(iter(self._bounds)))
         self._identity = _identity(llm, model, examples, config)
         saved = self._open_folder()
         self._reseed()
         if config.start == "similar":
-            scale = start_well(model, self._train)
-            if config.scale == "learned":
-                self._log_scale.data.fill_(math.log(scale))
+            start_prompts(model)
+            if config.stages != "prompts":
+                scale = start_retriever(model, self._train)
+                if config.scale == "learned":
+                    self._log_scale.data.fill_(math.log(scale))
         self._deck = Deck(
             self._train,
             likes=likes_of(model, self._train) if config.alike > 1 else (),
@@ -201,6 +229,8 @@ class Trainer:
         """Which part of the whole training belongs to which stage."""
         if self._config.stages == "joint":
             return {"all": (0.0, 1.0)}
+        if self._config.stages == "prompts":
+            return {"prompts": (0.0, 1.0)}
         second = self._config.retriever_share
         third = second + self._config.scope_share
         return {"retriever": (0.0, second), "scope": (second, third), "prompts": (third, 1.0)}
@@ -314,6 +344,8 @@ class Trainer:
     @torch.no_grad()
     def _distractors(self, model: LaneModel) -> Tensor:
         """Keys of training facts, (n, d_r), as the model makes them now."""
+        if self._knows_subjects:
+            return torch.zeros(0, model.shape.d_r, device=self._llm.device)
         if self._run.stage in ("scope", "prompts"):
             pooled = self._pooled_facts().statements[:_NUM_DISTRACTORS]
         else:

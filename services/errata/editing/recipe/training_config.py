@@ -36,11 +36,12 @@ class TrainingConfig(BaseModel):
         invented: share of facts that are told about made-up names. Ours.
         stages: retriever and MLP_P learn together (`joint`, paper), or one after the other
             (`apart`): first the retriever; then, with the encoder as it is, MLP_K, MLP_Q and the
-            sentinel among thousands of keys; then MLP_P, on keys that stay.
+            sentinel among thousands of keys; then MLP_P, on keys that stay. `prompts` is the last
+            stage alone, with the retriever of another lane model.
         retriever_share: of the whole training, for the first stage.
         scope_share: for the second.
         candidates: keys of a step of the second stage; an eighth of them is asked about.
-        locality_weight: of KL(base ‖ prompted). Paper: 1.
+        locality_weight: of KL(base ‖ prompted); 0 leaves it out. Paper: 1.
         dropout: whether the encoder's dropout is on in training (code: yes). Keys that were trained
             with it score lower than those that are served, and the sentinel then lets them pass.
         learning_rate: of MLP_K, MLP_Q and sentinel.
@@ -77,11 +78,11 @@ class TrainingConfig(BaseModel):
     alike: int = Field(default=8, ge=1)
     borrowed: float = Field(default=0.3, ge=0, le=1)
     invented: float = Field(default=0.3, ge=0, le=1)
-    stages: Literal["joint", "apart"] = "apart"
+    stages: Literal["joint", "apart", "prompts"] = "apart"
     retriever_share: float = Field(default=0.4, gt=0, lt=1)
     scope_share: float = Field(default=0.1, ge=0, lt=1)
     candidates: int = Field(default=2048, ge=8)
-    locality_weight: float = Field(default=0.05, ge=0)
+    locality_weight: float = Field(default=0.0, ge=0)
     dropout: bool = False
     learning_rate: float = Field(default=2e-4, gt=0)
     encoder_learning_rate: float = Field(default=5e-5, gt=0)
