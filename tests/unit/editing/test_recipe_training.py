@@ -16,7 +16,7 @@ from errata.editing.recipe.objective import LOSSES, Pooled, losses, scope_losses
 from errata.editing.recipe.start import start_prompts, start_retriever
 from errata.editing.recipe.training import Progress, Trainer, new_lane_model
 from errata.editing.recipe.training_config import PRESETS, TrainingConfig
-from errata.editing.recipe.validation import validate
+from errata.editing.recipe.validation import calibrated, validate
 from errata.errors import FitError, InvalidRequestError, PreconditionError
 from tests.unit.editing.recipe_models import D_R, make_lane_model
 
@@ -420,6 +420,24 @@ def test_validation_counts_claims_and_answers_as_they_are_served(llama: CausalLM
     assert replace(silent, reliability=1.0, generality=0.5, locality=1.0).score == pytest.approx(
         0.75
     )
+
+
+def test_calibration_balances_claims_and_deferrals(llama: CausalLM) -> None:
+    model, examples = make_lane_model(llama), _examples(8)
+    nothing = torch.zeros(0, D_R)
+    start_retriever(model, examples)
+    before = model.sentinel_key()
+    model.calibration.fill_(calibrated(model, examples, nothing))
+    torch.testing.assert_close(model.sentinel_key(), model.calibration * before)
+
+    def balance(factor: float) -> float:
+        model.calibration.fill_(factor)
+        return validate(model, llama, examples, nothing).retriever_score
+
+    best = float(model.calibration)
+    found = {n / 40: balance(n / 40) for n in range(20, 61)}
+    assert found[best] == pytest.approx(max(found.values()), abs=1e-6)
+    assert len({round(score, 6) for score in found.values()}) > 1, "else this shows nothing"
 
 
 def test_presets_are_settings_of_the_one_configuration() -> None:

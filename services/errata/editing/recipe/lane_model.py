@@ -113,7 +113,10 @@ class LaneModel(nn.Module):
         shape: widths and counts.
         base_model: digest of the LLM that it was trained for.
         sentinel: Θ, (c, width of the encoder).
+        calibration: factor on the sentinel's key; 1 is the paper, below 1 more is claimed.
     """
+
+    calibration: Tensor
 
     def __init__(self, encoder: Encoder, shape: Shape, base_model: str) -> None:
         """With random heads; Θ starts at U(−0.05, 0.05)."""
@@ -122,6 +125,7 @@ class LaneModel(nn.Module):
         self.key_mlp = Representation(encoder.pooled_width, shape.d_r)
         self.query_mlp = Representation(encoder.pooled_width, shape.d_r)
         self.prompt_mlp = PromptMaker(shape)
+        self.register_buffer("calibration", torch.ones(()))
         start = torch.empty(shape.num_sentinel, encoder.width).uniform_(-0.05, 0.05)
         self.sentinel = nn.Parameter(start)
 
@@ -136,9 +140,9 @@ class LaneModel(nn.Module):
         return made
 
     def sentinel_key(self) -> Tensor:
-        """r_Θ = MLP_K(f(Θ)), (d_r)."""
+        """r_Θ = MLP_K(f(Θ)), (d_r), times the calibration."""
         made: Tensor = self.key_mlp(self.encoder.pool_vectors(self.sentinel)[None])
-        return made[0]
+        return self.calibration * made[0]
 
     def prompts(self, keys: Tensor, targets: Tensor) -> Tensor:
         """p_k = MLP_P(r_k), (n, l, d), from keys and what `target_embeddings` gives."""

@@ -28,7 +28,7 @@ from errata.editing.recipe.lane_model import LaneModel, Shape, knowledge, place_
 from errata.editing.recipe.objective import LOSSES, Pooled, losses, scope_losses
 from errata.editing.recipe.start import likes_of, start_prompts, start_retriever
 from errata.editing.recipe.training_config import TrainingConfig
-from errata.editing.recipe.validation import Validation, validate
+from errata.editing.recipe.validation import Validation, calibrated, validate
 from errata.errors import FitError, InvalidRequestError, PreconditionError
 
 _CHECKPOINT = "checkpoint.safetensors"
@@ -116,7 +116,7 @@ def new_lane_model(
     model = LaneModel(made, shape, llm.digest)
     if retriever is not None:
         model.key_mlp, model.query_mlp = retriever.key_mlp, retriever.query_mlp
-        model.sentinel = retriever.sentinel
+        model.sentinel, model.calibration = retriever.sentinel, retriever.calibration
     model.prompt_mlp.scale.fill_(float(llm.embeddings.get_parameter("weight").float().std()))
     return model.to(llm.device)
 
@@ -245,6 +245,9 @@ class Trainer:
             best = LaneModel.load(self._out, self._llm)
             self.model.load_state_dict(best.state_dict())
             run.stage, run.best_score = stage, -1.0
+            if stage == "prompts" and self._config.calibrate:
+                distractors = self._distractors(self.model)
+                self.model.calibration.fill_(calibrated(self.model, self._held_out, distractors))
             run.stage_began = run.best_step = run.step
             self._reseed()
 

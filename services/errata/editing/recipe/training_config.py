@@ -41,6 +41,8 @@ class TrainingConfig(BaseModel):
         retriever_share: of the whole training, for the first stage.
         scope_share: for the second.
         candidates: keys of a step of the second stage; an eighth of them is asked about.
+        calibrate: whether the sentinel's key is scaled, once the retriever stays as it is, so that
+            right claims and right deferrals of validation are balanced. Ours.
         locality_weight: of KL(base ‖ prompted); 0 leaves it out. Paper: 1.
         dropout: whether the encoder's dropout is on in training (code: yes). Keys that were trained
             with it score lower than those that are served, and the sentinel then lets them pass.
@@ -82,6 +84,7 @@ class TrainingConfig(BaseModel):
     retriever_share: float = Field(default=0.4, gt=0, lt=1)
     scope_share: float = Field(default=0.1, ge=0, lt=1)
     candidates: int = Field(default=2048, ge=8)
+    calibrate: bool = True
     locality_weight: float = Field(default=0.0, ge=0)
     dropout: bool = False
     learning_rate: float = Field(default=2e-4, gt=0)
@@ -116,6 +119,7 @@ _PAPER: Mapping[str, Any] = {
     "borrowed": 0.0,
     "invented": 0.0,
     "stages": "joint",
+    "calibrate": False,
     "dropout": True,
     "locality_weight": 1.0,
     "learning_rate": 1e-5,

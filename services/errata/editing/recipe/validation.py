@@ -15,6 +15,7 @@ from errata.editing.recipe.lane_model import LaneModel, knowledge
 from errata.editing.recipe.losses import Texts, answer_logits
 
 _AT_ONCE = 128
+_FACTORS = tuple(n / 40 for n in range(20, 61))  # 0.5 to 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,35 @@ def validate(
         claimed_wrongly=_mean(outside.claimed),
         with_own_prompt=_mean(torch.cat(with_own)),
     )
+
+
+@torch.no_grad()
+def calibrated(model: LaneModel, examples: Sequence[Example], distractors: Tensor) -> float:
+    """The factor on the sentinel's key that balances right claims and right deferrals best.
+
+    Args:
+        model: is put into eval mode.
+        examples: as in `validate`.
+        distractors: as in `validate`.
+
+    Returns:
+        Of `_FACTORS` the one with the highest harmonic mean of both; of equal ones that nearest 1.
+    """
+    model.eval()
+    keys = _in_parts(model.keys, [knowledge(e.prompt, e.target) for e in examples])
+    stored, sentinel = torch.cat([keys, distractors]), model.sentinel_key()
+    own = torch.arange(len(examples), device=keys.device)
+    inside = [e.prompt for e in examples] + [e.rephrases[0] for e in examples]
+    queries = _in_parts(model.queries, [*inside, *(e.locality[0][0] for e in examples)])
+    best, who = (queries @ stored.T).max(dim=1)
+    limits, found = queries @ sentinel, who[: len(inside)] == own.repeat(2)
+
+    def balance(factor: float) -> float:
+        claimed = best > factor * limits
+        right = _mean(claimed[: len(inside)] & found)
+        return _harmonic(right, 1 - _mean(claimed[len(inside) :]))
+
+    return max(_FACTORS, key=lambda factor: (balance(factor), -abs(factor - 1)))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
