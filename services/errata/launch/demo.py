@@ -16,7 +16,7 @@ from errata import demo
 from errata.demo import DemoEdit
 from errata.launch import show
 from errata.launch.box import Box, free_addresses
-from errata_client import Client, ReplicaAnswer
+from errata_client import Client, Edit, ReplicaAnswer
 
 _TIMEOUT_SECONDS = 120.0
 _MAX_TOKENS = 12
@@ -91,19 +91,7 @@ def _show_main_job(console: Console, client: Client, verdicts: Verdicts, edit: D
     verdicts.check(f"both replicas answer “{old[0]}”, and agree", _agree(before))
 
     console.print(f"\n[bold]2 · Edit:[/] {edit.prompt} [bold]{edit.target}[/]")
-    begun = time.monotonic()
-    committed = client.edit(
-        edit.prompt,
-        edit.target,
-        subject=edit.subject,
-        rephrases=edit.rephrases,
-        locality_probes=unrelated,
-        source="errata demo",
-        author="errata demo",
-    )
-    committed_seconds = time.monotonic() - begun
-    after = client.generate_everywhere(edit.prompt, max_tokens=_MAX_TOKENS, stop=["."])
-    served_seconds = time.monotonic() - begun
+    committed, after, committed_seconds, served_seconds = _correct(client, edit, unrelated)
     console.print(Panel(show.edit_lines(committed), expand=False))
     console.print(
         f"[dim]  accepted, fitted, checked and committed in {committed_seconds:.2f} s; "
@@ -151,19 +139,7 @@ def _show_prompt_lane(console: Console, client: Client, verdicts: Verdicts, edit
         probe.prompt: client.generate(probe.prompt, max_tokens=_MAX_TOKENS, stop=["."]).text
         for probe in edit.neighbours
     }
-    begun = time.monotonic()
-    committed = client.edit(
-        edit.prompt,
-        edit.target,
-        subject=edit.subject,
-        rephrases=edit.rephrases,
-        lane=_PROMPT_LANE,
-        source="errata demo",
-        author="errata demo",
-    )
-    committed_seconds = time.monotonic() - begun
-    after = client.generate_everywhere(edit.prompt, max_tokens=_MAX_TOKENS, stop=["."])
-    served_seconds = time.monotonic() - begun
+    committed, after, committed_seconds, served_seconds = _correct(client, edit, lane=_PROMPT_LANE)
     console.print(
         f"[dim]  encoded, checked and committed in {1000 * committed_seconds:.0f} ms; "
         f"served by every replica after {1000 * served_seconds:.0f} ms[/]"
@@ -186,6 +162,26 @@ def _show_prompt_lane(console: Console, client: Client, verdicts: Verdicts, edit
             answer.text == old and not answer.provenance.edits,
         )
     client.revert([committed.name], comment="end of the demo", author="errata demo")
+
+
+def _correct(
+    client: Client, edit: DemoEdit, probes: Sequence[str] = (), lane: str = ""
+) -> tuple[Edit, list[ReplicaAnswer], float, float]:
+    """The edit, every replica's answer under it, and the seconds until either was there."""
+    begun = time.monotonic()
+    committed = client.edit(
+        edit.prompt,
+        edit.target,
+        subject=edit.subject,
+        rephrases=edit.rephrases,
+        locality_probes=probes,
+        source="errata demo",
+        lane=lane,
+        author="errata demo",
+    )
+    committed_seconds = time.monotonic() - begun
+    after = client.generate_everywhere(edit.prompt, max_tokens=_MAX_TOKENS, stop=["."])
+    return committed, after, committed_seconds, time.monotonic() - begun
 
 
 def _ask(console: Console, client: Client, title: str, prompt: str) -> list[ReplicaAnswer]:
