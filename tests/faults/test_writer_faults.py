@@ -158,11 +158,16 @@ def _accepts(client: Client, spec: EditSpec, request_id: str) -> bool:
 
 
 class _Held:
-    """Artifacts that come only when they are let go, and then at the second try."""
+    """Artifacts that, once held, come only when they are let go, and then at the second try."""
 
     def __init__(self, source: ArtifactSource) -> None:
         self._source = source
         self.let_go = asyncio.Event()
+        self.let_go.set()
+        self.tries = 1
+
+    def hold(self) -> None:
+        self.let_go.clear()
         self.tries = 0
 
     async def get(self, digest: str) -> bytes:
@@ -184,6 +189,7 @@ async def test_a_replica_that_is_behind_says_so_before_the_deadline_and_never_an
         held = _Held(RemoteArtifacts(channel))
         replica = Replica("slow", model, held, log_address, WorkerSettings(max_lag=1))
         await replica.start()
+        held.hold()
 
         async def ask(min_seq: int | None, seconds: float) -> str:
             pieces = [
