@@ -207,6 +207,9 @@ def test_only_prompts_can_be_learned_on_another_lane_models_retriever(
     for name, tensor in made.state_dict().items():
         if not name.startswith("prompt_mlp"):
             assert torch.equal(tensor, before[name]), name
+    stranger = new_lane_model(llama, None, config, make_lane_model(llama, seed=9))
+    with pytest.raises(PreconditionError, match="other settings"):
+        Trainer(llama, stranger, _examples(), config, tmp_path / "prompts")
     with pytest.raises(InvalidRequestError, match="goes with stages"):
         new_lane_model(llama, None, TINY, known)
     with pytest.raises(InvalidRequestError, match="goes with stages"):

@@ -429,7 +429,10 @@ def _identity(
 ) -> str:
     """What must be the same for a training to be gone on with."""
     encoder = model.encoder.model.config.to_json_string()
-    facts = [config.model_dump(), llm.digest, encoder, [repr(example) for example in examples]]
+    # The sentinel tells the retriever that is taken over; a new one follows from the seed.
+    sentinel = model.sentinel.detach().flatten().tolist()
+    told = [repr(example) for example in examples]
+    facts = [config.model_dump(), llm.digest, encoder, sentinel, told]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
