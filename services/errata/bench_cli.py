@@ -181,6 +181,9 @@ def edit(
     texts: Annotated[
         int, typer.Option(help="Records whose generated texts are judged.", min=0)
     ] = 0,
+    rephrasings: Annotated[
+        int, typer.Option(help="That each edit brings, asked as others of its relation.", min=0)
+    ] = 0,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Commit edits that fail the writer's checks, too.")
     ] = False,
@@ -219,6 +222,7 @@ def edit(
         retention=tuple(retention or ()),
         references=references,
         num_texts=texts,
+        rephrasings=rephrasings,
         check=not no_check,
         cache_dir=cache_dir or plans.default_cache_dir(),
         device=device,

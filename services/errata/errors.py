@@ -12,6 +12,7 @@ shares. What varies in a message is also in `metadata`.
     ├── NotFoundError                no such edit or artifact
     ├── RequestIdReusedError         the same request id with other content
     ├── LimitExceededError           more than a configured limit
+    │   ├── LaneFullError            a lane has no room for another fact
     │   └── QueueFullError           no room now; retry after a delay
     ├── PreconditionError            cannot work in the present state
     │   ├── EditNotRevertibleError   the edit is not committed, or already reverted
@@ -109,6 +110,12 @@ class LimitExceededError(ErrataError):
     """More than a configured limit; smaller requests work."""
 
     reason = "LIMIT_EXCEEDED"
+
+
+class LaneFullError(LimitExceededError):
+    """The lane has no room for another fact; edits in force stay as they are."""
+
+    reason = "LANE_FULL"
 
 
 class QueueFullError(LimitExceededError):

@@ -58,8 +58,9 @@ def recipe(
 
     from errata.editing.causal_lm import CausalLM
     from errata.editing.recipe.lane_model import LaneModel
+    from errata.editing.recipe.start import new_lane_model
     from errata.editing.recipe.training import Progress as Stand
-    from errata.editing.recipe.training import Trainer, new_lane_model
+    from errata.editing.recipe.training import Trainer
     from errata.evaluation.data import load
     from errata.evaluation.data.examples import as_examples
     from errata.evaluation.edit.plan import parse_range

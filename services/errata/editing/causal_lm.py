@@ -57,6 +57,7 @@ class CausalLM:
         d: width.
         d_ff: width of the FFN's intermediate.
         max_positions: longest sequence the model takes.
+        plan_hooks: `hooks.PlanHooks` of the model, once something needs them.
         digest: SHA-256, hex, of config and weights as they were when the view was made, that is
             of the base model: make the view before the first edit.
     """
@@ -100,6 +101,7 @@ class CausalLM:
                     "first; models whose layers differ cannot be edited.",
                     layer=layer,
                 )
+        self.plan_hooks: Any = None
         self.digest: str = self.current_digest()
 
     @classmethod

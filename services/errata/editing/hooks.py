@@ -25,11 +25,19 @@ class PlanHooks:
     """
 
     def __init__(self, model: CausalLM) -> None:
-        """Nothing is hooked before the first plan that needs it."""
+        """Use `of`: hooks stay, and those of a second object would be called for nothing."""
         self._model = model
         self._plan: BatchPlan | None = None
         self._hooked: set[Place | int | str] = set()
         self.enabled = True
+
+    @classmethod
+    def of(cls, model: CausalLM) -> PlanHooks:
+        """The hooks of a model; nothing is hooked before the first plan that needs it."""
+        if model.plan_hooks is None:
+            model.plan_hooks = cls(model)
+        made: PlanHooks = model.plan_hooks
+        return made
 
     @contextmanager
     def applied(self, plan: BatchPlan) -> Iterator[None]:
@@ -40,6 +48,11 @@ class PlanHooks:
             yield
         finally:
             self._plan = None
+
+    def follow(self, plan: BatchPlan) -> None:
+        """Lets the rest of the pass that runs follow another plan, decided in its middle."""
+        self._hook(plan)
+        self._plan = plan if self.enabled else None
 
     def _hook(self, plan: BatchPlan) -> None:
         if plan.is_prefix is not None and "embeddings" not in self._hooked:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
@@ -78,14 +78,14 @@ class LaneModelCommit:
 
     Attributes:
         seq: position in the log.
-        model: its tensors.
-        digest: SHA-256, hex, of the model's bytes; later commits name it.
+        model: its tensors; None in the snapshot of a lane that has none.
+        digest: SHA-256, hex, of the model's bytes; later commits name it. Empty without one.
         edits: names of all edits of the lane in force, oldest first.
         repository: what carries their effect under this model; None if there are none.
     """
 
     seq: int
-    model: Artifact
+    model: Artifact | None
     digest: str
     edits: tuple[str, ...]
     repository: Artifact | None
@@ -93,10 +93,10 @@ class LaneModelCommit:
 
 @dataclass(frozen=True, slots=True)
 class LaneModelDump:
-    """All that a lane with a lane model holds, for a snapshot.
+    """All that a lane that routes holds, for a snapshot.
 
     Attributes:
-        model_digest: SHA-256, hex, of the lane model's bytes.
+        model_digest: SHA-256, hex, of the lane model's bytes; empty without one.
         edits: in force, oldest first.
         repository: as in `LaneModelCommit`.
     """
@@ -241,12 +241,14 @@ class Claim:
         score: how well it matches; −∞ without edits.
         threshold: what its score must be above.
         cut: the prompt is longer than the lane reads; its start was left out.
+        vector: what it was decided by, of a `VectorView`; plans may depend on it.
     """
 
     edit: str
     score: float
     threshold: float
     cut: bool = False
+    vector: Tensor | None = field(default=None, compare=False)
 
     @property
     def holds(self) -> bool:
@@ -257,11 +259,36 @@ class Claim:
 class RoutingView(Protocol):
     """Routes by what a lane held at one moment; later changes do not reach it."""
 
+    @property
+    def vector_view(self) -> VectorView | None:
+        """How it decides by vectors that only the LLM can make; None if by the prompts' texts."""
+
     def claims(self, prompts: Sequence[str]) -> list[Claim]:
         """One for each prompt; asked once for a whole batch, before the LLM runs."""
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
         """What each row gets: what the claiming edit carries, or nothing."""
+
+
+class VectorView(Protocol):
+    """Decides by one vector for each prompt; where there is no LLM, somebody has to send them."""
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module of the LLM whose input at a prompt's last token the vector is made of.
+
+        Then it is to be had in the middle of the prompt's own forward pass. None if it is made
+        of something else.
+        """
+
+    def vectors(self, prompts: Sequence[str]) -> Tensor:
+        """(n, width) fp32, by passes of their own."""
+
+    def vectors_of(self, states: Tensor) -> Tensor:
+        """(n, width) fp32, of what `module` read at the prompts' last tokens, (n, …)."""
+
+    def claims_of(self, vectors: Tensor) -> list[Claim]:
+        """One for each vector."""
 
 
 class Router(Protocol):
@@ -291,18 +318,21 @@ class LaneModelSupport:
         read: folder → the bytes of the lane model in it; raises ModelNotFoundError.
         prepare: (lane state, commit) → swap of a new lane model and of all edits under it, as one
             change; raises ArtifactCorruptError or BaseModelMismatchError if it does not fit.
-        encode: (model, lane model's bytes, edits) → what carries all these edits under that lane
-            model, for `LaneModelCommit.repository`; None without edits. Raises as `prepare`.
+        encode: (model, lane configuration, lane model's bytes, edits) → what carries all these
+            edits under that lane model, for `LaneModelCommit.repository`; None without edits.
+            Raises as `prepare`.
         dump: lane state → what it holds now, copied out when called, on any thread; None without
             a lane model.
         restore: (empty lane state, what was dumped) → swap; raises as `prepare`.
+        needed: lane configuration → whether such a lane has a lane model at all.
     """
 
     read: Callable[[Path], bytes]
     prepare: Callable[[Any, LaneModelCommit], Swap]
-    encode: Callable[[CausalLM, bytes, Sequence[Edit]], Artifact | None]
+    encode: Callable[[CausalLM, Any, bytes, Sequence[Edit]], Artifact | None]
     dump: Callable[[Any], Callable[[], LaneModelDump] | None]
     restore: Callable[[Any, LaneModelCommit], Swap]
+    needed: Callable[[Any], bool] = lambda config: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,9 +366,9 @@ class Method:
 
 def methods() -> dict[str, Method]:
     """All methods by name."""
-    from errata.editing import adaple, recipe
+    from errata.editing import adaple, elder, recipe
 
-    return {method.name: method for method in (adaple.METHOD, recipe.METHOD)}
+    return {method.name: method for method in (adaple.METHOD, recipe.METHOD, elder.METHOD)}
 
 
 def get_method(name: str) -> Method:

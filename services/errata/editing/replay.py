@@ -77,6 +77,21 @@ class Replay:
             hidden = first_output(self.model.blocks[layer](hidden, *args, **kwargs))
         return hidden
 
+    def rows(self, numbers: Tensor) -> Replay:
+        """The same calls for some of the rows, (n) int64."""
+        size = len(self.hidden)
+
+        def taken(value: Any) -> Any:
+            if isinstance(value, Tensor) and value.dim() > 1 and len(value) == size:
+                return value[numbers]
+            return tuple(map(taken, value)) if isinstance(value, tuple) else value
+
+        calls = tuple(
+            (taken(args), {name: taken(value) for name, value in kwargs.items()})
+            for args, kwargs in self.calls
+        )
+        return Replay(self.model, self.first, self.hidden[numbers], calls)
+
 
 def first_output(output: Any) -> Tensor:
     """The tensor of a module that returns it alone or before other things."""

@@ -46,8 +46,27 @@ class InnerProductIndex(Protocol):
         """
 
 
+class HammingIndex(Protocol):
+    """Finds the codes with the lowest Hamming distance."""
+
+    def nearest(self, codes: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance and row of the nearest code of each query; of equal ones the last row.
+
+        Args:
+            codes: (m, bytes) uint8, at least one; the index takes them over when it first sees
+                this tensor, which must not change afterwards.
+            queries: (n, bytes) uint8.
+
+        Returns:
+            (n,) int64 twice.
+        """
+
+
 class Indices(Protocol):
     """Makes indices."""
 
     def inner_product(self) -> InnerProductIndex:
+        """An empty one."""
+
+    def hamming(self) -> HammingIndex:
         """An empty one."""

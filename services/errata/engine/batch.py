@@ -17,11 +17,12 @@ from torch import Tensor
 
 from errata.editing.plan import RowPlan
 from errata.engine.job import Job, Outbox
-from errata.engine.runner import Runner
+from errata.engine.runner import Decision, Runner
 from errata.engine.sequence import (
     Edition,
     GenerationRequest,
     GrowingText,
+    LateRoute,
     Piece,
     TokenChoice,
     whole_text,
@@ -47,6 +48,7 @@ class Row:
     text: GrowingText
     born: int
     num_left: int  # entries that prefill has not read yet
+    late: LateRoute | None = None  # decides on the row while its prompt is read
     edits: tuple[str, ...] = ()
     choices: list[TokenChoice] = field(default_factory=list)
     pending: str = ""  # text that was made and not sent yet
@@ -88,7 +90,15 @@ class RunningBatch:
         """Whether a row has not read its whole prompt yet."""
         return bool(self.rows) and self.rows[-1].num_left > 0
 
-    def admit(self, job: Job, edition: Edition, weights: Weights, born: int, plan: RowPlan) -> None:
+    def admit(
+        self,
+        job: Job,
+        edition: Edition,
+        weights: Weights,
+        born: int,
+        plan: RowPlan,
+        late: LateRoute | None = None,
+    ) -> None:
         """Adds a row at the end.
 
         Args:
@@ -96,13 +106,14 @@ class RunningBatch:
             edition: what it is computed under, from first to last token.
             weights: those of the edition.
             born: grows with each change of weights.
-            plan: the row's for life.
+            plan: the row's for life, or until `late` has decided.
+            late: decides while the prompt is read.
         """
         request = job.request
         assert isinstance(request, GenerationRequest)
         index, size = len(self.rows), len(request.prompt_ids)
         text = GrowingText(self._runner.model.tokenizer, request.stop)
-        row = Row(job, request, edition, weights, plan, text, born, size + plan.num_prefix)
+        row = Row(job, request, edition, weights, plan, text, born, size + plan.num_prefix, late)
         self.rows.append(row)
         self._runner.put(index, request.prompt_ids, plan, request.sampling)
         self._limits[index] = size + request.max_tokens
@@ -121,7 +132,9 @@ class RunningBatch:
         if self._runner.lengths[first] or head.num_left > budget:
             waiting, chunks = [head], [min(head.num_left, budget)]  # a long prompt, bit by bit
         self._runner.model.use_down_weights(head.weights.tensors)
-        logits, edits = self._runner.prefill(first, chunks, head.edition.attribution)
+        logits, edits = self._runner.prefill(
+            first, chunks, head.edition.attribution, _decision(waiting)
+        )
         for row, chunk, names in zip(waiting, chunks, edits, strict=True):
             row.num_left -= chunk
             row.edits = tuple(dict.fromkeys((*row.plan.edits, *row.edits, *names)))
@@ -253,3 +266,24 @@ class RunningBatch:
         self._runner.move(source, target)
         for column in (self._limits, self._stop_at_eos, self._watched):
             column[target] = column[source]
+
+
+def _decision(rows: Sequence[Row]) -> Decision | None:
+    """What decides on those of a prefill's rows that are not routed to the end yet."""
+    open_rows = {number: row for number, row in enumerate(rows) if row.late is not None}
+    late = next((row.late for row in open_rows.values()), None)
+    if late is None:
+        return None
+
+    def plans(states: Tensor) -> dict[int, RowPlan]:
+        numbers = list(open_rows)
+        made = late.late(
+            [rows[number].request for number in numbers],
+            [rows[number].plan for number in numbers],
+            states[numbers],
+        )
+        for number, plan in zip(numbers, made, strict=True):
+            rows[number].plan, rows[number].late = plan, None
+        return dict(zip(numbers, made, strict=True))
+
+    return Decision(late.module, plans)

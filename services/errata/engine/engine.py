@@ -18,9 +18,9 @@ import torch
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.hooks import PlanHooks
-from errata.editing.plan import BASE, RowPlan
 from errata.engine.batch import RunningBatch, Weights
 from errata.engine.job import Job, Outbox
+from errata.engine.routing import Routed, route
 from errata.engine.runner import Runner
 from errata.engine.sequence import (
     Edition,
@@ -335,7 +335,7 @@ class Engine:
         with self._wake:
             self._waiting.extendleft(reversed(again))
 
-    def _admitted(self) -> list[tuple[Job, RowPlan]]:
+    def _admitted(self) -> list[tuple[Job, Routed]]:
         """Takes the oldest requests that fit one prefill; scoring needs no row.
 
         One kind at a time: rows of a prefill go on, scored ones end with it.
@@ -357,13 +357,11 @@ class Engine:
                 jobs.append(self._waiting.popleft())
         return self._routed([job for job in jobs if not job.cancelled])
 
-    def _routed(self, jobs: list[Job]) -> list[tuple[Job, RowPlan]]:
+    def _routed(self, jobs: list[Job]) -> list[tuple[Job, Routed]]:
         if not jobs:
             return []
-        if self._edition.route is None:
-            return [(job, BASE) for job in jobs]
         try:
-            plans = self._edition.route([job.request for job in jobs])
+            plans = route(self._edition, [job.request for job in jobs], self._limits.prefill_tokens)
         except UnavailableError as error:  # of all of them alike: one by one would be no better
             for job in jobs:
                 self._outbox.put(job, error)
@@ -372,23 +370,23 @@ class Engine:
             self._isolate(jobs, error)
             return []
         fitting = []
-        for job, plan in zip(jobs, plans, strict=True):
+        for job, (plan, late) in zip(jobs, plans, strict=True):
             needed = _num_entries(job) + plan.num_prefix + _num_more(job)
             if needed > self._max_context:
                 self._outbox.put(job, _no_room(plan.num_prefix, needed, self._max_context))
             else:
-                fitting.append((job, plan))
+                fitting.append((job, (plan, late)))
         return fitting
 
-    def _compute(self, jobs: list[tuple[Job, RowPlan]]) -> None:
+    def _compute(self, jobs: list[tuple[Job, Routed]]) -> None:
         """One prefill and one step; a pass that fails must not end the engine."""
         with torch.inference_mode():
             try:
                 if jobs and isinstance(jobs[0][0].request, ScoringRequest):
                     self._score(jobs)
                 else:
-                    for job, plan in jobs:
-                        self._batch.admit(job, self._edition, self._weights, self._born, plan)
+                    for job, routed in jobs:
+                        self._batch.admit(job, self._edition, self._weights, self._born, *routed)
                 if self._batch.is_prefilling:
                     self._batch.prefill(self._limits.prefill_tokens)
             except Exception as error:  # noqa: BLE001 told to whoever caused it
@@ -414,17 +412,18 @@ class Engine:
         with self._wake:
             self._waiting.extendleft(reversed(again))
 
-    def _score(self, jobs: list[tuple[Job, RowPlan]]) -> None:
+    def _score(self, jobs: list[tuple[Job, Routed]]) -> None:
         self._model.use_down_weights(self._weights.tensors)
-        requests = [job.request for job, _ in jobs]
+        requests, plans = [job.request for job, _ in jobs], [plan for _, (plan, _) in jobs]
         log_p, own, edits = self._runner.score(
             [request.prompt_ids for request in requests],
             [r.continuation_ids for r in requests if isinstance(r, ScoringRequest)],
-            [plan for _, plan in jobs],
+            plans,
             self._edition.attribution,
         )
         version = self._edition.version
-        for (job, plan), row_log_p, row_own, names in zip(jobs, log_p, own, edits, strict=True):
+        rows = zip(jobs, plans, log_p, own, edits, strict=True)
+        for (job, _), plan, row_log_p, row_own, names in rows:
             shaped = tuple(dict.fromkeys((*plan.edits, *names)))
             result = ScoredContinuation(tuple(row_log_p), tuple(row_own), version, shaped, plan.cut)
             self._outbox.put(job, result)

@@ -6,12 +6,13 @@ part that belongs to its rows. No loop here goes over rows or tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from errata.editing.causal_lm import CausalLM
@@ -23,6 +24,20 @@ from errata.engine.sampling import Sampling, SamplingTable
 
 Edits = list[tuple[str, ...]]
 _SCORED_AT_ONCE = 1_024  # positions whose logits are held at the same time
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Decision:
+    """What decides on rows in the middle of a prefill that reads their prompts to the end.
+
+    Attributes:
+        module: its input is read.
+        plans: states at the last entry of each row of the pass, (B, …) → plans by row of the pass;
+            without prefixes, for their place is over.
+    """
+
+    module: nn.Module
+    plans: Callable[[Tensor], Mapping[int, RowPlan]]
 
 
 class Runner:
@@ -45,7 +60,7 @@ class Runner:
         """
         self.model = model
         self.max_length = max_length
-        self.hooks = PlanHooks(model)
+        self.hooks = PlanHooks.of(model)
         self.cache = SlotCache(model.num_layers, num_rows, max_length)
         self.plans = PlanTable(num_rows, model.d, device=model.device, dtype=model.dtype)
         self.sampling = SamplingTable(num_rows, model.device)
@@ -73,7 +88,11 @@ class Runner:
             column[target] = column[source]
 
     def prefill(
-        self, first: int, chunks: Sequence[int], attribution: Attribution | None
+        self,
+        first: int,
+        chunks: Sequence[int],
+        attribution: Attribution | None,
+        decision: Decision | None = None,
     ) -> tuple[Tensor, Edits]:
         """Reads the next entries of the rows from `first` on, which all stand at one length.
 
@@ -81,6 +100,7 @@ class Runner:
             first: the first row.
             chunks: how many entries each row reads, prefix included; at least one.
             attribution: names the edits that prompts answer to.
+            decision: gives rows other plans in the middle of the pass.
 
         Returns:
             Logits (B, V) behind each row's last entry, and the edits that shaped each row.
@@ -95,12 +115,30 @@ class Runner:
         self._open_window(first, num_rows, start + width, start)
         plan = self.plans.view_at(first, positions)
         is_prompt = real if plan.is_prefix is None else real & ~plan.is_prefix.cpu()
-        with attribution or nullcontext() as listening:
+        deciding = self._deciding(first, sizes, positions, decision) if decision else nullcontext()
+        with attribution or nullcontext() as listening, deciding:
             hidden = self._forward(ids, positions, plan, cached=True)
             edits = _names(listening, is_prompt.to(self.model.device), num_rows)
         self.lengths[first : first + num_rows] += sizes
         last = hidden[torch.arange(num_rows), sizes - 1]
         return self.model.head(last), edits
+
+    @contextmanager
+    def _deciding(
+        self, first: int, sizes: Tensor, positions: Tensor, decision: Decision
+    ) -> Iterator[None]:
+        def decide(_: nn.Module, args: tuple[Any, ...]) -> None:
+            states = args[0][torch.arange(len(sizes)), sizes - 1]
+            for row, plan in decision.plans(states).items():
+                self.plans.free(first + row)
+                self.plans.put(first + row, plan)
+            self.hooks.follow(self.plans.view_at(first, positions))
+
+        handle = decision.module.register_forward_pre_hook(decide)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def step(self, first: int, num_rows: int) -> Tensor:
         """Reads the newest token of each row from `first` on.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokenizers.decoders import DecodeStream
+from torch import Tensor, nn
 
 from errata.editing.method import Attribution
 from errata.editing.plan import RowPlan
@@ -82,6 +83,21 @@ Route = Callable[[Sequence[Request]], Sequence[RowPlan]]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class LateRoute:
+    """Routing that is completed in the middle of a prefill, where a hidden state decides.
+
+    Attributes:
+        module: of the model; its input at each prompt's last token decides.
+        early: what the texts decide, before the pass.
+        late: (requests, what `early` gave them, their states (n, …)) → what they get.
+    """
+
+    module: nn.Module
+    early: Route
+    late: Callable[[Sequence[Request], Sequence[RowPlan], Tensor], Sequence[RowPlan]]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Edition:
     """What requests are admitted under: a version, and what it does with a request.
 
@@ -89,11 +105,14 @@ class Edition:
         version: of the log.
         attribution: names the edits that prompts answer to; None if no edit needs it.
         route: makes the plans of requests; None if no lane routes.
+        late: does the same without a pass of its own, for prompts that one prefill reads whole and
+            that no prefix precedes; None if texts alone decide.
     """
 
     version: Version
     attribution: Attribution | None = None
     route: Route | None = None
+    late: LateRoute | None = None
 
 
 @dataclass(frozen=True, slots=True)

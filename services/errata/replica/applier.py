@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -20,7 +20,6 @@ from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import BaseLLM, CausalLM
 from errata.editing.method import (
     Attribution,
-    Claim,
     Commit,
     LaneConfig,
     LaneMemory,
@@ -28,7 +27,6 @@ from errata.editing.method import (
     LaneState,
     Method,
     Router,
-    RoutingView,
     get_method,
 )
 from errata.editing.plan import BASE, RowPlan
@@ -43,6 +41,7 @@ from errata.replica.entries import (
     LaneConfigured,
     LaneModelCommitted,
 )
+from errata.replica.routing import Routing
 from errata.replica.snapshot import Fold
 
 
@@ -72,45 +71,6 @@ class Lane:
             return [BASE] * len(prompts)
         view = self.router.view()
         return view.plans(view.claims(prompts))
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Routing:
-    """What decides, at one position of the log, which prompts edits claim.
-
-    Attributes:
-        views: of the lanes that route and have edits in force, by lane.
-        commit_seq: of every edit.
-    """
-
-    views: Mapping[str, RoutingView]
-    commit_seq: Mapping[str, int]
-
-    def claims(self, prompts: Sequence[str]) -> list[tuple[Claim, ...]]:
-        """For each prompt, what each lane decided, in the order of `views`."""
-        return list(zip(*[view.claims(prompts) for view in self.views.values()], strict=True))
-
-    def plans(self, claims: Sequence[Sequence[Claim]]) -> list[RowPlan]:
-        """What each row gets; when several lanes claim a row, the newest edit wins."""
-        offers = [
-            view.plans([row[column] for row in claims])
-            for column, view in enumerate(self.views.values())
-        ]
-        return [self._newest_of(row) for row in zip(*offers, strict=True)]
-
-    def route(self, prompts: Sequence[str]) -> list[RowPlan]:
-        """Decides here, on a whole batch of prompts."""
-        return self.plans(self.claims(prompts))
-
-    def winner(self, claims: Sequence[Claim]) -> str:
-        """The newest edit of those that claim a prompt; empty if none does."""
-        held = [claim.edit for claim in claims if claim.holds]
-        return max(held, key=lambda edit: self.commit_seq[edit], default="")
-
-    def _newest_of(self, plans: Sequence[RowPlan]) -> RowPlan:
-        claimed = [plan for plan in plans if plan.edits]
-        won = max(claimed, key=lambda plan: self.commit_seq[plan.edits[0]], default=BASE)
-        return replace(won, cut=True) if any(plan.cut for plan in plans) else won
 
 
 class Applier:
@@ -217,9 +177,10 @@ class Applier:
             lane = self.lanes[configured.lane]
             if held is None or lane.method.lane_model is None:
                 continue
-            model = await asyncio.to_thread(
-                Artifact.from_bytes, await self._artifacts.get(held.model_digest)
-            )
+            model = None
+            if held.model_digest:
+                data = await self._artifacts.get(held.model_digest)
+                model = await asyncio.to_thread(Artifact.from_bytes, data)
             commit = LaneModelCommit(seq, model, held.model_digest, held.edits, held.repository)
             swap = await asyncio.to_thread(lane.method.lane_model.restore, lane.state, commit)
             swap()

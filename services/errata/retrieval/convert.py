@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 
+import torch
+from torch import Tensor
+
+from errata.editing.causal_lm import tensor_bytes
 from errata.editing.method import Claim
-from errata.retrieval.replica import Decision, Moment
+from errata.errors import InvalidRequestError
+from errata.retrieval.replica import Decision, Moment, Question
 from errata_client._gen.errata.v1 import retrieval_pb2
+
+_FP32 = 4  # bytes
 
 
 def route_response(
@@ -20,6 +27,37 @@ def route_response(
         state_digest=moment.state_digest,
         replica=replica,
     )
+
+
+def question(request: retrieval_pb2.RouteRequest) -> Question:
+    """A batch as it is asked about.
+
+    Raises:
+        InvalidRequestError: vectors are not as many as prompts, or not finite.
+    """
+    vectors = {}
+    for index, message in enumerate(request.vectors):
+        count, size = len(request.prompts), len(message.values)
+        if not count or not size or size % (_FP32 * count):
+            raise InvalidRequestError(
+                f"vectors[{index}] has {size:,} bytes for {count} prompts; send one fp32 vector "
+                "for each.",
+                field=f"vectors[{index}].values",
+            )
+        values = torch.frombuffer(bytearray(message.values), dtype=torch.float32)
+        if not bool(torch.isfinite(values).all()):
+            raise InvalidRequestError(
+                f"vectors[{index}] has values that are not finite.",
+                field=f"vectors[{index}].values",
+            )
+        vectors[message.lane] = values.reshape(count, -1)
+    return Question(list(request.prompts), vectors, tuple(request.lanes))
+
+
+def vectors_message(lane: str, vectors: Tensor) -> retrieval_pb2.LaneVectors:
+    """Vectors (n, width) as a worker sends them."""
+    values = bytes(tensor_bytes(vectors.float()))
+    return retrieval_pb2.LaneVectors(lane=lane, values=values)
 
 
 def status(

@@ -1,4 +1,4 @@
-"""Search indices over FAISS: exact inner products, and inverted lists past a size.
+"""Search indices over FAISS: inner products, exact or by inverted lists past a size, and codes.
 
 Keys that lie on a GPU are searched there, all of them, by one product.
 
@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import faiss
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ _ROWS_PER_LIST = 100
 _PROBED_SHARE = 0.02  # of the lists
 _FEWEST_PROBED = 8
 _SAMPLES_PER_LIST = 40
+_KEPT_CODES = 4
 
 
 @dataclass(slots=True)
@@ -168,6 +170,44 @@ class FaissIndices:
     def inner_product(self) -> KeyIndex:
         """An empty one."""
         return KeyIndex(self._approximate_from)
+
+    def hamming(self) -> CodeIndex:
+        """An empty one."""
+        return CodeIndex()
+
+
+class CodeIndex:
+    """Finds the nearest allocation codes, exactly, whatever their number.
+
+    All codes of a lane change with each of its commits, so an index is made for each tensor of
+    codes; those of the last few are kept, for older snapshots are still asked.
+    """
+
+    def __init__(self) -> None:
+        """Empty."""
+        self._known: list[tuple[Tensor, Any]] = []
+
+    def nearest(self, codes: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance and row of the nearest code of each query; of equal ones the last row."""
+        index = self._index_of(codes)
+        asked = queries.contiguous().numpy()
+        distances, rows = index.search(asked, 1)
+        # FAISS gives any row of those at one distance.
+        newest = rows[:, 0].copy()
+        for distance in np.unique(distances):
+            same = np.flatnonzero(distances[:, 0] == distance)
+            limits, _, found = index.range_search(asked[same], int(distance) + 1)
+            newest[same] = np.maximum.reduceat(found, limits[:-1].astype(np.int64))
+        return torch.from_numpy(distances[:, 0].astype(np.int64)), torch.from_numpy(newest)
+
+    def _index_of(self, codes: Tensor) -> Any:
+        for known, index in self._known:
+            if known is codes:
+                return index
+        index = faiss.IndexBinaryFlat(8 * codes.shape[1])
+        index.add(codes.contiguous().numpy())
+        self._known = [(codes, index), *self._known[: _KEPT_CODES - 1]]
+        return index
 
 
 def nearest_by_product(keys: Tensor, queries: Tensor, k: int) -> Tensor:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 import torch
+from torch import Tensor
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.causal_lm import KnownLLM
@@ -30,10 +31,11 @@ from errata.log.chain import Entry as LogEntry
 from errata.log.subscriber import Subscriber
 from errata.platform.retry import until_available
 from errata.platform.settings import RetrievalSettings
-from errata.replica.applier import Applier, Routing
+from errata.replica.applier import Applier
 from errata.replica.convert import decode
 from errata.replica.entries import LaneConfigured
 from errata.replica.follower import Follower, Tolerance
+from errata.replica.routing import Routing
 from errata.replica.snapshot import Fold, Snapshot, SnapshotFolder
 from errata.retrieval.index import FaissIndices
 
@@ -57,6 +59,21 @@ class Moment:
     state_digest: str
     routing: Routing | None
     num_edits: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Question:
+    """A batch that is asked about.
+
+    Attributes:
+        prompts: at least one.
+        vectors: (n, width) fp32 by lane, for lanes that decide by what the LLM made.
+        lanes: that shall decide; all if empty.
+    """
+
+    prompts: Sequence[str]
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    lanes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +155,7 @@ class RetrievalReplica:
     async def close(self) -> None:
         """Stops following; running decisions end first."""
         await self._follower.close()
-        if self._saving is not None:
+        while self._saving is not None:
             await self._saving
         await asyncio.to_thread(self._thread.shutdown)
 
@@ -152,7 +169,7 @@ class RetrievalReplica:
 
     async def route(
         self,
-        prompts: Sequence[str],
+        question: Question,
         *,
         at_seq: int | None,
         min_seq: int | None,
@@ -161,7 +178,7 @@ class RetrievalReplica:
         """Decides on a batch.
 
         Args:
-            prompts: at least one.
+            question: what is asked.
             at_seq: as of exactly this position.
             min_seq: or at this position or a later one; the latest if both are None.
             timeout_seconds: until the caller's deadline.
@@ -174,11 +191,11 @@ class RetrievalReplica:
             SeqTrimmedError: `at_seq` is older than what the replica keeps.
             ReplicaBehindError, SeqBeyondHeadError: the position was not reached.
         """
-        _check(prompts, at_seq, min_seq, self._settings.max_prompts)
+        _check(question.prompts, at_seq, min_seq, self._settings.max_prompts)
         await self._follower.reach(at_seq if at_seq is not None else min_seq, timeout_seconds)
         moment = self.latest if at_seq is None else self._as_of(at_seq)
         loop = asyncio.get_running_loop()
-        return moment, await loop.run_in_executor(self._thread, _decide, moment, list(prompts))
+        return moment, await loop.run_in_executor(self._thread, _decide, moment, question)
 
     def _as_of(self, seq: int) -> Moment:
         found = next((m for m in reversed(self._moments) if m.seq <= seq), None)
@@ -261,10 +278,10 @@ class RetrievalReplica:
         self._follower = self._new_follower()
 
     def _save_if_due(self) -> None:
-        """Writes a snapshot beside the following, unless the last one is still being written."""
+        """Writes a snapshot beside the following; one that is being written goes first."""
         folder, applier, now = self._snapshots, self._applier, self.latest
         is_due = now.seq >= self._last_snapshot_seq + self._settings.snapshot_every
-        is_busy = self._saving is not None and not self._saving.done()
+        is_busy = self._saving is not None
         if folder is None or applier is None or not applier.lanes or is_busy or not is_due:
             return
         self._last_snapshot_seq = now.seq
@@ -282,20 +299,21 @@ class RetrievalReplica:
             await asyncio.to_thread(lambda: folder.save(Snapshot(log_id, position, fold())))
         except OSError as error:
             _log.warning("no snapshot could be written", folder=str(folder.path), reason=str(error))
+        finally:
+            self._saving = None
+        self._save_if_due()  # for what came meanwhile, and may have been the last entry for long
 
     def _begin_thread(self) -> None:
         if self._settings.device == "cpu":
             torch.set_num_threads(self._settings.num_threads)
 
 
-def _decide(moment: Moment, prompts: list[str]) -> list[Decision]:
+def _decide(moment: Moment, question: Question) -> list[Decision]:
     routing = moment.routing
     if routing is None:
-        return [Decision({}, "")] * len(prompts)
-    return [
-        Decision(dict(zip(routing.views, row, strict=True)), routing.winner(row))
-        for row in routing.claims(prompts)
-    ]
+        return [Decision({}, "")] * len(question.prompts)
+    claims = routing.claims(question.prompts, question.vectors, question.lanes or None)
+    return [Decision(row, routing.winner(row)) for row in claims]
 
 
 def _check(

@@ -26,7 +26,7 @@ class RetrievalService(retrieval_pb2_grpc.RetrievalServiceServicer):
         left: float | None = context.time_remaining()
         at_seq = request.at_seq if request.HasField("at_seq") else None
         moment, decisions = await self._replica.route(
-            request.prompts,
+            convert.question(request),
             at_seq=at_seq,
             min_seq=request.min_seq if request.HasField("min_seq") else None,
             timeout_seconds=_DEFAULT_SECONDS if left is None else left,

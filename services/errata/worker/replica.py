@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.causal_lm import CausalLM
 from errata.engine.engine import Engine, EngineLimits
-from errata.engine.sequence import Edition, Piece, Route, ScoredContinuation, Version
+from errata.engine.sequence import Edition, Piece, ScoredContinuation, Version
 from errata.errors import UnavailableError
 from errata.log.chain import ORIGIN
 from errata.log.chain import Entry as LogEntry
@@ -25,6 +26,7 @@ from errata.replica.follower import Follower, Tolerance
 from errata.retrieval.index import FaissIndices
 from errata.worker import admission
 from errata.worker.remote_routing import RemoteRouting
+from errata.worker.routing import late, whole
 from errata_client._gen.errata.v1 import inference_pb2
 
 
@@ -151,18 +153,18 @@ class Replica:
             version = Version(
                 entry.seq, entry.chain_digest, self._applier.digest(), self._applier.num_edits
             )
-            return Edition(version, self._applier.attribution(), self._route(entry.seq))
+            return self._edition(version)
 
         alters = swap is not None and self._applier.alters_weights(decoded)
         await self.engine.change(change, alters_weights=alters)
 
-    def _route(self, seq: int) -> Route | None:
-        routing, remote = self._applier.routing(), self._remote
+    def _edition(self, version: Version) -> Edition:
+        attribution, routing = self._applier.attribution(), self._applier.routing()
         if routing is None:
-            return None
-        if remote is None:
-            return lambda requests: routing.route([request.prompt for request in requests])
-        return lambda requests: remote.plans(routing, seq, [each.prompt for each in requests])
+            return Edition(version, attribution)
+        remote = self._remote
+        ask = routing.claims if remote is None else partial(remote.claims, version.seq)
+        return Edition(version, attribution, route=whole(routing, ask), late=late(routing, ask))
 
 
 def _limits(settings: WorkerSettings) -> EngineLimits:

@@ -83,9 +83,15 @@ def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[La
 
 def _model(name: str, table: _LaneTable, folder: Path) -> Path | None:
     """Where the lane's model is; a relative path counts from the lanes file."""
-    if table.model is not None and get_method(table.method).lane_model is None:
+    if table.model is None:
+        return None
+    method = get_method(table.method)
+    config = method.config.model_validate(table.config)
+    if method.lane_model is None:
         raise StartupError(f"lane {name}: method {table.method} has no lane model; drop `model`.")
-    return None if table.model is None else folder / table.model
+    if not method.lane_model.needed(config):
+        raise StartupError(f"lane {name}: with this configuration it has no lane model; drop it.")
+    return folder / table.model
 
 
 def _read(path: Path) -> dict[str, _LaneTable]:

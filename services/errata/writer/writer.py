@@ -259,8 +259,10 @@ class Writer:
     async def _commit_lane_model(self, setup: LaneSetup) -> None:
         """Commits the lane's model with all its edits, unless it is the one in force."""
         lane = setup.configured.lane
-        support = get_method(setup.configured.method).lane_model
-        if support is None:
+        method = get_method(setup.configured.method)
+        config = method.config.model_validate_json(setup.configured.config_json)
+        support = method.lane_model
+        if support is None or not support.needed(config):
             return
         if setup.model is None:
             if lane not in self.ledger.lane_models:
@@ -273,7 +275,7 @@ class Writer:
         if self.ledger.lane_models.get(lane) == digest:
             return
         edits = self.ledger.in_force(lane)
-        repository = await asyncio.to_thread(support.encode, self._model, data, edits)
+        repository = await asyncio.to_thread(support.encode, self._model, config, data, edits)
         version = LaneModelCommitted(
             lane=lane,
             model=await self._put(data),

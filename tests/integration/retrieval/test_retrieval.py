@@ -34,7 +34,7 @@ from errata.log.subscriber import Subscriber
 from errata.platform.server import GrpcServer, open_channel
 from errata.platform.settings import LogSettings, RetrievalSettings, WorkerSettings, WriterSettings
 from errata.replica.snapshot import SnapshotFolder
-from errata.retrieval.replica import Decision, Moment, RetrievalReplica
+from errata.retrieval.replica import Decision, Moment, Question, RetrievalReplica
 from errata.retrieval.service import RetrievalService
 from errata.worker.replica import Replica
 from errata.writer.intake import Draft
@@ -69,11 +69,15 @@ class Stack:
 
     @asynccontextmanager
     async def writer(
-        self, model: Path | None, method: str = "recipe", threshold: float = -1.0
+        self,
+        model: Path | None,
+        method: str = "recipe",
+        threshold: float = -1.0,
+        config: dict[str, Any] | None = None,
     ) -> AsyncIterator[Writer]:
-        """A writer with one lane that claims whatever scores above the threshold."""
+        """A writer with one lane; by default it claims whatever scores above the threshold."""
         llm = make_model("llama")
-        config = {"claim": "threshold", "threshold": threshold}
+        config = config or {"claim": "threshold", "threshold": threshold}
         configured = configure("facts", method, config, llm.digest)
         async with open_channel(self.address) as channel:
             log = LogClient(channel, "test")
@@ -170,7 +174,8 @@ async def _revert(writer: Writer, name: str) -> int:
 async def _route(
     replica: RetrievalReplica, *, at_seq: int | None = None, min_seq: int | None = None
 ) -> tuple[Moment, list[Decision]]:
-    return await replica.route(PROMPTS, at_seq=at_seq, min_seq=min_seq, timeout_seconds=5.0)
+    question = Question(PROMPTS)
+    return await replica.route(question, at_seq=at_seq, min_seq=min_seq, timeout_seconds=5.0)
 
 
 def _winners(decisions: Sequence[Decision]) -> set[str]:
@@ -318,7 +323,7 @@ async def test_what_cannot_be_decided_is_refused_with_a_reason(stack: Stack) -> 
 
         async def ask(prompts: list[str], **at: int | None) -> object:
             wanted = {"at_seq": None, "min_seq": None, **at}
-            return await replica.route(prompts, timeout_seconds=0.8, **wanted)
+            return await replica.route(Question(prompts), timeout_seconds=0.8, **wanted)
 
         with pytest.raises(InvalidRequestError, match="no prompt"):
             await ask([])

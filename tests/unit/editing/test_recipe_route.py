@@ -13,9 +13,9 @@ from errata.editing.plan import BASE, RowPlan
 from errata.editing.prompts import tokenise
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.hook import RecipeRouter
-from errata.editing.recipe.repository import Rows
 from errata.editing.recipe.route import decide, route
 from errata.editing.recipe.state import Holdings, RecipeState, Retriever
+from errata.editing.repository import Rows
 from errata.editing.weights import EditedWeights
 from errata.engine import offline
 from errata.retrieval.index import FaissIndices, KeyIndex
@@ -154,7 +154,7 @@ def test_a_claimed_prompt_is_read_behind_the_edits_own_prompt(llama: CausalLM) -
     assert plan.prefix is not None
     (winner,) = plan.edits
     row = state.holdings.repository.names.index(winner)
-    prompt = state.holdings.repository.prompts[row]
+    prompt = state.holdings.repository.values[row]
     assert torch.equal(plan.prefix.embeddings, prompt)
     log_p, _ = _score(llama, router, ["Toyota makes"])
     text = tokenise(llama, "Toyota makes", "Finland")
@@ -176,7 +176,7 @@ def test_plans_follow_claims(llama: CausalLM) -> None:
     first, second = router.view().plans(claims)
     assert first.edits == ("edits/2-1",)
     assert first.prefix is not None
-    assert torch.equal(first.prefix.embeddings, state.holdings.repository.prompts[1])
+    assert torch.equal(first.prefix.embeddings, state.holdings.repository.values[1])
     assert second is BASE
 
 

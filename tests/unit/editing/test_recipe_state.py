@@ -43,11 +43,14 @@ def test_an_edit_is_a_key_and_its_prompt(llama: CausalLM) -> None:
     state = make_state(llama, lane_model)
     commit(llama, state, *FACTS)
     with torch.no_grad():
-        keys = lane_model.keys([knowledge(*fact) for fact in FACTS])
+        statements = [knowledge(*fact) for fact in FACTS]
+        keys = lane_model.edit_keys(statements)
+        exact = lane_model.keys(statements)
         prompts = lane_model.prompts(keys, lane_model.target_embeddings(llama, FACTS))
+    assert torch.nn.functional.cosine_similarity(keys, exact).min() > 0.999
     repository = state.holdings.repository
     assert torch.equal(repository.keys, keys)
-    assert torch.equal(repository.prompts, prompts)
+    assert torch.equal(repository.values, prompts)
     assert repository.names == tuple(f"edits/2-{index}" for index in range(4))
 
 
@@ -75,7 +78,7 @@ def test_a_removed_edit_is_one_that_never_was_bit_for_bit(llama: CausalLM) -> No
     a, b = with_it.holdings.repository, without.holdings.repository
     assert a.names == b.names
     assert torch.equal(a.keys, b.keys)
-    assert torch.equal(a.prompts, b.prompts)
+    assert torch.equal(a.values, b.values)
 
 
 def test_the_newest_edit_of_a_fact_supersedes_and_its_removal_restores(llama: CausalLM) -> None:
@@ -129,7 +132,7 @@ def test_a_new_lane_model_encodes_all_edits_again_at_once(llama: CausalLM) -> No
     edits = make_edits(*FACTS[:3])
     state.prepare_commit(fit(llama, state, edits))()
     new = make_lane_model(llama, seed=5)
-    repository = encode_all(llama, new.to_artifact().to_bytes(), edits)
+    repository = encode_all(llama, RecipeConfig(), new.to_artifact().to_bytes(), edits)
     names = tuple(edit.name for edit in edits)
     state.prepare_model(model_commit(new, names, repository, seq=3))()
     fresh.prepare_commit(fit(llama, fresh, edits))()
@@ -137,7 +140,7 @@ def test_a_new_lane_model_encodes_all_edits_again_at_once(llama: CausalLM) -> No
     with pytest.raises(ArtifactCorruptError, match="3 edits in force"):
         state.prepare_model(model_commit(make_lane_model(llama), names[:2], repository, seq=4))
     assert state.digest() == fresh.digest()
-    assert encode_all(llama, new.to_artifact().to_bytes(), []) is None
+    assert encode_all(llama, RecipeConfig(), new.to_artifact().to_bytes(), []) is None
 
 
 def test_commits_of_other_lane_models_and_llms_are_refused(llama: CausalLM) -> None:

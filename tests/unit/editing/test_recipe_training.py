@@ -10,11 +10,20 @@ import pytest
 import torch
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.recipe.examples import Borrower, Deck, Draw, Example, Inventor, split
+from errata.editing.recipe import training
+from errata.editing.recipe.examples import (
+    Answerer,
+    Borrower,
+    Deck,
+    Draw,
+    Example,
+    Inventor,
+    split,
+)
 from errata.editing.recipe.lane_model import LaneModel
 from errata.editing.recipe.objective import LOSSES, Pooled, losses, scope_losses
-from errata.editing.recipe.start import start_prompts, start_retriever
-from errata.editing.recipe.training import Progress, Trainer, new_lane_model
+from errata.editing.recipe.start import new_lane_model, start_prompts, start_retriever
+from errata.editing.recipe.training import Progress, Trainer
 from errata.editing.recipe.training_config import PRESETS, TrainingConfig
 from errata.editing.recipe.validation import calibrated, validate
 from errata.errors import FitError, InvalidRequestError, PreconditionError
@@ -23,7 +32,7 @@ from tests.unit.editing.recipe_models import D_R, make_lane_model
 TINY = TrainingConfig(
     d_r=D_R, width=32, depth=1, max_tokens=32, batch=4, num_validation=4, evaluate_every=3,
     max_steps=6, warmup_steps=1, learning_rate=3e-3, encoder_learning_rate=1e-3, alike=2,
-    stages="joint", locality_weight=0.2,
+    stages="joint", locality_weight=0.2, answered=0.0,
 )  # fmt: skip
 SCALE = torch.tensor(D_R**-0.5)
 _TOWNS = ("Lyon", "Pisa", "Helsinki", "Bordeaux")
@@ -437,6 +446,40 @@ def test_calibration_balances_claims_and_deferrals(llama: CausalLM) -> None:
     found = {n / 40: balance(n / 40) for n in range(20, 61)}
     assert found[best] == pytest.approx(max(found.values()), abs=1e-6)
     assert len({round(score, 6) for score in found.values()}) > 1, "else this shows nothing"
+
+
+def test_made_up_answers_are_words_that_occur_often() -> None:
+    examples, rng = _examples(), random.Random(0)
+    answerer = Answerer(examples)
+    made = {answerer.answered(examples[0], rng).target for _ in range(200)}
+    assert {"town", "founded"} <= made
+    assert "Nokia3" not in made, "occurs once, and is no word"
+    told = answerer.answered(examples[0], rng)
+    assert replace(told, target=examples[0].target) == examples[0], "nothing else changes"
+    drawn = [d for batch in Deck(examples, answered=1.0).epoch(4, rng) for d in batch]
+    assert {draw.example.target for draw in drawn} - {e.target for e in examples}
+
+
+def test_rephrasings_are_those_of_other_facts() -> None:
+    examples, rng = _examples(), random.Random(0)
+    borrower = Borrower(examples)
+    told = borrower.rephrases(replace(examples[0], rephrases=("Nokia0 comes from",)), 5, rng)
+    assert told == ("The home of Nokia0 is",)
+    assert borrower.rephrases(examples[0], 5, rng) == (), "its own are not among them"
+
+
+@pytest.mark.parametrize("stages", ["joint", "apart"])
+def test_what_training_leaves_is_calibrated(
+    llama: CausalLM, tmp_path: Path, stages: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "calibrated", lambda model, *_: 0.75 * float(model.calibration))
+    for wanted, factor in ((True, 0.75), (False, 1)):
+        config = TINY.model_copy(update={"stages": stages, "calibrate": wanted, "max_steps": 3})
+        trainer = _trainer(llama, tmp_path / str(wanted), config)
+        for _ in range(2):  # a training that is over stays as it is
+            trainer.run()
+            left = LaneModel.load(tmp_path / str(wanted), llama)
+            assert float(left.calibration) == float(trainer.model.calibration) == factor
 
 
 def test_presets_are_settings_of_the_one_configuration() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.plan import BASE, RowPlan
+from errata.engine import offline
 from errata.engine.engine import EngineLimits
 from errata.engine.runner import Runner
 from errata.engine.sampling import GREEDY
@@ -174,3 +175,10 @@ async def test_scores_are_the_log_probabilities_of_generation(model: CausalLM) -
         assert list(score.argmax_ids) == [token for token, _ in tokens]
         assert score.log_probabilities == pytest.approx([p for _, p in tokens], abs=TOLERANCE)
         assert score.edits == pieces[-1].edits
+
+
+def test_asking_again_and_again_hooks_a_model_once(model: CausalLM) -> None:
+    plan = Synthetic(model).plan("prefix")
+    for _ in range(3):
+        offline.score(model, [(1, 2)], [(3,)], [plan])
+    assert len(model.embeddings._forward_hooks) == 1

@@ -94,7 +94,7 @@ def test_an_impossible_plan_is_refused(change: dict[str, Any]) -> None:
     [
         (
             {"method": "rome"},
-            "choose one of adaple, recipe, memit, none, ft-l, grace, retrieval-prompt",
+            "choose one of adaple, elder, recipe, memit, none, ft-l, grace, retrieval-prompt",
         ),
         ({"method": "grace", "target": "host:1"}, "grace is a baseline, which no cluster offers"),
         ({"method": "recipe"}, "recipe needs a --lane-model"),
@@ -103,8 +103,14 @@ def test_an_impossible_plan_is_refused(change: dict[str, Any]) -> None:
     ],
 )
 def test_an_unusable_method_is_refused(change: dict[str, Any], message: str) -> None:
+    plan = replace(PLAN, **change)
+    (point,) = points_of(plan)
+
+    def check() -> None:
+        Workplace(plan).check(point)
+
     with pytest.raises(InvalidRequestError, match=message):
-        Workplace(replace(PLAN, **change))
+        check()
 
 
 @pytest.mark.parametrize("method", ["adaple", "memit", "grace", "none"])

@@ -10,6 +10,7 @@ from errata.artifacts.store import ArtifactStore
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
 from errata.editing.method import get_method
+from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.lane_model import LaneModel
 from errata.errors import BaseModelMismatchError, DataLossError
 from errata.platform.settings import WriterSettings
@@ -58,7 +59,7 @@ class Log:
         support = get_method("recipe").lane_model
         assert support is not None
         data = lane_model.to_artifact().to_bytes()
-        made = support.encode(self.llm, data, edits)
+        made = support.encode(self.llm, RecipeConfig(), data, edits)
         repository = await self.put(made.to_bytes()) if made is not None else None
         names = tuple(edit.name for edit in edits)
         await self.append(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.search import Lineage
-from errata.retrieval.index import KeyIndex, nearest_by_product
+from errata.retrieval.index import CodeIndex, KeyIndex, nearest_by_product
 
 
 @dataclass
@@ -127,3 +127,17 @@ def test_lists_that_are_overtaken_by_a_cut_are_not_used() -> None:
     index.wait_for_lists()
     now = torch.cat([keys[:100], keys[300:].flip(0)])
     assert _agree(index, Snapshot(now, lineage), queries) == 1.0
+
+
+def test_the_nearest_code_is_exact_and_the_newest_of_equal_ones() -> None:
+    torch.manual_seed(0)
+    codes = torch.randint(0, 4, (500, 3), dtype=torch.uint8)  # few values: many equal distances
+    queries = torch.randint(0, 256, (64, 3), dtype=torch.uint8)
+    index = CodeIndex()
+    for stored in (codes, codes[:10].contiguous(), codes):
+        distances, rows = index.nearest(stored, queries)
+        for query, distance, row in zip(queries, distances.tolist(), rows.tolist(), strict=True):
+            bits = torch.bitwise_xor(stored, query).tolist()
+            all_distances = [sum(byte.bit_count() for byte in code) for code in bits]
+            assert distance == min(all_distances)
+            assert row == max(i for i, d in enumerate(all_distances) if d == distance)

@@ -35,6 +35,13 @@ class Tokens:
     mask: Tensor
     cut: tuple[bool, ...]
 
+    def rows(self, numbers: Tensor) -> Tokens:
+        """Some of the texts, (m) int64, padded to the longest of them."""
+        mask = self.mask[numbers]
+        longest = int(mask.sum(1).max())
+        cut = tuple(self.cut[number] for number in numbers.tolist())
+        return Tokens(self.ids[numbers, :longest], mask[:, :longest], cut)
+
 
 class Encoder(nn.Module):
     """Texts, or free vectors, to pooled vectors x = [pooler; mean; max; min] of 4·width entries.
@@ -151,17 +158,15 @@ class Encoder(nn.Module):
         """Pooled vectors (n, 4·width) of n texts."""
         tokens = texts if isinstance(texts, Tokens) else self.tokens(texts)
         output = self.model(input_ids=tokens.ids, attention_mask=tokens.mask)
-        return self._pool(output.last_hidden_state, tokens.mask)
+        return self._pool(output, tokens.mask)
 
-    def in_parts(self, texts: Sequence[str]) -> Tensor:
+    def in_parts(self, texts: Sequence[str] | Tokens) -> Tensor:
         """The same for any number of texts; those of like length are read together."""
-        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
-        parts = [
-            self([texts[number] for number in order[start : start + _AT_ONCE]])
-            for start in range(0, len(order), _AT_ONCE)
-        ]
-        pooled = torch.cat(parts)
-        return pooled[torch.tensor(order, device=pooled.device).argsort()]
+        tokens = texts if isinstance(texts, Tokens) else self.tokens(texts)
+        lengths = tokens.mask.sum(1)
+        order = lengths.argsort(stable=True)
+        pooled = torch.cat([self(tokens.rows(part)) for part in order.split(_AT_ONCE)])
+        return pooled[order.argsort()]
 
     def pool_vectors(self, vectors: Tensor) -> Tensor:
         """The pooled vector (4·width) of free vectors (c, width) put right before the stack.
@@ -176,13 +181,13 @@ class Encoder(nn.Module):
             output = self.model(input_ids=ids, attention_mask=torch.ones_like(ids))
         finally:
             handle.remove()
-        return self._pool(output.last_hidden_state, torch.ones_like(ids))[0]
+        return self._pool(output, torch.ones_like(ids))[0]
 
-    def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Pools (n, T, width) over the real tokens, in fp32."""
-        hidden = hidden.float()
-        pooler = getattr(self.model, "pooler", None)
-        first = hidden[:, 0] if pooler is None else pooler(hidden).float()
+    def _pool(self, output: Any, mask: Tensor) -> Tensor:
+        """Pools hidden states (n, T, width) over the real tokens, in fp32."""
+        hidden: Tensor = output.last_hidden_state.float()
+        pooled = getattr(output, "pooler_output", None)
+        first = hidden[:, 0] if pooled is None else pooled.float()
         real = mask[..., None].bool()
         mean = (hidden * real).sum(1) / real.sum(1)
         highest = hidden.masked_fill(~real, -torch.inf).amax(1)

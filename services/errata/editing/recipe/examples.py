@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from errata.errors import InvalidRequestError
 
 _GAP = "\0"  # where a frame's subject goes; no text holds it
+_FEWEST_TIMES = 4  # that a word occurs: the LLM can hardly say rarer ones
+_PUNCTUATION = ".,:;!?()\"'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ def split(examples: Sequence[Example], num_validation: int) -> tuple[list[Exampl
     if len(ordered) <= 2 * num_validation:
         raise InvalidRequestError(
             f"{len(ordered):,} records are too few for {num_validation:,} of validation; give more "
-            "data, or lower --validation.",
+            "data, or lower num_validation.",
             field="data",
         )
     cut = num_validation
@@ -120,10 +123,38 @@ class Borrower:
 
     def asked(self, example: Example, rng: random.Random) -> Example:
         """The same fact with the rephrase of another one; as it is if there is no other."""
-        frames = self._frames.get(_frame(example.prompt, example.subject))
-        if not frames or example.subject not in example.prompt:
+        frames = self._frames_of(example)
+        if not frames:
             return example
         return replace(example, rephrases=(rng.choice(frames).replace(_GAP, example.subject),))
+
+    def rephrases(self, example: Example, number: int, rng: random.Random) -> tuple[str, ...]:
+        """As many different ones as there are, up to `number`; none that the example has."""
+        told = [frame.replace(_GAP, example.subject) for frame in self._frames_of(example)]
+        others = sorted(set(told) - {example.prompt, *example.rephrases})
+        return tuple(rng.sample(others, min(number, len(others))))
+
+    def _frames_of(self, example: Example) -> list[str]:
+        if example.subject not in example.prompt:
+            return []
+        return self._frames.get(_frame(example.prompt, example.subject), [])
+
+
+class Answerer:
+    """Gives facts other answers, so that MLP_P learns to say any word, not those of the data. Ours.
+
+    Training data have few distinct targets; a target that is not among them would be said wrong.
+    """
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        """Takes the words that answers are made of from the examples' texts."""
+        texts = [t for e in examples for t in (e.prompt, *e.rephrases, *e.locality[0])]
+        words = Counter(word.strip(_PUNCTUATION) for text in texts for word in text.split())
+        self._words = sorted(w for w, n in words.items() if w.isalpha() and n >= _FEWEST_TIMES)
+
+    def answered(self, example: Example, rng: random.Random) -> Example:
+        """The same fact with a word for an answer."""
+        return replace(example, target=rng.choice(self._words)) if self._words else example
 
 
 def _frame(text: str, subject: str) -> str:
@@ -141,6 +172,7 @@ class Deck:
         group: int = 1,
         borrowed: float = 0.0,
         invented: float = 0.0,
+        answered: float = 0.0,
     ) -> None:
         """Takes the examples of training.
 
@@ -150,10 +182,14 @@ class Deck:
             group: facts of a batch that are like one another: keys that are hard to tell apart.
             borrowed: share of facts that are asked as others of their relation are.
             invented: share of facts that are told about made-up names.
+            answered: share of facts that are told with made-up answers.
         """
         self._examples, self._likes, self._group = examples, likes, group
-        self._borrowed, self._invented = borrowed, invented
-        self._inventor, self._borrower = Inventor(examples), Borrower(examples)
+        self._changes = (
+            (borrowed, Borrower(examples).asked),
+            (invented, Inventor(examples).retold),
+            (answered, Answerer(examples).answered),
+        )
 
     def epoch(self, size: int, rng: random.Random) -> Iterator[list[Draw]]:
         """Batches of about as many draws as there are examples; in each, all subjects differ.
@@ -197,6 +233,7 @@ class Deck:
                 batch.setdefault(example.subject, example)
 
     def _told(self, example: Example, rng: random.Random) -> Example:
-        if rng.random() < self._borrowed:
-            example = self._borrower.asked(example, rng)
-        return self._inventor.retold(example, rng) if rng.random() < self._invented else example
+        for share, change in self._changes:
+            if share and rng.random() < share:
+                example = change(example, rng)
+        return example

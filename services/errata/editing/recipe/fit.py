@@ -11,12 +11,13 @@ import torch
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
+from errata.editing.inventory import fact_of
 from errata.editing.method import FitResult, Resources
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.encoder import Tokens
 from errata.editing.recipe.lane_model import LaneModel, knowledge
-from errata.editing.recipe.repository import Rows
-from errata.editing.recipe.state import RecipeState, fact_of, pack
+from errata.editing.recipe.state import RecipeState, pack
+from errata.editing.repository import Rows
 from errata.errors import InvalidEditError
 
 _AT_ONCE = 128
@@ -70,7 +71,7 @@ def _check_lengths(tokens: Tokens, limit: int) -> None:
 @torch.inference_mode()
 def encode(model: LaneModel, llm: CausalLM, edits: Sequence[Edit], tokens: Tokens) -> Rows:
     """Keys and prompts of edits, whose knowledge statements are tokenised already."""
-    keys = model.keys(tokens)
+    keys = model.edit_keys(tokens)
     targets = model.target_embeddings(llm, [(edit.prompt, edit.target) for edit in edits])
     return Rows(
         tuple(edit.name for edit in edits),
@@ -80,7 +81,9 @@ def encode(model: LaneModel, llm: CausalLM, edits: Sequence[Edit], tokens: Token
     )
 
 
-def encode_all(llm: CausalLM, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
+def encode_all(
+    llm: CausalLM, config: RecipeConfig, lane_model: bytes, edits: Sequence[Edit]
+) -> Artifact | None:
     """All edits of a lane as a new lane model encodes them; None without edits.
 
     Raises:

@@ -34,6 +34,10 @@ class RecipeView:
     config: RecipeConfig
     index: InnerProductIndex
 
+    @property
+    def vector_view(self) -> None:
+        """Texts decide."""
+
     def claims(self, prompts: Sequence[str]) -> list[Claim]:
         """Which edit claims each prompt; none does without a lane model."""
         if self.retriever is None:
@@ -47,7 +51,7 @@ class RecipeView:
     def _plan(self, claim: Claim) -> RowPlan:
         if self.retriever is None or not claim.holds:
             return RowPlan(cut=True) if claim.cut else BASE
-        prompt = self.retriever.repository.prompt_of(claim.edit)
+        prompt = self.retriever.repository.value_of(claim.edit)
         after = self.retriever.model.shape.after
         return RowPlan(prefix=Prefix(prompt, after), edits=(claim.edit,), cut=claim.cut)
 

@@ -10,11 +10,22 @@ as copies of the target's tokens, and what MLP_P adds to them is small.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
+from errata.editing.causal_lm import CausalLM
+from errata.editing.recipe.encoder import Encoder
 from errata.editing.recipe.examples import Example
-from errata.editing.recipe.lane_model import LaneModel, Representation, knowledge
+from errata.editing.recipe.lane_model import (
+    LaneModel,
+    Representation,
+    Shape,
+    knowledge,
+    place_behind_bos,
+)
+from errata.editing.recipe.training_config import TrainingConfig
+from errata.errors import InvalidRequestError
 
 _NUM_EXAMPLES = 256
 _NUM_LIKES = 40
@@ -22,6 +33,55 @@ _ROWS = 512  # compared at once with all others
 _RESIDUAL = 0.1
 _LEAST_DEVIATION = 0.3  # of the mean one
 _SHARPNESS = 20.0  # scale of a cosine; as contrastive encoders are trained with
+
+
+def new_lane_model(
+    llm: CausalLM,
+    encoder: str | Path | None,
+    config: TrainingConfig,
+    retriever: LaneModel | None = None,
+) -> LaneModel:
+    """An untrained lane model for an LLM.
+
+    Args:
+        llm: unedited.
+        encoder: folder or hub id; None makes a small one over the LLM's tokenizer.
+        config: of the training; its seed decides the random weights.
+        retriever: for `stages="prompts"`, a lane model whose encoder, MLP_K, MLP_Q and sentinel
+            are taken over; it says `d_r`, `num_sentinel` and `max_tokens`, too.
+
+    Raises:
+        ModelNotFoundError, UnsupportedModelError: the encoder cannot be used.
+        InvalidRequestError: a retriever is missing, or there is no use for it.
+    """
+    if (retriever is not None) != (config.stages == "prompts"):
+        raise InvalidRequestError(
+            "a retriever goes with stages 'prompts', and stages 'prompts' with a retriever.",
+            field="retriever",
+        )
+    torch.manual_seed(config.seed)
+    if retriever is not None:
+        made = retriever.encoder
+    elif encoder is None:
+        made = Encoder.small(llm, config.max_tokens, width=config.width, depth=config.depth)
+    else:
+        made = Encoder.load(encoder, config.max_tokens)
+    known = retriever.shape if retriever is not None else config
+    shape = Shape(
+        d_r=known.d_r,
+        num_prompt=config.num_prompt,
+        num_target=config.num_target,
+        num_sentinel=known.num_sentinel,
+        after=place_behind_bos(llm) if config.placement == "after_bos" else 0,
+        d=llm.d,
+        max_tokens=made.max_tokens,
+    )
+    model = LaneModel(made, shape, llm.digest)
+    if retriever is not None:
+        model.key_mlp, model.query_mlp = retriever.key_mlp, retriever.query_mlp
+        model.sentinel, model.calibration = retriever.sentinel, retriever.calibration
+    model.prompt_mlp.scale.fill_(float(llm.embeddings.get_parameter("weight").float().std()))
+    return model.to(llm.device)
 
 
 @torch.no_grad()

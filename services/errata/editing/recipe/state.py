@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.causal_lm import BaseLLM
+from errata.editing.inventory import FACT_BYTES, Inventory, pack_facts, unpack_facts
 from errata.editing.method import Commit, LaneModelCommit, LaneModelDump
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.lane_model import LaneModel
-from errata.editing.recipe.repository import Repository, Rows
+from errata.editing.repository import Repository, Rows
 from errata.editing.swap import Swap, Undo
 from errata.editing.weights import EditedWeights
 from errata.errors import (
@@ -25,28 +26,17 @@ from errata.errors import (
 )
 
 _METHOD = "recipe"
-_FACT_BYTES = 32
-
-
-def fact_of(prompt: str) -> str:
-    """What an edit with this prompt is about: edits of one fact supersede one another."""
-    return hashlib.sha256(prompt.strip().encode()).hexdigest()
 
 
 def pack(lane_model: str, base_model: str, rows: Rows) -> Artifact:
     """The artifact of a fit: `keys` (u, d_r), `prompts` (u, l, d), fp32; `facts` (u, 32) bytes."""
-    facts = torch.tensor([list(bytes.fromhex(fact)) for fact in rows.facts], dtype=torch.uint8)
-    tensors = {"keys": rows.keys.cpu(), "prompts": rows.prompts.cpu(), "facts": facts}
+    tensors = {
+        "keys": rows.keys.cpu(),
+        "prompts": rows.values.cpu(),
+        "facts": pack_facts(rows.facts),
+    }
     metadata = {"method": _METHOD, "base_model": base_model, "lane_model": lane_model}
     return Artifact(tensors, metadata)
-
-
-@dataclass(frozen=True, slots=True)
-class _Edit:
-    """One edit in force."""
-
-    fact: str
-    digest: bytes
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -70,51 +60,32 @@ class Holdings:
 
     Attributes:
         model_digest: SHA-256, hex, of the lane model's artifact.
-        retriever: lane model, sentinel and active edits.
-        superseded: rows of edits in force whose fact has a newer edit, by name.
-        edits: all edits in force, oldest first.
+        model: the lane model.
+        sentinel: r_Θ, (d_r) fp32.
+        inventory: keys r_k, (n, d_r), and prompts p_k, (n, l, d), of the edits.
     """
 
     model_digest: str
-    retriever: Retriever
-    superseded: Mapping[str, Rows]
-    edits: Mapping[str, _Edit]
-
-    @property
-    def model(self) -> LaneModel:
-        """The lane model."""
-        return self.retriever.model
-
-    @property
-    def repository(self) -> Repository:
-        """The newest edit of each fact."""
-        return self.retriever.repository
+    model: LaneModel
+    sentinel: Tensor
+    inventory: Inventory
 
     @classmethod
     def of(cls, model: LaneModel, digest: str, rows: Rows) -> Holdings:
         """Holdings with exactly these edits, in this order."""
-        repository = Repository.of(rows)
-        active = set(repository.names)
-        old = [name for name in rows.names if name not in active]
-        superseded = {name: rows.only({name}) for name in old}
         with torch.inference_mode():
             sentinel = model.sentinel_key()
-        return cls(digest, Retriever(model, sentinel, repository), superseded, _edits(rows))
+        return cls(digest, model, sentinel, Inventory.of(rows))
 
-    def rows(self) -> Rows:
-        """All edits in force, oldest first, superseded ones in their places."""
-        repository = self.repository
-        facts = tuple(self.edits[name].fact for name in repository.names)
-        active = Rows(repository.names, facts, repository.keys, repository.prompts)
-        if not self.superseded:
-            return active
-        order = {name: number for number, name in enumerate(self.edits)}
-        return Rows.joined([active, *self.superseded.values()]).sorted(order.__getitem__)
+    @property
+    def repository(self) -> Repository:
+        """The newest edit of each fact."""
+        return self.inventory.repository
 
-
-def _edits(rows: Rows) -> dict[str, _Edit]:
-    facts = zip(rows.names, rows.facts, rows.digests(), strict=True)
-    return {name: _Edit(fact, digest) for name, fact, digest in facts}
+    @property
+    def retriever(self) -> Retriever:
+        """What decides claims."""
+        return Retriever(self.model, self.sentinel, self.repository)
 
 
 class RecipeState:
@@ -159,8 +130,8 @@ class RecipeState:
         Raises:
             BaseModelMismatchError, ArtifactCorruptError: it does not fit; nothing changed.
         """
-        known = self._holdings.edits if self._holdings is not None else {}
-        if set(commit.edits) != known.keys():
+        known = self._holdings.inventory.names if self._holdings is not None else ()
+        if set(commit.edits) != set(known):
             raise ArtifactCorruptError(
                 f"the lane model of commit {commit.seq} does not bring the {len(known)} edits in "
                 "force.",
@@ -175,10 +146,9 @@ class RecipeState:
             return None
 
         def copy() -> LaneModelDump:
-            repository = pack(held.model_digest, self.llm.digest, held.rows())
-            return LaneModelDump(
-                held.model_digest, tuple(held.edits), repository if held.edits else None
-            )
+            rows = held.inventory.rows()
+            repository = pack(held.model_digest, self.llm.digest, rows) if rows.names else None
+            return LaneModelDump(held.model_digest, rows.names, repository)
 
         return copy
 
@@ -188,9 +158,12 @@ class RecipeState:
         Raises:
             BaseModelMismatchError, ArtifactCorruptError: it does not fit; nothing changed.
         """
+        if commit.model is None:
+            raise ArtifactCorruptError(f"entry {commit.seq} brings no lane model.", seq=commit.seq)
         model = LaneModel.from_artifact(commit.model, self.llm)
         if commit.repository is None:
-            rows = Rows.none(model.shape)
+            shape = model.shape
+            rows = Rows.none(shape.d_r, shape.num_prompt, shape.d)
         else:
             rows = self._read(commit.repository, commit.edits, commit.seq, model, commit.digest)
         return self._replace(Holdings.of(model, commit.digest, rows.to(self.llm.device)))
@@ -204,22 +177,13 @@ class RecipeState:
         """
         now = self.holdings
         rows = self._read(commit.artifact, commit.edits, commit.seq, now.model, now.model_digest)
-        rows = rows.to(self.llm.device)
-        if not now.edits.keys().isdisjoint(rows.names):
-            raise ArtifactCorruptError(f"commit {commit.seq} is already applied.", seq=commit.seq)
-        facts = {now.edits[name].fact for name in now.repository.names}
-        if not facts.isdisjoint(rows.facts) or len(set(rows.facts)) < len(rows.facts):
-            joined = Rows.joined([now.rows(), rows])
-            return self._replace(Holdings.of(now.model, now.model_digest, joined))
-        room = now.repository.with_room(len(rows.names))
-        more = _edits(rows)
+        addition = now.inventory.adding(rows.to(self.llm.device), commit.seq)
 
         def swap() -> Undo:
-            retriever = replace(now.retriever, repository=room.with_rows(rows))
-            self._holdings = replace(now, retriever=retriever, edits={**now.edits, **more})
+            self._holdings = replace(now, inventory=addition.put())
 
             def undo() -> None:
-                room.reclaim()
+                addition.undo()
                 self._holdings = now
 
             return undo
@@ -233,21 +197,16 @@ class RecipeState:
             EditNotRevertibleError: an edit is not in force in this lane; nothing changed.
         """
         now = self._holdings
-        unknown = set(edits) - (now.edits.keys() if now is not None else set())
-        if now is None or unknown:
-            raise EditNotRevertibleError(
-                f"{', '.join(sorted(unknown))}: not committed in lane {self._lane}, or already "
-                "reverted."
-            )
-        rows = now.rows().without(set(edits))
-        return self._replace(Holdings.of(now.model, now.model_digest, rows))
+        if now is None:
+            raise EditNotRevertibleError(f"lane {self._lane} has no edit yet.")
+        return self._replace(replace(now, inventory=now.inventory.without(edits)))
 
     def digest(self) -> str:
         """SHA-256, hex, of lane model and of every edit in force, in order."""
         state = hashlib.sha256()
         if self._holdings is not None:
             state.update(bytes.fromhex(self._holdings.model_digest))
-            state.update(b"".join(edit.digest for edit in self._holdings.edits.values()))
+            state.update(self._holdings.inventory.digests())
         return state.hexdigest()
 
     def _replace(self, after: Holdings) -> Swap:
@@ -286,8 +245,8 @@ class RecipeState:
             {
                 "keys": TensorSpec((u, shape.d_r), torch.float32),
                 "prompts": TensorSpec((u, shape.num_prompt, shape.d), torch.float32),
-                "facts": TensorSpec((u, _FACT_BYTES), torch.uint8),
+                "facts": TensorSpec((u, FACT_BYTES), torch.uint8),
             }
         )
-        names = tuple(bytes(row).hex() for row in artifact.tensors["facts"].tolist())
-        return Rows(edits, names, artifact.tensors["keys"], artifact.tensors["prompts"])
+        told = unpack_facts(artifact.tensors["facts"])
+        return Rows(edits, told, artifact.tensors["keys"], artifact.tensors["prompts"])

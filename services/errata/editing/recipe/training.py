@@ -1,44 +1,36 @@
-"""Meta-training of a lane model: the loop, its log, and checkpoints from which it goes on."""
+"""Meta-training of a lane model: stages, steps, validation."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import itertools
-import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.devices import has_fast_bf16
-from errata.editing.recipe.encoder import Encoder
+from errata.editing.recipe.checkpoints import Run, Stage, TrainingFolder, identity_of
 from errata.editing.recipe.examples import Deck, Draw, Example, split
-from errata.editing.recipe.lane_model import LaneModel, Shape, knowledge, place_behind_bos
+from errata.editing.recipe.lane_model import LaneModel, knowledge
 from errata.editing.recipe.objective import LOSSES, Pooled, losses, scope_losses
 from errata.editing.recipe.start import likes_of, start_prompts, start_retriever
 from errata.editing.recipe.training_config import TrainingConfig
 from errata.editing.recipe.validation import Validation, calibrated, validate
-from errata.errors import FitError, InvalidRequestError, PreconditionError
+from errata.errors import FitError
 
-_CHECKPOINT = "checkpoint.safetensors"
-_LOG = "training.csv"
 _SMOOTHING = 0.95
 _LOWEST_RATE = 0.05  # of the cosine schedule's highest
 _MOST_POOLED = 16_384  # facts whose pooled vectors are held in memory
 _NUM_DISTRACTORS = 4_096  # keys among which validation has to find the right one
-
-Stage = Literal["all", "retriever", "scope", "prompts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,69 +48,6 @@ class Progress:
     done: float
     losses: Mapping[str, float]
     validation: Validation | None
-
-
-@dataclass(slots=True)
-class _Run:
-    """What of a training is neither weights nor optimiser state; lies in checkpoints as JSON."""
-
-    step: int = 0
-    seconds: float = 0.0
-    best_score: float = -1.0
-    best_step: int = 0
-    stage: Stage = "all"
-    stage_began: int = 0
-    validated: int = 0
-    smoothed: dict[str, float] = field(default_factory=dict)
-
-
-def new_lane_model(
-    llm: CausalLM,
-    encoder: str | Path | None,
-    config: TrainingConfig,
-    retriever: LaneModel | None = None,
-) -> LaneModel:
-    """An untrained lane model for an LLM.
-
-    Args:
-        llm: unedited.
-        encoder: folder or hub id; None makes a small one over the LLM's tokenizer.
-        config: of the training; its seed decides the random weights.
-        retriever: for `stages="prompts"`, a lane model whose encoder, MLP_K, MLP_Q and sentinel
-            are taken over; it says `d_r`, `num_sentinel` and `max_tokens`, too.
-
-    Raises:
-        ModelNotFoundError, UnsupportedModelError: the encoder cannot be used.
-        InvalidRequestError: a retriever is missing, or there is no use for it.
-    """
-    if (retriever is not None) != (config.stages == "prompts"):
-        raise InvalidRequestError(
-            "a retriever goes with stages 'prompts', and stages 'prompts' with a retriever.",
-            field="retriever",
-        )
-    torch.manual_seed(config.seed)
-    if retriever is not None:
-        made = retriever.encoder
-    elif encoder is None:
-        made = Encoder.small(llm, config.max_tokens, width=config.width, depth=config.depth)
-    else:
-        made = Encoder.load(encoder, config.max_tokens)
-    known = retriever.shape if retriever is not None else config
-    shape = Shape(
-        d_r=known.d_r,
-        num_prompt=config.num_prompt,
-        num_target=config.num_target,
-        num_sentinel=known.num_sentinel,
-        after=place_behind_bos(llm) if config.placement == "after_bos" else 0,
-        d=llm.d,
-        max_tokens=made.max_tokens,
-    )
-    model = LaneModel(made, shape, llm.digest)
-    if retriever is not None:
-        model.key_mlp, model.query_mlp = retriever.key_mlp, retriever.query_mlp
-        model.sentinel, model.calibration = retriever.sentinel, retriever.calibration
-    model.prompt_mlp.scale.fill_(float(llm.embeddings.get_parameter("weight").float().std()))
-    return model.to(llm.device)
 
 
 class Trainer:
@@ -162,39 +91,22 @@ class Trainer:
         self._log_scale = nn.Parameter(
             torch.tensor(math.log(_first_scale(config)), device=llm.device)
         )
-        body = list(model.encoder.parameters())
-        prompts = list(model.prompt_mlp.parameters())
-        known = {id(parameter) for parameter in (*body, *prompts)}
-        heads = [p for p in model.parameters() if id(p) not in known]
-        if config.scale == "learned":
-            heads.append(self._log_scale)
-        self._rates = (
-            config.learning_rate,
-            config.encoder_learning_rate,
-            config.prompt_learning_rate,
-        )
-        groups = [{"params": group} for group in (heads, body, prompts)]
-        self._optimiser = torch.optim.Adam(groups)
+        self._optimiser = torch.optim.Adam(_groups(model, config, self._log_scale))
         self._pooled: Pooled | None = None
-        self._run = _Run(stage=next(iter(self._bounds)))
-        self._identity = _identity(llm, model, examples, config)
-        saved = self._open_folder()
+        self._run = Run(stage=next(iter(self._bounds)))
+        self._folder = TrainingFolder(out, identity_of(llm, model, examples, config))
         self._reseed()
         if config.start == "similar":
-            start_prompts(model)
-            if config.stages != "prompts":
-                scale = start_retriever(model, self._train)
-                if config.scale == "learned":
-                    self._log_scale.data.fill_(math.log(scale))
+            self._start_similar()
         self._deck = Deck(
             self._train,
             likes=likes_of(model, self._train) if config.alike > 1 else (),
             group=config.alike,
             borrowed=config.borrowed,
             invented=config.invented,
+            answered=config.answered,
         )
-        if saved is not None:
-            self._resume(saved)
+        self._run = self._folder.restore(model, self._optimiser, self._log_scale) or self._run
 
     def run(self, on_progress: Callable[[Progress], None] | None = None) -> Validation:
         """Trains to the last step, the last second, or until nothing gets better any more.
@@ -221,8 +133,18 @@ class Trainer:
             if on_progress is not None:
                 on_progress(Progress(run.step, self._done, dict(run.smoothed), validation))
         best = LaneModel.load(self._out, self._llm)
+        if run.stage == "all":
+            self._calibrate(best)
+            best.save(self._out)
         self.model.load_state_dict(best.state_dict())
         return validate(best, self._llm, self._held_out, self._distractors(best))
+
+    def _start_similar(self) -> None:
+        start_prompts(self.model)
+        if self._config.stages != "prompts":
+            scale = start_retriever(self.model, self._train)
+            if self._config.scale == "learned":
+                self._log_scale.data.fill_(math.log(scale))
 
     @property
     def _bounds(self) -> Mapping[Stage, tuple[float, float]]:
@@ -245,11 +167,16 @@ class Trainer:
             best = LaneModel.load(self._out, self._llm)
             self.model.load_state_dict(best.state_dict())
             run.stage, run.best_score = stage, -1.0
-            if stage == "prompts" and self._config.calibrate:
-                distractors = self._distractors(self.model)
-                self.model.calibration.fill_(calibrated(self.model, self._held_out, distractors))
+            if stage == "prompts":
+                self._calibrate(self.model)
             run.stage_began = run.best_step = run.step
             self._reseed()
+
+    def _calibrate(self, model: LaneModel) -> None:
+        if self._config.calibrate:
+            model.calibration.fill_(1)
+            distractors = self._distractors(model)
+            model.calibration.fill_(calibrated(model, self._held_out, distractors))
 
     def _pooled_facts(self) -> Pooled:
         """What the encoder, which stays as it is now, makes of the facts of training."""
@@ -283,8 +210,9 @@ class Trainer:
             yield from self._deck.epoch(self._config.batch, rng)
 
     def _step(self, draws: Sequence[Draw]) -> None:
-        for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
-            group["lr"] = rate * self._rate_share()
+        share = self._rate_share()
+        for group in self._optimiser.param_groups:
+            group["lr"] = group["highest"] * share
         learns = self._run.stage in ("all", "retriever")
         self.model.train()
         self.model.encoder.requires_grad_(learns)
@@ -340,7 +268,7 @@ class Trainer:
             run.best_score, run.best_step = score, run.step
             self.model.save(self._out)
         self._note(found)
-        self._save_checkpoint()
+        self._folder.save(run, self.model, self._optimiser, self._log_scale)
         self._reseed()
         return found
 
@@ -364,76 +292,28 @@ class Trainer:
         smoothed = self._run.smoothed
         row |= {f"loss.{name}": round(smoothed.get(name, math.nan), 4) for name in LOSSES}
         row |= {name: round(value, 4) for name, value in found.figures().items()}
-        path = self._out / _LOG
-        is_new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, row)
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        self._folder.note(row)
 
     def _reseed(self) -> None:
         """Dropout after a checkpoint is the same whether training was interrupted there or not."""
         torch.manual_seed(self._config.seed * 1_000_003 + self._run.step)
 
-    def _save_checkpoint(self) -> None:
-        tensors = {f"model.{name}": t.detach() for name, t in self.model.state_dict().items()}
-        for number, values in self._optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{number}.{name}": t for name, t in values.items()}
-        tensors["log_scale"] = self._log_scale.detach()
-        run = {name: getattr(self._run, name) for name in _Run.__slots__}
-        facts = {"training": self._identity, "run": json.dumps(run)}
-        path = self._out / _CHECKPOINT
-        path.with_suffix(".part").write_bytes(Artifact(tensors, facts).to_bytes())
-        path.with_suffix(".part").replace(path)
 
-    def _open_folder(self) -> Artifact | None:
-        """The checkpoint to go on from; None if the folder is new.
-
-        Raises:
-            PreconditionError: the folder holds something else.
-        """
-        path = self._out / _CHECKPOINT
-        if not path.exists():
-            if self._out.exists() and any(self._out.iterdir()):
-                raise PreconditionError(f"{self._out} is not empty; give a new folder.")
-            self._out.mkdir(parents=True, exist_ok=True)
-            return None
-        saved = Artifact.from_bytes(path.read_bytes())
-        if saved.metadata.get("training") != self._identity:
-            raise PreconditionError(
-                f"{self._out} holds a training with other settings, data, encoder or LLM; give a "
-                "new folder."
-            )
-        return saved
-
-    def _resume(self, saved: Artifact) -> None:
-        self._run = _Run(**json.loads(saved.metadata["run"]))
-        state: dict[int, dict[str, Tensor]] = {}
-        weights: dict[str, Tensor] = {}
-        for name, tensor in saved.tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "model":
-                weights[rest] = tensor
-            elif kind == "optimiser":
-                number, _, what = rest.partition(".")
-                state.setdefault(int(number), {})[what] = tensor
-        self.model.load_state_dict(weights)
-        optimiser = self._optimiser.state_dict()
-        self._optimiser.load_state_dict({**optimiser, "state": state})
-        self._log_scale.data.copy_(saved.tensors["log_scale"])
-
-
-def _identity(
-    llm: CausalLM, model: LaneModel, examples: Sequence[Example], config: TrainingConfig
-) -> str:
-    """What must be the same for a training to be gone on with."""
-    encoder = model.encoder.model.config.to_json_string()
-    # The sentinel tells the retriever that is taken over; a new one follows from the seed.
-    sentinel = model.sentinel.detach().flatten().tolist()
-    told = [repr(example) for example in examples]
-    facts = [config.model_dump(), llm.digest, encoder, sentinel, told]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+def _groups(
+    model: LaneModel, config: TrainingConfig, log_scale: nn.Parameter
+) -> list[dict[str, Any]]:
+    """The optimiser's groups, each with its highest learning rate: retriever, encoder, MLP_P."""
+    body = list(model.encoder.parameters())
+    prompts = list(model.prompt_mlp.parameters())
+    others = {id(parameter) for parameter in (*body, *prompts)}
+    heads = [p for p in model.parameters() if id(p) not in others]
+    if config.scale == "learned":
+        heads.append(log_scale)
+    rates = (config.learning_rate, config.encoder_learning_rate, config.prompt_learning_rate)
+    return [
+        {"params": group, "highest": rate}
+        for group, rate in zip((heads, body, prompts), rates, strict=True)
+    ]
 
 
 def _first_scale(config: TrainingConfig) -> float:

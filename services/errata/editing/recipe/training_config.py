@@ -34,6 +34,7 @@ class TrainingConfig(BaseModel):
             random (paper). Ours.
         borrowed: share of facts that are asked as others of their relation are. Ours.
         invented: share of facts that are told about made-up names. Ours.
+        answered: share of facts that are told with made-up answers. Ours.
         stages: retriever and MLP_P learn together (`joint`, paper), or one after the other
             (`apart`): first the retriever; then, with the encoder as it is, MLP_K, MLP_Q and the
             sentinel among thousands of keys; then MLP_P, on keys that stay. `prompts` is the last
@@ -42,7 +43,8 @@ class TrainingConfig(BaseModel):
         scope_share: for the second.
         candidates: keys of a step of the second stage; an eighth of them is asked about.
         calibrate: whether the sentinel's key is scaled, once the retriever stays as it is, so that
-            right claims and right deferrals of validation are balanced. Ours.
+            right claims and right deferrals of validation are balanced. `prompts` leaves it as it
+            was in the other lane model. Ours.
         locality_weight: of KL(base ‖ prompted); 0 leaves it out. Paper: 1.
         dropout: whether the encoder's dropout is on in training (code: yes). Keys that were trained
             with it score lower than those that are served, and the sentinel then lets them pass.
@@ -80,9 +82,10 @@ class TrainingConfig(BaseModel):
     alike: int = Field(default=8, ge=1)
     borrowed: float = Field(default=0.3, ge=0, le=1)
     invented: float = Field(default=0.3, ge=0, le=1)
+    answered: float = Field(default=0.15, ge=0, le=1)
     stages: Literal["joint", "apart", "prompts"] = "apart"
-    retriever_share: float = Field(default=0.4, gt=0, lt=1)
-    scope_share: float = Field(default=0.1, ge=0, lt=1)
+    retriever_share: float = Field(default=0.15, gt=0, lt=1)
+    scope_share: float = Field(default=0.07, ge=0, lt=1)
     candidates: int = Field(default=2048, ge=8)
     calibrate: bool = True
     locality_weight: float = Field(default=0.0, ge=0)
@@ -92,7 +95,7 @@ class TrainingConfig(BaseModel):
     prompt_learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_steps: int = Field(default=50, ge=0)
-    max_steps: int = Field(default=3000, ge=1)
+    max_steps: int = Field(default=5000, ge=1)
     max_norm: float = Field(default=1.0, ge=0)
     evaluate_every: int = Field(default=200, ge=1)
     patience: int = Field(default=6, ge=1)
@@ -118,6 +121,7 @@ _PAPER: Mapping[str, Any] = {
     "alike": 1,
     "borrowed": 0.0,
     "invented": 0.0,
+    "answered": 0.0,
     "stages": "joint",
     "calibrate": False,
     "dropout": True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -68,7 +68,7 @@ def validate(
     training = model.training
     model.eval()
     facts = [(example.prompt, example.target) for example in examples]
-    keys = _in_parts(model.keys, [knowledge(*fact) for fact in facts])
+    keys = model.keys([knowledge(*fact) for fact in facts])
     stored = torch.cat([keys, distractors])
     prompts = model.prompts(keys, model.target_embeddings(llm, facts))
     # A distractor claims what it should not, whatever its own prompt would say.
@@ -78,7 +78,7 @@ def validate(
     own = torch.arange(len(examples), device=keys.device)
 
     def ask(questions: Sequence[tuple[str, str]]) -> _Asked:
-        queries = _in_parts(model.queries, [text for text, _ in questions])
+        queries = model.queries([text for text, _ in questions])
         best, who = (queries @ stored.T).max(dim=1)
         claimed = best > queries @ sentinel
         after = model.shape.after
@@ -117,11 +117,11 @@ def calibrated(model: LaneModel, examples: Sequence[Example], distractors: Tenso
         Of `_FACTORS` the one with the highest harmonic mean of both; of equal ones that nearest 1.
     """
     model.eval()
-    keys = _in_parts(model.keys, [knowledge(e.prompt, e.target) for e in examples])
+    keys = model.keys([knowledge(e.prompt, e.target) for e in examples])
     stored, sentinel = torch.cat([keys, distractors]), model.sentinel_key()
     own = torch.arange(len(examples), device=keys.device)
     inside = [e.prompt for e in examples] + [e.rephrases[0] for e in examples]
-    queries = _in_parts(model.queries, [*inside, *(e.locality[0][0] for e in examples)])
+    queries = model.queries([*inside, *(e.locality[0][0] for e in examples)])
     best, who = (queries @ stored.T).max(dim=1)
     limits, found = queries @ sentinel, who[: len(inside)] == own.repeat(2)
 
@@ -173,10 +173,6 @@ def _answers(
         given = None if prompts is None else prompts[part]
         parts.append((texts, answer_logits(llm, texts, given, after).argmax(-1)))
     return _Answers(parts)
-
-
-def _in_parts(encode: Callable[[Sequence[str]], Tensor], texts: Sequence[str]) -> Tensor:
-    return torch.cat([encode(texts[i : i + _AT_ONCE]) for i in range(0, len(texts), _AT_ONCE)])
 
 
 def _harmonic(*parts: float) -> float:

@@ -1,10 +1,12 @@
-"""Records as what RECIPE's meta-training learns from."""
+"""Records as what RECIPE's meta-training learns from, and with rephrasings of one another."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
+from dataclasses import replace
 
-from errata.editing.recipe.examples import Example
+from errata.editing.recipe.examples import Borrower, Example
 from errata.evaluation.data.record import Record
 
 
@@ -19,4 +21,24 @@ def as_examples(records: Sequence[Record]) -> list[Example]:
             locality=record.locality,
         )
         for record in records
+    ]
+
+
+def with_rephrasings(records: Sequence[Record], number: int, seed: int) -> list[Record]:
+    """Records whose edits bring rephrasings, asked as other records of the same relation are.
+
+    Those that the record itself is measured on are not among them.
+
+    Args:
+        records: of a data set.
+        number: of rephrasings that an edit brings, at most; fewer where there are no others.
+        seed: of the choice.
+    """
+    if not number:
+        return list(records)
+    examples, rng = as_examples(records), random.Random(f"{seed}/rephrasings")
+    borrower = Borrower(examples)
+    return [
+        replace(record, brought=borrower.rephrases(example, number, rng))
+        for record, example in zip(records, examples, strict=True)
     ]

@@ -27,6 +27,7 @@ class Record:
         rephrases: other prompts that shall have the new answer.
         locality: prompts that shall stay as they are, each with its own true answer.
         generation_prompts: starts of texts about the subject, for fluency and consistency.
+        brought: rephrasings that the edit itself brings; nothing is measured on them.
         ripples: RippleEdits' groups of questions whose answers follow from the edit.
     """
 
@@ -38,4 +39,5 @@ class Record:
     rephrases: tuple[str, ...] = ()
     locality: tuple[tuple[str, str], ...] = ()
     generation_prompts: tuple[str, ...] = ()
+    brought: tuple[str, ...] = ()
     ripples: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)

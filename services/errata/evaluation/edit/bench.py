@@ -23,6 +23,7 @@ from rich.progress import (
 
 from errata.errors import InvalidRequestError
 from errata.evaluation.data import load
+from errata.evaluation.data.examples import with_rephrasings
 from errata.evaluation.data.fields import read_paragraphs
 from errata.evaluation.data.record import Record
 from errata.evaluation.edit.opening import Workplace
@@ -62,9 +63,9 @@ def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
         with closing(Workplace(plan, show_statistics)) as place:
             # Everything that can be wrong is found before the model is loaded.
             for point in points:
-                place.config(point.varied)
+                place.check(point)
             whole = load(plan.dataset, plan.data)
-            records = whole[slice(*plan.records)]
+            records = with_rephrasings(whole, plan.rephrasings, plan.seed)[slice(*plan.records)]
             for point in points:
                 _check_size(plan, point, len(records))
             if plan.text is not None:
@@ -131,6 +132,7 @@ class _Runs:
             "fact": fact,
             "seed": seed,
             "num_texts": plan.num_texts,
+            "rephrasings": [plan.rephrasings, plan.seed],
             "check": plan.check,
             "device": plan.device,
         }

@@ -69,8 +69,6 @@ class Workplace:
             raise InvalidRequestError(
                 f"{plan.method} has no lane model; drop --lane-model.", field="lane_model"
             )
-        if plan.method not in BASELINES and not plan.target:
-            check_lane_model(get_method(self._lane_method), plan.lane_model)
 
     def close(self) -> None:
         """Ends connections."""
@@ -92,6 +90,16 @@ class Workplace:
                 f"the configuration is not valid for {plan.method}: {problems_in(error)}.",
                 field="config",
             ) from error
+
+    def check(self, point: Point) -> None:
+        """Finds what is wrong with a point before the model is loaded.
+
+        Raises:
+            InvalidRequestError: as `config`, or a lane model is missing, or is of no use.
+        """
+        config = self.config(point.varied)
+        if self._plan.method not in BASELINES and not self._plan.target:
+            check_lane_model(get_method(self._lane_method), config, self._plan.lane_model)
 
     def describe(self, point: Point) -> dict[str, Any]:
         """The model's digest and the whole configuration in force; a cluster says its own."""

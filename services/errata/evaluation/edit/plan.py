@@ -47,6 +47,7 @@ class Plan:
         retention: files of questions about general ability.
         references: texts about targets, for consistency.
         num_texts: records whose generated texts are judged for fluency and consistency.
+        rephrasings: that each edit brings, asked as other records of its relation are.
         check: whether edits must pass the writer's checks, as they must in production.
         cache_dir: for statistics.
         device: torch device.
@@ -74,6 +75,7 @@ class Plan:
     retention: tuple[Path, ...] = ()
     references: Path | None = None
     num_texts: int = 0
+    rephrasings: int = 0
     check: bool = True
     cache_dir: Path = field(default_factory=default_cache_dir)
     device: str = "cpu"
@@ -86,6 +88,7 @@ class Plan:
         useless = {
             "text": self.text is not None,
             "no-check": not self.check,
+            "rephrasings": self.rephrasings > 0,
             "device": self.device != "cpu",
             "lane-model": self.lane_model is not None,
         }

@@ -210,9 +210,12 @@ async def _mixed(
         engine.hooks.enabled = enabled
         return await run_round(engine, requests, plan.workload.concurrency, streaming=False)
 
-    return await _compare(
-        plan, engine, requests, lambda: one(True), lambda: one(False), console, "mixed"
-    )
+    try:
+        return await _compare(
+            plan, engine, requests, lambda: one(True), lambda: one(False), console, "mixed"
+        )
+    finally:
+        engine.hooks.enabled = True
 
 
 async def _unclaimed(

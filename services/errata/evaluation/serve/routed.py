@@ -14,13 +14,14 @@ import torch
 
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
+from errata.editing.inventory import fact_of
 from errata.editing.method import Commit, LaneModelCommit
 from errata.editing.plan import RowPlan
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.hook import RecipeRouter
 from errata.editing.recipe.lane_model import read_bytes
-from errata.editing.recipe.repository import Rows
-from errata.editing.recipe.state import RecipeState, fact_of, pack
+from errata.editing.recipe.state import RecipeState, pack
+from errata.editing.repository import Rows
 from errata.engine.sequence import Edition, Request, Route, Version
 from errata.retrieval.index import FaissIndices
 

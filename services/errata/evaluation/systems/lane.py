@@ -14,7 +14,14 @@ from typing import Any
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.method import Commit, LaneModelCommit, Method, Resources, get_method
+from errata.editing.method import (
+    Commit,
+    LaneConfig,
+    LaneModelCommit,
+    Method,
+    Resources,
+    get_method,
+)
 from errata.editing.plan import RowPlan
 from errata.editing.weights import EditedWeights
 from errata.errors import InvalidRequestError
@@ -75,7 +82,7 @@ class LaneSystem(LocalModel):
             model, self.config, resources, on_progress=on_progress
         )
         self._weights = EditedWeights(model)
-        self._lane_model = _read_lane_model(self._method, lane_model)
+        self._lane_model = _read_lane_model(self._method, self.config, lane_model)
         self._start_anew()
 
     def edit(self, records: Sequence[Record]) -> EditOutcome:
@@ -103,7 +110,7 @@ class LaneSystem(LocalModel):
     def _accept(self, records: Sequence[Record]) -> list[Edit]:
         """One request."""
         drafts = [
-            Draft(record.prompt, record.target_new, record.subject, (), (), "")
+            Draft(record.prompt, record.target_new, record.subject, record.brought, (), "")
             for record in records
         ]
         number = next(self._requests)
@@ -146,23 +153,27 @@ class LaneSystem(LocalModel):
         self.state_bytes += len(fitted.artifact)
 
 
-def check_lane_model(method: Method, folder: Path | None) -> None:
-    """Returns if a lane model is given to a method that has one, and to no other.
+def check_lane_model(method: Method, config: LaneConfig, folder: Path | None) -> None:
+    """Returns if a lane model is given to a lane that needs one, and to no method that has none.
 
     Raises:
         InvalidRequestError: otherwise.
     """
-    if (folder is None) != (method.lane_model is None):
-        raise InvalidRequestError(
-            f"method {method.name} "
-            + ("has no lane model; drop --lane-model." if folder else "needs a --lane-model."),
-            field="lane_model",
-        )
+    support = method.lane_model
+    if support is None and folder is not None:
+        wrong = f"method {method.name} has no lane model; drop --lane-model."
+    elif support is not None and folder is None and support.needed(config):
+        wrong = f"method {method.name} needs a --lane-model."
+    else:
+        return
+    raise InvalidRequestError(wrong, field="lane_model")
 
 
-def _read_lane_model(method: Method, folder: Path | None) -> LaneModelCommit | None:
-    check_lane_model(method, folder)
-    if folder is None or method.lane_model is None:
+def _read_lane_model(
+    method: Method, config: LaneConfig, folder: Path | None
+) -> LaneModelCommit | None:
+    check_lane_model(method, config, folder)
+    if folder is None or method.lane_model is None or not method.lane_model.needed(config):
         return None
     data = method.lane_model.read(folder)
     digest = hashlib.sha256(data).hexdigest()

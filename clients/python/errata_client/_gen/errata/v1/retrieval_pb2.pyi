@@ -21,6 +21,8 @@ class RouteRequest(google.protobuf.message.Message):
     PROMPTS_FIELD_NUMBER: builtins.int
     AT_SEQ_FIELD_NUMBER: builtins.int
     MIN_SEQ_FIELD_NUMBER: builtins.int
+    VECTORS_FIELD_NUMBER: builtins.int
+    LANES_FIELD_NUMBER: builtins.int
     at_seq: builtins.int
     """As of exactly this position; the replica waits until it stands there or beyond. Excludes
     min_seq.
@@ -31,21 +33,53 @@ class RouteRequest(google.protobuf.message.Message):
     def prompts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """At least one."""
 
+    @property
+    def vectors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LaneVectors]:
+        """For lanes that decide by what the LLM makes of a prompt, such as ELDER's allocation codes."""
+
+    @property
+    def lanes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Only these lanes decide; all that route if empty. Format: lanes/{lane}."""
+
     def __init__(
         self,
         *,
         prompts: collections.abc.Iterable[builtins.str] | None = ...,
         at_seq: builtins.int | None = ...,
         min_seq: builtins.int | None = ...,
+        vectors: collections.abc.Iterable[global___LaneVectors] | None = ...,
+        lanes: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_at_seq", b"_at_seq", "_min_seq", b"_min_seq", "at_seq", b"at_seq", "min_seq", b"min_seq"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_at_seq", b"_at_seq", "_min_seq", b"_min_seq", "at_seq", b"at_seq", "min_seq", b"min_seq", "prompts", b"prompts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_at_seq", b"_at_seq", "_min_seq", b"_min_seq", "at_seq", b"at_seq", "lanes", b"lanes", "min_seq", b"min_seq", "prompts", b"prompts", "vectors", b"vectors"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_at_seq", b"_at_seq"]) -> typing.Literal["at_seq"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_seq", b"_min_seq"]) -> typing.Literal["min_seq"] | None: ...
 
 global___RouteRequest = RouteRequest
+
+@typing.final
+class LaneVectors(google.protobuf.message.Message):
+    """What the LLM made of each prompt, for one lane."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LANE_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    lane: builtins.str
+    """Format: lanes/{lane}."""
+    values: builtins.bytes
+    """One vector for each prompt, in their order: fp32, little-endian, one behind the other."""
+    def __init__(
+        self,
+        *,
+        lane: builtins.str = ...,
+        values: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lane", b"lane", "values", b"values"]) -> None: ...
+
+global___LaneVectors = LaneVectors
 
 @typing.final
 class Claim(google.protobuf.message.Message):

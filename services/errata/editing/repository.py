@@ -1,7 +1,8 @@
-"""The edits of a RECIPE lane: names, keys and prompts as rows that grow without being copied.
+"""The edits of a lane that routes: names, keys and values as rows that grow without being copied.
 
-A `Repository` is a snapshot that never changes. Appending makes a new snapshot over the same
-memory; taking edits out makes one over new memory, in which they never were.
+By its key an edit is found; its value is what it carries (RECIPE: its continuous prompt; ELDER: its
+query). A `Repository` is a snapshot that never changes. Appending makes a new snapshot over the
+same memory; taking edits out makes one over new memory, in which they never were.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor
 
 from errata.editing.causal_lm import tensor_bytes
-from errata.editing.recipe.lane_model import Shape
 from errata.editing.search import Lineage
 
 _FIRST_CAPACITY = 64
@@ -27,24 +27,23 @@ class Rows:
     Attributes:
         names: `edits/{seq}-{index}`.
         facts: what each edit is about: equal for edits of the same prompt.
-        keys: r_k, (u, d_r) fp32.
-        prompts: p_k, (u, l, d) fp32.
+        keys: (u, width) fp32.
+        values: (u, …) fp32.
     """
 
     names: tuple[str, ...]
     facts: tuple[str, ...]
     keys: Tensor
-    prompts: Tensor
+    values: Tensor
 
     @staticmethod
-    def none(shape: Shape) -> Rows:
-        """No edit."""
-        prompts = torch.zeros(0, shape.num_prompt, shape.d)
-        return Rows((), (), torch.zeros(0, shape.d_r), prompts)
+    def none(width: int, *value: int) -> Rows:
+        """No edit; keys would have this width, values this shape."""
+        return Rows((), (), torch.zeros(0, width), torch.zeros(0, *value))
 
     def to(self, device: torch.device) -> Rows:
         """The same, elsewhere."""
-        return Rows(self.names, self.facts, self.keys.to(device), self.prompts.to(device))
+        return Rows(self.names, self.facts, self.keys.to(device), self.values.to(device))
 
     def only(self, names: Collection[str]) -> Rows:
         """The rows of these edits."""
@@ -64,7 +63,7 @@ class Rows:
             tuple(self.names[i] for i in rows),
             tuple(self.facts[i] for i in rows),
             self.keys[at],
-            self.prompts[at],
+            self.values[at],
         )
 
     @staticmethod
@@ -75,17 +74,17 @@ class Rows:
             tuple(name for part in rows for name in part.names),
             tuple(fact for part in rows for fact in part.facts),
             torch.cat([part.keys for part in rows]),
-            torch.cat([part.prompts for part in rows]),
+            torch.cat([part.values for part in rows]),
         )
 
     def digests(self) -> tuple[bytes, ...]:
         """SHA-256 of each row's name, fact and tensors."""
         return tuple(
             hashlib.sha256(
-                b"|".join((name.encode(), fact.encode(), tensor_bytes(key), tensor_bytes(prompt)))
+                b"|".join((name.encode(), fact.encode(), tensor_bytes(key), tensor_bytes(value)))
             ).digest()
-            for name, fact, key, prompt in zip(
-                self.names, self.facts, self.keys, self.prompts, strict=True
+            for name, fact, key, value in zip(
+                self.names, self.facts, self.keys, self.values, strict=True
             )
         )
 
@@ -95,24 +94,24 @@ class _Memory:
     """Room for rows, filled from the front; snapshots read what was filled when they were made."""
 
     keys: Tensor
-    prompts: Tensor
+    values: Tensor
     names: list[str]
     rows: dict[str, int]
     filled: int
 
     @classmethod
-    def of(cls, names: Sequence[str], keys: Tensor, prompts: Tensor, needed: int) -> _Memory:
+    def of(cls, names: Sequence[str], keys: Tensor, values: Tensor, needed: int) -> _Memory:
         """A copy of n rows, with room for twice as many as are needed."""
         n = len(keys)
         capacity = max(_FIRST_CAPACITY, 2 * needed)
         memory = cls(
             keys.new_zeros(capacity, *keys.shape[1:]),
-            prompts.new_zeros(capacity, *prompts.shape[1:]),
+            values.new_zeros(capacity, *values.shape[1:]),
             list(names),
             {name: row for row, name in enumerate(names)},
             n,
         )
-        memory.keys[:n], memory.prompts[:n] = keys, prompts
+        memory.keys[:n], memory.values[:n] = keys, values
         return memory
 
 
@@ -139,7 +138,7 @@ class Repository:
         last = {fact: name for name, fact in zip(rows.names, rows.facts, strict=True)}
         if len(last) < len(rows.names):
             rows = rows.only(set(last.values()))
-        memory = _Memory.of(rows.names, rows.keys, rows.prompts, len(last))
+        memory = _Memory.of(rows.names, rows.keys, rows.values, len(last))
         return cls(len(last), Lineage(), memory)
 
     @property
@@ -149,38 +148,38 @@ class Repository:
 
     @property
     def keys(self) -> Tensor:
-        """(n, d_r) fp32."""
+        """(n, width) fp32."""
         return self._memory.keys[: self.num_rows]
 
     @property
-    def prompts(self) -> Tensor:
-        """(n, l, d) fp32."""
-        return self._memory.prompts[: self.num_rows]
+    def values(self) -> Tensor:
+        """(n, …) fp32."""
+        return self._memory.values[: self.num_rows]
 
     def name_of(self, row: int) -> str:
         """The edit of a row."""
         return self._memory.names[row]
 
-    def prompt_of(self, name: str) -> Tensor:
-        """p_k of one edit, (l, d).
+    def value_of(self, name: str) -> Tensor:
+        """What one edit carries.
 
         Raises:
             KeyError: no edit of this repository.
         """
-        return self.prompts[self._memory.rows[name]]
+        return self.values[self._memory.rows[name]]
 
     def with_room(self, num_rows: int) -> Repository:
         """The same rows with room for more, in new memory if there is none in the old."""
         memory, n = self._memory, self.num_rows
         if memory.filled == n and n + num_rows <= len(memory.keys):
             return self
-        memory = _Memory.of(self.names, self.keys, self.prompts, n + num_rows)
+        memory = _Memory.of(self.names, self.keys, self.values, n + num_rows)
         return Repository(n, self.lineage, memory)
 
     def with_rows(self, rows: Rows) -> Repository:
         """This and more rows, in the same memory; `with_room` has made sure that they fit."""
         n, u, memory = self.num_rows, len(rows.names), self._memory
-        memory.keys[n : n + u], memory.prompts[n : n + u] = rows.keys, rows.prompts
+        memory.keys[n : n + u], memory.values[n : n + u] = rows.keys, rows.values
         memory.names[n:] = rows.names
         memory.rows.update((name, row) for row, name in enumerate(rows.names, start=n))
         memory.filled = n + u

@@ -1,0 +1,187 @@
+"""The fixed parameters of a lane: N LoRAs and a router at each adapted layer.
+
+Forward (ELDER eqs. 2–3), with one query q for a whole sequence and T^l the k highest of s^l:
+
+    s^l = softmax(W_r^l q + b^l),    y_t = W₀ v_t + b₀ + (α/r) Σ_{i∈T^l} s_i^l B_i A_i v_t
+
+Weights are the softmax's own values, not scaled to sum to one over T^l.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from errata.editing.artifact import Artifact, TensorSpec
+from errata.editing.causal_lm import CausalLM
+from errata.editing.elder.config import ElderConfig
+from errata.editing.plan import LoraBank, Mixture, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The numbers that fix a lane's parameters.
+
+    Attributes:
+        layers: adapted ones, ascending.
+        projection: which of the FFN's.
+        query: where q is read.
+        num_experts: N.
+        top_k: k.
+        rank: r.
+        d_in, d_out: of the projection.
+        d_q: width of the query.
+        scale: α/r.
+    """
+
+    layers: tuple[int, ...]
+    projection: Literal["down", "up"]
+    query: Literal["hidden", "input"]
+    num_experts: int
+    top_k: int
+    rank: int
+    d_in: int
+    d_out: int
+    d_q: int
+    scale: float
+
+    @classmethod
+    def of(cls, model: CausalLM, config: ElderConfig) -> Shape:
+        """What a configuration means for a model.
+
+        Raises:
+            InvalidRequestError: a layer does not exist, or the rank fits no projection.
+        """
+        d_in, d_out = model.d, model.d_ff
+        if config.projection == "down":
+            d_in, d_out = d_out, d_in
+        config.check_rank(min(d_in, d_out))
+        return cls(
+            layers=config.resolve_layers(model.num_layers),
+            projection=config.projection,
+            query=config.query,
+            num_experts=config.num_experts,
+            top_k=config.top_k,
+            rank=config.rank,
+            d_in=d_in,
+            d_out=d_out,
+            d_q=model.d if config.query == "hidden" else d_in,
+            scale=config.scale,
+        )
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where the LoRAs are."""
+        return tuple((layer, self.projection) for layer in self.layers)
+
+    @property
+    def num_parameters(self) -> int:
+        """L[N·r·(d_in + d_out) + N(d_q + 1)]."""
+        per_expert = self.rank * (self.d_in + self.d_out) + self.d_q + 1
+        return len(self.layers) * self.num_experts * per_expert
+
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """Of what `Experts.tensors` gives."""
+        layers, n, r = len(self.layers), self.num_experts, self.rank
+        return {
+            "lora_a": (layers, n, r, self.d_in),
+            "lora_b": (layers, n, self.d_out, r),
+            "router_weight": (layers, n, self.d_q),
+            "router_bias": (layers, n),
+        }
+
+    def specs(self) -> dict[str, TensorSpec]:
+        """What an artifact has to hold for `Experts.of`."""
+        return {name: TensorSpec(size, torch.float32) for name, size in self.sizes().items()}
+
+
+class Experts(nn.Module):
+    """LoRAs and routers of all adapted layers, fp32.
+
+    Attributes:
+        shape: widths and counts.
+        lora_a: (L, N, r, d_in).
+        lora_b: (L, N, d_out, r).
+        router_weight: (L, N, d_q).
+        router_bias: (L, N).
+    """
+
+    def __init__(self, shape: Shape, tensors: Mapping[str, Tensor]) -> None:
+        """Takes parameters; `Shape.sizes` says which."""
+        super().__init__()
+        self.shape = shape
+        self.lora_a = nn.Parameter(tensors["lora_a"].clone())
+        self.lora_b = nn.Parameter(tensors["lora_b"].clone())
+        self.router_weight = nn.Parameter(tensors["router_weight"].clone())
+        self.router_bias = nn.Parameter(tensors["router_bias"].clone())
+
+    @classmethod
+    def new(cls, shape: Shape, init: str, seed: int) -> Experts:
+        """Untrained ones: B = 0, so that nothing is changed yet.
+
+        Args:
+            shape: of the lane.
+            init: `code` or `peft`.
+            seed: of A and of the routers.
+        """
+        rng = torch.Generator().manual_seed(seed)
+        sizes = shape.sizes()
+
+        def uniform(name: str, bound: float) -> Tensor:
+            drawn = torch.rand(sizes[name], generator=rng)
+            return (2 * drawn - 1) * bound
+
+        width = shape.rank if init == "code" else shape.d_in
+        return cls(
+            shape,
+            {
+                "lora_a": uniform("lora_a", width**-0.5),
+                "lora_b": torch.zeros(sizes["lora_b"]),
+                "router_weight": uniform("router_weight", shape.d_q**-0.5),
+                "router_bias": uniform("router_bias", shape.d_q**-0.5),
+            },
+        )
+
+    @classmethod
+    def of(cls, shape: Shape, artifact: Artifact) -> Experts:
+        """Reads what `tensors` gave."""
+        return cls(shape, {name: artifact.tensors[name] for name in shape.sizes()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All parameters by name."""
+        return {name: tensor.detach() for name, tensor in self.named_parameters()}
+
+    def scores(self, queries: Tensor) -> Tensor:
+        """log s, (n, L, N), of queries (n, d_q)."""
+        routed = torch.einsum("nd,lkd->nlk", queries.float(), self.router_weight)
+        return (routed + self.router_bias).log_softmax(-1)
+
+    def gates(self, queries: Tensor) -> Tensor:
+        """s where an expert is among the k highest, else 0; (n, L, N)."""
+        scores = self.scores(queries)
+        return scores.exp() * self._chosen(scores)
+
+    def codes(self, queries: Tensor) -> Tensor:
+        """Allocation codes (n, L, N) bool with k ones in each layer."""
+        return self._chosen(self.scores(queries))
+
+    def _chosen(self, scores: Tensor) -> Tensor:
+        # Stable, so that of equal scores the first expert is taken, on every machine.
+        order = scores.detach().argsort(dim=-1, descending=True, stable=True)
+        chosen = torch.zeros_like(scores, dtype=torch.bool)
+        return chosen.scatter(-1, order[..., : self.shape.top_k], True)
+
+    def mixture(self, *, dtype: torch.dtype = torch.float32) -> Mixture:
+        """What the hooks mix in, N LoRAs side by side at each place."""
+        banks = {
+            place: LoraBank(
+                self.lora_a[index].flatten(0, 1).to(dtype),
+                (self.shape.scale * self.lora_b[index].transpose(0, 1).flatten(1)).to(dtype),
+            )
+            for index, place in enumerate(self.shape.places)
+        }
+        return Mixture(self.shape.num_experts, banks)

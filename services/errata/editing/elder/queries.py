@@ -1,0 +1,87 @@
+"""The query q of a prompt: what routers and codes go by, one vector for a whole sequence.
+
+It is read at the last real prompt token, found by the attention mask, before anything that the
+lane changes: it depends on frozen weights alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.elder.experts import Shape
+from errata.editing.prompts import pad_right, positions, tokenise
+
+_AT_ONCE = 64
+_TINY = 1e-12
+
+
+class _Read(Exception):
+    """Ends a forward pass when its query has been read."""
+
+
+def query_module(model: CausalLM, shape: Shape) -> nn.Module:
+    """The module whose input is the query: the first adapted block, or its projection."""
+    layer = shape.layers[0]
+    if shape.query == "hidden":
+        return model.blocks[layer]
+    return model.down(layer) if shape.projection == "down" else model.up(layer)
+
+
+def as_query(shape: Shape, states: Tensor) -> Tensor:
+    """q of what the query's module reads at the last prompt tokens, (n, d_q), in fp32.
+
+    Hidden states are scaled to a mean square of 1: their length says little, and routers that are
+    initialised alike would be sharp in one model and flat in another.
+    """
+    states = states.float()
+    if shape.query == "input":
+        return states
+    return states / states.square().mean(-1, keepdim=True).sqrt().clamp(min=_TINY)
+
+
+@torch.no_grad()
+def queries_of(model: CausalLM, shape: Shape, prompts: Sequence[str]) -> Tensor:
+    """q of prompts, (n, d_q) fp32, by passes that end where q is read."""
+    parts = [
+        _read(model, shape, [tokenise(model, text).ids for text in prompts[i : i + _AT_ONCE]])
+        for i in range(0, len(prompts), _AT_ONCE)
+    ]
+    return torch.cat(parts) if parts else torch.zeros(0, shape.d_q, device=model.device)
+
+
+def _read(model: CausalLM, shape: Shape, rows: Sequence[Sequence[int]]) -> Tensor:
+    ids, mask = pad_right(model, rows)
+    with reading(query_module(model, shape)) as read:
+        try:
+            model.body(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions(mask),
+                use_cache=False,
+            )
+        except _Read:
+            pass
+    last = mask.sum(1) - 1
+    return as_query(shape, read[0][torch.arange(len(rows), device=last.device), last])
+
+
+@contextmanager
+def reading(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects the input of a module, and ends the pass there."""
+    read: list[Tensor] = []
+
+    def note(_: nn.Module, args: tuple[Any, ...]) -> None:
+        read.append(args[0])
+        raise _Read
+
+    handle = module.register_forward_pre_hook(note)
+    try:
+        yield read
+    finally:
+        handle.remove()

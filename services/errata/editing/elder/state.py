@@ -1,0 +1,368 @@
+"""What a replica holds of an ELDER lane: shared experts, and a key and a query for each edit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor
+
+from errata.editing.artifact import Artifact, TensorSpec
+from errata.editing.causal_lm import BaseLLM, CausalLM, tensor_bytes
+from errata.editing.elder.allocation import pack_codes
+from errata.editing.elder.config import ElderConfig
+from errata.editing.elder.experts import Experts, Shape
+from errata.editing.inventory import FACT_BYTES, Inventory, pack_facts, unpack_facts
+from errata.editing.method import Commit, LaneModelCommit, LaneModelDump
+from errata.editing.plan import Mixture
+from errata.editing.recipe.lane_model import LaneModel
+from errata.editing.recipe.state import Retriever
+from errata.editing.repository import Repository, Rows
+from errata.editing.swap import Swap, Undo
+from errata.editing.weights import EditedWeights
+from errata.errors import (
+    ArtifactCorruptError,
+    BaseModelMismatchError,
+    PreconditionError,
+)
+
+_METHOD = "elder"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Gate:
+    """RECIPE's learned scope gate, for scope `retriever`.
+
+    Attributes:
+        digest: SHA-256, hex, of the lane model's bytes.
+        model: encoder, MLP_K, MLP_Q.
+        sentinel: r_Θ, (d_r) fp32.
+    """
+
+    digest: str
+    model: LaneModel
+    sentinel: Tensor
+
+    @classmethod
+    def of(cls, model: LaneModel, digest: str) -> Gate:
+        """With the sentinel's key as it is."""
+        with torch.inference_mode():
+            return cls(digest, model, model.sentinel_key())
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Learned:
+    """What all edits of a lane share, as the last commit left it.
+
+    Attributes:
+        experts: LoRAs and routers.
+        mixture: the LoRAs as hooks mix them in.
+        limit: ε of codes, τ of cosines.
+        idf: for scope `idf`, (V) fp32; else empty.
+        digest: SHA-256 of all that.
+    """
+
+    experts: Experts
+    mixture: Mixture
+    limit: float
+    idf: Tensor
+    digest: bytes
+
+    @classmethod
+    def of(cls, shape: Shape, artifact: Artifact, llm: BaseLLM) -> Learned:
+        """Reads what `pack` wrote; the caller has checked names and shapes."""
+        experts = Experts.of(shape, artifact).to(llm.device).requires_grad_(False)
+        state = hashlib.sha256(artifact.metadata["limit"].encode())
+        for name in (*shape.sizes(), "idf"):
+            state.update(tensor_bytes(artifact.tensors[name]))
+        dtype = llm.dtype if isinstance(llm, CausalLM) else torch.float32
+        return cls(
+            experts,
+            experts.mixture(dtype=dtype),
+            float(artifact.metadata["limit"]),
+            artifact.tensors["idf"].to(llm.device),
+            state.digest(),
+        )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Holdings:
+    """All that a lane holds at one moment; never changed, only replaced.
+
+    Attributes:
+        gate: None but for scope `retriever`.
+        learned: None before the first commit.
+        inventory: keys by which scope tests find edits, (n, width), and queries, (n, d_q).
+        codes: packed allocation codes of the repository's rows, (n, ⌈L·N/8⌉) uint8 on the host.
+    """
+
+    gate: Gate | None
+    learned: Learned | None
+    inventory: Inventory
+    codes: Tensor
+
+    @classmethod
+    def of(cls, gate: Gate | None, learned: Learned | None, inventory: Inventory) -> Holdings:
+        """Codes are those of all stored queries under the routers as they are now."""
+        codes = _codes(learned, inventory.repository.values)
+        return cls(gate, learned, inventory, codes)
+
+    @property
+    def repository(self) -> Repository:
+        """The newest edit of each fact."""
+        return self.inventory.repository
+
+    @property
+    def retriever(self) -> Retriever | None:
+        """What decides claims for scope `retriever`."""
+        gate = self.gate
+        return None if gate is None else Retriever(gate.model, gate.sentinel, self.repository)
+
+
+def _codes(learned: Learned | None, queries: Tensor) -> Tensor:
+    if learned is None:
+        return torch.zeros(0, 0, dtype=torch.uint8)
+    with torch.inference_mode():
+        return pack_codes(learned.experts.codes(queries)).cpu()
+
+
+def pack(
+    llm: BaseLLM, gate: str, rows: Rows, experts: Experts, limit: float, idf: Tensor
+) -> Artifact:
+    """The artifact of a fit.
+
+    Args:
+        llm: the base model.
+        gate: digest of the lane model; empty without one.
+        rows: of the batch's edits.
+        experts: the lane's, after the fit.
+        limit: of the scope test.
+        idf: for scope `idf`; else empty.
+    """
+    tensors = {name: tensor.cpu() for name, tensor in experts.tensors().items()}
+    shape = json.dumps(asdict(experts.shape), sort_keys=True)
+    facts = {"shape": shape, "limit": repr(limit)}
+    return _with_rows(llm, gate, rows, {**tensors, "idf": idf.cpu()}, facts)
+
+
+def pack_rows(llm: BaseLLM, gate: str, rows: Rows) -> Artifact:
+    """Edits without what they share: for a new lane model, under which experts stay."""
+    return _with_rows(llm, gate, rows, {}, {})
+
+
+def _with_rows(
+    llm: BaseLLM, gate: str, rows: Rows, tensors: dict[str, Tensor], facts: dict[str, str]
+) -> Artifact:
+    mine = {
+        "keys": rows.keys.cpu(),
+        "queries": rows.values.cpu(),
+        "facts": pack_facts(rows.facts),
+    }
+    metadata = {"method": _METHOD, "base_model": llm.digest, "lane_model": gate}
+    return Artifact({**tensors, **mine}, {**metadata, **facts})
+
+
+class ElderState:
+    """The ELDER lane of one replica."""
+
+    def __init__(
+        self, model: BaseLLM, config: ElderConfig, weights: EditedWeights | None, lane: str
+    ) -> None:
+        """An empty lane: it claims nothing.
+
+        Args:
+            model: of the replica.
+            config: of the lane.
+            weights: not needed; ELDER's own are mixed in row by row.
+            lane: name of the lane.
+
+        Raises:
+            InvalidRequestError: layers, rank or experts do not fit the model.
+        """
+        self.llm, self.config = model, config
+        self._lane = lane
+        self._shape = Shape.of(model, config) if isinstance(model, CausalLM) else None
+        none = Rows.none(0, 0)
+        self.holdings = Holdings.of(None, None, Inventory.of(none))
+
+    def prepare_model(self, commit: LaneModelCommit) -> Swap:
+        """Reads a lane model, and the keys of all edits as it encodes them.
+
+        Raises:
+            BaseModelMismatchError, ArtifactCorruptError: it does not fit; nothing changed.
+        """
+        now = self.holdings
+        if set(commit.edits) != set(now.inventory.names):
+            raise ArtifactCorruptError(
+                f"the lane model of commit {commit.seq} does not bring the "
+                f"{len(now.inventory.names)} edits in force.",
+                seq=commit.seq,
+            )
+        gate = self._gate(commit)
+        inventory = now.inventory
+        if commit.repository is not None:
+            shape = self._shape_of(now.learned)
+            inventory = Inventory.of(
+                self._read_rows(commit.repository, commit.edits, commit.seq, gate, shape)
+            )
+        return self._replace(Holdings.of(gate, now.learned, inventory))
+
+    def dump(self) -> Callable[[], LaneModelDump] | None:
+        """What copies out what is held now, on any thread."""
+        held = self.holdings
+
+        def copy() -> LaneModelDump:
+            gate = "" if held.gate is None else held.gate.digest
+            rows, learned = held.inventory.rows(), held.learned
+            made = None
+            if learned is not None:
+                made = pack(self.llm, gate, rows, learned.experts, learned.limit, learned.idf)
+            return LaneModelDump(gate, rows.names, made)
+
+        return copy
+
+    def restore(self, commit: LaneModelCommit) -> Swap:
+        """Reads what was dumped, whatever was held before.
+
+        Raises:
+            BaseModelMismatchError, ArtifactCorruptError: it does not fit; nothing changed.
+        """
+        gate = self._gate(commit)
+        if commit.repository is None:
+            return self._replace(Holdings.of(gate, None, Inventory.of(Rows.none(0, 0))))
+        learned, rows = self._read(commit.repository, commit.edits, commit.seq, gate)
+        return self._replace(Holdings.of(gate, learned, Inventory.of(rows)))
+
+    def prepare_commit(self, commit: Commit) -> Swap:
+        """Checks a commit and makes room for it.
+
+        Raises:
+            PreconditionError: the lane still needs a lane model.
+            BaseModelMismatchError, ArtifactCorruptError: it does not fit; nothing changed.
+        """
+        now = self.holdings
+        if now.gate is None and self.config.scope == "retriever":
+            raise PreconditionError(
+                f"{self._lane} has no lane model yet; name one in the lanes file.", lane=self._lane
+            )
+        learned, rows = self._read(commit.artifact, commit.edits, commit.seq, now.gate)
+        if not now.inventory.names:  # its widths are known only now
+            now = replace(now, inventory=Inventory.of(rows.only(())))
+        addition = now.inventory.adding(rows, commit.seq)
+        codes = _codes(learned, addition.values)
+
+        def swap() -> Undo:
+            before = self.holdings
+            self.holdings = Holdings(now.gate, learned, addition.put(), codes)
+
+            def undo() -> None:
+                addition.undo()
+                self.holdings = before
+
+            return undo
+
+        return swap
+
+    def prepare_revert(self, edits: Sequence[str]) -> Swap:
+        """Prepares the lane without these edits' claims; what experts learned of them stays.
+
+        Raises:
+            EditNotRevertibleError: an edit is not in force in this lane; nothing changed.
+        """
+        now = self.holdings
+        return self._replace(Holdings.of(now.gate, now.learned, now.inventory.without(edits)))
+
+    def digest(self) -> str:
+        """SHA-256, hex, of lane model, experts, and every edit in force, in order."""
+        held = self.holdings
+        state = hashlib.sha256()
+        if held.gate is not None:
+            state.update(bytes.fromhex(held.gate.digest))
+        if held.learned is not None:
+            state.update(held.learned.digest)
+        state.update(held.inventory.digests())
+        return state.hexdigest()
+
+    def _replace(self, after: Holdings) -> Swap:
+        def swap() -> Undo:
+            before, self.holdings = self.holdings, after
+
+            def undo() -> None:
+                self.holdings = before
+
+            return undo
+
+        return swap
+
+    def _gate(self, commit: LaneModelCommit) -> Gate | None:
+        if self.config.scope != "retriever":
+            return None
+        if commit.model is None:
+            raise ArtifactCorruptError(f"entry {commit.seq} brings no lane model.", seq=commit.seq)
+        return Gate.of(LaneModel.from_artifact(commit.model, self.llm), commit.digest)
+
+    def _shape_of(self, learned: Learned | None) -> Shape:
+        if learned is None:
+            raise ArtifactCorruptError("edits came before the experts that answer them.")
+        return learned.experts.shape
+
+    def _read(
+        self, artifact: Artifact, edits: tuple[str, ...], seq: int, gate: Gate | None
+    ) -> tuple[Learned, Rows]:
+        try:
+            told = json.loads(artifact.metadata["shape"])
+            shape = Shape(**{**told, "layers": tuple(told["layers"])})
+            float(artifact.metadata["limit"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactCorruptError(
+                f"commit {seq} does not say how its experts are built: {error}.", seq=seq
+            ) from error
+        if self._shape is not None and shape != self._shape:
+            raise ArtifactCorruptError(
+                f"commit {seq} has experts of another shape than the lane's configuration gives.",
+                seq=seq,
+            )
+        size = len(artifact.tensors["idf"]) if "idf" in artifact.tensors else 0
+        more = {**shape.specs(), "idf": TensorSpec((size,), torch.float32)}
+        rows = self._read_rows(artifact, edits, seq, gate, shape, more)
+        return Learned.of(shape, artifact, self.llm), rows
+
+    def _read_rows(
+        self,
+        artifact: Artifact,
+        edits: tuple[str, ...],
+        seq: int,
+        gate: Gate | None,
+        shape: Shape,
+        more: dict[str, TensorSpec] | None = None,
+    ) -> Rows:
+        facts, u = artifact.metadata, len(edits)
+        if facts.get("base_model") != self.llm.digest:
+            raise BaseModelMismatchError(
+                f"commit {seq} was made for base model {facts.get('base_model')}, this replica "
+                f"runs {self.llm.digest}; load the model that the log was made with.",
+                seq=seq,
+            )
+        wanted = "" if gate is None else gate.digest
+        if facts.get("method") != _METHOD or facts.get("lane_model") != wanted:
+            raise ArtifactCorruptError(
+                f"commit {seq} was made with lane model {facts.get('lane_model')}, the lane has "
+                f"{wanted}.",
+                seq=seq,
+            )
+        keys = artifact.tensors.get("keys")
+        width = 0 if keys is None else keys.shape[-1]
+        artifact.check(
+            {
+                **(more or {}),
+                "keys": TensorSpec((u, width), torch.float32),
+                "queries": TensorSpec((u, shape.d_q), torch.float32),
+                "facts": TensorSpec((u, FACT_BYTES), torch.uint8),
+            }
+        )
+        told = unpack_facts(artifact.tensors["facts"])
+        rows = Rows(edits, told, artifact.tensors["keys"], artifact.tensors["queries"])
+        return rows.to(self.llm.device)

@@ -1,0 +1,145 @@
+"""Fits the shared parameters of a lane to a batch of texts: Adam on answers and allocations.
+
+L = CE(answers) + λ·L_alloc, where L_alloc = Σ_l Σ_{i∈P^l} −log s_i^l is the guided loss (ELDER
+eq. 6), averaged over the batch. The forward pass goes through each router's own k highest experts;
+the model's loss reaches the routers through their weights s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.elder.config import ElderConfig
+from errata.editing.elder.experts import Experts
+from errata.editing.hooks import add_mixture
+from errata.editing.plan import MixtureRows
+from errata.editing.prompts import TokenRow, pad_right, target_places
+from errata.editing.replay import Replay, capture
+from errata.errors import FitError
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Lessons:
+    """Texts to learn, and what each of them goes by.
+
+    Attributes:
+        texts: n of them, each with its target.
+        queries: (n, d_q), by which gates are made.
+        allocations: P, (n, L, N) bool.
+        num_new: the first ones, which are in every step; the others take turns.
+    """
+
+    texts: Sequence[TokenRow]
+    queries: Tensor
+    allocations: Tensor
+    num_new: int
+
+
+def train(
+    model: CausalLM, experts: Experts, lessons: Lessons, config: ElderConfig, seed: int
+) -> int:
+    """Trains the experts in place; the model is left as it was.
+
+    Args:
+        model: frozen; what lies below the first adapted layer is computed once.
+        experts: of the lane as it is now.
+        lessons: new texts and replayed ones.
+        config: of the lane.
+        seed: of the turns.
+
+    Returns:
+        Steps made.
+
+    Raises:
+        FitError: the loss is not finite.
+    """
+    ids, mask = pad_right(model, [text.ids for text in lessons.texts])
+    first = experts.shape.layers[0]
+    replay = capture(model, ids, mask, first=first)
+    at = torch.tensor(target_places(lessons.texts), device=model.device)
+    optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)
+    turns = torch.Generator().manual_seed(seed % 2**63)
+    new = torch.arange(lessons.num_new)
+    for step in range(config.steps):
+        others = torch.randperm(len(lessons.texts) - lessons.num_new, generator=turns)
+        rows = torch.cat([new, lessons.num_new + others[: config.replay_rows]]).to(model.device)
+        with torch.enable_grad():
+            queries = lessons.queries[rows]
+            nll = _nll(model, experts, replay.rows(rows), queries, _at_rows(at, rows))
+            steer = _steering(experts, queries, lessons.allocations[rows], config)
+            loss = nll.mean() + config.loss_weight * steer
+        if not bool(torch.isfinite(loss)):
+            raise FitError(
+                f"the loss is not finite after {step} steps; use a smaller learning_rate."
+            )
+        if config.stop_loss and float(nll.detach().max()) < config.stop_loss:
+            return step
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+    return config.steps
+
+
+def _at_rows(at: Tensor, rows: Tensor) -> Tensor:
+    """Those target places (row, column, id) that belong to `rows`, renumbered."""
+    number = torch.full((int(at[:, 0].max()) + 1,), -1, device=at.device)
+    number[rows] = torch.arange(len(rows), device=at.device)
+    mine = at[number[at[:, 0]] >= 0]
+    return torch.stack([number[mine[:, 0]], mine[:, 1], mine[:, 2]], dim=1)
+
+
+def _nll(model: CausalLM, experts: Experts, replay: Replay, queries: Tensor, at: Tensor) -> Tensor:
+    """Mean NLL of each row's target, (n,) nats."""
+    with mixing(model, experts, experts.gates(queries)):
+        hidden = replay.run(replay.hidden, replay.first, model.num_layers)
+    states = model.norm(hidden[at[:, 0], at[:, 1]])
+    each = nn.functional.cross_entropy(model.head(states).float(), at[:, 2], reduction="none")
+    n = len(queries)
+    total = torch.zeros(n, device=each.device).index_add(0, at[:, 0], each)
+    return total / at[:, 0].bincount(minlength=n)
+
+
+def _steering(
+    experts: Experts, queries: Tensor, allocations: Tensor, config: ElderConfig
+) -> Tensor:
+    """What pulls the routers, as a mean over rows; a scalar in nats for `guided`."""
+    if config.loss == "none":
+        return queries.new_zeros(())
+    scores = experts.scores(queries)
+    if config.loss == "guided":
+        return -(scores * allocations).sum((1, 2)).mean()
+    # N·Σ_i f_i·P_i of each layer (Switch Transformer eq. 4): least, 1, where all are used alike.
+    used = experts.codes(queries).float().mean(0) / experts.shape.top_k
+    return (experts.shape.num_experts * used * scores.exp().mean(0)).sum(-1).mean()
+
+
+@contextmanager
+def mixing(model: CausalLM, experts: Experts, gates: Tensor) -> Iterator[None]:
+    """Lets all rows of the passes inside go through the mixture, with gradients.
+
+    Args:
+        model: whose projections are hooked meanwhile.
+        experts: mixed in.
+        gates: (n, L, N).
+    """
+    mixture = experts.mixture()
+    claimed = MixtureRows(mixture, torch.arange(len(gates), device=gates.device), gates)
+
+    def mix(index: int, place: Any, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        return add_mixture(output, args[0], claimed, mixture.banks[place], index)
+
+    with ExitStack() as hooks:
+        for index, place in enumerate(mixture.banks):
+            layer, part = place
+            module = model.down(layer) if part == "down" else model.up(layer)
+            handle = module.register_forward_hook(partial(mix, index, place))
+            hooks.callback(handle.remove)
+        yield

@@ -1,0 +1,78 @@
+"""ELDER's allocation codes in the retrieval service: workers send the queries they have read."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+import torch
+
+from errata.editing.elder.experts import Shape
+from errata.editing.elder.queries import queries_of
+from errata.retrieval.convert import vectors_message
+from errata_client._gen.errata.v1 import retrieval_pb2, retrieval_pb2_grpc
+from tests.integration.retrieval.test_retrieval import (
+    FACTS,
+    LANE,
+    PROMPTS,
+    Stack,
+    _answer,
+    _submit,
+    served,
+    stack,
+)
+from tests.unit.editing.elder_models import CODES
+from tests.unit.editing.tiny_models import make_model
+
+__all__ = ["stack"]
+
+OTHERS = ["Zürich liegt in der", "Therefore it rains. You know"]
+
+
+@pytest.mark.promise("P6")
+async def test_a_worker_answers_alike_with_and_without_the_service(stack: Stack) -> None:
+    config = CODES.model_dump(mode="json")
+    async with stack.writer(None, "elder", config=config) as writer, stack.retrieval() as replica:
+        names, seq = await _submit(writer, *FACTS)
+        async with (
+            served(replica) as address,
+            stack.worker() as alone,
+            stack.worker(retrieval_address=address) as asking,
+        ):
+            answers = [
+                await asyncio.gather(*[_answer(worker, p, seq) for p in [*PROMPTS, *OTHERS]])
+                for worker in (alone, asking)
+            ]
+    assert answers[0] == answers[1]
+    assert [edits for _, edits in answers[0][: len(FACTS)]] == [(name,) for name in names]
+
+
+async def test_the_service_decides_by_vectors_and_says_what_is_wrong_with_them(
+    stack: Stack,
+) -> None:
+    config = CODES.model_dump(mode="json")
+    async with stack.writer(None, "elder", config=config) as writer, stack.retrieval() as replica:
+        names, seq = await _submit(writer, *FACTS)
+        llm = make_model("llama")
+        queries = queries_of(llm, Shape.of(llm, CODES), PROMPTS)
+        async with served(replica) as address, grpc.aio.insecure_channel(address) as channel:
+            stub = retrieval_pb2_grpc.RetrievalServiceStub(channel)
+
+            def ask(vectors: torch.Tensor | None) -> retrieval_pb2.RouteRequest:
+                sent = [] if vectors is None else [vectors_message(LANE, vectors)]
+                return retrieval_pb2.RouteRequest(prompts=PROMPTS, vectors=sent, min_seq=seq)
+
+            response = await stub.Route(ask(queries), timeout=5)
+            claims = [prompt.claims[0] for prompt in response.prompts]
+            assert [claim.edit for claim in claims] == names
+            assert all(claim.holds and claim.score == 0 for claim in claims), "distance 0"
+            for wrong, told in (
+                (None, "send them"),
+                (queries[:, :-1], "entries"),
+                (queries[:3, :5], "bytes for 4 prompts"),
+                (torch.full_like(queries, torch.nan), "not finite"),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError, match=told) as caught:
+                    await stub.Route(ask(wrong), timeout=5)
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -1,0 +1,217 @@
+"""ELDER's parameters: gates, codes, allocations, and what a mixture does to a forward pass."""
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.elder.allocation import allocate, pack_code, pack_codes
+from errata.editing.elder.config import PAPER, ElderConfig
+from errata.editing.elder.experts import Experts, Shape
+from errata.editing.elder.queries import queries_of
+from errata.editing.elder.scope import hamming
+from errata.editing.elder.training import mixing
+from errata.editing.hooks import PlanHooks
+from errata.editing.plan import PlanTable, RowPlan
+from errata.editing.prompts import pad_right, positions, tokenise
+from errata.errors import InvalidRequestError, LaneFullError
+from tests.unit.editing.elder_models import SMALL, make_experts
+from tests.unit.editing.tiny_models import make_model
+
+PROMPTS = ["Toyota makes", "The tower of Pisa is in the town of", "Nokia made", "東京は"]
+
+
+def test_the_papers_settings_are_one_configuration() -> None:
+    config = ElderConfig.model_validate(PAPER)
+    assert (config.num_layers, config.num_experts, config.top_k, config.rank) == (6, 4, 2, 8)
+    assert (config.loss_weight, config.epsilon, config.learning_rate) == (0.01, 12, 1e-4)
+    assert config.resolve_layers(32) == (22, 23, 24, 25, 26, 27)
+    assert config.capacity(32) == 46_656
+
+
+def test_parameters_are_as_many_as_the_papers_formula_gives() -> None:
+    """12·(1600·6400 of GPT2-XL's c_fc) gives 1.57 M, LLaMA2-7B's down_proj 3.16 M."""
+
+    def count(d_in: int, d_out: int) -> int:
+        layers = tuple(range(6))
+        return Shape(layers, "down", "input", 4, 2, 8, d_in, d_out, d_in, 1.0).num_parameters
+
+    assert count(1600, 6400) == pytest.approx(1.57e6, rel=0.01)
+    assert count(11008, 4096) == pytest.approx(3.16e6, rel=0.01)
+
+
+def test_parameters_are_counted_as_they_are(llama: CausalLM) -> None:
+    experts = make_experts(llama)
+    assert experts.shape.num_parameters == sum(p.numel() for p in experts.parameters())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"top_k": 5, "num_experts": 4}, "at most num_experts"),
+        ({"layers": (3, 2)}, "ascending"),
+        ({"layers": (-1, 2)}, "not negative"),
+        ({"epsilon": 12}, "belongs to scope 'codes'"),
+        ({"threshold": 0.5}, "belongs to scopes 'cosine' and 'idf'"),
+        ({"gates": "row"}, "scopes 'codes' and 'cosine'"),
+        ({"rank": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_numbers_that_do_not_fit_together_are_refused(
+    values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ElderConfig.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"layers": (2, 4)}, "layer 4 does not exist"), ({"rank": 33}, "rank 33 is above")],
+)
+def test_numbers_that_do_not_fit_the_model_are_refused(
+    llama: CausalLM, values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        Shape.of(llama, ElderConfig.model_validate(values))
+
+
+def test_gates_are_the_highest_values_of_the_softmax_as_they_are(llama: CausalLM) -> None:
+    experts = make_experts(llama)
+    queries = torch.randn(5, experts.shape.d_q)
+    gates = experts.gates(queries)
+    for row, query in enumerate(queries):
+        for layer in range(len(experts.shape.layers)):
+            logits = experts.router_weight[layer] @ query + experts.router_bias[layer]
+            shares = logits.softmax(-1)
+            best = shares.topk(experts.shape.top_k).indices
+            expected = torch.zeros_like(shares).index_copy(0, best, shares[best])
+            torch.testing.assert_close(gates[row, layer], expected)
+
+
+def test_equal_scores_go_to_the_first_experts(llama: CausalLM) -> None:
+    experts = make_experts(llama)
+    with torch.no_grad():
+        experts.router_weight.zero_()
+        experts.router_bias.zero_()
+    code = experts.codes(torch.randn(1, experts.shape.d_q))[0]
+    assert code[:, : experts.shape.top_k].all()
+    assert not code[:, experts.shape.top_k :].any()
+
+
+def test_codes_have_k_ones_in_each_layer_and_even_distances(llama: CausalLM) -> None:
+    experts = make_experts(llama)
+    codes = experts.codes(torch.randn(40, experts.shape.d_q))
+    assert (codes.sum(-1) == experts.shape.top_k).all()
+    distances = hamming(codes, codes)
+    assert (distances % 2 == 0).all()
+    shape = experts.shape
+    most = 2 * len(shape.layers) * min(shape.top_k, shape.num_experts - shape.top_k)
+    assert 0 < int(distances.max()) <= most
+    packed = pack_codes(codes)
+    slow = [
+        [bin(a ^ b).count("1") for a, b in zip(x, y, strict=True)]
+        for x in packed.tolist()
+        for y in packed.tolist()
+    ]
+    assert [sum(bits) for bits in slow] == distances.flatten().tolist()
+
+
+def test_the_guided_loss_at_uniform_scores(llama: CausalLM) -> None:
+    """−log(1/N) for each of k experts in L layers."""
+    experts = make_experts(llama)
+    with torch.no_grad():
+        experts.router_weight.zero_()
+        experts.router_bias.zero_()
+    shape = experts.shape
+    wanted = allocate("00", (), len(shape.layers), shape.num_experts, shape.top_k)
+    loss = -(experts.scores(torch.randn(1, shape.d_q)) * wanted).sum()
+    expected = len(shape.layers) * shape.top_k * math.log(shape.num_experts)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_untrained_experts_change_no_bit(llama: CausalLM) -> None:
+    experts = Experts.new(Shape.of(llama, SMALL), "code", seed=1)
+    ids, mask = pad_right(llama, [tokenise(llama, text).ids for text in PROMPTS])
+    call = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
+    before = llama.body(**call).last_hidden_state
+    gates = experts.gates(torch.randn(len(PROMPTS), experts.shape.d_q))
+    with mixing(llama, experts, gates):
+        assert torch.equal(llama.body(**call).last_hidden_state, before)
+    assert torch.equal(llama.body(**call).last_hidden_state, before), "no hook is left behind"
+
+
+def test_the_mixture_is_the_sum_over_the_chosen_loras(llama: CausalLM) -> None:
+    experts = make_experts(llama)
+    shape = experts.shape
+    rows = torch.randn(3, 5, shape.d_in)
+    gates = experts.gates(torch.randn(3, shape.d_q))
+    seen: list[torch.Tensor] = []
+    layer = shape.layers[1]
+    plain = llama.down(layer)(rows)
+    with mixing(llama, experts, gates):
+        seen.append(llama.down(layer)(rows))
+    expected = plain.clone()
+    for row in range(3):
+        for expert in gates[row, 1].nonzero().flatten().tolist():
+            low = rows[row] @ experts.lora_a[1, expert].T
+            expected[row] += (
+                gates[row, 1, expert] * shape.scale * (low @ experts.lora_b[1, expert].T)
+            )
+    torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_training_and_serving_mix_alike(llama: CausalLM) -> None:
+    experts = make_experts(llama)
+    ids, mask = pad_right(llama, [tokenise(llama, text).ids for text in PROMPTS])
+    call = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
+    gates = experts.gates(torch.randn(len(PROMPTS), experts.shape.d_q))
+    with mixing(llama, experts, gates):
+        trained = llama.body(**call).last_hidden_state
+    table = PlanTable(len(PROMPTS), llama.d, device=llama.device, dtype=llama.dtype)
+    mixture = experts.mixture()
+    for row in range(len(PROMPTS)):
+        table.put(row, RowPlan(mixture=mixture, gates=gates[row]))
+    hooks = PlanHooks.of(llama)
+    with hooks.applied(table.view(0, len(PROMPTS))):
+        served = llama.body(**call).last_hidden_state
+    assert torch.equal(served, trained)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gptj"])
+@pytest.mark.parametrize("query", ["hidden", "input"])
+def test_a_prompts_query_does_not_depend_on_its_batch(family: str, query: str) -> None:
+    model = make_model(family)
+    config = SMALL.model_copy(update={"query": query})
+    shape = Shape.of(model, config)
+    together = queries_of(model, shape, PROMPTS)
+    alone = torch.cat([queries_of(model, shape, [prompt]) for prompt in PROMPTS])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    experts = Experts.new(shape, "code", seed=3)
+    assert torch.equal(experts.codes(together), experts.codes(alone))
+    assert len({pack_code(code) for code in experts.codes(together)}) > 1
+
+
+def test_hidden_queries_have_a_mean_square_of_one(llama: CausalLM) -> None:
+    queries = queries_of(llama, Shape.of(llama, SMALL), PROMPTS)
+    torch.testing.assert_close(queries.square().mean(-1), torch.ones(len(PROMPTS)))
+
+
+def test_allocations_are_seeded_by_the_fact_and_distinct() -> None:
+    taken: dict[bytes, str] = {}
+    for number in range(30):
+        fact = f"{number:064x}"
+        made = allocate(fact, taken, 2, 4, 2)
+        assert (made.sum(-1) == 2).all()
+        assert pack_code(made) not in taken
+        assert torch.equal(made, allocate(fact, taken, 2, 4, 2))
+        taken[pack_code(made)] = fact
+    assert len(taken) == 30, "of C(4, 2)² = 36"
+
+
+def test_a_full_lane_says_so() -> None:
+    taken = {pack_code(allocate(f"{n:02x}", (), 1, 3, 1)) for n in range(200)}
+    assert len(taken) == 3
+    with pytest.raises(LaneFullError, match="open a new lane"):
+        allocate("ff", taken, 1, 3, 1)

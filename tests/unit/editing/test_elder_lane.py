@@ -1,0 +1,332 @@
+"""An ELDER lane as a whole: what it learns, what it claims, and that all replicas hold the same."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.elder import METHOD
+from errata.editing.elder.allocation import allocate
+from errata.editing.elder.config import ElderConfig
+from errata.editing.elder.hook import ElderRouter
+from errata.editing.elder.queries import queries_of
+from errata.editing.elder.scope import HeldOut, hamming, limit_of
+from errata.editing.elder.state import ElderState
+from errata.editing.method import LaneModelCommit
+from errata.editing.prompts import tokenise
+from errata.editing.recipe.hook import RecipeRouter
+from errata.editing.weights import EditedWeights
+from errata.engine import offline
+from errata.errors import (
+    ArtifactCorruptError,
+    BaseModelMismatchError,
+    EditNotRevertibleError,
+    FitError,
+    PreconditionError,
+)
+from errata.retrieval.index import FaissIndices
+from tests.unit.editing import recipe_models
+from tests.unit.editing.elder_models import CODES, SMALL, Lane, make_experts
+from tests.unit.editing.tiny_models import TextResources, make_model
+
+FACTS = (
+    ("The mother tongue of Danielle Darrieux is", "Finnish"),
+    ("Nokia was founded in the town of", "Pisa"),
+    ("Toyota makes", "football"),
+    ("The tower of Pisa is in", "Finland"),
+)
+OTHERS = ("Zürich liegt in der", "Therefore it rains. You know", "東京は日本の")
+
+
+def _ask(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[bool]:
+    """Whether each target is what the edited model says, token by token."""
+    view = ElderRouter(lane.state, FaissIndices()).view()
+    prompts = [prompt for prompt, _ in facts]
+    rows = [tokenise(lane.llm, *fact) for fact in facts]
+    continuations = [row.ids[len(row.ids) - row.num_target :] for row in rows]
+    _, own = offline.score(
+        lane.llm,
+        [row.ids[: len(row.ids) - row.num_target] for row in rows],
+        continuations,
+        view.plans(view.claims(prompts)),
+    )
+    return [tuple(a) == tuple(b) for a, b in zip(own, continuations, strict=True)]
+
+
+def _claimed(lane: Lane, prompts: Sequence[str]) -> list[str]:
+    view = ElderRouter(lane.state, FaissIndices()).view()
+    return [claim.edit if claim.holds else "" for claim in view.claims(prompts)]
+
+
+@pytest.mark.parametrize("gates", ["edit", "row"])
+@pytest.mark.parametrize("loss", ["guided", "balanced", "none"])
+def test_edits_are_learned_and_stay_learned(
+    llama: CausalLM, resources: TextResources, gates: str, loss: str
+) -> None:
+    lane = Lane(llama, SMALL.model_copy(update={"gates": gates, "loss": loss}), resources)
+    digest = llama.current_digest()
+    lane.edit(*FACTS[:2])
+    lane.edit(*FACTS[2:])
+    assert all(_ask(lane, FACTS))
+    assert llama.current_digest() == digest, "the base model has no new bit"
+    assert all(parameter.grad is None for parameter in llama.model.parameters())
+
+
+def test_what_no_edit_claims_is_answered_bit_for_bit(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS)
+    view = ElderRouter(lane.state, FaissIndices()).view()
+    plans = view.plans(view.claims(OTHERS))
+    assert not any(plan.edits for plan in plans)
+    rows = [tokenise(llama, prompt).ids for prompt in OTHERS]
+    told = offline.score(llama, rows, [(5, 6)] * len(rows), plans)
+    assert told == offline.score(llama, rows, [(5, 6)] * len(rows), None)
+
+
+def test_codes_are_those_of_the_routers_as_they_are_now(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, CODES, resources)
+    lane.edit(*FACTS[:2])
+    before = lane.state.holdings.codes
+    commit, _ = lane.fit(*FACTS[2:])
+    tensors = dict(commit.artifact.tensors)
+    rng = torch.Generator().manual_seed(7)
+    tensors["router_weight"] = torch.randn(tensors["router_weight"].shape, generator=rng)
+    artifact = Artifact(tensors, commit.artifact.metadata)
+    lane.state.prepare_commit(replace(commit, artifact=artifact))()
+    held = lane.state.holdings
+    assert not torch.equal(before, held.codes[:2]), "else this shows nothing"
+    # distance 0 to themselves, so below ε = 1
+    assert _claimed(lane, [prompt for prompt, _ in FACTS]) == list(held.inventory.names)
+
+
+def test_a_distance_has_to_be_below_epsilon(llama: CausalLM, resources: TextResources) -> None:
+    lane = Lane(llama, CODES, resources)
+    lane.edit(*FACTS[:1])
+    held = lane.state.holdings
+    assert held.learned is not None
+    view = ElderRouter(lane.state, FaissIndices()).view()
+    (claim,) = view.claims(OTHERS[:1])
+    assert claim.score < 0
+    for limit, holds in ((-claim.score, False), (-claim.score + 1, True)):
+        other = replace(view, held=replace(held, learned=replace(held.learned, limit=limit)))
+        assert other.claims(OTHERS[:1])[0].holds is holds
+
+
+def test_replicas_that_apply_the_same_commits_hold_the_same(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS[:2])
+    lane.edit(*FACTS[2:])
+    other = ElderState(make_model("llama"), SMALL, None, "lanes/main")
+    for commit in lane.commits:
+        other.prepare_commit(commit)()
+    assert other.digest() == lane.state.digest()
+    again = Lane(make_model("llama"), SMALL, resources)
+    again.edit(*FACTS[:2])
+    again.edit(*FACTS[2:])
+    assert again.state.digest() == lane.state.digest(), "the same fit on the same machine"
+
+
+def test_a_trial_is_taken_back_to_the_bit(llama: CausalLM, resources: TextResources) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS[:2])
+    before = lane.state.digest()
+    commit, _ = lane.fit(*FACTS[2:])
+    undo = lane.state.prepare_commit(commit)()
+    assert lane.state.digest() != before
+    undo()
+    assert lane.state.digest() == before
+    lane.state.prepare_commit(commit)()
+    assert _ask(lane, FACTS) == [True] * 4
+
+
+def test_a_reverted_edit_claims_nothing(llama: CausalLM, resources: TextResources) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS)
+    lane.state.prepare_revert(["edits/2-1"])()
+    lane.memory.remove(["edits/2-1"])
+    assert _claimed(lane, [FACTS[1][0]]) == [""]
+    assert _ask(lane, [FACTS[0], *FACTS[2:]]) == [True] * 3
+    assert {lesson.edit for lesson in lane.memory.drawn((), 1)} == {
+        f"edits/2-{n}" for n in (0, 2, 3)
+    }
+    with pytest.raises(EditNotRevertibleError, match="edits/2-1"):
+        lane.state.prepare_revert(["edits/2-1"])
+
+
+def test_the_newest_edit_of_a_fact_is_in_force(llama: CausalLM, resources: TextResources) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS[:2])
+    lane.edit((FACTS[0][0], "German"))
+    assert _ask(lane, [(FACTS[0][0], "German"), FACTS[1]]) == [True, True]
+    first, second = lane.memory.drawn((), 1)
+    assert {first.edit, second.edit} == {"edits/2-1", "edits/3-0"}
+    lane.state.prepare_revert(["edits/3-0"])()
+    assert _claimed(lane, [FACTS[0][0]]) == ["edits/2-0"]
+
+
+def test_a_snapshot_holds_everything(llama: CausalLM, resources: TextResources) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS)
+    copy = lane.state.dump()
+    assert copy is not None
+    dump = copy()
+    assert dump.repository is not None
+    read = Artifact.from_bytes(dump.repository.to_bytes())
+    other = ElderState(llama, SMALL, EditedWeights(llama), "lanes/main")
+    other.restore(LaneModelCommit(9, None, dump.model_digest, dump.edits, read))()
+    assert other.digest() == lane.state.digest()
+
+
+@pytest.mark.parametrize("replay", ["none", "reservoir", "all"])
+def test_replay_is_drawn_from_what_is_in_force(
+    llama: CausalLM, resources: TextResources, replay: str
+) -> None:
+    config = SMALL.model_copy(
+        update={"replay": replay, "replay_budget": 2, "replay_pool": 3, "steps": 1}
+    )
+    lane = Lane(llama, config, resources)
+    lane.edit(*FACTS)
+    facts = {lesson.fact for lesson in lane.memory.drawn((), 1)}
+    assert len(facts) == {"none": 0, "reservoir": 2, "all": 3}[replay]
+    if replay == "reservoir":
+        assert {lesson.fact for lesson in lane.memory.drawn((), 2)} == facts, "whatever the seed"
+    for fact in facts:
+        assert fact not in {lesson.fact for lesson in lane.memory.drawn({fact}, 1)}
+
+
+@pytest.mark.parametrize("scope", ["codes", "cosine", "idf"])
+def test_limits_are_calibrated_on_held_out_prompts(
+    llama: CausalLM, resources: TextResources, scope: str
+) -> None:
+    values = {"scope": scope, "false_claims": 0.25, "threshold": None, "num_experts": 8, "steps": 1}
+    config = SMALL.model_copy(update=values)
+    rng = torch.Generator().manual_seed(0)
+    experts = make_experts(llama, config)
+    d_q = experts.shape.d_q
+    drawn = torch.randn(200, d_q, generator=rng)
+    vectors = torch.nn.functional.normalize(drawn[:100], dim=-1)
+    held_out = HeldOut(drawn[:100], torch.zeros(0), vectors)
+    stored = drawn[100:]
+    if scope != "codes":
+        stored = torch.nn.functional.normalize(stored, dim=-1)
+    limits = [limit_of(config, held_out, experts, stored[:n]) for n in (1, 10, 100)]
+    if scope == "codes":
+        assert limits[0] >= limits[1] >= limits[2] >= 0, "ε falls as codes fill the space"
+        assert limits[0] > limits[2]
+    else:
+        assert limits[0] < limits[1] < limits[2] < 1, "τ rises as keys fill the space"
+        for limit, n in zip(limits, (1, 10, 100), strict=True):
+            claimed = ((vectors @ stored[:n].T).amax(1) > limit).float().mean()
+            assert claimed == pytest.approx(0.25, abs=0.011)
+
+
+def test_the_papers_rule_admits_all_but_everything() -> None:
+    """ε = 12 among uniform codes: 30 stored ones admit practically all queries."""
+    codes = torch.stack([allocate(f"{n:03x}", (), 6, 4, 2) for n in range(400)])
+    distances = hamming(codes[100:], codes[:30])
+    assert (distances < 12).float().mean() == pytest.approx(0.358, abs=0.03)
+    assert (distances[:, :10].amin(1) < 12).float().mean() > 0.97
+    assert (distances.amin(1) < 12).float().mean() > 0.995
+
+
+def test_a_fit_that_leaves_finite_numbers_is_refused(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, SMALL.model_copy(update={"learning_rate": 3e37}), resources)
+    before = lane.state.digest()
+    with pytest.raises(FitError, match="smaller learning_rate"):
+        lane.edit(*FACTS)
+    assert lane.state.digest() == before
+
+
+@pytest.mark.parametrize("what", ["shape", "limit", "lora_a", "base", "method"])
+def test_an_artifact_that_does_not_fit_changes_nothing(
+    llama: CausalLM, resources: TextResources, what: str
+) -> None:
+    lane = Lane(llama, SMALL, resources)
+    commit, _ = lane.fit(*FACTS)
+    tensors, facts = dict(commit.artifact.tensors), dict(commit.artifact.metadata)
+    if what == "shape":
+        facts["shape"] = facts["shape"].replace('"rank": 4', '"rank": 5')
+    elif what == "limit":
+        facts["limit"] = "much"
+    elif what == "lora_a":
+        tensors["lora_a"] = tensors["lora_a"][:, :, :-1].contiguous()
+    elif what == "base":
+        facts["base_model"] = "0" * 64
+    else:
+        facts["method"] = "recipe"
+    before = lane.state.digest()
+    wrong = replace(commit, artifact=Artifact(tensors, facts))
+    error = BaseModelMismatchError if what == "base" else ArtifactCorruptError
+    with pytest.raises(error):
+        lane.state.prepare_commit(wrong)
+    assert lane.state.digest() == before
+
+
+def test_scope_retriever_needs_a_lane_model(llama: CausalLM, resources: TextResources) -> None:
+    lane = Lane(llama, SMALL, resources)
+    commit, _ = lane.fit(*FACTS)
+    state = ElderState(llama, ElderConfig(num_layers=2), None, "lanes/main")
+    with pytest.raises(PreconditionError, match="no lane model yet"):
+        state.prepare_commit(commit)
+
+
+def test_queries_do_not_depend_on_what_was_edited(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS)
+    held = lane.state.holdings
+    assert held.learned is not None
+    again = queries_of(llama, held.learned.experts.shape, [prompt for prompt, _ in FACTS])
+    torch.testing.assert_close(again, held.repository.values)
+
+
+def test_the_learned_gate_of_a_recipe_lane_model_decides(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    config = SMALL.model_copy(update={"scope": "retriever", "threshold": None})
+    lane = Lane(llama, config, resources)
+    assert METHOD.lane_model is not None
+    assert METHOD.lane_model.needed(config)
+    assert not METHOD.lane_model.needed(SMALL)
+    lane.state.prepare_model(recipe_models.model_commit(recipe_models.make_lane_model(llama)))()
+    lane.edit(*FACTS)
+    recipe = recipe_models.make_state(llama)
+    recipe_models.commit(llama, recipe, *FACTS)
+    prompts = [*(prompt for prompt, _ in FACTS), *OTHERS]
+    expected = RecipeRouter(recipe, FaissIndices()).view().claims(prompts)
+    assert ElderRouter(lane.state, FaissIndices()).view().claims(prompts) == expected
+
+
+def test_a_new_lane_model_finds_all_edits_again_and_experts_stay(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    config = SMALL.model_copy(update={"scope": "retriever", "threshold": None})
+    lane = Lane(llama, config, resources)
+    lane.state.prepare_model(recipe_models.model_commit(recipe_models.make_lane_model(llama)))()
+    lane.edit(*FACTS)
+    before = lane.state.holdings
+    assert before.learned is not None
+    new = recipe_models.make_lane_model(llama, seed=4)
+    edits = recipe_models.make_edits(*FACTS)
+    assert METHOD.lane_model is not None
+    repository = METHOD.lane_model.encode(llama, config, new.to_artifact().to_bytes(), edits)
+    names = tuple(edit.name for edit in edits)
+    lane.state.prepare_model(recipe_models.model_commit(new, names, repository, seq=5))()
+    after = lane.state.holdings
+    assert after.learned is before.learned
+    assert not torch.equal(after.repository.keys, before.repository.keys)
+    torch.testing.assert_close(after.repository.values, before.repository.values)
+    with pytest.raises(ArtifactCorruptError, match="does not bring the 4 edits"):
+        lane.state.prepare_model(recipe_models.model_commit(new, names[:2], repository, seq=6))

@@ -1,0 +1,158 @@
+"""A lane that goes by hidden states is routed in the middle of a prefill, and no differently."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.elder.config import ElderConfig
+from errata.editing.elder.hook import ElderRouter, ElderView
+from errata.editing.method import Claim
+from errata.editing.plan import RowPlan
+from errata.editing.prompts import tokenise
+from errata.editing.recipe.hook import RecipeRouter
+from errata.engine.engine import EngineLimits
+from errata.engine.sequence import Edition, GenerationRequest, Piece, ScoringRequest
+from errata.replica.routing import Routing
+from errata.retrieval.index import FaissIndices
+from errata.worker.routing import late, whole
+from tests.unit.editing import recipe_models
+from tests.unit.editing.elder_models import CODES, SMALL, Lane
+from tests.unit.editing.tiny_models import TextResources, make_model
+from tests.unit.engine.helpers import VERSION, collect, running
+
+FACTS = (
+    ("The mother tongue of Danielle Darrieux is", "Finnish"),
+    ("Nokia was founded in the town of", "Pisa"),
+    ("Toyota makes", "football"),
+)
+OTHERS = ("Zürich liegt in der", "Therefore it rains. You know", "東京は日本の")
+LONG = "Because the capital of Finland is Helsinki, I was told that it rains. Toyota makes"
+LIMITS = EngineLimits(max_rows=8, prefill_tokens=24)
+SCOPES = {
+    "codes": CODES,
+    "cosine": SMALL,
+    "input": SMALL.model_copy(update={"query": "input", "gates": "row"}),
+}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Counting:
+    """A view, and the passes that it made for vectors alone."""
+
+    view: ElderView
+    passes: list[int] = field(default_factory=list)
+
+    @property
+    def vector_view(self) -> "_Counting":
+        return self
+
+    @property
+    def module(self) -> object:
+        return self.view.module
+
+    def claims(self, prompts: Sequence[str]) -> list[Claim]:
+        return self.view.claims(prompts)
+
+    def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
+        return self.view.plans(claims)
+
+    def vectors(self, prompts: Sequence[str]) -> Tensor:
+        self.passes.append(len(prompts))
+        return self.view.vectors(prompts)
+
+    def vectors_of(self, states: Tensor) -> Tensor:
+        return self.view.vectors_of(states)
+
+    def claims_of(self, vectors: Tensor) -> list[Claim]:
+        return self.view.claims_of(vectors)
+
+
+@pytest.fixture
+def resources(tmp_path: Path) -> TextResources:
+    return TextResources(tmp_path)
+
+
+def _requests(model: CausalLM, prompts: Sequence[str]) -> list[GenerationRequest]:
+    return [
+        GenerationRequest(
+            tokenise(model, prompt).ids, 6, ignore_eos=True, num_alternatives=0, prompt=prompt
+        )
+        for prompt in prompts
+    ]
+
+
+def _told(answers: Sequence[Sequence[Piece]]) -> list[tuple[list[int], tuple[str, ...]]]:
+    return [
+        ([choice.token_id for piece in pieces for choice in piece.choices], pieces[-1].edits)
+        for pieces in answers
+    ]
+
+
+def _lane(model: CausalLM, config: ElderConfig, resources: TextResources) -> Lane:
+    lane = Lane(model, config, resources)
+    lane.edit(*FACTS)
+    return lane
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("scope", sorted(SCOPES))
+async def test_a_row_gets_what_a_pass_of_its_own_would_give_it(
+    family: str, scope: str, resources: TextResources
+) -> None:
+    model = make_model(family)
+    lane = _lane(model, SCOPES[scope], resources)
+    view = _Counting(ElderRouter(lane.state, FaissIndices()).view())
+    names = lane.state.holdings.inventory.names
+    routing = Routing({"lanes/main": view}, dict.fromkeys(names, 2))  # type: ignore[dict-item]
+    requests = _requests(model, [*(prompt for prompt, _ in FACTS), *OTHERS, LONG])
+    assert len(requests[-1].prompt_ids) > LIMITS.prefill_tokens, "is read in parts"
+    answers = []
+    for middle in (None, late(routing, routing.claims)):
+        view.passes.clear()
+        edition = Edition(VERSION, route=whole(routing, routing.claims), late=middle)
+        async with running(model, edition, LIMITS) as engine:
+            answers.append(_told(await asyncio.gather(*[collect(engine, r) for r in requests])))
+            if middle is not None:
+                assert view.passes == [1], "only for what is read in parts"
+            scoring = ScoringRequest(requests[0].prompt_ids, (5, 6), FACTS[0][0])
+            assert (await engine.score(scoring)).edits == answers[-1][0][1]
+    assert answers[0] == answers[1]
+    claimed = [edits for _, edits in answers[0]]
+    assert claimed[: len(FACTS)] == [(name,) for name in names]
+    assert () in claimed
+
+
+async def test_a_row_behind_another_lanes_prefix_is_routed_before_it(
+    resources: TextResources,
+) -> None:
+    llama = make_model("llama")
+    lane = _lane(llama, SMALL, resources)
+    recipe = recipe_models.make_state(llama)
+    recipe_models.commit(llama, recipe, *FACTS, seq=9)
+    views = {
+        "lanes/facts": RecipeRouter(recipe, FaissIndices()).view(),
+        "lanes/main": ElderRouter(lane.state, FaissIndices()).view(),
+    }
+    elder = lane.state.holdings.inventory.names
+    prompts = [*(prompt for prompt, _ in FACTS), *OTHERS]
+    facts = [
+        plan.edits for plan in views["lanes/facts"].plans(views["lanes/facts"].claims(prompts))
+    ]
+    assert any(facts), "else this shows nothing"
+    for newer in ("lanes/facts", "lanes/main"):
+        seqs = {name: 9 if newer == "lanes/facts" else 1 for row in facts for name in row}
+        routing = Routing(views, {**dict.fromkeys(elder, 5), **seqs})
+        answers = []
+        for middle in (None, late(routing, routing.claims)):
+            edition = Edition(VERSION, route=whole(routing, routing.claims), late=middle)
+            async with running(llama, edition, LIMITS) as engine:
+                requests = _requests(llama, prompts)
+                answers.append(_told(await asyncio.gather(*[collect(engine, r) for r in requests])))
+        assert answers[0] == answers[1]
+        winner = answers[0][0][1]
+        assert winner == ((facts[0] or (elder[0],)) if newer == "lanes/facts" else (elder[0],))
