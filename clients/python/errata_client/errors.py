@@ -72,6 +72,10 @@ class LimitExceededError(ErrataError):
     """More than a configured limit."""
 
 
+class LaneFullError(LimitExceededError):
+    """The lane has no room for another fact."""
+
+
 class QueueFullError(LimitExceededError):
     """No room now; wait `retry_after_seconds`."""
 
@@ -125,6 +129,7 @@ _BY_REASON: dict[str, type[ErrataError]] = {
     "NOT_FOUND": NotFoundError,
     "REQUEST_ID_REUSED": RequestIdReusedError,
     "LIMIT_EXCEEDED": LimitExceededError,
+    "LANE_FULL": LaneFullError,
     "QUEUE_FULL": QueueFullError,
     "PRECONDITION_FAILED": PreconditionError,
     "EDIT_NOT_REVERTIBLE": EditNotRevertibleError,

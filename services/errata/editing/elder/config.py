@@ -1,6 +1,7 @@
 """Every knob of an ELDER lane; all of them change answers, so all travel in the log.
 
-`PAPER` has the published settings, word for word; the defaults are ours (docs/decisions/009).
+`PAPER` has the published settings, word for word; the defaults are ours, for the reasons in
+docs/decisions/009-elder.md.
 """
 
 from __future__ import annotations
