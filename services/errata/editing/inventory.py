@@ -8,8 +8,14 @@ from dataclasses import dataclass, field
 
 import torch
 
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import BaseLLM
 from errata.editing.repository import Repository, Rows
-from errata.errors import ArtifactCorruptError, EditNotRevertibleError
+from errata.errors import (
+    ArtifactCorruptError,
+    BaseModelMismatchError,
+    EditNotRevertibleError,
+)
 
 FACT_BYTES = 32
 
@@ -86,8 +92,10 @@ class Inventory:
             raise ArtifactCorruptError(f"commit {seq} is already applied.", seq=seq)
         facts = {self._edits[name].fact for name in self.repository.names}
         if not facts.isdisjoint(rows.facts) or len(set(rows.facts)) < len(rows.facts):
-            return Addition(self, rows, None, Inventory.of(Rows.joined([self.rows(), rows])))
-        return Addition(self, rows, self.repository.with_room(len(rows.names)), None)
+            rebuilt = Inventory.of(Rows.joined([self.rows(), rows]))
+            return Addition(self, rows, {}, None, rebuilt)
+        room = self.repository.with_room(len(rows.names))
+        return Addition(self, rows, _edits(rows), room, None)
 
     def without(self, edits: Collection[str]) -> Inventory:
         """As if `edits` had never been.
@@ -116,6 +124,7 @@ class Addition:
 
     _before: Inventory
     _rows: Rows
+    _more: Mapping[str, _Edit]
     _room: Repository | None
     _rebuilt: Inventory | None
 
@@ -133,13 +142,42 @@ class Addition:
             return self._rebuilt
         before = self._before
         repository = self._room.with_rows(self._rows)
-        edits = {**before._edits, **_edits(self._rows)}
+        edits = {**before._edits, **self._more}
         return Inventory(repository, before._superseded, edits)
 
     def undo(self) -> None:
         """Gives their room back; the inventory before is in force again."""
         if self._room is not None:
             self._room.reclaim()
+
+
+def check_origin(artifact: Artifact, method: str, llm: BaseLLM, lane_model: str, seq: int) -> None:
+    """Returns if a commit's artifact was made by this method, for this LLM and lane model.
+
+    Args:
+        artifact: with its origin in the metadata.
+        method: of the lane.
+        llm: of the replica.
+        lane_model: digest of the lane's model; empty without one.
+        seq: of the commit.
+
+    Raises:
+        BaseModelMismatchError: it was made for another LLM.
+        ArtifactCorruptError: by another method, or with another lane model.
+    """
+    facts = artifact.metadata
+    if facts.get("base_model") != llm.digest:
+        raise BaseModelMismatchError(
+            f"commit {seq} was made for base model {facts.get('base_model')}, this replica "
+            f"runs {llm.digest}; load the model that the log was made with.",
+            seq=seq,
+        )
+    if facts.get("method") != method or facts.get("lane_model") != lane_model:
+        raise ArtifactCorruptError(
+            f"commit {seq} was made with lane model {facts.get('lane_model')}, the lane has "
+            f"{lane_model}.",
+            seq=seq,
+        )
 
 
 def _edits(rows: Rows) -> dict[str, _Edit]:

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.elder.allocation import allocate, pack_code, pack_codes
+from errata.editing.elder.allocation import allocate, capacity, pack_code, pack_codes
 from errata.editing.elder.config import PAPER, ElderConfig
 from errata.editing.elder.experts import Experts, Shape
 from errata.editing.elder.queries import queries_of
@@ -28,7 +28,7 @@ def test_the_papers_settings_are_one_configuration() -> None:
     assert (config.num_layers, config.num_experts, config.top_k, config.rank) == (6, 4, 2, 8)
     assert (config.loss_weight, config.epsilon, config.learning_rate) == (0.01, 12, 1e-4)
     assert config.resolve_layers(32) == (22, 23, 24, 25, 26, 27)
-    assert config.capacity(32) == 46_656
+    assert capacity(config.num_layers, config.num_experts, config.top_k) == 46_656
 
 
 def test_parameters_are_as_many_as_the_papers_formula_gives() -> None:

@@ -7,6 +7,7 @@ already, the fact's next draw is tried.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection
 
@@ -40,11 +41,17 @@ def allocate(
             made[layer, rng.sample(range(num_experts), top_k)] = True
         if pack_code(made) not in taken:
             return made
+    most = capacity(num_layers, num_experts, top_k)
     raise LaneFullError(
-        f"{len(taken):,} facts have taken the allocations that {num_layers} layers with {top_k} of "
-        f"{num_experts} experts offer; open a new lane with more experts or layers.",
+        f"{len(taken):,} facts have allocations, and {num_layers} layers with {top_k} of "
+        f"{num_experts} experts offer {most:,}; open a new lane with more experts or layers.",
         taken=len(taken),
     )
+
+
+def capacity(num_layers: int, num_experts: int, top_k: int) -> int:
+    """C(N, k)^L, how many facts can have an allocation of their own."""
+    return int(math.comb(num_experts, top_k) ** num_layers)
 
 
 def pack_code(code: Tensor) -> bytes:

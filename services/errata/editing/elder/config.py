@@ -116,11 +116,6 @@ class ElderConfig(LaneConfig):
         last = min(max(math.ceil(5 * depth / 6), count), depth - 1)
         return tuple(range(last - count + 1, last + 1))
 
-    def capacity(self, depth: int) -> int:
-        """C(N, k)^L, how many facts can have an allocation of their own."""
-        per_layer = math.comb(self.num_experts, self.top_k)
-        return int(per_layer ** len(self.resolve_layers(depth)))
-
     def check_rank(self, width: int) -> None:
         """Refuses a rank that no projection of this width can use.
 

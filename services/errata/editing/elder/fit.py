@@ -112,8 +112,10 @@ def _joined(
     pairs = [*zip(new, queries, strict=True), *zip(earlier, known, strict=True)]
     return Lessons(
         texts=[text for lesson, _ in pairs for text in lesson.texts],
-        queries=torch.stack([q for lesson, q in pairs for _ in lesson.texts]).to(queries.device),
-        allocations=torch.stack([lesson.allocation for lesson, _ in pairs for _ in lesson.texts]),
+        queries=torch.stack([q for lesson, q in pairs for _ in lesson.texts]),
+        allocations=torch.stack(
+            [lesson.allocation for lesson, _ in pairs for _ in lesson.texts]
+        ).to(queries.device),
         num_new=sum(len(lesson.texts) for lesson in new),
     )
 

@@ -15,7 +15,13 @@ from errata.editing.causal_lm import BaseLLM, CausalLM, tensor_bytes
 from errata.editing.elder.allocation import pack_codes
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
-from errata.editing.inventory import FACT_BYTES, Inventory, pack_facts, unpack_facts
+from errata.editing.inventory import (
+    FACT_BYTES,
+    Inventory,
+    check_origin,
+    pack_facts,
+    unpack_facts,
+)
 from errata.editing.method import Commit, LaneModelCommit, LaneModelDump
 from errata.editing.plan import Mixture
 from errata.editing.recipe.lane_model import LaneModel
@@ -25,7 +31,6 @@ from errata.editing.swap import Swap, Undo
 from errata.editing.weights import EditedWeights
 from errata.errors import (
     ArtifactCorruptError,
-    BaseModelMismatchError,
     PreconditionError,
 )
 
@@ -339,20 +344,8 @@ class ElderState:
         shape: Shape,
         more: dict[str, TensorSpec] | None = None,
     ) -> Rows:
-        facts, u = artifact.metadata, len(edits)
-        if facts.get("base_model") != self.llm.digest:
-            raise BaseModelMismatchError(
-                f"commit {seq} was made for base model {facts.get('base_model')}, this replica "
-                f"runs {self.llm.digest}; load the model that the log was made with.",
-                seq=seq,
-            )
-        wanted = "" if gate is None else gate.digest
-        if facts.get("method") != _METHOD or facts.get("lane_model") != wanted:
-            raise ArtifactCorruptError(
-                f"commit {seq} was made with lane model {facts.get('lane_model')}, the lane has "
-                f"{wanted}.",
-                seq=seq,
-            )
+        u = len(edits)
+        check_origin(artifact, _METHOD, self.llm, "" if gate is None else gate.digest, seq)
         keys = artifact.tensors.get("keys")
         width = 0 if keys is None else keys.shape[-1]
         artifact.check(

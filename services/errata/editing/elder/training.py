@@ -45,7 +45,7 @@ class Lessons:
 
 def train(
     model: CausalLM, experts: Experts, lessons: Lessons, config: ElderConfig, seed: int
-) -> int:
+) -> None:
     """Trains the experts in place; the model is left as it was.
 
     Args:
@@ -54,9 +54,6 @@ def train(
         lessons: new texts and replayed ones.
         config: of the lane.
         seed: of the turns.
-
-    Returns:
-        Steps made.
 
     Raises:
         FitError: the loss is not finite.
@@ -81,11 +78,10 @@ def train(
                 f"the loss is not finite after {step} steps; use a smaller learning_rate."
             )
         if config.stop_loss and float(nll.detach().max()) < config.stop_loss:
-            return step
+            return
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-    return config.steps
 
 
 def _at_rows(at: Tensor, rows: Tensor) -> Tensor:

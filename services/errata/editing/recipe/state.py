@@ -11,7 +11,13 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.causal_lm import BaseLLM
-from errata.editing.inventory import FACT_BYTES, Inventory, pack_facts, unpack_facts
+from errata.editing.inventory import (
+    FACT_BYTES,
+    Inventory,
+    check_origin,
+    pack_facts,
+    unpack_facts,
+)
 from errata.editing.method import Commit, LaneModelCommit, LaneModelDump
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.lane_model import LaneModel
@@ -20,7 +26,6 @@ from errata.editing.swap import Swap, Undo
 from errata.editing.weights import EditedWeights
 from errata.errors import (
     ArtifactCorruptError,
-    BaseModelMismatchError,
     EditNotRevertibleError,
     PreconditionError,
 )
@@ -228,19 +233,8 @@ class RecipeState:
         model: LaneModel,
         model_digest: str,
     ) -> Rows:
-        facts, shape, u = artifact.metadata, model.shape, len(edits)
-        if facts.get("base_model") != self.llm.digest:
-            raise BaseModelMismatchError(
-                f"commit {seq} was made for base model {facts.get('base_model')}, this replica "
-                f"runs {self.llm.digest}; load the model that the log was made with.",
-                seq=seq,
-            )
-        if facts.get("method") != _METHOD or facts.get("lane_model") != model_digest:
-            raise ArtifactCorruptError(
-                f"commit {seq} was made with lane model {facts.get('lane_model')}, the lane has "
-                f"{model_digest}.",
-                seq=seq,
-            )
+        shape, u = model.shape, len(edits)
+        check_origin(artifact, _METHOD, self.llm, model_digest, seq)
         artifact.check(
             {
                 "keys": TensorSpec((u, shape.d_r), torch.float32),
