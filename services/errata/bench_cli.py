@@ -36,7 +36,7 @@ def serve(
         typer.Option(
             help="baseline: against transformers' static batches. mixed: rows of every kind, "
             "against hooks off. unclaimed: 10,000 edits in force, against none. routed: 5,000 "
-            "edits of a RECIPE lane, which claims all rows or none, against none. load: the whole "
+            "edits of a lane that claims all rows or none, against none. load: the whole "
             "system over gRPC, with edits coming in, against without."
         ),
     ],
@@ -51,6 +51,10 @@ def serve(
     edits: Annotated[
         int, typer.Option(help="unclaimed, routed: edits in force; 0 for the above.", min=0)
     ] = 0,
+    method: Annotated[str, typer.Option(help="routed: recipe, elder or lemoe.")] = "recipe",
+    lane_config: Annotated[
+        Path | None, typer.Option(help="routed: TOML or JSON with the lane's values.")
+    ] = None,
     lane_model: Annotated[
         Path | None, typer.Option(help="routed: folder that `errata train recipe` made.")
     ] = None,
@@ -70,8 +74,10 @@ def serve(
     ] = False,
 ) -> None:
     """Measures throughput and latency as ratios in one run; writes OUT/result.json."""
+    from errata.evaluation.edit.plan import read_values
     from errata.evaluation.report import write
     from errata.evaluation.serve import engine_suites, load, report
+    from errata.evaluation.serve.routed import RoutedLane
     from errata.evaluation.serve.workload import Workload
 
     if suite is Suite.LOAD:
@@ -105,8 +111,10 @@ def serve(
             device=device,
             rounds=rounds,
             workload=Workload(num_requests=requests),
-            num_edits=edits or (5_000 if suite is Suite.ROUTED else 10_000),
-            lane_model=lane_model,
+            num_edits=edits or 10_000,
+            lane=RoutedLane(
+                method, read_values(lane_config) if lane_config else {}, lane_model, edits or 5_000
+            ),
         )
         found = run(plan, console=_out)
     path = write(found, out)
@@ -151,6 +159,9 @@ def edit(
     suite: Annotated[
         str, typer.Option(help="What to run; `errata bench suites` says what there is.")
     ] = "sequential",
+    preset: Annotated[
+        str, typer.Option(help="Of the method, as `paper`; its defaults if empty.")
+    ] = "",
     lane_config: Annotated[
         Path | None, typer.Option(help="TOML or JSON with values that differ from the defaults.")
     ] = None,
@@ -210,6 +221,7 @@ def edit(
         seed=seed,
         num_seeds=seeds,
         suite=suite,
+        preset=preset,
         values=plans.read_values(lane_config) if lane_config else {},
         lane_model=lane_model,
         points=plans.parse_numbers(scale, "scale"),

@@ -180,8 +180,9 @@ def status(
     with Client(target, timeout=timeout) as client:
         head, replicas = client.head(), client.replicas()
         counts = show.count_states(client.list_edits())
-    value = {"head": head, "replicas": replicas, "edits": counts}
-    _show(as_json, value, lambda _: show.status_lines(head, replicas, counts))
+        lanes = client.lanes()
+    value = {"head": head, "replicas": replicas, "edits": counts, "lanes": lanes}
+    _show(as_json, value, lambda _: show.status_lines(head, replicas, counts, lanes))
     if not all(replica.agrees for replica in replicas):
         raise typer.Exit(1)
 
@@ -222,6 +223,27 @@ def revert(
     with Client(target, timeout=timeout) as client:
         reversal = client.revert(names, comment=comment, author=author)
     _show(as_json, reversal, show.reversal_lines)
+
+
+@app.command()
+def compact(
+    lane: Annotated[str, typer.Argument(help="Such as lanes/main.")],
+    experts: Annotated[
+        int, typer.Option(help="Among which edits are shared out; 0 for the method's own number.")
+    ] = 0,
+    max_loss: Annotated[
+        float, typer.Option(help="How much lower reliability and locality may be afterwards.")
+    ] = 0.02,
+    author: Annotated[str, typer.Option(help="Who asks.")] = "",
+    timeout: Timeout = 3_600.0,
+    as_json: AsJson = False,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Learns a lane anew from its edits in force, checks it, and puts it in place."""
+    with Client(target, timeout=timeout) as client:
+        made = client.compact(lane, num_experts=experts, max_loss=max_loss, author=author)
+        (now,) = (item for item in client.lanes() if item.name == lane)
+    _show(as_json, made, lambda _: show.compaction_lines(made, now))
 
 
 @app.command()
@@ -295,6 +317,20 @@ def statistics(
         "writer": {"statistics_text": text, "lanes_file": lanes_file},
     }
     compute_statistics(load_settings(flags), _out)
+
+
+@app.command()
+def adapters(
+    lane: Annotated[str, typer.Argument(help="An ELDER lane, such as lanes/main.")],
+    out: Annotated[Path, typer.Argument(help="Gets one folder for each expert.")],
+    model: Annotated[str, typer.Option(help="The base model; the demo model if empty.")] = "",
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Writes the experts of an ELDER lane as PEFT adapters."""
+    from errata.launch.adapters import export_adapters
+
+    settings = load_settings({"model": {"path": model or None}})
+    export_adapters(settings, target, lane, out, _out)
 
 
 @app.command("demo-model")

@@ -28,6 +28,7 @@ from errata_client.errors import (
 from errata_client.types import (
     Answer,
     Chunk,
+    Compaction,
     Edit,
     EditSpec,
     EditState,
@@ -51,6 +52,7 @@ __all__ = [
     "AsyncClient",
     "Chunk",
     "Client",
+    "Compaction",
     "DataLossError",
     "DeadlineExceededError",
     "Edit",

@@ -132,6 +132,20 @@ def revert_edits(
     )
 
 
+def compact_lane(
+    lane: str, num_experts: int, max_loss: float | None, author: str, request_id: str | None
+) -> Call[types.Compaction]:
+    """Learns a lane anew."""
+    request = editing_pb2.CompactLaneRequest(
+        request_id=request_id or str(uuid.uuid4()),
+        lane=_text(lane, "lane"),
+        num_experts=num_experts,
+        max_loss=max_loss,
+        author=_text(author, "author"),
+    )
+    return Call("EditingService", "CompactLane", request, _convert.compaction)
+
+
 def list_lanes(page_token: str) -> Call[Page[types.Lane]]:
     """A page of lanes."""
     request = editing_pb2.ListLanesRequest(page_size=1_000, page_token=page_token)

@@ -73,6 +73,19 @@ def lane(message: editing_pb2.Lane) -> types.Lane:
         configured_seq=message.configured_seq,
         is_default=message.is_default,
         reversal=message.reversal,
+        sizes=dict(message.sizes),
+        warnings=tuple(message.warnings),
+    )
+
+
+def compaction(message: editing_pb2.CompactLaneResponse) -> types.Compaction:
+    """A lane that was learned anew."""
+    known = message.HasField("after")
+    return types.Compaction(
+        seq=message.seq,
+        before=figures(message.before) if known else None,
+        after=figures(message.after) if known else None,
+        sizes_before=dict(message.sizes_before),
     )
 
 
@@ -211,6 +224,9 @@ def _told(seq: int, kind: str, payload: edit_log_pb2.EntryPayload) -> tuple[tupl
         case "lane_model_committed":
             version = payload.lane_model_committed
             return tuple(version.edits), f"{version.lane} model {version.model.digest}"
+        case "lane_compacted":
+            compacted = payload.lane_compacted
+            return tuple(compacted.edits), f"{compacted.lane} artifact {compacted.artifact.digest}"
         case "lane_configured":
             configured = payload.lane_configured
             return (), f"{configured.lane} {configured.method} {configured.config_digest}"

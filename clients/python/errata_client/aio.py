@@ -137,6 +137,40 @@ class AsyncClient:
         self.session.last_seq = max(self.session.last_seq, reversal.seq)
         return reversal
 
+    async def compact(
+        self,
+        lane: str,
+        *,
+        num_experts: int = 0,
+        max_loss: float | None = None,
+        author: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> types.Compaction:
+        """Learns a lane anew from its edits in force; takes as long as fitting all of them.
+
+        Readers are answered as before until it is done; edits that come meanwhile wait. After a
+        timeout the same request id asks for the outcome.
+
+        Args:
+            lane: whose.
+            num_experts: among which edits are shared out, where the method has such; its own
+                number if 0.
+            max_loss: how much lower mean reliability and locality may be afterwards; 0.02 if None.
+            author: who asks.
+            request_id: a UUID; a new one if None.
+            timeout: seconds.
+
+        Raises:
+            PreconditionError: the lane's method has no compaction, or no edit is in force.
+            EditRejectedError: the result is worse than allowed, or the fit failed; nothing changed.
+            UnavailableError: it takes longer than the deadline, and goes on.
+        """
+        call = _calls.compact_lane(lane, num_experts, max_loss, author, request_id)
+        made = await self._call(call, timeout)
+        self.session.last_seq = max(self.session.last_seq, made.seq)
+        return made
+
     async def lanes(self, *, timeout: float | None = None) -> list[types.Lane]:
         """The lanes that edits can go to."""
         return [lane async for lane in self._pages(_calls.list_lanes, timeout)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -91,7 +92,14 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One configured method; `reversal` says what taking an edit back means."""
+    """One configured method.
+
+    Attributes:
+        reversal: what taking an edit back means.
+        sizes: what it holds, by name: `edits` in force and, as its method has them, `capacity`,
+            `experts`, `max_experts`, `parameters`, `bytes`.
+        warnings: what somebody should do something about before it stops edits.
+    """
 
     name: str
     method: str
@@ -101,6 +109,8 @@ class Lane:
     configured_seq: int
     is_default: bool
     reversal: str
+    sizes: Mapping[str, int]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,23 @@ class Reversal:
 
     seq: int
     meanings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """A lane that was learned anew from its edits in force.
+
+    Attributes:
+        seq: from here on the new artifact answers.
+        before: mean figures of its edits before; None if the request was answered before.
+        after: the same afterwards.
+        sizes_before: what the lane held; `Client.lanes` has what it holds now.
+    """
+
+    seq: int
+    before: Figures | None
+    after: Figures | None
+    sizes_before: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,4 +135,5 @@ def add_experts(
         inner = activation(raised) if opened is None else opened[rows] * raised
         answers.append(inner @ expert.down.T)
         start += size
-    return output.index_add_(0, claimed.rows, torch.cat(answers) * claimed.gates)
+    weighted = (torch.cat(answers) * claimed.gates).to(output.dtype)
+    return output.index_add_(0, claimed.rows, weighted)

@@ -110,6 +110,23 @@ class Inventory:
             )
         return Inventory.of(self.rows().without(set(edits)))
 
+    @property
+    def num_bytes(self) -> int:
+        """Of keys and values of the edits that answer."""
+        tensors = (self.repository.keys, self.repository.values)
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def check_same(self, edits: Collection[str], seq: int) -> None:
+        """Returns if exactly these edits are in force.
+
+        Raises:
+            ArtifactCorruptError: others are.
+        """
+        if set(edits) != self._edits.keys():
+            raise ArtifactCorruptError(
+                f"commit {seq} does not bring the {len(self._edits)} edits in force.", seq=seq
+            )
+
     def digests(self) -> bytes:
         """The digests of all edits in force, in the order of `names`."""
         return b"".join(edit.digest for edit in self._edits.values())

@@ -22,6 +22,9 @@ from errata.editing.search import Indices
 from errata.editing.swap import Swap
 from errata.errors import InvalidRequestError
 
+NEARLY_FULL = 0.8
+"""Share of what a lane can hold from which on it warns."""
+
 
 class LaneConfig(BaseModel):
     """Everything of a lane that changes answers; committed to the log and digested."""
@@ -162,6 +165,10 @@ class Resources(Protocol):
     @property
     def cache_dir(self) -> Path:
         """A folder for results that are keyed by their inputs' digests."""
+
+    @property
+    def adapters(self) -> Sequence[Path]:
+        """Folders of PEFT adapters that the lane begins with; mostly none."""
 
 
 class Prepare(Protocol):
@@ -335,6 +342,83 @@ class LaneModelSupport:
     needed: Callable[[Any], bool] = lambda config: True
 
 
+class FitAnew(Protocol):
+    """Learns a lane from nothing but its edits in force: a function of its arguments alone."""
+
+    def __call__(
+        self,
+        model: CausalLM,
+        edits: Sequence[Edit],
+        config: Any,
+        state: Any,
+        memory: Any,
+        statistics: Any,
+        *,
+        num_experts: int,
+        seed: int,
+    ) -> Artifact:
+        """Makes what carries all edits; the model is unchanged afterwards, whatever happens.
+
+        Args:
+            model: of the writer.
+            edits: all of the lane in force, oldest first; at least one.
+            config: of the lane.
+            state: of the lane.
+            memory: of the lane.
+            statistics: of the lane.
+            num_experts: among which edits are shared out, where there are such; 0 leaves it to
+                the configuration.
+            seed: of all random choices.
+
+        Raises:
+            InvalidRequestError: the lane's configuration, or the number of experts, forbids it.
+            FitError: nothing was made.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a method offers whose lanes carry more than their edits in force.
+
+    Attributes:
+        fit: edits in force → one artifact.
+        prepare: (lane state, commit of that artifact) → swap to exactly these edits, as one change;
+            raises ArtifactCorruptError if it does not fit, or other edits are in force.
+    """
+
+    fit: FitAnew
+    prepare: Callable[[Any, Commit], Swap]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneReport:
+    """What a lane holds.
+
+    Attributes:
+        sizes: by name, as in the API's `Lane.sizes`.
+        warnings: what somebody should do something about before it stops edits.
+    """
+
+    sizes: Mapping[str, int]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ordering:
+    """How a method whose fits are few and large chooses the edits of one fit.
+
+    Attributes:
+        size: lane configuration → edits of one fit, at most.
+        max_wait_seconds: lane configuration → how long an edit may wait for company.
+        plan: (model, lane configuration, a window of edits, seed) → numbers of edits, parted into
+            batches of that size, each edit once.
+    """
+
+    size: Callable[[Any], int]
+    max_wait_seconds: Callable[[Any], float]
+    plan: Callable[[CausalLM, Any, Sequence[Edit], int], list[list[int]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One editing method, as its slice registers it.
@@ -350,6 +434,10 @@ class Method:
         attribute: lane state → attribution of forward passes; None if routing tells it all.
         new_router: how prompts are routed before the LLM runs; None if they are not.
         lane_model: what its lanes learn once; None if nothing.
+        ordering: which pending edits are fitted together; None takes the oldest.
+        compaction: how a lane is learned anew from its edits in force; None if it need not be.
+        report: lane state → what it holds; None where edits in force say it all.
+        presets: configurations with a name of their own, as values that differ from the defaults.
     """
 
     name: str
@@ -362,13 +450,31 @@ class Method:
     attribute: Callable[[Any], Attribution] | None = None
     new_router: NewRouter | None = None
     lane_model: LaneModelSupport | None = None
+    ordering: Ordering | None = None
+    compaction: Compaction | None = None
+    report: Callable[[Any], LaneReport] | None = None
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def values(self, preset: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A preset's values, and on top of them others.
+
+        Raises:
+            InvalidRequestError: no such preset; the message lists those that exist.
+        """
+        if preset and preset not in self.presets:
+            known = ", ".join(sorted(self.presets)) or "none"
+            raise InvalidRequestError(
+                f"method {self.name} has no preset {preset!r}; it has: {known}.", field="preset"
+            )
+        return {**(self.presets[preset] if preset else {}), **values}
 
 
 def methods() -> dict[str, Method]:
     """All methods by name."""
-    from errata.editing import adaple, elder, recipe
+    from errata.editing import adaple, elder, lemoe, recipe
 
-    return {method.name: method for method in (adaple.METHOD, recipe.METHOD, elder.METHOD)}
+    slices = (adaple, recipe, elder, lemoe)
+    return {method.METHOD.name: method.METHOD for method in slices}
 
 
 def get_method(name: str) -> Method:

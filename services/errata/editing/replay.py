@@ -77,20 +77,35 @@ class Replay:
             hidden = first_output(self.model.blocks[layer](hidden, *args, **kwargs))
         return hidden
 
-    def rows(self, numbers: Tensor) -> Replay:
-        """The same calls for some of the rows, (n) int64."""
-        size = len(self.hidden)
+    def rows(self, numbers: Tensor, width: int | None = None) -> Replay:
+        """The same calls for some of the rows.
+
+        Args:
+            numbers: (n) int64.
+            width: how many columns from the left are kept, if not all: of texts that are padded on
+                the right, no later column reaches an earlier one.
+        """
+        size, length = self.hidden.shape[:2]
+        width = length if width is None else width
 
         def taken(value: Any) -> Any:
-            if isinstance(value, Tensor) and value.dim() > 1 and len(value) == size:
-                return value[numbers]
+            if isinstance(value, Tensor) and value.dim() > 1:
+                value = value[numbers] if len(value) == size else value
+                return _narrow(value, length, width)
             return tuple(map(taken, value)) if isinstance(value, tuple) else value
 
         calls = tuple(
             (taken(args), {name: taken(value) for name, value in kwargs.items()})
             for args, kwargs in self.calls
         )
-        return Replay(self.model, self.first, self.hidden[numbers], calls)
+        return Replay(self.model, self.first, self.hidden[numbers, :width], calls)
+
+
+def _narrow(value: Tensor, length: int, width: int) -> Tensor:
+    """A block's argument for the first `width` of `length` columns: (B, 1, T, T) or (B, T, …)."""
+    if value.dim() == 4 and value.shape[-2:] == (length, length):
+        return value[..., :width, :width]
+    return value[:, :width] if value.shape[1] == length else value
 
 
 def first_output(output: Any) -> Tensor:

@@ -8,6 +8,7 @@ same memory; taking edits out makes one over new memory, in which they never wer
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -97,10 +98,13 @@ class _Memory:
     values: Tensor
     names: list[str]
     rows: dict[str, int]
+    facts: dict[str, int]
     filled: int
 
     @classmethod
-    def of(cls, names: Sequence[str], keys: Tensor, values: Tensor, needed: int) -> _Memory:
+    def of(
+        cls, names: Sequence[str], facts: Iterable[str], keys: Tensor, values: Tensor, needed: int
+    ) -> _Memory:
         """A copy of n rows, with room for twice as many as are needed."""
         n = len(keys)
         capacity = max(_FIRST_CAPACITY, 2 * needed)
@@ -109,6 +113,7 @@ class _Memory:
             values.new_zeros(capacity, *values.shape[1:]),
             list(names),
             {name: row for row, name in enumerate(names)},
+            {fact: row for row, fact in enumerate(facts)},
             n,
         )
         memory.keys[:n], memory.values[:n] = keys, values
@@ -138,7 +143,7 @@ class Repository:
         last = {fact: name for name, fact in zip(rows.names, rows.facts, strict=True)}
         if len(last) < len(rows.names):
             rows = rows.only(set(last.values()))
-        memory = _Memory.of(rows.names, rows.keys, rows.values, len(last))
+        memory = _Memory.of(rows.names, rows.facts, rows.keys, rows.values, len(last))
         return cls(len(last), Lineage(), memory)
 
     @property
@@ -168,12 +173,18 @@ class Repository:
         """
         return self.values[self._memory.rows[name]]
 
+    def edit_about(self, fact: str) -> str:
+        """The edit of a fact; empty if there is none."""
+        row = self._memory.facts.get(fact, self.num_rows)
+        return self._memory.names[row] if row < self.num_rows else ""
+
     def with_room(self, num_rows: int) -> Repository:
         """The same rows with room for more, in new memory if there is none in the old."""
         memory, n = self._memory, self.num_rows
         if memory.filled == n and n + num_rows <= len(memory.keys):
             return self
-        memory = _Memory.of(self.names, self.keys, self.values, n + num_rows)
+        facts = itertools.islice(memory.facts, n)  # in the order of rows
+        memory = _Memory.of(self.names, facts, self.keys, self.values, n + num_rows)
         return Repository(n, self.lineage, memory)
 
     def with_rows(self, rows: Rows) -> Repository:
@@ -181,6 +192,9 @@ class Repository:
         n, u, memory = self.num_rows, len(rows.names), self._memory
         memory.keys[n : n + u], memory.values[n : n + u] = rows.keys, rows.values
         memory.names[n:] = rows.names
+        for fact in list(itertools.islice(memory.facts, n, None)):  # of rows that were taken back
+            del memory.facts[fact]
+        memory.facts.update((fact, row) for row, fact in enumerate(rows.facts, start=n))
         memory.rows.update((name, row) for row, name in enumerate(rows.names, start=n))
         memory.filled = n + u
         return Repository(n + u, self.lineage, memory)

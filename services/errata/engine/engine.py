@@ -20,27 +20,24 @@ from errata.editing.causal_lm import CausalLM
 from errata.editing.hooks import PlanHooks
 from errata.engine.batch import RunningBatch, Weights
 from errata.engine.job import Job, Outbox
-from errata.engine.routing import Routed, route
+from errata.engine.rate import Rate
+from errata.engine.refusals import no_room, outlived, too_late
+from errata.engine.routing import route_jobs
 from errata.engine.runner import Runner
 from errata.engine.sequence import (
     Edition,
     GenerationRequest,
     Piece,
     Request,
+    Routed,
     ScoredContinuation,
     ScoringRequest,
     Version,
 )
-from errata.errors import (
-    DeadlineExceededError,
-    InvalidRequestError,
-    QueueFullError,
-    UnavailableError,
-)
+from errata.errors import InvalidRequestError, QueueFullError, UnavailableError
 
 _log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 0.05
-_RATE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +101,7 @@ class Engine:
         self._closed = False
         self._swept = 0.0
         self._gone = False  # somebody stopped waiting since the last sweep
-        self._rate = _Rate()
+        self._rate = Rate()
         self._thread = threading.Thread(target=self._run, name="errata-engine", daemon=True)
 
     @property
@@ -272,12 +269,12 @@ class Engine:
         self._gone, self._swept = False, now
         for row in self._batch.expired():
             if not row.job.cancelled:
-                self._outbox.put(row.job, _too_late())
+                self._outbox.put(row.job, too_late())
             self._batch.drop([row])
         with self._wake:
             late = [j for j in self._waiting if not j.cancelled and j.request.deadline < now]
             for job in late:
-                self._outbox.put(job, _too_late())
+                self._outbox.put(job, too_late())
                 job.cancelled = True
             self._waiting = deque(job for job in self._waiting if not job.cancelled)
 
@@ -331,7 +328,7 @@ class Engine:
         again = [row.job for row in rows if not row.job.seen]
         for row in rows:
             if row.job.seen:
-                self._outbox.put(row.job, _outlived(self._limits.max_drain_seconds))
+                self._outbox.put(row.job, outlived(self._limits.max_drain_seconds))
         with self._wake:
             self._waiting.extendleft(reversed(again))
 
@@ -361,7 +358,9 @@ class Engine:
         if not jobs:
             return []
         try:
-            plans = route(self._edition, [job.request for job in jobs], self._limits.prefill_tokens)
+            with self._wake:
+                waiting = list(self._waiting)
+            plans = route_jobs(self._edition, jobs, waiting, self._limits.prefill_tokens)
         except UnavailableError as error:  # of all of them alike: one by one would be no better
             for job in jobs:
                 self._outbox.put(job, error)
@@ -373,7 +372,7 @@ class Engine:
         for job, (plan, late) in zip(jobs, plans, strict=True):
             needed = _num_entries(job) + plan.num_prefix + _num_more(job)
             if needed > self._max_context:
-                self._outbox.put(job, _no_room(plan.num_prefix, needed, self._max_context))
+                self._outbox.put(job, no_room(plan.num_prefix, needed, self._max_context))
             else:
                 fitting.append((job, (plan, late)))
         return fitting
@@ -437,27 +436,6 @@ class Engine:
             change.done.get_loop().call_soon_threadsafe(change.done.cancel)
 
 
-class _Rate:
-    """How fast generations end, to tell those who must wait for how long."""
-
-    def __init__(self) -> None:
-        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-
-    def note(self, num_finished: int) -> None:
-        """Takes down how many have ended so far."""
-        now = time.monotonic()
-        if now - self._marks[-1][0] > _SWEEP_SECONDS:
-            self._marks.append((now, num_finished))
-        while len(self._marks) > 2 and now - self._marks[1][0] > _RATE_SECONDS:
-            self._marks.popleft()
-
-    def seconds_for(self, num_requests: int) -> int:
-        """Whole seconds until so many have ended, from 1 to 30."""
-        (then, before), (now, after) = self._marks[0], self._marks[-1]
-        per_second = (after - before) / max(now - then, _SWEEP_SECONDS)
-        return max(1, min(30, round(num_requests / max(per_second, 1e-6))))
-
-
 def _num_entries(job: Job) -> int:
     """Entries of the first pass, without a prefix."""
     request = job.request
@@ -477,25 +455,4 @@ def _joined(earlier: Piece, later: object) -> Piece | BaseException:
         return later
     return replace(
         later, text=earlier.text + later.text, choices=(*earlier.choices, *later.choices)
-    )
-
-
-def _too_late() -> DeadlineExceededError:
-    return DeadlineExceededError("the deadline passed before the answer was done; allow more time.")
-
-
-def _outlived(seconds: float) -> UnavailableError:
-    return UnavailableError(
-        f"the stream went on for more than {seconds:g} s after its weights were replaced; ask "
-        "again to be answered by the present ones."
-    )
-
-
-def _no_room(num_prefix: int, needed: int, limit: int) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"an edit puts {num_prefix} positions before the prompt, which makes {needed:,} in all; "
-        f"the limit is {limit:,}. Shorten the prompt or lower max_tokens.",
-        field="prompt",
-        num_tokens=needed,
-        limit=limit,
     )

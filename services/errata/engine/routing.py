@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
-from errata.editing.plan import BASE, RowPlan
-from errata.engine.sequence import Edition, GenerationRequest, LateRoute, Request
+from errata.editing.plan import BASE
+from errata.engine.job import Job
+from errata.engine.sequence import Edition, GenerationRequest, Request, Routed
 
-Routed = tuple[RowPlan, LateRoute | None]
-"""A plan, and what still decides on it in the middle of the prefill."""
+_TOGETHER = 32
+
+
+def route_jobs(
+    edition: Edition, jobs: Sequence[Job], waiting: Sequence[Job], prefill_tokens: int
+) -> list[Routed]:
+    """Routes the jobs that are admitted now, and with them some that will be soon.
+
+    Rows become free one or two at a time, but a retriever reads many prompts in little more time
+    than one. What was decided for those that wait counts if they are admitted under the same
+    edition, else it is decided again (P6).
+
+    Args:
+        edition: under which the jobs are admitted.
+        jobs: at least one.
+        waiting: behind them, the next one first.
+        prefill_tokens: longest prompt that one prefill reads whole.
+
+    Returns:
+        One for each of `jobs`.
+    """
+    asked = [job for job in jobs if job.routed_under(edition) is None]
+    may_share = edition.route is not None and edition.late is None
+    if asked and may_share and not any(job.alone for job in jobs):
+        others = (j for j in waiting if not j.alone and j.routed_under(edition) is None)
+        asked += itertools.islice(others, max(0, _TOGETHER - len(asked)))
+    if asked:
+        found = route(edition, [job.request for job in asked], prefill_tokens)
+        for job, made in zip(asked, found, strict=True):
+            job.routed = edition, made
+    return [routed for job in jobs if (routed := job.routed_under(edition)) is not None]
 
 
 def route(edition: Edition, requests: Sequence[Request], prefill_tokens: int) -> list[Routed]:

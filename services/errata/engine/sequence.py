@@ -115,6 +115,10 @@ class Edition:
     late: LateRoute | None = None
 
 
+Routed = tuple[RowPlan, LateRoute | None]
+"""A plan, and what still decides on it in the middle of the prefill."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenChoice:
     """A token that was made, and what else the model thought of.

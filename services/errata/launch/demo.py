@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from errata_client import Client, Edit, ReplicaAnswer
 _TIMEOUT_SECONDS = 120.0
 _MAX_TOKENS = 12
 _PROMPT_LANE = "lanes/facts"
+_LANES = ("lanes/main", _PROMPT_LANE, "lanes/mixture", "lanes/experts")
 
 
 @dataclass(slots=True)
@@ -68,9 +70,10 @@ def run_demo(console: Console, *, redis_url: str | None = None) -> bool:
                 "edit-writer, gateway and two LLM workers[/]"
             )
             with Client(box.target, timeout=_TIMEOUT_SECONDS) as client:
-                first, second, *_ = demo.load_corpus().demo_edits()
+                first, second, *others = demo.load_corpus().demo_edits()
                 _show_main_job(console, client, verdicts, first)
                 _show_prompt_lane(console, client, verdicts, second)
+                _show_every_method(console, client, verdicts, others)
                 console.print(show.replica_table(client.replicas(), client.head()))
         finally:
             with console.status("stopping …"):
@@ -162,6 +165,35 @@ def _show_prompt_lane(console: Console, client: Client, verdicts: Verdicts, edit
             answer.text == old and not answer.provenance.edits,
         )
     client.revert([committed.name], comment="end of the demo", author="errata demo")
+
+
+def _show_every_method(
+    console: Console, client: Client, verdicts: Verdicts, edits: Sequence[DemoEdit]
+) -> None:
+    """An edit by each method, and one batch in which rows of all of them stand side by side."""
+    methods = {lane.name: lane.method for lane in client.lanes()}
+    console.print("\n[bold]8 · One edit by each method, answered in one batch[/]")
+    by_lane = dict(zip(_LANES, edits, strict=False))
+    probe = edits[0].neighbours[0].prompt
+    old = client.generate(probe, max_tokens=_MAX_TOKENS, stop=["."]).text
+    committed = {lane: _correct(client, edit, lane=lane) for lane, edit in by_lane.items()}
+    asked = [*(edit.prompt for edit in by_lane.values()), probe]
+    with ThreadPoolExecutor(len(asked)) as threads:
+        answers = list(
+            threads.map(lambda p: client.generate(p, max_tokens=_MAX_TOKENS, stop=["."]), asked)
+        )
+    for (lane, edit), answer in zip(by_lane.items(), answers, strict=False):
+        made, _, seconds, _ = committed[lane]
+        verdicts.check(
+            f"{methods[lane]}, committed in {seconds:.2f} s: {edit.prompt} "
+            f"[bold]{answer.text.strip()}[/]",
+            answer.text.strip() == edit.target and made.name in answer.provenance.edits,
+        )
+    verdicts.check(
+        f"{probe} [bold]{answers[-1].text.strip()}[/], as before", answers[-1].text == old
+    )
+    for made, *_ in committed.values():
+        client.revert([made.name], comment="end of the demo", author="errata demo")
 
 
 def _correct(

@@ -7,7 +7,7 @@ import enum
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from errata_client import (
     Answer,
+    Compaction,
     Edit,
     EditState,
     Head,
@@ -112,10 +113,21 @@ def count_states(edits: Iterable[Edit]) -> dict[str, int]:
     return dict(Counter(edit.state.name.lower() for edit in edits))
 
 
-def status_lines(head: Head, replicas: Iterable[Replica], counts: Mapping[str, int]) -> Group:
-    """Head, replicas and edits at a glance."""
+def status_lines(
+    head: Head, replicas: Iterable[Replica], counts: Mapping[str, int], lanes: Sequence[Lane]
+) -> Group:
+    """Head, replicas, edits and lanes at a glance."""
     told = "  ".join(f"{state} {count}" for state, count in counts.items()) or "none"
-    return Group(replica_table(replicas, head), Text(f"edits: {told}"))
+    return Group(
+        replica_table(replicas, head),
+        Text(f"edits: {told}"),
+        *(Text(f"{lane.name}: {_sizes(lane)}") for lane in lanes),
+        *(Text(f"{lane.name}: {text}", "yellow") for lane in lanes for text in lane.warnings),
+    )
+
+
+def _sizes(lane: Lane) -> str:
+    return "  ".join(f"{name} {value:,}" for name, value in sorted(lane.sizes.items()))
 
 
 def edit_list(edits: Iterable[Edit]) -> Table:
@@ -158,14 +170,30 @@ def reversal_lines(reversal: Reversal) -> Group:
     )
 
 
+def compaction_lines(made: Compaction, now: Lane) -> Group:
+    """A compaction, and what it did to the lane's sizes."""
+    lines = [Text(f"compacted at seq {made.seq}", "bold")]
+    if made.before is not None and made.after is not None:
+        for metric in ("reliability", "locality"):
+            before, after = getattr(made.before, metric), getattr(made.after, metric)
+            lines.append(Text(f"  {metric} {before:.3f} → {after:.3f}"))
+    for name, size in sorted(now.sizes.items()):
+        before = made.sizes_before.get(name, size)
+        lines.append(Text(f"  {name} {before:,} → {size:,}"))
+    return Group(*lines)
+
+
 def lane_table(lanes: Iterable[Lane]) -> Table:
     """The lanes."""
     table = Table()
-    for column in ("lane", "method", "default", "since seq", "configuration"):
+    for column in ("lane", "method", "default", "since seq", "holds", "configuration"):
         table.add_column(column, overflow="fold")
     for lane in lanes:
         default = "yes" if lane.is_default else ""
-        table.add_row(lane.name, lane.method, default, str(lane.configured_seq), lane.config_json)
+        holds = _sizes(lane)
+        table.add_row(
+            lane.name, lane.method, default, str(lane.configured_seq), holds, lane.config_json
+        )
     return table
 
 

@@ -15,6 +15,7 @@ from errata.replica.base_model import load_base_model
 from errata.replica.entries import LaneConfigured
 from errata.writer.lanes import read_lanes
 from errata.writer.main import resources_of
+from errata.writer.resources import LaneResources
 
 
 def compute_statistics(settings: Settings, console: Console) -> None:
@@ -32,7 +33,8 @@ def compute_statistics(settings: Settings, console: Console) -> None:
             configured = lane.configured
             name = f"{configured.lane} ({configured.method})"
             task = progress.add_task(name, total=None)
-            _prepare(model, configured, resources, partial(_advance, progress, task))
+            own = LaneResources(resources, lane.adapters)
+            _prepare(model, configured, own, partial(_advance, progress, task))
     console.print(f"statistics of {model.digest[:16]}… are in {resources.cache_dir}")
 
 

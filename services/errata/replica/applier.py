@@ -38,6 +38,7 @@ from errata.replica.entries import (
     EditsCommitted,
     EditsReverted,
     Entry,
+    LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
 )
@@ -227,6 +228,8 @@ class Applier:
                 return await self._prepare_revert(entry.seq, entry.kind)
             case LaneModelCommitted():
                 return await self._prepare_lane_model(entry.seq, entry.kind)
+            case LaneCompacted():
+                return await self._prepare_compaction(entry.seq, entry.kind)
             case _:
                 return None
 
@@ -294,6 +297,21 @@ class Applier:
             repository=await self._load(kind.repository) if kind.repository else None,
         )
         swap = await asyncio.to_thread(lane.method.lane_model.prepare, lane.state, commit)
+
+        def apply() -> None:
+            swap()
+
+        return apply
+
+    async def _prepare_compaction(self, seq: int, kind: LaneCompacted) -> Callable[[], None]:
+        self._check_model(kind.base_model_digest, f"compaction {seq}")
+        lane = self._lane(seq, kind.lane)
+        if lane.method.compaction is None:
+            raise DataLossError(
+                f"entry {seq} compacts {kind.lane}, but {lane.method.name} cannot.", seq=seq
+            )
+        commit = Commit(seq=seq, edits=kind.edits, artifact=await self._load(kind.artifact))
+        swap = await asyncio.to_thread(lane.method.compaction.prepare, lane.state, commit)
 
         def apply() -> None:
             swap()

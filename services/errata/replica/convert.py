@@ -18,6 +18,7 @@ from errata.replica.entries import (
     Entry,
     Figures,
     Kind,
+    LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
     Rejection,
@@ -57,6 +58,8 @@ def _kind(seq: int, message: edit_log_pb2.EntryPayload) -> Kind:
             return EditsReverted(tuple(reverted.edits), reverted.comment)
         case "lane_model_committed":
             return _lane_model(message.lane_model_committed)
+        case "lane_compacted":
+            return _compacted(message.lane_compacted)
         case _:
             lane = message.lane_configured
             return LaneConfigured(
@@ -102,6 +105,16 @@ def _lane_model(message: edit_log_pb2.LaneModelCommitted) -> LaneModelCommitted:
     )
 
 
+def _compacted(message: edit_log_pb2.LaneCompacted) -> LaneCompacted:
+    return LaneCompacted(
+        lane=message.lane,
+        edits=tuple(message.edits),
+        artifact=_ref(message.artifact),
+        seed=message.seed,
+        base_model_digest=message.base_model_digest,
+    )
+
+
 def _rejection(message: types_pb2.EditRejection) -> Rejection:
     figures = _figures(message.figures) if message.HasField("figures") else None
     return Rejection(message.edit, from_status(message.error), figures)
@@ -140,6 +153,12 @@ def encode(kind: Kind, author: str) -> edit_log_pb2.EntryPayload:
             payload.edits_reverted.comment = kind.comment
         case LaneModelCommitted():
             payload.lane_model_committed.CopyFrom(_lane_model_message(kind))
+        case LaneCompacted():
+            compacted = payload.lane_compacted
+            compacted.lane, compacted.seed = kind.lane, kind.seed
+            compacted.edits.extend(kind.edits)
+            compacted.artifact.CopyFrom(ref_message(kind.artifact))
+            compacted.base_model_digest = kind.base_model_digest
         case LaneConfigured():
             payload.lane_configured.lane = kind.lane
             payload.lane_configured.method = kind.method

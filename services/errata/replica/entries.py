@@ -112,6 +112,25 @@ class LaneModelCommitted:
     base_model_digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class LaneCompacted:
+    """A lane that was learned anew from its edits in force.
+
+    Attributes:
+        lane: whose.
+        edits: all edits of the lane in force, oldest first.
+        artifact: what carries their effect from here on.
+        seed: of the fit.
+        base_model_digest: of the LLM.
+    """
+
+    lane: str
+    edits: tuple[str, ...]
+    artifact: ArtifactRef
+    seed: int
+    base_model_digest: str
+
+
 Kind = (
     EditsRequested
     | EditsCommitted
@@ -119,6 +138,7 @@ Kind = (
     | EditsReverted
     | LaneConfigured
     | LaneModelCommitted
+    | LaneCompacted
 )
 
 

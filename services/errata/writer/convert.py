@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from errata.editing.method import get_method
+from errata.editing.method import LaneReport, get_method
+from errata.errors import InvalidRequestError
 from errata.platform.status import to_status
 from errata.replica.convert import figures_message, ref_message, spec_message
 from errata.replica.entries import LaneConfigured
+from errata.writer.compaction import DEFAULT_MAX_LOSS, Compacted, Order
 from errata.writer.intake import Draft
 from errata.writer.ledger import EditRecord, State
 from errata_client._gen.errata.v1 import editing_pb2, types_pb2
@@ -57,8 +59,10 @@ def edit_message(record: EditRecord, method: str, superseded_by: str) -> editing
     return message
 
 
-def lane_message(seq: int, lane: LaneConfigured, default_lane: str) -> editing_pb2.Lane:
-    """A lane."""
+def lane_message(
+    seq: int, lane: LaneConfigured, default_lane: str, report: LaneReport
+) -> editing_pb2.Lane:
+    """A lane and what it holds."""
     return editing_pb2.Lane(
         name=lane.lane,
         method=lane.method,
@@ -68,4 +72,32 @@ def lane_message(seq: int, lane: LaneConfigured, default_lane: str) -> editing_p
         configured_seq=seq,
         is_default=lane.lane == default_lane,
         reversal=get_method(lane.method).capabilities.reversal,
+        sizes=report.sizes,
+        warnings=report.warnings,
+    )
+
+
+def order(request: editing_pb2.CompactLaneRequest) -> Order:
+    """What a client wants of a compaction.
+
+    Raises:
+        InvalidRequestError: a number that cannot be.
+    """
+    max_loss = request.max_loss if request.HasField("max_loss") else DEFAULT_MAX_LOSS
+    if not 0.0 <= max_loss <= 1.0:
+        raise InvalidRequestError("max_loss must be between 0 and 1.", field="max_loss")
+    if request.num_experts < 0:
+        raise InvalidRequestError("num_experts must not be negative.", field="num_experts")
+    return Order(request.num_experts, max_loss)
+
+
+def compacted_message(seq: int, made: Compacted | None) -> editing_pb2.CompactLaneResponse:
+    """What came of it."""
+    if made is None:
+        return editing_pb2.CompactLaneResponse(seq=seq)
+    return editing_pb2.CompactLaneResponse(
+        seq=seq,
+        before=figures_message(made.before),
+        after=figures_message(made.after),
+        sizes_before=made.sizes_before,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,11 +18,12 @@ from errata.platform.settings import WriterSettings
 from errata.replica.applier import Lane
 from errata.replica.entries import Figures, Rejection
 from errata.writer import checks
+from errata.writer.batching import seed_of
 
 _log = structlog.get_logger(__name__)
 
 # Above every position that the log can reach while a trial lasts, so that a trial comes last.
-_TRIAL_SEQ = 2**62
+TRIAL_SEQ = 2**62
 _LAST_ATTEMPT = 2
 
 
@@ -62,20 +61,6 @@ class Outcome:
         return frozenset(
             [edit.name for edit in fitted] + [rejection.edit for rejection in self.rejections]
         )
-
-
-def seed_of(lane_config_digest: str, edits: Sequence[Edit]) -> int:
-    """The seed of a fit, from what the log carries: the same batch is always fitted alike.
-
-    It depends on what the edits say and not on where they stand in the log, so that a run can be
-    repeated on another log.
-
-    Returns:
-        63 bits.
-    """
-    facts = [[edit.prompt, edit.target, edit.subject] for edit in edits]
-    text = json.dumps([lane_config_digest, facts])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def fit_batch(
@@ -149,7 +134,7 @@ def _attempt(
     artifact = result.artifact.to_bytes()
     names = tuple(edit.name for edit in edits)
     # What is tried is what replicas will read back from the bytes.
-    commit = Commit(_TRIAL_SEQ, names, Artifact.from_bytes(artifact))
+    commit = Commit(TRIAL_SEQ, names, Artifact.from_bytes(artifact))
     undo = lane.state.prepare_commit(commit)()
     try:
         figures = checks.measure(model, edits, before, lane.route)

@@ -6,9 +6,21 @@ method = "adaple"
 [lanes.main.config]
 variant = "memit"
 
+[lanes.published]
+method = "elder"
+preset = "paper"
+
 [lanes.facts]
 method = "recipe"
 model = "models/recipe"  # a folder that `errata train recipe` made
+
+[lanes.tuned]
+method = "elder"
+adapters = ["adapters/a", "adapters/b"]  # PEFT LoRAs, one for each expert
+
+[lanes.tuned.config]
+init = "adapters"
+num_experts = 2
 """
 
 from __future__ import annotations
@@ -33,7 +45,9 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 class _LaneTable(BaseModel):
     model_config = ConfigDict(extra="forbid")
     method: str
+    preset: str = ""
     model: Path | None = None
+    adapters: tuple[Path, ...] = ()
     config: dict[str, Any] = {}
 
 
@@ -49,10 +63,12 @@ class LaneSetup:
     Attributes:
         configured: what the log says of it.
         model: folder of its lane model; None leaves the one that the log has.
+        adapters: folders of PEFT adapters that the lane begins with.
     """
 
     configured: LaneConfigured
     model: Path | None
+    adapters: tuple[Path, ...] = ()
 
 
 def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[LaneSetup]:
@@ -76,7 +92,11 @@ def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[La
         )
     folder = path.parent if path else Path()
     return [
-        LaneSetup(_configured(name, table, base_model), _model(name, table, folder))
+        LaneSetup(
+            _configured(name, table, base_model),
+            _model(name, table, folder),
+            tuple(folder / path for path in table.adapters),
+        )
         for name, table in sorted(tables.items())
     ]
 
@@ -86,7 +106,7 @@ def _model(name: str, table: _LaneTable, folder: Path) -> Path | None:
     if table.model is None:
         return None
     method = get_method(table.method)
-    config = method.config.model_validate(table.config)
+    config = method.config.model_validate(method.values(table.preset, table.config))
     if method.lane_model is None:
         raise StartupError(f"lane {name}: method {table.method} has no lane model; drop `model`.")
     if not method.lane_model.needed(config):
@@ -133,7 +153,8 @@ def _configured(name: str, table: _LaneTable, base_model: str) -> LaneConfigured
     if not _NAME.fullmatch(name):
         raise StartupError(f"lane name {name!r}: use a-z, 0-9 and -, at most 63, a letter first.")
     try:
-        return configure(name, table.method, table.config, base_model)
+        values = get_method(table.method).values(table.preset, table.config)
+        return configure(name, table.method, values, base_model)
     except InvalidRequestError as error:
         raise StartupError(f"lane {name}: {error.message}") from error
 

@@ -22,7 +22,7 @@ from errata.replica.entries import (
     LaneConfigured,
     LaneModelCommitted,
 )
-from errata.writer.batching import next_batch
+from errata.writer.batching import next_batch, window
 
 
 class State(Enum):
@@ -140,10 +140,24 @@ class EditLedger:
         """Where the log has this request id, if it has."""
         return self._request_seqs.get(request_id)
 
-    def next_batch(self, max_edits: int, alone: frozenset[str]) -> list[EditRecord]:
-        """The oldest pending edits of one lane that may be fitted together (`batching`)."""
-        pending = (self._records[name] for name in self._pending)
-        edits = next_batch(((item.lane, item.edit) for item in pending), max_edits, alone)
+    def next_batch(self, lane: str, max_edits: int, alone: frozenset[str]) -> list[EditRecord]:
+        """The oldest pending edits of a lane that may be fitted together (`batching`)."""
+        return self._recorded(next_batch(self._pending_edits(), lane, max_edits, alone))
+
+    def window(self, lane: str, alone: frozenset[str]) -> list[EditRecord]:
+        """All pending edits of a lane that may be fitted now (`batching`)."""
+        return self._recorded(window(self._pending_edits(), lane, alone))
+
+    def pending_lanes(self) -> list[str]:
+        """Lanes with pending edits, the one with the oldest edit first."""
+        return list(dict.fromkeys(self._records[name].lane for name in self._pending))
+
+    def _pending_edits(self) -> Iterator[tuple[str, Edit]]:
+        for name in self._pending:
+            record = self._records[name]
+            yield record.lane, record.edit
+
+    def _recorded(self, edits: Iterable[Edit]) -> list[EditRecord]:
         return [self._records[edit.name] for edit in edits]
 
     def set_fitting(self, names: Sequence[str], fitting: bool) -> None:

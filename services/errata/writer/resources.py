@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from errata import demo
+from errata.editing.method import Resources
 from errata.errors import StartupError
 
 # Enough text for the statistics of the demo model: about 150 keys for each of its FFN's units.
@@ -21,10 +22,12 @@ class WriterResources:
     Attributes:
         text_path: plain text; None for the demo corpus.
         cache_dir: results are kept here under their inputs' digests.
+        adapters: none; a lane's own are added by `LaneResources`.
     """
 
     text_path: Path | None
     cache_dir: Path
+    adapters: Sequence[Path] = ()
 
     def text(self) -> Iterator[str]:
         """Paragraphs.
@@ -43,3 +46,25 @@ class WriterResources:
                 f"the statistics text {self.text_path} cannot be read as UTF-8: {error}. Set "
                 "ERRATA_WRITER__STATISTICS_TEXT to a plain text file."
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class LaneResources:
+    """What one lane's fits may use.
+
+    Attributes:
+        shared: by all lanes.
+        adapters: folders of PEFT adapters that the lane begins with.
+    """
+
+    shared: Resources
+    adapters: Sequence[Path]
+
+    @property
+    def cache_dir(self) -> Path:
+        """The shared one."""
+        return self.shared.cache_dir
+
+    def text(self) -> Iterable[str]:
+        """The shared text."""
+        return self.shared.text()

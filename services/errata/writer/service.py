@@ -93,12 +93,22 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         )
         return editing_pb2.RevertEditsResponse(seq=seq, meanings=meanings)
 
+    async def CompactLane(
+        self, request: editing_pb2.CompactLaneRequest, context: Any
+    ) -> editing_pb2.CompactLaneResponse:
+        """Learns a lane anew from its edits in force."""
+        order = convert.order(request)
+        seq, made = await self._writer.compact(
+            request.request_id, request.lane, order, request.author, _patience(context)
+        )
+        return convert.compacted_message(seq, made)
+
     async def ListLanes(
         self, request: editing_pb2.ListLanesRequest, context: Any
     ) -> editing_pb2.ListLanesResponse:
         """The lanes that edits can go to."""
         messages = (
-            convert.lane_message(seq, lane, self._default_lane)
+            convert.lane_message(seq, lane, self._default_lane, self._writer.report(lane.lane))
             for _, (seq, lane) in sorted(self._writer.ledger.lanes.items())
         )
         lanes, token = _page("lanes", messages, request.page_size, request.page_token)

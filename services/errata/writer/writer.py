@@ -6,14 +6,16 @@ import asyncio
 import hashlib
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import structlog
 
 from errata.artifacts.store import ArtifactStore
 from errata.editing.causal_lm import CausalLM
-from errata.editing.method import Resources, get_method
+from errata.editing.method import LaneReport, Resources, get_method
 from errata.errors import (
     EditNotRevertibleError,
     EpochLostError,
@@ -36,14 +38,18 @@ from errata.replica.entries import (
     EditsReverted,
     Entry,
     Kind,
+    LaneCompacted,
     LaneModelCommitted,
 )
 from errata.retrieval.index import FaissIndices
+from errata.writer.compaction import Compacted, Order, compact
 from errata.writer.fitting import Fitted, Outcome, fit_batch
 from errata.writer.intake import Draft, accept, check_request_id
 from errata.writer.lanes import LaneSetup
 from errata.writer.ledger import EditLedger, EditRecord, State
 from errata.writer.log_client import LogClient
+from errata.writer.resources import LaneResources
+from errata.writer.schedule import next_fit
 
 _log = structlog.get_logger(__name__)
 _NAMESPACE = uuid.UUID("6f0ed5f2-4f0c-5c39-9d4f-1f3a5f0c7a11")
@@ -83,6 +89,7 @@ class Writer:
         self._subscriber = subscriber
         self._store = store
         self._resources = resources
+        self._adapters: Mapping[str, Sequence[Path]] = {}
         self._statistics: dict[str, object] = {}
         self._settings = settings
         self._applier = Applier(model, store, FaissIndices(), keep_memory=True)
@@ -91,8 +98,16 @@ class Writer:
         # A commit lands on exactly the state that it was checked on: no revert in between.
         self._order = asyncio.Lock()
         self._reverts: set[asyncio.Task[int]] = set()
+        self._compactions: dict[str, asyncio.Task[tuple[int, Compacted]]] = {}
         self._draining = False
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def report(self, name: str) -> LaneReport:
+        """What a lane holds, as far as the writer has applied the log."""
+        lane = self._applier.lanes.get(name)
+        if lane is None or lane.method.report is None:
+            return LaneReport({"edits": len(self.ledger.in_force(name))})
+        return lane.method.report(lane.state)
 
     async def run(
         self, lanes: Sequence[LaneSetup], head_seq: int, ready: Callable[[], object]
@@ -110,6 +125,7 @@ class Writer:
             StartupError: a lane is in the log with another configuration.
             DataLossError: the log contradicts itself.
         """
+        self._adapters = {setup.configured.lane: setup.adapters for setup in lanes}
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow())
             await self.ledger.wait_for_seq(head_seq)
@@ -198,6 +214,64 @@ class Writer:
                 "the writer is in a fit, or the log is away; ask again with the same request id."
             )
         return task.result(), [self.reversal(lane) for lane in lanes]
+
+    async def compact(
+        self, request_id: str, name: str, order: Order, author: str, wait_seconds: float
+    ) -> tuple[int, Compacted | None]:
+        """Learns a lane anew from its edits in force, and commits it.
+
+        Args:
+            request_id: of the client; the same again asks for the same outcome.
+            name: of the lane.
+            order: what is asked for.
+            author: who asks.
+            wait_seconds: how long the caller can wait.
+
+        Returns:
+            The position of the commit, and what was measured; None if the request is an old one.
+
+        Raises:
+            UnknownLaneError: no such lane.
+            PreconditionError, InvalidRequestError, FitError: as `compaction.compact`.
+            UnavailableError: it takes longer than `wait_seconds`, and goes on; the same request id
+                asks for its outcome.
+        """
+        request_id = check_request_id(request_id)
+        if name not in self.ledger.lanes:
+            raise UnknownLaneError(f"there is no lane {name!r}.", field="lane", lane=name)
+        known = self.ledger.seq_of_request(request_id)
+        if known is not None:
+            return known, None
+        task = self._compactions.get(request_id)
+        if task is None:
+            task = asyncio.create_task(self._compact(request_id, name, order, author))
+            self._compactions[request_id] = task
+            task.add_done_callback(lambda _: self._compactions.pop(request_id, None))
+        done, _ = await asyncio.wait((task,), timeout=wait_seconds)
+        if not done:
+            raise UnavailableError(
+                "the compaction is not done yet, and goes on; ask again with the same request id."
+            )
+        return task.result()
+
+    async def _compact(
+        self, request_id: str, name: str, order: Order, author: str
+    ) -> tuple[int, Compacted]:
+        async with self._order:
+            await self._apply_all()
+            if self._draining or name not in self._statistics:
+                raise UnavailableError("the writer is starting or shutting down; try again.")
+            lane, edits = self._applier.lanes[name], self.ledger.in_force(name)
+            made = await asyncio.to_thread(
+                compact, self._model, lane, edits, self._statistics[name], order
+            )
+            kind = LaneCompacted(
+                name, made.edits, await self._put(made.artifact), made.seed, self.base_model_digest
+            )
+            seq = await self._log.append_surely(request_id, kind, author)
+            await self.ledger.wait_for_seq(seq)
+            await self._apply_all()
+            return seq, made
 
     async def _revert(self, request_id: str, kind: EditsReverted, author: str) -> int:
         async with self._order:
@@ -290,17 +364,20 @@ class Writer:
         for name, (_, configured) in self.ledger.lanes.items():
             method = get_method(configured.method)
             config = method.config.model_validate_json(configured.config_json)
+            resources = LaneResources(self._resources, self._adapters.get(name, ()))
             self._statistics[name] = await asyncio.to_thread(
-                method.prepare, self._model, config, self._resources
+                method.prepare, self._model, config, resources
             )
+        wait = 0.0
         while not self._draining:
             await self.ledger.wait_until(lambda: bool(self._unapplied or self.ledger.num_pending))
             if self.ledger.num_pending < self._settings.max_batch_edits:
-                await asyncio.sleep(self._settings.batch_window_seconds)
+                wait = max(wait, self._settings.batch_window_seconds)
+            await asyncio.sleep(wait)
             async with self._order:
                 await self._apply_all()
                 if not self._draining:
-                    await self._fit_next()
+                    wait = await self._fit_next()
 
     async def _apply_all(self) -> None:
         while self._unapplied:
@@ -310,12 +387,16 @@ class Writer:
                 swap()
             self._unapplied.popleft()
 
-    async def _fit_next(self) -> None:
-        batch = self.ledger.next_batch(self._settings.max_batch_edits, self._alone)
-        if not batch:
-            return
+    async def _fit_next(self) -> float:
+        """Fits what is next; returns after how many seconds to look again."""
+        lanes = self._applier.lanes
+        now = datetime.now(UTC)
+        due = next_fit(self.ledger, lanes, self._settings.max_batch_edits, self._alone, now)
+        if not due.records:
+            return due.wait_seconds
+        lane = lanes[due.records[0].lane]
+        batch = await asyncio.to_thread(due.chosen, self._model, lane)
         names = [record.edit.name for record in batch]
-        lane = self._applier.lanes[batch[0].lane]
         self.ledger.set_fitting(names, True)
         try:
             outcome = await asyncio.to_thread(
@@ -329,6 +410,9 @@ class Writer:
         finally:
             self.ledger.set_fitting(names, False)
         await self._publish(batch[0].lane, lane.configured.config_digest, outcome)
+        for warning in self.report(batch[0].lane).warnings:
+            _log.warning("lane fills up", lane=batch[0].lane, warning=warning)
+        return 0.0
 
     async def _publish(self, lane: str, config_digest: str, outcome: Outcome) -> None:
         """Artifacts first, then the entry that names them; then the ledger has it."""

@@ -277,4 +277,9 @@ def test_nobody_appends_through_the_gateway(system: System) -> None:
         lanes = editing_pb2_grpc.EditingServiceStub(channel).ListLanes(
             editing_pb2.ListLanesRequest(), timeout=10
         )
-        assert [lane.name for lane in lanes.lanes] == ["lanes/facts", "lanes/main"]
+        assert [lane.name for lane in lanes.lanes] == [
+            "lanes/experts",
+            "lanes/facts",
+            "lanes/main",
+            "lanes/mixture",
+        ]

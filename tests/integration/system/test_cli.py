@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +22,16 @@ class Cli:
     def __init__(self, target: str) -> None:
         self._target = target
 
-    def run(self, *arguments: str, code: int = 0) -> str:
+    def run(
+        self, *arguments: str, code: int = 0, environment: Mapping[str, str] | None = None
+    ) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "errata.cli", *arguments, "--target", self._target],
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
+            env={**os.environ, **(environment or {})},
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -59,6 +65,7 @@ def test_edit_ask_status_log_revert(cli: Cli, corpus: Corpus) -> None:
     assert "committed" in cli.run("log", "--from-seq", seq)
     assert done["name"] in cli.run("edits")
     assert "adaple" in cli.run("lanes")
+    assert "parameters" in cli.run("status"), "lanes say what they hold"
     assert "log p" in cli.run("score", edit.prompt, edit.target)
     assert "without effect from seq" in cli.run("revert", done["name"], "--comment", "test")
     assert cli.json("ask", edit.prompt, "--stop", ".", "--min-seq", seq)["text"] == old
@@ -68,3 +75,26 @@ def test_mistakes_are_told_in_words(cli: Cli) -> None:
     assert "does not occur" in cli.run("edit", "France is", "x", "--subject", "Spain", code=1)
     assert "SEQ_BEYOND_HEAD" in cli.run("ask", "a", "--min-seq", "1000000", code=1)
     assert "NOT_FOUND" in cli.run("revert", "edits/999-9", code=1)
+    assert "nothing to compact" in cli.run("compact", "lanes/main", code=1)
+    assert "UNKNOWN_LANE" in cli.run("compact", "lanes/nowhere", code=1)
+    assert "nothing to export" in cli.run("adapters", "lanes/nowhere", "out", code=1)
+
+
+def test_a_mixture_is_compacted_and_exported(
+    cli: Cli, system: System, corpus: Corpus, tmp_path: Path
+) -> None:
+    edits = corpus.demo_edits()[2:4]
+    names = [
+        cli.json(
+            "edit", e.prompt, e.target, "--subject", e.subject, "--lane", "lanes/mixture", "--wait"
+        )["name"]
+        for e in edits
+    ]
+    assert "reliability 1.000 → 1.000" in cli.run("compact", "lanes/mixture")
+    answer = cli.json("ask", edits[0].prompt, "--stop", ".")
+    assert (answer["text"].strip(), answer["provenance"]["edits"]) == (edits[0].target, names[:1])
+    environment = {"ERRATA_LOG__ADDRESS": system.log_address}
+    told = cli.run("adapters", "lanes/mixture", str(tmp_path / "out"), environment=environment)
+    assert "adapters of lanes/mixture" in told
+    assert (tmp_path / "out" / "expert-0" / "adapter_config.json").is_file()
+    cli.run("revert", *names)

@@ -48,7 +48,11 @@ def test_a_retrieval_process_serves_reports_and_ends(system: System, client: Cli
             (mine,) = [r for r in client.replicas() if r.name == response.replica]
             assert (mine.role, mine.agrees) == ("retrieval", True)
             status = stub.GetRetrievalStatus(retrieval_pb2.GetRetrievalStatusRequest())
-            assert [lane.lane for lane in status.lanes] == ["lanes/facts"], "AdaPLE does not route"
+            assert [lane.lane for lane in status.lanes] == [
+                "lanes/experts",
+                "lanes/facts",
+                "lanes/mixture",
+            ], "AdaPLE does not route"
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0

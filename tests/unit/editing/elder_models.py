@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
-from errata.editing.edit import Edit, EditBatch
 from errata.editing.elder import METHOD
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
 from errata.editing.elder.memory import ElderMemory
 from errata.editing.elder.state import ElderState
-from errata.editing.method import Commit
-from errata.editing.weights import EditedWeights
-from tests.unit.editing.tiny_models import TextResources
+from tests.unit.editing import lanes
 
 SMALL = ElderConfig(
     num_layers=2,
@@ -48,36 +44,7 @@ def make_experts(llm: CausalLM, config: ElderConfig = SMALL, seed: int = 0) -> E
     return experts.requires_grad_(False)
 
 
-class Lane:
-    """A lane of one replica that is writer, too."""
+class Lane(lanes.Lane[ElderState, ElderMemory]):
+    """An ELDER lane."""
 
-    def __init__(self, llm: CausalLM, config: ElderConfig, resources: TextResources) -> None:
-        self.llm, self.config = llm, config
-        self.state = ElderState(llm, config, EditedWeights(llm), "lanes/main")
-        self.memory = ElderMemory(config)
-        self.statistics = METHOD.prepare(llm, config, resources)
-        self.commits: list[Commit] = []
-
-    def fit(
-        self, *facts: tuple[str, str], seed: int = 1, attempt: int = 0
-    ) -> tuple[Commit, Artifact]:
-        """What the writer would commit, read back from its bytes, and what it would remember."""
-        seq = len(self.commits) + 2
-        edits = tuple(
-            Edit(f"edits/{seq}-{index}", prompt, target, prompt.split()[0])
-            for index, (prompt, target) in enumerate(facts)
-        )
-        batch = EditBatch(edits, seed, attempt)
-        made = METHOD.fit(self.llm, batch, self.config, self.state, self.memory, self.statistics)
-        assert made.memory is not None
-        names = tuple(edit.name for edit in edits)
-        artifact = Artifact.from_bytes(made.artifact.to_bytes())
-        return Commit(seq, names, artifact), Artifact.from_bytes(made.memory.to_bytes())
-
-    def edit(self, *facts: tuple[str, str], seed: int = 1) -> Commit:
-        """Fits and commits."""
-        commit, memory = self.fit(*facts, seed=seed)
-        self.state.prepare_commit(commit)()
-        self.memory.add(commit.edits, memory)
-        self.commits.append(commit)
-        return commit
+    method = METHOD

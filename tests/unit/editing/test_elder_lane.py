@@ -160,6 +160,8 @@ def test_a_reverted_edit_claims_nothing(llama: CausalLM, resources: TextResource
     }
     with pytest.raises(EditNotRevertibleError, match="edits/2-1"):
         lane.state.prepare_revert(["edits/2-1"])
+    lane.state.prepare_revert([f"edits/2-{n}" for n in (0, 2, 3)])()
+    assert _claimed(lane, [prompt for prompt, _ in FACTS]) == [""] * 4, "none is left"
 
 
 def test_the_newest_edit_of_a_fact_is_in_force(llama: CausalLM, resources: TextResources) -> None:

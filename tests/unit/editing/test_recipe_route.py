@@ -1,5 +1,6 @@
 """Who claims a query: the best edit, if it beats the sentinel; and what the claim does."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from errata.editing.causal_lm import CausalLM
 from errata.editing.method import Claim
 from errata.editing.plan import BASE, RowPlan
 from errata.editing.prompts import tokenise
-from errata.editing.recipe.config import RecipeConfig
+from errata.editing.recipe.config import PAPER, RecipeConfig
 from errata.editing.recipe.hook import RecipeRouter
 from errata.editing.recipe.route import decide, route
 from errata.editing.recipe.state import Holdings, RecipeState, Retriever
@@ -197,3 +198,22 @@ def test_a_view_goes_by_what_the_lane_held_when_it_was_made(llama: CausalLM) -> 
         assert {edit for edit in found if edit} <= {f"edits/{seq}-0" for seq in seqs}
     assert seen[3] == {"edits/2-0"}
     assert seen[4] == {""}
+
+
+def test_an_edit_takes_its_own_prompt_whatever_the_sentinel_says(llama: CausalLM) -> None:
+    state = make_state(llama)
+    commit(llama, state, *FACTS)
+    names = state.holdings.repository.names
+    prompts = [*(prompt for prompt, _ in FACTS), f"{FACTS[0][0]} not"]
+
+    def told(config: RecipeConfig) -> list[str]:
+        retriever = state.holdings.retriever
+        found = route(retriever, config, KeyIndex(), prompts)
+        return [claim.edit for claim in found if claim.holds and claim.score == math.inf]
+
+    assert told(RecipeConfig()) == list(names)
+    assert told(RecipeConfig.model_validate(PAPER)) == []
+    state.prepare_revert([names[0]])()
+    assert told(RecipeConfig()) == list(names[1:]), "what was reverted has no own prompt"
+    commit(llama, state, (FACTS[1][0], "another"), seq=5)
+    assert told(RecipeConfig()) == ["edits/5-0", names[2]], "the newest edit has it"

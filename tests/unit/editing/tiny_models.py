@@ -112,6 +112,7 @@ class TextResources:
     """Statistics text and cache of a test."""
 
     cache_dir: Path
+    adapters: tuple[Path, ...] = ()
 
     def text(self) -> Iterable[str]:
         return TEXT * 8

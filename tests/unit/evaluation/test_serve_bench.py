@@ -19,7 +19,7 @@ from errata.evaluation.serve import engine_suites
 from errata.evaluation.serve.answers import Sample, count_mixed, count_stale, count_wrong
 from errata.evaluation.serve.load import LoadPlan, arrivals, facts_turned_round
 from errata.evaluation.serve.report import quantiles_ms, report, table
-from errata.evaluation.serve.routed import routed_edition
+from errata.evaluation.serve.routed import RoutedLane, routed_edition
 from errata.evaluation.serve.workload import Workload
 from errata_client import Provenance
 
@@ -97,7 +97,7 @@ def test_each_suite_runs_and_reports_what_tools_read(
         workload=Workload(6, concurrency=4, new_tokens=(2, 8)),
         num_edits=150,
         max_rows=4,
-        lane_model=lane_model,
+        lane=RoutedLane("recipe", {}, lane_model, 150),
     )
     run = getattr(engine_suites, f"run_{suite}")
     found = run(plan, console=Console(quiet=True))
@@ -114,15 +114,44 @@ def test_each_suite_runs_and_reports_what_tools_read(
     Console(quiet=True).print(table(found))
 
 
-def test_a_routed_lane_claims_every_row_or_none(lane_model: Path) -> None:
+_CODES = {"scope": "codes", "epsilon": 12, "gates": "row"}
+_ROUTED = [
+    ("recipe", {}),
+    ("elder", {}),
+    ("elder", _CODES),
+    ("elder", {"scope": "cosine", "threshold": 0.5}),
+    ("lemoe", {}),
+    ("lemoe", {"scope": "cosine", "threshold": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("method", "values"), _ROUTED)
+def test_a_routed_lane_claims_every_row_or_none(
+    method: str, values: dict[str, object], lane_model: Path
+) -> None:
     model = CausalLM.load(demo.model_path())
     requests = [GenerationRequest((1,), 1, prompt=text) for text in ("Lyon is", "Toyota makes")]
     for claimed in (True, False):
-        edition = routed_edition(model, lane_model, 30, claimed=claimed)
+        lane = RoutedLane(method, values, lane_model, 30)
+        edition = routed_edition(model, lane, claimed=claimed)
         assert edition.route is not None
         assert [bool(plan.edits) for plan in edition.route(requests)] == [claimed] * 2
-    plan = engine_suites.EnginePlan(str(demo.model_path()))
-    with pytest.raises(InvalidRequestError, match="needs --lane-model"):
+        assert (edition.late is not None) == (values.get("scope") in ("codes", "cosine")) or (
+            method == "lemoe"
+        ), "a hidden state is read in the prompt's own prefill"
+
+
+@pytest.mark.parametrize(
+    ("lane", "problem"),
+    [
+        (RoutedLane("recipe", {}, None, 10), "give --lane-model"),
+        (RoutedLane("adaple", {}, None, 10), "does not route"),
+        (None, "needs a lane"),
+    ],
+)
+def test_a_lane_that_cannot_be_served_is_refused(lane: RoutedLane | None, problem: str) -> None:
+    plan = engine_suites.EnginePlan(str(demo.model_path()), lane=lane)
+    with pytest.raises(InvalidRequestError, match=problem):
         engine_suites.run_routed(plan, console=Console(quiet=True))
 
 

@@ -22,7 +22,8 @@ from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier, Lane
 from errata.replica.entries import Entry, LaneConfigured
 from errata.retrieval.index import FaissIndices
-from errata.writer.fitting import Outcome, fit_batch, seed_of
+from errata.writer.batching import seed_of
+from errata.writer.fitting import Outcome, fit_batch
 from errata.writer.resources import WriterResources
 
 LIMITS = WriterSettings()

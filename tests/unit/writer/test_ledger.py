@@ -19,6 +19,7 @@ from errata.writer.ledger import EditLedger, State
 
 FIGURES = Figures(1, None, 1, False)
 REF = ArtifactRef("ab" * 32, 1)
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _edit(name: str, subject: str = "", prompt: str = "") -> Edit:
@@ -26,7 +27,7 @@ def _edit(name: str, subject: str = "", prompt: str = "") -> Edit:
 
 
 def _entry(seq: int, kind: Kind) -> Entry:
-    return Entry(seq, f"id-{seq}", datetime.now(UTC), "me", kind)
+    return Entry(seq, f"id-{seq}", TIME, "me", kind)
 
 
 def _request(seq: int, *edits: Edit, lane: str = "lanes/main") -> Entry:
@@ -74,7 +75,7 @@ async def test_a_batch_is_in_log_order_of_one_lane_and_bounded() -> None:
     )
 
     def names(limit: int, alone: frozenset[str] = frozenset()) -> list[str]:
-        return [record.edit.name for record in ledger.next_batch(limit, alone)]
+        return [record.edit.name for record in ledger.next_batch("lanes/main", limit, alone)]
 
     assert names(10) == ["edits/1-0", "edits/1-1", "edits/3-0", "edits/3-1"]
     assert names(3) == ["edits/1-0", "edits/1-1", "edits/3-0"]
@@ -90,7 +91,7 @@ async def test_two_answers_to_one_question_are_never_fitted_together() -> None:
             _request(2, _edit("edits/2-0", "Italy", "p"), _edit("edits/2-1")),
         ]
     )
-    batch = ledger.next_batch(10, frozenset())
+    batch = ledger.next_batch("lanes/main", 10, frozenset())
     assert [record.edit.name for record in batch] == ["edits/1-0", "edits/1-1"]
 
 
@@ -114,7 +115,7 @@ async def test_the_same_question_waits_for_its_turn_in_whatever_lane() -> None:
             _request(3, _edit("edits/3-0", "France")),
         ]
     )
-    assert [r.edit.name for r in ledger.next_batch(10, frozenset())] == ["edits/1-0"]
+    assert [r.edit.name for r in ledger.next_batch("lanes/main", 10, frozenset())] == ["edits/1-0"]
 
 
 @pytest.mark.promise("P11")

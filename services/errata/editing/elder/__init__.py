@@ -6,12 +6,12 @@ authors' code differ, the docstring names both.
 
 from __future__ import annotations
 
-from errata.editing.elder.config import ElderConfig
-from errata.editing.elder.fit import encode_all, fit, prepare
+from errata.editing.elder.config import PAPER, ElderConfig
+from errata.editing.elder.fit import encode_all, fit, fit_anew, prepare
 from errata.editing.elder.hook import ElderRouter
 from errata.editing.elder.memory import ElderMemory
 from errata.editing.elder.state import ElderState
-from errata.editing.method import Capabilities, LaneModelSupport, Method
+from errata.editing.method import Capabilities, Compaction, LaneModelSupport, Method
 from errata.editing.recipe.lane_model import read_bytes
 
 METHOD = Method(
@@ -22,7 +22,7 @@ METHOD = Method(
         defers=True,
         reversal=(
             "The edit claims nothing any more. What the lane's experts learned of it stays in "
-            "them; a new lane that is fitted without the edit is free of it."
+            "them until the lane is compacted."
         ),
     ),
     prepare=prepare,
@@ -38,6 +38,9 @@ METHOD = Method(
         restore=ElderState.restore,
         needed=lambda config: config.scope == "retriever",
     ),
+    compaction=Compaction(fit=fit_anew, prepare=ElderState.prepare_compaction),
+    report=ElderState.report,
+    presets={"paper": PAPER},
 )
 
 __all__ = ["METHOD"]

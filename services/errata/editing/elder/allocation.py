@@ -68,5 +68,6 @@ def pack_codes(codes: Tensor) -> Tensor:
     flat = codes.flatten(1).to(torch.uint8)
     flat = torch.nn.functional.pad(flat, (0, -flat.shape[1] % 8))
     weights = 2 ** torch.arange(8, device=codes.device, dtype=torch.int64)
-    packed = (flat.reshape(len(flat), -1, 8).long() * weights).sum(-1)
+    bits = flat.reshape(len(flat), flat.shape[1] // 8, 8)
+    packed = (bits.long() * weights).sum(-1)
     return packed.to(torch.uint8)

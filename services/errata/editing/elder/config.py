@@ -31,7 +31,8 @@ class ElderConfig(LaneConfig):
         rank: r. Paper: 8.
         alpha: α of the factor α/r; None is r. Code: 8.
         init: A as the authors' code has it (`code`, U(±1/√r)), or as PEFT's LoRA (`peft`, Kaiming
-            uniform, U(±1/√d_in)). B is 0 in both.
+            uniform, U(±1/√d_in)), B being 0 in both; or both from PEFT adapters (`adapters`), one
+            for each expert, that the lanes file names.
         query: what routers and codes go by, at the last prompt token: the hidden state that enters
             the first adapted layer (`hidden`), or the input of its adapted projection (`input`,
             code).
@@ -50,6 +51,8 @@ class ElderConfig(LaneConfig):
         steps: most optimiser steps of a batch. Code: 50.
         learning_rate: of Adam, which begins anew with each batch. Paper: 1e-4.
         stop_loss: a batch is done when no text of a step has a mean NLL above; 0 never stops.
+        num_contexts: texts that each prompt is also learned behind, drawn from the statistics text.
+        precision: `auto` computes products of a fit in bf16 where the machine is faster with it.
         replay: which earlier edits are fitted along: none (paper), a reservoir of `replay_budget`
             of them, or the whole log.
         replay_budget: edits of the reservoir.
@@ -64,7 +67,7 @@ class ElderConfig(LaneConfig):
     top_k: int = Field(default=2, ge=1)
     rank: int = Field(default=32, ge=1)
     alpha: float | None = Field(default=None, gt=0.0)
-    init: Literal["code", "peft"] = "code"
+    init: Literal["code", "peft", "adapters"] = "code"
     query: Literal["hidden", "input"] = "hidden"
     gates: Literal["edit", "row"] = "edit"
     scope: Scope = "retriever"
@@ -76,6 +79,8 @@ class ElderConfig(LaneConfig):
     steps: int = Field(default=30, ge=1, le=1000)
     learning_rate: float = Field(default=1e-3, gt=0.0)
     stop_loss: float = Field(default=0.05, ge=0.0)
+    num_contexts: int = Field(default=2, ge=0, le=64)
+    precision: Literal["auto", "fp32"] = "auto"
     replay: Literal["none", "reservoir", "all"] = "all"
     replay_budget: int = Field(default=256, ge=1)
     replay_pool: int = Field(default=128, ge=1)
@@ -140,6 +145,8 @@ PAPER: Mapping[str, Any] = {
     "steps": 50,
     "learning_rate": 1e-4,
     "stop_loss": 0.0,
+    "num_contexts": 0,
+    "precision": "fp32",
     "replay": "none",
 }
 """Values of the published configuration that differ from the defaults."""

@@ -120,13 +120,16 @@ class Experts(nn.Module):
         self.router_bias = nn.Parameter(tensors["router_bias"].clone())
 
     @classmethod
-    def new(cls, shape: Shape, init: str, seed: int) -> Experts:
-        """Untrained ones: B = 0, so that nothing is changed yet.
+    def new(
+        cls, shape: Shape, init: str, seed: int, loras: Mapping[str, Tensor] | None = None
+    ) -> Experts:
+        """Untrained ones: B = 0, so that nothing is changed yet; or what adapters learned.
 
         Args:
             shape: of the lane.
             init: `code` or `peft`.
             seed: of A and of the routers.
+            loras: `lora_a` and `lora_b` to begin with (`peft.read`).
         """
         rng = torch.Generator().manual_seed(seed)
         sizes = shape.sizes()
@@ -143,6 +146,7 @@ class Experts(nn.Module):
                 "lora_b": torch.zeros(sizes["lora_b"]),
                 "router_weight": uniform("router_weight", shape.d_q**-0.5),
                 "router_bias": uniform("router_bias", shape.d_q**-0.5),
+                **(loras or {}),
             },
         )
 

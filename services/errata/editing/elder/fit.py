@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 
 import torch
@@ -11,21 +12,40 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
+from errata.editing.contexts import lessons, openings
 from errata.editing.edit import Edit, EditBatch
+from errata.editing.elder import peft
 from errata.editing.elder.allocation import allocate, pack_code
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
 from errata.editing.elder.memory import ElderMemory, Lesson, pack_lessons
 from errata.editing.elder.queries import queries_of
-from errata.editing.elder.scope import HeldOut, limit_of, unit, weighted
-from errata.editing.elder.state import ElderState, Gate, pack, pack_rows
+from errata.editing.elder.scope import HeldOut, limit_of
+from errata.editing.elder.state import ElderState, pack, pack_rows
 from errata.editing.elder.training import Lessons, train
+from errata.editing.gate import Gate
 from errata.editing.inventory import fact_of
 from errata.editing.method import FitResult, Resources
-from errata.editing.prompts import tokenise
-from errata.editing.recipe.lane_model import LaneModel, knowledge
 from errata.editing.repository import Rows
-from errata.errors import FitError
+from errata.editing.scope import first_paragraphs, mean_embeddings, unit
+from errata.errors import FitError, InvalidRequestError
+
+_AT_ONCE = 256  # edits that are encoded together
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Statistics:
+    """What fits of a lane need of the statistics text.
+
+    Attributes:
+        held_out: prompts that no edit is about.
+        contexts: that prompts are learned behind.
+        loras: that the lane's first fit begins with; None makes new ones.
+    """
+
+    held_out: HeldOut
+    contexts: tuple[str, ...]
+    loras: Mapping[str, Tensor] | None
 
 
 def fit(
@@ -34,7 +54,7 @@ def fit(
     config: ElderConfig,
     state: ElderState,
     memory: ElderMemory,
-    statistics: HeldOut,
+    statistics: Statistics,
 ) -> FitResult:
     """Fits a batch, and earlier edits along with it (ELDER, Algorithm 1).
 
@@ -48,7 +68,7 @@ def fit(
         config: of the lane.
         state: experts, queries and keys of earlier edits.
         memory: texts and allocations of earlier edits; read only.
-        statistics: held-out prompts, from `prepare`.
+        statistics: from `prepare`.
 
     Returns:
         Artifact with all experts and the batch's keys and queries; memory with its texts; seconds
@@ -62,35 +82,89 @@ def fit(
     start = perf_counter()
     held, shape = state.holdings, Shape.of(model, config)
     gate = held.gate
-    new = _lessons(model, batch.edits, shape, memory)
-    rows = encode(model, shape, config, gate, statistics.idf, batch.edits)
+    held_out = statistics.held_out
+    new = _lessons(model, batch.edits, shape, memory, config, statistics.contexts)
+    rows = encode(model, shape, config, gate, held_out.idf, batch.edits)
     encoded = perf_counter()
     if held.learned is None:
-        experts = Experts.new(shape, config.init, batch.seed).to(model.device)
+        experts = Experts.new(shape, config.init, batch.seed, statistics.loras).to(model.device)
     else:
         experts = Experts(shape, held.learned.experts.tensors())
     earlier = memory.drawn({lesson.fact for lesson in new}, batch.seed)
     known = [held.repository.value_of(lesson.edit) for lesson in earlier]
-    lessons = _joined(new, rows.values, earlier, known)
     more = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
-    train(model, experts, lessons, more, batch.seed)
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in experts.tensors().values()):
-        raise FitError("the experts are not finite; use a smaller learning_rate.")
+    train(model, experts, _joined(new, rows.values, earlier, known), more, batch.seed)
+    _check_finite(experts)
     stored = held.repository
     column = rows.values if config.scope == "codes" else rows.keys
     before = stored.values if config.scope == "codes" else stored.keys
     everything = torch.cat([before, column]) if stored.num_rows else column
     with torch.inference_mode():
-        limit = limit_of(config, statistics, experts, everything)
-    artifact = pack(
-        model, "" if gate is None else gate.digest, rows, experts, limit, statistics.idf
-    )
+        limit = limit_of(config, held_out, experts, everything)
+    digest = "" if gate is None else gate.digest
+    artifact = pack(model, digest, rows, experts, limit, held_out.idf)
     seconds = {"encode": encoded - start, "train": perf_counter() - encoded}
     return FitResult(artifact, pack_lessons(new), seconds)
 
 
+def fit_anew(
+    model: CausalLM,
+    edits: Sequence[Edit],
+    config: ElderConfig,
+    state: ElderState,
+    memory: ElderMemory,
+    statistics: Statistics,
+    *,
+    num_experts: int,
+    seed: int,
+) -> Artifact:
+    """Trains new experts on all edits in force, in mixed steps; what was reverted leaves no trace.
+
+    As many steps are made as the fits of these edits, one after another, would have taken.
+
+    Raises:
+        InvalidRequestError: a number of experts was asked for; it is the lane's own.
+        FitError: the experts are not finite.
+    """
+    if num_experts:
+        raise InvalidRequestError(
+            "an ELDER lane has the number of experts that its configuration says; leave it out.",
+            field="num_experts",
+        )
+    shape, gate = Shape.of(model, config), state.holdings.gate
+    experts = Experts.new(shape, config.init, seed, statistics.loras).to(model.device)
+    held_out = statistics.held_out
+    parts = [
+        encode(model, shape, config, gate, held_out.idf, edits[i : i + _AT_ONCE])
+        for i in range(0, len(edits), _AT_ONCE)
+    ]
+    rows = Rows.joined(parts)
+    value_of = dict(zip(rows.names, rows.values, strict=True))
+    known = memory.lessons()
+    lessons = _joined([], rows.values[:0], known, [value_of[lesson.edit] for lesson in known])
+    num_steps = config.steps * math.ceil(len(known) / config.replay_rows)
+    many = config.model_copy(update={"steps": num_steps, "stop_loss": 0.0})
+    train(model, experts, lessons, many, seed)
+    _check_finite(experts)
+    column = rows.values if config.scope == "codes" else rows.keys
+    with torch.inference_mode():
+        limit = limit_of(config, held_out, experts, column)
+    digest = "" if gate is None else gate.digest
+    return pack(model, digest, rows, experts, limit, held_out.idf)
+
+
+def _check_finite(experts: Experts) -> None:
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in experts.tensors().values()):
+        raise FitError("the experts are not finite; use a smaller learning_rate.")
+
+
 def _lessons(
-    model: CausalLM, edits: Sequence[Edit], shape: Shape, memory: ElderMemory
+    model: CausalLM,
+    edits: Sequence[Edit],
+    shape: Shape,
+    memory: ElderMemory,
+    config: ElderConfig,
+    contexts: Sequence[str],
 ) -> list[Lesson]:
     known = memory.allocations()
     made = []
@@ -99,8 +173,7 @@ def _lessons(
         if fact not in known:
             taken = {pack_code(code) for code in known.values()}
             known[fact] = allocate(fact, taken, len(shape.layers), shape.num_experts, shape.top_k)
-        texts = (edit.prompt, *edit.rephrases)
-        rows = tuple(tokenise(model, text, edit.target) for text in texts)
+        rows = lessons(model, edit, contexts, config.num_contexts)
         made.append(Lesson(edit.name, fact, known[fact], rows))
     return made
 
@@ -132,10 +205,9 @@ def encode(
     prompts = [edit.prompt for edit in edits]
     queries = queries_of(model, shape, prompts)
     if gate is not None:
-        with torch.inference_mode():
-            keys = gate.model.edit_keys([knowledge(e.prompt, e.target) for e in edits])
+        keys = gate.keys(edits)
     elif config.scope == "idf":
-        keys = weighted(model, idf, prompts)
+        keys = unit(mean_embeddings(model, prompts, idf))
     elif config.scope == "cosine":
         keys = unit(queries)
     else:
@@ -150,10 +222,18 @@ def prepare(
     resources: Resources,
     *,
     on_progress: Callable[[int, int], None] | None = None,
-) -> HeldOut:
-    """Reads held-out prompts, where a scope test is calibrated on them."""
-    Shape.of(model, config)
-    return HeldOut.of(model, config, resources.text() if config.scope != "retriever" else ())
+) -> Statistics:
+    """Reads held-out prompts, where a scope test is calibrated on them, contexts and adapters.
+
+    Raises:
+        InvalidRequestError: adapters are missing, or do not fit.
+    """
+    shape, loras = Shape.of(model, config), None
+    if config.init == "adapters":
+        loras = peft.read(model, shape, resources.adapters)
+    is_read = config.num_contexts or HeldOut.are_needed(config)
+    paragraphs = first_paragraphs(resources.text()) if is_read else []
+    return Statistics(HeldOut.of(model, config, paragraphs), openings(paragraphs), loras)
 
 
 def encode_all(
@@ -164,9 +244,8 @@ def encode_all(
     Raises:
         BaseModelMismatchError, ArtifactCorruptError: the lane model cannot be used here.
     """
-    digest = hashlib.sha256(lane_model).hexdigest()
-    gate = Gate.of(LaneModel.from_artifact(Artifact.from_bytes(lane_model), llm), digest)
+    gate = Gate.of_bytes(lane_model, llm)
     if not edits:
         return None
     rows = encode(llm, Shape.of(llm, config), config, gate, torch.zeros(0), edits)
-    return pack_rows(llm, digest, rows)
+    return pack_rows(llm, gate.digest, rows)

@@ -14,20 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.causal_lm import BaseLLM, CausalLM
-from errata.editing.elder import route
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.queries import as_query, queries_of, query_module
-from errata.editing.elder.scope import unit, weighted
+from errata.editing.elder.route import by_codes
 from errata.editing.elder.state import ElderState, Holdings
 from errata.editing.method import Claim
 from errata.editing.plan import BASE, RowPlan
-from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.route import route as route_by_sentinel
+from errata.editing.scope import by_cosine, mean_embeddings, unit
 from errata.editing.search import HammingIndex, Indices, InnerProductIndex
 from errata.errors import InvalidRequestError
 
 _NOTHING = Claim("", -math.inf, math.inf)
-_BY_SENTINEL = RecipeConfig()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -63,11 +60,11 @@ class ElderView:
 
     def claims(self, prompts: Sequence[str]) -> list[Claim]:
         """Which edit claims each prompt."""
-        gate = self.held.retriever
+        gate = self.held.gate
         if self.held.learned is None or not self.held.repository.num_rows:
             return [_NOTHING] * len(prompts)
         if gate is not None:
-            return route_by_sentinel(gate, _BY_SENTINEL, self.keys, prompts)
+            return gate.claims(self.held.repository, self.keys, prompts)
         return self.claims_of(self.vectors(prompts))
 
     def vectors(self, prompts: Sequence[str]) -> Tensor:
@@ -76,7 +73,7 @@ class ElderView:
         if learned is None:
             return torch.zeros(len(prompts), 0)
         if self.config.scope == "idf":
-            return weighted(self._causal_lm, learned.idf, prompts)
+            return unit(mean_embeddings(self._causal_lm, prompts, learned.idf))
         return queries_of(self._causal_lm, learned.experts.shape, prompts)
 
     def vectors_of(self, states: Tensor) -> Tensor:
@@ -98,9 +95,9 @@ class ElderView:
                 field="vectors",
             )
         if self.config.scope == "codes":
-            found = route.by_codes(held, self.codes, vectors)
+            found = by_codes(held, self.codes, vectors)
         else:
-            found = route.by_cosine(held.repository, learned.limit, self.keys, unit(vectors))
+            found = by_cosine(held.repository, learned.limit, self.keys, unit(vectors))
         return [replace(claim, vector=v) for claim, v in zip(found, vectors, strict=True)]
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:

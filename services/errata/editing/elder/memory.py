@@ -60,6 +60,10 @@ class ElderMemory:
         """What each fact was given."""
         return {lesson.fact: lesson.allocation for lesson in self._lessons.values()}
 
+    def lessons(self) -> list[Lesson]:
+        """The newest edit of each fact, oldest first."""
+        return list({lesson.fact: lesson for lesson in self._lessons.values()}.values())
+
     def drawn(self, without: Collection[str], seed: int) -> list[Lesson]:
         """The earlier edits that a batch is fitted along with, the newest of each fact.
 
@@ -67,8 +71,7 @@ class ElderMemory:
             without: facts of the batch itself.
             seed: of the batch.
         """
-        newest = {lesson.fact: lesson for lesson in self._lessons.values()}
-        known = [lesson for fact, lesson in newest.items() if fact not in without]
+        known = [lesson for lesson in self.lessons() if lesson.fact not in without]
         if self._config.replay == "none":
             return []
         if self._config.replay == "reservoir":

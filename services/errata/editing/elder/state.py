@@ -12,9 +12,10 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.causal_lm import BaseLLM, CausalLM, tensor_bytes
-from errata.editing.elder.allocation import pack_codes
+from errata.editing.elder.allocation import capacity, pack_codes
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
+from errata.editing.gate import Gate
 from errata.editing.inventory import (
     FACT_BYTES,
     Inventory,
@@ -22,10 +23,14 @@ from errata.editing.inventory import (
     pack_facts,
     unpack_facts,
 )
-from errata.editing.method import Commit, LaneModelCommit, LaneModelDump
+from errata.editing.method import (
+    NEARLY_FULL,
+    Commit,
+    LaneModelCommit,
+    LaneModelDump,
+    LaneReport,
+)
 from errata.editing.plan import Mixture
-from errata.editing.recipe.lane_model import LaneModel
-from errata.editing.recipe.state import Retriever
 from errata.editing.repository import Repository, Rows
 from errata.editing.swap import Swap, Undo
 from errata.editing.weights import EditedWeights
@@ -35,27 +40,6 @@ from errata.errors import (
 )
 
 _METHOD = "elder"
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Gate:
-    """RECIPE's learned scope gate, for scope `retriever`.
-
-    Attributes:
-        digest: SHA-256, hex, of the lane model's bytes.
-        model: encoder, MLP_K, MLP_Q.
-        sentinel: r_Θ, (d_r) fp32.
-    """
-
-    digest: str
-    model: LaneModel
-    sentinel: Tensor
-
-    @classmethod
-    def of(cls, model: LaneModel, digest: str) -> Gate:
-        """With the sentinel's key as it is."""
-        with torch.inference_mode():
-            return cls(digest, model, model.sentinel_key())
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -120,12 +104,6 @@ class Holdings:
         """The newest edit of each fact."""
         return self.inventory.repository
 
-    @property
-    def retriever(self) -> Retriever | None:
-        """What decides claims for scope `retriever`."""
-        gate = self.gate
-        return None if gate is None else Retriever(gate.model, gate.sentinel, self.repository)
-
 
 def _codes(learned: Learned | None, queries: Tensor) -> Tensor:
     if learned is None:
@@ -170,6 +148,23 @@ def _with_rows(
     return Artifact({**tensors, **mine}, {**metadata, **facts})
 
 
+def shape_of(artifact: Artifact, seq: int) -> Shape:
+    """How the experts of a commit are built.
+
+    Raises:
+        ArtifactCorruptError: it does not say.
+    """
+    try:
+        told = json.loads(artifact.metadata["shape"])
+        shape = Shape(**{**told, "layers": tuple(told["layers"])})
+        float(artifact.metadata["limit"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactCorruptError(
+            f"commit {seq} does not say how its experts are built: {error}.", seq=seq
+        ) from error
+    return shape
+
+
 class ElderState:
     """The ELDER lane of one replica."""
 
@@ -200,12 +195,7 @@ class ElderState:
             BaseModelMismatchError, ArtifactCorruptError: it does not fit; nothing changed.
         """
         now = self.holdings
-        if set(commit.edits) != set(now.inventory.names):
-            raise ArtifactCorruptError(
-                f"the lane model of commit {commit.seq} does not bring the "
-                f"{len(now.inventory.names)} edits in force.",
-                seq=commit.seq,
-            )
+        now.inventory.check_same(commit.edits, commit.seq)
         gate = self._gate(commit)
         inventory = now.inventory
         if commit.repository is not None:
@@ -271,6 +261,17 @@ class ElderState:
 
         return swap
 
+    def prepare_compaction(self, commit: Commit) -> Swap:
+        """Checks a commit of exactly the edits in force, with experts that know no others.
+
+        Raises:
+            BaseModelMismatchError, ArtifactCorruptError: it does not fit; nothing changed.
+        """
+        now = self.holdings
+        now.inventory.check_same(commit.edits, commit.seq)
+        learned, rows = self._read(commit.artifact, commit.edits, commit.seq, now.gate)
+        return self._replace(Holdings.of(now.gate, learned, Inventory.of(rows)))
+
     def prepare_revert(self, edits: Sequence[str]) -> Swap:
         """Prepares the lane without these edits' claims; what experts learned of them stays.
 
@@ -279,6 +280,31 @@ class ElderState:
         """
         now = self.holdings
         return self._replace(Holdings.of(now.gate, now.learned, now.inventory.without(edits)))
+
+    def report(self) -> LaneReport:
+        """Edits, and how many facts there are allocations for; a lane that fills up warns."""
+        held, shape = self.holdings, self._shape
+        if shape is None and held.learned is not None:
+            shape = held.learned.experts.shape
+        sizes = {"edits": len(held.inventory.names)}
+        if shape is None:
+            return LaneReport(sizes)
+        most = capacity(len(shape.layers), shape.num_experts, shape.top_k)
+        sizes |= {
+            "capacity": most,
+            "parameters": shape.num_parameters,
+            "bytes": 4 * shape.num_parameters + held.inventory.num_bytes,
+        }
+        used = held.repository.num_rows / most
+        if used < NEARLY_FULL:
+            return LaneReport(sizes)
+        return LaneReport(
+            sizes,
+            (
+                f"{used:.0%} of the {most:,} allocations are taken; open a new lane with more "
+                "experts or layers before they are used up.",
+            ),
+        )
 
     def digest(self) -> str:
         """SHA-256, hex, of lane model, experts, and every edit in force, in order."""
@@ -305,9 +331,7 @@ class ElderState:
     def _gate(self, commit: LaneModelCommit) -> Gate | None:
         if self.config.scope != "retriever":
             return None
-        if commit.model is None:
-            raise ArtifactCorruptError(f"entry {commit.seq} brings no lane model.", seq=commit.seq)
-        return Gate.of(LaneModel.from_artifact(commit.model, self.llm), commit.digest)
+        return Gate.of_commit(commit, self.llm)
 
     def _shape_of(self, learned: Learned | None) -> Shape:
         if learned is None:
@@ -317,14 +341,7 @@ class ElderState:
     def _read(
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, gate: Gate | None
     ) -> tuple[Learned, Rows]:
-        try:
-            told = json.loads(artifact.metadata["shape"])
-            shape = Shape(**{**told, "layers": tuple(told["layers"])})
-            float(artifact.metadata["limit"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactCorruptError(
-                f"commit {seq} does not say how its experts are built: {error}.", seq=seq
-            ) from error
+        shape = shape_of(artifact, seq)
         if self._shape is not None and shape != self._shape:
             raise ArtifactCorruptError(
                 f"commit {seq} has experts of another shape than the lane's configuration gives.",

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.causal_lm import CausalLM
+from errata.editing.devices import fast_training, has_fast_bf16
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts
 from errata.editing.hooks import add_mixture
 from errata.editing.plan import MixtureRows
-from errata.editing.prompts import TokenRow, pad_right, target_places
-from errata.editing.replay import Replay, capture
+from errata.editing.prompts import TokenRow
+from errata.editing.teacher_forcing import TeacherForcing
 from errata.errors import FitError
 
 
@@ -58,19 +59,18 @@ def train(
     Raises:
         FitError: the loss is not finite.
     """
-    ids, mask = pad_right(model, [text.ids for text in lessons.texts])
-    first = experts.shape.layers[0]
-    replay = capture(model, ids, mask, first=first)
-    at = torch.tensor(target_places(lessons.texts), device=model.device)
+    forced = TeacherForcing(model, lessons.texts, experts.shape.layers[0])
+    bf16 = config.precision == "auto" and has_fast_bf16(model.device)
     optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)
     turns = torch.Generator().manual_seed(seed % 2**63)
     new = torch.arange(lessons.num_new)
     for step in range(config.steps):
         others = torch.randperm(len(lessons.texts) - lessons.num_new, generator=turns)
         rows = torch.cat([new, lessons.num_new + others[: config.replay_rows]]).to(model.device)
-        with torch.enable_grad():
+        with torch.enable_grad(), fast_training(model.device, bf16=bf16):
             queries = lessons.queries[rows]
-            nll = _nll(model, experts, replay.rows(rows), queries, _at_rows(at, rows))
+            with mixing(model, experts, experts.gates(queries)):
+                nll = forced.nll(rows)
             steer = _steering(experts, queries, lessons.allocations[rows], config)
             loss = nll.mean() + config.loss_weight * steer
         if not bool(torch.isfinite(loss)):
@@ -82,25 +82,6 @@ def train(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-
-
-def _at_rows(at: Tensor, rows: Tensor) -> Tensor:
-    """Those target places (row, column, id) that belong to `rows`, renumbered."""
-    number = torch.full((int(at[:, 0].max()) + 1,), -1, device=at.device)
-    number[rows] = torch.arange(len(rows), device=at.device)
-    mine = at[number[at[:, 0]] >= 0]
-    return torch.stack([number[mine[:, 0]], mine[:, 1], mine[:, 2]], dim=1)
-
-
-def _nll(model: CausalLM, experts: Experts, replay: Replay, queries: Tensor, at: Tensor) -> Tensor:
-    """Mean NLL of each row's target, (n,) nats."""
-    with mixing(model, experts, experts.gates(queries)):
-        hidden = replay.run(replay.hidden, replay.first, model.num_layers)
-    states = model.norm(hidden[at[:, 0], at[:, 1]])
-    each = nn.functional.cross_entropy(model.head(states).float(), at[:, 2], reduction="none")
-    n = len(queries)
-    total = torch.zeros(n, device=each.device).index_add(0, at[:, 0], each)
-    return total / at[:, 0].bincount(minlength=n)
 
 
 def _steering(

@@ -7,7 +7,7 @@ Source: "Lifelong Knowledge Editing for LLMs with Retrieval-Augmented Continuous
 from __future__ import annotations
 
 from errata.editing.method import Capabilities, LaneModelSupport, Method
-from errata.editing.recipe.config import RecipeConfig
+from errata.editing.recipe.config import PAPER, RecipeConfig
 from errata.editing.recipe.fit import encode_all, fit, prepare
 from errata.editing.recipe.hook import RecipeRouter
 from errata.editing.recipe.lane_model import read_bytes
@@ -35,6 +35,7 @@ METHOD = Method(
         dump=RecipeState.dump,
         restore=RecipeState.restore,
     ),
+    presets={"paper": PAPER},
 )
 
 __all__ = ["METHOD"]

@@ -6,7 +6,8 @@ model, which is committed once and versioned.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,11 +21,14 @@ class RecipeConfig(LaneConfig):
         claim: an edit takes a query if its score is strictly above the Knowledge Sentinel's
             (`sentinel`, the paper's rule) or its cosine with the query above one number for all
             queries (`threshold`, the ablation without sentinel).
+        own_prompt: an edit takes exactly its own prompt whatever the sentinel says. Ours: who has
+            corrected a question and asks it in the same words must not be told the old answer.
         threshold: for `claim="threshold"`; a cosine, for the scale of scores is each lane model's
             own.
     """
 
     claim: Literal["sentinel", "threshold"] = "sentinel"
+    own_prompt: bool = True
     threshold: float | None = Field(default=None, ge=-1, le=1)
 
     @model_validator(mode="after")
@@ -32,3 +36,7 @@ class RecipeConfig(LaneConfig):
         if (self.claim == "threshold") != (self.threshold is not None):
             raise ValueError("threshold goes with claim 'threshold', and claim 'threshold' with it")
         return self
+
+
+PAPER: Mapping[str, Any] = {"own_prompt": False}
+"""Values of the published rule that differ from the defaults."""

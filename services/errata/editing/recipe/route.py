@@ -7,11 +7,14 @@ generated may enter the query.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from errata.editing.inventory import fact_of
 from errata.editing.method import Claim
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.state import Retriever
@@ -26,12 +29,20 @@ def route(
     """Decides on a whole batch of prompts: one pass of the encoder, one search.
 
     Scores of candidates are computed again in fp64, pair by pair, so that a decision does not hang
-    on the search's arithmetic; equal scores go to the newest edit.
+    on the search's arithmetic; equal scores go to the newest edit. A prompt that is an edit's own
+    goes to that edit, with a score of ∞ (`RecipeConfig.own_prompt`).
     """
     tokens = retriever.model.encoder.tokens(texts)
     with torch.inference_mode():
         queries = retriever.model.queries(tokens)
-    return decide(retriever, config, index, queries, tokens.cut)
+    claims = decide(retriever, config, index, queries, tokens.cut)
+    if config.claim != "sentinel" or not config.own_prompt:
+        return claims
+    about = [retriever.repository.edit_about(fact_of(text)) for text in texts]
+    return [
+        replace(claim, edit=own, score=math.inf) if own else claim
+        for claim, own in zip(claims, about, strict=True)
+    ]
 
 
 def decide(

@@ -135,13 +135,10 @@ class RecipeState:
         Raises:
             BaseModelMismatchError, ArtifactCorruptError: it does not fit; nothing changed.
         """
-        known = self._holdings.inventory.names if self._holdings is not None else ()
-        if set(commit.edits) != set(known):
-            raise ArtifactCorruptError(
-                f"the lane model of commit {commit.seq} does not bring the {len(known)} edits in "
-                "force.",
-                seq=commit.seq,
-            )
+        known = (
+            Inventory.of(Rows.none(0, 0)) if self._holdings is None else self._holdings.inventory
+        )
+        known.check_same(commit.edits, commit.seq)
         return self.restore(commit)
 
     def dump(self) -> Callable[[], LaneModelDump] | None:

@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.devices import has_fast_bf16
+from errata.editing.devices import fast_training, has_fast_bf16
 from errata.editing.recipe.checkpoints import Run, Stage, TrainingFolder, identity_of
 from errata.editing.recipe.examples import Deck, Draw, Example, split
 from errata.editing.recipe.lane_model import LaneModel, knowledge
@@ -320,17 +319,6 @@ def _first_scale(config: TrainingConfig) -> float:
     return 1.0 if config.scale == "one" else config.d_r**-0.5
 
 
-@contextmanager
-def _fast_arithmetic(config: TrainingConfig, device: torch.device) -> Iterator[None]:
-    """bf16 where wanted, and on a CPU attention without the fused kernel.
-
-    That kernel is made for long texts: on a few dozen tokens, with a mask and gradients, it takes
-    more time than all the rest of a step.
-    """
-    with ExitStack() as stack:
-        wanted = config.precision == "auto" and has_fast_bf16(device)
-        if wanted or config.precision == "bf16":
-            stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
-        if device.type == "cpu":
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        yield
+def _fast_arithmetic(config: TrainingConfig, device: torch.device) -> AbstractContextManager[None]:
+    wanted = config.precision == "auto" and has_fast_bf16(device)
+    return fast_training(device, bf16=wanted or config.precision == "bf16")

@@ -1,37 +1,49 @@
-"""RECIPE's continuous prompts among the LLM's word embeddings, laid out in a plane by t-SNE."""
+"""What a lane's edits look like in a plane, laid out by t-SNE.
+
+RECIPE: continuous prompts among the LLM's word embeddings. ELDER: allocation codes of edits, of
+their rephrasings, and of prompts that are about something else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from sklearn.manifold import TSNE
+from torch import Tensor
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.method import Commit
+from errata.editing.elder.hook import ElderView
+from errata.editing.elder.queries import queries_of
 from errata.editing.prompts import tokenise
 from errata.evaluation.data.record import Record
+from errata.evaluation.systems.lane import LaneSystem
 
 _MOST_EDITS = 200
 _NUM_WORDS = 2_000
 
 
-def embedding(
-    commits: Sequence[Commit], model: CausalLM, records: Sequence[Record]
-) -> dict[str, Any]:
-    """Where prompt vectors, target tokens and other tokens of the vocabulary lie.
+def embedding(system: LaneSystem, records: Sequence[Record]) -> dict[str, Any]:
+    """Where a lane's vectors lie.
 
     Args:
-        commits: of a RECIPE lane.
-        model: gives word embeddings.
+        system: a RECIPE or ELDER lane with edits in force.
         records: their edits; the first ones are shown.
 
     Returns:
-        JSON: points (x, y) of `words`, `targets`, and of each prompt row: `prompt 1`, `prompt 2`…
+        JSON: points (x, y) by group. RECIPE: `words`, `targets`, and each prompt row, `prompt 1`,
+        `prompt 2`, …; ELDER: `edits`, `rephrasings`, `unrelated`.
     """
     shown = records[:_MOST_EDITS]
-    prompts = torch.cat([commit.artifact.tensors["prompts"] for commit in commits])[: len(shown)]
+    view = system.view()
+    if isinstance(view, ElderView):
+        return _placed(_codes(view, system, shown), "hamming")
+    return _placed(_prompts(system, shown), "euclidean")
+
+
+def _prompts(system: LaneSystem, shown: Sequence[Record]) -> dict[str, Tensor]:
+    model = system.model
+    prompts = torch.cat([commit.artifact.tensors["prompts"] for commit in system.commits])
     words = model.embeddings.get_parameter("weight").detach().float().cpu()
     target_ids = sorted(
         {
@@ -43,11 +55,33 @@ def embedding(
     )
     generator = torch.Generator().manual_seed(0)
     other_ids = torch.randperm(len(words), generator=generator)[:_NUM_WORDS]
+    rows = prompts[: len(shown)].float()
     groups = {"words": words[other_ids], "targets": words[target_ids]}
-    groups |= {f"prompt {i + 1}": prompts[:, i].float() for i in range(prompts.shape[1])}
+    return groups | {f"prompt {i + 1}": rows[:, i] for i in range(rows.shape[1])}
+
+
+def _codes(view: ElderView, system: LaneSystem, shown: Sequence[Record]) -> dict[str, Tensor]:
+    learned = view.held.learned
+    assert learned is not None, "edits are in force"
+    asked = {
+        "edits": [record.prompt for record in shown],
+        "rephrasings": [text for record in shown for text in record.rephrases],
+        "unrelated": [text for record in shown for text, _ in record.locality],
+    }
+    experts = learned.experts
+    return {
+        name: experts.codes(queries_of(system.model, experts.shape, texts)).flatten(1).cpu()
+        for name, texts in asked.items()
+        if texts
+    }
+
+
+def _placed(groups: Mapping[str, Tensor], metric: str) -> dict[str, Any]:
     everything = torch.cat(list(groups.values())).numpy()
     perplexity = min(30.0, (len(everything) - 1) / 3)
-    placed = TSNE(random_state=0, init="pca", perplexity=perplexity).fit_transform(everything)
+    init = "pca" if metric == "euclidean" else "random"
+    made = TSNE(random_state=0, init=init, perplexity=perplexity, metric=metric)
+    placed = made.fit_transform(everything)
     found: dict[str, Any] = {}
     start = 0
     for name, vectors in groups.items():

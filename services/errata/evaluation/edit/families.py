@@ -54,7 +54,17 @@ LIKELIHOOD = Family(
     {"target_perplexity": "Targets", "perplexity": "Held-out text"},
     "Over all tokens.",
 )
-FAMILIES: Sequence[Family] = (TOKENS, MEMIT, LIKELIHOOD)
+CLAIMS = Family(
+    "Claims",
+    {
+        "claims.prompts": "Prompts, own edit",
+        "claims.rephrases": "Rephrases, own edit",
+        "claims.others": "Rephrases, another edit",
+        "claims.unrelated": "Locality prompts, any edit",
+    },
+    "Shares of prompts that an edit claims, whatever it then answers.",
+)
+FAMILIES: Sequence[Family] = (TOKENS, MEMIT, LIKELIHOOD, CLAIMS)
 
 
 def figure(figures: Mapping[str, Any], name: str) -> float | None:

@@ -65,6 +65,10 @@ class Workplace:
                 f"{plan.method} is a baseline, which no cluster offers; run it in process.",
                 field="target",
             )
+        if plan.method in BASELINES and plan.preset:
+            raise InvalidRequestError(
+                f"{plan.method} has no presets; drop --preset.", field="preset"
+            )
         if plan.method in BASELINES and plan.lane_model is not None:
             raise InvalidRequestError(
                 f"{plan.method} has no lane model; drop --lane-model.", field="lane_model"
@@ -81,10 +85,12 @@ class Workplace:
             InvalidRequestError: a value is not valid for the method; the message names it.
         """
         plan = self._plan
-        is_thin = plan.method in BASELINES
-        kind = BASELINES[plan.method].config if is_thin else get_method(self._lane_method).config
+        values = {**self._preset, **plan.values, **varied}
         try:
-            return kind.model_validate({**self._preset, **plan.values, **varied})
+            if plan.method in BASELINES:
+                return BASELINES[plan.method].config.model_validate(values)
+            method = get_method(self._lane_method)
+            return method.config.model_validate(method.values(plan.preset, values))
         except ValidationError as error:
             raise InvalidRequestError(
                 f"the configuration is not valid for {plan.method}: {problems_in(error)}.",

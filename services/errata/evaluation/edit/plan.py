@@ -35,7 +35,8 @@ class Plan:
         seed: the first one; each chooses other records.
         num_seeds: seeds in a row, from `seed`.
         suite: a name in `suites.SUITES`.
-        values: of the configuration, where they differ from the method's defaults.
+        preset: of the method; empty for its defaults.
+        values: of the configuration, where they differ from preset and defaults.
         lane_model: folder of what the lane learned once, for methods that have it.
         points: numbers of edits of the suite `scaling`.
         vary: configuration key → values, the grid of the suite `ablation`.
@@ -63,6 +64,7 @@ class Plan:
     seed: int = 0
     num_seeds: int = 1
     suite: str = "sequential"
+    preset: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
     lane_model: Path | None = None
     points: tuple[int, ...] = (1, 10, 100, 1_000, 10_000)

@@ -42,12 +42,19 @@ def draw(found: Mapping[str, Any], folder: Path) -> list[str]:
             bool(one["checkpoints"]),
             lambda axes: _attenuation(axes, one["checkpoints"]),
         ),
+        "claims.png": (
+            figure((one["checkpoints"] or [{"all": {}}])[0]["all"], "claims.unrelated") is not None,
+            lambda axes: _claims(axes, points),
+        ),
         "forgetting.png": (
             len(points) == 1 and len(one["batches"]) > 1,
             lambda axes: _forgetting(axes, one["batches"]),
         ),
         "edit-time.png": (bool(timed), lambda axes: _edit_time(axes, timed)),
-        "grid.png": (bool(one["varied"]), lambda axes: _grid(axes, points)),
+        "grid.png": (
+            bool(one["varied"]) and all(one["varied"].keys() <= p["varied"].keys() for p in points),
+            lambda axes: _grid(axes, points),
+        ),
         "similarity.png": (similar is not None, lambda axes: _similarity(axes, similar)),
         "tsne.png": (placed is not None, lambda axes: _plane(axes, placed)),
     }
@@ -134,6 +141,27 @@ def _attenuation(axes: Any, checkpoints: Points) -> None:
     axes.legend(fontsize="small")
 
 
+def _claims(axes: Any, points: Points) -> None:
+    """Rightly and wrongly claimed shares, one colour for each row."""
+    for number, point in enumerate(points):
+        xs = [checkpoint["edits"] for checkpoint in point["checkpoints"]]
+        for name, style in (("claims.unrelated", "-"), ("claims.rephrases", ":")):
+            ys = [figure(checkpoint["all"], name) for checkpoint in point["checkpoints"]]
+            axes.plot(
+                xs,
+                ys,
+                style,
+                marker=".",
+                color=f"C{number}",
+                label=point["label"] if style == "-" else None,
+            )
+    axes.set_xlabel("stored edits")
+    axes.set_ylabel("share that is claimed")
+    axes.set_title("locality prompts (solid), rephrasings by their own edit (dotted)")
+    axes.set_ylim(-0.05, 1.05)
+    axes.legend(fontsize="small")
+
+
 def _forgetting(axes: Any, batches: Points) -> None:
     xs = [batch["edits"] for batch in batches]
     for stage, style in (("immediate", "."), ("final", "x")):
@@ -206,5 +234,5 @@ def _plane(axes: Any, found: Mapping[str, Sequence[Sequence[float]]]) -> None:
     for name, points in found.items():
         xs, ys = zip(*points, strict=True)
         axes.scatter(xs, ys, s=4, label=name, color="lightgrey" if name == "words" else None)
-    axes.set_title("t-SNE of prompt vectors and word embeddings")
+    axes.set_title("t-SNE")
     axes.legend(fontsize="x-small", markerscale=2)

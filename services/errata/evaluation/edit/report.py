@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -31,7 +32,8 @@ def markdown(found: Mapping[str, Any], pictures: Sequence[str]) -> str:
         parts += tables([before, *rows], "After the last edit. ")
         parts += ["## Immediately after each batch\n"]
         parts += tables([(point["label"], point["immediate"], {}) for point in points], "")
-    parts += [*_attenuation(points[0]["checkpoints"]), _cost(points), *_similarities(points)]
+    parts += [*_attenuation(points[0]["checkpoints"]), _cost(points)]
+    parts += [*_failures(points), *_similarities(points), *_experts(points)]
     parts += ["## Pictures\n", *(f"![{name}]({name})\n" for name in pictures)]
     parts += [_circumstances(found)]
     return "\n".join(parts)
@@ -115,6 +117,47 @@ def _cost(points: Sequence[Mapping[str, Any]]) -> str:
         "Rejected",
     ]
     return "### Cost\n\n" + table(headings, rows)
+
+
+def _failures(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many questions failed, by who claimed them."""
+    counts: list[Counter[str]] = []
+    for point in points:
+        counts.append(Counter())
+        for unit in point["units"]:
+            counts[-1].update(unit.get("failures", {}).get("counts", {}))
+    kinds = sorted({kind for row in counts for kind in row})
+    if not kinds:
+        return []
+    rows = [
+        [point["label"], *(f"{row[kind]:,}" for kind in kinds)]
+        for point, row in zip(points, counts, strict=True)
+    ]
+    note = "Questions of all seeds together; result.json has examples of each kind.\n"
+    return ["### What failed\n", table(["", *kinds], rows), note]
+
+
+def _experts(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How alike edits of one expert are, and how often they are routed to it."""
+    rows = [
+        [
+            f"{point['label']}, seed {unit['seed']}",
+            *(f"{unit['experts'][name]:.3f}" for name in _OF_EXPERTS),
+        ]
+        for point in points
+        for unit in point["units"]
+        if "experts" in unit
+    ]
+    if not rows:
+        return []
+    return ["### Experts\n", table(["", *_OF_EXPERTS.values()], rows)]
+
+
+_OF_EXPERTS = {
+    "within": "Cosine within an expert",
+    "between": "Between experts",
+    "consistency": "Prompts routed to their expert",
+}
 
 
 def _similarities(points: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from errata.editing.method import get_method
 from errata.errors import InvalidRequestError
 from errata.evaluation.edit.plan import Plan
 
@@ -181,6 +182,66 @@ def _tsne(plan: Plan) -> list[Point]:
     return [Point(f"{plan.edits} edits", {}, plan.edits, plan.batch, embedding=True)]
 
 
+def _budget(plan: Plan) -> list[Point]:
+    """Layers, experts and ranks around the defaults, one at a time."""
+    sweeps = {"num_layers": (1, 2, 4, 6, 8), "num_experts": (2, 4, 8, 16), "rank": (4, 8, 16, 32)}
+    return [point for key, values in sweeps.items() for point in _grid(plan, {key: values})]
+
+
+def _losses(plan: Plan) -> list[Point]:
+    return _grid(plan, {"loss": ("guided", "none", "balanced")})
+
+
+def _replay(plan: Plan) -> list[Point]:
+    return _grid(plan, {"replay": ("none", "reservoir", "all")})
+
+
+def _elder_scope(plan: Plan) -> list[Point]:
+    return _grid(plan, {"scope": ("codes", "cosine", "idf", "retriever")})
+
+
+def _lemoe_scope(plan: Plan) -> list[Point]:
+    return _grid(plan, {"scope": ("off", "cosine", "idf", "retriever")})
+
+
+def _published(plan: Plan) -> list[Point]:
+    preset = get_method(plan.method).presets["paper"]
+    return [
+        Point("ours", {}, plan.edits, plan.batch),
+        Point("as published", dict(preset), plan.edits, plan.batch),
+    ]
+
+
+def _false_claims(plan: Plan) -> list[Point]:
+    """Who is claimed as edits go on: the published rule, its calibration, and the others."""
+    rows = {
+        "ε = 12, as published": dict(get_method(plan.method).presets["paper"]),
+        "ε calibrated": {"scope": "codes", "epsilon": None},
+        "cosine calibrated": {"scope": "cosine"},
+        "learned gate": {"scope": "retriever"},
+    }
+    return [replace(_attenuation(plan)[0], label=label, varied=row) for label, row in rows.items()]
+
+
+def _routing(plan: Plan) -> list[Point]:
+    literal = {"routing": "literal"}
+    return [
+        Point("anchored", {}, plan.edits, plan.batch),
+        Point("anchored, no scope test", {"scope": "off"}, plan.edits, plan.batch),
+        Point("literal, with the scope test", literal, plan.edits, plan.batch),
+        Point("literal, no scope test", {**literal, "scope": "off"}, plan.edits, plan.batch),
+    ]
+
+
+def _order(plan: Plan) -> list[Point]:
+    return _grid(plan, {"order": ("kmeans", "hierarchical", "log")})
+
+
+def _expert_grid(plan: Plan) -> list[Point]:
+    lora = _grid(plan, {"expert": ("lora",), "rank": (4, 16, 32)})
+    return [*_grid(plan, {"expert": ("ffn",)}), *lora]
+
+
 def _grid(plan: Plan, grid: Mapping[str, tuple[Any, ...]]) -> list[Point]:
     rows = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     return [Point(_label(row), row, plan.edits, plan.batch) for row in rows]
@@ -191,6 +252,8 @@ def _label(varied: Mapping[str, Any]) -> str:
 
 
 _ADAPLE = ("adaple",)
+_ELDER = ("elder",)
+_LEMOE = ("lemoe",)
 _RECIPE = ("recipe",)
 SUITES: Mapping[str, Suite] = {
     "sequential": Suite("edits in order, asked after each batch and after the last", _sequential),
@@ -206,5 +269,15 @@ SUITES: Mapping[str, Suite] = {
     "prompt-tokens": Suite("lane models DIR/1, DIR/2, …", _prompt_tokens, methods=_RECIPE),
     "words": Suite("continuous prompts against the statement's words", _words, methods=_RECIPE),
     "leak": Suite("with the answer in the query, as published", _leak, methods=_RECIPE),
-    "tsne": Suite("prompts among the LLM's word embeddings", _tsne, methods=_RECIPE),
+    "tsne": Suite("prompts or allocation codes in a plane", _tsne, methods=_RECIPE + _ELDER),
+    "published": Suite("our settings against the paper's", _published, methods=_ELDER + _LEMOE),
+    "budget": Suite("layers, experts and ranks", _budget, methods=_ELDER),
+    "losses": Suite("guided, no and balancing loss", _losses, methods=_ELDER),
+    "replay": Suite("no replay, a reservoir, the whole log", _replay, methods=_ELDER),
+    "code-scope": Suite("codes, cosine, idf, learned gate", _elder_scope, methods=_ELDER),
+    "false-claims": Suite("unrelated prompts that are claimed", _false_claims, methods=_ELDER),
+    "expert-scope": Suite("no test, cosine, idf, learned gate", _lemoe_scope, methods=_LEMOE),
+    "routing": Suite("anchored against literal routing", _routing, methods=_LEMOE),
+    "order": Suite("order planning against log order", _order, methods=_LEMOE),
+    "expert-kinds": Suite("FFN experts and LoRA ranks", _expert_grid, methods=_LEMOE),
 }

@@ -23,6 +23,8 @@ class OwnText:
     what it takes for such.
     """
 
+    adapters: Sequence[Path] = ()
+
     def __init__(self, model: CausalLM, cache_dir: Path) -> None:
         """Nothing is written yet."""
         self._model = model
@@ -62,6 +64,8 @@ class OwnText:
 
 class FileText:
     """A plain text file, a paragraph a line."""
+
+    adapters: Sequence[Path] = ()
 
     def __init__(self, paragraphs: Sequence[str], cache_dir: Path) -> None:
         """Takes paragraphs that were read."""

@@ -9,8 +9,10 @@ from typing import Any
 
 from errata.editing.adaple.config import AdapleConfig
 from errata.evaluation.data.record import Record
+from errata.evaluation.edit.claims import RecordClaims, claim_figures, claims_of, failures
 from errata.evaluation.edit.confidence import half_width
 from errata.evaluation.edit.embedding import embedding
+from errata.evaluation.edit.experts import expert_figures
 from errata.evaluation.edit.probes import Probes
 from errata.evaluation.edit.similarity import similarity
 from errata.evaluation.edit.suites import Point
@@ -38,8 +40,9 @@ def run_unit(
     Returns:
         JSON: `pre`, `immediate` and `final` figures, `spread` (half-widths of 95 % intervals over
         records), `batches`, `checkpoints`, `edit_seconds`, `parts` of them, `ask_seconds`,
-        `num_rejected`, `state_bytes`, `embedding` where the point wants it, and `similarity` where
-        it does and there are two commits.
+        `num_rejected`, `state_bytes`, `failures` of systems that route, `experts` of LEMoE lanes,
+        `embedding` where the point wants it, and `similarity` where it does and there are two
+        commits.
     """
     try:
         return _Unit(system, records, point, probes, on_edited).run()
@@ -76,8 +79,9 @@ class _Unit:
             self._edit_all(start)
             self._now += self._ask(records[start : start + point.edits])
             if start + point.edits == len(records):
-                final = self._figures(0, self._now) | self._probe(last)
-                more = self._state()
+                claims = claims_of(self._system, last)
+                final = self._figures(0, self._now) | self._probe(last) | claim_figures(claims)
+                more = self._state(claims)
             self._system.reset()
         for batch in self._batches:
             batch["final"] = self._figures(batch["start"], self._now, batch["size"])
@@ -129,11 +133,13 @@ class _Unit:
         return figures
 
     def _check(self, num_edits: int) -> None:
-        answers = self._ask(self._records[:num_edits])
+        records = self._records[:num_edits]
+        answers = self._ask(records)
+        claims = claim_figures(claims_of(self._system, records))
         self._checkpoints.append(
             {
                 "edits": num_edits,
-                "all": self._figures(0, answers),
+                "all": self._figures(0, answers) | claims,
                 "first": self._figures(0, answers, self._point.checkpoints[0]),
             }
         )
@@ -149,13 +155,20 @@ class _Unit:
         rows = [shares(*row) for row in zip(self._records, self._before, self._now, strict=True)]
         return {name: half_width([row[name] for row in rows if name in row]) for name in SHARES}
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self, claims: Sequence[RecordClaims]) -> dict[str, Any]:
+        """What is to be had of the system itself, while the last edits are in force."""
         system = self._system
         found: dict[str, Any] = {"state_bytes": system.state_bytes}
         if not isinstance(system, LaneSystem):
             return found
+        if claims:
+            edits = self._point.edits
+            last = self._records[-edits:], self._before[-edits:], self._now[-edits:]
+            found["failures"] = failures(*last, claims)
+            if experts := expert_figures(system):
+                found["experts"] = experts
         if self._point.embedding:
-            found["embedding"] = embedding(system.commits, system.model, self._records)
+            found["embedding"] = embedding(system, self._records)
         if not self._point.similarity:
             return found
         if isinstance(system.config, AdapleConfig) and len(system.commits) > 1:

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
@@ -24,7 +23,7 @@ from errata.engine.engine import Engine, EngineLimits
 from errata.engine.sequence import Edition, GenerationRequest, Request, Version
 from errata.errors import InvalidRequestError
 from errata.evaluation.serve.report import report
-from errata.evaluation.serve.routed import routed_edition
+from errata.evaluation.serve.routed import RoutedLane, routed_edition
 from errata.evaluation.serve.synthetic import adaple_edition, mixed_plans
 from errata.evaluation.serve.workload import Timings, Workload, run_round
 
@@ -42,9 +41,9 @@ class EnginePlan:
         device: torch device.
         rounds: how often ours and the baseline alternate.
         workload: the requests.
-        num_edits: edits in force in the suites `unclaimed` and `routed`.
+        num_edits: edits in force in the suite `unclaimed`.
         max_rows: rows of the running batch, and of the static batches.
-        lane_model: folder of a RECIPE lane model, for `routed`.
+        lane: for `routed`.
     """
 
     model: str
@@ -54,7 +53,7 @@ class EnginePlan:
     workload: Workload = field(default_factory=Workload)
     num_edits: int = 10_000
     max_rows: int = 32
-    lane_model: Path | None = None
+    lane: RoutedLane | None = None
 
 
 Round = Callable[[], Awaitable[Timings]]
@@ -76,10 +75,10 @@ def run_unclaimed(plan: EnginePlan, *, console: Console) -> dict[str, Any]:
 
 
 def run_routed(plan: EnginePlan, *, console: Console) -> dict[str, Any]:
-    """A RECIPE lane claims every request, or none, against the unedited model.
+    """A lane that routes claims every request, or none, against the unedited model.
 
     Raises:
-        InvalidRequestError: no lane model was given.
+        InvalidRequestError: no lane was given, or one that does not route.
     """
     return _reported(plan, "routed", asyncio.run(_with_engine(plan, _routed, console)))
 
@@ -249,12 +248,9 @@ async def _unclaimed(
 async def _routed(
     plan: EnginePlan, model: CausalLM, engine: Engine, console: Console
 ) -> dict[str, Any]:
-    folder = plan.lane_model
-    if folder is None:
-        raise InvalidRequestError(
-            "suite routed needs --lane-model, a folder that `errata train recipe` made.",
-            field="lane_model",
-        )
+    lane = plan.lane
+    if lane is None:
+        raise InvalidRequestError("suite routed needs a lane.", field="method")
     decode = model.tokenizer.decode
     requests = [
         replace(request, prompt=decode(request.prompt_ids, skip_special_tokens=True) or "a")
@@ -268,13 +264,14 @@ async def _routed(
     found = {}
     for name, claimed in (("claimed", True), ("unclaimed", False)):
         edition = await _in_a_thread_that_ends(
-            partial(routed_edition, model, folder, plan.num_edits, claimed=claimed)
+            partial(routed_edition, model, lane, claimed=claimed)
         )
         found[name] = await _compare(
             plan, engine, requests, partial(one, edition), partial(one, UNEDITED), console, name
         )
     del found["unclaimed"]["timings"]
-    more = {"unclaimed": found["unclaimed"], "edits_in_force": plan.num_edits}
+    more = {"unclaimed": found["unclaimed"], "edits_in_force": lane.num_edits}
+    more |= {"method": lane.method, "config": dict(lane.values)}
     return {**found["claimed"], **more}
 
 

@@ -1,68 +1,235 @@
-"""The engine with a RECIPE lane: thousands of edits in force, retrieval in the engine's own thread.
+"""The engine with a lane that routes: thousands of edits in force, decided in the engine's thread.
 
-Keys and prompts are random, for only time is measured; encoder, MLPs and widths are the lane
-model's own. All rows are claimed, or none, by a threshold that every score or no score is above.
+Keys and what edits carry are random, for only time is measured; encoder, MLPs, widths and numbers
+of experts are a real lane's. Every prompt is searched for, and then counts as claimed or as not.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
+from errata.editing.elder import experts as elder_experts
+from errata.editing.elder import state as elder
+from errata.editing.gate import Gate
 from errata.editing.inventory import fact_of
-from errata.editing.method import Commit, LaneModelCommit
+from errata.editing.lemoe import experts as lemoe_experts
+from errata.editing.lemoe.members import Member
+from errata.editing.lemoe.members import Routing as LemoeRouting
+from errata.editing.lemoe.packing import pack as pack_lemoe
+from errata.editing.lemoe.projection import Projection
+from errata.editing.method import (
+    Claim,
+    Commit,
+    LaneModelCommit,
+    Method,
+    RoutingView,
+    VectorView,
+    get_method,
+)
 from errata.editing.plan import RowPlan
-from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.hook import RecipeRouter
-from errata.editing.recipe.lane_model import read_bytes
 from errata.editing.recipe.state import RecipeState, pack
 from errata.editing.repository import Rows
-from errata.engine.sequence import Edition, Request, Route, Version
+from errata.engine.sequence import Edition, Version
+from errata.errors import InvalidRequestError
+from errata.replica.routing import Routing
 from errata.retrieval.index import FaissIndices
+from errata.worker.routing import late, whole
+
+_LANE = "lanes/facts"
+_SMALL = 0.02  # what random edits are made of: answers shall not become noise
 
 
-def routed_edition(
-    model: CausalLM, lane_model: Path, num_edits: int, *, claimed: bool, seed: int = 0
-) -> Edition:
-    """What requests are admitted under while a RECIPE lane has so many edits in force.
+@dataclass(frozen=True, slots=True)
+class RoutedLane:
+    """Which lane is served.
+
+    Attributes:
+        method: of the lane.
+        values: of its configuration, where they differ from the defaults.
+        model: folder of its lane model; None where it needs none.
+        num_edits: random ones.
+        num_experts: of LEMoE, among which the edits are shared out.
+    """
+
+    method: str
+    values: Mapping[str, Any]
+    model: Path | None
+    num_edits: int
+    num_experts: int = 8
+
+
+def routed_edition(model: CausalLM, lane: RoutedLane, *, claimed: bool, seed: int = 0) -> Edition:
+    """What requests are admitted under while a lane has many edits in force.
 
     Args:
         model: the LLM.
-        lane_model: folder of a lane model for it.
-        num_edits: random ones.
+        lane: what is served.
         claimed: whether an edit claims every row, or none any.
-        seed: of keys and prompts.
+        seed: of all random numbers.
 
     Raises:
+        InvalidRequestError: the method does not route, or a lane model is missing.
         ModelNotFoundError, BaseModelMismatchError, ArtifactCorruptError: about the lane model.
     """
-    config = RecipeConfig(claim="threshold", threshold=-1.0 if claimed else 1.0)
-    state = RecipeState(model, config, None, "lanes/facts")
-    data = read_bytes(lane_model)
-    digest = hashlib.sha256(data).hexdigest()
-    state.prepare_model(LaneModelCommit(1, Artifact.from_bytes(data), digest, (), None))()
-    shape = state.holdings.model.shape
-    generator = torch.Generator().manual_seed(seed)
-    names = tuple(f"edits/2-{number}" for number in range(num_edits))
-    rows = Rows(
-        names,
-        tuple(map(fact_of, names)),
-        torch.randn(num_edits, shape.d_r, generator=generator),
-        0.02 * torch.randn(num_edits, shape.num_prompt, shape.d, generator=generator),
+    method = get_method(lane.method)
+    make = _MAKERS.get(lane.method)
+    if make is None or method.new_router is None:
+        raise InvalidRequestError(
+            f"method {lane.method} does not route; choose one of {', '.join(_MAKERS)}.",
+            field="method",
+        )
+    config = method.config.model_validate(dict(lane.values))
+    state: Any = method.new_state(model, config, None, _LANE)
+    _learn(method, config, state, lane.model)
+    names = tuple(f"edits/2-{number}" for number in range(lane.num_edits))
+    rng = torch.Generator().manual_seed(seed)
+    state.prepare_commit(Commit(2, names, make(model, config, state, names, lane, rng)))()
+    view = _Forced(method.new_router(state, FaissIndices()).view(), holds=claimed)
+    routing = Routing({_LANE: view}, dict.fromkeys(names, 2))
+    version = Version(2, bytes(32), state.digest(), lane.num_edits)
+    return Edition(
+        version, route=whole(routing, routing.claims), late=late(routing, routing.claims)
     )
-    state.prepare_commit(Commit(2, names, pack(digest, model.digest, rows)))()
-    return Edition(Version(2, bytes(32), state.digest(), num_edits), route=_route(state))
 
 
-def _route(state: RecipeState) -> Route:
-    view = RecipeRouter(state, FaissIndices()).view()
+def _learn(method: Method, config: Any, state: Any, folder: Path | None) -> None:
+    support = method.lane_model
+    if support is None or not support.needed(config):
+        return
+    if folder is None:
+        raise InvalidRequestError(
+            "give --lane-model, a folder that `errata train recipe` made.", field="lane_model"
+        )
+    data = support.read(folder)
+    digest = hashlib.sha256(data).hexdigest()
+    support.prepare(state, LaneModelCommit(1, Artifact.from_bytes(data), digest, (), None))()
 
-    def route(requests: Sequence[Request]) -> list[RowPlan]:
-        return view.plans(view.claims([request.prompt for request in requests]))
 
-    return route
+@dataclass(frozen=True, eq=False, slots=True)
+class _Forced:
+    """A lane's view whose every claim holds, or none; all else is done as ever."""
+
+    view: RoutingView
+    holds: bool
+
+    @property
+    def vector_view(self) -> _ForcedVectors | None:
+        inner = self.view.vector_view
+        return None if inner is None else _ForcedVectors(inner, self.holds)
+
+    def claims(self, prompts: Sequence[str]) -> list[Claim]:
+        return _forced(self.view.claims(prompts), self.holds)
+
+    def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
+        return self.view.plans(claims)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _ForcedVectors:
+    """The same of a lane that decides by vectors."""
+
+    view: VectorView
+    holds: bool
+
+    @property
+    def module(self) -> nn.Module | None:
+        return self.view.module
+
+    def vectors(self, prompts: Sequence[str]) -> Tensor:
+        return self.view.vectors(prompts)
+
+    def vectors_of(self, states: Tensor) -> Tensor:
+        return self.view.vectors_of(states)
+
+    def claims_of(self, vectors: Tensor) -> list[Claim]:
+        return _forced(self.view.claims_of(vectors), self.holds)
+
+
+def _forced(claims: Sequence[Claim], holds: bool) -> list[Claim]:
+    return [replace(claim, threshold=-math.inf if holds else math.inf) for claim in claims]
+
+
+def _rows(names: tuple[str, ...], keys: Tensor, values: Tensor) -> Rows:
+    return Rows(names, tuple(map(fact_of, names)), keys, values)
+
+
+def _recipe(
+    model: CausalLM,
+    config: Any,
+    state: RecipeState,
+    names: tuple[str, ...],
+    lane: RoutedLane,
+    rng: torch.Generator,
+) -> Artifact:
+    held, shape = state.holdings, state.holdings.model.shape
+    keys = torch.randn(len(names), shape.d_r, generator=rng)
+    prompts = _SMALL * torch.randn(len(names), shape.num_prompt, shape.d, generator=rng)
+    return pack(held.model_digest, model.digest, _rows(names, keys, prompts))
+
+
+def _elder(
+    model: CausalLM,
+    config: Any,
+    state: elder.ElderState,
+    names: tuple[str, ...],
+    lane: RoutedLane,
+    rng: torch.Generator,
+) -> Artifact:
+    shape = elder_experts.Shape.of(model, config)
+    experts = elder_experts.Experts.new(shape, config.init, 0)
+    with torch.no_grad():
+        experts.lora_b.copy_(_SMALL * torch.randn(experts.lora_b.shape, generator=rng))
+    gate = state.holdings.gate
+    width = 0 if config.scope == "codes" else shape.d_q if gate is None else gate.model.shape.d_r
+    queries = torch.randn(len(names), shape.d_q, generator=rng)
+    keys = torch.randn(len(names), width, generator=rng)
+    digest = "" if gate is None else gate.digest
+    return elder.pack(model, digest, _rows(names, keys, queries), experts, 0.0, torch.zeros(0))
+
+
+def _lemoe(
+    model: CausalLM,
+    config: Any,
+    state: Any,
+    names: tuple[str, ...],
+    lane: RoutedLane,
+    rng: torch.Generator,
+) -> Artifact:
+    shape = lemoe_experts.Shape.of(model, config)
+    gate: Gate | None = state.holdings.gate
+    width = shape.d if gate is None else gate.model.shape.d_r
+    members = []
+    for number in range(lane.num_experts):
+        own = lemoe_experts.new_expert(model, shape, number)
+        tensors = {
+            name: p.detach().cpu() + _SMALL * torch.randn(p.shape, generator=rng)
+            for name, p in own.items()
+        }
+        anchor = torch.randn(shape.d, generator=rng)
+        members.append(Member.of(shape, tensors, anchor))
+    projection = Projection.new(shape, 0, is_residual=True)
+    routing = LemoeRouting.of(shape, projection, 0.0, torch.zeros(0))
+    rows = _rows(
+        names,
+        torch.randn(len(names), width, generator=rng),
+        torch.randn(len(names), shape.d, generator=rng),
+    )
+    owners = [number % lane.num_experts for number in range(len(names))]
+    return pack_lemoe(model, gate, rows, routing, members, owners, with_projection=True)
+
+
+_MAKERS: Mapping[str, Callable[..., Artifact]] = {
+    "recipe": _recipe,
+    "elder": _elder,
+    "lemoe": _lemoe,
+}

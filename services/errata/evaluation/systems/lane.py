@@ -15,23 +15,25 @@ from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
 from errata.editing.method import (
+    Claim,
     Commit,
     LaneConfig,
     LaneModelCommit,
     Method,
     Resources,
+    RoutingView,
     get_method,
 )
 from errata.editing.plan import RowPlan
 from errata.editing.weights import EditedWeights
-from errata.errors import InvalidRequestError
+from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome, requests_of
 from errata.evaluation.systems.local import LocalModel
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Lane
 from errata.retrieval.index import FaissIndices
-from errata.writer.batching import next_batch
+from errata.writer.batching import next_batch, planned_batch, window
 from errata.writer.fitting import Fitted, fit_batch
 from errata.writer.intake import Draft, accept
 from errata.writer.lanes import configure
@@ -85,6 +87,35 @@ class LaneSystem(LocalModel):
         self._lane_model = _read_lane_model(self._method, self.config, lane_model)
         self._start_anew()
 
+    @property
+    def routes(self) -> bool:
+        """Whether edits claim prompts one by one."""
+        return self._lane.router is not None
+
+    def claims(self, prompts: Sequence[str]) -> list[Claim]:
+        """Which edit claims each prompt.
+
+        Raises:
+            PreconditionError: the method does not route.
+        """
+        view = self.view()
+        if view is None:
+            raise PreconditionError(f"method {self._method.name} does not route.")
+        return view.claims(prompts)
+
+    def view(self) -> RoutingView | None:
+        """How prompts are routed now; None if the method does not route."""
+        return None if self._lane.router is None else self._lane.router.view()
+
+    def prompt_of(self, edit: str) -> str:
+        """What an edit is about."""
+        return self._accepted[edit].prompt
+
+    @property
+    def edits(self) -> list[Edit]:
+        """All committed edits, in the order of their commits."""
+        return [self._accepted[name] for commit in self.commits for name in commit.edits]
+
     def edit(self, records: Sequence[Record]) -> EditOutcome:
         """Fits and commits, in as many batches as the writer would make."""
         start, parts, num_rejected = perf_counter(), Counter[str](), 0
@@ -92,11 +123,7 @@ class LaneSystem(LocalModel):
         pending = {edit.name: edit for edit in accepted}
         alone = frozenset[str]()
         while pending:
-            batch = next_batch(
-                [(self._configured.lane, edit) for edit in pending.values()],
-                self._limits.max_batch_edits,
-                alone,
-            )
+            batch = self._next_batch(list(pending.values()), alone)
             outcome = fit_batch(self.model, self._lane, batch, self._statistics, self._limits)
             parts.update(outcome.seconds)
             if outcome.fitted is not None:
@@ -107,6 +134,14 @@ class LaneSystem(LocalModel):
                 del pending[name]
         return EditOutcome(num_rejected, perf_counter() - start, parts)
 
+    def _next_batch(self, pending: Sequence[Edit], alone: frozenset[str]) -> list[Edit]:
+        name, ordering = self._configured.lane, self._method.ordering
+        named = [(name, edit) for edit in pending]
+        if ordering is None:
+            return next_batch(named, name, self._limits.max_batch_edits, alone)
+        digest = self._configured.config_digest
+        return planned_batch(ordering, self.model, self.config, digest, window(named, name, alone))
+
     def _accept(self, records: Sequence[Record]) -> list[Edit]:
         """One request."""
         drafts = [
@@ -115,7 +150,9 @@ class LaneSystem(LocalModel):
         ]
         number = next(self._requests)
         edits = accept(drafts, self.model, self._limits)
-        return [replace(edit, name=f"edits/{number}-{i}") for i, edit in enumerate(edits)]
+        named = [replace(edit, name=f"edits/{number}-{i}") for i, edit in enumerate(edits)]
+        self._accepted.update({edit.name: edit for edit in named})
+        return named
 
     def reset(self) -> None:
         """Takes all edits back; the weights are the base's, bit for bit."""
@@ -136,6 +173,7 @@ class LaneSystem(LocalModel):
         if self._method.lane_model is not None and self._lane_model is not None:
             self._method.lane_model.prepare(state, self._lane_model)()
         self._requests = itertools.count(1)
+        self._accepted: dict[str, Edit] = {}
         self.commits: list[Commit] = []
         self.state_bytes = 0
 

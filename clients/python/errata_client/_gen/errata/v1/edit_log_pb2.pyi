@@ -55,6 +55,7 @@ class EntryPayload(google.protobuf.message.Message):
     EDITS_REVERTED_FIELD_NUMBER: builtins.int
     LANE_CONFIGURED_FIELD_NUMBER: builtins.int
     LANE_MODEL_COMMITTED_FIELD_NUMBER: builtins.int
+    LANE_COMPACTED_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Idempotency key of the append."""
     author: builtins.str
@@ -87,6 +88,10 @@ class EntryPayload(google.protobuf.message.Message):
     def lane_model_committed(self) -> global___LaneModelCommitted:
         """A lane has a new model, and all its edits are encoded by it from here on."""
 
+    @property
+    def lane_compacted(self) -> global___LaneCompacted:
+        """What a lane learned was learned anew, from the edits in force alone."""
+
     def __init__(
         self,
         *,
@@ -99,10 +104,11 @@ class EntryPayload(google.protobuf.message.Message):
         edits_reverted: global___EditsReverted | None = ...,
         lane_configured: global___LaneConfigured | None = ...,
         lane_model_committed: global___LaneModelCommitted | None = ...,
+        lane_compacted: global___LaneCompacted | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "request_id", b"request_id"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed"] | None: ...
+    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "request_id", b"request_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted"] | None: ...
 
 global___EntryPayload = EntryPayload
 
@@ -328,6 +334,45 @@ class LaneModelCommitted(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_repository", b"_repository"]) -> typing.Literal["repository"] | None: ...
 
 global___LaneModelCommitted = LaneModelCommitted
+
+@typing.final
+class LaneCompacted(google.protobuf.message.Message):
+    """A lane holds exactly these edits from here on, carried by one artifact."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LANE_FIELD_NUMBER: builtins.int
+    EDITS_FIELD_NUMBER: builtins.int
+    ARTIFACT_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    BASE_MODEL_DIGEST_FIELD_NUMBER: builtins.int
+    lane: builtins.str
+    """Format: lanes/{lane}."""
+    seed: builtins.int
+    """Seed of all random choices of the fit."""
+    base_model_digest: builtins.str
+    """Digest of the base model."""
+    @property
+    def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """All edits of the lane in force, oldest first."""
+
+    @property
+    def artifact(self) -> errata_client._gen.errata.v1.types_pb2.ArtifactRef:
+        """What carries their effect; what carried it before is not needed any more."""
+
+    def __init__(
+        self,
+        *,
+        lane: builtins.str = ...,
+        edits: collections.abc.Iterable[builtins.str] | None = ...,
+        artifact: errata_client._gen.errata.v1.types_pb2.ArtifactRef | None = ...,
+        seed: builtins.int = ...,
+        base_model_digest: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["artifact", b"artifact"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "base_model_digest", b"base_model_digest", "edits", b"edits", "lane", b"lane", "seed", b"seed"]) -> None: ...
+
+global___LaneCompacted = LaneCompacted
 
 @typing.final
 class ReplicaPosition(google.protobuf.message.Message):

@@ -27,43 +27,55 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65rrata/v1/editing.proto\x12\terrata.v1\x1a\x15\x65rrata/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xc5\x04\n\x04\x45\x64it\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.errata.v1.Edit.State\x12!\n\x04spec\x18\x03 \x01(\x0b\x32\x13.errata.v1.EditSpec\x12\x0c\n\x04lane\x18\x04 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x30\n\x0crequest_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncommit_seq\x18\x07 \x01(\x03\x12\x12\n\nrevert_seq\x18\x08 \x01(\x03\x12,\n\x07\x66igures\x18\t \x01(\x0b\x32\x16.errata.v1.EditFiguresH\x00\x88\x01\x01\x12-\n\x08\x61rtifact\x18\n \x01(\x0b\x32\x16.errata.v1.ArtifactRefH\x01\x88\x01\x01\x12\x0e\n\x06method\x18\x0b \x01(\t\x12\x19\n\x11\x62\x61se_model_digest\x18\x0c \x01(\t\x12&\n\x05\x65rror\x18\r \x01(\x0b\x32\x12.google.rpc.StatusH\x02\x88\x01\x01\x12\x15\n\rsuperseded_by\x18\x0e \x01(\t\"\x83\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_REQUESTED\x10\x01\x12\x11\n\rSTATE_FITTING\x10\x02\x12\x13\n\x0fSTATE_COMMITTED\x10\x03\x12\x12\n\x0eSTATE_REJECTED\x10\x04\x12\x12\n\x0eSTATE_REVERTED\x10\x05\x42\n\n\x08_figuresB\x0b\n\t_artifactB\x08\n\x06_error\"\xa9\x01\n\x04Lane\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\x12\x15\n\rconfig_digest\x18\x04 \x01(\t\x12\x19\n\x11\x62\x61se_model_digest\x18\x05 \x01(\t\x12\x16\n\x0e\x63onfigured_seq\x18\x06 \x01(\x03\x12\x12\n\nis_default\x18\x07 \x01(\x08\x12\x10\n\x08reversal\x18\x08 \x01(\t\"j\n\x12SubmitEditsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x13.errata.v1.EditSpec\x12\x0c\n\x04lane\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\"B\n\x13SubmitEditsResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x1e\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x0f.errata.v1.Edit\"\x1e\n\x0eGetEditRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x0fGetEditResponse\x12\x1d\n\x04\x65\x64it\x18\x01 \x01(\x0b\x32\x0f.errata.v1.Edit\"!\n\x10WaitEditsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"H\n\x11WaitEditsResponse\x12\x1e\n\x05\x65\x64its\x18\x01 \x03(\x0b\x32\x0f.errata.v1.Edit\x12\x13\n\x0b\x61ll_settled\x18\x02 \x01(\x08\"_\n\x10ListEditsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.errata.v1.Edit.State\"L\n\x11ListEditsResponse\x12\x1e\n\x05\x65\x64its\x18\x01 \x03(\x0b\x32\x0f.errata.v1.Edit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x12RevertEditsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\"4\n\x13RevertEditsResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x10\n\x08meanings\x18\x02 \x03(\t\"9\n\x10ListLanesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x11ListLanesResponse\x12\x1e\n\x05lanes\x18\x01 \x03(\x0b\x32\x0f.errata.v1.Lane\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc6\x03\n\x0e\x45\x64itingService\x12L\n\x0bSubmitEdits\x12\x1d.errata.v1.SubmitEditsRequest\x1a\x1e.errata.v1.SubmitEditsResponse\x12@\n\x07GetEdit\x12\x19.errata.v1.GetEditRequest\x1a\x1a.errata.v1.GetEditResponse\x12\x46\n\tWaitEdits\x12\x1b.errata.v1.WaitEditsRequest\x1a\x1c.errata.v1.WaitEditsResponse\x12\x46\n\tListEdits\x12\x1b.errata.v1.ListEditsRequest\x1a\x1c.errata.v1.ListEditsResponse\x12L\n\x0bRevertEdits\x12\x1d.errata.v1.RevertEditsRequest\x1a\x1e.errata.v1.RevertEditsResponse\x12\x46\n\tListLanes\x12\x1b.errata.v1.ListLanesRequest\x1a\x1c.errata.v1.ListLanesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65rrata/v1/editing.proto\x12\terrata.v1\x1a\x15\x65rrata/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xc5\x04\n\x04\x45\x64it\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.errata.v1.Edit.State\x12!\n\x04spec\x18\x03 \x01(\x0b\x32\x13.errata.v1.EditSpec\x12\x0c\n\x04lane\x18\x04 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x30\n\x0crequest_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncommit_seq\x18\x07 \x01(\x03\x12\x12\n\nrevert_seq\x18\x08 \x01(\x03\x12,\n\x07\x66igures\x18\t \x01(\x0b\x32\x16.errata.v1.EditFiguresH\x00\x88\x01\x01\x12-\n\x08\x61rtifact\x18\n \x01(\x0b\x32\x16.errata.v1.ArtifactRefH\x01\x88\x01\x01\x12\x0e\n\x06method\x18\x0b \x01(\t\x12\x19\n\x11\x62\x61se_model_digest\x18\x0c \x01(\t\x12&\n\x05\x65rror\x18\r \x01(\x0b\x32\x12.google.rpc.StatusH\x02\x88\x01\x01\x12\x15\n\rsuperseded_by\x18\x0e \x01(\t\"\x83\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_REQUESTED\x10\x01\x12\x11\n\rSTATE_FITTING\x10\x02\x12\x13\n\x0fSTATE_COMMITTED\x10\x03\x12\x12\n\x0eSTATE_REJECTED\x10\x04\x12\x12\n\x0eSTATE_REVERTED\x10\x05\x42\n\n\x08_figuresB\x0b\n\t_artifactB\x08\n\x06_error\"\x94\x02\n\x04Lane\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\x12\x15\n\rconfig_digest\x18\x04 \x01(\t\x12\x19\n\x11\x62\x61se_model_digest\x18\x05 \x01(\t\x12\x16\n\x0e\x63onfigured_seq\x18\x06 \x01(\x03\x12\x12\n\nis_default\x18\x07 \x01(\x08\x12\x10\n\x08reversal\x18\x08 \x01(\t\x12)\n\x05sizes\x18\t \x03(\x0b\x32\x1a.errata.v1.Lane.SizesEntry\x12\x10\n\x08warnings\x18\n \x03(\t\x1a,\n\nSizesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"j\n\x12SubmitEditsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x13.errata.v1.EditSpec\x12\x0c\n\x04lane\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\"B\n\x13SubmitEditsResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x1e\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x0f.errata.v1.Edit\"\x1e\n\x0eGetEditRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x0fGetEditResponse\x12\x1d\n\x04\x65\x64it\x18\x01 \x01(\x0b\x32\x0f.errata.v1.Edit\"!\n\x10WaitEditsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"H\n\x11WaitEditsResponse\x12\x1e\n\x05\x65\x64its\x18\x01 \x03(\x0b\x32\x0f.errata.v1.Edit\x12\x13\n\x0b\x61ll_settled\x18\x02 \x01(\x08\"_\n\x10ListEditsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.errata.v1.Edit.State\"L\n\x11ListEditsResponse\x12\x1e\n\x05\x65\x64its\x18\x01 \x03(\x0b\x32\x0f.errata.v1.Edit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x12RevertEditsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\"4\n\x13RevertEditsResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x10\n\x08meanings\x18\x02 \x03(\t\"9\n\x10ListLanesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x11ListLanesResponse\x12\x1e\n\x05lanes\x18\x01 \x03(\x0b\x32\x0f.errata.v1.Lane\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x7f\n\x12\x43ompactLaneRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04lane\x18\x02 \x01(\t\x12\x13\n\x0bnum_experts\x18\x03 \x01(\x05\x12\x15\n\x08max_loss\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\tB\x0b\n\t_max_loss\"\x8b\x02\n\x13\x43ompactLaneResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12+\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x16.errata.v1.EditFiguresH\x00\x88\x01\x01\x12*\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x16.errata.v1.EditFiguresH\x01\x88\x01\x01\x12\x45\n\x0csizes_before\x18\x04 \x03(\x0b\x32/.errata.v1.CompactLaneResponse.SizesBeforeEntry\x1a\x32\n\x10SizesBeforeEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x42\t\n\x07_beforeB\x08\n\x06_after2\x94\x04\n\x0e\x45\x64itingService\x12L\n\x0bSubmitEdits\x12\x1d.errata.v1.SubmitEditsRequest\x1a\x1e.errata.v1.SubmitEditsResponse\x12@\n\x07GetEdit\x12\x19.errata.v1.GetEditRequest\x1a\x1a.errata.v1.GetEditResponse\x12\x46\n\tWaitEdits\x12\x1b.errata.v1.WaitEditsRequest\x1a\x1c.errata.v1.WaitEditsResponse\x12\x46\n\tListEdits\x12\x1b.errata.v1.ListEditsRequest\x1a\x1c.errata.v1.ListEditsResponse\x12L\n\x0bRevertEdits\x12\x1d.errata.v1.RevertEditsRequest\x1a\x1e.errata.v1.RevertEditsResponse\x12\x46\n\tListLanes\x12\x1b.errata.v1.ListLanesRequest\x1a\x1c.errata.v1.ListLanesResponse\x12L\n\x0b\x43ompactLane\x12\x1d.errata.v1.CompactLaneRequest\x1a\x1e.errata.v1.CompactLaneResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'errata_client._gen.errata.v1.editing_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LANE_SIZESENTRY']._loaded_options = None
+  _globals['_LANE_SIZESENTRY']._serialized_options = b'8\001'
+  _globals['_COMPACTLANERESPONSE_SIZESBEFOREENTRY']._loaded_options = None
+  _globals['_COMPACTLANERESPONSE_SIZESBEFOREENTRY']._serialized_options = b'8\001'
   _globals['_EDIT']._serialized_start=120
   _globals['_EDIT']._serialized_end=701
   _globals['_EDIT_STATE']._serialized_start=535
   _globals['_EDIT_STATE']._serialized_end=666
   _globals['_LANE']._serialized_start=704
-  _globals['_LANE']._serialized_end=873
-  _globals['_SUBMITEDITSREQUEST']._serialized_start=875
-  _globals['_SUBMITEDITSREQUEST']._serialized_end=981
-  _globals['_SUBMITEDITSRESPONSE']._serialized_start=983
-  _globals['_SUBMITEDITSRESPONSE']._serialized_end=1049
-  _globals['_GETEDITREQUEST']._serialized_start=1051
-  _globals['_GETEDITREQUEST']._serialized_end=1081
-  _globals['_GETEDITRESPONSE']._serialized_start=1083
-  _globals['_GETEDITRESPONSE']._serialized_end=1131
-  _globals['_WAITEDITSREQUEST']._serialized_start=1133
-  _globals['_WAITEDITSREQUEST']._serialized_end=1166
-  _globals['_WAITEDITSRESPONSE']._serialized_start=1168
-  _globals['_WAITEDITSRESPONSE']._serialized_end=1240
-  _globals['_LISTEDITSREQUEST']._serialized_start=1242
-  _globals['_LISTEDITSREQUEST']._serialized_end=1337
-  _globals['_LISTEDITSRESPONSE']._serialized_start=1339
-  _globals['_LISTEDITSRESPONSE']._serialized_end=1415
-  _globals['_REVERTEDITSREQUEST']._serialized_start=1417
-  _globals['_REVERTEDITSREQUEST']._serialized_end=1505
-  _globals['_REVERTEDITSRESPONSE']._serialized_start=1507
-  _globals['_REVERTEDITSRESPONSE']._serialized_end=1559
-  _globals['_LISTLANESREQUEST']._serialized_start=1561
-  _globals['_LISTLANESREQUEST']._serialized_end=1618
-  _globals['_LISTLANESRESPONSE']._serialized_start=1620
-  _globals['_LISTLANESRESPONSE']._serialized_end=1696
-  _globals['_EDITINGSERVICE']._serialized_start=1699
-  _globals['_EDITINGSERVICE']._serialized_end=2153
+  _globals['_LANE']._serialized_end=980
+  _globals['_LANE_SIZESENTRY']._serialized_start=936
+  _globals['_LANE_SIZESENTRY']._serialized_end=980
+  _globals['_SUBMITEDITSREQUEST']._serialized_start=982
+  _globals['_SUBMITEDITSREQUEST']._serialized_end=1088
+  _globals['_SUBMITEDITSRESPONSE']._serialized_start=1090
+  _globals['_SUBMITEDITSRESPONSE']._serialized_end=1156
+  _globals['_GETEDITREQUEST']._serialized_start=1158
+  _globals['_GETEDITREQUEST']._serialized_end=1188
+  _globals['_GETEDITRESPONSE']._serialized_start=1190
+  _globals['_GETEDITRESPONSE']._serialized_end=1238
+  _globals['_WAITEDITSREQUEST']._serialized_start=1240
+  _globals['_WAITEDITSREQUEST']._serialized_end=1273
+  _globals['_WAITEDITSRESPONSE']._serialized_start=1275
+  _globals['_WAITEDITSRESPONSE']._serialized_end=1347
+  _globals['_LISTEDITSREQUEST']._serialized_start=1349
+  _globals['_LISTEDITSREQUEST']._serialized_end=1444
+  _globals['_LISTEDITSRESPONSE']._serialized_start=1446
+  _globals['_LISTEDITSRESPONSE']._serialized_end=1522
+  _globals['_REVERTEDITSREQUEST']._serialized_start=1524
+  _globals['_REVERTEDITSREQUEST']._serialized_end=1612
+  _globals['_REVERTEDITSRESPONSE']._serialized_start=1614
+  _globals['_REVERTEDITSRESPONSE']._serialized_end=1666
+  _globals['_LISTLANESREQUEST']._serialized_start=1668
+  _globals['_LISTLANESREQUEST']._serialized_end=1725
+  _globals['_LISTLANESRESPONSE']._serialized_start=1727
+  _globals['_LISTLANESRESPONSE']._serialized_end=1803
+  _globals['_COMPACTLANEREQUEST']._serialized_start=1805
+  _globals['_COMPACTLANEREQUEST']._serialized_end=1932
+  _globals['_COMPACTLANERESPONSE']._serialized_start=1935
+  _globals['_COMPACTLANERESPONSE']._serialized_end=2202
+  _globals['_COMPACTLANERESPONSE_SIZESBEFOREENTRY']._serialized_start=2131
+  _globals['_COMPACTLANERESPONSE_SIZESBEFOREENTRY']._serialized_end=2181
+  _globals['_EDITINGSERVICE']._serialized_start=2205
+  _globals['_EDITINGSERVICE']._serialized_end=2737
 # @@protoc_insertion_point(module_scope)

@@ -140,6 +140,22 @@ class Lane(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class SizesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     NAME_FIELD_NUMBER: builtins.int
     METHOD_FIELD_NUMBER: builtins.int
     CONFIG_JSON_FIELD_NUMBER: builtins.int
@@ -148,6 +164,8 @@ class Lane(google.protobuf.message.Message):
     CONFIGURED_SEQ_FIELD_NUMBER: builtins.int
     IS_DEFAULT_FIELD_NUMBER: builtins.int
     REVERSAL_FIELD_NUMBER: builtins.int
+    SIZES_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Format: lanes/{lane}."""
     method: builtins.str
@@ -164,6 +182,16 @@ class Lane(google.protobuf.message.Message):
     """Whether edits that name no lane go here."""
     reversal: builtins.str
     """What reverting an edit of this lane means."""
+    @property
+    def sizes(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """What the lane holds, by name: `edits` in force and, as its method has them, `capacity`,
+        `experts`, `max_experts`, `parameters`, `bytes`.
+        """
+
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What somebody should do something about before it stops edits."""
+
     def __init__(
         self,
         *,
@@ -175,8 +203,10 @@ class Lane(google.protobuf.message.Message):
         configured_seq: builtins.int = ...,
         is_default: builtins.bool = ...,
         reversal: builtins.str = ...,
+        sizes: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        warnings: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["base_model_digest", b"base_model_digest", "config_digest", b"config_digest", "config_json", b"config_json", "configured_seq", b"configured_seq", "is_default", b"is_default", "method", b"method", "name", b"name", "reversal", b"reversal"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_model_digest", b"base_model_digest", "config_digest", b"config_digest", "config_json", b"config_json", "configured_seq", b"configured_seq", "is_default", b"is_default", "method", b"method", "name", b"name", "reversal", b"reversal", "sizes", b"sizes", "warnings", b"warnings"]) -> None: ...
 
 global___Lane = Lane
 
@@ -470,3 +500,96 @@ class ListLanesResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["lanes", b"lanes", "next_page_token", b"next_page_token"]) -> None: ...
 
 global___ListLanesResponse = ListLanesResponse
+
+@typing.final
+class CompactLaneRequest(google.protobuf.message.Message):
+    """Asks for a compaction."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    LANE_FIELD_NUMBER: builtins.int
+    NUM_EXPERTS_FIELD_NUMBER: builtins.int
+    MAX_LOSS_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Required. A UUID; the same id asks for the outcome of the same compaction."""
+    lane: builtins.str
+    """Format: lanes/{lane}."""
+    num_experts: builtins.int
+    """Experts that the edits are shared out among, where the method has such; the method's own
+    number if 0.
+    """
+    max_loss: builtins.float
+    """How much lower mean reliability and locality may be afterwards; 0.02 if unset."""
+    author: builtins.str
+    """Who asks."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        lane: builtins.str = ...,
+        num_experts: builtins.int = ...,
+        max_loss: builtins.float | None = ...,
+        author: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_loss", b"_max_loss", "max_loss", b"max_loss"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_loss", b"_max_loss", "author", b"author", "lane", b"lane", "max_loss", b"max_loss", "num_experts", b"num_experts", "request_id", b"request_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_max_loss", b"_max_loss"]) -> typing.Literal["max_loss"] | None: ...
+
+global___CompactLaneRequest = CompactLaneRequest
+
+@typing.final
+class CompactLaneResponse(google.protobuf.message.Message):
+    """Compacted."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class SizesBeforeEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    SEQ_FIELD_NUMBER: builtins.int
+    BEFORE_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
+    SIZES_BEFORE_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """From this position on the new artifact answers."""
+    @property
+    def before(self) -> errata_client._gen.errata.v1.types_pb2.EditFigures:
+        """Means over edits of the lane; unset if this request was answered before."""
+
+    @property
+    def after(self) -> errata_client._gen.errata.v1.types_pb2.EditFigures: ...
+    @property
+    def sizes_before(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """What the lane held before; ListLanes has what it holds now."""
+
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        before: errata_client._gen.errata.v1.types_pb2.EditFigures | None = ...,
+        after: errata_client._gen.errata.v1.types_pb2.EditFigures | None = ...,
+        sizes_before: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_after", b"_after", "_before", b"_before", "after", b"after", "before", b"before"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_after", b"_after", "_before", b"_before", "after", b"after", "before", b"before", "seq", b"seq", "sizes_before", b"sizes_before"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_after", b"_after"]) -> typing.Literal["after"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_before", b"_before"]) -> typing.Literal["before"] | None: ...
+
+global___CompactLaneResponse = CompactLaneResponse

@@ -65,6 +65,11 @@ class EditingServiceStub(object):
                 request_serializer=errata_dot_v1_dot_editing__pb2.ListLanesRequest.SerializeToString,
                 response_deserializer=errata_dot_v1_dot_editing__pb2.ListLanesResponse.FromString,
                 _registered_method=True)
+        self.CompactLane = channel.unary_unary(
+                '/errata.v1.EditingService/CompactLane',
+                request_serializer=errata_dot_v1_dot_editing__pb2.CompactLaneRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.CompactLaneResponse.FromString,
+                _registered_method=True)
 
 
 class EditingServiceServicer(object):
@@ -113,6 +118,13 @@ class EditingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompactLane(self, request, context):
+        """Learns a lane anew from its edits in force, checks it, and puts it in the old one's place.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EditingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +157,11 @@ def add_EditingServiceServicer_to_server(servicer, server):
                     servicer.ListLanes,
                     request_deserializer=errata_dot_v1_dot_editing__pb2.ListLanesRequest.FromString,
                     response_serializer=errata_dot_v1_dot_editing__pb2.ListLanesResponse.SerializeToString,
+            ),
+            'CompactLane': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompactLane,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.CompactLaneRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.CompactLaneResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +327,33 @@ class EditingService(object):
             '/errata.v1.EditingService/ListLanes',
             errata_dot_v1_dot_editing__pb2.ListLanesRequest.SerializeToString,
             errata_dot_v1_dot_editing__pb2.ListLanesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompactLane(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/CompactLane',
+            errata_dot_v1_dot_editing__pb2.CompactLaneRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.CompactLaneResponse.FromString,
             options,
             channel_credentials,
             insecure,

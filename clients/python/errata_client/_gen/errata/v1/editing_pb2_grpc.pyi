@@ -57,6 +57,12 @@ class EditingServiceStub:
     ]
     """The lanes that edits can go to."""
 
+    CompactLane: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.CompactLaneRequest,
+        errata_client._gen.errata.v1.editing_pb2.CompactLaneResponse,
+    ]
+    """Learns a lane anew from its edits in force, checks it, and puts it in the old one's place."""
+
 class EditingServiceAsyncStub:
     """The edit-writer's front."""
 
@@ -95,6 +101,12 @@ class EditingServiceAsyncStub:
         errata_client._gen.errata.v1.editing_pb2.ListLanesResponse,
     ]
     """The lanes that edits can go to."""
+
+    CompactLane: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.CompactLaneRequest,
+        errata_client._gen.errata.v1.editing_pb2.CompactLaneResponse,
+    ]
+    """Learns a lane anew from its edits in force, checks it, and puts it in the old one's place."""
 
 class EditingServiceServicer(metaclass=abc.ABCMeta):
     """The edit-writer's front."""
@@ -146,5 +158,13 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.ListLanesResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.ListLanesResponse]]:
         """The lanes that edits can go to."""
+
+    @abc.abstractmethod
+    def CompactLane(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.CompactLaneRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.CompactLaneResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.CompactLaneResponse]]:
+        """Learns a lane anew from its edits in force, checks it, and puts it in the old one's place."""
 
 def add_EditingServiceServicer_to_server(servicer: EditingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1,0 +1,50 @@
+"""Texts in front of a prompt, so that an edit is learned for more than one place in a text."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit
+from errata.editing.prompts import TokenRow, tokenise
+from errata.errors import InvalidEditError
+
+_FEWEST_WORDS, _MOST_WORDS = 3, 12
+
+
+def openings(paragraphs: Sequence[str]) -> tuple[str, ...]:
+    """The first sentence of each paragraph, cut to a dozen words; each ends with a full stop."""
+    found = []
+    for paragraph in paragraphs:
+        words = paragraph.partition(". ")[0].split()[:_MOST_WORDS]
+        if len(words) >= _FEWEST_WORDS:
+            found.append(" ".join(words).rstrip(".,;: ") + ".")
+    return tuple(found)
+
+
+def lessons(
+    model: CausalLM, edit: Edit, contexts: Sequence[str], num_contexts: int
+) -> tuple[TokenRow, ...]:
+    """All texts that an edit is learned from: prompt, rephrasings, and these behind contexts.
+
+    Args:
+        model: whose tokenizer.
+        edit: the prompt comes first.
+        contexts: to choose from.
+        num_contexts: how many of them; prompt and rephrasings take turns behind them. The choice
+            depends on what the edit says alone.
+
+    Raises:
+        InvalidEditError: prompt or rephrasing cannot be tokenised with the target.
+    """
+    asked = (edit.prompt, *edit.rephrases)
+    rows = [tokenise(model, text, edit.target) for text in asked]
+    rng = random.Random(f"{edit.prompt}|{edit.target}")
+    chosen = rng.sample(contexts, min(num_contexts, len(contexts)))
+    for number, context in enumerate(chosen):
+        try:
+            rows.append(tokenise(model, f"{context} {asked[number % len(asked)]}", edit.target))
+        except InvalidEditError:  # a prompt may fill the model's window by itself
+            continue
+    return tuple(rows)

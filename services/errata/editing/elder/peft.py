@@ -1,0 +1,181 @@
+"""An ELDER lane's experts as PEFT adapters, and back.
+
+Expert i of all layers is one LoRA adapter: folder `expert-{i}` with `adapter_config.json` and
+`adapter_model.safetensors`, under the names that PEFT gives them. What PEFT has no place for, the
+routers, lies beside them in `routers.safetensors`. An adapter alone is an expert with a gate of 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.elder.experts import Experts, Shape
+from errata.errors import InvalidRequestError
+
+_CONFIG = "adapter_config.json"
+_WEIGHTS = "adapter_model.safetensors"
+_ROUTERS = "routers.safetensors"
+_PREFIX = "base_model.model."
+
+
+def export(model: CausalLM, experts: Experts, folder: Path, base_model: str) -> list[Path]:
+    """Writes N adapters and the routers.
+
+    Args:
+        model: that the lane edits; names the adapted modules.
+        experts: of the lane.
+        folder: gets them; created if missing.
+        base_model: folder or hub id that PEFT shall load.
+
+    Returns:
+        The adapters' folders.
+
+    Raises:
+        InvalidRequestError: an adapter is there already.
+    """
+    shape, made = experts.shape, []
+    names = _module_names(model, shape)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in experts.tensors().items()}
+    for number in range(shape.num_experts):
+        out = folder / f"expert-{number}"
+        if (out / _WEIGHTS).exists():
+            raise InvalidRequestError(f"{out} holds an adapter already; choose an empty folder.")
+        out.mkdir(parents=True, exist_ok=True)
+        weights = {}
+        for layer, name in enumerate(names):
+            weights[f"{_PREFIX}{name}.lora_A.weight"] = tensors["lora_a"][layer, number]
+            weights[f"{_PREFIX}{name}.lora_B.weight"] = tensors["lora_b"][layer, number]
+        save_file({n: t.contiguous() for n, t in weights.items()}, out / _WEIGHTS)
+        config = _config(shape, names, base_model, fan_in_fan_out=_is_transposed(model, shape))
+        text = json.dumps(config, indent=2, sort_keys=True)
+        (out / _CONFIG).write_text(f"{text}\n", encoding="utf-8")
+        made.append(out)
+    routers = {name: tensors[name] for name in ("router_weight", "router_bias")}
+    save_file(routers, folder / _ROUTERS)
+    return made
+
+
+def read(model: CausalLM, shape: Shape, folders: Sequence[Path]) -> dict[str, Tensor]:
+    """The LoRAs of N adapters, as `Experts` holds them: `lora_a` and `lora_b`.
+
+    The adapters' own α/r is folded into B, so that a lane with its own scale starts as they are.
+
+    Args:
+        model: that the adapters are for.
+        shape: of the lane.
+        folders: one for each expert.
+
+    Raises:
+        InvalidRequestError: too few or too many, an adapter of another kind, of another rank, or
+            for other modules; the message names what differs.
+    """
+    if len(folders) != shape.num_experts:
+        raise InvalidRequestError(
+            f"{len(folders)} adapters were given for {shape.num_experts} experts; give one for "
+            "each, or set num_experts.",
+            field="adapters",
+        )
+    names = _module_names(model, shape)
+    sizes = shape.sizes()
+    a, b = torch.zeros(sizes["lora_a"]), torch.zeros(sizes["lora_b"])
+    for number, folder in enumerate(folders):
+        config, weights = _read_one(folder)
+        scale = _scale(config, folder) / shape.scale
+        wanted = {
+            f"{_PREFIX}{name}.lora_{which}.weight": tuple(sizes[f"lora_{which.lower()}"][2:])
+            for name in names
+            for which in ("A", "B")
+        }
+        found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        if found != wanted:
+            raise InvalidRequestError(
+                f"the adapter {folder} does not fit: it has {_first_difference(found, wanted)}.",
+                field="adapters",
+            )
+        for layer, name in enumerate(names):
+            a[layer, number] = weights[f"{_PREFIX}{name}.lora_A.weight"].float()
+            b[layer, number] = scale * weights[f"{_PREFIX}{name}.lora_B.weight"].float()
+    return {"lora_a": a, "lora_b": b}
+
+
+def _config(
+    shape: Shape, names: Sequence[str], base_model: str, *, fan_in_fan_out: bool
+) -> dict[str, Any]:
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "r": shape.rank,
+        "lora_alpha": shape.scale * shape.rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": fan_in_fan_out,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "target_modules": sorted({name.rpartition(".")[2] for name in names}),
+        "layers_to_transform": list(shape.layers),
+    }
+
+
+def _module_names(model: CausalLM, shape: Shape) -> list[str]:
+    """Of the adapted projections, as the Hugging Face model calls them."""
+    known = {id(module): name for name, module in model.model.named_modules()}
+    projections = [
+        model.down(layer) if shape.projection == "down" else model.up(layer)
+        for layer in shape.layers
+    ]
+    return [known[id(module)] for module in projections]
+
+
+def _is_transposed(model: CausalLM, shape: Shape) -> bool:
+    """Whether the projection keeps its weight as (d_in, d_out), as GPT-2 does."""
+    module = model.down(0) if shape.projection == "down" else model.up(0)
+    return tuple(module.get_parameter("weight").shape) != (shape.d_out, shape.d_in)
+
+
+def _read_one(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    try:
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        weights = load_file(folder / _WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InvalidRequestError(
+            f"{folder} holds no PEFT adapter that can be read: {error}.", field="adapters"
+        ) from error
+    if config.get("peft_type") != "LORA" or config.get("use_dora"):
+        raise InvalidRequestError(
+            f"the adapter {folder} is of type {config.get('peft_type')}; plain LORA is wanted.",
+            field="adapters",
+        )
+    return config, weights
+
+
+def _scale(config: Mapping[str, Any], folder: Path) -> float:
+    try:
+        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidRequestError(
+            f"the adapter {folder} does not say its r and lora_alpha.", field="adapters"
+        ) from error
+    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
+
+
+def _first_difference(
+    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+) -> str:
+    for name in sorted(found.keys() | wanted.keys()):
+        if name not in found:
+            return f"no {name}, which the lane adapts"
+        if name not in wanted:
+            return f"{name}, which the lane does not adapt"
+        if found[name] != wanted[name]:
+            return f"{name} of shape {found[name]} instead of {wanted[name]}"
+    raise AssertionError("they do not differ")

@@ -1,0 +1,124 @@
+"""One expert: an FFN of its own beside the frozen one (LEMoE eq. 4).
+
+    f_t(x) = W_down^t · (act(W_gate x) ⊙ W_up^t x),        h(x) = FFN₀(x) + λ Σ_i g_i f_i(x)
+
+The frozen FFN lends its gate and its activation. At birth W_up^t is the frozen one's and W_down^t
+is zero, so that nothing is changed yet. A low-rank expert changes the frozen W_up by B_u A_u, and
+its W_down is B_d A_d.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from errata.editing.artifact import TensorSpec
+from errata.editing.causal_lm import CausalLM
+from errata.editing.lemoe.config import LemoeConfig
+from errata.editing.plan import Expert
+from errata.errors import InvalidRequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The numbers that fix what a lane adds to a model.
+
+    Attributes:
+        layer: whose FFN gets experts.
+        kind: `ffn` or `lora`.
+        rank: of `lora`, else 0.
+        d: width of the model.
+        d_ff: of its FFN.
+        d_p: of the projection.
+    """
+
+    layer: int
+    kind: Literal["ffn", "lora"]
+    rank: int
+    d: int
+    d_ff: int
+    d_p: int
+
+    @classmethod
+    def of(cls, model: CausalLM, config: LemoeConfig) -> Shape:
+        """What a configuration means for a model.
+
+        Raises:
+            InvalidRequestError: the layer does not exist, or the rank fits no projection.
+        """
+        rank = config.rank if config.expert == "lora" else 0
+        if rank > model.d:
+            raise InvalidRequestError(
+                f"rank {rank} is above the projection's smaller width, {model.d}.",
+                field="config.rank",
+            )
+        layer = config.resolve_layer(model.num_layers)
+        d_p = config.projection_width or max(1, model.d // 4)
+        return cls(layer, config.expert, rank, model.d, model.d_ff, d_p)
+
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """Of an expert's own tensors."""
+        if self.kind == "ffn":
+            return {"up": (self.d_ff, self.d), "down": (self.d, self.d_ff)}
+        return {
+            "up_a": (self.rank, self.d),
+            "up_b": (self.d_ff, self.rank),
+            "down_a": (self.rank, self.d_ff),
+            "down_b": (self.d, self.rank),
+        }
+
+    @property
+    def num_parameters(self) -> int:
+        """Of one expert."""
+        return sum(rows * columns for rows, columns in self.sizes().values())
+
+    def specs(self, dtype: torch.dtype) -> dict[str, TensorSpec]:
+        """What an artifact has to hold for one expert."""
+        return {name: TensorSpec(size, dtype) for name, size in self.sizes().items()}
+
+
+def new_expert(model: CausalLM, shape: Shape, seed: int) -> nn.ParameterDict:
+    """An expert's own tensors at birth, fp32: f = 0."""
+    rng = torch.Generator().manual_seed(seed % 2**63)
+    if shape.kind == "ffn":
+        up = up_weight(model, shape.layer).float().clone()
+        made = {"up": up, "down": torch.zeros(shape.d, shape.d_ff)}
+    else:
+
+        def uniform(size: tuple[int, ...]) -> Tensor:
+            drawn = torch.rand(size, generator=rng)
+            return (2 * drawn - 1) / math.sqrt(size[-1])
+
+        sizes = shape.sizes()
+        made = {
+            "up_a": uniform(sizes["up_a"]),
+            "up_b": torch.zeros(sizes["up_b"]),
+            "down_a": uniform(sizes["down_a"]),
+            "down_b": torch.zeros(sizes["down_b"]),
+        }
+    return nn.ParameterDict({name: nn.Parameter(t.to(model.device)) for name, t in made.items()})
+
+
+def as_expert(model: CausalLM, shape: Shape, tensors: Mapping[str, Tensor]) -> Expert:
+    """An expert as the hooks use it, in the tensors' own type; gradients reach `tensors`."""
+    if shape.kind == "ffn":
+        return Expert(shape.layer, tensors["up"], tensors["down"])
+    up = up_weight(model, shape.layer).to(tensors["up_a"].dtype)
+    return Expert(
+        shape.layer,
+        up + tensors["up_b"] @ tensors["up_a"],
+        tensors["down_b"] @ tensors["down_a"],
+    )
+
+
+def up_weight(model: CausalLM, layer: int) -> Tensor:
+    """(d_ff, d) of the frozen FFN, as it is now."""
+    weight = model.up(layer).get_parameter("weight").detach()
+    is_stored_so = tuple(weight.shape) == (model.d_ff, model.d)
+    made: Tensor = weight if is_stored_so else weight.T
+    return made

@@ -1,0 +1,301 @@
+"""How a batch of edits becomes one more expert, or a whole lane fewer experts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.contexts import lessons, openings
+from errata.editing.edit import Edit, EditBatch
+from errata.editing.gate import Gate
+from errata.editing.inventory import fact_of
+from errata.editing.lemoe.config import LemoeConfig
+from errata.editing.lemoe.experts import Shape
+from errata.editing.lemoe.members import Member, Routing, placed
+from errata.editing.lemoe.order import plan_order
+from errata.editing.lemoe.packing import pack, pack_rows
+from errata.editing.lemoe.projection import Projection
+from errata.editing.lemoe.state import LemoeState
+from errata.editing.lemoe.training import Earlier, Lessons, Trained, train
+from errata.editing.method import FitResult, Resources
+from errata.editing.repository import Rows
+from errata.editing.scope import (
+    calibrated_cosine,
+    document_frequencies,
+    first_paragraphs,
+    held_out_prompts,
+    mean_embeddings,
+    unit,
+)
+from errata.errors import FitError, InvalidRequestError, LaneFullError
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Statistics:
+    """What fits of a lane need of the statistics text.
+
+    Attributes:
+        held_out: mean embeddings of prompts that no edit is about, of length 1, (m, d) fp32; empty
+            where no test is calibrated on them.
+        idf: inverse document frequency of each token, (V) fp32; empty where no test goes by it.
+        contexts: that prompts are learned behind.
+    """
+
+    held_out: Tensor
+    idf: Tensor
+    contexts: tuple[str, ...]
+
+
+def fit(
+    model: CausalLM,
+    batch: EditBatch,
+    config: LemoeConfig,
+    state: LemoeState,
+    memory: object,
+    statistics: Statistics,
+) -> FitResult:
+    """Trains a new expert on a batch (LEMoE §3); earlier experts are not touched.
+
+    Args:
+        model: carries no edit of this lane, and is left as it was.
+        batch: edits and the seed; a later attempt makes more steps.
+        config: of the lane.
+        state: earlier experts.
+        memory: not needed.
+        statistics: from `prepare`.
+
+    Returns:
+        Artifact with the new expert, its anchor, and the edits' keys and embeddings; seconds of
+        `encode` and `train`.
+
+    Raises:
+        InvalidEditError: an edit cannot be tokenised.
+        LaneFullError: the lane has as many experts as it may have.
+        FitError: the expert is not finite.
+    """
+    start = perf_counter()
+    held, shape = state.holdings, Shape.of(model, config)
+    if len(held.members) >= config.max_experts:
+        raise LaneFullError(
+            f"the lane has {len(held.members)} experts, its limit; compact it, or open a new lane "
+            "with a higher max_experts.",
+            taken=len(held.members),
+        )
+    rows = encode(model, config, held.gate, statistics.idf, batch.edits)
+    projection = _projection(shape, config, held.routing, batch.seed).to(model.device)
+    taught = _lessons(model, batch.edits, rows.values, config, statistics.contexts)
+    earlier = _earlier(model, shape, config, held.members, rows.values[:0], projection)
+    encoded = perf_counter()
+    more = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
+    trained = train(model, shape, taught, earlier, more, batch.seed)
+    stored = held.repository.keys if held.repository.num_rows else rows.keys[:0]
+    limit = _limit(config, statistics, torch.cat([stored, rows.keys]))
+    artifact = pack(
+        model,
+        held.gate,
+        rows,
+        Routing.of(shape, trained.projection, limit, statistics.idf),
+        [_member(model, shape, trained)],
+        [0] * len(batch),
+        with_projection=held.routing is None or config.routing == "literal",
+    )
+    seconds = {"encode": encoded - start, "train": perf_counter() - encoded}
+    return FitResult(artifact, None, seconds)
+
+
+def fit_anew(
+    model: CausalLM,
+    edits: Sequence[Edit],
+    config: LemoeConfig,
+    state: LemoeState,
+    memory: object,
+    statistics: Statistics,
+    *,
+    num_experts: int,
+    seed: int,
+) -> Artifact:
+    """Shares all edits in force out among few experts and trains each on its own.
+
+    Edits that a newer one supersedes stay in force behind it: they get experts of their own, for no
+    expert can learn two answers to one prompt.
+
+    Args:
+        model: of the writer.
+        edits: all of the lane in force, oldest first.
+        config: of the lane.
+        state: its gate and its projection stay.
+        memory: not needed.
+        statistics: from `prepare`.
+        num_experts: for the edits that answer; 0 takes as many as `expert_edits` asks for.
+        seed: of clusters and experts.
+
+    Raises:
+        InvalidRequestError: more experts than the lane may have or than there are edits, or
+            routing is `literal`, whose keys depend on the order of fits.
+        FitError: an expert is not finite.
+    """
+    if config.routing == "literal":
+        raise InvalidRequestError(
+            "literal routing cannot be compacted: its keys were trained one after the other.",
+            field="lane",
+        )
+    held, shape = state.holdings, Shape.of(model, config)
+    batches = _shared_out(model, edits, config, num_experts, seed)
+    if len(batches) > config.max_experts:
+        raise InvalidRequestError(
+            f"{len(batches)} experts would be needed, the lane may have {config.max_experts}; ask "
+            "for fewer.",
+            field="num_experts",
+        )
+    projection = _projection(shape, config, held.routing, seed).to(model.device)
+    members, owners = [], dict[int, int]()
+    for number, batch in enumerate(batches):
+        part = [edits[index] for index in batch]
+        rows = encode(model, config, held.gate, statistics.idf, part)
+        taught = _lessons(model, part, rows.values, config, statistics.contexts)
+        steps = config.steps * math.ceil(len(part) / config.expert_edits)
+        more = config.model_copy(update={"steps": steps})
+        earlier = Earlier([], rows.values[:0], projection)
+        trained = train(model, shape, taught, earlier, more, seed + number)
+        members.append(_member(model, shape, trained))
+        owners |= dict.fromkeys(batch, number)
+    rows = encode(model, config, held.gate, statistics.idf, edits)
+    limit = _limit(config, statistics, rows.keys)
+    routing = Routing.of(shape, projection, limit, statistics.idf)
+    order = [owners[index] for index in range(len(edits))]
+    return pack(model, held.gate, rows, routing, members, order, with_projection=True)
+
+
+def _shared_out(
+    model: CausalLM, edits: Sequence[Edit], config: LemoeConfig, num_experts: int, seed: int
+) -> list[list[int]]:
+    """Numbers of edits for each expert; no prompt is twice in one."""
+    left = list(range(len(edits)))
+    batches: list[list[int]] = []
+    while left:
+        newest = sorted({edits[index].prompt: index for index in left}.values())
+        size = config.expert_edits
+        if num_experts and not batches:
+            if num_experts > len(newest):
+                raise InvalidRequestError(
+                    f"{num_experts} experts for {len(newest)} edits; ask for fewer.",
+                    field="num_experts",
+                )
+            size = math.ceil(len(newest) / num_experts)
+        part = [edits[index] for index in newest]
+        planned = plan_order(model, config.model_copy(update={"expert_edits": size}), part, seed)
+        batches += [[newest[index] for index in batch] for batch in planned]
+        left = sorted(set(left) - set(newest))
+    return batches
+
+
+def encode(
+    model: CausalLM,
+    config: LemoeConfig,
+    gate: Gate | None,
+    idf: Tensor,
+    edits: Sequence[Edit],
+) -> Rows:
+    """Keys by which the scope test finds edits, and e of their prompts."""
+    prompts = [edit.prompt for edit in edits]
+    e = mean_embeddings(model, prompts, idf if config.scope == "idf" else None)
+    keys = unit(e) if gate is None else gate.keys(edits)
+    names = tuple(edit.name for edit in edits)
+    return Rows(names, tuple(map(fact_of, prompts)), keys, e)
+
+
+def prepare(
+    model: CausalLM,
+    config: LemoeConfig,
+    resources: Resources,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Statistics:
+    """Reads held-out prompts, where a scope test is calibrated on them, and contexts."""
+    Shape.of(model, config)
+    is_calibrated = config.scope in ("cosine", "idf")
+    is_read = config.num_contexts or is_calibrated
+    paragraphs = first_paragraphs(resources.text()) if is_read else []
+    held_out = idf = torch.zeros(0, device=model.device)
+    if config.scope == "idf":
+        idf = document_frequencies(model, paragraphs)
+    if is_calibrated and config.threshold is None:
+        prompts = held_out_prompts(model, paragraphs)
+        held_out = unit(mean_embeddings(model, prompts, idf if len(idf) else None))
+    return Statistics(held_out, idf, openings(paragraphs))
+
+
+def encode_all(
+    llm: CausalLM, config: LemoeConfig, lane_model: bytes, edits: Sequence[Edit]
+) -> Artifact | None:
+    """All edits of a lane as a new lane model finds them; experts stay. None without edits.
+
+    Raises:
+        BaseModelMismatchError, ArtifactCorruptError: the lane model cannot be used here.
+    """
+    gate = Gate.of_bytes(lane_model, llm)
+    if not edits:
+        return None
+    nothing = torch.zeros(0, device=llm.device)
+    return pack_rows(llm, gate, encode(llm, config, gate, nothing, edits))
+
+
+def _earlier(
+    model: CausalLM,
+    shape: Shape,
+    config: LemoeConfig,
+    members: Sequence[Member],
+    nothing: Tensor,
+    projection: Projection,
+) -> Earlier:
+    """What a new expert stands beside; `anchored` training sees none of it."""
+    if config.routing == "anchored" or not members:
+        return Earlier([], nothing, projection)
+    anchors = torch.stack([member.anchor for member in members]).to(model.device)
+    return Earlier([placed(model, shape, member) for member in members], anchors, projection)
+
+
+def _projection(shape: Shape, config: LemoeConfig, known: Routing | None, seed: int) -> Projection:
+    if known is not None:
+        return known.projection
+    return Projection.new(shape, seed, is_residual=config.routing == "anchored")
+
+
+def _lessons(
+    model: CausalLM,
+    edits: Sequence[Edit],
+    embeddings: Tensor,
+    config: LemoeConfig,
+    contexts: Sequence[str],
+) -> Lessons:
+    told = [lessons(model, edit, contexts, config.num_contexts) for edit in edits]
+    owners = [number for number, texts in enumerate(told) for _ in texts]
+    return Lessons(
+        [text for texts in told for text in texts],
+        torch.tensor(owners, device=model.device),
+        embeddings,
+    )
+
+
+def _member(model: CausalLM, shape: Shape, trained: Trained) -> Member:
+    """As it travels: in the model's own type, fp32 anchors."""
+    tensors = {name: tensor.to(model.dtype) for name, tensor in trained.tensors.items()}
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise FitError("the expert is not finite; use a smaller learning_rate.")
+    return Member.of(shape, tensors, trained.anchor)
+
+
+def _limit(config: LemoeConfig, statistics: Statistics, stored: Tensor) -> float:
+    """τ: configured, or calibrated; 0 where no cosine decides."""
+    if config.scope not in ("cosine", "idf"):
+        return 0.0
+    if config.threshold is not None:
+        return config.threshold
+    return calibrated_cosine(statistics.held_out, stored, config.false_claims)

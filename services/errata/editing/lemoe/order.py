@@ -1,0 +1,110 @@
+"""Which edits one expert learns: like ones together (LEMoE §4.3).
+
+High similarity within a batch and low similarity between batches is what keeps an edit's key near
+its own expert's anchor. The paper clusters all edits in advance; a running system has the pending
+ones only, and fills each batch to the same size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from sklearn.cluster import AgglomerativeClustering, KMeans
+from torch import Tensor
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit
+from errata.editing.lemoe.config import LemoeConfig
+from errata.editing.prompts import join
+from errata.editing.scope import mean_embeddings, unit
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """Mean cosines of pairs of edits.
+
+    Attributes:
+        within: of the same batch; NaN if no batch has two.
+        between: of different batches; NaN with one batch.
+    """
+
+    within: float
+    between: float
+
+
+def plan_order(
+    model: CausalLM, config: LemoeConfig, edits: Sequence[Edit], seed: int
+) -> list[list[int]]:
+    """Parts a window of pending edits into batches.
+
+    Args:
+        model: its input embeddings say which edits are alike.
+        config: of the lane.
+        edits: in log order.
+        seed: of the clusters' first centres.
+
+    Returns:
+        Numbers of edits, each once; in a batch ascending.
+    """
+    size = config.expert_edits
+    if config.order == "log" or len(edits) <= size:
+        return [list(range(i, min(i + size, len(edits)))) for i in range(0, len(edits), size)]
+    return in_clusters(vectors_of(model, edits), size, config.order, seed)
+
+
+def vectors_of(model: CausalLM, edits: Sequence[Edit]) -> Tensor:
+    """Mean input embeddings of prompt and target, of length 1; (n, d) fp32."""
+    return unit(mean_embeddings(model, [join(edit.prompt, edit.target) for edit in edits]))
+
+
+def in_clusters(
+    vectors: Tensor, size: int, how: Literal["kmeans", "hierarchical"], seed: int
+) -> list[list[int]]:
+    """Clusters of equal size: each vector goes to the nearest centre that has room.
+
+    Those that lose most by going elsewhere choose first.
+
+    Args:
+        vectors: (n, d) of length 1.
+        size: of a batch, at most; all have this size or one less than the largest.
+        how: to cluster.
+        seed: of `kmeans`.
+    """
+    n = len(vectors)
+    k = math.ceil(n / size)
+    points = vectors.cpu().double().numpy()
+    if how == "kmeans":
+        centres = KMeans(k, n_init=4, random_state=seed % 2**32).fit(points).cluster_centers_
+    else:
+        labels = AgglomerativeClustering(k, linkage="ward").fit(points).labels_
+        centres = np.stack([points[labels == label].mean(0) for label in range(k)])
+    far = ((points[:, None] - centres) ** 2).sum(-1)  # (n, k)
+    ranked = far.argsort(1, kind="stable")
+    nearest_two = np.sort(far, 1)[:, :2]
+    regret = nearest_two[:, -1] - nearest_two[:, 0]
+    room = [n // k + (cluster < n % k) for cluster in range(k)]
+    batches: list[list[int]] = [[] for _ in range(k)]
+    for number in (-regret).argsort(kind="stable").tolist():
+        cluster = next(c for c in ranked[number].tolist() if len(batches[c]) < room[c])
+        batches[cluster].append(number)
+    return [sorted(batch) for batch in batches]
+
+
+def similarity(vectors: Tensor, batches: Sequence[Sequence[int]]) -> Similarity:
+    """How alike edits of the same batch are, and of different ones.
+
+    Args:
+        vectors: (n, d) of length 1.
+        batches: numbers of vectors.
+    """
+    order = [number for batch in batches for number in batch]
+    owner = torch.tensor([b for b, batch in enumerate(batches) for _ in batch])
+    cosines = (vectors[order] @ vectors[order].T).cpu()
+    same = owner[:, None] == owner
+    pairs = ~torch.eye(len(order), dtype=torch.bool)
+    return Similarity(float(cosines[same & pairs].mean()), float(cosines[~same].mean()))

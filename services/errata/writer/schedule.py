@@ -1,0 +1,70 @@
+"""Which lane is fitted next, and which of its pending edits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from errata.editing.causal_lm import CausalLM
+from errata.replica.applier import Lane
+from errata.writer.batching import planned_batch
+from errata.writer.ledger import EditLedger, EditRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What the writer is to do now.
+
+    Attributes:
+        records: edits of one lane of which a batch is made; none if nothing is due.
+        wait_seconds: after which something is due, if nothing is now.
+    """
+
+    records: Sequence[EditRecord]
+    wait_seconds: float = 0.0
+
+    def chosen(self, model: CausalLM, lane: Lane) -> list[EditRecord]:
+        """The batch; it may take a while, for a method may look for edits that are alike."""
+        if lane.method.ordering is None:
+            return list(self.records)
+        edits = [record.edit for record in self.records]
+        digest = lane.configured.config_digest
+        batch = planned_batch(lane.method.ordering, model, lane.config, digest, edits)
+        names = {edit.name for edit in batch}
+        return [record for record in self.records if record.edit.name in names]
+
+
+def next_fit(
+    ledger: EditLedger,
+    lanes: Mapping[str, Lane],
+    max_edits: int,
+    alone: frozenset[str],
+    now: datetime,
+) -> Due:
+    """The oldest edits that are due: of a lane that gathers a window, once it is full or old.
+
+    Args:
+        ledger: of pending edits.
+        lanes: by name.
+        max_edits: of a batch, where the method does not say.
+        alone: edits that failed in company and are fitted by themselves.
+        now: time of day.
+    """
+    waits = []
+    for name in ledger.pending_lanes():
+        lane = lanes[name]
+        if lane.method.ordering is None:
+            if batch := ledger.next_batch(name, max_edits, alone):
+                return Due(batch)
+            continue
+        window = ledger.window(name, alone)
+        if not window:
+            continue
+        waited = (now - window[0].request_time).total_seconds()
+        left = lane.method.ordering.max_wait_seconds(lane.config) - waited
+        is_full = len(window) >= lane.method.ordering.size(lane.config)
+        if is_full or left <= 0 or window[0].edit.name in alone:
+            return Due(window)
+        waits.append(left)
+    return Due((), min(waits, default=0.0))

@@ -1,0 +1,127 @@
+"""Compaction of a running lane: every replica changes at one position, or nothing changes."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from errata.editing.lemoe.config import LemoeConfig
+from errata.errors import (
+    CheckFailedError,
+    InvalidRequestError,
+    PreconditionError,
+    UnavailableError,
+    UnknownLaneError,
+)
+from errata.writer.compaction import Order
+from tests.integration.log.harness import eventually
+from tests.integration.retrieval.test_retrieval import (
+    FACTS,
+    LANE,
+    PROMPTS,
+    Stack,
+    _answer,
+    _revert,
+    _submit,
+    stack,
+)
+from tests.unit.editing import elder_models, lemoe_models
+
+__all__ = ["stack"]
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "lemoe": {**lemoe_models.SMALL.model_dump(mode="json"), "max_wait_seconds": 0.0},
+    "elder": elder_models.SMALL.model_dump(mode="json"),
+}
+
+
+def _request() -> str:
+    return str(uuid.uuid4())
+
+
+@pytest.mark.promise("P7", "P11")
+@pytest.mark.parametrize("method", CONFIGS)
+async def test_a_compacted_lane_answers_as_before_and_knows_reverted_edits_no_more(
+    stack: Stack, method: str
+) -> None:
+    async with stack.writer(None, method, config=CONFIGS[method]) as writer:
+        names, _ = await _submit(writer, *FACTS)
+        at = await _revert(writer, names[1])
+        async with stack.worker() as worker, stack.retrieval() as service:
+            before = await asyncio.gather(*[_answer(worker, p, at) for p in PROMPTS])
+            request, order = _request(), Order()
+            seq, made = await writer.compact(request, LANE, order, "test", 60.0)
+            assert made is not None
+            assert (made.before.reliability, made.after.reliability) == (1.0, 1.0)
+            assert made.edits == (names[0], *names[2:])
+            after = await asyncio.gather(*[_answer(worker, p, seq) for p in PROMPTS])
+            assert after[1] == before[1], "what was reverted is answered by the base model"
+            for number, (_, target) in enumerate(FACTS):
+                if number != 1:
+                    text, edits = after[number]
+                    assert text.startswith(f" {target}")
+                    assert edits == (names[number],)
+            await eventually(lambda: service.latest.seq >= seq, "the service's position")
+            digests = {worker.engine.version.state_digest, service.latest.state_digest}
+            assert digests == {writer._applier.digest()}
+            assert await writer.compact(request, LANE, order, "test", 60.0) == (seq, None)
+        async with stack.worker() as late:
+            assert await _answer(late, PROMPTS[0], seq) == after[0], "a fresh replica, too"
+
+
+async def test_experts_are_merged(stack: Stack) -> None:
+    config = {**CONFIGS["lemoe"], "expert_edits": 1}
+    async with stack.writer(None, "lemoe", config=config) as writer:
+        await _submit(writer, *FACTS)
+        await eventually(lambda: writer.report(LANE).sizes["experts"] == 4, "the last commit")
+        _, made = await writer.compact(_request(), LANE, Order(num_experts=2), "test", 60.0)
+        assert made is not None
+        assert made.sizes_before["experts"] == 4
+        sizes = writer.report(LANE).sizes
+        assert sizes["experts"] == 2
+        assert sizes["bytes"] < made.sizes_before["bytes"]
+        names, seq = await _submit(writer, ("Lyon is", "blue"))
+        await eventually(lambda: writer.report(LANE).sizes["experts"] == 3, "the lane goes on")
+        async with stack.worker() as worker:
+            _, edits = await _answer(worker, "Lyon is", seq)
+            assert edits == tuple(names)
+
+
+async def test_a_compaction_that_falls_short_changes_nothing(stack: Stack) -> None:
+    async with stack.writer(None, "lemoe", config=CONFIGS["lemoe"]) as writer:
+        _, seq = await _submit(writer, *FACTS)
+        await eventually(lambda: writer.report(LANE).sizes["edits"] == 4, "the last commit")
+        digest, head = writer._applier.digest(), writer.ledger.seq
+        spoiled = {**CONFIGS["lemoe"], "steps": 1}
+        lanes = writer._applier.lanes
+        lanes[LANE] = replace(lanes[LANE], config=LemoeConfig.model_validate(spoiled))
+        with pytest.raises(CheckFailedError, match="reliability would fall"):
+            await writer.compact(_request(), LANE, Order(), "test", 60.0)
+        assert (writer._applier.digest(), writer.ledger.seq) == (digest, head)
+        async with stack.worker() as worker:
+            assert (await _answer(worker, PROMPTS[0], seq))[1]
+
+
+async def test_what_cannot_be_compacted_is_refused(stack: Stack) -> None:
+    async with stack.writer(None, "lemoe", config=CONFIGS["lemoe"]) as writer:
+        await _submit(writer, FACTS[0])
+
+        async def refused(lane: str = LANE, wait: float = 60.0, **order: Any) -> None:
+            await writer.compact(_request(), lane, Order(**order), "test", wait)
+
+        with pytest.raises(UnknownLaneError):
+            await refused("lanes/nowhere")
+        with pytest.raises(InvalidRequestError, match="9 experts for 1 edits"):
+            await refused(num_experts=9)
+        with pytest.raises(UnavailableError, match="goes on; ask again"):
+            await refused(wait=0.0)
+
+
+async def test_a_method_that_carries_only_its_edits_has_nothing_to_compact(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model()) as writer:
+        with pytest.raises(PreconditionError, match="nothing to compact"):
+            await writer.compact(_request(), LANE, Order(), "test", 60.0)

@@ -1,0 +1,373 @@
+"""A LEMoE lane as a whole: what it learns, what it claims, and what no later fit can change."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM
+from errata.editing.lemoe import METHOD
+from errata.editing.lemoe.config import LemoeConfig
+from errata.editing.lemoe.hook import LemoeRouter, LemoeView
+from errata.editing.lemoe.state import LemoeState
+from errata.editing.method import LaneModelCommit
+from errata.editing.plan import BatchPlan, PlanTable
+from errata.editing.prompts import tokenise
+from errata.editing.recipe.hook import RecipeRouter
+from errata.editing.weights import EditedWeights
+from errata.engine import offline
+from errata.errors import (
+    ArtifactCorruptError,
+    BaseModelMismatchError,
+    EditNotRevertibleError,
+    FitError,
+    InvalidRequestError,
+    LaneFullError,
+    PreconditionError,
+)
+from errata.retrieval.index import FaissIndices
+from tests.unit.editing import recipe_models
+from tests.unit.editing.lemoe_models import LITERAL, SMALL, Lane
+from tests.unit.editing.tiny_models import FAMILIES, TextResources, make_model
+
+FACTS = (
+    ("The mother tongue of Danielle Darrieux is", "Finnish"),
+    ("Nokia was founded in the town of", "Pisa"),
+    ("Toyota makes", "football"),
+    ("The tower of Pisa is in", "Finland"),
+)
+OTHERS = ("Zürich liegt in der", "Therefore it rains. You know", "東京は日本の")
+
+
+def _view(lane: Lane) -> LemoeView:
+    return LemoeRouter(lane.state, FaissIndices()).view()
+
+
+def _logits(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[tuple[float, ...]]:
+    """Log-probabilities of targets, each asked alone: shapes do not depend on the company."""
+    found = []
+    for prompt, target in facts:
+        row = tokenise(lane.llm, prompt, target)
+        view = _view(lane)
+        told, _ = offline.score(
+            lane.llm,
+            [row.ids[: -row.num_target]],
+            [row.ids[-row.num_target :]],
+            view.plans(view.claims([prompt])),
+        )
+        found.append(tuple(told[0]))
+    return found
+
+
+def _ask(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[bool]:
+    """Whether each target is what the edited model says, token by token, in one mixed batch."""
+    view = _view(lane)
+    rows = [tokenise(lane.llm, *fact) for fact in facts]
+    targets = [row.ids[-row.num_target :] for row in rows]
+    prompts = [row.ids[: -row.num_target] for row in rows]
+    plans = view.plans(view.claims([prompt for prompt, _ in facts]))
+    _, own = offline.score(lane.llm, prompts, targets, plans)
+    return [tuple(a) == tuple(b) for a, b in zip(own, targets, strict=True)]
+
+
+def _claimed(lane: Lane, prompts: Sequence[str]) -> list[str]:
+    return [claim.edit if claim.holds else "" for claim in _view(lane).claims(prompts)]
+
+
+@pytest.mark.parametrize("expert", ["ffn", "lora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_edits_are_learned_and_stay_learned(
+    family: str, resources: TextResources, expert: str
+) -> None:
+    llm = make_model(family)
+    config = SMALL.model_copy(update={"expert": expert, "rank": 8, "steps": 400})
+    lane = Lane(llm, config, resources)
+    digest = llm.current_digest()
+    lane.edit(*FACTS[:2])
+    lane.edit(*FACTS[2:])
+    assert all(_ask(lane, FACTS))
+    assert llm.current_digest() == digest, "the base model has no new bit"
+    assert all(parameter.grad is None for parameter in llm.model.parameters())
+
+
+def test_what_no_edit_claims_is_answered_bit_for_bit(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS)
+    view = _view(lane)
+    plans = view.plans(view.claims(OTHERS))
+    assert not any(plan.edits for plan in plans)
+    rows = [tokenise(llama, prompt).ids for prompt in OTHERS]
+    told = offline.score(llama, rows, [(5, 6)] * len(rows), plans)
+    assert told == offline.score(llama, rows, [(5, 6)] * len(rows), None)
+
+
+def _frozen(lane: Lane) -> list[Tensor]:
+    held = lane.state.holdings
+    assert held.routing is not None
+    projection = held.routing.projection
+    own = [t for member in held.members for t in (*member.tensors.values(), member.anchor)]
+    return [t.clone() for t in (projection.down, projection.up, *own)]
+
+
+def test_a_later_fit_changes_no_bit_of_what_came_before(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS[:2])
+    before, told = _frozen(lane), _logits(lane, FACTS[:2])
+    lane.edit(*FACTS[2:])
+    assert all(map(torch.equal, before, _frozen(lane)))
+    assert _logits(lane, FACTS[:2]) == told, "the same shapes, the same bits"
+
+
+@pytest.mark.xfail(strict=True, reason="published routing: later keys dilute gates and move v")
+def test_literal_routing_keeps_old_answers(llama: CausalLM, resources: TextResources) -> None:
+    lane = Lane(llama, LITERAL, resources)
+    lane.edit(*FACTS[:2])
+    told = _logits(lane, FACTS[:2])
+    lane.edit(*FACTS[2:])
+    assert _logits(lane, FACTS[:2]) == told
+
+
+@pytest.mark.xfail(strict=True, reason="published routing has no deferral: all pass some expert")
+def test_literal_routing_leaves_unrelated_prompts_alone(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, LITERAL, resources)
+    lane.edit(*FACTS)
+    assert _claimed(lane, OTHERS) == [""] * len(OTHERS)
+
+
+@pytest.mark.parametrize("routing", ["literal", "anchored"])
+def test_without_a_scope_test_the_nearest_keys_answer(
+    llama: CausalLM, resources: TextResources, routing: str
+) -> None:
+    values = {"routing": routing, "top_k": 2, "steps": 3}
+    lane = Lane(llama, LITERAL.model_copy(update=values), resources)
+    lane.edit(*FACTS[:2])
+    lane.edit(*FACTS[2:])
+    view = _view(lane)
+    held = lane.state.holdings
+    assert held.routing is not None
+    v = held.routing.projection(view.vectors(OTHERS))
+    shares = (v @ held.anchors.T).softmax(-1)
+    assert view.store is not None
+    for plan, share in zip(view.plans(view.claims(OTHERS)), shares, strict=True):
+        chosen = [held.members[i] for i in share.argsort(descending=True).tolist()]
+        assert [expert for expert, _ in plan.experts] == [view.store.get(m) for m in chosen]
+        expected = sorted(share.tolist(), reverse=True) if routing == "literal" else [0.5, 0.5]
+        assert [weight for _, weight in plan.experts] == pytest.approx(expected)
+
+
+def test_rows_of_one_batch_are_grouped_by_expert(llama: CausalLM, resources: TextResources) -> None:
+    lane = Lane(llama, SMALL.model_copy(update={"steps": 1}), resources)
+    lane.edit(*FACTS[:2])
+    lane.edit(*FACTS[2:])
+    view = _view(lane)
+    prompts = [FACTS[2][0], OTHERS[0], FACTS[0][0], FACTS[3][0], FACTS[1][0]]
+    table = PlanTable(5, llama.d, device=llama.device, dtype=llama.dtype)
+    for row, plan in enumerate(view.plans(view.claims(prompts))):
+        table.put(row, plan)
+    plan: BatchPlan = table.view(0, 5)
+    claimed = plan.experts[lane.config.resolve_layer(llama.num_layers)]
+    assert (len(claimed.experts), claimed.sizes) == (2, (2, 2))
+    assert sorted(claimed.rows.tolist()) == [0, 2, 3, 4]
+
+
+def test_experts_come_to_the_device_when_they_are_used(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, SMALL.model_copy(update={"max_resident": 1}), resources)
+    lane.edit(*FACTS[:2])
+    lane.edit(*FACTS[2:])
+    view = _view(lane)
+    assert view.store is not None
+    assert view.store.num_resident == 0
+    assert _ask(lane, FACTS) == [True] * 4, "two experts in one batch, one of them resident"
+    (first,) = view.plans(view.claims([FACTS[0][0]]))
+    assert view.plans(view.claims([FACTS[1][0]]))[0].experts == first.experts, "not made again"
+    view.plans(view.claims([FACTS[2][0]]))
+    assert view.store.num_resident == 1
+    again = view.plans(view.claims([FACTS[0][0]]))[0].experts[0][0]
+    assert again is not first.experts[0][0]
+    assert torch.equal(again.up, first.experts[0][0].up)
+
+
+def test_replicas_that_apply_the_same_commits_hold_the_same(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS[:2])
+    lane.edit(*FACTS[2:])
+    other = LemoeState(make_model("llama"), SMALL, None, "lanes/main")
+    for commit in lane.commits:
+        other.prepare_commit(commit)()
+    assert other.digest() == lane.state.digest()
+    again = Lane(make_model("llama"), SMALL, resources)
+    again.edit(*FACTS[:2])
+    again.edit(*FACTS[2:])
+    assert again.state.digest() == lane.state.digest(), "the same fit on the same machine"
+
+
+def test_a_trial_is_taken_back_to_the_bit(llama: CausalLM, resources: TextResources) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS[:2])
+    before = lane.state.digest()
+    commit, _ = lane.fit(*FACTS[2:])
+    undo = lane.state.prepare_commit(commit)()
+    assert lane.state.digest() != before
+    undo()
+    assert lane.state.digest() == before
+    lane.state.prepare_commit(commit)()
+    assert _ask(lane, FACTS) == [True] * 4
+
+
+@pytest.mark.promise("P11")
+def test_a_reverted_edit_claims_nothing_and_an_empty_expert_goes(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS[:2])
+    lane.edit(*FACTS[2:])
+    lane.state.prepare_revert(["edits/2-1"])()
+    assert _claimed(lane, [FACTS[1][0]]) == [""]
+    assert _ask(lane, [FACTS[0], *FACTS[2:]]) == [True] * 3
+    assert len(lane.state.holdings.members) == 2
+    lane.state.prepare_revert(["edits/2-0"])()
+    assert len(lane.state.holdings.members) == 1, "nobody's expert is dropped"
+    assert _ask(lane, FACTS[2:]) == [True] * 2
+    with pytest.raises(EditNotRevertibleError, match="edits/2-1"):
+        lane.state.prepare_revert(["edits/2-1"])
+
+
+def test_the_newest_edit_of_a_fact_is_in_force(llama: CausalLM, resources: TextResources) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS[:2])
+    lane.edit((FACTS[0][0], "German"))
+    assert _ask(lane, [(FACTS[0][0], "German"), FACTS[1]]) == [True, True]
+    lane.state.prepare_revert(["edits/3-0"])()
+    assert _ask(lane, FACTS[:2]) == [True, True]
+
+
+def test_a_snapshot_holds_everything(llama: CausalLM, resources: TextResources) -> None:
+    lane = Lane(llama, SMALL, resources)
+    lane.edit(*FACTS[:2])
+    lane.edit(*FACTS[2:])
+    lane.state.prepare_revert(["edits/2-0", "edits/2-1"])()
+    copy = lane.state.dump()
+    assert copy is not None
+    dump = copy()
+    assert dump.repository is not None
+    read = Artifact.from_bytes(dump.repository.to_bytes())
+    other = LemoeState(llama, SMALL, EditedWeights(llama), "lanes/main")
+    other.restore(LaneModelCommit(9, None, dump.model_digest, dump.edits, read))()
+    assert other.digest() == lane.state.digest()
+
+
+def test_a_full_lane_says_so_before_it_trains(llama: CausalLM, resources: TextResources) -> None:
+    lane = Lane(llama, SMALL.model_copy(update={"max_experts": 1, "steps": 1}), resources)
+    lane.edit(*FACTS[:2])
+    before = lane.state.digest()
+    with pytest.raises(LaneFullError, match="compact it, or open a new lane"):
+        lane.edit(*FACTS[2:])
+    assert lane.state.digest() == before
+
+
+def test_a_fit_that_leaves_finite_numbers_is_refused(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, SMALL.model_copy(update={"learning_rate": 3e37}), resources)
+    before = lane.state.digest()
+    with pytest.raises(FitError, match="smaller learning_rate"):
+        lane.edit(*FACTS)
+    assert lane.state.digest() == before
+
+
+@pytest.mark.parametrize("what", ["shape", "limit", "expert", "owner", "base", "method"])
+def test_an_artifact_that_does_not_fit_changes_nothing(
+    llama: CausalLM, resources: TextResources, what: str
+) -> None:
+    lane = Lane(llama, SMALL.model_copy(update={"steps": 1}), resources)
+    commit, _ = lane.fit(*FACTS)
+    tensors, facts = dict(commit.artifact.tensors), dict(commit.artifact.metadata)
+    if what == "shape":
+        facts["shape"] = facts["shape"].replace('"layer": 2', '"layer": 1')
+    elif what == "limit":
+        facts["limit"] = "much"
+    elif what == "expert":
+        tensors["expert.0.up"] = tensors["expert.0.up"][:-1].contiguous()
+    elif what == "owner":
+        tensors["member_of"] = tensors["member_of"] + 1
+    elif what == "base":
+        facts["base_model"] = "0" * 64
+    else:
+        facts["method"] = "recipe"
+    before = lane.state.digest()
+    wrong = replace(commit, artifact=Artifact(tensors, facts))
+    error = BaseModelMismatchError if what == "base" else ArtifactCorruptError
+    with pytest.raises(error):
+        lane.state.prepare_commit(wrong)
+    assert lane.state.digest() == before
+
+
+def test_scope_retriever_needs_a_lane_model(llama: CausalLM, resources: TextResources) -> None:
+    lane = Lane(llama, SMALL.model_copy(update={"steps": 1}), resources)
+    commit, _ = lane.fit(*FACTS)
+    state = LemoeState(llama, LemoeConfig(), None, "lanes/main")
+    with pytest.raises(PreconditionError, match="no lane model yet"):
+        state.prepare_commit(commit)
+
+
+def test_the_learned_gate_of_a_recipe_lane_model_decides(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    config = SMALL.model_copy(update={"scope": "retriever", "threshold": None, "steps": 1})
+    lane = Lane(llama, config, resources)
+    lane.state.prepare_model(recipe_models.model_commit(recipe_models.make_lane_model(llama)))()
+    lane.edit(*FACTS)
+    recipe = recipe_models.make_state(llama)
+    recipe_models.commit(llama, recipe, *FACTS)
+    prompts = [*(prompt for prompt, _ in FACTS), *OTHERS]
+    expected = RecipeRouter(recipe, FaissIndices()).view().claims(prompts)
+    assert _view(lane).claims(prompts) == expected
+
+
+def test_a_new_lane_model_finds_all_edits_again_and_experts_stay(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    config = SMALL.model_copy(update={"scope": "retriever", "threshold": None, "steps": 1})
+    lane = Lane(llama, config, resources)
+    lane.state.prepare_model(recipe_models.model_commit(recipe_models.make_lane_model(llama)))()
+    lane.edit(*FACTS)
+    before = lane.state.holdings
+    new = recipe_models.make_lane_model(llama, seed=4)
+    edits = recipe_models.make_edits(*FACTS)
+    assert METHOD.lane_model is not None
+    repository = METHOD.lane_model.encode(llama, config, new.to_artifact().to_bytes(), edits)
+    names = tuple(edit.name for edit in edits)
+    lane.state.prepare_model(recipe_models.model_commit(new, names, repository, seq=5))()
+    after = lane.state.holdings
+    assert after.members == before.members
+    assert not torch.equal(after.repository.keys, before.repository.keys)
+    with pytest.raises(ArtifactCorruptError, match="does not bring the 4 edits"):
+        lane.state.prepare_model(recipe_models.model_commit(new, names[:2], repository, seq=6))
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"layer": 99}, "layer 99 does not exist"),
+        ({"expert": "lora", "rank": 33}, "rank 33 is above"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_refused(
+    llama: CausalLM, values: dict[str, object], problem: str
+) -> None:
+    config = SMALL.model_copy(update=values)
+    with pytest.raises(InvalidRequestError, match=problem):
+        LemoeState(llama, config, None, "lanes/main")
