@@ -126,6 +126,11 @@ class CausalLM:
         return self.down_weight(0).dtype
 
     @property
+    def has_equal_layers(self) -> bool:
+        """Whether all blocks are called with the same masks."""
+        return not self._mixed_layers
+
+    @property
     def pad_id(self) -> int:
         """A token id for padding, always masked: the pad token, else end of text, else 0."""
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):

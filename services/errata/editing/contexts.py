@@ -10,11 +10,11 @@ from errata.editing.edit import Edit
 from errata.editing.prompts import TokenRow, tokenise
 from errata.errors import InvalidEditError
 
-_FEWEST_WORDS, _MOST_WORDS = 3, 12
+_FEWEST_WORDS, _MOST_WORDS = 3, 8
 
 
 def openings(paragraphs: Sequence[str]) -> tuple[str, ...]:
-    """The first sentence of each paragraph, cut to a dozen words; each ends with a full stop."""
+    """The first sentence of each paragraph, cut to eight words; each ends with a full stop."""
     found = []
     for paragraph in paragraphs:
         words = paragraph.partition(". ")[0].split()[:_MOST_WORDS]

@@ -77,35 +77,20 @@ class Replay:
             hidden = first_output(self.model.blocks[layer](hidden, *args, **kwargs))
         return hidden
 
-    def rows(self, numbers: Tensor, width: int | None = None) -> Replay:
-        """The same calls for some of the rows.
-
-        Args:
-            numbers: (n) int64.
-            width: how many columns from the left are kept, if not all: of texts that are padded on
-                the right, no later column reaches an earlier one.
-        """
-        size, length = self.hidden.shape[:2]
-        width = length if width is None else width
+    def rows(self, numbers: Tensor) -> Replay:
+        """The same calls for some of the rows, (n) int64."""
+        size = len(self.hidden)
 
         def taken(value: Any) -> Any:
-            if isinstance(value, Tensor) and value.dim() > 1:
-                value = value[numbers] if len(value) == size else value
-                return _narrow(value, length, width)
+            if isinstance(value, Tensor) and value.dim() > 1 and len(value) == size:
+                return value[numbers]
             return tuple(map(taken, value)) if isinstance(value, tuple) else value
 
         calls = tuple(
             (taken(args), {name: taken(value) for name, value in kwargs.items()})
             for args, kwargs in self.calls
         )
-        return Replay(self.model, self.first, self.hidden[numbers, :width], calls)
-
-
-def _narrow(value: Tensor, length: int, width: int) -> Tensor:
-    """A block's argument for the first `width` of `length` columns: (B, 1, T, T) or (B, T, …)."""
-    if value.dim() == 4 and value.shape[-2:] == (length, length):
-        return value[..., :width, :width]
-    return value[:, :width] if value.shape[1] == length else value
+        return Replay(self.model, self.first, self.hidden[numbers], calls)
 
 
 def first_output(output: Any) -> Tensor:
@@ -131,6 +116,25 @@ def capture(
     # Without a cache, which would grow each time that a call is repeated.
     forward = partial(model.body, **call, use_cache=False)
     return _watch(model, first, stop or model.num_layers, forward)
+
+
+@torch.no_grad()
+def enter(model: CausalLM, ids: Tensor, mask: Tensor, *, block: int) -> Replay:
+    """Watches a forward pass that ends where a block begins.
+
+    Args:
+        model: whose blocks are all called alike; runs up to block `block` − 1.
+        ids: (B, T) int64.
+        mask: (B, T) int64, 1 on real tokens.
+        block: where the pass ends; with 0 it costs next to nothing.
+
+    Returns:
+        A replay of the blocks from `block` on, all with that block's arguments.
+    """
+    call = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
+    forward = partial(model.body, **call, use_cache=False)
+    seen = _watch(model, block, block, forward)
+    return Replay(model, block, seen.hidden, seen.calls * (model.num_layers - block))
 
 
 @torch.no_grad()
@@ -193,7 +197,7 @@ def _watch(model: CausalLM, first: int, stop: int, forward: Callable[[], object]
         raise _Reached
 
     with ExitStack() as hooks:
-        for block in model.blocks[first:stop]:
+        for block in model.blocks[first : max(stop, first + 1)]:
             handle = block.register_forward_pre_hook(note, with_kwargs=True)
             hooks.callback(handle.remove)
         if stop < model.num_layers:

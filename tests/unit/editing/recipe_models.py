@@ -66,9 +66,12 @@ def make_edits(*facts: tuple[str, str], seq: int = 2) -> tuple[Edit, ...]:
     )
 
 
-def fit(llm: CausalLM, state: RecipeState, edits: tuple[Edit, ...], seq: int = 2) -> Commit:
+def fit(
+    llm: CausalLM, state: RecipeState, edits: tuple[Edit, ...], seq: int = 2, attempt: int = 0
+) -> Commit:
     """What the writer would commit, read back from its bytes."""
-    made = METHOD.fit(llm, EditBatch(edits, seed=1), state.config, state, None, None)
+    batch = EditBatch(edits, seed=1, attempt=attempt)
+    made = METHOD.fit(llm, batch, state.config, state, None, ())
     names = tuple(edit.name for edit in edits)
     return Commit(seq, names, Artifact.from_bytes(made.artifact.to_bytes()))
 

@@ -5,14 +5,17 @@ import torch
 
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
+from errata.editing.prompts import tokenise
 from errata.editing.edit import EditBatch
 from errata.editing.method import Commit
 from errata.editing.recipe import METHOD
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.fit import encode_all
+from errata.editing.recipe.hook import RecipeRouter
 from errata.editing.recipe.lane_model import knowledge
 from errata.editing.recipe.state import RecipeState
 from errata.editing.weights import EditedWeights
+from errata.engine import offline
 from errata.errors import (
     ArtifactCorruptError,
     BaseModelMismatchError,
@@ -20,6 +23,7 @@ from errata.errors import (
     InvalidEditError,
     PreconditionError,
 )
+from errata.retrieval.index import FaissIndices
 from tests.unit.editing.recipe_models import (
     commit,
     fit,
@@ -28,7 +32,7 @@ from tests.unit.editing.recipe_models import (
     make_state,
     model_commit,
 )
-from tests.unit.editing.tiny_models import make_model
+from tests.unit.editing.tiny_models import TextResources, make_model
 
 FACTS = (
     ("The mother tongue of Danielle Darrieux is", "Finnish"),
@@ -178,7 +182,7 @@ def test_a_lane_without_model_takes_no_edit(llama: CausalLM) -> None:
     assert not state.has_model
     batch = EditBatch(make_edits(FACTS[0]), seed=1)
     with pytest.raises(PreconditionError, match="lane model"):
-        METHOD.fit(llama, batch, RecipeConfig(), state, None, None)
+        METHOD.fit(llama, batch, RecipeConfig(), state, None, ())
 
 
 def test_knowledge_that_the_encoder_cannot_read_whole_is_refused(llama: CausalLM) -> None:
@@ -186,3 +190,51 @@ def test_knowledge_that_the_encoder_cannot_read_whole_is_refused(llama: CausalLM
     with pytest.raises(InvalidEditError, match=r"edits\[1\].*32 tokens") as caught:
         fit(llama, state, make_edits(FACTS[0], ("Lyon " * 50, "Pisa")))
     assert caught.value.field == "edits[1].prompt"
+
+
+def _log_probabilities(llama: CausalLM, state: RecipeState) -> list[float]:
+    """Of each fact's whole target, with the lane's edits in force."""
+    view = RecipeRouter(state, FaissIndices()).view()
+    rows = [tokenise(llama, *fact) for fact in FACTS]
+    told, _ = offline.score(
+        llama,
+        [row.ids[: -row.num_target] for row in rows],
+        [row.ids[-row.num_target :] for row in rows],
+        view.plans(view.claims([prompt for prompt, _ in FACTS])),
+    )
+    return [sum(values) for values in told]
+
+
+def test_an_edit_that_failed_its_check_gets_a_better_prompt(llama: CausalLM) -> None:
+    edits, told = make_edits(*FACTS), []
+    digest = llama.current_digest()
+    for attempt in (0, 1, 2):
+        state = make_state(llama)
+        state.prepare_commit(fit(llama, state, edits, attempt=attempt))()
+        told.append(_log_probabilities(llama, state))
+    for first, second, third in zip(*told, strict=True):
+        assert first < second < third
+    assert llama.current_digest() == digest
+    alone = make_state(llama)
+    alone.prepare_commit(fit(llama, alone, edits[:1], attempt=1))()
+    (name,) = alone.holdings.repository.names
+    together = make_state(llama)
+    together.prepare_commit(fit(llama, together, edits, attempt=1))()
+    torch.testing.assert_close(
+        alone.holdings.repository.value_of(name),
+        together.holdings.repository.value_of(name),
+        msg="each edit has its own prompt",
+        rtol=0.05,
+        atol=0.05,
+    )
+
+
+def test_refining_every_edit_reads_contexts(llama: CausalLM, resources: TextResources) -> None:
+    assert METHOD.prepare(llama, RecipeConfig(), resources) == ()
+    config = RecipeConfig(refine_steps=3)
+    contexts = METHOD.prepare(llama, config, resources)
+    assert isinstance(contexts, tuple)
+    assert len(contexts) > 1
+    state = make_state(llama, config=config)
+    made = METHOD.fit(llama, EditBatch(make_edits(*FACTS), 1), config, state, None, contexts)
+    assert set(made.seconds) == {"encode", "refine"}

@@ -67,8 +67,6 @@ _QUICK_SUITES = [
 def test_every_suite_runs_and_reports_its_rows(
     plan: Plan, method: str, suite: str, tmp_path: Path
 ) -> None:
-    if (method, suite) == ("elder", "published"):
-        plan = replace(plan, edits=2)
     found = run(_of(plan, method, suite))
     assert [point["label"] for point in found["points"]] == [
         point.label for point in points_of(_of(plan, method, suite))

@@ -52,6 +52,8 @@ class ElderConfig(LaneConfig):
         learning_rate: of Adam, which begins anew with each batch. Paper: 1e-4.
         stop_loss: a batch is done when no text of a step has a mean NLL above; 0 never stops.
         num_contexts: texts that each prompt is also learned behind, drawn from the statistics text.
+        prompt_share: how often a step takes an edit's bare prompt; else it takes one of its other
+            texts, rephrasings that it brought and texts behind contexts.
         precision: `auto` computes products of a fit in bf16 where the machine is faster with it.
         replay: which earlier edits are fitted along: none (paper), a reservoir of `replay_budget`
             of them, or the whole log.
@@ -76,15 +78,16 @@ class ElderConfig(LaneConfig):
     false_claims: float = Field(default=0.02, ge=0.0, lt=1.0)
     loss: Literal["guided", "balanced", "none"] = "guided"
     loss_weight: float = Field(default=0.01, ge=0.0)
-    steps: int = Field(default=30, ge=1, le=1000)
+    steps: int = Field(default=24, ge=1, le=1000)
     learning_rate: float = Field(default=1e-3, gt=0.0)
     stop_loss: float = Field(default=0.05, ge=0.0)
-    num_contexts: int = Field(default=2, ge=0, le=64)
+    num_contexts: int = Field(default=4, ge=0, le=64)
+    prompt_share: float = Field(default=0.4, gt=0.0, le=1.0)
     precision: Literal["auto", "fp32"] = "auto"
     replay: Literal["none", "reservoir", "all"] = "all"
     replay_budget: int = Field(default=256, ge=1)
-    replay_pool: int = Field(default=128, ge=1)
-    replay_rows: int = Field(default=28, ge=1)
+    replay_pool: int = Field(default=192, ge=1)
+    replay_rows: int = Field(default=48, ge=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> ElderConfig:

@@ -184,12 +184,10 @@ def _joined(
     """Texts of new lessons, then of earlier ones; each goes by its own edit's query."""
     pairs = [*zip(new, queries, strict=True), *zip(earlier, known, strict=True)]
     return Lessons(
-        texts=[text for lesson, _ in pairs for text in lesson.texts],
-        queries=torch.stack([q for lesson, q in pairs for _ in lesson.texts]),
-        allocations=torch.stack(
-            [lesson.allocation for lesson, _ in pairs for _ in lesson.texts]
-        ).to(queries.device),
-        num_new=sum(len(lesson.texts) for lesson in new),
+        texts=[lesson.texts for lesson, _ in pairs],
+        queries=torch.stack([query for _, query in pairs]),
+        allocations=torch.stack([lesson.allocation for lesson, _ in pairs]).to(queries.device),
+        num_new=len(new),
     )
 
 

@@ -29,16 +29,16 @@ from errata.errors import FitError
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Lessons:
-    """Texts to learn, and what each of them goes by.
+    """Edits to learn: the texts of each, and what they all go by.
 
     Attributes:
-        texts: n of them, each with its target.
+        texts: for each of n edits its texts with their targets, the bare prompt first.
         queries: (n, d_q), by which gates are made.
         allocations: P, (n, L, N) bool.
         num_new: the first ones, which are in every step; the others take turns.
     """
 
-    texts: Sequence[TokenRow]
+    texts: Sequence[Sequence[TokenRow]]
     queries: Tensor
     allocations: Tensor
     num_new: int
@@ -59,19 +59,18 @@ def train(
     Raises:
         FitError: the loss is not finite.
     """
-    forced = TeacherForcing(model, lessons.texts, experts.shape.layers[0])
     bf16 = config.precision == "auto" and has_fast_bf16(model.device)
+    texts = [text for texts in lessons.texts for text in texts]
+    forced = TeacherForcing(model, texts, experts.shape.layers[0], bf16=bf16)
+    turns = _Turns(lessons, config, seed)
     optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)
-    turns = torch.Generator().manual_seed(seed % 2**63)
-    new = torch.arange(lessons.num_new)
     for step in range(config.steps):
-        others = torch.randperm(len(lessons.texts) - lessons.num_new, generator=turns)
-        rows = torch.cat([new, lessons.num_new + others[: config.replay_rows]]).to(model.device)
+        edits, rows = (numbers.to(model.device) for numbers in turns.next())
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):
-            queries = lessons.queries[rows]
+            queries = lessons.queries[edits]
             with mixing(model, experts, experts.gates(queries)):
                 nll = forced.nll(rows)
-            steer = _steering(experts, queries, lessons.allocations[rows], config)
+            steer = _steering(experts, queries, lessons.allocations[edits], config)
             loss = nll.mean() + config.loss_weight * steer
         if not bool(torch.isfinite(loss)):
             raise FitError(
@@ -82,6 +81,29 @@ def train(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+
+
+class _Turns:
+    """Who is in each step, and with which of its texts: the bare prompt, or any other."""
+
+    def __init__(self, lessons: Lessons, config: ElderConfig, seed: int) -> None:
+        self._rng = torch.Generator().manual_seed(seed % 2**63)
+        self._num_new, self._num_replayed = lessons.num_new, config.replay_rows
+        self._counts = torch.tensor([len(texts) for texts in lessons.texts])
+        self._firsts = self._counts.cumsum(0) - self._counts
+        self._share = config.prompt_share
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """Numbers of edits and of their texts, (m,) int64 twice."""
+        others = torch.randperm(len(self._counts) - self._num_new, generator=self._rng)
+        edits = torch.cat(
+            [torch.arange(self._num_new), self._num_new + others[: self._num_replayed]]
+        )
+        drawn = torch.rand(2, len(edits), generator=self._rng)
+        counts = self._counts[edits]
+        other = 1 + (drawn[0] * (counts - 1)).long()
+        is_prompt = (drawn[1] < self._share) | (counts == 1)
+        return edits, self._firsts[edits] + torch.where(is_prompt, 0, other)
 
 
 def _steering(

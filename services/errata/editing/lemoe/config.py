@@ -20,7 +20,7 @@ class LemoeConfig(LaneConfig):
     """Configuration of a LEMoE lane.
 
     Attributes:
-        layer: whose FFN gets experts beside it; None takes the one at half of the depth.
+        layer: whose FFN gets experts beside it; None takes the one at three quarters of the depth.
             Paper: 18 of LLaMA2-7B's 32.
         expert: up and down projections of their own (`ffn`, paper), or low-rank changes of the
             frozen ones (`lora`).
@@ -90,7 +90,7 @@ class LemoeConfig(LaneConfig):
             InvalidRequestError: a named layer does not exist.
         """
         if self.layer is None:
-            return depth // 2
+            return 3 * depth // 4
         check_layer(self.layer, depth, "config.layer")
         return self.layer
 

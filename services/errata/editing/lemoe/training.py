@@ -98,10 +98,10 @@ def train(
     own = new_expert(model, shape, seed)
     is_literal = config.routing == "literal"
     router = _Router.of(earlier, lessons.embeddings, seed, trains=is_literal)
-    forced = TeacherForcing(model, lessons.texts, shape.layer)
+    bf16 = has_fast_bf16(model.device)
+    forced = TeacherForcing(model, lessons.texts, shape.layer, bf16=bf16)
     parameters = [*own.parameters(), *(router.parameters() if is_literal else ())]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate)
-    bf16 = has_fast_bf16(model.device)
     for batch in itertools.islice(_batches(len(lessons.texts), config, seed), config.steps):
         rows = batch.rows.to(model.device)
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
 
 import torch
 
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
+from errata.editing.contexts import lessons, openings
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.inventory import fact_of
 from errata.editing.method import FitResult, Resources
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.encoder import Tokens
 from errata.editing.recipe.lane_model import LaneModel, knowledge
+from errata.editing.recipe.refine import refined
 from errata.editing.recipe.state import RecipeState, pack
 from errata.editing.repository import Rows
+from errata.editing.scope import first_paragraphs
 from errata.errors import InvalidEditError
 
 _AT_ONCE = 128
+_RETRY_STEPS = 20  # for each attempt after the first
 
 
 def fit(
@@ -29,9 +34,11 @@ def fit(
     config: RecipeConfig,
     state: RecipeState,
     memory: object,
-    statistics: object,
+    statistics: Sequence[str],
 ) -> FitResult:
     """Encodes a batch: r_k = MLP_K(f(k)) and p_k = MLP_P(r_k), k = prompt and target.
+
+    A further attempt, or `refine_steps`, takes gradient steps on the prompts from there.
 
     Args:
         model: unchanged.
@@ -39,22 +46,31 @@ def fit(
         config: of the lane.
         state: its lane model encodes.
         memory: not needed.
-        statistics: not needed.
+        statistics: contexts, from `prepare`.
 
     Returns:
-        Artifact with a key, a prompt and a fact for each edit; seconds of `encode`.
+        Artifact with a key, a prompt and a fact for each edit; seconds of `encode`, and of `refine`
+        if there was any.
 
     Raises:
         InvalidEditError: a knowledge statement is longer than the encoder reads.
         PreconditionError: the lane has no lane model yet.
+        FitError: a refined prompt is not finite.
     """
     start = perf_counter()
     held = state.holdings
     tokens = held.model.encoder.tokens([knowledge(e.prompt, e.target) for e in batch.edits])
     _check_lengths(tokens, held.model.shape.max_tokens)
     rows = encode(held.model, model, batch.edits, tokens)
-    artifact = pack(held.model_digest, model.digest, rows)
-    return FitResult(artifact, None, {"encode": perf_counter() - start})
+    seconds = {"encode": perf_counter() - start}
+    steps = config.refine_steps + _RETRY_STEPS * batch.attempt
+    if steps:
+        start = perf_counter()
+        texts = [lessons(model, edit, statistics, config.num_contexts) for edit in batch.edits]
+        better = refined(model, rows.values, texts, held.model.shape.after, steps)
+        rows = replace(rows, values=better)
+        seconds["refine"] = perf_counter() - start
+    return FitResult(pack(held.model_digest, model.digest, rows), None, seconds)
 
 
 def _check_lengths(tokens: Tokens, limit: int) -> None:
@@ -106,5 +122,9 @@ def prepare(
     resources: Resources,
     *,
     on_progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Nothing: what fits need is the lane model."""
+) -> tuple[str, ...]:
+    """Contexts that prompts are refined behind; all else that fits need is the lane model.
+
+    Without `refine_steps` no text is read: a retry is refined on the edit's own texts.
+    """
+    return openings(first_paragraphs(resources.text())) if config.refine_steps else ()

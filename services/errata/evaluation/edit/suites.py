@@ -33,6 +33,8 @@ class Point:
         similarity: whether cosines of updates are taken.
         lane_model: folder inside the plan's `lane_model`; empty for that one itself.
         served: the lane as it is, or another way to compare with (`systems.recipe_variants`).
+        compact: experts that the lane is compacted to once all edits are in; 0 for the method's own
+            number, None for no compaction.
         embedding: whether prompts and words are laid out in a plane.
     """
 
@@ -45,6 +47,7 @@ class Point:
     similarity: bool = False
     lane_model: str = ""
     served: Literal["lane", "words", "leak"] = "lane"
+    compact: int | None = None
     embedding: bool = False
 
     @property
@@ -237,6 +240,15 @@ def _order(plan: Plan) -> list[Point]:
     return _grid(plan, {"order": ("kmeans", "hierarchical", "log")})
 
 
+def _compaction(plan: Plan) -> list[Point]:
+    numbers = [n for n in (5, 2, 1) if n <= plan.edits] if plan.method == "lemoe" else [0]
+    compacted = [
+        Point(f"compacted to {n}" if n else "compacted", {}, plan.edits, plan.batch, compact=n)
+        for n in numbers
+    ]
+    return [Point("as fitted", {}, plan.edits, plan.batch), *compacted]
+
+
 def _expert_grid(plan: Plan) -> list[Point]:
     lora = _grid(plan, {"expert": ("lora",), "rank": (4, 16, 32)})
     return [*_grid(plan, {"expert": ("ffn",)}), *lora]
@@ -279,5 +291,6 @@ SUITES: Mapping[str, Suite] = {
     "expert-scope": Suite("no test, cosine, idf, learned gate", _lemoe_scope, methods=_LEMOE),
     "routing": Suite("anchored against literal routing", _routing, methods=_LEMOE),
     "order": Suite("order planning against log order", _order, methods=_LEMOE),
+    "compaction": Suite("before and after a compaction", _compaction, methods=_ELDER + _LEMOE),
     "expert-kinds": Suite("FFN experts and LoRA ranks", _expert_grid, methods=_LEMOE),
 }

@@ -77,6 +77,7 @@ class _Unit:
         more: dict[str, Any] = {}
         for start in range(0, len(records), point.edits):
             self._edit_all(start)
+            self._compact()
             self._now += self._ask(records[start : start + point.edits])
             if start + point.edits == len(records):
                 claims = claims_of(self._system, last)
@@ -119,6 +120,11 @@ class _Unit:
             if first + len(batch) in point.checkpoints:
                 self._check(first + len(batch))
             self._on_edited(len(batch))
+
+    def _compact(self) -> None:
+        number = self._point.compact
+        if number is not None and isinstance(self._system, LaneSystem):
+            self._parts["compaction"] += self._system.compact(number)
 
     def _ask(self, records: Sequence[Record]) -> list[Answers]:
         start = perf_counter()

@@ -33,7 +33,7 @@ from errata.evaluation.systems.local import LocalModel
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Lane
 from errata.retrieval.index import FaissIndices
-from errata.writer.batching import next_batch, planned_batch, window
+from errata.writer.batching import next_batch, planned_batch, seed_of, window
 from errata.writer.fitting import Fitted, fit_batch
 from errata.writer.intake import Draft, accept
 from errata.writer.lanes import configure
@@ -153,6 +153,36 @@ class LaneSystem(LocalModel):
         named = [replace(edit, name=f"edits/{number}-{i}") for i, edit in enumerate(edits)]
         self._accepted.update({edit.name: edit for edit in named})
         return named
+
+    def compact(self, num_experts: int) -> float:
+        """Learns the lane anew from its edits in force, as the writer would; returns the seconds.
+
+        Args:
+            num_experts: among which edits are shared out; 0 leaves it to the method.
+
+        Raises:
+            PreconditionError: the method has no compaction.
+        """
+        compaction = self._method.compaction
+        if compaction is None:
+            raise PreconditionError(f"method {self._method.name} has no compaction.")
+        start, edits = perf_counter(), self.edits
+        artifact = compaction.fit(
+            self.model,
+            edits,
+            self.config,
+            self._lane.state,
+            self._lane.memory,
+            self._statistics,
+            num_experts=num_experts,
+            seed=seed_of(self._configured.config_digest, edits),
+        )
+        data = artifact.to_bytes()
+        names = tuple(edit.name for edit in edits)
+        commit = Commit(len(self.commits) + 1, names, Artifact.from_bytes(data))
+        compaction.prepare(self._lane.state, commit)()
+        self.commits, self.state_bytes = [commit], len(data)
+        return perf_counter() - start
 
     def reset(self) -> None:
         """Takes all edits back; the weights are the base's, bit for bit."""
