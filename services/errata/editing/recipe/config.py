@@ -23,7 +23,7 @@ class RecipeConfig(LaneConfig):
             queries (`threshold`, the ablation without sentinel).
         own_prompt: an edit takes exactly its own prompt whatever the sentinel says. Ours: who has
             corrected a question and asks it in the same words must not be told the old answer.
-        refine_steps: gradient steps on each edit's own prompt when it is fitted; an edit that failed
+        refine_steps: gradient steps on each edit's own prompt when it is fitted; one that failed
             its check gets more at each further attempt. Paper: no gradient at all. Ours.
         num_contexts: texts that a prompt is also refined behind, drawn from the statistics text.
         threshold: for `claim="threshold"`; a cosine, for the scale of scores is each lane model's

@@ -58,15 +58,16 @@ def _refined(
     owners = [number for number, texts in enumerate(lessons) for _ in texts]
     owner = torch.tensor(owners, device=prompts.device)
     texts = Texts.of(llm, [row for rows in lessons for row in rows])
-    free = prompts.detach().clone().requires_grad_()
-    rate = _LEARNING_RATE * float(prompts.std())
-    optimiser = torch.optim.Adam([free], lr=rate)
+    # In units of each prompt's own spread, so that its pace does not hang on the company.
+    spread = prompts.std(dim=(1, 2), keepdim=True)
+    free = (prompts / spread).detach().requires_grad_()
+    optimiser = torch.optim.Adam([free], lr=_LEARNING_RATE)
     bf16 = has_fast_bf16(prompts.device)
     for _ in range(steps):
         with torch.enable_grad(), fast_training(prompts.device, bf16=bf16):
-            logits = answer_logits(llm, texts, free[owner], after)
+            logits = answer_logits(llm, texts, (spread * free)[owner], after)
             loss = answer_loss(logits, texts.labels, None)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-    return free.detach()
+    return (spread * free).detach()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
@@ -66,7 +66,7 @@ class _Unit:
         self._now: list[Answers] = []
         self._batches: list[dict[str, Any]] = []
         self._checkpoints: list[dict[str, Any]] = []
-        self._parts: Counter[str] = Counter()
+        self._parts: defaultdict[str, float] = defaultdict(float)
         self._ask_seconds = 0.0
 
     def run(self) -> dict[str, Any]:
@@ -107,7 +107,8 @@ class _Unit:
             batch = self._records[first : min(first + point.batch, end)]
             outcome = self._system.edit(batch)
             self._immediate += self._ask(batch)
-            self._parts.update(outcome.parts)
+            for name, seconds in outcome.parts.items():
+                self._parts[name] += seconds
             self._batches.append(
                 {
                     "start": first,

@@ -181,7 +181,8 @@ class LaneSystem(LocalModel):
         names = tuple(edit.name for edit in edits)
         commit = Commit(len(self.commits) + 1, names, Artifact.from_bytes(data))
         compaction.prepare(self._lane.state, commit)()
-        self.commits, self.state_bytes = [commit], len(data)
+        self.commits[:] = [commit]
+        self.state_bytes = len(data)
         return perf_counter() - start
 
     def reset(self) -> None:
