@@ -111,15 +111,15 @@ def recipe(
 
 def _config(preset: str, settings: list[str]) -> Any:
     from errata.editing.recipe.training_config import PRESETS, TrainingConfig
-    from errata.evaluation.edit.plan import parse_grid
+    from errata.evaluation.edit.plan import parse_values
     from errata.writer.lanes import problems_in
 
     if preset not in PRESETS:
         raise InvalidRequestError(
             f"no preset is called {preset!r}; choose one of {', '.join(PRESETS)}.", field="preset"
         )
-    values = {key: value for key, (value, *_) in parse_grid(settings).items()}
+    values = {**PRESETS[preset], **parse_values(settings)}
     try:
-        return TrainingConfig.model_validate({**PRESETS[preset], **values})
+        return TrainingConfig.model_validate(values)
     except ValidationError as error:
         raise InvalidRequestError(f"--set: {problems_in(error)}.", field="set") from error

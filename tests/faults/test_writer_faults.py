@@ -85,7 +85,7 @@ def test_a_writer_killed_in_a_fit_is_replaced_and_nothing_is_done_twice(
     assert after[: len(before)] == before
     assert _settled(after) == Counter(names)
     kinds = Counter(entry.kind for entry in after)
-    assert (kinds["lane_configured"], kinds["lane_model_committed"]) == (2, 1)
+    assert (kinds["lane_configured"], kinds["lane_model_committed"]) == (4, 3)
 
 
 @pytest.mark.promise("P4")

@@ -18,6 +18,8 @@ SMALL = ElderConfig(
     rank=4,
     scope="cosine",
     threshold=0.95,
+    num_contexts=1,
+    prompt_share=0.8,
     learning_rate=1e-2,
     steps=100,
 )

@@ -77,8 +77,10 @@ def _claimed(lane: Lane, prompts: Sequence[str]) -> list[str]:
     return [claim.edit if claim.holds else "" for claim in _view(lane).claims(prompts)]
 
 
-@pytest.mark.parametrize("expert", ["ffn", "lora"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "expert"),
+    [*((name, "ffn") for name in FAMILIES), ("llama", "lora"), ("gpt2", "lora")],
+)
 def test_edits_are_learned_and_stay_learned(
     family: str, resources: TextResources, expert: str
 ) -> None:

@@ -94,7 +94,7 @@ def test_an_impossible_plan_is_refused(change: dict[str, Any]) -> None:
     [
         (
             {"method": "rome"},
-            "choose one of adaple, elder, recipe, memit, none, ft-l, grace, retrieval-prompt",
+            "choose one of adaple, elder, lemoe, recipe, memit, none, ft-l, grace",
         ),
         ({"method": "grace", "target": "host:1"}, "grace is a baseline, which no cluster offers"),
         ({"method": "recipe"}, "recipe needs a --lane-model"),
@@ -163,3 +163,15 @@ def test_unusable_numbers_are_refused(text: str) -> None:
 def test_an_unusable_grid_is_refused(settings: list[str]) -> None:
     with pytest.raises(InvalidRequestError, match="--vary"):
         plans.parse_grid(settings)
+
+
+def test_values_are_told_one_by_one() -> None:
+    assert plans.parse_values(["batch=32", "encoder=null", "stages=joint", "layers=[1, 2]"]) == {
+        "batch": 32,
+        "encoder": None,
+        "stages": "joint",
+        "layers": [1, 2],
+    }
+    for wrong in (["batch"], ["=3"], ["batch="], ["batch=1", "batch=2"]):
+        with pytest.raises(InvalidRequestError, match="--set"):
+            plans.parse_values(wrong)

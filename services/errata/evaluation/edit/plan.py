@@ -194,6 +194,23 @@ def parse_grid(settings: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     return grid
 
 
+def parse_values(settings: Sequence[str]) -> dict[str, Any]:
+    """Values from `key=value` settings; JSON where they can be, else text.
+
+    Raises:
+        InvalidRequestError: a setting is of another form, or a key comes twice.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key or not value or key in values:
+            raise InvalidRequestError(
+                f"--set {setting!r}: write each key once, as in --set batch=32.", field="set"
+            )
+        values[key] = _json_or_text(value)
+    return values
+
+
 def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
