@@ -27,7 +27,8 @@ def fact_of(prompt: str) -> str:
 
 def pack_facts(facts: Sequence[str]) -> torch.Tensor:
     """(u, 32) uint8."""
-    return torch.tensor([list(bytes.fromhex(fact)) for fact in facts], dtype=torch.uint8)
+    packed = [list(bytes.fromhex(fact)) for fact in facts]
+    return torch.tensor(packed, dtype=torch.uint8).reshape(-1, FACT_BYTES)
 
 
 def unpack_facts(packed: torch.Tensor) -> tuple[str, ...]:

@@ -260,15 +260,18 @@ def test_a_snapshot_holds_everything(llama: CausalLM, resources: TextResources) 
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS[:2])
     lane.edit(*FACTS[2:])
-    lane.state.prepare_revert(["edits/2-0", "edits/2-1"])()
-    copy = lane.state.dump()
-    assert copy is not None
-    dump = copy()
-    assert dump.repository is not None
-    read = Artifact.from_bytes(dump.repository.to_bytes())
-    other = LemoeState(llama, SMALL, EditedWeights(llama), "lanes/main")
-    other.restore(LaneModelCommit(9, None, dump.model_digest, dump.edits, read))()
-    assert other.digest() == lane.state.digest()
+    for reverted in (["edits/2-0", "edits/2-1"], ["edits/3-0", "edits/3-1"]):
+        lane.state.prepare_revert(reverted)()
+        copy = lane.state.dump()
+        assert copy is not None
+        dump = copy()
+        read = dump.repository and Artifact.from_bytes(dump.repository.to_bytes())
+        other = LemoeState(llama, SMALL, EditedWeights(llama), "lanes/main")
+        other.restore(LaneModelCommit(9, None, dump.model_digest, dump.edits, read))()
+        assert other.digest() == lane.state.digest(), "with edits left, and with none"
+    commit = lane.edit(*FACTS)
+    other.prepare_commit(commit)()
+    assert other.digest() == lane.state.digest(), "and both go on from there"
 
 
 def test_a_full_lane_says_so_before_it_trains(llama: CausalLM, resources: TextResources) -> None:

@@ -61,10 +61,14 @@ class Holdings:
     def without(self, edits: Collection[str]) -> Holdings:
         """Without these edits' claims, and without experts that have no edit left.
 
+        A lane without any edit has no projection either: it is as it was before the first one.
+
         Raises:
             EditNotRevertibleError: an edit is not in force.
         """
         inventory = self.inventory.without(edits)
+        if not inventory.names:
+            return _nothing(self.gate)
         left = {name: self.member_of[name] for name in inventory.names}
         used = sorted(set(left.values()))
         number = {old: new for new, old in enumerate(used)}
@@ -114,12 +118,12 @@ class LemoeState:
         return self._replace(after)
 
     def dump(self) -> Callable[[], LaneModelDump] | None:
-        """What copies out what is held now, on any thfound."""
+        """What copies out what is held now, on any thread."""
         held = self.holdings
 
         def copy() -> LaneModelDump:
             rows, made = held.inventory.rows(), None
-            if held.routing is not None and held.members:
+            if held.routing is not None:
                 owners = [held.member_of[name] for name in rows.names]
                 made = pack(
                     self.llm,
