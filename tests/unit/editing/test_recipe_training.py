@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.recipe import training
+from errata.editing.recipe import objective, training
 from errata.editing.recipe.examples import (
     Answerer,
     Borrower,
@@ -385,6 +385,21 @@ def test_a_loss_without_weight_is_not_computed(llama: CausalLM) -> None:
     free = TINY.model_copy(update={"locality_weight": 0.0})
     found = losses(make_lane_model(llama), llama, _draws(), free, SCALE)
     assert found.keys() == set(LOSSES) - {"locality"}
+
+
+def test_answers_are_asked_in_parts_of_like_length_and_count_as_if_together(
+    llama: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_lane_model(llama)
+    config = TINY.model_copy(update={"own_prompt_every": 2})
+    together = losses(model, llama, _draws(), config, SCALE, "prompts")
+    monkeypatch.setattr(objective, "_ROWS_AT_ONCE", 1)
+    apart = losses(model, llama, _draws(), config, SCALE, "prompts")
+    torch.testing.assert_close(apart, together)
+    every = config.model_copy(update={"own_prompt_every": 1})
+    of_all = losses(model, llama, _draws(), every, SCALE, "prompts")
+    torch.testing.assert_close(of_all["generality"], together["generality"])
+    assert of_all["reliability"] != together["reliability"]
 
 
 def test_training_starts_from_a_retriever_that_ranks_by_similarity(llama: CausalLM) -> None:

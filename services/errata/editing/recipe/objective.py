@@ -24,6 +24,7 @@ from errata.editing.recipe.losses import (
 from errata.editing.recipe.training_config import TrainingConfig
 
 Part = Literal["all", "retriever", "prompts"]
+_ROWS_AT_ONCE = 20  # texts of like length, for padding costs as much as text
 LOSSES = ("neighbour", "sentinel", "outside", "reliability", "generality", "locality")
 
 
@@ -176,15 +177,31 @@ def _answers(
     facts = [draw.example for draw in draws]
     targets = model.target_embeddings(llm, [(fact.prompt, fact.target) for fact in facts])
     prompts, after = model.prompts(keys, targets), model.shape.after
+    by_kind = {
+        "reliability": range(0, len(facts), config.own_prompt_every),
+        "generality": range(len(facts)),
+    }
+    asked = [
+        (kind, fact, tokenise(llm, text, facts[fact].target))
+        for kind, chosen in by_kind.items()
+        for fact, text in (
+            (n, facts[n].prompt if kind == "reliability" else draws[n].rephrase) for n in chosen
+        )
+    ]
+    asked.sort(key=lambda row: len(row[2].ids))
+    logits, labels, kinds = [], [], []
+    for start in range(0, len(asked), _ROWS_AT_ONCE):
+        part = asked[start : start + _ROWS_AT_ONCE]
+        texts = Texts.of(llm, [row for _, _, row in part])
+        owner = torch.tensor([fact for _, fact, _ in part], device=keys.device)
+        logits.append(answer_logits(llm, texts, prompts[owner], after))
+        labels.append(texts.labels)
+        kinds += [part[n][0] for n in texts.rows.tolist()]
+    all_logits, all_labels = torch.cat(logits), torch.cat(labels)
     found: dict[str, Tensor] = {}
-    for name, questions in (
-        ("reliability", [fact.prompt for fact in facts]),
-        ("generality", [draw.rephrase for draw in draws]),
-    ):
-        rows = [tokenise(llm, q, f.target) for q, f in zip(questions, facts, strict=True)]
-        texts = Texts.of(llm, rows)
-        logits = answer_logits(llm, texts, prompts, after)
-        found[name] = answer_loss(logits, texts.labels, config.hinge)
+    for kind in by_kind:
+        places = torch.tensor([k == kind for k in kinds], device=keys.device)
+        found[kind] = answer_loss(all_logits[places], all_labels[places], config.hinge)
     if not config.locality_weight:
         return found
     texts = Texts.of(llm, [tokenise(llm, *draw.locality) for draw in draws])

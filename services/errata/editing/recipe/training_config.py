@@ -45,6 +45,8 @@ class TrainingConfig(BaseModel):
         calibrate: whether the sentinel's key is scaled, once the retriever stays as it is, so that
             right claims and right deferrals of validation are balanced. `prompts` leaves it as it
             was in the other lane model. Ours.
+        own_prompt_every: of so many facts of a step one teaches MLP_P its own prompt, too; all
+            teach it a rephrase, which is harder. 1 asks both of all (paper).
         locality_weight: of KL(base ‖ prompted); 0 leaves it out. Paper: 1.
         dropout: whether the encoder's dropout is on in training (code: yes). Keys that were trained
             with it score lower than those that are served, and the sentinel then lets them pass.
@@ -88,6 +90,7 @@ class TrainingConfig(BaseModel):
     scope_share: float = Field(default=0.07, ge=0, lt=1)
     candidates: int = Field(default=2048, ge=8)
     calibrate: bool = True
+    own_prompt_every: int = Field(default=4, ge=1)
     locality_weight: float = Field(default=0.0, ge=0)
     dropout: bool = False
     learning_rate: float = Field(default=2e-4, gt=0)
@@ -122,6 +125,7 @@ _PAPER: Mapping[str, Any] = {
     "borrowed": 0.0,
     "invented": 0.0,
     "answered": 0.0,
+    "own_prompt_every": 1,
     "stages": "joint",
     "calibrate": False,
     "dropout": True,
