@@ -174,16 +174,34 @@ def score(
 
 @app.command()
 def status(
-    timeout: Timeout = 10.0, as_json: AsJson = False, target: Target = DEFAULT_TARGET
+    watch: Annotated[bool, typer.Option(help="Look again every second, until Ctrl-C.")] = False,
+    timeout: Timeout = 10.0,
+    as_json: AsJson = False,
+    target: Target = DEFAULT_TARGET,
 ) -> None:
     """Shows replicas, positions, digests and lag; fails if a replica disagrees."""
+    from errata.launch.status import look, watch_status
+
     with Client(target, timeout=timeout) as client:
-        head, replicas = client.head(), client.replicas()
-        counts = show.count_states(client.list_edits())
-        lanes = client.lanes()
-    value = {"head": head, "replicas": replicas, "edits": counts, "lanes": lanes}
-    _show(as_json, value, lambda _: show.status_lines(head, replicas, counts, lanes))
-    if not all(replica.agrees for replica in replicas):
+        if watch:
+            watch_status(client, _out)
+            return
+        found = look(client)
+    _show(as_json, found, lambda status: status.lines())
+    if not found.agrees:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    as_json: AsJson = False,
+) -> None:
+    """Checks settings, versions, Redis, disk, model, lanes and ports; says what to do."""
+    from errata.launch.doctor import diagnose
+
+    findings = diagnose()
+    _show(as_json, findings, show.doctor_table)
+    if any(finding.grade == "fail" for finding in findings):
         raise typer.Exit(1)
 
 
@@ -265,7 +283,7 @@ def config() -> None:
 
 @app.command()
 def serve(
-    service: Annotated[str, typer.Argument(help="log, writer, retrieval or gateway.")],
+    service: Annotated[str, typer.Argument(help="log, writer, retrieval, workers or gateway.")],
 ) -> None:
     """Runs one service in the foreground; settings come from environment and file."""
     settings = load_settings()
@@ -295,10 +313,28 @@ async def _service(name: str, settings: Settings) -> None:
             from errata.gateway.main import serve_gateway
 
             await run_until_signalled(lambda stop: serve_gateway(settings, stop))
+        case "workers":
+            from errata.gateway.main import serve_workers
+
+            await run_until_signalled(lambda stop: serve_workers(settings, stop))
         case _:
             raise errors.StartupError(
-                f"there is no service {name!r}; choose log, writer, retrieval or gateway."
+                f"there is no service {name!r}; choose log, writer, retrieval, workers or gateway."
             )
+
+
+@app.command()
+def health(
+    address: Annotated[str, typer.Argument(help="host:port of any service.")],
+    timeout: Timeout = 5.0,
+) -> None:
+    """Says whether a service is healthy, by its gRPC health; fails if it is not."""
+    from errata.launch.status import health_of
+
+    state = health_of(address, timeout)
+    _out.print(f"{address}: {state}")
+    if state != "SERVING":
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from errata.editing.families import family_of
 from errata.errors import InvalidRequestError, ModelNotFoundError, UnsupportedModelError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -48,6 +49,27 @@ def load_model(source: str | Path, *, dtype: str, device: str) -> tuple[nn.Modul
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model, tokenizer
+
+
+def check_model(source: str | Path, *, device: str) -> None:
+    """Checks what can be checked of a model without reading its weights.
+
+    Args:
+        source: a folder, or a Hugging Face hub id.
+        device: a torch device.
+
+    Raises:
+        ModelNotFoundError: neither a folder with a `config.json` nor a known hub id.
+        UnsupportedModelError: of no family that can be edited, or no fast tokenizer.
+        InvalidRequestError: unknown device.
+    """
+    name = str(source)
+    _check_device(device)
+    _check_folder(name)
+    _check_config(name)
+    with torch.device("meta"):
+        family_of(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name)))
+    _load_tokenizer(name)
 
 
 def _check_device(device: str) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from errata.engine.sequence import (
     TokenChoice,
     whole_text,
 )
+from errata.engine.statistics import Statistics
 
 
 @dataclass(eq=False, slots=True)
@@ -79,6 +81,9 @@ class RunningBatch:
         self._limits = torch.zeros(num_rows, dtype=torch.int64)  # sizes at which rows end
         self._stop_at_eos = torch.ones(num_rows, dtype=torch.bool)
         self._watched = torch.zeros(num_rows, dtype=torch.bool)
+        self.statistics = Statistics()
+        self._asked = np.zeros(num_rows)
+        self._last_token = np.full(num_rows, np.nan)
 
     @property
     def num_free(self) -> int:
@@ -119,6 +124,7 @@ class RunningBatch:
         self._limits[index] = size + request.max_tokens
         self._stop_at_eos[index] = not request.ignore_eos
         self._watched[index] = row.watched
+        self._asked[index], self._last_token[index] = job.asked, np.nan
 
     def prefill(self, budget: int) -> None:
         """Reads prompts of the rows that are not done with theirs.
@@ -168,6 +174,9 @@ class RunningBatch:
         num_rows = len(logits)
         chosen = self._runner.append(first, logits)
         rows = slice(first, first + num_rows)
+        now = time.monotonic()
+        self.statistics.note_tokens(self._asked[rows], self._last_token[rows], now)
+        self._last_token[rows] = now
         at_limit = self._runner.sizes[rows] >= self._limits[rows]
         if self._eos is None:
             at_eos = torch.zeros_like(at_limit)
@@ -233,6 +242,9 @@ class RunningBatch:
             text = whole_text(self._runner.model.tokenizer, ids)
         self._send(row, text, reason, num_tokens)
         self.num_finished += 1
+        seconds = time.monotonic() - self._asked[index]
+        num_prompt = len(row.request.prompt_ids)
+        self.statistics.note_end(reason, num_prompt, num_tokens, seconds)
         self._leave(index)
 
     def _send(self, row: Row, text: str, reason: str, num_tokens: int) -> None:
@@ -266,6 +278,8 @@ class RunningBatch:
         self._runner.move(source, target)
         for column in (self._limits, self._stop_at_eos, self._watched):
             column[target] = column[source]
+        for times in (self._asked, self._last_token):
+            times[target] = times[source]
 
 
 def _decision(rows: Sequence[Row]) -> Decision | None:

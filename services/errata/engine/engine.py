@@ -34,6 +34,7 @@ from errata.engine.sequence import (
     ScoringRequest,
     Version,
 )
+from errata.engine.statistics import Statistics
 from errata.errors import InvalidRequestError, QueueFullError, UnavailableError
 
 _log = structlog.get_logger(__name__)
@@ -128,6 +129,17 @@ class Engine:
     def num_waiting(self) -> int:
         """Requests without a row."""
         return len(self._waiting)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was done so far."""
+        return self._batch.statistics
+
+    @property
+    def cache_usage(self) -> float:
+        """Cache entries in use, 0 to 1 of what all rows may have."""
+        used = int(self._runner.lengths[: self.num_running].sum())
+        return used / (self._limits.max_rows * self._max_context)
 
     def start(self) -> None:
         """Starts the engine's thread."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ class Job:
     Attributes:
         request: what is asked.
         loop: of whoever waits.
+        asked: `time.monotonic()` of its arrival.
         results: pieces, a scored continuation, or what was raised.
         cancelled: nobody waits any more.
         seen: something was delivered, so that the work cannot start anew unseen.
@@ -26,6 +28,7 @@ class Job:
 
     request: GenerationRequest | ScoringRequest
     loop: asyncio.AbstractEventLoop
+    asked: float = field(default_factory=time.monotonic)
     results: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
     cancelled: bool = False
     seen: bool = False

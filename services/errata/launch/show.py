@@ -15,6 +15,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from errata.launch.findings import Finding
 from errata_client import (
     Answer,
     Compaction,
@@ -211,6 +212,18 @@ def config_table(values: Mapping[str, Any], origins: Mapping[str, str]) -> Table
 def _masked(value: str) -> str:
     """A password inside a URL is nobody's business."""
     return re.sub(r"(://[^/:@]*):[^/@]*@", r"\1:***@", value)
+
+
+def doctor_table(findings: Iterable[Finding]) -> Table:
+    """What was checked, what was found, and what to do."""
+    table = Table(show_lines=False)
+    for column in ("", "checked", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    for finding in findings:
+        grade = Text(finding.grade, styles[finding.grade])
+        table.add_row(grade, finding.name, _masked(finding.found), finding.remedy)
+    return table
 
 
 def entry_table(entries: Iterable[LogEntry]) -> Table:

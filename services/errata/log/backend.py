@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, cast
 
 import structlog
@@ -141,18 +142,23 @@ class RedisBackend:
         self._read = _Script("read.lua")
         timeout = settings.redis_timeout_seconds
         self._timeout = timeout
+        self._allow_unsafe = settings.allow_unsafe_redis
+        password = _password(settings.redis_password_file)
         try:
             pool = BlockingConnectionPool.from_url(
                 settings.redis_url,
                 max_connections=MAX_CONNECTIONS,
                 timeout=timeout,
+                **password,
                 **_connection_options(timeout),
             )
         except ValueError as error:
             raise StartupError(f"log.redis_url is no Redis URL: {error}.") from error
         self._client = Redis.from_pool(pool)
         # A blocked read holds its connection, and waits longer than any other call may.
-        self._tail = Redis.from_url(settings.redis_url, **_connection_options(timeout + 2.0))
+        self._tail = Redis.from_url(
+            settings.redis_url, **password, **_connection_options(timeout + 2.0)
+        )
         options = pool.connection_kwargs
         self.address = str(
             options.get("path") or f"{options.get('host')}:{options.get('port', 6379)}"
@@ -181,14 +187,14 @@ class RedisBackend:
         for name, wanted in _REQUIRED_CONFIG.items():
             value = found.get(name)
             if value != wanted:
-                raise StartupError(
+                problem = (
                     f"Redis at {self.address} has {name} {value}, and the log would lose "
                     f"acknowledged entries. Set `{name} {wanted}` in its configuration, or run "
-                    f"`CONFIG SET {name} {wanted}`, and start again.",
-                    setting=name,
-                    value=value,
-                    required=wanted,
+                    f"`CONFIG SET {name} {wanted}`, and start again."
                 )
+                if not self._allow_unsafe:
+                    raise StartupError(problem, setting=name, value=value, required=wanted)
+                _log.warning("log.allow_unsafe_redis is set", problem=problem)
 
     async def create(self, log_id: str) -> None:
         """Makes an empty log; a log that is there stays as it is, whoever made it."""
@@ -297,6 +303,17 @@ class RedisBackend:
 
 def _is_config_hidden(error: ResponseError) -> bool:
     return isinstance(error, NoPermissionError) or "unknown command" in str(error).lower()
+
+
+def _password(file: Path | None) -> dict[str, str]:
+    if file is None:
+        return {}
+    try:
+        return {"password": file.read_text("utf-8").strip()}
+    except OSError as error:
+        raise StartupError(
+            f"log.redis_password_file {file} cannot be read: {error.strerror}."
+        ) from error
 
 
 def _connection_options(timeout: float) -> dict[str, Any]:

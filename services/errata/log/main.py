@@ -10,9 +10,11 @@ import structlog
 from errata.artifacts import ArtifactStore
 from errata.errors import LogBehindWitnessError
 from errata.log.feed import Feed
+from errata.log.metrics import LogCollector
 from errata.log.positions import ReplicaTable
 from errata.log.service import SERVICE_NAME, EditLogService
 from errata.log.store import RedisLog
+from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer
 from errata.platform.settings import LogSettings
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
@@ -49,30 +51,29 @@ async def run(
             that happens later, the service stays up, unhealthy, and answers DATA_LOSS.
     """
     store = await RedisLog.open(log)
+    feed = Feed(
+        store,
+        page_entries=log.subscribe_batch,
+        progress_seconds=log.progress_interval_seconds,
+    )
     try:
-        await _serve(store, log, artifacts, address or log.address, ready, stop or asyncio.Event())
+        replicas = ReplicaTable(log.replica_ttl_seconds)
+        service = EditLogService(store, feed, replicas, artifacts)
+        with metrics_endpoint(log.metrics_address, LogCollector(store, replicas)):
+            await _serve(service, feed, address or log.address, ready, stop or asyncio.Event())
     finally:
         await store.close()
 
 
 async def _serve(
-    store: RedisLog,
-    settings: LogSettings,
-    artifacts: ArtifactStore,
+    service: EditLogService,
+    feed: Feed,
     address: str,
     ready: Callable[[int], None] | None,
     stop: asyncio.Event,
 ) -> None:
-    feed = Feed(
-        store,
-        page_entries=settings.subscribe_batch,
-        progress_seconds=settings.progress_interval_seconds,
-    )
-    replicas = ReplicaTable(settings.replica_ttl_seconds)
     server = GrpcServer(address, [SERVICE_NAME])
-    edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(
-        EditLogService(store, feed, replicas, artifacts), server.server
-    )
+    edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(service, server.server)
     await server.start()
     tail = asyncio.create_task(_watch(feed, server))
     stopped = asyncio.create_task(stop.wait())

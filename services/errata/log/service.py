@@ -11,6 +11,7 @@ from errata.log.feed import Feed
 from errata.log.positions import ReplicaTable
 from errata.log.store import RedisLog
 from errata.platform import paging
+from errata.platform.metrics import APPEND_SECONDS
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
@@ -44,9 +45,10 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
     async def Append(self, request: pb.AppendRequest, context: Context) -> pb.AppendResponse:
         """Appends one entry, durable and witnessed before the answer."""
         fields = convert.append_fields(request)
-        appended = await self._entries.append(
-            fields.epoch, fields.request_id, fields.content_digest, fields.payload
-        )
+        with APPEND_SECONDS.time():
+            appended = await self._entries.append(
+                fields.epoch, fields.request_id, fields.content_digest, fields.payload
+            )
         return pb.AppendResponse(seq=appended.seq, duplicate=appended.duplicate)
 
     async def GetHead(self, request: pb.GetHeadRequest, context: Context) -> pb.GetHeadResponse:

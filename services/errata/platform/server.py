@@ -14,6 +14,8 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from errata.errors import StartupError
+from errata.platform.addresses import host_and_port
+from errata.platform.calls import CallMetrics
 from errata.platform.status import StatusInterceptor
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -51,7 +53,7 @@ class GrpcServer:
         self.address = address
         self.port = 0
         self.server = grpc.aio.server(
-            interceptors=[StatusInterceptor()], options=list(_SERVER_OPTIONS)
+            interceptors=[CallMetrics(), StatusInterceptor()], options=list(_SERVER_OPTIONS)
         )
         self._services = tuple(services)
         self._health = health_aio.HealthServicer()
@@ -106,13 +108,11 @@ def check_address(address: str) -> None:
     Raises:
         StartupError: no `host:port`, in use, or not ours to bind.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65_535:
-        raise _cannot_listen(address, "an address is host:port")
+    host, port = host_and_port(address)
     try:
-        family, kind, protocol, _, target = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM
-        )[0]
+        family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
+            0
+        ]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(target)

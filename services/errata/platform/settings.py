@@ -46,13 +46,27 @@ class ModelSettings(Section):
     device: str = Field("cpu", description="A torch device, such as cpu or cuda:0.")
 
 
-class LogSettings(Section):
+class ServiceSettings(Section):
+    """What every service has."""
+
+    metrics_address: str = Field(
+        "", description="host:port where Prometheus reads this service's metrics; none if empty."
+    )
+
+
+class LogSettings(ServiceSettings):
     """The edit log service."""
 
     address: str = "127.0.0.1:7711"
     redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_password_file: Path | None = Field(
+        None, description="File with the password, if redis_url does not have it."
+    )
     key_prefix: str = Field("errata", min_length=1)
     witness_path: Path = Field(default_factory=lambda: default_data_dir() / "witness")
+    allow_unsafe_redis: bool = Field(
+        False, description="Start on a Redis that may lose acknowledged entries, with a warning."
+    )
     adopt_unwitnessed: bool = Field(
         False, description="Accept a non-empty log whose witness is missing (after a restore)."
     )
@@ -75,7 +89,7 @@ class ArtifactSettings(Section):
     )
 
 
-class WriterSettings(Section):
+class WriterSettings(ServiceSettings):
     """The edit-writer."""
 
     address: str = "127.0.0.1:7712"
@@ -99,7 +113,7 @@ class WriterSettings(Section):
     min_locality: float = Field(0.5, ge=0, le=1)
 
 
-class ReplicaSettings(Section):
+class ReplicaSettings(ServiceSettings):
     """What follows the log."""
 
     max_lag: int = Field(
@@ -113,6 +127,9 @@ class ReplicaSettings(Section):
 class WorkerSettings(ReplicaSettings):
     """The LLM worker pool."""
 
+    ray_address: str = Field(
+        "127.0.0.1:6380", description="Where `errata serve workers` lets gateways join its Ray."
+    )
     num_replicas: int = Field(2, ge=1)
     max_replicas: int = Field(
         0, ge=0, description="Scale with the load up to so many; 0 keeps num_replicas."
@@ -165,11 +182,15 @@ class RetrievalSettings(ReplicaSettings):
     snapshot_every: int = Field(1_000, ge=1, description="Entries between two snapshots.")
 
 
-class GatewaySettings(Section):
+class GatewaySettings(ServiceSettings):
     """The front door."""
 
     address: str = "127.0.0.1:7700"
-    ray_address: str = Field("local", description="`local` starts Ray and the workers itself.")
+    ray_address: str = Field(
+        "local",
+        description="`local` starts Ray and the workers itself; host:port joins the cluster of "
+        "`errata serve workers` or of KubeRay.",
+    )
     application: str = "errata"
     default_timeout_seconds: float = Field(30.0, gt=0)
 

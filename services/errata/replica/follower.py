@@ -23,13 +23,23 @@ from errata.errors import (
     SeqBeyondHeadError,
 )
 from errata.log.chain import Entry as LogEntry
+from errata.log.convert import decode_payload
 from errata.log.subscriber import Subscriber
 from errata.platform.deadlines import before_deadline
+from errata.platform.metrics import (
+    APPLIED_SEQ,
+    COMMIT_TO_APPLIED_SECONDS,
+    KNOWN_HEAD_SEQ,
+    REPLICA_HEALTHY,
+)
 from errata.platform.server import open_channel
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
 
 _log = structlog.get_logger(__name__)
 _REPORT_SECONDS = 1.0
+_COMMITS = frozenset(
+    {"edits_committed", "edits_reverted", "lane_model_committed", "lane_compacted"}
+)
 
 
 class Standing(Protocol):
@@ -96,6 +106,7 @@ class Follower:
         self._moved = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: ErrataError | None = None
+        self._is_live = False  # caught up once: what comes now was appended just now
 
     async def start(self) -> None:
         """Starts, and returns once the replica has applied all that the log held.
@@ -112,6 +123,7 @@ class Follower:
             await self._moved.wait_for(lambda: self._failure is not None or self._caught_up())
         if self._failure is not None:
             raise self._failure
+        self._is_live = True
 
     async def close(self) -> None:
         """Stops following."""
@@ -125,6 +137,11 @@ class Follower:
         Raises:
             ErrataError: it contradicts the log, cannot apply it, lags, or does not hear of it.
         """
+        REPLICA_HEALTHY.set(0)
+        self._check_health()
+        REPLICA_HEALTHY.set(1)
+
+    def _check_health(self) -> None:
         if self._failure is not None:
             raise self._failure
         silence = self._subscriber.silence_seconds
@@ -192,7 +209,10 @@ class Follower:
         try:
             async for batch in self._subscriber.batches():
                 for entry in batch.entries:
-                    await self._apply(entry, entry is batch.entries[-1])
+                    last = entry is batch.entries[-1]
+                    await self._apply(entry, last)
+                    if last:
+                        self._note(entry)
                     async with self._moved:
                         self._moved.notify_all()
         except ErrataError as error:
@@ -202,6 +222,12 @@ class Follower:
             raise
         finally:
             watch.cancel()
+
+    def _note(self, entry: LogEntry) -> None:
+        payload = decode_payload(entry)
+        if self._is_live and payload.WhichOneof("kind") in _COMMITS:
+            appended = payload.append_time.ToNanoseconds() / 1e9
+            COMMIT_TO_APPLIED_SECONDS.observe(max(0.0, time.time() - appended))
 
     async def _wake_waiters(self) -> None:
         """Progress without entries moves no position, but settles whether min_seq can exist."""
@@ -218,6 +244,8 @@ class Follower:
             )
             while True:
                 reported = self._stands()
+                APPLIED_SEQ.set(reported.seq)
+                KNOWN_HEAD_SEQ.set(self._subscriber.head_seq)
                 await self._report(stub, reported)
                 await self._wait_for_move(reported, _REPORT_SECONDS)
 

@@ -12,6 +12,7 @@ from errata.artifacts.remote import RemoteArtifacts
 from errata.artifacts.source import ArtifactSource
 from errata.artifacts.store import ArtifactStore
 from errata.errors import ErrataError
+from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer, open_channel
 from errata.platform.settings import Settings
 from errata.retrieval.replica import RetrievalReplica
@@ -41,9 +42,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         await replica.start()
         try:
-            await server.start()
-            _log.info("retrieval serves", port=server.port, seq=replica.latest.seq)
-            await _watch(replica, server, stop)
+            with metrics_endpoint(settings.retrieval.metrics_address):
+                await server.start()
+                _log.info("retrieval serves", port=server.port, seq=replica.latest.seq)
+                await _watch(replica, server, stop)
         finally:
             await server.stop()
             await replica.close()

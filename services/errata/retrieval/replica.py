@@ -29,6 +29,7 @@ from errata.errors import (
 from errata.log.chain import ORIGIN, Position
 from errata.log.chain import Entry as LogEntry
 from errata.log.subscriber import Subscriber
+from errata.platform.metrics import ROUTE_SECONDS, note_index
 from errata.platform.retry import until_available
 from errata.platform.settings import RetrievalSettings
 from errata.replica.applier import Applier
@@ -195,7 +196,8 @@ class RetrievalReplica:
         await self._follower.reach(at_seq if at_seq is not None else min_seq, timeout_seconds)
         moment = self.latest if at_seq is None else self._as_of(at_seq)
         loop = asyncio.get_running_loop()
-        return moment, await loop.run_in_executor(self._thread, _decide, moment, question)
+        with ROUTE_SECONDS.time():
+            return moment, await loop.run_in_executor(self._thread, _decide, moment, question)
 
     def _as_of(self, seq: int) -> Moment:
         found = next((m for m in reversed(self._moments) if m.seq <= seq), None)
@@ -235,13 +237,9 @@ class RetrievalReplica:
                 before.routing,
                 before.num_edits,
             )
-        return Moment(
-            entry.seq,
-            entry.chain_digest,
-            applier.digest(),
-            applier.routing(),
-            applier.num_edits_by_lane(),
-        )
+        counts = applier.num_edits_by_lane()
+        note_index(counts)
+        return Moment(entry.seq, entry.chain_digest, applier.digest(), applier.routing(), counts)
 
     def _new_applier(self, base_model: str) -> Applier:
         llm = KnownLLM(base_model, torch.device(self._settings.device))
@@ -272,6 +270,7 @@ class RetrievalReplica:
             return
         self._applier, self._last_snapshot_seq = applier, position.seq
         routing, counts = applier.routing(), applier.num_edits_by_lane()
+        note_index(counts)
         stands = Moment(position.seq, position.chain_digest, fold.state_digest, routing, counts)
         self._moments = deque([stands], maxlen=self._settings.history)
         self._subscriber = Subscriber(self._log_address, position, log_id=snapshot.log_id)

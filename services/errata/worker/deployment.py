@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Any
 
 import grpc
@@ -16,16 +16,19 @@ from errata.artifacts.remote import RemoteArtifacts
 from errata.artifacts.source import ArtifactSource
 from errata.artifacts.store import ArtifactStore
 from errata.errors import ErrataError
+from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import open_channel
 from errata.platform.settings import Settings, load_settings
 from errata.platform.status import to_status
 from errata.platform.telemetry import configure_logging
 from errata.replica.base_model import load_base_model
 from errata.worker import convert
+from errata.worker.metrics import EngineCollector
 from errata.worker.replica import Replica
 from errata_client._gen.errata.v1 import inference_pb2
 
 DEPLOYMENT = "worker"
+_METRICS_PORTS = 32  # replicas of one machine take the first free one
 
 
 class Worker:
@@ -54,6 +57,14 @@ class Worker:
             settings.worker,
         )
         await self._replica.start()
+        self._metrics = ExitStack()
+        self._metrics.enter_context(
+            metrics_endpoint(
+                settings.worker.metrics_address,
+                EngineCollector(self._replica.engine),
+                spread=_METRICS_PORTS,
+            )
+        )
 
     def check_health(self) -> None:
         """Serve takes the replica out of rotation and replaces it when this raises."""
@@ -96,6 +107,7 @@ class Worker:
 
     async def __del__(self) -> None:
         """Serve calls this when it has drained the replica."""
+        self._metrics.close()
         await self._replica.close()
         await self._channel.close()
 

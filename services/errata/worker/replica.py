@@ -18,6 +18,7 @@ from errata.errors import UnavailableError
 from errata.log.chain import ORIGIN
 from errata.log.chain import Entry as LogEntry
 from errata.log.subscriber import Subscriber
+from errata.platform.metrics import note_index
 from errata.platform.retry import until_available
 from errata.platform.settings import WorkerSettings
 from errata.replica.applier import Applier
@@ -160,6 +161,7 @@ class Replica:
 
     def _edition(self, version: Version) -> Edition:
         attribution, routing = self._applier.attribution(), self._applier.routing()
+        note_index(self._applier.num_edits_by_lane())
         if routing is None:
             return Edition(version, attribution)
         remote = self._remote

@@ -10,6 +10,7 @@ from errata.editing.method import Claim, VectorView
 from errata.editing.plan import RowPlan
 from errata.engine.sequence import LateRoute, Request, Route
 from errata.replica.routing import Routing
+from errata.worker.metrics import note_claims
 
 Ask = Callable[[Sequence[str], Mapping[str, Tensor], Collection[str]], list[dict[str, Claim]]]
 """(prompts, vectors by lane, lanes) → what each of these lanes decided on each prompt."""
@@ -64,4 +65,8 @@ def _asked(
     vectors: Mapping[str, Tensor],
     lanes: Sequence[str],
 ) -> list[dict[str, Claim]]:
-    return ask(prompts, vectors, lanes) if lanes else [{} for _ in prompts]
+    if not lanes:
+        return [{} for _ in prompts]
+    claims = ask(prompts, vectors, lanes)
+    note_claims(claims)
+    return claims

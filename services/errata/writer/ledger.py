@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -76,6 +76,15 @@ class EditLedger:
     def num_pending(self) -> int:
         """Edits that are neither committed nor rejected."""
         return len(self._pending)
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        """How many edits are in which state, by (state, lane); may be asked by any thread."""
+        return Counter((r.state.value, r.lane) for r in list(self._records.values()))
+
+    def oldest_pending(self) -> datetime | None:
+        """When the oldest pending edit was asked for; may be asked by any thread."""
+        names = list(self._pending)
+        return self._records[names[0]].request_time if names else None
 
     async def fold(self, entries: Iterable[Entry]) -> None:
         """Takes the next entries in and wakes whoever waits."""

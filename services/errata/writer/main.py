@@ -15,11 +15,13 @@ from errata import demo
 from errata.artifacts.store import ArtifactStore
 from errata.errors import StartupError
 from errata.log.subscriber import Subscriber
+from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer, open_channel
 from errata.platform.settings import Settings
 from errata.replica.base_model import load_base_model
 from errata.writer.lanes import read_lanes
 from errata.writer.log_client import LogClient
+from errata.writer.metrics import LedgerCollector
 from errata.writer.resources import WriterResources
 from errata.writer.service import EditingService
 from errata.writer.writer import Writer
@@ -81,13 +83,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         started = asyncio.Event()
         work = asyncio.create_task(writer.run(lanes, head_seq, started.set))
+        collector = LedgerCollector(writer.ledger)
         try:
-            await _first(work, started.wait())
-            await server.start()
-            _log.info("writer serves", port=server.port, epoch=epoch, model=model.digest[:16])
-            await _first(work, stop.wait())
-            await server.set_serving(False)
-            await writer.drain(_DRAIN_SECONDS)
+            with metrics_endpoint(settings.writer.metrics_address, collector):
+                await _first(work, started.wait())
+                await server.start()
+                _log.info("writer serves", port=server.port, epoch=epoch, model=model.digest[:16])
+                await _first(work, stop.wait())
+                await server.set_serving(False)
+                await writer.drain(_DRAIN_SECONDS)
         finally:
             await server.stop()
             work.cancel()

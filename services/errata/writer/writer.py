@@ -26,6 +26,7 @@ from errata.errors import (
     UnknownLaneError,
 )
 from errata.log.subscriber import Subscriber
+from errata.platform.metrics import ARTIFACT_BYTES, FIT_SECONDS
 from errata.platform.retry import until_available
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier
@@ -399,14 +400,15 @@ class Writer:
         names = [record.edit.name for record in batch]
         self.ledger.set_fitting(names, True)
         try:
-            outcome = await asyncio.to_thread(
-                fit_batch,
-                self._model,
-                lane,
-                [record.edit for record in batch],
-                self._statistics[batch[0].lane],
-                self._settings,
-            )
+            with FIT_SECONDS.labels(batch[0].lane).time():
+                outcome = await asyncio.to_thread(
+                    fit_batch,
+                    self._model,
+                    lane,
+                    [record.edit for record in batch],
+                    self._statistics[batch[0].lane],
+                    self._settings,
+                )
         finally:
             self.ledger.set_fitting(names, False)
         await self._publish(batch[0].lane, lane.configured.config_digest, outcome)
@@ -439,6 +441,7 @@ class Writer:
     async def _store_fitted(self, lane: str, config_digest: str, fitted: Fitted) -> EditsCommitted:
         artifact = await self._put(fitted.artifact)
         memory = await self._put(fitted.memory) if fitted.memory is not None else None
+        ARTIFACT_BYTES.labels(lane).inc(artifact.size_bytes)
         return EditsCommitted(
             lane=lane,
             edits=tuple(edit.name for edit in fitted.edits),

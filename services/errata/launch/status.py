@@ -1,0 +1,76 @@
+"""The state of a running system at a glance, once or again and again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from errata.launch import show
+from errata_client import Client, ErrataError, Head, Lane, Replica
+
+_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What was seen.
+
+    Attributes:
+        head: of the log.
+        replicas: that reported lately.
+        edits: how many, by state.
+        lanes: with their sizes and warnings.
+    """
+
+    head: Head
+    replicas: list[Replica]
+    edits: dict[str, int]
+    lanes: list[Lane]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether no replica contradicts the log."""
+        return all(replica.agrees for replica in self.replicas)
+
+    def lines(self) -> Group:
+        """For a terminal."""
+        return show.status_lines(self.head, self.replicas, self.edits, self.lanes)
+
+
+def look(client: Client) -> Status:
+    """Asks once.
+
+    Raises:
+        ErrataError: the system does not answer.
+    """
+    edits = show.count_states(client.list_edits())
+    return Status(client.head(), list(client.replicas()), edits, list(client.lanes()))
+
+
+def health_of(address: str, timeout: float) -> str:
+    """What a service's gRPC health says: SERVING, NOT_SERVING, or why nothing was said."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            request = health_pb2.HealthCheckRequest()
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+def watch_status(client: Client, console: Console) -> None:
+    """Asks every second until interrupted; a system that is away is shown as such."""
+    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        while True:
+            try:
+                shown: Group | Text = look(client).lines()
+            except ErrataError as error:
+                shown = Text(f"no answer: {error.message}", "red")
+            live.update(shown, refresh=True)
+            time.sleep(_SECONDS)

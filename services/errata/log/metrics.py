@@ -1,0 +1,47 @@
+"""Where log and replicas stand, as Prometheus is told."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from errata.log.positions import ReplicaState, ReplicaTable
+from errata.log.store import RedisLog
+from errata.platform.metrics import gauge
+
+
+class LogCollector(Collector):
+    """Reads the log's head and the replicas' reports when it is asked."""
+
+    def __init__(self, log: RedisLog, replicas: ReplicaTable) -> None:
+        self._source, self._replicas = log, replicas
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics, as of now."""
+        head_seq, states = self._source.head.seq, self._replicas.live()
+        applied: dict[tuple[str, ...], float] = {
+            (s.report.replica, s.report.role): s.report.position.seq for s in states
+        }
+        lag = {key: head_seq - seq for key, seq in applied.items()}
+        labels = ("replica", "role")
+        yield gauge("errata_log_head_seq", {(): head_seq})
+        yield gauge("errata_replica_applied_seq", applied, labels)
+        yield gauge("errata_replica_lag_entries", lag, labels)
+        yield gauge("errata_digest_disagreements", {(): num_disagreeing(states)})
+
+
+def num_disagreeing(states: Sequence[ReplicaState]) -> int:
+    """Replicas that contradict the log, or most of their peers at the same position (P7).
+
+    Replicas of one role are peers; a retrieval replica holds less than a worker.
+    """
+    peers: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    for state in states:
+        if state.agrees:
+            report = state.report
+            peers[report.role, report.position.seq][report.state_digest] += 1
+    split = sum(digests.total() - max(digests.values()) for digests in peers.values())
+    return split + sum(not state.agrees for state in states)

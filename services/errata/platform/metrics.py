@@ -1,0 +1,183 @@
+"""Every metric that Errata exports, and the endpoint where Prometheus reads them.
+
+Serving metrics have the meaning of vLLM's under our prefix. A process is one instance: what tells
+replicas apart is the address that was scraped. What a process holds anyway (a ledger, an engine's
+statistics) is read by a `Collector` of that service when it is asked for, not kept twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import structlog
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from errata.errors import StartupError
+from errata.platform.addresses import host_and_port
+
+_log = structlog.get_logger(__name__)
+
+HELP: Mapping[str, str] = {
+    "errata_requests_running": "Generations that have a row in the running batch.",
+    "errata_requests_waiting": "Requests that wait for a row.",
+    "errata_kv_cache_usage_ratio": "Cache entries in use, of those that all rows may have.",
+    "errata_time_to_first_token_seconds": "From a generation's arrival to its first token.",
+    "errata_inter_token_latency_seconds": "Between two tokens of one generation.",
+    "errata_e2e_request_latency_seconds": "From a generation's arrival to its end.",
+    "errata_prompt_tokens_total": "Prompt tokens of the generations that ended.",
+    "errata_generation_tokens_total": "Tokens that the generations which ended were given.",
+    "errata_request_success_total": "Generations that ended, by finish_reason.",
+    "errata_claims_total": "Prompts that an edit claimed, by lane.",
+    "errata_deferrals_total": "Prompts that no edit of a lane claimed, by lane.",
+    "errata_claim_margin": "Score of the best edit above (below: negative) its limit, by lane.",
+    "errata_index_edits": "Edits that may claim prompts in this replica, by lane.",
+    "errata_route_seconds": "Decisions of the retrieval service on one batch.",
+    "errata_applied_seq": "Position of the log that this replica stands at.",
+    "errata_known_head_seq": "Head of the log that this replica has heard of.",
+    "errata_commit_to_applied_seconds": "From a commit's time stamp in the log to its effect here.",
+    "errata_replica_healthy": "1 while this replica may answer, else 0.",
+    "errata_log_head_seq": "Last acknowledged position of the log.",
+    "errata_log_append_seconds": "Append, witnessed and durable.",
+    "errata_replica_applied_seq": "Position that a replica reported, by replica and role.",
+    "errata_replica_lag_entries": "Entries that a replica is behind, by replica and role.",
+    "errata_digest_disagreements": "Replicas that contradict the log, or a peer at one position.",
+    "errata_edits": "Edits by state and lane.",
+    "errata_pending_seconds": "Age of the oldest edit that is neither committed nor rejected.",
+    "errata_fit_seconds": "Fit of one batch, its checks and attempts included, by lane.",
+    "errata_artifact_bytes_total": "Bytes of committed artifacts, by lane.",
+    "errata_grpc_requests_total": "Calls that ended, by method and code.",
+    "errata_grpc_seconds": "Duration of calls, streams to their end, by method.",
+}
+"""Names as they are scraped, with what they tell; docs/metrics.md lists the same ones."""
+
+LATENCY_BUCKETS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+"""Seconds."""
+_FIT_BUCKETS = (0.005, 0.02, 0.1, 0.5, 2.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1_800.0)
+_MARGINS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+_MARGIN_BUCKETS = (*(-margin for margin in reversed(_MARGINS)), 0.0, *_MARGINS)
+
+
+def _counter(name: str, labels: Sequence[str]) -> Counter:
+    return Counter(name.removesuffix("_total"), HELP[name], labels)
+
+
+def _gauge(name: str, labels: Sequence[str] = ()) -> Gauge:
+    return Gauge(name, HELP[name], labels)
+
+
+def _histogram(name: str, buckets: Sequence[float], labels: Sequence[str] = ()) -> Histogram:
+    return Histogram(name, HELP[name], labels, buckets=buckets)
+
+
+CLAIMS = _counter("errata_claims_total", ["lane"])
+DEFERRALS = _counter("errata_deferrals_total", ["lane"])
+CLAIM_MARGIN = _histogram("errata_claim_margin", _MARGIN_BUCKETS, ["lane"])
+INDEX_EDITS = _gauge("errata_index_edits", ["lane"])
+ROUTE_SECONDS = _histogram("errata_route_seconds", LATENCY_BUCKETS)
+APPLIED_SEQ = _gauge("errata_applied_seq")
+KNOWN_HEAD_SEQ = _gauge("errata_known_head_seq")
+COMMIT_TO_APPLIED_SECONDS = _histogram("errata_commit_to_applied_seconds", LATENCY_BUCKETS)
+REPLICA_HEALTHY = _gauge("errata_replica_healthy")
+APPEND_SECONDS = _histogram("errata_log_append_seconds", LATENCY_BUCKETS)
+FIT_SECONDS = _histogram("errata_fit_seconds", _FIT_BUCKETS, ["lane"])
+ARTIFACT_BYTES = _counter("errata_artifact_bytes_total", ["lane"])
+GRPC_REQUESTS = _counter("errata_grpc_requests_total", ["method", "code"])
+GRPC_SECONDS = _histogram("errata_grpc_seconds", LATENCY_BUCKETS, ["method"])
+
+
+def note_index(num_edits: Mapping[str, int]) -> None:
+    """Tells how many edits may claim prompts here, by lane."""
+    for lane, number in num_edits.items():
+        INDEX_EDITS.labels(lane).set(number)
+
+
+def gauge(name: str, values: Mapping[tuple[str, ...], float], labels: Sequence[str] = ()) -> Metric:
+    """A gauge as a collector yields it: a value for each tuple of label values."""
+    family = GaugeMetricFamily(name, HELP[name], labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def counter(
+    name: str, values: Mapping[tuple[str, ...], float], labels: Sequence[str] = ()
+) -> Metric:
+    """A counter as a collector yields it."""
+    family = CounterMetricFamily(name.removesuffix("_total"), HELP[name], labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def histogram(name: str, bounds: Sequence[float], counts: Sequence[int], total: float) -> Metric:
+    """A histogram as a collector yields it.
+
+    Args:
+        name: of `HELP`.
+        bounds: upper ends of the buckets but the last, ascending.
+        counts: of each bucket, the unbounded one last.
+        total: sum of all values.
+    """
+    family = HistogramMetricFamily(name, HELP[name])
+    names = [*(repr(float(bound)) for bound in bounds), "+Inf"]
+    running, buckets = 0, []
+    for bound, count in zip(names, counts, strict=True):
+        running += count
+        buckets.append((bound, running))
+    family.add_metric([], buckets, total)
+    return family
+
+
+@contextmanager
+def metrics_endpoint(address: str, *collectors: Collector, spread: int = 1) -> Iterator[int]:
+    """Serves the process's metrics over HTTP while inside.
+
+    Args:
+        address: host:port; no endpoint if empty.
+        collectors: read at each scrape, beside the metrics above.
+        spread: how many ports, from the given one on, are tried: replicas of one machine share a
+            setting.
+
+    Yields:
+        The port; 0 without an endpoint.
+
+    Raises:
+        StartupError: the address is none, or all its ports are in use.
+    """
+    if not address:
+        yield 0
+        return
+    host, first = host_and_port(address)
+    for port in range(first, first + spread):
+        try:
+            server, thread = start_http_server(port, host)
+            break
+        except OSError as error:
+            failure = error
+    else:
+        raise StartupError(
+            f"no metrics endpoint at {address}: {failure}. Choose another metrics_address, or "
+            "leave it empty.",
+            address=address,
+        )
+    _log.info("metrics", port=server.server_port)
+    for collector in collectors:
+        REGISTRY.register(collector)
+    try:
+        yield server.server_port
+    finally:
+        for collector in collectors:
+            REGISTRY.unregister(collector)
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,137 @@
+"""Ray as Errata's processes find it: started here, or joined."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+import structlog
+from ray import serve
+
+from errata.errors import StartupError
+from errata.platform.settings import Settings
+from errata.worker.deployment import build_app
+
+_OBJECT_STORE_BYTES = 80 * 1024 * 1024
+_NODE_SECONDS = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+@contextlib.contextmanager
+def own_ray(settings: Settings) -> Iterator[None]:
+    """Starts Ray with the workers in it, and ends both afterwards.
+
+    Raises:
+        StartupError: the workers did not start.
+    """
+    worker = settings.worker
+    options: dict[str, Any] = {
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        # A count for placement, not cores: enough for the replicas and Serve itself.
+        "num_cpus": int(worker.num_replicas * worker.num_cpus) + 2,
+        "num_gpus": int(-(-worker.num_replicas * worker.num_gpus // 1)),
+    }
+    with _connected(log_to_driver=True, configure_logging=False, **options):
+        with _workers(settings):
+            yield
+
+
+@contextlib.contextmanager
+def head_with_workers(settings: Settings) -> Iterator[None]:
+    """Makes this machine the head of a Ray cluster that others can join, with the workers in it.
+
+    Raises:
+        StartupError: the address is taken, or the workers did not start.
+    """
+    address = settings.worker.ray_address
+    host, _, port = address.rpartition(":")
+    arguments = ["--head", f"--port={port}", "--include-dashboard=false"]
+    if host not in ("", "0.0.0.0"):
+        arguments.append(f"--node-ip-address={host}")
+    arguments.append(f"--object-store-memory={_OBJECT_STORE_BYTES}")
+    with _node(arguments), _connected(address="auto", log_to_driver=True), _workers(settings):
+        yield
+
+
+@contextlib.contextmanager
+def joined_ray(address: str) -> Iterator[None]:
+    """Connects to a Ray cluster; where this machine is none of its nodes, it becomes one.
+
+    The node offers no CPUs, so that no worker is placed there.
+
+    Args:
+        address: host:port of the cluster's head; `auto` for the cluster of this machine.
+
+    Raises:
+        StartupError: there is no such cluster.
+    """
+    with contextlib.ExitStack() as stack:
+        if address != "auto":
+            stack.enter_context(_node([f"--address={address}", "--num-cpus=0", "--num-gpus=0"]))
+        stack.enter_context(_connected(address=address, log_to_driver=False))
+        yield
+
+
+@contextlib.contextmanager
+def _connected(**options: Any) -> Iterator[None]:
+    try:
+        ray.init(logging_level=logging.WARNING, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise StartupError(f"Ray cannot be reached: {error}. Check gateway.ray_address.") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _workers(settings: Settings) -> Iterator[None]:
+    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+    try:
+        serve.run(build_app(settings), name=settings.gateway.application, route_prefix=None)
+        yield
+    except RuntimeError as error:
+        raise StartupError(
+            f"the workers did not start: {error}. Their own messages are above."
+        ) from error
+    finally:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def _node(arguments: list[str]) -> Iterator[None]:
+    """A Ray node of this process, that ends with it."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
+    process = subprocess.Popen(
+        [*command, "--disable-usage-stats", "--block"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        _wait_for_node(process)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(_NODE_SECONDS)
+        except subprocess.TimeoutExpired:
+            _log.warning("a Ray node did not end in time")
+            process.kill()
+
+
+def _wait_for_node(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "Ray runtime started" in line:
+            return
+    raise StartupError(f"no Ray node could be started:\n{''.join(said[-15:])}")

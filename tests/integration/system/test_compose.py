@@ -1,0 +1,132 @@
+"""The compose file's processes, started from its commands and environment, without containers.
+
+Host names become loopback, ports free ones, volumes folders; all else is as the file says.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from errata.demo import Corpus
+from errata.launch.box import free_port
+from errata.launch.processes import Process
+from errata.launch.redis import redis_command
+from errata.launch.status import health_of
+from errata.platform.metrics import HELP
+from errata_client import Client, ReplicaAnswer
+from tests.unit.deploy.manifests import Object, compose
+
+_ORDER = ("redis", "log", "writer", "retrieval", "workers", "gateway")
+_PASSWORD = "of-the-test"
+_HOST_AND_PORT = re.compile(r"\b([a-z]+|0\.0\.0\.0|127\.0\.0\.1):(\d{4,5})\b")
+
+
+@dataclass
+class Composed:
+    """The running processes and where they listen, by the compose file's ports."""
+
+    processes: dict[str, Process]
+    ports: Mapping[int, int]
+
+    def address(self, port: int) -> str:
+        return f"127.0.0.1:{self.ports[port]}"
+
+
+def _ports(services: Object) -> dict[int, int]:
+    """A free port for each one that the file speaks of; those of several replicas side by side."""
+    told = {
+        int(found[2])
+        for service in services.values()
+        for value in service.get("environment", {}).values()
+        for found in _HOST_AND_PORT.finditer(value)
+    }
+    return {port: free_port() for port in sorted(told)}
+
+
+def _environment(service: Object, ports: Mapping[int, int], folder: Path) -> dict[str, str]:
+    found = {"ERRATA_DATA_DIR": str(folder)}
+    for key, value in service["environment"].items():
+        value = _HOST_AND_PORT.sub(lambda m: f"127.0.0.1:{ports[int(m[2])]}", value)
+        value = value.replace("/run/secrets/", f"{folder}/secrets/")
+        found[key] = value.replace("/var/lib/errata", str(folder))
+    return found
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+    folder = tmp_path_factory.mktemp("composed")
+    (folder / "secrets").mkdir()
+    (folder / "secrets/redis_password").write_text(f"{_PASSWORD}\n")
+    services = compose()["services"]
+    ports = _ports(services)
+    made = Composed({}, ports)
+    try:
+        for name in _ORDER:
+            log_path = folder / f"logs/{name}.log"
+            if name == "redis":
+                command = [*redis_command(ports[6379], folder), "--requirepass", _PASSWORD]
+                process = Process.start(name, command, {}, log_path)
+                made.processes[name] = process
+                process.wait_until(lambda p=process: "Ready to accept" in p.tail(), 20)
+                continue
+            service = services[name]
+            environment = _environment(service, ports, folder)
+            command = [sys.executable, "-m", "errata.cli", *service["command"]]
+            process = Process.start(name, command, environment, log_path)
+            made.processes[name] = process
+            if name == "workers":
+                process.wait_until(lambda p=process: "workers serve" in p.tail(), 240)
+            else:
+                address = environment["ERRATA_SERVICE_ADDRESS"]
+                process.wait_until(lambda a=address: health_of(a, 1.0) == "SERVING", 240)
+        yield made
+    finally:
+        codes = {}
+        for name in reversed(list(made.processes)):
+            made.processes[name].stop(60)
+            codes[name] = made.processes[name].popen.returncode
+    assert not any(codes.values()), {n: (c, made.processes[n].tail()) for n, c in codes.items()}
+
+
+@pytest.fixture(scope="module")
+def edited(composed: Composed, corpus: Corpus) -> tuple[str, list[ReplicaAnswer]]:
+    """What an edit should make the replicas say, and what they say."""
+    edit = corpus.demo_edits()[0]
+    with Client(composed.address(7700), timeout=120) as client:
+        done = client.edit(edit.prompt, edit.target, subject=edit.subject, lane="lanes/facts")
+        return edit.target, client.generate_everywhere(
+            edit.prompt, min_seq=done.commit_seq, stop=["."]
+        )
+
+
+def test_the_processes_make_a_system(
+    composed: Composed, edited: tuple[str, list[ReplicaAnswer]]
+) -> None:
+    target, answers = edited
+    assert [a.answer.text.strip() for a in answers if a.answer] == [target] * 2
+    with Client(composed.address(7700), timeout=120) as client:
+        assert {replica.role for replica in client.replicas()} == {"worker", "retrieval"}
+
+
+@pytest.mark.usefixtures("edited")
+def test_every_metric_is_served_somewhere(composed: Composed) -> None:
+    found: set[str] = set()
+    for port in (9711, 9712, 9713, 9700, 9720):
+        with urllib.request.urlopen(f"http://{composed.address(port)}/metrics", timeout=10) as page:
+            text = page.read().decode()
+        for family in text_string_to_metric_families(text):
+            if family.name.startswith("errata_"):
+                samples = [
+                    sample for sample in family.samples if not sample.name.endswith("_created")
+                ]
+                if samples:
+                    found.add(family.name if family.type != "counter" else f"{family.name}_total")
+    assert found == HELP.keys()

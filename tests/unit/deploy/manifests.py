@@ -1,0 +1,65 @@
+"""The files of deploy/ as tests read them."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+DEPLOY = ROOT / "deploy"
+OVERLAYS = ("local", "gpu", "ha")
+# Of overlays that expect their operator to make secrets and volumes (docs/operations.md).
+OF_THE_OPERATOR = {("Secret", "redis"), ("Secret", "artifacts")}
+
+Object = dict[str, Any]
+
+
+@functools.cache
+def rendered(overlay: str) -> tuple[Object, ...]:
+    """All objects of an overlay."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed: overlays cannot be rendered")
+    folder = DEPLOY / "kubernetes/overlays" / overlay
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return tuple(yaml.safe_load_all(done.stdout))
+
+
+def of_kind(overlay: str, kind: str) -> dict[str, Object]:
+    """Objects of one kind, by name."""
+    return {o["metadata"]["name"]: o for o in rendered(overlay) if o["kind"] == kind}
+
+
+def pods(overlay: str) -> Iterator[tuple[str, Object]]:
+    """Pod templates, by what makes them."""
+    for thing in rendered(overlay):
+        name = f"{thing['kind']}/{thing['metadata']['name']}"
+        if thing["kind"] in ("Deployment", "StatefulSet"):
+            yield name, thing["spec"]["template"]
+        if thing["kind"] == "RayService":
+            cluster = thing["spec"]["rayClusterConfig"]
+            yield f"{name}/head", cluster["headGroupSpec"]["template"]
+            for group in cluster["workerGroupSpecs"]:
+                yield f"{name}/{group['groupName']}", group["template"]
+
+
+def containers(overlay: str) -> Iterator[tuple[str, Object, Object]]:
+    """(what makes the pod, its template, a container)."""
+    for name, template in pods(overlay):
+        for container in template["spec"]["containers"]:
+            yield name, template, container
+
+
+def compose() -> Object:
+    """The compose file."""
+    read: Object = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text("utf-8"))
+    return read

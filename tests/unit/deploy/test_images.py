@@ -1,0 +1,117 @@
+"""The images' recipe and the compose file, checked without a container engine."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from errata.platform.addresses import host_and_port
+from errata.platform.settings import Settings, leaves
+from tests.unit.deploy.manifests import DEPLOY, ROOT, compose
+
+DOCKERFILE = DEPLOY / "images/Dockerfile"
+# The images' own: what their health check asks.
+_OF_THE_IMAGE = {"ERRATA_SERVICE_ADDRESS"}
+
+
+def test_the_dockerfile_is_clean() -> None:
+    done = subprocess.run(
+        ["hadolint", str(DOCKERFILE)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_target_runs_as_a_user_and_starts_what_exists() -> None:
+    text = DOCKERFILE.read_text("utf-8")
+    stages = dict(re.findall(r"^FROM (\S+) AS (\S+)$", text, re.MULTILINE))
+    assert stages, "stages are named"
+    targets = {name for _, name in re.findall(r"^FROM (\S+) AS (\S+)$", text, re.MULTILINE)}
+    assert {"services", "worker", "worker-cuda"} <= targets
+    runtime = text[text.index("AS runtime") :]
+    assert runtime.index("USER 10001") < runtime.index("AS services")
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert re.findall(r'^ENTRYPOINT \["(\w+)"\]$', text, re.MULTILINE) == list(scripts)
+    for copied in re.findall(r"^COPY ([^-].*) \S+$", text, re.MULTILINE):
+        for path in copied.split():
+            assert (ROOT / path).exists(), path
+    known = {f"ERRATA_{n}".upper().replace(".", "__") for n in leaves(Settings().model_dump())}
+    assert set(re.findall(r"\b(ERRATA_\w+)=", text)) <= known | _OF_THE_IMAGE
+
+
+def test_requirements_are_those_of_the_projects_with_hashes() -> None:
+    lines = (DEPLOY / "images/requirements.txt").read_text("utf-8").splitlines()
+    pinned = dict(line.rstrip(" \\").split("==") for line in lines if re.match(r"[a-zA-Z]", line))
+    allowed = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+        if "==" in line and not line.startswith("#")
+    )
+    names = {name.lower().replace("_", "-"): version for name, version in allowed.items()}
+    for name, version in pinned.items():
+        assert names.get(name.lower(), version) == version, name
+    for project in ("pyproject.toml", "clients/python/pyproject.toml"):
+        wanted = tomllib.loads((ROOT / project).read_text())["project"]["dependencies"]
+        missing = {re.split(r"[\[<>=]", w)[0] for w in wanted} - pinned.keys()
+        assert missing <= {"errata-client", "torch"}, project
+    blocks = "\n".join(lines).split("==")[1:]
+    assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_the_compose_file_fits_together() -> None:
+    read = compose()
+    services, volumes = read["services"], read["volumes"]
+    known = {f"ERRATA_{n}".upper().replace(".", "__") for n in leaves(Settings().model_dump())}
+    assert {"redis", "log", "writer", "retrieval", "workers", "gateway"} <= services.keys()
+    for name, service in services.items():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            if source.startswith("."):
+                assert (DEPLOY / "compose" / source).exists(), source
+            else:
+                assert source in volumes, f"{name}: {source}"
+        assert set(service.get("secrets", ())) <= read["secrets"].keys()
+        assert set(service.get("depends_on", ())) <= services.keys()
+        environment = service.get("environment", {})
+        assert environment.keys() <= known | _OF_THE_IMAGE
+        for key, value in environment.items():
+            if key.endswith("ADDRESS"):
+                host, port = host_and_port(value)
+                if host not in ("0.0.0.0", "127.0.0.1"):
+                    assert port in _ports(services[host]["environment"]), f"{name}: {key}"
+
+
+def _ports(environment: dict[str, str]) -> set[int]:
+    found = {k: host_and_port(v) for k, v in environment.items() if k.endswith("ADDRESS")}
+    return {port for host, port in found.values() if host == "0.0.0.0"}
+
+
+def test_health_checks_ask_the_address_that_is_served() -> None:
+    for name in ("log", "writer", "retrieval", "gateway"):
+        environment = compose()["services"][name]["environment"]
+        _, asked = host_and_port(environment["ERRATA_SERVICE_ADDRESS"])
+        _, served = host_and_port(environment[f"ERRATA_{name.upper()}__ADDRESS"])
+        assert asked == served
+
+
+def test_docker_compose_takes_the_file(tmp_path: Path) -> None:
+    docker = shutil.which("docker")
+    if (
+        docker is None
+        or subprocess.run(
+            [docker, "compose", "version"], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("docker compose is not installed")
+    done = subprocess.run(
+        [docker, "compose", "-f", str(DEPLOY / "compose/compose.yaml"), "config", "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": str(Path(docker).parent), "HOME": str(tmp_path), "ERRATA_REDIS_PASSWORD": "x"},
+    )
+    assert done.returncode == 0, done.stderr
