@@ -1,6 +1,6 @@
 """Writes the Grafana dashboard from the list of panels below.
 
-    python tools/make_dashboard.py [--check]
+python tools/make_dashboard.py [--check]
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = (
-    Path(__file__).resolve().parent.parent
-    / "deploy/observability/grafana/dashboards/errata.json"
+    Path(__file__).resolve().parent.parent / "deploy/observability/grafana/dashboards/errata.json"
 )
 _COLUMNS, _WIDTH, _HEIGHT = 3, 8, 7
 
@@ -75,9 +74,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
     (
         "Editing",
         (
-            Panel(
-                "Edits by state", "none", (("sum by (state) (errata_edits)", "{{state}}"),)
-            ),
+            Panel("Edits by state", "none", (("sum by (state) (errata_edits)", "{{state}}"),)),
             Panel("Edits by lane", "none", (("sum by (lane) (errata_edits)", "{{lane}}"),)),
             Panel("Age of the oldest pending edit", "s", (("max(errata_pending_seconds)", "age"),)),
             Panel("Fit of a batch", "s", _quantiles("errata_fit_seconds", by="lane")[:2]),
@@ -145,7 +142,9 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     ("sum(rate(errata_generation_tokens_total[$__rate_interval]))", "made /s"),
                 ),
             ),
-            Panel("Cache in use", "percentunit", (("errata_kv_cache_usage_ratio", "{{instance}}"),)),
+            Panel(
+                "Cache in use", "percentunit", (("errata_kv_cache_usage_ratio", "{{instance}}"),)
+            ),
             Panel(
                 "Generations by reason of their end",
                 "reqps",

@@ -20,7 +20,6 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-
 from make_dashboard import FILE
 
 _STEP_SECONDS = 5

@@ -22,6 +22,7 @@ from errata.launch import show
 from errata.platform import settings as settings_module
 from errata.platform.settings import CONFIG_FILE_VARIABLE, Settings, load_settings
 from errata.platform.telemetry import configure_logging
+from errata.platform.tracing import configure_tracing
 from errata.train_cli import train
 from errata_client import Client, EditSpec, EditState, ErrataError, Sampling
 
@@ -288,6 +289,7 @@ def serve(
     """Runs one service in the foreground; settings come from environment and file."""
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format, service)
+    configure_tracing(settings.tracing, service)
     asyncio.run(_service(service, settings))
 
 

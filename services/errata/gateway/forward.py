@@ -12,6 +12,7 @@ import grpc
 
 from errata.errors import UnavailableError
 from errata.platform.status import DETAILS_KEY, PUSHBACK_KEY
+from errata.platform.tracing import outgoing
 from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2
 
 EDITING = editing_pb2.DESCRIPTOR.services_by_name["EditingService"].full_name
@@ -38,7 +39,7 @@ def _unary(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, A
 
     async def passed_on(request: bytes, context: Any) -> bytes:
         try:
-            return bytes(await call(request, timeout=context.time_remaining()))
+            return bytes(await call(request, timeout=context.time_remaining(), metadata=outgoing()))
         except grpc.aio.AioRpcError as error:
             await _pass_error_on(context, path, error)
 
@@ -50,7 +51,9 @@ def _stream(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, 
 
     async def passed_on(request: bytes, context: Any) -> AsyncIterator[bytes]:
         try:
-            async for message in call(request, timeout=context.time_remaining()):
+            async for message in call(
+                request, timeout=context.time_remaining(), metadata=outgoing()
+            ):
                 yield message
         except grpc.aio.AioRpcError as error:
             await _pass_error_on(context, path, error)

@@ -28,8 +28,14 @@ class WorkerPool:
         """Gets the handle; Ray must be connected."""
         self._handle: Any = serve.get_deployment_handle(DEPLOYMENT, application)
 
-    async def call(self, method: str, request: Any, timeout_seconds: float) -> Any:
+    async def call(self, method: str, request: Any, timeout_seconds: float, *more: object) -> Any:
         """One call to whichever replica is free; again elsewhere if that one dies.
+
+        Args:
+            method: of the deployment.
+            request: its first argument.
+            timeout_seconds: of all attempts; what is left of it is the second argument.
+            more: arguments behind these.
 
         Raises:
             ErrataError: the replica's own, or UnavailableError and QueueFullError of the pool.
@@ -38,7 +44,9 @@ class WorkerPool:
         for attempt in range(_MAX_ATTEMPTS):
             left = deadline - time.monotonic()
             try:
-                return await _cancellable(getattr(self._handle, method).remote(request, left))
+                return await _cancellable(
+                    getattr(self._handle, method).remote(request, left, *more)
+                )
             except ray.exceptions.RayActorError as error:
                 _log.warning("a replica died during a call", method=method, attempt=attempt)
                 if attempt + 1 == _MAX_ATTEMPTS:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from errata.gateway.pool import WorkerPool
+from errata.platform.tracing import trace_parent
 from errata_client._gen.errata.v1 import inference_pb2, inference_pb2_grpc
 
 
@@ -21,7 +22,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.GenerateRequest, context: Any
     ) -> inference_pb2.GenerateResponse:
         """Continues a prompt."""
-        response = await self._pool.call("generate", request, self._seconds(context))
+        response = await self._pool.call(
+            "generate", request, self._seconds(context), trace_parent()
+        )
         return cast("inference_pb2.GenerateResponse", response)
 
     async def StreamGenerate(

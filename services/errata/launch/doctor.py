@@ -18,7 +18,7 @@ from errata import demo
 from errata.artifacts.store import ArtifactStore
 from errata.editing.loading import check_model
 from errata.errors import ErrataError, StartupError
-from errata.launch.findings import Finding
+from errata.launch.findings import Finding, Grade
 from errata.launch.redis import redis_executable
 from errata.launch.status import health_of
 from errata.log.backend import RedisBackend
@@ -121,7 +121,9 @@ def _disk(settings: Settings) -> Iterator[Finding]:
             yield Finding("fail", name, f"{there}: {error.strerror}", remedy)
             continue
         free = shutil.disk_usage(there).free
-        grade = "ok" if free > _FAIR_DISK_BYTES else "warn" if free > _LEAST_DISK_BYTES else "fail"
+        grade: Grade = "ok"
+        if free < _FAIR_DISK_BYTES:
+            grade = "warn" if free > _LEAST_DISK_BYTES else "fail"
         remedy = "" if grade == "ok" else "make room: the log stops when the disk is full"
         yield Finding(grade, name, f"{folder}: {free / 1e9:.1f} GB free", remedy)
 

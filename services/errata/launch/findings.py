@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Grade = Literal["ok", "warn", "fail"]
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -17,7 +19,7 @@ class Finding:
         remedy: what to do; empty if nothing.
     """
 
-    grade: Literal["ok", "warn", "fail"]
+    grade: Grade
     name: str
     found: str
     remedy: str = ""

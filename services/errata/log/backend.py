@@ -305,7 +305,7 @@ def _is_config_hidden(error: ResponseError) -> bool:
     return isinstance(error, NoPermissionError) or "unknown command" in str(error).lower()
 
 
-def _password(file: Path | None) -> dict[str, str]:
+def _password(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:

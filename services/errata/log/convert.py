@@ -53,8 +53,10 @@ def append_fields(request: edit_log_pb2.AppendRequest) -> AppendFields:
         )
     payload.ClearField("request_id")
     payload.ClearField("append_time")
+    payload.ClearField("trace_parent")  # a retry is another call, but asks for the same
     content_digest = hashlib.sha256(payload.SerializeToString(deterministic=True)).digest()
     payload.request_id = request_id
+    payload.trace_parent = request.payload.trace_parent
     payload.append_time.FromNanoseconds(time.time_ns())
     data = payload.SerializeToString(deterministic=True)
     return AppendFields(request.epoch, request_id, content_digest, data)

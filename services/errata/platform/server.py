@@ -17,6 +17,7 @@ from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
 from errata.platform.calls import CallMetrics
 from errata.platform.status import StatusInterceptor
+from errata.platform.tracing import CallTraces
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
@@ -53,7 +54,8 @@ class GrpcServer:
         self.address = address
         self.port = 0
         self.server = grpc.aio.server(
-            interceptors=[CallMetrics(), StatusInterceptor()], options=list(_SERVER_OPTIONS)
+            interceptors=[CallMetrics(), CallTraces(), StatusInterceptor()],
+            options=list(_SERVER_OPTIONS),
         )
         self._services = tuple(services)
         self._health = health_aio.HealthServicer()

@@ -195,6 +195,17 @@ class GatewaySettings(ServiceSettings):
     default_timeout_seconds: float = Field(30.0, gt=0)
 
 
+class TracingSettings(Section):
+    """OpenTelemetry traces of all services."""
+
+    endpoint: str = Field(
+        "", description="OTLP collector (gRPC), such as http://collector:4317; off if empty."
+    )
+    sample_ratio: float = Field(
+        0.1, ge=0, le=1, description="Share of traces that begin here; others follow their caller."
+    )
+
+
 class Settings(BaseSettings):
     """All settings of all services; each reads its own section."""
 
@@ -205,6 +216,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=default_data_dir)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
+    tracing: TracingSettings = TracingSettings()
     model: ModelSettings = ModelSettings()
     log: LogSettings = Field(default_factory=LogSettings)
     artifacts: ArtifactSettings = ArtifactSettings()

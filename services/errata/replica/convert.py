@@ -41,7 +41,7 @@ def decode(entry: LogEntry) -> Entry:
     message = decode_payload(entry)
     time = message.append_time.ToDatetime(UTC)
     kind = _kind(entry.seq, message)
-    return Entry(entry.seq, message.request_id, time, message.author, kind)
+    return Entry(entry.seq, message.request_id, time, message.author, kind, message.trace_parent)
 
 
 def _kind(seq: int, message: edit_log_pb2.EntryPayload) -> Kind:
@@ -133,9 +133,9 @@ def _ref(message: types_pb2.ArtifactRef) -> ArtifactRef:
     return ArtifactRef(message.digest, message.size_bytes)
 
 
-def encode(kind: Kind, author: str) -> edit_log_pb2.EntryPayload:
+def encode(kind: Kind, author: str, *, trace_parent: str = "") -> edit_log_pb2.EntryPayload:
     """The payload of a new entry; the log adds time and request id."""
-    payload = edit_log_pb2.EntryPayload(author=author)
+    payload = edit_log_pb2.EntryPayload(author=author, trace_parent=trace_parent)
     match kind:
         case EditsRequested():
             payload.edits_requested.lane = kind.lane

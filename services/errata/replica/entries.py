@@ -152,6 +152,7 @@ class Entry:
         append_time: set by the log.
         author: who asked.
         kind: what it says.
+        trace_parent: W3C `traceparent` of the call that appended it; empty if not traced.
     """
 
     seq: int
@@ -159,3 +160,4 @@ class Entry:
     append_time: datetime
     author: str
     kind: Kind
+    trace_parent: str = ""

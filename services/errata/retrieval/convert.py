@@ -88,8 +88,8 @@ def _claim(lane: str, claim: Claim) -> retrieval_pb2.Claim:
     return retrieval_pb2.Claim(
         lane=lane,
         edit=claim.edit,
-        score=claim.score if math.isfinite(claim.score) else None,
-        threshold=claim.threshold if math.isfinite(claim.threshold) else None,
+        score=claim.score if claim.edit else None,
+        threshold=claim.threshold,
         holds=claim.holds,
         prompt_cut=claim.cut,
     )

@@ -21,6 +21,7 @@ from errata.platform.server import open_channel
 from errata.platform.settings import Settings, load_settings
 from errata.platform.status import to_status
 from errata.platform.telemetry import configure_logging
+from errata.platform.tracing import configure_tracing, span
 from errata.replica.base_model import load_base_model
 from errata.worker import convert
 from errata.worker.metrics import EngineCollector
@@ -45,6 +46,7 @@ class Worker:
         os.environ.update(environment)
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format, "worker")
+        configure_tracing(settings.tracing, "worker")
         if settings.model.device == "cpu":
             torch.set_num_threads(settings.worker.num_threads)
         name = serve.get_replica_context().replica_id.unique_id
@@ -71,12 +73,13 @@ class Worker:
         self._replica.check_health()
 
     async def generate(
-        self, request: inference_pb2.GenerateRequest, timeout_seconds: float
+        self, request: inference_pb2.GenerateRequest, timeout_seconds: float, parent: str = ""
     ) -> inference_pb2.GenerateResponse:
-        """A whole continuation."""
+        """A whole continuation; `parent` is the caller's trace."""
         pieces = self._replica.generate(request, streaming=False, timeout_seconds=timeout_seconds)
-        async with aclosing(pieces):
-            return convert.answer(self._replica.model, await anext(pieces), self._replica.name)
+        with span("generate", parent=parent, replica=self._replica.name):
+            async with aclosing(pieces):
+                return convert.answer(self._replica.model, await anext(pieces), self._replica.name)
 
     async def try_generate(
         self, request: inference_pb2.GenerateRequest, timeout_seconds: float

@@ -21,6 +21,7 @@ from errata.log.subscriber import Subscriber
 from errata.platform.metrics import note_index
 from errata.platform.retry import until_available
 from errata.platform.settings import WorkerSettings
+from errata.platform.tracing import span
 from errata.replica.applier import Applier
 from errata.replica.convert import decode
 from errata.replica.follower import Follower, Tolerance
@@ -157,7 +158,11 @@ class Replica:
             return self._edition(version)
 
         alters = swap is not None and self._applier.alters_weights(decoded)
-        await self.engine.change(change, alters_weights=alters)
+        if swap is None or not decoded.trace_parent:
+            await self.engine.change(change, alters_weights=alters)
+            return
+        with span("apply", parent=decoded.trace_parent, replica=self.name, seq=entry.seq):
+            await self.engine.change(change, alters_weights=alters)
 
     def _edition(self, version: Version) -> Edition:
         attribution, routing = self._applier.attribution(), self._applier.routing()

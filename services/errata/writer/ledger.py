@@ -56,6 +56,7 @@ class EditRecord:
     artifact: ArtifactRef | None = None
     base_model_digest: str = ""
     error: ErrataError | None = None
+    trace_parent: str = ""
 
 
 class EditLedger:
@@ -212,7 +213,12 @@ class EditLedger:
         self._requests[entry.seq] = tuple(edit.name for edit in kind.edits)
         for edit, source in zip(kind.edits, kind.sources, strict=True):
             self._records[edit.name] = EditRecord(
-                edit, source, kind.lane, entry.author, entry.append_time
+                edit,
+                source,
+                kind.lane,
+                entry.author,
+                entry.append_time,
+                trace_parent=entry.trace_parent,
             )
             self._pending[edit.name] = None
 

@@ -8,6 +8,7 @@ import grpc
 
 from errata.platform.retry import until_available
 from errata.platform.rpc_errors import service_error
+from errata.platform.tracing import outgoing, trace_parent
 from errata.replica.convert import encode
 from errata.replica.entries import Kind
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
@@ -63,10 +64,14 @@ class LogClient:
             EpochLostError: a newer writer took over; nothing was appended.
         """
         request = edit_log_pb2.AppendRequest(
-            request_id=request_id, epoch=self.epoch, payload=encode(kind, author)
+            request_id=request_id,
+            epoch=self.epoch,
+            payload=encode(kind, author, trace_parent=trace_parent()),
         )
         try:
-            response = await self._stub.Append(request, timeout=_TIMEOUT_SECONDS)
+            response = await self._stub.Append(
+                request, timeout=_TIMEOUT_SECONDS, metadata=outgoing()
+            )
         except grpc.aio.AioRpcError as error:
             raise service_error(error) from error
         return int(response.seq)

@@ -29,7 +29,8 @@ from errata.log.subscriber import Subscriber
 from errata.platform.metrics import ARTIFACT_BYTES, FIT_SECONDS
 from errata.platform.retry import until_available
 from errata.platform.settings import WriterSettings
-from errata.replica.applier import Applier
+from errata.platform.tracing import span
+from errata.replica.applier import Applier, Lane
 from errata.replica.convert import decode
 from errata.replica.entries import (
     ArtifactRef,
@@ -397,24 +398,30 @@ class Writer:
             return due.wait_seconds
         lane = lanes[due.records[0].lane]
         batch = await asyncio.to_thread(due.chosen, self._model, lane)
-        names = [record.edit.name for record in batch]
+        traces = [record.trace_parent for record in batch]
+        name = batch[0].lane
+        with span("fit", parent=traces[0], links=traces[1:], lane=name, num_edits=len(batch)):
+            await self._fit(lane, batch)
+        for warning in self.report(batch[0].lane).warnings:
+            _log.warning("lane fills up", lane=batch[0].lane, warning=warning)
+        return 0.0
+
+    async def _fit(self, lane: Lane, batch: Sequence[EditRecord]) -> None:
+        name, names = batch[0].lane, [record.edit.name for record in batch]
         self.ledger.set_fitting(names, True)
         try:
-            with FIT_SECONDS.labels(batch[0].lane).time():
+            with FIT_SECONDS.labels(name).time():
                 outcome = await asyncio.to_thread(
                     fit_batch,
                     self._model,
                     lane,
                     [record.edit for record in batch],
-                    self._statistics[batch[0].lane],
+                    self._statistics[name],
                     self._settings,
                 )
         finally:
             self.ledger.set_fitting(names, False)
-        await self._publish(batch[0].lane, lane.configured.config_digest, outcome)
-        for warning in self.report(batch[0].lane).warnings:
-            _log.warning("lane fills up", lane=batch[0].lane, warning=warning)
-        return 0.0
+        await self._publish(name, lane.configured.config_digest, outcome)
 
     async def _publish(self, lane: str, config_digest: str, outcome: Outcome) -> None:
         """Artifacts first, then the entry that names them; then the ledger has it."""

@@ -252,6 +252,36 @@ async def test_redis_that_would_lose_entries_is_refused(
     assert redis_server.client.dbsize() == 0
 
 
+async def test_an_unsafe_redis_may_be_allowed_and_is_warned_of(
+    settings: LogSettings, redis_server: RedisServer
+) -> None:
+    redis_server.client.config_set("appendfsync", "everysec")
+    with structlog.testing.capture_logs() as events:
+        log = await RedisLog.open(settings.model_copy(update={"allow_unsafe_redis": True}))
+    await log.close()
+    assert any("allow_unsafe_redis" in event["event"] for event in events)
+
+
+async def test_the_password_may_stand_in_a_file(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    server.client.config_set("requirepass", "secret")
+    try:
+        settings = log_settings(server, tmp_path / "witness")
+        file = tmp_path / "password"
+        given = settings.model_copy(update={"redis_password_file": file})
+        with pytest.raises(StartupError, match="redis_password_file"):
+            await RedisLog.open(given)
+        file.write_text("wrong\n")
+        with pytest.raises(StartupError, match="password"):
+            await RedisLog.open(given)
+        file.write_text("secret\n")
+        log = await RedisLog.open(given)
+        await log.close()
+    finally:
+        server.close()
+
+
 async def test_hidden_configuration_is_warned_of(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis", "--rename-command", "CONFIG", "")
     server.start()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from errata.launch.redis import redis_command
 from errata.launch.status import health_of
 from errata.platform.metrics import HELP
 from errata_client import Client, ReplicaAnswer
+from tests.integration.system.collector import Collector, collecting
 from tests.unit.deploy.manifests import Object, compose
 
 _ORDER = ("redis", "log", "writer", "retrieval", "workers", "gateway")
@@ -35,6 +38,7 @@ class Composed:
 
     processes: dict[str, Process]
     ports: Mapping[int, int]
+    collector: Collector
 
     def address(self, port: int) -> str:
         return f"127.0.0.1:{self.ports[port]}"
@@ -65,9 +69,22 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
     folder = tmp_path_factory.mktemp("composed")
     (folder / "secrets").mkdir()
     (folder / "secrets/redis_password").write_text(f"{_PASSWORD}\n")
-    services = compose()["services"]
-    ports = _ports(services)
-    made = Composed({}, ports)
+    ports = _ports(compose()["services"])
+    tracing = {
+        "ERRATA_TRACING__ENDPOINT": f"http://127.0.0.1:{(port := free_port())}",
+        "ERRATA_TRACING__SAMPLE_RATIO": "1",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",  # ms
+    }
+    with (
+        collecting(port) as collector,
+        _running(Composed({}, ports, collector), folder, tracing) as made,
+    ):
+        yield made
+
+
+@contextmanager
+def _running(made: Composed, folder: Path, more: Mapping[str, str]) -> Iterator[Composed]:
+    services, ports = compose()["services"], made.ports
     try:
         for name in _ORDER:
             log_path = folder / f"logs/{name}.log"
@@ -78,7 +95,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
                 process.wait_until(lambda p=process: "Ready to accept" in p.tail(), 20)
                 continue
             service = services[name]
-            environment = _environment(service, ports, folder)
+            environment = {**_environment(service, ports, folder), **more}
             command = [sys.executable, "-m", "errata.cli", *service["command"]]
             process = Process.start(name, command, environment, log_path)
             made.processes[name] = process
@@ -102,6 +119,7 @@ def edited(composed: Composed, corpus: Corpus) -> tuple[str, list[ReplicaAnswer]
     edit = corpus.demo_edits()[0]
     with Client(composed.address(7700), timeout=120) as client:
         done = client.edit(edit.prompt, edit.target, subject=edit.subject, lane="lanes/facts")
+        client.generate_everywhere("Nobody has corrected that", min_seq=done.commit_seq)
         return edit.target, client.generate_everywhere(
             edit.prompt, min_seq=done.commit_seq, stop=["."]
         )
@@ -130,3 +148,21 @@ def test_every_metric_is_served_somewhere(composed: Composed) -> None:
                 if samples:
                     found.add(family.name if family.type != "counter" else f"{family.name}_total")
     assert found == HELP.keys()
+
+
+@pytest.mark.usefixtures("edited")
+def test_one_trace_leads_from_the_call_to_both_replicas(composed: Composed) -> None:
+    wanted = {
+        ("errata-gateway", "errata.v1.EditingService/SubmitEdits"),
+        ("errata-writer", "errata.v1.EditingService/SubmitEdits"),
+        ("errata-log", "errata.v1.EditLogService/Append"),
+        ("errata-writer", "fit"),
+        ("errata-worker", "apply"),
+    }
+    deadline = time.monotonic() + 15
+    found: list[tuple[str, str]] = []
+    while found.count(("errata-worker", "apply")) < 2:
+        assert time.monotonic() < deadline, dict(composed.collector.traces)
+        time.sleep(0.2)
+        found = next((s for s in composed.collector.traces.values() if wanted <= set(s)), [])
+    assert found.count(("errata-worker", "apply")) == 2

@@ -99,7 +99,7 @@ async def test_a_port_in_use_is_named() -> None:
         await second.start()
     await first.stop(0)
     for address in ("nonsense", "127.0.0.1:99999", ":80"):
-        with pytest.raises(errors.StartupError, match="cannot listen"):
+        with pytest.raises(errors.StartupError, match="give host:port"):
             await GrpcServer(address, []).start()
 
 

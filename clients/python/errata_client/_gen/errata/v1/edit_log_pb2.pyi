@@ -56,10 +56,13 @@ class EntryPayload(google.protobuf.message.Message):
     LANE_CONFIGURED_FIELD_NUMBER: builtins.int
     LANE_MODEL_COMMITTED_FIELD_NUMBER: builtins.int
     LANE_COMPACTED_FIELD_NUMBER: builtins.int
+    TRACE_PARENT_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Idempotency key of the append."""
     author: builtins.str
     """Who asked."""
+    trace_parent: builtins.str
+    """W3C traceparent of the call that appended it; empty if it was not traced."""
     @property
     def append_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Set by the log service."""
@@ -105,9 +108,10 @@ class EntryPayload(google.protobuf.message.Message):
         lane_configured: global___LaneConfigured | None = ...,
         lane_model_committed: global___LaneModelCommitted | None = ...,
         lane_compacted: global___LaneCompacted | None = ...,
+        trace_parent: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "request_id", b"request_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "request_id", b"request_id", "trace_parent", b"trace_parent"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted"] | None: ...
 
 global___EntryPayload = EntryPayload

@@ -98,7 +98,7 @@ class Claim(google.protobuf.message.Message):
     edit: builtins.str
     """The best edit, whether it claims the prompt or not; empty if the lane has none."""
     score: builtins.float
-    """How well it matches; unset without an edit."""
+    """How well it matches; unset without an edit, infinite for an edit's own prompt."""
     threshold: builtins.float
     """What the score must be above: for RECIPE, the Knowledge Sentinel's own score."""
     holds: builtins.bool

@@ -1,0 +1,149 @@
+"""OpenTelemetry traces from a client's call to the commit that replicas apply; off by default.
+
+A trace follows an edit through the log: each entry carries the context in which it was appended, so
+that a fit continues its request's trace, and a replica's apply that of the commit. Without an
+endpoint OpenTelemetry's own no-op tracer is left in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import grpc
+import structlog
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, SpanKind
+
+from errata.errors import StartupError
+from errata.platform.settings import TracingSettings
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
+_tracer = trace.get_tracer("errata")
+_PARENT = "traceparent"
+
+
+def configure_tracing(settings: TracingSettings, service: str) -> None:
+    """Sends this process's spans to the collector that the settings name, if they name one.
+
+    Raises:
+        StartupError: the packages for it are not installed.
+    """
+    if not settings.endpoint:
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+    except ImportError as error:
+        raise StartupError(
+            f"tracing.endpoint is set, but {error.name} is not installed; install errata[tracing]."
+        ) from error
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": f"errata-{service}"}),
+        sampler=ParentBasedTraceIdRatio(settings.sample_ratio),
+    )
+    exporter = OTLPSpanExporter(endpoint=settings.endpoint, insecure=True)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+
+
+def trace_parent() -> str:
+    """The present context as W3C's `traceparent`; empty if nothing is traced."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier.get(_PARENT, "")
+
+
+def outgoing() -> tuple[tuple[str, str], ...]:
+    """Metadata of a call that continues the present trace."""
+    parent = trace_parent()
+    return ((_PARENT, parent),) if parent else ()
+
+
+def _context(parent: str) -> Context | None:
+    return propagate.extract({_PARENT: parent}) if parent else None
+
+
+@contextmanager
+def span(
+    name: str, *, parent: str = "", links: Sequence[str] = (), **attributes: str | int
+) -> Iterator[None]:
+    """A span of what is done inside, whose log lines carry the trace's id.
+
+    Args:
+        name: such as `fit`.
+        parent: `traceparent` of what it continues; the present context if empty.
+        links: of other traces that it is a part of, too.
+        attributes: facts, no payloads.
+    """
+    linked = [Link(_span_context(link)) for link in links if link]
+    with _tracer.start_as_current_span(
+        name, context=_context(parent), links=linked, attributes=attributes
+    ) as current:
+        context = current.get_span_context()
+        if not context.is_valid:
+            yield
+            return
+        with structlog.contextvars.bound_contextvars(
+            trace_id=trace.format_trace_id(context.trace_id)
+        ):
+            yield
+
+
+def _span_context(parent: str) -> trace.SpanContext:
+    return trace.get_current_span(_context(parent)).get_span_context()
+
+
+class CallTraces(grpc.aio.ServerInterceptor):
+    """Makes a span of every call, continuing the caller's trace."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Wraps the handler; health checks and reflection are not traced."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method.removeprefix("/")
+        if handler is None or handler.request_streaming or not method.startswith("errata."):
+            return cast("Handler", handler)
+        found = dict(cast(Mapping[str, Any], handler_call_details.invocation_metadata or ()))
+        parent = str(found.get(_PARENT, ""))
+        decode, encode = handler.request_deserializer, handler.response_serializer
+        if handler.response_streaming:
+            stream = _traced_stream(method, parent, cast(Any, handler.unary_stream))
+            return grpc.unary_stream_rpc_method_handler(stream, decode, encode)
+        unary = _traced(method, parent, cast(Any, handler.unary_unary))
+        return grpc.unary_unary_rpc_method_handler(unary, decode, encode)
+
+
+def _traced(
+    method: str, parent: str, handle: Callable[..., Awaitable[Any]]
+) -> Callable[..., Awaitable[Any]]:
+    async def traced(request: Any, context: Any) -> Any:
+        with span(method, parent=parent, **{"rpc.method": method}):
+            return await handle(request, context)
+
+    return traced
+
+
+def _traced_stream(
+    method: str, parent: str, handle: Callable[..., AsyncIterator[Any]]
+) -> Callable[..., AsyncIterator[Any]]:
+    async def traced(request: Any, context: Any) -> AsyncIterator[Any]:
+        # Not the current span while it yields: the consumer's steps run in between.
+        call = _tracer.start_span(method, context=_context(parent), kind=SpanKind.SERVER)
+        try:
+            async for response in handle(request, context):
+                yield response
+        finally:
+            call.end()
+
+    return traced

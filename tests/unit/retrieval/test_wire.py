@@ -1,0 +1,29 @@
+"""What the retrieval service decided is what a worker reads."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from errata.editing.method import Claim
+from errata.retrieval import convert
+from errata.retrieval.replica import Decision, Moment
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        Claim("", -math.inf, 0.5),
+        Claim("edits/1-0", 0.5, 0.25, cut=True),
+        Claim("edits/1-0", math.inf, 0.25),
+        Claim("edits/1-0", 0.5, -math.inf),
+    ],
+)
+def test_a_claim_is_the_same_over_the_wire(claim: Claim) -> None:
+    decision = Decision({"lanes/main": claim}, claim.edit)
+    moment = Moment(1, bytes(32), "", None, {})
+    sent = convert.route_response("retrieval", moment, 1, [decision])
+    (message,) = type(sent).FromString(sent.SerializeToString()).prompts[0].claims
+    assert convert.claim_from(message) == claim
+    assert message.holds is claim.holds
