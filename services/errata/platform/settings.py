@@ -136,6 +136,11 @@ class WorkerSettings(ReplicaSettings):
     )
     num_cpus: float = Field(0.5, ge=0, description="Ray CPUs of each replica.")
     num_gpus: float = Field(0.0, ge=0, description="Ray GPUs of each replica.")
+    node_cpus: int = Field(
+        0,
+        ge=0,
+        description="Ray CPUs of the node that Errata starts; 0 is enough for all replicas.",
+    )
     num_threads: int = Field(1, ge=1, description="Torch threads of each replica, on CPU.")
     retrieval_address: str = Field(
         "", description="Retrieval service that decides claims; in each replica itself if empty."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import structlog
 from ray import serve
 
 from errata.errors import StartupError
+from errata.platform.addresses import host_and_port
 from errata.platform.settings import Settings
 from errata.worker.deployment import build_app
 
@@ -34,8 +36,7 @@ def own_ray(settings: Settings) -> Iterator[None]:
     options: dict[str, Any] = {
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
-        # A count for placement, not cores: enough for the replicas and Serve itself.
-        "num_cpus": int(worker.num_replicas * worker.num_cpus) + 2,
+        "num_cpus": _cpus(settings),
         "num_gpus": int(-(-worker.num_replicas * worker.num_gpus // 1)),
     }
     with _connected(log_to_driver=True, configure_logging=False, **options):
@@ -55,7 +56,7 @@ def head_with_workers(settings: Settings) -> Iterator[None]:
     arguments = ["--head", f"--port={port}", "--include-dashboard=false"]
     if host not in ("", "0.0.0.0"):
         arguments.append(f"--node-ip-address={host}")
-    arguments.append(f"--object-store-memory={_OBJECT_STORE_BYTES}")
+    arguments += [f"--object-store-memory={_OBJECT_STORE_BYTES}", f"--num-cpus={_cpus(settings)}"]
     with _node(arguments), _connected(address="auto", log_to_driver=True), _workers(settings):
         yield
 
@@ -72,11 +73,42 @@ def joined_ray(address: str) -> Iterator[None]:
     Raises:
         StartupError: there is no such cluster.
     """
-    with contextlib.ExitStack() as stack:
-        if address != "auto":
-            stack.enter_context(_node([f"--address={address}", "--num-cpus=0", "--num-gpus=0"]))
-        stack.enter_context(_connected(address=address, log_to_driver=False))
+    if address == "auto":
+        with _connected(address=address, log_to_driver=False):
+            yield
+        return
+    # Ray would take this process for one on the head's machine, and answers would be lost on
+    # their way back.
+    own = _own_ip(address)
+    node = [f"--address={address}", f"--node-ip-address={own}", "--num-cpus=0", "--num-gpus=0"]
+    with _node(node), _connected(address=address, _node_ip_address=own, log_to_driver=False):
         yield
+
+
+def _own_ip(address: str) -> str:
+    """The address of this machine from which another one is reached; nothing is sent.
+
+    Raises:
+        StartupError: there is no way to it.
+    """
+    host, port = host_and_port(address)
+    try:
+        family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(target)
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise StartupError(
+            f"there is no way to gateway.ray_address {address}: {error}.", address=address
+        ) from error
+
+
+def _cpus(settings: Settings) -> int:
+    """A count for placement, not cores: enough for the replicas and Serve itself."""
+    return (
+        settings.worker.node_cpus
+        or int(settings.worker.num_replicas * settings.worker.num_cpus) + 2
+    )
 
 
 @contextlib.contextmanager

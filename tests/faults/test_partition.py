@@ -1,0 +1,135 @@
+"""Six hosts; one worker loses the log, edits go on, and when the link heals it catches up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from errata.demo import Corpus
+from errata.launch.processes import Process
+from errata.launch.redis import DURABILITY, redis_executable
+from errata.launch.status import health_of
+from errata_client import Client, ErrataError
+from tests.faults.hosts import Host, cut, heal, hosts
+
+_NAMES = ("log", "writer", "retrieval", "gateway", "worker1", "worker2")
+_ERRATA = [sys.executable, "-m", "errata.cli", "serve"]
+_RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats", "--block"]
+pytestmark = pytest.mark.timeout(420)
+
+
+@dataclass
+class Site:
+    """The hosts and what runs on them."""
+
+    hosts: Mapping[str, Host]
+    processes: dict[str, Process]
+    folder: Path
+    environment: Mapping[str, str]
+
+    def start(self, name: str, host: str, command: list[str]) -> Process:
+        log_path = self.folder / f"logs/{name}.log"
+        process = Process.start(name, self.hosts[host].command(command), self.environment, log_path)
+        self.processes[name] = process
+        return process
+
+    def serve(self, name: str, port: int) -> None:
+        process = self.start(name, name, [*_ERRATA, name])
+        address = f"{self.hosts[name].address}:{port}"
+        process.wait_until(lambda: health_of(address, 1.0) == "SERVING", 240)
+
+
+def _environment(at: Mapping[str, Host], folder: Path) -> dict[str, str]:
+    return {
+        "ERRATA_DATA_DIR": str(folder),
+        "ERRATA_LOG__ADDRESS": f"{at['log'].address}:7711",
+        "ERRATA_LOG__WITNESS_PATH": str(folder / "witness"),
+        "ERRATA_LOG__REDIS_URL": f"redis://{at['log'].address}:6379/0",
+        "ERRATA_WRITER__ADDRESS": f"{at['writer'].address}:7712",
+        "ERRATA_RETRIEVAL__ADDRESS": f"{at['retrieval'].address}:7713",
+        "ERRATA_GATEWAY__ADDRESS": f"{at['gateway'].address}:7700",
+        "ERRATA_GATEWAY__RAY_ADDRESS": f"{at['worker1'].address}:6380",
+        "ERRATA_WORKER__RAY_ADDRESS": f"{at['worker1'].address}:6380",
+        "ERRATA_WORKER__RETRIEVAL_ADDRESS": f"{at['retrieval'].address}:7713",
+        "ERRATA_WORKER__NUM_REPLICAS": "2",
+        "ERRATA_WORKER__NUM_CPUS": "1",
+        "ERRATA_WORKER__MAX_SILENCE_SECONDS": "300",  # it shall stay in rotation all the while
+        "ERRATA_WORKER__NODE_CPUS": "1",  # so that there is one replica on each host
+        # Serve leaves replicas out that do not tell their queue's length at once: here six hosts
+        # share a few cores, and slowness is no fault.
+        "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "5",
+    }
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with hosts(_NAMES, tmp_path / "hosts") as at:
+        made = Site(at, {}, tmp_path, _environment(at, tmp_path))
+        try:
+            redis = [redis_executable(), "--bind", at["log"].address, "--dir", str(tmp_path)]
+            process = made.start("redis", "log", [*redis, "--protected-mode", "no", *DURABILITY])
+            process.wait_until(lambda: "Ready to accept" in process.tail(), 20)
+            made.serve("log", 7711)
+            made.serve("writer", 7712)
+            made.serve("retrieval", 7713)
+            workers = made.start("workers", "worker1", [*_ERRATA, "workers"])
+            workers.wait_until(lambda: (tmp_path / "logs/workers.log").stat().st_size > 0, 120)
+            second = [
+                *_RAY,
+                f"--address={at['worker1'].address}:6380",
+                f"--node-ip-address={at['worker2'].address}",
+                "--num-cpus=1",
+            ]
+            made.start("ray", "worker2", second)
+            workers.wait_until(lambda: "workers serve" in workers.tail(), 240)
+            made.serve("gateway", 7700)
+            yield made
+        finally:
+            for name in reversed(list(made.processes)):
+                made.processes[name].stop(60)
+
+
+@pytest.mark.promise("P5", "P7")
+def test_a_worker_that_is_cut_off_from_the_log_is_never_stale_and_catches_up(
+    site: Site, corpus: Corpus
+) -> None:
+    first, second = corpus.demo_edits()[:2]
+    gateway = f"{site.hosts['gateway'].address}:7700"
+    with Client(gateway, timeout=120) as client:
+        done = client.edit(first.prompt, first.target, subject=first.subject, lane="lanes/facts")
+        everywhere = client.generate_everywhere(first.prompt, min_seq=done.commit_seq, stop=["."])
+        assert [a.answer.text.strip() for a in everywhere if a.answer] == [first.target] * 2
+
+        cut(site.hosts["log"], site.hosts["worker2"])
+        later = client.edit(
+            second.prompt, second.target, subject=second.subject, lane="lanes/facts"
+        )
+        with Client(gateway, timeout=20) as stranger:  # who knows of no edit asks for no position
+            now = stranger.generate_everywhere(second.prompt, stop=["."])
+        assert all(a.answer for a in now), now
+        positions = sorted(a.answer.provenance.applied_seq for a in now if a.answer)
+        assert positions[0] < later.commit_seq <= positions[1], "one is behind, and says so"
+        right, refused = 0, []
+        with Client(gateway, timeout=3) as hurried:
+            for _ in range(6):
+                try:
+                    answer = hurried.generate(second.prompt, min_seq=later.commit_seq, stop=["."])
+                except ErrataError as error:
+                    refused.append(error.message)
+                    continue
+                assert answer.text.strip() == second.target
+                assert answer.provenance.applied_seq >= later.commit_seq
+                right += 1
+        assert right, refused
+
+        heal(site.hosts["log"], site.hosts["worker2"])
+        # The answers wait for its position: that both come says that it was reached.
+        now = client.generate_everywhere(second.prompt, min_seq=later.commit_seq, stop=["."])
+        assert [a.answer.text.strip() for a in now if a.answer] == [second.target] * 2, now
+        states = {a.answer.provenance.state_digest for a in now if a.answer}
+        assert len(states) == 1
+        assert all(replica.agrees for replica in client.replicas())
