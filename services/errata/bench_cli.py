@@ -268,6 +268,18 @@ def route(
 
 
 @bench.command()
+def observability(
+    out: Annotated[Path, typer.Option(help="Folder for result.json.")],
+    rounds: Annotated[int, typer.Option(help="In which each system is asked.", min=1)] = 7,
+    requests: Annotated[int, typer.Option(help="Of a round, 16 at a time.", min=1)] = 300,
+) -> None:
+    """Measures what metrics and traces cost, in three systems side by side."""
+    from errata.evaluation.observability_bench import run
+
+    run(out, rounds=rounds, num_requests=requests, console=_out)
+
+
+@bench.command()
 def suites() -> None:
     """Lists what `errata bench edit --suite` can run."""
     from errata.evaluation.edit.suites import SUITES

@@ -7,6 +7,7 @@ admits newcomers under a token budget, reads their prompts, and makes one token 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections import deque
@@ -22,7 +23,7 @@ from errata.engine.batch import RunningBatch, Weights
 from errata.engine.job import Job, Outbox
 from errata.engine.rate import Rate
 from errata.engine.refusals import no_room, outlived, too_late
-from errata.engine.routing import route_jobs
+from errata.engine.routing import TOGETHER, route_jobs
 from errata.engine.runner import Runner
 from errata.engine.sequence import (
     Edition,
@@ -371,8 +372,8 @@ class Engine:
             return []
         try:
             with self._wake:
-                waiting = list(self._waiting)
-            plans = route_jobs(self._edition, jobs, waiting, self._limits.prefill_tokens)
+                next_ones = list(itertools.islice(self._waiting, TOGETHER))
+            plans = route_jobs(self._edition, jobs, next_ones, self._limits.prefill_tokens)
         except UnavailableError as error:  # of all of them alike: one by one would be no better
             for job in jobs:
                 self._outbox.put(job, error)

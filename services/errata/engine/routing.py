@@ -9,7 +9,8 @@ from errata.editing.plan import BASE
 from errata.engine.job import Job
 from errata.engine.sequence import Edition, GenerationRequest, Request, Routed
 
-_TOGETHER = 32
+TOGETHER = 32
+"""Requests that are routed in one go."""
 
 
 def route_jobs(
@@ -34,7 +35,7 @@ def route_jobs(
     may_share = edition.route is not None and edition.late is None
     if asked and may_share and not any(job.alone for job in jobs):
         others = (j for j in waiting if not j.alone and j.routed_under(edition) is None)
-        asked += itertools.islice(others, max(0, _TOGETHER - len(asked)))
+        asked += itertools.islice(others, max(0, TOGETHER - len(asked)))
     if asked:
         found = route(edition, [job.request for job in asked], prefill_tokens)
         for job, made in zip(asked, found, strict=True):

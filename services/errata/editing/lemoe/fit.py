@@ -155,18 +155,17 @@ def fit_anew(
             field="num_experts",
         )
     projection = _projection(shape, config, held.routing, seed).to(model.device)
+    rows = encode(model, config, held.gate, statistics.idf, edits)
+    alone = Earlier([], rows.values[:0], projection)
     members, owners = [], dict[int, int]()
     for number, batch in enumerate(batches):
         part = [edits[index] for index in batch]
-        rows = encode(model, config, held.gate, statistics.idf, part)
-        taught = _lessons(model, part, rows.values, config, statistics.contexts)
+        taught = _lessons(model, part, rows.values[batch], config, statistics.contexts)
         steps = config.steps * math.ceil(len(part) / config.expert_edits)
         more = config.model_copy(update={"steps": steps})
-        earlier = Earlier([], rows.values[:0], projection)
-        trained = train(model, shape, taught, earlier, more, seed + number)
+        trained = train(model, shape, taught, alone, more, seed + number)
         members.append(_member(model, shape, trained))
         owners |= dict.fromkeys(batch, number)
-    rows = encode(model, config, held.gate, statistics.idf, edits)
     limit = _limit(config, statistics, rows.keys)
     routing = Routing.of(shape, projection, limit, statistics.idf)
     order = [owners[index] for index in range(len(edits))]
@@ -220,13 +219,13 @@ def prepare(
 ) -> Statistics:
     """Reads held-out prompts, where a scope test is calibrated on them, and contexts."""
     Shape.of(model, config)
-    is_calibrated = config.scope in ("cosine", "idf")
-    is_read = config.num_contexts or is_calibrated
+    is_calibrated = config.scope in ("cosine", "idf") and config.threshold is None
+    is_read = config.num_contexts or config.scope == "idf" or is_calibrated
     paragraphs = first_paragraphs(resources.text()) if is_read else []
     held_out = idf = torch.zeros(0, device=model.device)
     if config.scope == "idf":
         idf = document_frequencies(model, paragraphs)
-    if is_calibrated and config.threshold is None:
+    if is_calibrated:
         prompts = held_out_prompts(model, paragraphs)
         held_out = unit(mean_embeddings(model, prompts, idf if len(idf) else None))
     return Statistics(held_out, idf, openings(paragraphs))
