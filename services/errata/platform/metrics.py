@@ -40,10 +40,10 @@ HELP: Mapping[str, str] = {
     "errata_claim_margin": "Score of the best edit above (below: negative) its limit, by lane.",
     "errata_index_edits": "Edits that may claim prompts in this replica, by lane.",
     "errata_route_seconds": "Decisions of the retrieval service on one batch.",
-    "errata_applied_seq": "Position of the log that this replica stands at.",
-    "errata_known_head_seq": "Head of the log that this replica has heard of.",
+    "errata_applied_seq": "Position of the log that this replica stands at, by role.",
+    "errata_known_head_seq": "Head of the log that this replica has heard of, by role.",
     "errata_commit_to_applied_seconds": "From a commit's time stamp in the log to its effect here.",
-    "errata_replica_healthy": "1 while this replica may answer, else 0.",
+    "errata_replica_healthy": "1 while this replica may answer, else 0, by role.",
     "errata_log_head_seq": "Last acknowledged position of the log.",
     "errata_log_append_seconds": "Append, witnessed and durable.",
     "errata_replica_applied_seq": "Position that a replica reported, by replica and role.",
@@ -63,7 +63,7 @@ LATENCY_BUCKETS = (
 )
 """Seconds."""
 _FIT_BUCKETS = (0.005, 0.02, 0.1, 0.5, 2.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1_800.0)
-_MARGINS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+_MARGINS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0)
 _MARGIN_BUCKETS = (*(-margin for margin in reversed(_MARGINS)), 0.0, *_MARGINS)
 
 
@@ -84,10 +84,11 @@ DEFERRALS = _counter("errata_deferrals_total", ["lane"])
 CLAIM_MARGIN = _histogram("errata_claim_margin", _MARGIN_BUCKETS, ["lane"])
 INDEX_EDITS = _gauge("errata_index_edits", ["lane"])
 ROUTE_SECONDS = _histogram("errata_route_seconds", LATENCY_BUCKETS)
-APPLIED_SEQ = _gauge("errata_applied_seq")
-KNOWN_HEAD_SEQ = _gauge("errata_known_head_seq")
+# With a label, so that processes which are no replicas have no value for them.
+APPLIED_SEQ = _gauge("errata_applied_seq", ["role"])
+KNOWN_HEAD_SEQ = _gauge("errata_known_head_seq", ["role"])
 COMMIT_TO_APPLIED_SECONDS = _histogram("errata_commit_to_applied_seconds", LATENCY_BUCKETS)
-REPLICA_HEALTHY = _gauge("errata_replica_healthy")
+REPLICA_HEALTHY = _gauge("errata_replica_healthy", ["role"])
 APPEND_SECONDS = _histogram("errata_log_append_seconds", LATENCY_BUCKETS)
 FIT_SECONDS = _histogram("errata_fit_seconds", _FIT_BUCKETS, ["lane"])
 ARTIFACT_BYTES = _counter("errata_artifact_bytes_total", ["lane"])

@@ -137,9 +137,13 @@ class Follower:
         Raises:
             ErrataError: it contradicts the log, cannot apply it, lags, or does not hear of it.
         """
-        REPLICA_HEALTHY.set(0)
-        self._check_health()
-        REPLICA_HEALTHY.set(1)
+        healthy = REPLICA_HEALTHY.labels(self._role)
+        try:
+            self._check_health()
+        except ErrataError:
+            healthy.set(0)
+            raise
+        healthy.set(1)
 
     def _check_health(self) -> None:
         if self._failure is not None:
@@ -244,8 +248,8 @@ class Follower:
             )
             while True:
                 reported = self._stands()
-                APPLIED_SEQ.set(reported.seq)
-                KNOWN_HEAD_SEQ.set(self._subscriber.head_seq)
+                APPLIED_SEQ.labels(self._role).set(reported.seq)
+                KNOWN_HEAD_SEQ.labels(self._role).set(self._subscriber.head_seq)
                 await self._report(stub, reported)
                 await self._wait_for_move(reported, _REPORT_SECONDS)
 

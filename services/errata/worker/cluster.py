@@ -34,6 +34,7 @@ def own_ray(settings: Settings) -> Iterator[None]:
     """
     worker = settings.worker
     options: dict[str, Any] = {
+        "address": "local",  # never the Ray of something else on this machine
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
         "num_cpus": _cpus(settings),
