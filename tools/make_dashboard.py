@@ -52,10 +52,11 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel("Entries behind", "none", (("errata_replica_lag_entries", "{{replica}}"),)),
             Panel(
-                "Digest disagreements, unhealthy replicas",
+                "Digest disagreements, unhealthy replicas, log away",
                 "none",
                 (
                     ("max(errata_digest_disagreements)", "disagree"),
+                    ("1 - min(errata_log_available)", "log away"),
                     ("count(errata_replica_healthy == 0) or vector(0)", "unhealthy"),
                 ),
             ),

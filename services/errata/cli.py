@@ -289,7 +289,8 @@ def serve(
     """Runs one service in the foreground; settings come from environment and file."""
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format, service)
-    configure_tracing(settings.tracing, service)
+    if service not in ("gateway", "workers"):  # those start Ray first: it forks
+        configure_tracing(settings.tracing, service)
     asyncio.run(_service(service, settings))
 
 

@@ -113,13 +113,13 @@ def _scraped(flags: Mapping[str, Any]) -> Iterator[None]:
                 with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as page:
                     page.read()
 
-    thread = threading.Thread(target=scrape)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        scraping = pool.submit(scrape)
+        try:
+            yield
+        finally:
+            ended.set()
+        scraping.result()  # an endpoint that was not there would make metrics look cheap
 
 
 class _Spans(trace_service_pb2_grpc.TraceServiceServicer):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import structlog
 
+from errata.errors import UnavailableError
 from errata.gateway import forward
 from errata.gateway.pool import WorkerPool
 from errata.gateway.service import InferenceService
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer, check_address, handle_signals, open_channel
 from errata.platform.settings import Settings
+from errata.platform.tracing import configure_tracing
 from errata.worker.cluster import head_with_workers, joined_ray, own_ray
 from errata_client._gen.errata.v1 import inference_pb2, inference_pb2_grpc
 
+_LOOK_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
 _SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 
@@ -28,8 +32,9 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
     """
     check_address(settings.gateway.address)
     # Ray forks its processes; with gRPC's threads already there, a child can hang for ever.
-    with _ray(settings):
+    with _ray(settings) as stands:
         handle_signals(stop)  # Ray put handlers of its own in their place
+        configure_tracing(settings.tracing, "gateway")
         server = GrpcServer(settings.gateway.address, [_SERVICE, forward.EDITING, forward.EDIT_LOG])
         pool = WorkerPool(settings.gateway.application)
         async with (
@@ -44,12 +49,27 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
                 await server.start()
                 _log.info("gateway serves", port=server.port)
                 try:
-                    await stop.wait()
+                    await _while_ray_stands(stands, stop)
                 finally:
                     await server.stop()
 
 
-def _ray(settings: Settings) -> AbstractContextManager[None]:
+async def _while_ray_stands(stands: Callable[[], bool], stop: asyncio.Event) -> None:
+    """Returns when `stop` is set.
+
+    Raises:
+        UnavailableError: the Ray cluster is gone; started again, the gateway joins the next one.
+    """
+    while stands():
+        try:
+            await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
+            return
+        except TimeoutError:
+            pass
+    raise UnavailableError("the Ray cluster that this gateway joined is gone; start it again.")
+
+
+def _ray(settings: Settings) -> AbstractContextManager[Callable[[], bool]]:
     if settings.gateway.ray_address == "local":
         return own_ray(settings)
     return joined_ray(settings.gateway.ray_address)
@@ -63,5 +83,6 @@ async def serve_workers(settings: Settings, stop: asyncio.Event) -> None:
     """
     with head_with_workers(settings):
         handle_signals(stop)
+        configure_tracing(settings.tracing, "workers")
         _log.info("workers serve", address=settings.worker.ray_address)
         await stop.wait()

@@ -35,6 +35,11 @@ class Feed:
         self._failure: LogUnavailableError | None = None
         self._stopping = False
 
+    @property
+    def available(self) -> bool:
+        """Whether Redis answers and holds what was acknowledged, as far as is known."""
+        return self._failure is None and not self._source.is_damaged
+
     async def run(self) -> None:
         """Watches Redis until `stop`: adopts other services' entries, notices damage.
 

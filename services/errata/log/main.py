@@ -59,7 +59,7 @@ async def run(
     try:
         replicas = ReplicaTable(log.replica_ttl_seconds)
         service = EditLogService(store, feed, replicas, artifacts)
-        with metrics_endpoint(log.metrics_address, LogCollector(store, replicas)):
+        with metrics_endpoint(log.metrics_address, LogCollector(store, feed, replicas)):
             await _serve(service, feed, address or log.address, ready, stop or asyncio.Event())
     finally:
         await store.close()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from errata.log.feed import Feed
 from errata.log.positions import ReplicaState, ReplicaTable
 from errata.log.store import RedisLog
 from errata.platform.metrics import gauge
@@ -16,8 +17,8 @@ from errata.platform.metrics import gauge
 class LogCollector(Collector):
     """Reads the log's head and the replicas' reports when it is asked."""
 
-    def __init__(self, log: RedisLog, replicas: ReplicaTable) -> None:
-        self._source, self._replicas = log, replicas
+    def __init__(self, log: RedisLog, feed: Feed, replicas: ReplicaTable) -> None:
+        self._source, self._feed, self._replicas = log, feed, replicas
 
     def collect(self) -> Iterable[Metric]:
         """The metrics, as of now."""
@@ -27,6 +28,7 @@ class LogCollector(Collector):
         }
         lag = {key: head_seq - seq for key, seq in applied.items()}
         labels = ("replica", "role")
+        yield gauge("errata_log_available", {(): self._feed.available})
         yield gauge("errata_log_head_seq", {(): head_seq})
         yield gauge("errata_replica_applied_seq", applied, labels)
         yield gauge("errata_replica_lag_entries", lag, labels)

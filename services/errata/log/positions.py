@@ -74,8 +74,9 @@ class ReplicaTable:
 
     def live(self) -> list[ReplicaState]:
         """The replicas, sorted by name."""
-        self._expire()
-        return [state for _, (_, state) in sorted(self._states.items())]
+        oldest = self._clock() - self._ttl
+        kept = sorted(list(self._states.items()))  # may be asked by any thread
+        return [state for _, (heard, state) in kept if heard >= oldest]
 
     def _expire(self) -> None:
         oldest = self._clock() - self._ttl

@@ -124,6 +124,11 @@ class RedisLog:
         return self._known.log_id
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether Redis contradicted what was acknowledged."""
+        return self._loss is not None
+
+    @property
     def head(self) -> Position:
         """The last acknowledged position that this service knows of."""
         return self._head

@@ -44,6 +44,7 @@ HELP: Mapping[str, str] = {
     "errata_known_head_seq": "Head of the log that this replica has heard of, by role.",
     "errata_commit_to_applied_seconds": "From a commit's time stamp in the log to its effect here.",
     "errata_replica_healthy": "1 while this replica may answer, else 0, by role.",
+    "errata_log_available": "1 while the log can be read and appended to, else 0.",
     "errata_log_head_seq": "Last acknowledged position of the log.",
     "errata_log_append_seconds": "Append, witnessed and durable.",
     "errata_replica_applied_seq": "Position that a replica reported, by replica and role.",

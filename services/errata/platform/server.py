@@ -35,6 +35,8 @@ _SERVER_OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.so_reuseport", 0),
+    # Clients resolve names anew only when a connection ends: so they find new replicas.
+    ("grpc.max_connection_age_ms", 300_000),
 )
 
 

@@ -106,7 +106,7 @@ class Follower:
         self._moved = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: ErrataError | None = None
-        self._is_live = False  # caught up once: what comes now was appended just now
+        self.is_live = False  # caught up once: what comes now was appended just now
 
     async def start(self) -> None:
         """Starts, and returns once the replica has applied all that the log held.
@@ -123,7 +123,7 @@ class Follower:
             await self._moved.wait_for(lambda: self._failure is not None or self._caught_up())
         if self._failure is not None:
             raise self._failure
-        self._is_live = True
+        self.is_live = True
 
     async def close(self) -> None:
         """Stops following."""
@@ -229,7 +229,7 @@ class Follower:
 
     def _note(self, entry: LogEntry) -> None:
         payload = decode_payload(entry)
-        if self._is_live and payload.WhichOneof("kind") in _COMMITS:
+        if self.is_live and payload.WhichOneof("kind") in _COMMITS:
             appended = payload.append_time.ToNanoseconds() / 1e9
             COMMIT_TO_APPLIED_SECONDS.observe(max(0.0, time.time() - appended))
 

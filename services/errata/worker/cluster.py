@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -26,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 @contextlib.contextmanager
-def own_ray(settings: Settings) -> Iterator[None]:
+def own_ray(settings: Settings) -> Iterator[Callable[[], bool]]:
     """Starts Ray with the workers in it, and ends both afterwards.
 
     Raises:
@@ -42,7 +43,7 @@ def own_ray(settings: Settings) -> Iterator[None]:
     }
     with _connected(log_to_driver=True, configure_logging=False, **options):
         with _workers(settings):
-            yield
+            yield ray.is_initialized
 
 
 @contextlib.contextmanager
@@ -52,38 +53,50 @@ def head_with_workers(settings: Settings) -> Iterator[None]:
     Raises:
         StartupError: the address is taken, or the workers did not start.
     """
-    address = settings.worker.ray_address
-    host, _, port = address.rpartition(":")
-    arguments = ["--head", f"--port={port}", "--include-dashboard=false"]
-    if host not in ("", "0.0.0.0"):
-        arguments.append(f"--node-ip-address={host}")
-    arguments += [f"--object-store-memory={_OBJECT_STORE_BYTES}", f"--num-cpus={_cpus(settings)}"]
+    host, port = host_and_port(settings.worker.ray_address)
+    if host == "0.0.0.0":
+        host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    arguments = [
+        *("--head", f"--port={port}", f"--node-ip-address={host}", "--include-dashboard=false"),
+        *(f"--object-store-memory={_OBJECT_STORE_BYTES}", f"--num-cpus={_cpus(settings)}"),
+    ]
+    os.environ.pop("RAY_ADDRESS", None)  # `auto` would prefer it to the head that starts here
     with _node(arguments), _connected(address="auto", log_to_driver=True), _workers(settings):
         yield
 
 
 @contextlib.contextmanager
-def joined_ray(address: str) -> Iterator[None]:
+def joined_ray(address: str) -> Iterator[Callable[[], bool]]:
     """Connects to a Ray cluster; where this machine is none of its nodes, it becomes one.
 
     The node offers no CPUs, so that no worker is placed there.
 
     Args:
-        address: host:port of the cluster's head; `auto` for the cluster of this machine.
+        address: host:port of the cluster's head; one at a loopback address is of this machine.
+
+    Yields:
+        Whether the node still stands; it falls with the cluster.
 
     Raises:
         StartupError: there is no such cluster.
     """
-    if address == "auto":
-        with _connected(address=address, log_to_driver=False):
-            yield
+    if _is_loopback(host_and_port(address)[0]):
+        with _connected(address="auto", log_to_driver=False):
+            yield ray.is_initialized
         return
     # Ray would take this process for one on the head's machine, and answers would be lost on
     # their way back.
     own = _own_ip(address)
     node = [f"--address={address}", f"--node-ip-address={own}", "--num-cpus=0", "--num-gpus=0"]
-    with _node(node), _connected(address=address, _node_ip_address=own, log_to_driver=False):
-        yield
+    with (
+        _node(node) as stands,
+        _connected(address=address, _node_ip_address=own, log_to_driver=False),
+    ):
+        yield stands
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or host.startswith("127.") or host == "::1"
 
 
 def _own_ip(address: str) -> str:
@@ -128,18 +141,19 @@ def _connected(**options: Any) -> Iterator[None]:
 def _workers(settings: Settings) -> Iterator[None]:
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
     try:
-        serve.run(build_app(settings), name=settings.gateway.application, route_prefix=None)
+        try:
+            serve.run(build_app(settings), name=settings.gateway.application, route_prefix=None)
+        except RuntimeError as error:
+            raise StartupError(
+                f"the workers did not start: {error}. Their own messages are above."
+            ) from error
         yield
-    except RuntimeError as error:
-        raise StartupError(
-            f"the workers did not start: {error}. Their own messages are above."
-        ) from error
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
-def _node(arguments: list[str]) -> Iterator[None]:
+def _node(arguments: list[str]) -> Iterator[Callable[[], bool]]:
     """A Ray node of this process, that ends with it."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
     process = subprocess.Popen(
@@ -150,7 +164,7 @@ def _node(arguments: list[str]) -> Iterator[None]:
     )
     try:
         _wait_for_node(process)
-        yield
+        yield lambda: process.poll() is None
     finally:
         process.terminate()
         try:

@@ -158,7 +158,7 @@ class Replica:
             return self._edition(version)
 
         alters = swap is not None and self._applier.alters_weights(decoded)
-        if swap is None or not decoded.trace_parent:
+        if swap is None or not decoded.trace_parent or not self._follower.is_live:
             await self.engine.change(change, alters_weights=alters)
             return
         with span("apply", parent=decoded.trace_parent, replica=self.name, seq=entry.seq):

@@ -80,7 +80,9 @@ class EditLedger:
 
     def counts(self) -> Counter[tuple[str, str]]:
         """How many edits are in which state, by (state, lane); may be asked by any thread."""
-        return Counter((r.state.value, r.lane) for r in list(self._records.values()))
+        found = Counter((r.state.value, r.lane) for r in list(self._records.values()))
+        found.update({(state.value, lane): 0 for state in State for lane in list(self.lanes)})
+        return found
 
     def oldest_pending(self) -> datetime | None:
         """When the oldest pending edit was asked for; may be asked by any thread."""

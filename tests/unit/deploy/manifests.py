@@ -16,7 +16,11 @@ ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
 OVERLAYS = ("local", "gpu", "ha")
 # Of overlays that expect their operator to make secrets and volumes (docs/operations.md).
-OF_THE_OPERATOR = {("Secret", "redis"), ("Secret", "artifacts")}
+OF_THE_OPERATOR = {
+    ("Secret", "redis"),
+    ("Secret", "artifacts"),
+    ("PersistentVolumeClaim", "models"),
+}
 
 Object = dict[str, Any]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import functools
 import re
 import warnings
@@ -13,9 +14,9 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from errata.cli import app
+from errata.cli import _service
+from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
 from errata.platform.settings import Settings, leaves
 from tests.unit.deploy.manifests import (
@@ -184,8 +185,9 @@ def test_commands_exist(overlay: str) -> None:
             continue
         command, service = container["args"]
         assert command == "serve"
-        result = CliRunner().invoke(app, ["serve", "nothing-of-the-kind"])
-        assert service in str(result.exception), "the error lists the services that there are"
+        with pytest.raises(StartupError) as refused:
+            asyncio.run(_service("nothing-of-the-kind", Settings()))
+        assert service in refused.value.message, "it lists the services that there are"
         served += 1
     assert served == 4
 
@@ -257,7 +259,7 @@ def test_pods_are_given_longer_than_their_drain(overlay: str) -> None:
 def test_only_the_log_service_reaches_redis(overlay: str) -> None:
     policies = of_kind(overlay, "NetworkPolicy")
     assert policies["deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    redis = {"app.kubernetes.io/name": "redis"}
+    redis = {"errata/app": "redis"}
     open_to = [
         rule["from"]
         for policy in policies.values()
@@ -289,15 +291,43 @@ def test_who_calls_whom_is_let_in(overlay: str) -> None:
         (peer,) = rule["from"]
         selector = peer["podSelector"]
         names = [v for e in selector.get("matchExpressions", ()) for v in e["values"]]
-        names.append(selector.get("matchLabels", {}).get("app.kubernetes.io/name"))
+        names.append(selector.get("matchLabels", {}).get("errata/app"))
         assert caller in names, f"{caller} may not call {called}"
         assert rule["ports"] == [{"protocol": "TCP", "port": port}]
 
 
 def test_disruption_budgets_choose_pods_that_exist(overlay: str) -> None:
     budgets = of_kind(overlay, "PodDisruptionBudget")
-    assert budgets.keys() == {"gateway", "retrieval", "workers", "log", "redis"}
+    kinds = {"gateway", "retrieval", "workers", "ray-head", "log", "redis", "writer"}
+    assert budgets.keys() == kinds
     for name, budget in budgets.items():
         wanted = budget["spec"]["selector"]["matchLabels"]
         chosen = [n for n, t in pods(overlay) if wanted.items() <= t["metadata"]["labels"].items()]
         assert len(chosen) == 1, name
+
+
+def test_kuberay_finds_its_head_and_has_what_it_asks_for(overlay: str) -> None:
+    (workers,) = of_kind(overlay, "RayService").values()
+    cluster = workers["spec"]["rayClusterConfig"]
+    for name, template in pods(overlay):
+        if name.startswith("RayService"):
+            labels = template["metadata"]["labels"]
+            assert "app.kubernetes.io/name" not in labels, "KubeRay selects its head by its own"
+            (container,) = template["spec"]["containers"]
+            assert container["readinessProbe"], "the one that KubeRay puts in needs wget"
+    (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    assert {"serve", "gcs-server", "dashboard"} <= {port["name"] for port in head["ports"]}
+    if cluster.get("enableInTreeAutoscaling"):
+        security = cluster["autoscalerOptions"]["securityContext"]
+        assert security["runAsNonRoot"] is True
+        assert security["allowPrivilegeEscalation"] is False
+
+
+def test_pods_are_spread_among_their_own_kind(overlay: str) -> None:
+    found = 0
+    for name, template in pods(overlay):
+        for constraint in template["spec"].get("topologySpreadConstraints", ()):
+            wanted = constraint["labelSelector"]["matchLabels"]
+            assert wanted.items() <= template["metadata"]["labels"].items(), name
+            found += 1
+    assert found >= 3

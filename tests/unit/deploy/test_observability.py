@@ -64,14 +64,13 @@ def test_every_metric_is_documented() -> None:
 
 
 def test_every_metric_is_made_somewhere() -> None:
-    files = [p for p in (ROOT / "services/errata").rglob("*.py") if p.name != "metrics.py"]
+    own = Path(metrics.__file__)
+    files = [p for p in (ROOT / "services/errata").rglob("*.py") if p != own]
     used = "".join(p.read_text("utf-8") for p in files)
-    collectors = "".join(
-        p.read_text("utf-8") for p in (ROOT / "services/errata").rglob("*/metrics.py")
-    )
-    for name in HELP:
+    for name in HELP.keys() - {"errata_index_edits"}:  # by note_index, which the next line finds
         constant = next((k for k, v in vars(metrics).items() if _made_as(v, name)), None)
-        assert f'"{name}"' in collectors if constant is None else constant in used + collectors
+        assert (f'"{name}"' if constant is None else constant) in used, name
+    assert "note_index(" in used
 
 
 def _made_as(value: object, name: str) -> bool:
