@@ -156,6 +156,8 @@ def _workers(settings: Settings) -> Iterator[None]:
 def _node(arguments: list[str]) -> Iterator[Callable[[], bool]]:
     """A Ray node of this process, that ends with it."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
+    # Nodes of one cluster must agree; by itself a head asks for a token if its user has one.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     process = subprocess.Popen(
         [*command, "--disable-usage-stats", "--block"],
         stdout=subprocess.PIPE,
