@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import structlog
@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from errata import errors
+from errata.platform.interceptors import Around, Stream, Unary
 
 if TYPE_CHECKING:
-    Handler = grpc.RpcMethodHandler[Any, Any]
     Context = grpc.aio.ServicerContext[Any, Any]
 
 DOMAIN = "errata.v1"
@@ -107,26 +107,37 @@ class _Undecodable:
         self.cause = cause
 
 
-class StatusInterceptor(grpc.aio.ServerInterceptor):
+class StatusInterceptor(Around):
     """Turns what handlers raise into rich statuses, for unary and server-streaming calls."""
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        """Wraps the handler; an unknown method (None) stays UNIMPLEMENTED."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
-            return cast("Handler", handler)
-        decode = _tolerant(handler.request_deserializer)
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                _guard_stream(cast(Any, handler.unary_stream)), decode, handler.response_serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            _guard_unary(cast(Any, handler.unary_unary)), decode, handler.response_serializer
-        )
+    def unary(self, call: grpc.HandlerCallDetails, handle: Unary) -> Unary:
+        """Errors of a call that is answered once."""
+
+        async def guarded(request: Any, context: Context) -> Any:
+            try:
+                _check_decoded(request)
+                return await handle(request, context)
+            except Exception as error:  # noqa: BLE001 the one seam where every failure gets a status
+                await _abort(context, error)
+
+        return guarded
+
+    def stream(self, call: grpc.HandlerCallDetails, handle: Stream) -> Stream:
+        """Errors of a call that is answered with a stream."""
+
+        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                _check_decoded(request)
+                async for response in handle(request, context):
+                    yield response
+            except Exception as error:  # noqa: BLE001 the one seam where every failure gets a status
+                await _abort(context, error)
+
+        return guarded
+
+    def decoder(self, decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+        """Bytes that are no message reach the handler's guard."""
+        return _tolerant(decode)
 
 
 def _tolerant(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
@@ -141,29 +152,6 @@ def _tolerant(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] |
             return _Undecodable(error)
 
     return decoded
-
-
-def _guard_unary(handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def guarded(request: Any, context: Context) -> Any:
-        try:
-            _check_decoded(request)
-            return await handle(request, context)
-        except Exception as error:  # noqa: BLE001 the one seam where every failure gets a status
-            await _abort(context, error)
-
-    return guarded
-
-
-def _guard_stream(handle: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            _check_decoded(request)
-            async for response in handle(request, context):
-                yield response
-        except Exception as error:  # noqa: BLE001 the one seam where every failure gets a status
-            await _abort(context, error)
-
-    return guarded
 
 
 def _check_decoded(request: Any) -> None:

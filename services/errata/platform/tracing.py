@@ -7,9 +7,9 @@ endpoint OpenTelemetry's own no-op tracer is left in place.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -18,10 +18,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
 from errata.errors import StartupError
+from errata.platform.interceptors import Around, Stream, Unary
 from errata.platform.settings import TracingSettings
-
-if TYPE_CHECKING:
-    Handler = grpc.RpcMethodHandler[Any, Any]
 
 _tracer = trace.get_tracer("errata")
 _PARENT = "traceparent"
@@ -101,49 +99,39 @@ def _span_context(parent: str) -> trace.SpanContext:
     return trace.get_current_span(_context(parent)).get_span_context()
 
 
-class CallTraces(grpc.aio.ServerInterceptor):
-    """Makes a span of every call, continuing the caller's trace."""
+class CallTraces(Around):
+    """Makes a span of every call of ours, continuing the caller's trace."""
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        """Wraps the handler; health checks and reflection are not traced."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method.removeprefix("/")
-        if handler is None or handler.request_streaming or not method.startswith("errata."):
-            return cast("Handler", handler)
-        found = dict(cast(Mapping[str, Any], handler_call_details.invocation_metadata or ()))
-        parent = str(found.get(_PARENT, ""))
-        decode, encode = handler.request_deserializer, handler.response_serializer
-        if handler.response_streaming:
-            stream = _traced_stream(method, parent, cast(Any, handler.unary_stream))
-            return grpc.unary_stream_rpc_method_handler(stream, decode, encode)
-        unary = _traced(method, parent, cast(Any, handler.unary_unary))
-        return grpc.unary_unary_rpc_method_handler(unary, decode, encode)
+    def unary(self, call: grpc.HandlerCallDetails, handle: Unary) -> Unary:
+        """The call's span is the current one while it is handled."""
+        method, parent = _described(call)
+        if not method.startswith("errata."):
+            return handle  # health checks and reflection
+
+        async def traced(request: Any, context: Any) -> Any:
+            with span(method, parent=parent, **{"rpc.method": method}):
+                return await handle(request, context)
+
+        return traced
+
+    def stream(self, call: grpc.HandlerCallDetails, handle: Stream) -> Stream:
+        """The call's span is not the current one: the consumer's steps run in between."""
+        method, parent = _described(call)
+        if not method.startswith("errata."):
+            return handle
+
+        async def traced(request: Any, context: Any) -> AsyncIterator[Any]:
+            made = _tracer.start_span(method, context=_context(parent), kind=SpanKind.SERVER)
+            try:
+                async for response in handle(request, context):
+                    yield response
+            finally:
+                made.end()
+
+        return traced
 
 
-def _traced(
-    method: str, parent: str, handle: Callable[..., Awaitable[Any]]
-) -> Callable[..., Awaitable[Any]]:
-    async def traced(request: Any, context: Any) -> Any:
-        with span(method, parent=parent, **{"rpc.method": method}):
-            return await handle(request, context)
-
-    return traced
-
-
-def _traced_stream(
-    method: str, parent: str, handle: Callable[..., AsyncIterator[Any]]
-) -> Callable[..., AsyncIterator[Any]]:
-    async def traced(request: Any, context: Any) -> AsyncIterator[Any]:
-        # Not the current span while it yields: the consumer's steps run in between.
-        call = _tracer.start_span(method, context=_context(parent), kind=SpanKind.SERVER)
-        try:
-            async for response in handle(request, context):
-                yield response
-        finally:
-            call.end()
-
-    return traced
+def _described(call: grpc.HandlerCallDetails) -> tuple[str, str]:
+    """Method and `traceparent` of a call."""
+    metadata = dict(cast(Mapping[str, Any], call.invocation_metadata or ()))
+    return str(call.method).removeprefix("/"), str(metadata.get(_PARENT, ""))
