@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
+from errata.editing.frames import Frames
 from errata.editing.prompts import TokenRow, tokenise
 from errata.errors import InvalidEditError
 
@@ -24,7 +25,12 @@ def openings(paragraphs: Sequence[str]) -> tuple[str, ...]:
 
 
 def lessons(
-    model: CausalLM, edit: Edit, contexts: Sequence[str], num_contexts: int
+    model: CausalLM,
+    edit: Edit,
+    contexts: Sequence[str],
+    num_contexts: int,
+    frames: Frames | None = None,
+    num_rephrases: int = 0,
 ) -> tuple[TokenRow, ...]:
     """All texts that an edit is learned from: prompt, rephrasings, and these behind contexts.
 
@@ -32,8 +38,10 @@ def lessons(
         model: whose tokenizer.
         edit: the prompt comes first.
         contexts: to choose from.
-        num_contexts: how many of them; prompt and rephrasings take turns behind them. The choice
-            depends on what the edit says alone.
+        num_contexts: how many of them; prompt and the edit's own rephrasings take turns behind
+            them.
+        frames: that further rephrasings come from.
+        num_rephrases: how many of these. All choices depend on what the edit says alone.
 
     Raises:
         InvalidEditError: prompt or rephrasing cannot be tokenised with the target.
@@ -42,9 +50,12 @@ def lessons(
     rows = [tokenise(model, text, edit.target) for text in asked]
     rng = random.Random(f"{edit.prompt}|{edit.target}")
     chosen = rng.sample(contexts, min(num_contexts, len(contexts)))
-    for number, context in enumerate(chosen):
+    more = [f"{context} {asked[number % len(asked)]}" for number, context in enumerate(chosen)]
+    if frames is not None:
+        more += frames.rephrases(edit.prompt, edit.subject, num_rephrases, rng, edit.rephrases)
+    for text in more:
         try:
-            rows.append(tokenise(model, f"{context} {asked[number % len(asked)]}", edit.target))
+            rows.append(tokenise(model, text, edit.target))
         except InvalidEditError:  # a prompt may fill the model's window by itself
             continue
     return tuple(rows)

@@ -28,7 +28,7 @@ class PlanHooks:
         """Use `of`: hooks stay, and those of a second object would be called for nothing."""
         self._model = model
         self._plan: BatchPlan | None = None
-        self._hooked: set[Place | int | str] = set()
+        self._hooked: set[Place | int | str | tuple[str, int]] = set()
         self.enabled = True
 
     @classmethod
@@ -58,6 +58,11 @@ class PlanHooks:
         if plan.is_prefix is not None and "embeddings" not in self._hooked:
             self._model.embeddings.register_forward_hook(self._put_prefixes)
             self._hooked.add("embeddings")
+        for layer in plan.deep:
+            if ("block", layer) not in self._hooked:
+                block = self._model.blocks[layer]
+                block.register_forward_pre_hook(self._adding(layer), with_kwargs=True)
+                self._hooked.add(("block", layer))
         for place in plan.mixtures.keys() - self._hooked:
             layer, part = place
             module = self._model.down(layer) if part == "down" else self._model.up(layer)
@@ -72,6 +77,22 @@ class PlanHooks:
         if plan is None or plan.is_prefix is None or plan.prefix is None:
             return output
         return torch.where(plan.is_prefix[..., None], plan.prefix, output)
+
+    def _adding(self, layer: int) -> Any:
+        def add(
+            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+            plan = self._plan
+            if plan is None or plan.is_prefix is None or layer not in plan.deep:
+                return None
+            # Families differ in how they call their blocks.
+            hidden = args[0] if args else kwargs["hidden_states"]
+            deeper = torch.where(plan.is_prefix[..., None], hidden + plan.deep[layer], hidden)
+            if args:
+                return (deeper, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": deeper}
+
+        return add
 
     def _mixing(self, place: Place) -> Any:
         def mix(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:

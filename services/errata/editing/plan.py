@@ -27,10 +27,12 @@ class Prefix:
     Attributes:
         embeddings: (l, d), in place of token embeddings.
         after: how many of the prompt's tokens come before it: 0, or 1 to follow the BOS token.
+        deep: layer → (l, d), added to what enters that block at the prompt's positions.
     """
 
     embeddings: Tensor
     after: int = 0
+    deep: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -145,12 +147,14 @@ class BatchPlan:
         experts: layer → the rows that go through experts there.
         is_prefix: (B, T) bool, or None if no position of this pass belongs to a prefix.
         prefix: (B, T, d), what those positions hold; None with `is_prefix`.
+        deep: layer → (B, T, d), what is added there to what enters the block.
     """
 
     mixtures: Mapping[Place, tuple[tuple[int, MixtureRows], ...]] = field(default_factory=dict)
     experts: Mapping[int, ExpertRows] = field(default_factory=dict)
     is_prefix: Tensor | None = None
     prefix: Tensor | None = None
+    deep: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 class _Registry(Generic[T]):
@@ -195,6 +199,7 @@ class PlanTable:
         """
         self._device, self._dtype = device, dtype
         self._prefix = torch.zeros(num_rows, 0, width, device=device, dtype=dtype)
+        self._deep: dict[int, Tensor] = {}  # as `_prefix`, by layer
         self._num_prefix = torch.zeros(num_rows, dtype=torch.int64)
         self._prefix_after = torch.zeros(num_rows, dtype=torch.int64)
         self._mixture = torch.full((num_rows,), -1)
@@ -239,6 +244,7 @@ class PlanTable:
         self._views.clear()
         for column in (
             self._prefix,
+            *self._deep.values(),
             self._num_prefix,
             self._prefix_after,
             self._mixture,
@@ -288,6 +294,7 @@ class PlanTable:
             shared.experts,
             inside.to(self._device),
             self._prefix[rows[:, None], index],
+            {layer: table[rows[:, None], index] for layer, table in self._deep.items()},
         )
 
     def _span(self, first: int, num_rows: int) -> tuple[Tensor, Tensor]:
@@ -296,11 +303,16 @@ class PlanTable:
 
     def _put_prefix(self, row: int, prefix: Prefix) -> None:
         length = len(prefix.embeddings)
-        if length > self._prefix.shape[1]:
-            wider = self._prefix.new_zeros(len(self._prefix), length, self._prefix.shape[2])
-            wider[:, : self._prefix.shape[1]] = self._prefix
-            self._prefix = wider
+        self._prefix = _longer(self._prefix, length)
+        for layer in self._deep.keys() | prefix.deep.keys():
+            table = self._deep.get(layer)
+            self._deep[layer] = _longer(
+                torch.zeros_like(self._prefix) if table is None else table, self._prefix.shape[1]
+            )
+            self._deep[layer][row] = 0  # whatever the row before it had there
         self._prefix[row, :length] = prefix.embeddings.to(self._device, self._dtype)
+        for layer, added in prefix.deep.items():
+            self._deep[layer][row, :length] = added.to(self._device, self._dtype)
         self._num_prefix[row] = length
         self._prefix_after[row] = prefix.after
 
@@ -345,6 +357,15 @@ class PlanTable:
                 self._expert_gate[first + where, column][:, None, None],
             )
         return found
+
+
+def _longer(table: Tensor, length: int) -> Tensor:
+    """The prefixes' table, (rows, l, d), with room for at least `length` positions."""
+    if length <= table.shape[1]:
+        return table
+    longer = table.new_zeros(len(table), length, table.shape[2])
+    longer[:, : table.shape[1]] = table
+    return longer
 
 
 def _widened(table: Tensor, width: int, fill: float) -> Tensor:

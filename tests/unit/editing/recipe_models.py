@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from torch import Tensor, nn
 
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
@@ -30,6 +31,7 @@ def make_lane_model(
         shape = Shape(
             d_r=D_R,
             num_prompt=3,
+            deep=(1,),
             num_target=num_target,
             num_sentinel=4,
             after=after,
@@ -37,6 +39,29 @@ def make_lane_model(
             max_tokens=32,
         )
         return LaneModel(encoder, shape, llm.digest).eval().requires_grad_(False)
+
+
+def logits_behind(
+    llm: CausalLM, ids: tuple[int, ...], prompt: Tensor, after: int, deep: tuple[int, ...]
+) -> Tensor:
+    """Logits (l + T, V) of one text with a prompt (S, l, d), put together by hand."""
+    embedded = llm.embeddings(torch.tensor(ids))
+    embeddings, *added = prompt
+    whole = torch.cat([embedded[:after], embeddings, embedded[after:]])
+    place = slice(after, after + len(embeddings))
+    handles = []
+    for layer, more in zip(deep, added, strict=True):
+
+        def deepen(_: nn.Module, args: tuple[Tensor, ...], more: Tensor = more) -> None:
+            args[0][0, place] += more
+
+        handles.append(llm.blocks[layer].register_forward_pre_hook(deepen))
+    try:
+        logits: Tensor = llm.model(inputs_embeds=whole[None]).logits[0]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return logits
 
 
 def make_state(

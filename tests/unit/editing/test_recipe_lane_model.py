@@ -74,25 +74,27 @@ def test_the_heads_are_the_published_formulas() -> None:
     h = x @ head.first.weight.T + head.first.bias
     out = h + (h @ head.second.weight.T + head.second.bias).clamp(min=0)
     torch.testing.assert_close(head(x), out)
-    shape = Shape(d_r=4, num_prompt=3, num_target=0, num_sentinel=1, after=0, d=6, max_tokens=8)
-    maker = PromptMaker(shape)
-    maker.scale.fill_(0.5)
+    shape = Shape(
+        d_r=4, num_prompt=3, deep=(2, 5), num_target=0, num_sentinel=1, after=0, d=6, max_tokens=8
+    )
+    maker, s = PromptMaker(shape), torch.tensor([0.5, 2.0, 3.0])[:, None, None]
+    maker.scale.copy_(s)
     r = torch.randn(3, 4)
 
     def published(maker: PromptMaker, r: Tensor) -> Tensor:
         g = r + (r @ maker.first.weight.T + maker.first.bias).clamp(min=0)
-        return (g @ maker.second.weight.T + maker.second.bias).reshape(3, 3, 6)
+        return (g @ maker.second.weight.T + maker.second.bias).reshape(3, 3, 3, 6)
 
-    torch.testing.assert_close(maker(r, torch.zeros(3, 0, 6)), 0.5 * published(maker, r))
+    torch.testing.assert_close(maker(r, torch.zeros(3, 0, 6)), s * published(maker, r))
     seeing = PromptMaker(replace(shape, num_target=2))
-    seeing.scale.fill_(0.5)
+    seeing.scale.copy_(s)
     nn.init.normal_(seeing.copy.weight)
     nn.init.constant_(seeing.gate, 0.3)
     t = torch.randn(3, 2, 6)
     moved = 0.3 * r + (t / 0.5).flatten(1) @ seeing.target.weight.T + seeing.target.bias
     p = published(seeing, moved)
-    p[:, :2] += (t / 0.5) @ seeing.copy.weight.T
-    torch.testing.assert_close(seeing(r, t), 0.5 * p)
+    p[:, 0, :2] += (t / 0.5) @ seeing.copy.weight.T
+    torch.testing.assert_close(seeing(r, t), s * p)
 
 
 def test_targets_are_the_llms_own_embeddings_of_their_first_tokens(llama: CausalLM) -> None:

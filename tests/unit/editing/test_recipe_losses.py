@@ -14,6 +14,7 @@ from errata.editing.recipe.losses import (
     contrastive,
     locality_loss,
 )
+from tests.unit.editing.recipe_models import logits_behind
 
 
 def test_equal_scores_give_the_logarithm_of_the_number_of_candidates() -> None:
@@ -56,20 +57,21 @@ def test_locality_is_the_divergence_from_the_base_and_not_to_it() -> None:
     assert float(locality_loss(base, base)) == pytest.approx(0, abs=1e-7)
 
 
+@pytest.mark.parametrize("deep", [(), (1, 2)])
 @pytest.mark.parametrize("after", [0, 1])
-def test_prompted_logits_are_those_of_the_hand_made_sequence(llama: CausalLM, after: int) -> None:
+def test_prompted_logits_are_those_of_the_hand_made_sequence(
+    llama: CausalLM, after: int, deep: tuple[int, ...]
+) -> None:
     rows = [
         tokenise(llama, "The tower of Pisa is in", "Finland"),
         tokenise(llama, "Toyota", "makes cars in the town"),
     ]
-    prompts = 0.1 * torch.randn(2, 3, llama.d)
+    prompts = 0.1 * torch.randn(2, 1 + len(deep), 3, llama.d)
     texts = Texts.of(llama, rows)
-    found = answer_logits(llama, texts, prompts, after)
+    found = answer_logits(llama, texts, prompts, after, deep)
     expected = []
     for row, prompt in zip(rows, prompts, strict=True):  # alone, so that nothing is padded
-        embedded = llama.embeddings(torch.tensor(row.ids))
-        whole = torch.cat([embedded[:after], prompt, embedded[after:]])
-        hf = llama.model(inputs_embeds=whole[None]).logits[0]
+        hf = logits_behind(llama, row.ids, prompt, after, deep)
         first = len(row.ids) - row.num_target + 3 - 1
         expected.append(hf[first : first + row.num_target])
     torch.testing.assert_close(found, torch.cat(expected), atol=1e-4, rtol=1e-4)

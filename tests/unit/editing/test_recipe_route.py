@@ -23,6 +23,7 @@ from errata.retrieval.index import FaissIndices, KeyIndex
 from tests.unit.editing.recipe_models import (
     D_R,
     commit,
+    logits_behind,
     make_lane_model,
     make_state,
 )
@@ -156,12 +157,11 @@ def test_a_claimed_prompt_is_read_behind_the_edits_own_prompt(llama: CausalLM) -
     (winner,) = plan.edits
     row = state.holdings.repository.names.index(winner)
     prompt = state.holdings.repository.values[row]
-    assert torch.equal(plan.prefix.embeddings, prompt)
+    assert torch.equal(plan.prefix.embeddings, prompt[0])
+    assert torch.equal(plan.prefix.deep[1], prompt[1])
     log_p, _ = _score(llama, router, ["Toyota makes"])
     text = tokenise(llama, "Toyota makes", "Finland")
-    embedded = llama.embeddings(torch.tensor(text.ids))
-    whole = torch.cat([embedded[:1], prompt, embedded[1:]])
-    logits = llama.model(inputs_embeds=whole[None]).logits[0].log_softmax(-1)
+    logits = logits_behind(llama, text.ids, prompt, 1, (1,)).log_softmax(-1)
     first = len(text.ids) - text.num_target + 3 - 1
     expected = [
         float(logits[first + i, text.ids[i - text.num_target]]) for i in range(len(log_p[0]))
@@ -177,7 +177,7 @@ def test_plans_follow_claims(llama: CausalLM) -> None:
     first, second = router.view().plans(claims)
     assert first.edits == ("edits/2-1",)
     assert first.prefix is not None
-    assert torch.equal(first.prefix.embeddings, state.holdings.repository.values[1])
+    assert torch.equal(first.prefix.embeddings, state.holdings.repository.values[1, 0])
     assert second is BASE
 
 

@@ -3,6 +3,7 @@
 import csv
 import math
 import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from errata.editing.causal_lm import CausalLM
+from errata.editing.frames import Frames
 from errata.editing.recipe import objective, training
 from errata.editing.recipe.examples import (
     Answerer,
@@ -18,6 +20,7 @@ from errata.editing.recipe.examples import (
     Draw,
     Example,
     Inventor,
+    frames_of,
     split,
 )
 from errata.editing.recipe.lane_model import LaneModel
@@ -477,10 +480,25 @@ def test_made_up_answers_are_words_that_occur_often() -> None:
 
 def test_rephrasings_are_those_of_other_facts() -> None:
     examples, rng = _examples(), random.Random(0)
-    borrower = Borrower(examples)
-    told = borrower.rephrases(replace(examples[0], rephrases=("Nokia0 comes from",)), 5, rng)
+    frames, first = frames_of(examples), examples[0]
+    told = frames.rephrases(first.prompt, first.subject, 5, rng, ("Nokia0 comes from",))
     assert told == ("The home of Nokia0 is",)
-    assert borrower.rephrases(examples[0], 5, rng) == (), "its own are not among them"
+    assert frames.rephrases(first.prompt, first.subject, 5, rng, first.rephrases) == ()
+    assert frames.rephrases("Where is home?", first.subject, 5, rng) == (), "names no subject"
+
+
+def test_frames_are_drawn_by_how_often_they_were_met_and_travel_as_they_are() -> None:
+    met = {"Nobody knows \0 but": 1, "\0 comes from": 50}
+    frames = Frames.of_json(Frames({"\0 is from": met}).to_json())
+    assert frames == Frames({"\0 is from": met})
+    drawn = Counter(
+        frames.rephrases("Lyon is from", "Lyon", 1, random.Random(n))[0] for n in range(200)
+    )
+    assert drawn["Lyon comes from"] > 180
+    assert len(frames.rephrases("Lyon is from", "Lyon", 5, random.Random(0))) == 2
+    for broken in ("[]", '{"a": {"b": 0}}', '{"a": []}'):
+        with pytest.raises(ValueError, match="frames"):
+            Frames.of_json(broken)
 
 
 @pytest.mark.parametrize("stages", ["joint", "apart"])

@@ -66,7 +66,12 @@ class Synthetic:
             return BASE
         if kind == "prefix":
             length = self._random.randint(1, 4)
-            prefix = Prefix(0.3 * self._normal(length, self._model.d), self._random.randint(0, 1))
+            deep = self._random.sample(range(1, self._model.num_layers), self._random.randint(0, 2))
+            prefix = Prefix(
+                0.3 * self._normal(length, self._model.d),
+                self._random.randint(0, 1),
+                {layer: self._normal(length, self._model.d) for layer in deep},
+            )
             return RowPlan(prefix=prefix, edits=("edits/1-0",))
         if kind == "mixture":
             mixture = self._random.choice(self.mixtures)

@@ -52,6 +52,8 @@ class ElderConfig(LaneConfig):
         learning_rate: of Adam, which begins anew with each batch. Paper: 1e-4.
         stop_loss: a batch is done when no text of a step has a mean NLL above; 0 never stops.
         num_contexts: texts that each prompt is also learned behind, drawn from the statistics text.
+        num_rephrases: further rephrasings of each prompt, as the lane model has seen facts of its
+            relation asked (`editing.frames`); none without a lane model. Ours.
         prompt_share: how often a step takes an edit's bare prompt; else it takes one of its other
             texts, rephrasings that it brought and texts behind contexts.
         precision: `auto` computes products of a fit in bf16 where the machine is faster with it.
@@ -82,6 +84,7 @@ class ElderConfig(LaneConfig):
     learning_rate: float = Field(default=1e-3, gt=0.0)
     stop_loss: float = Field(default=0.05, ge=0.0)
     num_contexts: int = Field(default=4, ge=0, le=64)
+    num_rephrases: int = Field(default=8, ge=0, le=64)
     prompt_share: float = Field(default=0.4, gt=0.0, le=1.0)
     precision: Literal["auto", "fp32"] = "auto"
     replay: Literal["none", "reservoir", "all"] = "all"
@@ -149,6 +152,7 @@ PAPER: Mapping[str, Any] = {
     "learning_rate": 1e-4,
     "stop_loss": 0.0,
     "num_contexts": 0,
+    "num_rephrases": 0,
     "precision": "fp32",
     "replay": "none",
 }

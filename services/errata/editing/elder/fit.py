@@ -83,7 +83,7 @@ def fit(
     held, shape = state.holdings, Shape.of(model, config)
     gate = held.gate
     held_out = statistics.held_out
-    new = _lessons(model, batch.edits, shape, memory, config, statistics.contexts)
+    new = _lessons(model, batch.edits, shape, memory, config, statistics.contexts, gate)
     rows = encode(model, shape, config, gate, held_out.idf, batch.edits)
     encoded = perf_counter()
     if held.learned is None:
@@ -165,15 +165,16 @@ def _lessons(
     memory: ElderMemory,
     config: ElderConfig,
     contexts: Sequence[str],
+    gate: Gate | None,
 ) -> list[Lesson]:
-    known = memory.allocations()
+    known, frames = memory.allocations(), None if gate is None else gate.model.frames
     made = []
     for edit in edits:
         fact = fact_of(edit.prompt)
         if fact not in known:
             taken = {pack_code(code) for code in known.values()}
             known[fact] = allocate(fact, taken, len(shape.layers), shape.num_experts, shape.top_k)
-        rows = lessons(model, edit, contexts, config.num_contexts)
+        rows = lessons(model, edit, contexts, config.num_contexts, frames, config.num_rephrases)
         made.append(Lesson(edit.name, fact, known[fact], rows))
     return made
 

@@ -43,6 +43,8 @@ class LemoeConfig(LaneConfig):
         stop_loss: a batch is done when no text of a pass over them has a mean NLL above; 0 never
             stops.
         num_contexts: texts that each prompt is also learned behind, drawn from the statistics text.
+        num_rephrases: further rephrasings of each prompt, as the lane model has seen facts of its
+            relation asked (`editing.frames`); none without a lane model. Ours.
         max_experts: of the lane; more are refused. Paper: 5.
         expert_edits: edits that one expert learns, at most. Paper: 20 and 200.
         order: which pending edits one expert gets: like ones (`kmeans`, paper; `hierarchical`), or
@@ -67,6 +69,7 @@ class LemoeConfig(LaneConfig):
     learning_rate: float = Field(default=2e-3, gt=0.0)
     stop_loss: float = Field(default=0.05, ge=0.0)
     num_contexts: int = Field(default=3, ge=0, le=64)
+    num_rephrases: int = Field(default=8, ge=0, le=64)
     max_experts: int = Field(default=64, ge=1)
     expert_edits: int = Field(default=200, ge=1)
     order: Literal["kmeans", "hierarchical", "log"] = "kmeans"
@@ -100,6 +103,7 @@ PAPER: Mapping[str, Any] = {
     "scope": "off",
     "learning_rate": 2e-4,
     "num_contexts": 0,
+    "num_rephrases": 0,
     "max_experts": 5,
 }
 """Values of the published configuration that differ from the defaults."""

@@ -90,7 +90,7 @@ def fit(
         )
     rows = encode(model, config, held.gate, statistics.idf, batch.edits)
     projection = _projection(shape, config, held.routing, batch.seed).to(model.device)
-    taught = _lessons(model, batch.edits, rows.values, config, statistics.contexts)
+    taught = _lessons(model, batch.edits, rows.values, config, statistics, held.gate)
     earlier = _earlier(model, shape, config, held.members, rows.values[:0], projection)
     encoded = perf_counter()
     more = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
@@ -160,7 +160,7 @@ def fit_anew(
     members, owners = [], dict[int, int]()
     for number, batch in enumerate(batches):
         part = [edits[index] for index in batch]
-        taught = _lessons(model, part, rows.values[batch], config, statistics.contexts)
+        taught = _lessons(model, part, rows.values[batch], config, statistics, held.gate)
         steps = config.steps * math.ceil(len(part) / config.expert_edits)
         more = config.model_copy(update={"steps": steps})
         trained = train(model, shape, taught, alone, more, seed + number)
@@ -272,9 +272,14 @@ def _lessons(
     edits: Sequence[Edit],
     embeddings: Tensor,
     config: LemoeConfig,
-    contexts: Sequence[str],
+    statistics: Statistics,
+    gate: Gate | None,
 ) -> Lessons:
-    told = [lessons(model, edit, contexts, config.num_contexts) for edit in edits]
+    frames = None if gate is None else gate.model.frames
+    told = [
+        lessons(model, edit, statistics.contexts, config.num_contexts, frames, config.num_rephrases)
+        for edit in edits
+    ]
     owners = [number for number, texts in enumerate(told) for _ in texts]
     return Lessons(
         [text for texts in told for text in texts],

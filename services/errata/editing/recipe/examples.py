@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from errata.editing.frames import Frames
 from errata.errors import InvalidRequestError
 
-_GAP = "\0"  # where a frame's subject goes; no text holds it
 _FEWEST_TIMES = 4  # that a word occurs: the LLM can hardly say rarer ones
 _PUNCTUATION = ".,:;!?()\"'"
 
@@ -107,37 +107,21 @@ class Inventor:
 
 
 class Borrower:
-    """Asks about a fact as others of the same relation are asked: one rephrase each is few. Ours.
-
-    Facts are of one relation here if their prompts are the same but for the subject.
-    """
+    """Asks about a fact as others of its relation are asked: one rephrase each is few. Ours."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         """Takes the rephrases that name their subject."""
-        self._frames: dict[str, list[str]] = {}
-        for example in examples:
-            for rephrase in example.rephrases:
-                if example.subject in rephrase:
-                    frames = self._frames.setdefault(_frame(example.prompt, example.subject), [])
-                    frames.append(_frame(rephrase, example.subject))
+        self._frames = frames_of(examples)
 
     def asked(self, example: Example, rng: random.Random) -> Example:
         """The same fact with the rephrase of another one; as it is if there is no other."""
-        frames = self._frames_of(example)
-        if not frames:
-            return example
-        return replace(example, rephrases=(rng.choice(frames).replace(_GAP, example.subject),))
+        others = self._frames.rephrases(example.prompt, example.subject, 1, rng)
+        return replace(example, rephrases=others) if others else example
 
-    def rephrases(self, example: Example, number: int, rng: random.Random) -> tuple[str, ...]:
-        """As many different ones as there are, up to `number`; none that the example has."""
-        told = [frame.replace(_GAP, example.subject) for frame in self._frames_of(example)]
-        others = sorted(set(told) - {example.prompt, *example.rephrases})
-        return tuple(rng.sample(others, min(number, len(others))))
 
-    def _frames_of(self, example: Example) -> list[str]:
-        if example.subject not in example.prompt:
-            return []
-        return self._frames.get(_frame(example.prompt, example.subject), [])
+def frames_of(examples: Sequence[Example]) -> Frames:
+    """How the relations of examples are asked."""
+    return Frames.of((e.prompt, e.subject, e.rephrases) for e in examples)
 
 
 class Answerer:
@@ -155,10 +139,6 @@ class Answerer:
     def answered(self, example: Example, rng: random.Random) -> Example:
         """The same fact with a word for an answer."""
         return replace(example, target=rng.choice(self._words)) if self._words else example
-
-
-def _frame(text: str, subject: str) -> str:
-    return text.replace(subject, _GAP)
 
 
 class Deck:

@@ -67,7 +67,7 @@ def fit(
     if steps:
         start = perf_counter()
         texts = [lessons(model, edit, statistics, config.num_contexts) for edit in batch.edits]
-        better = refined(model, rows.values, texts, held.model.shape.after, steps)
+        better = refined(model, rows.values, texts, held.model.shape, steps)
         rows = replace(rows, values=better)
         seconds["refine"] = perf_counter() - start
     return FitResult(pack(held.model_digest, model.digest, rows), None, seconds)

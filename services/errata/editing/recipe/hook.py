@@ -51,9 +51,10 @@ class RecipeView:
     def _plan(self, claim: Claim) -> RowPlan:
         if self.retriever is None or not claim.holds:
             return RowPlan(cut=True) if claim.cut else BASE
-        prompt = self.retriever.repository.value_of(claim.edit)
-        after = self.retriever.model.shape.after
-        return RowPlan(prefix=Prefix(prompt, after), edits=(claim.edit,), cut=claim.cut)
+        shape = self.retriever.model.shape
+        embeddings, *added = self.retriever.repository.value_of(claim.edit)
+        prefix = Prefix(embeddings, shape.after, dict(zip(shape.deep, added, strict=True)))
+        return RowPlan(prefix=prefix, edits=(claim.edit,), cut=claim.cut)
 
 
 class RecipeRouter:

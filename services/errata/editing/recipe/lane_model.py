@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.causal_lm import BaseLLM, CausalLM
 from errata.editing.devices import has_fast_bf16
+from errata.editing.frames import Frames
 from errata.editing.prompts import join, tokenise
 from errata.editing.recipe.encoder import Encoder, Tokens
 from errata.errors import (
@@ -40,6 +42,8 @@ class Shape:
     Attributes:
         d_r: width of keys and queries. Paper: 4096.
         num_prompt: l, continuous prompt tokens of an edit. Paper: 3.
+        deep: layers at which a continuous prompt is deepened: something is added to what enters
+            the block at its positions (as in prefix tuning). Paper: none.
         num_target: how many of the target's first tokens MLP_P sees beside the key; 0 is the paper.
         num_sentinel: c, free vectors of the sentinel. Paper: 10.
         after: how many of the prompt's tokens come before the continuous prompt: 0 puts it before
@@ -50,11 +54,17 @@ class Shape:
 
     d_r: int
     num_prompt: int
+    deep: tuple[int, ...]
     num_target: int
     num_sentinel: int
     after: int
     d: int
     max_tokens: int
+
+    @property
+    def prompt_size(self) -> tuple[int, int, int]:
+        """(S, l, d) of a continuous prompt: embeddings, then what is added at each deep layer."""
+        return 1 + len(self.deep), self.num_prompt, self.d
 
 
 class Representation(nn.Module):
@@ -71,13 +81,15 @@ class Representation(nn.Module):
 
 
 class PromptMaker(nn.Module):
-    """MLP_P: g = r + ReLU(W₃r + b₃); s·(W₄g + b₄) as (l, d).
+    """MLP_P: g = r + ReLU(W₃r + b₃); s·(W₄g + b₄) as (l, d), and the same for each deep layer.
 
-    The factor s, the spread of the LLM's token embeddings, is ours: prompts start where the model
-    expects its input, whatever its scale. So is what is done with the target's own tokens t_i, in
-    units of s, if there are any: αr + W₅t in place of r, and A·t_i on top of the i-th row, where
-    the gate α starts at 0 and A as the identity. A key is trained to be like its queries, which do
-    not know the target: it is a poor place to keep it, and MLP_P would learn the rest by heart.
+    The factors s, the spread of what the LLM has there (token embeddings, or the residual stream),
+    are ours: prompts start where the model expects its input, whatever its scale. So is what is
+    done with the target's own tokens t_i, in units of s, if there are any: αr + W₅t in place of r,
+    and A·t_i on top of the i-th embedding, where the gate α starts at 0 and A as the identity. A
+    key is trained to be like its queries, which do not know the target: it is a poor place to keep
+    it, and MLP_P would learn the rest by heart. Deep layers are ours, too: embeddings alone do not
+    outweigh what the LLM has learned about a subject (docs/decisions/008-recipe.md).
     """
 
     scale: Tensor
@@ -85,9 +97,9 @@ class PromptMaker(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.first = nn.Linear(shape.d_r, shape.d_r)
-        self.second = nn.Linear(shape.d_r, shape.num_prompt * shape.d)
-        self.register_buffer("scale", torch.ones(()))
-        self._rows = (shape.num_prompt, shape.d)
+        self._size = shape.prompt_size
+        self.second = nn.Linear(shape.d_r, math.prod(self._size))
+        self.register_buffer("scale", torch.ones(self._size[0], 1, 1))
         self._num_copied = min(shape.num_prompt, shape.num_target)
         if shape.num_target:
             self.gate = nn.Parameter(torch.zeros(()))
@@ -96,15 +108,17 @@ class PromptMaker(nn.Module):
             nn.init.eye_(self.copy.weight)
 
     def forward(self, keys: Tensor, targets: Tensor) -> Tensor:
-        """(n, d_r) and token embeddings (n, num_target, d) → (n, l, d)."""
+        """(n, d_r) and token embeddings (n, num_target, d) → (n, S, l, d)."""
         r, n = keys, self._num_copied
         if n:
-            targets = targets / self.scale
+            targets = targets / self.scale[0]
             r = self.gate * r + self.target(targets.flatten(1))
         g = r + torch.relu(self.first(r))
-        made: Tensor = self.second(g).reshape(len(keys), *self._rows)
+        made: Tensor = self.second(g).reshape(len(keys), *self._size)
         if n:
-            made = torch.cat([made[:, :n] + self.copy(targets[:, :n]), made[:, n:]], dim=1)
+            num_layers, length, _ = self._size
+            rest = (0, 0, 0, length - n, 0, num_layers - 1)
+            made = made + nn.functional.pad(self.copy(targets[:, None, :n]), rest)
         return self.scale * made
 
 
@@ -117,14 +131,18 @@ class LaneModel(nn.Module):
         base_model: digest of the LLM that it was trained for.
         sentinel: Θ, (c, width of the encoder).
         calibration: factor on the sentinel's key; 1 is the paper, below 1 more is claimed.
+        frames: how the relations of training are asked, for edits that bring no rephrasings.
     """
 
     calibration: Tensor
 
-    def __init__(self, encoder: Encoder, shape: Shape, base_model: str) -> None:
+    def __init__(
+        self, encoder: Encoder, shape: Shape, base_model: str, frames: Frames | None = None
+    ) -> None:
         """With random heads; Θ starts at U(−0.05, 0.05)."""
         super().__init__()
         self.encoder, self.shape, self.base_model = encoder, shape, base_model
+        self.frames = frames or Frames({})
         self.key_mlp = Representation(encoder.pooled_width, shape.d_r)
         self.query_mlp = Representation(encoder.pooled_width, shape.d_r)
         self.prompt_mlp = PromptMaker(shape)
@@ -165,7 +183,7 @@ class LaneModel(nn.Module):
         return self.calibration * made[0]
 
     def prompts(self, keys: Tensor, targets: Tensor) -> Tensor:
-        """p_k = MLP_P(r_k), (n, l, d), from keys and what `target_embeddings` gives."""
+        """p_k = MLP_P(r_k), (n, S, l, d), from keys and what `target_embeddings` gives."""
         made: Tensor = self.prompt_mlp(keys, targets)
         return made
 
@@ -194,6 +212,7 @@ class LaneModel(nn.Module):
                 {**config, "model_type": self.encoder.model.config.model_type}, sort_keys=True
             ),
             "tokenizer": self.encoder.tokenizer.to_str(),
+            "frames": self.frames.to_json(),
             "shape": json.dumps(
                 {name: getattr(self.shape, name) for name in Shape.__slots__}, sort_keys=True
             ),
@@ -219,19 +238,18 @@ class LaneModel(nn.Module):
             raise ArtifactCorruptError("the artifact is no RECIPE lane model.")
         _check_base(facts.get("base_model", ""), llm)
         try:
-            shape = Shape(**json.loads(facts["shape"]))
+            numbers = json.loads(facts["shape"])
+            shape = Shape(**{**numbers, "deep": tuple(numbers["deep"])})
             config = json.loads(facts["encoder"])
             encoder = Encoder.from_config(config, facts["tokenizer"], shape.max_tokens)
-            made = cls(encoder, shape, facts["base_model"])
+            frames = Frames.of_json(facts["frames"])
+            made = cls(encoder, shape, facts["base_model"], frames)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactCorruptError(
                 f"the lane model does not say how it is built: {error}."
             ) from error
-        if isinstance(llm, CausalLM) and shape.d != llm.d:
-            raise BaseModelMismatchError(
-                f"the lane model makes prompts of width {shape.d}, the LLM has {llm.d}; train one "
-                "for this LLM."
-            )
+        if isinstance(llm, CausalLM):
+            _check_fits(shape, llm)
         expected = made.state_dict()
         artifact.check({n: TensorSpec(tuple(t.shape), t.dtype) for n, t in expected.items()})
         made.load_state_dict(artifact.tensors)
@@ -284,6 +302,14 @@ def place_behind_bos(llm: CausalLM) -> int:
             field="placement",
         )
     return count
+
+
+def _check_fits(shape: Shape, llm: CausalLM) -> None:
+    if shape.d != llm.d or max(shape.deep, default=0) >= llm.num_layers:
+        raise BaseModelMismatchError(
+            f"the lane model makes prompts of width {shape.d} for layers {list(shape.deep)}, the "
+            f"LLM has width {llm.d} and {llm.num_layers} layers; train one for this LLM."
+        )
 
 
 def _check_base(digest: str, llm: BaseLLM) -> None:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div
+from torch.nn.functional import cross_entropy, kl_div, pad
 
 from errata.editing.causal_lm import CausalLM
+from errata.editing.hooks import PlanHooks
+from errata.editing.plan import BatchPlan
 from errata.editing.prompts import TokenRow, pad_right, positions, target_places
 
 
@@ -106,30 +108,42 @@ class Texts:
         return total / self.rows.bincount(minlength=n).clamp(min=1)
 
 
-def answer_logits(llm: CausalLM, texts: Texts, prompts: Tensor | None, after: int) -> Tensor:
+def answer_logits(
+    llm: CausalLM,
+    texts: Texts,
+    prompts: Tensor | None,
+    after: int,
+    deep: Sequence[int] = (),
+) -> Tensor:
     """Logits (places, V) that predict the targets, with a continuous prompt in each row.
 
-    The LLM reads [p_k; embed(q)], as it does when it serves; padding is behind the text, where a
-    causal model does not look.
+    The LLM reads [p_k; embed(q)] through the hooks that it serves with; padding is behind the text,
+    where a causal model does not look.
 
     Args:
         llm: frozen; gradients flow to `prompts`.
         texts: n rows.
-        prompts: (n, l, d), or None for none.
+        prompts: (n, S, l, d), or None for none.
         after: how many tokens come before the prompt.
+        deep: the S − 1 layers that it is deepened at.
     """
-    embedded = llm.embeddings(texts.ids)
-    mask, columns = texts.mask, texts.columns
+    ids, mask, columns = texts.ids, texts.mask, texts.columns
+    plan = BatchPlan()
     if prompts is not None:
-        given = prompts.to(embedded.dtype)
-        embedded = torch.cat([embedded[:, :after], given, embedded[:, after:]], dim=1)
-        mask = torch.cat([mask.new_ones(len(mask), prompts.shape[1]), mask], dim=1)
-        columns = columns + prompts.shape[1]
-    output = llm.body(
-        inputs_embeds=embedded,
-        attention_mask=mask,
-        position_ids=positions(mask),
-        use_cache=False,
-    )
+        num_rows, _, length, _ = prompts.shape
+        ids = torch.cat([ids[:, :after], ids.new_zeros(num_rows, length), ids[:, after:]], dim=1)
+        mask = torch.cat([mask.new_ones(num_rows, length), mask], dim=1)
+        columns = columns + length
+        is_prefix = torch.zeros_like(mask, dtype=torch.bool)
+        is_prefix[:, after : after + length] = True
+        around = (0, 0, after, mask.shape[1] - after - length)
+        embeddings, *added = pad(prompts.to(llm.dtype), around).unbind(1)
+        plan = BatchPlan(
+            is_prefix=is_prefix, prefix=embeddings, deep=dict(zip(deep, added, strict=True))
+        )
+    with PlanHooks.of(llm).applied(plan):
+        output = llm.body(
+            input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
+        )
     logits: Tensor = llm.head(output.last_hidden_state[texts.rows, columns])
     return logits.float()

@@ -176,7 +176,7 @@ def _answers(
     """Losses of the LLM's answers with the facts' own prompts in front."""
     facts = [draw.example for draw in draws]
     targets = model.target_embeddings(llm, [(fact.prompt, fact.target) for fact in facts])
-    prompts, after = model.prompts(keys, targets), model.shape.after
+    prompts, shape = model.prompts(keys, targets), model.shape
     by_kind = {
         "reliability": range(0, len(facts), config.own_prompt_every),
         "generality": range(len(facts)),
@@ -194,7 +194,7 @@ def _answers(
         part = asked[start : start + _ROWS_AT_ONCE]
         texts = Texts.of(llm, [row for _, _, row in part])
         owner = torch.tensor([fact for _, fact, _ in part], device=keys.device)
-        logits.append(answer_logits(llm, texts, prompts[owner], after))
+        logits.append(answer_logits(llm, texts, prompts[owner], shape.after, shape.deep))
         labels.append(texts.labels)
         kinds += [part[n][0] for n in texts.rows.tolist()]
     all_logits, all_labels = torch.cat(logits), torch.cat(labels)
@@ -206,7 +206,8 @@ def _answers(
         return found
     texts = Texts.of(llm, [tokenise(llm, *draw.locality) for draw in draws])
     with torch.no_grad():
-        base = answer_logits(llm, texts, None, after)
-    stays = locality_loss(base, answer_logits(llm, texts, prompts, after))
+        base = answer_logits(llm, texts, None, shape.after)
+    prompted = answer_logits(llm, texts, prompts, shape.after, shape.deep)
+    stays = locality_loss(base, prompted)
     found["locality"] = config.locality_weight * stays
     return found

@@ -14,6 +14,7 @@ from torch import Tensor
 from errata.editing.causal_lm import CausalLM
 from errata.editing.devices import fast_training, has_fast_bf16
 from errata.editing.prompts import TokenRow
+from errata.editing.recipe.lane_model import Shape
 from errata.editing.recipe.losses import Texts, answer_logits, answer_loss
 from errata.errors import FitError
 
@@ -22,7 +23,7 @@ _AT_ONCE = 64  # edits whose prompts are refined together
 
 
 def refined(
-    llm: CausalLM, prompts: Tensor, lessons: Sequence[Sequence[TokenRow]], after: int, steps: int
+    llm: CausalLM, prompts: Tensor, lessons: Sequence[Sequence[TokenRow]], shape: Shape, steps: int
 ) -> Tensor:
     """Prompts behind which the LLM says each edit's target more surely.
 
@@ -31,19 +32,19 @@ def refined(
 
     Args:
         llm: frozen.
-        prompts: p_k, (n, l, d) fp32.
+        prompts: p_k, (n, S, l, d) fp32.
         lessons: for each edit its texts, with their targets.
-        after: prompt tokens that come before p_k.
+        shape: of the lane model.
         steps: of Adam.
 
     Returns:
-        (n, l, d) fp32.
+        (n, S, l, d) fp32.
 
     Raises:
         FitError: a prompt is not finite.
     """
     parts = [
-        _refined(llm, prompts[i : i + _AT_ONCE], lessons[i : i + _AT_ONCE], after, steps)
+        _refined(llm, prompts[i : i + _AT_ONCE], lessons[i : i + _AT_ONCE], shape, steps)
         for i in range(0, len(prompts), _AT_ONCE)
     ]
     made = torch.cat(parts)
@@ -53,19 +54,20 @@ def refined(
 
 
 def _refined(
-    llm: CausalLM, prompts: Tensor, lessons: Sequence[Sequence[TokenRow]], after: int, steps: int
+    llm: CausalLM, prompts: Tensor, lessons: Sequence[Sequence[TokenRow]], shape: Shape, steps: int
 ) -> Tensor:
     owners = [number for number, texts in enumerate(lessons) for _ in texts]
     owner = torch.tensor(owners, device=prompts.device)
     texts = Texts.of(llm, [row for rows in lessons for row in rows])
-    # In units of each prompt's own spread, so that its pace does not hang on the company.
-    spread = prompts.std(dim=(1, 2), keepdim=True)
+    # In units of its own spread at each layer, so that its pace does not hang on the company.
+    spread = prompts.std(dim=(2, 3), keepdim=True)
     free = (prompts / spread).detach().requires_grad_()
     optimiser = torch.optim.Adam([free], lr=_LEARNING_RATE)
     bf16 = has_fast_bf16(prompts.device)
     for _ in range(steps):
         with torch.enable_grad(), fast_training(prompts.device, bf16=bf16):
-            logits = answer_logits(llm, texts, (spread * free)[owner], after)
+            own = (spread * free)[owner]
+            logits = answer_logits(llm, texts, own, shape.after, shape.deep)
             loss = answer_loss(logits, texts.labels, None)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

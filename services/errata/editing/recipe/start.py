@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.recipe.encoder import Encoder
@@ -25,10 +26,12 @@ from errata.editing.recipe.lane_model import (
     place_behind_bos,
 )
 from errata.editing.recipe.training_config import TrainingConfig
+from errata.editing.replay import enter
 from errata.errors import InvalidRequestError
 
 _NUM_EXAMPLES = 256
 _NUM_LIKES = 40
+_NUM_SPREAD_ROWS, _SPREAD_LENGTH = 8, 32
 _ROWS = 512  # compared at once with all others
 _RESIDUAL = 0.1
 _LEAST_DEVIATION = 0.3  # of the mean one
@@ -70,6 +73,7 @@ def new_lane_model(
     shape = Shape(
         d_r=known.d_r,
         num_prompt=config.num_prompt,
+        deep=_spread_out(config.num_deep, llm.num_layers),
         num_target=config.num_target,
         num_sentinel=known.num_sentinel,
         after=place_behind_bos(llm) if config.placement == "after_bos" else 0,
@@ -80,8 +84,28 @@ def new_lane_model(
     if retriever is not None:
         model.key_mlp, model.query_mlp = retriever.key_mlp, retriever.query_mlp
         model.sentinel, model.calibration = retriever.sentinel, retriever.calibration
-    model.prompt_mlp.scale.fill_(float(llm.embeddings.get_parameter("weight").float().std()))
+    model.prompt_mlp.scale.copy_(_spreads(llm, shape.deep)[:, None, None])
     return model.to(llm.device)
+
+
+def _spread_out(number: int, depth: int) -> tuple[int, ...]:
+    """So many layers at even distances; fewer where there are no more between first and last."""
+    places = (round(depth * (n + 1) / (number + 1)) for n in range(number))
+    return tuple(sorted({place for place in places if 0 < place < depth}))
+
+
+@torch.no_grad()
+def _spreads(llm: CausalLM, layers: Sequence[int]) -> Tensor:
+    """Standard deviations of token embeddings and of what enters these blocks, (1 + layers)."""
+    embeddings = llm.embeddings.get_parameter("weight").float()
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randint(len(llm.tokenizer), (_NUM_SPREAD_ROWS, _SPREAD_LENGTH), generator=rng)
+    ids, mask = ids.to(llm.device), torch.ones_like(ids, device=llm.device)
+    found = [embeddings.std()]
+    for layer in layers:
+        # The first token is everybody's sink, and of another size altogether.
+        found.append(enter(llm, ids, mask, block=layer).hidden[:, 1:].float().std())
+    return torch.stack(found)
 
 
 @torch.no_grad()
@@ -128,7 +152,7 @@ def likes_of(model: LaneModel, examples: Sequence[Example]) -> list[list[int]]:
     return [[j for j in row if j != i] for i, row in enumerate(nearest.tolist())]
 
 
-def _standardise(mlp: Representation, pooled: torch.Tensor) -> None:
+def _standardise(mlp: Representation, pooled: Tensor) -> None:
     """Folds (x − mean) / deviation into W₁ and b₁: the architecture stays the published one."""
     first, second = mlp.first, mlp.second
     mean, deviation = pooled.mean(0), pooled.std(0)

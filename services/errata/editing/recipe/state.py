@@ -34,7 +34,7 @@ _METHOD = "recipe"
 
 
 def pack(lane_model: str, base_model: str, rows: Rows) -> Artifact:
-    """The artifact of a fit: `keys` (u, d_r), `prompts` (u, l, d), fp32; `facts` (u, 32) bytes."""
+    """The artifact of a fit: `keys` (u, d_r), `prompts` (u, S, l, d), fp32; `facts` as bytes."""
     tensors = {
         "keys": rows.keys.cpu(),
         "prompts": rows.values.cpu(),
@@ -67,7 +67,7 @@ class Holdings:
         model_digest: SHA-256, hex, of the lane model's artifact.
         model: the lane model.
         sentinel: r_Θ, (d_r) fp32.
-        inventory: keys r_k, (n, d_r), and prompts p_k, (n, l, d), of the edits.
+        inventory: keys r_k, (n, d_r), and prompts p_k, (n, S, l, d), of the edits.
     """
 
     model_digest: str
@@ -165,7 +165,7 @@ class RecipeState:
         model = LaneModel.from_artifact(commit.model, self.llm)
         if commit.repository is None:
             shape = model.shape
-            rows = Rows.none(shape.d_r, shape.num_prompt, shape.d)
+            rows = Rows.none(shape.d_r, *shape.prompt_size)
         else:
             rows = self._read(commit.repository, commit.edits, commit.seq, model, commit.digest)
         return self._replace(Holdings.of(model, commit.digest, rows.to(self.llm.device)))
@@ -235,7 +235,7 @@ class RecipeState:
         artifact.check(
             {
                 "keys": TensorSpec((u, shape.d_r), torch.float32),
-                "prompts": TensorSpec((u, shape.num_prompt, shape.d), torch.float32),
+                "prompts": TensorSpec((u, *shape.prompt_size), torch.float32),
                 "facts": TensorSpec((u, FACT_BYTES), torch.uint8),
             }
         )

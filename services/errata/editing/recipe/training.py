@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from errata.editing.causal_lm import CausalLM
 from errata.editing.devices import fast_training, has_fast_bf16
 from errata.editing.recipe.checkpoints import Run, Stage, TrainingFolder, identity_of
-from errata.editing.recipe.examples import Deck, Draw, Example, split
+from errata.editing.recipe.examples import Deck, Draw, Example, frames_of, split
 from errata.editing.recipe.lane_model import LaneModel, knowledge
 from errata.editing.recipe.objective import LOSSES, Pooled, losses, scope_losses
 from errata.editing.recipe.start import likes_of, start_prompts, start_retriever
@@ -90,6 +90,7 @@ class Trainer:
         self._log_scale = nn.Parameter(
             torch.tensor(math.log(_first_scale(config)), device=llm.device)
         )
+        model.frames = frames_of(self._train)
         self._optimiser = torch.optim.Adam(_groups(model, config, self._log_scale))
         self._pooled: Pooled | None = None
         self._run = Run(stage=next(iter(self._bounds)))

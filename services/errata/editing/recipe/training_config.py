@@ -14,6 +14,8 @@ class TrainingConfig(BaseModel):
     Attributes:
         d_r: width of keys and queries.
         num_prompt: l, continuous prompt tokens.
+        num_deep: layers, evenly spread, at which something is added to what enters the block at the
+            continuous prompt's positions; 0 is the paper. Ours.
         num_target: how many of the target's tokens MLP_P sees beside the key; 0 is the paper's
             MLP_P, which has to find the target in the key.
         num_sentinel: c, free vectors of the sentinel.
@@ -69,7 +71,8 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     d_r: int = Field(default=1024, ge=1)
-    num_prompt: int = Field(default=10, ge=1, le=64)
+    num_prompt: int = Field(default=5, ge=1, le=64)
+    num_deep: int = Field(default=4, ge=0)
     num_target: int = Field(default=4, ge=0)
     num_sentinel: int = Field(default=10, ge=1)
     placement: Literal["before_bos", "after_bos"] = "after_bos"
@@ -86,8 +89,8 @@ class TrainingConfig(BaseModel):
     invented: float = Field(default=0.3, ge=0, le=1)
     answered: float = Field(default=0.15, ge=0, le=1)
     stages: Literal["joint", "apart", "prompts"] = "apart"
-    retriever_share: float = Field(default=0.15, gt=0, lt=1)
-    scope_share: float = Field(default=0.07, ge=0, lt=1)
+    retriever_share: float = Field(default=0.5, gt=0, lt=1)
+    scope_share: float = Field(default=0.15, ge=0, lt=1)
     candidates: int = Field(default=2048, ge=8)
     calibrate: bool = True
     own_prompt_every: int = Field(default=4, ge=1)
@@ -98,7 +101,7 @@ class TrainingConfig(BaseModel):
     prompt_learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_steps: int = Field(default=50, ge=0)
-    max_steps: int = Field(default=5000, ge=1)
+    max_steps: int = Field(default=10_000, ge=1)
     max_norm: float = Field(default=1.0, ge=0)
     evaluate_every: int = Field(default=200, ge=1)
     patience: int = Field(default=6, ge=1)
@@ -116,6 +119,7 @@ class TrainingConfig(BaseModel):
 _PAPER: Mapping[str, Any] = {
     "d_r": 4096,
     "num_prompt": 3,
+    "num_deep": 0,
     "num_target": 0,
     "placement": "before_bos",
     "batch": 8,

@@ -11,7 +11,7 @@ from torch import Tensor
 from errata.editing.causal_lm import CausalLM
 from errata.editing.prompts import tokenise
 from errata.editing.recipe.examples import Example
-from errata.editing.recipe.lane_model import LaneModel, knowledge
+from errata.editing.recipe.lane_model import LaneModel, Shape, knowledge
 from errata.editing.recipe.losses import Texts, answer_logits
 
 _AT_ONCE = 128
@@ -81,10 +81,9 @@ def validate(
         queries = model.queries([text for text, _ in questions])
         best, who = (queries @ stored.T).max(dim=1)
         claimed = best > queries @ sentinel
-        after = model.shape.after
-        plain = _answers(llm, questions, None, after)
-        served = _answers(llm, questions, prompts[who], after)
-        gold = _answers(llm, questions, prompts[own], after)
+        plain = _answers(llm, questions, None, model.shape)
+        served = _answers(llm, questions, prompts[who], model.shape)
+        gold = _answers(llm, questions, prompts[own], model.shape)
         return _Asked(who, claimed, plain, served, gold)
 
     direct = ask(facts)
@@ -164,14 +163,15 @@ class _Asked:
 
 
 def _answers(
-    llm: CausalLM, questions: Sequence[tuple[str, str]], prompts: Tensor | None, after: int
+    llm: CausalLM, questions: Sequence[tuple[str, str]], prompts: Tensor | None, shape: Shape
 ) -> _Answers:
     parts = []
     for start in range(0, len(questions), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         texts = Texts.of(llm, [tokenise(llm, *pair) for pair in questions[part]])
         given = None if prompts is None else prompts[part]
-        parts.append((texts, answer_logits(llm, texts, given, after).argmax(-1)))
+        logits = answer_logits(llm, texts, given, shape.after, shape.deep)
+        parts.append((texts, logits.argmax(-1)))
     return _Answers(parts)
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from errata.editing.recipe.examples import Borrower, Example
+from errata.editing.recipe.examples import Example, frames_of
 from errata.evaluation.data.record import Record
 
 
@@ -37,8 +37,13 @@ def with_rephrasings(records: Sequence[Record], number: int, seed: int) -> list[
     if not number:
         return list(records)
     examples, rng = as_examples(records), random.Random(f"{seed}/rephrasings")
-    borrower = Borrower(examples)
+    frames = frames_of(examples)
     return [
-        replace(record, brought=borrower.rephrases(example, number, rng))
-        for record, example in zip(records, examples, strict=True)
+        replace(
+            record,
+            brought=frames.rephrases(
+                record.prompt, record.subject, number, rng, without=record.rephrases
+            ),
+        )
+        for record in records
     ]

@@ -55,7 +55,7 @@ def _prompts(system: LaneSystem, shown: Sequence[Record]) -> dict[str, Tensor]:
     )
     generator = torch.Generator().manual_seed(0)
     other_ids = torch.randperm(len(words), generator=generator)[:_NUM_WORDS]
-    rows = prompts[: len(shown)].float()
+    rows = prompts[: len(shown), 0].float()  # what stands among word embeddings
     groups = {"words": words[other_ids], "targets": words[target_ids]}
     return groups | {f"prompt {i + 1}": rows[:, i] for i in range(rows.shape[1])}
 

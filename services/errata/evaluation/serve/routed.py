@@ -173,7 +173,7 @@ def _recipe(
 ) -> Artifact:
     held, shape = state.holdings, state.holdings.model.shape
     keys = torch.randn(len(names), shape.d_r, generator=rng)
-    prompts = _SMALL * torch.randn(len(names), shape.num_prompt, shape.d, generator=rng)
+    prompts = _SMALL * torch.randn(len(names), *shape.prompt_size, generator=rng)
     return pack(held.model_digest, model.digest, _rows(names, keys, prompts))
 
 
