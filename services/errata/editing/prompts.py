@@ -7,7 +7,7 @@ pieces: byte-pair merges across a seam would give ids that the model never sees.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,13 +56,61 @@ def tokenise(
     Raises:
         InvalidEditError: no token, no target token, too long, or the subject is not in the prompt.
     """
-    text = join(prompt, target) if target else prompt
-    encoded = model.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
-    size = len(encoded["input_ids"])
-    while size and encoded["special_tokens_mask"][size - 1]:
-        size -= 1
-    ids = tuple(encoded["input_ids"][:size])
-    offsets: list[tuple[int, int]] = list(encoded["offset_mapping"][:size])
+    (encoded,) = _encoded(model, [join(prompt, target) if target else prompt])
+    row = _row(model, prompt, target, encoded)
+    if subject is None:
+        return row
+    last_char = subject_end(prompt, subject) - 1
+    spans = enumerate(encoded.offsets)
+    index = max((i for i, (a, b) in spans if a <= last_char < b), default=-1)
+    if index < 0:
+        raise InvalidEditError(
+            f"subject {subject!r} ends in a character that the model's tokenizer drops; choose "
+            "another end."
+        )
+    return replace(row, subject_index=index)
+
+
+def tokenise_all(model: CausalLM, pairs: Sequence[tuple[str, str]]) -> list[TokenRow]:
+    """`tokenise` of many prompts, each with its target, in one call of the tokenizer.
+
+    Raises:
+        InvalidEditError: as `tokenise`, of the first pair that has a fault.
+    """
+    texts = [join(prompt, target) if target else prompt for prompt, target in pairs]
+    return [
+        _row(model, prompt, target, encoded)
+        for (prompt, target), encoded in zip(pairs, _encoded(model, texts), strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """Token ids of one text, and which characters each comes from."""
+
+    ids: tuple[int, ...]
+    offsets: Sequence[tuple[int, int]]
+
+
+def _encoded(model: CausalLM, texts: Sequence[str]) -> list[_Encoded]:
+    """Without the special tokens that the tokenizer appends."""
+    if not texts:
+        return []
+    encoded = model.tokenizer(
+        list(texts), return_offsets_mapping=True, return_special_tokens_mask=True
+    )
+    columns = (encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"])
+    made = []
+    for ids, offsets, special in zip(*columns, strict=True):
+        size = len(ids)
+        while size and special[size - 1]:
+            size -= 1
+        made.append(_Encoded(tuple(ids[:size]), list(offsets[:size])))
+    return made
+
+
+def _row(model: CausalLM, prompt: str, target: str, encoded: _Encoded) -> TokenRow:
+    ids, size = encoded.ids, len(encoded.ids)
     if not ids:
         raise InvalidEditError("the prompt is empty; give the text to be continued.")
     if size > model.max_positions:
@@ -72,19 +120,10 @@ def tokenise(
             num_tokens=size,
             limit=model.max_positions,
         )
-    num_target = sum(end > len(prompt) for _, end in offsets)
+    num_target = sum(end > len(prompt) for _, end in encoded.offsets)
     if target and not num_target:
         raise InvalidEditError(f"target {target!r} has no token; give a visible target.")
-    if subject is None:
-        return TokenRow(ids, num_target)
-    last_char = subject_end(prompt, subject) - 1
-    index = max((i for i, (a, b) in enumerate(offsets) if a <= last_char < b), default=-1)
-    if index < 0:
-        raise InvalidEditError(
-            f"subject {subject!r} ends in a character that the model's tokenizer drops; choose "
-            "another end."
-        )
-    return TokenRow(ids, num_target, index)
+    return TokenRow(ids, num_target)
 
 
 def subject_end(prompt: str, subject: str) -> int:

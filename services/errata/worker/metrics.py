@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client.core import Metric
@@ -45,5 +46,6 @@ def note_claims(rows: Sequence[Mapping[str, Claim]]) -> None:
     for row in rows:
         for lane, claim in row.items():
             (CLAIMS if claim.holds else DEFERRALS).labels(lane).inc()
-            if claim.edit:
-                CLAIM_MARGIN.labels(lane).observe(claim.score - claim.threshold)
+            margin = claim.score - claim.threshold
+            if math.isfinite(margin):  # not so where nothing was compared
+                CLAIM_MARGIN.labels(lane).observe(margin)

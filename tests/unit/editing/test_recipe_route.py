@@ -13,6 +13,7 @@ from errata.editing.method import Claim
 from errata.editing.plan import BASE, RowPlan
 from errata.editing.prompts import tokenise
 from errata.editing.recipe.config import PAPER, RecipeConfig
+from errata.editing.recipe.encoder import Tokens
 from errata.editing.recipe.hook import RecipeRouter
 from errata.editing.recipe.route import decide, route
 from errata.editing.recipe.state import Holdings, RecipeState, Retriever
@@ -217,3 +218,30 @@ def test_an_edit_takes_its_own_prompt_whatever_the_sentinel_says(llama: CausalLM
     assert told(RecipeConfig()) == list(names[1:]), "what was reverted has no own prompt"
     commit(llama, state, (FACTS[1][0], "another"), seq=5)
     assert told(RecipeConfig()) == ["edits/5-0", names[2]], "the newest edit has it"
+
+
+def test_an_edits_own_prompt_is_not_read_by_the_encoder(
+    llama: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = make_state(llama)
+    commit(llama, state, *FACTS)
+    read: list[str] = []
+    retriever = state.holdings.retriever
+    tokens = retriever.model.encoder.tokens
+
+    def watched(texts: Sequence[str]) -> Tokens:
+        read.extend(texts)
+        return tokens(texts)
+
+    monkeypatch.setattr(retriever.model.encoder, "tokens", watched)
+    prompts = ["Pisa?", FACTS[1][0], "Turin?", FACTS[0][0]]
+    mixed = route(retriever, RecipeConfig(), KeyIndex(), prompts)
+    assert read == ["Pisa?", "Turin?"]
+    read.clear()
+    assert len(route(retriever, RecipeConfig(), KeyIndex(), prompts[1::2])) == 2
+    assert not read
+    asked = route(retriever, RecipeConfig(own_prompt=False), KeyIndex(), prompts)
+    assert read == prompts
+    for claim, other in zip(mixed[::2], asked[::2], strict=True):
+        assert claim.edit == other.edit, "those that are read are told as ever"
+        assert claim.score == pytest.approx(other.score, abs=1e-4)

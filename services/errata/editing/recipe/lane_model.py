@@ -22,7 +22,7 @@ from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.causal_lm import BaseLLM, CausalLM
 from errata.editing.devices import has_fast_bf16
 from errata.editing.frames import Frames
-from errata.editing.prompts import join, tokenise
+from errata.editing.prompts import join, tokenise, tokenise_all
 from errata.editing.recipe.encoder import Encoder, Tokens
 from errata.errors import (
     ArtifactCorruptError,
@@ -194,12 +194,14 @@ class LaneModel(nn.Module):
             llm: that the lane model is for.
             facts: prompts and targets.
         """
-        made = torch.zeros(len(facts), self.shape.num_target, llm.d, device=llm.device)
-        for row, (prompt, target) in enumerate(facts):
-            text = tokenise(llm, prompt, target)
-            first = text.ids[len(text.ids) - text.num_target :][: self.shape.num_target]
-            ids = torch.tensor(first, dtype=torch.int64, device=llm.device)
-            made[row, : len(first)] = llm.embeddings(ids).float()
+        width = self.shape.num_target
+        texts = tokenise_all(llm, facts)
+        firsts = [text.ids[len(text.ids) - text.num_target :][:width] for text in texts]
+        padded = [[*first, *[llm.pad_id] * (width - len(first))] for first in firsts]
+        ids = torch.tensor(padded, dtype=torch.int64, device=llm.device).reshape(-1, width)
+        sizes = torch.tensor([len(first) for first in firsts], device=llm.device)
+        is_real = torch.arange(width, device=llm.device) < sizes[:, None]  # (n, num_target)
+        made: Tensor = llm.embeddings(ids).float() * is_real[..., None]
         return made
 
     def to_artifact(self) -> Artifact:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.prompts import tokenise
+from errata.editing.prompts import tokenise_all
 from errata.editing.recipe.encoder import Encoder
 from errata.editing.recipe.examples import Draw
 from errata.editing.recipe.lane_model import LaneModel, knowledge
@@ -181,17 +181,17 @@ def _answers(
         "reliability": range(0, len(facts), config.own_prompt_every),
         "generality": range(len(facts)),
     }
-    asked = [
-        (kind, fact, tokenise(llm, text, facts[fact].target))
-        for kind, chosen in by_kind.items()
-        for fact, text in (
-            (n, facts[n].prompt if kind == "reliability" else draws[n].rephrase) for n in chosen
-        )
-    ]
-    asked.sort(key=lambda row: len(row[2].ids))
+    texts_of = {
+        "reliability": [fact.prompt for fact in facts],
+        "generality": [draw.rephrase for draw in draws],
+    }
+    asked = [(kind, n) for kind, chosen in by_kind.items() for n in chosen]
+    rows = tokenise_all(llm, [(texts_of[kind][n], facts[n].target) for kind, n in asked])
+    lessons = [(kind, n, row) for (kind, n), row in zip(asked, rows, strict=True)]
+    lessons.sort(key=lambda lesson: len(lesson[2].ids))
     logits, labels, kinds = [], [], []
-    for start in range(0, len(asked), _ROWS_AT_ONCE):
-        part = asked[start : start + _ROWS_AT_ONCE]
+    for start in range(0, len(lessons), _ROWS_AT_ONCE):
+        part = lessons[start : start + _ROWS_AT_ONCE]
         texts = Texts.of(llm, [row for _, _, row in part])
         owner = torch.tensor([fact for _, fact, _ in part], device=keys.device)
         logits.append(answer_logits(llm, texts, prompts[owner], shape.after, shape.deep))
@@ -204,7 +204,7 @@ def _answers(
         found[kind] = answer_loss(all_logits[places], all_labels[places], config.hinge)
     if not config.locality_weight:
         return found
-    texts = Texts.of(llm, [tokenise(llm, *draw.locality) for draw in draws])
+    texts = Texts.of(llm, tokenise_all(llm, [draw.locality for draw in draws]))
     with torch.no_grad():
         base = answer_logits(llm, texts, None, shape.after)
     prompted = answer_logits(llm, texts, prompts, shape.after, shape.deep)

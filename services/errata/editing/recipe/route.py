@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -30,19 +29,24 @@ def route(
 
     Scores of candidates are computed again in fp64, pair by pair, so that a decision does not hang
     on the search's arithmetic; equal scores go to the newest edit. A prompt that is an edit's own
-    goes to that edit, with a score of ∞ (`RecipeConfig.own_prompt`).
+    goes to that edit unread, with a score of ∞ above a threshold of −∞
+    (`RecipeConfig.own_prompt`).
     """
+    own: list[str] = [""] * len(texts)
+    if config.claim == "sentinel" and config.own_prompt:
+        own = [retriever.repository.edit_about(fact_of(text)) for text in texts]
+    others = [text for text, edit in zip(texts, own, strict=True) if not edit]
+    decided = iter(_read(retriever, config, index, others) if others else ())
+    return [Claim(edit, math.inf, -math.inf) if edit else next(decided) for edit in own]
+
+
+def _read(
+    retriever: Retriever, config: RecipeConfig, index: InnerProductIndex, texts: Sequence[str]
+) -> list[Claim]:
     tokens = retriever.model.encoder.tokens(texts)
     with torch.inference_mode():
         queries = retriever.model.queries(tokens)
-    claims = decide(retriever, config, index, queries, tokens.cut)
-    if config.claim != "sentinel" or not config.own_prompt:
-        return claims
-    about = [retriever.repository.edit_about(fact_of(text)) for text in texts]
-    return [
-        replace(claim, edit=own, score=math.inf) if own else claim
-        for claim, own in zip(claims, about, strict=True)
-    ]
+    return decide(retriever, config, index, queries, tokens.cut)
 
 
 def decide(

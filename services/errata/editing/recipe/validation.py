@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.prompts import tokenise
+from errata.editing.prompts import tokenise_all
 from errata.editing.recipe.examples import Example
 from errata.editing.recipe.lane_model import LaneModel, Shape, knowledge
 from errata.editing.recipe.losses import Texts, answer_logits
@@ -168,7 +168,7 @@ def _answers(
     parts = []
     for start in range(0, len(questions), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        texts = Texts.of(llm, [tokenise(llm, *pair) for pair in questions[part]])
+        texts = Texts.of(llm, tokenise_all(llm, questions[part]))
         given = None if prompts is None else prompts[part]
         logits = answer_logits(llm, texts, given, shape.after, shape.deep)
         parts.append((texts, logits.argmax(-1)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from statistics import median
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from errata.errors import InvalidRequestError
 from errata.evaluation.serve.report import report
 from errata.evaluation.serve.routed import RoutedLane, routed_edition
 from errata.evaluation.serve.synthetic import adaple_edition, mixed_plans
-from errata.evaluation.serve.workload import Timings, Workload, run_round
+from errata.evaluation.serve.workload import Timings, Workload, in_words, run_round
 
 T = TypeVar("T")
 UNEDITED = Edition(Version(0, bytes(32), "", 0))
@@ -251,11 +251,9 @@ async def _routed(
     lane = plan.lane
     if lane is None:
         raise InvalidRequestError("suite routed needs a lane.", field="method")
-    decode = model.tokenizer.decode
-    requests = [
-        replace(request, prompt=decode(request.prompt_ids, skip_special_tokens=True) or "a")
-        for request in plan.workload.requests(len(model.tokenizer), model.max_positions - 64)
-    ]
+    requests = in_words(
+        model, plan.workload.requests(len(model.tokenizer), model.max_positions - 64)
+    )
 
     async def one(edition: Edition) -> Timings:
         await engine.change(lambda: edition, alters_weights=False)

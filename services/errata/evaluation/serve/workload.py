@@ -9,8 +9,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from errata import demo
+from errata.editing.causal_lm import CausalLM
 from errata.engine.engine import Engine
 from errata.engine.sequence import GenerationRequest
+
+_NUM_PARAGRAPHS = 400  # of the demo's text, that prompts are cut from
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,22 @@ class Workload:
             wanted = round(math.exp(rng.uniform(low, high)))
             made.append(GenerationRequest(prompt, min(wanted, max_context - size), ignore_eos=True))
         return made
+
+
+def in_words(model: CausalLM, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+    """The same requests with text for prompts, each as long as it was.
+
+    A retriever reads texts: random tokens would be several times as long to its own tokenizer.
+    """
+    text = " ".join(demo.load_corpus().training_text(0, _NUM_PARAGRAPHS))
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    rng, made = random.Random(0), []
+    for request in requests:
+        size = len(request.prompt_ids)
+        start = rng.randrange(len(ids) - size)
+        part = tuple(ids[start : start + size])
+        made.append(replace(request, prompt_ids=part, prompt=model.tokenizer.decode(part)))
+    return made
 
 
 @dataclass(slots=True)
