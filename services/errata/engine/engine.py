@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import threading
 import time
 from collections import deque
@@ -41,7 +40,6 @@ from errata.errors import InvalidRequestError, QueueFullError, UnavailableError
 
 _log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 0.05
-_COMPANY = 4  # newcomers that are not kept waiting for more
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,6 @@ class EngineLimits:
 
     Attributes:
         max_rows: generations that run at once.
-        gather_seconds: how long a newcomer may wait for company, while others run and lanes route:
-            several are routed and read in little more time than one.
         max_queue: waiting requests beyond which new ones are refused.
         max_context: longest sequence, at most the model's; 0 takes the model's.
         prefill_tokens: padded prompt tokens that are read between two steps; bounds how long a
@@ -64,7 +60,6 @@ class EngineLimits:
     """
 
     max_rows: int = 16
-    gather_seconds: float = 0.0
     max_queue: int = 256
     max_context: int = 0
     prefill_tokens: int = 512
@@ -275,7 +270,7 @@ class Engine:
     def _iterate(self) -> None:
         self._sweep()
         may_admit = self._make_changes()
-        self._compute(self._admitted() if may_admit and self._is_worthwhile() else [])
+        self._compute(self._admitted() if may_admit else [])
         self._outbox.flush()
         self._rate.note(self._batch.num_finished)
 
@@ -349,16 +344,6 @@ class Engine:
                 self._outbox.put(row.job, outlived(self._limits.max_drain_seconds))
         with self._wake:
             self._waiting.extendleft(reversed(again))
-
-    def _is_worthwhile(self) -> bool:
-        """Whether newcomers have company enough, or have waited long enough for it."""
-        edition, rows = self._edition, self._batch.rows
-        if not rows or (edition.route is None and edition.late is None):
-            return True
-        with self._wake:
-            oldest = self._waiting[0].asked if self._waiting else math.inf
-            is_company = len(self._waiting) >= _COMPANY
-        return is_company or time.monotonic() - oldest >= self._limits.gather_seconds
 
     def _admitted(self) -> list[tuple[Job, Routed]]:
         """Takes the oldest requests that fit one prefill; scoring needs no row.

@@ -106,20 +106,3 @@ async def test_a_prompt_that_breaks_the_router_fails_by_itself() -> None:
     assert [isinstance(item, InvalidRequestError) for item in found] == [
         number == 3 for number in range(8)
     ]
-
-
-@pytest.mark.parametrize(("seconds", "is_alone"), [(0.0, True), (60.0, False)])
-async def test_newcomers_wait_for_company_while_others_run(seconds: float, is_alone: bool) -> None:
-    model, recorder = make_model("llama"), Recorder()
-    first, *others = (replace(request, max_tokens=60) for request in _requests(model, 5))
-    limits = EngineLimits(max_rows=8, max_queue=64, gather_seconds=seconds)
-    async with running(model, Edition(VERSION, route=recorder), limits) as engine:
-        runs = asyncio.create_task(collect(engine, first))
-        while engine.num_running < 1:
-            await asyncio.sleep(0)
-        second = asyncio.create_task(collect(engine, others[0]))
-        while not runs.done() and engine.num_running < 2:
-            await asyncio.sleep(0)
-        assert (engine.num_running == 2) == is_alone
-        await asyncio.gather(*(collect(engine, request) for request in others[1:]), second)
-    assert recorder.calls[0] == 1, "nobody waits for company where nobody runs"

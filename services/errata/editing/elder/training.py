@@ -61,11 +61,15 @@ def train(
     """
     bf16 = config.precision == "auto" and has_fast_bf16(model.device)
     texts = [text for texts in lessons.texts for text in texts]
-    forced = TeacherForcing(model, texts, experts.shape.layers[0], bf16=bf16)
-    turns = _Turns(lessons, config, seed)
+    drawing = _Turns(lessons, config, seed)
+    turns = [drawing.next() for _ in range(config.steps)]
+    # Of what is replayed most texts are in no step, and need not be read.
+    used = torch.cat([rows for _, rows in turns]).unique()
+    read = [texts[number] for number in used.tolist()]
+    forced = TeacherForcing(model, read, experts.shape.layers[0], bf16=bf16)
     optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)
-    for step in range(config.steps):
-        edits, rows = (numbers.to(model.device) for numbers in turns.next())
+    for step, (chosen, drawn) in enumerate(turns):
+        edits, rows = chosen.to(model.device), torch.searchsorted(used, drawn).to(model.device)
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):
             queries = lessons.queries[edits]
             with mixing(model, experts, experts.gates(queries)):
