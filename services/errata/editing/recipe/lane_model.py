@@ -198,7 +198,8 @@ class LaneModel(nn.Module):
         texts = tokenise_all(llm, facts)
         firsts = [text.ids[len(text.ids) - text.num_target :][:width] for text in texts]
         padded = [[*first, *[llm.pad_id] * (width - len(first))] for first in firsts]
-        ids = torch.tensor(padded, dtype=torch.int64, device=llm.device).reshape(-1, width)
+        ids = torch.tensor(padded, dtype=torch.int64, device=llm.device)
+        ids = ids.reshape(len(facts), width)
         sizes = torch.tensor([len(first) for first in firsts], device=llm.device)
         is_real = torch.arange(width, device=llm.device) < sizes[:, None]  # (n, num_target)
         made: Tensor = llm.embeddings(ids).float() * is_real[..., None]
