@@ -188,8 +188,8 @@ def test_training_ends_when_nothing_gets_better(llama: CausalLM, tmp_path: Path)
 
 def test_patience_waits_for_the_second_stage(llama: CausalLM, tmp_path: Path) -> None:
     config = TINY.model_copy(
-        update={"stages": "apart", "retriever_share": 0.7, "scope_share": 0.1, "max_steps": 10, "evaluate_every": 1,
-                "patience": 1}
+        update={"stages": "apart", "retriever_share": 0.7, "scope_share": 0.1, "max_steps": 10,
+                "evaluate_every": 1, "patience": 1}
     )  # fmt: skip
     losses_seen: set[str] = set()
     _trainer(llama, tmp_path / "out", config).run(lambda stand: losses_seen.update(stand.losses))
