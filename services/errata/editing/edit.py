@@ -14,7 +14,7 @@ class Edit:
         prompt: what is asked; contains `subject`.
         target: what the model shall continue the prompt with, without leading blank.
         subject: whom or what the fact is about; occurs in `prompt`.
-        rephrases: other prompts that shall have the same answer; used for checking only.
+        rephrases: other prompts that shall have the same answer; checked, and learned from by some.
         locality_probes: prompts whose continuation shall not change.
     """
 
