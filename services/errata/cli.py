@@ -267,12 +267,21 @@ def compact(
 
 @app.command()
 def lanes(
-    timeout: Timeout = 10.0, as_json: AsJson = False, target: Target = DEFAULT_TARGET
+    lane: Annotated[str, typer.Argument(help="Show this one's configuration.")] = "",
+    timeout: Timeout = 10.0,
+    as_json: AsJson = False,
+    target: Target = DEFAULT_TARGET,
 ) -> None:
     """Lists the lanes that edits can go to."""
     with Client(target, timeout=timeout) as client:
         found = client.lanes()
-    _show(as_json, found, show.lane_table)
+    if not lane:
+        _show(as_json, found, show.lane_table)
+    elif one := next((item for item in found if item.name == lane), None):
+        _show(as_json, one, show.lane_config_table)
+    else:
+        names = ", ".join(item.name for item in found)
+        raise errors.UnknownLaneError(f"there is no lane {lane!r}; there are {names}.")
 
 
 @app.command()

@@ -38,13 +38,23 @@ class Frames:
         found: dict[str, Counter[str]] = {}
         num_facts = Counter[str]()
         for prompt, subject, rephrases in facts:
-            if not subject or subject not in prompt:
+            frame = cls.frame(prompt, subject)
+            if not frame:
                 continue
-            frame = prompt.replace(subject, _GAP)
             num_facts[frame] += 1
-            named = (text.replace(subject, _GAP) for text in rephrases if subject in text)
+            named = filter(None, (cls.frame(text, subject) for text in rephrases))
             found.setdefault(frame, Counter()).update(named)
         return cls({f: c for f, c in found.items() if c and num_facts[f] >= _FEWEST_FACTS})
+
+    @staticmethod
+    def frame(text: str, subject: str) -> str:
+        """A text without its subject; empty if it does not name it."""
+        return text.replace(subject, _GAP) if subject and subject in text else ""
+
+    @staticmethod
+    def filled(frame: str, subject: str) -> str:
+        """The text of a frame about a subject."""
+        return frame.replace(_GAP, subject)
 
     def rephrases(
         self,
@@ -63,10 +73,10 @@ class Frames:
             rng: of the choice.
             without: texts that are not wanted; the prompt itself never is.
         """
-        if not number or not subject or subject not in prompt:
+        if not number:
             return ()
-        known = self.by_prompt.get(prompt.replace(subject, _GAP), {})
-        counts = {f.replace(_GAP, subject): known[f] for f in sorted(known)}
+        known = self.by_prompt.get(self.frame(prompt, subject), {})
+        counts = {self.filled(f, subject): known[f] for f in sorted(known)}
         wanted = [text for text in counts if text != prompt and text not in without]
         # Efraimidis and Spirakis: the n highest u^(1/w) are a weighted sample without replacement.
         wanted.sort(key=lambda text: rng.random() ** (1 / counts[text]), reverse=True)

@@ -50,14 +50,9 @@ class Box:
         Raises:
             StartupError: bad settings.
         """
-        settings = load_settings(flags)
         self._own_redis_port = None if redis_url else free_port()
         url = redis_url or f"redis://127.0.0.1:{self._own_redis_port}/0"
-        log = {
-            "redis_url": url,
-            "witness_path": settings.data_dir / "witness",
-            **flags.get("log", {}),
-        }
+        log = {"redis_url": url, **flags.get("log", {})}
         self.settings: Settings = load_settings({**flags, "log": log})
         self.processes: dict[str, Process] = {}
         self._on_step = on_step

@@ -187,14 +187,21 @@ def compaction_lines(made: Compaction, now: Lane) -> Group:
 def lane_table(lanes: Iterable[Lane]) -> Table:
     """The lanes."""
     table = Table()
-    for column in ("lane", "method", "default", "since seq", "holds", "configuration"):
+    for column in ("lane", "method", "default", "since seq", "holds"):
         table.add_column(column, overflow="fold")
     for lane in lanes:
         default = "yes" if lane.is_default else ""
-        holds = _sizes(lane)
-        table.add_row(
-            lane.name, lane.method, default, str(lane.configured_seq), holds, lane.config_json
-        )
+        table.add_row(lane.name, lane.method, default, str(lane.configured_seq), _sizes(lane))
+    return table
+
+
+def lane_config_table(lane: Lane) -> Table:
+    """One lane's configuration, as the log has it."""
+    table = Table(title=f"{lane.name}: {lane.method}, since seq {lane.configured_seq}")
+    for column in ("key", "value"):
+        table.add_column(column, overflow="fold")
+    for key, value in json.loads(lane.config_json).items():
+        table.add_row(key, json.dumps(value))
     return table
 
 

@@ -109,8 +109,9 @@ class RedisLog:
                 await backend.close()
             file.close()
             if isinstance(error, LogUnavailableError):
+                cause = str(error.__cause__ or error.message).rstrip(".")
                 raise StartupError(
-                    f"the log cannot be opened: {error.__cause__ or error.message}. Check that "
+                    f"the log cannot be opened: {cause}. Check that "
                     "Redis runs and answers at log.redis_url.",
                     address=backend.address if backend else "",
                 ) from error

@@ -6,13 +6,14 @@ errors. This is the only module that reads the environment.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -24,6 +25,10 @@ from pydantic_settings import (
 
 from errata.errors import StartupError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_SECRET = "url"
 CONFIG_FILE_VARIABLE = "ERRATA_CONFIG"
 
 
@@ -63,7 +68,10 @@ class LogSettings(ServiceSettings):
         None, description="File with the password, if redis_url does not have it."
     )
     key_prefix: str = Field("errata", min_length=1)
-    witness_path: Path = Field(default_factory=lambda: default_data_dir() / "witness")
+    witness_path: Path = Field(
+        default_factory=lambda: default_data_dir() / "witness",
+        description="Left out, it is in data_dir.",
+    )
     allow_unsafe_redis: bool = Field(
         False, description="Start on a Redis that may lose acknowledged entries, with a warning."
     )
@@ -230,6 +238,15 @@ class Settings(BaseSettings):
     retrieval: RetrievalSettings = RetrievalSettings()
     gateway: GatewaySettings = GatewaySettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _put_witness_into_data_dir(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Two sets of data on one machine must not share one witness."""
+        log = values.get("log", {})
+        if "data_dir" not in values or not isinstance(log, Mapping) or "witness_path" in log:
+            return values
+        return {**values, "log": {**log, "witness_path": Path(values["data_dir"]) / "witness"}}
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -283,18 +300,53 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         raise StartupError(
             f"the settings file {file} does not exist; {CONFIG_FILE_VARIABLE} names it."
         )
+    strange = [name for name in os.environ if _names_no_section(name)]
+    if strange:
+        raise StartupError(
+            f"bad settings: {', '.join(sorted(strange))} name no section; known are "
+            f"{', '.join(_sections())}. `errata config` lists what is known."
+        )
     try:
         return Settings(**_without_none(flags or {}))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
-            for item in error.errors()
-        )
+        problems = "; ".join(_problem(item) for item in error.errors())
         raise StartupError(
             f"bad settings: {problems}. `errata config` lists what is known."
         ) from error
     except ValueError as error:
         raise StartupError(f"the settings file {file} is not valid TOML: {error}.") from error
+
+
+def _sections() -> list[str]:
+    kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return [n for n, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Section)]
+
+
+def _names_no_section(variable: str) -> bool:
+    """Whether an environment variable must be meant for a setting of a section, but is for none.
+
+    Names without two underscores pass: Kubernetes makes some of the names of services.
+    """
+    prefix, _, rest = variable.partition("_")
+    section, inside, _ = rest.partition("__")
+    return prefix == "ERRATA" and bool(inside) and section.lower() not in _sections()
+
+
+def _problem(item: ErrorDetails) -> str:
+    """One line on one setting: its name, its variable, what was found and what is allowed."""
+    *path, key = (str(part) for part in item["loc"])
+    dotted = ".".join([*path, key])
+    variable = "__".join(["ERRATA", *path, key]).upper().replace("ERRATA__", "ERRATA_", 1)
+    if item["type"] == "extra_forbidden":
+        section: Any = Settings
+        for name in path:
+            section = Settings.model_fields[name].annotation
+        near = difflib.get_close_matches(key, section.model_fields, n=1)
+        hint = f"; is it {'.'.join([*path, near[0]])}?" if near else ""
+        return f"there is no setting {dotted} ({variable}){hint}"
+    # A URL may hold a password.
+    found = "" if _SECRET in dotted else f", found {item['input']!r}"
+    return f"{dotted} ({variable}): {item['msg']}{found}"
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def test_edit_ask_status_log_revert(cli: Cli, corpus: Corpus) -> None:
     assert "committed" in cli.run("log", "--from-seq", seq)
     assert done["name"] in cli.run("edits")
     assert "adaple" in cli.run("lanes")
+    assert "fusion" in cli.run("lanes", "lanes/main")
     assert "parameters" in cli.run("status"), "lanes say what they hold"
     assert "log p" in cli.run("score", edit.prompt, edit.target)
     assert "without effect from seq" in cli.run("revert", done["name"], "--comment", "test")
@@ -72,6 +73,7 @@ def test_edit_ask_status_log_revert(cli: Cli, corpus: Corpus) -> None:
 
 
 def test_mistakes_are_told_in_words(cli: Cli) -> None:
+    assert "there is no lane 'lanes/other'" in cli.run("lanes", "lanes/other", code=1)
     assert "does not occur" in cli.run("edit", "France is", "x", "--subject", "Spain", code=1)
     assert "SEQ_BEYOND_HEAD" in cli.run("ask", "a", "--min-seq", "1000000", code=1)
     assert "NOT_FOUND" in cli.run("revert", "edits/999-9", code=1)

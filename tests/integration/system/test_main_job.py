@@ -14,6 +14,7 @@ from errata import demo
 from errata.artifacts.remote import RemoteArtifacts
 from errata.demo import Corpus, DemoEdit
 from errata.editing.causal_lm import CausalLM
+from errata.errors import BaseModelMismatchError
 from errata.platform.server import open_channel
 from errata.platform.settings import WorkerSettings
 from errata.worker.replica import Replica
@@ -157,6 +158,20 @@ async def test_a_replica_that_starts_late_catches_up_from_the_log_alone(
             assert all(replica.agrees for replica in standing.values())
         finally:
             await late.close()
+
+
+async def test_a_worker_with_another_base_model_is_never_ready_and_says_why(
+    system: System,
+) -> None:
+    other = await asyncio.to_thread(CausalLM.load, demo.model_path(), dtype="bfloat16")
+    async with open_channel(system.log_address) as channel:
+        stranger = Replica(
+            "stranger", other, RemoteArtifacts(channel), system.log_address, WorkerSettings()
+        )
+        with pytest.raises(BaseModelMismatchError, match="base model"):
+            await stranger.start()
+        with pytest.raises(BaseModelMismatchError):
+            stranger.check_health()
 
 
 @pytest.mark.promise("P6")

@@ -14,11 +14,13 @@ from errata.editing.method import Commit, LaneModelCommit
 from errata.editing.recipe import METHOD
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.encoder import Encoder
+from errata.editing.recipe.examples import Example
 from errata.editing.recipe.lane_model import LaneModel, Shape
 from errata.editing.recipe.state import RecipeState
 from errata.editing.weights import EditedWeights
 
 D_R = 24
+_TOWNS = ("Lyon", "Pisa", "Helsinki", "Bordeaux")
 
 
 def make_lane_model(
@@ -103,3 +105,17 @@ def fit(
 
 def commit(llm: CausalLM, state: RecipeState, *facts: tuple[str, str], seq: int = 2) -> None:
     state.prepare_commit(fit(llm, state, make_edits(*facts, seq=seq), seq))()
+
+
+def examples_of_towns(number: int = 24) -> list[Example]:
+    """Facts of one relation, each about a subject of its own."""
+    return [
+        Example(
+            prompt=f"Nokia{n} was founded in the town of",
+            target=_TOWNS[n % 4],
+            subject=f"Nokia{n}",
+            rephrases=(f"Nokia{n} comes from", f"The home of Nokia{n} is"),
+            locality=((f"Toyota{n} was founded in the town of", _TOWNS[(n + 1) % 4]),),
+        )
+        for n in range(number)
+    ]

@@ -2,8 +2,6 @@
 
 import csv
 import math
-import random
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +9,8 @@ import pytest
 import torch
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.frames import Frames
 from errata.editing.recipe import objective, training
-from errata.editing.recipe.examples import (
-    Answerer,
-    Borrower,
-    Deck,
-    Draw,
-    Example,
-    Inventor,
-    frames_of,
-    split,
-)
+from errata.editing.recipe.examples import Draw, split
 from errata.editing.recipe.lane_model import LaneModel
 from errata.editing.recipe.objective import LOSSES, Pooled, losses, scope_losses
 from errata.editing.recipe.start import new_lane_model, start_prompts, start_retriever
@@ -30,7 +18,7 @@ from errata.editing.recipe.training import Progress, Trainer
 from errata.editing.recipe.training_config import PRESETS, TrainingConfig
 from errata.editing.recipe.validation import calibrated, validate
 from errata.errors import FitError, InvalidRequestError, PreconditionError
-from tests.unit.editing.recipe_models import D_R, make_lane_model
+from tests.unit.editing.recipe_models import D_R, examples_of_towns, make_lane_model
 
 TINY = TrainingConfig(
     d_r=D_R, width=32, depth=1, max_tokens=32, batch=4, num_validation=4, evaluate_every=3,
@@ -38,24 +26,10 @@ TINY = TrainingConfig(
     stages="joint", locality_weight=0.2, answered=0.0,
 )  # fmt: skip
 SCALE = torch.tensor(D_R**-0.5)
-_TOWNS = ("Lyon", "Pisa", "Helsinki", "Bordeaux")
-
-
-def _examples(number: int = 24) -> list[Example]:
-    return [
-        Example(
-            prompt=f"Nokia{n} was founded in the town of",
-            target=_TOWNS[n % 4],
-            subject=f"Nokia{n}",
-            rephrases=(f"Nokia{n} comes from", f"The home of Nokia{n} is"),
-            locality=((f"Toyota{n} was founded in the town of", _TOWNS[(n + 1) % 4]),),
-        )
-        for n in range(number)
-    ]
 
 
 def _trainer(llama: CausalLM, out: Path, config: TrainingConfig = TINY) -> Trainer:
-    return Trainer(llama, new_lane_model(llama, None, config), _examples(), config, out)
+    return Trainer(llama, new_lane_model(llama, None, config), examples_of_towns(), config, out)
 
 
 def test_training_makes_losses_smaller(llama: CausalLM, tmp_path: Path) -> None:
@@ -167,7 +141,7 @@ def test_the_best_checkpoint_by_validation_is_what_is_kept(llama: CausalLM, tmp_
     assert all(f"loss.{name}" in rows[0] for name in LOSSES)
     best = max(rows, key=lambda row: float(row["score"]))
     kept = LaneModel.load(tmp_path / "out", llama)
-    _, held_out = split(_examples(), config.num_validation)
+    _, held_out = split(examples_of_towns(), config.num_validation)
     measured = validate(kept, llama, held_out, torch.zeros(0, D_R))
     # the one figure that does not hang on the distractors
     assert measured.with_own_prompt == pytest.approx(float(best["with_own_prompt"]), abs=1e-4)
@@ -198,7 +172,7 @@ def test_patience_waits_for_the_second_stage(llama: CausalLM, tmp_path: Path) ->
 
 def test_training_ends_with_its_time(llama: CausalLM, tmp_path: Path) -> None:
     model = new_lane_model(llama, None, TINY)
-    trainer = Trainer(llama, model, _examples(), TINY, tmp_path / "out", max_seconds=1e-6)
+    trainer = Trainer(llama, model, examples_of_towns(), TINY, tmp_path / "out", max_seconds=1e-6)
     steps: list[int] = []
     trainer.run(lambda stand: steps.append(stand.step))
     assert steps == [1]
@@ -213,7 +187,7 @@ def test_only_prompts_can_be_learned_on_another_lane_models_retriever(
     before = {name: tensor.clone() for name, tensor in known.state_dict().items()}
     config = TINY.model_copy(update={"stages": "prompts", "num_prompt": 7, "d_r": 99})
     model = new_lane_model(llama, None, config, known)
-    Trainer(llama, model, _examples(), config, tmp_path / "prompts").run()
+    Trainer(llama, model, examples_of_towns(), config, tmp_path / "prompts").run()
     made = LaneModel.load(tmp_path / "prompts", llama)
     assert (made.shape.num_prompt, made.shape.d_r) == (7, D_R)
     for name, tensor in made.state_dict().items():
@@ -221,7 +195,7 @@ def test_only_prompts_can_be_learned_on_another_lane_models_retriever(
             assert torch.equal(tensor, before[name]), name
     stranger = new_lane_model(llama, None, config, make_lane_model(llama, seed=9))
     with pytest.raises(PreconditionError, match="other settings"):
-        Trainer(llama, stranger, _examples(), config, tmp_path / "prompts")
+        Trainer(llama, stranger, examples_of_towns(), config, tmp_path / "prompts")
     with pytest.raises(InvalidRequestError, match="goes with stages"):
         new_lane_model(llama, None, TINY, known)
     with pytest.raises(InvalidRequestError, match="goes with stages"):
@@ -244,7 +218,7 @@ def test_a_folder_of_another_training_is_left_alone(llama: CausalLM, tmp_path: P
     with pytest.raises(PreconditionError, match="other settings"):
         _trainer(llama, tmp_path / "out", TINY.model_copy(update={"seed": 7}))
     model = new_lane_model(llama, None, TINY)
-    others = [replace(example, target="Oslo") for example in _examples()]
+    others = [replace(example, target="Oslo") for example in examples_of_towns()]
     with pytest.raises(PreconditionError, match="data"):
         Trainer(llama, model, others, TINY, tmp_path / "out")
     (tmp_path / "foreign").mkdir()
@@ -254,78 +228,8 @@ def test_a_folder_of_another_training_is_left_alone(llama: CausalLM, tmp_path: P
     assert (tmp_path / "out/lane_model.safetensors").read_bytes() == kept
 
 
-def test_the_split_goes_by_subject_and_is_always_the_same() -> None:
-    examples = [replace(e, subject=f"S{n // 2}") for n, e in enumerate(_examples(40))]
-    train, held_out = split(examples, 9)
-    assert len(train) + len(held_out) == 40
-    assert {e.subject for e in train}.isdisjoint(e.subject for e in held_out)
-    shuffled = random.Random(1).sample(examples, len(examples))
-    assert split(shuffled, 9) == (train, held_out)
-    with pytest.raises(InvalidRequestError, match="too few"):
-        split(examples, 20)
-    with pytest.raises(InvalidRequestError, match="record 3"):
-        split([*examples[:3], replace(examples[3], rephrases=())], 1)
-
-
-def test_in_a_batch_all_subjects_differ_and_an_epoch_leaves_few_out() -> None:
-    examples = [replace(e, subject=f"S{n % 10}") for n, e in enumerate(_examples(40))]
-    batches = list(Deck(examples).epoch(5, random.Random(0)))
-    drawn = [draw.example for batch in batches for draw in batch]
-    assert all(len({draw.example.subject for draw in batch}) == 5 for batch in batches)
-    assert len(drawn) == len({e.prompt for e in drawn}) >= 35
-    again = list(Deck(examples).epoch(5, random.Random(0)))
-    assert again == batches
-    assert list(Deck(examples).epoch(5, random.Random(1))) != batches
-
-
-def test_made_up_names_stand_in_for_the_subject_everywhere() -> None:
-    examples = _examples(8)
-    inventor, rng = Inventor(examples), random.Random(0)
-    told = inventor.retold(examples[0], rng)
-    assert told.subject not in {example.subject for example in examples[:1]}
-    assert told.target == examples[0].target
-    for before, after in zip(
-        (examples[0].prompt, *examples[0].rephrases), (told.prompt, *told.rephrases), strict=True
-    ):
-        assert after == before.replace("Nokia0", told.subject)
-    touched = {prompt for prompt, _ in told.locality} - {p for p, _ in examples[0].locality}
-    assert touched <= {examples[0].prompt, *examples[0].rephrases}, "the true one must not be hit"
-    odd = replace(examples[1], rephrases=("It comes from",))
-    assert inventor.retold(odd, rng) == odd, "a text without the subject cannot be retold"
-    batches = list(Deck(examples, invented=1.0).epoch(4, random.Random(0)))
-    known = {example.subject for example in examples}
-    drawn = {draw.example.subject for batch in batches for draw in batch}
-    assert len(drawn - known) > 4
-    assert list(Deck(examples, invented=1.0).epoch(4, random.Random(0))) == batches
-
-
-def test_a_batch_holds_groups_of_facts_that_are_alike() -> None:
-    examples = _examples(20)
-    likes = [[n ^ 1, (n + 10) % 20] for n in range(20)]
-    batches = list(Deck(examples, likes=likes, group=2).epoch(4, random.Random(0)))
-    assert len(batches) == 5
-    numbers = {e.subject: n for n, e in enumerate(examples)}
-    for batch in batches:
-        drawn = [numbers[draw.example.subject] for draw in batch]
-        assert len(set(drawn)) == 4
-        for first, second in (drawn[:2], drawn[2:]):
-            assert second in likes[first]
-
-
-def test_a_fact_is_asked_as_others_of_its_relation_are() -> None:
-    examples = _examples(4)
-    examples[0] = replace(examples[0], rephrases=("Where is Nokia0 at home? In",))
-    odd = replace(examples[1], prompt="Lyon is", subject="Lyon", rephrases=("What is it?",))
-    borrower, rng = Borrower([*examples, odd]), random.Random(0)
-    seen = {borrower.asked(examples[2], rng).rephrases[0] for _ in range(60)}
-    assert seen == {"Where is Nokia2 at home? In", "Nokia2 comes from", "The home of Nokia2 is"}
-    assert borrower.asked(odd, rng) == odd, "there is no other of its kind"
-    (batch,) = Deck(examples, borrowed=1.0).epoch(4, random.Random(0))
-    assert all(draw.example.subject in draw.rephrase for draw in batch)
-
-
 def _draws() -> list[Draw]:
-    return [Draw(e, e.rephrases[0], e.locality[0]) for e in _examples(4)]
+    return [Draw(e, e.rephrases[0], e.locality[0]) for e in examples_of_towns(4)]
 
 
 def test_other_keys_of_the_same_subject_are_no_wrong_candidates(llama: CausalLM) -> None:
@@ -406,7 +310,9 @@ def test_answers_are_asked_in_parts_of_like_length_and_count_as_if_together(
 
 
 def test_training_starts_from_a_retriever_that_ranks_by_similarity(llama: CausalLM) -> None:
-    facts = [replace(example, rephrases=(f"{example.prompt} the",)) for example in _examples(24)]
+    facts = [
+        replace(example, rephrases=(f"{example.prompt} the",)) for example in examples_of_towns(24)
+    ]
     torch.manual_seed(0)
     model = make_lane_model(llama).requires_grad_(True)
 
@@ -431,7 +337,7 @@ def test_training_starts_from_a_retriever_that_ranks_by_similarity(llama: Causal
 
 def test_validation_counts_claims_and_answers_as_they_are_served(llama: CausalLM) -> None:
     model = make_lane_model(llama)
-    examples = _examples(6)
+    examples = examples_of_towns(6)
     with torch.no_grad():
         model.key_mlp.first.bias.zero_()
         silent = validate(model, llama, examples, torch.zeros(0, D_R))
@@ -449,7 +355,7 @@ def test_validation_counts_claims_and_answers_as_they_are_served(llama: CausalLM
 
 
 def test_calibration_balances_claims_and_deferrals(llama: CausalLM) -> None:
-    model, examples = make_lane_model(llama), _examples(8)
+    model, examples = make_lane_model(llama), examples_of_towns(8)
     nothing = torch.zeros(0, D_R)
     start_retriever(model, examples)
     before = model.sentinel_key()
@@ -464,41 +370,6 @@ def test_calibration_balances_claims_and_deferrals(llama: CausalLM) -> None:
     found = {n / 40: balance(n / 40) for n in range(20, 61)}
     assert found[best] == pytest.approx(max(found.values()), abs=1e-6)
     assert len({round(score, 6) for score in found.values()}) > 1, "else this shows nothing"
-
-
-def test_made_up_answers_are_words_that_occur_often() -> None:
-    examples, rng = _examples(), random.Random(0)
-    answerer = Answerer(examples)
-    made = {answerer.answered(examples[0], rng).target for _ in range(200)}
-    assert {"town", "founded"} <= made
-    assert "Nokia3" not in made, "occurs once, and is no word"
-    told = answerer.answered(examples[0], rng)
-    assert replace(told, target=examples[0].target) == examples[0], "nothing else changes"
-    drawn = [d for batch in Deck(examples, answered=1.0).epoch(4, rng) for d in batch]
-    assert {draw.example.target for draw in drawn} - {e.target for e in examples}
-
-
-def test_rephrasings_are_those_of_other_facts() -> None:
-    examples, rng = _examples(), random.Random(0)
-    frames, first = frames_of(examples), examples[0]
-    told = frames.rephrases(first.prompt, first.subject, 5, rng, ("Nokia0 comes from",))
-    assert told == ("The home of Nokia0 is",)
-    assert frames.rephrases(first.prompt, first.subject, 5, rng, first.rephrases) == ()
-    assert frames.rephrases("Where is home?", first.subject, 5, rng) == (), "names no subject"
-
-
-def test_frames_are_drawn_by_how_often_they_were_met_and_travel_as_they_are() -> None:
-    met = {"Nobody knows \0 but": 1, "\0 comes from": 50}
-    frames = Frames.of_json(Frames({"\0 is from": met}).to_json())
-    assert frames == Frames({"\0 is from": met})
-    drawn = Counter(
-        frames.rephrases("Lyon is from", "Lyon", 1, random.Random(n))[0] for n in range(200)
-    )
-    assert drawn["Lyon comes from"] > 180
-    assert len(frames.rephrases("Lyon is from", "Lyon", 5, random.Random(0))) == 2
-    for broken in ("[]", '{"a": {"b": 0}}', '{"a": []}'):
-        with pytest.raises(ValueError, match="frames"):
-            Frames.of_json(broken)
 
 
 @pytest.mark.parametrize("stages", ["joint", "apart"])

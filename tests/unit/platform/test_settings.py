@@ -35,12 +35,18 @@ def test_flag_goes_before_environment_before_file_before_default(
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("ERRATA_WRITER__ADRESS", "x", "writer.adress"),
-        ("ERRATA_WORKER__NUM_REPLICAS", "0", "worker.num_replicas"),
-        ("ERRATA_MODEL__DTYPE", "int3", "model.dtype"),
+        ("ERRATA_WRITER__ADRESS", "x", r"no setting writer\.adress .*is it writer\.address\?"),
+        ("ERRATA_WRITERS__ADDRESS", "x", r"ERRATA_WRITERS__ADDRESS name no section; .*writer"),
+        (
+            "ERRATA_WORKER__NUM_REPLICAS",
+            "0",
+            r"worker\.num_replicas .*than or equal to 1, found '0'",
+        ),
+        ("ERRATA_MODEL__DTYPE", "int3", r"model\.dtype .*'bfloat16' or 'float16', found 'int3'"),
+        ("ERRATA_LOG__SUBSCRIBE_BATCH", "x", r"\(ERRATA_LOG__SUBSCRIBE_BATCH\).*found 'x'"),
     ],
 )
-def test_bad_settings_name_the_key(
+def test_bad_settings_are_named_with_what_was_found_and_what_is_allowed(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -82,3 +88,27 @@ def test_a_flag_that_equals_a_default_reaches_the_children(
     for name, value in parent.environment().items():
         monkeypatch.setenv(name, value)
     assert load_settings() == parent
+
+
+def test_the_witness_is_where_the_data_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ERRATA_DATA_DIR", str(tmp_path / "one"))
+    assert load_settings().log.witness_path == tmp_path / "one/witness"
+    assert load_settings({"data_dir": tmp_path}).log.witness_path == tmp_path / "witness"
+    monkeypatch.setenv("ERRATA_LOG__WITNESS_PATH", str(tmp_path / "another-disk/witness"))
+    assert load_settings().log.witness_path == tmp_path / "another-disk/witness"
+
+
+def test_variables_that_kubernetes_makes_of_services_are_no_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ERRATA_WORKERS_HEAD_SVC_PORT", "tcp://10.0.0.1:6379")
+    assert load_settings() == Settings()
+
+
+def test_what_a_url_holds_is_not_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "errata.toml"
+    file.write_text('[log]\nredis_url = ["redis://:secret@redis"]\n')
+    monkeypatch.setenv("ERRATA_CONFIG", str(file))
+    with pytest.raises(StartupError, match=r"log\.redis_url") as caught:
+        load_settings()
+    assert "secret" not in str(caught.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from errata.editing.frames import Frames
@@ -13,6 +13,7 @@ from errata.errors import InvalidRequestError
 
 _FEWEST_TIMES = 4  # that a word occurs: the LLM can hardly say rarer ones
 _PUNCTUATION = ".,:;!?()\"'"
+_MOST_SHARED = 0.1  # of two relations' targets, if they are taken for different ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,10 @@ def split(examples: Sequence[Example], num_validation: int) -> tuple[list[Exampl
     return ordered[cut:], ordered[:cut]
 
 
+_Change = tuple[float, Callable[[Example, random.Random], Example]]
+"""A share of facts, and how they are told otherwise."""
+
+
 class Inventor:
     """Puts made-up names in place of subjects, so that the encoder learns to compare names.
 
@@ -124,6 +129,42 @@ def frames_of(examples: Sequence[Example]) -> Frames:
     return Frames.of((e.prompt, e.subject, e.rephrases) for e in examples)
 
 
+class Digresser:
+    """Asks something else about a fact's subject, which the fact must not touch. Ours.
+
+    Data name other subjects in their locality prompts; a retriever that learns from those alone
+    claims whatever names the subject of an edit.
+    """
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        """Takes the examples' relations: prompts without their subjects, and what they ask for."""
+        self._frames = frames_of(examples)
+        targets: dict[str, set[str]] = {frame: set() for frame in self._frames.by_prompt}
+        for example in examples:
+            if (frame := Frames.frame(example.prompt, example.subject)) in targets:
+                targets[frame].add(example.target)
+        self._others = {
+            frame: [
+                other
+                for other, theirs in sorted(targets.items())
+                if len(own & theirs) <= _MOST_SHARED * min(len(own), len(theirs))
+            ]
+            for frame, own in targets.items()
+        }
+
+    def asked_else(self, example: Example, rng: random.Random) -> Example:
+        """The same fact with such a locality prompt; as it is if its relation was met once only.
+
+        Relations are taken for different ones if they hardly share a target.
+        """
+        others = self._others.get(Frames.frame(example.prompt, example.subject), ())
+        if not others:
+            return example
+        prompt = Frames.filled(rng.choice(others), example.subject)
+        ways = (prompt, *self._frames.rephrases(prompt, example.subject, 1, rng))
+        return replace(example, locality=((rng.choice(ways), example.target),))
+
+
 class Answerer:
     """Gives facts other answers, so that MLP_P learns to say any word, not those of the data. Ours.
 
@@ -153,6 +194,7 @@ class Deck:
         borrowed: float = 0.0,
         invented: float = 0.0,
         answered: float = 0.0,
+        digressing: float = 0.0,
     ) -> None:
         """Takes the examples of training.
 
@@ -163,13 +205,21 @@ class Deck:
             borrowed: share of facts that are asked as others of their relation are.
             invented: share of facts that are told about made-up names.
             answered: share of facts that are told with made-up answers.
+            digressing: share of facts whose locality prompt asks something else about the subject.
         """
         self._examples, self._likes, self._group = examples, likes, group
+        self._digression = (digressing, Digresser(examples).asked_else)
         self._changes = (
             (borrowed, Borrower(examples).asked),
             (invented, Inventor(examples).retold),
+            self._digression,
             (answered, Answerer(examples).answered),
         )
+
+    def as_told(self, number: int, rng: random.Random) -> list[Draw]:
+        """The first so many examples, unchanged but for their locality prompts."""
+        told = [_changed(e, (self._digression,), rng) for e in self._examples[:number]]
+        return [_drawn(example, rng) for example in told]
 
     def epoch(self, size: int, rng: random.Random) -> Iterator[list[Draw]]:
         """Batches of about as many draws as there are examples; in each, all subjects differ.
@@ -198,8 +248,7 @@ class Deck:
             if len(batch) < size:
                 return
             drawn += size
-            told = [self._told(example, rng) for example in batch.values()]
-            yield [Draw(e, rng.choice(e.rephrases), rng.choice(e.locality)) for e in told]
+            yield [_drawn(_changed(e, self._changes, rng), rng) for e in batch.values()]
 
     def _add_group(
         self, batch: dict[str, Example], first: int, size: int, rng: random.Random
@@ -212,8 +261,13 @@ class Deck:
             if len(batch) < wanted:
                 batch.setdefault(example.subject, example)
 
-    def _told(self, example: Example, rng: random.Random) -> Example:
-        for share, change in self._changes:
-            if share and rng.random() < share:
-                example = change(example, rng)
-        return example
+
+def _changed(example: Example, changes: Iterable[_Change], rng: random.Random) -> Example:
+    for share, change in changes:
+        if share and rng.random() < share:
+            example = change(example, rng)
+    return example
+
+
+def _drawn(example: Example, rng: random.Random) -> Draw:
+    return Draw(example, rng.choice(example.rephrases), rng.choice(example.locality))

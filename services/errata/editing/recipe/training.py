@@ -105,6 +105,7 @@ class Trainer:
             borrowed=config.borrowed,
             invented=config.invented,
             answered=config.answered,
+            digressing=config.digressing,
         )
         self._run = self._folder.restore(model, self._optimiser, self._log_scale) or self._run
 
@@ -182,10 +183,7 @@ class Trainer:
         """What the encoder, which stays as it is now, makes of the facts of training."""
         if self._pooled is None:
             rng = random.Random(f"{self._config.seed}/pooled")
-            facts = [
-                Draw(e, rng.choice(e.rephrases), rng.choice(e.locality))
-                for e in self._train[:_MOST_POOLED]
-            ]
+            facts = self._deck.as_told(_MOST_POOLED, rng)
             self.model.eval()
             with _fast_arithmetic(self._config, self._llm.device):
                 self._pooled = Pooled.of(self.model.encoder, facts)

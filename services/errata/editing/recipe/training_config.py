@@ -37,6 +37,8 @@ class TrainingConfig(BaseModel):
         borrowed: share of facts that are asked as others of their relation are. Ours.
         invented: share of facts that are told about made-up names. Ours.
         answered: share of facts that are told with made-up answers. Ours.
+        digressing: share of facts whose locality prompt asks something else about the same subject.
+            Ours.
         stages: retriever and MLP_P learn together (`joint`, paper), or one after the other
             (`apart`): first the retriever; then, with the encoder as it is, MLP_K, MLP_Q and the
             sentinel among thousands of keys; then MLP_P, on keys that stay. `prompts` is the last
@@ -88,6 +90,7 @@ class TrainingConfig(BaseModel):
     borrowed: float = Field(default=0.3, ge=0, le=1)
     invented: float = Field(default=0.3, ge=0, le=1)
     answered: float = Field(default=0.15, ge=0, le=1)
+    digressing: float = Field(default=0.3, ge=0, le=1)
     stages: Literal["joint", "apart", "prompts"] = "apart"
     retriever_share: float = Field(default=0.5, gt=0, lt=1)
     scope_share: float = Field(default=0.15, ge=0, lt=1)
@@ -129,6 +132,7 @@ _PAPER: Mapping[str, Any] = {
     "borrowed": 0.0,
     "invented": 0.0,
     "answered": 0.0,
+    "digressing": 0.0,
     "own_prompt_every": 1,
     "stages": "joint",
     "calibrate": False,

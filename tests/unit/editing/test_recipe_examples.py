@@ -1,0 +1,153 @@
+"""What meta-training is told: batches, rephrasings, made-up names and answers, digressions."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from errata.editing.frames import Frames
+from errata.editing.recipe.examples import (
+    Answerer,
+    Borrower,
+    Deck,
+    Digresser,
+    Inventor,
+    frames_of,
+    split,
+)
+from errata.errors import InvalidRequestError
+from tests.unit.editing.recipe_models import examples_of_towns
+
+
+def test_the_split_goes_by_subject_and_is_always_the_same() -> None:
+    examples = [replace(e, subject=f"S{n // 2}") for n, e in enumerate(examples_of_towns(40))]
+    train, held_out = split(examples, 9)
+    assert len(train) + len(held_out) == 40
+    assert {e.subject for e in train}.isdisjoint(e.subject for e in held_out)
+    shuffled = random.Random(1).sample(examples, len(examples))
+    assert split(shuffled, 9) == (train, held_out)
+    with pytest.raises(InvalidRequestError, match="too few"):
+        split(examples, 20)
+    with pytest.raises(InvalidRequestError, match="record 3"):
+        split([*examples[:3], replace(examples[3], rephrases=())], 1)
+
+
+def test_in_a_batch_all_subjects_differ_and_an_epoch_leaves_few_out() -> None:
+    examples = [replace(e, subject=f"S{n % 10}") for n, e in enumerate(examples_of_towns(40))]
+    batches = list(Deck(examples).epoch(5, random.Random(0)))
+    drawn = [draw.example for batch in batches for draw in batch]
+    assert all(len({draw.example.subject for draw in batch}) == 5 for batch in batches)
+    assert len(drawn) == len({e.prompt for e in drawn}) >= 35
+    again = list(Deck(examples).epoch(5, random.Random(0)))
+    assert again == batches
+    assert list(Deck(examples).epoch(5, random.Random(1))) != batches
+
+
+def test_made_up_names_stand_in_for_the_subject_everywhere() -> None:
+    examples = examples_of_towns(8)
+    inventor, rng = Inventor(examples), random.Random(0)
+    told = inventor.retold(examples[0], rng)
+    assert told.subject not in {example.subject for example in examples[:1]}
+    assert told.target == examples[0].target
+    for before, after in zip(
+        (examples[0].prompt, *examples[0].rephrases), (told.prompt, *told.rephrases), strict=True
+    ):
+        assert after == before.replace("Nokia0", told.subject)
+    touched = {prompt for prompt, _ in told.locality} - {p for p, _ in examples[0].locality}
+    assert touched <= {examples[0].prompt, *examples[0].rephrases}, "the true one must not be hit"
+    odd = replace(examples[1], rephrases=("It comes from",))
+    assert inventor.retold(odd, rng) == odd, "a text without the subject cannot be retold"
+    batches = list(Deck(examples, invented=1.0).epoch(4, random.Random(0)))
+    known = {example.subject for example in examples}
+    drawn = {draw.example.subject for batch in batches for draw in batch}
+    assert len(drawn - known) > 4
+    assert list(Deck(examples, invented=1.0).epoch(4, random.Random(0))) == batches
+
+
+def test_a_batch_holds_groups_of_facts_that_are_alike() -> None:
+    examples = examples_of_towns(20)
+    likes = [[n ^ 1, (n + 10) % 20] for n in range(20)]
+    batches = list(Deck(examples, likes=likes, group=2).epoch(4, random.Random(0)))
+    assert len(batches) == 5
+    numbers = {e.subject: n for n, e in enumerate(examples)}
+    for batch in batches:
+        drawn = [numbers[draw.example.subject] for draw in batch]
+        assert len(set(drawn)) == 4
+        for first, second in (drawn[:2], drawn[2:]):
+            assert second in likes[first]
+
+
+def test_a_fact_is_asked_as_others_of_its_relation_are() -> None:
+    examples = examples_of_towns(4)
+    examples[0] = replace(examples[0], rephrases=("Where is Nokia0 at home? In",))
+    odd = replace(examples[1], prompt="Lyon is", subject="Lyon", rephrases=("What is it?",))
+    borrower, rng = Borrower([*examples, odd]), random.Random(0)
+    seen = {borrower.asked(examples[2], rng).rephrases[0] for _ in range(60)}
+    assert seen == {"Where is Nokia2 at home? In", "Nokia2 comes from", "The home of Nokia2 is"}
+    assert borrower.asked(odd, rng) == odd, "there is no other of its kind"
+    (batch,) = Deck(examples, borrowed=1.0).epoch(4, random.Random(0))
+    assert all(draw.example.subject in draw.rephrase for draw in batch)
+
+
+def test_made_up_answers_are_words_that_occur_often() -> None:
+    examples, rng = examples_of_towns(), random.Random(0)
+    answerer = Answerer(examples)
+    made = {answerer.answered(examples[0], rng).target for _ in range(200)}
+    assert {"town", "founded"} <= made
+    assert "Nokia3" not in made, "occurs once, and is no word"
+    told = answerer.answered(examples[0], rng)
+    assert replace(told, target=examples[0].target) == examples[0], "nothing else changes"
+    drawn = [d for batch in Deck(examples, answered=1.0).epoch(4, rng) for d in batch]
+    assert {draw.example.target for draw in drawn} - {e.target for e in examples}
+
+
+def test_rephrasings_are_those_of_other_facts() -> None:
+    examples, rng = examples_of_towns(), random.Random(0)
+    frames, first = frames_of(examples), examples[0]
+    told = frames.rephrases(first.prompt, first.subject, 5, rng, ("Nokia0 comes from",))
+    assert told == ("The home of Nokia0 is",)
+    assert frames.rephrases(first.prompt, first.subject, 5, rng, first.rephrases) == ()
+    assert frames.rephrases("Where is home?", first.subject, 5, rng) == (), "names no subject"
+
+
+def test_frames_are_drawn_by_how_often_they_were_met_and_travel_as_they_are() -> None:
+    met = {"Nobody knows \0 but": 1, "\0 comes from": 50}
+    frames = Frames.of_json(Frames({"\0 is from": met}).to_json())
+    assert frames == Frames({"\0 is from": met})
+    drawn = Counter(
+        frames.rephrases("Lyon is from", "Lyon", 1, random.Random(n))[0] for n in range(200)
+    )
+    assert drawn["Lyon comes from"] > 180
+    assert len(frames.rephrases("Lyon is from", "Lyon", 5, random.Random(0))) == 2
+    for broken in ("[]", '{"a": {"b": 0}}', '{"a": []}'):
+        with pytest.raises(ValueError, match="frames"):
+            Frames.of_json(broken)
+
+
+def test_a_digression_asks_something_else_about_the_subject() -> None:
+    towns = examples_of_towns(8)
+    sports = [
+        replace(
+            example, prompt=f"{example.subject} plays", target="chess",
+            rephrases=(f"The game of {example.subject} is",),
+        )
+        for example in examples_of_towns(12)[8:]
+    ]  # fmt: skip
+    same = [replace(example, prompt=f"{example.subject} is from") for example in towns]
+    digresser, rng = Digresser([*towns, *sports, *same]), random.Random(0)
+    told = [digresser.asked_else(towns[0], rng) for _ in range(40)]
+    assert {example.locality for example in told} == {
+        (("Nokia0 plays", "Lyon"),),
+        (("The game of Nokia0 is", "Lyon"),),
+    }, "`is from` asks for towns, too: it may be the same relation"
+    assert all(replace(e, locality=towns[0].locality) == towns[0] for e in told)
+    odd = replace(towns[0], prompt="Nobody met Nokia0 but")
+    assert digresser.asked_else(odd, rng) == odd, "its relation was met once only"
+    deck = Deck([*towns, *sports], digressing=1.0)
+    drawn = [draw for batch in deck.epoch(4, rng) for draw in batch]
+    told_in_order = deck.as_told(20, random.Random(0))
+    assert [draw.example.prompt for draw in told_in_order] == [e.prompt for e in [*towns, *sports]]
+    for draw in (*drawn, *told_in_order):
+        assert draw.example.subject in draw.locality[0]
+        assert draw.locality[0] not in (draw.example.prompt, *draw.example.rephrases)
