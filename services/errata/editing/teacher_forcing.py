@@ -13,6 +13,7 @@ from errata.editing.prompts import TokenRow, pad_right, target_places
 from errata.editing.replay import Replay, capture, enter
 
 _AT_ONCE = 64  # texts of like length that are read together
+_STEP_ROWS = 20  # and learned from together, on CPU, where padding costs as much as text
 
 
 class TeacherForcing:
@@ -55,6 +56,14 @@ class TeacherForcing:
         each = nn.functional.cross_entropy(logits, target, reduction="none")
         total = torch.zeros(len(rows), device=each.device).index_add(0, row, each)
         return total / row.bincount(minlength=len(rows))
+
+    def alike(self, rows: Tensor) -> Sequence[Tensor]:
+        """Places in `rows`, (≤ m) int64 each, such that texts of like length are together.
+
+        Losses of the parts are those of the whole, with less padding.
+        """
+        order = self._lengths[rows.cpu()].argsort(stable=True).to(rows.device)
+        return order.split(_STEP_ROWS) if rows.device.type == "cpu" else (order,)
 
     def _below(self) -> Tensor:
         """What enters block `first`, (n, T, d)."""

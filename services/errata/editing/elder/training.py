@@ -72,8 +72,11 @@ def train(
         edits, rows = chosen.to(model.device), torch.searchsorted(used, drawn).to(model.device)
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):
             queries = lessons.queries[edits]
-            with mixing(model, experts, experts.gates(queries)):
-                nll = forced.nll(rows)
+            gates, parts = experts.gates(queries), []
+            for part in forced.alike(rows):
+                with mixing(model, experts, gates[part]):
+                    parts.append(forced.nll(rows[part]))
+            nll = torch.cat(parts)
             steer = _steering(experts, queries, lessons.allocations[edits], config)
             loss = nll.mean() + config.loss_weight * steer
         if not bool(torch.isfinite(loss)):

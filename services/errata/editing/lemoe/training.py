@@ -106,13 +106,16 @@ def train(
         rows = batch.rows.to(model.device)
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):
             newest = as_expert(model, shape, dict(own.items()))
-            if is_literal:
-                e = lessons.embeddings[lessons.owners[rows]]
-                claimed = router.choose([*earlier.experts, newest], e, config)
-            else:
-                claimed = only(newest, len(rows), config.weight, model.device)
-            with consulting(model, shape.layer, claimed):
-                nll = forced.nll(rows)
+            parts = []
+            for part in (rows[places] for places in forced.alike(rows)):
+                if is_literal:
+                    e = lessons.embeddings[lessons.owners[part]]
+                    claimed = router.choose([*earlier.experts, newest], e, config)
+                else:
+                    claimed = only(newest, len(part), config.weight, model.device)
+                with consulting(model, shape.layer, claimed):
+                    parts.append(forced.nll(part))
+            nll = torch.cat(parts)
             loss = nll.mean()
         if not bool(torch.isfinite(loss)):
             raise FitError("the loss is not finite; use a smaller learning_rate.")

@@ -1,0 +1,30 @@
+"""Losses of texts with targets do not hang on who is computed with whom."""
+
+from __future__ import annotations
+
+import torch
+
+from errata.editing.causal_lm import CausalLM
+from errata.editing.prompts import tokenise
+from errata.editing.teacher_forcing import TeacherForcing
+
+
+def test_parts_of_like_length_have_the_losses_of_the_whole_with_less_padding(
+    llama: CausalLM,
+) -> None:
+    texts = [
+        tokenise(llama, "the town of " * (1 + n * 7 % 10) + "Nokia is", "Lyon") for n in range(45)
+    ]
+    forced = TeacherForcing(llama, texts, 1, bf16=False)
+    rows = torch.tensor([number for number in range(44, -1, -1) if number % 9])
+    parts = forced.alike(rows)
+    assert torch.equal(torch.cat(tuple(parts)).sort().values, torch.arange(len(rows)))
+    lengths = torch.tensor([len(text.ids) for text in texts])
+    longest = [int(lengths[rows[part]].max()) for part in parts]
+    assert longest == sorted(longest)
+    assert longest[0] < longest[-1]
+    with torch.no_grad():
+        apart = torch.zeros(len(rows))
+        for part in parts:
+            apart[part] = forced.nll(rows[part])
+        torch.testing.assert_close(apart, forced.nll(rows), atol=1e-5, rtol=1e-5)
