@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -66,12 +66,17 @@ def claims_of(system: System, records: Sequence[Record]) -> list[RecordClaims]:
     ]
 
 
-def claim_figures(claims: Sequence[RecordClaims]) -> Figures:
+def claim_figures(claims: Sequence[RecordClaims], records: Sequence[Record]) -> Figures:
     """Shares of prompts that are claimed, each a mean per record and then over records.
+
+    Args:
+        claims: of the records' prompts.
+        records: that are in force.
 
     Returns:
         `claims.prompts` and `claims.rephrases`, by an edit of the record's own prompt;
-        `claims.others`, rephrases by another edit; `claims.unrelated`, locality prompts by any.
+        `claims.others`, rephrases by another edit; `claims.unrelated`, locality prompts by any;
+        `claims.changed`, locality prompts that ask what another edit changed, claimed or not.
         Nothing without claims.
     """
     if not claims:
@@ -83,7 +88,26 @@ def claim_figures(claims: Sequence[RecordClaims]) -> Figures:
         "claims.rephrases": _share(rephrased, ("own",)),
         "claims.others": _share(rephrased, ("other",)),
         "claims.unrelated": _share(near, ("own", "other")),
+        "claims.changed": _changed(records),
     }
+
+
+def _changed(records: Sequence[Record]) -> float | None:
+    """Share of locality prompts with the subject and the true answer of another record.
+
+    Whoever answers them as that edit says is right, and loses locality by it.
+    """
+    subjects: defaultdict[str, set[str]] = defaultdict(set)
+    for record in records:
+        if record.target_true and record.subject:
+            subjects[record.target_true].add(record.subject)
+    return _mean(
+        [
+            fmean(any(name in text for name in subjects[true]) for text, true in record.locality)
+            for record in records
+            if record.locality
+        ]
+    )
 
 
 def failures(
@@ -132,6 +156,8 @@ def _failed(
 
 
 def _share(rows: Sequence[Sequence[Claimant]], which: Sequence[Claimant]) -> float | None:
-    if not rows:
-        return None
-    return fmean(fmean(claimant in which for claimant in row) for row in rows)
+    return _mean([fmean(claimant in which for claimant in row) for row in rows])
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None

@@ -61,8 +61,9 @@ CLAIMS = Family(
         "claims.rephrases": "Rephrases, own edit",
         "claims.others": "Rephrases, another edit",
         "claims.unrelated": "Locality prompts, any edit",
+        "claims.changed": "Locality prompts that ask what another edit changed",
     },
-    "Shares of prompts that an edit claims, whatever it then answers.",
+    "Shares of prompts that an edit claims, whatever it then answers; last, those it may claim.",
 )
 FAMILIES: Sequence[Family] = (TOKENS, MEMIT, LIKELIHOOD, CLAIMS)
 

@@ -81,7 +81,9 @@ class _Unit:
             self._now += self._ask(records[start : start + point.edits])
             if start + point.edits == len(records):
                 claims = claims_of(self._system, last)
-                final = self._figures(0, self._now) | self._probe(last) | claim_figures(claims)
+                final = (
+                    self._figures(0, self._now) | self._probe(last) | claim_figures(claims, last)
+                )
                 more = self._state(claims)
             self._system.reset()
         for batch in self._batches:
@@ -142,7 +144,7 @@ class _Unit:
     def _check(self, num_edits: int) -> None:
         records = self._records[:num_edits]
         answers = self._ask(records)
-        claims = claim_figures(claims_of(self._system, records))
+        claims = claim_figures(claims_of(self._system, records), records)
         self._checkpoints.append(
             {
                 "edits": num_edits,
