@@ -15,7 +15,13 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from errata.artifacts.source import check_content, check_digest, digest_of
-from errata.errors import ArtifactCorruptError, NotFoundError, StartupError, UnavailableError
+from errata.errors import (
+    ArtifactCorruptError,
+    ErrataError,
+    NotFoundError,
+    StartupError,
+    UnavailableError,
+)
 
 CHUNK_BYTES = 256 * 1024
 
@@ -125,7 +131,12 @@ class ArtifactStore:
             raise NotFoundError(
                 f"there is no artifact {digest} in {self._url}.", digest=digest
             ) from error
-        except OSError as error:
+        except ErrataError:
+            raise
+        except Exception as error:
+            # Object stores raise errors of their own where they are away.
+            if isinstance(self._fs, LocalFileSystem) and not isinstance(error, OSError):
+                raise
             raise UnavailableError(
                 f"the artifact store {self._url} failed: {error}. Retry when it works again.",
                 digest=digest,

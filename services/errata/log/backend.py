@@ -36,7 +36,7 @@ from errata.platform.settings import LogSettings
 MAX_CONNECTIONS = 32
 
 # What acknowledged entries rely on. Anything else loses them in silence.
-_REQUIRED_CONFIG = {
+REQUIRED_CONFIG = {
     "appendonly": "yes",
     "appendfsync": "always",
     "no-appendfsync-on-rewrite": "no",
@@ -173,7 +173,7 @@ class RedisBackend:
         with self._failures():
             try:
                 found: dict[str | None, str | None] = {}
-                for name in _REQUIRED_CONFIG:  # one by one: Redis 6 takes no more at once
+                for name in REQUIRED_CONFIG:  # one by one: Redis 6 takes no more at once
                     found |= await self._client.config_get(name)
             except ResponseError as error:
                 if not _is_config_hidden(error):
@@ -181,10 +181,10 @@ class RedisBackend:
                 _log.warning(
                     "CONFIG is forbidden here: nobody checks that Redis is durable",
                     redis=self.address,
-                    required=_REQUIRED_CONFIG,
+                    required=REQUIRED_CONFIG,
                 )
                 return
-        for name, wanted in _REQUIRED_CONFIG.items():
+        for name, wanted in REQUIRED_CONFIG.items():
             value = found.get(name)
             if value != wanted:
                 problem = (

@@ -303,7 +303,8 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     strange = [name for name in os.environ if _names_no_section(name)]
     if strange:
         raise StartupError(
-            f"bad settings: {', '.join(sorted(strange))} name no section; known are "
+            f"bad settings: {', '.join(sorted(strange))} name no section; write "
+            f"ERRATA_SECTION__KEY, with two underscores, where the section is one of "
             f"{', '.join(_sections())}. `errata config` lists what is known."
         )
     try:
@@ -325,11 +326,19 @@ def _sections() -> list[str]:
 def _names_no_section(variable: str) -> bool:
     """Whether an environment variable must be meant for a setting of a section, but is for none.
 
-    Names without two underscores pass: Kubernetes makes some of the names of services.
+    Other names without two underscores pass: Kubernetes makes some of the names of services.
     """
-    prefix, _, rest = variable.partition("_")
+    prefix, _, rest = variable.lower().partition("_")
+    if prefix != "errata" or rest in Settings.model_fields:
+        return False
     section, inside, _ = rest.partition("__")
-    return prefix == "ERRATA" and bool(inside) and section.lower() not in _sections()
+    if inside:
+        return section not in _sections()
+    return any(
+        rest == f"{name}_{key}"
+        for name in _sections()
+        for key in getattr(Settings.model_fields[name].annotation, "model_fields", ())
+    )
 
 
 def _problem(item: ErrorDetails) -> str:

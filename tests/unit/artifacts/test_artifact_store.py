@@ -92,3 +92,18 @@ async def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 def test_unknown_protocol_is_refused() -> None:
     with pytest.raises(StartupError, match="nowhere"):
         ArtifactStore("nowhere://bucket")
+
+
+@pytest.mark.parametrize("method", ["cat_file", "pipe_file"])
+async def test_an_object_store_that_is_away_is_unavailable_whatever_it_raises(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    class EndpointError(Exception):
+        """As object stores' clients have them: no OSError."""
+
+    def fail(*_: object, **__: object) -> bytes:
+        raise EndpointError("could not connect")
+
+    monkeypatch.setattr(fsspec.filesystem("memory"), method, fail)
+    with pytest.raises(UnavailableError, match="could not connect"):
+        await ArtifactStore("memory://away").put(b"tensor")

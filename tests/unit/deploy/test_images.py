@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from errata.log.backend import REQUIRED_CONFIG
 from errata.platform.addresses import host_and_port
 from errata.platform.settings import Settings, leaves
 from tests.unit.deploy.manifests import DEPLOY, ROOT, compose
@@ -134,3 +135,24 @@ def test_docker_compose_takes_the_file(tmp_path: Path) -> None:
         env={"PATH": str(Path(docker).parent), "HOME": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_both_redises_are_what_the_log_relies_on() -> None:
+    lines = (DEPLOY / "kubernetes/base/redis.conf").read_text("utf-8").splitlines()
+    in_kubernetes = dict(line.split(maxsplit=1) for line in lines if not line.startswith("#"))
+    command = compose()["services"]["redis"]["command"][-1]
+    in_compose = dict(re.findall(r"--(\S+) (\S+)", command))
+    for found in (in_kubernetes, in_compose):
+        assert {name: found.get(name) for name in REQUIRED_CONFIG} == REQUIRED_CONFIG
+
+
+def test_redis_refuses_writes_before_the_kernel_ends_it() -> None:
+    text = (DEPLOY / "kubernetes/base/redis.conf").read_text("utf-8")
+    most = re.search(r"^maxmemory (\d+)gb$", text, re.MULTILINE)
+    limit = re.search(
+        r"limits: {memory: (\d+)Gi}", (DEPLOY / "kubernetes/base/redis.yaml").read_text("utf-8")
+    )
+    assert most is not None
+    assert limit is not None
+    # A rewrite of the append-only file may copy every page.
+    assert 2 * int(most[1]) <= int(limit[1])

@@ -37,6 +37,7 @@ def test_flag_goes_before_environment_before_file_before_default(
     [
         ("ERRATA_WRITER__ADRESS", "x", r"no setting writer\.adress .*is it writer\.address\?"),
         ("ERRATA_WRITERS__ADDRESS", "x", r"ERRATA_WRITERS__ADDRESS name no section; .*writer"),
+        ("ERRATA_LOG_REDIS_URL", "x", r"ERRATA_LOG_REDIS_URL name no section; .*two underscores"),
         (
             "ERRATA_WORKER__NUM_REPLICAS",
             "0",
