@@ -15,13 +15,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from errata.artifacts.source import check_content, check_digest, digest_of
-from errata.errors import (
-    ArtifactCorruptError,
-    ErrataError,
-    NotFoundError,
-    StartupError,
-    UnavailableError,
-)
+from errata.errors import ArtifactCorruptError, NotFoundError, StartupError, UnavailableError
 
 CHUNK_BYTES = 256 * 1024
 
@@ -53,6 +47,8 @@ class ArtifactStore:
         self._url = url
         self._fs: Any = fs
         self._root = str(root).rstrip("/")
+        # Object stores raise errors of their own where they are away.
+        self._errors = OSError if isinstance(fs, LocalFileSystem) else Exception
 
     def path_of(self, digest: str) -> str:
         """Where the artifact lies, as the file system names it."""
@@ -131,12 +127,7 @@ class ArtifactStore:
             raise NotFoundError(
                 f"there is no artifact {digest} in {self._url}.", digest=digest
             ) from error
-        except ErrataError:
-            raise
-        except Exception as error:
-            # Object stores raise errors of their own where they are away.
-            if isinstance(self._fs, LocalFileSystem) and not isinstance(error, OSError):
-                raise
+        except self._errors as error:
             raise UnavailableError(
                 f"the artifact store {self._url} failed: {error}. Retry when it works again.",
                 digest=digest,

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from errata.launch.findings import Finding
+from errata.platform.settings import masked
 from errata_client import (
     Answer,
     Compaction,
@@ -211,14 +212,9 @@ def config_table(values: Mapping[str, Any], origins: Mapping[str, str]) -> Table
     for column in ("setting", "value", "from"):
         table.add_column(column, overflow="fold")
     for name, value in values.items():
-        shown = "" if value is None else _masked(str(value))
+        shown = "" if value is None else masked(str(value))
         table.add_row(name, shown, origins.get(name, "default"))
     return table
-
-
-def _masked(value: str) -> str:
-    """A password inside a URL is nobody's business."""
-    return re.sub(r"(://[^/:@]*):[^/@]*@", r"\1:***@", value)
 
 
 def doctor_table(findings: Iterable[Finding]) -> Table:
@@ -229,7 +225,7 @@ def doctor_table(findings: Iterable[Finding]) -> Table:
     styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     for finding in findings:
         grade = Text(finding.grade, styles[finding.grade])
-        table.add_row(grade, finding.name, _masked(finding.found), finding.remedy)
+        table.add_row(grade, finding.name, masked(finding.found), finding.remedy)
     return table
 
 

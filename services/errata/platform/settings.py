@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +29,6 @@ from errata.errors import StartupError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_SECRET = "url"
 CONFIG_FILE_VARIABLE = "ERRATA_CONFIG"
 
 
@@ -318,9 +318,13 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         raise StartupError(f"the settings file {file} is not valid TOML: {error}.") from error
 
 
-def _sections() -> list[str]:
+def _sections() -> dict[str, type[Section]]:
     kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
-    return [n for n, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Section)]
+    return {
+        name: kind
+        for name, kind in kinds.items()
+        if isinstance(kind, type) and issubclass(kind, Section)
+    }
 
 
 def _names_no_section(variable: str) -> bool:
@@ -335,9 +339,7 @@ def _names_no_section(variable: str) -> bool:
     if inside:
         return section not in _sections()
     return any(
-        rest == f"{name}_{key}"
-        for name in _sections()
-        for key in getattr(Settings.model_fields[name].annotation, "model_fields", ())
+        rest == f"{name}_{key}" for name, kind in _sections().items() for key in kind.model_fields
     )
 
 
@@ -347,15 +349,16 @@ def _problem(item: ErrorDetails) -> str:
     dotted = ".".join([*path, key])
     variable = "__".join(["ERRATA", *path, key]).upper().replace("ERRATA__", "ERRATA_", 1)
     if item["type"] == "extra_forbidden":
-        section: Any = Settings
-        for name in path:
-            section = Settings.model_fields[name].annotation
+        section = _sections()[path[0]] if path else Settings
         near = difflib.get_close_matches(key, section.model_fields, n=1)
         hint = f"; is it {'.'.join([*path, near[0]])}?" if near else ""
         return f"there is no setting {dotted} ({variable}){hint}"
-    # A URL may hold a password.
-    found = "" if _SECRET in dotted else f", found {item['input']!r}"
-    return f"{dotted} ({variable}): {item['msg']}{found}"
+    return f"{dotted} ({variable}): {item['msg']}, found {masked(repr(item['input']))}"
+
+
+def masked(text: str) -> str:
+    """A password inside a URL is nobody's business."""
+    return re.sub(r"(://[^/:@]*):[^/@]*@", r"\1:***@", text)
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
