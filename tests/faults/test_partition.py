@@ -116,7 +116,8 @@ def test_a_worker_that_is_cut_off_from_the_log_is_never_stale_and_catches_up(
         assert positions[0] < later.commit_seq <= positions[1], "one is behind, and says so"
         right, refused = 0, []
         with Client(gateway, timeout=3) as hurried:
-            for _ in range(6):
+            # Requests go to either worker: six in a row may all meet the one that is behind.
+            while right + len(refused) < 6 or (not right and len(refused) < 20):
                 try:
                     answer = hurried.generate(second.prompt, min_seq=later.commit_seq, stop=["."])
                 except ErrataError as error:
