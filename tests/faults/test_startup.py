@@ -77,6 +77,7 @@ def test_a_model_that_cannot_be_edited(
     said = _said(_fails(["serve", "writer"], {**environment, **extra}))
     assert reason in said
     assert told in said
+    assert "ERRATA_MODEL__PATH" in said
 
 
 def test_another_model_than_the_demos_needs_a_text(environment: dict[str, str]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,11 +17,10 @@ from errata import demo
 from errata.artifacts.store import ArtifactStore
 from errata.editing.loading import check_model
 from errata.errors import ErrataError, StartupError
+from errata.launch.doctor_addresses import check_addresses
 from errata.launch.findings import Finding, Grade
 from errata.launch.redis import redis_executable
-from errata.launch.status import health_of
 from errata.log.backend import RedisBackend
-from errata.platform.addresses import host_and_port
 from errata.platform.settings import Settings, load_settings
 from errata.writer.lanes import read_lanes
 from errata.writer.main import resources_of
@@ -39,7 +37,6 @@ _PACKAGES = (
 )
 _LEAST_DISK_BYTES = 1_000_000_000
 _FAIR_DISK_BYTES = 10_000_000_000
-_SECONDS = 2.0
 
 
 def diagnose() -> list[Finding]:
@@ -59,7 +56,7 @@ def diagnose() -> list[Finding]:
         _artifacts,
         _model,
         _lanes,
-        _addresses,
+        check_addresses,
     )
     found = [Finding("ok", "settings", "read; `errata config` lists them")]
     for check in checks:
@@ -94,10 +91,17 @@ def _redis(settings: Settings) -> Iterator[Finding]:
     try:
         address = asyncio.run(_checked_redis(settings))
     except ErrataError as error:
-        remedy = "" if isinstance(error, StartupError) else "start Redis, or correct log.redis_url"
-        yield Finding("fail", "Redis", error.message, remedy)
+        yield Finding("fail", "Redis", error.message, _redis_remedy(error))
         return
     yield Finding("ok", "Redis", f"{address} answers and syncs every write")
+
+
+def _redis_remedy(error: ErrataError) -> str:
+    if not isinstance(error, StartupError):
+        return "start Redis, or correct log.redis_url"
+    if "setting" in error.metadata:
+        return f"`{error.metadata['setting']} {error.metadata['required']}` in its configuration"
+    return "correct the setting that is named"
 
 
 async def _checked_redis(settings: Settings) -> str:
@@ -175,26 +179,3 @@ def _lanes(settings: Settings) -> Iterator[Finding]:
     yield Finding("ok", "lanes", told)
 
 
-def _addresses(settings: Settings) -> Iterator[Finding]:
-    for name in ("log", "writer", "retrieval", "gateway"):
-        address = getattr(settings, name).address
-        try:
-            where = host_and_port(address)
-        except StartupError as error:
-            yield Finding("fail", f"{name}.address", error.message, f"correct {name}.address")
-            continue
-        if not _listens(where):
-            yield Finding("ok", f"{name}.address", f"{address} is free")
-        elif health_of(address, _SECONDS) == "SERVING":
-            yield Finding("ok", f"{name}.address", f"{address}: a gRPC server is up and healthy")
-        else:
-            remedy = f"stop it, or set {name}.address"
-            yield Finding("fail", f"{name}.address", f"{address} is taken", remedy)
-
-
-def _listens(where: tuple[str, int]) -> bool:
-    try:
-        with socket.create_connection(where, timeout=_SECONDS):
-            return True
-    except OSError:
-        return False

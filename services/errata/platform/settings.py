@@ -11,10 +11,11 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -25,6 +26,7 @@ from pydantic_settings import (
 )
 
 from errata.errors import StartupError
+from errata.platform.addresses import host_and_port
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -35,6 +37,27 @@ CONFIG_FILE_VARIABLE = "ERRATA_CONFIG"
 def default_data_dir() -> Path:
     """Where one-box data lives unless a setting says otherwise."""
     return Path(platformdirs.user_data_dir("errata", appauthor=False))
+
+
+def _address(instead: str | None = None) -> AfterValidator:
+    """Refuses what is no host:port, nor what a setting allows instead."""
+
+    def check(value: str) -> str:
+        try:
+            if value != instead:
+                host_and_port(value)
+        except StartupError as error:
+            also = "" if instead is None else f"{instead or 'nothing'} or "
+            message = "expected {also}host:port, such as 127.0.0.1:7700"
+            raise PydanticCustomError("address", message, {"also": also}) from error
+        return value
+
+    return AfterValidator(check)
+
+
+Address = Annotated[str, _address()]
+OptionalAddress = Annotated[str, _address("")]
+RayAddress = Annotated[str, _address("local")]
 
 
 class Section(BaseModel):
@@ -54,7 +77,7 @@ class ModelSettings(Section):
 class ServiceSettings(Section):
     """What every service has."""
 
-    metrics_address: str = Field(
+    metrics_address: OptionalAddress = Field(
         "", description="host:port where Prometheus reads this service's metrics; none if empty."
     )
 
@@ -62,7 +85,7 @@ class ServiceSettings(Section):
 class LogSettings(ServiceSettings):
     """The edit log service."""
 
-    address: str = "127.0.0.1:7711"
+    address: Address = "127.0.0.1:7711"
     redis_url: str = "redis://127.0.0.1:6379/0"
     redis_password_file: Path | None = Field(
         None, description="File with the password, if redis_url does not have it."
@@ -100,7 +123,7 @@ class ArtifactSettings(Section):
 class WriterSettings(ServiceSettings):
     """The edit-writer."""
 
-    address: str = "127.0.0.1:7712"
+    address: Address = "127.0.0.1:7712"
     lanes_file: Path | None = Field(None, description="TOML, one table per lane; see docs.")
     default_lane: str = "lanes/main"
     statistics_text: Path | None = Field(
@@ -135,7 +158,7 @@ class ReplicaSettings(ServiceSettings):
 class WorkerSettings(ReplicaSettings):
     """The LLM worker pool."""
 
-    ray_address: str = Field(
+    ray_address: Address = Field(
         "127.0.0.1:6380", description="Where `errata serve workers` lets gateways join its Ray."
     )
     num_replicas: int = Field(2, ge=1)
@@ -150,7 +173,7 @@ class WorkerSettings(ReplicaSettings):
         description="Ray CPUs of the node that Errata starts; 0 is enough for all replicas.",
     )
     num_threads: int = Field(1, ge=1, description="Torch threads of each replica, on CPU.")
-    retrieval_address: str = Field(
+    retrieval_address: OptionalAddress = Field(
         "", description="Retrieval service that decides claims; in each replica itself if empty."
     )
     retrieval_timeout_seconds: float = Field(
@@ -182,7 +205,7 @@ class WorkerSettings(ReplicaSettings):
 class RetrievalSettings(ReplicaSettings):
     """The retrieval/routing service."""
 
-    address: str = "127.0.0.1:7713"
+    address: Address = "127.0.0.1:7713"
     device: str = Field("cpu", description="Where encoders run.")
     num_threads: int = Field(1, ge=1, description="Torch threads, on CPU.")
     max_prompts: int = Field(1_024, ge=1, description="Prompts of one request.")
@@ -198,8 +221,8 @@ class RetrievalSettings(ReplicaSettings):
 class GatewaySettings(ServiceSettings):
     """The front door."""
 
-    address: str = "127.0.0.1:7700"
-    ray_address: str = Field(
+    address: Address = "127.0.0.1:7700"
+    ray_address: RayAddress = Field(
         "local",
         description="`local` starts Ray and the workers itself; host:port joins the cluster of "
         "`errata serve workers` or of KubeRay.",
@@ -212,7 +235,9 @@ class TracingSettings(Section):
     """OpenTelemetry traces of all services."""
 
     endpoint: str = Field(
-        "", description="OTLP collector (gRPC), such as http://collector:4317; off if empty."
+        "",
+        pattern="^(https?://.+)?$",
+        description="OTLP collector (gRPC), such as http://collector:4317; off if empty."
     )
     sample_ratio: float = Field(
         0.1, ge=0, le=1, description="Share of traces that begin here; others follow their caller."

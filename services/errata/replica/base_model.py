@@ -6,6 +6,7 @@ import transformers
 
 from errata import demo
 from errata.editing.causal_lm import CausalLM
+from errata.errors import InvalidRequestError, ModelError
 from errata.platform.settings import Settings
 
 
@@ -14,8 +15,14 @@ def load_base_model(settings: Settings) -> CausalLM:
 
     Raises:
         ModelNotFoundError, UnsupportedModelError: no model, or none that can be edited.
-        InvalidRequestError: unknown device.
+        InvalidRequestError: unknown device. Messages name the setting.
     """
     transformers.utils.logging.disable_progress_bar()
     model = settings.model
-    return CausalLM.load(model.path or demo.model_path(), dtype=model.dtype, device=model.device)
+    path = model.path or demo.model_path()
+    try:
+        return CausalLM.load(path, dtype=model.dtype, device=model.device)
+    except (ModelError, InvalidRequestError) as error:
+        name = error.field or "path"
+        told = f"model.{name} (ERRATA_MODEL__{name.upper()}): {error.message}"
+        raise type(error)(told, field=error.field, **error.metadata) from error

@@ -288,6 +288,7 @@ class Follower:
     async def _fail(self, error: ErrataError) -> None:
         """Leaves rotation: health fails, and waiting requests learn why."""
         _log.error("replica leaves rotation", replica=self.name, reason=error.message)
+        REPLICA_HEALTHY.labels(self._role).set(0)
         self._failure = error
         async with self._moved:
             self._moved.notify_all()

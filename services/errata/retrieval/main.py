@@ -40,15 +40,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(
             RetrievalService(replica), server.server
         )
-        await replica.start()
-        try:
-            with metrics_endpoint(settings.retrieval.metrics_address):
+        # Open before it catches up, so that one which takes long can be watched.
+        with metrics_endpoint(settings.retrieval.metrics_address):
+            await replica.start()
+            try:
                 await server.start()
                 _log.info("retrieval serves", port=server.port, seq=replica.latest.seq)
                 await _watch(replica, server, stop)
-        finally:
-            await server.stop()
-            await replica.close()
+            finally:
+                await server.stop()
+                await replica.close()
 
 
 async def _watch(replica: RetrievalReplica, server: GrpcServer, stop: asyncio.Event) -> None:

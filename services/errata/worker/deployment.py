@@ -58,15 +58,17 @@ class Worker:
             settings.log.address,
             settings.worker,
         )
-        await self._replica.start()
-        self._metrics = ExitStack()
-        self._metrics.enter_context(
-            metrics_endpoint(
-                settings.worker.metrics_address,
-                EngineCollector(self._replica.engine),
-                spread=_METRICS_PORTS,
+        with ExitStack() as metrics:
+            # Before it catches up, so that one which takes long can be watched.
+            metrics.enter_context(
+                metrics_endpoint(
+                    settings.worker.metrics_address,
+                    EngineCollector(self._replica.engine),
+                    spread=_METRICS_PORTS,
+                )
             )
-        )
+            await self._replica.start()
+            self._metrics = metrics.pop_all()
 
     def check_health(self) -> None:
         """Serve takes the replica out of rotation and replaces it when this raises."""

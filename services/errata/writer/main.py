@@ -40,13 +40,19 @@ def resources_of(settings: Settings) -> WriterResources:
     """Text and cache for fits.
 
     Raises:
-        StartupError: another model than the demo's, but no text for its statistics.
+        StartupError: another model than the demo's, but no text for its statistics, or no such
+            file.
     """
     text = settings.writer.statistics_text
     if settings.model.path and text is None:
         raise StartupError(
             "no text for the model's statistics: set ERRATA_WRITER__STATISTICS_TEXT to a plain "
             "text file, a paragraph a line (some 100,000 tokens or more)."
+        )
+    if text is not None and not text.is_file():
+        raise StartupError(
+            f"writer.statistics_text (ERRATA_WRITER__STATISTICS_TEXT): {text} is no file; give a "
+            "plain text file, a paragraph a line."
         )
     return WriterResources(text, settings.data_dir / "statistics")
 
@@ -56,7 +62,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
     Raises:
         EpochLostError: a newer writer took over; the process must end.
-        StartupError, ModelError, LogUnavailableError: cannot start.
+        StartupError, LogUnavailableError: cannot start.
     """
     resources = resources_of(settings)
     if settings.writer.num_threads:

@@ -32,6 +32,8 @@ from tests.unit.deploy.manifests import (
 
 CRD = ROOT.parent / "shared/schemas/ray.io_rayservices.yaml"
 KUBERNETES = "1.32"
+_OF_S3 = {"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"}
+_WITHOUT_ARTIFACTS = ("StatefulSet/redis", "Deployment/gateway", "RayService/errata-workers/head")
 pytestmark = pytest.mark.parametrize("overlay", OVERLAYS)
 
 
@@ -110,7 +112,19 @@ def test_environment_variables_are_settings(overlay: str) -> None:
     for _, _, container in containers(overlay):
         used |= {variable["name"] for variable in container.get("env", ())}
     assert len(used) > 12
-    assert used <= known, used - known
+    assert used - _OF_S3 <= known, used - known
+
+
+def test_secrets_are_files(overlay: str) -> None:
+    for name, template, container in containers(overlay):
+        assert not any("secretRef" in source for source in container.get("envFrom", ())), name
+        assert not any("valueFrom" in variable for variable in container.get("env", ())), name
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        secrets = {v["name"] for v in template["spec"]["volumes"] if "secret" in v}
+        assert {mounts[secret].split("/")[2] for secret in secrets} <= {"secrets"}
+        if overlay == "ha" and not name.startswith(_WITHOUT_ARTIFACTS):
+            told = _environment(overlay, container)
+            assert {told[variable].rpartition("/")[0] for variable in _OF_S3} == {mounts["s3"]}
 
 
 def test_settings_load_as_each_container_has_them(

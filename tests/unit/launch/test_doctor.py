@@ -10,6 +10,9 @@ import pytest
 from errata.launch.box import free_port
 from errata.launch.doctor import diagnose
 from errata.launch.findings import Finding
+from errata.launch.processes import Process
+from errata.launch.redis import redis_executable
+from errata.platform.metrics import metrics_endpoint
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +60,50 @@ def test_settings_that_cannot_be_read_come_alone(monkeypatch: pytest.MonkeyPatch
     (finding,) = diagnose()
     assert (finding.grade, finding.name) == ("fail", "settings")
     assert "worker.num_replicas" in finding.found
+
+
+def test_addresses_of_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERRATA_LOG__ADDRESS", "192.0.2.1:7711")  # kept for documentation: nobody
+    monkeypatch.setenv("ERRATA_WRITER__ADDRESS", "writer.invalid:7712")
+    monkeypatch.setenv("ERRATA_GATEWAY__RAY_ADDRESS", "ray.invalid:6380")
+    monkeypatch.setenv("ERRATA_WORKER__RETRIEVAL_ADDRESS", "dns:///retrieval.invalid:7713")
+    found = _found()
+    assert found["log.address"].grade == "warn"
+    assert "another machine" in found["log.address"].found
+    for name in ("writer.address", "gateway.ray_address", "worker.retrieval_address"):
+        assert found[name].grade == "fail", name
+        assert "not known" in found[name].found
+        assert name in found[name].remedy
+
+
+def test_metrics_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = free_port()
+    with (
+        metrics_endpoint(f"127.0.0.1:{(ours := free_port())}"),
+        socket.create_server(("127.0.0.1", 0)) as stranger,
+    ):
+        monkeypatch.setenv("ERRATA_LOG__METRICS_ADDRESS", f"127.0.0.1:{ours}")
+        monkeypatch.setenv("ERRATA_WRITER__METRICS_ADDRESS", f"127.0.0.1:{free}")
+        taken = f"127.0.0.1:{stranger.getsockname()[1]}"
+        monkeypatch.setenv("ERRATA_GATEWAY__METRICS_ADDRESS", taken)
+        found = _found()
+    assert found["log.metrics_address"].grade == "ok"
+    assert "are served" in found["log.metrics_address"].found
+    assert found["writer.metrics_address"].found.endswith("is free")
+    assert found["gateway.metrics_address"].grade == "fail"
+
+
+def test_a_redis_that_would_lose_edits_and_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    port = free_port()
+    command = [redis_executable(), "--port", str(port), "--dir", str(tmp_path)]
+    process = Process.start("redis", command, {}, tmp_path / "redis.log")
+    try:
+        process.wait_until(lambda: "Ready to accept" in process.tail(), 20)
+        monkeypatch.setenv("ERRATA_LOG__REDIS_URL", f"redis://127.0.0.1:{port}/0")
+        found = _found()["Redis"]
+    finally:
+        process.stop(5)
+    assert found.grade == "fail"
+    assert found.remedy == "`appendonly yes` in its configuration"

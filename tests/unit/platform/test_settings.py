@@ -44,6 +44,10 @@ def test_flag_goes_before_environment_before_file_before_default(
             r"worker\.num_replicas .*than or equal to 1, found '0'",
         ),
         ("ERRATA_MODEL__DTYPE", "int3", r"model\.dtype .*'bfloat16' or 'float16', found 'int3'"),
+        ("ERRATA_LOG__ADDRESS", "log", r"LOG__ADDRESS\): expected host:port, .* found 'log'"),
+        ("ERRATA_LOG__METRICS_ADDRESS", "9711", r"METRICS_ADDRESS\): expected nothing or host"),
+        ("ERRATA_GATEWAY__RAY_ADDRESS", "here", r"RAY_ADDRESS\): expected local or host:port"),
+        ("ERRATA_TRACING__ENDPOINT", "tempo:4317", r"TRACING__ENDPOINT\): .*https.*'tempo:4317'"),
         ("ERRATA_LOG__SUBSCRIBE_BATCH", "x", r"\(ERRATA_LOG__SUBSCRIBE_BATCH\).*found 'x'"),
     ],
 )
