@@ -2,22 +2,24 @@
 
     python tools/lock_images.py [--check]
 
-torch is not among them: its builds for CPU and CUDA have one version and different files.
+torch is apart: its builds for CPU and CUDA are different files, and only the latter's need NVIDIA's
+packages. uv finds the CUDA build, pip must be set up to find the CPU build.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = ROOT / "deploy/images/requirements.txt"
+IMAGES = ROOT / "deploy/images"
 _PROJECTS = (ROOT / "pyproject.toml", ROOT / "clients/python/pyproject.toml")
 _EXTRAS = ("s3", "tracing")
-_APART = ("torch", "triton")
-_HEADER = "# Made by tools/lock_images.py: what the images install, with hashes; torch apart.\n"
+_OF_CUDA = ("torch", "triton", "nvidia-", "cuda-")
+_HEADER = "# Made by tools/lock_images.py: {}, with hashes.\n"
 
 
 def requirements() -> list[str]:
@@ -32,37 +34,66 @@ def requirements() -> list[str]:
     return sorted(name for name in {*found, *build} if not name.startswith("errata"))
 
 
-def lock() -> str:
-    """The lock file's text."""
+def locks() -> dict[Path, str]:
+    """The lock files' texts."""
     command = [
-        *("uv", "pip", "compile", "-", "--constraint", str(ROOT / "constraints.txt")),
+        *(
+            str(Path(sys.executable).with_name("uv")),
+            "pip",
+            "compile",
+            "-",
+            "--constraint",
+            str(ROOT / "constraints.txt"),
+        ),
         *("--generate-hashes", "--python-version", "3.11", "--quiet", "--no-header"),
         *("--no-annotate", "--no-emit-index-url", "--no-emit-find-links"),
     ]
     done = subprocess.run(
         command, input="\n".join(requirements()), capture_output=True, text=True, check=True
     )
-    return _HEADER + _without(done.stdout, _APART)
+    common, cuda = _split(done.stdout)
+    return {
+        IMAGES / "requirements.txt": _HEADER.format("what all images install but torch") + common,
+        IMAGES / "requirements-cuda.txt": _HEADER.format("torch's CUDA build") + cuda,
+        IMAGES / "requirements-cpu.txt": _HEADER.format("torch's CPU build, x86-64") + _cpu_build(),
+    }
 
 
-def _without(text: str, names: tuple[str, ...]) -> str:
-    """Leaves packages out, and with them what only a CUDA build of torch needs."""
-    kept, leaving = [], False
+def _split(text: str) -> tuple[str, str]:
+    """What every image needs, and torch with what only its CUDA build needs."""
+    parts: tuple[list[str], list[str]] = ([], [])
+    of_cuda = False
     for line in text.splitlines(keepends=True):
         if not line.startswith((" ", "#")):
-            name = line.partition("==")[0]
-            leaving = name in names or name.startswith(("nvidia-", "cuda-"))
-        if not leaving:
-            kept.append(line)
-    return "".join(kept)
+            of_cuda = line.startswith(_OF_CUDA)
+        parts[of_cuda].append(line)
+    return "".join(parts[0]), "".join(parts[1])
+
+
+def _cpu_build() -> str:
+    """The wheel that pip finds.
+
+    Raises:
+        SystemExit: it is no CPU build.
+    """
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
+    command += ["--quiet", "--no-deps", "--report", "-", "-c", str(ROOT / "constraints.txt")]
+    done = subprocess.run([*command, "torch"], capture_output=True, text=True, check=True)
+    (wheel,) = json.loads(done.stdout)["install"]
+    version = wheel["metadata"]["version"]
+    if not version.endswith("+cpu"):
+        raise SystemExit(f"pip finds torch {version}; let PIP_INDEX_URL name torch's CPU builds")
+    digest = wheel["download_info"]["archive_info"]["hashes"]["sha256"]
+    return f"torch=={version} \\\n    --hash=sha256:{digest}\n"
 
 
 def main() -> int:
-    """Writes the lock, or says whether it is what would be written."""
-    text = lock()
+    """Writes the locks, or says whether they are what would be written."""
+    made = locks()
     if "--check" in sys.argv[1:]:
-        return 0 if LOCK.read_text("utf-8") == text else 1
-    LOCK.write_text(text, "utf-8")
+        return 0 if all(path.read_text("utf-8") == text for path, text in made.items()) else 1
+    for path, text in made.items():
+        path.write_text(text, "utf-8")
     return 0
 
 

@@ -6,12 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 from transformers import BertConfig, BertModel
 
 from errata.launch.box import free_port
+from errata.launch.processes import Process
 
 
 def _fails(
@@ -102,6 +104,23 @@ def test_an_unknown_service_and_an_unknown_setting(environment: dict[str, str]) 
     bad = {**environment, "ERRATA_WRITER__ADRESS": "x"}
     assert "writer.adress" in _said(_fails(["serve", "writer"], bad))
     assert "does not exist" in _said(_fails(["--config", "/none.toml", "config"], environment))
+
+
+def test_a_replica_that_waits_for_the_log_can_be_watched(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    metrics = f"127.0.0.1:{free_port()}"
+    extra = {"ERRATA_RETRIEVAL__METRICS_ADDRESS": metrics}
+    command = [sys.executable, "-m", "errata.cli", "serve", "retrieval"]
+    process = Process.start("retrieval", command, {**environment, **extra}, tmp_path / "log")
+    try:
+        process.wait_until(lambda: "metrics" in process.tail(), 60)
+        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
+            text = page.read().decode()
+    finally:
+        process.stop(10)
+    assert 'errata_applied_seq{role="retrieval"} 0.0' in text
+    assert "errata_replica_healthy{" not in text, "it is neither healthy nor unhealthy yet"
 
 
 def test_nobody_answers(environment: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ Host names become loopback, ports free ones, volumes folders; all else is as the
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -20,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from errata.demo import Corpus
 from errata.launch.box import free_port
 from errata.launch.processes import Process
-from errata.launch.redis import redis_command
+from errata.launch.redis import redis_executable
 from errata.launch.status import health_of
 from errata.platform.metrics import HELP
 from errata_client import Client, ReplicaAnswer
@@ -89,8 +90,7 @@ def _running(made: Composed, folder: Path, more: Mapping[str, str]) -> Iterator[
         for name in _ORDER:
             log_path = folder / f"logs/{name}.log"
             if name == "redis":
-                command = [*redis_command(ports[6379], folder), "--requirepass", _PASSWORD]
-                process = Process.start(name, command, {}, log_path)
+                process = Process.start(name, *_redis(services[name], ports[6379], folder), log_path)
                 made.processes[name] = process
                 process.wait_until(lambda p=process: "Ready to accept" in p.tail(), 20)
                 continue
@@ -111,6 +111,16 @@ def _running(made: Composed, folder: Path, more: Mapping[str, str]) -> Iterator[
             made.processes[name].stop(60)
             codes[name] = made.processes[name].popen.returncode
     assert not any(codes.values()), {n: (c, made.processes[n].tail()) for n, c in codes.items()}
+
+
+def _redis(service: Object, port: int, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The file's own command, and an environment in which its program is found."""
+    (folder / "redis").mkdir()
+    (folder / "redis/redis-server").symlink_to(Path(redis_executable()).resolve())
+    *shell, script = service["command"]
+    script = script.replace("$$", "$").replace("/run/secrets/", f"{folder}/secrets/")
+    script += f" --port {port} --bind 127.0.0.1 --dir {folder}/redis"
+    return [*shell, script], {"PATH": f"{folder}/redis:{os.environ['PATH']}"}
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,13 @@ def test_each_target_runs_as_a_user_and_starts_what_exists() -> None:
     assert runtime.index("USER 10001") < runtime.index("AS services")
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert re.findall(r'^ENTRYPOINT \["(\w+)"\]$', text, re.MULTILINE) == list(scripts)
+    sent = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text("utf-8"), re.MULTILINE)
     for copied in re.findall(r"^COPY ([^-].*) \S+$", text, re.MULTILINE):
         for path in copied.split():
             assert (ROOT / path).exists(), path
+            assert any(fnmatch(path, pattern) for pattern in sent), f"{path} is not sent"
+    for installed in re.findall(r"^.*pip install .*$", text, re.MULTILINE):
+        assert "--require-hashes" in installed or "--no-build-isolation" in installed
     known = {f"ERRATA_{n}".upper().replace(".", "__") for n in leaves(Settings().model_dump())}
     assert set(re.findall(r"\b(ERRATA_\w+)=", text)) <= known | _OF_THE_IMAGE
 
@@ -62,8 +67,21 @@ def test_requirements_are_those_of_the_projects_with_hashes() -> None:
         wanted = tomllib.loads((ROOT / project).read_text())["project"]["dependencies"]
         missing = {re.split(r"[\[<>=]", w)[0] for w in wanted} - pinned.keys()
         assert missing <= {"errata-client", "torch"}, project
-    blocks = "\n".join(lines).split("==")[1:]
-    assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_everything_is_pinned_with_hashes() -> None:
+    locks = sorted((DEPLOY / "images").glob("requirements*.txt"))
+    assert [path.name for path in locks] == [
+        "requirements-cpu.txt",
+        "requirements-cuda.txt",
+        "requirements.txt",
+    ]
+    for path in locks:
+        text = path.read_text("utf-8")
+        assert all("--hash=sha256:" in block for block in text.split("==")[1:]), path.name
+        if path.name != "requirements.txt":
+            (torch,) = re.findall(r"^torch==([\d.]+)", text, re.MULTILINE)
+            assert f"torch=={torch}\n" in (ROOT / "constraints.txt").read_text("utf-8")
 
 
 def test_the_compose_file_fits_together() -> None:
