@@ -177,5 +177,3 @@ def _lanes(settings: Settings) -> Iterator[Finding]:
         yield Finding("fail", "lanes", found, "make it with `errata train recipe`")
     told = ", ".join(f"{lane.configured.lane} ({lane.configured.method})" for lane in lanes)
     yield Finding("ok", "lanes", told)
-
-

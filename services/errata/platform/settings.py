@@ -237,7 +237,7 @@ class TracingSettings(Section):
     endpoint: str = Field(
         "",
         pattern="^(https?://.+)?$",
-        description="OTLP collector (gRPC), such as http://collector:4317; off if empty."
+        description="OTLP collector (gRPC), such as http://collector:4317; off if empty.",
     )
     sample_ratio: float = Field(
         0.1, ge=0, le=1, description="Share of traces that begin here; others follow their caller."

@@ -90,7 +90,9 @@ def _running(made: Composed, folder: Path, more: Mapping[str, str]) -> Iterator[
         for name in _ORDER:
             log_path = folder / f"logs/{name}.log"
             if name == "redis":
-                process = Process.start(name, *_redis(services[name], ports[6379], folder), log_path)
+                process = Process.start(
+                    name, *_redis(services[name], ports[6379], folder), log_path
+                )
                 made.processes[name] = process
                 process.wait_until(lambda p=process: "Ready to accept" in p.tail(), 20)
                 continue
