@@ -60,6 +60,14 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     ("count(errata_replica_healthy == 0) or vector(0)", "unhealthy"),
                 ),
             ),
+            Panel(
+                "Processes and workers",
+                "none",
+                (
+                    ("count by (service, version) (errata_info)", "{{service}} {{version}}"),
+                    ("max(errata_replicas_wanted)", "workers wanted"),
+                ),
+            ),
             Panel("Commit to applied", "s", _quantiles("errata_commit_to_applied_seconds")),
             Panel("Append, durable", "s", _quantiles("errata_log_append_seconds")),
             Panel(

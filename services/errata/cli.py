@@ -296,8 +296,11 @@ def serve(
     service: Annotated[str, typer.Argument(help="log, writer, retrieval, workers or gateway.")],
 ) -> None:
     """Runs one service in the foreground; settings come from environment and file."""
+    from errata.platform.metrics import note_service
+
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format, service)
+    note_service(service)
     if service not in ("gateway", "workers"):  # those start Ray first: it forks
         configure_tracing(settings.tracing, service)
     asyncio.run(_service(service, settings))

@@ -39,7 +39,7 @@ def load_model(source: str | Path, *, dtype: str, device: str) -> tuple[nn.Modul
         raise InvalidRequestError(
             f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}.", field="dtype"
         )
-    _check_device(device)
+    check_device(device)
     name = str(source)
     _check_folder(name)
     _check_config(name)
@@ -64,7 +64,7 @@ def check_model(source: str | Path, *, device: str) -> None:
         InvalidRequestError: unknown device.
     """
     name = str(source)
-    _check_device(device)
+    check_device(device)
     _check_folder(name)
     _check_config(name)
     with torch.device("meta"):
@@ -72,7 +72,12 @@ def check_model(source: str | Path, *, device: str) -> None:
     _load_tokenizer(name)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Returns if tensors can be put there.
+
+    Raises:
+        InvalidRequestError: they cannot.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -374,9 +374,8 @@ class Engine:
             with self._wake:
                 next_ones = list(itertools.islice(self._waiting, TOGETHER))
             plans = route_jobs(self._edition, jobs, next_ones, self._limits.prefill_tokens)
-        except UnavailableError as error:  # of all of them alike: one by one would be no better
-            for job in jobs:
-                self._outbox.put(job, error)
+        except UnavailableError as error:
+            self._give_up(jobs, error)
             return []
         except Exception as error:  # noqa: BLE001 told to whoever caused it
             self._isolate(jobs, error)
@@ -401,6 +400,8 @@ class Engine:
                         self._batch.admit(job, self._edition, self._weights, self._born, *routed)
                 if self._batch.is_prefilling:
                     self._batch.prefill(self._limits.prefill_tokens)
+            except UnavailableError as error:  # of claims that are decided in mid-prefill
+                self._give_up([job for job, _ in jobs], error)
             except Exception as error:  # noqa: BLE001 told to whoever caused it
                 self._isolate([job for job, _ in jobs], error)
             try:
@@ -409,6 +410,13 @@ class Engine:
                 self._isolate([row.job for row in self._batch.rows], error)
         if not self._batch.rows:
             self._runner.cache.shrink()
+
+    def _give_up(self, jobs: list[Job], error: Exception) -> None:
+        """Ends all requests of a prefill alike: one by one would be no better."""
+        rows = [row for row in self._batch.rows if row.num_left or row.job in jobs]
+        self._batch.drop(rows)
+        for job in dict.fromkeys([*jobs, *(row.job for row in rows)]):
+            self._outbox.put(job, error)
 
     def _isolate(self, jobs: list[Job], error: Exception) -> None:
         """Lets each of the requests whose pass failed try once more by itself; then it fails."""

@@ -13,10 +13,16 @@ from errata.gateway import forward
 from errata.gateway.pool import WorkerPool
 from errata.gateway.service import InferenceService
 from errata.platform.metrics import metrics_endpoint
-from errata.platform.server import GrpcServer, check_address, handle_signals, open_channel
+from errata.platform.server import (
+    GrpcServer,
+    check_address,
+    handle_signals,
+    open_channel,
+    unless_stopped,
+)
 from errata.platform.settings import Settings
 from errata.platform.tracing import configure_tracing
-from errata.worker.cluster import head_with_workers, joined_ray, own_ray
+from errata.worker.cluster import head_answers, head_with_workers, joined_ray, own_ray
 from errata_client._gen.errata.v1 import inference_pb2, inference_pb2_grpc
 
 _LOOK_SECONDS = 1.0
@@ -31,6 +37,9 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
         StartupError: the address is taken, or the workers cannot start.
     """
     check_address(settings.gateway.address)
+    ray_address = settings.gateway.ray_address
+    if ray_address != "local" and not await unless_stopped(head_answers(ray_address), stop):
+        return
     # Ray forks its processes; with gRPC's threads already there, a child can hang for ever.
     with _ray(settings) as stands:
         handle_signals(stop)  # Ray put handlers of its own in their place

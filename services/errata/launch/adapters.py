@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from pathlib import Path
 
 from rich.console import Console
@@ -12,17 +13,22 @@ from errata.editing.artifact import Artifact
 from errata.editing.elder import peft
 from errata.editing.elder.experts import Experts
 from errata.editing.elder.state import shape_of
-from errata.errors import PreconditionError
+from errata.errors import LogUnavailableError, PreconditionError
+from errata.log.subscriber import Subscriber
 from errata.platform.server import open_channel
 from errata.platform.settings import Settings
 from errata.replica.base_model import load_base_model
-from errata_client import Client, Edit, EditState
+from errata.replica.convert import decode
+from errata.replica.entries import EditsCommitted, LaneCompacted
+from errata_client import Client
+
+_SECONDS = 60.0
 
 
 def export_adapters(
     settings: Settings, target: str, lane: str, out: Path, console: Console
 ) -> None:
-    """Writes what the lane's newest commit holds; the lane goes on.
+    """Writes the experts that are in force; the lane goes on.
 
     Args:
         settings: say where the log is, and the base model.
@@ -34,28 +40,43 @@ def export_adapters(
     Raises:
         PreconditionError: no edit was committed in the lane, or it is of another method.
         InvalidRequestError: `out` holds adapters already.
-        UnavailableError: the log cannot be reached.
+        LogUnavailableError: the log cannot be reached.
     """
     with Client(target) as client:
-        committed = [e for e in client.list_edits() if e.lane == lane and _is_committed(e)]
-    if not committed:
+        head_seq = client.head().seq
+    seq, data = asyncio.run(_newest(settings.log.address, lane, head_seq))
+    if not seq:
         raise PreconditionError(f"no edit is committed in {lane}; there is nothing to export.")
-    newest = max(committed, key=lambda edit: edit.commit_seq)
-    data = asyncio.run(_fetch(settings.log.address, newest.artifact_digest))
     artifact = Artifact.from_bytes(data)
     if artifact.metadata.get("method") != "elder":
         raise PreconditionError(
             f"{lane} edits with {artifact.metadata.get('method')}; only ELDER lanes have adapters."
         )
-    experts = Experts.of(shape_of(artifact, newest.commit_seq), artifact)
+    experts = Experts.of(shape_of(artifact, seq), artifact)
     made = peft.export(load_base_model(settings), experts, out, settings.model.path or "")
-    console.print(f"{len(made)} adapters of {lane} as of {newest.commit_seq} are in {out}")
+    console.print(f"{len(made)} adapters of {lane} as of {seq} are in {out}")
 
 
-def _is_committed(edit: Edit) -> bool:
-    return edit.state is EditState.COMMITTED
+async def _newest(address: str, lane: str, head_seq: int) -> tuple[int, bytes]:
+    """Position and artifact of the lane's last fit or compaction; (0, b"") if there was none.
 
-
-async def _fetch(address: str, digest: str) -> bytes:
+    A reversal changes no experts, so the last one is in force even if its edits are not.
+    """
+    seq, digest = 0, ""
+    try:
+        async with asyncio.timeout(_SECONDS), aclosing(Subscriber(address).batches()) as batches:
+            async for batch in batches:
+                for entry in map(decode, batch.entries):
+                    kind = entry.kind
+                    if isinstance(kind, EditsCommitted | LaneCompacted) and kind.lane == lane:
+                        seq, digest = entry.seq, kind.artifact.digest
+                if batch.entries and batch.entries[-1].seq >= head_seq:
+                    break
+    except TimeoutError as error:
+        raise LogUnavailableError(
+            f"no edit log answers at {address}; set ERRATA_LOG__ADDRESS.", address=address
+        ) from error
+    if not seq:
+        return 0, b""
     async with open_channel(address) as channel:
-        return await RemoteArtifacts(channel).get(digest)
+        return seq, await RemoteArtifacts(channel).get(digest)

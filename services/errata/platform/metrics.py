@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 
 import structlog
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
@@ -54,6 +55,8 @@ HELP: Mapping[str, str] = {
     "errata_pending_seconds": "Age of the oldest edit that is neither committed nor rejected.",
     "errata_fit_seconds": "Fit of one batch, its checks and attempts included, by lane.",
     "errata_artifact_bytes_total": "Bytes of committed artifacts, by lane.",
+    "errata_info": "1, with the version of a process, by service.",
+    "errata_replicas_wanted": "Replicas that the workers' settings ask for, at least.",
     "errata_grpc_requests_total": "Calls that ended, by method and code.",
     "errata_grpc_seconds": "Duration of calls, streams to their end, by method.",
 }
@@ -93,8 +96,15 @@ REPLICA_HEALTHY = _gauge("errata_replica_healthy", ["role"])
 APPEND_SECONDS = _histogram("errata_log_append_seconds", LATENCY_BUCKETS)
 FIT_SECONDS = _histogram("errata_fit_seconds", _FIT_BUCKETS, ["lane"])
 ARTIFACT_BYTES = _counter("errata_artifact_bytes_total", ["lane"])
+INFO = _gauge("errata_info", ["service", "version"])
+REPLICAS_WANTED = _gauge("errata_replicas_wanted", ["role"])
 GRPC_REQUESTS = _counter("errata_grpc_requests_total", ["method", "code"])
 GRPC_SECONDS = _histogram("errata_grpc_seconds", LATENCY_BUCKETS, ["method"])
+
+
+def note_service(service: str) -> None:
+    """Tells that this process is there, and of which version."""
+    INFO.labels(service, version("errata")).set(1)
 
 
 def note_index(num_edits: Mapping[str, int]) -> None:

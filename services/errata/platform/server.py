@@ -6,7 +6,8 @@ import asyncio
 import errno
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -23,7 +24,7 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 # Keepalive on both sides finds dead links; the BDP probe would let a server write megabytes ahead
 # of a slow reader, which defeats backpressure on streams.
-_COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
+COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.bdp_probe", 0),
@@ -33,7 +34,7 @@ _COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 )
 _SERVER_OPTIONS = (
-    *_COMMON_OPTIONS,
+    *COMMON_OPTIONS,
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.so_reuseport", 0),
@@ -133,8 +134,23 @@ def open_channel(address: str) -> grpc.aio.Channel:
     gRPC shares connections between channels to one address; a redial would get a dead one back
     for as long as anything else in the process holds it.
     """
-    options = [*_COMMON_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+    options = [*COMMON_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
     return grpc.aio.insecure_channel(address, options=options)
+
+
+async def unless_stopped(work: Coroutine[Any, Any, object], stop: asyncio.Event) -> bool:
+    """Does `work`; gives it up and returns False if `stop` is set first."""
+    task, halt = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((task, halt), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+            return True
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return False
+    finally:
+        halt.cancel()
 
 
 async def run_until_signalled(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:

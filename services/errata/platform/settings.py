@@ -22,6 +22,7 @@ from pydantic_settings import (
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -201,6 +202,17 @@ class WorkerSettings(ReplicaSettings):
         10.0, ge=0, description="How long a replica that is told to end lets its rows go on."
     )
 
+    @model_validator(mode="after")
+    def _scales_up(self) -> WorkerSettings:
+        if 0 < self.max_replicas < self.num_replicas:
+            raise PydanticCustomError(
+                "max_replicas",
+                "max_replicas (ERRATA_WORKER__MAX_REPLICAS) must be 0 or at least num_replicas, "
+                "which is {num_replicas}",
+                {"num_replicas": self.num_replicas},
+            )
+        return self
+
 
 class RetrievalSettings(ReplicaSettings):
     """The retrieval/routing service."""
@@ -338,6 +350,10 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         problems = "; ".join(_problem(item) for item in error.errors())
         raise StartupError(
             f"bad settings: {problems}. `errata config` lists what is known."
+        ) from error
+    except SettingsError as error:  # a section's own variable, which would have to be JSON
+        raise StartupError(
+            f"bad settings: {error}; set its keys one by one, as ERRATA_SECTION__KEY."
         ) from error
     except ValueError as error:
         raise StartupError(f"the settings file {file} is not valid TOML: {error}.") from error

@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from errata import errors
 from errata.platform.interceptors import Around, Stream, Unary
+from errata.platform.tracing import trace_parent
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -168,7 +169,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
     if isinstance(error, errors.ErrataError):
         status = to_status(error)
     else:
-        trace_id = uuid.uuid4().hex
+        trace_id = trace_parent().split("-")[1] if trace_parent() else uuid.uuid4().hex
         _log.error("unexpected error in a handler", trace_id=trace_id, exc_info=error)
         status = internal_status(trace_id)
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import tempfile
 
 import structlog
 
 from errata.artifacts.remote import RemoteArtifacts
 from errata.artifacts.source import ArtifactSource
 from errata.artifacts.store import ArtifactStore
-from errata.errors import ErrataError
+from errata.editing.loading import check_device
+from errata.errors import ErrataError, InvalidRequestError, StartupError
 from errata.platform.metrics import metrics_endpoint
-from errata.platform.server import GrpcServer, open_channel
-from errata.platform.settings import Settings
+from errata.platform.server import GrpcServer, open_channel, unless_stopped
+from errata.platform.settings import RetrievalSettings, Settings
 from errata.retrieval.replica import RetrievalReplica
 from errata.retrieval.service import SERVICE_NAME, RetrievalService
 from errata_client._gen.errata.v1 import retrieval_pb2_grpc
@@ -27,9 +29,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set; health follows the replica's.
 
     Raises:
-        StartupError: the address cannot be used.
+        StartupError: the address or the snapshots' folder cannot be used.
+        InvalidRequestError: unknown device. Messages name the setting.
         BaseModelMismatchError, DataLossError: the log cannot be applied.
     """
+    _check(settings.retrieval)
     name = f"retrieval-{socket.gethostname()}-{os.getpid()}"
     async with open_channel(settings.log.address) as channel:
         artifacts: ArtifactSource = RemoteArtifacts(channel)
@@ -42,7 +46,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         # Open before it catches up, so that one which takes long can be watched.
         with metrics_endpoint(settings.retrieval.metrics_address):
-            await replica.start()
+            if not await unless_stopped(replica.start(), stop):
+                return
             try:
                 await server.start()
                 _log.info("retrieval serves", port=server.port, seq=replica.latest.seq)
@@ -50,6 +55,26 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             finally:
                 await server.stop()
                 await replica.close()
+
+
+def _check(settings: RetrievalSettings) -> None:
+    """What would else be noticed when the first lane, or the first snapshot, comes."""
+    try:
+        check_device(settings.device)
+    except InvalidRequestError as error:
+        told = f"retrieval.device (ERRATA_RETRIEVAL__DEVICE): {error.message}"
+        raise InvalidRequestError(told, field="device") from error
+    if settings.snapshots is None:
+        return
+    try:
+        settings.snapshots.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.snapshots):
+            pass
+    except OSError as error:
+        raise StartupError(
+            f"retrieval.snapshots (ERRATA_RETRIEVAL__SNAPSHOTS): {settings.snapshots} cannot be "
+            f"written to: {error.strerror}."
+        ) from error
 
 
 async def _watch(replica: RetrievalReplica, server: GrpcServer, stop: asyncio.Event) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +24,8 @@ from errata.worker.deployment import build_app
 
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 _NODE_SECONDS = 60.0
+HEAD_SECONDS = 240.0
+_LOOK_SECONDS = 0.5
 
 _log = structlog.get_logger(__name__)
 
@@ -65,6 +69,32 @@ def head_with_workers(settings: Settings) -> Iterator[None]:
         yield
 
 
+async def head_answers(address: str, seconds: float = HEAD_SECONDS) -> None:
+    """Returns once somebody answers at a head's address.
+
+    KubeRay gives the head its name once workers are ready, and they fold the whole log first.
+
+    Raises:
+        StartupError: nobody did in time.
+    """
+    host, port = host_and_port(address)
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise StartupError(
+                    f"no Ray answers at gateway.ray_address (ERRATA_GATEWAY__RAY_ADDRESS) "
+                    f"{address}: {error}.",
+                    address=address,
+                ) from error
+            await asyncio.sleep(_LOOK_SECONDS)
+            continue
+        writer.close()
+        return
+
+
 @contextlib.contextmanager
 def joined_ray(address: str) -> Iterator[Callable[[], bool]]:
     """Connects to a Ray cluster; where this machine is none of its nodes, it becomes one.
@@ -87,7 +117,10 @@ def joined_ray(address: str) -> Iterator[Callable[[], bool]]:
     # Ray would take this process for one on the head's machine, and answers would be lost on
     # their way back.
     own = _own_ip(address)
-    node = [f"--address={address}", f"--node-ip-address={own}", "--num-cpus=0", "--num-gpus=0"]
+    node = [
+        *(f"--address={address}", f"--node-ip-address={own}", "--num-cpus=0", "--num-gpus=0"),
+        f"--object-store-memory={_OBJECT_STORE_BYTES}",
+    ]
     with (
         _node(node) as stands,
         _connected(address=address, _node_ip_address=own, log_to_driver=False),

@@ -16,7 +16,7 @@ from errata.artifacts.remote import RemoteArtifacts
 from errata.artifacts.source import ArtifactSource
 from errata.artifacts.store import ArtifactStore
 from errata.errors import ErrataError
-from errata.platform.metrics import metrics_endpoint
+from errata.platform.metrics import REPLICAS_WANTED, metrics_endpoint, note_service
 from errata.platform.server import open_channel
 from errata.platform.settings import Settings, load_settings
 from errata.platform.status import to_status
@@ -47,6 +47,8 @@ class Worker:
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format, "worker")
         configure_tracing(settings.tracing, "worker")
+        note_service("worker")
+        REPLICAS_WANTED.labels("worker").set(settings.worker.num_replicas)
         if settings.model.device == "cpu":
             torch.set_num_threads(settings.worker.num_threads)
         name = serve.get_replica_context().replica_id.unique_id

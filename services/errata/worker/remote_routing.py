@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -11,8 +12,26 @@ from torch import Tensor
 from errata.editing.method import Claim
 from errata.errors import DataLossError, UnavailableError
 from errata.platform.rpc_errors import service_error
+from errata.platform.server import COMMON_OPTIONS
 from errata.retrieval.convert import claim_from, vectors_message
 from errata_client._gen.errata.v1 import retrieval_pb2, retrieval_pb2_grpc
+
+# One of several replicas that has just ended is asked in vain; another one answers.
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": "errata.v1.RetrievalService"}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.02s",
+                "maxBackoff": "0.2s",
+                "backoffMultiplier": 3,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
 
 
 class RemoteRouting:
@@ -25,7 +44,7 @@ class RemoteRouting:
             address: host:port, or a name behind which several replicas stand.
             timeout_seconds: of one batch.
         """
-        options = [("grpc.lb_policy_name", "round_robin")]
+        options = [*COMMON_OPTIONS, ("grpc.service_config", json.dumps(_SERVICE_CONFIG))]
         self._channel = grpc.insecure_channel(address, options=options)
         self._stub = retrieval_pb2_grpc.RetrievalServiceStub(self._channel)
         self._timeout = timeout_seconds

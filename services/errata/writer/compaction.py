@@ -31,7 +31,7 @@ class Order:
 
     Attributes:
         num_experts: among which edits are shared out; the method's own number if 0.
-        max_loss: how much lower mean reliability and locality may be afterwards.
+        max_loss: how much lower mean reliability, generality and locality may be afterwards.
     """
 
     num_experts: int = 0
@@ -74,7 +74,7 @@ def compact(
 
     Raises:
         PreconditionError: the method has no compaction, or no edit is in force.
-        CheckFailedError: mean reliability or locality fell by more than allowed.
+        CheckFailedError: mean reliability, generality or locality fell by more than allowed.
         InvalidRequestError, FitError: from the method.
     """
     name, compaction = lane.configured.lane, lane.method.compaction
@@ -109,8 +109,9 @@ def compact(
     finally:
         undo()
     _log.info("compaction tried", lane=name, num_edits=len(edits), reliability=after.reliability)
-    for metric in ("reliability", "locality"):
-        _check(metric, getattr(before, metric), getattr(after, metric), order.max_loss)
+    for metric in ("reliability", "generality", "locality"):
+        if getattr(before, metric) is not None:  # edits without rephrases have no generality
+            _check(metric, getattr(before, metric), getattr(after, metric), order.max_loss)
     sizes = {} if lane.method.report is None else lane.method.report(lane.state).sizes
     return Compacted(artifact, names, seed, before, after, sizes)
 

@@ -13,7 +13,7 @@ from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.method import Commit, FitResult
-from errata.errors import CheckFailedError, ErrataError, FitError
+from errata.errors import CheckFailedError, ErrataError, FitError, LaneFullError
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Lane
 from errata.replica.entries import Figures, Rejection
@@ -92,7 +92,8 @@ def fit_batch(
             fitted, failures = None, [Rejection(edit.name, error, None) for edit in remaining]
         if not failures:
             return Outcome(fitted, (), retry, seconds)
-        if alone and attempt == _LAST_ATTEMPT:
+        no_room = any(isinstance(rejection.error, LaneFullError) for rejection in failures)
+        if alone and (no_room or attempt == _LAST_ATTEMPT):
             return Outcome(None, tuple(failures), retry, seconds)
         if alone:
             attempt += 1

@@ -95,10 +95,21 @@ def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[La
         LaneSetup(
             _configured(name, table, base_model),
             _model(name, table, folder),
-            tuple(folder / path for path in table.adapters),
+            _adapters(name, table, folder),
         )
         for name, table in sorted(tables.items())
     ]
+
+
+def _adapters(name: str, table: _LaneTable, folder: Path) -> tuple[Path, ...]:
+    """Where the lane's adapters are; relative paths count from the lanes file."""
+    values = get_method(table.method).values(table.preset, table.config)
+    if table.adapters and values.get("init") != "adapters":
+        raise StartupError(
+            f'lanes.{name} names adapters, but does not begin with them; set `init = "adapters"` '
+            "in its config, which an ELDER lane has."
+        )
+    return tuple(folder / path for path in table.adapters)
 
 
 def _model(name: str, table: _LaneTable, folder: Path) -> Path | None:

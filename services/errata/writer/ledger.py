@@ -19,6 +19,7 @@ from errata.replica.entries import (
     EditsReverted,
     Entry,
     Figures,
+    LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
 )
@@ -70,6 +71,7 @@ class EditLedger:
         self._same: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self._pending: dict[str, None] = {}  # insertion order is log order
         self._request_seqs: dict[str, int] = {}
+        self._compactions: dict[int, str] = {}  # seq → lane
         self._requests: dict[int, tuple[str, ...]] = {}  # seq → names
         self._changed = asyncio.Condition()
 
@@ -152,6 +154,10 @@ class EditLedger:
         """Where the log has this request id, if it has."""
         return self._request_seqs.get(request_id)
 
+    def compacted_lane(self, seq: int) -> str | None:
+        """Which lane the entry compacted; None if it is another kind of entry."""
+        return self._compactions.get(seq)
+
     def next_batch(self, lane: str, max_edits: int, alone: frozenset[str]) -> list[EditRecord]:
         """The oldest pending edits of a lane that may be fitted together (`batching`)."""
         return self._recorded(next_batch(self._pending_edits(), lane, max_edits, alone))
@@ -210,6 +216,8 @@ class EditLedger:
                 self.lanes[kind.lane] = (entry.seq, kind)
             case LaneModelCommitted() as kind:
                 self.lane_models[kind.lane] = kind.model.digest
+            case LaneCompacted() as kind:
+                self._compactions[entry.seq] = kind.lane
 
     def _fold_request(self, entry: Entry, kind: EditsRequested) -> None:
         self._requests[entry.seq] = tuple(edit.name for edit in kind.edits)

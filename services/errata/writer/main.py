@@ -16,7 +16,7 @@ from errata.artifacts.store import ArtifactStore
 from errata.errors import StartupError
 from errata.log.subscriber import Subscriber
 from errata.platform.metrics import metrics_endpoint
-from errata.platform.server import GrpcServer, open_channel
+from errata.platform.server import GrpcServer, open_channel, unless_stopped
 from errata.platform.settings import Settings
 from errata.replica.base_model import load_base_model
 from errata.writer.lanes import read_lanes
@@ -72,7 +72,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     lanes = read_lanes(lanes_file, settings.writer.default_lane, model.digest)
     async with open_channel(settings.log.address) as channel:
         log = LogClient(channel, f"{socket.gethostname()}:{os.getpid()}")
-        await _wait_for_log(channel, settings.log.address)
+        if not await unless_stopped(_wait_for_log(channel, settings.log.address), stop):
+            return
         epoch = await log.acquire_epoch()
         head_seq = await log.head_seq()
         writer = Writer(
@@ -92,7 +93,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         collector = LedgerCollector(writer.ledger)
         try:
             with metrics_endpoint(settings.writer.metrics_address, collector):
-                await _first(work, started.wait())
+                await _first(work, unless_stopped(started.wait(), stop))
+                if stop.is_set():
+                    return
                 await server.start()
                 _log.info("writer serves", port=server.port, epoch=epoch, model=model.digest[:16])
                 await _first(work, stop.wait())

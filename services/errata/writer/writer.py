@@ -45,6 +45,7 @@ from errata.replica.entries import (
 )
 from errata.retrieval.index import FaissIndices
 from errata.writer.compaction import Compacted, Order, compact
+from errata.writer.compaction_requests import CompactionRequest, CompactionRequests, reused
 from errata.writer.fitting import Fitted, Outcome, fit_batch
 from errata.writer.intake import Draft, accept, check_request_id
 from errata.writer.lanes import LaneSetup
@@ -100,7 +101,7 @@ class Writer:
         # A commit lands on exactly the state that it was checked on: no revert in between.
         self._order = asyncio.Lock()
         self._reverts: set[asyncio.Task[int]] = set()
-        self._compactions: dict[str, asyncio.Task[tuple[int, Compacted]]] = {}
+        self._compactions = CompactionRequests(self._compact)
         self._draining = False
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -237,35 +238,30 @@ class Writer:
             PreconditionError, InvalidRequestError, FitError: as `compaction.compact`.
             UnavailableError: it takes longer than `wait_seconds`, and goes on; the same request id
                 asks for its outcome.
+            RequestIdReusedError: the id was used for something else.
         """
         request_id = check_request_id(request_id)
         if name not in self.ledger.lanes:
             raise UnknownLaneError(f"there is no lane {name!r}.", field="lane", lane=name)
         known = self.ledger.seq_of_request(request_id)
-        if known is not None:
-            return known, None
-        task = self._compactions.get(request_id)
-        if task is None:
-            task = asyncio.create_task(self._compact(request_id, name, order, author))
-            self._compactions[request_id] = task
-            task.add_done_callback(lambda _: self._compactions.pop(request_id, None))
-        done, _ = await asyncio.wait((task,), timeout=wait_seconds)
-        if not done:
-            raise UnavailableError(
-                "the compaction is not done yet, and goes on; ask again with the same request id."
-            )
-        return task.result()
+        if known is None:
+            asked = CompactionRequest(name, order)
+            return await self._compactions.outcome(request_id, asked, author, wait_seconds)
+        if self.ledger.compacted_lane(known) != name:
+            raise reused(request_id)
+        return known, None
 
     async def _compact(
-        self, request_id: str, name: str, order: Order, author: str
+        self, request_id: str, asked: CompactionRequest, author: str
     ) -> tuple[int, Compacted]:
+        name = asked.lane
         async with self._order:
             await self._apply_all()
             if self._draining or name not in self._statistics:
                 raise UnavailableError("the writer is starting or shutting down; try again.")
             lane, edits = self._applier.lanes[name], self.ledger.in_force(name)
             made = await asyncio.to_thread(
-                compact, self._model, lane, edits, self._statistics[name], order
+                compact, self._model, lane, edits, self._statistics[name], asked.order
             )
             kind = LaneCompacted(
                 name, made.edits, await self._put(made.artifact), made.seed, self.base_model_digest
@@ -373,13 +369,24 @@ class Writer:
         wait = 0.0
         while not self._draining:
             await self.ledger.wait_until(lambda: bool(self._unapplied or self.ledger.num_pending))
-            if self.ledger.num_pending < self._settings.max_batch_edits:
-                wait = max(wait, self._settings.batch_window_seconds)
-            await asyncio.sleep(wait)
+            if wait and not await self._hears_something(wait):
+                pass  # a window is old enough
+            elif self.ledger.num_pending < self._settings.max_batch_edits:
+                await asyncio.sleep(self._settings.batch_window_seconds)
             async with self._order:
                 await self._apply_all()
                 if not self._draining:
                     wait = await self._fit_next()
+
+    async def _hears_something(self, seconds: float) -> bool:
+        """Whether the log goes on before the time is up: another lane's edit must not wait."""
+        known = self.ledger.seq
+        try:
+            async with asyncio.timeout(seconds):
+                await self.ledger.wait_until(lambda: self.ledger.seq != known)
+        except TimeoutError:
+            return False
+        return True
 
     async def _apply_all(self) -> None:
         while self._unapplied:

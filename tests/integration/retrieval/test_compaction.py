@@ -14,10 +14,12 @@ from errata.errors import (
     CheckFailedError,
     InvalidRequestError,
     PreconditionError,
+    RequestIdReusedError,
     UnavailableError,
     UnknownLaneError,
 )
 from errata.writer.compaction import Order
+from errata.writer.intake import Draft
 from tests.integration.log.harness import eventually
 from tests.integration.retrieval.test_retrieval import (
     FACTS,
@@ -99,8 +101,14 @@ async def test_a_compaction_that_falls_short_changes_nothing(stack: Stack) -> No
         spoiled = {**CONFIGS["lemoe"], "steps": 1}
         lanes = writer._applier.lanes
         lanes[LANE] = replace(lanes[LANE], config=LemoeConfig.model_validate(spoiled))
+        request = _request()
         with pytest.raises(CheckFailedError, match="reliability would fall"):
-            await writer.compact(_request(), LANE, Order(), "test", 60.0)
+            await writer.compact(request, LANE, Order(), "test", 60.0)
+        lanes[LANE] = replace(lanes[LANE], config=LemoeConfig.model_validate(CONFIGS["lemoe"]))
+        with pytest.raises(CheckFailedError, match="reliability would fall"):
+            await writer.compact(request, LANE, Order(), "test", 0.1)  # who left learns it, too
+        with pytest.raises(RequestIdReusedError):
+            await writer.compact(request, LANE, Order(num_experts=1), "test", 60.0)
         assert (writer._applier.digest(), writer.ledger.seq) == (digest, head)
         async with stack.worker() as worker:
             assert (await _answer(worker, PROMPTS[0], seq))[1]
@@ -119,6 +127,10 @@ async def test_what_cannot_be_compacted_is_refused(stack: Stack) -> None:
             await refused(num_experts=9)
         with pytest.raises(UnavailableError, match="goes on; ask again"):
             await refused(wait=0.0)
+        used = _request()
+        await writer.submit(used, [Draft(*FACTS[1], "", (), (), "")], LANE, "test")
+        with pytest.raises(RequestIdReusedError):
+            await writer.compact(used, LANE, Order(), "test", 60.0)
 
 
 async def test_a_method_that_carries_only_its_edits_has_nothing_to_compact(stack: Stack) -> None:

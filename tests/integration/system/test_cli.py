@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from errata.demo import Corpus
 from tests.integration.system.conftest import System
@@ -92,11 +95,21 @@ def test_a_mixture_is_compacted_and_exported(
         )["name"]
         for e in edits
     ]
+    environment = {"ERRATA_LOG__ADDRESS": system.log_address}
+
+    def exported(name: str) -> dict[str, Tensor]:
+        folder = tmp_path / name
+        told = cli.run("adapters", "lanes/mixture", str(folder), environment=environment)
+        assert "adapters of lanes/mixture" in told
+        assert (folder / "expert-0" / "adapter_config.json").is_file()
+        return load_file(folder / "expert-0" / "adapter_model.safetensors")
+
+    fitted = exported("fitted")
     assert "reliability 1.000 → 1.000" in cli.run("compact", "lanes/mixture")
     answer = cli.json("ask", edits[0].prompt, "--stop", ".")
     assert (answer["text"].strip(), answer["provenance"]["edits"]) == (edits[0].target, names[:1])
-    environment = {"ERRATA_LOG__ADDRESS": system.log_address}
-    told = cli.run("adapters", "lanes/mixture", str(tmp_path / "out"), environment=environment)
-    assert "adapters of lanes/mixture" in told
-    assert (tmp_path / "out" / "expert-0" / "adapter_config.json").is_file()
+    compacted = exported("compacted")
+    assert not all(torch.equal(fitted[name], compacted[name]) for name in fitted)
     cli.run("revert", *names)
+    reverted = exported("reverted")
+    assert all(torch.equal(compacted[name], reverted[name]) for name in compacted)

@@ -28,9 +28,13 @@ Object = dict[str, Any]
 @functools.cache
 def rendered(overlay: str) -> tuple[Object, ...]:
     """All objects of an overlay."""
+    return render(DEPLOY / "kubernetes/overlays" / overlay)
+
+
+def render(folder: Path) -> tuple[Object, ...]:
+    """All objects of a folder with a kustomization."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed: overlays cannot be rendered")
-    folder = DEPLOY / "kubernetes/overlays" / overlay
     done = subprocess.run(
         ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import functools
+import os
 import re
 import warnings
 from pathlib import Path
@@ -20,6 +21,7 @@ from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
 from errata.platform.settings import Settings, leaves
 from tests.unit.deploy.manifests import (
+    DEPLOY,
     OF_THE_OPERATOR,
     OVERLAYS,
     ROOT,
@@ -27,6 +29,7 @@ from tests.unit.deploy.manifests import (
     containers,
     of_kind,
     pods,
+    render,
     rendered,
 )
 
@@ -308,6 +311,23 @@ def test_who_calls_whom_is_let_in(overlay: str) -> None:
         names.append(selector.get("matchLabels", {}).get("errata/app"))
         assert caller in names, f"{caller} may not call {called}"
         assert rule["ports"] == [{"protocol": "TCP", "port": port}]
+
+
+def test_a_managed_redis_takes_the_place_of_ours(overlay: str, tmp_path: Path) -> None:
+    kubernetes = Path(os.path.relpath(DEPLOY / "kubernetes", tmp_path))
+    own = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "errata",
+        "resources": [str(kubernetes / "overlays" / overlay)],
+        "components": [str(kubernetes / "components/managed-redis")],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    gone = {(thing["kind"], thing["metadata"]["name"]) for thing in rendered(overlay)} - {
+        (thing["kind"], thing["metadata"]["name"]) for thing in render(tmp_path)
+    }
+    kinds = {"StatefulSet", "Service", "PodDisruptionBudget", "NetworkPolicy"}
+    assert gone == {(kind, "redis") for kind in kinds}
 
 
 def test_disruption_budgets_choose_pods_that_exist(overlay: str) -> None:

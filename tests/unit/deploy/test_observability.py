@@ -15,6 +15,7 @@ import yaml
 
 from errata.platform import metrics
 from errata.platform.metrics import HELP
+from errata.platform.settings import WorkerSettings
 from tests.unit.deploy.manifests import DEPLOY, ROOT, compose
 
 BOARD = DEPLOY / "observability/grafana/dashboards/errata.json"
@@ -57,6 +58,15 @@ def test_alerts_watch_metrics_that_exist_and_have_runbooks() -> None:
         assert rule["annotations"]["runbook"].endswith(rule["alert"].lower())  # type: ignore[attr-defined]
 
 
+def test_a_full_queue_is_told_before_it_pushes_back() -> None:
+    (rule,) = (rule for rule in _alerts() if rule["alert"] == "ErrataQueueGrows")
+    found = re.search(r"sum\(errata_requests_running\) \+ (\d+)$", rule["expr"])
+    assert found is not None
+    most_waiting = WorkerSettings().max_queue
+    for max_batch_size in (WorkerSettings().max_batch_size, 64):  # 64 in the overlay gpu
+        assert max_batch_size + int(found[1]) < most_waiting / 2
+
+
 def test_every_metric_is_documented() -> None:
     text = (ROOT / "docs/metrics.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(errata_\w+)` \|[^|]*\| ([^|]+?) \|$", text, re.MULTILINE))
@@ -67,10 +77,11 @@ def test_every_metric_is_made_somewhere() -> None:
     own = Path(metrics.__file__)
     files = [p for p in (ROOT / "services/errata").rglob("*.py") if p != own]
     used = "".join(p.read_text("utf-8") for p in files)
-    for name in HELP.keys() - {"errata_index_edits"}:  # by note_index, which the next line finds
+    for name in HELP.keys() - {"errata_index_edits", "errata_info"}:  # found by the last lines
         constant = next((k for k, v in vars(metrics).items() if _made_as(v, name)), None)
         assert (f'"{name}"' if constant is None else constant) in used, name
     assert "note_index(" in used
+    assert "note_service(" in used
 
 
 def _made_as(value: object, name: str) -> bool:

@@ -54,6 +54,7 @@ def test_parameters_are_counted_as_they_are(llama: CausalLM) -> None:
         ({"layers": (3, 2)}, "ascending"),
         ({"layers": (-1, 2)}, "not negative"),
         ({"epsilon": 12}, "belongs to scope 'codes'"),
+        ({"epsilon": 0, "scope": "codes"}, "claims nothing"),
         ({"threshold": 0.5}, "belongs to scopes 'cosine' and 'idf'"),
         ({"gates": "row"}, "scopes 'codes' and 'cosine'"),
         ({"rank": 0}, "greater than or equal to 1"),

@@ -16,6 +16,7 @@ from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, hamming, limit_of
 from errata.editing.elder.state import ElderState
 from errata.editing.method import LaneModelCommit
+from errata.editing.plan import RowPlan
 from errata.editing.prompts import tokenise
 from errata.editing.recipe.hook import RecipeRouter
 from errata.editing.weights import EditedWeights
@@ -25,6 +26,7 @@ from errata.errors import (
     BaseModelMismatchError,
     EditNotRevertibleError,
     FitError,
+    LaneFullError,
     PreconditionError,
 )
 from errata.retrieval.index import FaissIndices
@@ -75,17 +77,49 @@ def test_edits_are_learned_and_stay_learned(
     assert all(parameter.grad is None for parameter in llama.model.parameters())
 
 
-def test_what_no_edit_claims_is_answered_bit_for_bit(
+@pytest.mark.promise("P8", "P12")
+def test_each_row_of_a_mixed_batch_is_answered_as_if_it_were_alone(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS)
     view = ElderRouter(lane.state, FaissIndices()).view()
-    plans = view.plans(view.claims(OTHERS))
-    assert not any(plan.edits for plan in plans)
-    rows = [tokenise(llama, prompt).ids for prompt in OTHERS]
-    told = offline.score(llama, rows, [(5, 6)] * len(rows), plans)
-    assert told == offline.score(llama, rows, [(5, 6)] * len(rows), None)
+    prompts = [FACTS[0][0], OTHERS[0], FACTS[2][0], *OTHERS[1:]]
+    rows, asked = [tokenise(llama, prompt).ids for prompt in prompts], [(5, 6)] * len(prompts)
+    plans = view.plans(view.claims(prompts))
+    assert [bool(plan.edits) for plan in plans] == [True, False, True, False, False]
+    mixed, _ = offline.score(llama, rows, asked, plans)
+    unedited, _ = offline.score(llama, rows, asked, None)
+    for number, plan in enumerate(plans):
+        only = [plan if other == number else RowPlan() for other in range(len(plans))]
+        assert mixed[number] == offline.score(llama, rows, asked, only)[0][number]
+        assert (mixed[number] == unedited[number]) is not bool(plan.edits), "to the bit"
+
+
+def test_a_lane_tells_its_room_and_says_before_it_is_used_up(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    narrow = SMALL.model_copy(update={"num_layers": 1, "num_experts": 3, "top_k": 1, "steps": 1})
+    lane = Lane(llama, narrow, resources)
+    assert lane.state.report().warnings == ()
+    lane.edit(*FACTS[:2])
+    report = lane.state.report()
+    assert (report.sizes["edits"], report.sizes["capacity"], report.warnings) == (2, 3, ())
+    lane.edit(FACTS[2])
+    (warning,) = lane.state.report().warnings
+    assert warning.startswith("100% of the 3 allocations are taken")
+    before = lane.state.digest()
+    with pytest.raises(LaneFullError):
+        lane.edit(FACTS[3])
+    assert lane.state.digest() == before
+    lane.edit((FACTS[2][0], "Helsinki"))  # a known fact keeps its place
+
+
+def test_more_room_than_a_message_can_tell(llama: CausalLM, resources: TextResources) -> None:
+    wide = {"num_layers": 3, "num_experts": 64, "top_k": 32, "rank": 1, "steps": 1}
+    lane = Lane(llama, SMALL.model_copy(update=wide), resources)
+    lane.edit(FACTS[0])
+    assert lane.state.report().sizes["capacity"] == 2**63 - 1
 
 
 def test_codes_are_those_of_the_routers_as_they_are_now(

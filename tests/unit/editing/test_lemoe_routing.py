@@ -47,10 +47,14 @@ def test_v_is_the_printed_formula() -> None:
 
 
 def test_word_order_cannot_matter(llama: CausalLM) -> None:
-    e = mean_embeddings(llama, ["is in Pisa", "in Pisa is"])
-    ids = [tokenise(llama, text).ids for text in ("is in Pisa", "in Pisa is")]
-    if sorted(ids[0]) == sorted(ids[1]):
-        torch.testing.assert_close(e[0], e[1])
+    texts = [" in Pisa is", " is in Pisa"]
+    e = mean_embeddings(llama, texts)
+    ids = [tokenise(llama, text).ids for text in texts]
+    assert ids[0] != ids[1]
+    assert sorted(ids[0]) == sorted(ids[1])
+    torch.testing.assert_close(e[0], e[1])
+    projection = Projection.new(Shape.of(llama, LemoeConfig()), 1, is_residual=True)
+    torch.testing.assert_close(projection(e)[0], projection(e)[1])
     assert llama.tokenizer.bos_token_id in ids[0], "and the mean leaves it out"
     own = [token for token in ids[0] if token != llama.tokenizer.bos_token_id]
     expected = llama.embeddings(torch.tensor(own)).float().mean(0)
@@ -103,12 +107,16 @@ def test_planning_parts_into_equal_batches_of_like_edits() -> None:
     order = torch.randperm(120, generator=torch.Generator().manual_seed(3))
     vectors = vectors[order]
     for how in ("kmeans", "hierarchical"):
-        batches = in_clusters(vectors, 32, how, seed=1)
+        batches = in_clusters(vectors, 4, how, seed=1)
         assert sorted(n for batch in batches for n in batch) == list(range(120))
         assert sorted(map(len, batches)) == [30, 30, 30, 30]
-        assert batches == in_clusters(vectors, 32, how, seed=1)
+        assert batches == in_clusters(vectors, 4, how, seed=1)
         found = similarity(vectors, batches)
         plain = similarity(vectors, [list(range(i, i + 30)) for i in range(0, 120, 30)])
+        assert found.within is not None
+        assert plain.within is not None
+        assert found.between is not None
+        assert plain.between is not None
         assert found.within > plain.within + 0.3
         assert found.between < plain.between - 0.05
 
@@ -118,6 +126,7 @@ def test_a_window_that_fits_one_expert_is_one_batch(llama: CausalLM) -> None:
     for order in ("kmeans", "hierarchical", "log"):
         config = LemoeConfig(order=order, expert_edits=5)
         assert plan_order(llama, config, edits, 1) == [[0, 1, 2, 3, 4]]
+        assert sorted(map(len, plan_order(llama, config, edits, 1, 4))) == [1, 1, 1, 2]
         small = LemoeConfig(order=order, expert_edits=2)
         batches = plan_order(llama, small, edits, 1)
         assert sorted(map(len, batches)) == [1, 2, 2]
@@ -142,3 +151,11 @@ def test_a_window_that_fits_one_expert_is_one_batch(llama: CausalLM) -> None:
 def test_settings_that_do_not_fit_together_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="LemoeConfig"):
         LemoeConfig.model_validate(values)
+
+
+def test_where_there_is_no_pair_there_is_no_similarity(llama: CausalLM) -> None:
+    edits = [Edit(f"edits/1-{n}", f"Nokia {n} is", "x", "Nokia") for n in range(2)]
+    together = similarity(vectors_of(llama, edits), [[0, 1]])
+    apart = similarity(vectors_of(llama, edits), [[0], [1]])
+    assert (together.between, apart.within) == (None, None)
+    assert together.within == pytest.approx(apart.between)

@@ -17,6 +17,7 @@ from errata.editing.prompts import tokenise
 from errata.editing.recipe.hook import RecipeRouter
 from errata.engine.engine import EngineLimits
 from errata.engine.sequence import Edition, GenerationRequest, Piece, ScoringRequest
+from errata.errors import UnavailableError
 from errata.replica.routing import Routing
 from errata.retrieval.index import FaissIndices
 from errata.worker.routing import late, whole
@@ -125,6 +126,28 @@ async def test_a_row_gets_what_a_pass_of_its_own_would_give_it(
     claimed = [edits for _, edits in answers[0]]
     assert claimed[: len(FACTS)] == [(name,) for name in names]
     assert () in claimed
+
+
+async def test_a_service_that_is_away_in_mid_prefill_is_asked_once_for_all(
+    resources: TextResources,
+) -> None:
+    llama = make_model("llama")
+    lane = _lane(llama, SMALL, resources)
+    view = ElderRouter(lane.state, FaissIndices()).view()
+    routing = Routing({"lanes/main": view}, dict.fromkeys(lane.state.holdings.inventory.names, 2))
+    batches: list[int] = []
+
+    def ask(prompts: Sequence[str], *_: object) -> list[dict[str, Claim]]:
+        batches.append(len(prompts))
+        raise UnavailableError("the retrieval service is away.")
+
+    edition = Edition(VERSION, route=whole(routing, ask), late=late(routing, ask))
+    requests = _requests(llama, [prompt for prompt, _ in FACTS])
+    async with running(llama, edition, LIMITS) as engine:
+        asked = [collect(engine, request) for request in requests]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(answer, UnavailableError) for answer in answers), answers
+    assert sum(batches) == len(requests), "nobody's request was tried again by itself"
 
 
 async def test_a_row_behind_another_lanes_prefix_is_routed_before_it(

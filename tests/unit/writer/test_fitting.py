@@ -17,7 +17,7 @@ from errata.demo import Corpus
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
 from errata.editing.method import get_method
-from errata.errors import CheckFailedError, FitError, SingularCovarianceError
+from errata.errors import CheckFailedError, FitError, LaneFullError, SingularCovarianceError
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier, Lane
 from errata.replica.entries import Entry, LaneConfigured
@@ -143,6 +143,21 @@ def test_a_fit_that_breaks_rejects_the_edit_and_not_the_writer(
     assert type(rejection.error) is kind
     monkeypatch.undo()
     assert bench.fit(edits[:2]).fitted is not None
+
+
+def test_a_lane_without_room_is_asked_no_more_than_once_about_an_edit(
+    bench: Bench, edits: list[Edit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        asked.append(1)
+        raise LaneFullError("the lane is full.")
+
+    monkeypatch.setattr(importlib.import_module("errata.editing.adaple.fit"), "solve_delta", full)
+    outcome = bench.fit(edits[:2])
+    assert [type(r.error) for r in outcome.rejections] == [LaneFullError]
+    assert len(asked) == 2, "of both, then of one: a firmer attempt makes no room"
 
 
 def test_a_later_attempt_saves_an_edit_that_the_model_resists(bench: Bench, corpus: Corpus) -> None:

@@ -35,6 +35,8 @@ def test_a_file_configures_lanes_and_its_digest_follows_every_knob(tmp_path: Pat
         ('[lanes.main]\nmethod = "adaple"\nbatch = 3\n', "batch"),
         ('[lanes.main]\nmethod = "adaple"\n[lanes.main.config]\nlamda = 3\n', "lamda"),
         ('[lanes.main]\nmethod = "adaple"\nmodel = "m"\n', "adaple has no lane model"),
+        ('[lanes.main]\nmethod = "elder"\nadapters = ["a"]\n', 'set `init = "adapters"`'),
+        ('[lanes.main]\nmethod = "adaple"\nadapters = ["a"]\n', "names adapters"),
         ('[lanes.other]\nmethod = "adaple"\n', "default lane"),
         ('[lanes.Main_1]\nmethod = "adaple"\n[lanes.main]\nmethod = "adaple"\n', "lane name"),
     ],

@@ -96,6 +96,8 @@ class ElderConfig(LaneConfig):
     def _consistent(self) -> ElderConfig:
         if list(self.layers) != sorted(set(self.layers)) or any(x < 0 for x in self.layers):
             raise ValueError("layers must be ascending, distinct and not negative")
+        if self.epsilon == 0:
+            raise ValueError("epsilon 0 claims nothing: a claim is a distance below it")
         if self.top_k > self.num_experts:
             raise ValueError(f"top_k must be at most num_experts, which is {self.num_experts}")
         if self.gates == "row" and self.scope not in ("codes", "cosine"):

@@ -120,7 +120,8 @@ def fit_anew(
 ) -> Artifact:
     """Trains new experts on all edits in force, in mixed steps; what was reverted leaves no trace.
 
-    As many steps are made as the fits of these edits, one after another, would have taken.
+    Each step shows `replay_rows` of them; as many steps are made as would show each of them
+    `steps` times.
 
     Raises:
         InvalidRequestError: a number of experts was asked for; it is the lane's own.

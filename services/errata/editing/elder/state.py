@@ -41,6 +41,8 @@ from errata.errors import (
 
 _METHOD = "elder"
 
+_MOST_TOLD = 2**63 - 1  # an int64, as messages have it
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Learned:
@@ -291,7 +293,7 @@ class ElderState:
             return LaneReport(sizes)
         most = capacity(len(shape.layers), shape.num_experts, shape.top_k)
         sizes |= {
-            "capacity": most,
+            "capacity": min(most, _MOST_TOLD),
             "parameters": shape.num_parameters,
             "bytes": 4 * shape.num_parameters + held.inventory.num_bytes,
         }

@@ -180,16 +180,14 @@ def _shared_out(
     batches: list[list[int]] = []
     while left:
         newest = sorted({edits[index].prompt: index for index in left}.values())
-        size = config.expert_edits
-        if num_experts and not batches:
-            if num_experts > len(newest):
-                raise InvalidRequestError(
-                    f"{num_experts} experts for {len(newest)} edits; ask for fewer.",
-                    field="num_experts",
-                )
-            size = math.ceil(len(newest) / num_experts)
+        asked = 0 if batches else num_experts
+        if asked > len(newest):
+            raise InvalidRequestError(
+                f"{num_experts} experts for {len(newest)} edits; ask for fewer.",
+                field="num_experts",
+            )
         part = [edits[index] for index in newest]
-        planned = plan_order(model, config.model_copy(update={"expert_edits": size}), part, seed)
+        planned = plan_order(model, config, part, seed, asked)
         batches += [[newest[index] for index in batch] for batch in planned]
         left = sorted(set(left) - set(newest))
     return batches

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.metrics import euclidean_distances
 from torch import Tensor
 
 from errata.editing.causal_lm import CausalLM
@@ -29,16 +30,16 @@ class Similarity:
     """Mean cosines of pairs of edits.
 
     Attributes:
-        within: of the same batch; NaN if no batch has two.
-        between: of different batches; NaN with one batch.
+        within: of the same batch; None if no batch has two.
+        between: of different batches; None with one batch.
     """
 
-    within: float
-    between: float
+    within: float | None
+    between: float | None
 
 
 def plan_order(
-    model: CausalLM, config: LemoeConfig, edits: Sequence[Edit], seed: int
+    model: CausalLM, config: LemoeConfig, edits: Sequence[Edit], seed: int, num_batches: int = 0
 ) -> list[list[int]]:
     """Parts a window of pending edits into batches.
 
@@ -47,14 +48,19 @@ def plan_order(
         config: of the lane.
         edits: in log order.
         seed: of the clusters' first centres.
+        num_batches: at most as many as edits; as few as `expert_edits` allows if 0.
 
     Returns:
         Numbers of edits, each once; in a batch ascending.
     """
-    size = config.expert_edits
-    if config.order == "log" or len(edits) <= size:
-        return [list(range(i, min(i + size, len(edits)))) for i in range(0, len(edits), size)]
-    return in_clusters(vectors_of(model, edits), size, config.order, seed)
+    n = len(edits)
+    k = num_batches or math.ceil(n / config.expert_edits)
+    if config.order == "log" and not num_batches:
+        bounds = range(config.expert_edits, n, config.expert_edits)
+        return [part.tolist() for part in np.split(np.arange(n), bounds)]
+    if config.order == "log" or k == 1:
+        return [part.tolist() for part in np.array_split(np.arange(n), k)]
+    return in_clusters(vectors_of(model, edits), k, config.order, seed)
 
 
 def vectors_of(model: CausalLM, edits: Sequence[Edit]) -> Tensor:
@@ -63,7 +69,7 @@ def vectors_of(model: CausalLM, edits: Sequence[Edit]) -> Tensor:
 
 
 def in_clusters(
-    vectors: Tensor, size: int, how: Literal["kmeans", "hierarchical"], seed: int
+    vectors: Tensor, k: int, how: Literal["kmeans", "hierarchical"], seed: int
 ) -> list[list[int]]:
     """Clusters of equal size: each vector goes to the nearest centre that has room.
 
@@ -71,19 +77,18 @@ def in_clusters(
 
     Args:
         vectors: (n, d) of length 1.
-        size: of a batch, at most; all have this size or one less than the largest.
+        k: number of clusters, at most n; their sizes differ by one at most.
         how: to cluster.
         seed: of `kmeans`.
     """
     n = len(vectors)
-    k = math.ceil(n / size)
     points = vectors.cpu().double().numpy()
     if how == "kmeans":
         centres = KMeans(k, n_init=4, random_state=seed % 2**32).fit(points).cluster_centers_
     else:
         labels = AgglomerativeClustering(k, linkage="ward").fit(points).labels_
         centres = np.stack([points[labels == label].mean(0) for label in range(k)])
-    far = ((points[:, None] - centres) ** 2).sum(-1)  # (n, k)
+    far = euclidean_distances(points, centres, squared=True)  # (n, k)
     ranked = far.argsort(1, kind="stable")
     nearest_two = np.sort(far, 1)[:, :2]
     regret = nearest_two[:, -1] - nearest_two[:, 0]
@@ -107,4 +112,8 @@ def similarity(vectors: Tensor, batches: Sequence[Sequence[int]]) -> Similarity:
     cosines = (vectors[order] @ vectors[order].T).cpu()
     same = owner[:, None] == owner
     pairs = ~torch.eye(len(order), dtype=torch.bool)
-    return Similarity(float(cosines[same & pairs].mean()), float(cosines[~same].mean()))
+    means = [
+        float(chosen.mean()) if len(chosen) else None
+        for chosen in (cosines[same & pairs], cosines[~same])
+    ]
+    return Similarity(*means)

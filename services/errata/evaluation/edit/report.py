@@ -142,7 +142,7 @@ def _experts(points: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [
         [
             f"{point['label']}, seed {unit['seed']}",
-            *(f"{unit['experts'][name]:.3f}" for name in _OF_EXPERTS),
+            *(_some(unit["experts"][name]) for name in _OF_EXPERTS),
         ]
         for point in points
         for unit in point["units"]
@@ -151,6 +151,10 @@ def _experts(points: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return []
     return ["### Experts\n", table(["", *_OF_EXPERTS.values()], rows)]
+
+
+def _some(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 _OF_EXPERTS = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from errata.editing.elder.allocation import capacity
 from errata.editing.method import get_method
 from errata.errors import InvalidRequestError
 from errata.evaluation.edit.plan import Plan
@@ -101,7 +102,9 @@ def _sequential(plan: Plan) -> list[Point]:
 
 
 def _batch(plan: Plan) -> list[Point]:
-    return [Point(f"{plan.edits} edits at once", {}, plan.edits, plan.edits)]
+    # LEMoE's batch mode: all of them in one expert.
+    varied = {"expert_edits": plan.edits} if plan.method == "lemoe" else {}
+    return [Point(f"{plan.edits} edits at once", varied, plan.edits, plan.edits)]
 
 
 def _scaling(plan: Plan) -> list[Point]:
@@ -186,9 +189,16 @@ def _tsne(plan: Plan) -> list[Point]:
 
 
 def _budget(plan: Plan) -> list[Point]:
-    """Layers, experts and ranks around the defaults, one at a time."""
-    sweeps = {"num_layers": (1, 2, 4, 6, 8), "num_experts": (2, 4, 8, 16), "rank": (4, 8, 16, 32)}
-    return [point for key, values in sweeps.items() for point in _grid(plan, {key: values})]
+    """Layers, experts and ranks around the defaults, one at a time, as far as all edits fit in."""
+    own = {"num_layers": 6, "num_experts": 8, "top_k": 2, **plan.values}
+    sweeps = {"num_layers": (1, 2, 4, 6, 8), "num_experts": (3, 4, 8, 16), "rank": (4, 8, 16, 32)}
+    points = [point for key, values in sweeps.items() for point in _grid(plan, {key: values})]
+
+    def room(varied: Mapping[str, Any]) -> int:
+        used = {**own, **varied}
+        return capacity(used["num_layers"], used["num_experts"], used["top_k"])
+
+    return [point for point in points if room(point.varied) >= plan.edits]
 
 
 def _losses(plan: Plan) -> list[Point]:
@@ -249,9 +259,16 @@ def _compaction(plan: Plan) -> list[Point]:
     return [Point("as fitted", {}, plan.edits, plan.batch), *compacted]
 
 
-def _expert_grid(plan: Plan) -> list[Point]:
+def _expert_kinds(plan: Plan) -> list[Point]:
     lora = _grid(plan, {"expert": ("lora",), "rank": (4, 16, 32)})
     return [*_grid(plan, {"expert": ("ffn",)}), *lora]
+
+
+def _expert_grid(plan: Plan) -> list[Point]:
+    """LoRA ranks × experts × k; several experts answer only where no scope test names one."""
+    sizes = tuple(math.ceil(plan.edits / experts) for experts in (2, 5, 10))
+    grid = {"scope": ("off",), "expert": ("lora",), "rank": (4, 16, 32)}
+    return _grid(plan, {**grid, "expert_edits": sizes, "top_k": (1, 2)})
 
 
 def _grid(plan: Plan, grid: Mapping[str, tuple[Any, ...]]) -> list[Point]:
@@ -292,5 +309,6 @@ SUITES: Mapping[str, Suite] = {
     "routing": Suite("anchored against literal routing", _routing, methods=_LEMOE),
     "order": Suite("order planning against log order", _order, methods=_LEMOE),
     "compaction": Suite("before and after a compaction", _compaction, methods=_ELDER + _LEMOE),
-    "expert-kinds": Suite("FFN experts and LoRA ranks", _expert_grid, methods=_LEMOE),
+    "expert-kinds": Suite("FFN experts and LoRA ranks", _expert_kinds, methods=_LEMOE),
+    "expert-grid": Suite("LoRA ranks × experts × top-k", _expert_grid, methods=_LEMOE),
 }

@@ -1,0 +1,21 @@
+"""A lane that gathers edits looks again as soon as the log goes on."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.integration.retrieval.test_compaction import CONFIGS
+from tests.integration.retrieval.test_retrieval import FACTS, Stack, _submit, stack
+
+__all__ = ["stack"]
+
+
+async def test_a_window_that_fills_up_waits_no_longer(stack: Stack) -> None:
+    config = {**CONFIGS["lemoe"], "expert_edits": 2, "max_wait_seconds": 120.0}
+    async with stack.writer(None, "lemoe", config=config) as writer, asyncio.timeout(60):
+        first = asyncio.create_task(_submit(writer, FACTS[0]))
+        await writer.ledger.wait_until(lambda: writer.ledger.num_pending == 1)
+        await asyncio.sleep(1.0)  # the writer has looked, and gathers
+        assert not first.done()
+        (_, one), (_, other) = await asyncio.gather(first, _submit(writer, FACTS[1]))
+        assert one == other, "they share a commit"
