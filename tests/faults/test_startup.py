@@ -106,7 +106,7 @@ def test_an_unknown_service_and_an_unknown_setting(environment: dict[str, str]) 
     assert "does not exist" in _said(_fails(["--config", "/none.toml", "config"], environment))
 
 
-def test_a_replica_that_waits_for_the_log_can_be_watched(
+def test_a_replica_that_waits_for_the_log_can_be_watched_and_ended(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     metrics = f"127.0.0.1:{free_port()}"
@@ -117,10 +117,42 @@ def test_a_replica_that_waits_for_the_log_can_be_watched(
         process.wait_until(lambda: "metrics" in process.tail(), 60)
         with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
             text = page.read().decode()
+        process.popen.terminate()
+        assert process.popen.wait(20) == 0
     finally:
         process.stop(10)
     assert 'errata_applied_seq{role="retrieval"} 0.0' in text
     assert "errata_replica_healthy{" not in text, "it is neither healthy nor unhealthy yet"
+
+
+def test_a_writer_that_waits_for_the_log_ends_when_it_is_told(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    command = [sys.executable, "-m", "errata.cli", "serve", "writer"]
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        extra = {"ERRATA_LOG__ADDRESS": address}
+        process = Process.start("writer", command, {**environment, **extra}, tmp_path / "log")
+        try:
+            mute.settimeout(60)
+            with mute.accept()[0]:  # it knocks
+                process.popen.terminate()
+                assert process.popen.wait(20) == 0
+        finally:
+            process.stop(10)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("ERRATA_RETRIEVAL__DEVICE", "gpu", "retrieval.device (ERRATA_RETRIEVAL__DEVICE): device"),
+        ("ERRATA_RETRIEVAL__SNAPSHOTS", "/proc/none", "retrieval.snapshots (ERRATA_RETRIEVAL__SN"),
+    ],
+)
+def test_a_retrieval_service_says_at_once_what_it_cannot_use(
+    environment: dict[str, str], name: str, value: str, told: str
+) -> None:
+    assert told in _said(_fails(["serve", "retrieval"], {**environment, name: value}))
 
 
 def test_nobody_answers(environment: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ from errata.errors import UnavailableError
 from errata.gateway import forward
 from errata.gateway.pool import WorkerPool
 from errata.gateway.service import InferenceService
+from errata.platform.addresses import answered
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import (
     GrpcServer,
@@ -22,10 +23,11 @@ from errata.platform.server import (
 )
 from errata.platform.settings import Settings
 from errata.platform.tracing import configure_tracing
-from errata.worker.cluster import head_answers, head_with_workers, joined_ray, own_ray
+from errata.worker.cluster import head_with_workers, joined_ray, own_ray
 from errata_client._gen.errata.v1 import inference_pb2, inference_pb2_grpc
 
 _LOOK_SECONDS = 1.0
+_HEAD_SECONDS = 240.0  # less than Kubernetes lets a gateway start for
 _log = structlog.get_logger(__name__)
 _SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 
@@ -37,8 +39,7 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
         StartupError: the address is taken, or the workers cannot start.
     """
     check_address(settings.gateway.address)
-    ray_address = settings.gateway.ray_address
-    if ray_address != "local" and not await unless_stopped(head_answers(ray_address), stop):
+    if not await unless_stopped(_head_answers(settings.gateway.ray_address), stop):
         return
     # Ray forks its processes; with gRPC's threads already there, a child can hang for ever.
     with _ray(settings) as stands:
@@ -61,6 +62,13 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
                     await _while_ray_stands(stands, stop)
                 finally:
                     await server.stop()
+
+
+async def _head_answers(address: str) -> None:
+    """KubeRay gives the head its name once workers are ready, and they fold the whole log first."""
+    if address != "local":
+        setting = "gateway.ray_address (ERRATA_GATEWAY__RAY_ADDRESS)"
+        await answered(address, setting, _HEAD_SECONDS)
 
 
 async def _while_ray_stands(stands: Callable[[], bool], stop: asyncio.Event) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,8 +22,6 @@ from errata.worker.deployment import build_app
 
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 _NODE_SECONDS = 60.0
-HEAD_SECONDS = 240.0
-_LOOK_SECONDS = 0.5
 
 _log = structlog.get_logger(__name__)
 
@@ -67,32 +63,6 @@ def head_with_workers(settings: Settings) -> Iterator[None]:
     os.environ.pop("RAY_ADDRESS", None)  # `auto` would prefer it to the head that starts here
     with _node(arguments), _connected(address="auto", log_to_driver=True), _workers(settings):
         yield
-
-
-async def head_answers(address: str, seconds: float = HEAD_SECONDS) -> None:
-    """Returns once somebody answers at a head's address.
-
-    KubeRay gives the head its name once workers are ready, and they fold the whole log first.
-
-    Raises:
-        StartupError: nobody did in time.
-    """
-    host, port = host_and_port(address)
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            _, writer = await asyncio.open_connection(host, port)
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise StartupError(
-                    f"no Ray answers at gateway.ray_address (ERRATA_GATEWAY__RAY_ADDRESS) "
-                    f"{address}: {error}.",
-                    address=address,
-                ) from error
-            await asyncio.sleep(_LOOK_SECONDS)
-            continue
-        writer.close()
-        return
 
 
 @contextlib.contextmanager

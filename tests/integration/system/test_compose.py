@@ -15,7 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from errata.demo import Corpus
@@ -30,6 +34,12 @@ from tests.unit.deploy.manifests import Object, compose
 
 _ORDER = ("redis", "log", "writer", "retrieval", "workers", "gateway")
 _PASSWORD = "of-the-test"
+_SERVICES = {
+    7700: "errata.v1.InferenceService",
+    7711: "errata.v1.EditLogService",
+    7712: "errata.v1.EditingService",
+    7713: "errata.v1.RetrievalService",
+}
 _HOST_AND_PORT = re.compile(r"\b([a-z]+|0\.0\.0\.0|127\.0\.0\.1):(\d{4,5})\b")
 
 
@@ -152,6 +162,24 @@ def test_every_metric_is_served_somewhere(composed: Composed) -> None:
     assert set().union(*found.values()) == HELP.keys()
     replicas = {port for port, names in found.items() if "errata_replica_healthy" in names}
     assert replicas == {9713, 9720}, "what is no replica says nothing of a replica's health"
+
+
+def test_every_server_reflects_its_services(composed: Composed) -> None:
+    for port, service in _SERVICES.items():
+        with grpc.insecure_channel(composed.address(port)) as channel:
+            found = set(ProtoReflectionDescriptorDatabase(channel).get_services())
+        assert {service, "grpc.health.v1.Health"} <= found
+
+
+def test_no_log_holds_what_was_edited_or_asked(
+    composed: Composed, edited: tuple[str, list[ReplicaAnswer]], corpus: Corpus
+) -> None:
+    edit = corpus.demo_edits()[0]
+    written = {name: process.log_path.read_text() for name, process in composed.processes.items()}
+    assert all(written[name] for name in ("log", "writer", "retrieval", "workers", "gateway"))
+    for name, text in written.items():
+        assert edit.prompt not in text, name
+        assert edited[0] not in text, name
 
 
 def _metrics(address: str) -> set[str]:

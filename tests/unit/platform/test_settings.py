@@ -48,6 +48,8 @@ def test_flag_goes_before_environment_before_file_before_default(
         ("ERRATA_LOG__METRICS_ADDRESS", "9711", r"METRICS_ADDRESS\): expected nothing or host"),
         ("ERRATA_GATEWAY__RAY_ADDRESS", "here", r"RAY_ADDRESS\): expected local or host:port"),
         ("ERRATA_TRACING__ENDPOINT", "tempo:4317", r"TRACING__ENDPOINT\): .*https.*'tempo:4317'"),
+        ("ERRATA_LOG", "abc", r"log.*ERRATA_SECTION__KEY"),
+        ("ERRATA_WORKER__MAX_REPLICAS", "1", r"MAX_REPLICAS\) must be 0 or at least .* is 2"),
         ("ERRATA_LOG__SUBSCRIBE_BATCH", "x", r"\(ERRATA_LOG__SUBSCRIBE_BATCH\).*found 'x'"),
     ],
 )

@@ -1,0 +1,38 @@
+"""Waiting for an address, as a gateway does for the Ray head that it is to join."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from errata.errors import StartupError
+from errata.launch.box import free_port
+from errata.platform.addresses import answered
+from errata.platform.server import unless_stopped
+
+
+async def test_a_head_that_comes_later_is_waited_for() -> None:
+    port = free_port()
+    waiting = asyncio.create_task(answered(f"127.0.0.1:{port}", "a setting", 30.0))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    with socket.create_server(("127.0.0.1", port)):
+        await asyncio.wait_for(waiting, 10.0)
+
+
+async def test_a_head_that_never_comes_is_told_with_its_setting() -> None:
+    with pytest.raises(StartupError, match=r"which gateway\.ray_address names"):
+        await answered("nowhere.invalid:6379", "gateway.ray_address", 0.0)
+
+
+async def test_who_is_told_to_stop_waits_no_longer() -> None:
+    stop = asyncio.Event()
+    waiting = asyncio.create_task(
+        unless_stopped(answered(f"127.0.0.1:{free_port()}", "a setting", 60.0), stop)
+    )
+    await asyncio.sleep(0.1)
+    stop.set()
+    assert await asyncio.wait_for(waiting, 5.0) is False
+    assert await unless_stopped(asyncio.sleep(0), asyncio.Event()) is True
