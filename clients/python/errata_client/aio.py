@@ -11,6 +11,7 @@ import grpc
 from errata_client import _calls, errors, types
 from errata_client._channel import DEFAULT_TARGET, OPTIONS
 from errata_client._session import Session, committed, stubs
+from errata_client._trace import outgoing_trace
 
 T = TypeVar("T")
 
@@ -232,7 +233,9 @@ class AsyncClient:
             num_alternatives=num_alternatives,
         )
         try:
-            async for message in self._rpc(call)(call.request, timeout=timeout or self._timeout):
+            async for message in self._rpc(call)(
+                call.request, timeout=timeout or self._timeout, metadata=outgoing_trace()
+            ):
                 yield call.parse(message)
         except grpc.RpcError as error:
             raise errors.from_rpc_error(error) from error
@@ -291,7 +294,9 @@ class AsyncClient:
 
     async def _call(self, call: _calls.Call[T], timeout: float | None) -> T:
         try:
-            response = await self._rpc(call)(call.request, timeout=timeout or self._timeout)
+            response = await self._rpc(call)(
+                call.request, timeout=timeout or self._timeout, metadata=outgoing_trace()
+            )
         except grpc.RpcError as error:
             raise errors.from_rpc_error(error) from error
         return call.parse(response)

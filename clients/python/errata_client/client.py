@@ -11,6 +11,7 @@ import grpc
 from errata_client import _calls, errors, types
 from errata_client._channel import DEFAULT_TARGET, OPTIONS
 from errata_client._session import Session, committed, stubs
+from errata_client._trace import outgoing_trace
 
 T = TypeVar("T")
 
@@ -230,7 +231,9 @@ class Client:
             num_alternatives=num_alternatives,
         )
         try:
-            for message in self._rpc(call)(call.request, timeout=timeout or self._timeout):
+            for message in self._rpc(call)(
+                call.request, timeout=timeout or self._timeout, metadata=outgoing_trace()
+            ):
                 yield call.parse(message)
         except grpc.RpcError as error:
             raise errors.from_rpc_error(error) from error
@@ -289,7 +292,9 @@ class Client:
 
     def _call(self, call: _calls.Call[T], timeout: float | None) -> T:
         try:
-            response = self._rpc(call)(call.request, timeout=timeout or self._timeout)
+            response = self._rpc(call)(
+                call.request, timeout=timeout or self._timeout, metadata=outgoing_trace()
+            )
         except grpc.RpcError as error:
             raise errors.from_rpc_error(error) from error
         return call.parse(response)

@@ -20,6 +20,8 @@ import pytest
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import format_trace_id
 from prometheus_client.parser import text_string_to_metric_families
 
 from errata.demo import Corpus
@@ -50,6 +52,7 @@ class Composed:
     processes: dict[str, Process]
     ports: Mapping[int, int]
     collector: Collector
+    caller: str = ""  # trace of the program that edited
 
     def address(self, port: int) -> str:
         return f"127.0.0.1:{self.ports[port]}"
@@ -139,7 +142,12 @@ def _redis(service: Object, port: int, folder: Path) -> tuple[list[str], dict[st
 def edited(composed: Composed, corpus: Corpus) -> tuple[str, list[ReplicaAnswer]]:
     """What an edit should make the replicas say, and what they say."""
     edit = corpus.demo_edits()[0]
-    with Client(composed.address(7700), timeout=120) as client:
+    tracer = TracerProvider().get_tracer("the caller's program")
+    with (
+        Client(composed.address(7700), timeout=120) as client,
+        tracer.start_as_current_span("correct a fact") as span,
+    ):
+        composed.caller = format_trace_id(span.get_span_context().trace_id)
         done = client.edit(edit.prompt, edit.target, subject=edit.subject, lane="lanes/facts")
         client.generate_everywhere("Nobody has corrected that", min_seq=done.commit_seq)
         return edit.target, client.generate_everywhere(
@@ -208,5 +216,6 @@ def test_one_trace_leads_from_the_call_to_both_replicas(composed: Composed) -> N
     while found.count(("errata-worker", "apply")) < 2:
         assert time.monotonic() < deadline, dict(composed.collector.traces)
         time.sleep(0.2)
-        found = next((s for s in composed.collector.traces.values() if wanted <= set(s)), [])
+        found = composed.collector.traces.get(composed.caller, [])
+    assert wanted <= set(found), "the caller's own trace goes on inside"
     assert found.count(("errata-worker", "apply")) == 2

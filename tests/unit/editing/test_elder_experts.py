@@ -27,7 +27,7 @@ def test_the_papers_settings_are_one_configuration() -> None:
     config = ElderConfig.model_validate(PAPER)
     assert (config.num_layers, config.num_experts, config.top_k, config.rank) == (6, 4, 2, 8)
     assert (config.loss_weight, config.epsilon, config.learning_rate) == (0.01, 12, 1e-4)
-    assert config.resolve_layers(32) == (22, 23, 24, 25, 26, 27)
+    assert config.resolve_layers(32) == (21, 22, 23, 24, 25, 26)
     assert capacity(config.num_layers, config.num_experts, config.top_k) == 46_656
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.elder import METHOD, peft
@@ -21,7 +22,9 @@ from tests.unit.editing.tiny_models import TextResources, make_model
 
 FAMILIES = ("llama", "gpt2")
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:`is_gradient_checkpointing`:FutureWarning", "ignore::UserWarning:peft"
+    "ignore:`is_gradient_checkpointing`:FutureWarning",
+    # Of PEFT, about tied embeddings, which no adapter here touches.
+    "ignore::UserWarning:peft",
 )
 
 
@@ -119,9 +122,17 @@ def test_adapters_that_do_not_fit_are_refused(
     for wrong, problem in (
         ({**told, "peft_type": "LOHA"}, "is of type LOHA"),
         ({k: v for k, v in told.items() if k != "lora_alpha"}, "does not say its r"),
+        ({**told, "alpha_pattern": {"down_proj": 3}}, "has alpha_pattern"),
+        ({**told, "init_lora_weights": "pissa_niter_4"}, "changes the base model"),
     ):
         path.write_text(json.dumps(wrong))
         with pytest.raises(InvalidRequestError, match=problem):
             peft.read(llama, shape, folders)
+    path.write_text(json.dumps(told))
+    weights = load_file(folders[0] / "adapter_model.safetensors")
+    spoiled = {name: tensor / 0.0 for name, tensor in weights.items()}
+    save_file(spoiled, folders[0] / "adapter_model.safetensors")
+    with pytest.raises(InvalidRequestError, match="not finite"):
+        peft.read(llama, shape, folders)
     with pytest.raises(InvalidRequestError, match="0 adapters were given"):
         METHOD.prepare(llama, SMALL.model_copy(update={"init": "adapters"}), resources)

@@ -95,17 +95,21 @@ def test_edits_are_learned_and_stay_learned(
     assert all(parameter.grad is None for parameter in llm.model.parameters())
 
 
+@pytest.mark.promise("P8")
 def test_what_no_edit_claims_is_answered_bit_for_bit(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS)
     view = _view(lane)
-    plans = view.plans(view.claims(OTHERS))
-    assert not any(plan.edits for plan in plans)
-    rows = [tokenise(llama, prompt).ids for prompt in OTHERS]
-    told = offline.score(llama, rows, [(5, 6)] * len(rows), plans)
-    assert told == offline.score(llama, rows, [(5, 6)] * len(rows), None)
+    prompts = [FACTS[0][0], OTHERS[0], FACTS[2][0], *OTHERS[1:]]
+    rows, asked = [tokenise(llama, prompt).ids for prompt in prompts], [(5, 6)] * len(prompts)
+    plans = view.plans(view.claims(prompts))
+    assert [bool(plan.edits) for plan in plans] == [True, False, True, False, False]
+    mixed, _ = offline.score(llama, rows, asked, plans)
+    unedited, _ = offline.score(llama, rows, asked, None)
+    for number, plan in enumerate(plans):
+        assert (mixed[number] == unedited[number]) is not bool(plan.edits), "to the bit"
 
 
 def _frozen(lane: Lane) -> list[Tensor]:

@@ -116,8 +116,8 @@ class ElderConfig(LaneConfig):
     def resolve_layers(self, depth: int) -> tuple[int, ...]:
         """The adapted layers of a model with `depth` blocks.
 
-        The automatic choice ends at five sixths of the depth, as in LLaMA2-7B (26 of 32), or where
-        there is room for the layers in shallower models; it takes at most all but the first.
+        The automatic choice ends at thirteen sixteenths of the depth, LLaMA2-7B's 26 of 32, or
+        where there is room for the layers in shallower models; it takes at most all but the first.
 
         Raises:
             InvalidRequestError: a named layer does not exist.
@@ -126,7 +126,7 @@ class ElderConfig(LaneConfig):
             check_layer(self.layers[-1], depth, "config.layers")
             return self.layers
         count = max(1, min(self.num_layers, depth - 1))
-        last = min(max(math.ceil(5 * depth / 6), count), depth - 1)
+        last = min(max(math.ceil(13 * depth / 16), count), depth - 1)
         return tuple(range(last - count + 1, last + 1))
 
     def check_rank(self, width: int) -> None:

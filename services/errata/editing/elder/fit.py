@@ -169,12 +169,13 @@ def _lessons(
     gate: Gate | None,
 ) -> list[Lesson]:
     known, frames = memory.allocations(), None if gate is None else gate.model.frames
+    taken = {pack_code(code) for code in known.values()}
     made = []
     for edit in edits:
         fact = fact_of(edit.prompt)
         if fact not in known:
-            taken = {pack_code(code) for code in known.values()}
             known[fact] = allocate(fact, taken, len(shape.layers), shape.num_experts, shape.top_k)
+            taken.add(pack_code(known[fact]))
         rows = lessons(model, edit, contexts, config.num_contexts, frames, config.num_rephrases)
         made.append(Lesson(edit.name, fact, known[fact], rows))
     return made

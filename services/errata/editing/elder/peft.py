@@ -25,6 +25,7 @@ _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _ROUTERS = "routers.safetensors"
 _PREFIX = "base_model.model."
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 
 
 def export(model: CausalLM, experts: Experts, folder: Path, base_model: str) -> list[Path]:
@@ -121,8 +122,8 @@ def _config(
         "fan_in_fan_out": fan_in_fan_out,
         "inference_mode": True,
         "init_lora_weights": True,
-        "target_modules": sorted({name.rpartition(".")[2] for name in names}),
-        "layers_to_transform": list(shape.layers),
+        # Whole names: GPT-2's attention has a c_proj, too.
+        "target_modules": list(names),
     }
 
 
@@ -155,7 +156,29 @@ def _read_one(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
             f"the adapter {folder} is of type {config.get('peft_type')}; plain LORA is wanted.",
             field="adapters",
         )
+    _refuse_what_is_not_in_the_weights(config, folder)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
+        raise InvalidRequestError(
+            f"the adapter {folder} has values that are not finite.", field="adapters"
+        )
     return config, weights
+
+
+def _refuse_what_is_not_in_the_weights(config: Mapping[str, Any], folder: Path) -> None:
+    """Scales of single modules, and beginnings that change the base model."""
+    for key in ("alpha_pattern", "rank_pattern"):
+        if config.get(key):
+            raise InvalidRequestError(
+                f"the adapter {folder} has {key}; one r and lora_alpha for all modules is wanted.",
+                field="adapters",
+            )
+    begun = config.get("init_lora_weights", True)
+    if isinstance(begun, str) and begun.lower().startswith(_CHANGES_BASE):
+        raise InvalidRequestError(
+            f"the adapter {folder} was begun as {begun}, which changes the base model; convert it "
+            "to a plain LoRA first (PEFT: path_initial_model_for_weight_conversion).",
+            field="adapters",
+        )
 
 
 def _scale(config: Mapping[str, Any], folder: Path) -> float:

@@ -79,7 +79,8 @@ def limit_of(config: ElderConfig, held_out: HeldOut, experts: Experts, stored: T
             return float(config.epsilon)
         nearest = hamming(experts.codes(held_out.queries), experts.codes(stored)).amin(1)
         # The (allowed + 1)-th nearest is the first that must not be claimed: dist < ε is false.
-        return float(nearest.sort().values[allowed(config.false_claims, len(nearest))])
+        limit = float(nearest.sort().values[allowed(config.false_claims, len(nearest))])
+        return max(1.0, limit)  # with 0 no edit would claim its own prompt
     if config.threshold is not None:
         return config.threshold
     asked = held_out.vectors if config.scope == "idf" else unit(held_out.queries)

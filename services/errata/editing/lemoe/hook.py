@@ -147,4 +147,6 @@ class LemoeRouter:
         held, llm = state.holdings, state.llm
         if self._store is None and held.routing is not None and isinstance(llm, CausalLM):
             self._store = ExpertStore(llm, held.routing.shape, state.config.max_resident)
+        if self._store is not None:
+            self._store.keep(held.members)
         return LemoeView(llm, held, state.config, self._index, self._store)

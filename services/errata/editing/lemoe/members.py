@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -87,6 +87,13 @@ class ExpertStore:
     def num_resident(self) -> int:
         """Experts on the device."""
         return len(self._resident)
+
+    def keep(self, members: Iterable[Member]) -> None:
+        """Lets experts go that are none of these any more."""
+        known = {member.digest for member in members}
+        with self._lock:
+            for digest in self._resident.keys() - known:
+                del self._resident[digest]
 
     def get(self, member: Member) -> Expert:
         """The expert as the hooks use it."""
