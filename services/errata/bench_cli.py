@@ -58,6 +58,9 @@ def serve(
     lane_model: Annotated[
         Path | None, typer.Option(help="routed: folder that `errata train recipe` made.")
     ] = None,
+    experts: Annotated[
+        int, typer.Option(help="routed, lemoe: experts that share the edits.", min=1)
+    ] = 8,
     replicas: Annotated[int, typer.Option(help="load: LLM replicas.", min=1)] = 2,
     rate: Annotated[float, typer.Option(help="load: requests per second.", min=0.01)] = 8.0,
     edit_rate: Annotated[float, typer.Option(help="load: edits per second.", min=0)] = 0.5,
@@ -113,7 +116,11 @@ def serve(
             workload=Workload(num_requests=requests),
             num_edits=edits or 10_000,
             lane=RoutedLane(
-                method, read_values(lane_config) if lane_config else {}, lane_model, edits or 5_000
+                method,
+                read_values(lane_config) if lane_config else {},
+                lane_model,
+                edits or 5_000,
+                experts,
             ),
         )
         found = run(plan, console=_out)

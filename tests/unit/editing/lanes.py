@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.method import Commit, LaneConfig, Method
+from errata.editing.method import Commit, LaneConfig, Method, RoutingView
+from errata.editing.plan import RowPlan
+from errata.editing.prompts import tokenise
 from errata.editing.weights import EditedWeights
+from errata.engine import offline
 from tests.unit.editing.tiny_models import TextResources
 
 S = TypeVar("S")
 M = TypeVar("M")
+
+
+def check_mixed_batch(
+    llm: CausalLM, view: RoutingView, claimed: Sequence[str], others: Sequence[str]
+) -> None:
+    """One padded batch of claimed rows and others: each is answered as if it were alone in it.
+
+    To the bit, for the shapes are the same; what no edit claims is answered by the base model.
+    """
+    prompts = [claimed[0], others[0], *claimed[1:], *others[1:]]
+    rows, asked = [tokenise(llm, prompt).ids for prompt in prompts], [(5, 6)] * len(prompts)
+    plans = view.plans(view.claims(prompts))
+    assert [bool(plan.edits) for plan in plans] == [prompt in claimed for prompt in prompts]
+    mixed, _ = offline.score(llm, rows, asked, plans)
+    unedited, _ = offline.score(llm, rows, asked, None)
+    for number, plan in enumerate(plans):
+        only = [plan if other == number else RowPlan() for other in range(len(plans))]
+        assert mixed[number] == offline.score(llm, rows, asked, only)[0][number]
+        assert (mixed[number] == unedited[number]) is not bool(plan.edits)
 
 
 class Lane(Generic[S, M]):

@@ -16,7 +16,6 @@ from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, hamming, limit_of
 from errata.editing.elder.state import ElderState
 from errata.editing.method import LaneModelCommit
-from errata.editing.plan import RowPlan
 from errata.editing.prompts import tokenise
 from errata.editing.recipe.hook import RecipeRouter
 from errata.editing.weights import EditedWeights
@@ -32,6 +31,7 @@ from errata.errors import (
 from errata.retrieval.index import FaissIndices
 from tests.unit.editing import recipe_models
 from tests.unit.editing.elder_models import CODES, SMALL, Lane, make_experts
+from tests.unit.editing.lanes import check_mixed_batch
 from tests.unit.editing.tiny_models import TextResources, make_model
 
 FACTS = (
@@ -84,16 +84,7 @@ def test_each_row_of_a_mixed_batch_is_answered_as_if_it_were_alone(
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS)
     view = ElderRouter(lane.state, FaissIndices()).view()
-    prompts = [FACTS[0][0], OTHERS[0], FACTS[2][0], *OTHERS[1:]]
-    rows, asked = [tokenise(llama, prompt).ids for prompt in prompts], [(5, 6)] * len(prompts)
-    plans = view.plans(view.claims(prompts))
-    assert [bool(plan.edits) for plan in plans] == [True, False, True, False, False]
-    mixed, _ = offline.score(llama, rows, asked, plans)
-    unedited, _ = offline.score(llama, rows, asked, None)
-    for number, plan in enumerate(plans):
-        only = [plan if other == number else RowPlan() for other in range(len(plans))]
-        assert mixed[number] == offline.score(llama, rows, asked, only)[0][number]
-        assert (mixed[number] == unedited[number]) is not bool(plan.edits), "to the bit"
+    check_mixed_batch(llama, view, [prompt for prompt, _ in FACTS], OTHERS)
 
 
 def test_a_lane_tells_its_room_and_says_before_it_is_used_up(

@@ -30,6 +30,7 @@ from errata.errors import (
 )
 from errata.retrieval.index import FaissIndices
 from tests.unit.editing import recipe_models
+from tests.unit.editing.lanes import check_mixed_batch
 from tests.unit.editing.lemoe_models import LITERAL, SMALL, Lane
 from tests.unit.editing.tiny_models import FAMILIES, TextResources, make_model
 
@@ -95,21 +96,13 @@ def test_edits_are_learned_and_stay_learned(
     assert all(parameter.grad is None for parameter in llm.model.parameters())
 
 
-@pytest.mark.promise("P8")
-def test_what_no_edit_claims_is_answered_bit_for_bit(
+@pytest.mark.promise("P8", "P12")
+def test_each_row_of_a_mixed_batch_is_answered_as_if_it_were_alone(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS)
-    view = _view(lane)
-    prompts = [FACTS[0][0], OTHERS[0], FACTS[2][0], *OTHERS[1:]]
-    rows, asked = [tokenise(llama, prompt).ids for prompt in prompts], [(5, 6)] * len(prompts)
-    plans = view.plans(view.claims(prompts))
-    assert [bool(plan.edits) for plan in plans] == [True, False, True, False, False]
-    mixed, _ = offline.score(llama, rows, asked, plans)
-    unedited, _ = offline.score(llama, rows, asked, None)
-    for number, plan in enumerate(plans):
-        assert (mixed[number] == unedited[number]) is not bool(plan.edits), "to the bit"
+    check_mixed_batch(llama, _view(lane), [prompt for prompt, _ in FACTS], OTHERS)
 
 
 def _frozen(lane: Lane) -> list[Tensor]:
