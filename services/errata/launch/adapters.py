@@ -31,7 +31,7 @@ def export_adapters(
     """Writes the experts that are in force; the lane goes on.
 
     Args:
-        settings: say where the log is, and the base model.
+        settings: say what the base model is.
         target: `host:port` of the gateway.
         lane: such as `lanes/main`.
         out: gets a folder for each expert.
@@ -44,7 +44,7 @@ def export_adapters(
     """
     with Client(target) as client:
         head_seq = client.head().seq
-    seq, data = asyncio.run(_newest(settings.log.address, lane, head_seq))
+    seq, data = asyncio.run(_newest(target, lane, head_seq))
     if not seq:
         raise PreconditionError(f"no edit is committed in {lane}; there is nothing to export.")
     artifact = Artifact.from_bytes(data)
@@ -57,14 +57,14 @@ def export_adapters(
     console.print(f"{len(made)} adapters of {lane} as of {seq} are in {out}")
 
 
-async def _newest(address: str, lane: str, head_seq: int) -> tuple[int, bytes]:
+async def _newest(target: str, lane: str, head_seq: int) -> tuple[int, bytes]:
     """Position and artifact of the lane's last fit or compaction; (0, b"") if there was none.
 
     A reversal changes no experts, so the last one is in force even if its edits are not.
     """
     seq, digest = 0, ""
     try:
-        async with asyncio.timeout(_SECONDS), aclosing(Subscriber(address).batches()) as batches:
+        async with asyncio.timeout(_SECONDS), aclosing(Subscriber(target).batches()) as batches:
             async for batch in batches:
                 for entry in map(decode, batch.entries):
                     kind = entry.kind
@@ -74,9 +74,9 @@ async def _newest(address: str, lane: str, head_seq: int) -> tuple[int, bytes]:
                     break
     except TimeoutError as error:
         raise LogUnavailableError(
-            f"no edit log answers at {address}; set ERRATA_LOG__ADDRESS.", address=address
+            f"the edit log does not answer behind {target}.", target=target
         ) from error
     if not seq:
         return 0, b""
-    async with open_channel(address) as channel:
+    async with open_channel(target) as channel:
         return seq, await RemoteArtifacts(channel).get(digest)
