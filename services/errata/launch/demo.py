@@ -15,9 +15,10 @@ from rich.table import Table
 
 from errata import demo
 from errata.demo import DemoEdit
+from errata.errors import UnavailableError
 from errata.launch import show
 from errata.launch.box import Box, free_addresses
-from errata_client import Client, Edit, ReplicaAnswer
+from errata_client import Answer, Client, Edit, ReplicaAnswer
 
 _TIMEOUT_SECONDS = 120.0
 _MAX_TOKENS = 12
@@ -170,30 +171,49 @@ def _show_prompt_lane(console: Console, client: Client, verdicts: Verdicts, edit
 def _show_every_method(
     console: Console, client: Client, verdicts: Verdicts, edits: Sequence[DemoEdit]
 ) -> None:
-    """An edit by each method, and one batch in which rows of all of them stand side by side."""
+    """An edit by each method; rows of all of them stand side by side in each replica's batch."""
     methods = {lane.name: lane.method for lane in client.lanes()}
-    console.print("\n[bold]8 · One edit by each method, answered in one batch[/]")
+    console.print("\n[bold]8 · One edit by each method, all asked of every replica at once[/]")
     by_lane = dict(zip(_LANES, edits, strict=False))
     probe = edits[0].neighbours[0].prompt
     old = client.generate(probe, max_tokens=_MAX_TOKENS, stop=["."]).text
     committed = {lane: _correct(client, edit, lane=lane) for lane, edit in by_lane.items()}
     asked = [*(edit.prompt for edit in by_lane.values()), probe]
     with ThreadPoolExecutor(len(asked)) as threads:
-        answers = list(
-            threads.map(lambda p: client.generate(p, max_tokens=_MAX_TOKENS, stop=["."]), asked)
-        )
-    for (lane, edit), answer in zip(by_lane.items(), answers, strict=False):
+        told = list(threads.map(lambda prompt: _everywhere(client, prompt), asked))
+    for (lane, edit), answers in zip(by_lane.items(), told, strict=False):
         made, _, seconds, _ = committed[lane]
         verdicts.check(
             f"{methods[lane]}, committed in {seconds:.2f} s: {edit.prompt} "
-            f"[bold]{answer.text.strip()}[/]",
-            answer.text.strip() == edit.target and made.name in answer.provenance.edits,
+            f"[bold]{_said(answers)}[/]",
+            all(
+                answer.text.strip() == edit.target and made.name in answer.provenance.edits
+                for answer in answers
+            ),
         )
     verdicts.check(
-        f"{probe} [bold]{answers[-1].text.strip()}[/], as before", answers[-1].text == old
+        f"{probe} [bold]{_said(told[-1])}[/], as before",
+        all(answer.text == old for answer in told[-1]),
     )
     for made, *_ in committed.values():
         client.revert([made.name], comment="end of the demo", author="errata demo")
+
+
+def _everywhere(client: Client, prompt: str) -> list[Answer]:
+    """What each replica answers.
+
+    Raises:
+        UnavailableError: one did not.
+    """
+    told = client.generate_everywhere(prompt, max_tokens=_MAX_TOKENS, stop=["."])
+    answers = [item.answer for item in told if item.answer is not None]
+    if not answers or len(answers) < len(told):
+        raise UnavailableError(f"{len(answers)} of {len(told)} replicas answered {prompt!r}.")
+    return answers
+
+
+def _said(answers: Sequence[Answer]) -> str:
+    return " / ".join(sorted({answer.text.strip() for answer in answers}))
 
 
 def _correct(
