@@ -149,8 +149,9 @@ async def unless_stopped(work: Coroutine[Any, Any, object], stop: asyncio.Event)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return False
-    finally:
+    finally:  # also where the caller itself is cancelled
         halt.cancel()
+        task.cancel()
 
 
 async def run_until_signalled(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:

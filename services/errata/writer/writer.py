@@ -369,9 +369,8 @@ class Writer:
         wait = 0.0
         while not self._draining:
             await self.ledger.wait_until(lambda: bool(self._unapplied or self.ledger.num_pending))
-            if wait and not await self._hears_something(wait):
-                pass  # a window is old enough
-            elif self.ledger.num_pending < self._settings.max_batch_edits:
+            is_old = wait > 0 and not await self._hears_something(wait)
+            if not is_old and self.ledger.num_pending < self._settings.max_batch_edits:
                 await asyncio.sleep(self._settings.batch_window_seconds)
             async with self._order:
                 await self._apply_all()

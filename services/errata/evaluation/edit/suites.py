@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from errata.editing.elder.allocation import capacity
+from errata.editing.elder.config import ElderConfig
 from errata.editing.method import get_method
 from errata.errors import InvalidRequestError
 from errata.evaluation.edit.plan import Plan
@@ -190,13 +191,13 @@ def _tsne(plan: Plan) -> list[Point]:
 
 def _budget(plan: Plan) -> list[Point]:
     """Layers, experts and ranks around the defaults, one at a time, as far as all edits fit in."""
-    own = {"num_layers": 6, "num_experts": 8, "top_k": 2, **plan.values}
+    own = ElderConfig.model_validate(dict(plan.values))
     sweeps = {"num_layers": (1, 2, 4, 6, 8), "num_experts": (3, 4, 8, 16), "rank": (4, 8, 16, 32)}
     points = [point for key, values in sweeps.items() for point in _grid(plan, {key: values})]
 
     def room(varied: Mapping[str, Any]) -> int:
-        used = {**own, **varied}
-        return capacity(used["num_layers"], used["num_experts"], used["top_k"])
+        used = own.model_copy(update=dict(varied))
+        return capacity(used.num_layers, used.num_experts, used.top_k)
 
     return [point for point in points if room(point.varied) >= plan.edits]
 
