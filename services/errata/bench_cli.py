@@ -257,13 +257,15 @@ def edit(
 @bench.command()
 def route(
     out: Annotated[Path, typer.Option(help="Folder for result.json.")],
-    keys: Annotated[str, typer.Option(help="Numbers of synthetic keys.")] = "10000,100000,1000000",
+    keys: Annotated[
+        str, typer.Option(help="Numbers of keys, and of codes.")
+    ] = "10000,100000,1000000",
     width: Annotated[int, typer.Option(help="Of keys and queries.", min=1)] = 1024,
     batch: Annotated[int, typer.Option(help="Queries at once.", min=1)] = 32,
     rounds: Annotated[int, typer.Option(help="Batches at each size.", min=1)] = 50,
     threads: Annotated[int, typer.Option(help="Of FAISS; 0 takes all cores.", min=0)] = 0,
 ) -> None:
-    """Times the search for the best key, over all rows and in inverted lists, with recall."""
+    """Times searches of synthetic keys, over all rows and in lists, and of allocation codes."""
     import faiss
 
     from errata.evaluation.edit.plan import parse_numbers

@@ -1,4 +1,4 @@
-"""How long a search over synthetic keys takes, in all rows and in lists, and what lists miss."""
+"""How long searches take: of keys, in all rows and in lists, and what lists miss; of codes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from errata.editing.elder.allocation import pack_codes
 from errata.editing.search import Lineage
 from errata.evaluation.report import circumstances, code_version, write
-from errata.retrieval.index import APPROXIMATE_FROM, KeyIndex
+from errata.retrieval.index import APPROXIMATE_FROM, CodeIndex, KeyIndex
 
 _NEVER = 2**62
 _NOISE = 0.7  # of a query, relative to its key: about as far as a rephrase is
 _CANDIDATES = 4  # as routing asks for
+_LAYERS, _EXPERTS, _TOP_K = 6, 8, 2  # of ELDER's codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class RoutePlan:
     """What is searched.
 
     Attributes:
-        sizes: numbers of keys.
+        sizes: numbers of keys, and of allocation codes.
         width: of keys and queries, d_r.
         batch: queries at once.
         rounds: batches at each size.
@@ -51,12 +53,16 @@ class _Keys:
 def run(plan: RoutePlan, out: Path, console: Console) -> dict[str, Any]:
     """Searches at every size, all rows and inverted lists; writes OUT/result.json.
 
-    Keys are normal vectors; each query is a key with noise on it, which is its right answer.
+    Keys are normal vectors; each query is a key with noise on it, which is its right answer. Codes
+    are two of eight experts in each of six layers, stored ones and queries alike.
     """
     points = [_point(plan, size) for size in plan.sizes]
     found = {**asdict(plan), "points": points, "commit": code_version(), **circumstances()}
     write(found, out)
-    table = Table("keys", "all rows p50", "p99", "lists p50", "p99", "recall@1", "made in")
+    table = Table(
+        *("keys", "all rows p50", "p99", "lists p50", "p99", "recall@1", "made in"),
+        *("codes p50", "p99", "made in"),
+    )
     for point in points:
         times = [point[kind][q] for kind in ("exact_ms", "lists_ms") for q in ("p50", "p99")]
         table.add_row(
@@ -64,6 +70,8 @@ def run(plan: RoutePlan, out: Path, console: Console) -> dict[str, Any]:
             *(f"{value:.2f} ms" for value in times),
             f"{point['recall_at_1']:.4f}",
             f"{point['lists_seconds']:.1f} s",
+            *(f"{point['codes_ms'][q]:.2f} ms" for q in ("p50", "p99")),
+            f"{point['codes_seconds']:.3f} s",
         )
     console.print(table)
     return found
@@ -89,7 +97,30 @@ def _point(plan: RoutePlan, size: int) -> dict[str, Any]:
         "recall_at_1": _share(found == best[..., :1]),
         "right_at_1": _share(best[..., :1] == own[..., None]),
         "lists_seconds": made,
+        **_code_times(plan, size),
     }
+
+
+def _code_times(plan: RoutePlan, size: int) -> dict[str, Any]:
+    """A lane's codes all change with each of its commits: making the index counts, too."""
+    generator = torch.Generator().manual_seed(plan.seed)
+    codes = _random_codes(size, generator)
+    queries = [_random_codes(plan.batch, generator) for _ in range(plan.rounds)]
+    index = CodeIndex()
+    started = time.perf_counter()
+    index.nearest(codes, queries[0])
+    made, times = time.perf_counter() - started, []
+    for batch in queries:
+        started = time.perf_counter()
+        index.nearest(codes, batch)
+        times.append(1e3 * (time.perf_counter() - started))
+    return {"codes_ms": _quantiles(torch.tensor(times)), "codes_seconds": made}
+
+
+def _random_codes(size: int, generator: torch.Generator) -> Tensor:
+    drawn = torch.rand(size, _LAYERS, _EXPERTS, generator=generator).topk(_TOP_K).indices
+    codes = torch.zeros(size, _LAYERS, _EXPERTS, dtype=torch.bool)
+    return pack_codes(codes.scatter(-1, drawn, True))
 
 
 def _timed(index: KeyIndex, rows: _Keys, queries: Tensor) -> tuple[Tensor, Tensor]:

@@ -103,15 +103,37 @@ def test_codes_are_laid_out(plan: Plan) -> None:
     assert len(placed["edits"]) == 4
 
 
-def test_experts_are_told_apart(plan: Plan) -> None:
+def test_experts_are_told_apart(plan: Plan, tmp_path: Path) -> None:
     found = run(_of(plan, "lemoe", "sequential"))
     experts = found["points"][0]["units"][0]["experts"]
     assert len(experts["routing"]) == 2, "four edits, two an expert"
     assert all(sum(row) == pytest.approx(1) for row in experts["routing"])
     assert len(experts["bytes"]) == 2
+    each = experts["each"]
+    assert [expert["edits"] for expert in each] == [2, 2]
+    mean = sum(expert["reliability.token"] for expert in each) / 2
+    assert mean == pytest.approx(found["final"]["reliability"]["token"])
+    pairs = sum(expert["within"] for expert in each) / 2
+    assert pairs == pytest.approx(experts["within"])
+    assert "experts.png" in draw(found, tmp_path)
     failures = found["points"][0]["units"][0]["failures"]
     assert sum(failures["counts"].values()) >= sum(map(len, failures["examples"].values())) > 0
     assert "### Experts" in markdown(found, [])
+
+
+def test_a_compaction_is_asked_before_and_after(plan: Plan) -> None:
+    values = {**QUICK["lemoe"], "expert_edits": 1}
+    found = run(replace(_of(plan, "lemoe", "compaction"), values=values, edits=4, batch=2))
+    (point,) = found["points"]
+    (unit,) = point["units"]
+    assert set(unit["fitted"]["reliability"]) == {"token", "exact"}
+    assert unit["fitted"]["locality"]["token"] >= 0
+    assert unit["fitted"]["state_bytes"] > 0
+    assert unit["parts"]["compaction"] > 0
+    assert len(unit["experts"]["bytes"]) == 4, "as many as there are edits"
+    report = markdown(found, [])
+    assert "## Compaction, seed 0" in report
+    assert f"{unit['fitted']['state_bytes']:,} bytes before" in report
 
 
 def test_the_published_settings_have_a_name(plan: Plan) -> None:

@@ -21,4 +21,6 @@ def test_it_measures_both_searches_and_what_one_of_them_misses(tmp_path: Path) -
         assert 0.5 < point["recall_at_1"] <= 1
         assert point["right_at_1"] > 0.5
         assert point["lists_seconds"] > 0
+        assert 0 < point["codes_ms"]["p50"] <= point["codes_ms"]["p99"]
+        assert point["codes_seconds"] > 0
     assert small["recall_at_1"] == pytest.approx(1.0), "few lists, all of them probed"

@@ -1,7 +1,8 @@
 """A lane that goes by hidden states is routed in the middle of a prefill, and no differently."""
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -179,3 +180,33 @@ async def test_a_row_behind_another_lanes_prefix_is_routed_before_it(
         assert answers[0] == answers[1]
         winner = answers[0][0][1]
         assert winner == ((facts[0] or (elder[0],)) if newer == "lanes/facts" else (elder[0],))
+
+
+async def test_the_index_is_asked_once_for_all_that_are_admitted_together(
+    resources: TextResources,
+) -> None:
+    llama = make_model("llama")
+    lane = _lane(llama, CODES, resources)
+    view = ElderRouter(lane.state, FaissIndices()).view()
+    routing = Routing({"lanes/main": view}, dict.fromkeys(lane.state.holdings.inventory.names, 2))
+    batches: list[int] = []
+    asked, go_on = threading.Event(), threading.Event()
+
+    def ask(
+        prompts: Sequence[str], vectors: Mapping[str, Tensor], lanes: Collection[str]
+    ) -> list[dict[str, Claim]]:
+        batches.append(len(prompts))
+        asked.set()
+        assert go_on.wait(10)
+        return routing.claims(prompts, vectors, lanes)
+
+    edition = Edition(VERSION, route=whole(routing, ask), late=late(routing, ask))
+    first, *others = _requests(llama, [*(prompt for prompt, _ in FACTS), *OTHERS])
+    async with running(llama, edition, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
+        answers = [asyncio.create_task(collect(engine, first))]
+        await asyncio.to_thread(asked.wait, 10)
+        answers += [asyncio.create_task(collect(engine, request)) for request in others]
+        await asyncio.sleep(0)  # all of them wait now
+        go_on.set()
+        await asyncio.gather(*answers)
+    assert batches == [1, len(others)]

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.hook import LemoeView
 from errata.editing.lemoe.order import similarity, vectors_of
 from errata.evaluation.systems.lane import LaneSystem
 
+_SHARES = ("reliability.token", "generality.token")
 
-def expert_figures(system: LaneSystem) -> dict[str, Any]:
+
+def expert_figures(
+    system: LaneSystem, shares_of: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
     """What there is to say of a LEMoE lane; nothing of others.
+
+    Args:
+        system: carries the edits.
+        shares_of: prompt of a record → what `judge.shares` says of it.
 
     Returns:
         JSON: `within` and `between`, mean cosines of pairs of edits (mean embeddings of prompt and
         target) of the same expert and of different ones; `routing`, for each expert the shares of
         its edits' prompts that go to each expert, the last column those that go to none;
-        `consistency`, the share that goes to its own, all edits alike; `bytes` of an expert.
+        `consistency`, the share that goes to its own, all edits alike; `bytes` of an expert;
+        `each`, for every expert its `edits`, their mean cosine `within` it, and the records' mean
+        `reliability.token` and `generality.token`.
     """
     view = system.view()
     if not isinstance(view, LemoeView) or not isinstance(system.config, LemoeConfig):
@@ -28,7 +40,8 @@ def expert_figures(system: LaneSystem) -> dict[str, Any]:
     edits = system.edits
     owner = torch.tensor([held.member_of[edit.name] for edit in edits])
     batches = [(owner == number).nonzero()[:, 0].tolist() for number in range(len(held.members))]
-    alike = similarity(vectors_of(system.model, edits), batches)
+    vectors = vectors_of(system.model, edits)
+    alike = similarity(vectors, batches)
     none = len(held.members)
     claims = view.claims([edit.prompt for edit in edits])
     chosen = iter(view.experts_of([claim for claim in claims if claim.holds]))
@@ -41,4 +54,21 @@ def expert_figures(system: LaneSystem) -> dict[str, Any]:
         "routing": (matrix / matrix.sum(1, keepdim=True)).tolist(),
         "consistency": float((owner == routed).float().mean()),
         "bytes": [member.num_bytes for member in held.members],
+        "each": [
+            _figures_of(vectors[batch], [shares_of[edits[number].prompt] for number in batch])
+            for batch in batches
+        ],
     }
+
+
+def _figures_of(vectors: Tensor, shares: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Of one expert's edits."""
+    number = len(vectors)
+    found: dict[str, Any] = {
+        "edits": number,
+        "within": similarity(vectors, [range(number)]).within,
+    }
+    for name in _SHARES:
+        values = [share[name] for share in shares if name in share]
+        found[name] = sum(values) / len(values) if values else None
+    return found

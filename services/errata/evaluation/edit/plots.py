@@ -12,6 +12,7 @@ from errata.evaluation.edit.families import MEMIT, TOKENS, figure
 Points = Sequence[Mapping[str, Any]]
 
 _CURVES = ("reliability.token", "generality.token", "locality.token", "score")
+_WIDE = ("similarity.png", "experts.png")
 _PAIRED = (*TOKENS.columns, *MEMIT.columns)
 
 
@@ -31,7 +32,9 @@ def draw(found: Mapping[str, Any], folder: Path) -> list[str]:
     points: Points = found["points"]
     one = points[0]
     timed = [point for point in points if point["batches"]]
-    similar, placed = (one["units"][0].get(name) for name in ("similarity", "embedding"))
+    similar, placed, experts = (
+        one["units"][0].get(name) for name in ("similarity", "embedding", "experts")
+    )
     pictures: dict[str, tuple[bool, Callable[[Any], None]]] = {
         "immediate-final.png": (True, lambda axes: _immediate_final(axes, found)),
         "metric-edits.png": (
@@ -57,10 +60,11 @@ def draw(found: Mapping[str, Any], folder: Path) -> list[str]:
         ),
         "similarity.png": (similar is not None, lambda axes: _similarity(axes, similar)),
         "tsne.png": (placed is not None, lambda axes: _plane(axes, placed)),
+        "experts.png": (experts is not None, lambda axes: _experts(axes, points)),
     }
     made = [name for name, (is_there, _) in pictures.items() if is_there]
     for name in made:
-        _save(folder / name, pictures[name][1], panels=2 if name == "similarity.png" else 1)
+        _save(folder / name, pictures[name][1], panels=2 if name in _WIDE else 1)
     return made
 
 
@@ -228,6 +232,23 @@ def _similarity(axes: Any, found: Mapping[str, Any]) -> None:
     image = axes[1].imshow(found["before"], aspect="equal")
     axes[1].set_title("before, by commit")
     axes[1].figure.colorbar(image)
+
+
+def _experts(axes: Any, points: Points) -> None:
+    """The first run's routing consistency, and every expert's similarity against its figures."""
+    routing = points[0]["units"][0]["experts"]["routing"]
+    image = axes[0].imshow(routing, aspect="equal", vmin=0.0, vmax=1.0)
+    axes[0].set_title(f"prompts routed, {points[0]['label']}")
+    axes[0].set_xlabel("to this expert; the last column: to none")
+    axes[0].set_ylabel("learned by this expert")
+    axes[0].figure.colorbar(image)
+    each = [expert for point in points for u in point["units"] for expert in u["experts"]["each"]]
+    for name in _CURVES[:2]:
+        known = [expert for expert in each if None not in (expert["within"], expert[name])]
+        axes[1].scatter([e["within"] for e in known], [e[name] for e in known], s=8, label=name)
+    axes[1].set_xlabel("cosine within an expert")
+    axes[1].set_ylim(-0.05, 1.05)
+    axes[1].legend()
 
 
 def _plane(axes: Any, found: Mapping[str, Sequence[Sequence[float]]]) -> None:

@@ -32,7 +32,7 @@ def markdown(found: Mapping[str, Any], pictures: Sequence[str]) -> str:
         parts += tables([before, *rows], "After the last edit. ")
         parts += ["## Immediately after each batch\n"]
         parts += tables([(point["label"], point["immediate"], {}) for point in points], "")
-    parts += [*_attenuation(points[0]["checkpoints"]), _cost(points)]
+    parts += [*_compactions(points), *_attenuation(points[0]["checkpoints"]), _cost(points)]
     parts += [*_failures(points), *_similarities(points), *_experts(points)]
     parts += ["## Pictures\n", *(f"![{name}]({name})\n" for name in pictures)]
     parts += [_circumstances(found)]
@@ -84,6 +84,25 @@ def _attenuation(checkpoints: Sequence[Mapping[str, Any]]) -> list[str]:
             (f"after {item['edits']:,}", item[which], item[f"{which}_ci95"]) for item in checkpoints
         ]
         made += [f"## {title}\n", *tables(rows, "")]
+    return made
+
+
+def _compactions(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each run before and after its compaction."""
+    made = []
+    for point in points:
+        for unit in point["units"]:
+            if "fitted" not in unit:
+                continue
+            fitted = unit["fitted"]
+            sizes = f"{fitted['state_bytes']:,} bytes before, {unit['state_bytes']:,} after; "
+            took = f"{unit['parts']['compaction']:.0f} seconds"
+            rows: list[Row] = [("as fitted", fitted, {}), (point["label"], point["final"], {})]
+            made += [
+                f"## Compaction, seed {unit['seed']}\n",
+                *tables(rows, ""),
+                sizes + took + "\n",
+            ]
     return made
 
 

@@ -252,12 +252,10 @@ def _order(plan: Plan) -> list[Point]:
 
 
 def _compaction(plan: Plan) -> list[Point]:
-    numbers = [n for n in (5, 2, 1) if n <= plan.edits] if plan.method == "lemoe" else [0]
-    compacted = [
-        Point(f"compacted to {n}" if n else "compacted", {}, plan.edits, plan.batch, compact=n)
-        for n in numbers
-    ]
-    return [Point("as fitted", {}, plan.edits, plan.batch), *compacted]
+    """The paper stops at five experts."""
+    number = min(5, plan.edits) if plan.method == "lemoe" else 0
+    label = f"compacted to {number} experts" if number else "compacted"
+    return [Point(label, {}, plan.edits, plan.batch, compact=number)]
 
 
 def _expert_kinds(plan: Plan) -> list[Point]:

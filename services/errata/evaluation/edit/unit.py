@@ -16,6 +16,7 @@ from errata.evaluation.edit.experts import expert_figures
 from errata.evaluation.edit.probes import Probes
 from errata.evaluation.edit.similarity import similarity
 from errata.evaluation.edit.suites import Point
+from errata.evaluation.edit.summary import nested
 from errata.evaluation.judge import SHARES, Answers, Figures, ask, measure, shares
 from errata.evaluation.systems import System
 from errata.evaluation.systems.lane import LaneSystem
@@ -40,7 +41,8 @@ def run_unit(
     Returns:
         JSON: `pre`, `immediate` and `final` figures, `spread` (half-widths of 95 % intervals over
         records), `batches`, `checkpoints`, `edit_seconds`, `parts` of them, `ask_seconds`,
-        `num_rejected`, `state_bytes`, `failures` of systems that route, `experts` of LEMoE lanes,
+        `num_rejected`, `state_bytes`, `fitted` (figures and `state_bytes` before a compaction,
+        where there is one), `failures` of systems that route, `experts` of LEMoE lanes,
         `embedding` where the point wants it, and `similarity` where it does and there are two
         commits.
     """
@@ -67,6 +69,7 @@ class _Unit:
         self._batches: list[dict[str, Any]] = []
         self._checkpoints: list[dict[str, Any]] = []
         self._parts: defaultdict[str, float] = defaultdict(float)
+        self._fitted: dict[str, Any] = {}
         self._ask_seconds = 0.0
 
     def run(self) -> dict[str, Any]:
@@ -77,7 +80,7 @@ class _Unit:
         more: dict[str, Any] = {}
         for start in range(0, len(records), point.edits):
             self._edit_all(start)
-            self._compact()
+            self._compact(start)
             self._now += self._ask(records[start : start + point.edits])
             if start + point.edits == len(records):
                 claims = claims_of(self._system, last)
@@ -99,6 +102,7 @@ class _Unit:
             "parts": dict(self._parts),
             "ask_seconds": self._ask_seconds,
             "num_rejected": sum(batch["num_rejected"] for batch in self._batches),
+            **self._fitted,
             **more,
         }
 
@@ -124,10 +128,14 @@ class _Unit:
                 self._check(first + len(batch))
             self._on_edited(len(batch))
 
-    def _compact(self) -> None:
-        number = self._point.compact
-        if number is not None and isinstance(self._system, LaneSystem):
-            self._parts["compaction"] += self._system.compact(number)
+    def _compact(self, start: int) -> None:
+        number, system = self._point.compact, self._system
+        if number is None or not isinstance(system, LaneSystem):
+            return
+        answers = self._now + self._ask(self._records[start : start + self._point.edits])
+        figures = nested(self._figures(0, answers))
+        self._fitted = {"fitted": {**figures, "state_bytes": system.state_bytes}}
+        self._parts["compaction"] += system.compact(number)
 
     def _ask(self, records: Sequence[Record]) -> list[Answers]:
         start = perf_counter()
@@ -174,7 +182,8 @@ class _Unit:
             edits = self._point.edits
             last = self._records[-edits:], self._before[-edits:], self._now[-edits:]
             found["failures"] = failures(*last, claims)
-            if experts := expert_figures(system):
+            shares_of = {row[0].prompt: shares(*row) for row in zip(*last, strict=True)}
+            if experts := expert_figures(system, shares_of):
                 found["experts"] = experts
         if self._point.embedding:
             found["embedding"] = embedding(system, self._records)

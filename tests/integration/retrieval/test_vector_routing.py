@@ -1,4 +1,4 @@
-"""ELDER's allocation codes in the retrieval service: workers send the queries they have read."""
+"""Lanes that go by vectors of the LLM, in the retrieval service: workers send them along."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from errata.editing.elder.experts import Shape
 from errata.editing.elder.queries import queries_of
+from errata.editing.method import LaneConfig
 from errata.retrieval.convert import vectors_message
 from errata_client._gen.errata.v1 import retrieval_pb2, retrieval_pb2_grpc
 from tests.integration.retrieval.test_retrieval import (
@@ -22,6 +23,7 @@ from tests.integration.retrieval.test_retrieval import (
     served,
     stack,
 )
+from tests.unit.editing import lemoe_models
 from tests.unit.editing.elder_models import CODES
 from tests.unit.editing.tiny_models import make_model
 
@@ -31,9 +33,16 @@ OTHERS = ["Zürich liegt in der", "Therefore it rains. You know"]
 
 
 @pytest.mark.promise("P6")
-async def test_a_worker_answers_alike_with_and_without_the_service(stack: Stack) -> None:
-    config = CODES.model_dump(mode="json")
-    async with stack.writer(None, "elder", config=config) as writer, stack.retrieval() as replica:
+@pytest.mark.parametrize(
+    ("method", "lane_config"),
+    [("elder", CODES), ("lemoe", lemoe_models.SMALL)],
+    ids=["elder", "lemoe"],
+)
+async def test_a_worker_answers_alike_with_and_without_the_service(
+    stack: Stack, method: str, lane_config: LaneConfig
+) -> None:
+    config = lane_config.model_dump(mode="json")
+    async with stack.writer(None, method, config=config) as writer, stack.retrieval() as replica:
         names, seq = await _submit(writer, *FACTS)
         async with (
             served(replica) as address,
