@@ -22,8 +22,9 @@ $(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt
 demo: setup  ## Runs the main job on this machine: ask, edit, every replica answers, revert.
 	$(BIN)/errata demo
 
-test: setup  ## Runs all tests.
-	$(BIN)/pytest
+test: setup  ## Runs all tests: units side by side, what shares a machine's ports one by one.
+	$(BIN)/pytest -n 2 --dist loadfile tests/unit
+	$(BIN)/pytest tests/faults tests/integration tests/load
 
 check: setup protos-check  ## Lint, types, import contracts, proto drift.
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from errata.editing.causal_lm import CausalLM
 
 
 def pytest_configure() -> None:
-    torch.set_num_threads(2)
+    # Tests that run side by side have one core each.
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from errata.editing.method import LaneConfig, check_layer
 from errata.errors import InvalidRequestError
 
 Scope = Literal["codes", "cosine", "idf", "retriever"]
+FEWEST_LAYERS = 4  # of the automatic choice: 28⁴ = 614,656 facts can have an allocation
+_MOST_LAYERS = 6
 
 
 class ElderConfig(LaneConfig):
@@ -24,7 +26,7 @@ class ElderConfig(LaneConfig):
     Attributes:
         layers: adapted layers, ascending; empty takes `num_layers` of them (`resolve_layers`).
             Paper: 21–26 of LLaMA2-7B's 32, 36–40 of GPT2-XL's 48.
-        num_layers: L of the automatic choice. Paper: 6.
+        num_layers: L of the automatic choice; None goes by the model's depth. Paper: 6.
         projection: whose LoRAs are mixed. Paper: `down` for Llama, `up` for GPT-2.
         num_experts: N, LoRAs of a layer. Paper: 4.
         top_k: k, how many of them a row goes through. Paper: 2.
@@ -61,11 +63,14 @@ class ElderConfig(LaneConfig):
             of them, or the whole log.
         replay_budget: edits of the reservoir.
         replay_pool: most earlier edits that one batch draws upon.
-        replay_rows: how many of them are in one step.
+        replay_ratio: how many of them are in one step for each new edit, so that an edit costs the
+            same in batches of any size.
+        replay_rows: how many of them are in one step at most, and how many edits are in one step
+            of a compaction.
     """
 
     layers: tuple[int, ...] = ()
-    num_layers: int = Field(default=6, ge=1)
+    num_layers: int | None = Field(default=None, ge=1)
     projection: Literal["down", "up"] = "down"
     num_experts: int = Field(default=8, ge=1)
     top_k: int = Field(default=2, ge=1)
@@ -90,6 +95,7 @@ class ElderConfig(LaneConfig):
     replay: Literal["none", "reservoir", "all"] = "all"
     replay_budget: int = Field(default=256, ge=1)
     replay_pool: int = Field(default=192, ge=1)
+    replay_ratio: float = Field(default=3.0, gt=0.0)
     replay_rows: int = Field(default=48, ge=1)
 
     @model_validator(mode="after")
@@ -118,6 +124,7 @@ class ElderConfig(LaneConfig):
 
         The automatic choice ends at thirteen sixteenths of the depth, LLaMA2-7B's 26 of 32, or
         where there is room for the layers in shallower models; it takes at most all but the first.
+        Without `num_layers` it takes 3/16 of the depth, as LLaMA2-7B's 6 of 32, but 4 to 6.
 
         Raises:
             InvalidRequestError: a named layer does not exist.
@@ -125,9 +132,15 @@ class ElderConfig(LaneConfig):
         if self.layers:
             check_layer(self.layers[-1], depth, "config.layers")
             return self.layers
-        count = max(1, min(self.num_layers, depth - 1))
+        wanted = self.num_layers or min(max(3 * depth // 16, FEWEST_LAYERS), _MOST_LAYERS)
+        count = max(1, min(wanted, depth - 1))
         last = min(max(math.ceil(13 * depth / 16), count), depth - 1)
         return tuple(range(last - count + 1, last + 1))
+
+    def num_replayed(self, num_new: int) -> int:
+        """Most earlier edits in one step; a compaction has none but them."""
+        wanted = math.ceil(self.replay_ratio * num_new) if num_new else self.replay_rows
+        return min(wanted, self.replay_rows)
 
     def check_rank(self, width: int) -> None:
         """Refuses a rank that no projection of this width can use.
@@ -143,6 +156,7 @@ class ElderConfig(LaneConfig):
 
 
 PAPER: Mapping[str, Any] = {
+    "num_layers": 6,
     "num_experts": 4,
     "top_k": 2,
     "rank": 8,

@@ -95,7 +95,8 @@ class _Turns:
 
     def __init__(self, lessons: Lessons, config: ElderConfig, seed: int) -> None:
         self._rng = torch.Generator().manual_seed(seed % 2**63)
-        self._num_new, self._num_replayed = lessons.num_new, config.replay_rows
+        self._num_new = lessons.num_new
+        self._num_replayed = config.num_replayed(lessons.num_new)
         self._counts = torch.tensor([len(texts) for texts in lessons.texts])
         self._firsts = self._counts.cumsum(0) - self._counts
         self._share = config.prompt_share
