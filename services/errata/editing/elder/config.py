@@ -16,8 +16,6 @@ from errata.editing.method import LaneConfig, check_layer
 from errata.errors import InvalidRequestError
 
 Scope = Literal["codes", "cosine", "idf", "retriever"]
-FEWEST_LAYERS = 4  # of the automatic choice: 28⁴ = 614,656 facts can have an allocation
-_MOST_LAYERS = 6
 
 
 class ElderConfig(LaneConfig):
@@ -26,7 +24,7 @@ class ElderConfig(LaneConfig):
     Attributes:
         layers: adapted layers, ascending; empty takes `num_layers` of them (`resolve_layers`).
             Paper: 21–26 of LLaMA2-7B's 32, 36–40 of GPT2-XL's 48.
-        num_layers: L of the automatic choice; None goes by the model's depth. Paper: 6.
+        num_layers: L of the automatic choice. Paper: 6.
         projection: whose LoRAs are mixed. Paper: `down` for Llama, `up` for GPT-2.
         num_experts: N, LoRAs of a layer. Paper: 4.
         top_k: k, how many of them a row goes through. Paper: 2.
@@ -70,7 +68,7 @@ class ElderConfig(LaneConfig):
     """
 
     layers: tuple[int, ...] = ()
-    num_layers: int | None = Field(default=None, ge=1)
+    num_layers: int = Field(default=6, ge=1)
     projection: Literal["down", "up"] = "down"
     num_experts: int = Field(default=8, ge=1)
     top_k: int = Field(default=2, ge=1)
@@ -124,7 +122,6 @@ class ElderConfig(LaneConfig):
 
         The automatic choice ends at thirteen sixteenths of the depth, LLaMA2-7B's 26 of 32, or
         where there is room for the layers in shallower models; it takes at most all but the first.
-        Without `num_layers` it takes 3/16 of the depth, as LLaMA2-7B's 6 of 32, but 4 to 6.
 
         Raises:
             InvalidRequestError: a named layer does not exist.
@@ -132,8 +129,7 @@ class ElderConfig(LaneConfig):
         if self.layers:
             check_layer(self.layers[-1], depth, "config.layers")
             return self.layers
-        wanted = self.num_layers or min(max(3 * depth // 16, FEWEST_LAYERS), _MOST_LAYERS)
-        count = max(1, min(wanted, depth - 1))
+        count = max(1, min(self.num_layers, depth - 1))
         last = min(max(math.ceil(13 * depth / 16), count), depth - 1)
         return tuple(range(last - count + 1, last + 1))
 
@@ -156,7 +152,6 @@ class ElderConfig(LaneConfig):
 
 
 PAPER: Mapping[str, Any] = {
-    "num_layers": 6,
     "num_experts": 4,
     "top_k": 2,
     "rank": 8,

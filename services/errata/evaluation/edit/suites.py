@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from errata.editing.elder.allocation import capacity
-from errata.editing.elder.config import FEWEST_LAYERS, ElderConfig
+from errata.editing.elder.config import ElderConfig
 from errata.editing.method import get_method
 from errata.errors import InvalidRequestError
 from errata.evaluation.edit.plan import Plan
@@ -197,8 +197,7 @@ def _budget(plan: Plan) -> list[Point]:
 
     def room(varied: Mapping[str, Any]) -> int:
         used = own.model_copy(update=dict(varied))
-        num_layers = used.num_layers or FEWEST_LAYERS  # a deeper model may have room for more
-        return capacity(num_layers, used.num_experts, used.top_k)
+        return capacity(used.num_layers, used.num_experts, used.top_k)
 
     return [point for point in points if room(point.varied) >= plan.edits]
 
