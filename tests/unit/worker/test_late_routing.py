@@ -101,6 +101,15 @@ def _lane(model: CausalLM, config: ElderConfig, resources: TextResources) -> Lan
     return lane
 
 
+def _routed(config: ElderConfig, resources: TextResources) -> tuple[CausalLM, Routing]:
+    llama = make_model("llama")
+    lane = _lane(llama, config, resources)
+    view = ElderRouter(lane.state, FaissIndices()).view()
+    return llama, Routing(
+        {"lanes/main": view}, dict.fromkeys(lane.state.holdings.inventory.names, 2)
+    )
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("scope", sorted(SCOPES))
 async def test_a_row_gets_what_a_pass_of_its_own_would_give_it(
@@ -132,10 +141,7 @@ async def test_a_row_gets_what_a_pass_of_its_own_would_give_it(
 async def test_a_service_that_is_away_in_mid_prefill_is_asked_once_for_all(
     resources: TextResources,
 ) -> None:
-    llama = make_model("llama")
-    lane = _lane(llama, SMALL, resources)
-    view = ElderRouter(lane.state, FaissIndices()).view()
-    routing = Routing({"lanes/main": view}, dict.fromkeys(lane.state.holdings.inventory.names, 2))
+    llama, routing = _routed(SMALL, resources)
     batches: list[int] = []
 
     def ask(prompts: Sequence[str], *_: object) -> list[dict[str, Claim]]:
@@ -185,10 +191,7 @@ async def test_a_row_behind_another_lanes_prefix_is_routed_before_it(
 async def test_the_index_is_asked_once_for_all_that_are_admitted_together(
     resources: TextResources,
 ) -> None:
-    llama = make_model("llama")
-    lane = _lane(llama, CODES, resources)
-    view = ElderRouter(lane.state, FaissIndices()).view()
-    routing = Routing({"lanes/main": view}, dict.fromkeys(lane.state.holdings.inventory.names, 2))
+    llama, routing = _routed(CODES, resources)
     batches: list[int] = []
     asked, go_on = threading.Event(), threading.Event()
 
