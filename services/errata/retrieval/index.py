@@ -190,7 +190,7 @@ class CodeIndex:
     def nearest(self, codes: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Distance and row of the nearest code of each query; of equal ones the last row."""
         index = self._index_of(codes)
-        asked = queries.contiguous().numpy()
+        asked = _in_words(queries)
         distances, rows = index.search(asked, 1)
         # FAISS gives any row of those at one distance.
         newest = rows[:, 0].copy()
@@ -204,10 +204,16 @@ class CodeIndex:
         for known, index in self._known:
             if known is codes:
                 return index
-        index = faiss.IndexBinaryFlat(8 * codes.shape[1])
-        index.add(codes.contiguous().numpy())
+        padded = _in_words(codes)
+        index = faiss.IndexBinaryFlat(8 * padded.shape[1])
+        index.add(padded)
         self._known = [(codes, index), *self._known[: _KEPT_CODES - 1]]
         return index
+
+
+def _in_words(codes: Tensor) -> Any:
+    """Codes with zeros behind them up to whole words of 64 bits, which FAISS compares at once."""
+    return torch.nn.functional.pad(codes, (0, -codes.shape[1] % 8)).contiguous().numpy()
 
 
 def nearest_by_product(keys: Tensor, queries: Tensor, k: int) -> Tensor:
