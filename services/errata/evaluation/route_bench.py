@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -16,6 +17,8 @@ from errata.editing.elder.allocation import pack_codes
 from errata.editing.search import Lineage
 from errata.evaluation.report import circumstances, code_version, write
 from errata.retrieval.index import APPROXIMATE_FROM, CodeIndex, KeyIndex
+
+T = TypeVar("T")
 
 _NEVER = 2**62
 _NOISE = 0.7  # of a query, relative to its key: about as far as a rephrase is
@@ -109,12 +112,9 @@ def _code_times(plan: RoutePlan, size: int) -> dict[str, Any]:
     index = CodeIndex()
     started = time.perf_counter()
     index.nearest(codes, queries[0])
-    made, times = time.perf_counter() - started, []
-    for batch in queries:
-        started = time.perf_counter()
-        index.nearest(codes, batch)
-        times.append(1e3 * (time.perf_counter() - started))
-    return {"codes_ms": _quantiles(torch.tensor(times)), "codes_seconds": made}
+    made = time.perf_counter() - started
+    times, _ = _each_timed(lambda batch: index.nearest(codes, batch), queries)
+    return {"codes_ms": _quantiles(times), "codes_seconds": made}
 
 
 def _random_codes(size: int, generator: torch.Generator) -> Tensor:
@@ -126,12 +126,18 @@ def _random_codes(size: int, generator: torch.Generator) -> Tensor:
 def _timed(index: KeyIndex, rows: _Keys, queries: Tensor) -> tuple[Tensor, Tensor]:
     """Milliseconds (rounds,) and candidates (rounds, batch, k); the first search warms up."""
     index.nearest(rows, queries[0], _CANDIDATES)
+    times, found = _each_timed(lambda batch: index.nearest(rows, batch, _CANDIDATES), queries)
+    return times, torch.stack(found)
+
+
+def _each_timed(search: Callable[[Tensor], T], batches: Iterable[Tensor]) -> tuple[Tensor, list[T]]:
+    """Milliseconds (rounds,), and what was found."""
     times, found = [], []
-    for batch in queries:
+    for batch in batches:
         started = time.perf_counter()
-        found.append(index.nearest(rows, batch, _CANDIDATES))
+        found.append(search(batch))
         times.append(1e3 * (time.perf_counter() - started))
-    return torch.tensor(times), torch.stack(found)
+    return torch.tensor(times), found
 
 
 def _quantiles(values: Tensor) -> dict[str, float]:

@@ -207,7 +207,7 @@ async def test_the_index_is_asked_once_for_all_that_are_admitted_together(
     first, *others = _requests(llama, [*(prompt for prompt, _ in FACTS), *OTHERS])
     async with running(llama, edition, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
         answers = [asyncio.create_task(collect(engine, first))]
-        await asyncio.to_thread(asked.wait, 10)
+        assert await asyncio.to_thread(asked.wait, 10)
         answers += [asyncio.create_task(collect(engine, request)) for request in others]
         await asyncio.sleep(0)  # all of them wait now
         go_on.set()

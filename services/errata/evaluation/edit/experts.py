@@ -30,8 +30,8 @@ def expert_figures(
         target) of the same expert and of different ones; `routing`, for each expert the shares of
         its edits' prompts that go to each expert, the last column those that go to none;
         `consistency`, the share that goes to its own, all edits alike; `bytes` of an expert;
-        `each`, for every expert its `edits`, their mean cosine `within` it, and the records' mean
-        `reliability.token` and `generality.token`.
+        `each`, for every expert its `edits`, their mean cosine `within` it, and the mean
+        `reliability.token` and `generality.token` of the newest records with their prompts.
     """
     view = system.view()
     if not isinstance(view, LemoeView) or not isinstance(system.config, LemoeConfig):
