@@ -48,6 +48,12 @@ def serve(
     requests: Annotated[
         int, typer.Option(help="In a round; for load, at most in all.", min=1)
     ] = 96,
+    concurrency: Annotated[
+        int,
+        typer.Option(
+            help="Requests under way; what has none of the engine's 32 rows waits.", min=1
+        ),
+    ] = 32,
     edits: Annotated[
         int, typer.Option(help="unclaimed, routed: edits in force; 0 for the above.", min=0)
     ] = 0,
@@ -113,7 +119,7 @@ def serve(
             dtype=dtype,
             device=device,
             rounds=rounds,
-            workload=Workload(num_requests=requests),
+            workload=Workload(num_requests=requests, concurrency=concurrency),
             num_edits=edits or 10_000,
             lane=RoutedLane(
                 method,

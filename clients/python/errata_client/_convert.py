@@ -177,6 +177,7 @@ def replica(message: edit_log_pb2.ReplicaPosition) -> types.Replica:
         state_digest=message.state_digest,
         agrees=message.agrees,
         report_time=message.report_time.ToDatetime(UTC),
+        resident={lane: dict(sizes.values) for lane, sizes in message.resident.items()},
     )
 
 

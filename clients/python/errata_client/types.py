@@ -261,7 +261,11 @@ class ReplicaAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """Where a replica stands; `agrees` is False if its history is not the log's."""
+    """Where a replica stands; `agrees` is False if its history is not the log's.
+
+    Attributes:
+        resident: sizes, by lane, of what is on its device only while it is used.
+    """
 
     name: str
     role: str
@@ -271,6 +275,7 @@ class Replica:
     state_digest: str
     agrees: bool
     report_time: datetime
+    resident: Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ _DTYPE_NAMES: dict[torch.dtype, str] = {
     torch.int64: "I64",
     torch.int32: "I32",
     torch.uint8: "U8",
+    torch.int8: "I8",
     torch.bool: "BOOL",
 }
 

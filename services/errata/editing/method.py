@@ -304,6 +304,9 @@ class Router(Protocol):
     def view(self) -> RoutingView:
         """By what the lane holds now; cheap, for indices are shared between views."""
 
+    def resident(self) -> Mapping[str, int]:
+        """Sizes, by name, of what is on the device only while it is used; empty if nothing is."""
+
 
 class NewRouter(Protocol):
     """Makes the router of a lane."""

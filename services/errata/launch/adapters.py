@@ -9,17 +9,17 @@ from pathlib import Path
 from rich.console import Console
 
 from errata.artifacts.remote import RemoteArtifacts
-from errata.editing.artifact import Artifact
+from errata.editing.causal_lm import CausalLM, KnownLLM
 from errata.editing.elder import peft
-from errata.editing.elder.experts import Experts
-from errata.editing.elder.state import shape_of
+from errata.editing.elder.state import ElderState
 from errata.errors import LogUnavailableError, PreconditionError
 from errata.log.subscriber import Subscriber
 from errata.platform.server import open_channel
 from errata.platform.settings import Settings
+from errata.replica.applier import Applier
 from errata.replica.base_model import load_base_model
 from errata.replica.convert import decode
-from errata.replica.entries import EditsCommitted, LaneCompacted
+from errata.retrieval.index import FaissIndices
 from errata_client import Client
 
 _SECONDS = 60.0
@@ -38,45 +38,52 @@ def export_adapters(
         console: is told where they are.
 
     Raises:
-        PreconditionError: no edit was committed in the lane, or it is of another method.
+        PreconditionError: there is no such lane, no edit was committed in it, or it is of another
+            method.
         InvalidRequestError: `out` holds adapters already.
         LogUnavailableError: the log cannot be reached.
     """
     with Client(target) as client:
         head_seq = client.head().seq
-    seq, data = asyncio.run(_newest(target, lane, head_seq))
-    if not seq:
+        if lane not in {known.name for known in client.lanes()}:
+            raise PreconditionError(f"there is no {lane}; there is nothing to export.")
+    llm = load_base_model(settings)
+    seq, state = asyncio.run(_state_of(target, lane, llm, head_seq))
+    if not isinstance(state, ElderState):
+        raise PreconditionError(f"{lane} is no ELDER lane; only those have adapters.")
+    learned = state.holdings.learned
+    if learned is None:
         raise PreconditionError(f"no edit is committed in {lane}; there is nothing to export.")
-    artifact = Artifact.from_bytes(data)
-    if artifact.metadata.get("method") != "elder":
-        raise PreconditionError(
-            f"{lane} edits with {artifact.metadata.get('method')}; only ELDER lanes have adapters."
-        )
-    experts = Experts.of(shape_of(artifact, seq), artifact)
-    made = peft.export(load_base_model(settings), experts, out, settings.model.path or "")
+    made = peft.export(llm, learned.experts, out, settings.model.path or "")
     console.print(f"{len(made)} adapters of {lane} as of {seq} are in {out}")
 
 
-async def _newest(target: str, lane: str, head_seq: int) -> tuple[int, bytes]:
-    """Position and artifact of the lane's last fit or compaction; (0, b"") if there was none.
+async def _state_of(target: str, lane: str, llm: CausalLM, head_seq: int) -> tuple[int, object]:
+    """A position and what the lane held there, for experts are told as differences.
 
-    A reversal changes no experts, so the last one is in force even if its edits are not.
+    Without weights, as in the retrieval service: other lanes' edits change nothing here.
     """
-    seq, digest = 0, ""
-    try:
-        async with asyncio.timeout(_SECONDS), aclosing(Subscriber(target).batches()) as batches:
-            async for batch in batches:
-                for entry in map(decode, batch.entries):
-                    kind = entry.kind
-                    if isinstance(kind, EditsCommitted | LaneCompacted) and kind.lane == lane:
-                        seq, digest = entry.seq, kind.artifact.digest
-                if batch.entries and batch.entries[-1].seq >= head_seq:
-                    break
-    except TimeoutError as error:
-        raise LogUnavailableError(
-            f"the edit log does not answer behind {target}.", target=target
-        ) from error
-    if not seq:
-        return 0, b""
+    seq = 0
     async with open_channel(target) as channel:
-        return seq, await RemoteArtifacts(channel).get(digest)
+        known = KnownLLM(llm.digest, llm.device)
+        applier = Applier(known, RemoteArtifacts(channel), FaissIndices())
+        try:
+            async with (
+                asyncio.timeout(_SECONDS) as silence,
+                aclosing(Subscriber(target).batches()) as batches,
+            ):
+                async for batch in batches:
+                    for entry in map(decode, batch.entries):
+                        swap = await applier.prepare(entry)
+                        if swap is not None:
+                            swap()
+                        seq = entry.seq
+                    if seq >= head_seq:
+                        break
+                    silence.reschedule(asyncio.get_running_loop().time() + _SECONDS)
+        except TimeoutError as error:
+            raise LogUnavailableError(
+                f"the edit log does not answer behind {target}.", target=target
+            ) from error
+    found = applier.lanes.get(lane)
+    return seq, None if found is None else found.state

@@ -120,16 +120,22 @@ def status_lines(
 ) -> Group:
     """Head, replicas, edits and lanes at a glance."""
     told = "  ".join(f"{state} {count}" for state, count in counts.items()) or "none"
+    shown = list(replicas)
     return Group(
-        replica_table(replicas, head),
+        replica_table(shown, head),
         Text(f"edits: {told}"),
-        *(Text(f"{lane.name}: {_sizes(lane)}") for lane in lanes),
+        *(Text(f"{lane.name}: {_sizes(lane.sizes)}") for lane in lanes),
+        *(
+            Text(f"{replica.name}, on its device: {lane} {_sizes(sizes)}")
+            for replica in shown
+            for lane, sizes in sorted(replica.resident.items())
+        ),
         *(Text(f"{lane.name}: {text}", "yellow") for lane in lanes for text in lane.warnings),
     )
 
 
-def _sizes(lane: Lane) -> str:
-    return "  ".join(f"{name} {value:,}" for name, value in sorted(lane.sizes.items()))
+def _sizes(sizes: Mapping[str, int]) -> str:
+    return "  ".join(f"{name} {value:,}" for name, value in sorted(sizes.items()))
 
 
 def edit_list(edits: Iterable[Edit]) -> Table:
@@ -192,7 +198,7 @@ def lane_table(lanes: Iterable[Lane]) -> Table:
         table.add_column(column, overflow="fold")
     for lane in lanes:
         default = "yes" if lane.is_default else ""
-        table.add_row(lane.name, lane.method, default, str(lane.configured_seq), _sizes(lane))
+        table.add_row(lane.name, lane.method, default, str(lane.configured_seq), _sizes(lane.sizes))
     return table
 
 

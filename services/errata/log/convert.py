@@ -131,6 +131,7 @@ def report_from(position: edit_log_pb2.ReplicaPosition) -> ReplicaReport:
         position=Position(position.applied_seq, position.chain_digest),
         state_digest=position.state_digest,
         role=position.role,
+        resident={lane: dict(sizes.values) for lane, sizes in position.resident.items()},
     )
 
 
@@ -146,6 +147,8 @@ def replica_to(state: ReplicaState, head_seq: int) -> edit_log_pb2.ReplicaPositi
         lag=max(0, head_seq - report.position.seq),
         agrees=state.agrees,
     )
+    for lane, sizes in report.resident.items():
+        message.resident[lane].values.update(sizes)
     message.report_time.FromNanoseconds(int(state.report_time * 1e9))
     return message
 

@@ -7,8 +7,8 @@ would be false. Each log service knows the replicas that report to it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from errata.errors import LimitExceededError
 from errata.log.chain import Position
@@ -25,12 +25,14 @@ class ReplicaReport:
         position: the last entry it applied, with its own H of it.
         state_digest: SHA-256, hex, of what its lanes hold.
         role: such as worker.
+        resident: sizes, by lane, of what is on its device only while it is used.
     """
 
     replica: str
     position: Position
     state_digest: str
     role: str
+    resident: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,12 @@ class Applier:
         counts = Counter(self._lane_of.values())
         return {name: counts[name] for name in sorted(self.lanes)}
 
+    def resident(self) -> dict[str, dict[str, int]]:
+        """Sizes, by lane, of what is on the device only while it is used."""
+        routers = {name: lane.router for name, lane in sorted(self.lanes.items()) if lane.router}
+        sizes = {name: dict(router.resident()) for name, router in routers.items()}
+        return {name: held for name, held in sizes.items() if held}
+
     def digest(self) -> str:
         """SHA-256, hex, of base model and of what every lane holds now."""
         state = hashlib.sha256(self.model.digest.encode())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -84,6 +84,7 @@ class Follower:
         *,
         apply: Callable[[LogEntry, bool], Awaitable[None]],
         stands: Callable[[], Standing],
+        resident: Callable[[], Mapping[str, Mapping[str, int]]],
     ) -> None:
         """Prepares; `start` follows.
 
@@ -95,6 +96,7 @@ class Follower:
             tolerance: limits of health.
             apply: puts an entry into effect; told whether more are at hand (False) or not (True).
             stands: where the replica stands now.
+            resident: sizes, by lane, of what is on its device only while it is used.
         """
         self.name = name
         self._role = role
@@ -103,6 +105,7 @@ class Follower:
         self._tolerance = tolerance
         self._apply = apply
         self._stands = stands
+        self._resident = resident
         self._moved = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: ErrataError | None = None
@@ -270,6 +273,8 @@ class Follower:
             chain_digest=standing.chain_digest,
             state_digest=standing.state_digest,
         )
+        for lane, sizes in self._resident().items():
+            position.resident[lane].values.update(sizes)
         try:
             response = await stub.ReportPosition(
                 edit_log_pb2.ReportPositionRequest(position=position), timeout=_REPORT_SECONDS

@@ -254,6 +254,7 @@ class RetrievalReplica:
             Tolerance(self._settings.max_lag, self._settings.max_silence_seconds),
             apply=self._apply,
             stands=lambda: self.latest,
+            resident=dict,
         )
 
     async def _start_from(self, folder: SnapshotFolder) -> None:

@@ -71,6 +71,7 @@ class Replica:
             Tolerance(settings.max_lag, settings.max_silence_seconds),
             apply=self._apply,
             stands=lambda: self.engine.version,
+            resident=self._applier.resident,
         )
 
     async def start(self) -> None:

@@ -10,9 +10,16 @@ import torch
 
 from errata.editing.elder.experts import Shape
 from errata.editing.elder.queries import queries_of
+from errata.editing.lemoe.experts import Shape as LemoeShape
+from errata.editing.lemoe.experts import new_expert
 from errata.editing.method import LaneConfig
 from errata.retrieval.convert import vectors_message
-from errata_client._gen.errata.v1 import retrieval_pb2, retrieval_pb2_grpc
+from errata_client._gen.errata.v1 import (
+    edit_log_pb2,
+    edit_log_pb2_grpc,
+    retrieval_pb2,
+    retrieval_pb2_grpc,
+)
 from tests.integration.retrieval.test_retrieval import (
     FACTS,
     LANE,
@@ -55,6 +62,29 @@ async def test_a_worker_answers_alike_with_and_without_the_service(
             ]
     assert answers[0] == answers[1]
     assert [edits for _, edits in answers[0][: len(FACTS)]] == [(name,) for name in names]
+
+
+async def test_a_worker_tells_the_log_which_experts_are_on_its_device(stack: Stack) -> None:
+    config, llm = lemoe_models.SMALL.model_dump(mode="json"), make_model("llama")
+    async with stack.writer(None, "lemoe", config=config) as writer, stack.worker() as worker:
+        _, seq = await _submit(writer, *FACTS)
+        await _told(stack, {"experts": 0, "bytes": 0})
+        await _answer(worker, PROMPTS[0], seq)
+        expert = new_expert(llm, LemoeShape.of(llm, lemoe_models.SMALL), seed=0)
+        num_bytes = sum(tensor.nbytes for tensor in expert.values())
+        await _told(stack, {"experts": 1, "bytes": num_bytes})
+
+
+async def _told(stack: Stack, sizes: dict[str, int]) -> None:
+    """Returns once the log's list of replicas says so of the worker."""
+    async with asyncio.timeout(10), grpc.aio.insecure_channel(stack.address) as channel:
+        stub = edit_log_pb2_grpc.EditLogServiceStub(channel)
+        while True:
+            response = await stub.ListReplicas(edit_log_pb2.ListReplicasRequest())
+            workers = [r for r in response.replicas if r.role == "worker"]
+            if [dict(r.resident[LANE].values) for r in workers if LANE in r.resident] == [sizes]:
+                return
+            await asyncio.sleep(0.1)
 
 
 async def test_the_service_decides_by_vectors_and_says_what_is_wrong_with_them(

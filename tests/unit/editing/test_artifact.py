@@ -60,10 +60,10 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
 
 
 def test_dtypes_outside_the_list_are_refused() -> None:
-    odd = {"x": torch.ones(2, dtype=torch.int8)}
-    with pytest.raises(ArtifactCorruptError, match="int8"):
+    odd = {"x": torch.ones(2, dtype=torch.int16)}
+    with pytest.raises(ArtifactCorruptError, match="int16"):
         Artifact(odd).to_bytes()
-    with pytest.raises(ArtifactCorruptError, match="int8"):
+    with pytest.raises(ArtifactCorruptError, match="int16"):
         Artifact.from_bytes(safetensors.torch.save(odd))
 
 

@@ -10,6 +10,7 @@ from errata.editing.causal_lm import CausalLM
 from errata.editing.elder.allocation import allocate, capacity, pack_code, pack_codes
 from errata.editing.elder.config import PAPER, ElderConfig
 from errata.editing.elder.experts import Experts, Shape
+from errata.editing.elder.packing import Packed
 from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import hamming
 from errata.editing.elder.training import mixing
@@ -51,6 +52,23 @@ def test_parameters_are_as_many_as_the_papers_formula_gives() -> None:
 def test_parameters_are_counted_as_they_are(llama: CausalLM) -> None:
     experts = make_experts(llama)
     assert experts.shape.num_parameters == sum(p.numel() for p in experts.parameters())
+
+
+def test_a_difference_is_off_by_at_most_half_a_step(llama: CausalLM) -> None:
+    before, after = make_experts(llama, seed=1), make_experts(llama, seed=2)
+    with torch.no_grad():
+        after.lora_a[0, 0] = before.lora_a[0, 0]  # rows that stay as they were
+    packed = Packed.difference("0" * 64, before, after)
+    assert all(
+        (tuple(packed.tensors[name].shape), packed.tensors[name].dtype) == (spec.shape, spec.dtype)
+        for name, spec in packed.specs().items()
+    )
+    found = packed.experts(before).tensors()
+    for name, wanted in after.tensors().items():
+        along = -2 if name == "lora_b" else -1
+        moved = (wanted - before.tensors()[name]).abs().amax(along, keepdim=True)
+        assert bool(((found[name] - wanted).abs() <= moved / 254 + 1e-6).all())
+    assert torch.equal(found["lora_a"][0, 0], before.lora_a[0, 0])
 
 
 @pytest.mark.parametrize(

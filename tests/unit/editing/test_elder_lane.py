@@ -15,7 +15,7 @@ from errata.editing.elder.hook import ElderRouter
 from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, hamming, limit_of
 from errata.editing.elder.state import ElderState
-from errata.editing.method import LaneModelCommit
+from errata.editing.method import Commit, LaneModelCommit
 from errata.editing.prompts import tokenise
 from errata.editing.recipe.hook import RecipeRouter
 from errata.editing.weights import EditedWeights
@@ -122,7 +122,9 @@ def test_codes_are_those_of_the_routers_as_they_are_now(
     commit, _ = lane.fit(*FACTS[2:])
     tensors = dict(commit.artifact.tensors)
     rng = torch.Generator().manual_seed(7)
-    tensors["router_weight"] = torch.randn(tensors["router_weight"].shape, generator=rng)
+    tensors["router_weight.size"] = torch.ones_like(tensors["router_weight.size"])
+    steps = torch.randint(-2, 3, tensors["router_weight.steps"].shape, generator=rng)
+    tensors["router_weight.steps"] = steps.to(torch.int8)
     artifact = Artifact(tensors, commit.artifact.metadata)
     lane.state.prepare_commit(replace(commit, artifact=artifact))()
     held = lane.state.holdings
@@ -303,6 +305,32 @@ def test_an_artifact_that_does_not_fit_changes_nothing(
     with pytest.raises(error):
         lane.state.prepare_commit(wrong)
     assert lane.state.digest() == before
+
+
+def test_a_commit_tells_what_it_changed_and_is_good_for_nothing_else(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane, other = (Lane(llama, SMALL, resources) for _ in range(2))
+    first, second = lane.edit(*FACTS[:2]), lane.edit(*FACTS[2:])
+
+    def num_bytes(commit: Commit) -> int:
+        own = ("lora", "router")
+        tensors = commit.artifact.tensors.items()
+        return sum(tensor.nbytes for name, tensor in tensors if name.startswith(own))
+
+    assert num_bytes(second) < 0.35 * num_bytes(first), "of so narrow experts"
+    before = other.state.digest()
+    with pytest.raises(ArtifactCorruptError, match="that the lane does not hold"):
+        other.state.prepare_commit(second)
+    assert other.state.digest() == before
+    for commit in (first, second):
+        other.state.prepare_commit(commit)()
+    assert other.state.digest() == lane.state.digest()
+    again = other.state.dump()
+    assert again is not None
+    held = again().repository
+    assert held is not None
+    assert held.metadata["since"] == "", "a snapshot holds all of them"
 
 
 def test_scope_retriever_needs_a_lane_model(llama: CausalLM, resources: TextResources) -> None:

@@ -195,12 +195,13 @@ def test_experts_come_to_the_device_when_they_are_used(
     lane.edit(*FACTS[2:])
     view = _view(lane)
     assert view.store is not None
-    assert view.store.num_resident == 0
+    assert view.store.sizes() == {"experts": 0, "bytes": 0}
     assert _ask(lane, FACTS) == [True] * 4, "two experts in one batch, one of them resident"
     (first,) = view.plans(view.claims([FACTS[0][0]]))
     assert view.plans(view.claims([FACTS[1][0]]))[0].experts == first.experts, "not made again"
     view.plans(view.claims([FACTS[2][0]]))
-    assert view.store.num_resident == 1
+    held = sum(tensor.nbytes for tensor in lane.state.holdings.members[0].tensors.values())
+    assert view.store.sizes() == {"experts": 1, "bytes": held}
     again = view.plans(view.claims([FACTS[0][0]]))[0].experts[0][0]
     assert again is not first.experts[0][0]
     assert torch.equal(again.up, first.experts[0][0].up)

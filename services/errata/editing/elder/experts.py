@@ -16,7 +16,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.causal_lm import CausalLM
 from errata.editing.elder.config import ElderConfig
 from errata.editing.plan import LoraBank, Mixture, Place
@@ -94,10 +93,6 @@ class Shape:
             "router_bias": (layers, n),
         }
 
-    def specs(self) -> dict[str, TensorSpec]:
-        """What an artifact has to hold for `Experts.of`."""
-        return {name: TensorSpec(size, torch.float32) for name, size in self.sizes().items()}
-
 
 class Experts(nn.Module):
     """LoRAs and routers of all adapted layers, fp32.
@@ -149,11 +144,6 @@ class Experts(nn.Module):
                 **(loras or {}),
             },
         )
-
-    @classmethod
-    def of(cls, shape: Shape, artifact: Artifact) -> Experts:
-        """Reads what `tensors` gave."""
-        return cls(shape, {name: artifact.tensors[name] for name in shape.sizes()})
 
     def tensors(self) -> dict[str, Tensor]:
         """All parameters by name."""

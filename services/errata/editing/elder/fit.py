@@ -19,9 +19,10 @@ from errata.editing.elder.allocation import allocate, pack_code
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
 from errata.editing.elder.memory import ElderMemory, Lesson, pack_lessons
+from errata.editing.elder.packing import Packed, pack, pack_rows
 from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, limit_of
-from errata.editing.elder.state import ElderState, pack, pack_rows
+from errata.editing.elder.state import ElderState
 from errata.editing.elder.training import Lessons, train
 from errata.editing.gate import Gate
 from errata.editing.inventory import fact_of
@@ -71,8 +72,8 @@ def fit(
         statistics: from `prepare`.
 
     Returns:
-        Artifact with all experts and the batch's keys and queries; memory with its texts; seconds
-        of `encode` and `train`.
+        Artifact with what the experts changed and the batch's keys and queries; memory with its
+        texts; seconds of `encode` and `train`.
 
     Raises:
         InvalidEditError: an edit cannot be tokenised.
@@ -95,6 +96,10 @@ def fit(
     more = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
     train(model, experts, _joined(new, rows.values, earlier, known), more, batch.seed)
     _check_finite(experts)
+    packed = Packed.whole(experts)
+    if held.learned is not None:
+        packed = Packed.difference(held.learned.digest, held.learned.experts, experts)
+        experts = packed.experts(held.learned.experts)
     stored = held.repository
     column = rows.values if config.scope == "codes" else rows.keys
     before = stored.values if config.scope == "codes" else stored.keys
@@ -102,7 +107,7 @@ def fit(
     with torch.inference_mode():
         limit = limit_of(config, held_out, experts, everything)
     digest = "" if gate is None else gate.digest
-    artifact = pack(model, digest, rows, experts, limit, held_out.idf)
+    artifact = pack(model, digest, rows, packed, limit, held_out.idf)
     seconds = {"encode": encoded - start, "train": perf_counter() - encoded}
     return FitResult(artifact, pack_lessons(new), seconds)
 
@@ -151,7 +156,7 @@ def fit_anew(
     with torch.inference_mode():
         limit = limit_of(config, held_out, experts, column)
     digest = "" if gate is None else gate.digest
-    return pack(model, digest, rows, experts, limit, held_out.idf)
+    return pack(model, digest, rows, Packed.whole(experts), limit, held_out.idf)
 
 
 def _check_finite(experts: Experts) -> None:

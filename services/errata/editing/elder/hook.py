@@ -7,7 +7,7 @@ claimed rows, and rows without a claim stay untouched, bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -144,3 +144,7 @@ class ElderRouter:
         """By what the lane holds now."""
         state = self._state
         return ElderView(state.llm, state.holdings, state.config, self._keys, self._codes)
+
+    def resident(self) -> Mapping[str, int]:
+        """Nothing: all that a lane holds stays where it is."""
+        return {}

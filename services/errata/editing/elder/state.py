@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,12 +14,12 @@ from errata.editing.causal_lm import BaseLLM, CausalLM, tensor_bytes
 from errata.editing.elder.allocation import capacity, pack_codes
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
+from errata.editing.elder.packing import METHOD, Packed, pack
 from errata.editing.gate import Gate
 from errata.editing.inventory import (
     FACT_BYTES,
     Inventory,
     check_origin,
-    pack_facts,
     unpack_facts,
 )
 from errata.editing.method import (
@@ -39,8 +38,6 @@ from errata.errors import (
     PreconditionError,
 )
 
-_METHOD = "elder"
-
 _MOST_TOLD = 2**63 - 1  # an int64, as messages have it
 
 
@@ -53,30 +50,25 @@ class Learned:
         mixture: the LoRAs as hooks mix them in.
         limit: ε of codes, τ of cosines.
         idf: for scope `idf`, (V) fp32; else empty.
-        digest: SHA-256 of all that.
+        digest: SHA-256, hex, of all that.
     """
 
     experts: Experts
     mixture: Mixture
     limit: float
     idf: Tensor
-    digest: bytes
+    digest: str
 
     @classmethod
-    def of(cls, shape: Shape, artifact: Artifact, llm: BaseLLM) -> Learned:
-        """Reads what `pack` wrote; the caller has checked names and shapes."""
-        experts = Experts.of(shape, artifact).to(llm.device).requires_grad_(False)
-        state = hashlib.sha256(artifact.metadata["limit"].encode())
-        for name in (*shape.sizes(), "idf"):
-            state.update(tensor_bytes(artifact.tensors[name]))
+    def of(cls, experts: Experts, limit: float, idf: Tensor, llm: BaseLLM) -> Learned:
+        """Puts all of it where the LLM is."""
+        experts = experts.to(llm.device).requires_grad_(False)
+        state = hashlib.sha256(repr(limit).encode())
+        for tensor in (*experts.tensors().values(), idf):
+            state.update(tensor_bytes(tensor))
         dtype = llm.dtype if isinstance(llm, CausalLM) else torch.float32
-        return cls(
-            experts,
-            experts.mixture(dtype=dtype),
-            float(artifact.metadata["limit"]),
-            artifact.tensors["idf"].to(llm.device),
-            state.digest(),
-        )
+        mixture = experts.mixture(dtype=dtype)
+        return cls(experts, mixture, limit, idf.to(llm.device), state.hexdigest())
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -114,57 +106,13 @@ def _codes(learned: Learned | None, queries: Tensor) -> Tensor:
         return pack_codes(learned.experts.codes(queries)).cpu()
 
 
-def pack(
-    llm: BaseLLM, gate: str, rows: Rows, experts: Experts, limit: float, idf: Tensor
-) -> Artifact:
-    """The artifact of a fit.
-
-    Args:
-        llm: the base model.
-        gate: digest of the lane model; empty without one.
-        rows: of the batch's edits.
-        experts: the lane's, after the fit.
-        limit: of the scope test.
-        idf: for scope `idf`; else empty.
-    """
-    tensors = {name: tensor.cpu() for name, tensor in experts.tensors().items()}
-    shape = json.dumps(asdict(experts.shape), sort_keys=True)
-    facts = {"shape": shape, "limit": repr(limit)}
-    return _with_rows(llm, gate, rows, {**tensors, "idf": idf.cpu()}, facts)
-
-
-def pack_rows(llm: BaseLLM, gate: str, rows: Rows) -> Artifact:
-    """Edits without what they share: for a new lane model, under which experts stay."""
-    return _with_rows(llm, gate, rows, {}, {})
-
-
-def _with_rows(
-    llm: BaseLLM, gate: str, rows: Rows, tensors: dict[str, Tensor], facts: dict[str, str]
-) -> Artifact:
-    mine = {
-        "keys": rows.keys.cpu(),
-        "queries": rows.values.cpu(),
-        "facts": pack_facts(rows.facts),
-    }
-    metadata = {"method": _METHOD, "base_model": llm.digest, "lane_model": gate}
-    return Artifact({**tensors, **mine}, {**metadata, **facts})
-
-
-def shape_of(artifact: Artifact, seq: int) -> Shape:
-    """How the experts of a commit are built.
-
-    Raises:
-        ArtifactCorruptError: it does not say.
-    """
+def _limit(artifact: Artifact, seq: int) -> float:
     try:
-        told = json.loads(artifact.metadata["shape"])
-        shape = Shape(**{**told, "layers": tuple(told["layers"])})
-        float(artifact.metadata["limit"])
-    except (KeyError, TypeError, ValueError) as error:
+        return float(artifact.metadata["limit"])
+    except (KeyError, ValueError) as error:
         raise ArtifactCorruptError(
-            f"commit {seq} does not say how its experts are built: {error}.", seq=seq
+            f"commit {seq} does not say what its edits claim: {error}.", seq=seq
         ) from error
-    return shape
 
 
 class ElderState:
@@ -216,7 +164,8 @@ class ElderState:
             rows, learned = held.inventory.rows(), held.learned
             made = None
             if learned is not None:
-                made = pack(self.llm, gate, rows, learned.experts, learned.limit, learned.idf)
+                packed = Packed.whole(learned.experts)
+                made = pack(self.llm, gate, rows, packed, learned.limit, learned.idf)
             return LaneModelDump(gate, rows.names, made)
 
         return copy
@@ -230,7 +179,7 @@ class ElderState:
         gate = self._gate(commit)
         if commit.repository is None:
             return self._replace(Holdings.of(gate, None, Inventory.of(Rows.none(0, 0))))
-        learned, rows = self._read(commit.repository, commit.edits, commit.seq, gate)
+        learned, rows = self._read(commit.repository, commit, gate, None)
         return self._replace(Holdings.of(gate, learned, Inventory.of(rows)))
 
     def prepare_commit(self, commit: Commit) -> Swap:
@@ -245,7 +194,7 @@ class ElderState:
             raise PreconditionError(
                 f"{self._lane} has no lane model yet; name one in the lanes file.", lane=self._lane
             )
-        learned, rows = self._read(commit.artifact, commit.edits, commit.seq, now.gate)
+        learned, rows = self._read(commit.artifact, commit, now.gate, now.learned)
         if not now.inventory.names:  # its widths are known only now
             now = replace(now, inventory=Inventory.of(rows.only(())))
         addition = now.inventory.adding(rows, commit.seq)
@@ -271,7 +220,7 @@ class ElderState:
         """
         now = self.holdings
         now.inventory.check_same(commit.edits, commit.seq)
-        learned, rows = self._read(commit.artifact, commit.edits, commit.seq, now.gate)
+        learned, rows = self._read(commit.artifact, commit, now.gate, None)
         return self._replace(Holdings.of(now.gate, learned, Inventory.of(rows)))
 
     def prepare_revert(self, edits: Sequence[str]) -> Swap:
@@ -315,7 +264,7 @@ class ElderState:
         if held.gate is not None:
             state.update(bytes.fromhex(held.gate.digest))
         if held.learned is not None:
-            state.update(held.learned.digest)
+            state.update(bytes.fromhex(held.learned.digest))
         state.update(held.inventory.digests())
         return state.hexdigest()
 
@@ -341,18 +290,30 @@ class ElderState:
         return learned.experts.shape
 
     def _read(
-        self, artifact: Artifact, edits: tuple[str, ...], seq: int, gate: Gate | None
+        self,
+        artifact: Artifact,
+        commit: Commit | LaneModelCommit,
+        gate: Gate | None,
+        before: Learned | None,
     ) -> tuple[Learned, Rows]:
-        shape = shape_of(artifact, seq)
-        if self._shape is not None and shape != self._shape:
+        """Experts and edits of a commit; without `before` all experts have to be in it."""
+        packed, seq = Packed.read(artifact, commit.seq), commit.seq
+        if self._shape is not None and packed.shape != self._shape:
             raise ArtifactCorruptError(
                 f"commit {seq} has experts of another shape than the lane's configuration gives.",
                 seq=seq,
             )
+        if packed.since and (before is None or before.digest != packed.since):
+            raise ArtifactCorruptError(
+                f"commit {seq} says how experts differ from ones that the lane does not hold.",
+                seq=seq,
+            )
         size = len(artifact.tensors["idf"]) if "idf" in artifact.tensors else 0
-        more = {**shape.specs(), "idf": TensorSpec((size,), torch.float32)}
-        rows = self._read_rows(artifact, edits, seq, gate, shape, more)
-        return Learned.of(shape, artifact, self.llm), rows
+        more = {**packed.specs(), "idf": TensorSpec((size,), torch.float32)}
+        rows = self._read_rows(artifact, commit.edits, seq, gate, packed.shape, more)
+        known = before.experts if before is not None and packed.since else None
+        idf, limit = artifact.tensors["idf"], _limit(artifact, seq)
+        return Learned.of(packed.experts(known), limit, idf, self.llm), rows
 
     def _read_rows(
         self,
@@ -364,7 +325,7 @@ class ElderState:
         more: dict[str, TensorSpec] | None = None,
     ) -> Rows:
         u = len(edits)
-        check_origin(artifact, _METHOD, self.llm, "" if gate is None else gate.digest, seq)
+        check_origin(artifact, METHOD, self.llm, "" if gate is None else gate.digest, seq)
         keys = artifact.tensors.get("keys")
         width = 0 if keys is None else keys.shape[-1]
         artifact.check(

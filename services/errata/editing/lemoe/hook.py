@@ -7,7 +7,7 @@ two products for each distinct one, and rows without a claim untouched, bit for 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -150,3 +150,7 @@ class LemoeRouter:
         if self._store is not None:
             self._store.keep(held.members)
         return LemoeView(llm, held, state.config, self._index, self._store)
+
+    def resident(self) -> Mapping[str, int]:
+        """Experts on the device, and their bytes there."""
+        return {} if self._store is None else self._store.sizes()

@@ -83,10 +83,11 @@ class ExpertStore:
         self._resident: OrderedDict[bytes, Expert] = OrderedDict()
         self._lock = threading.Lock()  # views of several threads share the store
 
-    @property
-    def num_resident(self) -> int:
-        """Experts on the device."""
-        return len(self._resident)
+    def sizes(self) -> dict[str, int]:
+        """`experts` on the device, and their `bytes` there."""
+        num = len(self._resident)
+        each = self._shape.num_parameters * self._llm.dtype.itemsize
+        return {"experts": num, "bytes": num * each}
 
     def keep(self, members: Iterable[Member]) -> None:
         """Lets experts go that are none of these any more."""

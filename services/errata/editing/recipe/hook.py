@@ -7,7 +7,7 @@ l, rows of different lengths are padded and masked, and rows without a claim sta
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from errata.editing.method import Claim
@@ -69,3 +69,7 @@ class RecipeRouter:
         state = self._state
         retriever = state.holdings.retriever if state.has_model else None
         return RecipeView(retriever, state.config, self._index)
+
+    def resident(self) -> Mapping[str, int]:
+        """Nothing: all that a lane holds stays where it is."""
+        return {}

@@ -149,7 +149,7 @@ async def _baseline(
             engine,
             requests,
             partial(run_round, engine, requests, size, streaming=False),
-            partial(_static, engine, model, requests, size),
+            partial(_static, engine, model, requests, plan.max_rows),
             console,
             name,
         )

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.elder import experts as elder_experts
-from errata.editing.elder import state as elder
+from errata.editing.elder.packing import Packed
+from errata.editing.elder.packing import pack as pack_elder
+from errata.editing.elder.state import ElderState
 from errata.editing.gate import Gate
 from errata.editing.inventory import fact_of
 from errata.editing.lemoe import experts as lemoe_experts
@@ -180,7 +182,7 @@ def _recipe(
 def _elder(
     model: CausalLM,
     config: Any,
-    state: elder.ElderState,
+    state: ElderState,
     names: tuple[str, ...],
     lane: RoutedLane,
     rng: torch.Generator,
@@ -194,7 +196,8 @@ def _elder(
     queries = torch.randn(len(names), shape.d_q, generator=rng)
     keys = torch.randn(len(names), width, generator=rng)
     digest = "" if gate is None else gate.digest
-    return elder.pack(model, digest, _rows(names, keys, queries), experts, 0.0, torch.zeros(0))
+    rows, packed = _rows(names, keys, queries), Packed.whole(experts)
+    return pack_elder(model, digest, rows, packed, 0.0, torch.zeros(0))
 
 
 def _lemoe(

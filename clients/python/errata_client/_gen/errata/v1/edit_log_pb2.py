@@ -26,13 +26,17 @@ from errata_client._gen.errata.v1 import types_pb2 as errata_dot_v1_dot_types__p
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65rrata/v1/edit_log.proto\x12\terrata.v1\x1a\x15\x65rrata/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x08LogEntry\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63hain_digest\x18\x03 \x01(\x0c\"\xfe\x03\n\x0c\x45ntryPayload\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x61ppend_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12\x34\n\x0f\x65\x64its_requested\x18\x04 \x01(\x0b\x32\x19.errata.v1.EditsRequestedH\x00\x12\x34\n\x0f\x65\x64its_committed\x18\x05 \x01(\x0b\x32\x19.errata.v1.EditsCommittedH\x00\x12\x32\n\x0e\x65\x64its_rejected\x18\x06 \x01(\x0b\x32\x18.errata.v1.EditsRejectedH\x00\x12\x32\n\x0e\x65\x64its_reverted\x18\x07 \x01(\x0b\x32\x18.errata.v1.EditsRevertedH\x00\x12\x34\n\x0flane_configured\x18\x08 \x01(\x0b\x32\x19.errata.v1.LaneConfiguredH\x00\x12=\n\x14lane_model_committed\x18\t \x01(\x0b\x32\x1d.errata.v1.LaneModelCommittedH\x00\x12\x32\n\x0elane_compacted\x18\n \x01(\x0b\x32\x18.errata.v1.LaneCompactedH\x00\x12\x14\n\x0ctrace_parent\x18\x0b \x01(\tB\x06\n\x04kind\"B\n\x0e\x45\x64itsRequested\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\"\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x13.errata.v1.EditSpec\"F\n\rCommittedEdit\x12\x0c\n\x04\x65\x64it\x18\x01 \x01(\t\x12\'\n\x07\x66igures\x18\x02 \x01(\x0b\x32\x16.errata.v1.EditFigures\"\xee\x01\n\x0e\x45\x64itsCommitted\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\'\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x18.errata.v1.CommittedEdit\x12(\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x16.errata.v1.ArtifactRef\x12+\n\x06memory\x18\x04 \x01(\x0b\x32\x16.errata.v1.ArtifactRefH\x00\x88\x01\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x03\x12\x19\n\x11\x62\x61se_model_digest\x18\x06 \x01(\t\x12\x1a\n\x12lane_config_digest\x18\x07 \x01(\tB\t\n\x07_memory\"K\n\rEditsRejected\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12,\n\nrejections\x18\x02 \x03(\x0b\x32\x18.errata.v1.EditRejection\"/\n\rEditsReverted\x12\r\n\x05\x65\x64its\x18\x01 \x03(\t\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"u\n\x0eLaneConfigured\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\x12\x15\n\rconfig_digest\x18\x04 \x01(\t\x12\x19\n\x11\x62\x61se_model_digest\x18\x05 \x01(\t\"\xb3\x01\n\x12LaneModelCommitted\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12%\n\x05model\x18\x02 \x01(\x0b\x32\x16.errata.v1.ArtifactRef\x12\r\n\x05\x65\x64its\x18\x03 \x03(\t\x12/\n\nrepository\x18\x04 \x01(\x0b\x32\x16.errata.v1.ArtifactRefH\x00\x88\x01\x01\x12\x19\n\x11\x62\x61se_model_digest\x18\x05 \x01(\tB\r\n\x0b_repository\"\x7f\n\rLaneCompacted\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\r\n\x05\x65\x64its\x18\x02 \x03(\t\x12(\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x16.errata.v1.ArtifactRef\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x19\n\x11\x62\x61se_model_digest\x18\x05 \x01(\t\"\xbf\x01\n\x0fReplicaPosition\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x13\n\x0b\x61pplied_seq\x18\x02 \x01(\x03\x12\x14\n\x0c\x63hain_digest\x18\x03 \x01(\x0c\x12\x14\n\x0cstate_digest\x18\x04 \x01(\t\x12\x0c\n\x04role\x18\x05 \x01(\t\x12/\n\x0breport_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03lag\x18\x07 \x01(\x03\x12\x0e\n\x06\x61grees\x18\x08 \x01(\x08\"%\n\x13\x41\x63quireEpochRequest\x12\x0e\n\x06writer\x18\x01 \x01(\t\"5\n\x14\x41\x63quireEpochResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0e\n\x06log_id\x18\x02 \x01(\t\"\\\n\rAppendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12(\n\x07payload\x18\x03 \x01(\x0b\x32\x17.errata.v1.EntryPayload\"0\n\x0e\x41ppendResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"\x10\n\x0eGetHeadRequest\"k\n\x0fGetHeadResponse\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x10\n\x08head_seq\x18\x02 \x01(\x03\x12\x14\n\x0c\x63hain_digest\x18\x03 \x01(\x0c\x12\x11\n\tfloor_seq\x18\x04 \x01(\x03\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\"_\n\x12ListEntriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x15\n\x08\x66rom_seq\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_from_seq\"T\n\x13ListEntriesResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.errata.v1.LogEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x10SubscribeRequest\x12\x10\n\x08\x66rom_seq\x18\x01 \x01(\x03\"[\n\x11SubscribeResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.errata.v1.LogEntry\x12\x10\n\x08head_seq\x18\x02 \x01(\x03\x12\x0e\n\x06log_id\x18\x03 \x01(\t\"E\n\x15ReportPositionRequest\x12,\n\x08position\x18\x01 \x01(\x0b\x32\x1a.errata.v1.ReplicaPosition\":\n\x16ReportPositionResponse\x12\x10\n\x08head_seq\x18\x01 \x01(\x03\x12\x0e\n\x06\x61grees\x18\x02 \x01(\x08\"<\n\x13ListReplicasRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x14ListReplicasResponse\x12,\n\x08replicas\x18\x01 \x03(\x0b\x32\x1a.errata.v1.ReplicaPosition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x12GetArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"$\n\x13GetArtifactResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xf2\x04\n\x0e\x45\x64itLogService\x12O\n\x0c\x41\x63quireEpoch\x12\x1e.errata.v1.AcquireEpochRequest\x1a\x1f.errata.v1.AcquireEpochResponse\x12=\n\x06\x41ppend\x12\x18.errata.v1.AppendRequest\x1a\x19.errata.v1.AppendResponse\x12@\n\x07GetHead\x12\x19.errata.v1.GetHeadRequest\x1a\x1a.errata.v1.GetHeadResponse\x12L\n\x0bListEntries\x12\x1d.errata.v1.ListEntriesRequest\x1a\x1e.errata.v1.ListEntriesResponse\x12H\n\tSubscribe\x12\x1b.errata.v1.SubscribeRequest\x1a\x1c.errata.v1.SubscribeResponse0\x01\x12U\n\x0eReportPosition\x12 .errata.v1.ReportPositionRequest\x1a!.errata.v1.ReportPositionResponse\x12O\n\x0cListReplicas\x12\x1e.errata.v1.ListReplicasRequest\x1a\x1f.errata.v1.ListReplicasResponse\x12N\n\x0bGetArtifact\x12\x1d.errata.v1.GetArtifactRequest\x1a\x1e.errata.v1.GetArtifactResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65rrata/v1/edit_log.proto\x12\terrata.v1\x1a\x15\x65rrata/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x08LogEntry\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63hain_digest\x18\x03 \x01(\x0c\"\xfe\x03\n\x0c\x45ntryPayload\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x0b\x61ppend_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12\x34\n\x0f\x65\x64its_requested\x18\x04 \x01(\x0b\x32\x19.errata.v1.EditsRequestedH\x00\x12\x34\n\x0f\x65\x64its_committed\x18\x05 \x01(\x0b\x32\x19.errata.v1.EditsCommittedH\x00\x12\x32\n\x0e\x65\x64its_rejected\x18\x06 \x01(\x0b\x32\x18.errata.v1.EditsRejectedH\x00\x12\x32\n\x0e\x65\x64its_reverted\x18\x07 \x01(\x0b\x32\x18.errata.v1.EditsRevertedH\x00\x12\x34\n\x0flane_configured\x18\x08 \x01(\x0b\x32\x19.errata.v1.LaneConfiguredH\x00\x12=\n\x14lane_model_committed\x18\t \x01(\x0b\x32\x1d.errata.v1.LaneModelCommittedH\x00\x12\x32\n\x0elane_compacted\x18\n \x01(\x0b\x32\x18.errata.v1.LaneCompactedH\x00\x12\x14\n\x0ctrace_parent\x18\x0b \x01(\tB\x06\n\x04kind\"B\n\x0e\x45\x64itsRequested\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\"\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x13.errata.v1.EditSpec\"F\n\rCommittedEdit\x12\x0c\n\x04\x65\x64it\x18\x01 \x01(\t\x12\'\n\x07\x66igures\x18\x02 \x01(\x0b\x32\x16.errata.v1.EditFigures\"\xee\x01\n\x0e\x45\x64itsCommitted\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\'\n\x05\x65\x64its\x18\x02 \x03(\x0b\x32\x18.errata.v1.CommittedEdit\x12(\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x16.errata.v1.ArtifactRef\x12+\n\x06memory\x18\x04 \x01(\x0b\x32\x16.errata.v1.ArtifactRefH\x00\x88\x01\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x03\x12\x19\n\x11\x62\x61se_model_digest\x18\x06 \x01(\t\x12\x1a\n\x12lane_config_digest\x18\x07 \x01(\tB\t\n\x07_memory\"K\n\rEditsRejected\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12,\n\nrejections\x18\x02 \x03(\x0b\x32\x18.errata.v1.EditRejection\"/\n\rEditsReverted\x12\r\n\x05\x65\x64its\x18\x01 \x03(\t\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"u\n\x0eLaneConfigured\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\x12\x15\n\rconfig_digest\x18\x04 \x01(\t\x12\x19\n\x11\x62\x61se_model_digest\x18\x05 \x01(\t\"\xb3\x01\n\x12LaneModelCommitted\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12%\n\x05model\x18\x02 \x01(\x0b\x32\x16.errata.v1.ArtifactRef\x12\r\n\x05\x65\x64its\x18\x03 \x03(\t\x12/\n\nrepository\x18\x04 \x01(\x0b\x32\x16.errata.v1.ArtifactRefH\x00\x88\x01\x01\x12\x19\n\x11\x62\x61se_model_digest\x18\x05 \x01(\tB\r\n\x0b_repository\"\x7f\n\rLaneCompacted\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\r\n\x05\x65\x64its\x18\x02 \x03(\t\x12(\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x16.errata.v1.ArtifactRef\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x19\n\x11\x62\x61se_model_digest\x18\x05 \x01(\t\"d\n\x05Sizes\x12,\n\x06values\x18\x01 \x03(\x0b\x32\x1c.errata.v1.Sizes.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xbe\x02\n\x0fReplicaPosition\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x13\n\x0b\x61pplied_seq\x18\x02 \x01(\x03\x12\x14\n\x0c\x63hain_digest\x18\x03 \x01(\x0c\x12\x14\n\x0cstate_digest\x18\x04 \x01(\t\x12\x0c\n\x04role\x18\x05 \x01(\t\x12/\n\x0breport_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03lag\x18\x07 \x01(\x03\x12\x0e\n\x06\x61grees\x18\x08 \x01(\x08\x12:\n\x08resident\x18\t \x03(\x0b\x32(.errata.v1.ReplicaPosition.ResidentEntry\x1a\x41\n\rResidentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x05value\x18\x02 \x01(\x0b\x32\x10.errata.v1.Sizes:\x02\x38\x01\"%\n\x13\x41\x63quireEpochRequest\x12\x0e\n\x06writer\x18\x01 \x01(\t\"5\n\x14\x41\x63quireEpochResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0e\n\x06log_id\x18\x02 \x01(\t\"\\\n\rAppendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12(\n\x07payload\x18\x03 \x01(\x0b\x32\x17.errata.v1.EntryPayload\"0\n\x0e\x41ppendResponse\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"\x10\n\x0eGetHeadRequest\"k\n\x0fGetHeadResponse\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x10\n\x08head_seq\x18\x02 \x01(\x03\x12\x14\n\x0c\x63hain_digest\x18\x03 \x01(\x0c\x12\x11\n\tfloor_seq\x18\x04 \x01(\x03\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\"_\n\x12ListEntriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x15\n\x08\x66rom_seq\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_from_seq\"T\n\x13ListEntriesResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.errata.v1.LogEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x10SubscribeRequest\x12\x10\n\x08\x66rom_seq\x18\x01 \x01(\x03\"[\n\x11SubscribeResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.errata.v1.LogEntry\x12\x10\n\x08head_seq\x18\x02 \x01(\x03\x12\x0e\n\x06log_id\x18\x03 \x01(\t\"E\n\x15ReportPositionRequest\x12,\n\x08position\x18\x01 \x01(\x0b\x32\x1a.errata.v1.ReplicaPosition\":\n\x16ReportPositionResponse\x12\x10\n\x08head_seq\x18\x01 \x01(\x03\x12\x0e\n\x06\x61grees\x18\x02 \x01(\x08\"<\n\x13ListReplicasRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x14ListReplicasResponse\x12,\n\x08replicas\x18\x01 \x03(\x0b\x32\x1a.errata.v1.ReplicaPosition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x12GetArtifactRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"$\n\x13GetArtifactResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xf2\x04\n\x0e\x45\x64itLogService\x12O\n\x0c\x41\x63quireEpoch\x12\x1e.errata.v1.AcquireEpochRequest\x1a\x1f.errata.v1.AcquireEpochResponse\x12=\n\x06\x41ppend\x12\x18.errata.v1.AppendRequest\x1a\x19.errata.v1.AppendResponse\x12@\n\x07GetHead\x12\x19.errata.v1.GetHeadRequest\x1a\x1a.errata.v1.GetHeadResponse\x12L\n\x0bListEntries\x12\x1d.errata.v1.ListEntriesRequest\x1a\x1e.errata.v1.ListEntriesResponse\x12H\n\tSubscribe\x12\x1b.errata.v1.SubscribeRequest\x1a\x1c.errata.v1.SubscribeResponse0\x01\x12U\n\x0eReportPosition\x12 .errata.v1.ReportPositionRequest\x1a!.errata.v1.ReportPositionResponse\x12O\n\x0cListReplicas\x12\x1e.errata.v1.ListReplicasRequest\x1a\x1f.errata.v1.ListReplicasResponse\x12N\n\x0bGetArtifact\x12\x1d.errata.v1.GetArtifactRequest\x1a\x1e.errata.v1.GetArtifactResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'errata_client._gen.errata.v1.edit_log_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SIZES_VALUESENTRY']._loaded_options = None
+  _globals['_SIZES_VALUESENTRY']._serialized_options = b'8\001'
+  _globals['_REPLICAPOSITION_RESIDENTENTRY']._loaded_options = None
+  _globals['_REPLICAPOSITION_RESIDENTENTRY']._serialized_options = b'8\001'
   _globals['_LOGENTRY']._serialized_start=95
   _globals['_LOGENTRY']._serialized_end=157
   _globals['_ENTRYPAYLOAD']._serialized_start=160
@@ -53,40 +57,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LANEMODELCOMMITTED']._serialized_end=1478
   _globals['_LANECOMPACTED']._serialized_start=1480
   _globals['_LANECOMPACTED']._serialized_end=1607
-  _globals['_REPLICAPOSITION']._serialized_start=1610
-  _globals['_REPLICAPOSITION']._serialized_end=1801
-  _globals['_ACQUIREEPOCHREQUEST']._serialized_start=1803
-  _globals['_ACQUIREEPOCHREQUEST']._serialized_end=1840
-  _globals['_ACQUIREEPOCHRESPONSE']._serialized_start=1842
-  _globals['_ACQUIREEPOCHRESPONSE']._serialized_end=1895
-  _globals['_APPENDREQUEST']._serialized_start=1897
-  _globals['_APPENDREQUEST']._serialized_end=1989
-  _globals['_APPENDRESPONSE']._serialized_start=1991
-  _globals['_APPENDRESPONSE']._serialized_end=2039
-  _globals['_GETHEADREQUEST']._serialized_start=2041
-  _globals['_GETHEADREQUEST']._serialized_end=2057
-  _globals['_GETHEADRESPONSE']._serialized_start=2059
-  _globals['_GETHEADRESPONSE']._serialized_end=2166
-  _globals['_LISTENTRIESREQUEST']._serialized_start=2168
-  _globals['_LISTENTRIESREQUEST']._serialized_end=2263
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=2265
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=2349
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=2351
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=2387
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=2389
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=2480
-  _globals['_REPORTPOSITIONREQUEST']._serialized_start=2482
-  _globals['_REPORTPOSITIONREQUEST']._serialized_end=2551
-  _globals['_REPORTPOSITIONRESPONSE']._serialized_start=2553
-  _globals['_REPORTPOSITIONRESPONSE']._serialized_end=2611
-  _globals['_LISTREPLICASREQUEST']._serialized_start=2613
-  _globals['_LISTREPLICASREQUEST']._serialized_end=2673
-  _globals['_LISTREPLICASRESPONSE']._serialized_start=2675
-  _globals['_LISTREPLICASRESPONSE']._serialized_end=2768
-  _globals['_GETARTIFACTREQUEST']._serialized_start=2770
-  _globals['_GETARTIFACTREQUEST']._serialized_end=2806
-  _globals['_GETARTIFACTRESPONSE']._serialized_start=2808
-  _globals['_GETARTIFACTRESPONSE']._serialized_end=2844
-  _globals['_EDITLOGSERVICE']._serialized_start=2847
-  _globals['_EDITLOGSERVICE']._serialized_end=3473
+  _globals['_SIZES']._serialized_start=1609
+  _globals['_SIZES']._serialized_end=1709
+  _globals['_SIZES_VALUESENTRY']._serialized_start=1664
+  _globals['_SIZES_VALUESENTRY']._serialized_end=1709
+  _globals['_REPLICAPOSITION']._serialized_start=1712
+  _globals['_REPLICAPOSITION']._serialized_end=2030
+  _globals['_REPLICAPOSITION_RESIDENTENTRY']._serialized_start=1965
+  _globals['_REPLICAPOSITION_RESIDENTENTRY']._serialized_end=2030
+  _globals['_ACQUIREEPOCHREQUEST']._serialized_start=2032
+  _globals['_ACQUIREEPOCHREQUEST']._serialized_end=2069
+  _globals['_ACQUIREEPOCHRESPONSE']._serialized_start=2071
+  _globals['_ACQUIREEPOCHRESPONSE']._serialized_end=2124
+  _globals['_APPENDREQUEST']._serialized_start=2126
+  _globals['_APPENDREQUEST']._serialized_end=2218
+  _globals['_APPENDRESPONSE']._serialized_start=2220
+  _globals['_APPENDRESPONSE']._serialized_end=2268
+  _globals['_GETHEADREQUEST']._serialized_start=2270
+  _globals['_GETHEADREQUEST']._serialized_end=2286
+  _globals['_GETHEADRESPONSE']._serialized_start=2288
+  _globals['_GETHEADRESPONSE']._serialized_end=2395
+  _globals['_LISTENTRIESREQUEST']._serialized_start=2397
+  _globals['_LISTENTRIESREQUEST']._serialized_end=2492
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=2494
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=2578
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=2580
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=2616
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=2618
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=2709
+  _globals['_REPORTPOSITIONREQUEST']._serialized_start=2711
+  _globals['_REPORTPOSITIONREQUEST']._serialized_end=2780
+  _globals['_REPORTPOSITIONRESPONSE']._serialized_start=2782
+  _globals['_REPORTPOSITIONRESPONSE']._serialized_end=2840
+  _globals['_LISTREPLICASREQUEST']._serialized_start=2842
+  _globals['_LISTREPLICASREQUEST']._serialized_end=2902
+  _globals['_LISTREPLICASRESPONSE']._serialized_start=2904
+  _globals['_LISTREPLICASRESPONSE']._serialized_end=2997
+  _globals['_GETARTIFACTREQUEST']._serialized_start=2999
+  _globals['_GETARTIFACTREQUEST']._serialized_end=3035
+  _globals['_GETARTIFACTRESPONSE']._serialized_start=3037
+  _globals['_GETARTIFACTRESPONSE']._serialized_end=3073
+  _globals['_EDITLOGSERVICE']._serialized_start=3076
+  _globals['_EDITLOGSERVICE']._serialized_end=3702
 # @@protoc_insertion_point(module_scope)

@@ -379,10 +379,64 @@ class LaneCompacted(google.protobuf.message.Message):
 global___LaneCompacted = LaneCompacted
 
 @typing.final
+class Sizes(google.protobuf.message.Message):
+    """Sizes, by name."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class ValuesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    VALUES_FIELD_NUMBER: builtins.int
+    @property
+    def values(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Such as `experts` and `bytes`."""
+
+    def __init__(
+        self,
+        *,
+        values: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["values", b"values"]) -> None: ...
+
+global___Sizes = Sizes
+
+@typing.final
 class ReplicaPosition(google.protobuf.message.Message):
     """Where a replica stands."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class ResidentEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> global___Sizes: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: global___Sizes | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     REPLICA_FIELD_NUMBER: builtins.int
     APPLIED_SEQ_FIELD_NUMBER: builtins.int
@@ -392,6 +446,7 @@ class ReplicaPosition(google.protobuf.message.Message):
     REPORT_TIME_FIELD_NUMBER: builtins.int
     LAG_FIELD_NUMBER: builtins.int
     AGREES_FIELD_NUMBER: builtins.int
+    RESIDENT_FIELD_NUMBER: builtins.int
     replica: builtins.str
     """Chosen by the replica, unique."""
     applied_seq: builtins.int
@@ -410,6 +465,12 @@ class ReplicaPosition(google.protobuf.message.Message):
     def report_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. When the log heard of it last."""
 
+    @property
+    def resident(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___Sizes]:
+        """What is on the replica's device only while it is used, by lane; the rest of it is in its
+        host's memory.
+        """
+
     def __init__(
         self,
         *,
@@ -421,9 +482,10 @@ class ReplicaPosition(google.protobuf.message.Message):
         report_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         lag: builtins.int = ...,
         agrees: builtins.bool = ...,
+        resident: collections.abc.Mapping[builtins.str, global___Sizes] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["report_time", b"report_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agrees", b"agrees", "applied_seq", b"applied_seq", "chain_digest", b"chain_digest", "lag", b"lag", "replica", b"replica", "report_time", b"report_time", "role", b"role", "state_digest", b"state_digest"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agrees", b"agrees", "applied_seq", b"applied_seq", "chain_digest", b"chain_digest", "lag", b"lag", "replica", b"replica", "report_time", b"report_time", "resident", b"resident", "role", b"role", "state_digest", b"state_digest"]) -> None: ...
 
 global___ReplicaPosition = ReplicaPosition
 
