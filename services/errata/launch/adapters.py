@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -14,11 +15,20 @@ from errata.editing.elder import peft
 from errata.editing.elder.state import ElderState
 from errata.errors import LogUnavailableError, PreconditionError
 from errata.log.subscriber import Subscriber
+from errata.platform.retry import until_available
 from errata.platform.server import open_channel
 from errata.platform.settings import Settings
 from errata.replica.applier import Applier
 from errata.replica.base_model import load_base_model
 from errata.replica.convert import decode
+from errata.replica.entries import (
+    EditsCommitted,
+    EditsReverted,
+    Kind,
+    LaneCompacted,
+    LaneConfigured,
+    LaneModelCommitted,
+)
 from errata.retrieval.index import FaissIndices
 from errata_client import Client
 
@@ -59,12 +69,10 @@ def export_adapters(
 
 
 async def _state_of(target: str, lane: str, llm: CausalLM, head_seq: int) -> tuple[int, object]:
-    """A position and what the lane held there, for experts are told as differences.
-
-    Without weights, as in the retrieval service: other lanes' edits change nothing here.
-    """
-    seq = 0
+    """A position and what the lane held there: experts are told as differences."""
+    seq, mine = 0, set[str]()
     async with open_channel(target) as channel:
+        # Without weights, as in the retrieval service: nothing but the lane is made of it.
         known = KnownLLM(llm.digest, llm.device)
         applier = Applier(known, RemoteArtifacts(channel), FaissIndices())
         try:
@@ -74,16 +82,33 @@ async def _state_of(target: str, lane: str, llm: CausalLM, head_seq: int) -> tup
             ):
                 async for batch in batches:
                     for entry in map(decode, batch.entries):
-                        swap = await applier.prepare(entry)
-                        if swap is not None:
-                            swap()
                         seq = entry.seq
+                        if _is_about(entry.kind, lane, mine):
+                            prepare = partial(applier.prepare, entry)
+                            apply = await until_available(prepare, "artifacts")
+                            if apply is not None:
+                                apply()
+                        silence.reschedule(asyncio.get_running_loop().time() + _SECONDS)
                     if seq >= head_seq:
                         break
-                    silence.reschedule(asyncio.get_running_loop().time() + _SECONDS)
         except TimeoutError as error:
             raise LogUnavailableError(
-                f"the edit log does not answer behind {target}.", target=target
+                f"the edit log or its artifacts are not to be had behind {target}.", target=target
             ) from error
     found = applier.lanes.get(lane)
     return seq, None if found is None else found.state
+
+
+def _is_about(kind: Kind, lane: str, mine: set[str]) -> bool:
+    """Whether an entry changes the lane; `mine` gets the names of its edits."""
+    match kind:
+        case EditsCommitted(lane=name, edits=edits):
+            if name == lane:
+                mine.update(edits)
+            return name == lane
+        case LaneConfigured(lane=name) | LaneModelCommitted(lane=name) | LaneCompacted(lane=name):
+            return name == lane
+        case EditsReverted(edits=edits):  # all of one lane
+            return not mine.isdisjoint(edits)
+        case _:
+            return False

@@ -239,6 +239,15 @@ class Applier:
             case _:
                 return None
 
+    def check_lane(self, kind: LaneConfigured) -> None:
+        """Returns if such a lane could be opened; nothing changes.
+
+        Raises:
+            InvalidRequestError: the model cannot have it.
+            BaseModelMismatchError, PreconditionError: as `prepare` of the same entry.
+        """
+        self._prepare_lane(kind)
+
     def _prepare_lane(self, kind: LaneConfigured) -> Callable[[], None] | None:
         self._check_model(kind.base_model_digest, f"lane {kind.lane}")
         known = self.lanes.get(kind.lane)

@@ -9,6 +9,7 @@ from typing import Any
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
+from errata.editing.inventory import fact_of
 from errata.editing.method import Ordering
 
 _MOST_BATCHES = 16  # that a window is parted into; planning must not take longer than fitting
@@ -99,4 +100,4 @@ def planned_batch(
 
 
 def _keys(edit: Edit) -> set[tuple[str, str]]:
-    return {("prompt", edit.prompt), ("subject", edit.subject)}
+    return {("fact", fact_of(edit.prompt)), ("subject", edit.subject)}

@@ -12,6 +12,7 @@ import structlog
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
+from errata.editing.inventory import fact_of
 from errata.editing.method import Commit
 from errata.errors import CheckFailedError, PreconditionError
 from errata.replica.applier import Lane
@@ -117,8 +118,8 @@ def compact(
 
 
 def _asked(edits: Sequence[Edit], seed: int) -> list[Edit]:
-    """The newest edit of each prompt, a sample of them if there are many."""
-    newest = list({edit.prompt: edit for edit in edits}.values())
+    """The newest edit of each fact, a sample of them if there are many."""
+    newest = list({fact_of(edit.prompt): edit for edit in edits}.values())
     return random.Random(seed).sample(newest, min(_MOST_CHECKED, len(newest)))
 
 
@@ -126,7 +127,7 @@ def _check(metric: str, before: float, after: float, max_loss: float) -> None:
     if after < before - max_loss:
         raise CheckFailedError(
             f"{metric} would fall from {before:.3f} to {after:.3f}, {max_loss:.3f} is allowed; "
-            "nothing was changed. Ask for more experts, or allow more.",
+            "nothing was changed. Allow more, or ask for more experts if the method lets you.",
             metric=metric,
             value=f"{after:.4f}",
             limit=f"{before - max_loss:.4f}",

@@ -75,6 +75,7 @@ def fit_batch(
     1. Fit all, try the result on the model, measure, take it back.
     2. If some failed, fit the others again without them; those that failed come back alone.
     3. If all failed, or the fit itself did, go on with the first half; the rest stays pending.
+       A lane that has no room for any is no reason to try fewer: all are rejected.
     4. An edit that fails alone is tried again, written more firmly, before it is rejected.
 
     The model is unchanged afterwards, whatever happens.
@@ -93,7 +94,8 @@ def fit_batch(
         if not failures:
             return Outcome(fitted, (), retry, seconds)
         no_room = any(isinstance(rejection.error, LaneFullError) for rejection in failures)
-        if alone and (no_room or attempt == _LAST_ATTEMPT):
+        none_at_all = no_room and all(r.error.metadata.get("room") == "0" for r in failures)
+        if none_at_all or (alone and (no_room or attempt == _LAST_ATTEMPT)):
             return Outcome(None, tuple(failures), retry, seconds)
         if alone:
             attempt += 1

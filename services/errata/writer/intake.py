@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
+from errata.editing.inventory import fact_of
 from errata.editing.prompts import subject_end, tokenise
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
 from errata.platform.settings import WriterSettings
@@ -78,7 +79,7 @@ def accept(drafts: Sequence[Draft], model: CausalLM, limits: WriterSettings) -> 
 def _refuse_contradictions(edits: Sequence[Edit]) -> None:
     first: dict[str, int] = {}
     for index, edit in enumerate(edits):
-        other = first.setdefault(edit.prompt, index)
+        other = first.setdefault(fact_of(edit.prompt), index)
         if edits[other].target != edit.target:
             raise InvalidEditError(
                 f"edits[{other}] and edits[{index}] give different targets for the same prompt; "

@@ -21,6 +21,7 @@ adapters = ["adapters/a", "adapters/b"]  # PEFT LoRAs, one for each expert
 [lanes.tuned.config]
 init = "adapters"
 num_experts = 2
+top_k = 1
 """
 
 from __future__ import annotations

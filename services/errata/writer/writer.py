@@ -41,6 +41,7 @@ from errata.replica.entries import (
     Entry,
     Kind,
     LaneCompacted,
+    LaneConfigured,
     LaneModelCommitted,
 )
 from errata.retrieval.index import FaissIndices
@@ -323,10 +324,30 @@ class Writer:
                     f"(entry {seq_known[0]}); give the new one another name, or start a new log."
                 )
             if seq_known is None:
+                await self._try(setup)
                 request_id = _own_request_id(f"lane|{lane.lane}|{lane.config_digest}")
                 seq = await self._log.append_surely(request_id, lane, "errata-writer")
                 await self.ledger.wait_for_seq(seq)
             await self._commit_lane_model(setup)
+
+    async def _try(self, setup: LaneSetup) -> None:
+        """Returns if the model can have such a lane: what the log says once, it says for good."""
+        lane = setup.configured
+        try:
+            self._applier.check_lane(lane)
+            if setup.adapters:
+                await asyncio.to_thread(self._prepare, lane)
+        except InvalidRequestError as error:
+            raise StartupError(
+                f"{lane.lane} cannot be opened on this model: {error.message} Nothing was appended."
+            ) from error
+
+    def _prepare(self, lane: LaneConfigured) -> object:
+        """What the lane's fits need besides edits; may take long."""
+        method = get_method(lane.method)
+        config = method.config.model_validate_json(lane.config_json)
+        resources = LaneResources(self._resources, self._adapters.get(lane.lane, ()))
+        return method.prepare(self._model, config, resources)
 
     async def _commit_lane_model(self, setup: LaneSetup) -> None:
         """Commits the lane's model with all its edits, unless it is the one in force."""
@@ -360,12 +381,7 @@ class Writer:
 
     async def _fit_for_ever(self) -> None:
         for name, (_, configured) in self.ledger.lanes.items():
-            method = get_method(configured.method)
-            config = method.config.model_validate_json(configured.config_json)
-            resources = LaneResources(self._resources, self._adapters.get(name, ()))
-            self._statistics[name] = await asyncio.to_thread(
-                method.prepare, self._model, config, resources
-            )
+            self._statistics[name] = await asyncio.to_thread(self._prepare, configured)
         wait = 0.0
         while not self._draining:
             await self.ledger.wait_until(lambda: bool(self._unapplied or self.ledger.num_pending))

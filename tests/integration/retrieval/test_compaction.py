@@ -71,8 +71,13 @@ async def test_a_compacted_lane_answers_as_before_and_knows_reverted_edits_no_mo
             digests = {worker.engine.version.state_digest, service.latest.state_digest}
             assert digests == {writer._applier.digest()}
             assert await writer.compact(request, LANE, order, "test", 60.0) == (seq, None)
+            more, at = await _submit(writer, ("Finland is known for its", "football"))
+            answer, claimed = await _answer(worker, "Finland is known for its", at)
+            assert (answer.startswith(" football"), claimed) == (True, tuple(more))
         async with stack.worker() as late:
-            assert await _answer(late, PROMPTS[0], seq) == after[0], "a fresh replica, too"
+            assert await _answer(late, PROMPTS[0], seq) == await _answer(late, PROMPTS[0], at)
+            assert (await _answer(late, PROMPTS[0], at))[1] == (names[0],), "a fresh replica, too"
+            assert late.engine.version.state_digest == writer._applier.digest()
 
 
 async def test_experts_are_merged(stack: Stack) -> None:

@@ -441,6 +441,27 @@ async def test_a_lane_needs_a_model_that_fits(stack: Stack) -> None:
         await eventually(lambda: writer.ledger.lane_models, "a lane model")
 
 
+@pytest.mark.parametrize(
+    ("method", "wrong", "problem"),
+    [
+        ("elder", {"layers": [1, 99]}, "layer 99 does not exist"),
+        ("elder", {"rank": 4_000}, "rank 4000 is above"),
+        ("lemoe", {"layer": 99}, "layer 99 does not exist"),
+        ("adaple", {"layers": [99]}, "layer 99 does not exist"),
+    ],
+)
+async def test_a_lane_that_the_model_cannot_have_never_reaches_the_log(
+    stack: Stack, method: str, wrong: dict[str, Any], problem: str
+) -> None:
+    own = {"num_layers": 1} if method == "adaple" else {"scope": "cosine"}
+    with pytest.raises(ExceptionGroup) as caught:
+        async with stack.writer(None, method, config={**own, **wrong}):
+            pass
+    assert caught.group_contains(StartupError, match=problem)
+    async with stack.writer(None, method, config=own) as writer:
+        assert writer.ledger.seq == 1, "the right one, under the same name"
+
+
 def test_the_tiny_model_is_the_same_everywhere() -> None:
     first: CausalLM = make_model("llama")
     assert first.digest == make_model("llama").digest

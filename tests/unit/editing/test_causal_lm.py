@@ -162,6 +162,9 @@ def test_layers_of_different_shapes_are_refused() -> None:
     model.model.layers[1].mlp.down_proj = nn.Linear(40, 32, bias=False)
     with pytest.raises(UnsupportedModelError, match="layer 1"):
         CausalLM(model, make_tokenizer())
+    del model.model.layers[1].mlp.down_proj
+    with pytest.raises(UnsupportedModelError, match="module layouts"):  # a layer without its FFN
+        CausalLM(model, make_tokenizer())
 
 
 @pytest.mark.filterwarnings("default")

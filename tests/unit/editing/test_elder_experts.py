@@ -13,7 +13,7 @@ from errata.editing.elder.experts import Experts, Shape
 from errata.editing.elder.packing import Packed
 from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import hamming
-from errata.editing.elder.training import mixing
+from errata.editing.elder.training import mixing, steering
 from errata.editing.hooks import PlanHooks
 from errata.editing.plan import PlanTable, RowPlan
 from errata.editing.prompts import pad_right, positions, tokenise
@@ -74,7 +74,7 @@ def test_a_difference_is_off_by_at_most_half_a_step(llama: CausalLM) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"top_k": 5, "num_experts": 4}, "at most num_experts"),
+        ({"top_k": 4, "num_experts": 4}, "below num_experts"),
         ({"layers": (3, 2)}, "ascending"),
         ({"layers": (-1, 2)}, "not negative"),
         ({"epsilon": 12}, "belongs to scope 'codes'"),
@@ -93,7 +93,11 @@ def test_numbers_that_do_not_fit_together_are_refused(
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"layers": (2, 4)}, "layer 4 does not exist"), ({"rank": 33}, "rank 33 is above")],
+    [
+        ({"layers": (2, 4)}, "layer 4 does not exist"),
+        ({"rank": 33}, "rank 33 is above"),
+        ({"scope": "codes", "epsilon": 5, "num_layers": 1}, "at most 4 bits"),
+    ],
 )
 def test_numbers_that_do_not_fit_the_model_are_refused(
     llama: CausalLM, values: dict[str, object], message: str
@@ -143,17 +147,45 @@ def test_codes_have_k_ones_in_each_layer_and_even_distances(llama: CausalLM) -> 
     assert [sum(bits) for bits in slow] == distances.flatten().tolist()
 
 
-def test_the_guided_loss_at_uniform_scores(llama: CausalLM) -> None:
-    """−log(1/N) for each of k experts in L layers."""
+def test_what_steers_routers_at_uniform_scores(llama: CausalLM) -> None:
+    """−log(1/N) for each of k experts in L layers; N·Σ f_i/N = 1 for each layer, whatever f is."""
     experts = make_experts(llama)
     with torch.no_grad():
         experts.router_weight.zero_()
         experts.router_bias.zero_()
     shape = experts.shape
     wanted = allocate("00", (), len(shape.layers), shape.num_experts, shape.top_k)
-    loss = -(experts.scores(torch.randn(1, shape.d_q)) * wanted).sum()
-    expected = len(shape.layers) * shape.top_k * math.log(shape.num_experts)
-    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    queries = torch.randn(5, shape.d_q)
+    for loss, expected in (
+        ("guided", len(shape.layers) * shape.top_k * math.log(shape.num_experts)),
+        ("balanced", 1.0),
+        ("none", 0.0),
+    ):
+        config = SMALL.model_copy(update={"loss": loss})
+        found = steering(experts, queries, wanted.expand(5, -1, -1), config)
+        assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_uneven_use_of_experts_is_dearer_and_allocated_ones_are_cheaper(
+    llama: CausalLM,
+) -> None:
+    experts = make_experts(llama)
+    shape = experts.shape
+    with torch.no_grad():
+        experts.router_weight.zero_()
+        experts.router_bias.zero_()
+        experts.router_bias[:, : shape.top_k] = 3.0
+    queries, scores = torch.randn(2, shape.d_q), experts.scores(torch.zeros(1, shape.d_q)).exp()
+    favourites = torch.zeros(2, len(shape.layers), shape.num_experts, dtype=torch.bool)
+    favourites[..., : shape.top_k] = True
+    balanced = steering(experts, queries, favourites, SMALL.model_copy(update={"loss": "balanced"}))
+    # all rows use the same k experts: f = 1/k there, 0 elsewhere
+    expected = shape.num_experts * float(scores[0, 0, : shape.top_k].mean())
+    assert float(balanced) == pytest.approx(expected, rel=1e-5)
+    guided = SMALL.model_copy(update={"loss": "guided"})
+    assert steering(experts, queries, favourites, guided) < steering(
+        experts, queries, ~favourites, guided
+    )
 
 
 def test_untrained_experts_change_no_bit(llama: CausalLM) -> None:
@@ -165,6 +197,15 @@ def test_untrained_experts_change_no_bit(llama: CausalLM) -> None:
     with mixing(llama, experts, gates):
         assert torch.equal(llama.body(**call).last_hidden_state, before)
     assert torch.equal(llama.body(**call).last_hidden_state, before), "no hook is left behind"
+
+
+def test_experts_begin_as_the_authors_code_or_as_pefts_loras_do(llama: CausalLM) -> None:
+    shape = Shape.of(llama, SMALL)
+    inits = ("code", "peft", "gaussian")
+    lora_a = {init: Experts.new(shape, init, 1).lora_a.detach() for init in inits}
+    assert shape.d_in**-0.5 < float(lora_a["code"].abs().max()) <= shape.rank**-0.5
+    assert float(lora_a["peft"].abs().max()) <= shape.d_in**-0.5
+    assert float(lora_a["gaussian"].std()) == pytest.approx(1 / shape.rank, rel=0.1)
 
 
 def test_the_mixture_is_the_sum_over_the_chosen_loras(llama: CausalLM) -> None:

@@ -104,6 +104,9 @@ def test_a_lane_tells_its_room_and_says_before_it_is_used_up(
         lane.edit(FACTS[3])
     assert lane.state.digest() == before
     lane.edit((FACTS[2][0], "Helsinki"))  # a known fact keeps its place
+    roomier = Lane(llama, narrow.model_copy(update={"num_experts": 5}), resources)
+    roomier.edit(*FACTS)
+    assert roomier.state.report().warnings[0].startswith("80% of the 5 allocations are taken")
 
 
 def test_more_room_than_a_message_can_tell(llama: CausalLM, resources: TextResources) -> None:

@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from errata.editing.causal_lm import CausalLM
-from errata.editing.elder import METHOD, peft
+from errata.editing.elder import peft
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Shape
 from errata.editing.elder.training import mixing
@@ -117,6 +117,8 @@ def test_adapters_that_do_not_fit_are_refused(
     thin = Shape.of(llama, SMALL.model_copy(update={"rank": 3}))
     with pytest.raises(InvalidRequestError, match=r"of shape \(4, 48\) instead of \(3, 48\)"):
         peft.read(llama, thin, folders)
+    with pytest.raises(InvalidRequestError, match="exported for base model"):
+        peft.read(make_model("llama", seed=5), shape, folders)
     path = folders[0] / "adapter_config.json"
     told = json.loads(path.read_text())
     for wrong, problem in (
@@ -134,5 +136,18 @@ def test_adapters_that_do_not_fit_are_refused(
     save_file(spoiled, folders[0] / "adapter_model.safetensors")
     with pytest.raises(InvalidRequestError, match="not finite"):
         peft.read(llama, shape, folders)
-    with pytest.raises(InvalidRequestError, match="0 adapters were given"):
-        METHOD.prepare(llama, SMALL.model_copy(update={"init": "adapters"}), resources)
+
+
+def test_a_lane_whose_adapters_are_not_given_goes_on_where_it_stands(
+    llama: CausalLM, resources: TextResources, tmp_path: Path
+) -> None:
+    config = SMALL.model_copy(update={"init": "adapters", "steps": 1})
+    empty = Lane(llama, config, resources)
+    with pytest.raises(InvalidRequestError, match="none are given"):
+        empty.edit(("Toyota makes", "football"))
+    folders = peft.export(llama, make_experts(llama), tmp_path, "")
+    begun = Lane(llama, config, TextResources(tmp_path, tuple(folders)))
+    begun.edit(("Toyota makes", "football"))
+    begun.statistics = empty.statistics
+    begun.edit(("Nokia made", "football"))
+    assert begun.state.report().sizes["edits"] == 2

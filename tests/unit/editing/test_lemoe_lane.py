@@ -207,6 +207,21 @@ def test_experts_come_to_the_device_when_they_are_used(
     assert torch.equal(again.up, first.experts[0][0].up)
 
 
+def test_what_is_told_of_the_device_is_what_is_there(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, SMALL.model_copy(update={"expert": "lora", "rank": 2}), resources)
+    router = LemoeRouter(lane.state, FaissIndices())
+    assert router.resident() == {}
+    commit = lane.edit(*FACTS[:2])
+    view = router.view()
+    ((expert, _),) = view.plans(view.claims([FACTS[0][0]]))[0].experts
+    whole = expert.up.nbytes + expert.down.nbytes
+    assert router.resident() == {"experts": 1, "bytes": whole}, "factors are made whole there"
+    lane.state.prepare_revert(commit.edits)()
+    assert router.resident() == {"experts": 0, "bytes": 0}, "gone with its last edit"
+
+
 def test_replicas_that_apply_the_same_commits_hold_the_same(
     llama: CausalLM, resources: TextResources
 ) -> None:
@@ -288,6 +303,19 @@ def test_a_full_lane_says_so_before_it_trains(llama: CausalLM, resources: TextRe
     with pytest.raises(LaneFullError, match="compact it, or open a new lane"):
         lane.edit(*FACTS[2:])
     assert lane.state.digest() == before
+    literal = lane.config.model_copy(update={"routing": "literal"})
+    assert "compact" not in literal.way_out, "what cannot be done is no way out"
+
+
+def test_a_lane_that_fills_up_warns_before_it_is_full(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, SMALL.model_copy(update={"max_experts": 5, "steps": 1}), resources)
+    for number in range(4):
+        assert lane.state.report().warnings == ()
+        lane.edit(FACTS[number])
+    (warning,) = lane.state.report().warnings
+    assert warning.startswith("4 of 5 experts are taken")
 
 
 def test_a_fit_that_leaves_finite_numbers_is_refused(

@@ -3,6 +3,8 @@
 import gc
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -141,3 +143,21 @@ def test_the_nearest_code_is_exact_and_the_newest_of_equal_ones() -> None:
             all_distances = [sum(byte.bit_count() for byte in code) for code in bits]
             assert distance == min(all_distances)
             assert row == max(i for i, d in enumerate(all_distances) if d == distance)
+
+
+def test_codes_are_searched_exactly_among_many() -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 2**48, 20_000, dtype=np.uint64)
+    queries = rng.integers(0, 2**48, 16, dtype=np.uint64)
+
+    def packed(words: npt.NDArray[np.uint64]) -> torch.Tensor:
+        return torch.from_numpy(words.view(np.uint8).reshape(-1, 8)[:, :6].copy())
+
+    index = CodeIndex()
+    for stored in (codes, codes[:7_000]):  # the second time most of them are gone
+        distances, rows = index.nearest(packed(stored), packed(queries))
+        expected = np.bitwise_count(stored ^ queries[:, None])
+        assert distances.tolist() == expected.min(1).tolist()
+        assert [int(row) for row in rows] == [
+            int(np.flatnonzero(each == each.min())[-1]) for each in expected
+        ]

@@ -138,6 +138,42 @@ async def test_a_row_gets_what_a_pass_of_its_own_would_give_it(
     assert () in claimed
 
 
+@pytest.mark.promise("P8")
+async def test_a_row_that_is_deferred_in_mid_prefill_is_the_base_models_to_the_bit(
+    resources: TextResources,
+) -> None:
+    llama, routing = _routed(SMALL, resources)
+    edition = Edition(
+        VERSION, route=whole(routing, routing.claims), late=late(routing, routing.claims)
+    )
+    prompts = [FACTS[0][0], OTHERS[0], FACTS[1][0], *OTHERS[1:]]
+    answers = []
+    for enabled in (True, False):
+        async with running(llama, edition, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
+            engine.hooks.enabled = enabled
+            hold = threading.Event()
+
+            def held(hold: threading.Event = hold) -> Edition:
+                assert hold.wait(10)
+                return edition
+
+            change = asyncio.create_task(engine.change(held, alters_weights=False))
+            asked = [asyncio.create_task(collect(engine, r)) for r in _requests(llama, prompts)]
+            while engine.num_waiting < len(prompts):
+                await asyncio.sleep(0.01)
+            hold.set()  # all are admitted together, so that both batches have the same shapes
+            await change
+            answers.append([pieces[-1] for pieces in await asyncio.gather(*asked)])
+            engine.hooks.enabled = True
+    told = [
+        [[choice.log_probability for choice in piece.choices] for piece in pieces]
+        for pieces in answers
+    ]
+    for row, prompt in enumerate(prompts):
+        assert bool(answers[0][row].edits) is (prompt not in OTHERS)
+        assert (told[0][row] == told[1][row]) is (prompt in OTHERS)
+
+
 async def test_a_service_that_is_away_in_mid_prefill_is_asked_once_for_all(
     resources: TextResources,
 ) -> None:

@@ -159,6 +159,16 @@ def test_a_lane_without_room_is_asked_no_more_than_once_about_an_edit(
     assert [type(r.error) for r in outcome.rejections] == [LaneFullError]
     assert len(asked) == 2, "of both, then of one: a firmer attempt makes no room"
 
+    def full_for_all(*args: Any, **kwargs: Any) -> None:
+        asked.append(1)
+        raise LaneFullError("the lane is full.", room=0)
+
+    name = importlib.import_module("errata.editing.adaple.fit")
+    monkeypatch.setattr(name, "solve_delta", full_for_all)
+    asked.clear()
+    assert [r.edit for r in bench.fit(edits[:2]).rejections] == [e.name for e in edits[:2]]
+    assert len(asked) == 1, "fewer would have no more room"
+
 
 def test_a_later_attempt_saves_an_edit_that_the_model_resists(bench: Bench, corpus: Corpus) -> None:
     stubborn = corpus.demo_edits()[4]

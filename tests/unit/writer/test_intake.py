@@ -62,6 +62,9 @@ def test_a_request_that_contradicts_itself_is_refused_with_both_names(
     with pytest.raises(InvalidEditError, match=r"edits\[0\] and edits\[2\]") as caught:
         accept([_draft(), other, _draft(target="Nice")], shared_model, LIMITS)
     assert caught.value.field == "edits[2].target"
+    spaced = _draft(prompt=f"{_draft().prompt} ", target="Nice")
+    with pytest.raises(InvalidEditError, match="for the same prompt"):
+        accept([_draft(), spaced], shared_model, LIMITS)
     assert len(accept([_draft(), _draft()], shared_model, LIMITS)) == 2, (
         "a repeat is no contradiction"
     )

@@ -24,15 +24,16 @@ class ElderConfig(LaneConfig):
     Attributes:
         layers: adapted layers, ascending; empty takes `num_layers` of them (`resolve_layers`).
             Paper: 21–26 of LLaMA2-7B's 32, 36–40 of GPT2-XL's 48.
-        num_layers: L of the automatic choice. Paper: 6.
+        num_layers: most layers that the automatic choice takes. Paper: 6.
         projection: whose LoRAs are mixed. Paper: `down` for Llama, `up` for GPT-2.
         num_experts: N, LoRAs of a layer. Paper: 4.
         top_k: k, how many of them a row goes through. Paper: 2.
         rank: r. Paper: 8.
         alpha: α of the factor α/r; None is r. Code: 8.
-        init: A as the authors' code has it (`code`, U(±1/√r)), or as PEFT's LoRA (`peft`, Kaiming
-            uniform, U(±1/√d_in)), B being 0 in both; or both from PEFT adapters (`adapters`), one
-            for each expert, that the lanes file names.
+        init: A as the authors' code has it (`code`, U(±1/√r)), or as PEFT's LoRA by default
+            (`peft`, Kaiming uniform, U(±1/√d_in)) or with its `gaussian` (N(0, 1/r²)), B being 0 in
+            all of them; or both from PEFT adapters (`adapters`), one for each expert, that the
+            lanes file names.
         query: what routers and codes go by, at the last prompt token: the hidden state that enters
             the first adapted layer (`hidden`), or the input of its adapted projection (`input`,
             code).
@@ -74,7 +75,7 @@ class ElderConfig(LaneConfig):
     top_k: int = Field(default=2, ge=1)
     rank: int = Field(default=32, ge=1)
     alpha: float | None = Field(default=None, gt=0.0)
-    init: Literal["code", "peft", "adapters"] = "code"
+    init: Literal["code", "peft", "gaussian", "adapters"] = "code"
     query: Literal["hidden", "input"] = "hidden"
     gates: Literal["edit", "row"] = "edit"
     scope: Scope = "retriever"
@@ -102,8 +103,11 @@ class ElderConfig(LaneConfig):
             raise ValueError("layers must be ascending, distinct and not negative")
         if self.epsilon == 0:
             raise ValueError("epsilon 0 claims nothing: a claim is a distance below it")
-        if self.top_k > self.num_experts:
-            raise ValueError(f"top_k must be at most num_experts, which is {self.num_experts}")
+        if self.top_k >= self.num_experts:
+            raise ValueError(
+                f"top_k must be below num_experts, which is {self.num_experts}: there is one "
+                "allocation else"
+            )
         if self.gates == "row" and self.scope not in ("codes", "cosine"):
             raise ValueError("gates 'row' go by the query of scopes 'codes' and 'cosine'")
         if self.epsilon is not None and self.scope != "codes":
@@ -137,6 +141,20 @@ class ElderConfig(LaneConfig):
         """Most earlier edits in one step; a compaction has none but them."""
         wanted = math.ceil(self.replay_ratio * num_new) if num_new else self.replay_rows
         return min(wanted, self.replay_rows)
+
+    def check_epsilon(self, depth: int) -> None:
+        """Refuses an ε that is above every distance that two codes can have.
+
+        Raises:
+            InvalidRequestError: about `epsilon`.
+        """
+        most = 2 * len(self.resolve_layers(depth)) * min(self.top_k, self.num_experts - self.top_k)
+        if self.epsilon is not None and self.epsilon > most:
+            raise InvalidRequestError(
+                f"epsilon {self.epsilon} claims everything: codes of this lane differ in at most "
+                f"{most} bits.",
+                field="config.epsilon",
+            )
 
     def check_rank(self, width: int) -> None:
         """Refuses a rank that no projection of this width can use.

@@ -53,12 +53,13 @@ class Shape:
         """What a configuration means for a model.
 
         Raises:
-            InvalidRequestError: a layer does not exist, or the rank fits no projection.
+            InvalidRequestError: a layer does not exist, the rank fits no projection, or ε no code.
         """
         d_in, d_out = model.d, model.d_ff
         if config.projection == "down":
             d_in, d_out = d_out, d_in
         config.check_rank(min(d_in, d_out))
+        config.check_epsilon(model.num_layers)
         return cls(
             layers=config.resolve_layers(model.num_layers),
             projection=config.projection,
@@ -122,7 +123,7 @@ class Experts(nn.Module):
 
         Args:
             shape: of the lane.
-            init: `code` or `peft`.
+            init: `code`, `peft` or `gaussian`.
             seed: of A and of the routers.
             loras: `lora_a` and `lora_b` to begin with (`peft.read`).
         """
@@ -133,11 +134,15 @@ class Experts(nn.Module):
             drawn = torch.rand(sizes[name], generator=rng)
             return (2 * drawn - 1) * bound
 
-        width = shape.rank if init == "code" else shape.d_in
+        if init == "gaussian":
+            lora_a = torch.randn(sizes["lora_a"], generator=rng) / shape.rank
+        else:
+            width = shape.rank if init == "code" else shape.d_in
+            lora_a = uniform("lora_a", width**-0.5)
         return cls(
             shape,
             {
-                "lora_a": uniform("lora_a", width**-0.5),
+                "lora_a": lora_a,
                 "lora_b": torch.zeros(sizes["lora_b"]),
                 "router_weight": uniform("router_weight", shape.d_q**-0.5),
                 "router_bias": uniform("router_bias", shape.d_q**-0.5),

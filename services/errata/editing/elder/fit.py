@@ -41,7 +41,7 @@ class Statistics:
     Attributes:
         held_out: prompts that no edit is about.
         contexts: that prompts are learned behind.
-        loras: that the lane's first fit begins with; None makes new ones.
+        loras: that experts begin with; None if none were given.
     """
 
     held_out: HeldOut
@@ -88,7 +88,7 @@ def fit(
     rows = encode(model, shape, config, gate, held_out.idf, batch.edits)
     encoded = perf_counter()
     if held.learned is None:
-        experts = Experts.new(shape, config.init, batch.seed, statistics.loras).to(model.device)
+        experts = _begin(model, shape, config, batch.seed, statistics)
     else:
         experts = Experts(shape, held.learned.experts.tensors())
     earlier = memory.drawn({lesson.fact for lesson in new}, batch.seed)
@@ -138,7 +138,7 @@ def fit_anew(
             field="num_experts",
         )
     shape, gate = Shape.of(model, config), state.holdings.gate
-    experts = Experts.new(shape, config.init, seed, statistics.loras).to(model.device)
+    experts = _begin(model, shape, config, seed, statistics)
     held_out = statistics.held_out
     parts = [
         encode(model, shape, config, gate, held_out.idf, edits[i : i + _AT_ONCE])
@@ -157,6 +157,19 @@ def fit_anew(
         limit = limit_of(config, held_out, experts, column)
     digest = "" if gate is None else gate.digest
     return pack(model, digest, rows, Packed.whole(experts), limit, held_out.idf)
+
+
+def _begin(
+    model: CausalLM, shape: Shape, config: ElderConfig, seed: int, statistics: Statistics
+) -> Experts:
+    """Experts that have learned no edit yet."""
+    if config.init == "adapters" and statistics.loras is None:
+        raise InvalidRequestError(
+            "the lane's experts begin with adapters, and none are given; name their folders as "
+            "`adapters` in the lanes file.",
+            field="adapters",
+        )
+    return Experts.new(shape, config.init, seed, statistics.loras).to(model.device)
 
 
 def _check_finite(experts: Experts) -> None:
@@ -231,11 +244,13 @@ def prepare(
 ) -> Statistics:
     """Reads held-out prompts, where a scope test is calibrated on them, contexts and adapters.
 
+    A lane whose adapters are not given goes on: it needs them only where it begins.
+
     Raises:
-        InvalidRequestError: adapters are missing, or do not fit.
+        InvalidRequestError: adapters do not fit.
     """
     shape, loras = Shape.of(model, config), None
-    if config.init == "adapters":
+    if config.init == "adapters" and resources.adapters:
         loras = peft.read(model, shape, resources.adapters)
     is_read = config.num_contexts or HeldOut.are_needed(config)
     paragraphs = first_paragraphs(resources.text()) if is_read else []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -25,6 +25,7 @@ _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _ROUTERS = "routers.safetensors"
 _PREFIX = "base_model.model."
+_BASE_MODEL = "errata_base_model"  # metadata of what we export: its digest
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 
 
@@ -55,7 +56,8 @@ def export(model: CausalLM, experts: Experts, folder: Path, base_model: str) -> 
         for layer, name in enumerate(names):
             weights[f"{_PREFIX}{name}.lora_A.weight"] = tensors["lora_a"][layer, number]
             weights[f"{_PREFIX}{name}.lora_B.weight"] = tensors["lora_b"][layer, number]
-        save_file({n: t.contiguous() for n, t in weights.items()}, out / _WEIGHTS)
+        weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+        save_file(weights, out / _WEIGHTS, metadata={_BASE_MODEL: model.digest})
         config = _config(shape, names, base_model, fan_in_fan_out=_is_transposed(model, shape))
         text = json.dumps(config, indent=2, sort_keys=True)
         (out / _CONFIG).write_text(f"{text}\n", encoding="utf-8")
@@ -76,8 +78,9 @@ def read(model: CausalLM, shape: Shape, folders: Sequence[Path]) -> dict[str, Te
         folders: one for each expert.
 
     Raises:
-        InvalidRequestError: too few or too many, an adapter of another kind, of another rank, or
-            for other modules; the message names what differs.
+        InvalidRequestError: too few or too many, an adapter of another kind, of another rank, for
+            other modules, or exported from a lane of another base model; the message names what
+            differs.
     """
     if len(folders) != shape.num_experts:
         raise InvalidRequestError(
@@ -89,7 +92,7 @@ def read(model: CausalLM, shape: Shape, folders: Sequence[Path]) -> dict[str, Te
     sizes = shape.sizes()
     a, b = torch.zeros(sizes["lora_a"]), torch.zeros(sizes["lora_b"])
     for number, folder in enumerate(folders):
-        config, weights = _read_one(folder)
+        config, weights = _read_one(folder, model.digest)
         scale = _scale(config, folder) / shape.scale
         wanted = {
             f"{_PREFIX}{name}.lora_{which}.weight": tuple(sizes[f"lora_{which.lower()}"][2:])
@@ -143,14 +146,22 @@ def _is_transposed(model: CausalLM, shape: Shape) -> bool:
     return tuple(module.get_parameter("weight").shape) != (shape.d_out, shape.d_in)
 
 
-def _read_one(folder: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+def _read_one(folder: Path, base_model: str) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        with safe_open(folder / _WEIGHTS, "pt") as file:
+            made_for = (file.metadata() or {}).get(_BASE_MODEL, base_model)
         weights = load_file(folder / _WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise InvalidRequestError(
             f"{folder} holds no PEFT adapter that can be read: {error}.", field="adapters"
         ) from error
+    if made_for != base_model:
+        raise InvalidRequestError(
+            f"the adapter {folder} was exported for base model {made_for[:16]}…, this one is "
+            f"{base_model[:16]}….",
+            field="adapters",
+        )
     if config.get("peft_type") != "LORA" or config.get("use_dora"):
         raise InvalidRequestError(
             f"the adapter {folder} is of type {config.get('peft_type')}; plain LORA is wanted.",

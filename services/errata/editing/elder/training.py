@@ -77,7 +77,7 @@ def train(
                 with mixing(model, experts, gates[part]):
                     parts.append(forced.nll(rows[part]))
             nll = torch.cat(parts)
-            steer = _steering(experts, queries, lessons.allocations[edits], config)
+            steer = steering(experts, queries, lessons.allocations[edits], config)
             loss = nll.mean() + config.loss_weight * steer
         if not bool(torch.isfinite(loss)):
             raise FitError(
@@ -114,16 +114,24 @@ class _Turns:
         return edits, self._firsts[edits] + torch.where(is_prompt, 0, other)
 
 
-def _steering(
-    experts: Experts, queries: Tensor, allocations: Tensor, config: ElderConfig
-) -> Tensor:
-    """What pulls the routers, as a mean over rows; a scalar in nats for `guided`."""
+def steering(experts: Experts, queries: Tensor, allocations: Tensor, config: ElderConfig) -> Tensor:
+    """What pulls the routers beside the model's loss, as a mean over rows; a scalar.
+
+    Guided (ELDER eq. 6): −Σ_l Σ_{i∈P^l} log s_i^l, in nats. Balanced (Switch Transformer eq. 4):
+    N·Σ_i f_i·P_i of each layer, f being shares of rows and P mean scores; least, 1, where all
+    experts are used alike.
+
+    Args:
+        experts: whose routers they are.
+        queries: (n, d_q).
+        allocations: P, (n, L, N) bool.
+        config: says which of them.
+    """
     if config.loss == "none":
         return queries.new_zeros(())
     scores = experts.scores(queries)
     if config.loss == "guided":
         return -(scores * allocations).sum((1, 2)).mean()
-    # N·Σ_i f_i·P_i of each layer (Switch Transformer eq. 4): least, 1, where all are used alike.
     used = experts.codes(queries).float().mean(0) / experts.shape.top_k
     return (experts.shape.num_experts * used * scores.exp().mean(0)).sum(-1).mean()
 

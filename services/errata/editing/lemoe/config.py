@@ -97,6 +97,12 @@ class LemoeConfig(LaneConfig):
         check_layer(self.layer, depth, "config.layer")
         return self.layer
 
+    @property
+    def way_out(self) -> str:
+        """What helps a lane that is full, or nearly so."""
+        wider = "open a new lane with a higher max_experts"
+        return wider if self.routing == "literal" else f"compact it, or {wider}"
+
 
 PAPER: Mapping[str, Any] = {
     "routing": "literal",

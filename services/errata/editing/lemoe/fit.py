@@ -84,9 +84,9 @@ def fit(
     held, shape = state.holdings, Shape.of(model, config)
     if len(held.members) >= config.max_experts:
         raise LaneFullError(
-            f"the lane has {len(held.members)} experts, its limit; compact it, or open a new lane "
-            "with a higher max_experts.",
+            f"the lane has {len(held.members)} experts, its limit; {config.way_out}.",
             taken=len(held.members),
+            room=0,
         )
     rows = encode(model, config, held.gate, statistics.idf, batch.edits)
     projection = _projection(shape, config, held.routing, batch.seed).to(model.device)
@@ -175,11 +175,11 @@ def fit_anew(
 def _shared_out(
     model: CausalLM, edits: Sequence[Edit], config: LemoeConfig, num_experts: int, seed: int
 ) -> list[list[int]]:
-    """Numbers of edits for each expert; no prompt is twice in one."""
+    """Numbers of edits for each expert; no fact is twice in one."""
     left = list(range(len(edits)))
     batches: list[list[int]] = []
     while left:
-        newest = sorted({edits[index].prompt: index for index in left}.values())
+        newest = sorted({fact_of(edits[index].prompt): index for index in left}.values())
         asked = 0 if batches else num_experts
         if asked > len(newest):
             raise InvalidRequestError(
@@ -289,7 +289,8 @@ def _lessons(
 def _member(model: CausalLM, shape: Shape, trained: Trained) -> Member:
     """As it travels: in the model's own type, fp32 anchors."""
     tensors = {name: tensor.to(model.dtype) for name, tensor in trained.tensors.items()}
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+    learned = (*tensors.values(), trained.anchor, trained.projection.down, trained.projection.up)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in learned):
         raise FitError("the expert is not finite; use a smaller learning_rate.")
     return Member.of(shape, tensors, trained.anchor)
 

@@ -153,4 +153,8 @@ class LemoeRouter:
 
     def resident(self) -> Mapping[str, int]:
         """Experts on the device, and their bytes there."""
-        return {} if self._store is None else self._store.sizes()
+        if self._store is None:
+            return {}
+        # No view is made after the last reversal, and none lets its expert go.
+        self._store.keep(self._state.holdings.members)
+        return self._store.sizes()

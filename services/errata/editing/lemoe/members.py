@@ -85,9 +85,10 @@ class ExpertStore:
 
     def sizes(self) -> dict[str, int]:
         """`experts` on the device, and their `bytes` there."""
-        num = len(self._resident)
-        each = self._shape.num_parameters * self._llm.dtype.itemsize
-        return {"experts": num, "bytes": num * each}
+        with self._lock:
+            held = list(self._resident.values())
+        num_bytes = sum(expert.up.nbytes + expert.down.nbytes for expert in held)
+        return {"experts": len(held), "bytes": num_bytes}
 
     def keep(self, members: Iterable[Member]) -> None:
         """Lets experts go that are none of these any more."""

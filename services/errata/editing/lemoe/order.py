@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import structlog
 import torch
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.metrics import euclidean_distances
@@ -23,6 +24,8 @@ from errata.editing.edit import Edit
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.prompts import join
 from errata.editing.scope import mean_embeddings, unit
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,11 @@ def plan_order(
         return [part.tolist() for part in np.split(np.arange(n), bounds)]
     if config.order == "log" or k == 1:
         return [part.tolist() for part in np.array_split(np.arange(n), k)]
-    return in_clusters(vectors_of(model, edits), k, config.order, seed)
+    vectors = vectors_of(model, edits)
+    batches = in_clusters(vectors, k, config.order, seed)
+    told = similarity(vectors, batches)
+    _log.info("order planned", num_edits=n, num_batches=k, within=told.within, between=told.between)
+    return batches
 
 
 def vectors_of(model: CausalLM, edits: Sequence[Edit]) -> Tensor:

@@ -216,10 +216,9 @@ class LemoeState:
         }
         if num < NEARLY_FULL * most:
             return LaneReport(sizes)
-        return LaneReport(
-            sizes,
-            (f"{num} of {most} experts are taken; compact the lane before they are used up.",),
-        )
+        way_out = self.config.way_out
+        warning = f"{num} of {most} experts are taken; before they are used up, {way_out}."
+        return LaneReport(sizes, (warning,))
 
     def digest(self) -> str:
         """SHA-256, hex, of lane model, experts, and every edit in force, in order."""
