@@ -54,7 +54,7 @@ class Packed:
     @classmethod
     def difference(cls, since: str, before: Experts, after: Experts) -> Packed:
         """From `before`, whose digest is `since`, to `after`; all numbers are finite."""
-        known, tensors = before.tensors(), {}
+        known, tensors = before.tensors(), dict[str, Tensor]()
         for name, tensor in after.tensors().items():
             moved = tensor - known[name]
             size = moved.abs().amax(_ALONG[name], keepdim=True) / _MOST_STEPS

@@ -1,0 +1,29 @@
+"""What terminals show."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+
+from rich.console import Console
+
+from errata.launch.show import status_lines
+from errata_client import Head, Replica
+
+
+def test_status_tells_which_experts_are_on_whose_device() -> None:
+    sizes = {"lanes/experts": {"experts": 3, "bytes": 4_721_664}}
+    replicas = [
+        Replica(name, role, 7, 0, "ab" * 32, "cd" * 32, True, datetime.now(UTC), resident)
+        for name, role, resident in (
+            ("worker-0", "worker", sizes),
+            ("retrieval-0", "retrieval", {}),
+        )
+    ]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(status_lines(Head("log", 7, "ab" * 32, 0, 1), replicas, {"committed": 4}, []))
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    told = file.getvalue()
+    assert "worker-0, on its device: lanes/experts bytes 4,721,664  experts 3" in told
+    assert "retrieval-0, on its device" not in told
