@@ -18,7 +18,7 @@ from errata.evaluation.edit.report import markdown
 from errata.evaluation.edit.suites import SUITES, points_of
 
 QUICK = {
-    "elder": {"steps": 2, "num_layers": 2, "num_experts": 4, "rank": 2},
+    "elder": {"steps": 2, "num_layers": 3, "num_experts": 4, "rank": 2},
     "lemoe": {"steps": 2, "expert_edits": 2},
 }
 
