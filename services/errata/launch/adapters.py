@@ -56,7 +56,7 @@ def export_adapters(
     with Client(target) as client:
         head_seq = client.head().seq
         if lane not in {known.name for known in client.lanes()}:
-            raise PreconditionError(f"there is no {lane}; there is nothing to export.")
+            raise PreconditionError(f"there is no {lane}; `errata lanes` lists what there is.")
     llm = load_base_model(settings)
     seq, state = asyncio.run(_state_of(target, lane, llm, head_seq))
     if not isinstance(state, ElderState):

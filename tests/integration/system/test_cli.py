@@ -77,7 +77,9 @@ def test_mistakes_are_told_in_words(cli: Cli) -> None:
     assert "NOT_FOUND" in cli.run("revert", "edits/999-9", code=1)
     assert "nothing to compact" in cli.run("compact", "lanes/main", code=1)
     assert "UNKNOWN_LANE" in cli.run("compact", "lanes/nowhere", code=1)
-    assert "nothing to export" in cli.run("adapters", "lanes/nowhere", "out", code=1)
+    assert "there is no lanes/nowhere" in cli.run("adapters", "lanes/nowhere", "out", code=1)
+    assert "no ELDER lane" in cli.run("adapters", "lanes/main", "out", code=1)
+    assert "nothing to export" in cli.run("adapters", "lanes/mixture", "out", code=1)
 
 
 def test_a_mixture_is_compacted_and_exported(cli: Cli, corpus: Corpus, tmp_path: Path) -> None:
