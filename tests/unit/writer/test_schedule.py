@@ -96,6 +96,10 @@ def test_a_window_takes_every_question_once() -> None:
     alone = frozenset({"edits/1-3"})
     assert window(pending, "lanes/slow", alone) == [first, other]
     assert window(named(failed, first), "lanes/slow", alone) == [failed]
+    spaced = replace(first, name="edits/1-4", prompt=f"{first.prompt} ", subject="the capital")
+    assert window(named(first, spaced), "lanes/slow", frozenset()) == [first], (
+        "blanks ask nothing else"
+    )
     elsewhere = [("lanes/main", first), *named(same, other)]
     assert window(elsewhere, "lanes/slow", frozenset()) == [other]
     assert next_batch(elsewhere, "lanes/slow", 10, frozenset()) == []
