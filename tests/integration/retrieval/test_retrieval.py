@@ -74,11 +74,12 @@ class Stack:
         method: str = "recipe",
         threshold: float = -1.0,
         config: dict[str, Any] | None = None,
+        adapters: tuple[Path, ...] = (),
     ) -> AsyncIterator[Writer]:
         """A writer with one lane; by default it claims whatever scores above the threshold."""
         llm = make_model("llama")
         config = config or {"claim": "threshold", "threshold": threshold}
-        configured = configure("facts", method, config, llm.digest)
+        setup = LaneSetup(configure("facts", method, config, llm.digest), model, adapters)
         async with open_channel(self.address) as channel:
             log = LogClient(channel, "test")
             await log.acquire_epoch()
@@ -87,7 +88,7 @@ class Stack:
             writer = Writer(llm, log, subscriber, self.store, resources, LIMITS)
             ready = asyncio.Event()
             head = await log.head_seq()
-            work = asyncio.create_task(writer.run([LaneSetup(configured, model)], head, ready.set))
+            work = asyncio.create_task(writer.run([setup], head, ready.set))
             waiting = asyncio.create_task(ready.wait())
             await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)
             try:
@@ -460,6 +461,17 @@ async def test_a_lane_that_the_model_cannot_have_never_reaches_the_log(
     assert caught.group_contains(StartupError, match=problem)
     async with stack.writer(None, method, config=own) as writer:
         assert writer.ledger.seq == 1, "the right one, under the same name"
+
+
+async def test_nor_does_one_whose_adapters_cannot_be_read(stack: Stack) -> None:
+    config = {"scope": "cosine", "init": "adapters", "num_experts": 2, "top_k": 1}
+    folders = (stack.folder / "a", stack.folder / "b")
+    with pytest.raises(ExceptionGroup) as caught:
+        async with stack.writer(None, "elder", config=config, adapters=folders):
+            pass
+    assert caught.group_contains(StartupError, match="no PEFT adapter that can be read")
+    async with stack.writer(None, "elder", config={"scope": "cosine"}) as writer:
+        assert writer.ledger.seq == 1, "another one, under the same name"
 
 
 def test_the_tiny_model_is_the_same_everywhere() -> None:

@@ -53,7 +53,8 @@ class Shape:
         """What a configuration means for a model.
 
         Raises:
-            InvalidRequestError: a layer does not exist, the rank fits no projection, or ε no code.
+            InvalidRequestError: a layer does not exist, the rank fits no projection, or ε is above
+                every distance of codes.
         """
         d_in, d_out = model.d, model.d_ff
         if config.projection == "down":

@@ -22,7 +22,7 @@ from errata.editing.elder.memory import ElderMemory, Lesson, pack_lessons
 from errata.editing.elder.packing import Packed, pack, pack_rows
 from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, limit_of
-from errata.editing.elder.state import ElderState
+from errata.editing.elder.state import ElderState, Learned
 from errata.editing.elder.training import Lessons, train
 from errata.editing.gate import Gate
 from errata.editing.inventory import fact_of
@@ -96,10 +96,7 @@ def fit(
     more = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
     train(model, experts, _joined(new, rows.values, earlier, known), more, batch.seed)
     _check_finite(experts)
-    packed = Packed.whole(experts)
-    if held.learned is not None:
-        packed = Packed.difference(held.learned.digest, held.learned.experts, experts)
-        experts = packed.experts(held.learned.experts)
+    packed, experts = _committed(held.learned, experts)
     stored = held.repository
     column = rows.values if config.scope == "codes" else rows.keys
     before = stored.values if config.scope == "codes" else stored.keys
@@ -170,6 +167,14 @@ def _begin(
             field="adapters",
         )
     return Experts.new(shape, config.init, seed, statistics.loras).to(model.device)
+
+
+def _committed(before: Learned | None, experts: Experts) -> tuple[Packed, Experts]:
+    """What the artifact says of the experts, and the experts that it makes of them everywhere."""
+    if before is None:
+        return Packed.whole(experts), experts
+    packed = Packed.difference(before.digest, before.experts, experts)
+    return packed, packed.experts(before.experts)
 
 
 def _check_finite(experts: Experts) -> None:

@@ -26,7 +26,7 @@ from errata.editing.inventory import pack_facts
 from errata.editing.repository import Rows
 from errata.errors import ArtifactCorruptError
 
-METHOD = "elder"
+METHOD_NAME = "elder"
 _MOST_STEPS = 127  # of int8
 _ALONG: Mapping[str, int] = {"lora_a": -1, "lora_b": -2, "router_weight": -1, "router_bias": -1}
 
@@ -95,10 +95,10 @@ class Packed:
         """The experts, to the bit the same on every replica.
 
         Args:
-            before: what a difference is from.
+            before: what a difference is from; not needed for whole ones.
         """
         names = self.shape.sizes()
-        if before is None:
+        if not self.since or before is None:
             return Experts(self.shape, {name: self.tensors[name] for name in names})
         known = before.tensors()
         moved = {
@@ -141,5 +141,5 @@ def _with_rows(
         "queries": rows.values.cpu(),
         "facts": pack_facts(rows.facts),
     }
-    metadata = {"method": METHOD, "base_model": llm.digest, "lane_model": gate}
+    metadata = {"method": METHOD_NAME, "base_model": llm.digest, "lane_model": gate}
     return Artifact({**tensors, **mine}, {**metadata, **facts})

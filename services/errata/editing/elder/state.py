@@ -14,7 +14,7 @@ from errata.editing.causal_lm import BaseLLM, CausalLM, tensor_bytes
 from errata.editing.elder.allocation import capacity, pack_codes
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
-from errata.editing.elder.packing import METHOD, Packed, pack
+from errata.editing.elder.packing import METHOD_NAME, Packed, pack
 from errata.editing.gate import Gate
 from errata.editing.inventory import (
     FACT_BYTES,
@@ -311,9 +311,9 @@ class ElderState:
         size = len(artifact.tensors["idf"]) if "idf" in artifact.tensors else 0
         more = {**packed.specs(), "idf": TensorSpec((size,), torch.float32)}
         rows = self._read_rows(artifact, commit.edits, seq, gate, packed.shape, more)
-        known = before.experts if before is not None and packed.since else None
+        experts = packed.experts(None if before is None else before.experts)
         idf, limit = artifact.tensors["idf"], _limit(artifact, seq)
-        return Learned.of(packed.experts(known), limit, idf, self.llm), rows
+        return Learned.of(experts, limit, idf, self.llm), rows
 
     def _read_rows(
         self,
@@ -325,7 +325,7 @@ class ElderState:
         more: dict[str, TensorSpec] | None = None,
     ) -> Rows:
         u = len(edits)
-        check_origin(artifact, METHOD, self.llm, "" if gate is None else gate.digest, seq)
+        check_origin(artifact, METHOD_NAME, self.llm, "" if gate is None else gate.digest, seq)
         keys = artifact.tensors.get("keys")
         width = 0 if keys is None else keys.shape[-1]
         artifact.check(
