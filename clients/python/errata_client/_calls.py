@@ -70,6 +70,7 @@ def _spec(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
             for i, text in enumerate(spec.locality_probes)
         ],
         source=_text(spec.source, f"{field}.source"),
+        separator=spec.separator,
     )
 
 
@@ -200,12 +201,15 @@ def generate_everywhere(prompt: str, **options: Any) -> Call[list[types.ReplicaA
     )
 
 
-def score(prompt: str, continuation: str, min_seq: int | None) -> Call[types.Score]:
+def score(
+    prompt: str, continuation: str, min_seq: int | None, separator: str | None
+) -> Call[types.Score]:
     """How likely a continuation is."""
     request = inference_pb2.ScoreRequest(
         prompt=_text(prompt, "prompt"),
         continuation=_text(continuation, "continuation"),
         min_seq=min_seq,
+        separator=separator,
     )
     return Call("InferenceService", "Score", request, _convert.score)
 

@@ -38,6 +38,7 @@ def spec(message: types_pb2.EditSpec) -> types.EditSpec:
         rephrases=tuple(message.rephrases),
         locality_probes=tuple(message.locality_probes),
         source=message.source,
+        separator=message.separator if message.HasField("separator") else None,
     )
 
 

@@ -64,6 +64,7 @@ class Client:
         rephrases: Sequence[str] = (),
         locality_probes: Sequence[str] = (),
         source: str = "",
+        separator: str | None = None,
         lane: str = "",
         author: str = "",
         timeout: float | None = None,
@@ -76,7 +77,7 @@ class Client:
             DeadlineExceededError: it has not settled within `timeout`.
         """
         spec = types.EditSpec(
-            prompt, target, subject, tuple(rephrases), tuple(locality_probes), source
+            prompt, target, subject, tuple(rephrases), tuple(locality_probes), source, separator
         )
         accepted = self.submit_edits([spec], lane=lane, author=author, timeout=timeout)
         return committed(self.wait_edits([accepted[0].name], timeout=timeout)[0])
@@ -266,10 +267,14 @@ class Client:
         continuation: str,
         *,
         min_seq: int | None = None,
+        separator: str | None = None,
         timeout: float | None = None,
     ) -> types.Score:
-        """How likely the model finds `continuation` after `prompt` and one blank."""
-        call = _calls.score(prompt, continuation, self.session.min_seq(min_seq))
+        """How likely the model finds `continuation` after `prompt`.
+
+        `separator` stands between them, as in an `EditSpec`.
+        """
+        call = _calls.score(prompt, continuation, self.session.min_seq(min_seq), separator)
         return self._call(call, timeout)
 
     def head(self, *, timeout: float | None = None) -> types.Head:

@@ -19,6 +19,8 @@ class EditSpec:
         rephrases: other prompts with the same answer; used for checking.
         locality_probes: prompts whose continuation shall stay.
         source: where the correction comes from.
+        separator: what stands between prompt and target: white space, or nothing. None leaves it
+            to the prompt's end and its script: mostly one blank.
     """
 
     prompt: str
@@ -27,6 +29,7 @@ class EditSpec:
     rephrases: tuple[str, ...] = ()
     locality_probes: tuple[str, ...] = ()
     source: str = ""
+    separator: str | None = None
 
 
 class EditState(enum.Enum):

@@ -7,19 +7,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from errata.editing.families import family_of
-from errata.editing.loading import load_model
+from errata.editing.loading import check_tokenizer, load_model
+from errata.editing.self_check import check_forward
 from errata.errors import UnsupportedModelError
 
 # Fields of a config that change no number which the model computes.
 _VOLATILE = frozenset(
     {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 )
+
+
+SpecialTokens = Literal["text", "parse"]
+"""What a control token written out in a prompt is: mere text, or the control token."""
 
 
 class BaseLLM(Protocol):
@@ -52,7 +57,10 @@ class CausalLM:
         blocks: the transformer blocks in order.
         norm: the final norm.
         head: hidden (…, d) → logits (…, vocabulary).
-        embeddings: token embeddings, (vocabulary, d).
+        embeddings: token embeddings, (num_embeddings, d).
+        num_embeddings: token ids that the model has.
+        end_ids: tokens that end a text.
+        special_tokens: what a control token written out in a prompt is.
         num_layers: number of blocks.
         d: width.
         d_ff: width of the FFN's intermediate.
@@ -62,11 +70,20 @@ class CausalLM:
             of the base model: make the view before the first edit.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, *, special_tokens: SpecialTokens = "text"
+    ) -> None:
         """Views a loaded model.
 
+        Args:
+            model: a Hugging Face causal LM.
+            tokenizer: its fast tokenizer.
+            special_tokens: `text`: nobody can write a control token into a prompt; `parse`: the
+                tokenizer reads it as one, and a prompt may bring its own start of text.
+
         Raises:
-            UnsupportedModelError: the modules or shapes fit no known family.
+            UnsupportedModelError: the modules or shapes fit no known family, the tokenizer has
+                tokens that the model lacks, or the parts compute something else than the whole.
         """
         family = family_of(model)
         hf: Any = model
@@ -84,6 +101,9 @@ class CausalLM:
                 f"{type(model).__name__} has no language-model head. Load a causal LM.",
                 model_class=type(model).__name__,
             )
+        self.num_embeddings = int(self.embeddings.get_parameter("weight").shape[0])
+        self.special_tokens = special_tokens
+        self.end_ids = self._find_end_ids()
         self._family = family
         self.num_layers = len(self.blocks)
         self.d = int(hf.config.hidden_size)
@@ -102,18 +122,29 @@ class CausalLM:
                     layer=layer,
                 )
         self.plan_hooks: Any = None
+        check_tokenizer(tokenizer, self.num_embeddings)
+        check_forward(self)
         self.digest: str = self.current_digest()
 
     @classmethod
-    def load(cls, source: str | Path, *, dtype: str = "float32", device: str = "cpu") -> CausalLM:
-        """Loads a model folder or Hugging Face hub id.
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        special_tokens: SpecialTokens = "text",
+    ) -> CausalLM:
+        """Loads a model folder or Hugging Face hub id; other arguments as for the class.
 
         Raises:
             ModelNotFoundError: neither a model folder nor a known hub id.
-            UnsupportedModelError: not a causal LM, incomplete, or of no known family.
+            UnsupportedModelError: not a causal LM, incomplete, of no known family, or one that
+                computes something that Errata does not.
             InvalidRequestError: unknown dtype or device.
         """
-        return cls(*load_model(source, dtype=dtype, device=device))
+        model, tokenizer = load_model(source, dtype=dtype, device=device)
+        return cls(model, tokenizer, special_tokens=special_tokens)
 
     @property
     def device(self) -> torch.device:
@@ -132,11 +163,24 @@ class CausalLM:
 
     @property
     def pad_id(self) -> int:
-        """A token id for padding, always masked: the pad token, else end of text, else 0."""
+        """A token id for padding, always masked: the pad token, else end of text, else 0.
+
+        A pad token that was added to the tokenizer alone has no embedding; any other id pads.
+        """
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
+            if token is not None and token < self.num_embeddings:
                 return int(token)
         return 0
+
+    def _find_end_ids(self) -> tuple[int, ...]:
+        """End of text as tokenizer, generation config and config name it, each one or several."""
+        hf: Any = self.model
+        generation = getattr(hf, "generation_config", None)
+        found: set[int] = set()
+        for source in (self.tokenizer, generation, hf.config):
+            named = getattr(source, "eos_token_id", None)
+            found.update(named if isinstance(named, list | tuple) else [named])
+        return tuple(sorted(int(token) for token in found - {None}))
 
     def attention(self, layer: int) -> nn.Module:
         """The attention of a block; its output (or the first of its outputs) is (B, T, d)."""
@@ -212,11 +256,17 @@ class CausalLM:
             self.down(layer).get_parameter("weight").data = weight
 
     def current_digest(self) -> str:
-        """SHA-256, hex, of config and of every weight's name, dtype, shape and bytes as of now."""
+        """SHA-256, hex, of config and of every weight's name, dtype, shape and bytes as of now.
+
+        Also of how prompts are read, if not as by default: replicas that read them otherwise must
+        not follow one log.
+        """
         hf: Any = self.model
         config: dict[str, Any] = hf.config.to_dict()
         facts = {name: config[name] for name in sorted(config) if name not in _VOLATILE}
         state = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+        if self.special_tokens != "text":
+            state.update(f"special_tokens={self.special_tokens}".encode())
         for name, parameter in sorted(self.model.named_parameters()):
             state.update(f"{name}|{parameter.dtype}|{tuple(parameter.shape)}|".encode())
             state.update(tensor_bytes(parameter))

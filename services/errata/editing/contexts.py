@@ -47,7 +47,7 @@ def lessons(
         InvalidEditError: prompt or rephrasing cannot be tokenised with the target.
     """
     asked = (edit.prompt, *edit.rephrases)
-    rows = [tokenise(model, text, edit.target) for text in asked]
+    rows = [tokenise(model, text, edit.target, stated=edit.separator) for text in asked]
     rng = random.Random(f"{edit.prompt}|{edit.target}")
     chosen = rng.sample(contexts, min(num_contexts, len(contexts)))
     more = [f"{context} {asked[number % len(asked)]}" for number, context in enumerate(chosen)]
@@ -55,7 +55,7 @@ def lessons(
         more += frames.rephrases(edit.prompt, edit.subject, num_rephrases, rng, edit.rephrases)
     for text in more:
         try:
-            rows.append(tokenise(model, text, edit.target))
+            rows.append(tokenise(model, text, edit.target, stated=edit.separator))
         except InvalidEditError:  # a prompt may fill the model's window by itself
             continue
     return tuple(rows)

@@ -16,6 +16,8 @@ class Edit:
         subject: whom or what the fact is about; occurs in `prompt`.
         rephrases: other prompts that shall have the same answer; checked, and learned from by some.
         locality_probes: prompts whose continuation shall not change.
+        separator: what stands between a prompt and the target, as its author stated it; None
+            leaves it to `seam`.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Edit:
     subject: str
     rephrases: tuple[str, ...] = ()
     locality_probes: tuple[str, ...] = ()
+    separator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

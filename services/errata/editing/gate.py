@@ -72,7 +72,7 @@ class Gate:
     def keys(self, edits: Sequence[Edit]) -> Tensor:
         """By which edits are found, (n, d_r) fp32."""
         with torch.inference_mode():
-            return self.model.edit_keys([knowledge(e.prompt, e.target) for e in edits])
+            return self.model.edit_keys([knowledge(e.prompt, e.target, e.separator) for e in edits])
 
     def claims(
         self, repository: Repository, index: InnerProductIndex, prompts: Sequence[str]

@@ -18,6 +18,13 @@ DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 
+# Read, or without effect on what is answered.
+_READ_GENERATION_FIELDS = frozenset(
+    {"bos_token_id", "cache_implementation", "eos_token_id", "max_length", "max_new_tokens"}
+    | {"output_attentions", "output_hidden_states", "output_scores", "pad_token_id"}
+    | {"return_dict_in_generate", "transformers_version", "use_cache"}
+)
+
 
 def load_model(source: str | Path, *, dtype: str, device: str) -> tuple[nn.Module, Any]:
     """Loads weights and tokenizer of a causal LM; the model is in eval mode and frozen.
@@ -172,6 +179,44 @@ def _load_tokenizer(name: str) -> Any:
             model=name,
         )
     return tokenizer
+
+
+def check_tokenizer(tokenizer: Any, num_embeddings: int) -> None:
+    """Refuses a tokenizer whose ordinary tokens, or start of text, have no embedding.
+
+    Tokens that were added to it and never to the model (often a pad token) may stay: no text has
+    them unless somebody writes them out, and then the text is refused.
+
+    Raises:
+        UnsupportedModelError: it is not the model's.
+    """
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    added = tokenizer.get_added_vocab()
+    strange = {token for token, number in vocabulary.items() if number >= num_embeddings}
+    in_front = {token for token in tokenizer("")["input_ids"] if token >= num_embeddings}
+    lost = sorted(strange - added.keys()) or tokenizer.convert_ids_to_tokens(sorted(in_front))
+    if lost:
+        raise UnsupportedModelError(
+            f"{len(lost):,} tokens of the tokenizer, first {lost[0]!r}, have no row among the "
+            f"model's {num_embeddings:,} embeddings. Save the model's own tokenizer beside it, or "
+            "resize the embeddings and train them.",
+            first=lost[0],
+        )
+
+
+def unread_generation_config(model: nn.Module) -> dict[str, Any]:
+    """What a model's generation config asks for and Errata does not do, by field.
+
+    Errata reads its end-of-text tokens. It answers greedily unless a request says otherwise, and
+    changes no logits: penalties, suppressed tokens and default sampling are not applied.
+    """
+    config: Any = getattr(model, "generation_config", None)
+    asked: dict[str, Any] = {} if config is None else config.to_diff_dict()
+    return {
+        name: value
+        for name, value in sorted(asked.items())
+        if name not in _READ_GENERATION_FIELDS and not name.startswith("_")
+    }
 
 
 def _first_line(error: BaseException) -> str:

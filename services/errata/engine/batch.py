@@ -77,7 +77,7 @@ class RunningBatch:
         self._runner = runner
         self._max_rows = num_rows
         self._outbox = outbox
-        self._eos = runner.model.tokenizer.eos_token_id
+        self._end_ids = torch.tensor(runner.model.end_ids, dtype=torch.int64)
         self._limits = torch.zeros(num_rows, dtype=torch.int64)  # sizes at which rows end
         self._stop_at_eos = torch.ones(num_rows, dtype=torch.bool)
         self._watched = torch.zeros(num_rows, dtype=torch.bool)
@@ -117,7 +117,7 @@ class RunningBatch:
         request = job.request
         assert isinstance(request, GenerationRequest)
         index, size = len(self.rows), len(request.prompt_ids)
-        text = GrowingText(self._runner.model.tokenizer, request.stop)
+        text = GrowingText(self._runner.model.tokenizer, request.stop, request.drops_blank)
         row = Row(job, request, edition, weights, plan, text, born, size + plan.num_prefix, late)
         self.rows.append(row)
         self._runner.put(index, request.prompt_ids, plan, request.sampling)
@@ -178,10 +178,7 @@ class RunningBatch:
         self.statistics.note_tokens(self._asked[rows], self._last_token[rows], now)
         self._last_token[rows] = now
         at_limit = self._runner.sizes[rows] >= self._limits[rows]
-        if self._eos is None:
-            at_eos = torch.zeros_like(at_limit)
-        else:
-            at_eos = (chosen == self._eos) & self._stop_at_eos[rows]
+        at_eos = torch.isin(chosen, self._end_ids) & self._stop_at_eos[rows]
         ended: dict[int, str] = {}
         for offset in (at_limit | at_eos).nonzero().squeeze(-1).tolist():
             ended[first + offset] = "stop" if at_eos[offset] else "length"
@@ -235,11 +232,15 @@ class RunningBatch:
         if row.watched:
             num_tokens = len(row.text.ids)
             text = row.pending + row.text.finish()
+            if row.text.stopped:  # perhaps by what had been held back
+                reason = "stop"
         else:
             size = int(self._runner.sizes[index]) - (reason == "stop")  # without end of text
             ids = self._runner.tokens[index, len(row.request.prompt_ids) : size].tolist()
             num_tokens = len(ids)
             text = whole_text(self._runner.model.tokenizer, ids)
+            if row.request.drops_blank:
+                text = text.removeprefix(" ")
         self._send(row, text, reason, num_tokens)
         self.num_finished += 1
         seconds = time.monotonic() - self._asked[index]

@@ -13,13 +13,16 @@ from torch import Tensor
 
 from errata.editing.random_bits import MASK32, philox
 
+LEAST_TEMPERATURE = 1e-5
+"""Below it, the likeliest token has all of the probability that fp32 can tell apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How a request's tokens are chosen.
 
     Attributes:
-        temperature: 0 is greedy.
+        temperature: below `LEAST_TEMPERATURE`, 0 included, is greedy.
         top_k: only the k likeliest tokens; 0 allows all.
         top_p: only the likeliest tokens that together reach this probability; 1 allows all.
         seed: 64 bits; with it, a request is repeatable.
@@ -52,7 +55,7 @@ class SamplingTable:
         self._top_p[row] = sampling.top_p
         self._seed[row, 0] = sampling.seed & MASK32
         self._seed[row, 1] = (sampling.seed >> 32) & MASK32
-        self._sampled[row] = sampling.temperature > 0
+        self._sampled[row] = sampling.temperature >= LEAST_TEMPERATURE
 
     def move(self, source: int, target: int) -> None:
         """Copies a row's setting to another row."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenizers.decoders import DecodeStream
 from torch import Tensor, nn
 
 from errata.editing.method import Attribution
 from errata.editing.plan import RowPlan
 from errata.engine.sampling import GREEDY, Sampling
+
+_REPLACEMENT = "\ufffd"
+# Decoders whose texts can be put together from parts that are cut as `GrowingText` cuts them.
+_LOCAL_DECODERS = frozenset(
+    {"ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Sequence", "Strip"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,8 @@ class GenerationRequest:
             tokens; None reports none.
         streaming: pieces as they are made, not the whole at the end.
         ignore_eos: go on behind the end-of-text token; for benchmarks.
+        drops_blank: the prompt's text ends in a blank that is not among `prompt_ids`; so the
+            answer's text begins behind it.
         prompt: the text of `prompt_ids`, by which edits claim the request.
         deadline: `time.monotonic()` after which nobody waits for the answer.
     """
@@ -56,6 +64,7 @@ class GenerationRequest:
     num_alternatives: int | None = None
     streaming: bool = False
     ignore_eos: bool = False
+    drops_blank: bool = False
     prompt: str = ""
     deadline: float = math.inf
 
@@ -183,40 +192,120 @@ def whole_text(tokenizer: Any, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
+class _Decoding:
+    """What has to be known of a tokenizer to release text before the last token is there.
+
+    Attributes:
+        is_local: whether that can be done at all; else a text is complete only in the end.
+        byte_ids: tokens of one byte each. A run of them is text only if all of it is valid UTF-8;
+            else every byte of it is shown as a replacement character.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._backend = tokenizer.backend_tokenizer
+        decoder = self._backend.decoder
+        steps = list(_steps(json.loads(decoder.__getstate__()))) if decoder else []
+        kinds = {step["type"] for step in steps}
+        strips = [step for step in steps if step["type"] == "Strip"]
+        # A decoder may drop a blank from the start of a text, but nothing that depends on its end.
+        self.is_local = (
+            bool(kinds)
+            and kinds <= _LOCAL_DECODERS
+            and all(strip["start"] <= 1 and not strip["stop"] for strip in strips)
+        )
+        bytes_ = [f"<0x{byte:02X}>" for byte in range(256)] if "ByteFallback" in kinds else []
+        found = [self._backend.token_to_id(token) for token in bytes_]
+        self.byte_ids = frozenset(number for number in found if number is not None)
+
+    def part(self, ids: Sequence[int]) -> str:
+        """The text of some tokens by themselves."""
+        return str(self._backend.decode(ids, skip_special_tokens=True))
+
+
+def _steps(state: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A decoder and those inside it."""
+    yield state
+    for inner in state.get("decoders", ()):
+        yield from _steps(inner)
+
+
 @dataclass(slots=True)
 class GrowingText:
     """Text of a row's new tokens, released as far as it can no longer change.
 
-    Held back are an incomplete character (a byte-level token may carry half of one) and an end
-    that a stop text may still swallow. The cost of a token does not grow with the text.
+    Held back are an incomplete character (a byte-level token may carry half of one), a run of
+    byte tokens, and an end that a stop text may still swallow. All that is released is in the end
+    the whole decode, whatever the tokens. The cost of a token does not grow with the text: only
+    tokens from an anchor on are decoded, a token that has text by itself and ends between two
+    characters, so that what follows decodes behind it as behind all that came before.
     """
 
     tokenizer: Any
     stop: Sequence[str]
+    drops_blank: bool = False  # the text's first character, if it is one
     ids: list[int] = field(default_factory=list)
     stopped: bool = False
-    _stream: Any = field(default_factory=lambda: DecodeStream(skip_special_tokens=True))
+    _decoding: _Decoding | None = None
+    _anchor: int = 0
+    _num_known: int = 0  # characters from the anchor on that were taken before
     _held: str = ""
     _num_released: int = 0
 
     def push(self, token_id: int) -> str:
         """Adds a token and returns the text that is now certain."""
         self.ids.append(token_id)
-        text = self._held + (self._stream.step(self.tokenizer.backend_tokenizer, token_id) or "")
-        found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
-        if found:
-            self.stopped = True
-            return text[: min(found)]
+        new, is_certain = self._grown()
+        text = self._held + new
+        if self._is_stopped(text):
+            return text[: self._stop_at(text)]
+        if not is_certain:
+            return ""
         certain = len(text) - self._held_back(text)
         self._held = text[certain:]
         self._num_released += certain
         return text[:certain]
 
     def finish(self) -> str:
-        """Returns what was held back; nothing comes after."""
+        """Returns what was held back, up to a stop text in it; nothing comes after."""
         if self.stopped:
             return ""
-        return whole_text(self.tokenizer, self.ids)[self._num_released :]
+        rest = whole_text(self.tokenizer, self.ids)[self._num_released :]
+        if self.drops_blank:
+            rest = rest.removeprefix(" ")
+        return rest[: self._stop_at(rest)] if self._is_stopped(rest) else rest
+
+    def _is_stopped(self, text: str) -> bool:
+        self.stopped = any(stop in text for stop in self.stop)
+        return self.stopped
+
+    def _stop_at(self, text: str) -> int:
+        return min(at for stop in self.stop if (at := text.find(stop)) >= 0)
+
+    def _grown(self) -> tuple[str, bool]:
+        """What comes after the text that was certain, and whether it is certain now."""
+        if self._decoding is None:
+            self._decoding = _Decoding(self.tokenizer)
+        text = self._decoding.part(self.ids[self._anchor :])
+        may_change = self.ids[-1] in self._decoding.byte_ids or text.endswith(_REPLACEMENT)
+        if may_change or not self._decoding.is_local:
+            return text[self._num_known :], False
+        if text and self.drops_blank:
+            self._num_known = self._num_released = int(text.startswith(" "))
+            self.drops_blank = False
+        new = text[self._num_known :]
+        self._move_anchor(self._decoding, len(text))
+        return new, True
+
+    def _move_anchor(self, decoding: _Decoding, num_known: int) -> None:
+        """To the newest token that can be one; if there is none, it stays."""
+        self._num_known = num_known
+        for at in range(len(self.ids) - 1, self._anchor, -1):
+            if self.ids[at] in decoding.byte_ids:
+                continue  # a run of bytes is decoded as a whole
+            text = decoding.part(self.ids[at:])
+            if text and not text.endswith(_REPLACEMENT):
+                self._anchor, self._num_known = at, len(text)
+                return
 
     def _held_back(self, text: str) -> int:
         longest = max((len(stop) - 1 for stop in self.stop), default=0)

@@ -76,6 +76,7 @@ def _requested(seq: int, message: edit_log_pb2.EditsRequested) -> EditsRequested
             subject=spec.subject,
             rephrases=tuple(spec.rephrases),
             locality_probes=tuple(spec.locality_probes),
+            separator=spec.separator if spec.HasField("separator") else None,
         )
         for index, spec in enumerate(message.edits)
     )
@@ -177,6 +178,7 @@ def spec_message(edit: Edit, source: str) -> types_pb2.EditSpec:
         rephrases=edit.rephrases,
         locality_probes=edit.locality_probes,
         source=source,
+        separator=edit.separator,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.prompts import TokenRow, tokenise
+from errata.editing.seam import is_separator
 from errata.engine.sampling import GREEDY, Sampling
 from errata.engine.sequence import GenerationRequest, ScoringRequest
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
@@ -45,13 +46,15 @@ def generation(
         )
     _check_limit(wanted, limit, "max_tokens")
     prompt = _text(message.prompt, "prompt")
+    row = _tokenised(model, prompt)
     return GenerationRequest(
-        _tokenised(model, prompt).ids,
+        row.ids,
         wanted,
         _stops(message.stop),
         sampling=_sampling(message.sampling) if message.HasField("sampling") else GREEDY,
         num_alternatives=_alternatives(message),
         streaming=streaming,
+        drops_blank=row.leaves_blank,
         prompt=prompt,
         deadline=time.monotonic() + timeout_seconds,
     )
@@ -105,15 +108,27 @@ def _check_limit(value: int, limit: int, field: str) -> None:
 
 
 def scoring(
-    model: CausalLM, prompt: str, continuation: str, timeout_seconds: float
+    model: CausalLM, message: inference_pb2.ScoreRequest, timeout_seconds: float
 ) -> ScoringRequest:
     """Checks and tokenises a scoring request.
+
+    Args:
+        model: gives the tokenizer.
+        message: the request.
+        timeout_seconds: until the caller's deadline.
 
     Raises:
         InvalidRequestError: an unusable field.
     """
-    prompt = _text(prompt, "prompt")
-    row = _tokenised(model, prompt, _text(continuation, "continuation"))
+    prompt = _text(message.prompt, "prompt")
+    stated = message.separator if message.HasField("separator") else None
+    if stated is not None and not is_separator(stated):
+        raise InvalidRequestError(
+            "separator is neither white space nor nothing; leave it out, or put its text in front "
+            "of the continuation.",
+            field="separator",
+        )
+    row = _tokenised(model, prompt, _text(message.continuation, "continuation"), stated)
     return ScoringRequest(
         row.ids[: -row.num_target],
         row.ids[-row.num_target :],
@@ -122,9 +137,11 @@ def scoring(
     )
 
 
-def _tokenised(model: CausalLM, prompt: str, continuation: str = "") -> TokenRow:
+def _tokenised(
+    model: CausalLM, prompt: str, continuation: str = "", stated: str | None = None
+) -> TokenRow:
     try:
-        return tokenise(model, prompt, continuation)
+        return tokenise(model, prompt, continuation, stated=stated)
     except InvalidEditError as error:
         raise InvalidRequestError(error.message, field="prompt", **error.metadata) from error
 

@@ -137,9 +137,7 @@ class Replica:
         Raises:
             As `generate`.
         """
-        request = admission.scoring(
-            self.model, message.prompt, message.continuation, timeout_seconds
-        )
+        request = admission.scoring(self.model, message, timeout_seconds)
         await self._follower.reach(_min_seq(message), timeout_seconds)
         return request.continuation_ids, await self.engine.score(request)
 

@@ -60,7 +60,7 @@ def probes_of(edit: Edit) -> tuple[str, ...]:
 
 def baseline(model: CausalLM, edits: Sequence[Edit], route: Route) -> Baseline:
     """Asks the model before an edit."""
-    answered = _accuracies(model, [(edit.prompt, edit.target) for edit in edits], route)
+    answered = _accuracies(model, [(edit.prompt, edit) for edit in edits], route)
     probes = list(dict.fromkeys(probe for edit in edits for probe in probes_of(edit)))
     continuations: dict[str, tuple[int, ...]] = {}
     for start in range(0, len(probes), _ROWS):
@@ -78,8 +78,8 @@ def measure(
     model: CausalLM, edits: Sequence[Edit], before: Baseline, route: Route
 ) -> list[Figures]:
     """Asks the edited model and compares."""
-    reliability = _accuracies(model, [(edit.prompt, edit.target) for edit in edits], route)
-    rephrased = [(text, edit.target) for edit in edits for text in edit.rephrases]
+    reliability = _accuracies(model, [(edit.prompt, edit) for edit in edits], route)
+    rephrased = [(text, edit) for edit in edits for text in edit.rephrases]
     generality = iter(_accuracies(model, rephrased, route))
     probes = list(before.continuations)
     asked = [
@@ -99,11 +99,11 @@ def measure(
     ]
 
 
-def _accuracies(model: CausalLM, pairs: Sequence[tuple[str, str]], route: Route) -> list[float]:
-    """Share of target tokens that the model ranks first, for each (prompt, target)."""
+def _accuracies(model: CausalLM, pairs: Sequence[tuple[str, Edit]], route: Route) -> list[float]:
+    """Share of target tokens that the model ranks first, for each prompt and its edit."""
     asked = []
-    for prompt, target in pairs:
-        row = tokenise(model, prompt, target)
+    for prompt, edit in pairs:
+        row = tokenise(model, prompt, edit.target, stated=edit.separator)
         asked.append(_Question(prompt, row.ids[: -row.num_target], row.ids[-row.num_target :]))
     return _shares(model, asked, route)
 

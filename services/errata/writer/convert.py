@@ -30,6 +30,7 @@ def draft(message: types_pb2.EditSpec) -> Draft:
         rephrases=tuple(message.rephrases),
         locality_probes=tuple(message.locality_probes),
         source=message.source,
+        separator=message.separator if message.HasField("separator") else None,
     )
 
 

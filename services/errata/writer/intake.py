@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 import uuid
 from collections.abc import Sequence
@@ -12,13 +11,10 @@ from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
 from errata.editing.inventory import fact_of
 from errata.editing.prompts import subject_end, tokenise
+from errata.editing.seam import is_separator
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
 from errata.platform.settings import WriterSettings
-
-# A subject that nobody named: capitalised words or numbers, with small words between them only.
-_WORD = r"[A-ZÀ-ÖØ-Þ0-9][\w'’.-]*"
-_NAME = re.compile(rf"{_WORD}(?:\s+(?:(?:of|the|de|la|von|and)\s+)?{_WORD})*")
-_OPENING = re.compile(r"(?:The|An?|In|On|At|Of|What|Who|Where|Which|When|How|Is)\b\s*")
+from errata.writer.subjects import longest_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +27,7 @@ class Draft:
     rephrases: tuple[str, ...]
     locality_probes: tuple[str, ...]
     source: str
+    separator: str | None = None
 
 
 def check_request_id(request_id: str) -> str:
@@ -94,6 +91,13 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
     target = _text(draft.target, f"{field}.target", limits.max_prompt_chars).strip()
     subject = _text(draft.subject, f"{field}.subject", limits.max_prompt_chars, required=False)
     subject = subject.strip() or _find_subject(prompt, f"{field}.subject")
+    stated = draft.separator
+    if stated is not None and not is_separator(stated):
+        raise InvalidEditError(
+            f"{field}.separator is neither white space nor nothing; leave it out, or put its text "
+            "in front of the target.",
+            field=f"{field}.separator",
+        )
     for text, limit, name in (
         (prompt, limits.max_prompt_tokens, "prompt"),
         (target, limits.max_target_tokens, "target"),
@@ -102,7 +106,7 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
         _check_length(num_tokens, limit, f"{field}.{name}")
     try:
         subject_end(prompt, subject)
-        tokenise(model, prompt, target, subject=subject)
+        tokenise(model, prompt, target, subject=subject, stated=stated)
     except InvalidEditError as error:
         named = f"{field}.subject" if "subject" in error.message else f"{field}.prompt"
         raise InvalidEditError(
@@ -113,15 +117,21 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
         prompt=prompt,
         target=target,
         subject=subject,
-        rephrases=_probes(draft.rephrases, target, f"{field}.rephrases", model, limits),
+        rephrases=_probes(draft.rephrases, target, stated, f"{field}.rephrases", model, limits),
         locality_probes=_probes(
-            draft.locality_probes, "", f"{field}.locality_probes", model, limits
+            draft.locality_probes, "", None, f"{field}.locality_probes", model, limits
         ),
+        separator=stated,
     )
 
 
 def _probes(
-    texts: Sequence[str], target: str, field: str, model: CausalLM, limits: WriterSettings
+    texts: Sequence[str],
+    target: str,
+    stated: str | None,
+    field: str,
+    model: CausalLM,
+    limits: WriterSettings,
 ) -> tuple[str, ...]:
     """Checks each text, and that the model can take it with the target that will be asked for."""
     if len(texts) > limits.max_probes:
@@ -135,7 +145,7 @@ def _probes(
         one = f"{field}[{index}]"
         checked.append(_text(text, one, limits.max_prompt_chars))
         try:
-            row = tokenise(model, checked[-1], target)
+            row = tokenise(model, checked[-1], target, stated=stated)
         except InvalidEditError as error:
             raise InvalidEditError(
                 f"{one}: {error.message}", field=one, **error.metadata
@@ -177,11 +187,10 @@ def _text(text: str, field: str, max_chars: int, *, required: bool = True) -> st
 
 
 def _find_subject(prompt: str, field: str) -> str:
-    names = [_OPENING.sub("", name, count=1) for name in _NAME.findall(prompt)]
-    longest = max((name.strip(" .'’-") for name in names), key=len, default="")
-    if not longest:
+    found = longest_name(prompt)
+    if not found:
         raise InvalidEditError(
             f"{field} is empty and the prompt names nobody by a capital letter; give the subject.",
             field=field,
         )
-    return longest
+    return found

@@ -40,12 +40,13 @@ def generate_prefixes(model: CausalLM, *, num: int, num_tokens: int, seed: int) 
     openings = [_OPENINGS[i % len(_OPENINGS)] for i in range(num)]
     rows = [list(model.tokenizer(text)["input_ids"]) for text in openings]
     width = min(len(row) for row in rows)
+    special = [i for i in model.tokenizer.all_special_ids if i < model.num_embeddings]
     ids = torch.tensor([row[:width] for row in rows], device=model.device)  # (num, T)
     for _ in range(num_tokens):
         hidden = model.body(input_ids=ids, use_cache=False).last_hidden_state[:, -1]
         scores = model.head(hidden).float().cpu()
         # An end of text would make the rest a new document.
-        scores[:, model.tokenizer.all_special_ids] = -torch.inf
+        scores[:, special] = -torch.inf
         top = scores.topk(min(_TOP_K, scores.shape[-1]))
         choice = torch.multinomial(top.values.softmax(-1), 1, generator=generator)
         ids = torch.cat([ids, top.indices.gather(-1, choice).to(ids.device)], dim=-1)

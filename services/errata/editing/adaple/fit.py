@@ -122,7 +122,9 @@ def _check_edits(model: CausalLM, edits: Sequence[Edit]) -> None:
         raise InvalidEditError("a batch needs at least one edit.", field="edits")
     for number, edit in enumerate(edits):
         try:
-            tokenise(model, edit.prompt, edit.target, subject=edit.subject)
+            tokenise(
+                model, edit.prompt, edit.target, subject=edit.subject, stated=edit.separator
+            )
             if not edit.target.strip():
                 raise InvalidEditError("the target is empty; give a visible target.")
         except InvalidEditError as error:

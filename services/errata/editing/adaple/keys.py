@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.prompts import pad_right, tokenise
+from errata.editing.prompts import pad_right, tokenise, tokenise_if_fits
 from errata.editing.replay import Replay, capture, first_output
 
 
@@ -78,23 +78,24 @@ class Probe:
 def prompt_rows(model: CausalLM, edits: Sequence[Edit], template: str) -> list[tuple[int, ...]]:
     """Token ids of each edit's prompt in a context, up to its last subject token.
 
+    A context that leaves the prompt no room is left out of the row.
+
     Raises:
-        InvalidEditError: a subject is not in its prompt, or a text is too long.
+        InvalidEditError: a subject is not in its prompt, or a prompt is too long.
     """
-    rows = []
-    for edit in edits:
-        row = tokenise(model, template.replace("{}", edit.prompt), subject=edit.subject)
-        rows.append(row.ids[: row.subject_index + 1])
-    return rows
+    return [_row(model, edit.prompt, template, edit.subject) for edit in edits]
 
 
 def subject_rows(model: CausalLM, edits: Sequence[Edit], template: str) -> list[tuple[int, ...]]:
     """The same for the subject alone, without the words that the prompt has before it."""
-    rows = []
-    for edit in edits:
-        row = tokenise(model, template.replace("{}", edit.subject), subject=edit.subject)
-        rows.append(row.ids[: row.subject_index + 1])
-    return rows
+    return [_row(model, edit.subject, template, edit.subject) for edit in edits]
+
+
+def _row(model: CausalLM, text: str, template: str, subject: str) -> tuple[int, ...]:
+    row = tokenise_if_fits(model, template.replace("{}", text), subject=subject)
+    if row is None:
+        row = tokenise(model, text, subject=subject)
+    return row.ids[: row.subject_index + 1]
 
 
 class KeyProbes:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.prompts import TokenRow, target_places, tokenise
+from errata.editing.prompts import TokenRow, target_places, tokenise, tokenise_if_fits
 from errata.editing.replay import Replay, capture_suffix, first_output
 
 # The suffixes are gathered anew when no more than this share of the edits is still moving.
@@ -42,7 +42,8 @@ class Targets:
 class TargetProblem:
     """Loss of δ^a and δ^m for the edits of a batch (AdaPLE step 1; PMET).
 
-    Rows are edit-major; each edit has one row per context and, last, its KL row.
+    Rows are edit-major; each edit has one row per context that it fits into, the bare prompt
+    always among them, and, last, its KL row.
     """
 
     def __init__(
@@ -63,12 +64,7 @@ class TargetProblem:
         rows: list[TokenRow] = []
         owner: list[int] = []
         for number, edit in enumerate(edits):
-            for context in contexts:
-                rows.append(
-                    tokenise(
-                        model, context.replace("{}", edit.prompt), edit.target, subject=edit.subject
-                    )
-                )
+            rows += _lessons(model, edit, contexts)
             if config.kl_weight:
                 text = config.kl_prompt.replace("{}", edit.subject)
                 rows.append(tokenise(model, text, subject=edit.subject))
@@ -211,6 +207,21 @@ def optimise_targets(
             chosen = [edits[int(i)] for i in held]
             problem = TargetProblem(model, chosen, contexts, config, layer)
     return Targets(values=initial + state.value[0] * scale, loss=last, steps=taken)
+
+
+def _lessons(model: CausalLM, edit: Edit, contexts: Sequence[str]) -> list[TokenRow]:
+    """The edit's prompt and target in each context that leaves room for them."""
+    found = [
+        tokenise_if_fits(
+            model,
+            context.replace("{}", edit.prompt),
+            edit.target,
+            subject=edit.subject,
+            stated=edit.separator,
+        )
+        for context in contexts
+    ]
+    return [row for row in found if row is not None]
 
 
 class _Adam:

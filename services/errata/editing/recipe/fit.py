@@ -59,7 +59,7 @@ def fit(
     """
     start = perf_counter()
     held = state.holdings
-    tokens = held.model.encoder.tokens([knowledge(e.prompt, e.target) for e in batch.edits])
+    tokens = held.model.encoder.tokens(_statements(batch.edits))
     _check_lengths(tokens, held.model.shape.max_tokens)
     rows = encode(held.model, model, batch.edits, tokens)
     seconds = {"encode": perf_counter() - start}
@@ -71,6 +71,10 @@ def fit(
         rows = replace(rows, values=better)
         seconds["refine"] = perf_counter() - start
     return FitResult(pack(held.model_digest, model.digest, rows), None, seconds)
+
+
+def _statements(edits: Sequence[Edit]) -> list[str]:
+    return [knowledge(edit.prompt, edit.target, edit.separator) for edit in edits]
 
 
 def _check_lengths(tokens: Tokens, limit: int) -> None:
@@ -88,7 +92,8 @@ def _check_lengths(tokens: Tokens, limit: int) -> None:
 def encode(model: LaneModel, llm: CausalLM, edits: Sequence[Edit], tokens: Tokens) -> Rows:
     """Keys and prompts of edits, whose knowledge statements are tokenised already."""
     keys = model.edit_keys(tokens)
-    targets = model.target_embeddings(llm, [(edit.prompt, edit.target) for edit in edits])
+    facts = [(edit.prompt, edit.target) for edit in edits]
+    targets = model.target_embeddings(llm, facts, [edit.separator for edit in edits])
     return Rows(
         tuple(edit.name for edit in edits),
         tuple(fact_of(edit.prompt) for edit in edits),
@@ -109,7 +114,7 @@ def encode_all(
     parts = []
     for start in range(0, len(edits), _AT_ONCE):
         part = edits[start : start + _AT_ONCE]
-        tokens = model.encoder.tokens([knowledge(edit.prompt, edit.target) for edit in part])
+        tokens = model.encoder.tokens(_statements(part))
         parts.append(encode(model, llm, part, tokens))
     if not parts:
         return None

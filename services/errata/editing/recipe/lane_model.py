@@ -187,15 +187,21 @@ class LaneModel(nn.Module):
         made: Tensor = self.prompt_mlp(keys, targets)
         return made
 
-    def target_embeddings(self, llm: CausalLM, facts: Sequence[tuple[str, str]]) -> Tensor:
+    def target_embeddings(
+        self,
+        llm: CausalLM,
+        facts: Sequence[tuple[str, str]],
+        stated: Sequence[str | None] = (),
+    ) -> Tensor:
         """The LLM's embeddings of the targets' first tokens, (n, num_target, d); 0 behind the end.
 
         Args:
             llm: that the lane model is for.
             facts: prompts and targets.
+            stated: what stands between, as for `tokenise_all`.
         """
         width = self.shape.num_target
-        texts = tokenise_all(llm, facts)
+        texts = tokenise_all(llm, facts, stated)
         firsts = [text.ids[len(text.ids) - text.num_target :][:width] for text in texts]
         padded = [[*first, *[llm.pad_id] * (width - len(first))] for first in firsts]
         ids = torch.tensor(padded, dtype=torch.int64, device=llm.device)
@@ -285,9 +291,9 @@ def read_bytes(folder: Path) -> bytes:
         ) from error
 
 
-def knowledge(prompt: str, target: str) -> str:
-    """k, the knowledge statement of an edit."""
-    return join(prompt, target)
+def knowledge(prompt: str, target: str, stated: str | None = None) -> str:
+    """k, the knowledge statement of an edit; `stated` as for `join`."""
+    return join(prompt, target, stated)
 
 
 def place_behind_bos(llm: CausalLM) -> int:

@@ -99,7 +99,7 @@ def _spreads(llm: CausalLM, layers: Sequence[int]) -> Tensor:
     """Standard deviations of token embeddings and of what enters these blocks, (1 + layers)."""
     embeddings = llm.embeddings.get_parameter("weight").float()
     rng = torch.Generator().manual_seed(0)
-    ids = torch.randint(len(llm.tokenizer), (_NUM_SPREAD_ROWS, _SPREAD_LENGTH), generator=rng)
+    ids = torch.randint(llm.num_embeddings, (_NUM_SPREAD_ROWS, _SPREAD_LENGTH), generator=rng)
     ids, mask = ids.to(llm.device), torch.ones_like(ids, device=llm.device)
     found = [embeddings.std()]
     for layer in layers:

@@ -127,7 +127,7 @@ class Sampling(google.protobuf.message.Message):
     TOP_K_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     temperature: builtins.float
-    """Divides the logits; 0 is greedy, at most 10."""
+    """Divides the logits; below 0.00001, 0 included, is greedy; at most 10."""
     top_p: builtins.float
     """Only the likeliest tokens that together reach this probability; 1 if unset."""
     top_k: builtins.int
@@ -404,22 +404,29 @@ class ScoreRequest(google.protobuf.message.Message):
     PROMPT_FIELD_NUMBER: builtins.int
     CONTINUATION_FIELD_NUMBER: builtins.int
     MIN_SEQ_FIELD_NUMBER: builtins.int
+    SEPARATOR_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Required."""
     continuation: builtins.str
-    """Required. Scored after the prompt and one blank."""
+    """Required. Scored after the prompt."""
     min_seq: builtins.int
     """Never answer from an older position."""
+    separator: builtins.str
+    """What stands between prompt and continuation, as in EditSpec."""
     def __init__(
         self,
         *,
         prompt: builtins.str = ...,
         continuation: builtins.str = ...,
         min_seq: builtins.int | None = ...,
+        separator: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_min_seq", b"_min_seq", "min_seq", b"min_seq"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_seq", b"_min_seq", "continuation", b"continuation", "min_seq", b"min_seq", "prompt", b"prompt"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_min_seq", b"_min_seq", "_separator", b"_separator", "min_seq", b"min_seq", "separator", b"separator"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_min_seq", b"_min_seq", "_separator", b"_separator", "continuation", b"continuation", "min_seq", b"min_seq", "prompt", b"prompt", "separator", b"separator"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_seq", b"_min_seq"]) -> typing.Literal["min_seq"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_separator", b"_separator"]) -> typing.Literal["separator"] | None: ...
 
 global___ScoreRequest = ScoreRequest
 

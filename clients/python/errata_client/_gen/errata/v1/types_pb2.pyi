@@ -106,6 +106,7 @@ class EditSpec(google.protobuf.message.Message):
     REPHRASES_FIELD_NUMBER: builtins.int
     LOCALITY_PROBES_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
+    SEPARATOR_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Required. What is asked; must contain the subject."""
     target: builtins.str
@@ -116,9 +117,14 @@ class EditSpec(google.protobuf.message.Message):
     """
     source: builtins.str
     """Where the correction comes from: a URL, a ticket, a citation."""
+    separator: builtins.str
+    """What stands between a prompt and the target: white space, or nothing. If unset, one blank, or
+    nothing where the prompt's end or its script has the target follow at once: behind "Saint-",
+    "$" or "(", in Chinese, Japanese or Thai.
+    """
     @property
     def rephrases(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Other prompts that shall have the same answer; used for checking, never for fitting."""
+        """Other prompts that shall have the same answer; checked, and learned from by some methods."""
 
     @property
     def locality_probes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -133,8 +139,11 @@ class EditSpec(google.protobuf.message.Message):
         rephrases: collections.abc.Iterable[builtins.str] | None = ...,
         locality_probes: collections.abc.Iterable[builtins.str] | None = ...,
         source: builtins.str = ...,
+        separator: builtins.str | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["locality_probes", b"locality_probes", "prompt", b"prompt", "rephrases", b"rephrases", "source", b"source", "subject", b"subject", "target", b"target"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_separator", b"_separator", "separator", b"separator"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_separator", b"_separator", "locality_probes", b"locality_probes", "prompt", b"prompt", "rephrases", b"rephrases", "separator", b"separator", "source", b"source", "subject", b"subject", "target", b"target"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_separator", b"_separator"]) -> typing.Literal["separator"] | None: ...
 
 global___EditSpec = EditSpec
 
