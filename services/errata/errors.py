@@ -39,7 +39,24 @@ shares. What varies in a message is also in `metadata`.
 
 from __future__ import annotations
 
+import traceback
 from typing import Any, ClassVar
+
+_MOST_MESSAGE_CHARS = 200
+
+
+def traceback_of(error: BaseException) -> str:
+    """Where an unexpected error arose, for a log: frames, type and the start of its message.
+
+    Without the frames' variables, whatever the logging library shows by default: prompts and their
+    token ids are among them. Causes are told, too.
+    """
+    found = traceback.TracebackException.from_exception(error, capture_locals=False)
+    lines = [line for line in found.format() if line.strip()]
+    return "".join(
+        line if line.startswith("  ") else f"{line.rstrip()[:_MOST_MESSAGE_CHARS]}\n"
+        for line in lines
+    ).rstrip()
 
 
 class ErrataError(Exception):

@@ -179,8 +179,9 @@ class CausalLM:
         found: set[int] = set()
         for source in (self.tokenizer, generation, hf.config):
             named = getattr(source, "eos_token_id", None)
-            found.update(named if isinstance(named, list | tuple) else [named])
-        return tuple(sorted(int(token) for token in found - {None}))
+            if named is not None:
+                found.update(named if isinstance(named, list | tuple) else [named])
+        return tuple(sorted(found))
 
     def attention(self, layer: int) -> nn.Module:
         """The attention of a block; its output (or the first of its outputs) is (B, T, d)."""

@@ -3,8 +3,8 @@
 A prompt has the same ids wherever it is read: in a fit, in a check, in a request. What follows it
 is appended to these ids and never merges with them, for a model that is asked has read just the
 prompt. A blank at its end is left for what follows where the tokenizer would merge it with the
-next word: models have hardly ever seen such a blank by itself, and answer nonsense. All positions come from the tokenizer's character offsets on the whole text, never from
-tokenising pieces.
+next word: models have hardly ever seen such a blank by itself, and answer nonsense. All positions
+come from the tokenizer's character offsets on the whole text, never from tokenising pieces.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def tokenise(
 
     The row begins with the ids that the prompt has by itself, but for a blank at its end that the
     next word takes along. Where prompt and target as one text would be tokenised otherwise, the
-    target is given tokens that spell it behind the prompt's own. Special tokens that the tokenizer appends are
-    left out: the model shall go on from here.
+    target is given tokens that spell it behind the prompt's own. Special tokens that the tokenizer
+    appends are left out: the model shall go on from here.
 
     Args:
         model: gives tokenizer and longest sequence.

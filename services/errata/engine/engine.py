@@ -36,7 +36,12 @@ from errata.engine.sequence import (
     Version,
 )
 from errata.engine.statistics import Statistics
-from errata.errors import InvalidRequestError, QueueFullError, UnavailableError
+from errata.errors import (
+    InvalidRequestError,
+    QueueFullError,
+    UnavailableError,
+    traceback_of,
+)
 
 _log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 0.05
@@ -252,7 +257,7 @@ class Engine:
             while self._wait_for_work():
                 self._iterate()
         except Exception as error:  # a bug; health says so, and nobody waits for ever
-            _log.critical("the engine died", exc_info=error)
+            _log.critical("the engine died", exception=traceback_of(error))
             raise
         finally:
             with self._wake:
@@ -420,7 +425,7 @@ class Engine:
 
     def _isolate(self, jobs: list[Job], error: Exception) -> None:
         """Lets each of the requests whose pass failed try once more by itself; then it fails."""
-        _log.error("a pass failed", num_requests=len(jobs), exc_info=error)
+        _log.error("a pass failed", num_requests=len(jobs), exception=traceback_of(error))
         rows = [row for row in self._batch.rows if row.num_left or row.job in jobs]
         self._batch.drop(rows)
         concerned = list(dict.fromkeys([*jobs, *(row.job for row in rows)]))

@@ -73,6 +73,12 @@ class ModelSettings(Section):
     path: str = Field("", description="Folder or hub id; the demo model if empty.")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = Field("cpu", description="A torch device, such as cpu or cuda:0.")
+    special_tokens: Literal["text", "parse"] = Field(
+        "text",
+        description="What a control token written out in a prompt or target is: `text` reads "
+        "<|endoftext|> as those letters; `parse` as the control token, and a prompt may bring its "
+        "own start of text. The same for writer and workers.",
+    )
 
 
 class ServiceSettings(Section):

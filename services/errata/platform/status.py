@@ -170,7 +170,9 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
         status = to_status(error)
     else:
         trace_id = trace_parent().split("-")[1] if trace_parent() else uuid.uuid4().hex
-        _log.error("unexpected error in a handler", trace_id=trace_id, exc_info=error)
+        _log.error(
+            "unexpected error in a handler", trace_id=trace_id, exception=errors.traceback_of(error)
+        )
         status = internal_status(trace_id)
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]

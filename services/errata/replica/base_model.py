@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import structlog
 import transformers
 
 from errata import demo
 from errata.editing.causal_lm import CausalLM
+from errata.editing.loading import unread_generation_config
 from errata.errors import InvalidRequestError, ModelError
 from errata.platform.settings import Settings
+
+_log = structlog.get_logger(__name__)
 
 
 def load_base_model(settings: Settings) -> CausalLM:
@@ -21,8 +25,14 @@ def load_base_model(settings: Settings) -> CausalLM:
     model = settings.model
     path = model.path or demo.model_path()
     try:
-        return CausalLM.load(path, dtype=model.dtype, device=model.device)
+        loaded = CausalLM.load(
+            path, dtype=model.dtype, device=model.device, special_tokens=model.special_tokens
+        )
     except (ModelError, InvalidRequestError) as error:
         name = error.field or "path"
         told = f"model.{name} (ERRATA_MODEL__{name.upper()}): {error.message}"
         raise type(error)(told, field=error.field, **error.metadata) from error
+    unread = unread_generation_config(loaded.model)
+    if unread:
+        _log.warning("the generation config asks for what Errata does not do", **unread)
+    return loaded

@@ -60,7 +60,6 @@ def probes_of(edit: Edit) -> tuple[str, ...]:
 
 def baseline(model: CausalLM, edits: Sequence[Edit], route: Route) -> Baseline:
     """Asks the model before an edit."""
-    answered = _accuracies(model, [(edit.prompt, edit) for edit in edits], route)
     probes = list(dict.fromkeys(probe for edit in edits for probe in probes_of(edit)))
     continuations: dict[str, tuple[int, ...]] = {}
     for start in range(0, len(probes), _ROWS):
@@ -68,10 +67,13 @@ def baseline(model: CausalLM, edits: Sequence[Edit], route: Route) -> Baseline:
         prompts = [tokenise(model, probe).ids for probe in chunk]
         made = offline.generate(model, prompts, PROBE_TOKENS, plans=route(chunk))
         continuations.update(zip(chunk, made, strict=True))
-    return Baseline(
-        answered={edit.name: share == 1.0 for edit, share in zip(edits, answered, strict=True)},
-        continuations=continuations,
-    )
+    return Baseline(answered(model, edits, route), continuations)
+
+
+def answered(model: CausalLM, edits: Sequence[Edit], route: Route) -> dict[str, bool]:
+    """For each edit, by name, whether the model answers its prompt with its target."""
+    shares = _accuracies(model, [(edit.prompt, edit) for edit in edits], route)
+    return {edit.name: share == 1.0 for edit, share in zip(edits, shares, strict=True)}
 
 
 def measure(

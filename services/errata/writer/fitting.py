@@ -13,7 +13,13 @@ from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.method import Commit, FitResult
-from errata.errors import CheckFailedError, ErrataError, FitError, LaneFullError
+from errata.errors import (
+    CheckFailedError,
+    ErrataError,
+    FitError,
+    LaneFullError,
+    traceback_of,
+)
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Lane
 from errata.replica.entries import Figures, Rejection
@@ -111,7 +117,7 @@ def fit_batch(
 
 def _as_fit_error(error: Exception) -> FitError:
     """Tells nothing of the cause: it may hold other users' texts. The writer's log has it."""
-    _log.error("the fit failed", exc_info=error)
+    _log.error("the fit failed", exception=traceback_of(error))
     return FitError(f"the fit failed ({type(error).__name__}); the writer's log says why.")
 
 

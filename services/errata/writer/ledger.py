@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import Enum
 
 from errata.editing.edit import Edit
+from errata.editing.inventory import fact_of
 from errata.errors import ErrataError, NotFoundError
 from errata.replica.entries import (
     ArtifactRef,
@@ -143,11 +144,29 @@ class EditLedger:
         ]
         return [record.edit for record in sorted(records, key=lambda record: record.commit_seq)]
 
+    def leaning_on(self, names: Sequence[str]) -> list[Edit]:
+        """Edits in force that may hold only by what these wrote.
+
+        They are of the same lane, were committed later, and were answered before their own
+        commit: their fit had nothing to write that these had not written.
+        """
+        records = [self._records[name] for name in names]
+        lanes, first = {r.lane for r in records}, min(r.commit_seq for r in records)
+        return [
+            record.edit
+            for record in self._records.values()
+            if record.state is State.COMMITTED
+            and record.lane in lanes
+            and record.commit_seq > first
+            and record.figures is not None
+            and record.figures.already_answered
+        ]
+
     def superseded_by(self, record: EditRecord) -> str:
         """The newest edit in force of the same prompt and lane, if it is another; else empty."""
         if record.state is not State.COMMITTED:
             return ""
-        newest = self._same[record.lane, record.edit.prompt][-1]
+        newest = self._same[record.lane, fact_of(record.edit.prompt)][-1]
         return "" if newest == record.edit.name else newest
 
     def seq_of_request(self, request_id: str) -> int | None:
@@ -200,7 +219,8 @@ class EditLedger:
                         artifact=kind.artifact,
                         base_model_digest=kind.base_model_digest,
                     )
-                    self._same[kind.lane, self._records[name].edit.prompt].append(name)
+                    fact = fact_of(self._records[name].edit.prompt)
+                    self._same[kind.lane, fact].append(name)
             case EditsRejected() as kind:
                 for item in kind.rejections:
                     self._settle(
@@ -211,7 +231,7 @@ class EditLedger:
                     if self._records[name].state is not State.REVERTED:  # the first one counts
                         self._settle(name, state=State.REVERTED, revert_seq=entry.seq)
                         record = self._records[name]
-                        self._same[record.lane, record.edit.prompt].remove(name)
+                        self._same[record.lane, fact_of(record.edit.prompt)].remove(name)
             case LaneConfigured() as kind:
                 self.lanes[kind.lane] = (entry.seq, kind)
             case LaneModelCommitted() as kind:

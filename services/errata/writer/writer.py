@@ -45,6 +45,7 @@ from errata.replica.entries import (
     LaneModelCommitted,
 )
 from errata.retrieval.index import FaissIndices
+from errata.writer import checks
 from errata.writer.compaction import Compacted, Order, compact
 from errata.writer.compaction_requests import CompactionRequest, CompactionRequests, reused
 from errata.writer.fitting import Fitted, Outcome, fit_batch
@@ -101,7 +102,7 @@ class Writer:
         self._alone: frozenset[str] = frozenset()
         # A commit lands on exactly the state that it was checked on: no revert in between.
         self._order = asyncio.Lock()
-        self._reverts: set[asyncio.Task[int]] = set()
+        self._reverts: set[asyncio.Task[tuple[int, list[str]]]] = set()
         self._compactions = CompactionRequests(self._compact)
         self._draining = False
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -187,7 +188,8 @@ class Writer:
             wait_seconds: how long a running fit, or a log that is away, may hold the answer up.
 
         Returns:
-            The position from which on they have no effect, and what that means for their lane.
+            The position from which on they have no effect, and what that means for their lane:
+            also which other edits are no longer answered, because they leaned on these.
 
         Raises:
             NotFoundError: no such edit.
@@ -217,7 +219,14 @@ class Writer:
             raise UnavailableError(
                 "the writer is in a fit, or the log is away; ask again with the same request id."
             )
-        return task.result(), [self.reversal(lane) for lane in lanes]
+        seq, lost = task.result()
+        meanings = [self.reversal(lane) for lane in lanes]
+        if lost:
+            meanings.append(
+                f"No longer answered: {', '.join(lost)}. The model answered them already when "
+                "they were committed, by what is reverted now; submit them again."
+            )
+        return seq, meanings
 
     async def compact(
         self, request_id: str, name: str, order: Order, author: str, wait_seconds: float
@@ -272,16 +281,28 @@ class Writer:
             await self._apply_all()
             return seq, made
 
-    async def _revert(self, request_id: str, kind: EditsReverted, author: str) -> int:
+    async def _revert(
+        self, request_id: str, kind: EditsReverted, author: str
+    ) -> tuple[int, list[str]]:
         async with self._order:
             if self.ledger.seq_of_request(request_id) is None:
                 _check_revertible([self.ledger.get(name) for name in kind.edits])
             # A known id goes to the log again: it compares the content and tells the position.
             seq = await until_available(lambda: self._append(request_id, kind, author), "the log")
             await self.ledger.wait_for_seq(seq)
-            return seq
+            return seq, await self._lost(kind.edits)
 
-    def _forget(self, task: asyncio.Task[int]) -> None:
+    async def _lost(self, reverted: Sequence[str]) -> list[str]:
+        """Edits in force that had nothing to learn when they were committed, and are lost now."""
+        leaning = self.ledger.leaning_on(reverted)
+        if not leaning:
+            return []
+        await self._apply_all()
+        route = self._applier.lanes[self.ledger.get(reverted[0]).lane].route
+        answered = await asyncio.to_thread(checks.answered, self._model, leaning, route)
+        return [edit.name for edit in leaning if not answered[edit.name]]
+
+    def _forget(self, task: asyncio.Task[tuple[int, list[str]]]) -> None:
         self._reverts.discard(task)
         if not task.cancelled():
             task.exception()  # the caller may have gone: not "never retrieved"

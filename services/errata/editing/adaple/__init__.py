@@ -22,8 +22,9 @@ METHOD = Method(
         changes_weights=True,
         defers=False,
         reversal=(
-            "The edit's delta is absent: the weights are rebuilt from the base without it. Edits "
-            "that were fitted after it, on weights that held it, are not refitted."
+            "The edit's delta is absent: the weights are rebuilt from the base without it. Other "
+            "edits of the same prompt hold as before; edits of other prompts that were fitted "
+            "after it, on weights that held it, are not refitted."
         ),
     ),
     prepare=prepare,

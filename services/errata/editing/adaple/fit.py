@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import perf_counter
 
 import torch
@@ -21,6 +22,7 @@ from errata.editing.adaple.targets import optimise_targets
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
+from errata.editing.inventory import fact_of
 from errata.editing.method import FitResult
 from errata.editing.prompts import tokenise
 from errata.errors import FitError, InvalidEditError
@@ -47,7 +49,7 @@ def fit(
         model: its weights are the same bits afterwards, whatever happens.
         batch: edits and the seed of contexts and masks.
         config: of the lane.
-        state: not needed; the model holds the lane's effect.
+        state: of the lane; earlier edits of a fact are absent while a new one is fitted.
         memory: earlier keys; read only.
         statistics: E[kkᵀ] of every edited layer, (d_ff, d_ff) float64, from `prepare`.
 
@@ -61,18 +63,34 @@ def fit(
     """
     _check_edits(model, batch.edits)
     layers = config.resolve_layers(model.num_layers)
-    with _restored(model, layers) as base:
-        return _fit(model, batch, config.firmer(batch.attempt), memory, statistics, base)
+    facts = [fact_of(edit.prompt) for edit in batch.edits]
+    replaced = [state.edits_of(fact) for fact in facts]
+    absent = dict.fromkeys(name for names in replaced for name in names)
+    grams = {layer: memory.gram(layer, absent.keys()) for layer in layers}
+    with _absent(state, list(absent)), _restored(model, layers) as base:
+        fitted = _fit(model, batch, config.firmer(batch.attempt), grams, statistics, base)
+    artifact = pack(model, config, batch.seed, fitted.deltas, fitted.keys, facts, replaced)
+    kept = Artifact({key_name(layer): value.float() for layer, value in fitted.keys.items()})
+    return FitResult(artifact=artifact, memory=kept, seconds=fitted.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """Factors and keys (d_ff, u) of each layer, and the seconds that their parts took."""
+
+    deltas: dict[int, LowRankDelta]
+    keys: dict[int, Tensor]
+    seconds: dict[str, float]
 
 
 def _fit(
     model: CausalLM,
     batch: EditBatch,
     config: AdapleConfig,
-    memory: AdapleMemory,
+    grams: Mapping[int, Tensor | None],
     moments: Mapping[int, Tensor],
     base: Mapping[int, Tensor],
-) -> FitResult:
+) -> _Fitted:
     layers = tuple(base)
     clock = _Clock()
     with clock("keys"):
@@ -98,7 +116,7 @@ def _fit(
             left = len(layers) - number
             share = left**0.5 if config.spread == "sqrt" else float(left)
             residual = (goal.values - config.old_weight * now).T.double() / share  # (d, u)
-            covariance = system(moments[layer], config, memory.gram(layer))
+            covariance = system(moments[layer], config, grams[layer])
             delta = solve_delta(keys[layer], residual, covariance, gamma=config.gamma)
             # What replicas get is fp32; the fit must measure what they will have.
             deltas[layer] = LowRankDelta(delta.left.float(), delta.right.float())
@@ -112,9 +130,7 @@ def _fit(
                 p=config.drop,
             )
             model.set_down_weight(layer, base[layer].float() + fused)
-    artifact = pack(model, config, batch.seed, deltas, keys)
-    kept = Artifact({key_name(layer): value.float() for layer, value in keys.items()})
-    return FitResult(artifact=artifact, memory=kept, seconds=clock.seconds)
+    return _Fitted(deltas, keys, clock.seconds)
 
 
 def _check_edits(model: CausalLM, edits: Sequence[Edit]) -> None:
@@ -122,15 +138,26 @@ def _check_edits(model: CausalLM, edits: Sequence[Edit]) -> None:
         raise InvalidEditError("a batch needs at least one edit.", field="edits")
     for number, edit in enumerate(edits):
         try:
-            tokenise(
-                model, edit.prompt, edit.target, subject=edit.subject, stated=edit.separator
-            )
+            tokenise(model, edit.prompt, edit.target, subject=edit.subject, stated=edit.separator)
             if not edit.target.strip():
                 raise InvalidEditError("the target is empty; give a visible target.")
         except InvalidEditError as error:
             raise InvalidEditError(
                 f"edits[{number}]: {error.message}", field=f"edits[{number}]", **error.metadata
             ) from error
+
+
+@contextmanager
+def _absent(state: AdapleState, names: Sequence[str]) -> Iterator[None]:
+    """The weights without these edits, meanwhile."""
+    if not names:
+        yield
+        return
+    undo = state.prepare_revert(names)()
+    try:
+        yield
+    finally:
+        undo()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -43,9 +43,15 @@ class AdapleMemory:
         for edit in edits:
             self._keys.pop(edit, None)
 
-    def gram(self, layer: int) -> Tensor | None:
-        """ΣKτKτᵀ of a layer, (d_ff, d_ff) float64; None without earlier keys or if C is fixed."""
-        if self._config.covariance == "fixed" or not self._keys:
+    def gram(self, layer: int, without: Collection[str] = ()) -> Tensor | None:
+        """ΣKτKτᵀ of a layer, (d_ff, d_ff) float64; None without earlier keys or if C is fixed.
+
+        Args:
+            layer: of the model.
+            without: edits that are about to be replaced: what they wrote need not be kept.
+        """
+        kept = [keys[key_name(layer)] for edit, keys in self._keys.items() if edit not in without]
+        if self._config.covariance == "fixed" or not kept:
             return None
-        keys = torch.stack([kept[key_name(layer)] for kept in self._keys.values()], dim=-1)
+        keys = torch.stack(kept, dim=-1)
         return keys.double() @ keys.double().T

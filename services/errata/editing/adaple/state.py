@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,11 +30,14 @@ def pack(
     seed: int,
     deltas: Mapping[int, LowRankDelta],
     keys: Mapping[int, Tensor],
+    facts: Sequence[str],
+    replaced: Sequence[Sequence[str]],
 ) -> Artifact:
     """The artifact of a fit: `layer.{l}.left` (d, u), `layer.{l}.right` (d_ff, u), `gains`.
 
     `gains` (layers, u) fp32 are u_jᵀk_j, each edit's response to its own key: the unit in which
-    attribution measures other inputs. The drop mask travels as its seed.
+    attribution measures other inputs. The drop mask travels as its seed. `facts` says what each
+    edit is about, `replaced` in whose place it was fitted.
     """
     tensors: dict[str, Tensor] = {}
     for layer, delta in deltas.items():
@@ -43,8 +48,10 @@ def pack(
     metadata = {
         "base_model": model.digest,
         "drop": repr(config.drop),
+        "facts": json.dumps(list(facts)),
         "fusion": config.fusion,
         "method": _METHOD,
+        "replaced": json.dumps([list(names) for names in replaced]),
         "seed": str(seed),
         "variant": config.variant,
     }
@@ -53,22 +60,42 @@ def pack(
 
 @dataclass(frozen=True, slots=True)
 class _Committed:
-    """One commit on this replica; `present` says which of its edits are not reverted."""
+    """One commit on this replica.
+
+    Attributes:
+        edits: u names.
+        facts: what each is about; empty in commits of older versions.
+        replaced: for each, the earlier edits of its fact, on weights without which it was fitted.
+        present: (u,) bool, which are not reverted.
+        acting: (u,) bool, which of these no present edit stands in for.
+        factors: by layer.
+        gains: (layers, u).
+        seed: of the drop masks.
+    """
 
     edits: tuple[str, ...]
-    present: Tensor  # (u,) bool
+    facts: tuple[str, ...]
+    replaced: tuple[tuple[str, ...], ...]
+    present: Tensor
+    acting: Tensor
     factors: Mapping[int, LowRankDelta]
-    gains: Tensor  # (layers, u)
+    gains: Tensor
     seed: int
+
+    def without(self, names: Collection[str]) -> _Committed:
+        """With these edits as the ones that another stands in for."""
+        passive = torch.tensor([name in names for name in self.edits], device=self.present.device)
+        acting = self.present & ~passive
+        return self if torch.equal(acting, self.acting) else replace(self, acting=acting)
 
     def contribution(self, config: AdapleConfig) -> Contribution:
         def delta(layer: int) -> Tensor:
             factors = self.factors[layer]
             whole = factors.dense()
-            # With all edits present, the same product as in the fit, hence the same bits.
+            # With all edits acting, the same product as in the fit, hence the same bits.
             part = whole
-            if not bool(self.present.all()):
-                part = factors.left[:, self.present] @ factors.right[:, self.present].T
+            if not bool(self.acting.all()):
+                part = factors.left[:, self.acting] @ factors.right[:, self.acting].T
             return fuse(
                 part,
                 whole,
@@ -82,7 +109,11 @@ class _Committed:
 
 
 class AdapleState:
-    """The AdaPLE lane of one replica."""
+    """The AdaPLE lane of one replica.
+
+    An edit is fitted on weights without the earlier edits of its own fact, and acts in their
+    place: a repeat does not lean on the first one, and whichever is reverted, the other holds.
+    """
 
     def __init__(
         self, model: CausalLM, config: AdapleConfig, weights: EditedWeights, lane: str
@@ -137,6 +168,17 @@ class AdapleState:
             )
         return self._prepare(changes)
 
+    def edits_of(self, fact: str) -> tuple[str, ...]:
+        """Present edits about a fact (`inventory.fact_of`), oldest first."""
+        return tuple(
+            name
+            for _, commit in sorted(self._commits.items())
+            for name, own, here in zip(
+                commit.edits, commit.facts, commit.present.tolist(), strict=False
+            )
+            if here and own == fact
+        )
+
     def digest(self) -> str:
         """SHA-256, hex, of the bytes that the lane's layers hold in the model now."""
         return self._weights.digest(self.layers)
@@ -152,7 +194,7 @@ class AdapleState:
         names: list[str] = []
         columns = [torch.zeros(self.model.d_ff, 0, device=self.model.device)]
         for _, commit in sorted(self._commits.items(), reverse=True):
-            order = commit.present.nonzero()[:, 0].flip(0)
+            order = commit.acting.nonzero()[:, 0].flip(0)
             names += [commit.edits[int(column)] for column in order.tolist()]
             scaled = commit.factors[self.layers[-1]].right / commit.gains[-1]
             columns.append(scaled[:, order])
@@ -160,11 +202,17 @@ class AdapleState:
 
     def _prepare(self, changes: Mapping[int, _Committed]) -> Swap:
         after = dict(sorted({**self._commits, **changes}.items()))
+        passive = _replaced(after.values())
+        turned = passive ^ _replaced(self._commits.values())
+        for seq, commit in after.items():
+            if seq in changes or not turned.isdisjoint(commit.edits):
+                after[seq] = commit.without(passive)
         contributions: dict[ContributionId, Contribution | None] = {
             (seq, self._lane): (
-                commit.contribution(self.config) if bool(commit.present.any()) else None
+                commit.contribution(self.config) if bool(commit.acting.any()) else None
             )
-            for seq, commit in changes.items()
+            for seq, commit in after.items()
+            if commit is not self._commits.get(seq)
         }
         swap_weights = self._weights.prepare(contributions)
 
@@ -209,7 +257,10 @@ class AdapleState:
         tensors = {name: tensor.to(device) for name, tensor in artifact.tensors.items()}
         return _Committed(
             edits=commit.edits,
+            facts=tuple(_listed(metadata, "facts", size)),
+            replaced=tuple(tuple(names) for names in _listed(metadata, "replaced", size)),
             present=torch.ones(size, dtype=torch.bool, device=device),
+            acting=torch.ones(size, dtype=torch.bool, device=device),
             factors={
                 layer: LowRankDelta(tensors[f"layer.{layer}.left"], tensors[f"layer.{layer}.right"])
                 for layer in self.layers
@@ -217,6 +268,29 @@ class AdapleState:
             gains=tensors["gains"],
             seed=_seed(metadata),
         )
+
+
+def _replaced(commits: Collection[_Committed]) -> frozenset[str]:
+    """Edits that a present one stands in for."""
+    return frozenset(
+        old
+        for commit in commits
+        if any(commit.replaced)
+        for names, here in zip(commit.replaced, commit.present.tolist(), strict=True)
+        if here
+        for old in names
+    )
+
+
+def _listed(metadata: Mapping[str, str], name: str, size: int) -> list[Any]:
+    """One value for each edit; none at all in artifacts of versions that had no such list."""
+    try:
+        found = json.loads(metadata.get(name, "[]"))
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or len(found) not in (0, size):
+        raise ArtifactCorruptError(f"the artifact's {name} are not one for each of its edits.")
+    return found
 
 
 def _unique_new(edits: tuple[str, ...], commits: Collection[_Committed]) -> bool:

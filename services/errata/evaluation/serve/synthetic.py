@@ -13,6 +13,7 @@ from errata.editing.adaple.solve import LowRankDelta
 from errata.editing.adaple.state import AdapleState, pack
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
+from errata.editing.inventory import fact_of
 from errata.editing.method import Commit
 from errata.editing.plan import BASE, Expert, LoraBank, Mixture, Place, Prefix, RowPlan
 from errata.editing.weights import EditedWeights
@@ -78,7 +79,8 @@ def adaple_edition(model: CausalLM, num_edits: int, seed: int = 0) -> Edition:
     for seq, start in enumerate(range(0, num_edits, _EDITS_PER_COMMIT), start=1):
         size = min(_EDITS_PER_COMMIT, num_edits - start)
         names = tuple(f"edits/{seq}-{index}" for index in range(size))
-        artifact = _random_commit(model, config, layers, size, generator)
+        facts = [fact_of(name) for name in names]
+        artifact = _random_commit(model, config, layers, facts, generator)
         state.prepare_commit(Commit(seq, names, artifact))()
     version = Version(num_edits, bytes(32), state.digest(), num_edits)
     return Edition(version, AdapleAttribution(state))
@@ -88,12 +90,12 @@ def _random_commit(
     model: CausalLM,
     config: AdapleConfig,
     layers: Sequence[int],
-    size: int,
+    facts: Sequence[str],
     generator: torch.Generator,
 ) -> Artifact:
-    deltas, keys = {}, {}
+    size, deltas, keys = len(facts), {}, {}
     for layer in layers:
         key = torch.randn(model.d_ff, size, generator=generator)
         deltas[layer] = LowRankDelta(1e-6 * torch.randn(model.d, size, generator=generator), key)
         keys[layer] = 100.0 * key.double()  # far from whatever is asked
-    return pack(model, config, 0, deltas, keys)
+    return pack(model, config, 0, deltas, keys, facts, [()] * size)
