@@ -23,6 +23,8 @@ from errata.errors import InvalidEditError
 
 # Put in front of a text, these keep a tokenizer from taking its start for the start of a word.
 _ANCHORS = ("\n", ".", "a", "(", "的")
+# Words that may follow a blank: a tokenizer that knows one of them with its blank merges the two.
+_WORDS = ("the", "a", "of", "is", "I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +195,11 @@ def _asked(model: CausalLM, prompts: Sequence[str]) -> list[tuple[tuple[int, ...
     found = [(encoded.ids, False) for encoded in _encoded(model, prompts)]
     blank = [n for n, prompt in enumerate(prompts) if prompt[-1:] == " " and prompt.strip()]
     shorter = _encoded(model, [prompts[n][:-1] for n in blank])
-    longer = _encoded(model, [f"{prompts[n]}a" for n in blank])
-    for n, less, more in zip(blank, shorter, longer, strict=True):
+    longer = iter(_encoded(model, [prompts[n] + word for n in blank for word in _WORDS]))
+    for n, less in zip(blank, shorter, strict=True):
         (ids, _), kept = found[n], less.ids
-        if more.ids[: len(ids)] != ids and kept and more.ids[: len(kept)] == kept:
+        followed = [next(longer).ids for _ in _WORDS]
+        if any(ids != more[: len(ids)] and kept == more[: len(kept)] for more in followed):
             found[n] = kept, True
     return found
 

@@ -98,4 +98,4 @@ def _is_unspaced(character: str) -> bool:
 
 def _is_mostly_unspaced(text: str) -> bool:
     letters = [character for character in text if character.isalpha()]
-    return 2 * sum(map(_is_unspaced, letters)) > len(letters)
+    return bool(letters) and 2 * sum(map(_is_unspaced, letters)) >= len(letters)

@@ -199,6 +199,7 @@ class _Decoding:
         is_local: whether that can be done at all; else a text is complete only in the end.
         byte_ids: tokens of one byte each. A run of them is text only if all of it is valid UTF-8;
             else every byte of it is shown as a replacement character.
+        skipped_ids: control tokens, which are no text and do not end a run of bytes.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -216,6 +217,8 @@ class _Decoding:
         bytes_ = [f"<0x{byte:02X}>" for byte in range(256)] if "ByteFallback" in kinds else []
         found = [self._backend.token_to_id(token) for token in bytes_]
         self.byte_ids = frozenset(number for number in found if number is not None)
+        added = self._backend.get_added_tokens_decoder()
+        self.skipped_ids = frozenset(number for number, token in added.items() if token.special)
 
     def part(self, ids: Sequence[int]) -> str:
         """The text of some tokens by themselves."""
@@ -246,6 +249,7 @@ class GrowingText:
     ids: list[int] = field(default_factory=list)
     stopped: bool = False
     _decoding: _Decoding | None = None
+    _in_bytes: bool = False  # within a run of byte tokens
     _anchor: int = 0
     _num_known: int = 0  # characters from the anchor on that were taken before
     _held: str = ""
@@ -286,8 +290,9 @@ class GrowingText:
         if self._decoding is None:
             self._decoding = _Decoding(self.tokenizer)
         text = self._decoding.part(self.ids[self._anchor :])
-        may_change = self.ids[-1] in self._decoding.byte_ids or text.endswith(_REPLACEMENT)
-        if may_change or not self._decoding.is_local:
+        if self.ids[-1] not in self._decoding.skipped_ids:
+            self._in_bytes = self.ids[-1] in self._decoding.byte_ids
+        if self._in_bytes or text.endswith(_REPLACEMENT) or not self._decoding.is_local:
             return text[self._num_known :], False
         if text and self.drops_blank:
             self._num_known = self._num_released = int(text.startswith(" "))
@@ -300,8 +305,8 @@ class GrowingText:
         """To the newest token that can be one; if there is none, it stays."""
         self._num_known = num_known
         for at in range(len(self.ids) - 1, self._anchor, -1):
-            if self.ids[at] in decoding.byte_ids:
-                continue  # a run of bytes is decoded as a whole
+            if self.ids[at] in decoding.byte_ids or self.ids[at] in decoding.skipped_ids:
+                continue  # perhaps within a run of bytes, which is decoded as a whole
             text = decoding.part(self.ids[at:])
             if text and not text.endswith(_REPLACEMENT):
                 self._anchor, self._num_known = at, len(text)

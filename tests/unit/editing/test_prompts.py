@@ -110,3 +110,59 @@ def test_padding_is_masked_and_positions_count_real_tokens(llama: CausalLM) -> N
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
     left = torch.tensor([[0, 0, 1, 1]])
     assert positions(left).tolist() == [[0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize("target", ["Beirut", "850", "東京", "é", "x y", "."])
+@pytest.mark.parametrize("stated", [None, "", " ", "\n"])
+@pytest.mark.parametrize(
+    "prompt", ["Lyon is", "Lyon is ", "Lyon is  ", "Lyon is\n", "Lyon (", "東京は", "Lyon's", "$"]
+)
+def test_a_target_follows_the_very_tokens_that_a_request_reads(
+    prompt: str, stated: str | None, target: str, bos: bool
+) -> None:
+    model = make_model("llama", bos=bos)
+    asked, row = tokenise(model, prompt), tokenise(model, prompt, target, stated=stated)
+    assert row.ids[: -row.num_target] == asked.ids
+    text = model.tokenizer.decode(row.ids, skip_special_tokens=True)
+    assert text == join(prompt, target, stated)
+    assert row.leaves_blank == asked.leaves_blank
+
+
+def test_a_blank_at_the_end_is_left_to_the_word_that_takes_it_along(llama: CausalLM) -> None:
+    without = tokenise(llama, "Lyon is")
+    asked = tokenise(llama, "Lyon is ")
+    assert asked.ids == without.ids
+    assert asked.leaves_blank
+    assert tokenise(llama, "Lyon is ", "Beirut").ids == tokenise(llama, "Lyon is", "Beirut").ids
+    for kept in ("Lyon is\n", "Lyon is", " "):
+        assert not tokenise(llama, kept).leaves_blank, kept
+
+
+def test_a_merge_across_the_seam_is_spelled_behind_the_prompt(llama: CausalLM) -> None:
+    whole = llama.tokenizer("The capital")["input_ids"]
+    asked, row = tokenise(llama, "The cap"), tokenise(llama, "The cap", "ital", stated="")
+    assert list(row.ids) != whole, "the control: as one text, the tokens would be others"
+    assert row.ids[: len(asked.ids)] == asked.ids
+    assert llama.tokenizer.decode(row.ids, skip_special_tokens=True) == "The capital"
+
+
+def test_a_token_without_an_embedding_is_refused_by_name(llama: CausalLM) -> None:
+    llama.tokenizer.add_tokens(["Errata"])
+    with pytest.raises(InvalidEditError, match=r"'Errata'.*embeddings"):
+        tokenise(llama, "The name is Errata")
+    assert tokenise(llama, "The name is").ids
+
+
+def test_a_control_token_is_text_unless_a_setting_says_otherwise(llama: CausalLM) -> None:
+    written = "<|end|>Lyon<|end|> is"
+    safe = tokenise(llama, written)
+    assert safe.ids.count(0) == 1, "the tokenizer's own start of text alone"
+    assert llama.tokenizer.decode(safe.ids[1:]) == written
+    parsing = CausalLM(llama.model, llama.tokenizer, special_tokens="parse")
+    parsed = tokenise(parsing, written)
+    assert parsed.ids[0] == 0
+    assert parsed.ids[1] != 0, "a prompt that brings its own start of text gets no second one"
+    assert parsed.ids.count(0) == 2
+    assert tokenise(parsing, "Lyon is").ids == tokenise(llama, "Lyon is").ids
+    assert parsing.digest != llama.digest, "replicas that read prompts otherwise do not agree"

@@ -58,3 +58,16 @@ def test_greedy_and_sampled_rows_share_a_batch() -> None:
     assert chosen[1] == alone.choose(logits[1:2], 0, counts[1:2])[0]
     table.move(1, 0)
     assert table.choose(logits[[1]], 0, counts[1:2])[0] == chosen[1]
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1e-6, 1e-30, 1e-38, 1e-45, 5e-324])
+def test_the_lowest_temperatures_are_greedy_and_harm_no_other_row(temperature: float) -> None:
+    """1e-38 divides fp32 logits to infinity, and their softmax to NaN."""
+    logits = torch.tensor([[30.0, -90.0, 31.0, 0.5], [0.0, 0.0, 0.0, 0.0]])
+    table = SamplingTable(2, CPU)
+    table.put(0, Sampling(temperature, seed=3))
+    table.put(1, Sampling(1.0, seed=5))
+    chosen = table.choose(logits, 0, torch.zeros(2, dtype=torch.int64))
+    assert int(chosen[0]) == 2
+    table.put(0, Sampling())
+    assert torch.equal(table.choose(logits, 0, torch.zeros(2, dtype=torch.int64)), chosen)

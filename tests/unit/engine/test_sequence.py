@@ -1,11 +1,15 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from errata.editing.causal_lm import CausalLM
-from errata.engine.sequence import GrowingText
+from errata.engine.sequence import GrowingText, whole_text
+from tests.unit.editing.tiny_models import make_tokenizer
 
 
 class _Pieces:
@@ -66,3 +70,86 @@ def test_the_demo_tokenizer_streams_like_it_decodes(shared_model: CausalLM) -> N
     text = GrowingText(shared_model.tokenizer, ())
     shown = "".join(text.push(token) for token in ids) + text.finish()
     assert shown == shared_model.tokenizer.decode(ids)
+
+
+_WORDS = ("▁", "▁the", "▁Lyon", "Lyon", "a", "e", "»", "섬", "▁é", ".", "�", "한")
+_SPECIAL = ("<unk>", "<s>", "</s>")
+
+
+def _byte_fallback(steps: list[decoders.Decoder]) -> PreTrainedTokenizerFast:
+    """A tokenizer of the kind of Llama 2's: words, and a token for each byte."""
+    names = [*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *_WORDS]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, unk_token="<unk>"))
+    core.decoder = decoders.Sequence(steps)
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+
+
+_LLAMA_2 = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+_TOKENIZERS = {
+    "kept blank": _byte_fallback(_LLAMA_2),
+    "stripped blank": _byte_fallback([*_LLAMA_2, decoders.Strip(content=" ", left=1)]),
+    "metaspace": _byte_fallback([decoders.ByteFallback(), decoders.Metaspace()]),
+    "byte level": make_tokenizer(),
+    "no local decoder": _byte_fallback([decoders.WordPiece()]),
+}
+
+
+def _stream(tokenizer: Any, ids: list[int], stop: tuple[str, ...] = ()) -> tuple[str, list[str]]:
+    text = GrowingText(tokenizer, stop)
+    pieces = []
+    for token in ids:
+        pieces.append(text.push(token))
+        if text.stopped:
+            break
+    return "".join(pieces) + text.finish(), pieces
+
+
+@pytest.mark.parametrize("kind", _TOKENIZERS)
+@given(data=st.data())
+def test_whatever_the_tokens_a_stream_is_the_whole_decode(kind: str, data: st.DataObject) -> None:
+    tokenizer = _TOKENIZERS[kind]
+    token = st.integers(0, len(tokenizer) - 1)
+    ids = data.draw(st.lists(token, min_size=1, max_size=14))
+    shown, _ = _stream(tokenizer, ids)
+    assert shown == whole_text(tokenizer, ids)
+
+
+@pytest.mark.parametrize("kind", _TOKENIZERS)
+@given(data=st.data())
+def test_whatever_the_tokens_a_text_ends_before_the_first_stop(
+    kind: str, data: st.DataObject
+) -> None:
+    tokenizer = _TOKENIZERS[kind]
+    token = st.integers(len(tokenizer) - len(_WORDS), len(tokenizer) - 1)
+    ids = data.draw(st.lists(token, min_size=1, max_size=10))
+    stop = data.draw(st.sampled_from(["on", "e", "섬a", ". ", "th"]))
+    shown, _ = _stream(tokenizer, ids, (stop,))
+    assert shown == whole_text(tokenizer, ids).partition(stop)[0]
+
+
+def test_text_is_shown_as_soon_as_nothing_can_change_it() -> None:
+    tokenizer = _TOKENIZERS["stripped blank"]
+    tokens = ["▁Lyon", ".", "<0xE2>", "<0x82>", "<0xAC>", "▁the", "<0xFF>", "a"]
+    shown, pieces = _stream(tokenizer, tokenizer.convert_tokens_to_ids(tokens))
+    assert pieces == ["Lyon", ".", "", "", "", "€ the", "", "�a"]
+    assert shown == "Lyon.€ the�a"
+
+
+def test_the_cost_of_a_token_does_not_grow_with_the_text() -> None:
+    tokenizer = _TOKENIZERS["stripped blank"]
+    text = GrowingText(tokenizer, ())
+    word = tokenizer.convert_tokens_to_ids("▁the")
+    for _ in range(200):
+        text.push(word)
+    assert len(text.ids) - text._anchor == 1
+
+
+@pytest.mark.parametrize("kind", ["kept blank", "metaspace", "byte level"])
+def test_an_answer_begins_behind_a_blank_that_the_prompt_has(kind: str) -> None:
+    tokenizer = _TOKENIZERS[kind]
+    ids = tokenizer.encode("a Lyon", add_special_tokens=False)[-3:]
+    whole = whole_text(tokenizer, ids)
+    text = GrowingText(tokenizer, (), drops_blank=True)
+    assert "".join(map(text.push, ids)) + text.finish() == whole.removeprefix(" ")
+    assert GrowingText(tokenizer, (), drops_blank=True).finish() == ""

@@ -161,3 +161,27 @@ async def test_edits_in_force_come_in_the_order_of_their_commits() -> None:
     )
     assert [edit.name for edit in ledger.in_force("lanes/main")] == ["edits/1-1", "edits/1-0"]
     assert ledger.in_force("lanes/other") == []
+
+
+async def test_prompts_that_differ_by_a_trailing_blank_supersede_one_another() -> None:
+    ledger = EditLedger()
+    first, second = _edit("edits/1-0", prompt="Lyon is"), _edit("edits/2-0", prompt="Lyon is ")
+    await ledger.fold([_request(1, first), _request(2, second)])
+    await ledger.fold([_commit(3, "edits/1-0"), _commit(4, "edits/2-0")])
+    assert ledger.superseded_by(ledger.get("edits/1-0")) == "edits/2-0"
+    await ledger.fold([_entry(5, EditsReverted(("edits/2-0",), ""))])
+    assert ledger.superseded_by(ledger.get("edits/1-0")) == ""
+
+
+async def test_what_leans_on_an_edit_was_answered_before_its_own_commit() -> None:
+    ledger = EditLedger()
+    names = [f"edits/{seq}-0" for seq in range(1, 5)]
+    await ledger.fold([_request(seq, _edit(name)) for seq, name in enumerate(names, 1)])
+    known = Figures(1, None, 1, True)
+    for seq, (name, figures) in enumerate(
+        zip(names, (known, FIGURES, known, FIGURES), strict=True), start=5
+    ):
+        kind = EditsCommitted("lanes/main", (name,), (figures,), REF, None, 1, "m", "c")
+        await ledger.fold([_entry(seq, kind)])
+    assert [edit.name for edit in ledger.leaning_on(["edits/2-0"])] == ["edits/3-0"]
+    assert ledger.leaning_on(["edits/3-0"]) == []

@@ -1,0 +1,78 @@
+"""Edits of one fact made again, and prompts as long as the model takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+
+from errata.editing.adaple import METHOD
+from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.memory import AdapleMemory
+from errata.editing.adaple.state import AdapleState
+from errata.editing.artifact import Artifact
+from errata.editing.method import Method
+from errata.editing.prompts import tokenise
+from errata.errors import ArtifactCorruptError
+from tests.unit.editing.lanes import Lane
+from tests.unit.editing.tiny_models import TextResources, make_model
+
+CONFIG = AdapleConfig(
+    layers=(1, 2), num_prefixes=1, prefix_tokens=3, steps=5, clamp=6.0, step_size=0.3, gain=20.0
+)
+
+
+class _Lane(Lane[AdapleState, AdapleMemory]):
+    method: ClassVar[Method] = METHOD
+
+
+def test_a_repeat_holds_by_itself_whichever_is_reverted(
+    resources: TextResources,
+) -> None:
+    """The second edit of a fact is fitted on weights without the first, and acts in its place."""
+    both, one = (_Lane(make_model("llama"), CONFIG, resources) for _ in range(2))
+    question = ("Lyon is twinned with", "Pisa")
+    first = both.edit(question)
+    only_first = both.state.digest()
+    second = both.edit(question, seed=2)
+    assert second.artifact.metadata["replaced"] == '[["edits/2-0"]]'
+    only_second = both.state.digest()
+    one.state.prepare_commit(second)()
+    assert one.state.digest() == only_second
+    assert only_first != only_second
+    undo = both.state.prepare_revert(first.edits)()
+    assert both.state.digest() == only_second, "the first one took nothing along"
+    undo()
+    both.state.prepare_revert(second.edits)()
+    assert both.state.digest() == only_first, "the first one is back"
+    both.edit(("Lyon is", "blue"))
+    third = both.edit(("Lyon is twinned with ", "Nokia"))
+    assert third.artifact.metadata["replaced"] == '[["edits/2-0"]]', "a blank makes no other fact"
+
+
+def test_a_commit_without_facts_is_an_older_versions_and_replaces_nothing(
+    resources: TextResources,
+) -> None:
+    lane = _Lane(make_model("llama"), CONFIG, resources)
+    commit, _ = lane.fit(("Lyon is twinned with", "Pisa"))
+    older = {k: v for k, v in commit.artifact.metadata.items() if k not in ("facts", "replaced")}
+    lane.state.prepare_commit(replace(commit, artifact=Artifact(commit.artifact.tensors, older)))()
+    later, _ = lane.fit(("Lyon is twinned with", "Pisa"))
+    later = replace(later, seq=9, edits=("edits/9-0",))
+    assert later.artifact.metadata["replaced"] == "[[]]"
+    for bad in ("[", "{}", "[1, 2]"):
+        wrong = Artifact(later.artifact.tensors, {**later.artifact.metadata, "replaced": bad})
+        with pytest.raises(ArtifactCorruptError, match="replaced"):
+            lane.state.prepare_commit(replace(later, artifact=wrong))
+
+
+def test_contexts_that_leave_a_prompt_no_room_are_left_out(resources: TextResources) -> None:
+    """The prompt and its target fill the model's 64 positions, without the fit's contexts."""
+    lane = _Lane(make_model("llama"), CONFIG, resources)
+    filler = "Lyon " + "is " * 80
+    ids = lane.llm.tokenizer(filler)["input_ids"]
+    prompt = lane.llm.tokenizer.decode(ids[:62], skip_special_tokens=True)
+    row = tokenise(lane.llm, prompt, "Pisa")
+    assert row.num_target + 62 <= lane.llm.max_positions < 62 + row.num_target + 4
+    lane.edit((prompt, "Pisa"))
