@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
+from errata.editing import adaple
+from errata.editing.adaple.memory import AdapleMemory
+from errata.editing.adaple.state import AdapleState
 from errata.editing.artifact import Artifact
 from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
@@ -77,3 +80,9 @@ class Lane(Generic[S, M]):
             cast(Any, self.memory).add(commit.edits, memory)
         self.commits.append(commit)
         return commit
+
+
+class AdapleLane(Lane[AdapleState, AdapleMemory]):
+    """An AdaPLE lane."""
+
+    method: ClassVar[Method] = adaple.METHOD

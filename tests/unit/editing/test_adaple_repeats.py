@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
 
 import pytest
 
-from errata.editing.adaple import METHOD
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.adaple.memory import AdapleMemory
-from errata.editing.adaple.state import AdapleState
 from errata.editing.artifact import Artifact
-from errata.editing.method import Method
 from errata.editing.prompts import tokenise
 from errata.errors import ArtifactCorruptError
-from tests.unit.editing.lanes import Lane
+from tests.unit.editing.lanes import AdapleLane
 from tests.unit.editing.tiny_models import TextResources, make_model
 
 CONFIG = AdapleConfig(
@@ -23,15 +18,11 @@ CONFIG = AdapleConfig(
 )
 
 
-class _Lane(Lane[AdapleState, AdapleMemory]):
-    method: ClassVar[Method] = METHOD
-
-
 def test_a_repeat_holds_by_itself_whichever_is_reverted(
     resources: TextResources,
 ) -> None:
     """The second edit of a fact is fitted on weights without the first, and acts in its place."""
-    both, one = (_Lane(make_model("llama"), CONFIG, resources) for _ in range(2))
+    both, one = (AdapleLane(make_model("llama"), CONFIG, resources) for _ in range(2))
     question = ("Lyon is twinned with", "Pisa")
     first = both.edit(question)
     only_first = both.state.digest()
@@ -54,7 +45,7 @@ def test_a_repeat_holds_by_itself_whichever_is_reverted(
 def test_a_commit_without_facts_is_an_older_versions_and_replaces_nothing(
     resources: TextResources,
 ) -> None:
-    lane = _Lane(make_model("llama"), CONFIG, resources)
+    lane = AdapleLane(make_model("llama"), CONFIG, resources)
     commit, _ = lane.fit(("Lyon is twinned with", "Pisa"))
     older = {k: v for k, v in commit.artifact.metadata.items() if k not in ("facts", "replaced")}
     lane.state.prepare_commit(replace(commit, artifact=Artifact(commit.artifact.tensors, older)))()
@@ -69,7 +60,7 @@ def test_a_commit_without_facts_is_an_older_versions_and_replaces_nothing(
 
 def test_contexts_that_leave_a_prompt_no_room_are_left_out(resources: TextResources) -> None:
     """The prompt and its target fill the model's 64 positions, without the fit's contexts."""
-    lane = _Lane(make_model("llama"), CONFIG, resources)
+    lane = AdapleLane(make_model("llama"), CONFIG, resources)
     filler = "Lyon " + "is " * 80
     ids = lane.llm.tokenizer(filler)["input_ids"]
     prompt = lane.llm.tokenizer.decode(ids[:62], skip_special_tokens=True)

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from transformers import MistralConfig
+from structlog.testing import capture_logs
+from transformers import GenerationConfig, MistralConfig
 
 from errata.demo import Corpus
 from errata.editing.causal_lm import CausalLM
@@ -107,6 +109,43 @@ async def test_text_ends_at_end_of_text_and_before_stop_texts(
     ended = await collect(engine, GenerationRequest(ids, 60))
     if ended[-1].finish_reason == "stop":
         assert eos in greedy_alone(shared_model, ids, ended[-1].num_tokens + 1)
+
+
+async def test_each_of_several_ends_of_text_ends_an_answer(
+    shared_model: CausalLM, ids: tuple[int, ...]
+) -> None:
+    """Chat models name two and more in their generation config."""
+    made = greedy_alone(shared_model, ids, 4)
+    hf: Any = shared_model.model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf, "generation_config", GenerationConfig(eos_token_id=[1, made[3]]))
+        view = CausalLM(hf, shared_model.tokenizer)
+    async with running(view) as engine:
+        (piece,) = await collect(engine, GenerationRequest(ids, 9))
+    assert (piece.num_tokens, piece.finish_reason) == (made.index(made[3]), "stop")
+
+
+async def test_an_answer_to_a_prompt_that_ends_in_a_blank_begins_behind_it(
+    engine: Engine, shared_model: CausalLM, ids: tuple[int, ...]
+) -> None:
+    plain = text_of(await collect(engine, GenerationRequest(ids, 6)))
+    assert plain.startswith(" ")
+    for streaming in (False, True):
+        request = GenerationRequest(ids, 6, streaming=streaming, drops_blank=True)
+        assert text_of(await collect(engine, request)) == plain[1:]
+
+
+async def test_a_pass_that_fails_tells_the_log_where_and_not_what(
+    engine: Engine,
+) -> None:
+    """Token ids are prompts; a traceback with its frames' variables would show them."""
+    with capture_logs() as logs, pytest.raises(IndexError):
+        await collect(engine, GenerationRequest((987_654,), 2))
+    failed = [entry for entry in logs if entry["event"] == "a pass failed"]
+    assert failed
+    assert "runner.py" in failed[0]["exception"]
+    assert "exc_info" not in failed[0]
+    assert "987" not in str(failed)
 
 
 async def test_alternatives_are_the_likeliest_tokens(

@@ -148,3 +148,13 @@ def test_a_rephrase_must_leave_room_for_the_target(shared_model: CausalLM) -> No
         accept([draft], shared_model, limits)
     assert caught.value.field == "edits[0].rephrases[0]"
     accept([_draft(locality_probes=(rephrase,))], shared_model, limits)
+
+
+def test_a_stated_separator_is_kept_and_must_be_white_space(shared_model: CausalLM) -> None:
+    (edit,) = accept([_draft(separator="")], shared_model, LIMITS)
+    assert edit.separator == ""
+    (edit,) = accept([_draft()], shared_model, LIMITS)
+    assert edit.separator is None
+    with pytest.raises(InvalidEditError, match="white space") as caught:
+        accept([_draft(separator=" is ")], shared_model, LIMITS)
+    assert caught.value.field == "edits[0].separator"
