@@ -71,6 +71,7 @@ class Edit:
         artifact_size: its bytes; edits that were fitted together share it.
         error: why it was rejected; empty otherwise.
         superseded_by: the newer edit of the same prompt that answers in its place; empty if none.
+        reason: of the rejection, machine-readable, such as `CHECK_FAILED`; empty otherwise.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Edit:
     base_model_digest: str
     error: str
     superseded_by: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
