@@ -81,7 +81,10 @@ def _too_late(asked: Asked) -> errors.ErrataError:
 def _unavailable(asked: Asked, seen: _Seen) -> errors.ErrataError:
     match seen:
         case _Seen.NO_ADDRESS:
-            message = f"{asked.target!r} is no address; give host:port, such as 127.0.0.1:7700 ({_WHERE})."
+            message = (
+                f"{asked.target!r} is no address; give host:port, such as 127.0.0.1:7700 "
+                f"({_WHERE})."
+            )
         case _Seen.NAMELESS:
             message = (
                 f"the host of {asked.target} is not known; correct the address ({_WHERE}), or the "

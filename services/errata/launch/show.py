@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import importlib.metadata
 import json
+import platform
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +19,7 @@ from rich.text import Text
 
 from errata.launch.findings import Finding
 from errata.platform.settings import masked
+from errata.platform.settings_report import SettingReport
 from errata_client import (
     Answer,
     Compaction,
@@ -212,15 +215,26 @@ def lane_config_table(lane: Lane) -> Table:
     return table
 
 
-def config_table(values: Mapping[str, Any], origins: Mapping[str, str]) -> Table:
-    """Every setting with its value and origin."""
+def config_table(settings: Iterable[SettingReport]) -> Table:
+    """Every setting with its value, its origin and what it is."""
     table = Table()
-    for column in ("setting", "value", "from"):
+    for column in ("setting", "value", "from", "what it is"):
         table.add_column(column, overflow="fold")
-    for name, value in values.items():
-        shown = "" if value is None else masked(str(value))
-        table.add_row(name, shown, origins.get(name, "default"))
+    for item in settings:
+        value = "" if item.value is None else str(item.value)
+        table.add_row(item.setting, value, item.origin, item.description)
     return table
+
+
+def version_lines() -> str:
+    """Of this installation, without importing what is told about."""
+    told = [f"Python {platform.python_version()}"]
+    for package in ("errata-client", "torch", "transformers", "ray", "grpcio"):
+        try:
+            told.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            told.append(f"{package} is not installed")
+    return "\n".join([f"errata {importlib.metadata.version('errata')}", *told])
 
 
 def doctor_table(findings: Iterable[Finding]) -> Table:

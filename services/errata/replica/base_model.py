@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
+import structlog
 import transformers
 
 from errata import demo
 from errata.editing.causal_lm import CausalLM
 from errata.errors import InvalidRequestError, ModelError
 from errata.platform.settings import Settings
+
+_log = structlog.get_logger(__name__)
 
 
 def load_base_model(settings: Settings) -> CausalLM:
@@ -20,9 +25,13 @@ def load_base_model(settings: Settings) -> CausalLM:
     transformers.utils.logging.disable_progress_bar()
     model = settings.model
     path = model.path or demo.model_path()
+    _log.info("the model is being loaded", path=str(path), dtype=model.dtype, device=model.device)
+    begun = time.monotonic()
     try:
-        return CausalLM.load(path, dtype=model.dtype, device=model.device)
+        loaded = CausalLM.load(path, dtype=model.dtype, device=model.device)
     except (ModelError, InvalidRequestError) as error:
         name = error.field or "path"
         told = f"model.{name} (ERRATA_MODEL__{name.upper()}): {error.message}"
         raise type(error)(told, field=error.field, **error.metadata) from error
+    _log.info("the model is loaded", seconds=round(time.monotonic() - begun, 1))
+    return loaded
