@@ -114,13 +114,22 @@ def check_listening(addresses: Iterable[tuple[str, str]]) -> Iterator[Finding]:
 
 
 def free_shift(addresses: Iterable[tuple[str, str]]) -> int:
-    """By how much to move ports so that all are free; 0 if no round number does."""
-    taken = [host_and_port(address) for _, address in addresses]
+    """By how much to move ports so that all are free; 0 if no round number does.
+
+    Args:
+        addresses: (setting, host:port) of this machine.
+    """
+    ports = [host_and_port(address) for _, address in addresses]
     for by in range(100, 2_000, 100):
-        moved = [f"{host}:{port + by}" for host, port in taken if port + by < 65_536]
-        if len(moved) == len(taken) and all(_look(address) is _Seen.FREE for address in moved):
+        moved = [f"{host}:{port + by}" for host, port in ports if port + by < 65_536]
+        if len(moved) == len(ports) and all(_look(address) is _Seen.FREE for address in moved):
             return by
     return 0
+
+
+def is_local(address: str) -> bool:
+    """Whether this machine can listen at an address, if nothing else does."""
+    return _look(address) not in (_Seen.SILENT, _Seen.NAMELESS)
 
 
 def _ray(name: str, address: str) -> Finding:

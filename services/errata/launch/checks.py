@@ -14,7 +14,7 @@ from pathlib import Path
 
 from errata import demo
 from errata.errors import ErrataError, StartupError
-from errata.launch.addresses import check_listening, free_shift
+from errata.launch.addresses import check_listening, free_shift, is_local
 from errata.launch.findings import Finding, Grade
 from errata.launch.lock import held_by
 from errata.launch.progress import Steps
@@ -49,9 +49,9 @@ def before_start(
     """
     steps = steps or Steps()
     addresses = list(listening)
-    taken = list(check_listening(addresses))
-    remedy = _move_all(settings, addresses) if taken else ""
-    _refuse([*data_dir(settings), *disk(settings), *taken], remedy)
+    held = list(check_listening(addresses))
+    remedy = _move_all(settings, addresses) if held else ""
+    _refuse([*data_dir(settings), *disk(settings), *held], remedy)
     costly: dict[str, Callable[[Settings], Iterator[Finding]]] = {"text": text}
     if not own_redis:
         costly["Redis"] = redis
@@ -71,7 +71,8 @@ def before_start(
 
 
 def _move_all(settings: Settings, listening: Iterable[tuple[str, str]]) -> str:
-    port = host_and_port(settings.gateway.address)[1] + (free_shift(listening) or 100)
+    here = [(name, address) for name, address in listening if is_local(address)]
+    port = host_and_port(settings.gateway.address)[1] + (free_shift(here) or 100)
     return (
         f"--port moves the whole system: `errata up --port {port}`; a second one beside the first "
         "needs a --data-dir of its own, too."
