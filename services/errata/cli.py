@@ -9,8 +9,9 @@ import asyncio
 import getpass
 import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -61,6 +62,7 @@ Author = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MinSeq = Annotated[int | None, typer.Option(help="Never answer from an older position.")]
+StateName = Literal["requested", "fitting", "committed", "rejected", "reverted"]
 DEFAULT_TARGET = "127.0.0.1:7700"
 # Commands that ask a running system, and take what the section `client` of the settings says.
 _ASKING = (
@@ -203,12 +205,31 @@ def log(
 
 @app.command()
 def edits(
-    timeout: Timeout = 30.0, as_json: AsJson = False, target: Target = DEFAULT_TARGET
+    state: Annotated[StateName | None, typer.Option(help="Only those in this state.")] = None,
+    lane: Annotated[str, typer.Option(help="Only those of this lane; lanes/{lane}.")] = "",
+    asked_by: Annotated[str, typer.Option("--author", help="Only those of this author.")] = "",
+    since: Annotated[
+        datetime | None, typer.Option(help="Only those asked for from then on.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only those asked for before.")] = None,
+    contains: Annotated[
+        str, typer.Option(help="Only those with this in prompt, target, subject or source.")
+    ] = "",
+    timeout: Timeout = 30.0,
+    as_json: AsJson = False,
+    target: Target = DEFAULT_TARGET,
 ) -> None:
-    """Lists all edits and where they stand."""
+    """Lists edits: where each stands, who asked for it and when, and why it was rejected."""
     with Client(target, timeout=timeout) as client:
-        found = list(client.list_edits())
-    _show(as_json, found, show.edit_list)
+        found = client.list_edits(
+            EditState[state.upper()] if state else None,
+            lane=lane,
+            author=asked_by,
+            since=since,
+            until=until,
+            contains=contains,
+        )
+        _show(as_json, list(found), show.edit_list)
 
 
 @app.command()

@@ -60,6 +60,7 @@ def edit(message: editing_pb2.Edit) -> types.Edit:
         error=message.error.message,
         superseded_by=message.superseded_by,
         reason=errors.from_status(message.error).reason,
+        subject_found=message.spec.subject_found,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -121,10 +122,31 @@ class AsyncClient:
         return await self._call(_calls.get_edit(name), timeout)
 
     def list_edits(
-        self, state: types.EditState | None = None, *, timeout: float | None = None
+        self,
+        state: types.EditState | None = None,
+        *,
+        lane: str = "",
+        author: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        contains: str = "",
+        timeout: float | None = None,
     ) -> AsyncIterator[types.Edit]:
-        """All edits in log order, or those in one state."""
-        return self._pages(lambda token: _calls.list_edits(state, token), timeout)
+        """Edits in log order: all, or those that pass what is given.
+
+        Args:
+            state: where they stand.
+            lane: `lanes/{lane}`.
+            author: who asked for them.
+            since: asked for then or later; a time without a zone is this machine's.
+            until: asked for before.
+            contains: in prompt, target, subject or source, in whatever case.
+            timeout: seconds for each page.
+        """
+        return self._pages(
+            lambda token: _calls.list_edits(state, lane, author, since, until, contains, token),
+            timeout,
+        )
 
     async def revert(
         self,

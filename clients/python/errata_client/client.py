@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -118,10 +119,31 @@ class Client:
         return self._call(_calls.get_edit(name), timeout)
 
     def list_edits(
-        self, state: types.EditState | None = None, *, timeout: float | None = None
+        self,
+        state: types.EditState | None = None,
+        *,
+        lane: str = "",
+        author: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        contains: str = "",
+        timeout: float | None = None,
     ) -> Iterator[types.Edit]:
-        """All edits in log order, or those in one state."""
-        return self._pages(lambda token: _calls.list_edits(state, token), timeout)
+        """Edits in log order: all, or those that pass what is given.
+
+        Args:
+            state: where they stand.
+            lane: `lanes/{lane}`.
+            author: who asked for them.
+            since: asked for then or later; a time without a zone is this machine's.
+            until: asked for before.
+            contains: in prompt, target, subject or source, in whatever case.
+            timeout: seconds for each page.
+        """
+        return self._pages(
+            lambda token: _calls.list_edits(state, lane, author, since, until, contains, token),
+            timeout,
+        )
 
     def revert(
         self,

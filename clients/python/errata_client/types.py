@@ -72,6 +72,7 @@ class Edit:
         error: why it was rejected; empty otherwise.
         superseded_by: the newer edit of the same prompt that answers in its place; empty if none.
         reason: of the rejection, machine-readable, such as `CHECK_FAILED`; empty otherwise.
+        subject_found: no subject was named, and the writer found the one that `spec` has.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Edit:
     error: str
     superseded_by: str
     reason: str = ""
+    subject_found: bool = False
 
 
 @dataclass(frozen=True, slots=True)

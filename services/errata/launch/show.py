@@ -58,6 +58,8 @@ def edit_lines(edit: Edit) -> Group:
         ),
         Text.assemble("  ", edit.spec.prompt, " → ", (edit.spec.target, "bold")),
     ]
+    if edit.subject_found:
+        lines.append(Text(f"  about {edit.spec.subject!r}, for no subject was named"))
     if edit.figures is not None:
         figures = edit.figures
         told = f"  reliability {figures.reliability:.2f}  locality {figures.locality:.2f}"
@@ -142,20 +144,34 @@ def _sizes(sizes: Mapping[str, int]) -> str:
 
 
 def edit_list(edits: Iterable[Edit]) -> Table:
-    """All edits, a line each."""
+    """Edits, a line each; times are this machine's."""
     table = Table()
-    for column in ("edit", "state", "prompt", "target", "commit", "revert"):
-        table.add_column(column, overflow="fold")
+    for column in ("edit", "state", "lane", "asked for", "by", "correction", "what came of it"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("edit", "state"))
     for edit in edits:
         table.add_row(
             edit.name,
             Text(edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan")),
-            edit.spec.prompt,
-            edit.spec.target,
-            str(edit.commit_seq or ""),
-            str(edit.revert_seq or ""),
+            edit.lane.removeprefix("lanes/"),
+            f"{edit.request_time.astimezone():%Y-%m-%d %H:%M}",
+            edit.author,
+            Text.assemble(edit.spec.prompt, " → ", (edit.spec.target, "bold")),
+            _outcome(edit),
         )
     return table
+
+
+def _outcome(edit: Edit) -> Text:
+    if edit.error:
+        return Text(edit.error, "red")
+    told = []
+    if edit.commit_seq:
+        told.append(f"from seq {edit.commit_seq} on")
+    if edit.revert_seq:
+        told.append(f"until seq {edit.revert_seq}")
+    if edit.superseded_by:
+        told.append(f"superseded by {edit.superseded_by}")
+    return Text(", ".join(told))
 
 
 def score_table(score: Score) -> Group:

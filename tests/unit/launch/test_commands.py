@@ -158,9 +158,7 @@ def test_a_port_or_an_address_for_up_not_both() -> None:
         RUN.invoke(
             app, ["up", "--port", "7800", "--address", "127.0.0.1:1"], catch_exceptions=False
         )
-    done = RUN.invoke(app, ["up", "--port", "0"])
-    assert done.exit_code == 2
-    assert "65535" in done.output
+    assert RUN.invoke(app, ["up", "--port", "0"]).exit_code == 2
 
 
 def test_the_demo_model_never_overwrites(tmp_path: Path) -> None:

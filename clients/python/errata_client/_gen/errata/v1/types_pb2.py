@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65rrata/v1/types.proto\x12\terrata.v1\x1a\x17google/rpc/status.proto\"w\n\x08\x45\x64itSpec\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x11\n\trephrases\x18\x04 \x03(\t\x12\x17\n\x0flocality_probes\x18\x05 \x03(\t\x12\x0e\n\x06source\x18\x06 \x01(\t\"v\n\x0b\x45\x64itFigures\x12\x13\n\x0breliability\x18\x01 \x01(\x01\x12\x17\n\ngenerality\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08locality\x18\x03 \x01(\x01\x12\x18\n\x10\x61lready_answered\x18\x04 \x01(\x08\x42\r\n\x0b_generality\"1\n\x0b\x41rtifactRef\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"z\n\rEditRejection\x12\x0c\n\x04\x65\x64it\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12,\n\x07\x66igures\x18\x03 \x01(\x0b\x32\x16.errata.v1.EditFiguresH\x00\x88\x01\x01\x42\n\n\x08_figures*\x84\x08\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_INVALID_REQUEST\x10\x01\x12\x1d\n\x19\x45RROR_REASON_INVALID_EDIT\x10\x02\x12\x1d\n\x19\x45RROR_REASON_UNKNOWN_LANE\x10\x03\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x04\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\x05\x12\x1f\n\x1b\x45RROR_REASON_LIMIT_EXCEEDED\x10\x06\x12\x1b\n\x17\x45RROR_REASON_QUEUE_FULL\x10\x07\x12$\n ERROR_REASON_PRECONDITION_FAILED\x10\x08\x12$\n ERROR_REASON_EDIT_NOT_REVERTIBLE\x10\t\x12$\n ERROR_REASON_BASE_MODEL_MISMATCH\x10\n\x12 \n\x1c\x45RROR_REASON_WITNESS_MISSING\x10\x0b\x12\x1f\n\x1b\x45RROR_REASON_MODEL_UNUSABLE\x10\x0c\x12 \n\x1c\x45RROR_REASON_MODEL_NOT_FOUND\x10\r\x12\"\n\x1e\x45RROR_REASON_MODEL_UNSUPPORTED\x10\x0e\x12\x1b\n\x17\x45RROR_REASON_EPOCH_LOST\x10\x0f\x12\x1c\n\x18\x45RROR_REASON_SEQ_TRIMMED\x10\x10\x12 \n\x1c\x45RROR_REASON_SEQ_BEYOND_HEAD\x10\x11\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x12\x12 \n\x1c\x45RROR_REASON_LOG_UNAVAILABLE\x10\x13\x12\x1f\n\x1b\x45RROR_REASON_REPLICA_BEHIND\x10\x14\x12\x1a\n\x16\x45RROR_REASON_DATA_LOSS\x10\x15\x12#\n\x1f\x45RROR_REASON_LOG_BEHIND_WITNESS\x10\x16\x12!\n\x1d\x45RROR_REASON_ARTIFACT_CORRUPT\x10\x17\x12\x1b\n\x17\x45RROR_REASON_FIT_FAILED\x10\x18\x12$\n ERROR_REASON_SINGULAR_COVARIANCE\x10\x19\x12\x1d\n\x19\x45RROR_REASON_CHECK_FAILED\x10\x1a\x12\x1f\n\x1b\x45RROR_REASON_STARTUP_FAILED\x10\x1b\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x1c\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x1d\x12\x1a\n\x16\x45RROR_REASON_LANE_FULL\x10\x1e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65rrata/v1/types.proto\x12\terrata.v1\x1a\x17google/rpc/status.proto\"\x8e\x01\n\x08\x45\x64itSpec\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x11\n\trephrases\x18\x04 \x03(\t\x12\x17\n\x0flocality_probes\x18\x05 \x03(\t\x12\x0e\n\x06source\x18\x06 \x01(\t\x12\x15\n\rsubject_found\x18\x07 \x01(\x08\"v\n\x0b\x45\x64itFigures\x12\x13\n\x0breliability\x18\x01 \x01(\x01\x12\x17\n\ngenerality\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08locality\x18\x03 \x01(\x01\x12\x18\n\x10\x61lready_answered\x18\x04 \x01(\x08\x42\r\n\x0b_generality\"1\n\x0b\x41rtifactRef\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"z\n\rEditRejection\x12\x0c\n\x04\x65\x64it\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12,\n\x07\x66igures\x18\x03 \x01(\x0b\x32\x16.errata.v1.EditFiguresH\x00\x88\x01\x01\x42\n\n\x08_figures*\x84\x08\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_INVALID_REQUEST\x10\x01\x12\x1d\n\x19\x45RROR_REASON_INVALID_EDIT\x10\x02\x12\x1d\n\x19\x45RROR_REASON_UNKNOWN_LANE\x10\x03\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x04\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\x05\x12\x1f\n\x1b\x45RROR_REASON_LIMIT_EXCEEDED\x10\x06\x12\x1b\n\x17\x45RROR_REASON_QUEUE_FULL\x10\x07\x12$\n ERROR_REASON_PRECONDITION_FAILED\x10\x08\x12$\n ERROR_REASON_EDIT_NOT_REVERTIBLE\x10\t\x12$\n ERROR_REASON_BASE_MODEL_MISMATCH\x10\n\x12 \n\x1c\x45RROR_REASON_WITNESS_MISSING\x10\x0b\x12\x1f\n\x1b\x45RROR_REASON_MODEL_UNUSABLE\x10\x0c\x12 \n\x1c\x45RROR_REASON_MODEL_NOT_FOUND\x10\r\x12\"\n\x1e\x45RROR_REASON_MODEL_UNSUPPORTED\x10\x0e\x12\x1b\n\x17\x45RROR_REASON_EPOCH_LOST\x10\x0f\x12\x1c\n\x18\x45RROR_REASON_SEQ_TRIMMED\x10\x10\x12 \n\x1c\x45RROR_REASON_SEQ_BEYOND_HEAD\x10\x11\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x12\x12 \n\x1c\x45RROR_REASON_LOG_UNAVAILABLE\x10\x13\x12\x1f\n\x1b\x45RROR_REASON_REPLICA_BEHIND\x10\x14\x12\x1a\n\x16\x45RROR_REASON_DATA_LOSS\x10\x15\x12#\n\x1f\x45RROR_REASON_LOG_BEHIND_WITNESS\x10\x16\x12!\n\x1d\x45RROR_REASON_ARTIFACT_CORRUPT\x10\x17\x12\x1b\n\x17\x45RROR_REASON_FIT_FAILED\x10\x18\x12$\n ERROR_REASON_SINGULAR_COVARIANCE\x10\x19\x12\x1d\n\x19\x45RROR_REASON_CHECK_FAILED\x10\x1a\x12\x1f\n\x1b\x45RROR_REASON_STARTUP_FAILED\x10\x1b\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x1c\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x1d\x12\x1a\n\x16\x45RROR_REASON_LANE_FULL\x10\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'errata_client._gen.errata.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ERRORREASON']._serialized_start=478
-  _globals['_ERRORREASON']._serialized_end=1506
-  _globals['_EDITSPEC']._serialized_start=61
-  _globals['_EDITSPEC']._serialized_end=180
-  _globals['_EDITFIGURES']._serialized_start=182
-  _globals['_EDITFIGURES']._serialized_end=300
-  _globals['_ARTIFACTREF']._serialized_start=302
-  _globals['_ARTIFACTREF']._serialized_end=351
-  _globals['_EDITREJECTION']._serialized_start=353
-  _globals['_EDITREJECTION']._serialized_end=475
+  _globals['_ERRORREASON']._serialized_start=502
+  _globals['_ERRORREASON']._serialized_end=1530
+  _globals['_EDITSPEC']._serialized_start=62
+  _globals['_EDITSPEC']._serialized_end=204
+  _globals['_EDITFIGURES']._serialized_start=206
+  _globals['_EDITFIGURES']._serialized_end=324
+  _globals['_ARTIFACTREF']._serialized_start=326
+  _globals['_ARTIFACTREF']._serialized_end=375
+  _globals['_EDITREJECTION']._serialized_start=377
+  _globals['_EDITREJECTION']._serialized_end=499
 # @@protoc_insertion_point(module_scope)

@@ -106,6 +106,7 @@ class EditSpec(google.protobuf.message.Message):
     REPHRASES_FIELD_NUMBER: builtins.int
     LOCALITY_PROBES_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
+    SUBJECT_FOUND_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Required. What is asked; must contain the subject."""
     target: builtins.str
@@ -116,6 +117,8 @@ class EditSpec(google.protobuf.message.Message):
     """
     source: builtins.str
     """Where the correction comes from: a URL, a ticket, a citation."""
+    subject_found: builtins.bool
+    """Output only. Whether none was named as the subject, and the writer found it."""
     @property
     def rephrases(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Other prompts that shall have the same answer; used for checking, never for fitting."""
@@ -133,8 +136,9 @@ class EditSpec(google.protobuf.message.Message):
         rephrases: collections.abc.Iterable[builtins.str] | None = ...,
         locality_probes: collections.abc.Iterable[builtins.str] | None = ...,
         source: builtins.str = ...,
+        subject_found: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["locality_probes", b"locality_probes", "prompt", b"prompt", "rephrases", b"rephrases", "source", b"source", "subject", b"subject", "target", b"target"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["locality_probes", b"locality_probes", "prompt", b"prompt", "rephrases", b"rephrases", "source", b"source", "subject", b"subject", "subject_found", b"subject_found", "target", b"target"]) -> None: ...
 
 global___EditSpec = EditSpec
 
