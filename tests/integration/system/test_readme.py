@@ -66,7 +66,7 @@ def _running(command: str, environment: dict[str, str], until: str) -> Iterator[
         yield
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=90)
+        process.communicate(timeout=90)  # whatever it goes on to print
     assert process.returncode in (0, 130)
 
 
