@@ -50,11 +50,10 @@ def up(
 
     out, err = console(), console(stderr=True)
     flags = _flags(data_dir, model, text, lanes_file, redis_url, replicas, port, address)
-    stop = stop_on_signals()
-    box = Box(
-        flags, redis_url=_redis_url(load_settings(flags)), steps=Steps(err), given_up=stop.is_set
-    )
-    with box:
+    stop, steps = stop_on_signals(), Steps(err)
+    box = Box(flags, redis_url=_redis_url(load_settings(flags)), steps=steps, given_up=stop.is_set)
+    try:
+        box.start()
         out.print(
             f"[bold green]Errata is up[/] at {box.target}; data in {box.settings.data_dir}.\n"
             f'Try: errata ask --target {box.target} "The capital of France is"   (Ctrl-C ends)',
@@ -64,7 +63,12 @@ def up(
             for process in box.processes.values():
                 if not process.running:
                     raise process.ended()
-        err.print("stopping …")
+    except KeyboardInterrupt:
+        err.print("stopping: ended before everything was up")
+        raise
+    finally:
+        with steps.doing("stopping"):
+            box.stop()
 
 
 def demo(redis_url: RedisUrl = None) -> None:
