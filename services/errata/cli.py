@@ -6,21 +6,22 @@ Commands that only talk to a running system import neither torch nor Ray.
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
-import signal
-import threading
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
-from errata import errors
+from errata import box_cli, errors
 from errata.bench_cli import bench
 from errata.launch import show
-from errata.platform import settings as settings_module
-from errata.platform.settings import CONFIG_FILE_VARIABLE, Settings, load_settings
+from errata.launch.terminal import console
+from errata.platform import settings_report
+from errata.platform.settings import Settings, load_client_settings, load_settings
+from errata.platform.settings_files import CONFIG_FILE_VARIABLE
 from errata.platform.telemetry import configure_logging
 from errata.platform.tracing import configure_tracing
 from errata.train_cli import train
@@ -32,73 +33,75 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command()(box_cli.up)
+app.command()(box_cli.demo)
+app.command()(box_cli.doctor)
 app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")
-_out = Console()
-_err = Console(stderr=True)
 
-Target = Annotated[str, typer.Option("--target", help="host:port of the gateway.")]
-Timeout = Annotated[float, typer.Option(help="Seconds to wait.")]
+
+def _login_name() -> str:
+    """Who is at the terminal; a number where the system knows no name, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
+Target = Annotated[
+    str, typer.Option("--target", help="host:port of the gateway; ERRATA_TARGET sets it, too.")
+]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait; ERRATA_TIMEOUT sets them, too.")]
+Author = Annotated[
+    str,
+    typer.Option(
+        default_factory=_login_name,
+        show_default="the login name",
+        help="Who asks; ERRATA_AUTHOR sets it, too.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        help="White space, or nothing, between prompt and target; \\n is a line break. Left out, "
+        "the prompt's end and its script decide."
+    ),
+]
 MinSeq = Annotated[int | None, typer.Option(help="Never answer from an older position.")]
+StateName = Literal["requested", "fitting", "committed", "rejected", "reverted"]
 DEFAULT_TARGET = "127.0.0.1:7700"
+# Commands that ask a running system, and take what the section `client` of the settings says.
+_ASKING = (
+    *("edit", "ask", "score", "status", "log", "edits", "revert", "compact", "lanes"),
+    "adapters",
+)
+
+
+def _tell_versions(wanted: bool) -> None:
+    if wanted:
+        console().print(show.version_lines())
+        raise typer.Exit
 
 
 @app.callback()
 def _global(
+    context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="Settings file (TOML).")] = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_versions, is_eager=True, help="Print versions and end."
+        ),
+    ] = False,
 ) -> None:
     """Publish corrections to a running, replicated language model."""
     if config is not None:
         os.environ[CONFIG_FILE_VARIABLE] = str(config)
-
-
-@app.command()
-def up(
-    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model folder or hub id.")] = None,
-    text: Annotated[Path | None, typer.Option(help="Text for the model's statistics.")] = None,
-    redis_url: Annotated[str | None, typer.Option(help="Use this Redis.")] = None,
-    replicas: Annotated[int | None, typer.Option(help="LLM workers.")] = None,
-    address: Annotated[str | None, typer.Option(help="The gateway's host:port.")] = None,
-) -> None:
-    """Starts the whole system on this machine, in the foreground, until Ctrl-C."""
-    from errata.launch.box import Box
-
-    flags = {
-        "data_dir": data_dir,
-        "model": {"path": model},
-        "writer": {"statistics_text": text},
-        "worker": {"num_replicas": replicas},
-        "gateway": {"address": address},
-    }
-    stop = _stop_on_signals()
-    box = Box(flags, redis_url=redis_url, on_step=lambda step: _err.print(f"starting {step} …"))
-    with box:
-        _out.print(
-            f"[bold green]Errata is up[/] at {box.target}; data in {box.settings.data_dir}.\n"
-            f'Try: errata ask --target {box.target} "The capital of France is"   (Ctrl-C ends)'
-        )
-        while not stop.wait(0.5):
-            dead = [p for p in box.processes.values() if not p.running]
-            if dead:
-                raise errors.StartupError(
-                    f"{dead[0].name} ended with status {dead[0].popen.returncode}:\n"
-                    f"{dead[0].tail()}"
-                )
-        _err.print("stopping …")
-
-
-@app.command()
-def demo(
-    redis_url: Annotated[str | None, typer.Option(help="Use this Redis.")] = None,
-) -> None:
-    """Runs the main job before your eyes: ask, edit, every replica answers, revert."""
-    from errata.launch.demo import run_demo
-
-    _stop_on_signals(raise_interrupt=True)
-    if not run_demo(_out, redis_url=redis_url):
-        raise typer.Exit(1)
+    client = load_client_settings()
+    given = {"target": client.target, "timeout": client.timeout_seconds, "author": client.author}
+    values = {name: value for name, value in given.items() if value}
+    context.default_map = dict.fromkeys(_ASKING, values)
 
 
 @app.command()
@@ -109,15 +112,25 @@ def edit(
     rephrase: Annotated[list[str] | None, typer.Option(help="Checked, too; repeatable.")] = None,
     probe: Annotated[list[str] | None, typer.Option(help="Must stay; repeatable.")] = None,
     source: Annotated[str, typer.Option(help="Where the correction comes from.")] = "",
+    separator: Separator = None,
     lane: Annotated[str, typer.Option(help="lanes/{lane}; the default lane if empty.")] = "",
-    author: Annotated[str, typer.Option(help="Who asks.")] = "",
+    *,
+    author: Author,
     wait: Annotated[bool, typer.Option(help="Wait until it is in effect.")] = False,
     timeout: Timeout = 120.0,
     as_json: AsJson = False,
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Submits a correction."""
-    spec = EditSpec(prompt, target_text, subject, tuple(rephrase or ()), tuple(probe or ()), source)
+    spec = EditSpec(
+        prompt,
+        target_text,
+        subject,
+        tuple(rephrase or ()),
+        tuple(probe or ()),
+        source,
+        _typed(separator),
+    )
     with Client(target, timeout=timeout) as client:
         (submitted,) = client.submit_edits([spec], lane=lane, author=author)
         if wait:
@@ -163,13 +176,14 @@ def score(
     prompt: str,
     continuation: str,
     min_seq: MinSeq = None,
+    separator: Separator = None,
     timeout: Timeout = 30.0,
     as_json: AsJson = False,
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Shows how likely the model finds a continuation, token by token."""
     with Client(target, timeout=timeout) as client:
-        scored = client.score(prompt, continuation, min_seq=min_seq)
+        scored = client.score(prompt, continuation, min_seq=min_seq, separator=_typed(separator))
     _show(as_json, scored, show.score_table)
 
 
@@ -185,24 +199,11 @@ def status(
 
     with Client(target, timeout=timeout) as client:
         if watch:
-            watch_status(client, _out)
+            watch_status(client, console())
             return
         found = look(client)
     _show(as_json, found, lambda status: status.lines())
     if not found.agrees:
-        raise typer.Exit(1)
-
-
-@app.command()
-def doctor(
-    as_json: AsJson = False,
-) -> None:
-    """Checks settings, versions, Redis, disk, model, lanes and ports; says what to do."""
-    from errata.launch.doctor import diagnose
-
-    findings = diagnose()
-    _show(as_json, findings, show.doctor_table)
-    if any(finding.grade == "fail" for finding in findings):
         raise typer.Exit(1)
 
 
@@ -221,19 +222,39 @@ def log(
 
 @app.command()
 def edits(
-    timeout: Timeout = 30.0, as_json: AsJson = False, target: Target = DEFAULT_TARGET
+    state: Annotated[StateName | None, typer.Option(help="Only those in this state.")] = None,
+    lane: Annotated[str, typer.Option(help="Only those of this lane; lanes/{lane}.")] = "",
+    asked_by: Annotated[str, typer.Option("--author", help="Only those of this author.")] = "",
+    since: Annotated[
+        datetime | None, typer.Option(help="Only those asked for from then on.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only those asked for before.")] = None,
+    contains: Annotated[
+        str, typer.Option(help="Only those with this in prompt, target, subject or source.")
+    ] = "",
+    timeout: Timeout = 30.0,
+    as_json: AsJson = False,
+    target: Target = DEFAULT_TARGET,
 ) -> None:
-    """Lists all edits and where they stand."""
+    """Lists edits: where each stands, who asked for it and when, and why it was rejected."""
     with Client(target, timeout=timeout) as client:
-        found = list(client.list_edits())
-    _show(as_json, found, show.edit_list)
+        found = client.list_edits(
+            EditState[state.upper()] if state else None,
+            lane=lane,
+            author=asked_by,
+            since=since,
+            until=until,
+            contains=contains,
+        )
+        _show(as_json, list(found), show.edit_list)
 
 
 @app.command()
 def revert(
     names: Annotated[list[str], typer.Argument(help="Such as edits/12-0.")],
     comment: Annotated[str, typer.Option(help="Why.")] = "",
-    author: Annotated[str, typer.Option(help="Who asks.")] = "",
+    *,
+    author: Author,
     timeout: Timeout = 60.0,
     as_json: AsJson = False,
     target: Target = DEFAULT_TARGET,
@@ -253,7 +274,8 @@ def compact(
     max_loss: Annotated[
         float, typer.Option(help="How much lower reliability and locality may be afterwards.")
     ] = 0.02,
-    author: Annotated[str, typer.Option(help="Who asks.")] = "",
+    *,
+    author: Author,
     timeout: Timeout = 3_600.0,
     as_json: AsJson = False,
     target: Target = DEFAULT_TARGET,
@@ -285,10 +307,9 @@ def lanes(
 
 
 @app.command()
-def config() -> None:
-    """Prints every setting with its value and origin."""
-    values = settings_module.leaves(load_settings().model_dump(mode="json"))
-    _out.print(show.config_table(values, settings_module.origins()))
+def config(as_json: AsJson = False) -> None:
+    """Prints every setting with its value, its origin and what it is."""
+    _show(as_json, settings_report.report(), show.config_table)
 
 
 @app.command()
@@ -347,7 +368,7 @@ def health(
     from errata.launch.status import health_of
 
     state = health_of(address, timeout)
-    _out.print(f"{address}: {state}")
+    console().print(f"{address}: {state}")
     if state != "SERVING":
         raise typer.Exit(1)
 
@@ -367,7 +388,7 @@ def statistics(
         "model": {"path": model or None},
         "writer": {"statistics_text": text, "lanes_file": lanes_file},
     }
-    compute_statistics(load_settings(flags), _out)
+    compute_statistics(load_settings(flags), console())
 
 
 @app.command()
@@ -381,7 +402,7 @@ def adapters(
     from errata.launch.adapters import export_adapters
 
     settings = load_settings({"model": {"path": model or None}})
-    export_adapters(settings, target, lane, out, _out)
+    export_adapters(settings, target, lane, out, console())
 
 
 @app.command("demo-model")
@@ -392,28 +413,19 @@ def demo_model(
     """Trains the demo model from the demo corpus; the shipped one came from this command."""
     from errata.launch.demo_model import build_demo_model
 
-    build_demo_model(output, seed, _out)
+    build_demo_model(output, seed, console())
+
+
+def _typed(separator: str | None) -> str | None:
+    """White space as it is typed in a shell."""
+    return None if separator is None else separator.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def _show(as_json: bool, value: Any, render: Callable[[Any], Any]) -> None:
     if as_json:
-        show.print_json(_out, value)
+        show.print_json(console(), value)
     else:
-        _out.print(render(value))
-
-
-def _stop_on_signals(raise_interrupt: bool = False) -> threading.Event:
-    """An event that SIGINT and SIGTERM set, so that children are stopped in either case."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: object) -> None:
-        stop.set()
-        if raise_interrupt:
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
-    return stop
+        console().print(render(value))
 
 
 def main() -> None:
@@ -422,7 +434,13 @@ def main() -> None:
         app()
     except (errors.ErrataError, ErrataError) as error:
         reason = f" [{error.reason}]" if error.reason else ""
-        _err.print(f"error{reason}: {error.message}", style="red", markup=False, highlight=False)
+        console(stderr=True).print(
+            f"error{reason}: {error.message}",
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,  # what is copied out of a message has no line breaks
+        )
         raise SystemExit(1) from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -9,6 +9,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from errata_client import _convert, errors, types
@@ -103,10 +104,29 @@ def wait_edits(names: Sequence[str]) -> Call[list[types.Edit]]:
     return Call("EditingService", "WaitEdits", request, lambda r: _edits(r.edits))
 
 
-def list_edits(state: types.EditState | None, page_token: str) -> Call[Page[types.Edit]]:
+def list_edits(
+    state: types.EditState | None,
+    lane: str,
+    author: str,
+    since: datetime | None,
+    until: datetime | None,
+    contains: str,
+    page_token: str,
+) -> Call[Page[types.Edit]]:
     """A page of edits."""
-    value = editing_pb2.Edit.State.ValueType(state.value if state else 0)
-    request = editing_pb2.ListEditsRequest(page_size=1_000, page_token=page_token, state=value)
+    request = editing_pb2.ListEditsRequest(
+        page_size=1_000,
+        page_token=page_token,
+        state=editing_pb2.Edit.State.ValueType(state.value if state else 0),
+        lane=_text(lane, "lane"),
+        author=_text(author, "author"),
+        contains=_text(contains, "contains"),
+    )
+    # A time without a zone is the caller's own; protobuf would take it for UTC.
+    if since is not None:
+        request.from_time.FromDatetime(since.astimezone(UTC))
+    if until is not None:
+        request.until_time.FromDatetime(until.astimezone(UTC))
     return Call(
         "EditingService",
         "ListEdits",

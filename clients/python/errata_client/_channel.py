@@ -1,10 +1,17 @@
-"""How the SDK's channels are set up."""
+"""How the SDK's channels are set up, and where they lead unless a caller says so."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
+
+from errata_client.errors import InvalidRequestError
 
 DEFAULT_TARGET = "127.0.0.1:7700"
+DEFAULT_TIMEOUT_SECONDS = 60.0
+TARGET_VARIABLE = "ERRATA_TARGET"
+TIMEOUT_VARIABLE = "ERRATA_TIMEOUT"
 
 # Every unary call is idempotent (reads, or writes with a request id), so gRPC may retry them all;
 # streams are not retried once they began.
@@ -36,3 +43,31 @@ OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.enable_retries", 1),
     ("grpc.service_config", _SERVICE_CONFIG),
 )
+
+
+def target_of(given: str | None) -> str:
+    """Where to connect: what the caller gave, else ERRATA_TARGET, else this machine."""
+    return given or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
+
+
+def timeout_of(given: float | None) -> float:
+    """Seconds for a call: what the caller gave, else ERRATA_TIMEOUT, else a minute.
+
+    Raises:
+        InvalidRequestError: they are no positive number.
+    """
+    told = os.environ.get(TIMEOUT_VARIABLE)
+    if given is None and not told:
+        return DEFAULT_TIMEOUT_SECONDS
+    try:
+        seconds = float(given if given is not None else told or "")
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        name = "timeout" if given is not None else TIMEOUT_VARIABLE
+        raise InvalidRequestError(
+            f"{name} must be seconds, more than 0, found {given if given is not None else told!r}.",
+            reason="INVALID_REQUEST",
+            field="timeout",
+        )
+    return seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC
 
-from errata_client import types
+from errata_client import errors, types
 from errata_client._gen.errata.v1 import (
     edit_log_pb2,
     editing_pb2,
@@ -60,6 +60,8 @@ def edit(message: editing_pb2.Edit) -> types.Edit:
         base_model_digest=message.base_model_digest,
         error=message.error.message,
         superseded_by=message.superseded_by,
+        reason=errors.from_status(message.error).reason,
+        subject_found=message.spec.subject_found,
     )
 
 

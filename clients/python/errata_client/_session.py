@@ -47,11 +47,14 @@ def committed(edit: Edit) -> Edit:
     """
     if edit.state is EditState.REJECTED:
         raise errors.EditRejectedError(
-            f"{edit.name} was rejected: {edit.error}", metadata={"edit": edit.name}
+            f"{edit.name} was rejected: {edit.error}",
+            reason=edit.reason,
+            metadata={"edit": edit.name},
         )
     if not edit.state.settled:
         raise errors.DeadlineExceededError(
             f"{edit.name} is not settled yet; call wait_edits([{edit.name!r}]) again.",
+            reason="DEADLINE_EXCEEDED",
             code=grpc.StatusCode.DEADLINE_EXCEEDED,
             metadata={"edit": edit.name},
         )

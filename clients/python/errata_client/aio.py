@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
 
-from errata_client import _calls, errors, types
-from errata_client._channel import DEFAULT_TARGET, OPTIONS
+from errata_client import _calls, _failures, types
+from errata_client._channel import OPTIONS, target_of, timeout_of
 from errata_client._session import Session, committed, stubs
 from errata_client._trace import outgoing_trace
 
@@ -28,16 +30,22 @@ class AsyncClient:
         ...     print((await errata.generate("The capital of France is")).text)
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, *, timeout: float = 60.0) -> None:
+    def __init__(self, target: str | None = None, *, timeout: float | None = None) -> None:
         """Connects lazily.
 
         Args:
-            target: `host:port` of the gateway, or any gRPC target such as `dns:///name:port`.
-            timeout: seconds that each call may take unless it is given another.
+            target: `host:port` of the gateway, or any gRPC target such as `dns:///name:port`; if
+                None, what the variable ERRATA_TARGET says, else 127.0.0.1:7700.
+            timeout: seconds that each call may take unless it is given another; if None, what the
+                variable ERRATA_TIMEOUT says, else 60.
+
+        Raises:
+            InvalidRequestError: the seconds are no positive number.
         """
-        self._channel = grpc.aio.insecure_channel(target, options=OPTIONS)
+        self._target = target_of(target)
+        self._timeout = timeout_of(timeout)
+        self._channel = grpc.aio.insecure_channel(self._target, options=OPTIONS)
         self._stubs = stubs(self._channel)
-        self._timeout = timeout
         self.session = Session()
 
     async def __aenter__(self) -> Self:
@@ -115,10 +123,31 @@ class AsyncClient:
         return await self._call(_calls.get_edit(name), timeout)
 
     def list_edits(
-        self, state: types.EditState | None = None, *, timeout: float | None = None
+        self,
+        state: types.EditState | None = None,
+        *,
+        lane: str = "",
+        author: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        contains: str = "",
+        timeout: float | None = None,
     ) -> AsyncIterator[types.Edit]:
-        """All edits in log order, or those in one state."""
-        return self._pages(lambda token: _calls.list_edits(state, token), timeout)
+        """Edits in log order: all, or those that pass what is given.
+
+        Args:
+            state: where they stand.
+            lane: `lanes/{lane}`.
+            author: who asked for them.
+            since: asked for then or later; a time without a zone is this machine's.
+            until: asked for before.
+            contains: in prompt, target, subject or source, in whatever case.
+            timeout: seconds for each page.
+        """
+        return self._pages(
+            lambda token: _calls.list_edits(state, lane, author, since, until, contains, token),
+            timeout,
+        )
 
     async def revert(
         self,
@@ -233,13 +262,14 @@ class AsyncClient:
             sampling=sampling,
             num_alternatives=num_alternatives,
         )
+        asked = self._asked(call, timeout)
         try:
             async for message in self._rpc(call)(
-                call.request, timeout=timeout or self._timeout, metadata=outgoing_trace()
+                call.request, timeout=asked.timeout, metadata=outgoing_trace()
             ):
                 yield call.parse(message)
         except grpc.RpcError as error:
-            raise errors.from_rpc_error(error) from error
+            raise await asyncio.to_thread(_failures.told, error, asked) from error
 
     async def generate_everywhere(
         self,
@@ -293,17 +323,21 @@ class AsyncClient:
         """Where the replicas stand."""
         return [replica async for replica in self._pages(_calls.list_replicas, timeout)]
 
+    def _asked(self, call: _calls.Call[Any], timeout: float | None) -> _failures.Asked:
+        return _failures.Asked(self._target, call.method, timeout or self._timeout)
+
     def _rpc(self, call: _calls.Call[Any]) -> Callable[..., Any]:
         rpc: Callable[..., Any] = getattr(self._stubs[call.service], call.method)
         return rpc
 
     async def _call(self, call: _calls.Call[T], timeout: float | None) -> T:
+        asked = self._asked(call, timeout)
         try:
             response = await self._rpc(call)(
-                call.request, timeout=timeout or self._timeout, metadata=outgoing_trace()
+                call.request, timeout=asked.timeout, metadata=outgoing_trace()
             )
         except grpc.RpcError as error:
-            raise errors.from_rpc_error(error) from error
+            raise await asyncio.to_thread(_failures.told, error, asked) from error
         return call.parse(response)
 
     async def _pages(

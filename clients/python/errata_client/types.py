@@ -74,6 +74,8 @@ class Edit:
         artifact_size: its bytes; edits that were fitted together share it.
         error: why it was rejected; empty otherwise.
         superseded_by: the newer edit of the same prompt that answers in its place; empty if none.
+        reason: of the rejection, machine-readable, such as `CHECK_FAILED`; empty otherwise.
+        subject_found: no subject was named, and the writer found the one that `spec` has.
     """
 
     name: str
@@ -91,6 +93,8 @@ class Edit:
     base_model_digest: str
     error: str
     superseded_by: str
+    reason: str = ""
+    subject_found: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from errata.demo import DemoEdit
 from errata.evaluation.report import circumstances
 from errata.evaluation.serve.load import facts_turned_round
 from errata.launch.box import Box, free_addresses
+from errata.launch.progress import Steps
 from errata_client import AsyncClient, EditSpec, EditState
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
 
@@ -54,7 +55,7 @@ def run(
     edits = facts_turned_round()[:num_edits]
     with tempfile.TemporaryDirectory(prefix="errata-bench-") as folder:
         flags = {"data_dir": Path(folder), **free_addresses()}
-        with Box(flags, on_step=lambda step: console.print(f"starting {step} …")) as box:
+        with Box(flags, steps=Steps(console)) as box:
             figures = asyncio.run(_measure(box, edits, num_requests, console))
             # Last, because a new epoch fences the box's own writer.
             console.print(f"{num_appends} appends …")

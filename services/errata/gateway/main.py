@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -88,8 +90,15 @@ async def _while_ray_stands(stands: Callable[[], bool], stop: asyncio.Event) -> 
 
 def _ray(settings: Settings) -> AbstractContextManager[Callable[[], bool]]:
     if settings.gateway.ray_address == "local":
+        _keep_ray_out_of_home()
         return own_ray(settings)
     return joined_ray(settings.gateway.ray_address)
+
+
+def _keep_ray_out_of_home() -> None:
+    """Gives our own Ray a secret of its own; by itself it would keep one in ~/.ray for good."""
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 async def serve_workers(settings: Settings, stop: asyncio.Event) -> None:

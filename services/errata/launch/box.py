@@ -5,6 +5,7 @@ A retrieval service is among them if the workers are told to ask the one at its 
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -17,7 +18,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from errata.errors import StartupError
+from errata.launch.checks import before_start
+from errata.launch.lock import DataDirLock
 from errata.launch.processes import Process
+from errata.launch.progress import Steps
 from errata.launch.redis import redis_command
 from errata.platform.settings import Settings, load_settings
 
@@ -38,24 +42,28 @@ class Box:
         flags: Mapping[str, Any],
         *,
         redis_url: str | None = None,
-        on_step: Callable[[str], None] = lambda step: None,
+        steps: Steps | None = None,
+        given_up: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepares; `start` starts.
 
         Args:
             flags: settings that go before environment and file.
             redis_url: a Redis to use; one is started if None.
-            on_step: told what is being started.
+            steps: told what is being started.
+            given_up: asked while something starts, such as whether Ctrl-C was pressed.
 
         Raises:
             StartupError: bad settings.
         """
         self._own_redis_port = None if redis_url else free_port()
         url = redis_url or f"redis://127.0.0.1:{self._own_redis_port}/0"
-        log = {"redis_url": url, **flags.get("log", {})}
+        log = {**flags.get("log", {}), "redis_url": url}
         self.settings: Settings = load_settings({**flags, "log": log})
         self.processes: dict[str, Process] = {}
-        self._on_step = on_step
+        self._steps = steps or Steps()
+        self._given_up = given_up
+        self._lock: DataDirLock | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -79,15 +87,24 @@ class Box:
         return self.settings.gateway.address
 
     def start(self) -> None:
-        """Starts everything, in the order of dependence.
+        """Checks what can be checked, then starts everything in the order of dependence.
 
         Raises:
-            StartupError: a process did not come up; its last lines are in the message.
+            StartupError: something is wrong, and nothing was started; or a process did not come
+                up, and its last lines are in the message.
+            KeyboardInterrupt: given up meanwhile.
         """
-        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
         services = self._services()
-        for address in services.values():
-            _refuse_used_port(address)
+        before_start(
+            self.settings,
+            self._listening(services),
+            own_redis=self._own_redis_port is not None,
+            steps=self._steps,
+            given_up=self._given_up,
+        )
+        folder = self.settings.data_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = DataDirLock(folder, f"the Errata at {self.target} (process {os.getpid()})")
         if self._own_redis_port is not None:
             self.start_redis()
         for name, address in services.items():
@@ -101,36 +118,53 @@ class Box:
             found["retrieval"] = settings.retrieval.address
         return {**found, "gateway": settings.gateway.address}
 
+    def _listening(self, services: Mapping[str, str]) -> list[tuple[str, str]]:
+        """(setting, address) of all that the box is to listen on."""
+        metrics = {
+            f"{name}.metrics_address": getattr(self.settings, name).metrics_address
+            for name in (*services, "worker")
+        }
+        found = {f"{name}.address": address for name, address in services.items()} | metrics
+        return [(name, address) for name, address in found.items() if address]
+
     def start_redis(self) -> None:
         """Starts the box's own Redis; the same folder and port again after a crash."""
         port = self._own_redis_port
         if port is None:
             raise StartupError("this box uses a Redis that it did not start.")
-        self._on_step("Redis")
         folder = self.settings.data_dir / "redis"
         folder.mkdir(exist_ok=True)
-        process = self._spawn("redis", redis_command(port, folder), {})
-        process.wait_until(lambda: _accepts("127.0.0.1", port), _START_SECONDS["redis"])
+        with self._steps.starting("Redis"):
+            process = self._spawn("redis", redis_command(port, folder), {})
+            process.wait_until(
+                lambda: _accepts("127.0.0.1", port), _START_SECONDS["redis"], self._given_up
+            )
 
     def start_service(self, name: str, address: str) -> None:
         """Starts one service and waits until its health says SERVING."""
-        self._on_step(name)
         command = [sys.executable, "-m", "errata.cli", "serve", name]
-        process = self._spawn(name, command, self.settings.environment())
         # Without the limit gRPC would try less and less often while a slow service starts.
         options = [("grpc.max_reconnect_backoff_ms", 200)]
-        with grpc.insecure_channel(address, options=options) as channel:
+        with (
+            self._steps.starting(name),
+            grpc.insecure_channel(address, options=options) as channel,
+        ):
+            process = self._spawn(name, command, self.settings.environment())
             stub = health_pb2_grpc.HealthStub(channel)
-            process.wait_until(lambda: _serves(stub), _START_SECONDS[name])
+            process.wait_until(lambda: _serves(stub), _START_SECONDS[name], self._given_up)
 
     def stop(self) -> None:
         """Ends everything, dependants first."""
         for name in reversed(list(self.processes)):
             self.processes.pop(name).stop(_STOP_SECONDS[name])
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _spawn(self, name: str, command: list[str], environment: Mapping[str, str]) -> Process:
         log_path: Path = self.settings.data_dir / "logs" / f"{name}.log"
-        process = Process.start(name, command, environment, log_path)
+        held = [self._lock.fileno] if self._lock is not None else []
+        process = Process.start(name, command, environment, log_path, pass_fds=held)
         self.processes[name] = process
         return process
 
@@ -146,15 +180,6 @@ def free_addresses() -> dict[str, dict[str, str]]:
     """Settings that put the services on free loopback ports."""
     names = ("log", "writer", "retrieval", "gateway")
     return {name: {"address": f"127.0.0.1:{free_port()}"} for name in names}
-
-
-def _refuse_used_port(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if port.isdigit() and _accepts(host, int(port)):
-        raise StartupError(
-            f"something listens on {address} already; stop it, or choose another address.",
-            address=address,
-        )
 
 
 def _accepts(host: str, port: int) -> bool:

@@ -18,6 +18,7 @@ from errata.demo import DemoEdit
 from errata.errors import UnavailableError
 from errata.launch import show
 from errata.launch.box import Box, free_addresses
+from errata.launch.progress import Steps
 from errata_client import Answer, Client, Edit, ReplicaAnswer
 
 _TIMEOUT_SECONDS = 120.0
@@ -58,13 +59,8 @@ def run_demo(console: Console, *, redis_url: str | None = None) -> bool:
     verdicts = Verdicts(console)
     with tempfile.TemporaryDirectory(prefix="errata-demo-") as folder:
         flags = {"data_dir": Path(folder), **free_addresses()}
-        with console.status("starting …") as status:
-            box = Box(
-                flags,
-                redis_url=redis_url,
-                on_step=lambda step: status.update(f"starting {step} …"),
-            )
-            box.__enter__()
+        box = Box(flags, redis_url=redis_url, steps=Steps(console))
+        box.__enter__()
         try:
             console.print(
                 f"[dim]up after {time.monotonic() - started:.1f} s: Redis, edit log, "
@@ -77,7 +73,7 @@ def run_demo(console: Console, *, redis_url: str | None = None) -> bool:
                 _show_every_method(console, client, verdicts, others)
                 console.print(show.replica_table(client.replicas(), client.head()))
         finally:
-            with console.status("stopping …"):
+            with Steps(console).doing("stopping"):
                 box.stop()
     verdict = "[bold green]everything held[/]" if verdicts.all_hold else "[bold red]it failed[/]"
     console.print(f"\n{verdict} · {time.monotonic() - started:.1f} s in all")

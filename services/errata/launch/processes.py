@@ -14,6 +14,8 @@ from typing import IO
 from errata.errors import StartupError
 
 _POLL_SECONDS = 0.05
+_MAX_LOG_BYTES = 10_000_000  # a longer one is put aside when its process is started anew
+_TAIL_BYTES = 64_000
 
 
 @dataclass(slots=True)
@@ -24,14 +26,35 @@ class Process:
     popen: subprocess.Popen[bytes]
     log_path: Path
     _log_file: IO[bytes]
+    _log_begin: int
 
     @classmethod
     def start(
-        cls, name: str, command: Sequence[str], environment: Mapping[str, str], log_path: Path
+        cls,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log_path: Path,
+        *,
+        pass_fds: Sequence[int] = (),
     ) -> Process:
-        """Starts a child in a session of its own, so that Ctrl-C reaches it only through us."""
+        """Starts a child in a session of its own, so that Ctrl-C reaches it only through us.
+
+        Its output is appended to what earlier ones left; a log that has grown long becomes
+        `{name}.log.1` first.
+
+        Args:
+            name: for messages.
+            command: program and arguments.
+            environment: beside our own.
+            log_path: gets its output.
+            pass_fds: open files that it keeps open.
+        """
         log_path.parent.mkdir(parents=True, exist_ok=True)
+        if log_path.exists() and log_path.stat().st_size > _MAX_LOG_BYTES:
+            log_path.replace(log_path.with_name(f"{log_path.name}.1"))
         log_file = log_path.open("ab")
+        log_begin = log_file.tell()
         popen = subprocess.Popen(
             command,
             env={**os.environ, **environment},
@@ -39,27 +62,33 @@ class Process:
             stdout=log_file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
-        return cls(name, popen, log_path, log_file)
+        return cls(name, popen, log_path, log_file, log_begin)
 
     @property
     def running(self) -> bool:
         """Whether it has not ended."""
         return self.popen.poll() is None
 
-    def wait_until(self, ready: Callable[[], bool], timeout_seconds: float) -> None:
+    def wait_until(
+        self,
+        ready: Callable[[], bool],
+        timeout_seconds: float,
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Returns once `ready()`.
 
         Raises:
             StartupError: the child ended, or the time is up; its last lines are in the message.
+            KeyboardInterrupt: `given_up()` meanwhile.
         """
         deadline = time.monotonic() + timeout_seconds
         while not ready():
+            if given_up():
+                raise KeyboardInterrupt
             if not self.running:
-                raise StartupError(
-                    f"{self.name} ended with status {self.popen.returncode}:\n{self.tail()}",
-                    process=self.name,
-                )
+                raise self.ended()
             if time.monotonic() > deadline:
                 raise StartupError(
                     f"{self.name} was not ready after {timeout_seconds:.0f} s:\n{self.tail()}",
@@ -67,9 +96,20 @@ class Process:
                 )
             time.sleep(_POLL_SECONDS)
 
+    def ended(self) -> StartupError:
+        """What to raise of a child that is not running any more."""
+        return StartupError(
+            f"{self.name} ended with status {self.popen.returncode}:\n"
+            f"{self.tail() or '(it wrote nothing)'}\n({self.log_path})",
+            process=self.name,
+        )
+
     def tail(self, num_lines: int = 15) -> str:
-        """The last lines that it wrote."""
-        lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        """The last lines that this process wrote, none of those before it."""
+        with self.log_path.open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_begin, end - _TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
         return "\n".join(lines[-num_lines:])
 
     def stop(self, timeout_seconds: float) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import importlib.metadata
 import json
+import platform
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +19,7 @@ from rich.text import Text
 
 from errata.launch.findings import Finding
 from errata.platform.settings import masked
+from errata.platform.settings_report import SettingReport
 from errata_client import (
     Answer,
     Compaction,
@@ -55,6 +58,8 @@ def edit_lines(edit: Edit) -> Group:
         ),
         Text.assemble("  ", edit.spec.prompt, " → ", (edit.spec.target, "bold")),
     ]
+    if edit.subject_found:
+        lines.append(Text(f"  about {edit.spec.subject!r}, for no subject was named"))
     if edit.figures is not None:
         figures = edit.figures
         told = f"  reliability {figures.reliability:.2f}  locality {figures.locality:.2f}"
@@ -139,20 +144,34 @@ def _sizes(sizes: Mapping[str, int]) -> str:
 
 
 def edit_list(edits: Iterable[Edit]) -> Table:
-    """All edits, a line each."""
+    """Edits, a line each; times are this machine's."""
     table = Table()
-    for column in ("edit", "state", "prompt", "target", "commit", "revert"):
-        table.add_column(column, overflow="fold")
+    for column in ("edit", "state", "lane", "asked for", "by", "correction", "what came of it"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("edit", "state"))
     for edit in edits:
         table.add_row(
             edit.name,
             Text(edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan")),
-            edit.spec.prompt,
-            edit.spec.target,
-            str(edit.commit_seq or ""),
-            str(edit.revert_seq or ""),
+            edit.lane.removeprefix("lanes/"),
+            f"{edit.request_time.astimezone():%Y-%m-%d %H:%M}",
+            edit.author,
+            Text.assemble(edit.spec.prompt, " → ", (edit.spec.target, "bold")),
+            _outcome(edit),
         )
     return table
+
+
+def _outcome(edit: Edit) -> Text:
+    if edit.error:
+        return Text(edit.error, "red")
+    told = []
+    if edit.commit_seq:
+        told.append(f"from seq {edit.commit_seq} on")
+    if edit.revert_seq:
+        told.append(f"until seq {edit.revert_seq}")
+    if edit.superseded_by:
+        told.append(f"superseded by {edit.superseded_by}")
+    return Text(", ".join(told))
 
 
 def score_table(score: Score) -> Group:
@@ -212,15 +231,26 @@ def lane_config_table(lane: Lane) -> Table:
     return table
 
 
-def config_table(values: Mapping[str, Any], origins: Mapping[str, str]) -> Table:
-    """Every setting with its value and origin."""
+def config_table(settings: Iterable[SettingReport]) -> Table:
+    """Every setting with its value, its origin and what it is."""
     table = Table()
-    for column in ("setting", "value", "from"):
+    for column in ("setting", "value", "from", "what it is"):
         table.add_column(column, overflow="fold")
-    for name, value in values.items():
-        shown = "" if value is None else masked(str(value))
-        table.add_row(name, shown, origins.get(name, "default"))
+    for item in settings:
+        value = "" if item.value is None else str(item.value)
+        table.add_row(item.setting, value, item.origin, item.description)
     return table
+
+
+def version_lines() -> str:
+    """Of this installation, without importing what is told about."""
+    told = [f"Python {platform.python_version()}"]
+    for package in ("errata-client", "torch", "transformers", "ray", "grpcio"):
+        try:
+            told.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            told.append(f"{package} is not installed")
+    return "\n".join([f"errata {importlib.metadata.version('errata')}", *told])
 
 
 def doctor_table(findings: Iterable[Finding]) -> Table:

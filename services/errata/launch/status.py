@@ -66,12 +66,22 @@ def health_of(address: str, timeout: float) -> str:
 
 
 def watch_status(client: Client, console: Console) -> None:
-    """Asks every second until interrupted; a system that is away is shown as such."""
-    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+    """Asks every second until interrupted; a system that is away is shown as such.
+
+    A terminal is written over; elsewhere one look follows the other.
+    """
+    if not console.is_terminal:
         while True:
-            try:
-                shown: Group | Text = look(client).lines()
-            except ErrataError as error:
-                shown = Text(f"no answer: {error.message}", "red")
-            live.update(shown, refresh=True)
+            console.print(_looked(client))
             time.sleep(_SECONDS)
+    with Live(console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            live.update(_looked(client), refresh=True)
+            time.sleep(_SECONDS)
+
+
+def _looked(client: Client) -> Group | Text:
+    try:
+        return look(client).lines()
+    except ErrataError as error:
+        return Text(f"no answer: {error.message}", "red")

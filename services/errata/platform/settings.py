@@ -1,7 +1,7 @@
 """Settings: addresses, limits, timeouts. What changes an answer is lane configuration instead.
 
 Precedence: flag > environment (`ERRATA_WRITER__ADDRESS`) > file (TOML) > default. Unknown keys are
-errors. This is the only module that reads the environment.
+errors. Only this module and `settings_files` read the environment.
 """
 
 from __future__ import annotations
@@ -11,28 +11,33 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
+from errata.platform.settings_files import (
+    CONFIG_FILE_VARIABLE,
+    file_source,
+    short_variables,
+    user_file,
+)
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-CONFIG_FILE_VARIABLE = "ERRATA_CONFIG"
+
+S = TypeVar("S", bound=BaseSettings)
 
 
 def default_data_dir() -> Path:
@@ -71,7 +76,9 @@ class ModelSettings(Section):
     """The base model, the same for writer and workers."""
 
     path: str = Field("", description="Folder or hub id; the demo model if empty.")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Of the weights, and of what is computed with them."
+    )
     device: str = Field("cpu", description="A torch device, such as cpu or cuda:0.")
     special_tokens: Literal["text", "parse"] = Field(
         "text",
@@ -92,15 +99,21 @@ class ServiceSettings(Section):
 class LogSettings(ServiceSettings):
     """The edit log service."""
 
-    address: Address = "127.0.0.1:7711"
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    address: Address = Field("127.0.0.1:7711", description="Where the edit log listens.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="The log's Redis; where it is not set, `errata up` starts one of its own.",
+    )
     redis_password_file: Path | None = Field(
         None, description="File with the password, if redis_url does not have it."
     )
-    key_prefix: str = Field("errata", min_length=1)
+    key_prefix: str = Field(
+        "errata", min_length=1, description="Of all keys in Redis; another one is another log."
+    )
     witness_path: Path = Field(
         default_factory=lambda: default_data_dir() / "witness",
-        description="Left out, it is in data_dir.",
+        description="File that vouches for the log's head, kept apart from Redis; in data_dir if "
+        "left out.",
     )
     allow_unsafe_redis: bool = Field(
         False, description="Start on a Redis that may lose acknowledged entries, with a warning."
@@ -108,11 +121,17 @@ class LogSettings(ServiceSettings):
     adopt_unwitnessed: bool = Field(
         False, description="Accept a non-empty log whose witness is missing (after a restore)."
     )
-    max_payload_bytes: int = Field(1_000_000, ge=1_000)
-    subscribe_batch: int = Field(500, ge=1, le=10_000)
-    progress_interval_seconds: float = Field(1.0, gt=0)
-    replica_ttl_seconds: float = Field(30.0, gt=0)
-    redis_timeout_seconds: float = Field(5.0, gt=0)
+    max_payload_bytes: int = Field(1_000_000, ge=1_000, description="Of one entry.")
+    subscribe_batch: int = Field(
+        500, ge=1, le=10_000, description="Entries that a subscriber gets at once, at most."
+    )
+    progress_interval_seconds: float = Field(
+        1.0, gt=0, description="Between two messages to subscribers while nothing is appended."
+    )
+    replica_ttl_seconds: float = Field(
+        30.0, gt=0, description="A replica that did not report for so long is no longer listed."
+    )
+    redis_timeout_seconds: float = Field(5.0, gt=0, description="For one command of Redis.")
 
 
 class ArtifactSettings(Section):
@@ -130,25 +149,33 @@ class ArtifactSettings(Section):
 class WriterSettings(ServiceSettings):
     """The edit-writer."""
 
-    address: Address = "127.0.0.1:7712"
+    address: Address = Field("127.0.0.1:7712", description="Where the edit-writer listens.")
     lanes_file: Path | None = Field(None, description="TOML, one table per lane; see docs.")
-    default_lane: str = "lanes/main"
+    default_lane: str = Field("lanes/main", description="Takes edits that name no lane.")
     statistics_text: Path | None = Field(
         None, description="Plain text, a paragraph a line; the demo corpus if unset."
     )
     num_threads: int = Field(0, ge=0, description="Torch threads for fits; 0 takes all cores.")
-    max_edits_per_request: int = Field(100, ge=1)
-    max_prompt_chars: int = Field(4_000, ge=1)
-    max_target_tokens: int = Field(64, ge=1)
-    max_prompt_tokens: int = Field(256, ge=1)
-    max_probes: int = Field(32, ge=0)
+    max_edits_per_request: int = Field(100, ge=1, description="More are refused.")
+    max_prompt_chars: int = Field(
+        4_000, ge=1, description="Of each text of an edit: prompt, target, rephrase, probe."
+    )
+    max_target_tokens: int = Field(64, ge=1, description="Of an edit's target.")
+    max_prompt_tokens: int = Field(256, ge=1, description="Of each prompt of an edit.")
+    max_probes: int = Field(32, ge=0, description="Rephrases, and locality probes, of an edit.")
     max_batch_edits: int = Field(10, ge=1, description="Edits that are fitted together.")
-    max_pending_edits: int = Field(10_000, ge=1)
+    max_pending_edits: int = Field(
+        10_000, ge=1, description="Edits that wait to be fitted; more are refused for the moment."
+    )
     batch_window_seconds: float = Field(
         0.05, ge=0, description="How long the first edit of a batch waits for company."
     )
-    min_reliability: float = Field(1.0, ge=0, le=1)
-    min_locality: float = Field(0.5, ge=0, le=1)
+    min_reliability: float = Field(
+        1.0, ge=0, le=1, description="Share of target tokens that an edit must get right."
+    )
+    min_locality: float = Field(
+        0.5, ge=0, le=1, description="Share of probes that an edit must leave as they were."
+    )
 
 
 class ReplicaSettings(ServiceSettings):
@@ -168,7 +195,7 @@ class WorkerSettings(ReplicaSettings):
     ray_address: Address = Field(
         "127.0.0.1:6380", description="Where `errata serve workers` lets gateways join its Ray."
     )
-    num_replicas: int = Field(2, ge=1)
+    num_replicas: int = Field(2, ge=1, description="LLM workers, each with the whole model.")
     max_replicas: int = Field(
         0, ge=0, description="Scale with the load up to so many; 0 keeps num_replicas."
     )
@@ -188,7 +215,7 @@ class WorkerSettings(ReplicaSettings):
     )
     max_batch_size: int = Field(16, ge=1, description="Generations that run at once.")
     max_queue: int = Field(256, ge=1, description="Requests that wait in a replica.")
-    max_new_tokens: int = Field(512, ge=1)
+    max_new_tokens: int = Field(512, ge=1, description="Of one continuation.")
     max_context: int = Field(
         0, ge=0, description="Longest prompt and continuation in tokens; 0 takes the model's."
     )
@@ -223,7 +250,7 @@ class WorkerSettings(ReplicaSettings):
 class RetrievalSettings(ReplicaSettings):
     """The retrieval/routing service."""
 
-    address: Address = "127.0.0.1:7713"
+    address: Address = Field("127.0.0.1:7713", description="Where the service listens.")
     device: str = Field("cpu", description="Where encoders run.")
     num_threads: int = Field(1, ge=1, description="Torch threads, on CPU.")
     max_prompts: int = Field(1_024, ge=1, description="Prompts of one request.")
@@ -239,14 +266,16 @@ class RetrievalSettings(ReplicaSettings):
 class GatewaySettings(ServiceSettings):
     """The front door."""
 
-    address: Address = "127.0.0.1:7700"
+    address: Address = Field("127.0.0.1:7700", description="Where clients connect.")
     ray_address: RayAddress = Field(
         "local",
         description="`local` starts Ray and the workers itself; host:port joins the cluster of "
         "`errata serve workers` or of KubeRay.",
     )
-    application: str = "errata"
-    default_timeout_seconds: float = Field(30.0, gt=0)
+    application: str = Field("errata", description="Name of the workers' application in Ray Serve.")
+    default_timeout_seconds: float = Field(
+        30.0, gt=0, description="For calls that come without a deadline."
+    )
 
 
 class TracingSettings(Section):
@@ -262,6 +291,20 @@ class TracingSettings(Section):
     )
 
 
+class ClientSettings(Section):
+    """What commands that ask a running system take where no flag says otherwise."""
+
+    target: str = Field(
+        "127.0.0.1:7700", min_length=1, description="host:port of the gateway; also ERRATA_TARGET."
+    )
+    timeout_seconds: float | None = Field(
+        None, gt=0, description="For a command; its own if unset. Also ERRATA_TIMEOUT."
+    )
+    author: str = Field(
+        "", description="Who asks for edits; the login name if empty. Also ERRATA_AUTHOR."
+    )
+
+
 class Settings(BaseSettings):
     """All settings of all services; each reads its own section."""
 
@@ -269,9 +312,15 @@ class Settings(BaseSettings):
         env_prefix="ERRATA_", env_nested_delimiter="__", frozen=True, extra="forbid"
     )
 
-    data_dir: Path = Field(default_factory=default_data_dir)
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["console", "json"] = "console"
+    data_dir: Path = Field(
+        default_factory=default_data_dir, description="Where one box keeps everything."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What the services log, and all that is worse."
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Lines for people or for machines."
+    )
     tracing: TracingSettings = TracingSettings()
     model: ModelSettings = ModelSettings()
     log: LogSettings = Field(default_factory=LogSettings)
@@ -280,6 +329,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     gateway: GatewaySettings = GatewaySettings()
+    client: ClientSettings = ClientSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -299,8 +349,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment, then the TOML file that `ERRATA_CONFIG` or a flag names."""
-        return init_settings, env_settings, _file_source(settings_cls)
+        """Flags, environment, the TOML file that `ERRATA_CONFIG` or a flag names, the user's."""
+        return _sources(settings_cls, init_settings, env_settings)
 
     @property
     def artifacts_url(self) -> str:
@@ -323,9 +373,37 @@ class Settings(BaseSettings):
         return found
 
 
-def _file_source(settings_cls: type[BaseSettings]) -> TomlConfigSettingsSource:
-    file = os.environ.get(CONFIG_FILE_VARIABLE)
-    return TomlConfigSettingsSource(settings_cls, toml_file=file)
+def _sources(
+    kind: type[BaseSettings],
+    flags: PydanticBaseSettingsSource,
+    environment: PydanticBaseSettingsSource,
+) -> tuple[PydanticBaseSettingsSource, ...]:
+    """What goes first comes first."""
+    short = InitSettingsSource(kind, init_kwargs=short_variables())
+    user = InitSettingsSource(kind, init_kwargs=user_file())
+    return flags, short, environment, file_source(kind), user
+
+
+class _ClientPart(BaseSettings):
+    """The section `client` alone, whatever is wrong with the others."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ERRATA_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    client: ClientSettings = ClientSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """As for all settings."""
+        return _sources(settings_cls, init_settings, env_settings)
 
 
 def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
@@ -338,20 +416,33 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         StartupError: an unknown key, a bad value, or a file that is missing or no TOML; the
             message names the key and what was expected.
     """
-    file = os.environ.get(CONFIG_FILE_VARIABLE)
-    if file and not Path(file).is_file():
-        raise StartupError(
-            f"the settings file {file} does not exist; {CONFIG_FILE_VARIABLE} names it."
-        )
     strange = [name for name in os.environ if _names_no_section(name)]
     if strange:
         raise StartupError(
             f"bad settings: {', '.join(sorted(strange))} name no section; write "
             f"ERRATA_SECTION__KEY, with two underscores, where the section is one of "
-            f"{', '.join(_sections())}. `errata config` lists what is known."
+            f"{', '.join(sections())}. `errata config` lists what is known."
+        )
+    return _read(Settings, without_none(flags or {}))
+
+
+def load_client_settings() -> ClientSettings:
+    """What a command that asks a running system takes where no flag says otherwise.
+
+    Raises:
+        StartupError: as above, but for the section `client` alone.
+    """
+    return _read(_ClientPart, {}).client
+
+
+def _read(kind: type[S], flags: Mapping[str, Any]) -> S:
+    file = os.environ.get(CONFIG_FILE_VARIABLE)
+    if file and not Path(file).is_file():
+        raise StartupError(
+            f"the settings file {file} does not exist; {CONFIG_FILE_VARIABLE} names it."
         )
     try:
-        return Settings(**_without_none(flags or {}))
+        return kind(**flags)
     except ValidationError as error:
         problems = "; ".join(_problem(item) for item in error.errors())
         raise StartupError(
@@ -365,7 +456,8 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         raise StartupError(f"the settings file {file} is not valid TOML: {error}.") from error
 
 
-def _sections() -> dict[str, type[Section]]:
+def sections() -> dict[str, type[Section]]:
+    """The groups of settings, by name."""
     kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
     return {
         name: kind
@@ -384,9 +476,9 @@ def _names_no_section(variable: str) -> bool:
         return False
     section, inside, _ = rest.partition("__")
     if inside:
-        return section not in _sections()
+        return section not in sections()
     return any(
-        rest == f"{name}_{key}" for name, kind in _sections().items() for key in kind.model_fields
+        rest == f"{name}_{key}" for name, kind in sections().items() for key in kind.model_fields
     )
 
 
@@ -396,7 +488,7 @@ def _problem(item: ErrorDetails) -> str:
     dotted = ".".join([*path, key])
     variable = "__".join(["ERRATA", *path, key]).upper().replace("ERRATA__", "ERRATA_", 1)
     if item["type"] == "extra_forbidden":
-        section = _sections()[path[0]] if path else Settings
+        section = sections()[path[0]] if path else Settings
         near = difflib.get_close_matches(key, section.model_fields, n=1)
         hint = f"; is it {'.'.join([*path, near[0]])}?" if near else ""
         return f"there is no setting {dotted} ({variable}){hint}"
@@ -408,45 +500,12 @@ def masked(text: str) -> str:
     return re.sub(r"(://[^/:@]*):[^/@]*@", r"\1:***@", text)
 
 
-def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values without those that were not given."""
     kept = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            value = _without_none(value)
+            value = without_none(value)
         if value is not None and value != {}:
             kept[key] = value
     return kept
-
-
-def origins(flags: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """For each setting by dotted name, where its value comes from.
-
-    Returns:
-        `flag`, `environment`, `file` or `default` for each leaf of `Settings`.
-    """
-    sources = {
-        "flag": InitSettingsSource(Settings, init_kwargs=_without_none(flags or {}))(),
-        "environment": EnvSettingsSource(Settings)(),
-        "file": _file_source(Settings)(),
-    }
-    found = {}
-    for dotted in leaves(load_settings(flags).model_dump()):
-        section, _, key = dotted.rpartition(".")
-        found[dotted] = "default"
-        for origin, values in sources.items():
-            inside = values.get(section, {}) if section else values
-            if isinstance(inside, Mapping) and key in inside:
-                found[dotted] = origin
-                break
-    return found
-
-
-def leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens nested settings to dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= leaves(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import structlog
 import transformers
 
@@ -24,6 +26,8 @@ def load_base_model(settings: Settings) -> CausalLM:
     transformers.utils.logging.disable_progress_bar()
     model = settings.model
     path = model.path or demo.model_path()
+    _log.info("the model is being loaded", path=str(path), dtype=model.dtype, device=model.device)
+    begun = time.monotonic()
     try:
         loaded = CausalLM.load(
             path, dtype=model.dtype, device=model.device, special_tokens=model.special_tokens
@@ -32,6 +36,7 @@ def load_base_model(settings: Settings) -> CausalLM:
         name = error.field or "path"
         told = f"model.{name} (ERRATA_MODEL__{name.upper()}): {error.message}"
         raise type(error)(told, field=error.field, **error.metadata) from error
+    _log.info("the model is loaded", seconds=round(time.monotonic() - begun, 1))
     unread = unread_generation_config(loaded.model)
     if unread:
         _log.warning("the generation config asks for what Errata does not do", **unread)

@@ -80,7 +80,12 @@ def _requested(seq: int, message: edit_log_pb2.EditsRequested) -> EditsRequested
         )
         for index, spec in enumerate(message.edits)
     )
-    return EditsRequested(message.lane, edits, tuple(spec.source for spec in message.edits))
+    return EditsRequested(
+        message.lane,
+        edits,
+        tuple(spec.source for spec in message.edits),
+        tuple(spec.subject_found for spec in message.edits),
+    )
 
 
 def _committed(message: edit_log_pb2.EditsCommitted) -> EditsCommitted:
@@ -141,8 +146,10 @@ def encode(kind: Kind, author: str, *, trace_parent: str = "") -> edit_log_pb2.E
         case EditsRequested():
             payload.edits_requested.lane = kind.lane
             payload.edits_requested.edits.extend(
-                spec_message(edit, source)
-                for edit, source in zip(kind.edits, kind.sources, strict=True)
+                spec_message(edit, source, found)
+                for edit, source, found in zip(
+                    kind.edits, kind.sources, kind.subjects_found, strict=True
+                )
             )
         case EditsCommitted():
             payload.edits_committed.CopyFrom(_committed_message(kind))
@@ -169,7 +176,7 @@ def encode(kind: Kind, author: str, *, trace_parent: str = "") -> edit_log_pb2.E
     return payload
 
 
-def spec_message(edit: Edit, source: str) -> types_pb2.EditSpec:
+def spec_message(edit: Edit, source: str, subject_found: bool) -> types_pb2.EditSpec:
     """A correction as its author stated it, with the subject filled in."""
     return types_pb2.EditSpec(
         prompt=edit.prompt,
@@ -179,6 +186,7 @@ def spec_message(edit: Edit, source: str) -> types_pb2.EditSpec:
         locality_probes=edit.locality_probes,
         source=source,
         separator=edit.separator,
+        subject_found=subject_found,
     )
 
 

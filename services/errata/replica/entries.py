@@ -36,11 +36,12 @@ class ArtifactRef:
 
 @dataclass(frozen=True, slots=True)
 class EditsRequested:
-    """Edits asked for; `sources` stand beside `edits`."""
+    """Edits asked for; beside each its source, and whether its subject was found, not named."""
 
     lane: str
     edits: tuple[Edit, ...]
     sources: tuple[str, ...]
+    subjects_found: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True)

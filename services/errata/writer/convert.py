@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from errata.editing.method import LaneReport, get_method
 from errata.errors import InvalidRequestError
 from errata.platform.status import to_status
 from errata.replica.convert import figures_message, ref_message, spec_message
 from errata.replica.entries import LaneConfigured
 from errata.writer.compaction import DEFAULT_MAX_LOSS, Compacted, Order
+from errata.writer.filters import EditFilter
 from errata.writer.intake import Draft
 from errata.writer.ledger import EditRecord, State
 from errata_client._gen.errata.v1 import editing_pb2, types_pb2
@@ -39,12 +42,41 @@ def state_of(value: int) -> State | None:
     return next((state for state, number in _STATES.items() if number == value), None)
 
 
+def edit_filter(request: editing_pb2.ListEditsRequest) -> EditFilter:
+    """Which edits a client wants to see.
+
+    Raises:
+        InvalidRequestError: a state that is unknown, or times that no edit can lie between.
+    """
+    state = state_of(request.state)
+    if state is None and request.state != editing_pb2.Edit.STATE_UNSPECIFIED:
+        raise InvalidRequestError(f"state {request.state} is unknown.", field="state")
+    return EditFilter(
+        state=state,
+        lane=request.lane,
+        author=request.author,
+        from_time=_time(request, "from_time"),
+        until_time=_time(request, "until_time"),
+        contains=request.contains,
+    )
+
+
+def _time(request: editing_pb2.ListEditsRequest, field: str) -> datetime | None:
+    if not request.HasField(field):  # type: ignore[arg-type]
+        return None
+    try:
+        found: datetime = getattr(request, field).ToDatetime(UTC)
+    except (OverflowError, ValueError) as error:
+        raise InvalidRequestError(f"{field} is no time: {error}.", field=field) from error
+    return found
+
+
 def edit_message(record: EditRecord, method: str, superseded_by: str) -> editing_pb2.Edit:
     """An edit and where it stands."""
     message = editing_pb2.Edit(
         name=record.edit.name,
         state=_STATES[record.state],
-        spec=spec_message(record.edit, record.source),
+        spec=spec_message(record.edit, record.source, record.subject_found),
         lane=record.lane,
         author=record.author,
         commit_seq=record.commit_seq,

@@ -166,8 +166,7 @@ def _verdict(figures: Figures, limits: WriterSettings) -> CheckFailedError | Non
     ):
         if value < limit:
             return CheckFailedError(
-                f"{name} is {value:.2f} after the fit, {limit:.2f} is required. "
-                "Reword the prompt, name the subject, or use another lane.",
+                f"{name} is {value:.2f} after the fit, {limit:.2f} is required.",
                 metric=name,
                 value=f"{value:.4f}",
                 limit=f"{limit:.4f}",

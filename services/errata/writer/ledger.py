@@ -59,6 +59,7 @@ class EditRecord:
     base_model_digest: str = ""
     error: ErrataError | None = None
     trace_parent: str = ""
+    subject_found: bool = False
 
 
 class EditLedger:
@@ -241,7 +242,8 @@ class EditLedger:
 
     def _fold_request(self, entry: Entry, kind: EditsRequested) -> None:
         self._requests[entry.seq] = tuple(edit.name for edit in kind.edits)
-        for edit, source in zip(kind.edits, kind.sources, strict=True):
+        beside = zip(kind.edits, kind.sources, kind.subjects_found, strict=True)
+        for edit, source, found in beside:
             self._records[edit.name] = EditRecord(
                 edit,
                 source,
@@ -249,6 +251,7 @@ class EditLedger:
                 entry.author,
                 entry.append_time,
                 trace_parent=entry.trace_parent,
+                subject_found=found,
             )
             self._pending[edit.name] = None
 

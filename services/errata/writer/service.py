@@ -71,12 +71,9 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     async def ListEdits(
         self, request: editing_pb2.ListEditsRequest, context: Any
     ) -> editing_pb2.ListEditsResponse:
-        """Edits in log order."""
-        state = convert.state_of(request.state)
-        if state is None and request.state != editing_pb2.Edit.STATE_UNSPECIFIED:
-            raise InvalidRequestError(f"state {request.state} is unknown.", field="state")
-        found = (r for r in self._writer.ledger.records() if state in (None, r.state))
-        messages = map(self._edit, found)
+        """Edits in log order, those that pass the request's filters."""
+        wanted = convert.edit_filter(request)
+        messages = map(self._edit, filter(wanted.takes, self._writer.ledger.records()))
         edits, token = _page("edits", messages, request.page_size, request.page_token)
         return editing_pb2.ListEditsResponse(edits=edits, next_page_token=token)
 

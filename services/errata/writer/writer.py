@@ -46,6 +46,7 @@ from errata.replica.entries import (
 )
 from errata.retrieval.index import FaissIndices
 from errata.writer import checks
+from errata.writer.advice import advised
 from errata.writer.compaction import Compacted, Order, compact
 from errata.writer.compaction_requests import CompactionRequest, CompactionRequests, reused
 from errata.writer.fitting import Fitted, Outcome, fit_batch
@@ -165,8 +166,13 @@ class Writer:
                 f"{self._settings.max_pending_edits:,}. Try again in a minute.",
                 retry_after_seconds=60,
             )
-        sources = tuple(draft.source for draft in drafts)
-        seq = await self._append(request_id, EditsRequested(lane, tuple(edits), sources), author)
+        kind = EditsRequested(
+            lane,
+            tuple(edits),
+            sources=tuple(draft.source for draft in drafts),
+            subjects_found=tuple(not draft.subject.strip() for draft in drafts),
+        )
+        seq = await self._append(request_id, kind, author)
         await self.ledger.wait_for_seq(seq)
         return seq, self.ledger.of_request(seq)
 
@@ -476,7 +482,11 @@ class Writer:
             seq = await self._settle(request_id, committed)
         if outcome.rejections:
             names = "|".join(rejection.edit for rejection in outcome.rejections)
-            rejected = EditsRejected(lane, outcome.rejections)
+            told = (
+                advised(rejection, self.ledger.get(rejection.edit), self.ledger.lanes)
+                for rejection in outcome.rejections
+            )
+            rejected = EditsRejected(lane, tuple(told))
             seq = await self._settle(_own_request_id(f"reject|{names}"), rejected)
         await self.ledger.wait_for_seq(seq)
 

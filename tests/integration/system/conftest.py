@@ -29,6 +29,7 @@ class System:
     log_address: str
     writer_address: str
     data_dir: Path
+    home: Path
 
 
 @pytest.fixture(scope="session")
@@ -36,14 +37,17 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Started by `errata up`, ended by Ctrl-C, which must leave nothing running."""
     folder = tmp_path_factory.mktemp("system")
     addresses = free_addresses()
+    home = folder / "home"
+    home.mkdir()
     environment = {
+        "HOME": str(home),
         "ERRATA_LOG__ADDRESS": addresses["log"]["address"],
         "ERRATA_WRITER__ADDRESS": addresses["writer"]["address"],
         # Short enough for a flood to fill it on any machine.
         "ERRATA_WORKER__MAX_QUEUE": str(MAX_QUEUE),
     }
     target = addresses["gateway"]["address"]
-    command = [sys.executable, "-m", "errata.cli", "up", "--data-dir", str(folder)]
+    command = [sys.executable, "-m", "errata.cli", "up", "--data-dir", str(folder / "data")]
     process = subprocess.Popen(
         [*command, "--address", target],
         env={**os.environ, **environment},
@@ -66,7 +70,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             target,
             environment["ERRATA_LOG__ADDRESS"],
             environment["ERRATA_WRITER__ADDRESS"],
-            folder,
+            folder / "data",
+            home,
         )
     finally:
         process.send_signal(signal.SIGINT)

@@ -65,7 +65,7 @@ def test_both_ways_agree_to_the_last_digit(corpus: Corpus, tmp_path: Path) -> No
         # What the first run did must be gone from the cluster.
         "again": ["--edits", "6", "--batch", "4", "--seed", "1"],
     }
-    with Box(flags, on_step=lambda _: None) as box:
+    with Box(flags) as box:
         through = {
             name: _run(tmp_path / f"{name}-through", *common, *options, "--target", box.target)
             for name, options in plans.items()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,75 @@ def test_edit_ask_status_log_revert(cli: Cli, corpus: Corpus) -> None:
     assert "log p" in cli.run("score", edit.prompt, edit.target)
     assert "without effect from seq" in cli.run("revert", done["name"], "--comment", "test")
     assert cli.json("ask", edit.prompt, "--stop", ".", "--min-seq", seq)["text"] == old
+
+
+def test_edits_are_listed_with_who_when_and_why_and_filtered(cli: Cli, corpus: Corpus) -> None:
+    edit = next(e for e in corpus.demo_edits()[4:] if e.subject in e.prompt and e.subject.istitle())
+    # It cannot pass: its probe is its own question. Nothing is told to do that was done.
+    spec = ["edit", edit.prompt, edit.target, "--subject", edit.subject, "--probe", edit.prompt]
+    begun = datetime.now().replace(microsecond=0).isoformat()
+    refused = json.loads(cli.run(*spec, "--author", "ada", "--wait", "--json", code=1))
+    assert refused["reason"] == "CHECK_FAILED"
+    assert "locality is" in refused["error"]
+    assert "use another lane (lanes/experts" in refused["error"]
+    assert "name the subject" not in refused["error"]
+    plain = cli.json("edit", edit.prompt, edit.target, "--source", "TICKET-7", "--wait")
+    assert plain["author"] == getpass.getuser()
+    assert plain["subject_found"]
+    assert "no subject was named" in cli.run("edit", edit.prompt, edit.target, "--wait")
+    shown = cli.run("edits", "--state", "rejected", "--author", "ada")
+    (line,) = [line for line in shown.splitlines() if refused["name"] in line]
+    assert "rejected" in line
+    assert "main" in line
+    assert f"{datetime.now():%Y-}" in line
+    assert "ada" in line
+    assert "locality is" in line
+
+    def listed(*options: str) -> list[str]:
+        return [item["name"] for item in cli.json("edits", *options)]
+
+    assert listed("--author", "ada") == [refused["name"]]
+    assert listed("--contains", "ticket-7") == [plain["name"]]
+    assert plain["name"] in listed("--state", "committed", "--since", begun)
+    assert refused["name"] not in listed("--state", "committed", "--lane", "lanes/main")
+    assert not listed("--until", "2020-01-01")
+    assert not listed("--lane", "lanes/facts", "--contains", edit.prompt)
+    names = [item["name"] for item in cli.json("edits", "--state", "committed")]
+    cli.run("revert", *[name for name in listed("--since", begun) if name in names])
+
+
+def test_a_second_system_is_told_of_the_first(system: System) -> None:
+    environment = {
+        **os.environ,
+        "ERRATA_LOG__ADDRESS": system.log_address,
+        "ERRATA_WRITER__ADDRESS": system.writer_address,
+        "ERRATA_GATEWAY__ADDRESS": system.target,
+        "ERRATA_DATA_DIR": str(system.data_dir),
+    }
+
+    def told(*arguments: str, code: int) -> tuple[str, str]:
+        command = [sys.executable, "-m", "errata.cli", *arguments]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout, done.stderr
+
+    _, said = told("up", code=1)
+    assert f"{system.data_dir} is in use by the Errata at {system.target}" in said
+    for name in ("gateway", "log", "writer"):
+        assert f"an Errata runs already, its {name} is there" in said
+    assert "`errata up --port " in said
+    findings, _ = told("doctor", "--json", code=0)
+    found = {item["name"]: item for item in json.loads(findings)}
+    for name in ("gateway", "log", "writer"):
+        assert f"in use: an Errata's {name} runs there" in found[f"{name}.address"]["found"]
+    assert "is in use by the Errata" in found["data_dir in use"]["found"]
+
+
+def test_nothing_is_written_to_the_home_folder(cli: Cli, system: System) -> None:
+    cli.run("ask", "The capital of France is")
+    assert not list(system.home.rglob("*")), "everything is in data_dir"
 
 
 def test_mistakes_are_told_in_words(cli: Cli) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from errata.log.backend import REQUIRED_CONFIG
 from errata.platform.addresses import host_and_port
-from errata.platform.settings import Settings, leaves
+from errata.platform.settings import Settings
+from errata.platform.settings_report import leaves
 from tests.unit.deploy.manifests import DEPLOY, ROOT, compose
 
 DOCKERFILE = DEPLOY / "images/Dockerfile"

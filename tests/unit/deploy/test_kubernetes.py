@@ -19,7 +19,8 @@ import yaml
 from errata.cli import _service
 from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
-from errata.platform.settings import Settings, leaves
+from errata.platform.settings import Settings
+from errata.platform.settings_report import leaves
 from tests.unit.deploy.manifests import (
     DEPLOY,
     OF_THE_OPERATOR,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,9 @@ from typer.testing import CliRunner
 
 from errata.cli import app
 from errata.errors import InvalidRequestError, StartupError
+from errata.launch.box import free_port
+from errata.platform.settings_files import client_file
+from errata_client import UnavailableError
 
 RUN = CliRunner()
 FLAT = {
@@ -50,10 +58,107 @@ def test_settings_are_shown_with_origin_and_without_passwords(
 ) -> None:
     monkeypatch.setenv("ERRATA_LOG__REDIS_URL", "redis://user:secret@somewhere:6379/0")
     done = RUN.invoke(app, ["config"], catch_exceptions=False)
-    (line,) = [line for line in done.output.splitlines() if "redis_url" in line]
+    (line,) = [line for line in done.output.splitlines() if "log.redis_url" in line]
     assert "environment" in line
     assert "***" in line
+    assert "The log's Redis" in line
     assert "secret" not in done.output
+
+
+def test_settings_as_json_have_value_origin_and_description(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ERRATA_LOG__REDIS_URL", "redis://user:secret@somewhere:6379/0")
+    done = RUN.invoke(app, ["config", "--json"], catch_exceptions=False)
+    found = {item["setting"]: item for item in json.loads(done.output)}
+    assert found["log.redis_url"] == {
+        "setting": "log.redis_url",
+        "value": "redis://user:***@somewhere:6379/0",
+        "origin": "environment",
+        "variable": "ERRATA_LOG__REDIS_URL",
+        "description": found["log.redis_url"]["description"],
+    }
+    assert found["writer.max_batch_edits"]["value"] == 10
+    assert found["worker.num_replicas"]["origin"] == "default"
+    bare = [name for name, item in found.items() if len(item["description"]) < 10]
+    assert not bare, "every setting says what it is"
+
+
+def test_versions_are_told_without_importing_torch() -> None:
+    code = (
+        "import sys; from errata.cli import main; sys.argv = ['errata', '--version']\n"
+        "try: main()\n"
+        "finally: print([m for m in ('torch', 'ray', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"errata {importlib.metadata.version('errata')}"
+    assert f"Python {platform.python_version()}" in lines
+    assert f"errata-client {importlib.metadata.version('errata-client')}" in lines
+    assert f"torch {importlib.metadata.version('torch')}" in lines
+    assert lines[-1] == "[]"
+
+
+def _asked(*arguments: str) -> str:
+    """Where a command asks; nobody is there, and the error says where."""
+    with pytest.raises(UnavailableError) as caught:
+        RUN.invoke(app, [*arguments, "ask", "x"], catch_exceptions=False)
+    return caught.value.metadata["target"]
+
+
+def test_where_to_ask_by_flag_variable_and_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    there = [f"127.0.0.1:{free_port()}" for _ in range(4)]
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    own = client_file()
+    own.parent.mkdir(parents=True)
+    own.write_text(f'[client]\ntarget = "{there[0]}"\ntimeout_seconds = 0.5\n')
+    assert _asked() == there[0]
+    file = tmp_path / "errata.toml"
+    file.write_text(f'[client]\ntarget = "{there[1]}"\n[log]\nkey_prefix = "x"\n')
+    monkeypatch.delenv("ERRATA_CONFIG", raising=False)
+    assert _asked("--config", str(file)) == there[1]
+    assert os.environ.pop("ERRATA_CONFIG") == str(file)
+    monkeypatch.setenv("ERRATA_TARGET", there[2])
+    assert _asked() == there[2]
+    with pytest.raises(UnavailableError, match=there[3]):
+        RUN.invoke(app, ["ask", "x", "--target", there[3]], catch_exceptions=False)
+    done = RUN.invoke(app, ["config", "--json"], catch_exceptions=False)
+    found = {item["setting"]: item for item in json.loads(done.output)}
+    assert (found["client.target"]["value"], found["client.target"]["origin"]) == (
+        there[2],
+        "environment",
+    )
+    assert found["client.timeout_seconds"]["origin"] == "user's file"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[client]\ntarget = 7\n", "client.target"),
+        ("[client]\ntimeout_seconds = 0\n", "client.timeout_seconds"),
+        ("[client]\ntraget = 'x'\n", "is it client.target?"),
+        ("[log]\nkey_prefix = 'x'\n", r"only the table \[client\]"),
+        ("client\n", "no valid TOML"),
+    ],
+)
+def test_a_clients_file_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, told: str
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    client_file().parent.mkdir(parents=True)
+    client_file().write_text(content)
+    with pytest.raises(StartupError, match=told):
+        RUN.invoke(app, ["status"], catch_exceptions=False)
+
+
+def test_a_port_or_an_address_for_up_not_both() -> None:
+    with pytest.raises(InvalidRequestError, match="or --address, which moves its gateway alone"):
+        RUN.invoke(
+            app, ["up", "--port", "7800", "--address", "127.0.0.1:1"], catch_exceptions=False
+        )
+    assert RUN.invoke(app, ["up", "--port", "0"]).exit_code == 2
 
 
 def test_the_demo_model_never_overwrites(tmp_path: Path) -> None:

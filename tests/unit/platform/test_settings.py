@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from errata.errors import StartupError
-from errata.platform.settings import Settings, leaves, load_settings, origins
+from errata.platform.settings import Settings, load_settings
+from errata.platform.settings_report import leaves, origins
 
 
 @pytest.fixture(autouse=True)

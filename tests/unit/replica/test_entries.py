@@ -24,7 +24,12 @@ FIGURES = Figures(1.0, 0.5, 0.75, True)
 EDIT = Edit("edits/7-0", "The capital of France is", "Lyon", "France", ("a",), ("b", "c"))
 
 KINDS: list[Kind] = [
-    EditsRequested("lanes/main", (EDIT, replace(EDIT, name="edits/7-1", separator="")), ("a", "b")),
+    EditsRequested(
+        "lanes/main",
+        (EDIT, replace(EDIT, name="edits/7-1", separator="")),
+        ("a ticket", ""),
+        (True, False),
+    ),
     EditsCommitted("lanes/main", ("edits/1-0",), (FIGURES,), REF, REF, 42, "model", "config"),
     EditsCommitted(
         "lanes/main", ("edits/1-0",), (Figures(1, None, 1, False),), REF, None, 42, "m", "c"

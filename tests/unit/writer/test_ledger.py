@@ -31,7 +31,7 @@ def _entry(seq: int, kind: Kind) -> Entry:
 
 
 def _request(seq: int, *edits: Edit, lane: str = "lanes/main") -> Entry:
-    return _entry(seq, EditsRequested(lane, edits, ("",) * len(edits)))
+    return _entry(seq, EditsRequested(lane, edits, ("",) * len(edits), (False,) * len(edits)))
 
 
 def _commit(seq: int, *names: str) -> Entry:

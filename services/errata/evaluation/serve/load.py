@@ -27,6 +27,7 @@ from errata.evaluation.serve.answers import Sample, count_mixed, count_stale, co
 from errata.evaluation.serve.plots import plot_load
 from errata.evaluation.serve.report import report
 from errata.launch.box import Box, free_addresses
+from errata.launch.progress import Steps
 from errata_client import AsyncClient, EditSpec, EditState, ErrataError
 
 _SLICES = (False, True, False, True)  # with edits?
@@ -142,7 +143,7 @@ def run_load(plan: LoadPlan, *, console: Console) -> dict[str, Any]:
             flags[name] = {**flags.get(name, {}), **address}
         if plan.retrieval:
             flags["worker"]["retrieval_address"] = flags["retrieval"]["address"]
-        box = Box(flags, on_step=lambda step: console.print(f"starting {step} …"))
+        box = Box(flags, steps=Steps(console))
         with nullcontext() if plan.target else box:
             return asyncio.run(_measure(plan, plan.target or box.target, console))
 

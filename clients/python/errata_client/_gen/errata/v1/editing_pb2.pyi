@@ -358,20 +358,45 @@ class ListEditsRequest(google.protobuf.message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
+    LANE_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    FROM_TIME_FIELD_NUMBER: builtins.int
+    UNTIL_TIME_FIELD_NUMBER: builtins.int
+    CONTAINS_FIELD_NUMBER: builtins.int
     page_size: builtins.int
     """At most 1,000; 100 if zero."""
     page_token: builtins.str
     """From an earlier answer."""
     state: global___Edit.State.ValueType
     """Only edits in this state, if set."""
+    lane: builtins.str
+    """Only edits of this lane, if not empty. Format: lanes/{lane}."""
+    author: builtins.str
+    """Only edits that this author asked for, if not empty."""
+    contains: builtins.str
+    """Only edits whose prompt, target, subject or source has this in it, in whatever case."""
+    @property
+    def from_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Only edits that were asked for then or later, if set."""
+
+    @property
+    def until_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Only edits that were asked for before, if set."""
+
     def __init__(
         self,
         *,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
         state: global___Edit.State.ValueType = ...,
+        lane: builtins.str = ...,
+        author: builtins.str = ...,
+        from_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        until_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        contains: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["from_time", b"from_time", "until_time", b"until_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "contains", b"contains", "from_time", b"from_time", "lane", b"lane", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "until_time", b"until_time"]) -> None: ...
 
 global___ListEditsRequest = ListEditsRequest
 

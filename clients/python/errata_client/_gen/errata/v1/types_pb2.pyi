@@ -107,6 +107,7 @@ class EditSpec(google.protobuf.message.Message):
     LOCALITY_PROBES_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
     SEPARATOR_FIELD_NUMBER: builtins.int
+    SUBJECT_FOUND_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Required. What is asked; must contain the subject."""
     target: builtins.str
@@ -122,6 +123,8 @@ class EditSpec(google.protobuf.message.Message):
     nothing where the prompt's end or its script has the target follow at once: behind "Saint-",
     "$" or "(", in Chinese, Japanese or Thai.
     """
+    subject_found: builtins.bool
+    """Output only. Whether none was named as the subject, and the writer found it."""
     @property
     def rephrases(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Other prompts that shall have the same answer; checked, and learned from by some methods."""
@@ -140,9 +143,10 @@ class EditSpec(google.protobuf.message.Message):
         locality_probes: collections.abc.Iterable[builtins.str] | None = ...,
         source: builtins.str = ...,
         separator: builtins.str | None = ...,
+        subject_found: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_separator", b"_separator", "separator", b"separator"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_separator", b"_separator", "locality_probes", b"locality_probes", "prompt", b"prompt", "rephrases", b"rephrases", "separator", b"separator", "source", b"source", "subject", b"subject", "target", b"target"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_separator", b"_separator", "locality_probes", b"locality_probes", "prompt", b"prompt", "rephrases", b"rephrases", "separator", b"separator", "source", b"source", "subject", b"subject", "subject_found", b"subject_found", "target", b"target"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_separator", b"_separator"]) -> typing.Literal["separator"] | None: ...
 
 global___EditSpec = EditSpec

@@ -1,12 +1,16 @@
-"""Doctor's look at addresses: free here, answered by the right thing, or a machine out of reach."""
+"""A look at addresses: free, held by Errata or by something else, or of a machine out of reach."""
 
 from __future__ import annotations
 
 import errno
 import http.client
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum, auto
+from typing import Any
+
+import grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from errata.launch.findings import Finding
 from errata.launch.status import health_of
@@ -15,6 +19,14 @@ from errata.platform.settings import Settings
 
 _SERVICES = ("log", "writer", "retrieval", "gateway")
 _SECONDS = 2.0
+# By what only it serves, the gateway first: it passes the others' calls on.
+_KINDS = {
+    "gateway": "errata.v1.InferenceService",
+    "writer": "errata.v1.EditingService",
+    "log": "errata.v1.EditLogService",
+    "retrieval": "errata.v1.RetrievalService",
+}
+_OTHER_BOX = "a second system on this machine: `errata up --port 7800 --data-dir DIR`"
 
 
 class _Seen(Enum):
@@ -48,14 +60,76 @@ def _service(name: str, address: str) -> Finding:
     seen = _look(address)
     if seen is not _Seen.ANSWERED:
         return _unanswered(name, address, seen)
-    health = health_of(address, _SECONDS)
-    if health == "SERVING":
-        return Finding("ok", name, f"{address}: a gRPC server is up and healthy")
-    if health == "NOT_SERVING":
+    kind = service_at(address)
+    if not kind:
+        found = f"{address} is taken by what is no service of Errata's"
+        return Finding("fail", name, found, f"stop it, or set {name}")
+    expected = name.partition(".")[0].replace("worker", "retrieval")
+    if kind != expected:
+        found = f"{address} is taken: an Errata runs, and its {kind} is there, no {expected}"
+        return Finding("fail", name, found, f"correct {name}, or stop what runs there")
+    if health_of(address, _SECONDS) != "SERVING":
         remedy = "wait while it catches up; its last lines say why it does not"
-        return Finding("warn", name, f"{address}: a gRPC server is up, and not ready", remedy)
-    found = f"{address} is taken by what is no service of Errata's"
-    return Finding("fail", name, found, f"stop it, or set {name}")
+        found = f"{address} is in use: an Errata's {kind} runs there, and is not ready"
+        return Finding("warn", name, found, remedy)
+    found = f"{address} is in use: an Errata's {kind} runs there, and is healthy"
+    return Finding("ok", name, found, _OTHER_BOX if kind == "gateway" else "")
+
+
+def service_at(address: str) -> str:
+    """Which of Errata's services answers at an address; empty if none does."""
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    with grpc.insecure_channel(address) as channel:
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        try:
+            (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=_SECONDS)
+        except (grpc.RpcError, ValueError):
+            return ""
+    names = {service.name for service in answer.list_services_response.service}
+    return next((kind for kind, name in _KINDS.items() if name in names), "")
+
+
+def check_listening(addresses: Iterable[tuple[str, str]]) -> Iterator[Finding]:
+    """Whether a box can listen at all of its addresses; tells only of those where it cannot.
+
+    Args:
+        addresses: (setting, host:port).
+    """
+    for name, address in addresses:
+        seen = _look(address)
+        if seen is _Seen.FREE:
+            continue
+        variable = f"ERRATA_{name.replace('.', '__').upper()}"
+        if seen in (_Seen.NAMELESS, _Seen.SILENT):
+            found = f"{address} is no address of this machine"
+            yield Finding("fail", name, found, f"correct {name} ({variable})")
+            continue
+        kind = service_at(address)
+        found = (
+            f"{address} is taken: an Errata runs already, its {kind} is there"
+            if kind
+            else f"{address} is taken by something that is not Errata's"
+        )
+        yield Finding("fail", name, found, f"stop it, or set another address: {variable}")
+
+
+def free_shift(addresses: Iterable[tuple[str, str]]) -> int:
+    """By how much to move ports so that all are free; 0 if no round number does.
+
+    Args:
+        addresses: (setting, host:port) of this machine.
+    """
+    ports = [host_and_port(address) for _, address in addresses]
+    for by in range(100, 2_000, 100):
+        moved = [f"{host}:{port + by}" for host, port in ports if port + by < 65_536]
+        if len(moved) == len(ports) and all(_look(address) is _Seen.FREE for address in moved):
+            return by
+    return 0
+
+
+def is_local(address: str) -> bool:
+    """Whether this machine can listen at an address, if nothing else does."""
+    return _look(address) not in (_Seen.SILENT, _Seen.NAMELESS)
 
 
 def _ray(name: str, address: str) -> Finding:

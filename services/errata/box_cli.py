@@ -1,0 +1,154 @@
+"""`errata up`, `errata demo` and `errata doctor`: one box, and what keeps it from starting."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from errata import errors
+from errata.launch import show
+from errata.launch.ports import moved_ports, with_flags
+from errata.launch.progress import Steps
+from errata.launch.terminal import console
+from errata.platform.settings import Settings, load_settings
+
+DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept.")]
+Model = Annotated[str | None, typer.Option(help="Model folder or hub id.")]
+StatisticsText = Annotated[
+    Path | None, typer.Option("--text", help="Text for the model's statistics.")
+]
+LanesFile = Annotated[Path | None, typer.Option(help="Which lanes there are (TOML).")]
+RedisUrl = Annotated[str | None, typer.Option(help="Use this Redis.")]
+Replicas = Annotated[int | None, typer.Option(min=1, help="LLM workers.")]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=65_535, help="The gateway's port; everything else of the box moves as far."
+    ),
+]
+Address = Annotated[
+    str | None, typer.Option(help="The gateway's host:port, nothing else's; see --port.")
+]
+
+
+def up(
+    data_dir: DataDir = None,
+    model: Model = None,
+    text: StatisticsText = None,
+    lanes_file: LanesFile = None,
+    redis_url: RedisUrl = None,
+    replicas: Replicas = None,
+    port: Port = None,
+    address: Address = None,
+) -> None:
+    """Starts the whole system on this machine, in the foreground, until Ctrl-C."""
+    from errata.launch.box import Box
+
+    out, err = console(), console(stderr=True)
+    flags = _flags(data_dir, model, text, lanes_file, redis_url, replicas, port, address)
+    stop, steps = stop_on_signals(), Steps(err)
+    box = Box(flags, redis_url=_redis_url(load_settings(flags)), steps=steps, given_up=stop.is_set)
+    try:
+        box.start()
+        out.print(
+            f"[bold green]Errata is up[/] at {box.target}; data in {box.settings.data_dir}.\n"
+            f'Try: errata ask --target {box.target} "The capital of France is"   (Ctrl-C ends)',
+            soft_wrap=True,
+        )
+        while not stop.wait(0.5):
+            for process in box.processes.values():
+                if not process.running:
+                    raise process.ended()
+    except KeyboardInterrupt:
+        err.print("stopping: ended before everything was up")
+        raise
+    finally:
+        with steps.doing("stopping"):
+            box.stop()
+
+
+def demo(redis_url: RedisUrl = None) -> None:
+    """Runs the main job before your eyes: ask, edit, every replica answers, revert."""
+    from errata.launch.demo import run_demo
+
+    stop_on_signals(raise_interrupt=True)
+    if not run_demo(console(), redis_url=redis_url):
+        raise typer.Exit(1)
+
+
+def doctor(
+    data_dir: DataDir = None,
+    model: Model = None,
+    text: StatisticsText = None,
+    lanes_file: LanesFile = None,
+    redis_url: RedisUrl = None,
+    port: Port = None,
+    address: Address = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Checks settings, versions, Redis, disk, model, lanes and ports; says what to do.
+
+    With the options that `errata up` is to be given.
+    """
+    from errata.launch.doctor import diagnose
+
+    flags = _flags(data_dir, model, text, lanes_file, redis_url, None, port, address)
+    findings = diagnose(flags, Steps(console(stderr=True)))
+    if as_json:
+        show.print_json(console(), findings)
+    else:
+        console().print(show.doctor_table(findings))
+    if any(finding.grade == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _flags(
+    data_dir: Path | None,
+    model: str | None,
+    text: Path | None,
+    lanes_file: Path | None,
+    redis_url: str | None,
+    replicas: int | None,
+    port: int | None,
+    address: str | None,
+) -> dict[str, Any]:
+    if port is not None and address is not None:
+        raise errors.InvalidRequestError(
+            "give --port, which moves the whole box, or --address, which moves its gateway alone.",
+            field="port",
+        )
+    flags: dict[str, Any] = {
+        "data_dir": data_dir,
+        "model": {"path": model},
+        "log": {"redis_url": redis_url},
+        "writer": {"statistics_text": text, "lanes_file": lanes_file},
+        "worker": {"num_replicas": replicas},
+        "gateway": {"address": address},
+    }
+    if port is None:
+        return flags
+    return with_flags(flags, moved_ports(load_settings(flags), port))
+
+
+def _redis_url(settings: Settings) -> str | None:
+    """The Redis that flag, environment or file name; None if they name none."""
+    return settings.log.redis_url if "redis_url" in settings.log.model_fields_set else None
+
+
+def stop_on_signals(raise_interrupt: bool = False) -> threading.Event:
+    """An event that SIGINT and SIGTERM set, so that children are stopped in either case."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        first = not stop.is_set()
+        stop.set()
+        if raise_interrupt and first:  # a second one must not interrupt the stopping
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    return stop

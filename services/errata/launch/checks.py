@@ -1,0 +1,222 @@
+"""What can be wrong with a box before it starts; `errata up` and `errata doctor` ask the same.
+
+Each check looks at one thing and changes nothing but a file that it removes again. Modules that
+import torch are imported by the checks that need them: `errata up` does the others first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from errata import demo
+from errata.errors import ErrataError, StartupError
+from errata.launch.addresses import check_listening, free_shift, is_local
+from errata.launch.findings import Finding, Grade
+from errata.launch.lock import held_by
+from errata.launch.progress import Steps
+from errata.log.backend import RedisBackend
+from errata.platform.addresses import host_and_port
+from errata.platform.settings import Settings
+
+_LEAST_DISK_BYTES = 1_000_000_000
+_FAIR_DISK_BYTES = 10_000_000_000
+
+
+def before_start(
+    settings: Settings,
+    listening: Iterable[tuple[str, str]],
+    *,
+    own_redis: bool,
+    steps: Steps | None = None,
+    given_up: Callable[[], bool] = lambda: False,
+) -> None:
+    """Checks all that can be checked before a box starts anything; what is cheap comes first.
+
+    Args:
+        settings: of the box.
+        listening: (setting, host:port) where it is to listen.
+        own_redis: it starts a Redis of its own.
+        steps: told what is being looked at.
+        given_up: asked between two checks.
+
+    Raises:
+        StartupError: what is wrong, all of it.
+        KeyboardInterrupt: `given_up()` meanwhile.
+    """
+    steps = steps or Steps()
+    addresses = list(listening)
+    held = list(check_listening(addresses))
+    remedy = _move_all(settings, addresses) if held else ""
+    _refuse([*data_dir(settings), *disk(settings), *held], remedy)
+    costly: dict[str, Callable[[Settings], Iterator[Finding]]] = {"text": text}
+    if not own_redis:
+        costly["Redis"] = redis
+    if settings.artifacts.url or settings.artifacts.worker_url:
+        costly["artifacts"] = artifacts
+    if settings.model.path or settings.model.device != "cpu":
+        costly["model"] = model
+    if settings.writer.lanes_file or settings.model.path:
+        costly["lanes"] = lanes
+    found: list[Finding] = []
+    for name, check in costly.items():
+        if given_up():
+            raise KeyboardInterrupt
+        with steps.doing(f"checking {name}"):
+            found += check(settings)
+    _refuse(found)
+
+
+def _move_all(settings: Settings, listening: Iterable[tuple[str, str]]) -> str:
+    here = [(name, address) for name, address in listening if is_local(address)]
+    port = host_and_port(settings.gateway.address)[1] + (free_shift(here) or 100)
+    return (
+        f"--port moves the whole system: `errata up --port {port}`; a second one beside the first "
+        "needs a --data-dir of its own, too."
+    )
+
+
+def _refuse(findings: Iterable[Finding], remedy: str = "") -> None:
+    bad = [finding for finding in findings if finding.grade == "fail"]
+    if bad:
+        lines = (
+            f"{finding.name}: {finding.found}" + (f" → {finding.remedy}" if finding.remedy else "")
+            for finding in bad
+        )
+        told = ["Errata cannot start here, and has started nothing.", *lines, remedy]
+        raise StartupError("\n".join(filter(None, told)))
+
+
+def data_dir(settings: Settings) -> Iterator[Finding]:
+    """No other box may use the folder."""
+    if told := held_by(settings.data_dir):
+        yield Finding("fail", "data_dir in use", told)
+
+
+def disk(settings: Settings) -> Iterator[Finding]:
+    """Folders can be written to, and have room."""
+    folders = {"data_dir": settings.data_dir, "log.witness_path": settings.log.witness_path.parent}
+    for name, folder in folders.items():
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            remedy = f"let this user write there, or set {name} to another folder"
+            yield Finding("fail", name, f"{there}: {error.strerror}", remedy)
+            continue
+        free = shutil.disk_usage(there).free
+        grade: Grade = "ok"
+        if free < _FAIR_DISK_BYTES:
+            grade = "warn" if free > _LEAST_DISK_BYTES else "fail"
+        remedy = "" if grade == "ok" else "make room: the log stops when the disk is full"
+        yield Finding(grade, name, f"{folder}: {free / 1e9:.1f} GB free", remedy)
+
+
+def redis(settings: Settings) -> Iterator[Finding]:
+    """The Redis that is named answers and is durable."""
+    try:
+        address = asyncio.run(_checked_redis(settings))
+    except ErrataError as error:
+        yield Finding("fail", "Redis", error.message, _redis_remedy(error))
+        return
+    yield Finding("ok", "Redis", f"{address} answers and syncs every write")
+
+
+def _redis_remedy(error: ErrataError) -> str:
+    if not isinstance(error, StartupError):
+        return "start Redis, or correct log.redis_url"
+    if "setting" in error.metadata:
+        return f"`{error.metadata['setting']} {error.metadata['required']}` in its configuration"
+    return "correct the setting that is named"
+
+
+async def _checked_redis(settings: Settings) -> str:
+    backend = RedisBackend(settings.log)
+    try:
+        await backend.check_configuration()
+    finally:
+        await backend.close()
+    return backend.address
+
+
+def artifacts(settings: Settings) -> Iterator[Finding]:
+    """Stores that are named can be read."""
+    from errata.artifacts.store import ArtifactStore
+
+    for name, url in (
+        ("artifacts.url", settings.artifacts.url),
+        ("artifacts.worker_url", settings.artifacts.worker_url),
+    ):
+        if not url:
+            continue  # a folder of data_dir, or the log service
+        try:
+            ArtifactStore(url).load("0" * 64)
+        except ErrataError as error:
+            if error.reason != "NOT_FOUND":
+                yield Finding("fail", name, error.message, "correct the URL, or grant access")
+                continue
+        yield Finding("ok", name, url)
+
+
+def text(settings: Settings) -> Iterator[Finding]:
+    """Text for a model's statistics is there; the demo model brings its own."""
+    path, name = settings.writer.statistics_text, "writer.statistics_text"
+    remedy = "give a plain text file, a paragraph a line (--text, ERRATA_WRITER__STATISTICS_TEXT)"
+    if path is None:
+        if settings.model.path:
+            found = f"none is set, and {settings.model.path} needs some 100,000 tokens or more"
+            yield Finding("fail", name, found, remedy)
+        return
+    try:
+        with path.open(encoding="utf-8") as file:
+            begin = file.read(10_000)
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8"
+        yield Finding("fail", name, f"{path} is no text file that can be read ({why})", remedy)
+        return
+    if begin.strip():
+        yield Finding("ok", name, str(path))
+    else:
+        yield Finding("fail", name, f"{path} is empty", remedy)
+
+
+def model(settings: Settings) -> Iterator[Finding]:
+    """Config and tokenizer of the base model can be used; weights are not read."""
+    from errata.editing.loading import check_model
+
+    source = settings.model.path or demo.model_path()
+    try:
+        check_model(source, device=settings.model.device)
+    except ErrataError as error:
+        remedy = "set model.device" if error.field == "device" else "correct --model (model.path)"
+        yield Finding("fail", "model", error.message, remedy)
+        return
+    yield Finding("ok", "model", f"{source} on {settings.model.device}; weights were not read")
+
+
+def lanes(settings: Settings) -> Iterator[Finding]:
+    """The lanes file can be used, and what it names is there."""
+    from errata.writer.lanes import read_lanes
+
+    writer = settings.writer
+    path = writer.lanes_file or (None if settings.model.path else demo.lanes_path())
+    try:
+        setups = read_lanes(path, writer.default_lane, base_model="")
+    except ErrataError as error:
+        yield Finding("fail", "lanes", error.message, "correct it (writer.lanes_file)")
+        return
+    for setup in setups:
+        name = setup.configured.lane
+        if setup.model and not Path(setup.model).is_dir():
+            found = f"{name}: no lane model at {setup.model}"
+            yield Finding("fail", "lanes", found, "make it with `errata train recipe`")
+        for adapter in setup.adapters:
+            if not (adapter / "adapter_config.json").is_file():
+                found = f"{name}: no PEFT adapter at {adapter}"
+                yield Finding("fail", "lanes", found, "correct `adapters` in the lanes file")
+    told = ", ".join(f"{lane.configured.lane} ({lane.configured.method})" for lane in setups)
+    yield Finding("ok", "lanes", told)
