@@ -1,5 +1,9 @@
-# Every target sets up what it needs: nothing has to be installed by hand but Python 3.11 and make.
-PYTHON ?= python3.11
+# Every target sets up what it needs: nothing has to be installed by hand but Python and make.
+# The first of these Pythons that runs; others than these are not supported.
+PYTHON ?= $(shell for v in 3.11 3.12 3.13 3.14; do python$$v -c '' 2>/dev/null && echo python$$v && break; done)
+# Package index of the torch build to take, such as PyTorch's index of CPU builds; pip's own if empty.
+TORCH_INDEX_URL ?=
+TORCH := $(shell grep '^torch==' constraints.txt)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -14,7 +18,12 @@ help:  ## Lists the targets.
 setup: $(STAMP)  ## Makes the virtual environment.
 
 $(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt
+	$(if $(PYTHON),,$(error no Python 3.11 to 3.14 on PATH; install one, or name it: make PYTHON=...))
 	$(PYTHON) -m venv $(VENV)
+ifneq ($(TORCH_INDEX_URL),)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--index-url $(TORCH_INDEX_URL) $(TORCH)
+endif
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-e clients/python -e '.[dev]'
 	@touch $(STAMP)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from errata.editing.families import family_of
 from errata.errors import InvalidRequestError, ModelNotFoundError, UnsupportedModelError
@@ -58,16 +58,20 @@ def load_model(source: str | Path, *, dtype: str, device: str) -> tuple[nn.Modul
     return model, tokenizer
 
 
-def check_model(source: str | Path, *, device: str) -> None:
+def check_model(source: str | Path, *, device: str) -> dict[str, Any]:
     """Checks what can be checked of a model without reading its weights.
 
     Args:
         source: a folder, or a Hugging Face hub id.
         device: a torch device.
 
+    Returns:
+        What its generation config asks for in vain, as `unread_generation_config`.
+
     Raises:
         ModelNotFoundError: neither a folder with a `config.json` nor a known hub id.
-        UnsupportedModelError: of no family that can be edited, or no fast tokenizer.
+        UnsupportedModelError: of no family that can be edited, no fast tokenizer, or another
+            model's.
         InvalidRequestError: unknown device.
     """
     name = str(source)
@@ -75,8 +79,13 @@ def check_model(source: str | Path, *, device: str) -> None:
     _check_folder(name)
     _check_config(name)
     with torch.device("meta"):
-        family_of(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name)))
-    _load_tokenizer(name)
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+        family_of(model)
+    check_tokenizer(_load_tokenizer(name), len(model.get_input_embeddings().weight))
+    try:
+        return unread_generation_config(GenerationConfig.from_pretrained(name))
+    except OSError:  # a model folder need not have one
+        return {}
 
 
 def check_device(device: str) -> None:
@@ -204,13 +213,12 @@ def check_tokenizer(tokenizer: Any, num_embeddings: int) -> None:
         )
 
 
-def unread_generation_config(model: nn.Module) -> dict[str, Any]:
+def unread_generation_config(config: GenerationConfig | None) -> dict[str, Any]:
     """What a model's generation config asks for and Errata does not do, by field.
 
     Errata reads its end-of-text tokens. It answers greedily unless a request says otherwise, and
     changes no logits: penalties, suppressed tokens and default sampling are not applied.
     """
-    config: Any = getattr(model, "generation_config", None)
     asked: dict[str, Any] = {} if config is None else config.to_diff_dict()
     return {
         name: value

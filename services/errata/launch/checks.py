@@ -190,12 +190,16 @@ def model(settings: Settings) -> Iterator[Finding]:
 
     source = settings.model.path or demo.model_path()
     try:
-        check_model(source, device=settings.model.device)
+        unread = check_model(source, device=settings.model.device)
     except ErrataError as error:
         remedy = "set model.device" if error.field == "device" else "correct --model (model.path)"
         yield Finding("fail", "model", error.message, remedy)
         return
     yield Finding("ok", "model", f"{source} on {settings.model.device}; weights were not read")
+    if unread:
+        asked = ", ".join(f"{name}={value!r}" for name, value in unread.items())
+        remedy = "expect plain greedy answers; requests may bring their own sampling"
+        yield Finding("warn", "generation config", f"asks in vain for {asked}", remedy)
 
 
 def lanes(settings: Settings) -> Iterator[Finding]:

@@ -37,7 +37,7 @@ def load_base_model(settings: Settings) -> CausalLM:
         told = f"model.{name} (ERRATA_MODEL__{name.upper()}): {error.message}"
         raise type(error)(told, field=error.field, **error.metadata) from error
     _log.info("the model is loaded", seconds=round(time.monotonic() - begun, 1))
-    unread = unread_generation_config(loaded.model)
+    unread = unread_generation_config(getattr(loaded.model, "generation_config", None))
     if unread:
         _log.warning("the generation config asks for what Errata does not do", **unread)
     return loaded

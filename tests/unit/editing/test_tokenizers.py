@@ -15,7 +15,7 @@ from errata.editing.loading import unread_generation_config
 from errata.engine import offline
 from errata.errors import UnsupportedModelError
 from tests.unit.editing.lanes import AdapleLane
-from tests.unit.editing.tiny_models import TextResources, make_model
+from tests.unit.editing.tiny_models import TextResources
 
 CONFIG = AdapleConfig(layers=(1, 2), num_prefixes=1, prefix_tokens=3, steps=3, gain=20.0)
 
@@ -72,13 +72,12 @@ def test_ends_of_text_are_the_tokenizers_and_those_of_the_generation_config(
 
 
 def test_what_a_generation_config_asks_in_vain_is_named() -> None:
-    hf: Any = make_model("llama").model
-    hf.generation_config = GenerationConfig(eos_token_id=7, max_length=90)
-    assert unread_generation_config(hf) == {}
-    hf.generation_config = GenerationConfig(
+    read = GenerationConfig(eos_token_id=7, max_length=90)
+    assert unread_generation_config(read) == unread_generation_config(None) == {}
+    asking = GenerationConfig(
         eos_token_id=7, repetition_penalty=1.05, do_sample=True, temperature=0.7
     )
-    assert unread_generation_config(hf) == {
+    assert unread_generation_config(asking) == {
         "do_sample": True,
         "repetition_penalty": 1.05,
         "temperature": 0.7,

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import socket
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from errata import demo
 from errata.launch.box import free_port
 from errata.launch.doctor import diagnose
 from errata.launch.findings import Finding
 from errata.launch.processes import Process
 from errata.launch.redis import redis_executable
 from errata.platform.metrics import metrics_endpoint
+from errata.platform.settings import load_settings
+from errata.replica.base_model import load_base_model
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +59,26 @@ def test_what_is_wrong_is_named_with_a_remedy(
         assert found[name].remedy, name
     assert "no-model" in found["model"].found
     assert "oracle" in found["lanes"].found
+
+
+def test_what_a_generation_config_asks_in_vain_is_told_before_and_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(demo.model_path(), folder)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "repetition_penalty": 1.3}))
+    monkeypatch.setenv("ERRATA_MODEL__PATH", str(folder))
+    monkeypatch.setenv("ERRATA_WRITER__STATISTICS_TEXT", str(path))
+    told = _found()["generation config"]
+    assert told.grade == "warn"
+    assert "repetition_penalty=1.3" in told.found
+    with capture_logs() as logs:
+        load_base_model(load_settings())
+    (warned,) = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert warned["repetition_penalty"] == 1.3
+    monkeypatch.delenv("ERRATA_MODEL__PATH")
+    assert "generation config" not in _found()
 
 
 def test_settings_that_cannot_be_read_come_alone(monkeypatch: pytest.MonkeyPatch) -> None:
