@@ -11,11 +11,48 @@ import torch
 from errata import demo
 from errata.demo import Corpus
 from errata.editing.causal_lm import CausalLM
+from tests import jitter
 
 
 def pytest_configure() -> None:
-    # Tests that run side by side have one core each.
-    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+    # Tests that run side by side have one core each; `make test-hostile` tries other numbers.
+    own = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
+    torch.set_num_threads(int(os.environ.get("ERRATA_TEST_THREADS", own)))
+    if number := os.environ.get("ERRATA_TEST_JITTER"):
+        jitter.install(int(number))
+
+
+# Seconds that long groups take on two quiet cores; whatever is missing here is short. They go
+# first, so that the workers of `pytest -n` end together. A file is a group by itself; what shares
+# the running system is one, too, whatever the file.
+_SECONDS = {
+    "system": 150,
+    "tests/faults/test_writer_faults.py": 90,
+    "tests/faults/test_partition.py": 60,
+    "tests/integration/system/test_compose.py": 60,
+    "tests/load/test_load.py": 50,
+    "tests/integration/system/test_demo.py": 40,
+    "tests/integration/retrieval/test_compaction.py": 30,
+    "tests/integration/log/test_log_damage.py": 30,
+    "tests/unit/editing/test_lemoe_lane.py": 30,
+    "tests/unit/evaluation/test_mixture_suites.py": 30,
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Lets tests that share something expensive run on one worker, the longest first."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: -_SECONDS.get(_group(item), 0))
+
+
+def _group(item: pytest.Item) -> str:
+    if "system" in getattr(item, "fixturenames", ()):
+        return "system"
+    return item.location[0]
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from transformers import BertConfig, BertModel
 
-from errata.launch.box import free_port
 from errata.launch.processes import Process
+from tests.ports import free_addresses, free_port
+from tests.waiting import PATIENCE
 
 
 def _fails(
-    arguments: list[str], environment: dict[str, str], seconds: float = 90
+    arguments: list[str], environment: dict[str, str], seconds: float = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "errata.cli", *arguments],
@@ -41,8 +42,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {
         "ERRATA_DATA_DIR": str(tmp_path),
         "ERRATA_LOG__WITNESS_PATH": str(tmp_path / "witness"),
-        "ERRATA_LOG__ADDRESS": f"127.0.0.1:{free_port()}",
         "ERRATA_LOG__REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+        **{
+            f"ERRATA_{name}__ADDRESS".upper(): section["address"]
+            for name, section in free_addresses().items()
+        },
     }
 
 
@@ -114,11 +118,11 @@ def test_a_replica_that_waits_for_the_log_can_be_watched_and_ended(
     command = [sys.executable, "-m", "errata.cli", "serve", "retrieval"]
     process = Process.start("retrieval", command, {**environment, **extra}, tmp_path / "log")
     try:
-        process.wait_until(lambda: "metrics" in process.tail(), 60)
-        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
+        process.wait_until(lambda: "metrics" in process.tail(), PATIENCE)
+        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=PATIENCE) as page:
             text = page.read().decode()
         process.popen.terminate()
-        assert process.popen.wait(20) == 0
+        assert process.popen.wait(PATIENCE) == 0
     finally:
         process.stop(10)
     assert 'errata_applied_seq{role="retrieval"} 0.0' in text
@@ -134,10 +138,10 @@ def test_a_writer_that_waits_for_the_log_ends_when_it_is_told(
         extra = {"ERRATA_LOG__ADDRESS": address}
         process = Process.start("writer", command, {**environment, **extra}, tmp_path / "log")
         try:
-            mute.settimeout(60)
+            mute.settimeout(PATIENCE)
             with mute.accept()[0]:  # it knocks
                 process.popen.terminate()
-                assert process.popen.wait(20) == 0
+                assert process.popen.wait(PATIENCE) == 0
         finally:
             process.stop(10)
 

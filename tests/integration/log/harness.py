@@ -29,12 +29,13 @@ from errata.platform.settings import LogSettings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 from errata_client.errors import ErrataError, UnavailableError, from_rpc_error
+from tests.waiting import PATIENCE
 
 SERVE = Path(__file__).with_name("serve_log.py")
 
 
 async def eventually(
-    condition: Callable[[], Any], what: str = "the condition", seconds: float = 10.0
+    condition: Callable[[], Any], what: str = "the condition", seconds: float = PATIENCE
 ) -> Any:
     """Waits until `condition` (plain or async) yields something true, and returns it."""
     deadline = time.monotonic() + seconds
@@ -63,7 +64,7 @@ class RedisServer:
         self.port = free_port()
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
-        self.client = redis.Redis(port=self.port, socket_timeout=5)
+        self.client = redis.Redis(port=self.port, socket_timeout=30)
 
     @property
     def url(self) -> str:
@@ -79,7 +80,7 @@ class RedisServer:
         command += ["--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"]
         with (self.folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen([*command, *self.options], stdout=log, stderr=log)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 self.client.ping()
@@ -139,21 +140,25 @@ class RunningLog:
     task: asyncio.Task[None] | None = None
 
     async def append(self, epoch: int, request_id: str | None = None, **content: str) -> Any:
-        return await self.stub.Append(append_request(epoch, request_id, **content), timeout=10)
+        return await self.stub.Append(
+            append_request(epoch, request_id, **content), timeout=PATIENCE
+        )
 
     async def acquire(self, writer: str = "test") -> int:
-        response = await self.stub.AcquireEpoch(pb.AcquireEpochRequest(writer=writer), timeout=10)
+        response = await self.stub.AcquireEpoch(
+            pb.AcquireEpochRequest(writer=writer), timeout=PATIENCE
+        )
         return int(response.epoch)
 
     async def head(self) -> Any:
-        return await self.stub.GetHead(pb.GetHeadRequest(), timeout=10)
+        return await self.stub.GetHead(pb.GetHeadRequest(), timeout=PATIENCE)
 
     async def entries(self, from_seq: int = 1) -> list[Entry]:
         found: list[Entry] = []
         token = ""
         while True:
             request = pb.ListEntriesRequest(page_size=1000, page_token=token, from_seq=from_seq)
-            page = await self.stub.ListEntries(request, timeout=10)
+            page = await self.stub.ListEntries(request, timeout=PATIENCE)
             found += map(entry_from, page.entries)
             token = page.next_page_token
             if not token:
@@ -323,7 +328,7 @@ class History:
         """Appends, retrying with the same key until it is acknowledged."""
         key = request_id or str(uuid.uuid4())
         invoked = time.monotonic()
-        deadline = invoked + 30
+        deadline = invoked + PATIENCE
         while True:
             try:
                 response = await log.append(epoch, key, comment=key)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from errata.demo import Corpus
 from tests.integration.system.conftest import System
+from tests.waiting import PATIENCE
 
 
 class Cli:
@@ -28,7 +29,7 @@ class Cli:
             [sys.executable, "-m", "errata.cli", *arguments, "--target", self._target],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr
