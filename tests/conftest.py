@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from tests import jitter
 def pytest_configure() -> None:
     # Tests that run side by side have one core each; `make test-hostile` tries other numbers.
     own = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
+    os.environ.setdefault("OMP_NUM_THREADS", own)  # of the processes that tests start
     torch.set_num_threads(int(os.environ.get("ERRATA_TEST_THREADS", own)))
     if number := os.environ.get("ERRATA_TEST_JITTER"):
-        jitter.install(int(number))
+        jitter.install(int(number), float(os.environ.get("ERRATA_TEST_JITTER_SIZE", jitter.SIZE)))
 
 
 # Seconds that long groups take on two quiet cores; whatever is missing here is short. They go
@@ -74,11 +76,19 @@ def model() -> CausalLM:
 
 @pytest.fixture(scope="session")
 def statistics_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Statistics of the demo model for the default lane, computed once for all tests."""
+    """Statistics of the demo model for the default lane, computed once for all tests.
+
+    Workers of `pytest -n` share them: whoever comes second waits for whoever is first.
+    """
     from errata.editing.method import get_method
     from errata.writer.resources import WriterResources
 
-    folder = tmp_path_factory.mktemp("statistics")
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "statistics"
+    folder.mkdir(exist_ok=True)
     method = get_method("adaple")
-    method.prepare(CausalLM.load(demo.model_path()), method.config(), WriterResources(None, folder))
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        resources = WriterResources(None, folder)
+        method.prepare(CausalLM.load(demo.model_path()), method.config(), resources)
     return folder

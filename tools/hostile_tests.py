@@ -25,6 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = ("tests/unit", "tests/integration/retrieval", "tests/integration/system")
+_SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
 _NO_TESTS = 5  # pytest's exit status when a selection is empty
 
 
@@ -35,12 +36,14 @@ class Setting:
     Attributes:
         environment: variables of pytest and of all processes that tests start.
         needs: flags of /proc/cpuinfo without which this CPU cannot do it.
+        folder: before all others on the path of Python modules; none if empty.
         num_cores: the run is kept on so many cores; 0 is all.
         num_busy: processes beside it that never rest.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    folder: str = ""
     num_cores: int = 0
     num_busy: int = 0
 
@@ -71,6 +74,7 @@ SETTINGS: Mapping[str, Setting] = {
         {"ATEN_CPU_CAPABILITY": "avx512", "MKL_CBWR": "AVX512", "OPENBLAS_CORETYPE": "SkylakeX"},
         needs=("avx512f", "avx512bw", "avx512vl", "avx512dq"),
     ),
+    "tiles": Setting(folder="tests/tiles"),  # fits in bf16, as CPUs with AMX make them
     "one-thread": Setting({"ERRATA_TEST_THREADS": "1", "OMP_NUM_THREADS": "1"}),
     "two-threads": Setting({"ERRATA_TEST_THREADS": "2", "OMP_NUM_THREADS": "2"}),
     "jitter-1": Setting({"ERRATA_TEST_JITTER": "1"}),
@@ -130,13 +134,15 @@ def run(name: str, setting: Setting, arguments: Sequence[str]) -> Outcome:
     if lacking:
         return Outcome(name, None, lacking, 0.0)
     command = [sys.executable, "-m", "pytest", *arguments]
+    path = [str(ROOT / setting.folder)] if setting.folder else []
+    path += filter(None, [os.environ.get("PYTHONPATH", "")])
     begun = time.monotonic()
     last = ""
     with _busy(setting.num_busy), _kept_on(setting.num_cores):
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, **setting.environment},
+            env={**os.environ, **setting.environment, "PYTHONPATH": os.pathsep.join(path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -211,7 +217,7 @@ def main() -> int:
         for name, setting in SETTINGS.items():
             sys.stdout.write(f"{name}: {setting} {missing(setting)}\n")
         return 0
-    arguments = options.pytest or ["-n", "2", "--dist", "loadgroup", *SUITES]
+    arguments = options.pytest or [*_SIDE_BY_SIDE, *SUITES]
     outcomes = []
     for name in options.only or SETTINGS:
         sys.stdout.write(f"\n=== {name}: {SETTINGS[name]}\n")

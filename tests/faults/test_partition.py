@@ -77,7 +77,8 @@ def _skip_unless_reached(host: Host, port: int) -> None:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statistics_cache: Path) -> Iterator[Site]:
+    (tmp_path / "statistics").symlink_to(statistics_cache)
     with hosts(_NAMES, tmp_path / "hosts") as at:
         # Where a machine reaches the world by a proxy, its hosts reach each other without.
         monkeypatch.setenv("no_proxy", ",".join(host.address for host in at.values()))

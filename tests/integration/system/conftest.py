@@ -35,9 +35,10 @@ class System:
 
 
 @pytest.fixture(scope="package")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(tmp_path_factory: pytest.TempPathFactory, statistics_cache: Path) -> Iterator[System]:
     """Started by `errata up`, ended by Ctrl-C, which must leave nothing running."""
     folder = tmp_path_factory.mktemp("system")
+    (folder / "statistics").symlink_to(statistics_cache)
     addresses = free_addresses()
     environment = {
         "ERRATA_LOG__ADDRESS": addresses["log"]["address"],

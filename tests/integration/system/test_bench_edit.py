@@ -73,9 +73,9 @@ def test_both_ways_agree_to_the_last_digit(system: System, corpus: Corpus, tmp_p
     heldout.write_text("\n".join(corpus.training_text(1, 20)), encoding="utf-8")
     common = ["--data", str(data), "--model", str(demo.model_path()), "--heldout", str(heldout)]
     plans = {
-        "whole": ["--edits", "50", "--batch", "10", "--texts", "3"],
+        "whole": ["--edits", "20", "--batch", "5", "--texts", "2"],
         # What the first run did must be gone from the cluster.
-        "again": ["--edits", "6", "--batch", "4", "--seed", "1"],
+        "again": ["--edits", "4", "--batch", "2", "--seed", "1", "--texts", "1"],
     }
     through = {
         name: _run(tmp_path / f"{name}-through", *common, *options, "--target", system.target)
@@ -92,7 +92,8 @@ def test_both_ways_agree_to_the_last_digit(system: System, corpus: Corpus, tmp_p
         for key in _COMPARED:
             assert through[name][key] == inside[name][key], f"{name}: {key}"
     whole = through["whole"]
-    assert whole["edits"] == 50
+    assert whole["edits"] == 20
     assert whole["pre"]["reliability"]["exact"] < 0.2
     assert whole["final"]["reliability"]["exact"] > 0.5, "the figures are of edits that took"
-    assert whole["final"] != whole["immediate"], "and so many that some were forgotten"
+    forgotten = (whole[when]["target_perplexity"] for when in ("final", "immediate"))
+    assert next(forgotten) > next(forgotten), "and so many that they got into each other's way"

@@ -79,8 +79,11 @@ def _environment(service: Object, ports: Mapping[int, int], folder: Path) -> dic
 
 
 @pytest.fixture(scope="module")
-def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+def composed(
+    tmp_path_factory: pytest.TempPathFactory, statistics_cache: Path
+) -> Iterator[Composed]:
     folder = tmp_path_factory.mktemp("composed")
+    (folder / "statistics").symlink_to(statistics_cache)
     (folder / "secrets").mkdir()
     (folder / "secrets/redis_password").write_text(f"{_PASSWORD}\n")
     ports = _ports(compose()["services"])
