@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from errata.cli import main
 from errata.demo import Corpus
+from tests.command_line import run_here
 from tests.integration.system.conftest import System
 from tests.waiting import PATIENCE
 
@@ -48,17 +46,9 @@ def _run_apart(command: list[str], code: int) -> str:
 
 
 def _run_here(command: list[str], code: int) -> str:
-    """By the same entry point: errors are told in words there."""
-    out, err = io.StringIO(), io.StringIO()
-    ended = 0
-    with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["errata", *command])
-        try:
-            main()
-        except SystemExit as end:
-            ended = int(end.code or 0)
-    said = out.getvalue() + err.getvalue()
-    assert ended == code, said
+    done = run_here(command)
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
     return said
 
 
