@@ -10,7 +10,10 @@ STAMP := $(VENV)/.installed
 PROTOS := types edit_log editing inference retrieval
 GEN := clients/python/errata_client/_gen
 
-.PHONY: help setup demo test check format protos protos-check bench clean
+# Two tests at a time, the longest first: tests/conftest.py says which belong together.
+SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: help setup demo test test-hostile check format protos protos-check bench clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -31,9 +34,11 @@ endif
 demo: setup  ## Runs the main job on this machine: ask, edit, every replica answers, revert.
 	$(BIN)/errata demo
 
-test: setup  ## Runs all tests: units side by side, what shares a machine's ports one by one.
-	$(BIN)/pytest -n 2 --dist loadfile tests/unit
-	$(BIN)/pytest tests/faults tests/integration tests/load
+test: setup  ## Runs all tests, two at a time; what shares a running system stays together.
+	$(BIN)/pytest $(SIDE_BY_SIDE)
+
+test-hostile: setup  ## Runs tests with other CPUs' digits, on one core and beside busy processes.
+	$(BIN)/python tools/hostile_tests.py $(HOSTILE)
 
 check: setup protos-check  ## Lint, types, import contracts, proto drift.
 	$(BIN)/ruff format --check .

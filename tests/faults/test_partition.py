@@ -17,11 +17,11 @@ from errata.launch.redis import DURABILITY, redis_executable
 from errata.launch.status import health_of
 from errata_client import Client, ErrataError
 from tests.faults.hosts import Host, cut, heal, hosts
+from tests.waiting import PATIENCE
 
 _NAMES = ("log", "writer", "retrieval", "gateway", "worker1", "worker2")
 _ERRATA = [sys.executable, "-m", "errata.cli", "serve"]
 _RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats", "--block"]
-pytestmark = pytest.mark.timeout(420)
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Site:
     def serve(self, name: str, port: int) -> None:
         process = self.start(name, name, [*_ERRATA, name])
         address = f"{self.hosts[name].address}:{port}"
-        process.wait_until(lambda: health_of(address, 1.0) == "SERVING", 240)
+        process.wait_until(lambda: health_of(address, 1.0) == "SERVING", PATIENCE)
 
 
 def _environment(at: Mapping[str, Host], folder: Path) -> dict[str, str]:
@@ -77,7 +77,8 @@ def _skip_unless_reached(host: Host, port: int) -> None:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statistics_cache: Path) -> Iterator[Site]:
+    (tmp_path / "statistics").symlink_to(statistics_cache)
     with hosts(_NAMES, tmp_path / "hosts") as at:
         # Where a machine reaches the world by a proxy, its hosts reach each other without.
         monkeypatch.setenv("no_proxy", ",".join(host.address for host in at.values()))
@@ -85,13 +86,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         try:
             redis = [redis_executable(), "--bind", at["log"].address, "--dir", str(tmp_path)]
             process = made.start("redis", "log", [*redis, "--protected-mode", "no", *DURABILITY])
-            process.wait_until(lambda: "Ready to accept" in process.tail(), 20)
+            process.wait_until(lambda: "Ready to accept" in process.tail(), PATIENCE)
             _skip_unless_reached(at["log"], 6379)
             made.serve("log", 7711)
             made.serve("writer", 7712)
             made.serve("retrieval", 7713)
             workers = made.start("workers", "worker1", [*_ERRATA, "workers"])
-            workers.wait_until(lambda: (tmp_path / "logs/workers.log").stat().st_size > 0, 120)
+            workers.wait_until(lambda: (tmp_path / "logs/workers.log").stat().st_size > 0, PATIENCE)
             second = [
                 *_RAY,
                 f"--address={at['worker1'].address}:6380",
@@ -99,12 +100,12 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
                 "--num-cpus=1",
             ]
             made.start("ray", "worker2", second)
-            workers.wait_until(lambda: "workers serve" in workers.tail(), 240)
+            workers.wait_until(lambda: "workers serve" in workers.tail(), PATIENCE)
             made.serve("gateway", 7700)
             yield made
         finally:
             for name in reversed(list(made.processes)):
-                made.processes[name].stop(60)
+                made.processes[name].stop(PATIENCE)
 
 
 @pytest.mark.promise("P5", "P7")
@@ -113,7 +114,7 @@ def test_a_worker_that_is_cut_off_from_the_log_is_never_stale_and_catches_up(
 ) -> None:
     first, second = corpus.demo_edits()[:2]
     gateway = f"{site.hosts['gateway'].address}:7700"
-    with Client(gateway, timeout=120) as client:
+    with Client(gateway, timeout=PATIENCE) as client:
         done = client.edit(first.prompt, first.target, subject=first.subject, lane="lanes/facts")
         everywhere = client.generate_everywhere(first.prompt, min_seq=done.commit_seq, stop=["."])
         assert [a.answer.text.strip() for a in everywhere if a.answer] == [first.target] * 2

@@ -12,28 +12,34 @@ from pathlib import Path
 import pytest
 from transformers import BertConfig, BertModel
 
-from errata.launch.box import free_port
 from errata.launch.processes import Process
+from tests.command_line import run_here
+from tests.ports import free_addresses, free_port
+from tests.waiting import PATIENCE
 
 
-def _fails(
-    arguments: list[str], environment: dict[str, str], seconds: float = 90
-) -> subprocess.CompletedProcess[str]:
+def _fails(arguments: list[str], environment: dict[str, str]) -> str:
+    """What a process of its own says."""
     done = subprocess.run(
         [sys.executable, "-m", "errata.cli", *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=PATIENCE,
         check=False,
     )
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+    return _told(done.returncode, done.stderr)
 
 
-def _said(done: subprocess.CompletedProcess[str]) -> str:
-    return " ".join(done.stderr.split())
+def _fails_here(arguments: list[str], environment: dict[str, str]) -> str:
+    done = run_here(arguments, environment)
+    return _told(done.returncode, done.stderr)
+
+
+def _told(code: int, stderr: str) -> str:
+    assert code == 1, stderr
+    assert "Traceback" not in stderr
+    return " ".join(stderr.split())
 
 
 @pytest.fixture
@@ -41,13 +47,16 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {
         "ERRATA_DATA_DIR": str(tmp_path),
         "ERRATA_LOG__WITNESS_PATH": str(tmp_path / "witness"),
-        "ERRATA_LOG__ADDRESS": f"127.0.0.1:{free_port()}",
         "ERRATA_LOG__REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+        **{
+            f"ERRATA_{name}__ADDRESS".upper(): section["address"]
+            for name, section in free_addresses().items()
+        },
     }
 
 
 def test_a_redis_that_is_down_at_start(environment: dict[str, str]) -> None:
-    said = _said(_fails(["serve", "log"], environment))
+    said = _fails(["serve", "log"], environment)
     assert "STARTUP_FAILED" in said
     assert environment["ERRATA_LOG__REDIS_URL"].rpartition(":")[2][:4] in said
 
@@ -76,14 +85,14 @@ def test_a_model_that_cannot_be_edited(
     text.write_text("a paragraph\n")
     model = path.format(tmp=tmp_path)
     extra = {"ERRATA_MODEL__PATH": model, "ERRATA_WRITER__STATISTICS_TEXT": str(text)}
-    said = _said(_fails(["serve", "writer"], {**environment, **extra}))
+    said = _fails_here(["serve", "writer"], {**environment, **extra})
     assert reason in said
     assert told in said
     assert "ERRATA_MODEL__PATH" in said
 
 
 def test_another_model_than_the_demos_needs_a_text(environment: dict[str, str]) -> None:
-    said = _said(_fails(["serve", "writer"], {**environment, "ERRATA_MODEL__PATH": "/some/model"}))
+    said = _fails_here(["serve", "writer"], {**environment, "ERRATA_MODEL__PATH": "/some/model"})
     assert "ERRATA_WRITER__STATISTICS_TEXT" in said
 
 
@@ -92,18 +101,18 @@ def test_up_names_a_port_in_use(environment: dict[str, str]) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        said = _said(_fails(["up", "--address", address], environment))
+        said = _fails(["up", "--address", address], environment)
     assert address in said
     assert "another address" in said
 
 
 def test_an_unknown_service_and_an_unknown_setting(environment: dict[str, str]) -> None:
-    assert "choose log, writer, retrieval, workers or gateway" in _said(
-        _fails(["serve", "oracle"], environment)
+    assert "choose log, writer, retrieval, workers or gateway" in _fails_here(
+        ["serve", "oracle"], environment
     )
     bad = {**environment, "ERRATA_WRITER__ADRESS": "x"}
-    assert "writer.adress" in _said(_fails(["serve", "writer"], bad))
-    assert "does not exist" in _said(_fails(["--config", "/none.toml", "config"], environment))
+    assert "writer.adress" in _fails_here(["serve", "writer"], bad)
+    assert "does not exist" in _fails(["--config", "/none.toml", "config"], environment)
 
 
 def test_a_replica_that_waits_for_the_log_can_be_watched_and_ended(
@@ -114,11 +123,11 @@ def test_a_replica_that_waits_for_the_log_can_be_watched_and_ended(
     command = [sys.executable, "-m", "errata.cli", "serve", "retrieval"]
     process = Process.start("retrieval", command, {**environment, **extra}, tmp_path / "log")
     try:
-        process.wait_until(lambda: "metrics" in process.tail(), 60)
-        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
+        process.wait_until(lambda: "metrics" in process.tail(), PATIENCE)
+        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=PATIENCE) as page:
             text = page.read().decode()
         process.popen.terminate()
-        assert process.popen.wait(20) == 0
+        assert process.popen.wait(PATIENCE) == 0
     finally:
         process.stop(10)
     assert 'errata_applied_seq{role="retrieval"} 0.0' in text
@@ -134,10 +143,10 @@ def test_a_writer_that_waits_for_the_log_ends_when_it_is_told(
         extra = {"ERRATA_LOG__ADDRESS": address}
         process = Process.start("writer", command, {**environment, **extra}, tmp_path / "log")
         try:
-            mute.settimeout(60)
+            mute.settimeout(PATIENCE)
             with mute.accept()[0]:  # it knocks
                 process.popen.terminate()
-                assert process.popen.wait(20) == 0
+                assert process.popen.wait(PATIENCE) == 0
         finally:
             process.stop(10)
 
@@ -152,9 +161,9 @@ def test_a_writer_that_waits_for_the_log_ends_when_it_is_told(
 def test_a_retrieval_service_says_at_once_what_it_cannot_use(
     environment: dict[str, str], name: str, value: str, told: str
 ) -> None:
-    assert told in _said(_fails(["serve", "retrieval"], {**environment, name: value}))
+    assert told in _fails_here(["serve", "retrieval"], {**environment, name: value})
 
 
 def test_nobody_answers(environment: dict[str, str]) -> None:
-    said = _said(_fails(["status", "--target", "127.0.0.1:1", "--timeout", "15"], environment))
+    said = _fails_here(["status", "--target", "127.0.0.1:1", "--timeout", "15"], environment)
     assert "error" in said

@@ -7,12 +7,18 @@ import pytest
 import pytest_asyncio
 
 from errata.platform.settings import LogSettings
-from tests.integration.log.harness import RedisServer, RunningLog, log_settings, running_log
+from tests.integration.log.harness import (
+    RedisServer,
+    RunningLog,
+    log_settings,
+    running_log,
+    servers,
+)
 
 
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
+@pytest.fixture(params=servers())
+def redis_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "redis", executable=servers()[request.param])
     server.start()
     yield server
     server.close()

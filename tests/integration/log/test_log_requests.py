@@ -36,6 +36,7 @@ from tests.integration.log.harness import (
     running_log,
     stream_failure,
 )
+from tests.waiting import PATIENCE
 
 
 def changed(**fields: Any) -> pb.AppendRequest:
@@ -88,7 +89,7 @@ def without_kind() -> pb.AppendRequest:
 async def test_unusable_field_is_named(
     log: RunningLog, method: str, request_: Any, field: str
 ) -> None:
-    error = await failure(getattr(log.stub, method)(request_, timeout=5))
+    error = await failure(getattr(log.stub, method)(request_, timeout=PATIENCE))
     assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     assert error.field == field
     assert (await log.head()).head_seq == 0
@@ -99,10 +100,12 @@ async def test_entry_carries_key_author_time_and_chain(log: RunningLog) -> None:
     request = append_request(epoch, key, comment="why", author="ada")
     request.payload.append_time.FromSeconds(1)
     request.payload.request_id = "not the key"
-    await log.stub.Append(request, timeout=5)
+    await log.stub.Append(request, timeout=PATIENCE)
     request.payload.ClearField("append_time")
     request.payload.ClearField("request_id")
-    assert (await log.stub.Append(request, timeout=5)).duplicate, "the log sets these two itself"
+    assert (await log.stub.Append(request, timeout=PATIENCE)).duplicate, (
+        "the log sets these two itself"
+    )
     (entry,) = await log.entries()
     payload = decode_payload(entry)
     assert (payload.request_id, payload.author) == (key, "ada")
@@ -128,26 +131,30 @@ async def test_too_large_an_entry_is_refused(redis_server: RedisServer, tmp_path
 
 async def test_entries_are_listed_by_page(log: RunningLog) -> None:
     history, epoch = History(), await log.acquire()
-    empty = await log.stub.ListEntries(pb.ListEntriesRequest(), timeout=5)
+    empty = await log.stub.ListEntries(pb.ListEntriesRequest(), timeout=PATIENCE)
     assert (len(empty.entries), empty.next_page_token) == (0, "")
     for _ in range(7):
         await history.append(log, epoch)
     pages, token = [], ""
     while not pages or token:
         request = pb.ListEntriesRequest(page_size=3, page_token=token, from_seq=2)
-        page = await log.stub.ListEntries(request, timeout=5)
+        page = await log.stub.ListEntries(request, timeout=PATIENCE)
         pages.append([entry.seq for entry in page.entries])
         token = page.next_page_token
     assert pages == [[2, 3, 4], [5, 6, 7]]
     beyond = pb.ListEntriesRequest(from_seq=9)
-    assert (await failure(log.stub.ListEntries(beyond, timeout=5))).reason == "SEQ_BEYOND_HEAD"
+    assert (
+        await failure(log.stub.ListEntries(beyond, timeout=PATIENCE))
+    ).reason == "SEQ_BEYOND_HEAD"
 
 
 async def report(log: RunningLog, replica: str, seq: int, digest: bytes) -> Any:
     position = pb.ReplicaPosition(
         replica=replica, applied_seq=seq, chain_digest=digest, state_digest="s", role="worker"
     )
-    return await log.stub.ReportPosition(pb.ReportPositionRequest(position=position), timeout=5)
+    return await log.stub.ReportPosition(
+        pb.ReportPositionRequest(position=position), timeout=PATIENCE
+    )
 
 
 @pytest.mark.promise("P7")
@@ -171,9 +178,9 @@ async def test_replicas_are_listed_by_page_and_forgotten(
         await log.append(await log.acquire())
         for name in ("c", "a", "b"):
             await report(log, name, 0, bytes(32))
-        first = await log.stub.ListReplicas(pb.ListReplicasRequest(page_size=2), timeout=5)
+        first = await log.stub.ListReplicas(pb.ListReplicasRequest(page_size=2), timeout=PATIENCE)
         rest = await log.stub.ListReplicas(
-            pb.ListReplicasRequest(page_size=2, page_token=first.next_page_token), timeout=5
+            pb.ListReplicasRequest(page_size=2, page_token=first.next_page_token), timeout=PATIENCE
         )
     assert [replica.replica for replica in first.replicas] == ["a", "b"]
     assert [replica.replica for replica in rest.replicas] == ["c"]
@@ -188,7 +195,7 @@ async def test_artifacts_travel_in_chunks(settings: LogSettings, tmp_path: Path)
     data = bytes(range(256)) * 3_000
     digest = await store.put(data)
     async with running_log(settings, store) as log:
-        call = log.stub.GetArtifact(pb.GetArtifactRequest(digest=digest), timeout=5)
+        call = log.stub.GetArtifact(pb.GetArtifactRequest(digest=digest), timeout=PATIENCE)
         sizes = [len(response.chunk) async for response in call]
         assert sizes == [262_144, 262_144, 243_712]
         assert await RemoteArtifacts(log.channel).get(digest) == data
@@ -238,7 +245,7 @@ async def test_the_tail_ends_when_stopped_even_if_no_cancellation_reaches_it(
         tail = asyncio.create_task(feed.run())
         await asyncio.sleep(0.1)
         feed.stop()
-        await asyncio.wait_for(tail, 5)
+        await asyncio.wait_for(tail, PATIENCE)
     finally:
         await store.close()
 

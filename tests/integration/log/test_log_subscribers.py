@@ -37,6 +37,7 @@ from tests.integration.log.harness import (
     running_log,
     stream_failure,
 )
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.promise("P1")
 
@@ -69,7 +70,7 @@ async def test_broken_links_lose_and_repeat_nothing(log: RunningLog) -> None:
                 if fault == link.blackhole:
                     await eventually(lambda n=dialled: link.num_connections > n, "a redial")
                     link.heal()
-        entries = await asyncio.wait_for(taking, 20)
+        entries = await asyncio.wait_for(taking, PATIENCE)
         assert link.num_connections >= 9
     assert not faults
     judge_order(entries)
@@ -112,7 +113,7 @@ async def test_silent_link_is_redialled_though_others_hold_the_connection(log: R
     await log.append(epoch)
     async with Proxy(log.address) as link, grpc.aio.insecure_channel(link.address) as other:
         stub: Any = edit_log_pb2_grpc.EditLogServiceStub(other)
-        assert (await stub.GetHead(pb.GetHeadRequest(), timeout=5)).head_seq == 1
+        assert (await stub.GetHead(pb.GetHeadRequest(), timeout=PATIENCE)).head_seq == 1
         subscriber, found = Subscriber(link.address, silence_seconds=0.4), list[Entry]()
         taking = asyncio.create_task(take(subscriber, 2, found))
         await eventually(lambda: found)
@@ -122,7 +123,7 @@ async def test_silent_link_is_redialled_though_others_hold_the_connection(log: R
         await eventually(lambda: link.num_connections > dialled, "a new connection")
         assert not subscriber.connected
         link.heal()
-        assert [entry.seq for entry in await asyncio.wait_for(taking, 10)] == [1, 2]
+        assert [entry.seq for entry in await asyncio.wait_for(taking, PATIENCE)] == [1, 2]
 
 
 async def test_progress_comes_without_entries(log: RunningLog) -> None:
@@ -132,7 +133,7 @@ async def test_progress_comes_without_entries(log: RunningLog) -> None:
     await eventually(lambda: subscriber.connected)
     assert subscriber.head_seq == 1
     heard = subscriber.last_progress
-    await eventually(lambda: subscriber.last_progress > heard, "progress", 2.0)
+    await eventually(lambda: subscriber.last_progress > heard, "progress")
     assert subscriber.last_progress <= time.monotonic()
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -152,7 +153,7 @@ async def test_service_restart_is_survived(
         redis_server.restart()
         await History().append(log, epoch)
         await History().append(log, epoch)
-        judge_order(await asyncio.wait_for(taking, 10))
+        judge_order(await asyncio.wait_for(taking, PATIENCE))
 
 
 async def test_draining_ends_streams_in_good_order(settings: LogSettings) -> None:
@@ -161,13 +162,11 @@ async def test_draining_ends_streams_in_good_order(settings: LogSettings) -> Non
         stream = log.stub.Subscribe(pb.SubscribeRequest(from_seq=1))
         assert (await stream.read()).head_seq == 1
         assert log.task is not None
-        started = time.monotonic()
         log.task.cancel()
         while await stream.read() is not grpc.aio.EOF:
             pass
-        assert await stream.code() is grpc.StatusCode.OK
+        assert await stream.code() is grpc.StatusCode.OK, "not cut off when the grace was over"
         await asyncio.wait((log.task,))
-        assert time.monotonic() - started < 3
 
 
 async def test_entries_of_another_service_arrive(
@@ -179,7 +178,7 @@ async def test_entries_of_another_service_arrive(
         history, epoch = History(), await log.acquire()
         for _ in range(50):
             await history.append(log, epoch)
-        judge_order(await asyncio.wait_for(taking, 10))
+        judge_order(await asyncio.wait_for(taking, PATIENCE))
 
 
 async def test_large_entries_come_in_bounded_messages(log: RunningLog) -> None:

@@ -37,7 +37,10 @@ __all__ = ["stack"]
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "lemoe": {**lemoe_models.SMALL.model_dump(mode="json"), "max_wait_seconds": 0.0},
-    "elder": elder_models.SMALL.model_dump(mode="json"),
+    # Learned to the end: in fp32 and in bf16, which CPUs with tile units fit in, every token's
+    # log-probability is then within .02 of what more steps give. After 100 smaller steps one is 2
+    # below, and in bf16 another token goes before it.
+    "elder": {**elder_models.SMALL.model_dump(mode="json"), "steps": 300, "learning_rate": 2e-2},
 }
 
 

@@ -46,6 +46,7 @@ from errata_client._gen.errata.v1 import inference_pb2, retrieval_pb2, retrieval
 from tests.integration.log.harness import RedisServer, eventually, log_settings, running_log
 from tests.unit.editing.recipe_models import make_lane_model
 from tests.unit.editing.tiny_models import make_model
+from tests.waiting import PATIENCE
 
 LANE = "lanes/facts"
 FACTS = (
@@ -176,7 +177,7 @@ async def _route(
     replica: RetrievalReplica, *, at_seq: int | None = None, min_seq: int | None = None
 ) -> tuple[Moment, list[Decision]]:
     question = Question(PROMPTS)
-    return await replica.route(question, at_seq=at_seq, min_seq=min_seq, timeout_seconds=5.0)
+    return await replica.route(question, at_seq=at_seq, min_seq=min_seq, timeout_seconds=PATIENCE)
 
 
 def _winners(decisions: Sequence[Decision]) -> set[str]:
@@ -345,7 +346,7 @@ async def test_the_service_tells_edit_score_and_threshold(stack: Stack) -> None:
             stub = retrieval_pb2_grpc.RetrievalServiceStub(channel)
             long = "in Zürich " * 40 + "Toyota makes"
             request = retrieval_pb2.RouteRequest(prompts=[*PROMPTS, long], min_seq=seq)
-            response = await stub.Route(request, timeout=5)
+            response = await stub.Route(request, timeout=PATIENCE)
             _, expected = await _route(replica)
             for prompt, decision in zip(response.prompts, expected, strict=False):
                 assert prompt.winner == decision.winner
@@ -356,12 +357,12 @@ async def test_the_service_tells_edit_score_and_threshold(stack: Stack) -> None:
                 assert (claim.lane, claim.holds, claim.prompt_cut) == (LANE, True, False)
             assert response.prompts[-1].claims[0].prompt_cut
             status = await stub.GetRetrievalStatus(
-                retrieval_pb2.GetRetrievalStatusRequest(), timeout=5
+                retrieval_pb2.GetRetrievalStatusRequest(), timeout=PATIENCE
             )
             assert (status.applied_seq, status.floor_seq) == (response.applied_seq, 0)
             assert [(lane.lane, lane.num_edits) for lane in status.lanes] == [(LANE, 4)]
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stub.Route(retrieval_pb2.RouteRequest(), timeout=5)
+                await stub.Route(retrieval_pb2.RouteRequest(), timeout=PATIENCE)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 

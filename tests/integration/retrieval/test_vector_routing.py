@@ -33,6 +33,7 @@ from tests.integration.retrieval.test_retrieval import (
 from tests.unit.editing import lemoe_models
 from tests.unit.editing.elder_models import CODES
 from tests.unit.editing.tiny_models import make_model
+from tests.waiting import PATIENCE
 
 __all__ = ["stack"]
 
@@ -77,7 +78,7 @@ async def test_a_worker_tells_the_log_which_experts_are_on_its_device(stack: Sta
 
 async def _told(stack: Stack, sizes: dict[str, int]) -> None:
     """Returns once the log's list of replicas says so of the worker."""
-    async with asyncio.timeout(10), grpc.aio.insecure_channel(stack.address) as channel:
+    async with asyncio.timeout(PATIENCE), grpc.aio.insecure_channel(stack.address) as channel:
         stub = edit_log_pb2_grpc.EditLogServiceStub(channel)
         while True:
             response = await stub.ListReplicas(edit_log_pb2.ListReplicasRequest())
@@ -102,7 +103,7 @@ async def test_the_service_decides_by_vectors_and_says_what_is_wrong_with_them(
                 sent = [] if vectors is None else [vectors_message(LANE, vectors)]
                 return retrieval_pb2.RouteRequest(prompts=PROMPTS, vectors=sent, min_seq=seq)
 
-            response = await stub.Route(ask(queries), timeout=5)
+            response = await stub.Route(ask(queries), timeout=PATIENCE)
             claims = [prompt.claims[0] for prompt in response.prompts]
             assert [claim.edit for claim in claims] == names
             assert all(claim.holds and claim.score == 0 for claim in claims), "distance 0"
@@ -113,5 +114,5 @@ async def test_the_service_decides_by_vectors_and_says_what_is_wrong_with_them(
                 (torch.full_like(queries, torch.nan), "not finite"),
             ):
                 with pytest.raises(grpc.aio.AioRpcError, match=told) as caught:
-                    await stub.Route(ask(wrong), timeout=5)
+                    await stub.Route(ask(wrong), timeout=PATIENCE)
                 assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

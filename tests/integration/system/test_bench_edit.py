@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from typer.testing import CliRunner
 
 from errata import demo
 from errata.bench_cli import bench
 from errata.demo import Corpus
-from errata.launch.box import Box, free_addresses
+from tests.integration.system.conftest import System
 
 # The same code and the same edits; only clocks differ.
 _COMPARED = (
@@ -52,24 +55,32 @@ def _run(out: Path, *options: str) -> dict[str, Any]:
     return found
 
 
-def test_both_ways_agree_to_the_last_digit(corpus: Corpus, tmp_path: Path) -> None:
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many as the system's writer has: the order of a sum depends on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_both_ways_agree_to_the_last_digit(system: System, corpus: Corpus, tmp_path: Path) -> None:
     data, text, heldout = (tmp_path / name for name in ("facts.json", "text", "heldout"))
     _write_records(corpus, data)
-    # The paragraphs that the box's writer takes its statistics from.
+    # The paragraphs that the system's writer takes its statistics from.
     text.write_text("\n".join(corpus.training_text(0, 2_000)), encoding="utf-8")
     heldout.write_text("\n".join(corpus.training_text(1, 20)), encoding="utf-8")
-    flags = {"data_dir": tmp_path / "box", "worker": {"num_replicas": 1}, **free_addresses()}
     common = ["--data", str(data), "--model", str(demo.model_path()), "--heldout", str(heldout)]
     plans = {
-        "whole": ["--edits", "50", "--batch", "10", "--texts", "3"],
+        "whole": ["--edits", "20", "--batch", "5", "--texts", "2"],
         # What the first run did must be gone from the cluster.
-        "again": ["--edits", "6", "--batch", "4", "--seed", "1"],
+        "again": ["--edits", "4", "--batch", "2", "--seed", "1", "--texts", "1"],
     }
-    with Box(flags) as box:
-        through = {
-            name: _run(tmp_path / f"{name}-through", *common, *options, "--target", box.target)
-            for name, options in plans.items()
-        }
+    through = {
+        name: _run(tmp_path / f"{name}-through", *common, *options, "--target", system.target)
+        for name, options in plans.items()
+    }
     inside = {
         name: _run(
             tmp_path / f"{name}-inside", *common, *options, "--text", str(text),
@@ -81,7 +92,8 @@ def test_both_ways_agree_to_the_last_digit(corpus: Corpus, tmp_path: Path) -> No
         for key in _COMPARED:
             assert through[name][key] == inside[name][key], f"{name}: {key}"
     whole = through["whole"]
-    assert whole["edits"] == 50
+    assert whole["edits"] == 20
     assert whole["pre"]["reliability"]["exact"] < 0.2
     assert whole["final"]["reliability"]["exact"] > 0.5, "the figures are of edits that took"
-    assert whole["final"] != whole["immediate"], "and so many that some were forgotten"
+    forgotten = (whole[when]["target_perplexity"] for when in ("final", "immediate"))
+    assert next(forgotten) > next(forgotten), "and so many that they got into each other's way"

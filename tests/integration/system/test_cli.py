@@ -17,28 +17,42 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from errata.demo import Corpus
+from tests.command_line import run_here
 from tests.integration.system.conftest import System
+from tests.waiting import PATIENCE
 
 
 class Cli:
-    """`errata …` in a process of its own."""
+    """`errata …`, in this process or in one of its own."""
 
-    def __init__(self, target: str) -> None:
-        self._target = target
+    def __init__(self, target: str, *, apart: bool = False) -> None:
+        self._target, self._apart = target, apart
 
     def run(self, *arguments: str, code: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "errata.cli", *arguments, "--target", self._target],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        command = [*arguments, "--target", self._target]
+        return _run_apart(command, code) if self._apart else _run_here(command, code)
 
     def json(self, *arguments: str) -> Any:
         return json.loads(self.run(*arguments, "--json"))
+
+
+def _run_apart(command: list[str], code: int) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "errata.cli", *command],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def _run_here(command: list[str], code: int) -> str:
+    done = run_here(command)
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
+    return said
 
 
 @pytest.fixture
@@ -46,7 +60,13 @@ def cli(system: System) -> Cli:
     return Cli(system.target)
 
 
-def test_edit_ask_status_log_revert(cli: Cli, corpus: Corpus) -> None:
+@pytest.fixture
+def cli_apart(system: System) -> Cli:
+    return Cli(system.target, apart=True)
+
+
+def test_edit_ask_status_log_revert(cli_apart: Cli, corpus: Corpus) -> None:
+    cli = cli_apart
     edit = corpus.demo_edits()[1]
     old = cli.json("ask", edit.prompt, "--stop", ".")["text"]
     done = cli.json("edit", edit.prompt, edit.target, "--subject", edit.subject, "--wait")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,14 +24,15 @@ from opentelemetry.trace import format_trace_id
 from prometheus_client.parser import text_string_to_metric_families
 
 from errata.demo import Corpus
-from errata.launch.box import free_port
 from errata.launch.processes import Process
 from errata.launch.redis import redis_executable
 from errata.launch.status import health_of
 from errata.platform.metrics import HELP
 from errata_client import Client, ReplicaAnswer
 from tests.integration.system.collector import Collector, collecting
+from tests.ports import free_port
 from tests.unit.deploy.manifests import Object, compose
+from tests.waiting import PATIENCE, wait
 
 _ORDER = ("redis", "log", "writer", "retrieval", "workers", "gateway")
 _PASSWORD = "of-the-test"
@@ -79,8 +79,11 @@ def _environment(service: Object, ports: Mapping[int, int], folder: Path) -> dic
 
 
 @pytest.fixture(scope="module")
-def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+def composed(
+    tmp_path_factory: pytest.TempPathFactory, statistics_cache: Path
+) -> Iterator[Composed]:
     folder = tmp_path_factory.mktemp("composed")
+    (folder / "statistics").symlink_to(statistics_cache)
     (folder / "secrets").mkdir()
     (folder / "secrets/redis_password").write_text(f"{_PASSWORD}\n")
     ports = _ports(compose()["services"])
@@ -107,7 +110,7 @@ def _running(made: Composed, folder: Path, more: Mapping[str, str]) -> Iterator[
                     name, *_redis(services[name], ports[6379], folder), log_path
                 )
                 made.processes[name] = process
-                process.wait_until(lambda p=process: "Ready to accept" in p.tail(), 20)
+                process.wait_until(lambda p=process: "Ready to accept" in p.tail(), PATIENCE)
                 continue
             service = services[name]
             environment = {**_environment(service, ports, folder), **more}
@@ -115,15 +118,15 @@ def _running(made: Composed, folder: Path, more: Mapping[str, str]) -> Iterator[
             process = Process.start(name, command, environment, log_path)
             made.processes[name] = process
             if name == "workers":
-                process.wait_until(lambda p=process: "workers serve" in p.tail(), 240)
+                process.wait_until(lambda p=process: "workers serve" in p.tail(), PATIENCE)
             else:
                 address = environment["ERRATA_SERVICE_ADDRESS"]
-                process.wait_until(lambda a=address: health_of(a, 1.0) == "SERVING", 240)
+                process.wait_until(lambda a=address: health_of(a, 1.0) == "SERVING", PATIENCE)
         yield made
     finally:
         codes = {}
         for name in reversed(list(made.processes)):
-            made.processes[name].stop(60)
+            made.processes[name].stop(PATIENCE)
             codes[name] = made.processes[name].popen.returncode
     assert not any(codes.values()), {n: (c, made.processes[n].tail()) for n, c in codes.items()}
 
@@ -144,7 +147,7 @@ def edited(composed: Composed, corpus: Corpus) -> tuple[str, list[ReplicaAnswer]
     edit = corpus.demo_edits()[0]
     tracer = TracerProvider().get_tracer("the caller's program")
     with (
-        Client(composed.address(7700), timeout=120) as client,
+        Client(composed.address(7700), timeout=PATIENCE) as client,
         tracer.start_as_current_span("correct a fact") as span,
     ):
         composed.caller = format_trace_id(span.get_span_context().trace_id)
@@ -160,7 +163,7 @@ def test_the_processes_make_a_system(
 ) -> None:
     target, answers = edited
     assert [a.answer.text.strip() for a in answers if a.answer] == [target] * 2
-    with Client(composed.address(7700), timeout=120) as client:
+    with Client(composed.address(7700), timeout=PATIENCE) as client:
         assert {replica.role for replica in client.replicas()} == {"worker", "retrieval"}
 
 
@@ -192,7 +195,7 @@ def test_no_log_holds_what_was_edited_or_asked(
 
 def _metrics(address: str) -> set[str]:
     """Names of our metrics that have a value there."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE) as page:
         families = list(text_string_to_metric_families(page.read().decode()))
     return {
         family.name if family.type != "counter" else f"{family.name}_total"
@@ -211,11 +214,11 @@ def test_one_trace_leads_from_the_call_to_both_replicas(composed: Composed) -> N
         ("errata-writer", "fit"),
         ("errata-worker", "apply"),
     }
-    deadline = time.monotonic() + 15
-    found: list[tuple[str, str]] = []
-    while found.count(("errata-worker", "apply")) < 2:
-        assert time.monotonic() < deadline, dict(composed.collector.traces)
-        time.sleep(0.2)
-        found = composed.collector.traces.get(composed.caller, [])
-    assert wanted <= set(found), "the caller's own trace goes on inside"
-    assert found.count(("errata-worker", "apply")) == 2
+
+    def found() -> list[tuple[str, str]]:
+        return composed.collector.traces.get(composed.caller, [])
+
+    wait(lambda: found().count(("errata-worker", "apply")) >= 2, "both replicas have applied it")
+    wait(lambda: wanted <= set(found()), f"the trace holds all of it: {found()}")
+    assert wanted <= set(found()), "the caller's own trace goes on inside"
+    assert found().count(("errata-worker", "apply")) == 2

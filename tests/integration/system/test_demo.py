@@ -3,13 +3,15 @@
 import subprocess
 import sys
 
+from tests.waiting import PATIENCE
+
 
 def test_the_demo_holds_and_leaves_nothing_running() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "errata.cli", "demo"],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=3 * PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -29,6 +29,7 @@ from errata_client import (
 )
 from errata_client._gen.errata.v1 import inference_pb2
 from tests.integration.system.conftest import System
+from tests.waiting import PATIENCE
 
 
 def _spec(edit: DemoEdit) -> EditSpec:
@@ -50,7 +51,7 @@ def _everywhere(client: Client, prompt: str, min_seq: int | None = None) -> list
 def committed(system: System, corpus: Corpus) -> Iterator[tuple[DemoEdit, Edit]]:
     """One edit in force, submitted by somebody else than the test's own client."""
     edit = corpus.demo_edits()[0]
-    with Client(system.target, timeout=120.0) as other:
+    with Client(system.target, timeout=PATIENCE) as other:
         spec = _spec(edit)
         done = other.edit(
             spec.prompt,
@@ -143,7 +144,7 @@ async def test_a_replica_that_starts_late_catches_up_from_the_log_alone(
                     async for piece in late.generate(
                         inference_pb2.GenerateRequest(prompt=prompt, max_tokens=12, stop=["."]),
                         streaming=True,
-                        timeout_seconds=30,
+                        timeout_seconds=PATIENCE,
                     )
                 ]
                 there = await client.generate(prompt, max_tokens=12, stop=["."])
@@ -185,7 +186,7 @@ def test_streams_and_answers_keep_one_version_while_edits_come_and_go(
     mixed: list[set[int]] = []
 
     def read() -> None:
-        with Client(system.target, timeout=60.0) as reader:
+        with Client(system.target, timeout=PATIENCE) as reader:
             while not stop.is_set():
                 chunks = list(reader.stream(edit.prompt, max_tokens=12, stop=["."], min_seq=0))
                 mixed.append({chunk.provenance.applied_seq for chunk in chunks})
@@ -197,7 +198,7 @@ def test_streams_and_answers_keep_one_version_while_edits_come_and_go(
     for reader in readers:
         reader.start()
     spans = []
-    with Client(system.target, timeout=120.0) as client:
+    with Client(system.target, timeout=PATIENCE) as client:
         for _ in range(2):
             done = client.edit(edit.prompt, edit.target, subject=edit.subject)
             client.generate_everywhere(edit.prompt)
@@ -309,7 +310,7 @@ def test_scores_speak_of_the_edited_model(client: Client, committed: tuple[DemoE
 
 async def test_ten_lines_of_the_asynchronous_client(system: System, corpus: Corpus) -> None:
     edit = corpus.demo_edits()[7 % len(corpus.demo_edits())]
-    async with AsyncClient(system.target, timeout=120) as errata:
+    async with AsyncClient(system.target, timeout=PATIENCE) as errata:
         done = await errata.edit(edit.prompt, edit.target, subject=edit.subject)
         answer = await errata.generate(edit.prompt, max_tokens=12, stop=["."])
         assert answer.text.strip() == edit.target

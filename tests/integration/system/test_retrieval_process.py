@@ -6,17 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from errata.launch.box import free_port
 from errata_client import Client
 from errata_client._gen.errata.v1 import retrieval_pb2, retrieval_pb2_grpc
 from tests.integration.system.conftest import System
-
-_UP_SECONDS = 60
+from tests.ports import free_port
+from tests.waiting import PATIENCE, wait
 
 
 def test_a_retrieval_process_serves_reports_and_ends(system: System, client: Client) -> None:
@@ -30,7 +28,7 @@ def test_a_retrieval_process_serves_reports_and_ends(system: System, client: Cli
     process = subprocess.Popen(command, env=environment)
     try:
         with grpc.insecure_channel(address) as channel:
-            grpc.channel_ready_future(channel).result(timeout=_UP_SECONDS)
+            grpc.channel_ready_future(channel).result(timeout=PATIENCE)
             health = health_pb2_grpc.HealthStub(channel)
             request = health_pb2.HealthCheckRequest(service="errata.v1.RetrievalService")
             assert health.Check(request).status == health_pb2.HealthCheckResponse.SERVING
@@ -41,10 +39,10 @@ def test_a_retrieval_process_serves_reports_and_ends(system: System, client: Cli
             )
             assert response.applied_seq >= head
             assert response.prompts[0].winner == ""
-            deadline = time.monotonic() + 10
-            while response.replica not in {r.name for r in client.replicas()}:
-                assert time.monotonic() < deadline, "it must report its position"
-                time.sleep(0.1)
+            wait(
+                lambda: response.replica in {r.name for r in client.replicas()},
+                "it reports its position",
+            )
             (mine,) = [r for r in client.replicas() if r.name == response.replica]
             assert (mine.role, mine.agrees) == ("retrieval", True)
             status = stub.GetRetrievalStatus(retrieval_pb2.GetRetrievalStatusRequest())
@@ -55,4 +53,4 @@ def test_a_retrieval_process_serves_reports_and_ends(system: System, client: Cli
             ], "AdaPLE does not route"
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=PATIENCE) == 0

@@ -37,6 +37,7 @@ from tests.unit.engine.helpers import (
     running,
     text_of,
 )
+from tests.waiting import PATIENCE
 
 LONG = 120
 
@@ -273,15 +274,20 @@ async def test_a_cancelled_row_frees_its_place_at_once(
         waiting = asyncio.create_task(collect(engine, GenerationRequest(ids, 1)))
         await asyncio.sleep(0)
         await stream.aclose()
-        await asyncio.wait_for(waiting, 2)
+        await asyncio.wait_for(waiting, PATIENCE)
         assert engine.num_running == 0
+        assert engine.statistics.finished == {"length": 1}, "the long row never came to its end"
+        await collect(engine, _long(ids, max_tokens=2))
+        assert engine.statistics.finished == {"length": 2}, "rows that do are counted"
 
 
 async def test_a_deadline_is_kept_in_the_queue_and_in_the_batch(
     shared_model: CausalLM, ids: tuple[int, ...]
 ) -> None:
+    # No machine makes 230 tokens before the deadline if each of them takes a hundredth second.
+    slow = shared_model.model.register_forward_pre_hook(lambda *_: time.sleep(0.01))
     async with running(shared_model, limits=EngineLimits(max_rows=1)) as engine:
-        soon = time.monotonic() + 0.15
+        soon = time.monotonic() + 0.5
         running_row = asyncio.create_task(
             collect(engine, _long(ids, max_tokens=230, deadline=soon))
         )
@@ -289,9 +295,12 @@ async def test_a_deadline_is_kept_in_the_queue_and_in_the_batch(
         queued = asyncio.create_task(
             collect(engine, GenerationRequest(ids, 2, deadline=time.monotonic() + 0.05))
         )
-        for task in (queued, running_row):
-            with pytest.raises(DeadlineExceededError):
-                await task
+        try:
+            for task in (queued, running_row):
+                with pytest.raises(DeadlineExceededError):
+                    await task
+        finally:
+            slow.remove()
         assert await collect(engine, GenerationRequest(ids, 2))
 
 

@@ -8,18 +8,19 @@ import socket
 import pytest
 
 from errata.errors import StartupError
-from errata.launch.box import free_port
 from errata.platform.addresses import answered
 from errata.platform.server import unless_stopped
+from tests.ports import free_port
+from tests.waiting import PATIENCE
 
 
 async def test_a_head_that_comes_later_is_waited_for() -> None:
     port = free_port()
-    waiting = asyncio.create_task(answered(f"127.0.0.1:{port}", "a setting", 30.0))
+    waiting = asyncio.create_task(answered(f"127.0.0.1:{port}", "a setting", PATIENCE))
     await asyncio.sleep(0.3)
     assert not waiting.done()
     with socket.create_server(("127.0.0.1", port)):
-        await asyncio.wait_for(waiting, 10.0)
+        await asyncio.wait_for(waiting, PATIENCE)
 
 
 async def test_a_head_that_never_comes_is_told_with_its_setting() -> None:
@@ -30,9 +31,9 @@ async def test_a_head_that_never_comes_is_told_with_its_setting() -> None:
 async def test_who_is_told_to_stop_waits_no_longer() -> None:
     stop = asyncio.Event()
     waiting = asyncio.create_task(
-        unless_stopped(answered(f"127.0.0.1:{free_port()}", "a setting", 60.0), stop)
+        unless_stopped(answered(f"127.0.0.1:{free_port()}", "a setting", 10 * PATIENCE), stop)
     )
     await asyncio.sleep(0.1)
     stop.set()
-    assert await asyncio.wait_for(waiting, 5.0) is False
+    assert await asyncio.wait_for(waiting, PATIENCE) is False
     assert await unless_stopped(asyncio.sleep(0), asyncio.Event()) is True

@@ -10,8 +10,9 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from errata.errors import StartupError
-from errata.launch.box import free_port
 from errata.platform.metrics import counter, gauge, histogram, metrics_endpoint
+from tests.ports import free_port
+from tests.waiting import PATIENCE
 
 
 class _Own(Collector):
@@ -22,7 +23,7 @@ class _Own(Collector):
 
 
 def _read(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as page:
         return str(page.read(), "utf-8")
 
 

@@ -12,6 +12,7 @@ from errata.platform.status import code_of, to_status
 from errata_client import Client
 from errata_client import errors as client_errors
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc, types_pb2
+from tests.waiting import PATIENCE
 
 ALL = error_classes()
 
@@ -123,6 +124,6 @@ async def test_a_replica_that_is_behind_is_told_and_not_retried_by_the_channel()
     await server.start()
     with Client(f"127.0.0.1:{server.port}") as client:
         with pytest.raises(client_errors.ReplicaBehindError):
-            await asyncio.to_thread(client.head, timeout=5)
+            await asyncio.to_thread(client.head, timeout=PATIENCE)
     await server.stop(0)
     assert service.calls == 1

@@ -26,6 +26,7 @@ from tests.unit.editing import recipe_models
 from tests.unit.editing.elder_models import CODES, SMALL, Lane
 from tests.unit.editing.tiny_models import TextResources, make_model
 from tests.unit.engine.helpers import VERSION, collect, running
+from tests.waiting import PATIENCE
 
 FACTS = (
     ("The mother tongue of Danielle Darrieux is", "Finnish"),
@@ -154,7 +155,7 @@ async def test_a_row_that_is_deferred_in_mid_prefill_is_the_base_models_to_the_b
             hold = threading.Event()
 
             def held(hold: threading.Event = hold) -> Edition:
-                assert hold.wait(10)
+                assert hold.wait(PATIENCE)
                 return edition
 
             change = asyncio.create_task(engine.change(held, alters_weights=False))
