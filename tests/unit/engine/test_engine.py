@@ -285,7 +285,7 @@ async def test_a_deadline_is_kept_in_the_queue_and_in_the_batch(
     shared_model: CausalLM, ids: tuple[int, ...]
 ) -> None:
     # No machine makes 230 tokens before the deadline if each of them takes a hundredth second.
-    slow = shared_model.model.register_forward_pre_hook(lambda *_: time.sleep(0.01))
+    slow = shared_model.body.register_forward_pre_hook(lambda *_: time.sleep(0.01))
     async with running(shared_model, limits=EngineLimits(max_rows=1)) as engine:
         soon = time.monotonic() + 0.5
         running_row = asyncio.create_task(
