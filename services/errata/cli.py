@@ -351,7 +351,8 @@ def health(
     from errata.launch.status import health_of
 
     state = health_of(address, timeout)
-    console().print(f"{address}: {state}")
+    told = f"{state}; nothing that speaks gRPC answers" if state == "UNAVAILABLE" else state
+    console().print(f"{address}: {told}")
     if state != "SERVING":
         raise typer.Exit(1)
 
