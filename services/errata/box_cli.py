@@ -67,8 +67,11 @@ def up(
         err.print("stopping: ended before everything was up")
         raise
     finally:
-        with steps.doing("stopping"):
-            box.stop()
+        try:
+            with steps.doing("stopping"):
+                box.stop()
+        finally:
+            box.stop()  # where nothing can be told: the terminal may be gone
 
 
 def demo(redis_url: RedisUrl = None) -> None:
@@ -140,7 +143,10 @@ def _redis_url(settings: Settings) -> str | None:
 
 
 def stop_on_signals(raise_interrupt: bool = False) -> threading.Event:
-    """An event that SIGINT and SIGTERM set, so that children are stopped in either case."""
+    """An event that signals set, so that children are stopped in each case.
+
+    Ctrl-C, a terminal that is closed, and whoever ends processes politely.
+    """
     stop = threading.Event()
 
     def handle(number: int, frame: object) -> None:
@@ -149,6 +155,7 @@ def stop_on_signals(raise_interrupt: bool = False) -> threading.Event:
         if raise_interrupt and first:  # a second one must not interrupt the stopping
             raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # `nohup`
+            signal.signal(number, handle)
     return stop

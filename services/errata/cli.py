@@ -40,7 +40,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")
 
 
-def _login_name() -> str:
+def login_name() -> str:
     """Who is at the terminal; a number where the system knows no name, as in some containers."""
     try:
         return getpass.getuser()
@@ -55,7 +55,7 @@ Timeout = Annotated[float, typer.Option(help="Seconds to wait; ERRATA_TIMEOUT se
 Author = Annotated[
     str,
     typer.Option(
-        default_factory=_login_name,
+        default_factory=login_name,
         show_default="the login name",
         help="Who asks; ERRATA_AUTHOR sets it, too.",
     ),
@@ -368,7 +368,8 @@ def health(
     from errata.launch.status import health_of
 
     state = health_of(address, timeout)
-    console().print(f"{address}: {state}")
+    told = f"{state}; nothing that speaks gRPC answers" if state == "UNAVAILABLE" else state
+    console().print(f"{address}: {told}")
     if state != "SERVING":
         raise typer.Exit(1)
 

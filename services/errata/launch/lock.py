@@ -39,6 +39,18 @@ class DataDirLock:
         os.close(self.fileno)
 
 
+def _holders(path: Path) -> str:
+    """Processes of this machine that have the file open, as far as this user may see."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if link.readlink() == path.resolve():
+                found.add(int(link.parts[2]))
+        except OSError:
+            continue  # it ended, or is another user's
+    return ", ".join(map(str, sorted(found - {os.getpid()})))
+
+
 def held_by(data_dir: Path) -> str:
     """Who uses a data_dir, and what to do; empty if nobody does."""
     path = data_dir / _NAME
@@ -51,9 +63,10 @@ def held_by(data_dir: Path) -> str:
     except BlockingIOError:
         holder = os.pread(fileno, 200, 0).decode(errors="replace").strip()
         return (
-            f"{data_dir} is in use by {holder or 'another Errata'}. Two systems cannot share one "
-            "data_dir: stop that one, or give this one a folder of its own with --data-dir "
-            "(ERRATA_DATA_DIR)."
+            f"{data_dir} is in use by {holder or 'another Errata'}; its processes here: "
+            f"{_holders(path) or 'not to be seen'}. Two systems cannot share one data_dir: stop "
+            "that one (what a killed one left behind, too), or give this one a folder of its own "
+            "with --data-dir (ERRATA_DATA_DIR)."
         )
     except OSError:
         return ""  # a file system without locks

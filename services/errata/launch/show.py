@@ -269,7 +269,7 @@ def entry_table(entries: Iterable[LogEntry]) -> Table:
     """Log entries."""
     table = Table()
     for column in ("seq", "time", "kind", "edits", "history", "by", "detail"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("seq", "kind", "history"))
+        table.add_column(column, overflow="fold", no_wrap=column in ("seq", "time"))
     for entry in entries:
         table.add_row(
             str(entry.seq),

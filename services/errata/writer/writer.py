@@ -346,10 +346,7 @@ class Writer:
             lane = setup.configured
             seq_known = self.ledger.lanes.get(lane.lane)
             if seq_known is not None and seq_known[1] != lane:
-                raise StartupError(
-                    f"{lane.lane} is in the log with another configuration or base model "
-                    f"(entry {seq_known[0]}); give the new one another name, or start a new log."
-                )
+                raise _another_lane(lane, *seq_known)
             if seq_known is None:
                 await self._try(setup)
                 request_id = _own_request_id(f"lane|{lane.lane}|{lane.config_digest}")
@@ -512,6 +509,22 @@ class Writer:
             base_model_digest=self.base_model_digest,
             lane_config_digest=config_digest,
         )
+
+
+def _another_lane(lane: LaneConfigured, seq: int, known: LaneConfigured) -> StartupError:
+    if lane.base_model_digest != known.base_model_digest:
+        return StartupError(
+            f"the log was made with another base model: {lane.lane} (entry {seq}) has "
+            f"{known.base_model_digest[:12]}, this model is {lane.base_model_digest[:12]}. Start "
+            "with the model of before (model.path, --model), or a new log in another data_dir "
+            "(--data-dir).",
+            lane=lane.lane,
+        )
+    return StartupError(
+        f"{lane.lane} is in the log with another configuration (entry {seq}); give the new one "
+        "another name in the lanes file, or start a new log in another data_dir (--data-dir).",
+        lane=lane.lane,
+    )
 
 
 def _check_revertible(records: Sequence[EditRecord]) -> None:

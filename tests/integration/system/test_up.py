@@ -14,7 +14,7 @@ import pytest
 from errata.launch.box import free_addresses
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_start_that_is_interrupted_leaves_nothing_running(tmp_path: Path, number: int) -> None:
     addresses = {
         f"ERRATA_{name.upper()}__ADDRESS": values["address"]

@@ -156,7 +156,7 @@ def test_one_data_dir_for_one_box(tmp_path: Path) -> None:
     child = subprocess.Popen(["sleep", "60"], pass_fds=[lock.fileno])
     lock.release()
     try:
-        assert held_by(tmp_path)
+        assert f"its processes here: {child.pid}" in held_by(tmp_path)
     finally:
         child.kill()
         child.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import importlib.metadata
 import json
 import os
@@ -13,9 +14,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from errata import cli
 from errata.cli import app
 from errata.errors import InvalidRequestError, StartupError
-from errata.launch.box import free_port
+from errata.launch.box import free_addresses, free_port
 from errata.platform.settings_files import client_file
 from errata_client import UnavailableError
 
@@ -151,6 +153,25 @@ def test_a_clients_file_that_is_wrong(
     client_file().write_text(content)
     with pytest.raises(StartupError, match=told):
         RUN.invoke(app, ["status"], catch_exceptions=False)
+
+
+def test_up_takes_the_redis_that_the_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("ERRATA_LOG__REDIS_URL", f"redis://127.0.0.1:{port}/0")
+    for name, values in free_addresses().items():
+        monkeypatch.setenv(f"ERRATA_{name.upper()}__ADDRESS", values["address"])
+    with pytest.raises(StartupError, match=rf"\nRedis: .*{port}"):
+        RUN.invoke(app, ["up"], catch_exceptions=False)
+
+
+def test_the_author_is_the_login_name_or_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli.login_name() == getpass.getuser()
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    assert cli.login_name() == f"user {os.getuid()}"
 
 
 def test_a_port_or_an_address_for_up_not_both() -> None:
