@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 PROTOS := types edit_log editing inference retrieval
 GEN := clients/python/errata_client/_gen
 
-# Two tests at a time, the longest first: tests/conftest.py says which belong together.
+# Two tests at a time, the longest first: tests/side_by_side.py says which stay together.
 SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help setup demo test test-hostile check format protos protos-check bench clean

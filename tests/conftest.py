@@ -5,14 +5,22 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
 from errata import demo
 from errata.demo import Corpus
 from errata.editing.causal_lm import CausalLM
-from tests import jitter
+from tests import jitter, side_by_side
+
+# Hypothesis would have each example done in .2 s.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:
@@ -24,37 +32,17 @@ def pytest_configure() -> None:
         jitter.install(int(number), float(os.environ.get("ERRATA_TEST_JITTER_SIZE", jitter.SIZE)))
 
 
-# Seconds that long groups take on two quiet cores; whatever is missing here is short. They go
-# first, so that the workers of `pytest -n` end together. A file is a group by itself; what shares
-# the running system is one, too, whatever the file.
-_SECONDS = {
-    "system": 150,
-    "tests/faults/test_writer_faults.py": 90,
-    "tests/faults/test_partition.py": 60,
-    "tests/integration/system/test_compose.py": 60,
-    "tests/load/test_load.py": 50,
-    "tests/integration/system/test_demo.py": 40,
-    "tests/integration/retrieval/test_compaction.py": 30,
-    "tests/integration/log/test_log_damage.py": 30,
-    "tests/unit/editing/test_lemoe_lane.py": 30,
-    "tests/unit/evaluation/test_mixture_suites.py": 30,
-}
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Lets tests that share something expensive run on one worker, the longest first."""
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: -_SECONDS.get(_group(item), 0))
+    if hasattr(config, "workerinput"):
+        side_by_side.longest_first(items)
 
 
-def _group(item: pytest.Item) -> str:
-    if "system" in getattr(item, "fixturenames", ()):
-        return "system"
-    return item.location[0]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> side_by_side.Scheduler | None:
+    """Takes the place of xdist's `--dist loadgroup`."""
+    if config.getvalue("dist") == "loadgroup":
+        return side_by_side.Scheduler(config, log)
+    return None
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,7 @@ def run(name: str, setting: Setting, arguments: Sequence[str]) -> Outcome:
     lacking = missing(setting)
     if lacking:
         return Outcome(name, None, lacking, 0.0)
-    command = [sys.executable, "-m", "pytest", *arguments]
+    command = [sys.executable, "-u", "-m", "pytest", *arguments]
     path = [str(ROOT / setting.folder)] if setting.folder else []
     path += filter(None, [os.environ.get("PYTHONPATH", "")])
     begun = time.monotonic()
