@@ -48,15 +48,21 @@ _MOST_MESSAGE_CHARS = 200
 def traceback_of(error: BaseException) -> str:
     """Where an unexpected error arose, for a log: frames, type and the start of its message.
 
-    Without the frames' variables, whatever the logging library shows by default: prompts and their
-    token ids are among them. Causes are told, too.
+    Without the frames' variables, whatever the logging library shows by default, and without the
+    messages of our own errors: prompts and their token ids are in them. Causes come first.
     """
-    found = traceback.TracebackException.from_exception(error, capture_locals=False)
-    lines = [line for line in found.format() if line.strip()]
-    return "".join(
-        line if line.startswith("  ") else f"{line.rstrip()[:_MOST_MESSAGE_CHARS]}\n"
-        for line in lines
-    ).rstrip()
+    inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    told = [] if inner is None else [traceback_of(inner), ""]
+    told += "".join(traceback.format_tb(error.__traceback__)).splitlines()
+    name = type(error).__name__
+    if isinstance(error, ErrataError):
+        told.append(f"{name} [{error.reason}]")
+    else:
+        first = str(error).strip().partition("\n")[0]
+        told.append(f"{name}: {first[:_MOST_MESSAGE_CHARS]}")
+    if isinstance(error, BaseExceptionGroup):
+        told += [line for each in error.exceptions for line in ("", traceback_of(each))]
+    return "\n".join(told)
 
 
 class ErrataError(Exception):

@@ -16,7 +16,7 @@ class EditSpec:
         prompt: what is asked; must contain the subject.
         target: what the model shall continue the prompt with.
         subject: whom or what the fact is about; found by the service if empty.
-        rephrases: other prompts with the same answer; used for checking.
+        rephrases: other prompts with the same answer; checked, and learned from by some methods.
         locality_probes: prompts whose continuation shall stay.
         source: where the correction comes from.
         separator: what stands between prompt and target: white space, or nothing. None leaves it

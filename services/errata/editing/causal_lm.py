@@ -78,8 +78,9 @@ class CausalLM:
         Args:
             model: a Hugging Face causal LM.
             tokenizer: its fast tokenizer.
-            special_tokens: `text`: nobody can write a control token into a prompt; `parse`: the
-                tokenizer reads it as one, and a prompt may bring its own start of text.
+            special_tokens: `text`: nobody can write a token into a prompt that the tokenizer marks
+                as special; `parse`: it is read as one, and a prompt may bring its own start of
+                text. Added tokens without the mark are tokens in either case.
 
         Raises:
             UnsupportedModelError: the modules or shapes fit no known family, the tokenizer has

@@ -18,12 +18,22 @@ DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 
-# Read, or without effect on what is answered.
+# Fields of a generation config that are read, or without effect on what is answered.
 _READ_GENERATION_FIELDS = frozenset(
-    {"bos_token_id", "cache_implementation", "eos_token_id", "max_length", "max_new_tokens"}
-    | {"output_attentions", "output_hidden_states", "output_scores", "pad_token_id"}
-    | {"return_dict_in_generate", "transformers_version", "use_cache"}
+    {"bos_token_id", "cache_implementation", "eos_token_id", "output_attentions"}
+    | {"output_hidden_states", "output_scores", "pad_token_id", "return_dict_in_generate"}
+    | {"transformers_version", "trust_remote_code", "use_cache"}
 )
+# Values with which these ask for nothing.
+_NEUTRAL_GENERATION_VALUES = {
+    "do_sample": False,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "temperature": 1.0,
+    "top_p": 1.0,
+}
 
 
 def load_model(source: str | Path, *, dtype: str, device: str) -> tuple[nn.Module, Any]:
@@ -78,14 +88,27 @@ def check_model(source: str | Path, *, device: str) -> dict[str, Any]:
     check_device(device)
     _check_folder(name)
     _check_config(name)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
-        family_of(model)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+    except Exception as error:  # ValueError, ImportError and what a model's own code raises
+        raise UnsupportedModelError(
+            f"the config.json of {name} makes no causal language model ({_first_line(error)}). "
+            "Only decoder-only models that predict the next token can be edited.",
+            model=name,
+        ) from error
+    family_of(model)
     check_tokenizer(_load_tokenizer(name), len(model.get_input_embeddings().weight))
     try:
         return unread_generation_config(GenerationConfig.from_pretrained(name))
     except OSError:  # a model folder need not have one
         return {}
+    except (ValueError, TypeError) as error:
+        raise UnsupportedModelError(
+            f"the generation_config.json of {name} cannot be read ({_first_line(error)}). "
+            "Correct it, or remove it.",
+            model=name,
+        ) from error
 
 
 def check_device(device: str) -> None:
@@ -217,13 +240,15 @@ def unread_generation_config(config: GenerationConfig | None) -> dict[str, Any]:
     """What a model's generation config asks for and Errata does not do, by field.
 
     Errata reads its end-of-text tokens. It answers greedily unless a request says otherwise, and
-    changes no logits: penalties, suppressed tokens and default sampling are not applied.
+    changes no logits: penalties, suppressed tokens, default sampling and lengths are not applied.
     """
     asked: dict[str, Any] = {} if config is None else config.to_diff_dict()
     return {
         name: value
         for name, value in sorted(asked.items())
-        if name not in _READ_GENERATION_FIELDS and not name.startswith("_")
+        if name not in _READ_GENERATION_FIELDS
+        and not name.startswith("_")
+        and _NEUTRAL_GENERATION_VALUES.get(name) != value
     }
 
 

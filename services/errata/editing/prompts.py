@@ -79,6 +79,20 @@ def tokenise(
     return row if subject is None else _located(model, row, prompt, subject)
 
 
+def text_ids(model: CausalLM, texts: Sequence[str], *, most: int = 0) -> list[list[int]]:
+    """Ids of plain texts of whatever length, each without the tokens that the model lacks.
+
+    Args:
+        model: gives the tokenizer.
+        texts: such as paragraphs that statistics are taken of.
+        most: tokens of one text; the rest is left out. 0 keeps all.
+    """
+    return [
+        [token for token in encoded.ids if token < model.num_embeddings][: most or None]
+        for encoded in _encoded(model, texts)
+    ]
+
+
 def tokenise_if_fits(
     model: CausalLM,
     prompt: str,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.method import Claim
-from errata.editing.prompts import tokenise
+from errata.editing.prompts import text_ids, tokenise
 from errata.editing.repository import Repository
 from errata.editing.search import InnerProductIndex
 from errata.errors import StartupError
@@ -41,7 +41,7 @@ def held_out_prompts(model: CausalLM, paragraphs: Sequence[str]) -> list[str]:
         for words in map(str.split, paragraphs)
         if len(words) >= _FEWEST_WORDS
     ]
-    lengths = [len(ids) for ids in model.tokenizer(prompts)["input_ids"]] if prompts else []
+    lengths = [len(ids) for ids in text_ids(model, prompts)]
     prompts = [p for p, n in zip(prompts, lengths, strict=True) if n <= model.max_positions]
     if not prompts:
         raise StartupError(
@@ -54,8 +54,8 @@ def held_out_prompts(model: CausalLM, paragraphs: Sequence[str]) -> list[str]:
 def document_frequencies(model: CausalLM, paragraphs: Sequence[str]) -> Tensor:
     """log((1 + n) / (1 + n_t)) of each token t, where n_t of n paragraphs have it; (V) fp32."""
     seen: Counter[int] = Counter()
-    for paragraph in paragraphs:
-        seen.update(set(model.tokenizer(paragraph)["input_ids"]))
+    for ids in text_ids(model, paragraphs):
+        seen.update(set(ids))
     counts = torch.zeros(len(model.embeddings.get_parameter("weight")))
     for token, count in seen.items():
         counts[token] = count

@@ -28,16 +28,27 @@ _UNSPACED = (
 _FIRSTS = [first for first, _ in _UNSPACED]
 _QUOTES = frozenset("\"'“”‘’«»‹›„‚")
 _INVISIBLE_JOINTS = frozenset("\u200b\u200c\u200d\u2060\ufeff")
-# Punctuation that ends what stands before it, and English contractions.
-_CLOSING = re.compile(r"""[,.;:!?%‰°…)\]}»”’"']+(?:\s|$)|['’](?:s|t|d|m|re|ve|ll)\b""")
-_ELIDED = re.compile(r"([^\W\d_]+)['’]$")  # l'Italie, d’Artagnan; dogs' is no elision
-_IN_NUMBER = re.compile(r"\d[.,:]$|-$")
-_MOST_STATED = 8
+# Punctuation that ends what stands before it, and English contractions; not "'s-Hertogenbosch".
+_CLOSING = re.compile(
+    r"""[,.;:!?%‰°…)\]}»”’"']+(?:\s|$)|['’](?:s|t|d|m|re|ve|ll)(?![\w-]|\s[A-Z])"""
+)
+_ELIDED = re.compile(r"([^\W\d_]+)(['’])$")  # l'Italie, d’Artagnan; dogs' is no elision
+# A number that goes on: 3.14, 1,000, 12:30, -40; but not a year and what comes after it.
+_NUMBERS = (
+    (re.compile(r"(?<![\d.,])\d{1,3}[.]$"), re.compile(r"\d")),
+    (re.compile(r"(?<!\d)\d{1,3},$"), re.compile(r"\d{3}(?!\d)")),
+    (re.compile(r"(?<!\d)\d{1,2}:$"), re.compile(r"\d\d(?!\d)")),
+    (re.compile(r"-$"), re.compile(r"\d")),
+)
+MOST_STATED = 8
+"""Characters of a stated separator."""
 
 
 def is_separator(stated: str) -> bool:
-    """Whether somebody may state this: nothing, or a little white space."""
-    return len(stated) <= _MOST_STATED and (not stated or stated.isspace())
+    """Whether somebody may state this: nothing, or up to `MOST_STATED` blanks, tabs and breaks."""
+    return len(stated) <= MOST_STATED and all(
+        character in "\n\t" or unicodedata.category(character) == "Zs" for character in stated
+    )
 
 
 def separator(prompt: str, target: str) -> str:
@@ -46,7 +57,7 @@ def separator(prompt: str, target: str) -> str:
         return ""
     if _continues(prompt) or _CLOSING.match(target):
         return ""
-    if _IN_NUMBER.search(prompt) and target[:1].isdigit():
+    if any(begun.search(prompt) and more.match(target) for begun, more in _NUMBERS):
         return ""
     if _is_unspaced(target[:1]) and _is_mostly_unspaced(prompt):
         return ""
@@ -61,7 +72,7 @@ def _continues(prompt: str) -> bool:
         return True
     if category == "Cf":  # a direction mark is not seen: what stands before it decides
         return bool(before) and _continues(before)
-    if elided := _ELIDED.search(prompt):
+    if (elided := _ELIDED.search(prompt)) and not _is_open_quote(before, elided[2]):
         word = elided[1]
         return len(word) <= 2 or word[-1] not in "sS"
     if last in _QUOTES:
@@ -76,7 +87,14 @@ def _continues(prompt: str) -> bool:
             return not before.rstrip()[-1:].isdigit()
     if last in "#~":
         return starts_word
-    return last in "/\\@^" or (last == "=" and not starts_word)
+    return last in "/\\@^¿¡" or (last == "=" and not starts_word)
+
+
+def _is_open_quote(text: str, closing: str) -> bool:
+    """Whether a single quotation mark was opened before a word and not closed behind one."""
+    opening = "'" if closing == "'" else "‘"
+    opened = len(re.findall(rf"(?:^|[\s(]){opening}\w", text))
+    return opened > len(re.findall(rf"\w{closing}(?:\W|$)", text))
 
 
 def _opens(before: str) -> bool:
@@ -85,6 +103,7 @@ def _opens(before: str) -> bool:
         not before
         or before[-1].isspace()
         or before[-1] in _QUOTES
+        or before[-1] in ":¿¡"
         or unicodedata.category(before[-1]) in ("Ps", "Pi", "Pd")
     )
 

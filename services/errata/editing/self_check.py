@@ -16,10 +16,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from errata.errors import UnsupportedModelError
 
-_LENGTHS = (1, 2, 5, 11)
+_LENGTHS = (1, 2, 5, 40, 11)
 # Of log-probabilities, in nats: kernels differ between shapes, by more where numbers have 8 bits.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
-_LEAST_PROBABILITY = 1e-3  # of the tokens that are compared: tails are all noise
+_MOST_LIKELY = 32  # tokens of a position that are compared: tails are all noise
 
 
 class Parts(Protocol):
@@ -47,32 +47,44 @@ class Parts(Protocol):
 def check_forward(model: Parts) -> None:
     """Compares log-probabilities of a mixed batch with transformers' own forward, row by row.
 
-    1. What the model's forward does behind its head: nothing may change the logits.
-    2. A batch of unequal rows, right-padded: each as if alone.
-    3. The same beside a row at the last positions that the model takes.
+    1. Each row alone, through body and head: nothing may happen between them or behind the head.
+    2. All rows together, right-padded.
+    3. The same with one row at the last positions that the model takes.
 
     Raises:
         UnsupportedModelError: they differ; the message names the fields of the configuration
             that may be the cause.
     """
-    rows = _rows(model)
-    alone = []
-    for row in rows:
-        logits, hidden = _own_forward(model, row)
-        if not torch.allclose(model.head(hidden).float(), logits, rtol=1e-5, atol=1e-5):
-            raise UnsupportedModelError(
-                f"{_name(model)} changes the logits behind its head{_told(model, 'logit', 'cap')}; "
-                "Errata reads the head itself and would answer otherwise. Choose another model.",
-                model_class=_name(model),
-            )
-        alone.append(logits.log_softmax(dim=-1))
-    ids = pad_sequence([torch.tensor(row, device=model.device) for row in rows], batch_first=True)
+    rows = [torch.tensor(row, device=model.device) for row in _rows(model)]
+    ids = pad_sequence(rows, batch_first=True)
     places = torch.arange(ids.shape[1], device=model.device).expand(ids.shape)
-    _compare(model, alone, ids, places, places, "in a batch of unequal rows")
+    alone = []
+    for row, own in zip(rows, places, strict=True):
+        logits = _own_forward(model, row, own[: len(row)])
+        parts = _parts(model, row[None], own[None, : len(row)], own[None, : len(row)])[0]
+        _refuse_if_other(
+            model,
+            _difference([logits], [parts]),
+            "computes something between or behind its body and its head that Errata does not",
+            *("logit", "cap", "scal", "multiplier"),
+        )
+        alone.append(logits)
+    _refuse_if_other(
+        model,
+        _difference(alone, _parts(model, ids, places, places)),
+        "answers otherwise in a batch of unequal rows than alone",
+        *("mask", "rope", "window"),
+    )
     far = places.clone()
-    far[-1] += model.max_positions - 1 - int(far[-1].max())
-    fields = ("rope", "position", "window")
-    _compare(model, alone[:-1], ids, places, far, "beside a row of the greatest length", *fields)
+    far[-1] += model.max_positions - len(rows[-1]) - far[-1, 0]
+    far.clamp_(max=model.max_positions - 1)
+    alone[-1] = _own_forward(model, rows[-1], far[-1, : len(rows[-1])])
+    _refuse_if_other(
+        model,
+        _difference(alone, _parts(model, ids, places, far)),
+        "answers otherwise beside a row of the greatest length than alone",
+        *("rope", "position", "window"),
+    )
 
 
 def _rows(model: Parts) -> list[tuple[int, ...]]:
@@ -85,42 +97,21 @@ def _rows(model: Parts) -> list[tuple[int, ...]]:
     ]
 
 
-def _own_forward(model: Parts, row: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Logits (T, V) fp32 as the model itself gives them, and what its head read, (T, d)."""
-    read: list[Tensor] = []
-
-    def note(_: nn.Module, args: tuple[Any, ...]) -> None:
-        read.append(args[0])
-
-    handle = model.head.register_forward_pre_hook(note)
-    try:
-        hf: Any = model.model
-        ids = torch.tensor([row], device=model.device)
-        logits: Tensor = hf(input_ids=ids, use_cache=False).logits
-    finally:
-        handle.remove()
-    return logits[0].float(), read[0][0]
+def _own_forward(model: Parts, row: Tensor, positions: Tensor) -> Tensor:
+    """Log-probabilities (T, V) fp32 as the model itself gives them."""
+    hf: Any = model.model
+    logits: Tensor = hf(input_ids=row[None], position_ids=positions[None], use_cache=False).logits
+    return logits[0].float().log_softmax(dim=-1)
 
 
-def _compare(
-    model: Parts,
-    alone: Sequence[Tensor],
-    ids: Tensor,
-    places: Tensor,
-    shown: Tensor,
-    where: str,
-    *fields: str,
-) -> None:
-    """Refuses the model if a row of the batch is not as it is alone.
+def _parts(model: Parts, ids: Tensor, places: Tensor, shown: Tensor) -> Tensor:
+    """Log-probabilities (B, T, V) fp32 through body and head.
 
     Args:
         model: the model.
-        alone: log-probabilities (T, V) of the rows to compare, the batch's first.
         ids: (B, T).
         places: (B, T), where the tokens stand among the keys.
-        shown: (B, T), what the model is told of it.
-        where: in what company.
-        fields: parts of the names of configuration fields that may be the cause.
+        shown: (B, T), where the model is told that they stand.
     """
     body: Any = model.body
     hidden = body(
@@ -129,19 +120,28 @@ def _compare(
         position_ids=shown,
         use_cache=False,
     ).last_hidden_state
-    together = model.head(hidden).float().log_softmax(dim=-1)
+    log_p: Tensor = model.head(hidden).float().log_softmax(dim=-1)
+    return log_p
+
+
+def _difference(expected: Sequence[Tensor], found: Sequence[Tensor] | Tensor) -> float:
+    """The greatest among the likeliest tokens of all real positions; padding is behind them."""
     worst = 0.0
-    for number, log_p in enumerate(alone):
-        counted = log_p.exp() >= _LEAST_PROBABILITY
-        difference = (together[number, : len(log_p)] - log_p)[counted].abs()
-        worst = max(worst, float(difference.max()))
-    if not worst <= _TOLERANCE[model.dtype]:
+    for log_p, made in zip(expected, found, strict=True):
+        tokens = log_p.topk(min(_MOST_LIKELY, log_p.shape[-1]), dim=-1).indices
+        both = log_p.gather(-1, tokens), made[: len(log_p)].gather(-1, tokens)
+        worst = max(worst, float((both[0] - both[1]).abs().max()))
+    return worst
+
+
+def _refuse_if_other(model: Parts, difference: float, what: str, *fields: str) -> None:
+    """Refuses the model; `fields` are in the names of configuration fields to be told."""
+    if not difference <= _TOLERANCE[model.dtype]:
         raise UnsupportedModelError(
-            f"{_name(model)} answers otherwise {where} than alone: log-probabilities are off by "
-            f"{worst:.3g}{_told(model, *fields)}. Requests would change one another's answers; "
-            "choose another model.",
+            f"{_name(model)} {what}{_told(model, *fields)}: log-probabilities are off by "
+            f"{difference:.3g}. Choose another model.",
             model_class=_name(model),
-            difference=f"{worst:.6g}",
+            difference=f"{difference:.6g}",
         )
 
 

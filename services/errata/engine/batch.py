@@ -26,6 +26,7 @@ from errata.engine.sequence import (
     LateRoute,
     Piece,
     TokenChoice,
+    text_behind_blank,
     whole_text,
 )
 from errata.engine.statistics import Statistics
@@ -238,9 +239,8 @@ class RunningBatch:
             size = int(self._runner.sizes[index]) - (reason == "stop")  # without end of text
             ids = self._runner.tokens[index, len(row.request.prompt_ids) : size].tolist()
             num_tokens = len(ids)
-            text = whole_text(self._runner.model.tokenizer, ids)
-            if row.request.drops_blank:
-                text = text.removeprefix(" ")
+            decoded = text_behind_blank if row.request.drops_blank else whole_text
+            text = decoded(self._runner.model.tokenizer, ids)
         self._send(row, text, reason, num_tokens)
         self.num_finished += 1
         seconds = time.monotonic() - self._asked[index]

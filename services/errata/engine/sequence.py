@@ -192,11 +192,18 @@ def whole_text(tokenizer: Any, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
+def text_behind_blank(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The same without its first blank, which the prompt has; some decoders drop it themselves."""
+    text = whole_text(tokenizer, ids)
+    return text if _Decoding(tokenizer).strips_first else text.removeprefix(" ")
+
+
 class _Decoding:
     """What has to be known of a tokenizer to release text before the last token is there.
 
     Attributes:
         is_local: whether that can be done at all; else a text is complete only in the end.
+        strips_first: whether a text's first blank is dropped.
         byte_ids: tokens of one byte each. A run of them is text only if all of it is valid UTF-8;
             else every byte of it is shown as a replacement character.
         skipped_ids: control tokens, which are no text and do not end a run of bytes.
@@ -213,6 +220,9 @@ class _Decoding:
             bool(kinds)
             and kinds <= _LOCAL_DECODERS
             and all(strip["start"] <= 1 and not strip["stop"] for strip in strips)
+        )
+        self.strips_first = any(strip["start"] for strip in strips) or any(
+            step["type"] == "Metaspace" and step.get("prepend_scheme") != "never" for step in steps
         )
         bytes_ = [f"<0x{byte:02X}>" for byte in range(256)] if "ByteFallback" in kinds else []
         found = [self._backend.token_to_id(token) for token in bytes_]
@@ -273,9 +283,10 @@ class GrowingText:
         """Returns what was held back, up to a stop text in it; nothing comes after."""
         if self.stopped:
             return ""
-        rest = whole_text(self.tokenizer, self.ids)[self._num_released :]
-        if self.drops_blank:
-            rest = rest.removeprefix(" ")
+        if self.drops_blank:  # nothing was certain before
+            rest = text_behind_blank(self.tokenizer, self.ids)
+        else:
+            rest = whole_text(self.tokenizer, self.ids)[self._num_released :]
         return rest[: self._stop_at(rest)] if self._is_stopped(rest) else rest
 
     def _is_stopped(self, text: str) -> bool:
@@ -290,16 +301,17 @@ class GrowingText:
         if self._decoding is None:
             self._decoding = _Decoding(self.tokenizer)
         text = self._decoding.part(self.ids[self._anchor :])
+        known = self._num_known
+        if self.drops_blank and text:  # the first text of all
+            known = int(text.startswith(" ") and not self._decoding.strips_first)
         if self.ids[-1] not in self._decoding.skipped_ids:
             self._in_bytes = self.ids[-1] in self._decoding.byte_ids
         if self._in_bytes or text.endswith(_REPLACEMENT) or not self._decoding.is_local:
-            return text[self._num_known :], False
-        if text and self.drops_blank:
-            self._num_known = self._num_released = int(text.startswith(" "))
-            self.drops_blank = False
-        new = text[self._num_known :]
+            return text[known:], False
+        if self.drops_blank and text:
+            self.drops_blank, self._num_released = False, known
         self._move_anchor(self._decoding, len(text))
-        return new, True
+        return text[known:], True
 
     def _move_anchor(self, decoding: _Decoding, num_known: int) -> None:
         """To the newest token that can be one; if there is none, it stays."""

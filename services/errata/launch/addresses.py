@@ -95,7 +95,13 @@ def check_listening(addresses: Iterable[tuple[str, str]]) -> Iterator[Finding]:
     Args:
         addresses: (setting, host:port).
     """
+    first: dict[str, str] = {}
     for name, address in addresses:
+        other = first.setdefault(address, name)
+        if other != name:
+            found = f"{address} is {other}'s, too"
+            yield Finding("fail", name, found, f"give {name} another port than {other}")
+            continue
         seen = _look(address)
         if seen is _Seen.FREE:
             continue

@@ -34,6 +34,15 @@ from errata_client import (
     Score,
 )
 
+
+class _Table(Table):
+    """A table whose strings are text: a name that came from outside may look like markup."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """Adds a row of strings and of what rich can show."""
+        super().add_row(*(Text(c) if isinstance(c, str) else c for c in cells), **options)
+
+
 _LONG_DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 _STATE_STYLES = {
     EditState.COMMITTED: "green",
@@ -97,7 +106,7 @@ def answer_lines(prompt: str, answer: Answer) -> Group:
 
 def replica_table(replicas: Iterable[Replica], head: Head) -> Table:
     """Where the replicas stand."""
-    table = Table(title=f"head {head.seq}  {short(head.chain_digest)}  epoch {head.epoch}")
+    table = _Table(title=f"head {head.seq}  {short(head.chain_digest)}  epoch {head.epoch}")
     for column in ("replica", "role", "seq", "lag", "history", "state", "agrees", "heard"):
         table.add_column(column)
     now = datetime.now(UTC)
@@ -145,7 +154,7 @@ def _sizes(sizes: Mapping[str, int]) -> str:
 
 def edit_list(edits: Iterable[Edit]) -> Table:
     """Edits, a line each; times are this machine's."""
-    table = Table()
+    table = _Table()
     for column in ("edit", "state", "lane", "asked for", "by", "correction", "what came of it"):
         table.add_column(column, overflow="fold", no_wrap=column in ("edit", "state"))
     for edit in edits:
@@ -176,7 +185,7 @@ def _outcome(edit: Edit) -> Text:
 
 def score_table(score: Score) -> Group:
     """A scored continuation, token by token."""
-    table = Table()
+    table = _Table()
     for column in ("token", "log p", "model's own"):
         table.add_column(column)
     for token in score.tokens:
@@ -212,7 +221,7 @@ def compaction_lines(made: Compaction, now: Lane) -> Group:
 
 def lane_table(lanes: Iterable[Lane]) -> Table:
     """The lanes."""
-    table = Table()
+    table = _Table()
     for column in ("lane", "method", "default", "since seq", "holds"):
         table.add_column(column, overflow="fold")
     for lane in lanes:
@@ -223,7 +232,7 @@ def lane_table(lanes: Iterable[Lane]) -> Table:
 
 def lane_config_table(lane: Lane) -> Table:
     """One lane's configuration, as the log has it."""
-    table = Table(title=f"{lane.name}: {lane.method}, since seq {lane.configured_seq}")
+    table = _Table(title=Text(f"{lane.name}: {lane.method}, since seq {lane.configured_seq}"))
     for column in ("key", "value"):
         table.add_column(column, overflow="fold")
     for key, value in json.loads(lane.config_json).items():
@@ -233,7 +242,7 @@ def lane_config_table(lane: Lane) -> Table:
 
 def config_table(settings: Iterable[SettingReport]) -> Table:
     """Every setting with its value, its origin and what it is."""
-    table = Table()
+    table = _Table()
     for column in ("setting", "value", "from", "what it is"):
         table.add_column(column, overflow="fold")
     for item in settings:
@@ -255,7 +264,7 @@ def version_lines() -> str:
 
 def doctor_table(findings: Iterable[Finding]) -> Table:
     """What was checked, what was found, and what to do."""
-    table = Table(show_lines=False)
+    table = _Table(show_lines=False)
     for column in ("", "checked", "found", "what to do"):
         table.add_column(column, overflow="fold")
     styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -267,7 +276,7 @@ def doctor_table(findings: Iterable[Finding]) -> Table:
 
 def entry_table(entries: Iterable[LogEntry]) -> Table:
     """Log entries."""
-    table = Table()
+    table = _Table()
     for column in ("seq", "time", "kind", "edits", "history", "by", "detail"):
         table.add_column(column, overflow="fold", no_wrap=column in ("seq", "time"))
     for entry in entries:
@@ -285,7 +294,7 @@ def entry_table(entries: Iterable[LogEntry]) -> Table:
 
 def everywhere_table(title: str, answers: Iterable[ReplicaAnswer]) -> Table:
     """What every replica answers."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = _Table(title=Text(title), title_justify="left", title_style="bold")
     for column in ("replica", "answer", "seq", "history", "state", "shaped by"):
         table.add_column(column)
     for item in answers:

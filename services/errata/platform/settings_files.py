@@ -37,8 +37,8 @@ def user_file() -> dict[str, Any]:
     path = client_file()
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return {}  # it is optional, and a service's account may have no home folder of its own
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or f"no valid TOML ({error})"
         raise StartupError(f"the settings file {path} cannot be read: {why}.") from error

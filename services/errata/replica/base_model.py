@@ -39,5 +39,5 @@ def load_base_model(settings: Settings) -> CausalLM:
     _log.info("the model is loaded", seconds=round(time.monotonic() - begun, 1))
     unread = unread_generation_config(getattr(loaded.model, "generation_config", None))
     if unread:
-        _log.warning("the generation config asks for what Errata does not do", **unread)
+        _log.warning("the generation config asks for what Errata does not do", fields=unread)
     return loaded

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from errata.editing.causal_lm import CausalLM
 from errata.editing.prompts import TokenRow, tokenise
-from errata.editing.seam import is_separator
+from errata.editing.seam import MOST_STATED, is_separator
 from errata.engine.sampling import GREEDY, Sampling
 from errata.engine.sequence import GenerationRequest, ScoringRequest
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
@@ -124,8 +124,8 @@ def scoring(
     stated = message.separator if message.HasField("separator") else None
     if stated is not None and not is_separator(stated):
         raise InvalidRequestError(
-            "separator is neither white space nor nothing; leave it out, or put its text in front "
-            "of the continuation.",
+            f"separator may be nothing, or white space of up to {MOST_STATED} characters; put "
+            "other text in front of the continuation.",
             field="separator",
         )
     row = _tokenised(model, prompt, _text(message.continuation, "continuation"), stated)

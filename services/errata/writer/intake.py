@@ -11,9 +11,10 @@ from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
 from errata.editing.inventory import fact_of
 from errata.editing.prompts import subject_end, tokenise
-from errata.editing.seam import is_separator
+from errata.editing.seam import MOST_STATED, is_separator
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
 from errata.platform.settings import WriterSettings
+from errata.writer.checks import PROBE_TOKENS
 from errata.writer.subjects import longest_name
 
 
@@ -94,8 +95,8 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
     stated = draft.separator
     if stated is not None and not is_separator(stated):
         raise InvalidEditError(
-            f"{field}.separator is neither white space nor nothing; leave it out, or put its text "
-            "in front of the target.",
+            f"{field}.separator may be nothing, or white space of up to {MOST_STATED} characters; "
+            "put other text in front of the target.",
             field=f"{field}.separator",
         )
     for text, limit, name in (
@@ -150,7 +151,10 @@ def _probes(
             raise InvalidEditError(
                 f"{one}: {error.message}", field=one, **error.metadata
             ) from error
-        _check_length(len(row.ids) - row.num_target, limits.max_prompt_tokens, one)
+        limit = limits.max_prompt_tokens
+        if not target:  # it is asked for a continuation
+            limit = min(limit, model.max_positions - PROBE_TOKENS)
+        _check_length(len(row.ids) - row.num_target, limit, one)
     return tuple(checked)
 
 

@@ -146,21 +146,23 @@ class EditLedger:
         return [record.edit for record in sorted(records, key=lambda record: record.commit_seq)]
 
     def leaning_on(self, names: Sequence[str]) -> list[Edit]:
-        """Edits in force that may hold only by what these wrote.
+        """Edits in force, of any lane, that may hold only by what these wrote.
 
-        They are of the same lane, were committed later, and were answered before their own
-        commit: their fit had nothing to write that these had not written.
+        They were committed later, and are of the same subject or were answered before their own
+        commit: their fit had little to write that these had not written. What a newer edit of the
+        same prompt stands in for is not among them.
         """
         records = [self._records[name] for name in names]
-        lanes, first = {r.lane for r in records}, min(r.commit_seq for r in records)
+        first = min(record.commit_seq for record in records)
+        subjects = {record.edit.subject for record in records}
         return [
             record.edit
             for record in self._records.values()
             if record.state is State.COMMITTED
-            and record.lane in lanes
             and record.commit_seq > first
-            and record.figures is not None
-            and record.figures.already_answered
+            and record.edit.name not in names
+            and (record.edit.subject in subjects or _was_answered(record))
+            and not self.superseded_by(record)
         ]
 
     def superseded_by(self, record: EditRecord) -> str:
@@ -258,3 +260,7 @@ class EditLedger:
     def _settle(self, name: str, **changes: object) -> None:
         self._records[name] = replace(self._records[name], **changes)  # type: ignore[arg-type]
         self._pending.pop(name, None)
+
+
+def _was_answered(record: EditRecord) -> bool:
+    return record.figures is not None and record.figures.already_answered

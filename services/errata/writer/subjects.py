@@ -10,17 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_WORD = re.compile(r"\w[\w.&-]*(?:['’]\w[\w.&-]*)*['’]?")
-_POSSESSIVE = re.compile(r"['’]s?$", re.IGNORECASE)
+# Letters and digits, with what stands inside names: 10,000 Maniacs, AC/DC, O'Hare, C++.
+_INSIDE = r"(?:[\w.&!-]|(?<=\w)[,/](?=\w))"
+_WORD = re.compile(rf"\w{_INSIDE}*(?:['’]\w{_INSIDE}*)*[+#]*['’]?")
+_POSSESSIVE = re.compile(r"['’]s$|(?<=s)['’]$", re.IGNORECASE)
 _LINKS = frozenset(
     "al and bin d da de del della der des di do dos du e el ibn la le of the van von y".split()
 )
 _MOST_LINKS = 2
 # Words that begin a sentence with a capital letter and name nobody.
 _OPENINGS = frozenset(
-    "a an are at by did do does for from he her his how i in is it its my on of our she that the "
-    "their these they this those to was we were what when where which who whom whose why with "
-    "your".split()
+    "a although an and are as at because by did do does during for from he her his how i if in is "
+    "it its my on of our she since that the their these they this those to was we were what when "
+    "where which while who whom whose why with your".split()
 )
 _LONGEST_ABBREVIATION = 3  # letters before the full stop of "Dr." or "Mrs."
 
@@ -41,12 +43,14 @@ def _names(prompt: str) -> Iterator[str]:
             yield prompt[start:end]
             start = -1
         if _is_name(text):
-            if start < 0 and text.rstrip(".'’").split("'")[0].split("’")[0].lower() in _OPENINGS:
+            if start < 0 and _opening(text) and not (word.start() and text.endswith(("'s", "’s"))):
                 continue
             start = word.start() if start < 0 else start
             num_links = 0
             own = _POSSESSIVE.sub("", text)
-            end = word.start() + len(own.rstrip(".-&"))
+            end = word.start() + len(
+                own.rstrip("-&!'’") if _is_dotted(own) else own.rstrip(".-&!'’")
+            )
             if own != text or _ends_sentence(own):
                 yield prompt[start:end]
                 start = -1
@@ -65,3 +69,12 @@ def _is_name(word: str) -> bool:
 
 def _ends_sentence(word: str) -> bool:
     return word.endswith(".") and len(word.rstrip(".").rpartition(".")[2]) > _LONGEST_ABBREVIATION
+
+
+def _opening(word: str) -> bool:
+    return re.split(r"['’]", word.rstrip(".'’"))[0].lower() in _OPENINGS
+
+
+def _is_dotted(word: str) -> bool:
+    """Whether the full stop at the end is part of it, as in U.S. and J.R.R."""
+    return re.fullmatch(r"(?:\w\.){2,}", word) is not None

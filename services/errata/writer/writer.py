@@ -15,6 +15,7 @@ import structlog
 
 from errata.artifacts.store import ArtifactStore
 from errata.editing.causal_lm import CausalLM
+from errata.editing.edit import Edit
 from errata.editing.method import LaneReport, Resources, get_method
 from errata.errors import (
     EditNotRevertibleError,
@@ -58,6 +59,7 @@ from errata.writer.resources import LaneResources
 from errata.writer.schedule import next_fit
 
 _log = structlog.get_logger(__name__)
+_ASKING_SECONDS = 5.0
 _NAMESPACE = uuid.UUID("6f0ed5f2-4f0c-5c39-9d4f-1f3a5f0c7a11")
 
 
@@ -229,8 +231,8 @@ class Writer:
         meanings = [self.reversal(lane) for lane in lanes]
         if lost:
             meanings.append(
-                f"No longer answered: {', '.join(lost)}. The model answered them already when "
-                "they were committed, by what is reverted now; submit them again."
+                f"No longer answered: {', '.join(lost)}. They leaned on what is reverted; submit "
+                "them again."
             )
         return seq, meanings
 
@@ -290,23 +292,34 @@ class Writer:
     async def _revert(
         self, request_id: str, kind: EditsReverted, author: str
     ) -> tuple[int, list[str]]:
+        """The position, and the edits that are no longer answered from there on."""
         async with self._order:
-            if self.ledger.seq_of_request(request_id) is None:
+            known = self.ledger.seq_of_request(request_id) is not None
+            if not known:
                 _check_revertible([self.ledger.get(name) for name in kind.edits])
+            leaning = [] if known else self.ledger.leaning_on(kind.edits)
+            before = await self._answered(leaning)
             # A known id goes to the log again: it compares the content and tells the position.
             seq = await until_available(lambda: self._append(request_id, kind, author), "the log")
             await self.ledger.wait_for_seq(seq)
-            return seq, await self._lost(kind.edits)
+            after = await self._answered(leaning)
+            return seq, [name for name in before if before[name] and not after.get(name, True)]
 
-    async def _lost(self, reverted: Sequence[str]) -> list[str]:
-        """Edits in force that had nothing to learn when they were committed, and are lost now."""
-        leaning = self.ledger.leaning_on(reverted)
-        if not leaning:
-            return []
-        await self._apply_all()
-        route = self._applier.lanes[self.ledger.get(reverted[0]).lane].route
-        answered = await asyncio.to_thread(checks.answered, self._model, leaning, route)
-        return [edit.name for edit in leaning if not answered[edit.name]]
+    async def _answered(self, edits: Sequence[Edit]) -> dict[str, bool]:
+        """Whether the model answers each edit now; nothing of those that cannot be asked soon."""
+        if not edits:
+            return {}
+        try:
+            async with asyncio.timeout(_ASKING_SECONDS):  # artifacts may be away: no reason to wait
+                await self._apply_all()
+        except TimeoutError:
+            return {}
+        found: dict[str, bool] = {}
+        for name, lane in self._applier.lanes.items():
+            own = [edit for edit in edits if self.ledger.get(edit.name).lane == name]
+            if own:
+                found |= await asyncio.to_thread(checks.answered, self._model, own, lane.route)
+        return found
 
     def _forget(self, task: asyncio.Task[tuple[int, list[str]]]) -> None:
         self._reverts.discard(task)

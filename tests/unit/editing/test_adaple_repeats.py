@@ -52,7 +52,7 @@ def test_a_commit_without_facts_is_an_older_versions_and_replaces_nothing(
     later, _ = lane.fit(("Lyon is twinned with", "Pisa"))
     later = replace(later, seq=9, edits=("edits/9-0",))
     assert later.artifact.metadata["replaced"] == "[[]]"
-    for bad in ("[", "{}", "[1, 2]"):
+    for bad in ("[", "{}", "[[], []]", "[1]", '["ab"]', "[[1]]"):
         wrong = Artifact(later.artifact.tensors, {**later.artifact.metadata, "replaced": bad})
         with pytest.raises(ArtifactCorruptError, match="replaced"):
             lane.state.prepare_commit(replace(later, artifact=wrong))

@@ -33,6 +33,8 @@ from errata.editing.seam import is_separator, separator
         ("It grew by 5", "%"),
         ("Marx", "'s idea"),
         ("zero\u200b", "width"),
+        ("It starts at 12:", "30"),
+        ("¿", "Qué"),
         ("", "Lyon"),
     ],
 )
@@ -57,6 +59,10 @@ def test_these_follow_at_once(prompt: str, target: str) -> None:
         ("The answer:", "Lyon"),
         ("in brackets", "(Lyon)"),
         ("right to left\u200f", "Lyon"),
+        ("Ridley Scott directed 'Alien'", "in 1979"),
+        ("In 1998,", "12 people died"),
+        ("The teams of 1998:", "3"),
+        ("The capital of Brabant is", "'s-Hertogenbosch"),
     ],
 )
 def test_these_follow_after_a_blank(prompt: str, target: str) -> None:
@@ -65,4 +71,4 @@ def test_these_follow_after_a_blank(prompt: str, target: str) -> None:
 
 def test_only_a_little_white_space_may_be_stated() -> None:
     assert all(map(is_separator, ("", " ", "\n", "\n\n", "\t", "\u3000")))
-    assert not any(map(is_separator, ("-", " x", " " * 9)))
+    assert not any(map(is_separator, ("-", " x", " " * 9, "\x1c", "\x0b")))

@@ -62,7 +62,7 @@ def test_what_caps_logits_is_refused() -> None:
     tokenizer = make_tokenizer()
     model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=len(tokenizer), **_SIZES))
     CausalLM(model, tokenizer)
-    with pytest.raises(UnsupportedModelError, match="_Capped changes the logits"):
+    with pytest.raises(UnsupportedModelError, match="_Capped computes something"):
         CausalLM(_Capped(model), tokenizer)
 
 
@@ -76,7 +76,7 @@ _LONG = {
 
 
 def test_positions_that_the_longest_row_chooses_are_refused_with_the_field() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"greatest length.*longrope"):
+    with pytest.raises(UnsupportedModelError, match=r"longrope"):
         _view(LlamaConfig, rope_parameters={**_LONG, "original_max_position_embeddings": 32})
     # Where the model ends before positions change, they never do.
     _view(LlamaConfig, rope_parameters={**_LONG, "original_max_position_embeddings": 64})
@@ -110,6 +110,13 @@ def test_rows_that_change_one_another_are_refused() -> None:
 def test_good_models_pass_in_every_dtype(dtype: torch.dtype) -> None:
     _view(LlamaConfig, dtype)
     _view(MistralConfig, dtype, sliding_window=4)
+
+
+def test_a_model_that_finds_all_tokens_alike_likely_passes() -> None:
+    """No token of a new model with a real vocabulary reaches a thousandth."""
+    tokenizer = make_tokenizer()
+    config = LlamaConfig(vocab_size=8_000, **{**_SIZES, "initializer_range": 1e-3})
+    assert CausalLM(AutoModelForCausalLM.from_config(config), tokenizer).num_embeddings == 8_000
 
 
 def test_a_model_shorter_than_the_checks_rows_passes() -> None:

@@ -72,7 +72,7 @@ def test_ends_of_text_are_the_tokenizers_and_those_of_the_generation_config(
 
 
 def test_what_a_generation_config_asks_in_vain_is_named() -> None:
-    read = GenerationConfig(eos_token_id=7, max_length=90)
+    read = GenerationConfig(eos_token_id=7, num_beams=1, temperature=1.0)
     assert unread_generation_config(read) == unread_generation_config(None) == {}
     asking = GenerationConfig(
         eos_token_id=7, repetition_penalty=1.05, do_sample=True, temperature=0.7

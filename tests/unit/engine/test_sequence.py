@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from errata.editing.causal_lm import CausalLM
-from errata.engine.sequence import GrowingText, whole_text
+from errata.engine.sequence import GrowingText, text_behind_blank, whole_text
 from tests.unit.editing.tiny_models import make_tokenizer
 
 
@@ -145,11 +145,20 @@ def test_the_cost_of_a_token_does_not_grow_with_the_text() -> None:
     assert len(text.ids) - text._anchor == 1
 
 
-@pytest.mark.parametrize("kind", ["kept blank", "metaspace", "byte level"])
-def test_an_answer_begins_behind_a_blank_that_the_prompt_has(kind: str) -> None:
+@pytest.mark.parametrize("kind", _TOKENIZERS)
+@given(data=st.data())
+def test_an_answer_begins_behind_a_blank_that_the_prompt_has(
+    kind: str, data: st.DataObject
+) -> None:
     tokenizer = _TOKENIZERS[kind]
-    ids = tokenizer.encode("a Lyon", add_special_tokens=False)[-3:]
-    whole = whole_text(tokenizer, ids)
+    ids = data.draw(st.lists(st.integers(0, len(tokenizer) - 1), max_size=9))
     text = GrowingText(tokenizer, (), drops_blank=True)
-    assert "".join(map(text.push, ids)) + text.finish() == whole.removeprefix(" ")
-    assert GrowingText(tokenizer, (), drops_blank=True).finish() == ""
+    shown = "".join(map(text.push, ids)) + text.finish()
+    assert shown == text_behind_blank(tokenizer, ids)
+
+
+def test_a_blank_that_decoding_drops_is_not_dropped_twice() -> None:
+    tokens = ["▁", "▁Lyon"]
+    for kind, expected in (("kept blank", " Lyon"), ("stripped blank", " Lyon")):
+        tokenizer = _TOKENIZERS[kind]
+        assert text_behind_blank(tokenizer, tokenizer.convert_tokens_to_ids(tokens)) == expected

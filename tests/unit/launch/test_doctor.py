@@ -76,7 +76,7 @@ def test_what_a_generation_config_asks_in_vain_is_told_before_and_at_the_start(
     with capture_logs() as logs:
         load_base_model(load_settings())
     (warned,) = [entry for entry in logs if entry["log_level"] == "warning"]
-    assert warned["repetition_penalty"] == 1.3
+    assert warned["fields"]["repetition_penalty"] == 1.3
     monkeypatch.delenv("ERRATA_MODEL__PATH")
     assert "generation config" not in _found()
 

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
+from errata.launch import show
 from errata.launch.show import status_lines
-from errata_client import Head, Replica
+from errata_client import Edit, EditSpec, EditState, Head, Replica
 
 
 def test_status_tells_which_experts_are_on_whose_device() -> None:
@@ -27,3 +28,30 @@ def test_status_tells_which_experts_are_on_whose_device() -> None:
     told = file.getvalue()
     assert "worker-0, on its device: lanes/experts bytes 4,721,664  experts 3" in told
     assert "retrieval-0, on its device" not in told
+
+
+def test_names_from_outside_are_text_and_no_markup() -> None:
+    """Such an author is in the log for good: `errata edits` must be able to show it."""
+    spec = EditSpec("The [bold]capital[/] is", "[/red]Lyon")
+    edit = Edit(
+        name="edits/8-0",
+        state=EditState.COMMITTED,
+        spec=spec,
+        lane="lanes/main",
+        author="bob [/ops]",
+        request_time=datetime.now(UTC),
+        commit_seq=9,
+        revert_seq=0,
+        figures=None,
+        artifact_digest="",
+        artifact_size=0,
+        method="adaple",
+        base_model_digest="",
+        error="",
+        superseded_by="",
+    )
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(show.edit_list([edit]))
+    told = console.export_text()
+    assert "bob [/ops]" in told
+    assert "[bold]capital[/]" in told

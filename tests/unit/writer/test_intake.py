@@ -137,7 +137,9 @@ def test_a_missing_subject_is_the_longest_name(
     assert edit.subject == subject
 
 
-def test_a_rephrase_must_leave_room_for_the_target(shared_model: CausalLM) -> None:
+def test_rephrases_and_probes_must_leave_room_for_what_they_are_asked(
+    shared_model: CausalLM,
+) -> None:
     """Prompt and target fit together; this rephrase and the target do not."""
     limits = WriterSettings(max_prompt_tokens=100_000, max_prompt_chars=100_000)
     words = "one two three " * shared_model.max_positions
@@ -147,7 +149,11 @@ def test_a_rephrase_must_leave_room_for_the_target(shared_model: CausalLM) -> No
     with pytest.raises(InvalidEditError, match="the model takes") as caught:
         accept([draft], shared_model, limits)
     assert caught.value.field == "edits[0].rephrases[0]"
-    accept([_draft(locality_probes=(rephrase,))], shared_model, limits)
+    with pytest.raises(InvalidEditError, match="the limit is") as caught:
+        accept([_draft(locality_probes=(rephrase,))], shared_model, limits)
+    assert caught.value.field == "edits[0].locality_probes[0]"
+    probe = shared_model.tokenizer.decode(ids[:-3], skip_special_tokens=True)
+    accept([_draft(locality_probes=(probe,))], shared_model, limits)
 
 
 def test_a_stated_separator_is_kept_and_must_be_white_space(shared_model: CausalLM) -> None:

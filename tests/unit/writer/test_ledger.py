@@ -185,3 +185,10 @@ async def test_what_leans_on_an_edit_was_answered_before_its_own_commit() -> Non
         await ledger.fold([_entry(seq, kind)])
     assert [edit.name for edit in ledger.leaning_on(["edits/2-0"])] == ["edits/3-0"]
     assert ledger.leaning_on(["edits/3-0"]) == []
+    other = _edit("edits/9-0", prompt="another question", subject="subject of edits/2-0")
+    newer = _edit("edits/10-0", prompt=f"prompt of {names[2]}")
+    await ledger.fold([_request(9, other), _request(10, newer)])
+    await ledger.fold([_commit(11, "edits/9-0"), _commit(12, "edits/10-0")])
+    assert [edit.name for edit in ledger.leaning_on(["edits/2-0"])] == ["edits/9-0"], (
+        "of the same subject; and what a newer edit stands in for is not asked"
+    )

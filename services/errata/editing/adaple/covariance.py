@@ -15,7 +15,7 @@ from errata.editing.adaple.config import AdapleConfig
 from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.causal_lm import CausalLM
 from errata.editing.method import Resources
-from errata.editing.prompts import pad_right, positions
+from errata.editing.prompts import pad_right, positions, text_ids
 from errata.errors import ArtifactCorruptError, InvalidRequestError, PreconditionError
 
 Progress = Callable[[int, int], None]
@@ -141,7 +141,7 @@ def _batches(model: CausalLM, text: Iterable[str]) -> Iterator[list[list[int]]]:
     limit = min(_MAX_TOKENS, model.max_positions)
     rows: list[list[int]] = []
     for paragraph in text:
-        ids = model.tokenizer(paragraph, truncation=True, max_length=limit)["input_ids"]
+        (ids,) = text_ids(model, [paragraph], most=limit)
         if ids:
             rows.append(ids)
         if len(rows) == _ROWS:

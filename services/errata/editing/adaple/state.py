@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from errata.editing.adaple.config import AdapleConfig
@@ -22,6 +23,7 @@ from errata.editing.weights import Contribution, ContributionId, EditedWeights
 from errata.errors import ArtifactCorruptError, BaseModelMismatchError, EditNotRevertibleError
 
 _METHOD = "adaple"
+T = TypeVar("T")
 
 
 def pack(
@@ -257,8 +259,8 @@ class AdapleState:
         tensors = {name: tensor.to(device) for name, tensor in artifact.tensors.items()}
         return _Committed(
             edits=commit.edits,
-            facts=tuple(_listed(metadata, "facts", size)),
-            replaced=tuple(tuple(names) for names in _listed(metadata, "replaced", size)),
+            facts=_facts(metadata, size),
+            replaced=_replaced_edits(metadata, size),
             present=torch.ones(size, dtype=torch.bool, device=device),
             acting=torch.ones(size, dtype=torch.bool, device=device),
             factors={
@@ -282,13 +284,28 @@ def _replaced(commits: Collection[_Committed]) -> frozenset[str]:
     )
 
 
-def _listed(metadata: Mapping[str, str], name: str, size: int) -> list[Any]:
-    """One value for each edit; none at all in artifacts of versions that had no such list."""
+_Texts = TypeAdapter(tuple[str, ...])
+_Lists = TypeAdapter(tuple[tuple[str, ...], ...])
+
+
+def _facts(metadata: Mapping[str, str], size: int) -> tuple[str, ...]:
+    return _one_each("facts", _read_json(_Texts, metadata, "facts"), size)
+
+
+def _replaced_edits(metadata: Mapping[str, str], size: int) -> tuple[tuple[str, ...], ...]:
+    return _one_each("replaced", _read_json(_Lists, metadata, "replaced"), size)
+
+
+def _read_json(kind: TypeAdapter[T], metadata: Mapping[str, str], name: str) -> T:
     try:
-        found = json.loads(metadata.get(name, "[]"))
-    except ValueError:
-        found = None
-    if not isinstance(found, list) or len(found) not in (0, size):
+        return kind.validate_json(metadata.get(name, "[]"), strict=True)
+    except ValidationError as error:
+        raise ArtifactCorruptError(f"the artifact's {name} are no list of names.") from error
+
+
+def _one_each(name: str, found: tuple[T, ...], size: int) -> tuple[T, ...]:
+    """One value for each edit; none at all in artifacts of versions that had no such list."""
+    if len(found) not in (0, size):
         raise ArtifactCorruptError(f"the artifact's {name} are not one for each of its edits.")
     return found
 

@@ -67,7 +67,9 @@ class TargetProblem:
             rows += _lessons(model, edit, contexts)
             if config.kl_weight:
                 text = config.kl_prompt.replace("{}", edit.subject)
-                rows.append(tokenise(model, text, subject=edit.subject))
+                row = tokenise_if_fits(model, text, subject=edit.subject)
+                # A subject that fills the context is looked at by itself.
+                rows.append(row or tokenise(model, edit.subject, subject=edit.subject))
             owner += [number] * (len(rows) - len(owner))
         self.owner = torch.tensor(owner, device=model.device)  # (rows,)
         self._index(rows)
