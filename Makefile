@@ -6,7 +6,8 @@ TORCH_INDEX_URL ?=
 TORCH := $(shell grep '^torch==' constraints.txt)
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# Another index is another installation.
+STAMP := $(VENV)/.installed$(if $(TORCH_INDEX_URL),-$(notdir $(patsubst %/,%,$(TORCH_INDEX_URL))))
 PROTOS := types edit_log editing inference retrieval
 GEN := clients/python/errata_client/_gen
 
@@ -25,7 +26,7 @@ $(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 ifneq ($(TORCH_INDEX_URL),)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--index-url $(TORCH_INDEX_URL) $(TORCH)
+		--force-reinstall --index-url $(TORCH_INDEX_URL) $(TORCH)
 endif
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-e clients/python -e '.[dev]'
