@@ -34,7 +34,7 @@ def test_all_that_is_asked_for_is_pinned() -> None:
 
 
 def _make(*variables: str) -> subprocess.CompletedProcess[str]:
-    """What `make setup` would do; tests may run in a make of their own, which is nobody's parent."""
+    """What `make setup` would do; tests may themselves run in a make, which is not its parent."""
     command = ["make", "--dry-run", "--always-make", "setup", *variables]
     own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
