@@ -18,6 +18,7 @@ CONFIG = AdapleConfig(
 )
 
 
+@pytest.mark.promise("P11")
 def test_a_repeat_holds_by_itself_whichever_is_reverted(
     resources: TextResources,
 ) -> None:
