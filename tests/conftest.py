@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,11 @@ hypothesis.settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:
+    # Shells start what goes on in the background with signals ignored, and children inherit that;
+    # tests send them to see processes end.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Tests that run side by side have one core each; `make test-hostile` tries other numbers.
     own = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
     os.environ.setdefault("OMP_NUM_THREADS", own)  # of the processes that tests start

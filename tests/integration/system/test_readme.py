@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from errata.launch.box import free_addresses
+from tests.ports import free_addresses
+from tests.waiting import PATIENCE
 
 README = Path(__file__).parents[3] / "README.md"
-_SECONDS = 240
 # They go on until Ctrl-C; what they print once they are of use.
 _UNTIL_INTERRUPTED = {"errata up": "Errata is up", "errata status --watch": "worker-"}
 
@@ -66,7 +66,7 @@ def _running(command: str, environment: dict[str, str], until: str) -> Iterator[
         yield
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=90)  # whatever it goes on to print
+        process.communicate(timeout=PATIENCE)  # whatever it goes on to print
     assert process.returncode in (0, 130)
 
 
@@ -76,7 +76,7 @@ def _run(command: str, environment: dict[str, str]) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=_SECONDS,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from errata.launch.box import free_addresses
+from tests.ports import free_addresses
+from tests.waiting import PATIENCE
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -36,9 +37,9 @@ def test_a_start_that_is_interrupted_leaves_nothing_running(tmp_path: Path, numb
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2, "Redis and the log"
     process.send_signal(number)
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, rest
     assert "ended before everything was up" in rest
     assert "Traceback" not in rest
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE)
     assert not alive
