@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
@@ -112,6 +114,12 @@ def test_padding_is_masked_and_positions_count_real_tokens(llama: CausalLM) -> N
     assert positions(left).tolist() == [[0, 0, 0, 1]]
 
 
+@functools.cache
+def _reading(bos: bool) -> CausalLM:
+    """A model that nobody changes."""
+    return make_model("llama", bos=bos)
+
+
 @pytest.mark.parametrize("bos", [True, False])
 @pytest.mark.parametrize("target", ["Beirut", "850", "東京", "é", "x y", "."])
 @pytest.mark.parametrize("stated", [None, "", " ", "\n"])
@@ -121,7 +129,7 @@ def test_padding_is_masked_and_positions_count_real_tokens(llama: CausalLM) -> N
 def test_a_target_follows_the_very_tokens_that_a_request_reads(
     prompt: str, stated: str | None, target: str, bos: bool
 ) -> None:
-    model = make_model("llama", bos=bos)
+    model = _reading(bos)
     asked, row = tokenise(model, prompt), tokenise(model, prompt, target, stated=stated)
     assert row.ids[: -row.num_target] == asked.ids
     text = model.tokenizer.decode(row.ids, skip_special_tokens=True)
