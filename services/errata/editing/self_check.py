@@ -60,15 +60,15 @@ def check_forward(model: Parts) -> None:
     places = torch.arange(ids.shape[1], device=model.device).expand(ids.shape)
     alone = []
     for row, own in zip(rows, places, strict=True):
-        logits = _own_forward(model, row, own[: len(row)])
+        log_p = _own_forward(model, row, own[: len(row)])
         parts = _parts(model, row[None], own[None, : len(row)], own[None, : len(row)])[0]
         _refuse_if_other(
             model,
-            _difference([logits], [parts]),
+            _difference([log_p], [parts]),
             "computes something between or behind its body and its head that Errata does not",
             *("logit", "cap", "scal", "multiplier"),
         )
-        alone.append(logits)
+        alone.append(log_p)
     _refuse_if_other(
         model,
         _difference(alone, _parts(model, ids, places, places)),

@@ -43,14 +43,12 @@ def _names(prompt: str) -> Iterator[str]:
             yield prompt[start:end]
             start = -1
         if _is_name(text):
-            if start < 0 and _opening(text) and not (word.start() and text.endswith(("'s", "’s"))):
+            if start < 0 and _opens_sentence(text):
                 continue
             start = word.start() if start < 0 else start
             num_links = 0
             own = _POSSESSIVE.sub("", text)
-            end = word.start() + len(
-                own.rstrip("-&!'’") if _is_dotted(own) else own.rstrip(".-&!'’")
-            )
+            end = word.start() + len(own if _is_dotted(own) else own.rstrip(".-&!'’"))
             if own != text or _ends_sentence(own):
                 yield prompt[start:end]
                 start = -1
@@ -71,7 +69,8 @@ def _ends_sentence(word: str) -> bool:
     return word.endswith(".") and len(word.rstrip(".").rpartition(".")[2]) > _LONGEST_ABBREVIATION
 
 
-def _opening(word: str) -> bool:
+def _opens_sentence(word: str) -> bool:
+    """Whether it is capitalised for its place alone; what follows an apostrophe is no part of it."""
     return re.split(r"['’]", word.rstrip(".'’"))[0].lower() in _OPENINGS
 
 
