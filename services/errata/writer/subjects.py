@@ -70,7 +70,7 @@ def _ends_sentence(word: str) -> bool:
 
 
 def _opens_sentence(word: str) -> bool:
-    """Whether it is capitalised for its place alone; what follows an apostrophe is no part of it."""
+    """Whether it is capitalised for its place alone; apostrophes end what is looked at."""
     return re.split(r"['’]", word.rstrip(".'’"))[0].lower() in _OPENINGS
 
 
