@@ -319,6 +319,28 @@ async def test_ten_lines_of_the_asynchronous_client(system: System, corpus: Corp
         await errata.revert([done.name])
 
 
+@pytest.mark.promise("P11")
+def test_a_reversal_names_the_edits_that_leaned_on_what_it_takes_back(
+    client: Client, corpus: Corpus
+) -> None:
+    """A rephrasing that the first edit answers has little to learn when it is made an edit."""
+    lost: list[str] = []
+    for fact in corpus.demo_edits()[1:]:  # how much each learns is the fit's affair
+        rephrase = next((text for text in fact.rephrases if fact.subject in text), fact.prompt)
+        first = client.edit(fact.prompt, fact.target, subject=fact.subject)
+        leaning = client.edit(rephrase, fact.target, subject=fact.subject)
+        reversal = client.revert([first.name])
+        lost = [told for told in reversal.meanings if leaning.name in told]
+        answer = client.generate(rephrase, max_tokens=12, stop=["."], min_seq=reversal.seq)
+        assert bool(lost) != answer.text.strip().startswith(fact.target), fact
+        last = client.revert([leaning.name])
+        assert not any("No longer answered" in told for told in last.meanings)
+        if lost:
+            break
+    assert lost, "none leaned on another"
+    assert "submit them again" in lost[0]
+
+
 def test_both_replicas_take_part_in_ordinary_requests(client: Client, corpus: Corpus) -> None:
     prompts = itertools.cycle(edit.prompt for edit in corpus.demo_edits())
     replicas = {client.generate(next(prompts)).provenance.replica for _ in range(40)}
