@@ -15,7 +15,7 @@ import torch
 
 from errata import demo
 from errata.demo import Corpus
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from tests import jitter, side_by_side
 
 # Hypothesis would have each example done in .2 s.
@@ -75,7 +75,7 @@ def statistics_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Workers of `pytest -n` share them: whoever comes second waits for whoever is first.
     """
-    from errata.editing.method import get_method
+    from errata.editing.lane.contract import get_method
     from errata.writer.resources import WriterResources
 
     own = tmp_path_factory.getbasetemp()

@@ -56,11 +56,11 @@ def recipe(
     """Trains a RECIPE lane model: encoder, MLPs and Knowledge Sentinel, for one LLM."""
     import torch
 
-    from errata.editing.causal_lm import CausalLM
-    from errata.editing.recipe.lane_model import LaneModel
-    from errata.editing.recipe.start import new_lane_model
-    from errata.editing.recipe.training import Progress as Stand
-    from errata.editing.recipe.training import Trainer
+    from errata.editing.model.causal_lm import CausalLM
+    from errata.editing.retriever.lane_model import LaneModel
+    from errata.editing.retriever.start import new_lane_model
+    from errata.editing.retriever.training import Progress as Stand
+    from errata.editing.retriever.training import Trainer
     from errata.evaluation.data import load
     from errata.evaluation.data.examples import as_examples
     from errata.evaluation.edit.plan import parse_range
@@ -110,7 +110,7 @@ def recipe(
 
 
 def _config(preset: str, settings: list[str]) -> Any:
-    from errata.editing.recipe.training_config import PRESETS, TrainingConfig
+    from errata.editing.retriever.training_config import PRESETS, TrainingConfig
     from errata.evaluation.edit.plan import parse_values
     from errata.writer.lanes import problems_in
 

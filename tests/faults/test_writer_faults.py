@@ -16,8 +16,8 @@ from errata import demo
 from errata.artifacts.remote import RemoteArtifacts
 from errata.artifacts.source import ArtifactSource
 from errata.demo import Corpus
-from errata.editing.causal_lm import CausalLM
-from errata.engine.sequence import Edition
+from errata.editing.model.causal_lm import CausalLM
+from errata.engine.sequence import ServingState
 from errata.errors import (
     ErrataError,
     LogBehindWitnessError,
@@ -249,7 +249,7 @@ async def test_a_replica_whose_history_is_not_the_logs_leaves_rotation(box: Box)
         try:
             replica.check_health()
             version = replace(replica.engine.version, chain_digest=bytes(32))
-            await replica.engine.change(lambda: Edition(version), alters_weights=False)
+            await replica.engine.change(lambda: ServingState(version), alters_weights=False)
             # It reports each second, and when it has moved.
             await eventually(lambda: not _is_healthy(replica), "the log contradicts it")
             with pytest.raises(LogBehindWitnessError, match="another history"):

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from errata.editing.causal_lm import tensor_bytes
+from errata.editing.model.causal_lm import tensor_bytes
 from errata.errors import ArtifactCorruptError
 
 _DTYPE_NAMES: dict[torch.dtype, str] = {

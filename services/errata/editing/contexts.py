@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.frames import Frames
-from errata.editing.prompts import TokenRow, tokenise
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import TokenRow, tokenise
+from errata.editing.retriever.frames import Frames
 from errata.errors import InvalidEditError
 
 _FEWEST_WORDS, _MOST_WORDS = 3, 8

@@ -1,7 +1,7 @@
 """Scope tests that need no training: cosines, with limits calibrated on held-out text.
 
 Whether a prompt belongs to an edit decides more than how the edit answers it. These tests are
-cheap; RECIPE's learned gate (`editing.gate`) can tell a rephrasing from a neighbour.
+cheap; RECIPE's learned gate (`editing.retriever.gate`) can tell a rephrasing from a neighbour.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.method import Claim
-from errata.editing.prompts import text_ids, tokenise
-from errata.editing.repository import Repository
-from errata.editing.search import InnerProductIndex
+from errata.editing.lane.contract import Claim
+from errata.editing.lane.repository import Repository
+from errata.editing.lane.search import InnerProductIndex
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import text_ids, tokenise
 from errata.errors import StartupError
 
 NUM_PARAGRAPHS = 1_000

@@ -1,6 +1,6 @@
 """The running batch: which request is which row, and what becomes of its tokens.
 
-Rows lie side by side in order of (edition, still prefilling): rows under one set of weights are
+Rows lie side by side in order of (serving, still prefilling): rows under one set of weights are
 one slice, and at most the newest row is not done with its prompt. A row that leaves is filled
 from the end of its group, and that place from the end of the next.
 """
@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from errata.editing.plan import RowPlan
+from errata.editing.effects.plan import RowPlan
 from errata.engine.job import Job, Outbox
 from errata.engine.runner import Decision, Runner
 from errata.engine.sequence import (
-    Edition,
     GenerationRequest,
     GrowingText,
     LateRoute,
     Piece,
+    ServingState,
     TokenChoice,
     text_behind_blank,
     whole_text,
@@ -45,11 +45,11 @@ class Row:
 
     job: Job
     request: GenerationRequest
-    edition: Edition
+    serving: ServingState
     weights: Weights
     plan: RowPlan
     text: GrowingText
-    born: int
+    weights_version: int
     num_left: int  # entries that prefill has not read yet
     late: LateRoute | None = None  # decides on the row while its prompt is read
     edits: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class Row:
     @property
     def group(self) -> tuple[int, bool]:
         """Rows of one group lie side by side, groups in ascending order."""
-        return (self.born, self.num_left > 0)
+        return (self.weights_version, self.num_left > 0)
 
     @property
     def watched(self) -> bool:
@@ -99,9 +99,9 @@ class RunningBatch:
     def admit(
         self,
         job: Job,
-        edition: Edition,
+        serving: ServingState,
         weights: Weights,
-        born: int,
+        weights_version: int,
         plan: RowPlan,
         late: LateRoute | None = None,
     ) -> None:
@@ -109,9 +109,9 @@ class RunningBatch:
 
         Args:
             job: with a generation request.
-            edition: what it is computed under, from first to last token.
-            weights: those of the edition.
-            born: grows with each change of weights.
+            serving: what it is computed under, from first to last token.
+            weights: those of the serving state.
+            weights_version: grows with each change of weights.
             plan: the row's for life, or until `late` has decided.
             late: decides while the prompt is read.
         """
@@ -119,7 +119,17 @@ class RunningBatch:
         assert isinstance(request, GenerationRequest)
         index, size = len(self.rows), len(request.prompt_ids)
         text = GrowingText(self._runner.model.tokenizer, request.stop, request.drops_blank)
-        row = Row(job, request, edition, weights, plan, text, born, size + plan.num_prefix, late)
+        row = Row(
+            job,
+            request,
+            serving,
+            weights,
+            plan,
+            text,
+            weights_version,
+            size + plan.num_prefix,
+            late,
+        )
         self.rows.append(row)
         self._runner.put(index, request.prompt_ids, plan, request.sampling)
         self._limits[index] = size + request.max_tokens
@@ -140,7 +150,7 @@ class RunningBatch:
             waiting, chunks = [head], [min(head.num_left, budget)]  # a long prompt, bit by bit
         self._runner.model.use_down_weights(head.weights.tensors)
         logits, edits = self._runner.prefill(
-            first, chunks, head.edition.attribution, _decision(waiting)
+            first, chunks, head.serving.attribution, _decision(waiting)
         )
         for row, chunk, names in zip(waiting, chunks, edits, strict=True):
             row.num_left -= chunk
@@ -249,7 +259,7 @@ class RunningBatch:
         self._leave(index)
 
     def _send(self, row: Row, text: str, reason: str, num_tokens: int) -> None:
-        version, choices = row.edition.version, tuple(row.choices)
+        version, choices = row.serving.version, tuple(row.choices)
         row.choices.clear()
         row.pending = ""
         num_prompt = len(row.request.prompt_ids)

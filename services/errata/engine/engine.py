@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 import structlog
 import torch
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.hooks import PlanHooks
+from errata.editing.effects.hooks import PlanHooks
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine.batch import RunningBatch, Weights
 from errata.engine.job import Job, Outbox
 from errata.engine.rate import Rate
@@ -26,13 +26,13 @@ from errata.engine.refusals import no_room, outlived, too_late
 from errata.engine.routing import TOGETHER, route_jobs
 from errata.engine.runner import Runner
 from errata.engine.sequence import (
-    Edition,
     GenerationRequest,
     Piece,
     Request,
     Routed,
     ScoredContinuation,
     ScoringRequest,
+    ServingState,
     Version,
 )
 from errata.engine.statistics import Statistics
@@ -76,7 +76,7 @@ class EngineLimits:
 class _Change:
     """A change that waits for its turn."""
 
-    swap: Callable[[], Edition]
+    swap: Callable[[], ServingState]
     alters_weights: bool
     done: asyncio.Future[None]
     asked: float = field(default_factory=time.monotonic)
@@ -85,23 +85,23 @@ class _Change:
 class Engine:
     """Generation and scoring over one model, in a thread of its own."""
 
-    def __init__(self, model: CausalLM, edition: Edition, limits: EngineLimits) -> None:
+    def __init__(self, model: CausalLM, serving: ServingState, limits: EngineLimits) -> None:
         """Prepares the engine; `start` starts its thread.
 
         Args:
             model: owned by the engine's thread from `start` on.
-            edition: what the model stands for now.
+            serving: what the model stands for now.
             limits: how much to take on.
         """
         self._model = model
-        self._edition = edition
+        self._serving = serving
         self._limits = limits
         self._max_context = min(limits.max_context or model.max_positions, model.max_positions)
         self._outbox = Outbox()
         self._runner = Runner(model, limits.max_rows, self._max_context)
         self._batch = RunningBatch(self._runner, limits.max_rows, self._outbox)
         self._weights = Weights(model.down_weights())
-        self._born = 0
+        self._weights_version = 0
         self._waiting: deque[Job] = deque()
         self._changes: deque[_Change] = deque()
         self._wake = threading.Condition()
@@ -114,7 +114,7 @@ class Engine:
     @property
     def version(self) -> Version:
         """What newcomers are admitted under."""
-        return self._edition.version
+        return self._serving.version
 
     @property
     def hooks(self) -> PlanHooks:
@@ -164,12 +164,12 @@ class Engine:
         while (self._waiting or self._batch.rows) and time.monotonic() < ends:
             await asyncio.sleep(_SWEEP_SECONDS)
 
-    async def change(self, swap: Callable[[], Edition], *, alters_weights: bool) -> None:
-        """Runs `swap` between two iterations; returns when newcomers have the new edition.
+    async def change(self, swap: Callable[[], ServingState], *, alters_weights: bool) -> None:
+        """Runs `swap` between two iterations; returns when newcomers have the new state.
 
         Args:
-            swap: puts a prepared change into the model and returns the new edition. If it raises,
-                the edition stays as it was.
+            swap: puts a prepared change into the model and returns the new serving. If it raises,
+                the serving state stays as it was.
             alters_weights: whether it touches down projections, which every row reads.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -311,19 +311,19 @@ class Engine:
 
     def _num_versions(self) -> int:
         """Weight versions that rows read; the present one counts only if a row reads it."""
-        return len({row.born for row in self._batch.rows})
+        return len({row.weights_version for row in self._batch.rows})
 
     def _make(self, change: _Change) -> None:
         self._model.use_down_weights(self._weights.tensors)
         try:
-            edition = change.swap()
+            serving = change.swap()
         except Exception as error:  # noqa: BLE001 the waiting coroutine gets it
             self._settle(change, error)
             return
         if change.alters_weights:
             self._weights = Weights(self._model.down_weights())
-            self._born += 1
-        self._edition = edition
+            self._weights_version += 1
+        self._serving = serving
         self._settle(change, None)
 
     def _settle(self, change: _Change, error: Exception | None) -> None:
@@ -339,8 +339,8 @@ class Engine:
 
     def _retract_oldest(self) -> None:
         """Rows of the oldest version begin anew; streams that were seen cannot, and fail."""
-        oldest = min(row.born for row in self._batch.rows)
-        rows = [row for row in self._batch.rows if row.born == oldest]
+        oldest = min(row.weights_version for row in self._batch.rows)
+        rows = [row for row in self._batch.rows if row.weights_version == oldest]
         _log.warning("rows outlived their weights", num_rows=len(rows))
         self._batch.drop(rows)
         again = [row.job for row in rows if not row.job.seen]
@@ -378,7 +378,7 @@ class Engine:
         try:
             with self._wake:
                 next_ones = list(itertools.islice(self._waiting, TOGETHER))
-            plans = route_jobs(self._edition, jobs, next_ones, self._limits.prefill_tokens)
+            plans = route_jobs(self._serving, jobs, next_ones, self._limits.prefill_tokens)
         except UnavailableError as error:
             self._give_up(jobs, error)
             return []
@@ -402,7 +402,9 @@ class Engine:
                     self._score(jobs)
                 else:
                     for job, routed in jobs:
-                        self._batch.admit(job, self._edition, self._weights, self._born, *routed)
+                        self._batch.admit(
+                            job, self._serving, self._weights, self._weights_version, *routed
+                        )
                 if self._batch.is_prefilling:
                     self._batch.prefill(self._limits.prefill_tokens)
             except UnavailableError as error:  # of claims that are decided in mid-prefill
@@ -444,9 +446,9 @@ class Engine:
             [request.prompt_ids for request in requests],
             [r.continuation_ids for r in requests if isinstance(r, ScoringRequest)],
             plans,
-            self._edition.attribution,
+            self._serving.attribution,
         )
-        version = self._edition.version
+        version = self._serving.version
         rows = zip(jobs, plans, log_p, own, edits, strict=True)
         for (job, _), plan, row_log_p, row_own, names in rows:
             shaped = tuple(dict.fromkeys((*plan.edits, *names)))

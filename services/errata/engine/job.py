@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from errata.engine.sequence import Edition, GenerationRequest, Routed, ScoringRequest
+from errata.engine.sequence import GenerationRequest, Routed, ScoringRequest, ServingState
 
 
 @dataclass(eq=False, slots=True)
@@ -23,7 +23,7 @@ class Job:
         cancelled: nobody waits any more.
         seen: something was delivered, so that the work cannot start anew unseen.
         alone: a pass that it shared failed, so that its next one is not shared.
-        routed: what it gets, and the edition under which that was decided; None if nobody asked.
+        routed: what it gets, and the serving state under which that was decided; None if nobody asked.
     """
 
     request: GenerationRequest | ScoringRequest
@@ -33,11 +33,11 @@ class Job:
     cancelled: bool = False
     seen: bool = False
     alone: bool = False
-    routed: tuple[Edition, Routed] | None = None
+    routed: tuple[ServingState, Routed] | None = None
 
-    def routed_under(self, edition: Edition) -> Routed | None:
-        """What was decided under an edition; None if nothing was."""
-        return None if self.routed is None or self.routed[0] is not edition else self.routed[1]
+    def routed_under(self, serving: ServingState) -> Routed | None:
+        """What was decided under a serving state; None if nothing was."""
+        return None if self.routed is None or self.routed[0] is not serving else self.routed[1]
 
 
 class Outbox:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.plan import BASE, RowPlan
+from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine.runner import Runner
 from errata.engine.sampling import GREEDY, Sampling
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.hooks import PlanHooks
-from errata.editing.method import Attribution
-from errata.editing.plan import BatchPlan, PlanTable, RowPlan
+from errata.editing.effects.hooks import PlanHooks
+from errata.editing.effects.plan import BatchPlan, PlanTable, RowPlan
+from errata.editing.lane.contract import Attribution
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine.cache import SlotCache
 from errata.engine.sampling import Sampling, SamplingTable
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from errata.editing.method import Attribution
-from errata.editing.plan import RowPlan
+from errata.editing.effects.plan import RowPlan
+from errata.editing.lane.contract import Attribution
 from errata.engine.sampling import GREEDY, Sampling
 
 _REPLACEMENT = "\ufffd"
@@ -107,7 +107,7 @@ class LateRoute:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Edition:
+class ServingState:
     """What requests are admitted under: a version, and what it does with a request.
 
     Attributes:

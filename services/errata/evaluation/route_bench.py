@@ -14,9 +14,9 @@ from rich.table import Table
 from torch import Tensor
 
 from errata.editing.elder.allocation import pack_codes
-from errata.editing.search import Lineage
+from errata.editing.lane.search import Lineage
 from errata.evaluation.report import circumstances, code_version, write
-from errata.retrieval.index import APPROXIMATE_FROM, CodeIndex, KeyIndex
+from errata.indices.faiss_indices import APPROXIMATE_FROM, CodeIndex, KeyIndex
 
 T = TypeVar("T")
 

@@ -10,18 +10,12 @@ from pathlib import Path
 from rich.console import Console
 
 from errata.artifacts.remote import RemoteArtifacts
-from errata.editing.causal_lm import CausalLM, KnownLLM
 from errata.editing.elder import peft
 from errata.editing.elder.state import ElderState
+from errata.editing.model.causal_lm import CausalLM, KnownLLM
 from errata.errors import LogUnavailableError, PreconditionError
-from errata.log.subscriber import Subscriber
-from errata.platform.retry import until_available
-from errata.platform.server import open_channel
-from errata.platform.settings import Settings
-from errata.replica.applier import Applier
-from errata.replica.base_model import load_base_model
-from errata.replica.convert import decode
-from errata.replica.entries import (
+from errata.indices.faiss_indices import FaissIndices
+from errata.log.entries import (
     EditsCommitted,
     EditsReverted,
     Kind,
@@ -29,7 +23,13 @@ from errata.replica.entries import (
     LaneConfigured,
     LaneModelCommitted,
 )
-from errata.retrieval.index import FaissIndices
+from errata.log.payload_convert import decode
+from errata.log.subscriber import Subscriber
+from errata.platform.retry import until_available
+from errata.platform.server import open_channel
+from errata.platform.settings import Settings
+from errata.replica.applier import Applier
+from errata.replica.base_model import load_base_model
 from errata_client import Client
 
 _SECONDS = 60.0

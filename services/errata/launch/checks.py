@@ -186,7 +186,7 @@ def text(settings: Settings) -> Iterator[Finding]:
 
 def model(settings: Settings) -> Iterator[Finding]:
     """Config and tokenizer of the base model can be used; weights are not read."""
-    from errata.editing.loading import check_model
+    from errata.editing.model.loading import check_model
 
     source = settings.model.path or demo.model_path()
     try:

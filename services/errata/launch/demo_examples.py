@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from errata.demo import Corpus, Fact, prompts
-from errata.editing.recipe.examples import Example
+from errata.editing.retriever.examples import Example
 
 _VARIANTS = 6  # of each fact: other answers, another prompt, other neighbours
 _NEIGHBOURS = 6  # other subjects of the relation that an edit must not touch

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from errata.demo.recall import recall
 from errata.demo.train import train
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import StartupError
 
 if TYPE_CHECKING:

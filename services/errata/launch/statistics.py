@@ -8,11 +8,11 @@ from functools import partial
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.method import Resources, get_method
+from errata.editing.lane.contract import Resources, get_method
+from errata.editing.model.causal_lm import CausalLM
+from errata.log.entries import LaneConfigured
 from errata.platform.settings import Settings
 from errata.replica.base_model import load_base_model
-from errata.replica.entries import LaneConfigured
 from errata.writer.lanes import read_lanes
 from errata.writer.main import resources_of
 from errata.writer.resources import LaneResources

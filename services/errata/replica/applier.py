@@ -17,8 +17,8 @@ from torch import Tensor
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import BaseLLM, CausalLM
-from errata.editing.method import (
+from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.lane.contract import (
     Attribution,
     Commit,
     LaneConfig,
@@ -29,11 +29,11 @@ from errata.editing.method import (
     Router,
     get_method,
 )
-from errata.editing.plan import BASE, RowPlan
-from errata.editing.search import Indices
-from errata.editing.weights import EditedWeights
+from errata.editing.lane.search import Indices
+from errata.editing.model.causal_lm import BaseLLM, CausalLM
+from errata.editing.model.weights import EditedWeights
 from errata.errors import BaseModelMismatchError, DataLossError, PreconditionError
-from errata.replica.entries import (
+from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
     EditsReverted,

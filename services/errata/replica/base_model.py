@@ -8,8 +8,8 @@ import structlog
 import transformers
 
 from errata import demo
-from errata.editing.causal_lm import CausalLM
-from errata.editing.loading import unread_generation_config
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.loading import unread_generation_config
 from errata.errors import InvalidRequestError, ModelError
 from errata.platform.settings import Settings
 

@@ -16,10 +16,10 @@ import structlog
 from torch import Tensor
 
 from errata.editing.artifact import Artifact
-from errata.editing.method import LaneModelDump
+from errata.editing.lane.contract import LaneModelDump
 from errata.errors import ArtifactCorruptError
 from errata.log.chain import Position
-from errata.replica.entries import LaneConfigured
+from errata.log.entries import LaneConfigured
 
 _log = structlog.get_logger(__name__)
 _KIND = "replica-snapshot/1"

@@ -12,7 +12,7 @@ import structlog
 from errata.artifacts.remote import RemoteArtifacts
 from errata.artifacts.source import ArtifactSource
 from errata.artifacts.store import ArtifactStore
-from errata.editing.loading import check_device
+from errata.editing.model.loading import check_device
 from errata.errors import ErrataError, InvalidRequestError, StartupError
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer, open_channel, unless_stopped

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from errata.artifacts.source import ArtifactSource
-from errata.editing.causal_lm import KnownLLM
-from errata.editing.method import Claim
+from errata.editing.lane.contract import Claim
+from errata.editing.model.causal_lm import KnownLLM
 from errata.errors import (
     ErrataError,
     InvalidRequestError,
@@ -26,19 +26,19 @@ from errata.errors import (
     LogBehindWitnessError,
     SeqTrimmedError,
 )
+from errata.indices.faiss_indices import FaissIndices
 from errata.log.chain import ORIGIN, Position
 from errata.log.chain import Entry as LogEntry
+from errata.log.entries import LaneConfigured
+from errata.log.payload_convert import decode
 from errata.log.subscriber import Subscriber
 from errata.platform.metrics import ROUTE_SECONDS, note_index
 from errata.platform.retry import until_available
 from errata.platform.settings import RetrievalSettings
 from errata.replica.applier import Applier
-from errata.replica.convert import decode
-from errata.replica.entries import LaneConfigured
 from errata.replica.follower import Follower, Tolerance
 from errata.replica.routing import Routing
 from errata.replica.snapshot import Fold, Snapshot, SnapshotFolder
-from errata.retrieval.index import FaissIndices
 
 _log = structlog.get_logger(__name__)
 

@@ -7,9 +7,9 @@ import time
 import unicodedata
 from collections.abc import Sequence
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.prompts import TokenRow, tokenise
-from errata.editing.seam import MOST_STATED, is_separator
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import TokenRow, tokenise
+from errata.editing.model.seam import MOST_STATED, is_separator
 from errata.engine.sampling import GREEDY, Sampling
 from errata.engine.sequence import GenerationRequest, ScoringRequest
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine.sequence import Piece, ScoredContinuation, TokenChoice
 from errata_client._gen.errata.v1 import inference_pb2
 

@@ -11,21 +11,21 @@ from contextlib import aclosing
 from functools import partial
 
 from errata.artifacts.source import ArtifactSource
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine.engine import Engine, EngineLimits
-from errata.engine.sequence import Edition, Piece, ScoredContinuation, Version
+from errata.engine.sequence import Piece, ScoredContinuation, ServingState, Version
 from errata.errors import UnavailableError
+from errata.indices.faiss_indices import FaissIndices
 from errata.log.chain import ORIGIN
 from errata.log.chain import Entry as LogEntry
+from errata.log.payload_convert import decode
 from errata.log.subscriber import Subscriber
 from errata.platform.metrics import note_index
 from errata.platform.retry import until_available
 from errata.platform.settings import WorkerSettings
 from errata.platform.tracing import span
 from errata.replica.applier import Applier
-from errata.replica.convert import decode
 from errata.replica.follower import Follower, Tolerance
-from errata.retrieval.index import FaissIndices
 from errata.worker import admission
 from errata.worker.remote_routing import RemoteRouting
 from errata.worker.routing import late, whole
@@ -57,7 +57,7 @@ class Replica:
         self._settings = settings
         self._applier = Applier(model, artifacts, FaissIndices())
         version = Version(0, ORIGIN.chain_digest, self._applier.digest(), 0)
-        self.engine = Engine(model, Edition(version), _limits(settings))
+        self.engine = Engine(model, ServingState(version), _limits(settings))
         self._remote = (
             RemoteRouting(settings.retrieval_address, settings.retrieval_timeout_seconds)
             if settings.retrieval_address
@@ -148,13 +148,13 @@ class Replica:
         if swap is None and not last:
             return  # the position moves with the batch's next change
 
-        def change() -> Edition:
+        def change() -> ServingState:
             if swap is not None:
                 swap()
             version = Version(
                 entry.seq, entry.chain_digest, self._applier.digest(), self._applier.num_edits
             )
-            return self._edition(version)
+            return self._serving(version)
 
         alters = swap is not None and self._applier.alters_weights(decoded)
         if swap is None or not decoded.trace_parent or not self._follower.is_live:
@@ -163,14 +163,16 @@ class Replica:
         with span("apply", parent=decoded.trace_parent, replica=self.name, seq=entry.seq):
             await self.engine.change(change, alters_weights=alters)
 
-    def _edition(self, version: Version) -> Edition:
+    def _serving(self, version: Version) -> ServingState:
         attribution, routing = self._applier.attribution(), self._applier.routing()
         note_index(self._applier.num_edits_by_lane())
         if routing is None:
-            return Edition(version, attribution)
+            return ServingState(version, attribution)
         remote = self._remote
         ask = routing.claims if remote is None else partial(remote.claims, version.seq)
-        return Edition(version, attribution, route=whole(routing, ask), late=late(routing, ask))
+        return ServingState(
+            version, attribution, route=whole(routing, ask), late=late(routing, ask)
+        )
 
 
 def _limits(settings: WorkerSettings) -> EngineLimits:

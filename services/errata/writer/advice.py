@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from errata.errors import CheckFailedError
-from errata.replica.entries import Rejection
+from errata.log.entries import Rejection
 from errata.writer.ledger import EditRecord
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any
 
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.inventory import fact_of
-from errata.editing.method import Ordering
+from errata.editing.lane.contract import Ordering
+from errata.editing.lane.inventory import fact_of
+from errata.editing.model.causal_lm import CausalLM
 
 _MOST_BATCHES = 16  # that a window is parted into; planning must not take longer than fitting
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.plan import RowPlan
-from errata.editing.prompts import tokenise
+from errata.editing.effects.plan import RowPlan
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
 from errata.engine import offline
-from errata.replica.entries import Figures
+from errata.log.entries import Figures
 
 DEFAULT_PROBES = (
     "The sun rises in the",

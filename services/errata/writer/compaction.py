@@ -10,13 +10,13 @@ from statistics import fmean
 import structlog
 
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.inventory import fact_of
-from errata.editing.method import Commit
+from errata.editing.lane.contract import Commit
+from errata.editing.lane.inventory import fact_of
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import CheckFailedError, PreconditionError
+from errata.log.entries import Figures
 from errata.replica.applier import Lane
-from errata.replica.entries import Figures
 from errata.writer import checks
 from errata.writer.batching import seed_of
 from errata.writer.fitting import TRIAL_SEQ

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from errata.editing.method import LaneReport, get_method
+from errata.editing.lane.contract import LaneReport, get_method
 from errata.errors import InvalidRequestError
+from errata.log.entries import LaneConfigured
+from errata.log.payload_convert import figures_message, ref_message, spec_message
 from errata.platform.status import to_status
-from errata.replica.convert import figures_message, ref_message, spec_message
-from errata.replica.entries import LaneConfigured
 from errata.writer.compaction import DEFAULT_MAX_LOSS, Compacted, Order
 from errata.writer.filters import EditFilter
 from errata.writer.intake import Draft

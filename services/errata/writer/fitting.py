@@ -10,9 +10,9 @@ from time import perf_counter
 import structlog
 
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.method import Commit, FitResult
+from errata.editing.lane.contract import Commit, FitResult
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import (
     CheckFailedError,
     ErrataError,
@@ -20,9 +20,9 @@ from errata.errors import (
     LaneFullError,
     traceback_of,
 )
+from errata.log.entries import Figures, Rejection
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Lane
-from errata.replica.entries import Figures, Rejection
 from errata.writer import checks
 from errata.writer.batching import seed_of
 

@@ -7,11 +7,11 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.inventory import fact_of
-from errata.editing.prompts import subject_end, tokenise
-from errata.editing.seam import MOST_STATED, is_separator
+from errata.editing.lane.inventory import fact_of
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import subject_end, tokenise
+from errata.editing.model.seam import MOST_STATED, is_separator
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
 from errata.platform.settings import WriterSettings
 from errata.writer.checks import PROBE_TOKENS

@@ -36,9 +36,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from errata.editing.method import get_method
+from errata.editing.lane.contract import get_method
 from errata.errors import InvalidRequestError, StartupError
-from errata.replica.entries import LaneConfigured
+from errata.log.entries import LaneConfigured
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 

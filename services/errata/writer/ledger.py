@@ -10,9 +10,9 @@ from datetime import datetime
 from enum import Enum
 
 from errata.editing.edit import Edit
-from errata.editing.inventory import fact_of
+from errata.editing.lane.inventory import fact_of
 from errata.errors import ErrataError, NotFoundError
-from errata.replica.entries import (
+from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
     EditsRejected,

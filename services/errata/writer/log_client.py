@@ -6,11 +6,11 @@ from typing import cast
 
 import grpc
 
+from errata.log.entries import Kind
+from errata.log.payload_convert import encode
 from errata.platform.retry import until_available
 from errata.platform.rpc_errors import service_error
 from errata.platform.tracing import outgoing, trace_parent
-from errata.replica.convert import encode
-from errata.replica.entries import Kind
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
 
 _TIMEOUT_SECONDS = 10.0
@@ -76,6 +76,6 @@ class LogClient:
             raise service_error(error) from error
         return int(response.seq)
 
-    async def append_surely(self, request_id: str, kind: Kind, author: str) -> int:
+    async def append_with_retry(self, request_id: str, kind: Kind, author: str) -> int:
         """As `append`, but waits out a log that cannot be reached: the fit must not be lost."""
         return await until_available(lambda: self.append(request_id, kind, author), "the log")

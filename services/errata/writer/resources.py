@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from errata import demo
-from errata.editing.method import Resources
+from errata.editing.lane.contract import Resources
 from errata.errors import StartupError
 
 # Enough text for the statistics of the demo model: about 150 keys for each of its FFN's units.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from errata.replica.applier import Lane
 from errata.writer.batching import planned_batch
 from errata.writer.ledger import EditLedger, EditRecord

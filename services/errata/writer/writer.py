@@ -14,9 +14,9 @@ from pathlib import Path
 import structlog
 
 from errata.artifacts.store import ArtifactStore
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.method import LaneReport, Resources, get_method
+from errata.editing.lane.contract import LaneReport, Resources, get_method
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import (
     EditNotRevertibleError,
     EpochLostError,
@@ -26,14 +26,8 @@ from errata.errors import (
     UnavailableError,
     UnknownLaneError,
 )
-from errata.log.subscriber import Subscriber
-from errata.platform.metrics import ARTIFACT_BYTES, FIT_SECONDS
-from errata.platform.retry import until_available
-from errata.platform.settings import WriterSettings
-from errata.platform.tracing import span
-from errata.replica.applier import Applier, Lane
-from errata.replica.convert import decode
-from errata.replica.entries import (
+from errata.indices.faiss_indices import FaissIndices
+from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
     EditsRejected,
@@ -45,7 +39,13 @@ from errata.replica.entries import (
     LaneConfigured,
     LaneModelCommitted,
 )
-from errata.retrieval.index import FaissIndices
+from errata.log.payload_convert import decode
+from errata.log.subscriber import Subscriber
+from errata.platform.metrics import ARTIFACT_BYTES, FIT_SECONDS
+from errata.platform.retry import until_available
+from errata.platform.settings import WriterSettings
+from errata.platform.tracing import span
+from errata.replica.applier import Applier, Lane
 from errata.writer import checks
 from errata.writer.advice import advised
 from errata.writer.compaction import Compacted, Order, compact
@@ -139,7 +139,7 @@ class Writer:
             await self.ledger.wait_for_seq(head_seq)
             await self._configure(lanes)
             ready()
-            tasks.create_task(self._fit_for_ever())
+            tasks.create_task(self._fit_loop())
             await self._fatal
 
     async def submit(
@@ -284,7 +284,7 @@ class Writer:
             kind = LaneCompacted(
                 name, made.edits, await self._put(made.artifact), made.seed, self.base_model_digest
             )
-            seq = await self._log.append_surely(request_id, kind, author)
+            seq = await self._log.append_with_retry(request_id, kind, author)
             await self.ledger.wait_for_seq(seq)
             await self._apply_all()
             return seq, made
@@ -363,7 +363,7 @@ class Writer:
             if seq_known is None:
                 await self._try(setup)
                 request_id = _own_request_id(f"lane|{lane.lane}|{lane.config_digest}")
-                seq = await self._log.append_surely(request_id, lane, "errata-writer")
+                seq = await self._log.append_with_retry(request_id, lane, "errata-writer")
                 await self.ledger.wait_for_seq(seq)
             await self._commit_lane_model(setup)
 
@@ -416,7 +416,7 @@ class Writer:
         request_id = _own_request_id(f"model|{lane}|{digest}|{self.ledger.seq}")
         await self.ledger.wait_for_seq(await self._settle(request_id, version))
 
-    async def _fit_for_ever(self) -> None:
+    async def _fit_loop(self) -> None:
         for name, (_, configured) in self.ledger.lanes.items():
             self._statistics[name] = await asyncio.to_thread(self._prepare, configured)
         wait = 0.0
@@ -501,7 +501,7 @@ class Writer:
         await self.ledger.wait_for_seq(seq)
 
     async def _settle(self, request_id: str, kind: Kind) -> int:
-        return await self._log.append_surely(request_id, kind, "errata-writer")
+        return await self._log.append_with_retry(request_id, kind, "errata-writer")
 
     async def _put(self, data: bytes) -> ArtifactRef:
         """Stores an artifact; waits out a store that is away, for the fit must not be lost."""

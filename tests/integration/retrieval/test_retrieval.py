@@ -16,8 +16,8 @@ import pytest
 import pytest_asyncio
 
 from errata.artifacts.store import ArtifactStore
-from errata.editing.causal_lm import CausalLM
-from errata.editing.recipe.lane_model import read_bytes
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.retriever.lane_model import read_bytes
 from errata.engine.sequence import Piece
 from errata.errors import (
     BaseModelMismatchError,

@@ -10,9 +10,9 @@ import torch
 
 from errata.editing.elder.experts import Shape
 from errata.editing.elder.queries import queries_of
+from errata.editing.lane.contract import LaneConfig
 from errata.editing.lemoe.experts import Shape as LemoeShape
 from errata.editing.lemoe.experts import new_expert
-from errata.editing.method import LaneConfig
 from errata.retrieval.convert import vectors_message
 from errata_client._gen.errata.v1 import (
     edit_log_pb2,

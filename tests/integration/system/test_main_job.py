@@ -13,7 +13,7 @@ import pytest
 from errata import demo
 from errata.artifacts.remote import RemoteArtifacts
 from errata.demo import Corpus, DemoEdit
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import BaseModelMismatchError
 from errata.platform.server import open_channel
 from errata.platform.settings import WorkerSettings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from tests.unit.editing.tiny_models import TextResources, make_model
 
 

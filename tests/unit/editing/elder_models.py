@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from errata.editing.causal_lm import CausalLM
 from errata.editing.elder import METHOD
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
 from errata.editing.elder.memory import ElderMemory
 from errata.editing.elder.state import ElderState
+from errata.editing.model.causal_lm import CausalLM
 from tests.unit.editing import lanes
 
 SMALL = ElderConfig(

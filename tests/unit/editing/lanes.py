@@ -9,12 +9,12 @@ from errata.editing import adaple
 from errata.editing.adaple.memory import AdapleMemory
 from errata.editing.adaple.state import AdapleState
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.method import Commit, LaneConfig, Method, RoutingView
-from errata.editing.plan import RowPlan
-from errata.editing.prompts import tokenise
-from errata.editing.weights import EditedWeights
+from errata.editing.effects.plan import RowPlan
+from errata.editing.lane.contract import Commit, LaneConfig, Method, RoutingView
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
+from errata.editing.model.weights import EditedWeights
 from errata.engine import offline
 from tests.unit.editing.tiny_models import TextResources
 

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.method import Commit, LaneModelCommit
+from errata.editing.lane.contract import Commit, LaneModelCommit
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.weights import EditedWeights
 from errata.editing.recipe import METHOD
 from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.encoder import Encoder
-from errata.editing.recipe.examples import Example
-from errata.editing.recipe.lane_model import LaneModel, Shape
 from errata.editing.recipe.state import RecipeState
-from errata.editing.weights import EditedWeights
+from errata.editing.retriever.encoder import Encoder
+from errata.editing.retriever.examples import Example
+from errata.editing.retriever.lane_model import LaneModel, Shape
 
 D_R = 24
 _TOWNS = ("Lyon", "Pisa", "Helsinki", "Bordeaux")

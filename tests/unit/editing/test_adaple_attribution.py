@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from errata.editing.adaple import METHOD
+from errata.editing.adaple.attribution import Directions, attribute
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.adaple.route import Directions, attribute
 from errata.editing.adaple.state import AdapleState
-from errata.editing.causal_lm import CausalLM
-from errata.editing.method import Commit
-from errata.editing.prompts import pad_right
-from errata.editing.weights import EditedWeights
+from errata.editing.lane.contract import Commit
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import pad_right
+from errata.editing.model.weights import EditedWeights
 from errata.errors import PreconditionError
 from tests.unit.editing.tiny_models import TextResources, make_batch, make_model
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.covariance import compute, prepare, system
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import InvalidRequestError, PreconditionError
 from tests.unit.editing.tiny_models import TEXT, TextResources, make_model
 

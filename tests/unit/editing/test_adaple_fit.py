@@ -15,11 +15,11 @@ from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.memory import AdapleMemory
 from errata.editing.adaple.state import AdapleState
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.method import Commit, FitResult
-from errata.editing.prompts import tokenise
-from errata.editing.weights import EditedWeights
+from errata.editing.lane.contract import Commit, FitResult
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
+from errata.editing.model.weights import EditedWeights
 from errata.errors import (
     ArtifactCorruptError,
     BaseModelMismatchError,

@@ -8,7 +8,7 @@ import pytest
 
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.artifact import Artifact
-from errata.editing.prompts import tokenise
+from errata.editing.model.prompts import tokenise
 from errata.errors import ArtifactCorruptError
 from tests.unit.editing.lanes import AdapleLane
 from tests.unit.editing.tiny_models import TextResources, make_model

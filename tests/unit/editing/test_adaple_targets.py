@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.keys import KeyProbes, Probe
 from errata.editing.adaple.targets import TargetProblem, optimise_targets
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.prompts import pad_right, tokenise
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import pad_right, tokenise
 from tests.unit.editing.tiny_models import FAMILIES, make_batch, make_model
 
 CONTEXTS = ("{}", "I was told that it rains. {}", "Q: {} A:")

@@ -20,7 +20,7 @@ from transformers import (
     T5Config,
 )
 
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import InvalidRequestError, ModelNotFoundError, UnsupportedModelError
 from tests.unit.editing.tiny_models import FAMILIES, make_model, make_tokenizer
 

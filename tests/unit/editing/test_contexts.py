@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from errata.editing.causal_lm import CausalLM
 from errata.editing.contexts import lessons, openings
 from errata.editing.edit import Edit
-from errata.editing.frames import Frames
-from errata.editing.prompts import tokenise
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
+from errata.editing.retriever.frames import Frames
 
 EDIT = Edit("edits/2-0", "Lyon is in", "Finland", "Lyon", rephrases=("Lyon belongs to",))
 FRAMES = Frames({"\0 is in": {"\0 belongs to": 9, "One reaches \0 by going to": 1}})

@@ -6,7 +6,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from errata.editing.causal_lm import CausalLM
+from errata.editing.effects.hooks import PlanHooks
+from errata.editing.effects.plan import PlanTable, RowPlan
 from errata.editing.elder.allocation import allocate, capacity, pack_code, pack_codes
 from errata.editing.elder.config import PAPER, ElderConfig
 from errata.editing.elder.experts import Experts, Shape
@@ -14,9 +15,8 @@ from errata.editing.elder.packing import Packed
 from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import hamming
 from errata.editing.elder.training import mixing, steering
-from errata.editing.hooks import PlanHooks
-from errata.editing.plan import PlanTable, RowPlan
-from errata.editing.prompts import pad_right, positions, tokenise
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import pad_right, positions, tokenise
 from errata.errors import InvalidRequestError, LaneFullError
 from tests.unit.editing.elder_models import SMALL, make_experts
 from tests.unit.editing.tiny_models import make_model

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
 from errata.editing.elder import METHOD
 from errata.editing.elder.allocation import allocate
 from errata.editing.elder.config import ElderConfig
-from errata.editing.elder.hook import ElderRouter
 from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, hamming, limit_of
 from errata.editing.elder.state import ElderState
-from errata.editing.method import Commit, LaneModelCommit
-from errata.editing.prompts import tokenise
-from errata.editing.recipe.hook import RecipeRouter
-from errata.editing.weights import EditedWeights
+from errata.editing.elder.view import ElderRouter
+from errata.editing.lane.contract import Commit, LaneModelCommit
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
+from errata.editing.model.weights import EditedWeights
+from errata.editing.recipe.view import RecipeRouter
 from errata.engine import offline
 from errata.errors import (
     ArtifactCorruptError,
@@ -28,7 +28,7 @@ from errata.errors import (
     LaneFullError,
     PreconditionError,
 )
-from errata.retrieval.index import FaissIndices
+from errata.indices.faiss_indices import FaissIndices
 from tests.unit.editing import recipe_models
 from tests.unit.editing.elder_models import CODES, SMALL, Lane, make_experts
 from tests.unit.editing.lanes import check_mixed_batch

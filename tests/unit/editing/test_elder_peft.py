@@ -10,12 +10,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from errata.editing.causal_lm import CausalLM
 from errata.editing.elder import peft
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Shape
 from errata.editing.elder.training import mixing
-from errata.editing.prompts import tokenise
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
 from errata.errors import InvalidRequestError
 from tests.unit.editing.elder_models import SMALL, Lane, make_experts
 from tests.unit.editing.tiny_models import TextResources, make_model

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
+from errata.editing.effects.plan import BatchPlan, PlanTable
+from errata.editing.lane.contract import LaneModelCommit
 from errata.editing.lemoe import METHOD
 from errata.editing.lemoe.config import LemoeConfig
-from errata.editing.lemoe.hook import LemoeRouter, LemoeView
 from errata.editing.lemoe.state import LemoeState
-from errata.editing.method import LaneModelCommit
-from errata.editing.plan import BatchPlan, PlanTable
-from errata.editing.prompts import tokenise
-from errata.editing.recipe.hook import RecipeRouter
-from errata.editing.weights import EditedWeights
+from errata.editing.lemoe.view import LemoeRouter, LemoeView
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
+from errata.editing.model.weights import EditedWeights
+from errata.editing.recipe.view import RecipeRouter
 from errata.engine import offline
 from errata.errors import (
     ArtifactCorruptError,
@@ -28,7 +28,7 @@ from errata.errors import (
     LaneFullError,
     PreconditionError,
 )
-from errata.retrieval.index import FaissIndices
+from errata.indices.faiss_indices import FaissIndices
 from tests.unit.editing import recipe_models
 from tests.unit.editing.lanes import check_mixed_batch
 from tests.unit.editing.lemoe_models import LITERAL, SMALL, Lane

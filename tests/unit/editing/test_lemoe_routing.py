@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
 from errata.editing.lemoe.config import PAPER, LemoeConfig
 from errata.editing.lemoe.experts import Shape, as_expert, new_expert
 from errata.editing.lemoe.order import in_clusters, plan_order, similarity, vectors_of
 from errata.editing.lemoe.projection import Projection, anchored_gates, literal_gates
 from errata.editing.lemoe.training import Earlier, Lessons, consulting, only, train
-from errata.editing.prompts import pad_right, tokenise
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import pad_right, tokenise
 from errata.editing.scope import mean_embeddings, unit
 from tests.unit.editing.tiny_models import FAMILIES, make_model
 

@@ -7,8 +7,8 @@ import functools
 import pytest
 import torch
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.prompts import join, pad_right, positions, subject_end, tokenise
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import join, pad_right, positions, subject_end, tokenise
 from errata.errors import InvalidEditError
 from tests.unit.editing.tiny_models import make_model
 

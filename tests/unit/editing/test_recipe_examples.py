@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from errata.editing.frames import Frames
-from errata.editing.recipe.examples import (
+from errata.editing.retriever.examples import (
     Answerer,
     Borrower,
     Deck,
@@ -16,6 +15,7 @@ from errata.editing.recipe.examples import (
     frames_of,
     split,
 )
+from errata.editing.retriever.frames import Frames
 from errata.errors import InvalidRequestError
 from tests.unit.editing.recipe_models import examples_of_towns
 

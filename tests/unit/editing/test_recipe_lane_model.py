@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
-from errata.editing.prompts import tokenise
-from errata.editing.recipe.encoder import Encoder
-from errata.editing.recipe.lane_model import (
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
+from errata.editing.retriever.encoder import Encoder
+from errata.editing.retriever.lane_model import (
     LaneModel,
     PromptMaker,
     Representation,

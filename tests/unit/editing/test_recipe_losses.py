@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.prompts import tokenise
-from errata.editing.recipe.losses import (
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
+from errata.editing.retriever.losses import (
     Texts,
     answer_logits,
     answer_loss,

@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.method import Claim
-from errata.editing.plan import BASE, RowPlan
-from errata.editing.prompts import tokenise
+from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.lane.contract import Claim
+from errata.editing.lane.repository import Rows
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
+from errata.editing.model.weights import EditedWeights
 from errata.editing.recipe.config import PAPER, RecipeConfig
-from errata.editing.recipe.encoder import Tokens
-from errata.editing.recipe.hook import RecipeRouter
-from errata.editing.recipe.route import decide, route
 from errata.editing.recipe.state import Holdings, RecipeState, Retriever
-from errata.editing.repository import Rows
-from errata.editing.weights import EditedWeights
+from errata.editing.recipe.view import RecipeRouter
+from errata.editing.retriever.encoder import Tokens
+from errata.editing.retriever.sentinel import decide, route
 from errata.engine import offline
-from errata.retrieval.index import FaissIndices, KeyIndex
+from errata.indices.faiss_indices import FaissIndices, KeyIndex
 from tests.unit.editing.recipe_models import (
     D_R,
     commit,

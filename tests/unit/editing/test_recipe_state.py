@@ -4,17 +4,17 @@ import pytest
 import torch
 
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import EditBatch
-from errata.editing.method import Commit
-from errata.editing.prompts import tokenise
+from errata.editing.lane.contract import Commit
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
+from errata.editing.model.weights import EditedWeights
 from errata.editing.recipe import METHOD
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.fit import encode_all
-from errata.editing.recipe.hook import RecipeRouter
-from errata.editing.recipe.lane_model import knowledge
 from errata.editing.recipe.state import RecipeState
-from errata.editing.weights import EditedWeights
+from errata.editing.recipe.view import RecipeRouter
+from errata.editing.retriever.lane_model import knowledge
 from errata.engine import offline
 from errata.errors import (
     ArtifactCorruptError,
@@ -23,7 +23,7 @@ from errata.errors import (
     InvalidEditError,
     PreconditionError,
 )
-from errata.retrieval.index import FaissIndices
+from errata.indices.faiss_indices import FaissIndices
 from tests.unit.editing.recipe_models import (
     commit,
     fit,

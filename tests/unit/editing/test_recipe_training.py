@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.recipe import objective, training
-from errata.editing.recipe.examples import Draw, split
-from errata.editing.recipe.lane_model import LaneModel
-from errata.editing.recipe.objective import LOSSES, Pooled, losses, scope_losses
-from errata.editing.recipe.start import new_lane_model, start_prompts, start_retriever
-from errata.editing.recipe.training import Progress, Trainer
-from errata.editing.recipe.training_config import PRESETS, TrainingConfig
-from errata.editing.recipe.validation import calibrated, validate
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.retriever import objective, training
+from errata.editing.retriever.examples import Draw, split
+from errata.editing.retriever.lane_model import LaneModel
+from errata.editing.retriever.objective import LOSSES, Pooled, losses, scope_losses
+from errata.editing.retriever.start import new_lane_model, start_prompts, start_retriever
+from errata.editing.retriever.training import Progress, Trainer
+from errata.editing.retriever.training_config import PRESETS, TrainingConfig
+from errata.editing.retriever.validation import calibrated, validate
 from errata.errors import FitError, InvalidRequestError, PreconditionError
 from tests.unit.editing.recipe_models import D_R, examples_of_towns, make_lane_model
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from errata.editing.scope import (
     calibrated_cosine,
     document_frequencies,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from errata.editing.seam import is_separator, separator
+from errata.editing.model.seam import is_separator, separator
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.prompts import tokenise
-from errata.editing.teacher_forcing import TeacherForcing
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
+from errata.editing.model.teacher_forcing import TeacherForcing
 
 
 def test_parts_of_like_length_have_the_losses_of_the_whole_with_less_padding(

@@ -10,8 +10,8 @@ from tokenizers import processors
 from transformers import AutoTokenizer, GenerationConfig
 
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.causal_lm import CausalLM
-from errata.editing.loading import unread_generation_config
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.loading import unread_generation_config
 from errata.engine import offline
 from errata.errors import UnsupportedModelError
 from tests.unit.editing.lanes import AdapleLane

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.weights import Contribution, EditedWeights
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.weights import Contribution, EditedWeights
 from errata.errors import PreconditionError
 from tests.unit.editing.tiny_models import make_model
 

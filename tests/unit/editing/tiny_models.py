@@ -20,8 +20,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
+from errata.editing.model.causal_lm import CausalLM
 
 TEXT = [
     "The mother tongue of Danielle Darrieux is French, and she was born in Bordeaux.",

@@ -10,22 +10,22 @@ from contextlib import asynccontextmanager
 import torch
 from torch import Tensor
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.plan import BASE, Expert, LoraBank, Mixture, Place, Prefix, RowPlan
+from errata.editing.effects.plan import BASE, Expert, LoraBank, Mixture, Place, Prefix, RowPlan
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine.engine import Engine, EngineLimits
-from errata.engine.sequence import Edition, GenerationRequest, Piece, Version
+from errata.engine.sequence import GenerationRequest, Piece, ServingState, Version
 
 VERSION = Version(0, bytes(32), "state", 0)
-EDITION = Edition(VERSION)
+EDITION = ServingState(VERSION)
 KINDS = ("base", "prefix", "mixture", "expert")
 
 
 @asynccontextmanager
 async def running(
-    model: CausalLM, edition: Edition = EDITION, limits: EngineLimits | None = None
+    model: CausalLM, serving: ServingState = EDITION, limits: EngineLimits | None = None
 ) -> AsyncIterator[Engine]:
     """An engine over `model`."""
-    engine = Engine(model, edition, limits or EngineLimits(max_rows=4, max_queue=64))
+    engine = Engine(model, serving, limits or EngineLimits(max_rows=4, max_queue=64))
     engine.start()
     try:
         yield engine
@@ -96,9 +96,9 @@ class Synthetic:
         return drawn.to(self._model.device, self._model.dtype)
 
 
-def routed(plans: Mapping[tuple[int, ...], RowPlan], version: Version = VERSION) -> Edition:
-    """An edition that knows its prompts' plans by heart."""
-    return Edition(
+def routed(plans: Mapping[tuple[int, ...], RowPlan], version: Version = VERSION) -> ServingState:
+    """An serving that knows its prompts' plans by heart."""
+    return ServingState(
         version, route=lambda requests: [plans.get(r.prompt_ids, BASE) for r in requests]
     )
 

@@ -14,12 +14,12 @@ from structlog.testing import capture_logs
 from transformers import GenerationConfig, MistralConfig
 
 from errata.demo import Corpus
-from errata.editing.causal_lm import CausalLM
-from errata.editing.plan import BASE, RowPlan
-from errata.editing.prompts import tokenise
+from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
 from errata.engine.engine import Engine, EngineLimits
 from errata.engine.sampling import Sampling
-from errata.engine.sequence import Edition, GenerationRequest, Request, ScoringRequest
+from errata.engine.sequence import GenerationRequest, Request, ScoringRequest, ServingState
 from errata.errors import (
     DeadlineExceededError,
     InvalidRequestError,
@@ -187,10 +187,10 @@ async def test_an_answer_has_one_version_and_one_set_of_weights(
     old_tokens = greedy_alone(model, prompt, 40)
     request = GenerationRequest(prompt, 40, ignore_eos=True, num_alternatives=0, streaming=True)
 
-    def swap() -> Edition:
+    def swap() -> ServingState:
         for layer, weight in enumerate(new):
             model.set_down_weight(layer, weight)
-        return Edition(replace(VERSION, seq=1))
+        return ServingState(replace(VERSION, seq=1))
 
     limits = EngineLimits(max_rows=4, weight_versions=weight_versions)
     async with running(model, limits=limits) as engine:
@@ -229,8 +229,8 @@ async def test_a_routed_row_keeps_its_plan_when_the_route_changes() -> None:
     async with running(model, routed({prompt: before})) as engine:
         stream = engine.generate(request)
         pieces = [await anext(stream)]
-        edition = routed({prompt: after}, replace(VERSION, seq=1))
-        await engine.change(lambda: edition, alters_weights=False)
+        serving = routed({prompt: after}, replace(VERSION, seq=1))
+        await engine.change(lambda: serving, alters_weights=False)
         new = await collect(engine, request)
         pieces += [piece async for piece in stream]
     tokens = [choice.token_id for piece in pieces for choice in piece.choices]
@@ -243,12 +243,12 @@ async def test_rows_that_outlive_their_weights_begin_anew_and_streams_are_told(
     shared_model: CausalLM, ids: tuple[int, ...]
 ) -> None:
     limits = EngineLimits(max_rows=4, weight_versions=1, max_drain_seconds=0.05)
-    edition = Edition(replace(VERSION, seq=1))
+    serving = ServingState(replace(VERSION, seq=1))
     async with running(shared_model, limits=limits) as engine:
         unary = asyncio.create_task(collect(engine, _long(ids, streaming=False)))
         stream = engine.generate(_long(ids))
         await anext(stream)
-        await engine.change(lambda: edition, alters_weights=True)
+        await engine.change(lambda: serving, alters_weights=True)
         with pytest.raises(UnavailableError, match="weights were replaced"):
             async for _ in stream:
                 pass
@@ -256,8 +256,8 @@ async def test_rows_that_outlive_their_weights_begin_anew_and_streams_are_told(
         assert (piece.version.seq, piece.num_tokens) == (1, LONG)
 
 
-async def test_a_change_that_fails_leaves_the_edition(engine: Engine) -> None:
-    def broken() -> Edition:
+async def test_a_change_that_fails_leaves_the_serving_state(engine: Engine) -> None:
+    def broken() -> ServingState:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
@@ -398,7 +398,7 @@ async def test_a_prompt_that_cannot_be_routed_fails_alone(shared_model: CausalLM
             raise ValueError("no route")
         return [BASE for _ in requests]
 
-    async with running(shared_model, Edition(VERSION, route=route)) as engine:
+    async with running(shared_model, ServingState(VERSION, route=route)) as engine:
         results = await asyncio.gather(
             *[collect(engine, GenerationRequest((n,), 2)) for n in (12, 13, 14)],
             return_exceptions=True,

@@ -8,8 +8,8 @@ import random
 import pytest
 import torch
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.plan import BASE, RowPlan
+from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine import offline
 from errata.engine.engine import EngineLimits
 from errata.engine.runner import Runner
@@ -143,11 +143,11 @@ async def test_a_long_prompt_read_in_parts_is_the_same_prompt(model: CausalLM) -
         ids = (*ids, 7)
     request = GenerationRequest(ids, 8, num_alternatives=0, ignore_eos=True, streaming=True)
     for kind in KINDS:
-        edition = routed({ids: synthetic.plan(kind)})
+        serving = routed({ids: synthetic.plan(kind)})
         answers = []
         for budget in (7, 512):
             limits = EngineLimits(max_rows=3, prefill_tokens=budget)
-            async with running(model, edition, limits) as engine:
+            async with running(model, serving, limits) as engine:
                 short = GenerationRequest((5, 6), 20, ignore_eos=True)
                 both = await asyncio.gather(collect(engine, short), collect(engine, request))
                 answers.append(_tokens(both[1]))

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.plan import BASE, RowPlan
+from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine.engine import EngineLimits
 from errata.engine.job import Job
 from errata.engine.routing import route_jobs
-from errata.engine.sequence import Edition, GenerationRequest, Request
+from errata.engine.sequence import GenerationRequest, Request, ServingState
 from errata.errors import InvalidRequestError
 from tests.unit.editing.tiny_models import make_model
 from tests.unit.engine.helpers import VERSION, collect, random_prompts, running
@@ -47,13 +47,13 @@ async def _jobs(count: int) -> list[Job]:
 
 async def test_those_who_wait_are_routed_with_those_who_are_admitted() -> None:
     recorder = Recorder()
-    edition = Edition(VERSION, route=recorder)
+    serving = ServingState(VERSION, route=recorder)
     jobs = await _jobs(50)
-    assert len(route_jobs(edition, jobs[:2], jobs[2:], 64)) == 2
+    assert len(route_jobs(serving, jobs[:2], jobs[2:], 64)) == 2
     assert recorder.calls == [32], "as many as one batch of the retriever takes"
-    assert len(route_jobs(edition, jobs[2:32], jobs[32:], 64)) == 30
+    assert len(route_jobs(serving, jobs[2:32], jobs[32:], 64)) == 30
     assert recorder.calls == [32], "nobody twice"
-    route_jobs(edition, jobs[32:33], jobs[33:], 64)
+    route_jobs(serving, jobs[32:33], jobs[33:], 64)
     assert recorder.calls == [32, 18]
 
 
@@ -61,8 +61,8 @@ async def test_those_who_wait_are_routed_with_those_who_are_admitted() -> None:
 async def test_what_was_decided_under_another_version_does_not_count() -> None:
     old, new = Recorder(), Recorder(NAMED)
     jobs = await _jobs(3)
-    route_jobs(Edition(VERSION, route=old), jobs[:1], jobs[1:], 64)
-    later = Edition(replace(VERSION, seq=VERSION.seq + 1), route=new)
+    route_jobs(ServingState(VERSION, route=old), jobs[:1], jobs[1:], 64)
+    later = ServingState(replace(VERSION, seq=VERSION.seq + 1), route=new)
     assert route_jobs(later, jobs[1:], [], 64) == [(NAMED, None)] * 2
     assert (old.calls, new.calls) == ([3], [2])
 
@@ -71,10 +71,10 @@ async def test_whoever_spoiled_a_pass_is_routed_alone() -> None:
     recorder = Recorder()
     jobs = await _jobs(4)
     jobs[0].alone = jobs[2].alone = True
-    edition = Edition(VERSION, route=recorder)
-    route_jobs(edition, jobs[:1], jobs[1:], 64)
+    serving = ServingState(VERSION, route=recorder)
+    route_jobs(serving, jobs[:1], jobs[1:], 64)
     assert recorder.calls == [1], "no neighbour may fail it"
-    route_jobs(edition, jobs[1:2], jobs[2:], 64)
+    route_jobs(serving, jobs[1:2], jobs[2:], 64)
     assert recorder.calls == [1, 2], "and it spoils nobody else's"
 
 
@@ -82,7 +82,7 @@ async def test_an_engine_with_a_queue_asks_seldom() -> None:
     model, recorder = make_model("llama"), Recorder()
     requests = _requests(model, 24)
     limits = EngineLimits(max_rows=2, max_queue=64, prefill_tokens=16)
-    async with running(model, Edition(VERSION, route=recorder), limits) as engine:
+    async with running(model, ServingState(VERSION, route=recorder), limits) as engine:
         await asyncio.gather(*(collect(engine, request) for request in requests))
     assert sum(recorder.calls) == 24
     assert len(recorder.calls) < 8
@@ -99,7 +99,7 @@ async def test_a_prompt_that_breaks_the_router_fails_by_itself() -> None:
         return [BASE] * len(asked)
 
     limits = EngineLimits(max_rows=2, max_queue=64, prefill_tokens=16)
-    async with running(model, Edition(VERSION, route=route), limits) as engine:
+    async with running(model, ServingState(VERSION, route=route), limits) as engine:
         found = await asyncio.gather(
             *(collect(engine, request) for request in requests), return_exceptions=True
         )

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine.sequence import GrowingText, text_behind_blank, whole_text
 from tests.unit.editing.tiny_models import make_tokenizer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine.sequence import GenerationRequest
 from errata.engine.statistics import Distribution
 from tests.unit.engine.helpers import collect, running

@@ -8,8 +8,8 @@ import pytest
 import torch
 from records import records
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.prompts import tokenise
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
 from errata.engine.sampling import GREEDY
 from errata.errors import InvalidRequestError
 from errata.evaluation.baselines import BASELINES, MEMIT

@@ -11,8 +11,8 @@ from recipe_models import make_lane_model
 from records import records, write_flat
 from tiny_models import TEXT, make_model
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.prompts import tokenise
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
 from errata.engine import offline
 from errata.engine.sampling import GREEDY
 from errata.errors import InvalidRequestError

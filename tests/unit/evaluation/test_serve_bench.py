@@ -11,7 +11,7 @@ from recipe_models import make_lane_model
 from rich.console import Console
 
 from errata import demo
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine.sequence import GenerationRequest
 from errata.errors import InvalidRequestError
 from errata.evaluation.report import write
@@ -19,7 +19,7 @@ from errata.evaluation.serve import engine_suites
 from errata.evaluation.serve.answers import Sample, count_mixed, count_stale, count_wrong
 from errata.evaluation.serve.load import LoadPlan, arrivals, facts_turned_round
 from errata.evaluation.serve.report import quantiles_ms, report, table
-from errata.evaluation.serve.routed import RoutedLane, routed_edition
+from errata.evaluation.serve.routed import RoutedLane, routed_state
 from errata.evaluation.serve.workload import Workload
 from errata_client import Provenance
 
@@ -133,10 +133,10 @@ def test_a_routed_lane_claims_every_row_or_none(
     requests = [GenerationRequest((1,), 1, prompt=text) for text in ("Lyon is", "Toyota makes")]
     for claimed in (True, False):
         lane = RoutedLane(method, values, lane_model, 30)
-        edition = routed_edition(model, lane, claimed=claimed)
-        assert edition.route is not None
-        assert [bool(plan.edits) for plan in edition.route(requests)] == [claimed] * 2
-        assert (edition.late is not None) == (values.get("scope") in ("codes", "cosine")) or (
+        serving = routed_state(model, lane, claimed=claimed)
+        assert serving.route is not None
+        assert [bool(plan.edits) for plan in serving.route(requests)] == [claimed] * 2
+        assert (serving.late is not None) == (values.get("scope") in ("codes", "cosine")) or (
             method == "lemoe"
         ), "a hidden state is read in the prompt's own prefill"
 

@@ -11,8 +11,8 @@ from recipe_models import make_lane_model
 from records import FAST, records
 from tiny_models import TEXT, make_model
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.prompts import tokenise
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
 from errata.engine.sampling import GREEDY, Sampling
 from errata.errors import BaseModelMismatchError, InvalidRequestError
 from errata.evaluation.edit.text import FileText, OwnText

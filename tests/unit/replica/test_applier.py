@@ -13,9 +13,9 @@ from errata import demo
 from errata.artifacts.store import ArtifactStore
 from errata.demo import Corpus
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.method import get_method
+from errata.editing.lane.contract import get_method
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import (
     ArtifactCorruptError,
     BaseModelMismatchError,
@@ -23,9 +23,8 @@ from errata.errors import (
     NotFoundError,
     PreconditionError,
 )
-from errata.platform.settings import WriterSettings
-from errata.replica.applier import Applier
-from errata.replica.entries import (
+from errata.indices.faiss_indices import FaissIndices
+from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
     EditsReverted,
@@ -34,7 +33,8 @@ from errata.replica.entries import (
     Kind,
     LaneConfigured,
 )
-from errata.retrieval.index import FaissIndices
+from errata.platform.settings import WriterSettings
+from errata.replica.applier import Applier
 from errata.writer.fitting import fit_batch
 from errata.writer.resources import WriterResources
 

@@ -6,8 +6,7 @@ import pytest
 from errata.editing.edit import Edit
 from errata.errors import CheckFailedError
 from errata.log.chain import Entry as LogEntry
-from errata.replica.convert import decode, encode
-from errata.replica.entries import (
+from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
     EditsRejected,
@@ -18,6 +17,7 @@ from errata.replica.entries import (
     LaneConfigured,
     Rejection,
 )
+from errata.log.payload_convert import decode, encode
 
 REF = ArtifactRef("ab" * 32, 123)
 FIGURES = Figures(1.0, 0.5, 0.75, True)

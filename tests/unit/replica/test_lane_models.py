@@ -7,16 +7,14 @@ from pathlib import Path
 import pytest
 
 from errata.artifacts.store import ArtifactStore
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.method import get_method
+from errata.editing.lane.contract import get_method
+from errata.editing.model.causal_lm import CausalLM
 from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.lane_model import LaneModel
+from errata.editing.retriever.lane_model import LaneModel
 from errata.errors import BaseModelMismatchError, DataLossError
-from errata.platform.settings import WriterSettings
-from errata.replica.applier import Applier
-from errata.replica.convert import decode, encode
-from errata.replica.entries import (
+from errata.indices.faiss_indices import FaissIndices
+from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
     EditsReverted,
@@ -25,7 +23,9 @@ from errata.replica.entries import (
     LaneConfigured,
     LaneModelCommitted,
 )
-from errata.retrieval.index import FaissIndices
+from errata.log.payload_convert import decode, encode
+from errata.platform.settings import WriterSettings
+from errata.replica.applier import Applier
 from errata.writer.fitting import fit_batch
 from tests.unit.editing.recipe_models import make_edits, make_lane_model
 from tests.unit.editing.tiny_models import make_model

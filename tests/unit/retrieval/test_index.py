@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from errata.editing.search import Lineage
-from errata.retrieval.index import CodeIndex, KeyIndex, nearest_by_product
+from errata.editing.lane.search import Lineage
+from errata.indices.faiss_indices import CodeIndex, KeyIndex, nearest_by_product
 
 
 @dataclass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.prompts import tokenise
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
 from errata.errors import InvalidRequestError
 from errata.worker import admission
 from errata_client._gen.errata.v1 import inference_pb2

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from errata.editing.causal_lm import CausalLM
+from errata.editing.effects.plan import RowPlan
 from errata.editing.elder.config import ElderConfig
-from errata.editing.elder.hook import ElderRouter, ElderView
-from errata.editing.method import Claim
-from errata.editing.plan import RowPlan
-from errata.editing.prompts import tokenise
-from errata.editing.recipe.hook import RecipeRouter
+from errata.editing.elder.view import ElderRouter, ElderView
+from errata.editing.lane.contract import Claim
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
+from errata.editing.recipe.view import RecipeRouter
 from errata.engine.engine import EngineLimits
-from errata.engine.sequence import Edition, GenerationRequest, Piece, ScoringRequest
+from errata.engine.sequence import GenerationRequest, Piece, ScoringRequest, ServingState
 from errata.errors import UnavailableError
+from errata.indices.faiss_indices import FaissIndices
 from errata.replica.routing import Routing
-from errata.retrieval.index import FaissIndices
 from errata.worker.routing import late, whole
 from tests.unit.editing import recipe_models
 from tests.unit.editing.elder_models import CODES, SMALL, Lane
@@ -126,8 +126,8 @@ async def test_a_row_gets_what_a_pass_of_its_own_would_give_it(
     answers = []
     for middle in (None, late(routing, routing.claims)):
         view.passes.clear()
-        edition = Edition(VERSION, route=whole(routing, routing.claims), late=middle)
-        async with running(model, edition, LIMITS) as engine:
+        serving = ServingState(VERSION, route=whole(routing, routing.claims), late=middle)
+        async with running(model, serving, LIMITS) as engine:
             answers.append(_told(await asyncio.gather(*[collect(engine, r) for r in requests])))
             if middle is not None:
                 assert view.passes == [1], "only for what is read in parts"
@@ -144,19 +144,19 @@ async def test_a_row_that_is_deferred_in_mid_prefill_is_the_base_models_to_the_b
     resources: TextResources,
 ) -> None:
     llama, routing = _routed(SMALL, resources)
-    edition = Edition(
+    serving = ServingState(
         VERSION, route=whole(routing, routing.claims), late=late(routing, routing.claims)
     )
     prompts = [FACTS[0][0], OTHERS[0], FACTS[1][0], *OTHERS[1:]]
     answers = []
     for enabled in (True, False):
-        async with running(llama, edition, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
+        async with running(llama, serving, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
             engine.hooks.enabled = enabled
             hold = threading.Event()
 
-            def held(hold: threading.Event = hold) -> Edition:
+            def held(hold: threading.Event = hold) -> ServingState:
                 assert hold.wait(PATIENCE)
-                return edition
+                return serving
 
             change = asyncio.create_task(engine.change(held, alters_weights=False))
             asked = [asyncio.create_task(collect(engine, r)) for r in _requests(llama, prompts)]
@@ -185,9 +185,9 @@ async def test_a_service_that_is_away_in_mid_prefill_is_asked_once_for_all(
         batches.append(len(prompts))
         raise UnavailableError("the retrieval service is away.")
 
-    edition = Edition(VERSION, route=whole(routing, ask), late=late(routing, ask))
+    serving = ServingState(VERSION, route=whole(routing, ask), late=late(routing, ask))
     requests = _requests(llama, [prompt for prompt, _ in FACTS])
-    async with running(llama, edition, LIMITS) as engine:
+    async with running(llama, serving, LIMITS) as engine:
         asked = [collect(engine, request) for request in requests]
         answers = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(answer, UnavailableError) for answer in answers), answers
@@ -216,8 +216,8 @@ async def test_a_row_behind_another_lanes_prefix_is_routed_before_it(
         routing = Routing(views, {**dict.fromkeys(elder, 5), **seqs})
         answers = []
         for middle in (None, late(routing, routing.claims)):
-            edition = Edition(VERSION, route=whole(routing, routing.claims), late=middle)
-            async with running(llama, edition, LIMITS) as engine:
+            serving = ServingState(VERSION, route=whole(routing, routing.claims), late=middle)
+            async with running(llama, serving, LIMITS) as engine:
                 requests = _requests(llama, prompts)
                 answers.append(_told(await asyncio.gather(*[collect(engine, r) for r in requests])))
         assert answers[0] == answers[1]
@@ -240,9 +240,9 @@ async def test_the_index_is_asked_once_for_all_that_are_admitted_together(
         assert go_on.wait(10)
         return routing.claims(prompts, vectors, lanes)
 
-    edition = Edition(VERSION, route=whole(routing, ask), late=late(routing, ask))
+    serving = ServingState(VERSION, route=whole(routing, ask), late=late(routing, ask))
     first, *others = _requests(llama, [*(prompt for prompt, _ in FACTS), *OTHERS])
-    async with running(llama, edition, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
+    async with running(llama, serving, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
         answers = [asyncio.create_task(collect(engine, first))]
         assert await asyncio.to_thread(asked.wait, 10)
         answers += [asyncio.create_task(collect(engine, request)) for request in others]

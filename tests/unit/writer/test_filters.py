@@ -9,7 +9,7 @@ import pytest
 
 from errata.editing.edit import Edit
 from errata.errors import CheckFailedError, FitError, InvalidRequestError
-from errata.replica.entries import Rejection
+from errata.log.entries import Rejection
 from errata.writer import convert
 from errata.writer.advice import advised
 from errata.writer.filters import EditFilter

@@ -14,14 +14,14 @@ import pytest
 from errata import demo
 from errata.artifacts.store import ArtifactStore
 from errata.demo import Corpus
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.method import get_method
+from errata.editing.lane.contract import get_method
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import CheckFailedError, FitError, LaneFullError, SingularCovarianceError
+from errata.indices.faiss_indices import FaissIndices
+from errata.log.entries import Entry, LaneConfigured
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier, Lane
-from errata.replica.entries import Entry, LaneConfigured
-from errata.retrieval.index import FaissIndices
 from errata.writer.batching import seed_of
 from errata.writer.fitting import Outcome, fit_batch
 from errata.writer.resources import WriterResources

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import (
     ErrataError,
     InvalidEditError,

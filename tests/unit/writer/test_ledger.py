@@ -4,7 +4,7 @@ import pytest
 
 from errata.editing.edit import Edit
 from errata.errors import CheckFailedError, NotFoundError
-from errata.replica.entries import (
+from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
     EditsRejected,

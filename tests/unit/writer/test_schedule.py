@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 
 from errata.editing.edit import Edit
-from errata.editing.method import Ordering, get_method
+from errata.editing.lane.contract import Ordering, get_method
+from errata.log.entries import LaneConfigured
 from errata.replica.applier import Lane
-from errata.replica.entries import LaneConfigured
 from errata.writer.batching import next_batch, planned_batch, window
 from errata.writer.ledger import EditLedger
 from errata.writer.schedule import Due, next_fit

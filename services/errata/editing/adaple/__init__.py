@@ -10,10 +10,10 @@ from __future__ import annotations
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.covariance import prepare
 from errata.editing.adaple.fit import fit
-from errata.editing.adaple.hook import AdapleAttribution
 from errata.editing.adaple.memory import AdapleMemory
 from errata.editing.adaple.state import AdapleState
-from errata.editing.method import Capabilities, Method
+from errata.editing.adaple.view import AdapleAttribution
+from errata.editing.lane.contract import Capabilities, Method
 
 METHOD = Method(
     name="adaple",

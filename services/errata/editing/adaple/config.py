@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from errata.editing.method import LaneConfig, check_layer
+from errata.editing.lane.contract import LaneConfig, check_layer
 
 Variant = Literal["memit", "printed", "eq3", "erase"]
 

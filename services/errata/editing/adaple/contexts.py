@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 
 # The code of MEMIT and PMET begins its contexts with these words.
 _OPENINGS = ("The", "Therefore", "Because", "I", "You")

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.artifact import Artifact, TensorSpec
-from errata.editing.causal_lm import CausalLM
-from errata.editing.method import Resources
-from errata.editing.prompts import pad_right, positions, text_ids
+from errata.editing.lane.contract import Resources
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import pad_right, positions, text_ids
 from errata.errors import ArtifactCorruptError, InvalidRequestError, PreconditionError
 
 Progress = Callable[[int, int], None]

@@ -20,11 +20,11 @@ from errata.editing.adaple.solve import LowRankDelta, solve_delta
 from errata.editing.adaple.state import AdapleState, pack
 from errata.editing.adaple.targets import optimise_targets
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.inventory import fact_of
-from errata.editing.method import FitResult
-from errata.editing.prompts import tokenise
+from errata.editing.lane.contract import FitResult
+from errata.editing.lane.inventory import fact_of
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
 from errata.errors import FitError, InvalidEditError
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.prompts import pad_right, tokenise, tokenise_if_fits
-from errata.editing.replay import Replay, capture, first_output
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import pad_right, tokenise, tokenise_if_fits
+from errata.editing.model.replay import Replay, capture, first_output
 
 
 class Probe:

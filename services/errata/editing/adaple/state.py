@@ -11,15 +11,15 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from errata.editing.adaple.attribution import Directions
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.fusion import fuse
-from errata.editing.adaple.route import Directions
 from errata.editing.adaple.solve import LowRankDelta
 from errata.editing.artifact import Artifact, TensorSpec
-from errata.editing.causal_lm import CausalLM
-from errata.editing.method import Commit
-from errata.editing.swap import Swap, Undo
-from errata.editing.weights import Contribution, ContributionId, EditedWeights
+from errata.editing.lane.contract import Commit
+from errata.editing.lane.swap import Swap, Undo
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.weights import Contribution, ContributionId, EditedWeights
 from errata.errors import ArtifactCorruptError, BaseModelMismatchError, EditNotRevertibleError
 
 _METHOD = "adaple"

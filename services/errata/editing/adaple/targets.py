@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.prompts import TokenRow, target_places, tokenise, tokenise_if_fits
-from errata.editing.replay import Replay, capture_suffix, first_output
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import TokenRow, target_places, tokenise, tokenise_if_fits
+from errata.editing.model.replay import Replay, capture_suffix, first_output
 
 # The suffixes are gathered anew when no more than this share of the edits is still moving.
 _REGATHER_SHARE = 0.6

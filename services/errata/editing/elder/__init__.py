@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from errata.editing.elder.config import PAPER, ElderConfig
 from errata.editing.elder.fit import encode_all, fit, fit_anew, prepare
-from errata.editing.elder.hook import ElderRouter
 from errata.editing.elder.memory import ElderMemory
 from errata.editing.elder.state import ElderState
-from errata.editing.method import Capabilities, Compaction, LaneModelSupport, Method
-from errata.editing.recipe.lane_model import read_bytes
+from errata.editing.elder.view import ElderRouter
+from errata.editing.lane.contract import Capabilities, Compaction, LaneModelSupport, Method
+from errata.editing.retriever.lane_model import read_bytes
 
 METHOD = Method(
     name="elder",

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from errata.editing.method import LaneConfig, check_layer
+from errata.editing.lane.contract import LaneConfig, check_layer
 from errata.errors import InvalidRequestError
 
 Scope = Literal["codes", "cosine", "idf", "retriever"]
@@ -54,7 +54,7 @@ class ElderConfig(LaneConfig):
         stop_loss: a batch is done when no text of a step has a mean NLL above; 0 never stops.
         num_contexts: texts that each prompt is also learned behind, drawn from the statistics text.
         num_rephrases: further rephrasings of each prompt, as the lane model has seen facts of its
-            relation asked (`editing.frames`); none without a lane model. Ours.
+            relation asked (`editing.retriever.frames`); none without a lane model. Ours.
         prompt_share: how often a step takes an edit's bare prompt; else it takes one of its other
             texts, rephrasings that it brought and texts behind contexts.
         precision: `auto` computes products of a fit in bf16 where the machine is faster with it.

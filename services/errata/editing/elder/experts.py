@@ -16,9 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from errata.editing.causal_lm import CausalLM
+from errata.editing.effects.plan import LoraBank, Mixture, Place
 from errata.editing.elder.config import ElderConfig
-from errata.editing.plan import LoraBank, Mixture, Place
+from errata.editing.model.causal_lm import CausalLM
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
 from errata.editing.contexts import lessons, openings
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.elder import peft
@@ -24,10 +23,11 @@ from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, limit_of
 from errata.editing.elder.state import ElderState, Learned
 from errata.editing.elder.training import Lessons, train
-from errata.editing.gate import Gate
-from errata.editing.inventory import fact_of
-from errata.editing.method import FitResult, Resources
-from errata.editing.repository import Rows
+from errata.editing.lane.contract import FitResult, Resources
+from errata.editing.lane.inventory import fact_of
+from errata.editing.lane.repository import Rows
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.retriever.gate import Gate
 from errata.editing.scope import first_paragraphs, mean_embeddings, unit
 from errata.errors import FitError, InvalidRequestError
 

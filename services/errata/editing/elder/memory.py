@@ -12,8 +12,8 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact
 from errata.editing.elder.config import ElderConfig
-from errata.editing.inventory import pack_facts, unpack_facts
-from errata.editing.prompts import TokenRow
+from errata.editing.lane.inventory import pack_facts, unpack_facts
+from errata.editing.model.prompts import TokenRow
 from errata.errors import ArtifactCorruptError
 
 

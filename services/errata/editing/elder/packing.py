@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
-from errata.editing.causal_lm import BaseLLM
 from errata.editing.elder.experts import Experts, Shape
-from errata.editing.inventory import pack_facts
-from errata.editing.repository import Rows
+from errata.editing.lane.inventory import pack_facts
+from errata.editing.lane.repository import Rows
+from errata.editing.model.causal_lm import BaseLLM
 from errata.errors import ArtifactCorruptError
 
 METHOD_NAME = "elder"

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from errata.editing.causal_lm import CausalLM
 from errata.editing.elder.experts import Experts, Shape
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import InvalidRequestError
 
 _CONFIG = "adapter_config.json"

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from errata.editing.causal_lm import CausalLM
 from errata.editing.elder.experts import Shape
-from errata.editing.prompts import pad_right, positions, tokenise
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import pad_right, positions, tokenise
 
 _AT_ONCE = 64
 _TINY = 1e-12

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from errata.editing.causal_lm import CausalLM
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
 from errata.editing.elder.queries import queries_of
+from errata.editing.model.causal_lm import CausalLM
 from errata.editing.scope import (
     allowed,
     calibrated_cosine,

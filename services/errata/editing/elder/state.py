@@ -10,29 +10,29 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
-from errata.editing.causal_lm import BaseLLM, CausalLM, tensor_bytes
+from errata.editing.effects.plan import Mixture
 from errata.editing.elder.allocation import capacity, pack_codes
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
 from errata.editing.elder.packing import METHOD_NAME, Packed, pack
-from errata.editing.gate import Gate
-from errata.editing.inventory import (
-    FACT_BYTES,
-    Inventory,
-    check_origin,
-    unpack_facts,
-)
-from errata.editing.method import (
+from errata.editing.lane.contract import (
     NEARLY_FULL,
     Commit,
     LaneModelCommit,
     LaneModelDump,
     LaneReport,
 )
-from errata.editing.plan import Mixture
-from errata.editing.repository import Repository, Rows
-from errata.editing.swap import Swap, Undo
-from errata.editing.weights import EditedWeights
+from errata.editing.lane.inventory import (
+    FACT_BYTES,
+    Inventory,
+    check_origin,
+    unpack_facts,
+)
+from errata.editing.lane.repository import Repository, Rows
+from errata.editing.lane.swap import Swap, Undo
+from errata.editing.model.causal_lm import BaseLLM, CausalLM, tensor_bytes
+from errata.editing.model.weights import EditedWeights
+from errata.editing.retriever.gate import Gate
 from errata.errors import (
     ArtifactCorruptError,
     PreconditionError,

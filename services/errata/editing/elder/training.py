@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.devices import fast_training, has_fast_bf16
+from errata.editing.effects.hooks import add_mixture
+from errata.editing.effects.plan import MixtureRows
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts
-from errata.editing.hooks import add_mixture
-from errata.editing.plan import MixtureRows
-from errata.editing.prompts import TokenRow
-from errata.editing.teacher_forcing import TeacherForcing
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.devices import fast_training, has_fast_bf16
+from errata.editing.model.prompts import TokenRow
+from errata.editing.model.teacher_forcing import TeacherForcing
 from errata.errors import FitError
 
 

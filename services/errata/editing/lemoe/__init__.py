@@ -6,13 +6,19 @@ Models" (Wang and Li, 2024). What its routing cannot do is said in docs/decision
 
 from __future__ import annotations
 
+from errata.editing.lane.contract import (
+    Capabilities,
+    Compaction,
+    LaneModelSupport,
+    Method,
+    Ordering,
+)
 from errata.editing.lemoe.config import PAPER, LemoeConfig
 from errata.editing.lemoe.fit import encode_all, fit, fit_anew, prepare
-from errata.editing.lemoe.hook import LemoeRouter
 from errata.editing.lemoe.order import plan_order
 from errata.editing.lemoe.state import LemoeState
-from errata.editing.method import Capabilities, Compaction, LaneModelSupport, Method, Ordering
-from errata.editing.recipe.lane_model import read_bytes
+from errata.editing.lemoe.view import LemoeRouter
+from errata.editing.retriever.lane_model import read_bytes
 
 METHOD = Method(
     name="lemoe",

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from errata.editing.method import LaneConfig, check_layer
+from errata.editing.lane.contract import LaneConfig, check_layer
 
 Scope = Literal["off", "cosine", "idf", "retriever"]
 
@@ -44,7 +44,7 @@ class LemoeConfig(LaneConfig):
             stops.
         num_contexts: texts that each prompt is also learned behind, drawn from the statistics text.
         num_rephrases: further rephrasings of each prompt, as the lane model has seen facts of its
-            relation asked (`editing.frames`); none without a lane model. Ours.
+            relation asked (`editing.retriever.frames`); none without a lane model. Ours.
         max_experts: of the lane; more are refused. Paper: 5.
         expert_edits: edits that one expert learns, at most. Paper: 20 and 200.
         order: which pending edits one expert gets: like ones (`kmeans`, paper; `hierarchical`), or

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.artifact import TensorSpec
-from errata.editing.causal_lm import CausalLM
+from errata.editing.effects.plan import Expert
 from errata.editing.lemoe.config import LemoeConfig
-from errata.editing.plan import Expert
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import InvalidRequestError
 
 

@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
 from errata.editing.contexts import lessons, openings
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.gate import Gate
-from errata.editing.inventory import fact_of
+from errata.editing.lane.contract import FitResult, Resources
+from errata.editing.lane.inventory import fact_of
+from errata.editing.lane.repository import Rows
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.experts import Shape
-from errata.editing.lemoe.members import Member, Routing, placed
+from errata.editing.lemoe.lane_experts import Member, Routing, placed
 from errata.editing.lemoe.order import plan_order
 from errata.editing.lemoe.packing import pack, pack_rows
 from errata.editing.lemoe.projection import Projection
 from errata.editing.lemoe.state import LemoeState
 from errata.editing.lemoe.training import Earlier, Lessons, Trained, train
-from errata.editing.method import FitResult, Resources
-from errata.editing.repository import Rows
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.retriever.gate import Gate
 from errata.editing.scope import (
     calibrated_cosine,
     document_frequencies,

@@ -19,10 +19,10 @@ from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.metrics import euclidean_distances
 from torch import Tensor
 
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
 from errata.editing.lemoe.config import LemoeConfig
-from errata.editing.prompts import join
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import join
 from errata.editing.scope import mean_embeddings, unit
 
 _log = structlog.get_logger(__name__)

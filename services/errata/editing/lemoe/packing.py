@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
-from errata.editing.causal_lm import BaseLLM
-from errata.editing.gate import Gate
-from errata.editing.inventory import FACT_BYTES, check_origin, pack_facts, unpack_facts
+from errata.editing.lane.inventory import FACT_BYTES, check_origin, pack_facts, unpack_facts
+from errata.editing.lane.repository import Rows
 from errata.editing.lemoe.experts import Shape
-from errata.editing.lemoe.members import Member, Routing
+from errata.editing.lemoe.lane_experts import Member, Routing
 from errata.editing.lemoe.projection import Projection
-from errata.editing.repository import Rows
+from errata.editing.model.causal_lm import BaseLLM
+from errata.editing.retriever.gate import Gate
 from errata.errors import ArtifactCorruptError
 
 _METHOD = "lemoe"

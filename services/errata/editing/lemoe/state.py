@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import BaseLLM, CausalLM
-from errata.editing.gate import Gate
-from errata.editing.inventory import Inventory
-from errata.editing.lemoe.config import LemoeConfig
-from errata.editing.lemoe.experts import Shape
-from errata.editing.lemoe.members import Member, Routing
-from errata.editing.lemoe.packing import Contents, pack, read, read_rows
-from errata.editing.method import (
+from errata.editing.lane.contract import (
     NEARLY_FULL,
     Commit,
     LaneModelCommit,
     LaneModelDump,
     LaneReport,
 )
-from errata.editing.repository import Repository, Rows
-from errata.editing.swap import Swap, Undo
-from errata.editing.weights import EditedWeights
+from errata.editing.lane.inventory import Inventory
+from errata.editing.lane.repository import Repository, Rows
+from errata.editing.lane.swap import Swap, Undo
+from errata.editing.lemoe.config import LemoeConfig
+from errata.editing.lemoe.experts import Shape
+from errata.editing.lemoe.lane_experts import Member, Routing
+from errata.editing.lemoe.packing import Contents, pack, read, read_rows
+from errata.editing.model.causal_lm import BaseLLM, CausalLM
+from errata.editing.model.weights import EditedWeights
+from errata.editing.retriever.gate import Gate
 from errata.errors import PreconditionError
 
 

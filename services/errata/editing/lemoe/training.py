@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.devices import fast_training, has_fast_bf16
-from errata.editing.hooks import add_experts
+from errata.editing.effects.hooks import add_experts
+from errata.editing.effects.plan import Expert, ExpertRows
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.experts import Shape, as_expert, new_expert
 from errata.editing.lemoe.projection import Projection, literal_gates
-from errata.editing.plan import Expert, ExpertRows
-from errata.editing.prompts import TokenRow
-from errata.editing.teacher_forcing import TeacherForcing
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.devices import fast_training, has_fast_bf16
+from errata.editing.model.prompts import TokenRow
+from errata.editing.model.teacher_forcing import TeacherForcing
 from errata.errors import FitError
 
 

@@ -6,12 +6,12 @@ Source: "Lifelong Knowledge Editing for LLMs with Retrieval-Augmented Continuous
 
 from __future__ import annotations
 
-from errata.editing.method import Capabilities, LaneModelSupport, Method
+from errata.editing.lane.contract import Capabilities, LaneModelSupport, Method
 from errata.editing.recipe.config import PAPER, RecipeConfig
 from errata.editing.recipe.fit import encode_all, fit, prepare
-from errata.editing.recipe.hook import RecipeRouter
-from errata.editing.recipe.lane_model import read_bytes
 from errata.editing.recipe.state import RecipeState
+from errata.editing.recipe.view import RecipeRouter
+from errata.editing.retriever.lane_model import read_bytes
 
 METHOD = Method(
     name="recipe",

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from errata.editing.method import LaneConfig
+from errata.editing.lane.contract import LaneConfig
 
 
 class RecipeConfig(LaneConfig):

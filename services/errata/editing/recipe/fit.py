@@ -10,17 +10,17 @@ from time import perf_counter
 import torch
 
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
 from errata.editing.contexts import lessons, openings
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.inventory import fact_of
-from errata.editing.method import FitResult, Resources
+from errata.editing.lane.contract import FitResult, Resources
+from errata.editing.lane.inventory import fact_of
+from errata.editing.lane.repository import Rows
+from errata.editing.model.causal_lm import CausalLM
 from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.encoder import Tokens
-from errata.editing.recipe.lane_model import LaneModel, knowledge
 from errata.editing.recipe.refine import refined
 from errata.editing.recipe.state import RecipeState, pack
-from errata.editing.repository import Rows
+from errata.editing.retriever.encoder import Tokens
+from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.scope import first_paragraphs
 from errata.errors import InvalidEditError
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.devices import fast_training, has_fast_bf16
-from errata.editing.prompts import TokenRow
-from errata.editing.recipe.lane_model import Shape
-from errata.editing.recipe.losses import Texts, answer_logits, answer_loss
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.devices import fast_training, has_fast_bf16
+from errata.editing.model.prompts import TokenRow
+from errata.editing.retriever.lane_model import Shape
+from errata.editing.retriever.losses import Texts, answer_logits, answer_loss
 from errata.errors import FitError
 
 _LEARNING_RATE = 0.1  # in units of the prompts' spread

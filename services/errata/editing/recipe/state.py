@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
-from errata.editing.causal_lm import BaseLLM
-from errata.editing.inventory import (
+from errata.editing.lane.contract import Commit, LaneModelCommit, LaneModelDump
+from errata.editing.lane.inventory import (
     FACT_BYTES,
     Inventory,
     check_origin,
     pack_facts,
     unpack_facts,
 )
-from errata.editing.method import Commit, LaneModelCommit, LaneModelDump
+from errata.editing.lane.repository import Repository, Rows
+from errata.editing.lane.swap import Swap, Undo
+from errata.editing.model.causal_lm import BaseLLM
+from errata.editing.model.weights import EditedWeights
 from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.lane_model import LaneModel
-from errata.editing.repository import Repository, Rows
-from errata.editing.swap import Swap, Undo
-from errata.editing.weights import EditedWeights
+from errata.editing.retriever.lane_model import LaneModel
 from errata.errors import (
     ArtifactCorruptError,
     EditNotRevertibleError,

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.method import LaneConfig
+from errata.editing.lane.contract import LaneConfig
+from errata.editing.model.causal_lm import CausalLM
 from errata.evaluation.baselines.ft_l import ConstrainedFineTuning, FtlConfig
 from errata.evaluation.baselines.grace import Grace, GraceConfig
 from errata.evaluation.baselines.none import NoEditing, NothingConfig

@@ -13,10 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.method import LaneConfig, check_layer
-from errata.editing.prompts import pad_right, target_places, tokenise
-from errata.editing.replay import capture
+from errata.editing.lane.contract import LaneConfig, check_layer
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import pad_right, target_places, tokenise
+from errata.editing.model.replay import capture
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
 from errata.evaluation.systems.local import LocalModel

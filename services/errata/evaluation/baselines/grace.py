@@ -17,10 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.method import LaneConfig, check_layer
-from errata.editing.prompts import TokenRow, target_places, tokenise
-from errata.editing.replay import Replay, capture_suffix
+from errata.editing.lane.contract import LaneConfig, check_layer
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import TokenRow, target_places, tokenise
+from errata.editing.model.replay import Replay, capture_suffix
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
 from errata.evaluation.systems.local import LocalModel

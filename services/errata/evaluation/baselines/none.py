@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.method import LaneConfig
+from errata.editing.lane.contract import LaneConfig
+from errata.editing.model.causal_lm import CausalLM
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
 from errata.evaluation.systems.local import LocalModel

@@ -8,9 +8,9 @@ from time import perf_counter
 from pydantic import Field
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.method import LaneConfig
-from errata.editing.prompts import join
+from errata.editing.lane.contract import LaneConfig
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import join
 from errata.engine.sampling import Sampling
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome, Pair, Scored

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from errata.editing.recipe.examples import Example, frames_of
+from errata.editing.retriever.examples import Example, frames_of
 from errata.evaluation.data.record import Record
 
 

@@ -13,9 +13,9 @@ import torch
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from errata.editing.elder.hook import ElderView
 from errata.editing.elder.queries import queries_of
-from errata.editing.prompts import tokenise
+from errata.editing.elder.view import ElderView
+from errata.editing.model.prompts import tokenise
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems.lane import LaneSystem
 

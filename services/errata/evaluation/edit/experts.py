@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from errata.editing.lemoe.config import LemoeConfig
-from errata.editing.lemoe.hook import LemoeView
 from errata.editing.lemoe.order import similarity, vectors_of
+from errata.editing.lemoe.view import LemoeView
 from errata.evaluation.systems.lane import LaneSystem
 
 _SHARES = ("reliability.token", "generality.token")

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.method import LaneConfig, Resources, get_method, methods
+from errata.editing.lane.contract import LaneConfig, Resources, get_method, methods
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.baselines import BASELINES, MEMIT
 from errata.evaluation.data.fields import read_paragraphs

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from errata.editing.elder.allocation import capacity
 from errata.editing.elder.config import ElderConfig
-from errata.editing.method import get_method
+from errata.editing.lane.contract import get_method
 from errata.errors import InvalidRequestError
 from errata.evaluation.edit.plan import Plan
 

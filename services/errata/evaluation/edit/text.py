@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from errata.editing.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine import offline
 from errata.engine.sampling import Sampling
 from errata.engine.sequence import whole_text
@@ -17,7 +17,7 @@ _LENGTH = 128
 
 
 class OwnText:
-    """Text that the model writes (`errata.editing.method.Resources`); the same at every call.
+    """Text that the model writes (`lane.contract.Resources`); the same at every call.
 
     A covariance of keys wants inputs as the model meets them, and a language model's samples are
     what it takes for such.

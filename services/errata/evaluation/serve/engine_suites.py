@@ -17,18 +17,18 @@ from typing import Any, TypeVar
 import torch
 from rich.console import Console
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.plan import BASE, RowPlan
+from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine.engine import Engine, EngineLimits
-from errata.engine.sequence import Edition, GenerationRequest, Request, Version
+from errata.engine.sequence import GenerationRequest, Request, ServingState, Version
 from errata.errors import InvalidRequestError
 from errata.evaluation.serve.report import report
-from errata.evaluation.serve.routed import RoutedLane, routed_edition
-from errata.evaluation.serve.synthetic import adaple_edition, mixed_plans
+from errata.evaluation.serve.routed import RoutedLane, routed_state
+from errata.evaluation.serve.synthetic import adaple_state, mixed_plans
 from errata.evaluation.serve.workload import Timings, Workload, in_words, run_round
 
 T = TypeVar("T")
-UNEDITED = Edition(Version(0, bytes(32), "", 0))
+UNEDITED = ServingState(Version(0, bytes(32), "", 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ async def _static(
 ) -> Timings:
     """`generate` with batches in order of arrival, padded on the left, each to its longest."""
 
-    def run() -> Edition:
+    def run() -> ServingState:
         hf: Any = model.model
         for start in range(0, len(requests), size):
             batch = requests[start : start + size]
@@ -202,8 +202,8 @@ async def _mixed(
     def route(requests: Sequence[Request]) -> list[RowPlan]:
         return [plans.get(request.prompt_ids, BASE) for request in requests]
 
-    edition = Edition(UNEDITED.version, route=route)
-    await engine.change(lambda: edition, alters_weights=False)
+    serving = ServingState(UNEDITED.version, route=route)
+    await engine.change(lambda: serving, alters_weights=False)
 
     async def one(enabled: bool) -> Timings:
         engine.hooks.enabled = enabled
@@ -222,11 +222,11 @@ async def _unclaimed(
 ) -> dict[str, Any]:
     requests = plan.workload.requests(len(model.tokenizer), model.max_positions)
     base = model.down_weights()
-    edition = await _in_a_thread_that_ends(lambda: adaple_edition(model, plan.num_edits))
+    serving = await _in_a_thread_that_ends(lambda: adaple_state(model, plan.num_edits))
     edited = model.down_weights()
 
-    async def one(weights: list[torch.Tensor], wanted: Edition) -> Timings:
-        def swap() -> Edition:
+    async def one(weights: list[torch.Tensor], wanted: ServingState) -> Timings:
+        def swap() -> ServingState:
             model.use_down_weights(weights)
             return wanted
 
@@ -237,7 +237,7 @@ async def _unclaimed(
         plan,
         engine,
         requests,
-        lambda: one(edited, edition),
+        lambda: one(edited, serving),
         lambda: one(base, UNEDITED),
         console,
         "unclaimed",
@@ -255,17 +255,15 @@ async def _routed(
         model, plan.workload.requests(len(model.tokenizer), model.max_positions - 64)
     )
 
-    async def one(edition: Edition) -> Timings:
-        await engine.change(lambda: edition, alters_weights=False)
+    async def one(serving: ServingState) -> Timings:
+        await engine.change(lambda: serving, alters_weights=False)
         return await run_round(engine, requests, plan.workload.concurrency, streaming=False)
 
     found = {}
     for name, claimed in (("claimed", True), ("unclaimed", False)):
-        edition = await _in_a_thread_that_ends(
-            partial(routed_edition, model, lane, claimed=claimed)
-        )
+        serving = await _in_a_thread_that_ends(partial(routed_state, model, lane, claimed=claimed))
         found[name] = await _compare(
-            plan, engine, requests, partial(one, edition), partial(one, UNEDITED), console, name
+            plan, engine, requests, partial(one, serving), partial(one, UNEDITED), console, name
         )
     del found["unclaimed"]["timings"]
     more = {"unclaimed": found["unclaimed"], "edits_in_force": lane.num_edits}

@@ -17,19 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
+from errata.editing.effects.plan import RowPlan
 from errata.editing.elder import experts as elder_experts
 from errata.editing.elder.packing import Packed
 from errata.editing.elder.packing import pack as pack_elder
 from errata.editing.elder.state import ElderState
-from errata.editing.gate import Gate
-from errata.editing.inventory import fact_of
-from errata.editing.lemoe import experts as lemoe_experts
-from errata.editing.lemoe.members import Member
-from errata.editing.lemoe.members import Routing as LemoeRouting
-from errata.editing.lemoe.packing import pack as pack_lemoe
-from errata.editing.lemoe.projection import Projection
-from errata.editing.method import (
+from errata.editing.lane.contract import (
     Claim,
     Commit,
     LaneModelCommit,
@@ -38,13 +31,20 @@ from errata.editing.method import (
     VectorView,
     get_method,
 )
-from errata.editing.plan import RowPlan
+from errata.editing.lane.inventory import fact_of
+from errata.editing.lane.repository import Rows
+from errata.editing.lemoe import experts as lemoe_experts
+from errata.editing.lemoe.lane_experts import Member
+from errata.editing.lemoe.lane_experts import Routing as LemoeRouting
+from errata.editing.lemoe.packing import pack as pack_lemoe
+from errata.editing.lemoe.projection import Projection
+from errata.editing.model.causal_lm import CausalLM
 from errata.editing.recipe.state import RecipeState, pack
-from errata.editing.repository import Rows
-from errata.engine.sequence import Edition, Version
+from errata.editing.retriever.gate import Gate
+from errata.engine.sequence import ServingState, Version
 from errata.errors import InvalidRequestError
+from errata.indices.faiss_indices import FaissIndices
 from errata.replica.routing import Routing
-from errata.retrieval.index import FaissIndices
 from errata.worker.routing import late, whole
 
 _LANE = "lanes/facts"
@@ -70,7 +70,9 @@ class RoutedLane:
     num_experts: int = 8
 
 
-def routed_edition(model: CausalLM, lane: RoutedLane, *, claimed: bool, seed: int = 0) -> Edition:
+def routed_state(
+    model: CausalLM, lane: RoutedLane, *, claimed: bool, seed: int = 0
+) -> ServingState:
     """What requests are admitted under while a lane has many edits in force.
 
     Args:
@@ -99,7 +101,7 @@ def routed_edition(model: CausalLM, lane: RoutedLane, *, claimed: bool, seed: in
     view = _Forced(method.new_router(state, FaissIndices()).view(), holds=claimed)
     routing = Routing({_LANE: view}, dict.fromkeys(names, 2))
     version = Version(2, bytes(32), state.digest(), lane.num_edits)
-    return Edition(
+    return ServingState(
         version, route=whole(routing, routing.claims), late=late(routing, routing.claims)
     )
 

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.adaple.hook import AdapleAttribution
 from errata.editing.adaple.solve import LowRankDelta
 from errata.editing.adaple.state import AdapleState, pack
+from errata.editing.adaple.view import AdapleAttribution
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
-from errata.editing.inventory import fact_of
-from errata.editing.method import Commit
-from errata.editing.plan import BASE, Expert, LoraBank, Mixture, Place, Prefix, RowPlan
-from errata.editing.weights import EditedWeights
-from errata.engine.sequence import Edition, Version
+from errata.editing.effects.plan import BASE, Expert, LoraBank, Mixture, Place, Prefix, RowPlan
+from errata.editing.lane.contract import Commit
+from errata.editing.lane.inventory import fact_of
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.weights import EditedWeights
+from errata.engine.sequence import ServingState, Version
 
 _PREFIX = 3  # RECIPE's l
 _LAYERS, _LORAS, _TOP_K, _RANK = 6, 4, 2, 8  # ELDER's L, N, k, r
@@ -67,7 +67,7 @@ def mixed_plans(
     return plans
 
 
-def adaple_edition(model: CausalLM, num_edits: int, seed: int = 0) -> Edition:
+def adaple_state(model: CausalLM, num_edits: int, seed: int = 0) -> ServingState:
     """Puts `num_edits` random AdaPLE edits into the model; they claim nothing that is asked.
 
     The weights that they change are left in the model.
@@ -83,7 +83,7 @@ def adaple_edition(model: CausalLM, num_edits: int, seed: int = 0) -> Edition:
         artifact = _random_commit(model, config, layers, facts, generator)
         state.prepare_commit(Commit(seq, names, artifact))()
     version = Version(num_edits, bytes(32), state.digest(), num_edits)
-    return Edition(version, AdapleAttribution(state))
+    return ServingState(version, AdapleAttribution(state))
 
 
 def _random_commit(

@@ -12,9 +12,9 @@ from time import perf_counter
 from typing import Any
 
 from errata.editing.artifact import Artifact
-from errata.editing.causal_lm import CausalLM
 from errata.editing.edit import Edit
-from errata.editing.method import (
+from errata.editing.effects.plan import RowPlan
+from errata.editing.lane.contract import (
     Claim,
     Commit,
     LaneConfig,
@@ -24,15 +24,15 @@ from errata.editing.method import (
     RoutingView,
     get_method,
 )
-from errata.editing.plan import RowPlan
-from errata.editing.weights import EditedWeights
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.weights import EditedWeights
 from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome, requests_of
 from errata.evaluation.systems.local import LocalModel
+from errata.indices.faiss_indices import FaissIndices
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Lane
-from errata.retrieval.index import FaissIndices
 from errata.writer.batching import next_batch, planned_batch, seed_of, window
 from errata.writer.fitting import Fitted, fit_batch
 from errata.writer.intake import Draft, accept

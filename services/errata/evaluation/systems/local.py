@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from errata.editing.causal_lm import CausalLM
-from errata.editing.plan import BASE, RowPlan
-from errata.editing.prompts import TokenRow, tokenise
+from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import TokenRow, tokenise
 from errata.engine import offline
 from errata.engine.sampling import Sampling
 from errata.engine.sequence import whole_text

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from errata.editing.edit import Edit
-from errata.editing.plan import Prefix, RowPlan
-from errata.editing.prompts import TokenRow, join, tokenise
+from errata.editing.effects.plan import Prefix, RowPlan
+from errata.editing.model.prompts import TokenRow, join, tokenise
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems.lane import LaneSystem
 

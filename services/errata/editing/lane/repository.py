@@ -1,0 +1,205 @@
+"""The edits of a lane that routes: names, keys and values as rows that grow without being copied.
+
+By its key an edit is found; its value is what it carries (RECIPE: its continuous prompt; ELDER: its
+query). A `Repository` is a snapshot that never changes. Appending makes a new snapshot over the
+same memory; taking edits out makes one over new memory, in which they never were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from errata.editing.lane.search import Lineage
+from errata.editing.model.causal_lm import tensor_bytes
+
+_FIRST_CAPACITY = 64
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Rows:
+    """u edits as they come out of an artifact.
+
+    Attributes:
+        names: `edits/{seq}-{index}`.
+        facts: what each edit is about: equal for edits of the same prompt.
+        keys: (u, width) fp32.
+        values: (u, …) fp32.
+    """
+
+    names: tuple[str, ...]
+    facts: tuple[str, ...]
+    keys: Tensor
+    values: Tensor
+
+    @staticmethod
+    def none(width: int, *value: int) -> Rows:
+        """No edit; keys would have this width, values this shape."""
+        return Rows((), (), torch.zeros(0, width), torch.zeros(0, *value))
+
+    def to(self, device: torch.device) -> Rows:
+        """The same, elsewhere."""
+        return Rows(self.names, self.facts, self.keys.to(device), self.values.to(device))
+
+    def only(self, names: Collection[str]) -> Rows:
+        """The rows of these edits."""
+        return self._take([i for i, name in enumerate(self.names) if name in names])
+
+    def without(self, names: Collection[str]) -> Rows:
+        """The rows of the other edits."""
+        return self._take([i for i, name in enumerate(self.names) if name not in names])
+
+    def sorted(self, order: Callable[[str], int]) -> Rows:
+        """The rows in ascending order of their names' numbers."""
+        return self._take(sorted(range(len(self.names)), key=lambda i: order(self.names[i])))
+
+    def _take(self, rows: Sequence[int]) -> Rows:
+        at = torch.tensor(rows, dtype=torch.int64, device=self.keys.device)
+        return Rows(
+            tuple(self.names[i] for i in rows),
+            tuple(self.facts[i] for i in rows),
+            self.keys[at],
+            self.values[at],
+        )
+
+    @staticmethod
+    def joined(parts: Iterable[Rows]) -> Rows:
+        """All rows of the parts, in order; at least one part."""
+        rows = list(parts)
+        return Rows(
+            tuple(name for part in rows for name in part.names),
+            tuple(fact for part in rows for fact in part.facts),
+            torch.cat([part.keys for part in rows]),
+            torch.cat([part.values for part in rows]),
+        )
+
+    def digests(self) -> tuple[bytes, ...]:
+        """SHA-256 of each row's name, fact and tensors."""
+        return tuple(
+            hashlib.sha256(
+                b"|".join((name.encode(), fact.encode(), tensor_bytes(key), tensor_bytes(value)))
+            ).digest()
+            for name, fact, key, value in zip(
+                self.names, self.facts, self.keys, self.values, strict=True
+            )
+        )
+
+
+@dataclass(eq=False, slots=True)
+class _Memory:
+    """Room for rows, filled from the front; snapshots read what was filled when they were made."""
+
+    keys: Tensor
+    values: Tensor
+    names: list[str]
+    rows: dict[str, int]
+    facts: dict[str, int]
+    filled: int
+
+    @classmethod
+    def of(
+        cls, names: Sequence[str], facts: Iterable[str], keys: Tensor, values: Tensor, needed: int
+    ) -> _Memory:
+        """A copy of n rows, with room for twice as many as are needed."""
+        n = len(keys)
+        capacity = max(_FIRST_CAPACITY, 2 * needed)
+        memory = cls(
+            keys.new_zeros(capacity, *keys.shape[1:]),
+            values.new_zeros(capacity, *values.shape[1:]),
+            list(names),
+            {name: row for row, name in enumerate(names)},
+            {fact: row for row, fact in enumerate(facts)},
+            n,
+        )
+        memory.keys[:n], memory.values[:n] = keys, values
+        return memory
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Repository:
+    """What claims are decided on: one row for each fact, its newest edit.
+
+    Attributes:
+        num_rows: n.
+        lineage: of the snapshots that grew out of one another.
+    """
+
+    num_rows: int
+    lineage: Lineage
+    _memory: _Memory = field(repr=False)
+
+    @classmethod
+    def of(cls, rows: Rows) -> Repository:
+        """A repository in its own memory.
+
+        Args:
+            rows: facts may repeat; the last edit of each stays.
+        """
+        last = {fact: name for name, fact in zip(rows.names, rows.facts, strict=True)}
+        if len(last) < len(rows.names):
+            rows = rows.only(set(last.values()))
+        memory = _Memory.of(rows.names, rows.facts, rows.keys, rows.values, len(last))
+        return cls(len(last), Lineage(), memory)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of n edits, oldest first."""
+        return tuple(self._memory.names[: self.num_rows])
+
+    @property
+    def keys(self) -> Tensor:
+        """(n, width) fp32."""
+        return self._memory.keys[: self.num_rows]
+
+    @property
+    def values(self) -> Tensor:
+        """(n, …) fp32."""
+        return self._memory.values[: self.num_rows]
+
+    def name_of(self, row: int) -> str:
+        """The edit of a row."""
+        return self._memory.names[row]
+
+    def value_of(self, name: str) -> Tensor:
+        """What one edit carries.
+
+        Raises:
+            KeyError: no edit of this repository.
+        """
+        return self.values[self._memory.rows[name]]
+
+    def edit_about(self, fact: str) -> str:
+        """The edit of a fact; empty if there is none."""
+        row = self._memory.facts.get(fact, self.num_rows)
+        return self._memory.names[row] if row < self.num_rows else ""
+
+    def with_room(self, num_rows: int) -> Repository:
+        """The same rows with room for more, in new memory if there is none in the old."""
+        memory, n = self._memory, self.num_rows
+        if memory.filled == n and n + num_rows <= len(memory.keys):
+            return self
+        facts = itertools.islice(memory.facts, n)  # in the order of rows
+        memory = _Memory.of(self.names, facts, self.keys, self.values, n + num_rows)
+        return Repository(n, self.lineage, memory)
+
+    def with_rows(self, rows: Rows) -> Repository:
+        """This and more rows, in the same memory; `with_room` has made sure that they fit."""
+        n, u, memory = self.num_rows, len(rows.names), self._memory
+        memory.keys[n : n + u], memory.values[n : n + u] = rows.keys, rows.values
+        memory.names[n:] = rows.names
+        for fact in list(itertools.islice(memory.facts, n, None)):  # of rows that were taken back
+            del memory.facts[fact]
+        memory.facts.update((fact, row) for row, fact in enumerate(rows.facts, start=n))
+        memory.rows.update((name, row) for row, name in enumerate(rows.names, start=n))
+        memory.filled = n + u
+        return Repository(n + u, self.lineage, memory)
+
+    def reclaim(self) -> None:
+        """Gives the room of rows behind these back: no longer snapshot is in use any more."""
+        self._memory.filled = self.num_rows
+        self.lineage.cuts.append(self.num_rows)

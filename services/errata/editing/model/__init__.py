@@ -1,0 +1,1 @@
+"""The base model: families, loading, tokens, and the matrices that edits change."""

@@ -1,0 +1,331 @@
+"""Text to token ids, with the places that editing needs: target tokens, last subject token.
+
+A prompt has the same ids wherever it is read: in a fit, in a check, in a request. What follows it
+is appended to these ids and never merges with them, for a model that is asked has read just the
+prompt. A blank at its end is left for what follows where the tokenizer would merge it with the
+next word: models have hardly ever seen such a blank by itself, and answer nonsense. All positions
+come from the tokenizer's character offsets on the whole text, never from tokenising pieces.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.seam import separator
+from errata.errors import InvalidEditError
+
+# Put in front of a text, these keep a tokenizer from taking its start for the start of a word.
+_ANCHORS = ("\n", ".", "a", "(", "的")
+# Words that may follow a blank: a tokenizer that knows one of them with its blank merges the two.
+_WORDS = ("the", "a", "of", "is", "I")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """One tokenised text.
+
+    Attributes:
+        ids: token ids, with the special tokens that the tokenizer puts in front.
+        num_target: how many ids at the end belong to the target.
+        subject_index: index of the last subject token; −1 if none was asked for.
+        leaves_blank: the prompt ends in a blank that belongs to the token that comes next.
+    """
+
+    ids: tuple[int, ...]
+    num_target: int = 0
+    subject_index: int = -1
+    leaves_blank: bool = False
+
+
+def join(prompt: str, target: str, stated: str | None = None) -> str:
+    """Prompt and target, with what stands between: as stated, or else as `seam` finds."""
+    return prompt + (separator(prompt, target) if stated is None else stated) + target
+
+
+def tokenise(
+    model: CausalLM,
+    prompt: str,
+    target: str = "",
+    *,
+    subject: str | None = None,
+    stated: str | None = None,
+) -> TokenRow:
+    """Tokenises `prompt`, followed by `target` if there is one.
+
+    The row begins with the ids that the prompt has by itself, but for a blank at its end that the
+    next word takes along. Where prompt and target as one text would be tokenised otherwise, the
+    target is given tokens that spell it behind the prompt's own. Special tokens that the tokenizer
+    appends are left out: the model shall go on from here.
+
+    Args:
+        model: gives tokenizer and longest sequence.
+        prompt: what comes first.
+        target: what shall follow; joined by `join`.
+        subject: if given, `subject_index` is found in the prompt.
+        stated: what stands between prompt and target, if somebody said so.
+
+    Raises:
+        InvalidEditError: no token, no target token, too long, a token that the model does not
+            have, or the subject is not in the prompt.
+    """
+    (row,) = tokenise_all(model, [(prompt, target)], [stated])
+    return row if subject is None else _located(model, row, prompt, subject)
+
+
+def text_ids(model: CausalLM, texts: Sequence[str], *, most: int = 0) -> list[list[int]]:
+    """Ids of plain texts of whatever length, each without the tokens that the model lacks.
+
+    Args:
+        model: gives the tokenizer.
+        texts: such as paragraphs that statistics are taken of.
+        most: tokens of one text; the rest is left out. 0 keeps all.
+    """
+    return [
+        [token for token in encoded.ids if token < model.num_embeddings][: most or None]
+        for encoded in _encoded(model, texts)
+    ]
+
+
+def tokenise_if_fits(
+    model: CausalLM,
+    prompt: str,
+    target: str = "",
+    *,
+    subject: str,
+    stated: str | None = None,
+) -> TokenRow | None:
+    """As `tokenise`; None if that is more than the model takes."""
+    (row,) = _rows(model, [(prompt, target)], [stated])
+    if len(row.ids) > model.max_positions:
+        return None
+    return _located(model, row, prompt, subject)
+
+
+def _located(model: CausalLM, row: TokenRow, prompt: str, subject: str) -> TokenRow:
+    """With the index of the subject's last token."""
+    (encoded,) = _encoded(model, [prompt])
+    last_char = subject_end(prompt, subject) - 1
+    spans = enumerate(encoded.offsets)
+    index = max((i for i, (a, b) in spans if a <= last_char < b), default=-1)
+    if index < 0:
+        raise InvalidEditError(
+            f"subject {subject!r} ends in a character that the model's tokenizer drops; choose "
+            "another end."
+        )
+    return replace(row, subject_index=index)
+
+
+def tokenise_all(
+    model: CausalLM, pairs: Sequence[tuple[str, str]], stated: Sequence[str | None] = ()
+) -> list[TokenRow]:
+    """`tokenise` of many prompts, each with its target, in two calls of the tokenizer.
+
+    Args:
+        model: gives tokenizer and longest sequence.
+        pairs: prompts and targets.
+        stated: what stands between, for each pair; nobody said so for any if empty.
+
+    Raises:
+        InvalidEditError: as `tokenise`, of the first pair that has a fault.
+    """
+    rows = _rows(model, pairs, stated)
+    for row in rows:
+        _check_length(model, row)
+    return rows
+
+
+def _rows(
+    model: CausalLM, pairs: Sequence[tuple[str, str]], stated: Sequence[str | None]
+) -> list[TokenRow]:
+    """As `tokenise_all`, of whatever length."""
+    prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
+    own = dict(zip(prompts, _asked(model, prompts), strict=True))
+    seams = stated or [None] * len(pairs)
+    texts = [
+        join(prompt, target, seam) if target else ""
+        for (prompt, target), seam in zip(pairs, seams, strict=True)
+    ]
+    followed = [text for text in texts if text]
+    joined = iter(_encoded(model, followed))
+    rows = []
+    for (prompt, target), text in zip(pairs, texts, strict=True):
+        ids, leaves_blank = own[prompt]
+        if not ids:
+            raise InvalidEditError("the prompt is empty; give the text to be continued.")
+        after: tuple[int, ...] = ()
+        if target:
+            whole = next(joined).ids
+            merges = whole[: len(ids)] != ids
+            rest = text[len(prompt) - leaves_blank :]
+            after = _following(model, ids, rest) if merges else whole[len(ids) :]
+            if not after:
+                raise InvalidEditError(f"target {target!r} has no token; give a visible target.")
+        rows.append(TokenRow((*ids, *after), len(after), leaves_blank=leaves_blank))
+        _check_ids(model, rows[-1])
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """Token ids of one text, and which characters each comes from."""
+
+    ids: tuple[int, ...]
+    offsets: Sequence[tuple[int, int]]
+
+
+def _encoded(model: CausalLM, texts: Sequence[str], *, bare: bool = False) -> list[_Encoded]:
+    """Without the special tokens that the tokenizer appends; `bare`, without those in front."""
+    if not texts:
+        return []
+    encoded = model.tokenizer(
+        list(texts),
+        add_special_tokens=not bare,
+        split_special_tokens=model.special_tokens == "text",
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+    )
+    columns = (encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"])
+    made = []
+    for ids, offsets, special in zip(*columns, strict=True):
+        start, size = 0, len(ids)
+        while size and special[size - 1]:
+            size -= 1
+        # A text that brings its own start of text needs no second one.
+        if size > 1 and special[0] and not special[1] and ids[0] == ids[1]:
+            start = 1
+        made.append(_Encoded(tuple(ids[start:size]), list(offsets[start:size])))
+    return made
+
+
+def _asked(model: CausalLM, prompts: Sequence[str]) -> list[tuple[tuple[int, ...], bool]]:
+    """The ids of prompts, and whether each leaves the blank at its end to what follows."""
+    found = [(encoded.ids, False) for encoded in _encoded(model, prompts)]
+    blank = [n for n, prompt in enumerate(prompts) if prompt[-1:] == " " and prompt.strip()]
+    shorter = _encoded(model, [prompts[n][:-1] for n in blank])
+    longer = iter(_encoded(model, [prompts[n] + word for n in blank for word in _WORDS]))
+    for n, less in zip(blank, shorter, strict=True):
+        (ids, _), kept = found[n], less.ids
+        followed = [next(longer).ids for _ in _WORDS]
+        if any(ids != more[: len(ids)] and kept == more[: len(kept)] for more in followed):
+            found[n] = kept, True
+    return found
+
+
+def _following(model: CausalLM, ids: tuple[int, ...], text: str) -> tuple[int, ...]:
+    """Token ids that spell `text` behind `ids`.
+
+    Raises:
+        InvalidEditError: no tokens do.
+    """
+
+    def spelled(more: Sequence[int]) -> str:
+        made: str = model.tokenizer.decode(
+            [*ids, *more], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return unicodedata.normalize("NFKC", made).casefold()
+
+    wanted = spelled(()) + unicodedata.normalize("NFKC", text).casefold()
+    for candidate in _spellings(model, text):
+        if candidate and spelled(candidate) == wanted:
+            return candidate
+    raise InvalidEditError(
+        f"the model's tokens cannot spell {text!r} behind this prompt; end the prompt in front of "
+        "the word that follows."
+    )
+
+
+def _spellings(model: CausalLM, text: str) -> Iterator[tuple[int, ...]]:
+    """Ways to tokenise a text that does not begin a word, the likeliest first."""
+    (plain,) = _encoded(model, [text], bare=True)
+    yield plain.ids
+    for anchor in _ANCHORS:
+        front, whole = _encoded(model, [anchor, anchor + text], bare=True)
+        if whole.ids[: len(front.ids)] == front.ids:
+            yield whole.ids[len(front.ids) :]
+    for anchor in _ANCHORS:  # letter by letter, which no merge can spoil
+        front, *letters = _encoded(model, [anchor, *(anchor + c for c in text)], bare=True)
+        if all(letter.ids[: len(front.ids)] == front.ids for letter in letters):
+            yield tuple(token for letter in letters for token in letter.ids[len(front.ids) :])
+
+
+def _check_length(model: CausalLM, row: TokenRow) -> None:
+    """Refuses a row that is longer than the model takes."""
+    size = len(row.ids)
+    if size > model.max_positions:
+        raise InvalidEditError(
+            f"prompt and target have {size:,} tokens; the model takes {model.max_positions:,}. "
+            "Shorten them.",
+            num_tokens=size,
+            limit=model.max_positions,
+        )
+
+
+def _check_ids(model: CausalLM, row: TokenRow) -> None:
+    """Refuses a row with a token that has no embedding."""
+    if max(row.ids) >= model.num_embeddings:
+        strange = next(token for token in row.ids if token >= model.num_embeddings)
+        name: Any = model.tokenizer.convert_ids_to_tokens(strange)
+        raise InvalidEditError(
+            f"token {name!r} (id {strange:,}) is in the tokenizer, but the model has only "
+            f"{model.num_embeddings:,} embeddings; leave it out.",
+            token_id=strange,
+        )
+
+
+def subject_end(prompt: str, subject: str) -> int:
+    """Index behind the subject's last occurrence in the prompt.
+
+    The last occurrence, because the model has read most of the prompt there, and because text put
+    in front as context may mention the subject as well. Occurrences that stand alone as words go
+    before those inside a longer word ("Lyon" in "Lyonnaise").
+
+    Raises:
+        InvalidEditError: the subject is empty or not in the prompt.
+    """
+    start = prompt.rfind(subject) if subject.strip() else -1
+    if start < 0:
+        raise InvalidEditError(
+            f"subject {subject!r} does not occur in prompt {prompt!r}; use the prompt's spelling."
+        )
+    fallback = start + len(subject)
+    while start >= 0:
+        end = start + len(subject)
+        before, after = prompt[:start][-1:], prompt[end:][:1]
+        if not before.isalnum() and not after.isalnum():
+            return end
+        # rfind's bound is exclusive of matches that would end behind it
+        start = prompt.rfind(subject, 0, end - 1)
+    return fallback
+
+
+def target_places(rows: Sequence[TokenRow]) -> list[tuple[int, int, int]]:
+    """(row, column, id) of every target token: the token in `column` predicts `id`."""
+    return [
+        (number, column, row.ids[column + 1])
+        for number, row in enumerate(rows)
+        for column in range(len(row.ids) - row.num_target - 1, len(row.ids) - 1)
+    ]
+
+
+def pad_right(model: CausalLM, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Pads id rows on the right.
+
+    Returns:
+        Ids and mask, both (B, T) int64 on the model's device; the mask is 1 on real tokens.
+    """
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([[*row, *[model.pad_id] * (width - len(row))] for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    return ids.to(model.device), mask.to(model.device)
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Position ids (B, T) int64 for a mask padded on either side; padding gets position 0."""
+    return (mask.cumsum(dim=-1) - 1).clamp(min=0)

@@ -1,0 +1,195 @@
+"""The text encoder f: any Hugging Face encoder, or a small one over the LLM's own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel
+
+from errata.editing.model.causal_lm import CausalLM
+from errata.errors import ModelNotFoundError, UnsupportedModelError
+
+NUM_POOLINGS = 4  # pooler output, mean, maximum, minimum
+_AT_ONCE = 128
+_CUT_SIDE = "left"  # a query's question is at its end
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tokens:
+    """Tokenised texts, padded on the right.
+
+    Attributes:
+        ids: (n, T) int64.
+        mask: (n, T) int64, 1 on real tokens.
+        cut: for each text, whether its start was left out.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    cut: tuple[bool, ...]
+
+    def rows(self, numbers: Tensor) -> Tokens:
+        """Some of the texts, (m) int64, padded to the longest of them."""
+        mask = self.mask[numbers]
+        longest = int(mask.sum(1).max())
+        cut = tuple(self.cut[number] for number in numbers.tolist())
+        return Tokens(self.ids[numbers, :longest], mask[:, :longest], cut)
+
+
+class Encoder(nn.Module):
+    """Texts, or free vectors, to pooled vectors x = [pooler; mean; max; min] of 4·width entries.
+
+    The paper names three poolings, the authors' code has the four. An encoder without a pooler
+    gives its first token's state in its place.
+
+    Attributes:
+        model: the Hugging Face encoder.
+        tokenizer: pads on the right and cuts long texts at their start.
+        max_tokens: longest text, special tokens included.
+        width: of the encoder's hidden states.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, max_tokens: int) -> None:
+        """Takes a model and its tokenizer.
+
+        Args:
+            model: an encoder with a module `embeddings` before its stack, as BERT, RoBERTa, MPNet,
+                DistilBERT and their kin have.
+            tokenizer: its own; changed to cut and pad.
+            max_tokens: at most what the model's positions allow.
+
+        Raises:
+            UnsupportedModelError: there is no such module.
+        """
+        super().__init__()
+        if not isinstance(getattr(model, "embeddings", None), nn.Module):
+            raise UnsupportedModelError(
+                f"{type(model).__name__} has no module `embeddings` that free vectors could stand "
+                "in for; use an encoder such as BERT or RoBERTa.",
+                model_class=type(model).__name__,
+            )
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        config: Any = model.config
+        self.width = int(config.hidden_size)
+        pad_id = int(config.pad_token_id or 0)
+        tokenizer.enable_truncation(max_tokens, direction=_CUT_SIDE)
+        tokenizer.enable_padding(pad_id=pad_id, pad_token=tokenizer.id_to_token(pad_id) or "")
+
+    @property
+    def pooled_width(self) -> int:
+        """Entries of x."""
+        return NUM_POOLINGS * self.width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @classmethod
+    def load(cls, source: str | Path, max_tokens: int) -> Encoder:
+        """Loads an encoder's folder or hub id.
+
+        Raises:
+            ModelNotFoundError: neither a folder with an encoder and its tokenizer nor a hub id.
+            UnsupportedModelError: an encoder that takes no free vectors.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(source), use_fast=True)
+            model = AutoModel.from_pretrained(str(source), dtype=torch.float32)
+            backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        except (OSError, ValueError, AttributeError) as error:
+            raise ModelNotFoundError(
+                f"the encoder {source} cannot be loaded: {error}. Give the folder or hub id of an "
+                "encoder with a fast tokenizer."
+            ) from error
+        positions = int(getattr(model.config, "max_position_embeddings", max_tokens))
+        offset = int(model.config.pad_token_id or 0) + 1  # RoBERTa's positions start behind it
+        return cls(model, backend, min(max_tokens, positions - offset))
+
+    @classmethod
+    def small(cls, llm: CausalLM, max_tokens: int, *, width: int, depth: int) -> Encoder:
+        """A new BERT over an LLM's tokenizer, for models without an encoder.
+
+        Its stack is random; its token embeddings are the LLM's, seen through a random projection
+        if the widths differ, so that unlike words are unlike from the start.
+        """
+        tokenizer = Tokenizer.from_str(llm.tokenizer.backend_tokenizer.to_str())
+        config = BertConfig(
+            vocab_size=len(llm.tokenizer),
+            hidden_size=width,
+            num_hidden_layers=depth,
+            num_attention_heads=max(1, width // 64),
+            intermediate_size=4 * width,
+            max_position_embeddings=max_tokens,
+            pad_token_id=llm.pad_id,
+        )
+        model = BertModel(config)
+        own = model.embeddings.word_embeddings.weight.data
+        known = llm.embeddings.get_parameter("weight").detach().float().cpu()[: len(own)]
+        if llm.d != width:
+            known = known @ torch.randn(llm.d, width) / llm.d**0.5
+        own[: len(known)] = known * (config.initializer_range / known.std())
+        return cls(model, tokenizer, max_tokens)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], tokenizer: str, max_tokens: int) -> Encoder:
+        """An encoder of the given architecture, with weights that are still to be loaded."""
+        made = AutoModel.from_config(AutoConfig.for_model(**config))
+        return cls(made, Tokenizer.from_str(tokenizer), max_tokens)
+
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """Tokenises texts; one that is longer than `max_tokens` loses its start."""
+        encoded = self.tokenizer.encode_batch(list(texts))
+        ids = torch.tensor([row.ids for row in encoded], device=self.device)
+        mask = torch.tensor([row.attention_mask for row in encoded], device=self.device)
+        return Tokens(ids, mask, tuple(bool(row.overflowing) for row in encoded))
+
+    def forward(self, texts: Sequence[str] | Tokens) -> Tensor:
+        """Pooled vectors (n, 4·width) of n texts."""
+        tokens = texts if isinstance(texts, Tokens) else self.tokens(texts)
+        output = self.model(input_ids=tokens.ids, attention_mask=tokens.mask)
+        return self._pool(output, tokens.mask)
+
+    def in_parts(self, texts: Sequence[str] | Tokens) -> Tensor:
+        """The same for any number of texts; those of like length are read together."""
+        tokens = texts if isinstance(texts, Tokens) else self.tokens(texts)
+        lengths = tokens.mask.sum(1)
+        order = lengths.argsort(stable=True)
+        pooled = torch.cat([self(tokens.rows(part)) for part in order.split(_AT_ONCE)])
+        return pooled[order.argsort()]
+
+    def pool_vectors(self, vectors: Tensor) -> Tensor:
+        """The pooled vector (4·width) of free vectors (c, width) put right before the stack.
+
+        They get no positions and no embedding norm, as in the authors' code.
+        """
+        ids = torch.zeros(1, len(vectors), dtype=torch.int64, device=vectors.device)
+        handle: RemovableHandle = self.model.embeddings.register_forward_hook(
+            lambda *_: vectors[None]
+        )
+        try:
+            output = self.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        finally:
+            handle.remove()
+        return self._pool(output, torch.ones_like(ids))[0]
+
+    def _pool(self, output: Any, mask: Tensor) -> Tensor:
+        """Pools hidden states (n, T, width) over the real tokens, in fp32."""
+        hidden: Tensor = output.last_hidden_state.float()
+        pooled = getattr(output, "pooler_output", None)
+        first = hidden[:, 0] if pooled is None else pooled.float()
+        real = mask[..., None].bool()
+        mean = (hidden * real).sum(1) / real.sum(1)
+        highest = hidden.masked_fill(~real, -torch.inf).amax(1)
+        lowest = hidden.masked_fill(~real, torch.inf).amin(1)
+        return torch.cat([first, mean, highest, lowest], dim=-1)

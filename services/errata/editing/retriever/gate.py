@@ -1,0 +1,82 @@
+"""RECIPE's learned scope gate, for lanes of other methods (`scope=retriever`).
+
+The retriever and the Knowledge Sentinel of a RECIPE lane model decide whether an edit claims a
+prompt, and which; the lane's own method decides how the answer changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from errata.editing.artifact import Artifact
+from errata.editing.edit import Edit
+from errata.editing.lane.contract import Claim, LaneModelCommit
+from errata.editing.lane.repository import Repository
+from errata.editing.lane.search import InnerProductIndex
+from errata.editing.model.causal_lm import BaseLLM
+from errata.editing.recipe.config import RecipeConfig
+from errata.editing.recipe.state import Retriever
+from errata.editing.retriever.lane_model import LaneModel, knowledge
+from errata.editing.retriever.sentinel import route as route_by_sentinel
+from errata.errors import ArtifactCorruptError
+
+_BY_SENTINEL = RecipeConfig()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Gate:
+    """Decides claims by a lane model.
+
+    Attributes:
+        digest: SHA-256, hex, of the lane model's bytes.
+        model: encoder, MLP_K, MLP_Q.
+        sentinel: r_Θ, (d_r) fp32.
+    """
+
+    digest: str
+    model: LaneModel
+    sentinel: Tensor
+
+    @classmethod
+    def of(cls, model: LaneModel, digest: str) -> Gate:
+        """With the sentinel's key as it is."""
+        with torch.inference_mode():
+            return cls(digest, model, model.sentinel_key())
+
+    @classmethod
+    def of_bytes(cls, lane_model: bytes, llm: BaseLLM) -> Gate:
+        """Reads a lane model.
+
+        Raises:
+            BaseModelMismatchError, ArtifactCorruptError: it cannot be used here.
+        """
+        model = LaneModel.from_artifact(Artifact.from_bytes(lane_model), llm)
+        return cls.of(model, hashlib.sha256(lane_model).hexdigest())
+
+    @classmethod
+    def of_commit(cls, commit: LaneModelCommit, llm: BaseLLM) -> Gate:
+        """Reads the lane model of a commit.
+
+        Raises:
+            BaseModelMismatchError, ArtifactCorruptError: there is none, or it cannot be used here.
+        """
+        if commit.model is None:
+            raise ArtifactCorruptError(f"entry {commit.seq} brings no lane model.", seq=commit.seq)
+        return cls.of(LaneModel.from_artifact(commit.model, llm), commit.digest)
+
+    def keys(self, edits: Sequence[Edit]) -> Tensor:
+        """By which edits are found, (n, d_r) fp32."""
+        with torch.inference_mode():
+            return self.model.edit_keys([knowledge(e.prompt, e.target, e.separator) for e in edits])
+
+    def claims(
+        self, repository: Repository, index: InnerProductIndex, prompts: Sequence[str]
+    ) -> list[Claim]:
+        """RECIPE's rule: the highest score, if it beats the sentinel's."""
+        retriever = Retriever(self.model, self.sentinel, repository)
+        return route_by_sentinel(retriever, _BY_SENTINEL, index, prompts)

@@ -1,0 +1,149 @@
+"""RECIPE's five losses: two contrastive ones on representations, three on the LLM's answers.
+
+Candidates of a batch of facts are its keys and the sentinel. Facts of one batch must differ, for
+every other key counts as wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, pad
+
+from errata.editing.effects.hooks import PlanHooks
+from errata.editing.effects.plan import BatchPlan
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import TokenRow, pad_right, positions, target_places
+
+
+def contrastive(
+    queries: Tensor,
+    candidates: Tensor,
+    wanted: Tensor,
+    *,
+    scale: float | Tensor,
+    hidden: Tensor | None = None,
+    hinge: float | None = None,
+) -> Tensor:
+    """Mean of −log softmax_j(s·r̃_q·r_j) at the wanted candidate (InfoNCE).
+
+    Args:
+        queries: (n, d_r).
+        candidates: (m, d_r).
+        wanted: (n,) int64, the right one.
+        scale: s; 1 in the paper, 1/√d_r in the authors' code, learned in ours.
+        hidden: (n, m) bool, candidates that do not take part; None for none.
+        hinge: queries whose right candidate is at least this many times as probable as the next
+            one do not count (the authors' code: 1.2); None counts all.
+
+    Returns:
+        A scalar in nats; 0 if no query counts.
+    """
+    scores = scale * queries @ candidates.T
+    if hidden is not None:
+        scores = scores.masked_fill(hidden, -torch.inf)
+    return _mean_of_open(scores, wanted, hinge)
+
+
+def answer_loss(logits: Tensor, labels: Tensor, hinge: float | None = None) -> Tensor:
+    """Reliability or generality: mean cross-entropy (nats) of the target's tokens.
+
+    Args:
+        logits: (places, V).
+        labels: (places,) int64.
+        hinge: as in `contrastive`.
+    """
+    return _mean_of_open(logits, labels, hinge)
+
+
+def locality_loss(base: Tensor, prompted: Tensor) -> Tensor:
+    """KL(base ‖ prompted), mean over places, in nats; both (places, V) logits."""
+    return kl_div(
+        prompted.log_softmax(-1), base.log_softmax(-1), log_target=True, reduction="batchmean"
+    )
+
+
+def _mean_of_open(scores: Tensor, wanted: Tensor, hinge: float | None) -> Tensor:
+    each = cross_entropy(scores, wanted, reduction="none")
+    if hinge is None:
+        return each.mean()
+    log_p = scores.detach().log_softmax(-1)
+    right = log_p.gather(-1, wanted[:, None])[:, 0]
+    next_best = log_p.scatter(-1, wanted[:, None], -torch.inf).amax(-1)
+    is_open = (right - next_best).exp() < hinge
+    return (each * is_open).sum() / is_open.sum().clamp(min=1)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Texts:
+    """Tokenised texts, padded on the right, and the places that predict their targets.
+
+    Attributes:
+        ids: (n, T) int64.
+        mask: (n, T) int64.
+        rows, columns: (places,) int64; the token there predicts the label.
+        labels: (places,) int64.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    rows: Tensor
+    columns: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, llm: CausalLM, texts: Sequence[TokenRow]) -> Texts:
+        """Takes rows of `tokenise`, each with a target."""
+        ids, mask = pad_right(llm, [text.ids for text in texts])
+        at = torch.tensor(target_places(texts), device=llm.device).T
+        return cls(ids, mask, at[0], at[1], at[2])
+
+    def per_text(self, values: Tensor) -> Tensor:
+        """Means (n,) of values (places,) over each text's places."""
+        n = len(self.ids)
+        total = torch.zeros(n, device=values.device).index_add(0, self.rows, values.float())
+        return total / self.rows.bincount(minlength=n).clamp(min=1)
+
+
+def answer_logits(
+    llm: CausalLM,
+    texts: Texts,
+    prompts: Tensor | None,
+    after: int,
+    deep: Sequence[int] = (),
+) -> Tensor:
+    """Logits (places, V) that predict the targets, with a continuous prompt in each row.
+
+    The LLM reads [p_k; embed(q)] through the hooks that it serves with; padding is behind the text,
+    where a causal model does not look.
+
+    Args:
+        llm: frozen; gradients flow to `prompts`.
+        texts: n rows.
+        prompts: (n, S, l, d), or None for none.
+        after: how many tokens come before the prompt.
+        deep: the S − 1 layers that it is deepened at.
+    """
+    ids, mask, columns = texts.ids, texts.mask, texts.columns
+    plan = BatchPlan()
+    if prompts is not None:
+        num_rows, _, length, _ = prompts.shape
+        ids = torch.cat([ids[:, :after], ids.new_zeros(num_rows, length), ids[:, after:]], dim=1)
+        mask = torch.cat([mask.new_ones(num_rows, length), mask], dim=1)
+        columns = columns + length
+        is_prefix = torch.zeros_like(mask, dtype=torch.bool)
+        is_prefix[:, after : after + length] = True
+        around = (0, 0, after, mask.shape[1] - after - length)
+        embeddings, *added = pad(prompts.to(llm.dtype), around).unbind(1)
+        plan = BatchPlan(
+            is_prefix=is_prefix, prefix=embeddings, deep=dict(zip(deep, added, strict=True))
+        )
+    with PlanHooks.of(llm).applied(plan):
+        output = llm.body(
+            input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
+        )
+    logits: Tensor = llm.head(output.last_hidden_state[texts.rows, columns])
+    return logits.float()

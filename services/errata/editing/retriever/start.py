@@ -1,0 +1,164 @@
+"""Where meta-training starts: a retriever that already finds like by like. Ours.
+
+The paper starts from random MLPs and can afford 150,000 steps. Here the first step already ranks by
+similarity: pooled features are standardised (their common part says nothing), MLP_Q is MLP_K's copy
+(equal projections keep inner products), the residual part is small, the sentinel is made of
+embedded tokens, and scores are scaled so that the softmax can tell candidates apart. Prompts start
+as copies of the target's tokens, and what MLP_P adds to them is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.replay import enter
+from errata.editing.retriever.encoder import Encoder
+from errata.editing.retriever.examples import Example
+from errata.editing.retriever.lane_model import (
+    LaneModel,
+    Representation,
+    Shape,
+    knowledge,
+    place_behind_bos,
+)
+from errata.editing.retriever.training_config import TrainingConfig
+from errata.errors import InvalidRequestError
+
+_NUM_EXAMPLES = 256
+_NUM_LIKES = 40
+_NUM_SPREAD_ROWS, _SPREAD_LENGTH = 8, 32
+_ROWS = 512  # compared at once with all others
+_RESIDUAL = 0.1
+_LEAST_DEVIATION = 0.3  # of the mean one
+_SHARPNESS = 20.0  # scale of a cosine; as contrastive encoders are trained with
+
+
+def new_lane_model(
+    llm: CausalLM,
+    encoder: str | Path | None,
+    config: TrainingConfig,
+    retriever: LaneModel | None = None,
+) -> LaneModel:
+    """An untrained lane model for an LLM.
+
+    Args:
+        llm: unedited.
+        encoder: folder or hub id; None makes a small one over the LLM's tokenizer.
+        config: of the training; its seed decides the random weights.
+        retriever: for `stages="prompts"`, a lane model whose encoder, MLP_K, MLP_Q and sentinel
+            are taken over; it says `d_r`, `num_sentinel` and `max_tokens`, too.
+
+    Raises:
+        ModelNotFoundError, UnsupportedModelError: the encoder cannot be used.
+        InvalidRequestError: a retriever is missing, or there is no use for it.
+    """
+    if (retriever is not None) != (config.stages == "prompts"):
+        raise InvalidRequestError(
+            "a retriever goes with stages 'prompts', and stages 'prompts' with a retriever.",
+            field="retriever",
+        )
+    torch.manual_seed(config.seed)
+    if retriever is not None:
+        made = retriever.encoder
+    elif encoder is None:
+        made = Encoder.small(llm, config.max_tokens, width=config.width, depth=config.depth)
+    else:
+        made = Encoder.load(encoder, config.max_tokens)
+    known = retriever.shape if retriever is not None else config
+    shape = Shape(
+        d_r=known.d_r,
+        num_prompt=config.num_prompt,
+        deep=_spread_out(config.num_deep, llm.num_layers),
+        num_target=config.num_target,
+        num_sentinel=known.num_sentinel,
+        after=place_behind_bos(llm) if config.placement == "after_bos" else 0,
+        d=llm.d,
+        max_tokens=made.max_tokens,
+    )
+    model = LaneModel(made, shape, llm.digest)
+    if retriever is not None:
+        model.key_mlp, model.query_mlp = retriever.key_mlp, retriever.query_mlp
+        model.sentinel, model.calibration = retriever.sentinel, retriever.calibration
+    model.prompt_mlp.scale.copy_(_spreads(llm, shape.deep)[:, None, None])
+    return model.to(llm.device)
+
+
+def _spread_out(number: int, depth: int) -> tuple[int, ...]:
+    """So many layers at even distances; fewer where there are no more between first and last."""
+    places = (round(depth * (n + 1) / (number + 1)) for n in range(number))
+    return tuple(sorted({place for place in places if 0 < place < depth}))
+
+
+@torch.no_grad()
+def _spreads(llm: CausalLM, layers: Sequence[int]) -> Tensor:
+    """Standard deviations of token embeddings and of what enters these blocks, (1 + layers)."""
+    embeddings = llm.embeddings.get_parameter("weight").float()
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randint(llm.num_embeddings, (_NUM_SPREAD_ROWS, _SPREAD_LENGTH), generator=rng)
+    ids, mask = ids.to(llm.device), torch.ones_like(ids, device=llm.device)
+    found = [embeddings.std()]
+    for layer in layers:
+        # The first token is everybody's sink, and of another size altogether.
+        found.append(enter(llm, ids, mask, block=layer).hidden[:, 1:].float().std())
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def start_retriever(model: LaneModel, examples: Sequence[Example]) -> float:
+    """Sets MLP_K, MLP_Q and sentinel by what the untrained lane model's encoder makes of examples.
+
+    Args:
+        model: untrained; changed.
+        examples: of training; the first ones are read.
+
+    Returns:
+        The scale of scores at which a softmax over candidates is about as sharp as it should be.
+    """
+    model.eval()
+    texts = [
+        text
+        for example in examples[:_NUM_EXAMPLES]
+        for text in (knowledge(example.prompt, example.target), example.rephrases[0])
+    ]
+    pooled = model.encoder.in_parts(texts)
+    _standardise(model.key_mlp, pooled)
+    ids = torch.randint(model.encoder.tokenizer.get_vocab_size(), (1, len(model.sentinel)))
+    model.sentinel.copy_(model.encoder.model.embeddings(input_ids=ids.to(pooled.device))[0])
+    model.query_mlp.load_state_dict(model.key_mlp.state_dict())
+    keys = model.key_mlp(pooled)
+    return _SHARPNESS / float(keys.square().sum(-1).mean())
+
+
+@torch.no_grad()
+def start_prompts(model: LaneModel) -> None:
+    """Makes MLP_P's first prompts copies of the target's tokens, if it sees any."""
+    if model.shape.num_target:
+        model.prompt_mlp.second.weight.mul_(_RESIDUAL)
+        model.prompt_mlp.second.bias.zero_()
+
+
+@torch.no_grad()
+def likes_of(model: LaneModel, examples: Sequence[Example]) -> list[list[int]]:
+    """For each example, the numbers of others whose keys have the highest cosine with its own."""
+    statements = [knowledge(example.prompt, example.target) for example in examples]
+    keys = torch.nn.functional.normalize(model.key_mlp(model.encoder.in_parts(statements)), dim=1)
+    k = min(_NUM_LIKES + 1, len(examples))
+    nearest = torch.cat([(part @ keys.T).topk(k).indices for part in keys.split(_ROWS)])
+    return [[j for j in row if j != i] for i, row in enumerate(nearest.tolist())]
+
+
+def _standardise(mlp: Representation, pooled: Tensor) -> None:
+    """Folds (x − mean) / deviation into W₁ and b₁: the architecture stays the published one."""
+    first, second = mlp.first, mlp.second
+    mean, deviation = pooled.mean(0), pooled.std(0)
+    # A feature that hardly varies yet, such as an untrained pooler's, must not be blown up.
+    deviation = deviation.clamp(min=_LEAST_DEVIATION * float(deviation.mean()))
+    first.weight.copy_(torch.randn_like(first.weight) / first.in_features**0.5 / deviation)
+    first.bias.copy_(-first.weight @ mean)
+    second.weight.mul_(_RESIDUAL)
+    second.bias.zero_()

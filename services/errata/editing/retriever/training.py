@@ -1,0 +1,323 @@
+"""Meta-training of a lane model: stages, steps, validation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.devices import fast_training, has_fast_bf16
+from errata.editing.retriever.checkpoints import Run, Stage, TrainingFolder, identity_of
+from errata.editing.retriever.examples import Deck, Draw, Example, frames_of, split
+from errata.editing.retriever.lane_model import LaneModel, knowledge
+from errata.editing.retriever.objective import LOSSES, Pooled, losses, scope_losses
+from errata.editing.retriever.start import likes_of, start_prompts, start_retriever
+from errata.editing.retriever.training_config import TrainingConfig
+from errata.editing.retriever.validation import Validation, calibrated, validate
+from errata.errors import FitError
+
+_SMOOTHING = 0.95
+_LOWEST_RATE = 0.05  # of the cosine schedule's highest
+_MOST_POOLED = 16_384  # facts whose pooled vectors are held in memory
+_NUM_DISTRACTORS = 4_096  # keys among which validation has to find the right one
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        step: optimiser steps done.
+        done: share of the whole, 0 to 1, by steps or by time, whichever is further.
+        losses: smoothed, by name of `LOSSES`.
+        validation: of the latest validation.
+    """
+
+    step: int
+    done: float
+    losses: Mapping[str, float]
+    validation: Validation | None
+
+
+class Trainer:
+    """Trains one lane model; `run` may be interrupted and called again on the same folder."""
+
+    def __init__(
+        self,
+        llm: CausalLM,
+        model: LaneModel,
+        examples: Sequence[Example],
+        config: TrainingConfig,
+        out: Path,
+        *,
+        held_out: Sequence[Example] | None = None,
+        max_seconds: float = math.inf,
+    ) -> None:
+        """Prepares; `run` trains.
+
+        Args:
+            llm: unedited and frozen.
+            model: from `new_lane_model`; trained in place.
+            examples: of training and, without `held_out`, of validation.
+            config: settings.
+            out: gets the lane model, a log and checkpoints; what is there is gone on with.
+            held_out: of validation, about subjects of training, too: validation then has no other
+                keys in store. Without it subjects are held out.
+            max_seconds: of training, all runs on the folder together. The schedule ends with it.
+
+        Raises:
+            InvalidRequestError: too few examples.
+            PreconditionError: the folder holds another training.
+        """
+        self._llm, self.model, self._config, self._out = llm, model, config, out
+        self._max_seconds = max_seconds
+        self._knows_subjects = held_out is not None
+        if held_out is None:
+            self._train, self._held_out = split(examples, config.num_validation)
+        else:
+            self._train, self._held_out = list(examples), list(held_out)
+        # The logarithm of the scores' scale; no part of the lane model, for it decides no claim.
+        self._log_scale = nn.Parameter(
+            torch.tensor(math.log(_first_scale(config)), device=llm.device)
+        )
+        model.frames = frames_of(self._train)
+        self._optimiser = torch.optim.Adam(_groups(model, config, self._log_scale))
+        self._pooled: Pooled | None = None
+        self._run = Run(stage=next(iter(self._bounds)))
+        self._folder = TrainingFolder(out, identity_of(llm, model, examples, config))
+        self._reseed()
+        if config.start == "similar":
+            self._start_similar()
+        self._deck = Deck(
+            self._train,
+            likes=likes_of(model, self._train) if config.alike > 1 else (),
+            group=config.alike,
+            borrowed=config.borrowed,
+            invented=config.invented,
+            answered=config.answered,
+            digressing=config.digressing,
+        )
+        self._run = self._folder.restore(model, self._optimiser, self._log_scale) or self._run
+
+    def run(self, on_progress: Callable[[Progress], None] | None = None) -> Validation:
+        """Trains to the last step, the last second, or until nothing gets better any more.
+
+        Afterwards the folder holds, and `model` is, the best lane model by validation.
+
+        Raises:
+            FitError: a loss is not finite; the folder holds the best lane model of the
+                validations until then, if there were any.
+        """
+        config, run = self._config, self._run
+        validation: Validation | None = None
+        started = perf_counter() - run.seconds
+        self._reseed()
+        for draws in itertools.islice(self._draws(), run.step, None):
+            if self._done >= 1 or self._is_stuck:
+                break
+            self._begin_stage()
+            self._step(draws)
+            run.step += 1
+            run.seconds = perf_counter() - started
+            if run.step % config.evaluate_every == 0 or self._done >= 1:
+                validation = self._validate()
+            if on_progress is not None:
+                on_progress(Progress(run.step, self._done, dict(run.smoothed), validation))
+        best = LaneModel.load(self._out, self._llm)
+        if run.stage == "all":
+            self._calibrate(best)
+            best.save(self._out)
+        self.model.load_state_dict(best.state_dict())
+        return validate(best, self._llm, self._held_out, self._distractors(best))
+
+    def _start_similar(self) -> None:
+        start_prompts(self.model)
+        if self._config.stages != "prompts":
+            scale = start_retriever(self.model, self._train)
+            if self._config.scale == "learned":
+                self._log_scale.data.fill_(math.log(scale))
+
+    @property
+    def _bounds(self) -> Mapping[Stage, tuple[float, float]]:
+        """Which part of the whole training belongs to which stage."""
+        if self._config.stages == "joint":
+            return {"all": (0.0, 1.0)}
+        if self._config.stages == "prompts":
+            return {"prompts": (0.0, 1.0)}
+        second = self._config.retriever_share
+        third = second + self._config.scope_share
+        return {"retriever": (0.0, second), "scope": (second, third), "prompts": (third, 1.0)}
+
+    def _begin_stage(self) -> None:
+        """Goes over to the next stage when its time has come, with the best model of the last."""
+        run, done = self._run, self._done
+        stage = next(name for name, (_, end) in self._bounds.items() if done < end)
+        if stage != run.stage:
+            if run.validated < run.step:
+                self._validate()
+            best = LaneModel.load(self._out, self._llm)
+            self.model.load_state_dict(best.state_dict())
+            run.stage, run.best_score = stage, -1.0
+            if stage == "prompts":
+                self._calibrate(self.model)
+            run.stage_began = run.best_step = run.step
+            self._reseed()
+
+    def _calibrate(self, model: LaneModel) -> None:
+        if self._config.calibrate:
+            model.calibration.fill_(1)
+            distractors = self._distractors(model)
+            model.calibration.fill_(calibrated(model, self._held_out, distractors))
+
+    def _pooled_facts(self) -> Pooled:
+        """What the encoder, which stays as it is now, makes of the facts of training."""
+        if self._pooled is None:
+            rng = random.Random(f"{self._config.seed}/pooled")
+            facts = self._deck.as_told(_MOST_POOLED, rng)
+            self.model.eval()
+            with _fast_arithmetic(self._config, self._llm.device):
+                self._pooled = Pooled.of(self.model.encoder, facts)
+        return self._pooled
+
+    @property
+    def _done(self) -> float:
+        by_steps = self._run.step / self._config.max_steps
+        return min(1.0, max(by_steps, self._run.seconds / self._max_seconds))
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether nothing got better for too long; scores mean nothing while MLP_P waits."""
+        patience = self._config.patience * self._config.evaluate_every
+        is_last = self._run.stage in ("all", "prompts")
+        return is_last and self._run.step - self._run.best_step > patience
+
+    def _draws(self) -> Iterator[list[Draw]]:
+        """Batches without end; the same ones for the same seed, however often it is resumed."""
+        for number in itertools.count():
+            rng = random.Random(f"{self._config.seed}/{number}")
+            yield from self._deck.epoch(self._config.batch, rng)
+
+    def _step(self, draws: Sequence[Draw]) -> None:
+        share = self._rate_share()
+        for group in self._optimiser.param_groups:
+            group["lr"] = group["highest"] * share
+        learns = self._run.stage in ("all", "retriever")
+        self.model.train()
+        self.model.encoder.requires_grad_(learns)
+        if not learns or not self._config.dropout:
+            self.model.encoder.eval()
+        with _fast_arithmetic(self._config, self._llm.device):
+            found = self._losses(draws, self._log_scale.exp())
+        total = torch.stack(list(found.values())).sum()
+        if not bool(torch.isfinite(total)):
+            raise FitError(
+                f"the loss is not finite after {self._run.step:,} steps; use a smaller learning "
+                f"rate. {self._out} holds the best lane model of the validations until then."
+            )
+        self._optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        if self._config.max_norm:
+            # Group by group: a jolt in the retriever must not make the prompts' steps smaller.
+            for group in self._optimiser.param_groups:
+                nn.utils.clip_grad_norm_(group["params"], self._config.max_norm)
+        self._optimiser.step()
+        for name, value in found.items():
+            now = value.item()
+            before = self._run.smoothed.get(name, now)
+            self._run.smoothed[name] = _SMOOTHING * before + (1 - _SMOOTHING) * now
+
+    def _losses(self, draws: Sequence[Draw], scale: Tensor) -> dict[str, Tensor]:
+        config, stage = self._config, self._run.stage
+        if stage != "scope":
+            return losses(self.model, self._llm, draws, config, scale, stage)
+        pooled = self._pooled_facts()
+        chosen = torch.Generator().manual_seed(config.seed * 1_000_003 + self._run.step)
+        rows = torch.randperm(len(pooled.subjects), generator=chosen)[: config.candidates]
+        asked = max(1, len(rows) // 8)
+        rows = rows.to(pooled.subjects.device)
+        return scope_losses(self.model, pooled, rows, asked, config, scale)
+
+    def _rate_share(self) -> float:
+        if self._config.schedule == "constant":
+            return 1.0
+        run, (begin, end) = self._run, self._bounds[self._run.stage]
+        warm = (run.step - run.stage_began + 1) / max(1, self._config.warmup_steps)
+        done = (self._done - begin) / (end - begin)
+        falling = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return min(1.0, warm) * (_LOWEST_RATE + (1 - _LOWEST_RATE) * falling)
+
+    def _validate(self) -> Validation:
+        distractors = self._distractors(self.model)
+        found = validate(self.model, self._llm, self._held_out, distractors)
+        run = self._run
+        run.validated = run.step
+        score = found.retriever_score if run.stage in ("retriever", "scope") else found.score
+        if score > run.best_score:
+            run.best_score, run.best_step = score, run.step
+            self.model.save(self._out)
+        self._note(found)
+        self._folder.save(run, self.model, self._optimiser, self._log_scale)
+        self._reseed()
+        return found
+
+    @torch.no_grad()
+    def _distractors(self, model: LaneModel) -> Tensor:
+        """Keys of training facts, (n, d_r), as the model makes them now."""
+        if self._knows_subjects:
+            return torch.zeros(0, model.shape.d_r, device=self._llm.device)
+        if self._run.stage in ("scope", "prompts"):
+            pooled = self._pooled_facts().statements[:_NUM_DISTRACTORS]
+        else:
+            facts = self._train[:_NUM_DISTRACTORS]
+            model.eval()
+            with _fast_arithmetic(self._config, self._llm.device):
+                pooled = model.encoder.in_parts([knowledge(f.prompt, f.target) for f in facts])
+        made: Tensor = model.key_mlp(pooled)
+        return made
+
+    def _note(self, found: Validation) -> None:
+        row = {"step": self._run.step, "seconds": round(self._run.seconds, 1)}
+        smoothed = self._run.smoothed
+        row |= {f"loss.{name}": round(smoothed.get(name, math.nan), 4) for name in LOSSES}
+        row |= {name: round(value, 4) for name, value in found.figures().items()}
+        self._folder.note(row)
+
+    def _reseed(self) -> None:
+        """Dropout after a checkpoint is the same whether training was interrupted there or not."""
+        torch.manual_seed(self._config.seed * 1_000_003 + self._run.step)
+
+
+def _groups(
+    model: LaneModel, config: TrainingConfig, log_scale: nn.Parameter
+) -> list[dict[str, Any]]:
+    """The optimiser's groups, each with its highest learning rate: retriever, encoder, MLP_P."""
+    body = list(model.encoder.parameters())
+    prompts = list(model.prompt_mlp.parameters())
+    others = {id(parameter) for parameter in (*body, *prompts)}
+    heads = [p for p in model.parameters() if id(p) not in others]
+    if config.scale == "learned":
+        heads.append(log_scale)
+    rates = (config.learning_rate, config.encoder_learning_rate, config.prompt_learning_rate)
+    return [
+        {"params": group, "highest": rate}
+        for group, rate in zip((heads, body, prompts), rates, strict=True)
+    ]
+
+
+def _first_scale(config: TrainingConfig) -> float:
+    return 1.0 if config.scale == "one" else config.d_r**-0.5
+
+
+def _fast_arithmetic(config: TrainingConfig, device: torch.device) -> AbstractContextManager[None]:
+    wanted = config.precision == "auto" and has_fast_bf16(device)
+    return fast_training(device, bf16=wanted or config.precision == "bf16")

@@ -1,0 +1,1 @@
+"""Search indices on FAISS for the lanes that route."""
