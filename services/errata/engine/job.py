@@ -23,7 +23,7 @@ class Job:
         cancelled: nobody waits any more.
         seen: something was delivered, so that the work cannot start anew unseen.
         alone: a pass that it shared failed, so that its next one is not shared.
-        routed: what it gets, and the serving state under which that was decided; None if nobody asked.
+        routed: what it gets, and the serving state under which that was decided; or None.
     """
 
     request: GenerationRequest | ScoringRequest
