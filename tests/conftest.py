@@ -75,7 +75,7 @@ def statistics_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Workers of `pytest -n` share them: whoever comes second waits for whoever is first.
     """
-    from errata.editing.lane.contract import get_method
+    from errata.editing.registry import get_method
     from errata.writer.resources import WriterResources
 
     own = tmp_path_factory.getbasetemp()

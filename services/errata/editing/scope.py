@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from errata.editing.lane.contract import Claim
+from errata.editing.lane.claims import Claim
 from errata.editing.lane.repository import Repository
 from errata.editing.lane.search import InnerProductIndex
 from errata.editing.model.causal_lm import CausalLM

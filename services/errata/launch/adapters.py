@@ -10,8 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from errata.artifacts.remote import RemoteArtifacts
-from errata.editing.elder import peft
-from errata.editing.elder.state import ElderState
+from errata.editing.lane.contract import Lane
 from errata.editing.model.causal_lm import CausalLM, KnownLLM
 from errata.errors import LogUnavailableError, PreconditionError
 from errata.indices.faiss_indices import FaissIndices
@@ -58,18 +57,16 @@ def export_adapters(
         if lane not in {known.name for known in client.lanes()}:
             raise PreconditionError(f"there is no {lane}; `errata lanes` lists what there is.")
     llm = load_base_model(settings)
-    seq, state = asyncio.run(_state_of(target, lane, llm, head_seq))
-    if not isinstance(state, ElderState):
-        raise PreconditionError(f"{lane} is no ELDER lane; only those have adapters.")
-    learned = state.holdings.learned
-    if learned is None:
-        raise PreconditionError(f"no edit is committed in {lane}; there is nothing to export.")
-    made = peft.export(llm, learned.experts, out, settings.model.path or "")
+    seq, found = asyncio.run(_lane_at(target, lane, llm, head_seq))
+    export = None if found is None else found.export
+    if export is None:
+        raise PreconditionError(f"{lane} has no adapters to export; ELDER lanes have.")
+    made = export(llm, out, settings.model.path or "")
     console.print(f"{len(made)} adapters of {lane} as of {seq} are in {out}")
 
 
-async def _state_of(target: str, lane: str, llm: CausalLM, head_seq: int) -> tuple[int, object]:
-    """A position and what the lane held there: experts are told as differences."""
+async def _lane_at(target: str, lane: str, llm: CausalLM, head_seq: int) -> tuple[int, Lane | None]:
+    """A position, and the lane as the log's entries up to there left it."""
     seq, mine = 0, set[str]()
     async with open_channel(target) as channel:
         # Without weights, as in the retrieval service: nothing but the lane is made of it.
@@ -85,9 +82,9 @@ async def _state_of(target: str, lane: str, llm: CausalLM, head_seq: int) -> tup
                         seq = entry.seq
                         if _is_about(entry.kind, lane, mine):
                             prepare = partial(applier.prepare, entry)
-                            apply = await until_available(prepare, "artifacts")
-                            if apply is not None:
-                                apply()
+                            change = await until_available(prepare, "artifacts")
+                            if change is not None:
+                                change.apply()
                         silence.reschedule(asyncio.get_running_loop().time() + _SECONDS)
                     if seq >= head_seq:
                         break
@@ -96,7 +93,7 @@ async def _state_of(target: str, lane: str, llm: CausalLM, head_seq: int) -> tup
                 f"the edit log or its artifacts are not to be had behind {target}.", target=target
             ) from error
     found = applier.lanes.get(lane)
-    return seq, None if found is None else found.state
+    return seq, None if found is None else found.lane
 
 
 def _is_about(kind: Kind, lane: str, mine: set[str]) -> bool:

@@ -8,8 +8,11 @@ from functools import partial
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from errata.editing.lane.contract import Resources, get_method
+from errata.editing.lane.contract import Resources
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.weights import EditedWeights
+from errata.editing.registry import get_method
+from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import LaneConfigured
 from errata.platform.settings import Settings
 from errata.replica.base_model import load_base_model
@@ -34,11 +37,11 @@ def compute_statistics(settings: Settings, console: Console) -> None:
             name = f"{configured.lane} ({configured.method})"
             task = progress.add_task(name, total=None)
             own = LaneResources(resources, lane.adapters)
-            _prepare(model, configured, own, partial(_advance, progress, task))
+            _gather(model, configured, own, partial(_advance, progress, task))
     console.print(f"statistics of {model.digest[:16]}… are in {resources.cache_dir}")
 
 
-def _prepare(
+def _gather(
     model: CausalLM,
     lane: LaneConfigured,
     resources: Resources,
@@ -46,7 +49,10 @@ def _prepare(
 ) -> None:
     method = get_method(lane.method)
     config = method.config.model_validate_json(lane.config_json)
-    method.prepare(model, config, resources, on_progress=on_progress)
+    opened = method.open(
+        model, config, EditedWeights(model), name=lane.lane, indices=FaissIndices()
+    )
+    opened.gather(resources, on_progress=on_progress)
     on_progress(1, 1)
 
 

@@ -1,4 +1,4 @@
-"""Applies log entries to the lanes of one model; whoever follows the log shares this code.
+"""Applies log entries to the lanes of one model; every process that follows the log shares it.
 
 Applying never refits: artifacts are bytes, and the same entries in the same order give the same
 state on every replica (P7). Each change is prepared beside the running model and swapped in.
@@ -9,29 +9,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-
-from torch import Tensor
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.artifact import Artifact
-from errata.editing.effects.plan import BASE, RowPlan
-from errata.editing.lane.contract import (
-    Attribution,
+from errata.editing.effects.plan import RowPlan
+from errata.editing.lane.claims import route
+from errata.editing.lane.commits import (
     Commit,
-    LaneConfig,
-    LaneMemory,
+    Compaction,
+    LaneEntry,
     LaneModelCommit,
-    LaneState,
-    Method,
-    Router,
-    get_method,
+    Restoration,
+    Reversal,
 )
+from errata.editing.lane.contract import Attribution, Capabilities, Lane
 from errata.editing.lane.search import Indices
+from errata.editing.lane.swap import Change, Swap, Undo
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.model.weights import EditedWeights
+from errata.editing.registry import get_method
 from errata.errors import BaseModelMismatchError, DataLossError, PreconditionError
 from errata.log.entries import (
     ArtifactRef,
@@ -42,36 +40,52 @@ from errata.log.entries import (
     LaneConfigured,
     LaneModelCommitted,
 )
+from errata.replica.attribution import CombinedAttribution
 from errata.replica.routing import Routing
 from errata.replica.snapshot import Fold
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class OpenLane:
     """A configured lane on this replica.
 
     Attributes:
-        configured: the entry that made it.
-        method: what it is configured from.
-        config: of the method.
-        state: what the replica holds.
-        memory: what the writer keeps between fits; None on replicas that never fit.
-        router: decides which prompts its edits claim; None if the method does not route.
+        configured: the entry that configures it.
+        capabilities: of its method.
+        lane: holds its state.
     """
 
     configured: LaneConfigured
-    method: Method
-    config: LaneConfig
-    state: LaneState
-    memory: LaneMemory | None
-    router: Router | None
+    capabilities: Capabilities
+    lane: Lane
 
     def route(self, prompts: Sequence[str]) -> list[RowPlan]:
         """What the lane's edits give each prompt."""
-        if self.router is None:
-            return [BASE] * len(prompts)
-        view = self.router.view()
-        return view.plans(view.claims(prompts))
+        return route(self.lane.view(), prompts)
+
+
+@dataclass(slots=True)
+class _Edits:
+    """Which edits are active, and where they came from.
+
+    Attributes:
+        lane_of: active edits → their lane, in the order of their commits.
+        commit_seq: edits → their commit; only ever grows.
+        reverted: edits that were taken back.
+    """
+
+    lane_of: dict[str, str] = field(default_factory=dict)
+    commit_seq: dict[str, int] = field(default_factory=dict)
+    reverted: set[str] = field(default_factory=set)
+
+    def commit(self, edits: Sequence[str], lane: str, seq: int) -> None:
+        self.lane_of.update(dict.fromkeys(edits, lane))
+        self.commit_seq.update(dict.fromkeys(edits, seq))
+
+    def revert(self, edits: Sequence[str]) -> None:
+        for edit in edits:
+            del self.lane_of[edit]
+        self.reverted.update(edits)
 
 
 class Applier:
@@ -85,87 +99,87 @@ class Applier:
         *,
         keep_memory: bool = False,
     ) -> None:
-        """No lane yet.
+        """Starts without lanes.
 
         Args:
             model: a CausalLM with its base weights; any other BaseLLM has no weights, and only
                 lanes that route are applied.
-            artifacts: where commits' tensors come from.
-            indices: what routers search in.
+            artifacts: source of the commits' tensors.
+            indices: that lanes search when they route.
             keep_memory: also load what later fits need; the writer does.
         """
         self.model = model
-        self.lanes: dict[str, Lane] = {}
+        self.lanes: dict[str, OpenLane] = {}
         self._artifacts = artifacts
         self._indices = indices
         self._keep_memory = keep_memory
         self._weights = EditedWeights(model) if isinstance(model, CausalLM) else None
+        self._early: dict[str, OpenLane] = {}
         self._left_out: set[str] = set()  # lanes that need weights, where there are none
-        self._lane_of: dict[str, str] = {}  # edits in force → their lane
-        self._commit_seq: dict[str, int] = {}  # edits → their commit; only ever grows
-        self._reverted: set[str] = set()
+        self._edits = _Edits()
 
     @property
     def num_edits(self) -> int:
-        """Edits in force."""
-        return len(self._lane_of)
+        """Active edits."""
+        return len(self._edits.lane_of)
 
     def num_edits_by_lane(self) -> dict[str, int]:
-        """Edits in force of each lane that is applied here."""
-        counts = Counter(self._lane_of.values())
+        """Active edits of each lane that is applied here."""
+        counts = Counter(self._edits.lane_of.values())
         return {name: counts[name] for name in sorted(self.lanes)}
 
-    def resident(self) -> dict[str, dict[str, int]]:
+    def device_usage(self) -> dict[str, dict[str, int]]:
         """Sizes, by lane, of what is on the device only while it is used."""
-        routers = {name: lane.router for name, lane in sorted(self.lanes.items()) if lane.router}
-        sizes = {name: dict(router.resident()) for name, router in routers.items()}
+        sizes = {name: dict(lane.lane.device_usage()) for name, lane in sorted(self.lanes.items())}
         return {name: held for name, held in sizes.items() if held}
 
     def digest(self) -> str:
         """SHA-256, hex, of base model and of what every lane holds now."""
         state = hashlib.sha256(self.model.digest.encode())
         for name, lane in sorted(self.lanes.items()):
-            state.update(f"|{name}|{lane.configured.config_digest}|{lane.state.digest()}".encode())
+            state.update(f"|{name}|{lane.configured.config_digest}|{lane.lane.digest()}".encode())
         return state.hexdigest()
 
     def attribution(self) -> Attribution | None:
-        """What names the edits that a forward pass answers to now; None while none is in force."""
-        parts = [
-            lane.method.attribute(lane.state)
-            for lane in self._lanes_in_force()
-            if lane.method.attribute is not None
-        ]
-        return _AllLanes(parts, self._commit_seq) if parts else None
+        """Names the edits that a forward pass answers to now; None while none is active."""
+        found = (lane.lane.attribution() for lane in self._active_lanes())
+        parts = [attribution for attribution in found if attribution is not None]
+        return CombinedAttribution(parts, self._edits.commit_seq) if parts else None
 
     def routing(self) -> Routing | None:
-        """What decides which prompts the edits in force now claim; None if none could any."""
-        views = {
-            lane.configured.lane: lane.router.view()
-            for lane in self._lanes_in_force()
-            if lane.router is not None
-        }
-        return Routing(views, self._commit_seq) if views else None
+        """Decides which prompts the active edits claim; None if none could claim any."""
+        found = {lane.configured.lane: lane.lane.view() for lane in self._active_lanes()}
+        views = {name: view for name, view in found.items() if view is not None}
+        return Routing(views, self._edits.commit_seq) if views else None
+
+    def open_early(self, kind: LaneConfigured) -> Lane:
+        """Opens a lane before its entry is applied; the entry then puts this very lane in place.
+
+        The writer gathers statistics of the base model this way, before any edit changes it.
+
+        Raises:
+            InvalidRequestError: the model cannot have such a lane.
+            BaseModelMismatchError, PreconditionError: as `prepare` of the entry.
+        """
+        known = self._known(kind) or self._early.get(kind.lane)
+        if known is None or known.configured != kind:
+            known = self._early[kind.lane] = self._open(kind)
+        return known.lane
 
     def fold(self) -> Callable[[], Fold]:
         """What is held now; the call copies it out, on any thread, while more is applied.
 
         Raises:
-            PreconditionError: a lane changes weights; only what routes can be folded.
+            PreconditionError: a lane changes weights; only lanes that route can be folded.
         """
-        held = []
-        for name, lane in self.lanes.items():
-            if lane.method.lane_model is None:
-                raise PreconditionError(
-                    f"{name} changes weights; only lanes that route are part of a snapshot.",
-                    lane=name,
-                )
-            held.append((lane.configured, lane.method.lane_model.dump(lane.state)))
-        lane_of, digest = dict(self._lane_of), self.digest()
-        commit_seq = {edit: self._commit_seq[edit] for edit in lane_of}
-        left_out, reverted = tuple(sorted(self._left_out)), tuple(sorted(self._reverted))
+        held = [(lane.configured, lane.lane.dump()) for lane in self.lanes.values()]
+        edits, digest = self._edits, self.digest()
+        lane_of, reverted = dict(edits.lane_of), tuple(sorted(edits.reverted))
+        commit_seq = {edit: edits.commit_seq[edit] for edit in lane_of}
+        left_out = tuple(sorted(self._left_out))
 
         def copy() -> Fold:
-            lanes = tuple((configured, dump and dump()) for configured, dump in held)
+            lanes = tuple((configured, dump()) for configured, dump in held)
             return Fold(lanes, left_out, lane_of, commit_seq, reverted, digest)
 
         return copy
@@ -177,48 +191,29 @@ class Applier:
             ErrataError: the fold does not fit, or gives another state than it was made of; use a
                 new applier then.
         """
-        for configured, held in fold.lanes:
-            apply = self._prepare_lane(configured)
-            if apply is not None:
-                apply()
-            lane = self.lanes[configured.lane]
-            if held is None or lane.method.lane_model is None:
+        for configured, dump in fold.lanes:
+            opening = self._prepare_lane(configured)
+            if opening is not None:
+                opening.apply()
+            if dump is None:
                 continue
             model = None
-            if held.model_digest:
-                data = await self._artifacts.get(held.model_digest)
+            if dump.model_digest:
+                data = await self._artifacts.get(dump.model_digest)
                 model = await asyncio.to_thread(Artifact.from_bytes, data)
-            commit = LaneModelCommit(seq, model, held.model_digest, held.edits, held.repository)
-            swap = await asyncio.to_thread(lane.method.lane_model.restore, lane.state, commit)
-            swap()
+            restoration = Restoration(seq, dump, model)
+            (await self._prepare_in(configured.lane, restoration)).apply()
         self._left_out.update(fold.left_out)
-        self._lane_of.update(fold.lane_of)
-        self._commit_seq.update(fold.commit_seq)
-        self._reverted.update(fold.reverted)
+        self._edits = _Edits(dict(fold.lane_of), dict(fold.commit_seq), set(fold.reverted))
         if self.digest() != fold.state_digest:
             raise DataLossError("the snapshot gives another state than it was made of.", seq=seq)
 
-    def _lanes_in_force(self) -> list[Lane]:
-        names = set(self._lane_of.values()) - self._left_out
-        return [self.lanes[name] for name in sorted(names)]
-
-    def alters_weights(self, entry: Entry) -> bool:
-        """Whether an entry that has an effect changes weights that every row reads."""
-        match entry.kind:
-            case EditsCommitted(lane=name):
-                return self.lanes[name].method.capabilities.changes_weights
-            case EditsReverted(edits=edits):
-                names = {self._lane_of[edit] for edit in edits if edit in self._lane_of}
-                return any(self.lanes[n].method.capabilities.changes_weights for n in names)
-            case _:
-                return False
-
-    async def prepare(self, entry: Entry) -> Callable[[], None] | None:
+    async def prepare(self, entry: Entry) -> Change | None:
         """Prepares an entry's effect beside the model.
 
         Returns:
-            A callable that puts the effect in place, or None if the entry has none. Prepare the
-            next entry only after this one is in place.
+            The change, or None if the entry has no effect. Apply it before the next entry is
+            prepared.
 
         Raises:
             BaseModelMismatchError: the log was made for another base model.
@@ -231,7 +226,7 @@ class Applier:
             case EditsCommitted():
                 return await self._prepare_commit(entry.seq, entry.kind)
             case EditsReverted():
-                return await self._prepare_revert(entry.seq, entry.kind)
+                return await self._prepare_reversal(entry.seq, entry.kind)
             case LaneModelCommitted():
                 return await self._prepare_lane_model(entry.seq, entry.kind)
             case LaneCompacted():
@@ -239,69 +234,52 @@ class Applier:
             case _:
                 return None
 
-    def check_lane(self, kind: LaneConfigured) -> None:
-        """Returns if such a lane could be opened; nothing changes.
+    def _prepare_lane(self, kind: LaneConfigured) -> Change | None:
+        if self._known(kind) is not None:
+            return None
+        if self._weights is None and get_method(kind.method).capabilities.changes_weights:
+            return _recorded(lambda: self._left_out.add(kind.lane))
+        early = self._early.pop(kind.lane, None)
+        lane = early if early is not None and early.configured == kind else self._open(kind)
+        return _recorded(lambda: self.lanes.update({kind.lane: lane}))
 
-        Raises:
-            InvalidRequestError: the model cannot have it.
-            BaseModelMismatchError, PreconditionError: as `prepare` of the same entry.
-        """
-        self._prepare_lane(kind)
-
-    def _prepare_lane(self, kind: LaneConfigured) -> Callable[[], None] | None:
+    def _known(self, kind: LaneConfigured) -> OpenLane | None:
         self._check_model(kind.base_model_digest, f"lane {kind.lane}")
         known = self.lanes.get(kind.lane)
-        if known is not None:
-            if known.configured == kind:
-                return None
+        if known is not None and known.configured != kind:
             raise PreconditionError(
                 f"{kind.lane} is configured twice, differently; give the new one another name.",
                 lane=kind.lane,
             )
+        return known
+
+    def _open(self, kind: LaneConfigured) -> OpenLane:
         method = get_method(kind.method)
-        if self._weights is None and method.new_router is None:
-            return lambda: self._left_out.add(kind.lane)
         config = method.config.model_validate_json(kind.config_json)
-        state = method.new_state(self.model, config, self._weights, kind.lane)
-        new_memory = method.new_memory if self._keep_memory else None
-        lane = Lane(
-            configured=kind,
-            method=method,
-            config=config,
-            state=state,
-            memory=new_memory(config) if new_memory else None,
-            router=method.new_router(state, self._indices) if method.new_router else None,
-        )
-        return lambda: self.lanes.update({kind.lane: lane})
+        lane = method.open(self.model, config, self._weights, name=kind.lane, indices=self._indices)
+        return OpenLane(kind, method.capabilities, lane)
 
-    async def _prepare_commit(self, seq: int, kind: EditsCommitted) -> Callable[[], None]:
+    async def _prepare_commit(self, seq: int, kind: EditsCommitted) -> Change:
         self._check_model(kind.base_model_digest, f"commit {seq}")
+
+        def record() -> None:
+            self._edits.commit(kind.edits, kind.lane, seq)
+
         if kind.lane in self._left_out:
-            return lambda: self._note(kind.edits, kind.lane, seq)
-        lane = self._lane(seq, kind.lane)
+            return _recorded(record)
+        self._lane(seq, kind.lane)
         artifact = await self._load(kind.artifact)
-        memory = await self._load(kind.memory) if lane.memory and kind.memory else None
-        commit = Commit(seq=seq, edits=kind.edits, artifact=artifact)
-        swap = await asyncio.to_thread(lane.state.prepare_commit, commit)
+        memory = await self._load(kind.memory) if self._keep_memory and kind.memory else None
+        change = await self._prepare_in(kind.lane, Commit(seq, kind.edits, artifact, memory))
+        return change.followed_by(_recording(record))
 
-        def apply() -> None:
-            swap()
-            if lane.memory is not None and memory is not None:
-                lane.memory.add(kind.edits, memory)
-            self._note(kind.edits, kind.lane, seq)
-
-        return apply
-
-    def _note(self, edits: Sequence[str], lane: str, seq: int) -> None:
-        self._lane_of.update(dict.fromkeys(edits, lane))
-        self._commit_seq.update(dict.fromkeys(edits, seq))
-
-    async def _prepare_lane_model(self, seq: int, kind: LaneModelCommitted) -> Callable[[], None]:
+    async def _prepare_lane_model(self, seq: int, kind: LaneModelCommitted) -> Change:
         self._check_model(kind.base_model_digest, f"lane model {seq}")
         lane = self._lane(seq, kind.lane)
-        if lane.method.lane_model is None:
+        if not lane.capabilities.has_lane_models:
             raise DataLossError(
-                f"entry {seq} gives {kind.lane} a lane model, but {lane.method.name} has none.",
+                f"entry {seq} gives {kind.lane} a lane model, but {lane.configured.method} has "
+                "none.",
                 seq=seq,
             )
         commit = LaneModelCommit(
@@ -311,64 +289,54 @@ class Applier:
             edits=kind.edits,
             repository=await self._load(kind.repository) if kind.repository else None,
         )
-        swap = await asyncio.to_thread(lane.method.lane_model.prepare, lane.state, commit)
+        return await self._prepare_in(kind.lane, commit)
 
-        def apply() -> None:
-            swap()
-
-        return apply
-
-    async def _prepare_compaction(self, seq: int, kind: LaneCompacted) -> Callable[[], None]:
+    async def _prepare_compaction(self, seq: int, kind: LaneCompacted) -> Change:
         self._check_model(kind.base_model_digest, f"compaction {seq}")
         lane = self._lane(seq, kind.lane)
-        if lane.method.compaction is None:
+        if lane.lane.compact is None:
             raise DataLossError(
-                f"entry {seq} compacts {kind.lane}, but {lane.method.name} cannot.", seq=seq
+                f"entry {seq} compacts {kind.lane}, but {lane.configured.method} cannot.", seq=seq
             )
-        commit = Commit(seq=seq, edits=kind.edits, artifact=await self._load(kind.artifact))
-        swap = await asyncio.to_thread(lane.method.compaction.prepare, lane.state, commit)
+        compaction = Compaction(seq, kind.edits, await self._load(kind.artifact))
+        return await self._prepare_in(kind.lane, compaction)
 
-        def apply() -> None:
-            swap()
-
-        return apply
-
-    async def _prepare_revert(self, seq: int, kind: EditsReverted) -> Callable[[], None] | None:
+    async def _prepare_reversal(self, seq: int, kind: EditsReverted) -> Change | None:
         """A second reversal of an edit has no effect; every replica skips it alike."""
-        wanted = [edit for edit in kind.edits if edit not in self._reverted]
-        if not wanted:
+        edits = tuple(edit for edit in kind.edits if edit not in self._edits.reverted)
+        if not edits:
             return None
-        unknown = [edit for edit in wanted if edit not in self._lane_of]
+        unknown = [edit for edit in edits if edit not in self._edits.lane_of]
         if unknown:
             raise DataLossError(
                 f"entry {seq} reverts {', '.join(unknown)}, which no earlier entry put in force.",
                 seq=seq,
             )
-        by_lane: dict[str, list[str]] = {}
-        for edit in wanted:
-            by_lane.setdefault(self._lane_of[edit], []).append(edit)
-        if len(by_lane) > 1:
+        names = {self._edits.lane_of[edit] for edit in edits}
+        if len(names) > 1:
             raise DataLossError(f"entry {seq} reverts edits of several lanes at once.", seq=seq)
-        ((name, edits),) = by_lane.items()
+        (name,) = names
+
+        def record() -> None:
+            self._edits.revert(edits)
+
         if name in self._left_out:
-            return lambda: self._forget(edits)
-        lane = self.lanes[name]
-        swap = await asyncio.to_thread(lane.state.prepare_revert, edits)
+            return _recorded(record)
+        change = await self._prepare_in(name, Reversal(edits))
+        return change.followed_by(_recording(record))
 
-        def apply() -> None:
-            swap()
-            if lane.memory is not None:
-                lane.memory.remove(edits)
-            self._forget(edits)
+    async def _prepare_in(self, name: str, entry: LaneEntry) -> Change:
+        return await asyncio.to_thread(self.lanes[name].lane.prepare, entry)
 
-        return apply
+    def _active_lanes(self) -> list[OpenLane]:
+        names = set(self._edits.lane_of.values()) - self._left_out
+        return [self.lanes[name] for name in sorted(names)]
 
-    def _forget(self, edits: Sequence[str]) -> None:
-        for edit in edits:
-            del self._lane_of[edit]
-        self._reverted.update(edits)
+    async def _load(self, reference: ArtifactRef) -> Artifact:
+        data = await self._artifacts.get(reference.digest)
+        return await asyncio.to_thread(Artifact.from_bytes, data)
 
-    def _lane(self, seq: int, name: str) -> Lane:
+    def _lane(self, seq: int, name: str) -> OpenLane:
         if name not in self.lanes:
             raise DataLossError(f"entry {seq} names {name}, which is not configured.", seq=seq)
         return self.lanes[name]
@@ -382,28 +350,16 @@ class Applier:
                 found=self.model.digest,
             )
 
-    async def _load(self, ref: ArtifactRef) -> Artifact:
-        data = await self._artifacts.get(ref.digest)
-        return await asyncio.to_thread(Artifact.from_bytes, data)
+
+def _recording(record: Callable[[], object]) -> Swap:
+    """Bookkeeping as a swap; the log never takes an entry back, so neither does it."""
+
+    def apply() -> Undo:
+        record()
+        return lambda: None
+
+    return apply
 
 
-class _AllLanes:
-    """The attributions of several lanes as one, newest edits first."""
-
-    def __init__(self, parts: list[Attribution], commit_seq: Mapping[str, int]) -> None:
-        self._parts = parts
-        self._commit_seq = commit_seq
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Attribution:
-        for part in self._parts:
-            self._stack.enter_context(part)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stack.close()
-
-    def edits(self, attention_mask: Tensor) -> list[list[str]]:
-        found = [part.edits(attention_mask) for part in self._parts]
-        rows = [[name for names in row for name in names] for row in zip(*found, strict=True)]
-        return [sorted(row, key=lambda name: -self._commit_seq[name]) for row in rows]
+def _recorded(record: Callable[[], object]) -> Change:
+    return Change(_recording(record))

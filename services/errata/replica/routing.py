@@ -9,7 +9,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from errata.editing.effects.plan import BASE, RowPlan
-from errata.editing.lane.contract import Claim, RoutingView, VectorView
+from errata.editing.lane.claims import Claim, RoutingView, VectorView
 
 _NO_VECTORS: Mapping[str, Tensor] = MappingProxyType({})
 

@@ -16,7 +16,7 @@ import structlog
 from torch import Tensor
 
 from errata.editing.artifact import Artifact
-from errata.editing.lane.contract import LaneModelDump
+from errata.editing.lane.commits import LaneDump
 from errata.errors import ArtifactCorruptError
 from errata.log.chain import Position
 from errata.log.entries import LaneConfigured
@@ -40,7 +40,7 @@ class Fold:
         state_digest: SHA-256, hex, of what the lanes hold.
     """
 
-    lanes: tuple[tuple[LaneConfigured, LaneModelDump | None], ...]
+    lanes: tuple[tuple[LaneConfigured, LaneDump | None], ...]
     left_out: tuple[str, ...]
     lane_of: Mapping[str, str]
     commit_seq: Mapping[str, int]
@@ -108,7 +108,7 @@ class Snapshot:
                     if "repository" in lane:
                         tensors = _of_lane(artifact, f"{number}.")
                         repository = Artifact(tensors, lane["repository"])
-                    held = LaneModelDump(lane["model"], tuple(lane["edits"]), repository)
+                    held = LaneDump(lane["model"], tuple(lane["edits"]), repository)
                 lanes.append((configured, held))
             fold = Fold(
                 lanes=tuple(lanes),

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from errata.editing.lane.contract import Claim
+from errata.editing.lane.claims import Claim
 from errata.editing.model.causal_lm import tensor_bytes
 from errata.errors import InvalidRequestError
 from errata.retrieval.replica import Decision, Moment, Question

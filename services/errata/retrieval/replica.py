@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from errata.artifacts.source import ArtifactSource
-from errata.editing.lane.contract import Claim
+from errata.editing.lane.claims import Claim
 from errata.editing.model.causal_lm import KnownLLM
 from errata.errors import (
     ErrataError,
@@ -222,7 +222,7 @@ class RetrievalReplica:
         if swap is None and not last:
             return  # the position moves with the batch's next change
         if swap is not None:
-            swap()
+            swap.apply()
         self._moments.append(self._moment(entry, changed=swap is not None))
         if last:
             self._save_if_due()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from errata.editing.lane.contract import Claim
+from errata.editing.lane.claims import Claim
 from errata.engine.engine import Engine
 from errata.engine.statistics import Distribution
 from errata.platform.metrics import CLAIM_MARGIN, CLAIMS, DEFERRALS, counter, gauge, histogram

@@ -9,7 +9,7 @@ from dataclasses import replace
 import grpc
 from torch import Tensor
 
-from errata.editing.lane.contract import Claim
+from errata.editing.lane.claims import Claim
 from errata.errors import DataLossError, UnavailableError
 from errata.platform.rpc_errors import service_error
 from errata.platform.server import COMMON_OPTIONS

@@ -71,7 +71,7 @@ class Replica:
             Tolerance(settings.max_lag, settings.max_silence_seconds),
             apply=self._apply,
             stands=lambda: self.engine.version,
-            resident=self._applier.resident,
+            resident=self._applier.device_usage,
         )
 
     async def start(self) -> None:
@@ -150,13 +150,13 @@ class Replica:
 
         def change() -> ServingState:
             if swap is not None:
-                swap()
+                swap.apply()
             version = Version(
                 entry.seq, entry.chain_digest, self._applier.digest(), self._applier.num_edits
             )
             return self._serving(version)
 
-        alters = swap is not None and self._applier.alters_weights(decoded)
+        alters = swap is not None and swap.alters_weights
         if swap is None or not decoded.trace_parent or not self._follower.is_live:
             await self.engine.change(change, alters_weights=alters)
             return

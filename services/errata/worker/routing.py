@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from torch import Tensor, nn
 
 from errata.editing.effects.plan import RowPlan
-from errata.editing.lane.contract import Claim, VectorView
+from errata.editing.lane.claims import Claim, VectorView
 from errata.engine.sequence import LateRoute, Request, Route
 from errata.replica.routing import Routing
 from errata.worker.metrics import note_claims

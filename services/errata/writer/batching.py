@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from typing import Any
 
 from errata.editing.edit import Edit
 from errata.editing.lane.contract import Ordering
 from errata.editing.lane.inventory import fact_of
-from errata.editing.model.causal_lm import CausalLM
 
 _MOST_BATCHES = 16  # that a window is parted into; planning must not take longer than fitting
 
@@ -81,20 +79,16 @@ def window(pending: Iterable[tuple[str, Edit]], lane: str, alone: frozenset[str]
     return found
 
 
-def planned_batch(
-    ordering: Ordering, model: CausalLM, config: Any, config_digest: str, edits: Sequence[Edit]
-) -> list[Edit]:
+def planned_batch(ordering: Ordering, config_digest: str, edits: Sequence[Edit]) -> list[Edit]:
     """The batch that has the oldest edit in it, as the method parts a window.
 
     Args:
-        ordering: of the method.
-        model: of the writer.
-        config: of the lane.
+        ordering: of the lane.
         config_digest: of the lane.
         edits: a window; at least one.
     """
-    edits = edits[: _MOST_BATCHES * ordering.size(config)]
-    batches = ordering.plan(model, config, edits, seed_of(config_digest, edits))
+    edits = edits[: _MOST_BATCHES * ordering.size]
+    batches = ordering.plan(edits, seed_of(config_digest, edits))
     chosen = next(batch for batch in batches if 0 in batch)
     return [edits[number] for number in chosen]
 

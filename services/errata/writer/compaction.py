@@ -11,12 +11,12 @@ import structlog
 
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit
-from errata.editing.lane.contract import Commit
+from errata.editing.lane.commits import Compaction
 from errata.editing.lane.inventory import fact_of
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import CheckFailedError, PreconditionError
 from errata.log.entries import Figures
-from errata.replica.applier import Lane
+from errata.replica.applier import OpenLane
 from errata.writer import checks
 from errata.writer.batching import seed_of
 from errata.writer.fitting import TRIAL_SEQ
@@ -59,9 +59,7 @@ class Compacted:
     sizes_before: Mapping[str, int]
 
 
-def compact(
-    model: CausalLM, lane: Lane, edits: Sequence[Edit], statistics: object, order: Order
-) -> Compacted:
+def compact(model: CausalLM, lane: OpenLane, edits: Sequence[Edit], order: Order) -> Compacted:
     """Fits all edits anew, tries the result on the model, measures, and takes it back.
 
     The model and the lane are unchanged afterwards, whatever happens.
@@ -70,7 +68,6 @@ def compact(
         model: of the writer.
         lane: applied as far as the log goes.
         edits: of the lane in force, oldest first.
-        statistics: of the lane.
         order: what is asked for.
 
     Raises:
@@ -78,11 +75,11 @@ def compact(
         CheckFailedError: mean reliability, generality or locality fell by more than allowed.
         InvalidRequestError, FitError: from the method.
     """
-    name, compaction = lane.configured.lane, lane.method.compaction
-    if compaction is None:
+    name, retrain = lane.configured.lane, lane.lane.compact
+    if retrain is None:
         raise PreconditionError(
-            f"{name} edits with {lane.method.name}, which carries nothing but its edits in force; "
-            "there is nothing to compact.",
+            f"{name} edits with {lane.configured.method}, which carries nothing but its edits in "
+            "force; there is nothing to compact.",
             lane=name,
         )
     if not edits:
@@ -92,19 +89,10 @@ def compact(
     # What the probes say is taken as it is now: a compaction shall change nothing there either.
     baseline = checks.baseline(model, asked, lane.route)
     before = _mean(checks.measure(model, asked, baseline, lane.route))
-    artifact = compaction.fit(
-        model,
-        edits,
-        lane.config,
-        lane.state,
-        lane.memory,
-        statistics,
-        num_experts=order.num_experts,
-        seed=seed,
-    ).to_bytes()
+    artifact = retrain(edits, num_experts=order.num_experts, seed=seed).to_bytes()
     names = tuple(edit.name for edit in edits)
-    commit = Commit(TRIAL_SEQ, names, Artifact.from_bytes(artifact))
-    undo = compaction.prepare(lane.state, commit)()
+    trial = Compaction(TRIAL_SEQ, names, Artifact.from_bytes(artifact))
+    undo = lane.lane.prepare(trial).apply()
     try:
         after = _mean(checks.measure(model, asked, baseline, lane.route))
     finally:
@@ -113,7 +101,8 @@ def compact(
     for metric in ("reliability", "generality", "locality"):
         if getattr(before, metric) is not None:  # edits without rephrases have no generality
             _check(metric, getattr(before, metric), getattr(after, metric), order.max_loss)
-    sizes = {} if lane.method.report is None else lane.method.report(lane.state).sizes
+    report = lane.lane.report()
+    sizes = {} if report is None else report.sizes
     return Compacted(artifact, names, seed, before, after, sizes)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from errata.editing.lane.contract import LaneReport, get_method
+from errata.editing.lane.contract import LaneReport
+from errata.editing.registry import get_method
 from errata.errors import InvalidRequestError
 from errata.log.entries import LaneConfigured
 from errata.log.payload_convert import figures_message, ref_message, spec_message

@@ -11,7 +11,7 @@ import structlog
 
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.lane.contract import Commit, FitResult
+from errata.editing.lane.commits import Commit
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import (
     CheckFailedError,
@@ -22,7 +22,7 @@ from errata.errors import (
 )
 from errata.log.entries import Figures, Rejection
 from errata.platform.settings import WriterSettings
-from errata.replica.applier import Lane
+from errata.replica.applier import OpenLane
 from errata.writer import checks
 from errata.writer.batching import seed_of
 
@@ -71,9 +71,8 @@ class Outcome:
 
 def fit_batch(
     model: CausalLM,
-    lane: Lane,
+    lane: OpenLane,
     edits: Sequence[Edit],
-    statistics: object,
     limits: WriterSettings,
 ) -> Outcome:
     """Fits as many of `edits` together as pass their checks.
@@ -91,9 +90,7 @@ def fit_batch(
     while True:
         alone = len(remaining) == 1
         try:
-            fitted, failures = _attempt(
-                model, lane, remaining, statistics, limits, attempt, seconds
-            )
+            fitted, failures = _attempt(model, lane, remaining, limits, attempt, seconds)
         except Exception as caught:  # noqa: BLE001 an edit that breaks a fit must not end the writer
             error = caught if isinstance(caught, ErrataError) else _as_fit_error(caught)
             fitted, failures = None, [Rejection(edit.name, error, None) for edit in remaining]
@@ -123,9 +120,8 @@ def _as_fit_error(error: Exception) -> FitError:
 
 def _attempt(
     model: CausalLM,
-    lane: Lane,
+    lane: OpenLane,
     edits: Sequence[Edit],
-    statistics: object,
     limits: WriterSettings,
     attempt: int,
     seconds: defaultdict[str, float],
@@ -134,9 +130,7 @@ def _attempt(
     before = checks.baseline(model, edits, lane.route)
     seconds["check"] += perf_counter() - start
     batch = EditBatch(tuple(edits), seed_of(lane.configured.config_digest, edits), attempt)
-    result: FitResult = lane.method.fit(
-        model, batch, lane.config, lane.state, lane.memory, statistics
-    )
+    result = lane.lane.fit(batch)
     for part, value in result.seconds.items():
         seconds[part] += value
     start = perf_counter()
@@ -144,7 +138,7 @@ def _attempt(
     names = tuple(edit.name for edit in edits)
     # What is tried is what replicas will read back from the bytes.
     commit = Commit(TRIAL_SEQ, names, Artifact.from_bytes(artifact))
-    undo = lane.state.prepare_commit(commit)()
+    undo = lane.lane.prepare(commit).apply()
     try:
         figures = checks.measure(model, edits, before, lane.route)
     finally:

@@ -36,7 +36,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from errata.editing.lane.contract import get_method
+from errata.editing.lane.contract import LaneConfig
+from errata.editing.registry import get_method
 from errata.errors import InvalidRequestError, StartupError
 from errata.log.entries import LaneConfigured
 
@@ -104,8 +105,7 @@ def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[La
 
 def _adapters(name: str, table: _LaneTable, folder: Path) -> tuple[Path, ...]:
     """Where the lane's adapters are; relative paths count from the lanes file."""
-    values = get_method(table.method).values(table.preset, table.config)
-    if table.adapters and values.get("init") != "adapters":
+    if table.adapters and not _config(table).needs_initial_files:
         raise StartupError(
             f'lanes.{name} names adapters, but does not begin with them; set `init = "adapters"` '
             "in its config, which an ELDER lane has."
@@ -117,13 +117,16 @@ def _model(name: str, table: _LaneTable, folder: Path) -> Path | None:
     """Where the lane's model is; a relative path counts from the lanes file."""
     if table.model is None:
         return None
-    method = get_method(table.method)
-    config = method.config.model_validate(method.values(table.preset, table.config))
-    if method.lane_model is None:
+    if not get_method(table.method).capabilities.has_lane_models:
         raise StartupError(f"lane {name}: method {table.method} has no lane model; drop `model`.")
-    if not method.lane_model.needed(config):
+    if not _config(table).needs_lane_model:
         raise StartupError(f"lane {name}: with this configuration it has no lane model; drop it.")
     return folder / table.model
+
+
+def _config(table: _LaneTable) -> LaneConfig:
+    method = get_method(table.method)
+    return method.config.model_validate(method.values(table.preset, table.config))
 
 
 def _read(path: Path) -> dict[str, _LaneTable]:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from errata.editing.model.causal_lm import CausalLM
-from errata.replica.applier import Lane
+from errata.replica.applier import OpenLane
 from errata.writer.batching import planned_batch
 from errata.writer.ledger import EditLedger, EditRecord
 
@@ -24,20 +23,20 @@ class Due:
     records: Sequence[EditRecord]
     wait_seconds: float = 0.0
 
-    def chosen(self, model: CausalLM, lane: Lane) -> list[EditRecord]:
+    def chosen(self, lane: OpenLane) -> list[EditRecord]:
         """The batch; it may take a while, for a method may look for edits that are alike."""
-        if lane.method.ordering is None:
+        ordering = lane.lane.ordering
+        if ordering is None:
             return list(self.records)
         edits = [record.edit for record in self.records]
-        digest = lane.configured.config_digest
-        batch = planned_batch(lane.method.ordering, model, lane.config, digest, edits)
+        batch = planned_batch(ordering, lane.configured.config_digest, edits)
         names = {edit.name for edit in batch}
         return [record for record in self.records if record.edit.name in names]
 
 
 def next_fit(
     ledger: EditLedger,
-    lanes: Mapping[str, Lane],
+    lanes: Mapping[str, OpenLane],
     max_edits: int,
     alone: frozenset[str],
     now: datetime,
@@ -53,8 +52,8 @@ def next_fit(
     """
     waits = []
     for name in ledger.pending_lanes():
-        lane = lanes[name]
-        if lane.method.ordering is None:
+        ordering = lanes[name].lane.ordering
+        if ordering is None:
             if batch := ledger.next_batch(name, max_edits, alone):
                 return Due(batch)
             continue
@@ -62,8 +61,8 @@ def next_fit(
         if not window:
             continue
         waited = (now - window[0].request_time).total_seconds()
-        left = lane.method.ordering.max_wait_seconds(lane.config) - waited
-        is_full = len(window) >= lane.method.ordering.size(lane.config)
+        left = ordering.max_wait_seconds - waited
+        is_full = len(window) >= ordering.size
         if is_full or left <= 0 or window[0].edit.name in alone:
             return Due(window)
         waits.append(left)

@@ -15,8 +15,9 @@ import structlog
 
 from errata.artifacts.store import ArtifactStore
 from errata.editing.edit import Edit
-from errata.editing.lane.contract import LaneReport, Resources, get_method
+from errata.editing.lane.contract import Lane, LaneReport, Resources
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.registry import get_method
 from errata.errors import (
     EditNotRevertibleError,
     EpochLostError,
@@ -45,7 +46,7 @@ from errata.platform.metrics import ARTIFACT_BYTES, FIT_SECONDS
 from errata.platform.retry import until_available
 from errata.platform.settings import WriterSettings
 from errata.platform.tracing import span
-from errata.replica.applier import Applier, Lane
+from errata.replica.applier import Applier, OpenLane
 from errata.writer import checks
 from errata.writer.advice import advised
 from errata.writer.compaction import Compacted, Order, compact
@@ -98,7 +99,7 @@ class Writer:
         self._store = store
         self._resources = resources
         self._adapters: Mapping[str, Sequence[Path]] = {}
-        self._statistics: dict[str, object] = {}
+        self._gathered: set[str] = set()
         self._settings = settings
         self._applier = Applier(model, store, FaissIndices(), keep_memory=True)
         self._unapplied: deque[Entry] = deque()
@@ -113,9 +114,8 @@ class Writer:
     def report(self, name: str) -> LaneReport:
         """What a lane holds, as far as the writer has applied the log."""
         lane = self._applier.lanes.get(name)
-        if lane is None or lane.method.report is None:
-            return LaneReport({"edits": len(self.ledger.in_force(name))})
-        return lane.method.report(lane.state)
+        report = None if lane is None else lane.lane.report()
+        return report or LaneReport({"edits": len(self.ledger.in_force(name))})
 
     async def run(
         self, lanes: Sequence[LaneSetup], head_seq: int, ready: Callable[[], object]
@@ -275,12 +275,10 @@ class Writer:
         name = asked.lane
         async with self._order:
             await self._apply_all()
-            if self._draining or name not in self._statistics:
+            if self._draining or name not in self._gathered:
                 raise UnavailableError("the writer is starting or shutting down; try again.")
             lane, edits = self._applier.lanes[name], self.ledger.in_force(name)
-            made = await asyncio.to_thread(
-                compact, self._model, lane, edits, self._statistics[name], asked.order
-            )
+            made = await asyncio.to_thread(compact, self._model, lane, edits, asked.order)
             kind = LaneCompacted(
                 name, made.edits, await self._put(made.artifact), made.seed, self.base_model_digest
             )
@@ -371,28 +369,23 @@ class Writer:
         """Returns if the model can have such a lane: what the log says once, it says for good."""
         lane = setup.configured
         try:
-            self._applier.check_lane(lane)
+            opened = self._applier.open_early(lane)
             if setup.adapters:
-                await asyncio.to_thread(self._prepare, lane)
+                await asyncio.to_thread(self._gather, lane.lane, opened)
         except InvalidRequestError as error:
             raise StartupError(
                 f"{lane.lane} cannot be opened on this model: {error.message} Nothing was appended."
             ) from error
 
-    def _prepare(self, lane: LaneConfigured) -> object:
-        """What the lane's fits need besides edits; may take long."""
-        method = get_method(lane.method)
-        config = method.config.model_validate_json(lane.config_json)
-        resources = LaneResources(self._resources, self._adapters.get(lane.lane, ()))
-        return method.prepare(self._model, config, resources)
+    def _gather(self, name: str, lane: Lane) -> None:
+        """Collects what the lane's fits need besides edits; may take long."""
+        lane.gather(LaneResources(self._resources, self._adapters.get(name, ())))
 
     async def _commit_lane_model(self, setup: LaneSetup) -> None:
         """Commits the lane's model with all its edits, unless it is the one in force."""
         lane = setup.configured.lane
-        method = get_method(setup.configured.method)
-        config = method.config.model_validate_json(setup.configured.config_json)
-        support = method.lane_model
-        if support is None or not support.needed(config):
+        support = self._applier.open_early(setup.configured).lane_model
+        if support is None:
             return
         if setup.model is None:
             if lane not in self.ledger.lane_models:
@@ -405,7 +398,7 @@ class Writer:
         if self.ledger.lane_models.get(lane) == digest:
             return
         edits = self.ledger.in_force(lane)
-        repository = await asyncio.to_thread(support.encode, self._model, config, data, edits)
+        repository = await asyncio.to_thread(support.encode, data, edits)
         version = LaneModelCommitted(
             lane=lane,
             model=await self._put(data),
@@ -418,7 +411,9 @@ class Writer:
 
     async def _fit_loop(self) -> None:
         for name, (_, configured) in self.ledger.lanes.items():
-            self._statistics[name] = await asyncio.to_thread(self._prepare, configured)
+            lane = self._applier.open_early(configured)
+            await asyncio.to_thread(self._gather, name, lane)
+            self._gathered.add(name)
         wait = 0.0
         while not self._draining:
             await self.ledger.wait_until(lambda: bool(self._unapplied or self.ledger.num_pending))
@@ -443,9 +438,9 @@ class Writer:
     async def _apply_all(self) -> None:
         while self._unapplied:
             entry = self._unapplied[0]
-            swap = await until_available(partial(self._applier.prepare, entry), "artifacts")
-            if swap is not None:
-                swap()
+            change = await until_available(partial(self._applier.prepare, entry), "artifacts")
+            if change is not None:
+                change.apply()
             self._unapplied.popleft()
 
     async def _fit_next(self) -> float:
@@ -456,7 +451,7 @@ class Writer:
         if not due.records:
             return due.wait_seconds
         lane = lanes[due.records[0].lane]
-        batch = await asyncio.to_thread(due.chosen, self._model, lane)
+        batch = await asyncio.to_thread(due.chosen, lane)
         traces = [record.trace_parent for record in batch]
         name = batch[0].lane
         with span("fit", parent=traces[0], links=traces[1:], lane=name, num_edits=len(batch)):
@@ -465,7 +460,7 @@ class Writer:
             _log.warning("lane fills up", lane=batch[0].lane, warning=warning)
         return 0.0
 
-    async def _fit(self, lane: Lane, batch: Sequence[EditRecord]) -> None:
+    async def _fit(self, lane: OpenLane, batch: Sequence[EditRecord]) -> None:
         name, names = batch[0].lane, [record.edit.name for record in batch]
         self.ledger.set_fitting(names, True)
         try:
@@ -475,7 +470,6 @@ class Writer:
                     self._model,
                     lane,
                     [record.edit for record in batch],
-                    self._statistics[name],
                     self._settings,
                 )
         finally:

@@ -11,7 +11,9 @@ from errata.editing.adaple.state import AdapleState
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.effects.plan import RowPlan
-from errata.editing.lane.contract import Commit, LaneConfig, Method, RoutingView
+from errata.editing.lane.claims import RoutingView
+from errata.editing.lane.commits import Commit
+from errata.editing.lane.contract import LaneConfig, Method
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.editing.model.weights import EditedWeights

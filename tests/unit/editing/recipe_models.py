@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.lane.contract import Commit, LaneModelCommit
+from errata.editing.lane.commits import Commit, LaneModelCommit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.weights import EditedWeights
 from errata.editing.recipe import METHOD

@@ -9,7 +9,7 @@ from errata.editing.adaple import METHOD
 from errata.editing.adaple.attribution import Directions, attribute
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.state import AdapleState
-from errata.editing.lane.contract import Commit
+from errata.editing.lane.commits import Commit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right
 from errata.editing.model.weights import EditedWeights

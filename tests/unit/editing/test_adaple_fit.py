@@ -16,7 +16,8 @@ from errata.editing.adaple.memory import AdapleMemory
 from errata.editing.adaple.state import AdapleState
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.lane.contract import Commit, FitResult
+from errata.editing.lane.commits import Commit
+from errata.editing.lane.contract import FitResult
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.editing.model.weights import EditedWeights

@@ -14,7 +14,7 @@ from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, hamming, limit_of
 from errata.editing.elder.state import ElderState
 from errata.editing.elder.view import ElderRouter
-from errata.editing.lane.contract import Commit, LaneModelCommit
+from errata.editing.lane.commits import Commit, LaneModelCommit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.editing.model.weights import EditedWeights

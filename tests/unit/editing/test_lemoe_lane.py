@@ -9,7 +9,7 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact
 from errata.editing.effects.plan import BatchPlan, PlanTable
-from errata.editing.lane.contract import LaneModelCommit
+from errata.editing.lane.commits import LaneModelCommit
 from errata.editing.lemoe import METHOD
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.state import LemoeState

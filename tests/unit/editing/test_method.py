@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from errata.editing.lane.contract import get_method, methods
+from errata.editing.registry import get_method, methods
 from errata.errors import InvalidRequestError
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.effects.plan import BASE, RowPlan
-from errata.editing.lane.contract import Claim
+from errata.editing.lane.claims import Claim
 from errata.editing.lane.repository import Rows
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise

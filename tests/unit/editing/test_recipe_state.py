@@ -5,7 +5,7 @@ import torch
 
 from errata.editing.artifact import Artifact
 from errata.editing.edit import EditBatch
-from errata.editing.lane.contract import Commit
+from errata.editing.lane.commits import Commit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.editing.model.weights import EditedWeights

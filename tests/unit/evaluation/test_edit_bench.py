@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from errata.bench_cli import bench
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.artifact import Artifact
-from errata.editing.lane.contract import Commit
+from errata.editing.lane.commits import Commit
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import InvalidRequestError
 from errata.evaluation.edit import unit

@@ -14,8 +14,8 @@ from errata.artifacts.store import ArtifactStore
 from errata.demo import Corpus
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit
-from errata.editing.lane.contract import get_method
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.registry import get_method
 from errata.errors import (
     ArtifactCorruptError,
     BaseModelMismatchError,

@@ -8,9 +8,9 @@ import pytest
 
 from errata.artifacts.store import ArtifactStore
 from errata.editing.edit import Edit
-from errata.editing.lane.contract import get_method
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.recipe.config import RecipeConfig
+from errata.editing.registry import get_method
 from errata.editing.retriever.lane_model import LaneModel
 from errata.errors import BaseModelMismatchError, DataLossError
 from errata.indices.faiss_indices import FaissIndices

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from errata.editing.lane.contract import Claim
+from errata.editing.lane.claims import Claim
 from errata.retrieval import convert
 from errata.retrieval.replica import Decision, Moment
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from errata.editing.effects.plan import RowPlan
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.view import ElderRouter, ElderView
-from errata.editing.lane.contract import Claim
+from errata.editing.lane.claims import Claim
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.editing.recipe.view import RecipeRouter

@@ -15,8 +15,8 @@ from errata import demo
 from errata.artifacts.store import ArtifactStore
 from errata.demo import Corpus
 from errata.editing.edit import Edit
-from errata.editing.lane.contract import get_method
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.registry import get_method
 from errata.errors import CheckFailedError, FitError, LaneFullError, SingularCovarianceError
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import Entry, LaneConfigured

@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from errata.editing.edit import Edit
-from errata.editing.lane.contract import Ordering, get_method
+from errata.editing.lane.contract import Ordering
+from errata.editing.registry import get_method
 from errata.log.entries import LaneConfigured
 from errata.replica.applier import Lane
 from errata.writer.batching import next_batch, planned_batch, window

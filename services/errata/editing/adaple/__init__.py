@@ -8,14 +8,10 @@ a measurement decides, and the docstring says so.
 from __future__ import annotations
 
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.adaple.covariance import prepare
-from errata.editing.adaple.fit import fit
-from errata.editing.adaple.memory import AdapleMemory
-from errata.editing.adaple.state import AdapleState
-from errata.editing.adaple.view import AdapleAttribution
-from errata.editing.lane.contract import Capabilities, Method
+from errata.editing.adaple.lane import AdapleLane
+from errata.editing.lane.contract import Capabilities, SliceMethod
 
-METHOD = Method(
+METHOD = SliceMethod(
     name="adaple",
     config=AdapleConfig,
     capabilities=Capabilities(
@@ -27,11 +23,7 @@ METHOD = Method(
             "after it, on weights that held it, are not refitted."
         ),
     ),
-    prepare=prepare,
-    fit=fit,
-    new_state=AdapleState,
-    new_memory=AdapleMemory,
-    attribute=AdapleAttribution,
+    opener=AdapleLane,
 )
 
 __all__ = ["METHOD"]

@@ -13,18 +13,16 @@ from torch import Tensor, nn
 
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.artifact import Artifact, TensorSpec
-from errata.editing.lane.contract import Resources
+from errata.editing.lane.contract import Progress, Resources
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, positions, text_ids
 from errata.errors import ArtifactCorruptError, InvalidRequestError, PreconditionError
-
-Progress = Callable[[int, int], None]
 
 _ROWS = 16
 _MAX_TOKENS = 256  # of one paragraph
 
 
-def prepare(
+def gather(
     model: CausalLM,
     config: AdapleConfig,
     resources: Resources,

@@ -16,8 +16,9 @@ from errata.editing.adaple.covariance import system
 from errata.editing.adaple.fusion import fuse
 from errata.editing.adaple.keys import KeyProbes
 from errata.editing.adaple.memory import AdapleMemory, key_name
+from errata.editing.adaple.packing import pack
 from errata.editing.adaple.solve import LowRankDelta, solve_delta
-from errata.editing.adaple.state import AdapleState, pack
+from errata.editing.adaple.state import AdapleState
 from errata.editing.adaple.targets import optimise_targets
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
@@ -51,7 +52,7 @@ def fit(
         config: of the lane.
         state: of the lane; earlier edits of a fact are absent while a new one is fitted.
         memory: earlier keys; read only.
-        statistics: E[kkᵀ] of every edited layer, (d_ff, d_ff) float64, from `prepare`.
+        statistics: E[kkᵀ] of every edited layer, (d_ff, d_ff) float64, from `gather`.
 
     Returns:
         Artifact with fp32 factors; memory with the keys; seconds of `targets`, `keys`, `solve`.
@@ -153,7 +154,7 @@ def _absent(state: AdapleState, names: Sequence[str]) -> Iterator[None]:
     if not names:
         yield
         return
-    undo = state.prepare_revert(names)()
+    undo = state.prepare_reversal(names).apply()
     try:
         yield
     finally:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.artifact import Artifact
+from errata.editing.lane.commits import Commit, LaneEntry, Reversal
 from errata.errors import ArtifactCorruptError
 
 
@@ -18,30 +19,38 @@ def key_name(layer: int) -> str:
 
 
 class AdapleMemory:
-    """Keys of committed edits that are not reverted."""
+    """Keys of committed edits that are not reverted; immutable."""
 
-    def __init__(self, config: AdapleConfig) -> None:
-        """Starts empty."""
+    def __init__(
+        self, config: AdapleConfig, keys: Mapping[str, Mapping[str, Tensor]] | None = None
+    ) -> None:
+        """Remembers `keys`: edit → tensor name → (d_ff,); nothing if there are none."""
         self._config = config
-        self._keys: dict[str, dict[str, Tensor]] = {}  # edit → tensor name → (d_ff,)
+        self._keys = keys or {}
 
-    def add(self, edits: tuple[str, ...], memory: Artifact) -> None:
-        """Adds the keys of a committed batch; column j belongs to edit j.
+    def after(self, entry: LaneEntry) -> AdapleMemory:
+        """The memory after an entry of the lane; column j of a commit's memory belongs to edit j.
 
         Raises:
-            ArtifactCorruptError: the columns are not the edits'.
+            ArtifactCorruptError: the columns of a commit's memory are not its edits'.
         """
-        if any(tensor.shape[-1] != len(edits) for tensor in memory.tensors.values()):
-            raise ArtifactCorruptError(
-                f"the memory does not hold one key for each of {len(edits)} edits."
-            )
-        for column, edit in enumerate(edits):
-            self._keys[edit] = {name: tensor[:, column] for name, tensor in memory.tensors.items()}
-
-    def remove(self, edits: Sequence[str]) -> None:
-        """Forgets reverted edits; unknown names are ignored, for they left nothing behind."""
-        for edit in edits:
-            self._keys.pop(edit, None)
+        match entry:
+            case Commit(edits=edits, memory=Artifact(tensors=tensors)):
+                if any(tensor.shape[-1] != len(edits) for tensor in tensors.values()):
+                    raise ArtifactCorruptError(
+                        f"the memory does not hold one key for each of {len(edits)} edits."
+                    )
+                more = {
+                    edit: {name: tensor[:, column] for name, tensor in tensors.items()}
+                    for column, edit in enumerate(edits)
+                }
+                return AdapleMemory(self._config, {**self._keys, **more})
+            case Reversal(edits=edits):
+                gone = frozenset(edits)
+                left = {edit: own for edit, own in self._keys.items() if edit not in gone}
+                return AdapleMemory(self._config, left)
+            case _:
+                return self
 
     def gram(self, layer: int, without: Collection[str] = ()) -> Tensor | None:
         """ΣKτKτᵀ of a layer, (d_ff, d_ff) float64; None without earlier keys or if C is fixed.

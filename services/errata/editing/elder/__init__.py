@@ -7,14 +7,10 @@ authors' code differ, the docstring names both.
 from __future__ import annotations
 
 from errata.editing.elder.config import PAPER, ElderConfig
-from errata.editing.elder.fit import encode_all, fit, fit_anew, prepare
-from errata.editing.elder.memory import ElderMemory
-from errata.editing.elder.state import ElderState
-from errata.editing.elder.view import ElderRouter
-from errata.editing.lane.contract import Capabilities, Compaction, LaneModelSupport, Method
-from errata.editing.retriever.lane_model import read_bytes
+from errata.editing.elder.lane import ElderLane
+from errata.editing.lane.contract import Capabilities, SliceMethod
 
-METHOD = Method(
+METHOD = SliceMethod(
     name="elder",
     config=ElderConfig,
     capabilities=Capabilities(
@@ -24,22 +20,9 @@ METHOD = Method(
             "The edit claims nothing any more. What the lane's experts learned of it stays in "
             "them until the lane is compacted."
         ),
+        has_lane_models=True,
     ),
-    prepare=prepare,
-    fit=fit,
-    new_state=ElderState,
-    new_memory=ElderMemory,
-    new_router=ElderRouter,
-    lane_model=LaneModelSupport(
-        read=read_bytes,
-        prepare=ElderState.prepare_model,
-        encode=encode_all,
-        dump=ElderState.dump,
-        restore=ElderState.restore,
-        needed=lambda config: config.scope == "retriever",
-    ),
-    compaction=Compaction(fit=fit_anew, prepare=ElderState.prepare_compaction),
-    report=ElderState.report,
+    opener=ElderLane,
     presets={"paper": PAPER},
 )
 

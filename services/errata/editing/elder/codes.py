@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from errata.editing.elder.allocation import pack_codes
-from errata.editing.elder.state import Holdings
-from errata.editing.lane.contract import Claim
+from errata.editing.elder.state import ElderContents
+from errata.editing.lane.claims import Claim
 from errata.editing.lane.search import HammingIndex
 
 
-def by_codes(held: Holdings, index: HammingIndex, queries: Tensor) -> list[Claim]:
+def by_codes(held: ElderContents, index: HammingIndex, queries: Tensor) -> list[Claim]:
     """Decides by the nearest allocation code; of equal distances the newest edit's.
 
     Args:

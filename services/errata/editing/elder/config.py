@@ -97,6 +97,16 @@ class ElderConfig(LaneConfig):
     replay_ratio: float = Field(default=3.0, gt=0.0)
     replay_rows: int = Field(default=48, ge=1)
 
+    @property
+    def needs_lane_model(self) -> bool:
+        """True if a lane model decides claims."""
+        return self.scope == "retriever"
+
+    @property
+    def needs_initial_files(self) -> bool:
+        """True if the experts start from PEFT adapters."""
+        return self.init == "adapters"
+
     @model_validator(mode="after")
     def _consistent(self) -> ElderConfig:
         if list(self.layers) != sorted(set(self.layers)) or any(x < 0 for x in self.layers):

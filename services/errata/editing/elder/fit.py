@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -17,12 +17,12 @@ from errata.editing.elder import peft
 from errata.editing.elder.allocation import allocate, pack_code
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
-from errata.editing.elder.memory import ElderMemory, Lesson, pack_lessons
+from errata.editing.elder.memory import EditTexts, ElderMemory, pack_texts
 from errata.editing.elder.packing import Packed, pack, pack_rows
 from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, limit_of
-from errata.editing.elder.state import ElderState, Learned
-from errata.editing.elder.training import Lessons, train
+from errata.editing.elder.state import ElderContents, Learned
+from errata.editing.elder.training import TrainingSet, train
 from errata.editing.lane.contract import FitResult, Resources
 from errata.editing.lane.inventory import fact_of
 from errata.editing.lane.repository import Rows
@@ -53,26 +53,26 @@ def fit(
     model: CausalLM,
     batch: EditBatch,
     config: ElderConfig,
-    state: ElderState,
+    held: ElderContents,
     memory: ElderMemory,
     statistics: Statistics,
 ) -> FitResult:
-    """Fits a batch, and earlier edits along with it (ELDER, Algorithm 1).
+    """Fits a batch together with earlier edits (ELDER, Algorithm 1).
 
     1. Each new fact gets an allocation that no other fact has.
-    2. Experts and routers are trained on the batch and on what is replayed.
-    3. The scope test's limit is calibrated on held-out prompts, if it is not configured.
+    2. Experts and routers are trained on the batch and on the replayed edits.
+    3. The scope test's limit is calibrated on held-out prompts, unless it is configured.
 
     Args:
-        model: carries no edit of this lane, and is left as it was.
-        batch: edits and the seed; a later attempt makes more steps.
+        model: carries no edit of this lane; unchanged afterwards.
+        batch: edits and the seed; a later attempt takes more steps.
         config: of the lane.
-        state: experts, queries and keys of earlier edits.
+        held: experts, queries and keys of earlier edits.
         memory: texts and allocations of earlier edits; read only.
-        statistics: from `prepare`.
+        statistics: from `gather`.
 
     Returns:
-        Artifact with what the experts changed and the batch's keys and queries; memory with its
+        Artifact with the experts' change and the batch's keys and queries; memory with its
         texts; seconds of `encode` and `train`.
 
     Raises:
@@ -81,18 +81,17 @@ def fit(
         FitError: the experts are not finite.
     """
     start = perf_counter()
-    held, shape = state.holdings, Shape.of(model, config)
-    gate = held.gate
+    shape, gate = Shape.of(model, config), held.gate
     held_out = statistics.held_out
-    new = _lessons(model, batch.edits, shape, memory, config, statistics.contexts, gate)
+    new = _training_texts(model, batch.edits, shape, memory, config, statistics.contexts, gate)
     rows = encode(model, shape, config, gate, held_out.idf, batch.edits)
     encoded = perf_counter()
     if held.learned is None:
         experts = _begin(model, shape, config, batch.seed, statistics)
     else:
         experts = Experts(shape, held.learned.experts.tensors())
-    earlier = memory.drawn({lesson.fact for lesson in new}, batch.seed)
-    known = [held.repository.value_of(lesson.edit) for lesson in earlier]
+    earlier = memory.drawn({texts.fact for texts in new}, batch.seed)
+    known = [held.repository.value_of(texts.edit) for texts in earlier]
     more = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
     train(model, experts, _joined(new, rows.values, earlier, known), more, batch.seed)
     _check_finite(experts)
@@ -103,30 +102,29 @@ def fit(
     everything = torch.cat([before, column]) if stored.num_rows else column
     with torch.inference_mode():
         limit = limit_of(config, held_out, experts, everything)
-    digest = "" if gate is None else gate.digest
-    artifact = pack(model, digest, rows, packed, limit, held_out.idf)
+    artifact = pack(model, held.model_digest, rows, packed, limit, held_out.idf)
     seconds = {"encode": encoded - start, "train": perf_counter() - encoded}
-    return FitResult(artifact, pack_lessons(new), seconds)
+    return FitResult(artifact, pack_texts(new), seconds)
 
 
-def fit_anew(
+def retrain(
     model: CausalLM,
     edits: Sequence[Edit],
     config: ElderConfig,
-    state: ElderState,
+    gate: Gate | None,
     memory: ElderMemory,
     statistics: Statistics,
     *,
     num_experts: int,
     seed: int,
 ) -> Artifact:
-    """Trains new experts on all edits in force, in mixed steps; what was reverted leaves no trace.
+    """Trains new experts on all active edits, in mixed steps; reverted edits leave no trace.
 
-    Each step shows `replay_rows` of them; as many steps are made as would show each of them
-    `steps` times.
+    Each step shows `replay_rows` of the edits; there are as many steps as show each edit `steps`
+    times.
 
     Raises:
-        InvalidRequestError: a number of experts was asked for; it is the lane's own.
+        InvalidRequestError: a number of experts was asked for; the configuration fixes it.
         FitError: the experts are not finite.
     """
     if num_experts:
@@ -134,7 +132,7 @@ def fit_anew(
             "an ELDER lane has the number of experts that its configuration says; leave it out.",
             field="num_experts",
         )
-    shape, gate = Shape.of(model, config), state.holdings.gate
+    shape = Shape.of(model, config)
     experts = _begin(model, shape, config, seed, statistics)
     held_out = statistics.held_out
     parts = [
@@ -143,11 +141,11 @@ def fit_anew(
     ]
     rows = Rows.joined(parts)
     value_of = dict(zip(rows.names, rows.values, strict=True))
-    known = memory.lessons()
-    lessons = _joined([], rows.values[:0], known, [value_of[lesson.edit] for lesson in known])
+    known = memory.newest()
+    texts = _joined([], rows.values[:0], known, [value_of[edit.edit] for edit in known])
     num_steps = config.steps * math.ceil(len(known) / config.replay_rows)
     many = config.model_copy(update={"steps": num_steps, "stop_loss": 0.0})
-    train(model, experts, lessons, many, seed)
+    train(model, experts, texts, many, seed)
     _check_finite(experts)
     column = rows.values if config.scope == "codes" else rows.keys
     with torch.inference_mode():
@@ -182,7 +180,7 @@ def _check_finite(experts: Experts) -> None:
         raise FitError("the experts are not finite; use a smaller learning_rate.")
 
 
-def _lessons(
+def _training_texts(
     model: CausalLM,
     edits: Sequence[Edit],
     shape: Shape,
@@ -190,7 +188,7 @@ def _lessons(
     config: ElderConfig,
     contexts: Sequence[str],
     gate: Gate | None,
-) -> list[Lesson]:
+) -> list[EditTexts]:
     known, frames = memory.allocations(), None if gate is None else gate.model.frames
     taken = {pack_code(code) for code in known.values()}
     made = []
@@ -200,19 +198,19 @@ def _lessons(
             known[fact] = allocate(fact, taken, len(shape.layers), shape.num_experts, shape.top_k)
             taken.add(pack_code(known[fact]))
         rows = lessons(model, edit, contexts, config.num_contexts, frames, config.num_rephrases)
-        made.append(Lesson(edit.name, fact, known[fact], rows))
+        made.append(EditTexts(edit.name, fact, known[fact], rows))
     return made
 
 
 def _joined(
-    new: Sequence[Lesson], queries: Tensor, earlier: Sequence[Lesson], known: Sequence[Tensor]
-) -> Lessons:
-    """Texts of new lessons, then of earlier ones; each goes by its own edit's query."""
+    new: Sequence[EditTexts], queries: Tensor, earlier: Sequence[EditTexts], known: Sequence[Tensor]
+) -> TrainingSet:
+    """Texts of new edits, then of earlier ones; each goes by its own edit's query."""
     pairs = [*zip(new, queries, strict=True), *zip(earlier, known, strict=True)]
-    return Lessons(
-        texts=[lesson.texts for lesson, _ in pairs],
+    return TrainingSet(
+        texts=[edit.texts for edit, _ in pairs],
         queries=torch.stack([query for _, query in pairs]),
-        allocations=torch.stack([lesson.allocation for lesson, _ in pairs]).to(queries.device),
+        allocations=torch.stack([edit.allocation for edit, _ in pairs]).to(queries.device),
         num_new=len(new),
     )
 
@@ -240,16 +238,10 @@ def encode(
     return Rows(names, tuple(map(fact_of, prompts)), keys, queries)
 
 
-def prepare(
-    model: CausalLM,
-    config: ElderConfig,
-    resources: Resources,
-    *,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Statistics:
+def gather(model: CausalLM, config: ElderConfig, resources: Resources) -> Statistics:
     """Reads held-out prompts, where a scope test is calibrated on them, contexts and adapters.
 
-    A lane whose adapters are not given goes on: it needs them only where it begins.
+    A lane whose adapters are not given goes on: it needs them only for its first fit.
 
     Raises:
         InvalidRequestError: adapters do not fit.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,14 +12,15 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact
 from errata.editing.elder.config import ElderConfig
+from errata.editing.lane.commits import Commit, LaneEntry, Reversal
 from errata.editing.lane.inventory import pack_facts, unpack_facts
 from errata.editing.model.prompts import TokenRow
 from errata.errors import ArtifactCorruptError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Lesson:
-    """An edit as it is taught.
+class EditTexts:
+    """The texts that an edit is trained on.
 
     Attributes:
         edit: its name.
@@ -35,43 +36,46 @@ class Lesson:
 
 
 class ElderMemory:
-    """Texts of committed edits that are not reverted, oldest first."""
+    """Texts of committed edits that are not reverted, oldest first; immutable."""
 
-    def __init__(self, config: ElderConfig) -> None:
-        """Starts empty."""
+    def __init__(self, config: ElderConfig, texts: Mapping[str, EditTexts] | None = None) -> None:
+        """Remembers `texts`, by edit; nothing if there are none."""
         self._config = config
-        self._lessons: dict[str, Lesson] = {}
+        self._texts = texts or {}
 
-    def add(self, edits: tuple[str, ...], memory: Artifact) -> None:
-        """Adds the texts of a committed batch.
+    def after(self, entry: LaneEntry) -> ElderMemory:
+        """The memory after an entry of the lane.
 
         Raises:
-            ArtifactCorruptError: they do not belong to these edits.
+            ArtifactCorruptError: a commit's memory does not belong to its edits.
         """
-        for lesson in unpack_lessons(edits, memory):
-            self._lessons[lesson.edit] = lesson
-
-    def remove(self, edits: Sequence[str]) -> None:
-        """Forgets reverted edits; unknown names are ignored."""
-        for edit in edits:
-            self._lessons.pop(edit, None)
+        match entry:
+            case Commit(edits=edits, memory=Artifact() as memory):
+                more = {texts.edit: texts for texts in unpack_texts(edits, memory)}
+                return ElderMemory(self._config, {**self._texts, **more})
+            case Reversal(edits=edits):
+                gone = frozenset(edits)
+                left = {name: made for name, made in self._texts.items() if name not in gone}
+                return ElderMemory(self._config, left)
+            case _:
+                return self
 
     def allocations(self) -> dict[str, Tensor]:
         """What each fact was given."""
-        return {lesson.fact: lesson.allocation for lesson in self._lessons.values()}
+        return {texts.fact: texts.allocation for texts in self._texts.values()}
 
-    def lessons(self) -> list[Lesson]:
+    def newest(self) -> list[EditTexts]:
         """The newest edit of each fact, oldest first."""
-        return list({lesson.fact: lesson for lesson in self._lessons.values()}.values())
+        return list({texts.fact: texts for texts in self._texts.values()}.values())
 
-    def drawn(self, without: Collection[str], seed: int) -> list[Lesson]:
+    def drawn(self, without: Collection[str], seed: int) -> list[EditTexts]:
         """The earlier edits that a batch is fitted along with, the newest of each fact.
 
         Args:
             without: facts of the batch itself.
             seed: of the batch.
         """
-        known = [lesson for lesson in self.lessons() if lesson.fact not in without]
+        known = [texts for texts in self.newest() if texts.fact not in without]
         if self._config.replay == "none":
             return []
         if self._config.replay == "reservoir":
@@ -82,29 +86,29 @@ class ElderMemory:
         return random.Random(f"{seed}/replay").sample(known, count)
 
 
-def _rank(lesson: Lesson) -> str:
-    return hashlib.sha256(lesson.fact.encode()).hexdigest()
+def _rank(texts: EditTexts) -> str:
+    return hashlib.sha256(texts.fact.encode()).hexdigest()
 
 
-def pack_lessons(lessons: Sequence[Lesson]) -> Artifact:
+def pack_texts(batch: Sequence[EditTexts]) -> Artifact:
     """A batch as tensors: ids (n, T) of its texts, and for each its owner and its lengths."""
-    rows = [(number, text) for number, made in enumerate(lessons) for text in made.texts]
+    rows = [(number, text) for number, made in enumerate(batch) for text in made.texts]
     width = max(len(text.ids) for _, text in rows)
     ids = torch.tensor([[*text.ids, *[0] * (width - len(text.ids))] for _, text in rows])
-    told = [[owner, len(text.ids), text.num_target] for owner, text in rows]
+    lengths = [[owner, len(text.ids), text.num_target] for owner, text in rows]
     return Artifact(
         {
             "ids": ids.to(torch.int32),
-            "rows": torch.tensor(told, dtype=torch.int32),
-            "facts": pack_facts([lesson.fact for lesson in lessons]),
-            "allocations": torch.stack([lesson.allocation for lesson in lessons]).to(torch.uint8),
+            "rows": torch.tensor(lengths, dtype=torch.int32),
+            "facts": pack_facts([texts.fact for texts in batch]),
+            "allocations": torch.stack([texts.allocation for texts in batch]).to(torch.uint8),
         },
         {},
     )
 
 
-def unpack_lessons(edits: Sequence[str], memory: Artifact) -> list[Lesson]:
-    """Reads what `pack_lessons` made.
+def unpack_texts(edits: Sequence[str], memory: Artifact) -> list[EditTexts]:
+    """Reads what `pack_texts` made.
 
     Raises:
         ArtifactCorruptError: it is of other edits.
@@ -117,4 +121,4 @@ def unpack_lessons(edits: Sequence[str], memory: Artifact) -> list[Lesson]:
     for ids, (owner, length, num_target) in lines:
         texts[owner].append(TokenRow(tuple(ids[:length]), num_target))
     made = zip(edits, facts, memory.tensors["allocations"].bool(), texts, strict=True)
-    return [Lesson(edit, fact, code, tuple(rows)) for edit, fact, code, rows in made]
+    return [EditTexts(edit, fact, code, tuple(rows)) for edit, fact, code, rows in made]

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.elder.experts import Experts, Shape
-from errata.editing.lane.inventory import pack_facts
+from errata.editing.elder.state import Learned
 from errata.editing.lane.repository import Rows
+from errata.editing.lane.row_format import RowFormat
 from errata.editing.model.causal_lm import BaseLLM
 from errata.errors import ArtifactCorruptError
 
-METHOD_NAME = "elder"
+_FORMAT = RowFormat(method="elder", values="queries")
 _MOST_STEPS = 127  # of int8
 _ALONG: Mapping[str, int] = {"lora_a": -1, "lora_b": -2, "router_weight": -1, "router_bias": -1}
 
@@ -124,22 +125,83 @@ def pack(
     """
     tensors = {name: packed.tensors[name].cpu() for name in packed.specs()}
     shape = json.dumps(asdict(packed.shape), sort_keys=True)
-    facts = {"shape": shape, "since": packed.since, "limit": repr(limit)}
-    return _with_rows(llm, gate, rows, {**tensors, "idf": idf.cpu()}, facts)
+    metadata = {"shape": shape, "since": packed.since, "limit": repr(limit)}
+    return _FORMAT.pack(llm, gate, rows, {**tensors, "idf": idf.cpu()}, metadata)
 
 
 def pack_rows(llm: BaseLLM, gate: str, rows: Rows) -> Artifact:
     """Edits without what they share: for a new lane model, under which experts stay."""
-    return _with_rows(llm, gate, rows, {}, {})
+    return _FORMAT.pack(llm, gate, rows)
 
 
-def _with_rows(
-    llm: BaseLLM, gate: str, rows: Rows, tensors: dict[str, Tensor], facts: dict[str, str]
-) -> Artifact:
-    mine = {
-        "keys": rows.keys.cpu(),
-        "queries": rows.values.cpu(),
-        "facts": pack_facts(rows.facts),
-    }
-    metadata = {"method": METHOD_NAME, "base_model": llm.digest, "lane_model": gate}
-    return Artifact({**tensors, **mine}, {**metadata, **facts})
+def read(
+    artifact: Artifact,
+    llm: BaseLLM,
+    edits: tuple[str, ...],
+    seq: int,
+    *,
+    gate: str,
+    wanted: Shape | None,
+    before: Learned | None,
+) -> tuple[Learned, Rows]:
+    """Reads what `pack` made.
+
+    Args:
+        artifact: of a commit.
+        llm: of the replica.
+        edits: of the commit.
+        seq: of the commit.
+        gate: digest of the lane model; empty without one.
+        wanted: what the lane's configuration gives, where that is known.
+        before: what the lane holds; without it the artifact must have all experts.
+
+    Raises:
+        BaseModelMismatchError, ArtifactCorruptError: it does not fit.
+    """
+    packed = Packed.read(artifact, seq)
+    if wanted is not None and packed.shape != wanted:
+        raise ArtifactCorruptError(
+            f"commit {seq} has experts of another shape than the lane's configuration gives.",
+            seq=seq,
+        )
+    if packed.since and (before is None or before.digest != packed.since):
+        raise ArtifactCorruptError(
+            f"commit {seq} has the difference to experts that the lane does not hold.", seq=seq
+        )
+    num_idf = len(artifact.tensors["idf"]) if "idf" in artifact.tensors else 0
+    rows = _FORMAT.read(
+        artifact,
+        llm,
+        gate,
+        edits,
+        seq,
+        value_size=(packed.shape.d_q,),
+        others={**packed.specs(), "idf": TensorSpec((num_idf,), torch.float32)},
+    )
+    experts = packed.experts(None if before is None else before.experts)
+    return Learned.of(experts, _limit(artifact, seq), artifact.tensors["idf"], llm), rows
+
+
+def read_rows(
+    artifact: Artifact,
+    llm: BaseLLM,
+    edits: tuple[str, ...],
+    seq: int,
+    *,
+    gate: str,
+    learned: Learned | None,
+) -> Rows:
+    """Reads what `pack_rows` made; as `read`."""
+    if learned is None:
+        raise ArtifactCorruptError("edits came before the experts that answer them.")
+    size = (learned.experts.shape.d_q,)
+    return _FORMAT.read(artifact, llm, gate, edits, seq, value_size=size)
+
+
+def _limit(artifact: Artifact, seq: int) -> float:
+    try:
+        return float(artifact.metadata["limit"])
+    except (KeyError, ValueError) as error:
+        raise ArtifactCorruptError(
+            f"commit {seq} does not say what its edits claim: {error}.", seq=seq
+        ) from error

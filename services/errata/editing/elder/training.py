@@ -28,7 +28,7 @@ from errata.errors import FitError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Lessons:
+class TrainingSet:
     """Edits to learn: the texts of each, and what they all go by.
 
     Attributes:
@@ -45,14 +45,14 @@ class Lessons:
 
 
 def train(
-    model: CausalLM, experts: Experts, lessons: Lessons, config: ElderConfig, seed: int
+    model: CausalLM, experts: Experts, data: TrainingSet, config: ElderConfig, seed: int
 ) -> None:
     """Trains the experts in place; the model is left as it was.
 
     Args:
         model: frozen; what lies below the first adapted layer is computed once.
         experts: of the lane as it is now.
-        lessons: new texts and replayed ones.
+        data: new texts and replayed ones.
         config: of the lane.
         seed: of the turns.
 
@@ -60,8 +60,8 @@ def train(
         FitError: the loss is not finite.
     """
     bf16 = config.precision == "auto" and has_fast_bf16(model.device)
-    texts = [text for texts in lessons.texts for text in texts]
-    drawing = _Turns(lessons, config, seed)
+    texts = [text for texts in data.texts for text in texts]
+    drawing = _Turns(data, config, seed)
     turns = [drawing.next() for _ in range(config.steps)]
     # Of what is replayed most texts are in no step, and need not be read.
     used = torch.cat([rows for _, rows in turns]).unique()
@@ -71,13 +71,13 @@ def train(
     for step, (chosen, drawn) in enumerate(turns):
         edits, rows = chosen.to(model.device), torch.searchsorted(used, drawn).to(model.device)
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):
-            queries = lessons.queries[edits]
+            queries = data.queries[edits]
             gates, parts = experts.gates(queries), []
             for part in forced.alike(rows):
                 with mixing(model, experts, gates[part]):
                     parts.append(forced.nll(rows[part]))
             nll = torch.cat(parts)
-            steer = steering(experts, queries, lessons.allocations[edits], config)
+            steer = steering(experts, queries, data.allocations[edits], config)
             loss = nll.mean() + config.loss_weight * steer
         if not bool(torch.isfinite(loss)):
             raise FitError(
@@ -93,11 +93,11 @@ def train(
 class _Turns:
     """Who is in each step, and with which of its texts: the bare prompt, or any other."""
 
-    def __init__(self, lessons: Lessons, config: ElderConfig, seed: int) -> None:
+    def __init__(self, data: TrainingSet, config: ElderConfig, seed: int) -> None:
         self._rng = torch.Generator().manual_seed(seed % 2**63)
-        self._num_new = lessons.num_new
-        self._num_replayed = config.num_replayed(lessons.num_new)
-        self._counts = torch.tensor([len(texts) for texts in lessons.texts])
+        self._num_new = data.num_new
+        self._num_replayed = config.num_replayed(data.num_new)
+        self._counts = torch.tensor([len(texts) for texts in data.texts])
         self._firsts = self._counts.cumsum(0) - self._counts
         self._share = config.prompt_share
 

@@ -6,8 +6,7 @@ claimed rows, and rows without a claim stay untouched, bit for bit.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,14 +16,12 @@ from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.elder.codes import by_codes
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.queries import as_query, queries_of, query_module
-from errata.editing.elder.state import ElderState, Holdings
-from errata.editing.lane.contract import Claim
-from errata.editing.lane.search import HammingIndex, Indices, InnerProductIndex
+from errata.editing.elder.state import ElderContents
+from errata.editing.lane.claims import NO_CLAIM, Claim
+from errata.editing.lane.search import HammingIndex, InnerProductIndex
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.scope import by_cosine, mean_embeddings, unit
 from errata.errors import InvalidRequestError
-
-_NOTHING = Claim("", -math.inf, math.inf)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -33,14 +30,14 @@ class ElderView:
 
     Attributes:
         llm: of the replica.
-        held: by the lane.
+        contents: of the lane.
         config: of the lane.
         keys: index over keys, shared with the lane's other views.
         codes: index over codes, shared likewise.
     """
 
     llm: BaseLLM
-    held: Holdings
+    contents: ElderContents
     config: ElderConfig
     keys: InnerProductIndex
     codes: HammingIndex
@@ -53,23 +50,23 @@ class ElderView:
     @property
     def module(self) -> nn.Module | None:
         """Where queries are read, if they decide; idf goes by token embeddings."""
-        learned = self.held.learned
+        learned = self.contents.learned
         if learned is None or self.config.scope == "idf" or not isinstance(self.llm, CausalLM):
             return None
         return query_module(self.llm, learned.experts.shape)
 
     def claims(self, prompts: Sequence[str]) -> list[Claim]:
         """Which edit claims each prompt."""
-        gate = self.held.gate
-        if self.held.learned is None or not self.held.repository.num_rows:
-            return [_NOTHING] * len(prompts)
+        gate = self.contents.gate
+        if self.contents.learned is None or not self.contents.repository.num_rows:
+            return [NO_CLAIM] * len(prompts)
         if gate is not None:
-            return gate.claims(self.held.repository, self.keys, prompts)
+            return gate.claims(self.contents.repository, self.keys, prompts)
         return self.claims_of(self.vectors(prompts))
 
     def vectors(self, prompts: Sequence[str]) -> Tensor:
         """Queries (n, d_q), or for scope `idf` weighted embeddings (n, d)."""
-        learned = self.held.learned
+        learned = self.contents.learned
         if learned is None:
             return torch.zeros(len(prompts), 0)
         if self.config.scope == "idf":
@@ -78,14 +75,14 @@ class ElderView:
 
     def vectors_of(self, states: Tensor) -> Tensor:
         """Queries (n, d_q)."""
-        assert self.held.learned is not None
-        return as_query(self.held.learned.experts.shape, states)
+        assert self.contents.learned is not None
+        return as_query(self.contents.learned.experts.shape, states)
 
     def claims_of(self, vectors: Tensor) -> list[Claim]:
         """By allocation codes or by cosine; each claim carries its vector."""
-        held, learned = self.held, self.held.learned
+        held, learned = self.contents, self.contents.learned
         if learned is None or not held.repository.num_rows:
-            return [_NOTHING] * len(vectors)
+            return [NO_CLAIM] * len(vectors)
         width = held.repository.keys.shape[1]
         if self.config.scope == "codes":
             width = learned.experts.shape.d_q
@@ -102,7 +99,7 @@ class ElderView:
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
         """s of the claiming edit's query, or of the row's own, over the lane's mixture."""
-        learned = self.held.learned
+        learned = self.contents.learned
         rows = [number for number, claim in enumerate(claims) if claim.holds]
         plans = [RowPlan(cut=True) if claim.cut else BASE for claim in claims]
         if learned is None or not rows:
@@ -129,22 +126,4 @@ class ElderView:
     def _query(self, claim: Claim) -> torch.Tensor:
         if self.config.gates == "row" and claim.vector is not None:
             return claim.vector
-        return self.held.repository.value_of(claim.edit)
-
-
-class ElderRouter:
-    """Routes the prompts of one lane."""
-
-    def __init__(self, state: ElderState, indices: Indices) -> None:
-        """Makes the lane's indices, which all views share."""
-        self._state = state
-        self._keys, self._codes = indices.inner_product(), indices.hamming()
-
-    def view(self) -> ElderView:
-        """By what the lane holds now."""
-        state = self._state
-        return ElderView(state.llm, state.holdings, state.config, self._keys, self._codes)
-
-    def resident(self) -> Mapping[str, int]:
-        """Nothing: all that a lane holds stays where it is."""
-        return {}
+        return self.contents.repository.value_of(claim.edit)

@@ -8,12 +8,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from errata.editing.artifact import Artifact
 from errata.editing.lane.repository import Repository, Rows
-from errata.editing.model.causal_lm import BaseLLM
 from errata.errors import (
     ArtifactCorruptError,
-    BaseModelMismatchError,
     EditNotRevertibleError,
 )
 
@@ -167,35 +164,6 @@ class Addition:
         """Gives their room back; the inventory before is in force again."""
         if self._room is not None:
             self._room.reclaim()
-
-
-def check_origin(artifact: Artifact, method: str, llm: BaseLLM, lane_model: str, seq: int) -> None:
-    """Returns if a commit's artifact was made by this method, for this LLM and lane model.
-
-    Args:
-        artifact: with its origin in the metadata.
-        method: of the lane.
-        llm: of the replica.
-        lane_model: digest of the lane's model; empty without one.
-        seq: of the commit.
-
-    Raises:
-        BaseModelMismatchError: it was made for another LLM.
-        ArtifactCorruptError: by another method, or with another lane model.
-    """
-    facts = artifact.metadata
-    if facts.get("base_model") != llm.digest:
-        raise BaseModelMismatchError(
-            f"commit {seq} was made for base model {facts.get('base_model')}, this replica "
-            f"runs {llm.digest}; load the model that the log was made with.",
-            seq=seq,
-        )
-    if facts.get("method") != method or facts.get("lane_model") != lane_model:
-        raise ArtifactCorruptError(
-            f"commit {seq} was made with lane model {facts.get('lane_model')}, the lane has "
-            f"{lane_model}.",
-            seq=seq,
-        )
 
 
 def _edits(rows: Rows) -> dict[str, _Edit]:

@@ -6,21 +6,11 @@ Models" (Wang and Li, 2024). What its routing cannot do is said in docs/decision
 
 from __future__ import annotations
 
-from errata.editing.lane.contract import (
-    Capabilities,
-    Compaction,
-    LaneModelSupport,
-    Method,
-    Ordering,
-)
+from errata.editing.lane.contract import Capabilities, SliceMethod
 from errata.editing.lemoe.config import PAPER, LemoeConfig
-from errata.editing.lemoe.fit import encode_all, fit, fit_anew, prepare
-from errata.editing.lemoe.order import plan_order
-from errata.editing.lemoe.state import LemoeState
-from errata.editing.lemoe.view import LemoeRouter
-from errata.editing.retriever.lane_model import read_bytes
+from errata.editing.lemoe.lane import LemoeLane
 
-METHOD = Method(
+METHOD = SliceMethod(
     name="lemoe",
     config=LemoeConfig,
     capabilities=Capabilities(
@@ -30,26 +20,9 @@ METHOD = Method(
             "The edit claims nothing any more, and an expert without edits is dropped. What an "
             "expert with other edits learned of it stays in it until the lane is compacted."
         ),
+        has_lane_models=True,
     ),
-    prepare=prepare,
-    fit=fit,
-    new_state=LemoeState,
-    new_router=LemoeRouter,
-    lane_model=LaneModelSupport(
-        read=read_bytes,
-        prepare=LemoeState.prepare_model,
-        encode=encode_all,
-        dump=LemoeState.dump,
-        restore=LemoeState.restore,
-        needed=lambda config: config.scope == "retriever",
-    ),
-    ordering=Ordering(
-        size=lambda config: config.expert_edits,
-        max_wait_seconds=lambda config: config.max_wait_seconds,
-        plan=plan_order,
-    ),
-    compaction=Compaction(fit=fit_anew, prepare=LemoeState.prepare_compaction),
-    report=LemoeState.report,
+    opener=LemoeLane,
     presets={"paper": PAPER},
 )
 

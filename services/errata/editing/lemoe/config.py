@@ -76,6 +76,11 @@ class LemoeConfig(LaneConfig):
     max_resident: int = Field(default=16, ge=1)
     max_wait_seconds: float = Field(default=5.0, ge=0.0)
 
+    @property
+    def needs_lane_model(self) -> bool:
+        """True if a lane model decides claims."""
+        return self.scope == "retriever"
+
     @model_validator(mode="after")
     def _consistent(self) -> LemoeConfig:
         if self.top_k > self.max_experts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -18,12 +18,12 @@ from errata.editing.lane.inventory import fact_of
 from errata.editing.lane.repository import Rows
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.experts import Shape
-from errata.editing.lemoe.lane_experts import Member, Routing, placed
+from errata.editing.lemoe.lane_experts import LaneExpert, SharedRouting, placed
 from errata.editing.lemoe.order import plan_order
 from errata.editing.lemoe.packing import pack, pack_rows
 from errata.editing.lemoe.projection import Projection
-from errata.editing.lemoe.state import LemoeState
-from errata.editing.lemoe.training import Earlier, Lessons, Trained, train
+from errata.editing.lemoe.state import LemoeContents
+from errata.editing.lemoe.training import Earlier, Trained, TrainingSet, train
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.retriever.gate import Gate
 from errata.editing.scope import (
@@ -57,19 +57,17 @@ def fit(
     model: CausalLM,
     batch: EditBatch,
     config: LemoeConfig,
-    state: LemoeState,
-    memory: object,
+    held: LemoeContents,
     statistics: Statistics,
 ) -> FitResult:
-    """Trains a new expert on a batch (LEMoE §3); earlier experts are not touched.
+    """Trains a new expert on a batch (LEMoE §3); earlier experts are not changed.
 
     Args:
-        model: carries no edit of this lane, and is left as it was.
-        batch: edits and the seed; a later attempt makes more steps.
+        model: carries no edit of this lane; unchanged afterwards.
+        batch: edits and the seed; a later attempt takes more steps.
         config: of the lane.
-        state: earlier experts.
-        memory: not needed.
-        statistics: from `prepare`.
+        held: earlier experts.
+        statistics: from `gather`.
 
     Returns:
         Artifact with the new expert, its anchor, and the edits' keys and embeddings; seconds of
@@ -81,17 +79,17 @@ def fit(
         FitError: the expert is not finite.
     """
     start = perf_counter()
-    held, shape = state.holdings, Shape.of(model, config)
-    if len(held.members) >= config.max_experts:
+    shape = Shape.of(model, config)
+    if len(held.experts) >= config.max_experts:
         raise LaneFullError(
-            f"the lane has {len(held.members)} experts, its limit; {config.way_out}.",
-            taken=len(held.members),
+            f"the lane has {len(held.experts)} experts, its limit; {config.way_out}.",
+            taken=len(held.experts),
             room=0,
         )
     rows = encode(model, config, held.gate, statistics.idf, batch.edits)
     projection = _projection(shape, config, held.routing, batch.seed).to(model.device)
-    taught = _lessons(model, batch.edits, rows.values, config, statistics, held.gate)
-    earlier = _earlier(model, shape, config, held.members, rows.values[:0], projection)
+    taught = _training_set(model, batch.edits, rows.values, config, statistics, held.gate)
+    earlier = _earlier(model, shape, config, held.experts, rows.values[:0], projection)
     encoded = perf_counter()
     more = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
     trained = train(model, shape, taught, earlier, more, batch.seed)
@@ -99,10 +97,10 @@ def fit(
     limit = _limit(config, statistics, torch.cat([stored, rows.keys]))
     artifact = pack(
         model,
-        held.gate,
+        held.model_digest,
         rows,
-        Routing.of(shape, trained.projection, limit, statistics.idf),
-        [_member(model, shape, trained)],
+        SharedRouting.of(shape, trained.projection, limit, statistics.idf),
+        [_lane_expert(model, shape, trained)],
         [0] * len(batch),
         with_projection=held.routing is None or config.routing == "literal",
     )
@@ -110,29 +108,27 @@ def fit(
     return FitResult(artifact, None, seconds)
 
 
-def fit_anew(
+def retrain(
     model: CausalLM,
     edits: Sequence[Edit],
     config: LemoeConfig,
-    state: LemoeState,
-    memory: object,
+    held: LemoeContents,
     statistics: Statistics,
     *,
     num_experts: int,
     seed: int,
 ) -> Artifact:
-    """Shares all edits in force out among few experts and trains each on its own.
+    """Shares all active edits among few experts and trains each expert on its own.
 
-    Edits that a newer one supersedes stay in force behind it: they get experts of their own, for no
+    Edits that a newer one supersedes stay active behind it: they get experts of their own, for no
     expert can learn two answers to one prompt.
 
     Args:
         model: of the writer.
-        edits: all of the lane in force, oldest first.
+        edits: all active edits of the lane, oldest first.
         config: of the lane.
-        state: its gate and its projection stay.
-        memory: not needed.
-        statistics: from `prepare`.
+        held: its gate and its projection stay.
+        statistics: from `gather`.
         num_experts: for the edits that answer; 0 takes as many as `expert_edits` asks for.
         seed: of clusters and experts.
 
@@ -146,7 +142,7 @@ def fit_anew(
             "literal routing cannot be compacted: its keys were trained one after the other.",
             field="lane",
         )
-    held, shape = state.holdings, Shape.of(model, config)
+    shape = Shape.of(model, config)
     batches = _shared_out(model, edits, config, num_experts, seed)
     if len(batches) > config.max_experts:
         raise InvalidRequestError(
@@ -157,19 +153,19 @@ def fit_anew(
     projection = _projection(shape, config, held.routing, seed).to(model.device)
     rows = encode(model, config, held.gate, statistics.idf, edits)
     alone = Earlier([], rows.values[:0], projection)
-    members, owners = [], dict[int, int]()
+    experts, owners = [], dict[int, int]()
     for number, batch in enumerate(batches):
         part = [edits[index] for index in batch]
-        taught = _lessons(model, part, rows.values[batch], config, statistics, held.gate)
+        taught = _training_set(model, part, rows.values[batch], config, statistics, held.gate)
         steps = config.steps * math.ceil(len(part) / config.expert_edits)
         more = config.model_copy(update={"steps": steps})
         trained = train(model, shape, taught, alone, more, seed + number)
-        members.append(_member(model, shape, trained))
+        experts.append(_lane_expert(model, shape, trained))
         owners |= dict.fromkeys(batch, number)
     limit = _limit(config, statistics, rows.keys)
-    routing = Routing.of(shape, projection, limit, statistics.idf)
+    routing = SharedRouting.of(shape, projection, limit, statistics.idf)
     order = [owners[index] for index in range(len(edits))]
-    return pack(model, held.gate, rows, routing, members, order, with_projection=True)
+    return pack(model, held.model_digest, rows, routing, experts, order, with_projection=True)
 
 
 def _shared_out(
@@ -208,13 +204,7 @@ def encode(
     return Rows(names, tuple(map(fact_of, prompts)), keys, e)
 
 
-def prepare(
-    model: CausalLM,
-    config: LemoeConfig,
-    resources: Resources,
-    *,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Statistics:
+def gather(model: CausalLM, config: LemoeConfig, resources: Resources) -> Statistics:
     """Reads held-out prompts, where a scope test is calibrated on them, and contexts."""
     Shape.of(model, config)
     is_calibrated = config.scope in ("cosine", "idf") and config.threshold is None
@@ -241,58 +231,60 @@ def encode_all(
     if not edits:
         return None
     nothing = torch.zeros(0, device=llm.device)
-    return pack_rows(llm, gate, encode(llm, config, gate, nothing, edits))
+    return pack_rows(llm, gate.digest, encode(llm, config, gate, nothing, edits))
 
 
 def _earlier(
     model: CausalLM,
     shape: Shape,
     config: LemoeConfig,
-    members: Sequence[Member],
+    experts: Sequence[LaneExpert],
     nothing: Tensor,
     projection: Projection,
 ) -> Earlier:
     """What a new expert stands beside; `anchored` training sees none of it."""
-    if config.routing == "anchored" or not members:
+    if config.routing == "anchored" or not experts:
         return Earlier([], nothing, projection)
-    anchors = torch.stack([member.anchor for member in members]).to(model.device)
-    return Earlier([placed(model, shape, member) for member in members], anchors, projection)
+    anchors = torch.stack([expert.anchor for expert in experts]).to(model.device)
+    return Earlier([placed(model, shape, expert) for expert in experts], anchors, projection)
 
 
-def _projection(shape: Shape, config: LemoeConfig, known: Routing | None, seed: int) -> Projection:
+def _projection(
+    shape: Shape, config: LemoeConfig, known: SharedRouting | None, seed: int
+) -> Projection:
     if known is not None:
         return known.projection
     return Projection.new(shape, seed, is_residual=config.routing == "anchored")
 
 
-def _lessons(
+def _training_set(
     model: CausalLM,
     edits: Sequence[Edit],
     embeddings: Tensor,
     config: LemoeConfig,
     statistics: Statistics,
     gate: Gate | None,
-) -> Lessons:
+) -> TrainingSet:
     frames = None if gate is None else gate.model.frames
-    told = [
+    texts = [
         lessons(model, edit, statistics.contexts, config.num_contexts, frames, config.num_rephrases)
         for edit in edits
     ]
-    owners = [number for number, texts in enumerate(told) for _ in texts]
-    return Lessons(
-        [text for texts in told for text in texts],
+    owners = [number for number, own in enumerate(texts) for _ in own]
+    return TrainingSet(
+        [text for own in texts for text in own],
         torch.tensor(owners, device=model.device),
         embeddings,
     )
 
 
-def _member(model: CausalLM, shape: Shape, trained: Trained) -> Member:
+def _lane_expert(model: CausalLM, shape: Shape, trained: Trained) -> LaneExpert:
     """As it travels: in the model's own type, fp32 anchors."""
     tensors = {name: tensor.to(model.dtype) for name, tensor in trained.tensors.items()}
     learned = (*tensors.values(), trained.anchor, trained.projection.down, trained.projection.up)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in learned):
         raise FitError("the expert is not finite; use a smaller learning_rate.")
-    return Member.of(shape, tensors, trained.anchor)
+    return LaneExpert.of(shape, tensors, trained.anchor)
 
 
 def _limit(config: LemoeConfig, statistics: Statistics, stored: Tensor) -> float:

@@ -17,7 +17,7 @@ from errata.editing.model.causal_lm import CausalLM, tensor_bytes
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Member:
+class LaneExpert:
     """One expert of a lane, in host memory.
 
     Attributes:
@@ -31,7 +31,7 @@ class Member:
     digest: bytes
 
     @classmethod
-    def of(cls, shape: Shape, tensors: Mapping[str, Tensor], anchor: Tensor) -> Member:
+    def of(cls, shape: Shape, tensors: Mapping[str, Tensor], anchor: Tensor) -> LaneExpert:
         """With its digest."""
         state = hashlib.sha256(tensor_bytes(anchor))
         for name in shape.sizes():
@@ -45,7 +45,7 @@ class Member:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Routing:
+class SharedRouting:
     """What all experts of a lane share.
 
     Attributes:
@@ -63,7 +63,7 @@ class Routing:
     digest: bytes
 
     @classmethod
-    def of(cls, shape: Shape, projection: Projection, limit: float, idf: Tensor) -> Routing:
+    def of(cls, shape: Shape, projection: Projection, limit: float, idf: Tensor) -> SharedRouting:
         """With its digest."""
         state = hashlib.sha256(repr((limit, projection.is_residual)).encode())
         for tensor in (projection.down, projection.up, idf):
@@ -90,26 +90,26 @@ class ExpertStore:
         num_bytes = sum(expert.up.nbytes + expert.down.nbytes for expert in held)
         return {"experts": len(held), "bytes": num_bytes}
 
-    def keep(self, members: Iterable[Member]) -> None:
+    def keep(self, experts: Iterable[LaneExpert]) -> None:
         """Lets experts go that are none of these any more."""
-        known = {member.digest for member in members}
+        known = {expert.digest for expert in experts}
         with self._lock:
             for digest in self._resident.keys() - known:
                 del self._resident[digest]
 
-    def get(self, member: Member) -> Expert:
+    def get(self, own: LaneExpert) -> Expert:
         """The expert as the hooks use it."""
         with self._lock:
-            found = self._resident.pop(member.digest, None)
+            found = self._resident.pop(own.digest, None)
             if found is None:
-                found = placed(self._llm, self._shape, member)
-            self._resident[member.digest] = found
+                found = placed(self._llm, self._shape, own)
+            self._resident[own.digest] = found
             while len(self._resident) > self._most:
                 self._resident.popitem(last=False)
             return found
 
 
-def placed(llm: CausalLM, shape: Shape, member: Member) -> Expert:
+def placed(llm: CausalLM, shape: Shape, own: LaneExpert) -> Expert:
     """An expert on the model's device, in its type."""
-    own = {n: t.to(device=llm.device, dtype=llm.dtype) for n, t in member.tensors.items()}
-    return as_expert(llm, shape, own)
+    tensors = {n: t.to(device=llm.device, dtype=llm.dtype) for n, t in own.tensors.items()}
+    return as_expert(llm, shape, tensors)

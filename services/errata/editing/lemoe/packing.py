@@ -3,50 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 
 import torch
-from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
-from errata.editing.lane.inventory import FACT_BYTES, check_origin, pack_facts, unpack_facts
 from errata.editing.lane.repository import Rows
+from errata.editing.lane.row_format import RowFormat
 from errata.editing.lemoe.experts import Shape
-from errata.editing.lemoe.lane_experts import Member, Routing
+from errata.editing.lemoe.lane_experts import LaneExpert, SharedRouting
 from errata.editing.lemoe.projection import Projection
 from errata.editing.model.causal_lm import BaseLLM
-from errata.editing.retriever.gate import Gate
 from errata.errors import ArtifactCorruptError
 
-_METHOD = "lemoe"
+_FORMAT = RowFormat(method="lemoe", values="embeddings")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Contents:
+class Packed:
     """What an artifact holds.
 
     Attributes:
         rows: edits.
         routing: of the lane from now on.
-        members: experts.
-        member_of: for each row, which of them.
+        experts: in the artifact's order.
+        expert_of: for each row, which of them.
     """
 
     rows: Rows
-    routing: Routing
-    members: tuple[Member, ...]
-    member_of: tuple[int, ...]
+    routing: SharedRouting
+    experts: tuple[LaneExpert, ...]
+    expert_of: tuple[int, ...]
 
 
 def pack(
     llm: BaseLLM,
-    gate: Gate | None,
+    gate: str,
     rows: Rows,
-    routing: Routing,
-    members: Sequence[Member],
-    member_of: Sequence[int],
+    routing: SharedRouting,
+    experts: Sequence[LaneExpert],
+    expert_of: Sequence[int],
     *,
     with_projection: bool,
 ) -> Artifact:
@@ -54,44 +51,34 @@ def pack(
 
     Args:
         llm: the base model.
-        gate: of the lane, if it has one.
+        gate: digest of the lane model; empty without one.
         rows: edits.
         routing: of the lane.
-        members: the experts that learned them.
-        member_of: for each row, which of them.
+        experts: that learned them.
+        expert_of: for each row, which of them.
         with_projection: whether the projection is new to the lane.
     """
-    tensors = {"anchors": torch.stack([m.anchor for m in members]).cpu(), "idf": routing.idf.cpu()}
-    for number, member in enumerate(members):
-        tensors |= {f"expert.{number}.{n}": t.cpu() for n, t in member.tensors.items()}
+    tensors = {
+        "anchors": torch.stack([expert.anchor for expert in experts]).cpu(),
+        "idf": routing.idf.cpu(),
+    }
+    for number, expert in enumerate(experts):
+        tensors |= {f"expert.{number}.{n}": t.cpu() for n, t in expert.tensors.items()}
     if with_projection:
         tensors["projection.down"] = routing.projection.down.cpu()
         tensors["projection.up"] = routing.projection.up.cpu()
-    tensors["member_of"] = torch.tensor(member_of, dtype=torch.int64)
+    tensors["member_of"] = torch.tensor(expert_of, dtype=torch.int64)
     facts = {
         "shape": json.dumps(asdict(routing.shape), sort_keys=True),
         "limit": repr(routing.limit),
         "residual": json.dumps(routing.projection.is_residual),
     }
-    return _with_rows(llm, gate, rows, tensors, facts)
+    return _FORMAT.pack(llm, gate, rows, tensors, facts)
 
 
-def pack_rows(llm: BaseLLM, gate: Gate, rows: Rows) -> Artifact:
+def pack_rows(llm: BaseLLM, gate: str, rows: Rows) -> Artifact:
     """Edits without experts: for a new lane model, under which experts stay."""
-    return _with_rows(llm, gate, rows, {}, {})
-
-
-def _with_rows(
-    llm: BaseLLM, gate: Gate | None, rows: Rows, tensors: dict[str, Tensor], facts: dict[str, str]
-) -> Artifact:
-    mine = {
-        "keys": rows.keys.cpu(),
-        "embeddings": rows.values.cpu(),
-        "facts": pack_facts(rows.facts),
-    }
-    lane_model = "" if gate is None else gate.digest
-    metadata = {"method": _METHOD, "base_model": llm.digest, "lane_model": lane_model}
-    return Artifact({**tensors, **mine}, {**metadata, **facts})
+    return _FORMAT.pack(llm, gate, rows)
 
 
 def read(
@@ -100,10 +87,10 @@ def read(
     edits: tuple[str, ...],
     seq: int,
     *,
-    gate: Gate | None,
+    gate: str,
     wanted: Shape | None,
-    known: Routing | None,
-) -> Contents:
+    known: SharedRouting | None,
+) -> Packed:
     """Reads what `pack` made.
 
     Args:
@@ -111,7 +98,7 @@ def read(
         llm: of the replica.
         edits: of the commit.
         seq: of the commit.
-        gate: of the lane.
+        gate: digest of the lane model; empty without one.
         wanted: what the lane's configuration gives, where that is known.
         known: of the lane before; gives the projection if the artifact brings none.
 
@@ -134,7 +121,7 @@ def read(
     if known is None or "projection.down" in tensors:
         specs["projection.down"] = TensorSpec((shape.d_p, shape.d), torch.float32)
         specs["projection.up"] = TensorSpec((shape.d, shape.d_p), torch.float32)
-    rows = read_rows(artifact, llm, edits, seq, gate=gate, more=specs)
+    rows = _FORMAT.read(artifact, llm, gate, edits, seq, others=specs)
     owners = tensors["member_of"].tolist()
     if not num or set(owners) != set(range(num)):
         raise ArtifactCorruptError(f"commit {seq} has experts that learned no edit.", seq=seq)
@@ -144,43 +131,23 @@ def read(
         made = Projection(tensors["projection.down"], tensors["projection.up"], is_residual)
         projection = made.to(llm.device)
     limit = float(artifact.metadata["limit"])
-    routing = Routing.of(shape, projection, limit, tensors["idf"].to(llm.device))
-    members = [
-        Member.of(
+    routing = SharedRouting.of(shape, projection, limit, tensors["idf"].to(llm.device))
+    experts = [
+        LaneExpert.of(
             shape,
             {name: tensors[f"expert.{number}.{name}"] for name in shape.sizes()},
             tensors["anchors"][number],
         )
         for number in range(num)
     ]
-    return Contents(rows, routing, tuple(members), tuple(owners))
+    return Packed(rows, routing, tuple(experts), tuple(owners))
 
 
 def read_rows(
-    artifact: Artifact,
-    llm: BaseLLM,
-    edits: tuple[str, ...],
-    seq: int,
-    *,
-    gate: Gate | None,
-    more: Mapping[str, TensorSpec] = MappingProxyType({}),
+    artifact: Artifact, llm: BaseLLM, edits: tuple[str, ...], seq: int, *, gate: str
 ) -> Rows:
-    """Reads the edits of an artifact that holds `more` beside them; as `read`."""
-    check_origin(artifact, _METHOD, llm, "" if gate is None else gate.digest, seq)
-    keys, e = artifact.tensors.get("keys"), artifact.tensors.get("embeddings")
-    u = len(edits)
-    width, d = (0 if t is None else t.shape[-1] for t in (keys, e))
-    artifact.check(
-        {
-            **more,
-            "keys": TensorSpec((u, width), torch.float32),
-            "embeddings": TensorSpec((u, d), torch.float32),
-            "facts": TensorSpec((u, FACT_BYTES), torch.uint8),
-        }
-    )
-    told = unpack_facts(artifact.tensors["facts"])
-    rows = Rows(edits, told, artifact.tensors["keys"], artifact.tensors["embeddings"])
-    return rows.to(llm.device)
+    """Reads what `pack_rows` made; as `read`."""
+    return _FORMAT.read(artifact, llm, gate, edits, seq)
 
 
 def _shape_in(artifact: Artifact, wanted: Shape | None, seq: int) -> Shape:

@@ -30,7 +30,7 @@ from errata.errors import FitError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Lessons:
+class TrainingSet:
     """Texts to learn.
 
     Attributes:
@@ -77,7 +77,7 @@ class Trained:
 def train(
     model: CausalLM,
     shape: Shape,
-    lessons: Lessons,
+    data: TrainingSet,
     earlier: Earlier,
     config: LemoeConfig,
     seed: int,
@@ -87,7 +87,7 @@ def train(
     Args:
         model: frozen.
         shape: of the lane.
-        lessons: of the batch.
+        data: of the batch.
         earlier: of the lane.
         config: of the lane.
         seed: of the expert's start and of the order of texts.
@@ -97,19 +97,19 @@ def train(
     """
     own = new_expert(model, shape, seed)
     is_literal = config.routing == "literal"
-    router = _Router.of(earlier, lessons.embeddings, seed, trains=is_literal)
+    router = _Router.of(earlier, data.embeddings, seed, trains=is_literal)
     bf16 = has_fast_bf16(model.device)
-    forced = TeacherForcing(model, lessons.texts, shape.layer, bf16=bf16)
+    forced = TeacherForcing(model, data.texts, shape.layer, bf16=bf16)
     parameters = [*own.parameters(), *(router.parameters() if is_literal else ())]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate)
-    for batch in itertools.islice(_batches(len(lessons.texts), config, seed), config.steps):
+    for batch in itertools.islice(_batches(len(data.texts), config, seed), config.steps):
         rows = batch.rows.to(model.device)
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):
             newest = as_expert(model, shape, dict(own.items()))
             parts = []
             for part in (rows[places] for places in forced.alike(rows)):
                 if is_literal:
-                    e = lessons.embeddings[lessons.owners[part]]
+                    e = data.embeddings[data.owners[part]]
                     claimed = router.choose([*earlier.experts, newest], e, config)
                 else:
                     claimed = only(newest, len(part), config.weight, model.device)

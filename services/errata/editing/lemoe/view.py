@@ -7,24 +7,22 @@ two products for each distinct one, and rows without a claim untouched, bit for 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from errata.editing.effects.plan import BASE, Expert, RowPlan
-from errata.editing.lane.contract import Claim
-from errata.editing.lane.search import Indices, InnerProductIndex
+from errata.editing.lane.claims import NO_CLAIM, Claim
+from errata.editing.lane.search import InnerProductIndex
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.lane_experts import ExpertStore
 from errata.editing.lemoe.projection import anchored_gates, literal_gates
-from errata.editing.lemoe.state import Holdings, LemoeState
+from errata.editing.lemoe.state import LemoeContents
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.scope import by_cosine, mean_embeddings, unit
 from errata.errors import InvalidRequestError
-
-_NOTHING = Claim("", -math.inf, math.inf)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -33,14 +31,14 @@ class LemoeView:
 
     Attributes:
         llm: of the replica.
-        held: by the lane.
+        contents: of the lane.
         config: of the lane.
         index: over keys, shared with the lane's other views.
         store: of experts on the device, shared likewise; None where there is no LLM.
     """
 
     llm: BaseLLM
-    held: Holdings
+    contents: LemoeContents
     config: LemoeConfig
     index: InnerProductIndex
     store: ExpertStore | None
@@ -57,9 +55,9 @@ class LemoeView:
 
     def claims(self, prompts: Sequence[str]) -> list[Claim]:
         """Which edit claims each prompt."""
-        held = self.held
+        held = self.contents
         if not held.repository.num_rows:
-            return [_NOTHING] * len(prompts)
+            return [NO_CLAIM] * len(prompts)
         if held.gate is not None:
             return held.gate.claims(held.repository, self.index, prompts)
         return self.claims_of(self.vectors(prompts))
@@ -79,9 +77,9 @@ class LemoeView:
 
     def claims_of(self, vectors: Tensor) -> list[Claim]:
         """By cosine; with scope `off` the nearest edit claims whatever its cosine."""
-        repository, routing = self.held.repository, self.held.routing
+        repository, routing = self.contents.repository, self.contents.routing
         if routing is None or not repository.num_rows:
-            return [_NOTHING] * len(vectors)
+            return [NO_CLAIM] * len(vectors)
         if vectors.shape[-1] != routing.shape.d:
             raise InvalidRequestError(
                 f"the lane goes by vectors of {routing.shape.d} entries, not {vectors.shape[-1]}.",
@@ -104,11 +102,11 @@ class LemoeView:
 
     def experts_of(self, claims: Sequence[Claim]) -> list[list[tuple[int, float]]]:
         """Numbers and weights of experts, of claims that hold."""
-        held, config = self.held, self.config
+        held, config = self.contents, self.config
         if not claims or held.routing is None:
             return []
         if config.routing == "anchored" and config.scope != "off":
-            return [[(held.member_of[claim.edit], config.weight)] for claim in claims]
+            return [[(held.expert_of[claim.edit], config.weight)] for claim in claims]
         with torch.inference_mode():
             e = torch.stack([self._embedding(claim) for claim in claims])
             v = held.routing.projection(e)
@@ -119,42 +117,15 @@ class LemoeView:
 
     @property
     def _idf(self) -> Tensor | None:
-        routing = self.held.routing
+        routing = self.contents.routing
         return routing.idf if routing is not None and self.config.scope == "idf" else None
 
     def _embedding(self, claim: Claim) -> Tensor:
         """The row's own where the scope test went by it, else the claiming edit's."""
         if claim.vector is not None:
             return claim.vector
-        return self.held.repository.value_of(claim.edit)
+        return self.contents.repository.value_of(claim.edit)
 
     def _expert(self, number: int) -> Expert:
         assert self.store is not None, "plans are made where the LLM is"
-        return self.store.get(self.held.members[number])
-
-
-class LemoeRouter:
-    """Routes the prompts of one lane."""
-
-    def __init__(self, state: LemoeState, indices: Indices) -> None:
-        """Makes the lane's index and store, which all views share."""
-        self._state, self._index = state, indices.inner_product()
-        self._store: ExpertStore | None = None
-
-    def view(self) -> LemoeView:
-        """By what the lane holds now."""
-        state = self._state
-        held, llm = state.holdings, state.llm
-        if self._store is None and held.routing is not None and isinstance(llm, CausalLM):
-            self._store = ExpertStore(llm, held.routing.shape, state.config.max_resident)
-        if self._store is not None:
-            self._store.keep(held.members)
-        return LemoeView(llm, held, state.config, self._index, self._store)
-
-    def resident(self) -> Mapping[str, int]:
-        """Experts on the device, and their bytes there."""
-        if self._store is None:
-            return {}
-        # No view is made after the last reversal, and none lets its expert go.
-        self._store.keep(self._state.holdings.members)
-        return self._store.sizes()
+        return self.store.get(self.contents.experts[number])

@@ -6,14 +6,11 @@ Source: "Lifelong Knowledge Editing for LLMs with Retrieval-Augmented Continuous
 
 from __future__ import annotations
 
-from errata.editing.lane.contract import Capabilities, LaneModelSupport, Method
+from errata.editing.lane.contract import Capabilities, SliceMethod
 from errata.editing.recipe.config import PAPER, RecipeConfig
-from errata.editing.recipe.fit import encode_all, fit, prepare
-from errata.editing.recipe.state import RecipeState
-from errata.editing.recipe.view import RecipeRouter
-from errata.editing.retriever.lane_model import read_bytes
+from errata.editing.recipe.lane import RecipeLane
 
-METHOD = Method(
+METHOD = SliceMethod(
     name="recipe",
     config=RecipeConfig,
     capabilities=Capabilities(
@@ -23,18 +20,9 @@ METHOD = Method(
             "The edit's key and prompt are gone, as if they had never been, bit for bit. An older "
             "edit of the same fact is in force again."
         ),
+        has_lane_models=True,
     ),
-    prepare=prepare,
-    fit=fit,
-    new_state=RecipeState,
-    new_router=RecipeRouter,
-    lane_model=LaneModelSupport(
-        read=read_bytes,
-        prepare=RecipeState.prepare_model,
-        encode=encode_all,
-        dump=RecipeState.dump,
-        restore=RecipeState.restore,
-    ),
+    opener=RecipeLane,
     presets={"paper": PAPER},
 )
 

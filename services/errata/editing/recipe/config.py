@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from errata.editing.lane.contract import LaneConfig
+from errata.editing.retriever.sentinel import ClaimRule
 
 
 class RecipeConfig(LaneConfig):
@@ -35,6 +36,16 @@ class RecipeConfig(LaneConfig):
     refine_steps: int = Field(default=0, ge=0, le=1000)
     num_contexts: int = Field(default=2, ge=0, le=64)
     threshold: float | None = Field(default=None, ge=-1, le=1)
+
+    @property
+    def needs_lane_model(self) -> bool:
+        """True: the lane model encodes edits and routes prompts."""
+        return True
+
+    @property
+    def rule(self) -> ClaimRule:
+        """When an edit claims a query; `own_prompt` belongs to the sentinel's rule."""
+        return ClaimRule(self.own_prompt and self.claim == "sentinel", self.threshold)
 
     @model_validator(mode="after")
     def _consistent(self) -> RecipeConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
 
@@ -18,8 +18,9 @@ from errata.editing.lane.repository import Rows
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.refine import refined
-from errata.editing.recipe.state import RecipeState, pack
+from errata.editing.recipe.state import pack
 from errata.editing.retriever.encoder import Tokens
+from errata.editing.retriever.gate import Gate
 from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.scope import first_paragraphs
 from errata.errors import InvalidEditError
@@ -32,21 +33,19 @@ def fit(
     model: CausalLM,
     batch: EditBatch,
     config: RecipeConfig,
-    state: RecipeState,
-    memory: object,
-    statistics: Sequence[str],
+    gate: Gate,
+    contexts: Sequence[str],
 ) -> FitResult:
     """Encodes a batch: r_k = MLP_K(f(k)) and p_k = MLP_P(r_k), k = prompt and target.
 
-    A further attempt, or `refine_steps`, takes gradient steps on the prompts from there.
+    A retry, or `refine_steps`, takes gradient steps on the prompts from there.
 
     Args:
         model: unchanged.
         batch: edits; the seed is not needed.
         config: of the lane.
-        state: its lane model encodes.
-        memory: not needed.
-        statistics: contexts, from `prepare`.
+        gate: the lane model that encodes.
+        contexts: from `gather`.
 
     Returns:
         Artifact with a key, a prompt and a fact for each edit; seconds of `encode`, and of `refine`
@@ -54,23 +53,22 @@ def fit(
 
     Raises:
         InvalidEditError: a knowledge statement is longer than the encoder reads.
-        PreconditionError: the lane has no lane model yet.
         FitError: a refined prompt is not finite.
     """
     start = perf_counter()
-    held = state.holdings
-    tokens = held.model.encoder.tokens(_statements(batch.edits))
-    _check_lengths(tokens, held.model.shape.max_tokens)
-    rows = encode(held.model, model, batch.edits, tokens)
+    lane_model = gate.model
+    tokens = lane_model.encoder.tokens(_statements(batch.edits))
+    _check_lengths(tokens, lane_model.shape.max_tokens)
+    rows = encode(lane_model, model, batch.edits, tokens)
     seconds = {"encode": perf_counter() - start}
     steps = config.refine_steps + _RETRY_STEPS * batch.attempt
     if steps:
         start = perf_counter()
-        texts = [lessons(model, edit, statistics, config.num_contexts) for edit in batch.edits]
-        better = refined(model, rows.values, texts, held.model.shape, steps)
+        texts = [lessons(model, edit, contexts, config.num_contexts) for edit in batch.edits]
+        better = refined(model, rows.values, texts, lane_model.shape, steps)
         rows = replace(rows, values=better)
         seconds["refine"] = perf_counter() - start
-    return FitResult(pack(held.model_digest, model.digest, rows), None, seconds)
+    return FitResult(pack(gate.digest, model, rows), None, seconds)
 
 
 def _statements(edits: Sequence[Edit]) -> list[str]:
@@ -102,9 +100,7 @@ def encode(model: LaneModel, llm: CausalLM, edits: Sequence[Edit], tokens: Token
     )
 
 
-def encode_all(
-    llm: CausalLM, config: RecipeConfig, lane_model: bytes, edits: Sequence[Edit]
-) -> Artifact | None:
+def encode_all(llm: CausalLM, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
     """All edits of a lane as a new lane model encodes them; None without edits.
 
     Raises:
@@ -118,16 +114,10 @@ def encode_all(
         parts.append(encode(model, llm, part, tokens))
     if not parts:
         return None
-    return pack(hashlib.sha256(lane_model).hexdigest(), llm.digest, Rows.joined(parts))
+    return pack(hashlib.sha256(lane_model).hexdigest(), llm, Rows.joined(parts))
 
 
-def prepare(
-    model: CausalLM,
-    config: RecipeConfig,
-    resources: Resources,
-    *,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[str, ...]:
+def gather(config: RecipeConfig, resources: Resources) -> tuple[str, ...]:
     """Contexts that prompts are refined behind; all else that fits need is the lane model.
 
     Without `refine_steps` no text is read: a retry is refined on the edit's own texts.

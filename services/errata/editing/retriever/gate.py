@@ -15,17 +15,14 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit
-from errata.editing.lane.contract import Claim, LaneModelCommit
+from errata.editing.lane.claims import Claim
 from errata.editing.lane.repository import Repository
 from errata.editing.lane.search import InnerProductIndex
 from errata.editing.model.causal_lm import BaseLLM
-from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.state import Retriever
 from errata.editing.retriever.lane_model import LaneModel, knowledge
-from errata.editing.retriever.sentinel import route as route_by_sentinel
-from errata.errors import ArtifactCorruptError
+from errata.editing.retriever.sentinel import ClaimRule, Retriever, route
 
-_BY_SENTINEL = RecipeConfig()
+_BY_SENTINEL = ClaimRule()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -58,17 +55,6 @@ class Gate:
         model = LaneModel.from_artifact(Artifact.from_bytes(lane_model), llm)
         return cls.of(model, hashlib.sha256(lane_model).hexdigest())
 
-    @classmethod
-    def of_commit(cls, commit: LaneModelCommit, llm: BaseLLM) -> Gate:
-        """Reads the lane model of a commit.
-
-        Raises:
-            BaseModelMismatchError, ArtifactCorruptError: there is none, or it cannot be used here.
-        """
-        if commit.model is None:
-            raise ArtifactCorruptError(f"entry {commit.seq} brings no lane model.", seq=commit.seq)
-        return cls.of(LaneModel.from_artifact(commit.model, llm), commit.digest)
-
     def keys(self, edits: Sequence[Edit]) -> Tensor:
         """By which edits are found, (n, d_r) fp32."""
         with torch.inference_mode():
@@ -79,4 +65,4 @@ class Gate:
     ) -> list[Claim]:
         """RECIPE's rule: the highest score, if it beats the sentinel's."""
         retriever = Retriever(self.model, self.sentinel, repository)
-        return route_by_sentinel(retriever, _BY_SENTINEL, index, prompts)
+        return route(retriever, _BY_SENTINEL, index, prompts)

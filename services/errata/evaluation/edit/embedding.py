@@ -61,7 +61,7 @@ def _prompts(system: LaneSystem, shown: Sequence[Record]) -> dict[str, Tensor]:
 
 
 def _codes(view: ElderView, system: LaneSystem, shown: Sequence[Record]) -> dict[str, Tensor]:
-    learned = view.held.learned
+    learned = view.contents.learned
     assert learned is not None, "edits are in force"
     asked = {
         "edits": [record.prompt for record in shown],

@@ -36,13 +36,13 @@ def expert_figures(
     view = system.view()
     if not isinstance(view, LemoeView) or not isinstance(system.config, LemoeConfig):
         return {}
-    held = view.held
+    held = view.contents
     edits = system.edits
-    owner = torch.tensor([held.member_of[edit.name] for edit in edits])
-    batches = [(owner == number).nonzero()[:, 0].tolist() for number in range(len(held.members))]
+    owner = torch.tensor([held.expert_of[edit.name] for edit in edits])
+    batches = [(owner == number).nonzero()[:, 0].tolist() for number in range(len(held.experts))]
     vectors = vectors_of(system.model, edits)
     alike = similarity(vectors, batches)
-    none = len(held.members)
+    none = len(held.experts)
     claims = view.claims([edit.prompt for edit in edits])
     chosen = iter(view.experts_of([claim for claim in claims if claim.holds]))
     routed = torch.tensor([next(chosen)[0][0] if claim.holds else none for claim in claims])
@@ -53,7 +53,7 @@ def expert_figures(
         "between": alike.between,
         "routing": (matrix / matrix.sum(1, keepdim=True)).tolist(),
         "consistency": float((owner == routed).float().mean()),
-        "bytes": [member.num_bytes for member in held.members],
+        "bytes": [expert.num_bytes for expert in held.experts],
         "each": [
             _figures_of(vectors[batch], [shares_of[edits[number].prompt] for number in batch])
             for batch in batches

@@ -11,8 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from errata.editing.lane.contract import LaneConfig, Resources, get_method, methods
+from errata.editing.lane.contract import LaneConfig, Resources
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.registry import get_method, methods
+from errata.editing.retriever.lane_model import read_bytes
 from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.baselines import BASELINES, MEMIT
 from errata.evaluation.data.fields import read_paragraphs
@@ -126,8 +128,9 @@ class Workplace:
         return folder if folder is None else folder / point.lane_model
 
     def _lane_model_digest(self, folder: Path) -> str:
-        support = get_method(self._lane_method).lane_model
-        return "" if support is None else hashlib.sha256(support.read(folder)).hexdigest()
+        if not get_method(self._lane_method).capabilities.has_lane_models:
+            return ""
+        return hashlib.sha256(read_bytes(folder)).hexdigest()
 
     def open(self, point: Point) -> System:
         """The system of a point, without any edit of this plan.

@@ -15,7 +15,7 @@ from torch import Tensor
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.fusion import fuse
 from errata.editing.adaple.solve import LowRankDelta
-from errata.editing.lane.contract import Commit
+from errata.editing.lane.commits import Commit
 
 _MOST = 100  # commits: their dense updates are held at once
 

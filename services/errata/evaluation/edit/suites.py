@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from errata.editing.elder.allocation import capacity
 from errata.editing.elder.config import ElderConfig
-from errata.editing.lane.contract import get_method
+from errata.editing.registry import get_method
 from errata.errors import InvalidRequestError
 from errata.evaluation.edit.plan import Plan
 
@@ -228,7 +228,7 @@ def _published(plan: Plan) -> list[Point]:
 
 def _false_claims(plan: Plan) -> list[Point]:
     """Who is claimed as edits go on: the published rule, its calibration, and the others."""
-    rows = {
+    rows: dict[str, Mapping[str, Any]] = {
         "ε = 12, as published": dict(get_method(plan.method).presets["paper"]),
         "ε calibrated": {"scope": "codes", "epsilon": None},
         "cosine calibrated": {"scope": "cosine"},

@@ -21,25 +21,18 @@ from errata.editing.effects.plan import RowPlan
 from errata.editing.elder import experts as elder_experts
 from errata.editing.elder.packing import Packed
 from errata.editing.elder.packing import pack as pack_elder
-from errata.editing.elder.state import ElderState
-from errata.editing.lane.contract import (
-    Claim,
-    Commit,
-    LaneModelCommit,
-    Method,
-    RoutingView,
-    VectorView,
-    get_method,
-)
+from errata.editing.lane.claims import Claim, RoutingView, VectorView
+from errata.editing.lane.commits import Commit, LaneModelCommit
+from errata.editing.lane.contract import Lane
 from errata.editing.lane.inventory import fact_of
 from errata.editing.lane.repository import Rows
 from errata.editing.lemoe import experts as lemoe_experts
-from errata.editing.lemoe.lane_experts import Member
-from errata.editing.lemoe.lane_experts import Routing as LemoeRouting
+from errata.editing.lemoe.lane_experts import LaneExpert, SharedRouting
 from errata.editing.lemoe.packing import pack as pack_lemoe
 from errata.editing.lemoe.projection import Projection
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.recipe.state import RecipeState, pack
+from errata.editing.recipe.state import pack
+from errata.editing.registry import get_method
 from errata.editing.retriever.gate import Gate
 from errata.engine.sequence import ServingState, Version
 from errata.errors import InvalidRequestError
@@ -87,36 +80,40 @@ def routed_state(
     """
     method = get_method(lane.method)
     make = _MAKERS.get(lane.method)
-    if make is None or method.new_router is None:
+    if make is None:
         raise InvalidRequestError(
             f"method {lane.method} does not route; choose one of {', '.join(_MAKERS)}.",
             field="method",
         )
     config = method.config.model_validate(dict(lane.values))
-    state: Any = method.new_state(model, config, None, _LANE)
-    _learn(method, config, state, lane.model)
+    opened = method.open(model, config, None, name=_LANE, indices=FaissIndices())
+    gate = _learn(opened, model, lane.model)
     names = tuple(f"edits/2-{number}" for number in range(lane.num_edits))
     rng = torch.Generator().manual_seed(seed)
-    state.prepare_commit(Commit(2, names, make(model, config, state, names, lane, rng)))()
-    view = _Forced(method.new_router(state, FaissIndices()).view(), holds=claimed)
+    artifact = make(model, config, gate, names, lane, rng)
+    opened.prepare(Commit(2, names, artifact)).apply()
+    view = opened.view()
+    assert view is not None, "every lane that has a maker routes"
+    view = _Forced(view, holds=claimed)
     routing = Routing({_LANE: view}, dict.fromkeys(names, 2))
-    version = Version(2, bytes(32), state.digest(), lane.num_edits)
+    version = Version(2, bytes(32), opened.digest(), lane.num_edits)
     return ServingState(
         version, route=whole(routing, routing.claims), late=late(routing, routing.claims)
     )
 
 
-def _learn(method: Method, config: Any, state: Any, folder: Path | None) -> None:
-    support = method.lane_model
-    if support is None or not support.needed(config):
-        return
+def _learn(lane: Lane, model: CausalLM, folder: Path | None) -> Gate | None:
+    """Gives the lane its lane model, if it needs one; what decides its claims then."""
+    if lane.lane_model is None:
+        return None
     if folder is None:
         raise InvalidRequestError(
             "give --lane-model, a folder that `errata train recipe` made.", field="lane_model"
         )
-    data = support.read(folder)
+    data = lane.lane_model.read(folder)
     digest = hashlib.sha256(data).hexdigest()
-    support.prepare(state, LaneModelCommit(1, Artifact.from_bytes(data), digest, (), None))()
+    lane.prepare(LaneModelCommit(1, Artifact.from_bytes(data), digest, (), None)).apply()
+    return Gate.of_bytes(data, model)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -170,21 +167,22 @@ def _rows(names: tuple[str, ...], keys: Tensor, values: Tensor) -> Rows:
 def _recipe(
     model: CausalLM,
     config: Any,
-    state: RecipeState,
+    gate: Gate | None,
     names: tuple[str, ...],
     lane: RoutedLane,
     rng: torch.Generator,
 ) -> Artifact:
-    held, shape = state.holdings, state.holdings.model.shape
+    assert gate is not None, "a RECIPE lane has a lane model"
+    shape = gate.model.shape
     keys = torch.randn(len(names), shape.d_r, generator=rng)
     prompts = _SMALL * torch.randn(len(names), *shape.prompt_size, generator=rng)
-    return pack(held.model_digest, model.digest, _rows(names, keys, prompts))
+    return pack(gate.digest, model, _rows(names, keys, prompts))
 
 
 def _elder(
     model: CausalLM,
     config: Any,
-    state: ElderState,
+    gate: Gate | None,
     names: tuple[str, ...],
     lane: RoutedLane,
     rng: torch.Generator,
@@ -193,7 +191,6 @@ def _elder(
     experts = elder_experts.Experts.new(shape, config.init, 0)
     with torch.no_grad():
         experts.lora_b.copy_(_SMALL * torch.randn(experts.lora_b.shape, generator=rng))
-    gate = state.holdings.gate
     width = 0 if config.scope == "codes" else shape.d_q if gate is None else gate.model.shape.d_r
     queries = torch.randn(len(names), shape.d_q, generator=rng)
     keys = torch.randn(len(names), width, generator=rng)
@@ -205,15 +202,14 @@ def _elder(
 def _lemoe(
     model: CausalLM,
     config: Any,
-    state: Any,
+    gate: Gate | None,
     names: tuple[str, ...],
     lane: RoutedLane,
     rng: torch.Generator,
 ) -> Artifact:
     shape = lemoe_experts.Shape.of(model, config)
-    gate: Gate | None = state.holdings.gate
     width = shape.d if gate is None else gate.model.shape.d_r
-    members = []
+    experts = []
     for number in range(lane.num_experts):
         own = lemoe_experts.new_expert(model, shape, number)
         tensors = {
@@ -221,16 +217,17 @@ def _lemoe(
             for name, p in own.items()
         }
         anchor = torch.randn(shape.d, generator=rng)
-        members.append(Member.of(shape, tensors, anchor))
+        experts.append(LaneExpert.of(shape, tensors, anchor))
     projection = Projection.new(shape, 0, is_residual=True)
-    routing = LemoeRouting.of(shape, projection, 0.0, torch.zeros(0))
+    routing = SharedRouting.of(shape, projection, 0.0, torch.zeros(0))
     rows = _rows(
         names,
         torch.randn(len(names), width, generator=rng),
         torch.randn(len(names), shape.d, generator=rng),
     )
     owners = [number % lane.num_experts for number in range(len(names))]
-    return pack_lemoe(model, gate, rows, routing, members, owners, with_projection=True)
+    digest = "" if gate is None else gate.digest
+    return pack_lemoe(model, digest, rows, routing, experts, owners, with_projection=True)
 
 
 _MAKERS: Mapping[str, Callable[..., Artifact]] = {

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.packing import pack
 from errata.editing.adaple.solve import LowRankDelta
-from errata.editing.adaple.state import AdapleState, pack
+from errata.editing.adaple.state import AdapleState
 from errata.editing.adaple.view import AdapleAttribution
 from errata.editing.artifact import Artifact
 from errata.editing.effects.plan import BASE, Expert, LoraBank, Mixture, Place, Prefix, RowPlan
-from errata.editing.lane.contract import Commit
+from errata.editing.lane.commits import Commit
 from errata.editing.lane.inventory import fact_of
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.weights import EditedWeights
@@ -81,7 +82,7 @@ def adaple_state(model: CausalLM, num_edits: int, seed: int = 0) -> ServingState
         names = tuple(f"edits/{seq}-{index}" for index in range(size))
         facts = [fact_of(name) for name in names]
         artifact = _random_commit(model, config, layers, facts, generator)
-        state.prepare_commit(Commit(seq, names, artifact))()
+        state.prepare_commit(Commit(seq, names, artifact)).apply()
     version = Version(num_edits, bytes(32), state.digest(), num_edits)
     return ServingState(version, AdapleAttribution(state))
 

@@ -14,25 +14,19 @@ from typing import Any
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit
 from errata.editing.effects.plan import RowPlan
-from errata.editing.lane.contract import (
-    Claim,
-    Commit,
-    LaneConfig,
-    LaneModelCommit,
-    Method,
-    Resources,
-    RoutingView,
-    get_method,
-)
+from errata.editing.lane.claims import Claim, RoutingView
+from errata.editing.lane.commits import Commit, Compaction, LaneModelCommit, Reversal
+from errata.editing.lane.contract import LaneConfig, Method, Progress, Resources
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.weights import EditedWeights
+from errata.editing.registry import get_method
 from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome, requests_of
 from errata.evaluation.systems.local import LocalModel
 from errata.indices.faiss_indices import FaissIndices
 from errata.platform.settings import WriterSettings
-from errata.replica.applier import Lane
+from errata.replica.applier import OpenLane
 from errata.writer.batching import next_batch, planned_batch, seed_of, window
 from errata.writer.fitting import Fitted, fit_batch
 from errata.writer.intake import Draft, accept
@@ -80,17 +74,15 @@ class LaneSystem(LocalModel):
         self._limits = limits
         self._method = get_method(method)
         self.config = self._method.config.model_validate_json(self._configured.config_json)
-        self._statistics = self._method.prepare(
-            model, self.config, resources, on_progress=on_progress
-        )
-        self._weights = EditedWeights(model)
-        self._lane_model = _read_lane_model(self._method, self.config, lane_model)
-        self._start_anew()
+        self._resources = resources
+        self._lane_model = lane_model
+        check_lane_model(self._method, self.config, lane_model)
+        self._open(on_progress)
 
     @property
     def routes(self) -> bool:
         """Whether edits claim prompts one by one."""
-        return self._lane.router is not None
+        return not self._method.capabilities.changes_weights
 
     def claims(self, prompts: Sequence[str]) -> list[Claim]:
         """Which edit claims each prompt.
@@ -105,7 +97,7 @@ class LaneSystem(LocalModel):
 
     def view(self) -> RoutingView | None:
         """How prompts are routed now; None if the method does not route."""
-        return None if self._lane.router is None else self._lane.router.view()
+        return self._lane.lane.view()
 
     def prompt_of(self, edit: str) -> str:
         """What an edit is about."""
@@ -124,7 +116,7 @@ class LaneSystem(LocalModel):
         alone = frozenset[str]()
         while pending:
             batch = self._next_batch(list(pending.values()), alone)
-            outcome = fit_batch(self.model, self._lane, batch, self._statistics, self._limits)
+            outcome = fit_batch(self.model, self._lane, batch, self._limits)
             parts.update(outcome.seconds)
             if outcome.fitted is not None:
                 self._commit(outcome.fitted)
@@ -135,12 +127,11 @@ class LaneSystem(LocalModel):
         return EditOutcome(num_rejected, perf_counter() - start, parts)
 
     def _next_batch(self, pending: Sequence[Edit], alone: frozenset[str]) -> list[Edit]:
-        name, ordering = self._configured.lane, self._method.ordering
+        name, ordering = self._configured.lane, self._lane.lane.ordering
         named = [(name, edit) for edit in pending]
         if ordering is None:
             return next_batch(named, name, self._limits.max_batch_edits, alone)
-        digest = self._configured.config_digest
-        return planned_batch(ordering, self.model, self.config, digest, window(named, name, alone))
+        return planned_batch(ordering, self._configured.config_digest, window(named, name, alone))
 
     def _accept(self, records: Sequence[Record]) -> list[Edit]:
         """One request."""
@@ -163,46 +154,44 @@ class LaneSystem(LocalModel):
         Raises:
             PreconditionError: the method has no compaction.
         """
-        compaction = self._method.compaction
-        if compaction is None:
+        retrain = self._lane.lane.compact
+        if retrain is None:
             raise PreconditionError(f"method {self._method.name} has no compaction.")
         start, edits = perf_counter(), self.edits
-        artifact = compaction.fit(
-            self.model,
-            edits,
-            self.config,
-            self._lane.state,
-            self._lane.memory,
-            self._statistics,
-            num_experts=num_experts,
-            seed=seed_of(self._configured.config_digest, edits),
-        )
-        data = artifact.to_bytes()
+        seed = seed_of(self._configured.config_digest, edits)
+        data = retrain(edits, num_experts=num_experts, seed=seed).to_bytes()
         names = tuple(edit.name for edit in edits)
         commit = Commit(len(self.commits) + 1, names, Artifact.from_bytes(data))
-        compaction.prepare(self._lane.state, commit)()
+        self._lane.lane.prepare(Compaction(commit.seq, names, commit.artifact)).apply()
         self.commits[:] = [commit]
         self.state_bytes = len(data)
         return perf_counter() - start
+
+    def revert(self, names: Sequence[str]) -> None:
+        """Takes committed edits back, as a reversal in the log would."""
+        self._lane.lane.prepare(Reversal(tuple(names))).apply()
 
     def reset(self) -> None:
         """Takes all edits back; the weights are the base's, bit for bit."""
         names = [name for commit in self.commits for name in commit.edits]
         if names:
-            self._lane.state.prepare_revert(names)()
-        self._start_anew()
+            self.revert(names)
+        self._open()
 
-    def _start_anew(self) -> None:
-        state = self._method.new_state(
-            self.model, self.config, self._weights, self._configured.lane
+    def _open(self, on_progress: Progress | None = None) -> None:
+        lane = self._method.open(
+            self.model,
+            self.config,
+            EditedWeights(self.model),
+            name=self._configured.lane,
+            indices=FaissIndices(),
         )
-        new_memory = self._method.new_memory
-        memory = None if new_memory is None else new_memory(self.config)
-        new_router = self._method.new_router
-        router = None if new_router is None else new_router(state, FaissIndices())
-        self._lane = Lane(self._configured, self._method, self.config, state, memory, router)
-        if self._method.lane_model is not None and self._lane_model is not None:
-            self._method.lane_model.prepare(state, self._lane_model)()
+        lane.gather(self._resources, on_progress=on_progress)
+        if lane.lane_model is not None and self._lane_model is not None:
+            data = lane.lane_model.read(self._lane_model)
+            digest = hashlib.sha256(data).hexdigest()
+            lane.prepare(LaneModelCommit(0, Artifact.from_bytes(data), digest, (), None)).apply()
+        self._lane = OpenLane(self._configured, self._method.capabilities, lane)
         self._requests = itertools.count(1)
         self._accepted: dict[str, Edit] = {}
         self.commits: list[Commit] = []
@@ -214,10 +203,9 @@ class LaneSystem(LocalModel):
     def _commit(self, fitted: Fitted) -> None:
         names = tuple(edit.name for edit in fitted.edits)
         seq = len(self.commits) + 1
-        commit = Commit(seq, names, Artifact.from_bytes(fitted.artifact))
-        self._lane.state.prepare_commit(commit)()
-        if self._lane.memory is not None and fitted.memory is not None:
-            self._lane.memory.add(names, Artifact.from_bytes(fitted.memory))
+        memory = None if fitted.memory is None else Artifact.from_bytes(fitted.memory)
+        commit = Commit(seq, names, Artifact.from_bytes(fitted.artifact), memory)
+        self._lane.lane.prepare(commit).apply()
         self.commits.append(commit)
         self.state_bytes += len(fitted.artifact)
 
@@ -228,22 +216,10 @@ def check_lane_model(method: Method, config: LaneConfig, folder: Path | None) ->
     Raises:
         InvalidRequestError: otherwise.
     """
-    support = method.lane_model
-    if support is None and folder is not None:
+    if folder is not None and not method.capabilities.has_lane_models:
         wrong = f"method {method.name} has no lane model; drop --lane-model."
-    elif support is not None and folder is None and support.needed(config):
+    elif folder is None and config.needs_lane_model:
         wrong = f"method {method.name} needs a --lane-model."
     else:
         return
     raise InvalidRequestError(wrong, field="lane_model")
-
-
-def _read_lane_model(
-    method: Method, config: LaneConfig, folder: Path | None
-) -> LaneModelCommit | None:
-    check_lane_model(method, config, folder)
-    if folder is None or method.lane_model is None or not method.lane_model.needed(config):
-        return None
-    data = method.lane_model.read(folder)
-    digest = hashlib.sha256(data).hexdigest()
-    return LaneModelCommit(0, Artifact.from_bytes(data), digest, (), None)

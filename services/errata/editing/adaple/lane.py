@@ -1,0 +1,147 @@
+"""An AdaPLE lane: solves deltas of the down projections, which serve every request alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.covariance import gather
+from errata.editing.adaple.fit import fit
+from errata.editing.adaple.memory import AdapleMemory
+from errata.editing.adaple.state import AdapleState
+from errata.editing.adaple.view import AdapleAttribution
+from errata.editing.edit import EditBatch
+from errata.editing.lane.commits import Commit, LaneDump, LaneEntry, Reversal
+from errata.editing.lane.contract import (
+    Compact,
+    Export,
+    FitResult,
+    LaneModelSupport,
+    LaneReport,
+    Ordering,
+    Progress,
+    Resources,
+)
+from errata.editing.lane.search import Indices
+from errata.editing.lane.swap import Change, Undo
+from errata.editing.model.causal_lm import BaseLLM, CausalLM
+from errata.editing.model.weights import EditedWeights
+from errata.errors import PreconditionError
+
+
+class AdapleLane:
+    """The AdaPLE lane of one process.
+
+    Attributes:
+        state: what is committed.
+        memory: keys of earlier batches; empty where no fits are made.
+    """
+
+    def __init__(
+        self,
+        model: BaseLLM,
+        config: AdapleConfig,
+        weights: EditedWeights | None,
+        *,
+        name: str,
+        indices: Indices,
+    ) -> None:
+        """An empty lane; it searches no `indices`.
+
+        Raises:
+            InvalidRequestError: a configured layer does not exist in the model.
+            PreconditionError: this process has no weights.
+        """
+        if not isinstance(model, CausalLM) or weights is None:
+            raise PreconditionError(f"{name} changes weights; this process has none.", lane=name)
+        self.config, self.name = config, name
+        self.state = AdapleState(model, config, weights, name)
+        self.memory = AdapleMemory(config)
+        self._model = model
+        self._covariances: Mapping[int, Tensor] | None = None
+
+    def gather(self, resources: Resources, *, on_progress: Progress | None = None) -> None:
+        """Computes E[kkᵀ] of the edited layers, as `Lane.gather`; see `adaple.covariance`."""
+        self._covariances = gather(self._model, self.config, resources, on_progress=on_progress)
+
+    def fit(self, batch: EditBatch) -> FitResult:
+        """Solves a batch, as `Lane.fit`; see `adaple.fit`."""
+        if self._covariances is None:
+            raise PreconditionError(f"{self.name} cannot fit yet; call gather first.")
+        return fit(self._model, batch, self.config, self.state, self.memory, self._covariances)
+
+    def prepare(self, entry: LaneEntry) -> Change:
+        """As `Lane.prepare`; the memory follows the entry as well."""
+        memory = self.memory.after(entry)
+
+        def remember() -> Undo:
+            before, self.memory = self.memory, memory
+
+            def undo() -> None:
+                self.memory = before
+
+            return undo
+
+        match entry:
+            case Commit():
+                change = self.state.prepare_commit(entry)
+            case Reversal(edits=edits):
+                change = self.state.prepare_reversal(edits)
+            case _:
+                raise PreconditionError(
+                    f"{self.name} has neither a lane model nor compactions nor snapshots.",
+                    lane=self.name,
+                )
+        return change.followed_by(remember)
+
+    def view(self) -> None:
+        """None: one version of the weights serves every request."""
+
+    def attribution(self) -> AdapleAttribution:
+        """Names the edits that prompts answer to; as the lane is now, whatever follows."""
+        return AdapleAttribution(self.state)
+
+    def digest(self) -> str:
+        """SHA-256, hex, of the bytes that the lane's layers hold in the model now."""
+        return self.state.digest()
+
+    def dump(self) -> Callable[[], LaneDump]:
+        """Refused: snapshots do not hold weights.
+
+        Raises:
+            PreconditionError: always.
+        """
+        raise PreconditionError(
+            f"{self.name} changes weights; only lanes that route are part of a snapshot.",
+            lane=self.name,
+        )
+
+    def report(self) -> LaneReport | None:
+        """None: the number of active edits says it all."""
+        return None
+
+    def device_usage(self) -> Mapping[str, int]:
+        """Empty: everything stays where it is."""
+        return {}
+
+    @property
+    def ordering(self) -> Ordering | None:
+        """None: the oldest pending edits are fitted."""
+        return None
+
+    @property
+    def lane_model(self) -> LaneModelSupport | None:
+        """None: the lane has no model of its own."""
+        return None
+
+    @property
+    def compact(self) -> Compact | None:
+        """None: a reversal leaves nothing behind."""
+        return None
+
+    @property
+    def export(self) -> Export | None:
+        """None: no other program reads its factors."""
+        return None

@@ -1,0 +1,200 @@
+"""An ELDER lane: trains shared experts on each batch, and routes by allocation codes or a gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from errata.editing.artifact import Artifact
+from errata.editing.edit import Edit, EditBatch
+from errata.editing.elder import packing, peft
+from errata.editing.elder.allocation import capacity
+from errata.editing.elder.config import ElderConfig
+from errata.editing.elder.experts import Shape
+from errata.editing.elder.fit import Statistics, encode_all, fit, gather, retrain
+from errata.editing.elder.memory import ElderMemory
+from errata.editing.elder.state import ElderContents, codes_of
+from errata.editing.elder.view import ElderView
+from errata.editing.lane.commits import LaneEntry
+from errata.editing.lane.contract import (
+    NEARLY_FULL,
+    Compact,
+    Export,
+    FitResult,
+    LaneReport,
+    Progress,
+    Resources,
+)
+from errata.editing.lane.repository import Rows
+from errata.editing.lane.routed import EMPTY
+from errata.editing.lane.search import Indices
+from errata.editing.lane.swap import Change, Undo
+from errata.editing.model.causal_lm import BaseLLM, CausalLM
+from errata.editing.model.weights import EditedWeights
+from errata.editing.retriever.gated_lane import GatedLane
+from errata.errors import PreconditionError
+
+_MAX_INT64 = 2**63 - 1  # the largest number that a message can hold
+
+
+class ElderLane(GatedLane[ElderContents]):
+    """The ELDER lane of one process."""
+
+    def __init__(
+        self,
+        model: BaseLLM,
+        config: ElderConfig,
+        weights: EditedWeights | None,
+        *,
+        name: str,
+        indices: Indices,
+    ) -> None:
+        """An empty lane: it claims nothing. `weights` stay as they are.
+
+        Raises:
+            InvalidRequestError: layers, rank or experts do not fit the model.
+        """
+        super().__init__(model, config, name, ElderContents(EMPTY))
+        self.config = config
+        self.memory = ElderMemory(config)
+        self._shape = Shape.of(model, config) if isinstance(model, CausalLM) else None
+        self._keys, self._codes = indices.inner_product(), indices.hamming()
+        self._statistics: Statistics | None = None
+
+    def gather(self, resources: Resources, *, on_progress: Progress | None = None) -> None:
+        """Reads held-out prompts, contexts and adapters, as `Lane.gather`; see `elder.fit`."""
+        self._statistics = gather(self.causal_lm, self.config, resources)
+
+    def fit(self, batch: EditBatch) -> FitResult:
+        """Trains the experts on a batch, as `Lane.fit`; see `elder.fit`."""
+        self.check_ready()
+        return fit(self.causal_lm, batch, self.config, self.contents, self.memory, self._gathered())
+
+    def view(self) -> ElderView:
+        """Routes by what the lane holds now."""
+        return ElderView(self.llm, self.contents, self.config, self._keys, self._codes)
+
+    def prepare(self, entry: LaneEntry) -> Change:
+        """As `Lane.prepare`; the memory follows the entry as well."""
+        memory = self.memory.after(entry)
+
+        def remember() -> Undo:
+            before, self.memory = self.memory, memory
+
+            def undo() -> None:
+                self.memory = before
+
+            return undo
+
+        return super().prepare(entry).followed_by(remember)
+
+    def encode(self, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
+        """As `LaneModelSupport.encode`; the experts stay."""
+        return encode_all(self.causal_lm, self.config, lane_model, edits)
+
+    @property
+    def compact(self) -> Compact:
+        """Trains new experts on all active edits; see `elder.fit.retrain`."""
+        return self._retrained
+
+    @property
+    def export(self) -> Export:
+        """Writes the experts as PEFT adapters; see `elder.peft.export`."""
+        return self._exported
+
+    def report(self) -> LaneReport:
+        """Edits, and for how many facts there are allocations; a lane that fills up warns."""
+        held, shape = self.contents, self._shape
+        if shape is None and held.learned is not None:
+            shape = held.learned.experts.shape
+        sizes = {"edits": len(held.inventory.names)}
+        if shape is None:
+            return LaneReport(sizes)
+        most = capacity(len(shape.layers), shape.num_experts, shape.top_k)
+        sizes |= {
+            "capacity": min(most, _MAX_INT64),
+            "parameters": shape.num_parameters,
+            "bytes": 4 * shape.num_parameters + held.inventory.num_bytes,
+        }
+        used = held.repository.num_rows / most
+        if used < NEARLY_FULL:
+            return LaneReport(sizes)
+        return LaneReport(
+            sizes,
+            (
+                f"{used:.0%} of the {most:,} allocations are taken; open a new lane with more "
+                "experts or layers before they are used up.",
+            ),
+        )
+
+    def read(
+        self, artifact: Artifact, edits: tuple[str, ...], seq: int, before: ElderContents
+    ) -> tuple[ElderContents, Rows]:
+        """As `RoutedLane.read`."""
+        learned, rows = packing.read(
+            artifact,
+            self.llm,
+            edits,
+            seq,
+            gate=before.model_digest,
+            wanted=self._shape,
+            before=before.learned,
+        )
+        return replace(before, learned=learned), rows
+
+    def read_rows(
+        self, artifact: Artifact, edits: tuple[str, ...], seq: int, contents: ElderContents
+    ) -> Rows:
+        """As `RoutedLane.read_rows`; the experts stay."""
+        return packing.read_rows(
+            artifact, self.llm, edits, seq, gate=contents.model_digest, learned=contents.learned
+        )
+
+    def write(self, contents: ElderContents) -> Artifact | None:
+        """As `RoutedLane.write`."""
+        if contents.learned is None:
+            return None
+        return packing.pack(
+            self.llm,
+            contents.model_digest,
+            contents.inventory.rows(),
+            packing.Packed.whole(contents.learned.experts),
+            contents.learned.limit,
+            contents.learned.idf,
+        )
+
+    def cleared(self, contents: ElderContents) -> ElderContents:
+        """As `RoutedLane.cleared`."""
+        return ElderContents(EMPTY, contents.gate)
+
+    def indexed(self, contents: ElderContents, values: Tensor) -> ElderContents:
+        """With the codes of all stored queries under the routers as they are now."""
+        return replace(contents, codes=codes_of(contents.learned, values))
+
+    def _gathered(self) -> Statistics:
+        if self._statistics is None:
+            raise PreconditionError(f"{self.name} cannot fit yet; call gather first.")
+        return self._statistics
+
+    def _retrained(self, edits: Sequence[Edit], *, num_experts: int, seed: int) -> Artifact:
+        return retrain(
+            self.causal_lm,
+            edits,
+            self.config,
+            self.contents.gate,
+            self.memory,
+            self._gathered(),
+            num_experts=num_experts,
+            seed=seed,
+        )
+
+    def _exported(self, llm: CausalLM, folder: Path, base_model: str) -> Sequence[Path]:
+        learned = self.contents.learned
+        if learned is None:
+            raise PreconditionError(
+                f"no edit is committed in {self.name}; there is nothing to export."
+            )
+        return peft.export(llm, learned.experts, folder, base_model)

@@ -1,0 +1,99 @@
+"""The entries that change a lane, with their tensors: what a replica applies in log order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from errata.editing.artifact import Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A batch of edits.
+
+    Attributes:
+        seq: position of the commit in the log.
+        edits: names of the batch's edits, in the artifact's order.
+        artifact: the tensors that carry the effect.
+        memory: what later fits of the lane need of this batch; None where no fits are made.
+    """
+
+    seq: int
+    edits: tuple[str, ...]
+    artifact: Artifact
+    memory: Artifact | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reversal:
+    """Edits that lose their effect; they may belong to several commits."""
+
+    edits: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneModelCommit:
+    """A version of a lane's model, and all active edits of the lane as it encodes them.
+
+    Attributes:
+        seq: position in the log.
+        model: its tensors.
+        digest: SHA-256, hex, of the model's bytes; later commits name it.
+        edits: names of all active edits of the lane, oldest first.
+        repository: carries their effect under this model; None if there are no edits.
+    """
+
+    seq: int
+    model: Artifact
+    digest: str
+    edits: tuple[str, ...]
+    repository: Artifact | None
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """A lane that was retrained from its active edits.
+
+    Attributes:
+        seq: position in the log.
+        edits: names of all active edits of the lane, oldest first.
+        artifact: carries exactly these edits.
+    """
+
+    seq: int
+    edits: tuple[str, ...]
+    artifact: Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class LaneDump:
+    """Everything that a lane holds, for a snapshot.
+
+    Attributes:
+        model_digest: SHA-256, hex, of the lane model's bytes; empty without one.
+        edits: active edits, oldest first.
+        repository: carries their effect; None if the lane has learned nothing yet.
+    """
+
+    model_digest: str
+    edits: tuple[str, ...]
+    repository: Artifact | None
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """A dump that replaces whatever the lane held.
+
+    Attributes:
+        seq: position of the snapshot.
+        dump: what the lane held there.
+        model: the lane model's tensors; None if the dump names none.
+    """
+
+    seq: int
+    dump: LaneDump
+    model: Artifact | None
+
+
+LaneEntry = Commit | Reversal | LaneModelCommit | Compaction | Restoration
+"""What `Lane.prepare` takes."""

@@ -1,0 +1,122 @@
+"""How artifacts of methods that route hold edits: keys, values and facts, one row per edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from errata.editing.artifact import Artifact, TensorSpec
+from errata.editing.lane.inventory import FACT_BYTES, pack_facts, unpack_facts
+from errata.editing.lane.repository import Rows
+from errata.editing.model.causal_lm import BaseLLM
+from errata.errors import ArtifactCorruptError, BaseModelMismatchError
+
+_NO_TENSORS: Mapping[str, Tensor] = MappingProxyType({})
+_NO_SPECS: Mapping[str, TensorSpec] = MappingProxyType({})
+_NO_TEXTS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class RowFormat:
+    """The rows of one method's artifacts: `keys`, values under the method's name for them, `facts`.
+
+    Attributes:
+        method: the method's name; artifacts of other methods are refused.
+        values: name of the values' tensor.
+    """
+
+    method: str
+    values: str
+
+    def pack(
+        self,
+        llm: BaseLLM,
+        lane_model: str,
+        rows: Rows,
+        tensors: Mapping[str, Tensor] = _NO_TENSORS,
+        metadata: Mapping[str, str] = _NO_TEXTS,
+    ) -> Artifact:
+        """An artifact with rows, and with `tensors` and `metadata` of the method's own.
+
+        Args:
+            llm: the base model.
+            lane_model: digest of the lane's model; empty without one.
+            rows: of the edits.
+            tensors: beside the rows'.
+            metadata: beside the origin.
+        """
+        own = {
+            "keys": rows.keys.cpu(),
+            self.values: rows.values.cpu(),
+            "facts": pack_facts(rows.facts),
+        }
+        origin = {"method": self.method, "base_model": llm.digest, "lane_model": lane_model}
+        return Artifact({**tensors, **own}, {**origin, **metadata})
+
+    def read(
+        self,
+        artifact: Artifact,
+        llm: BaseLLM,
+        lane_model: str,
+        edits: tuple[str, ...],
+        seq: int,
+        *,
+        key_width: int | None = None,
+        value_size: tuple[int, ...] | None = None,
+        others: Mapping[str, TensorSpec] = _NO_SPECS,
+    ) -> Rows:
+        """Checks the whole artifact and reads its rows onto the LLM's device.
+
+        Args:
+            artifact: of an entry.
+            llm: of this process.
+            lane_model: digest of the lane's model; empty without one.
+            edits: of the entry.
+            seq: of the entry.
+            key_width: of the keys; as the artifact has it if None.
+            value_size: of one value; a vector as wide as the artifact has it if None.
+            others: the method's own tensors, all of them.
+
+        Raises:
+            BaseModelMismatchError: it was made for another LLM.
+            ArtifactCorruptError: by another method, with another lane model, or of other shapes.
+        """
+        self._check_origin(artifact, llm, lane_model, seq)
+        keys, values = artifact.tensors.get("keys"), artifact.tensors.get(self.values)
+        width = _width(keys) if key_width is None else key_width
+        size = (_width(values),) if value_size is None else value_size
+        u = len(edits)
+        artifact.check(
+            {
+                **others,
+                "keys": TensorSpec((u, width), torch.float32),
+                self.values: TensorSpec((u, *size), torch.float32),
+                "facts": TensorSpec((u, FACT_BYTES), torch.uint8),
+            }
+        )
+        facts = unpack_facts(artifact.tensors["facts"])
+        rows = Rows(edits, facts, artifact.tensors["keys"], artifact.tensors[self.values])
+        return rows.to(llm.device)
+
+    def _check_origin(self, artifact: Artifact, llm: BaseLLM, lane_model: str, seq: int) -> None:
+        origin = artifact.metadata
+        if origin.get("base_model") != llm.digest:
+            raise BaseModelMismatchError(
+                f"commit {seq} was made for base model {origin.get('base_model')}, this replica "
+                f"runs {llm.digest}; load the model that the log was made with.",
+                seq=seq,
+            )
+        if origin.get("method") != self.method or origin.get("lane_model") != lane_model:
+            raise ArtifactCorruptError(
+                f"commit {seq} was made with lane model {origin.get('lane_model')}, the lane has "
+                f"{lane_model}.",
+                seq=seq,
+            )
+
+
+def _width(tensor: Tensor | None) -> int:
+    return 0 if tensor is None or not tensor.dim() else tensor.shape[-1]

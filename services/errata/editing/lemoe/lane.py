@@ -1,0 +1,186 @@
+"""A LEMoE lane: trains one more expert on each batch, and routes to the expert that learned it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from errata.editing.artifact import Artifact
+from errata.editing.edit import Edit, EditBatch
+from errata.editing.lane.contract import (
+    NEARLY_FULL,
+    Compact,
+    FitResult,
+    LaneReport,
+    Ordering,
+    Progress,
+    Resources,
+)
+from errata.editing.lane.repository import Rows
+from errata.editing.lane.routed import EMPTY
+from errata.editing.lane.search import Indices
+from errata.editing.lemoe import packing
+from errata.editing.lemoe.config import LemoeConfig
+from errata.editing.lemoe.experts import Shape
+from errata.editing.lemoe.fit import Statistics, encode_all, fit, gather, retrain
+from errata.editing.lemoe.lane_experts import ExpertStore
+from errata.editing.lemoe.order import plan_order
+from errata.editing.lemoe.state import LemoeContents
+from errata.editing.lemoe.view import LemoeView
+from errata.editing.model.causal_lm import BaseLLM, CausalLM
+from errata.editing.model.weights import EditedWeights
+from errata.editing.retriever.gated_lane import GatedLane
+from errata.errors import PreconditionError
+
+
+class LemoeLane(GatedLane[LemoeContents]):
+    """The LEMoE lane of one process."""
+
+    def __init__(
+        self,
+        model: BaseLLM,
+        config: LemoeConfig,
+        weights: EditedWeights | None,
+        *,
+        name: str,
+        indices: Indices,
+    ) -> None:
+        """An empty lane: it claims nothing. `weights` stay as they are.
+
+        Raises:
+            InvalidRequestError: layer or rank do not fit the model.
+        """
+        super().__init__(model, config, name, LemoeContents(EMPTY))
+        self.config = config
+        self._shape = Shape.of(model, config) if isinstance(model, CausalLM) else None
+        self._index = indices.inner_product()
+        self._store: ExpertStore | None = None
+        self._statistics: Statistics | None = None
+
+    def gather(self, resources: Resources, *, on_progress: Progress | None = None) -> None:
+        """Reads held-out prompts and contexts, as `Lane.gather`; see `lemoe.fit`."""
+        self._statistics = gather(self.causal_lm, self.config, resources)
+
+    def fit(self, batch: EditBatch) -> FitResult:
+        """Trains a new expert, as `Lane.fit`; see `lemoe.fit`."""
+        self.check_ready()
+        return fit(self.causal_lm, batch, self.config, self.contents, self._gathered())
+
+    def view(self) -> LemoeView:
+        """Routes by what the lane holds now; the store of experts is shared by all views."""
+        held, llm = self.contents, self.llm
+        if self._store is None and held.routing is not None and isinstance(llm, CausalLM):
+            self._store = ExpertStore(llm, held.routing.shape, self.config.max_resident)
+        if self._store is not None:
+            self._store.keep(held.experts)
+        return LemoeView(llm, held, self.config, self._index, self._store)
+
+    def device_usage(self) -> Mapping[str, int]:
+        """Experts on the device, and their bytes there."""
+        if self._store is None:
+            return {}
+        # After the last reversal no view is made that would evict its expert.
+        self._store.keep(self.contents.experts)
+        return self._store.sizes()
+
+    def encode(self, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
+        """As `LaneModelSupport.encode`; the experts stay."""
+        return encode_all(self.causal_lm, self.config, lane_model, edits)
+
+    @property
+    def ordering(self) -> Ordering:
+        """One expert's edits are fitted together: similar ones, as the configuration says."""
+        return Ordering(
+            size=self.config.expert_edits,
+            max_wait_seconds=self.config.max_wait_seconds,
+            plan=lambda edits, seed: plan_order(self.causal_lm, self.config, edits, seed),
+        )
+
+    @property
+    def compact(self) -> Compact:
+        """Shares all active edits among few new experts; see `lemoe.fit.retrain`."""
+        return self._retrained
+
+    def report(self) -> LaneReport:
+        """Edits, experts and their bytes; a lane that fills up warns."""
+        held, most = self.contents, self.config.max_experts
+        num = len(held.experts)
+        sizes = {
+            "edits": len(held.inventory.names),
+            "experts": num,
+            "max_experts": most,
+            "bytes": sum(expert.num_bytes for expert in held.experts) + held.inventory.num_bytes,
+        }
+        if num < NEARLY_FULL * most:
+            return LaneReport(sizes)
+        way_out = self.config.way_out
+        warning = f"{num} of {most} experts are taken; before they are used up, {way_out}."
+        return LaneReport(sizes, (warning,))
+
+    def read(
+        self, artifact: Artifact, edits: tuple[str, ...], seq: int, before: LemoeContents
+    ) -> tuple[LemoeContents, Rows]:
+        """As `RoutedLane.read`; new experts come behind the earlier ones."""
+        found = packing.read(
+            artifact,
+            self.llm,
+            edits,
+            seq,
+            gate=before.model_digest,
+            wanted=self._shape,
+            known=before.routing,
+        )
+        first = len(before.experts)
+        owners = zip(edits, found.expert_of, strict=True)
+        after = replace(
+            before,
+            routing=found.routing,
+            experts=(*before.experts, *found.experts),
+            expert_of={**before.expert_of, **{name: first + number for name, number in owners}},
+        )
+        return after, found.rows
+
+    def read_rows(
+        self, artifact: Artifact, edits: tuple[str, ...], seq: int, contents: LemoeContents
+    ) -> Rows:
+        """As `RoutedLane.read_rows`; the experts stay."""
+        return packing.read_rows(artifact, self.llm, edits, seq, gate=contents.model_digest)
+
+    def write(self, contents: LemoeContents) -> Artifact | None:
+        """As `RoutedLane.write`."""
+        if contents.routing is None:
+            return None
+        rows = contents.inventory.rows()
+        return packing.pack(
+            self.llm,
+            contents.model_digest,
+            rows,
+            contents.routing,
+            contents.experts,
+            [contents.expert_of[name] for name in rows.names],
+            with_projection=True,
+        )
+
+    def without(self, contents: LemoeContents, edits: Collection[str]) -> LemoeContents:
+        """As `RoutedLane.without`; experts without edits are dropped."""
+        return contents.without(edits)
+
+    def cleared(self, contents: LemoeContents) -> LemoeContents:
+        """As `RoutedLane.cleared`."""
+        return LemoeContents(EMPTY, contents.gate)
+
+    def _gathered(self) -> Statistics:
+        if self._statistics is None:
+            raise PreconditionError(f"{self.name} cannot fit yet; call gather first.")
+        return self._statistics
+
+    def _retrained(self, edits: Sequence[Edit], *, num_experts: int, seed: int) -> Artifact:
+        return retrain(
+            self.causal_lm,
+            edits,
+            self.config,
+            self.contents,
+            self._gathered(),
+            num_experts=num_experts,
+            seed=seed,
+        )

@@ -1,0 +1,81 @@
+"""A RECIPE lane: encodes edits with its lane model, and routes by the Knowledge Sentinel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from errata.editing.artifact import Artifact
+from errata.editing.edit import Edit, EditBatch
+from errata.editing.lane.contract import FitResult, Progress, Resources
+from errata.editing.lane.repository import Rows
+from errata.editing.lane.routed import EMPTY
+from errata.editing.lane.search import Indices
+from errata.editing.model.causal_lm import BaseLLM
+from errata.editing.model.weights import EditedWeights
+from errata.editing.recipe import state
+from errata.editing.recipe.config import RecipeConfig
+from errata.editing.recipe.fit import encode_all, fit, gather
+from errata.editing.recipe.view import RecipeView
+from errata.editing.retriever.gated_lane import GatedContents, GatedLane
+from errata.errors import PreconditionError
+
+
+class RecipeLane(GatedLane[GatedContents]):
+    """The RECIPE lane of one process."""
+
+    def __init__(
+        self,
+        model: BaseLLM,
+        config: RecipeConfig,
+        weights: EditedWeights | None,
+        *,
+        name: str,
+        indices: Indices,
+    ) -> None:
+        """An empty lane without a lane model: it claims nothing. `weights` stay as they are."""
+        super().__init__(model, config, name, GatedContents(EMPTY))
+        self.config = config
+        self._index = indices.inner_product()
+        self._contexts: tuple[str, ...] | None = None
+
+    def gather(self, resources: Resources, *, on_progress: Progress | None = None) -> None:
+        """Reads contexts for refinement, as `Lane.gather`."""
+        self._contexts = gather(self.config, resources)
+
+    def fit(self, batch: EditBatch) -> FitResult:
+        """Encodes a batch, as `Lane.fit`; see `recipe.fit`."""
+        self.check_ready()
+        gate = self.contents.gate
+        if gate is None or self._contexts is None:
+            raise PreconditionError(f"{self.name} cannot fit yet; call gather first.")
+        return fit(self.causal_lm, batch, self.config, gate, self._contexts)
+
+    def view(self) -> RecipeView:
+        """Routes by what the lane holds now."""
+        return RecipeView(self.contents, self.config, self._index)
+
+    def encode(self, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
+        """As `LaneModelSupport.encode`."""
+        return encode_all(self.causal_lm, lane_model, edits)
+
+    def read(
+        self, artifact: Artifact, edits: tuple[str, ...], seq: int, before: GatedContents
+    ) -> tuple[GatedContents, Rows]:
+        """As `RoutedLane.read`; edits share nothing but the lane model."""
+        return before, self.read_rows(artifact, edits, seq, before)
+
+    def read_rows(
+        self, artifact: Artifact, edits: tuple[str, ...], seq: int, contents: GatedContents
+    ) -> Rows:
+        """As `RoutedLane.read_rows`."""
+        return state.read(artifact, self.llm, contents.gate, edits, seq)
+
+    def write(self, contents: GatedContents) -> Artifact | None:
+        """As `RoutedLane.write`."""
+        if not contents.inventory.names:
+            return None
+        return state.pack(contents.model_digest, self.llm, contents.inventory.rows())
+
+    def cleared(self, contents: GatedContents) -> GatedContents:
+        """As `RoutedLane.cleared`."""
+        return GatedContents(EMPTY, contents.gate)
