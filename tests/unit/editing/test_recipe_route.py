@@ -15,10 +15,10 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.editing.model.weights import EditedWeights
 from errata.editing.recipe.config import PAPER, RecipeConfig
-from errata.editing.recipe.state import Holdings, RecipeState, Retriever
+from errata.editing.recipe.state import Holdings, RecipeState
 from errata.editing.recipe.view import RecipeRouter
 from errata.editing.retriever.encoder import Tokens
-from errata.editing.retriever.sentinel import decide, route
+from errata.editing.retriever.sentinel import ClaimRule, Retriever, decide, route
 from errata.engine import offline
 from errata.indices.faiss_indices import FaissIndices, KeyIndex
 from tests.unit.editing.recipe_models import (
@@ -38,9 +38,9 @@ def _held(llama: CausalLM, keys: Tensor, sentinel: Tensor) -> Retriever:
     return replace(Holdings.of(make_lane_model(llama), "", rows).retriever, sentinel=sentinel)
 
 
-def _decide(held: Retriever, queries: Tensor, config: RecipeConfig | None = None) -> list[Claim]:
+def _decide(held: Retriever, queries: Tensor, rule: ClaimRule | None = None) -> list[Claim]:
     cut = [False] * len(queries)
-    return decide(held, config or RecipeConfig(), KeyIndex(), queries, cut)
+    return decide(held, rule or ClaimRule(), KeyIndex(), queries, cut)
 
 
 def test_the_highest_score_claims_if_it_is_strictly_above_the_sentinels(llama: CausalLM) -> None:
@@ -62,8 +62,9 @@ def test_with_a_threshold_the_sentinel_is_not_asked(llama: CausalLM) -> None:
     queries = torch.zeros(1, D_R)
     queries[0, 0], queries[0, 2] = 30.0, 40.0  # a cosine of 0.6, however long they are
     for threshold, holds in ((0.59, True), (0.61, False)):
-        config = RecipeConfig(claim="threshold", threshold=threshold)
-        assert [claim.holds for claim in _decide(held, queries, config)] == [holds]
+        rule = RecipeConfig(claim="threshold", threshold=threshold).rule
+        assert rule == ClaimRule(own_prompt=False, threshold=threshold)
+        assert [claim.holds for claim in _decide(held, queries, rule)] == [holds]
     with pytest.raises(ValueError, match="threshold"):
         RecipeConfig(claim="threshold")
     with pytest.raises(ValueError, match="threshold"):
@@ -111,8 +112,8 @@ def test_a_long_query_is_routed_by_its_end_and_says_so(llama: CausalLM) -> None:
     state = make_state(llama)
     commit(llama, state, *FACTS)
     long = "in Zürich " * 40 + "Toyota makes"
-    held, config = state.holdings.retriever, state.config
-    cut, whole = route(held, config, KeyIndex(), [long, "Toyota makes"])
+    held, rule = state.holdings.retriever, state.config.rule
+    cut, whole = route(held, rule, KeyIndex(), [long, "Toyota makes"])
     assert (cut.cut, whole.cut) == (True, False)
 
 
@@ -209,7 +210,7 @@ def test_an_edit_takes_its_own_prompt_whatever_the_sentinel_says(llama: CausalLM
 
     def told(config: RecipeConfig) -> list[str]:
         retriever = state.holdings.retriever
-        found = route(retriever, config, KeyIndex(), prompts)
+        found = route(retriever, config.rule, KeyIndex(), prompts)
         return [claim.edit for claim in found if claim.holds and claim.score == math.inf]
 
     assert told(RecipeConfig()) == list(names)
@@ -235,12 +236,12 @@ def test_an_edits_own_prompt_is_not_read_by_the_encoder(
 
     monkeypatch.setattr(retriever.model.encoder, "tokens", watched)
     prompts = ["Pisa?", FACTS[1][0], "Turin?", FACTS[0][0]]
-    mixed = route(retriever, RecipeConfig(), KeyIndex(), prompts)
+    mixed = route(retriever, ClaimRule(), KeyIndex(), prompts)
     assert read == ["Pisa?", "Turin?"]
     read.clear()
-    assert len(route(retriever, RecipeConfig(), KeyIndex(), prompts[1::2])) == 2
+    assert len(route(retriever, ClaimRule(), KeyIndex(), prompts[1::2])) == 2
     assert not read
-    asked = route(retriever, RecipeConfig(own_prompt=False), KeyIndex(), prompts)
+    asked = route(retriever, ClaimRule(own_prompt=False), KeyIndex(), prompts)
     assert read == prompts
     for claim, other in zip(mixed[::2], asked[::2], strict=True):
         assert claim.edit == other.edit, "those that are read are told as ever"

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from errata.editing.lane.contract import LaneConfig
+from errata.editing.retriever.sentinel import ClaimRule
 
 
 class RecipeConfig(LaneConfig):
@@ -41,6 +42,11 @@ class RecipeConfig(LaneConfig):
         if (self.claim == "threshold") != (self.threshold is not None):
             raise ValueError("threshold goes with claim 'threshold', and claim 'threshold' with it")
         return self
+
+    @property
+    def rule(self) -> ClaimRule:
+        """When an edit claims a query; `own_prompt` belongs to the sentinel's rule."""
+        return ClaimRule(self.own_prompt and self.claim == "sentinel", self.threshold)
 
 
 PAPER: Mapping[str, Any] = {"own_prompt": False}

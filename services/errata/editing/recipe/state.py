@@ -24,6 +24,7 @@ from errata.editing.model.causal_lm import BaseLLM
 from errata.editing.model.weights import EditedWeights
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.retriever.lane_model import LaneModel
+from errata.editing.retriever.sentinel import Retriever
 from errata.errors import (
     ArtifactCorruptError,
     EditNotRevertibleError,
@@ -42,21 +43,6 @@ def pack(lane_model: str, base_model: str, rows: Rows) -> Artifact:
     }
     metadata = {"method": _METHOD, "base_model": base_model, "lane_model": lane_model}
     return Artifact(tensors, metadata)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Retriever:
-    """What decides claims at one moment; cheap to keep, for its parts are shared.
-
-    Attributes:
-        model: the lane model.
-        sentinel: r_Θ, (d_r) fp32.
-        repository: the newest edit of each fact.
-    """
-
-    model: LaneModel
-    sentinel: Tensor
-    repository: Repository
 
 
 @dataclass(frozen=True, eq=False, slots=True)

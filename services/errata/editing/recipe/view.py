@@ -14,8 +14,8 @@ from errata.editing.effects.plan import BASE, Prefix, RowPlan
 from errata.editing.lane.contract import Claim
 from errata.editing.lane.search import Indices, InnerProductIndex
 from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.state import RecipeState, Retriever
-from errata.editing.retriever.sentinel import route
+from errata.editing.recipe.state import RecipeState
+from errata.editing.retriever.sentinel import Retriever, route
 
 _NOTHING = Claim("", -math.inf, math.inf)
 
@@ -42,7 +42,7 @@ class RecipeView:
         """Which edit claims each prompt; none does without a lane model."""
         if self.retriever is None:
             return [_NOTHING] * len(prompts)
-        return route(self.retriever, self.config, self.index, prompts)
+        return route(self.retriever, self.config.rule, self.index, prompts)
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
         """LLM input = [p_j; embed(q)] where an edit claims q, else q alone."""

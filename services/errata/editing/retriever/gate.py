@@ -19,13 +19,11 @@ from errata.editing.lane.contract import Claim, LaneModelCommit
 from errata.editing.lane.repository import Repository
 from errata.editing.lane.search import InnerProductIndex
 from errata.editing.model.causal_lm import BaseLLM
-from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.state import Retriever
 from errata.editing.retriever.lane_model import LaneModel, knowledge
-from errata.editing.retriever.sentinel import route as route_by_sentinel
+from errata.editing.retriever.sentinel import ClaimRule, Retriever, route
 from errata.errors import ArtifactCorruptError
 
-_BY_SENTINEL = RecipeConfig()
+_BY_SENTINEL = ClaimRule()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -79,4 +77,4 @@ class Gate:
     ) -> list[Claim]:
         """RECIPE's rule: the highest score, if it beats the sentinel's."""
         retriever = Retriever(self.model, self.sentinel, repository)
-        return route_by_sentinel(retriever, _BY_SENTINEL, index, prompts)
+        return route(retriever, _BY_SENTINEL, index, prompts)

@@ -9,49 +9,79 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from errata.editing.lane.contract import Claim
 from errata.editing.lane.inventory import fact_of
+from errata.editing.lane.repository import Repository
 from errata.editing.lane.search import InnerProductIndex
-from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.state import Retriever
+from errata.editing.retriever.lane_model import LaneModel
 
 _CANDIDATES = 4
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimRule:
+    """When an edit claims a query.
+
+    Attributes:
+        own_prompt: an edit claims exactly its own prompt, whatever the scores are.
+        threshold: the cosine with the query that a key must exceed, the same for all queries; None
+            compares each score with the sentinel's.
+    """
+
+    own_prompt: bool = True
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Retriever:
+    """What decides claims: a snapshot that is cheap to keep, because its parts are shared.
+
+    Attributes:
+        model: the lane model.
+        sentinel: r_Θ, (d_r) fp32.
+        repository: the newest edit of each fact.
+    """
+
+    model: LaneModel
+    sentinel: Tensor
+    repository: Repository
+
+
 def route(
-    retriever: Retriever, config: RecipeConfig, index: InnerProductIndex, texts: Sequence[str]
+    retriever: Retriever, rule: ClaimRule, index: InnerProductIndex, texts: Sequence[str]
 ) -> list[Claim]:
     """Decides on a whole batch of prompts: one pass of the encoder, one search.
 
     Scores of candidates are computed again in fp64, pair by pair, so that a decision does not hang
     on the search's arithmetic; equal scores go to the newest edit. A prompt that is an edit's own
     goes to that edit unread, with a score of ∞ above a threshold of −∞
-    (`RecipeConfig.own_prompt`).
+    (`ClaimRule.own_prompt`).
     """
     own: list[str] = [""] * len(texts)
-    if config.claim == "sentinel" and config.own_prompt:
+    if rule.own_prompt:
         own = [retriever.repository.edit_about(fact_of(text)) for text in texts]
     others = [text for text, edit in zip(texts, own, strict=True) if not edit]
-    decided = iter(_read(retriever, config, index, others) if others else ())
+    decided = iter(_read(retriever, rule, index, others) if others else ())
     return [Claim(edit, math.inf, -math.inf) if edit else next(decided) for edit in own]
 
 
 def _read(
-    retriever: Retriever, config: RecipeConfig, index: InnerProductIndex, texts: Sequence[str]
+    retriever: Retriever, rule: ClaimRule, index: InnerProductIndex, texts: Sequence[str]
 ) -> list[Claim]:
     tokens = retriever.model.encoder.tokens(texts)
     with torch.inference_mode():
         queries = retriever.model.queries(tokens)
-    return decide(retriever, config, index, queries, tokens.cut)
+    return decide(retriever, rule, index, queries, tokens.cut)
 
 
 def decide(
     retriever: Retriever,
-    config: RecipeConfig,
+    rule: ClaimRule,
     index: InnerProductIndex,
     queries: Tensor,
     cut: Sequence[bool],
@@ -60,7 +90,7 @@ def decide(
 
     Args:
         retriever: of the lane.
-        config: of the lane.
+        rule: of the lane.
         index: searches the repository.
         queries: r̃_q, (n, d_r) fp32.
         cut: for each query, whether its start was left out.
@@ -76,9 +106,9 @@ def decide(
     scores = (keys * exact[:, None]).sum(-1).cpu().masked_fill(~known, -torch.inf)
     best = scores.amax(dim=1)
     winners = torch.where(scores == best[:, None], rows, -1).amax(dim=1)
-    if config.threshold is not None:
+    if rule.threshold is not None:
         norms = repository.keys[winners.to(repository.keys.device)].double().norm(dim=-1)
-        thresholds = config.threshold * (exact.norm(dim=-1) * norms).cpu()
+        thresholds = rule.threshold * (exact.norm(dim=-1) * norms).cpu()
     return [
         Claim(repository.name_of(row), score, threshold, was_cut)
         for row, score, threshold, was_cut in zip(
