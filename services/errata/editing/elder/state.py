@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from errata.editing.artifact import Artifact, TensorSpec
+from errata.editing.artifact import Artifact, TensorSpec, tensor_bytes
 from errata.editing.effects.plan import Mixture
 from errata.editing.elder.allocation import capacity, pack_codes
 from errata.editing.elder.config import ElderConfig
@@ -30,7 +30,7 @@ from errata.editing.lane.inventory import (
 )
 from errata.editing.lane.repository import Repository, Rows
 from errata.editing.lane.swap import Swap, Undo
-from errata.editing.model.causal_lm import BaseLLM, CausalLM, tensor_bytes
+from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.model.weights import EditedWeights
 from errata.editing.retriever.gate import Gate
 from errata.errors import (
