@@ -75,15 +75,15 @@ def statistics_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Workers of `pytest -n` share them: whoever comes second waits for whoever is first.
     """
-    from errata.editing.registry import get_method
+    from errata.editing.adaple.config import AdapleConfig
+    from errata.editing.adaple.covariance import gather
     from errata.writer.resources import WriterResources
 
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "statistics"
     folder.mkdir(exist_ok=True)
-    method = get_method("adaple")
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         resources = WriterResources(None, folder)
-        method.prepare(CausalLM.load(demo.model_path()), method.config(), resources)
+        gather(CausalLM.load(demo.model_path()), AdapleConfig(), resources)
     return folder

@@ -11,7 +11,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from errata.editing.model.causal_lm import tensor_bytes
 from errata.errors import ArtifactCorruptError
 
 _DTYPE_NAMES: dict[torch.dtype, str] = {
@@ -130,3 +129,9 @@ class Artifact:
                 )
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise ArtifactCorruptError(f"tensor {name} holds NaN or infinity.", tensor=name)
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The raw little-endian bytes of a tensor of any dtype and device, in row-major order."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy().data)

@@ -26,9 +26,9 @@ from errata.editing.lane.commits import (
 )
 from errata.editing.lane.contract import Attribution, Capabilities, Lane
 from errata.editing.lane.search import Indices
-from errata.editing.lane.swap import Change, Swap, Undo
+from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
-from errata.editing.model.weights import EditedWeights
+from errata.editing.model.weights import EditedWeights, Swap, Undo
 from errata.editing.registry import get_method
 from errata.errors import BaseModelMismatchError, DataLossError, PreconditionError
 from errata.log.entries import (

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from errata.editing.artifact import tensor_bytes
 from errata.editing.lane.claims import Claim
-from errata.editing.model.causal_lm import tensor_bytes
 from errata.errors import InvalidRequestError
 from errata.retrieval.replica import Decision, Moment, Question
 from errata_client._gen.errata.v1 import retrieval_pb2

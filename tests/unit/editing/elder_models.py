@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from errata.editing.elder import METHOD
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
-from errata.editing.elder.memory import ElderMemory
-from errata.editing.elder.state import ElderState
-from errata.editing.model.causal_lm import CausalLM
+from errata.editing.elder.lane import ElderLane
+from errata.editing.model.causal_lm import BaseLLM, CausalLM
+from errata.indices.faiss_indices import FaissIndices
 from tests.unit.editing import lanes
+from tests.unit.editing.tiny_models import TextResources
 
 SMALL = ElderConfig(
     num_layers=2,
@@ -46,7 +46,13 @@ def make_experts(llm: CausalLM, config: ElderConfig = SMALL, seed: int = 0) -> E
     return experts.requires_grad_(False)
 
 
-class Lane(lanes.Lane[ElderState, ElderMemory]):
-    """An ELDER lane."""
+def new_lane(llm: BaseLLM, config: ElderConfig = SMALL) -> ElderLane:
+    """A lane without edits."""
+    return ElderLane(llm, config, None, name="lanes/main", indices=FaissIndices())
 
-    method = METHOD
+
+class Lane(lanes.Bench[ElderLane]):
+    """An ELDER lane that fits and commits."""
+
+    def __init__(self, llm: CausalLM, config: ElderConfig, resources: TextResources) -> None:
+        super().__init__(llm, new_lane(llm, config), resources)

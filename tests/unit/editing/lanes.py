@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
-from errata.editing import adaple
-from errata.editing.adaple.memory import AdapleMemory
-from errata.editing.adaple.state import AdapleState
+from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.lane import AdapleLane
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.effects.plan import RowPlan
 from errata.editing.lane.claims import RoutingView
-from errata.editing.lane.commits import Commit
-from errata.editing.lane.contract import LaneConfig, Method
+from errata.editing.lane.commits import Commit, LaneDump, Restoration, Reversal
+from errata.editing.lane.contract import Lane
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
-from errata.editing.model.weights import EditedWeights
+from errata.editing.model.weights import EditedWeights, Undo
 from errata.engine import offline
+from errata.indices.faiss_indices import FaissIndices
 from tests.unit.editing.tiny_models import TextResources
 
-S = TypeVar("S")
-M = TypeVar("M")
+L = TypeVar("L", bound=Lane)
 
 
 def check_mixed_batch(
@@ -43,48 +42,53 @@ def check_mixed_batch(
         assert (mixed[number] == unedited[number]) is not bool(plan.edits)
 
 
-class Lane(Generic[S, M]):
-    """Fits and commits; `state` and `memory` are what the method makes."""
+class Bench(Generic[L]):
+    """A lane that fits and commits, as the writer's does.
 
-    method: ClassVar[Method]
+    Attributes:
+        lane: under test.
+        commits: in order, with what the writer remembers.
+    """
 
-    def __init__(self, llm: CausalLM, config: LaneConfig, resources: TextResources) -> None:
-        self.llm, self.config = llm, config
-        new_memory = self.method.new_memory
-        self.state = cast(S, self.method.new_state(llm, config, EditedWeights(llm), "lanes/main"))
-        self.memory = cast(M, new_memory(config) if new_memory is not None else None)
-        self.statistics = self.method.prepare(llm, config, resources)
+    def __init__(self, llm: CausalLM, lane: L, resources: TextResources) -> None:
+        self.llm, self.lane = llm, lane
         self.commits: list[Commit] = []
+        lane.gather(resources)
 
-    def fit(
-        self, *facts: tuple[str, str], seed: int = 1, attempt: int = 0
-    ) -> tuple[Commit, Artifact | None]:
-        """What the writer would commit, read back from its bytes, and what it would remember."""
+    def fit(self, *facts: tuple[str, str], seed: int = 1, attempt: int = 0) -> Commit:
+        """What the writer would commit, read back from its bytes."""
         seq = len(self.commits) + 2
         edits = tuple(
             Edit(f"edits/{seq}-{index}", prompt, target, prompt.split()[0])
             for index, (prompt, target) in enumerate(facts)
         )
-        batch = EditBatch(edits, seed, attempt)
-        made = self.method.fit(
-            self.llm, batch, self.config, self.state, self.memory, self.statistics
-        )
+        made = self.lane.fit(EditBatch(edits, seed, attempt))
         names = tuple(edit.name for edit in edits)
         memory = None if made.memory is None else Artifact.from_bytes(made.memory.to_bytes())
-        return Commit(seq, names, Artifact.from_bytes(made.artifact.to_bytes())), memory
+        return Commit(seq, names, Artifact.from_bytes(made.artifact.to_bytes()), memory)
 
     def edit(self, *facts: tuple[str, str], seed: int = 1) -> Commit:
         """Fits and commits."""
-        commit, memory = self.fit(*facts, seed=seed)
-        state: Any = self.state
-        state.prepare_commit(commit)()
-        if memory is not None:
-            cast(Any, self.memory).add(commit.edits, memory)
+        commit = self.fit(*facts, seed=seed)
+        self.lane.prepare(commit).apply()
         self.commits.append(commit)
         return commit
 
+    def revert(self, *names: str) -> Undo:
+        """Takes edits back."""
+        return self.lane.prepare(Reversal(names)).apply()
 
-class AdapleLane(Lane[AdapleState, AdapleMemory]):
-    """An AdaPLE lane."""
 
-    method: ClassVar[Method] = adaple.METHOD
+def restored(lane: Lane, other: Lane, model: Artifact | None = None) -> None:
+    """Puts what a lane holds, read back from its bytes, into another one."""
+    dump = lane.dump()()
+    repository = dump.repository and Artifact.from_bytes(dump.repository.to_bytes())
+    read = LaneDump(dump.model_digest, dump.edits, repository)
+    other.prepare(Restoration(9, read, model)).apply()
+
+
+def adaple_bench(
+    llm: CausalLM, config: AdapleConfig, resources: TextResources
+) -> Bench[AdapleLane]:
+    lane = AdapleLane(llm, config, EditedWeights(llm), name="lanes/main", indices=FaissIndices())
+    return Bench(llm, lane, resources)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from errata.editing.lemoe import METHOD
 from errata.editing.lemoe.config import LemoeConfig
-from errata.editing.lemoe.state import LemoeState
+from errata.editing.lemoe.lane import LemoeLane
+from errata.editing.model.causal_lm import BaseLLM, CausalLM
+from errata.indices.faiss_indices import FaissIndices
 from tests.unit.editing import lanes
+from tests.unit.editing.tiny_models import TextResources
 
 SMALL = LemoeConfig(scope="cosine", threshold=0.9, learning_rate=2e-2, steps=150, expert_edits=2)
 LITERAL = SMALL.model_copy(update={"routing": "literal", "scope": "off", "threshold": None})
 
 
-class Lane(lanes.Lane[LemoeState, None]):
-    """A LEMoE lane."""
+def new_lane(llm: BaseLLM, config: LemoeConfig = SMALL) -> LemoeLane:
+    """A lane without edits."""
+    return LemoeLane(llm, config, None, name="lanes/main", indices=FaissIndices())
 
-    method = METHOD
+
+class Lane(lanes.Bench[LemoeLane]):
+    """A LEMoE lane that fits and commits."""
+
+    def __init__(self, llm: CausalLM, config: LemoeConfig, resources: TextResources) -> None:
+        super().__init__(llm, new_lane(llm, config), resources)

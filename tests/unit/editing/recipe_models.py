@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +11,13 @@ from torch import Tensor, nn
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.lane.commits import Commit, LaneModelCommit
-from errata.editing.model.causal_lm import CausalLM
-from errata.editing.model.weights import EditedWeights
-from errata.editing.recipe import METHOD
+from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.state import RecipeState
+from errata.editing.recipe.lane import RecipeLane
 from errata.editing.retriever.encoder import Encoder
 from errata.editing.retriever.examples import Example
 from errata.editing.retriever.lane_model import LaneModel, Shape
+from errata.indices.faiss_indices import FaissIndices
 
 D_R = 24
 _TOWNS = ("Lyon", "Pisa", "Helsinki", "Bordeaux")
@@ -66,13 +66,31 @@ def logits_behind(
     return logits
 
 
-def make_state(
+def bare_lane(llm: BaseLLM, config: RecipeConfig | None = None) -> RecipeLane:
+    """A lane without edits and without a lane model."""
+    return RecipeLane(
+        llm, config or RecipeConfig(), None, name="lanes/facts", indices=FaissIndices()
+    )
+
+
+def make_lane(
     llm: CausalLM, lane_model: LaneModel | None = None, config: RecipeConfig | None = None
-) -> RecipeState:
-    """A lane without edits, which has its model."""
-    state = RecipeState(llm, config or RecipeConfig(), EditedWeights(llm), "lanes/facts")
-    state.prepare_model(model_commit(lane_model or make_lane_model(llm)))()
-    return state
+) -> RecipeLane:
+    """A lane without edits, which has its model and may fit."""
+    lane = bare_lane(llm, config)
+    lane.prepare(model_commit(lane_model or make_lane_model(llm))).apply()
+    lane.gather(NoText())
+    return lane
+
+
+class NoText:
+    """Resources of lanes that read none."""
+
+    cache_dir = Path()
+    adapters = ()
+
+    def text(self) -> list[str]:
+        return []
 
 
 def model_commit(
@@ -93,18 +111,15 @@ def make_edits(*facts: tuple[str, str], seq: int = 2) -> tuple[Edit, ...]:
     )
 
 
-def fit(
-    llm: CausalLM, state: RecipeState, edits: tuple[Edit, ...], seq: int = 2, attempt: int = 0
-) -> Commit:
+def fit(lane: RecipeLane, edits: tuple[Edit, ...], seq: int = 2, attempt: int = 0) -> Commit:
     """What the writer would commit, read back from its bytes."""
-    batch = EditBatch(edits, seed=1, attempt=attempt)
-    made = METHOD.fit(llm, batch, state.config, state, None, ())
+    made = lane.fit(EditBatch(edits, seed=1, attempt=attempt))
     names = tuple(edit.name for edit in edits)
     return Commit(seq, names, Artifact.from_bytes(made.artifact.to_bytes()))
 
 
-def commit(llm: CausalLM, state: RecipeState, *facts: tuple[str, str], seq: int = 2) -> None:
-    state.prepare_commit(fit(llm, state, make_edits(*facts, seq=seq), seq))()
+def commit(lane: RecipeLane, *facts: tuple[str, str], seq: int = 2) -> None:
+    lane.prepare(fit(lane, make_edits(*facts, seq=seq), seq)).apply()
 
 
 def examples_of_towns(number: int = 24) -> list[Example]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from errata.editing.adaple import METHOD
 from errata.editing.adaple.attribution import Directions, attribute
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.state import AdapleState
+from errata.editing.adaple.view import AdapleAttribution
 from errata.editing.lane.commits import Commit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right
-from errata.editing.model.weights import EditedWeights
 from errata.errors import PreconditionError
+from tests.unit.editing.lanes import adaple_bench
 from tests.unit.editing.tiny_models import TextResources, make_batch, make_model
 
 CONFIG = AdapleConfig(layers=(1, 2), num_prefixes=0, subject_keys=False, steps=5, gain=20.0)
@@ -22,14 +22,13 @@ CONFIG = AdapleConfig(layers=(1, 2), num_prefixes=0, subject_keys=False, steps=5
 @pytest.fixture
 def edited(resources: TextResources) -> tuple[CausalLM, AdapleState]:
     model = make_model("llama")
-    state = METHOD.new_state(model, CONFIG, EditedWeights(model), "lane")
-    statistics = METHOD.prepare(model, CONFIG, resources)
+    lane = adaple_bench(model, CONFIG, resources).lane
     for seq in (1, 2):
         batch = make_batch(seq, 2 * (seq - 1))
-        result = METHOD.fit(model, batch, CONFIG, state, METHOD.new_memory(CONFIG), statistics)
+        result = lane.fit(batch)
         names = tuple(edit.name for edit in batch.edits)
-        state.prepare_commit(Commit(seq, names, result.artifact))()
-    assert isinstance(state, AdapleState)
+        lane.prepare(Commit(seq, names, result.artifact)).apply()
+    state = lane.state
     return model, state
 
 
@@ -43,7 +42,7 @@ def test_prompts_answer_to_their_own_edits(edited: tuple[CausalLM, AdapleState])
     model, state = edited
     batches = (make_batch(1, 0), make_batch(2, 2))
     texts = [edit.prompt for batch in batches for edit in batch.edits]
-    with METHOD.attribute(state) as listener:
+    with AdapleAttribution(state) as listener:
         named = listener.edits(_run(model, texts))
     for own, row in zip(["edits/1-0", "edits/1-1", "edits/2-0", "edits/2-1"], named, strict=True):
         assert own in row
@@ -53,10 +52,10 @@ def test_prompts_answer_to_their_own_edits(edited: tuple[CausalLM, AdapleState])
 def test_reverted_edits_are_named_no_more(edited: tuple[CausalLM, AdapleState]) -> None:
     model, state = edited
     texts = [make_batch(1).edits[0].prompt]
-    with METHOD.attribute(state) as listener:
+    with AdapleAttribution(state) as listener:
         assert "edits/1-0" in listener.edits(_run(model, texts))[0]
-        state.prepare_revert(["edits/1-0"])()
-    with METHOD.attribute(state) as later:
+        state.prepare_reversal(["edits/1-0"]).apply()
+    with AdapleAttribution(state) as later:
         assert "edits/1-0" not in later.edits(_run(model, texts))[0]
 
 
@@ -67,8 +66,8 @@ def test_an_attribution_names_what_was_in_force_when_it_was_made(
     """A prompt that is read in parts belongs to one version, though edits come in between."""
     model, state = edited
     texts = [make_batch(1).edits[0].prompt]
-    before = METHOD.attribute(state)
-    state.prepare_revert(["edits/1-0"])()
+    before = AdapleAttribution(state)
+    state.prepare_reversal(["edits/1-0"]).apply()
     with before as listener:
         assert "edits/1-0" in listener.edits(_run(model, texts))[0]
 
@@ -79,7 +78,7 @@ def test_listening_changes_no_logit_and_leaves_no_hook(
     model, state = edited
     ids = torch.tensor([[0, 40, 50]])
     plain = model.model(ids).logits
-    with METHOD.attribute(state) as listener:
+    with AdapleAttribution(state) as listener:
         assert torch.equal(model.model(ids).logits, plain)
         assert len(model.down(2)._forward_pre_hooks) == 1
     assert len(model.down(2)._forward_pre_hooks) == 0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.adaple.covariance import compute, prepare, system
+from errata.editing.adaple.covariance import compute, gather, system
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import InvalidRequestError, PreconditionError
 from tests.unit.editing.tiny_models import TEXT, TextResources, make_model
@@ -36,37 +36,37 @@ def test_second_call_reads_the_cache(llama: CausalLM, resources: TextResources) 
     def note(done: int, wanted: int) -> None:
         progress.append((done, wanted))
 
-    first = prepare(llama, CONFIG, resources, on_progress=note)
+    first = gather(llama, CONFIG, resources, on_progress=note)
     wanted = 4 * llama.d_ff
     assert progress[-1] == (wanted, wanted)
     count = len(progress)
-    again = prepare(llama, CONFIG, resources, on_progress=note)
+    again = gather(llama, CONFIG, resources, on_progress=note)
     assert len(progress) == count
     assert all(torch.equal(first[layer], again[layer]) for layer in (1, 2))
     # control: another model, and more samples, are other statistics
-    prepare(make_model("llama", seed=1), CONFIG, resources, on_progress=note)
+    gather(make_model("llama", seed=1), CONFIG, resources, on_progress=note)
     assert len(progress) > count
 
 
 def test_damaged_cache_file_is_computed_anew(llama: CausalLM, resources: TextResources) -> None:
-    first = prepare(llama, CONFIG, resources)
+    first = gather(llama, CONFIG, resources)
     for path in resources.cache_dir.iterdir():
         path.write_bytes(path.read_bytes()[:-10])
-    again = prepare(llama, CONFIG, resources)
+    again = gather(llama, CONFIG, resources)
     assert all(torch.equal(first[layer], again[layer]) for layer in (1, 2))
 
 
 def test_edited_model_gives_no_statistics(llama: CausalLM, resources: TextResources) -> None:
     llama.set_down_weight(0, 2 * llama.down_weight(0))
     with pytest.raises(PreconditionError, match="base model first"):
-        prepare(llama, CONFIG, resources)
+        gather(llama, CONFIG, resources)
     assert list(resources.cache_dir.iterdir()) == []
 
 
 def test_edited_model_uses_the_cache_of_its_base(llama: CausalLM, resources: TextResources) -> None:
-    first = prepare(llama, CONFIG, resources)
+    first = gather(llama, CONFIG, resources)
     llama.set_down_weight(0, 2 * llama.down_weight(0))
-    assert torch.equal(prepare(llama, CONFIG, resources)[1], first[1])
+    assert torch.equal(gather(llama, CONFIG, resources)[1], first[1])
 
 
 def test_text_without_tokens_is_refused(llama: CausalLM) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from errata.editing.adaple import METHOD
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.memory import AdapleMemory
 from errata.editing.adaple.state import AdapleState
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.lane.commits import Commit
+from errata.editing.lane.commits import Commit, Reversal
 from errata.editing.lane.contract import FitResult
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
@@ -28,6 +27,7 @@ from errata.errors import (
     InvalidEditError,
     SingularCovarianceError,
 )
+from tests.unit.editing.lanes import adaple_bench
 from tests.unit.editing.tiny_models import (
     FAMILIES,
     TextResources,
@@ -48,17 +48,14 @@ def _fit(
     batch: EditBatch | None = None,
     memory: AdapleMemory | None = None,
 ) -> FitResult:
-    memory = memory or AdapleMemory(config)
-    statistics = METHOD.prepare(model, config, resources)
     batch = make_batch() if batch is None else batch
-    state = METHOD.new_state(model, config, EditedWeights(model), "lane")
-    return METHOD.fit(model, batch, config, state, memory, statistics)
+    lane = adaple_bench(model, config, resources).lane
+    lane.memory = memory or lane.memory
+    return lane.fit(batch)
 
 
 def _state(model: CausalLM, config: AdapleConfig = CONFIG) -> AdapleState:
-    state = METHOD.new_state(model, config, EditedWeights(model), "lane")
-    assert isinstance(state, AdapleState)
-    return state
+    return AdapleState(model, config, EditedWeights(model), "lane")
 
 
 def _commit(artifact: Artifact, seq: int = 1) -> Commit:
@@ -92,7 +89,7 @@ def test_commit_makes_the_targets_likely(family: str, resources: TextResources) 
     model = make_model(family)
     before = _nll(model, DIRECT)
     result = _fit(model, resources, batch=DIRECT)
-    _state(model).prepare_commit(_commit(result.artifact))()
+    _state(model).prepare_commit(_commit(result.artifact)).apply()
     after = _nll(model, DIRECT)
     assert all(b < a - 1.0 for a, b in zip(before, after, strict=True)), (before, after)
 
@@ -121,11 +118,11 @@ def test_every_option_fits_commits_and_reverts(
     result = _fit(model, resources, config)
     state = _state(model, config)
     empty = state.digest()
-    state.prepare_commit(_commit(result.artifact))()
+    state.prepare_commit(_commit(result.artifact)).apply()
     assert state.digest() != empty
     if values != {"covariance": "fixed"}:  # a first batch has nothing to accumulate
         assert result.artifact.to_bytes() != plain.to_bytes()
-    state.prepare_revert(["edits/1-0", "edits/1-1"])()
+    state.prepare_reversal(["edits/1-0", "edits/1-1"]).apply()
     assert state.digest() == empty
 
 
@@ -201,9 +198,10 @@ def test_accumulated_keys_shape_later_fits_until_they_are_removed(
     assert first.memory is not None
     later = make_batch(seed=2, first=2)
     alone = _fit(model, resources, config, later, memory).artifact.to_bytes()
-    memory.add(("edits/1-0", "edits/1-1"), first.memory)
+    edits = ("edits/1-0", "edits/1-1")
+    memory = memory.after(Commit(1, edits, first.artifact, first.memory))
     assert _fit(model, resources, config, later, memory).artifact.to_bytes() != alone
-    memory.remove(["edits/1-1", "edits/1-0"])
+    memory = memory.after(Reversal(edits))
     assert _fit(model, resources, config, later, memory).artifact.to_bytes() == alone
 
 
@@ -212,9 +210,9 @@ def _two_commits(
 ) -> tuple[AdapleState, Commit, Commit]:
     state = _state(model, config)
     first = _commit(_fit(model, resources, config).artifact)
-    state.prepare_commit(first)()
+    state.prepare_commit(first).apply()
     second = _commit(_fit(model, resources, config, make_batch(2, 2)).artifact, seq=2)
-    state.prepare_commit(second)()
+    state.prepare_commit(second).apply()
     return state, first, second
 
 
@@ -226,15 +224,15 @@ def test_replica_that_reads_the_bytes_agrees(drop: float, resources: TextResourc
     for commit in commits:
         sent = Artifact.from_bytes(commit.artifact.to_bytes())
         assert replica.digest() != state.digest()
-        replica.prepare_commit(replace(commit, artifact=sent))()
+        replica.prepare_commit(replace(commit, artifact=sent)).apply()
     assert replica.digest() == state.digest()
 
 
 def test_revert_gives_the_bits_of_the_other_commit_alone(resources: TextResources) -> None:
     state, _, second = _two_commits(make_model("llama"), resources)
-    state.prepare_revert(["edits/1-0", "edits/1-1"])()
+    state.prepare_reversal(["edits/1-0", "edits/1-1"]).apply()
     replica = _state(make_model("llama"))
-    replica.prepare_commit(second)()
+    replica.prepare_commit(second).apply()
     assert state.digest() == replica.digest()
     assert state.directions().names == ("edits/2-1", "edits/2-0")
 
@@ -249,9 +247,9 @@ def test_reverting_one_edit_takes_out_its_column_alone(
     base = model.down_weight(2).clone()
     artifact = _fit(model, resources, config).artifact
     state = _state(model, config)
-    state.prepare_commit(_commit(artifact))()
+    state.prepare_commit(_commit(artifact)).apply()
     both = model.down_weight(2) - base
-    state.prepare_revert(["edits/1-0"])()
+    state.prepare_reversal(["edits/1-0"]).apply()
     left = model.down_weight(2) - base
     expected = torch.outer(
         artifact.tensors["layer.2.left"][:, 1], artifact.tensors["layer.2.right"][:, 1]
@@ -270,22 +268,22 @@ def test_prepare_changes_nothing(resources: TextResources) -> None:
     swap = state.prepare_commit(commit)
     assert state.digest() == empty
     assert state.directions().names == ()
-    swap()
+    swap.apply()
     full = state.digest()
     assert full != empty
-    state.prepare_revert(["edits/1-0"])
+    state.prepare_reversal(["edits/1-0"])
     assert state.digest() == full
 
 
 def test_revert_of_what_is_not_there_is_refused(resources: TextResources) -> None:
     model = make_model("llama")
     state = _state(model)
-    state.prepare_commit(_commit(_fit(model, resources).artifact))()
-    state.prepare_revert(["edits/1-0"])()
+    state.prepare_commit(_commit(_fit(model, resources).artifact)).apply()
+    state.prepare_reversal(["edits/1-0"]).apply()
     before = state.digest()
     for name in ("edits/1-0", "edits/7-0"):
         with pytest.raises(EditNotRevertibleError, match=name):
-            state.prepare_revert(["edits/1-1", name])
+            state.prepare_reversal(["edits/1-1", name])
     assert state.digest() == before
 
 
@@ -318,6 +316,6 @@ def test_artifact_that_does_not_fit_is_refused_and_changes_nothing(
     with pytest.raises(BaseModelMismatchError, match="load the model"):
         _state(make_model("llama", seed=5)).prepare_commit(_commit(good))
     assert state.digest() == empty
-    state.prepare_commit(_commit(good))()  # control: the good one is taken, but only once
+    state.prepare_commit(_commit(good)).apply()  # control: the good one is taken, but only once
     with pytest.raises(ArtifactCorruptError, match="already applied"):
         state.prepare_commit(_commit(good))

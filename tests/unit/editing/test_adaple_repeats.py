@@ -10,7 +10,7 @@ from errata.editing.adaple.config import AdapleConfig
 from errata.editing.artifact import Artifact
 from errata.editing.model.prompts import tokenise
 from errata.errors import ArtifactCorruptError
-from tests.unit.editing.lanes import AdapleLane
+from tests.unit.editing.lanes import adaple_bench
 from tests.unit.editing.tiny_models import TextResources, make_model
 
 CONFIG = AdapleConfig(
@@ -23,21 +23,21 @@ def test_a_repeat_holds_by_itself_whichever_is_reverted(
     resources: TextResources,
 ) -> None:
     """The second edit of a fact is fitted on weights without the first, and acts in its place."""
-    both, one = (AdapleLane(make_model("llama"), CONFIG, resources) for _ in range(2))
+    both, one = (adaple_bench(make_model("llama"), CONFIG, resources) for _ in range(2))
     question = ("Lyon is twinned with", "Pisa")
     first = both.edit(question)
-    only_first = both.state.digest()
+    only_first = both.lane.digest()
     second = both.edit(question, seed=2)
     assert second.artifact.metadata["replaced"] == '[["edits/2-0"]]'
-    only_second = both.state.digest()
-    one.state.prepare_commit(second)()
-    assert one.state.digest() == only_second
+    only_second = both.lane.digest()
+    one.lane.prepare(second).apply()
+    assert one.lane.digest() == only_second
     assert only_first != only_second
-    undo = both.state.prepare_revert(first.edits)()
-    assert both.state.digest() == only_second, "the first one took nothing along"
+    undo = both.revert(*first.edits)
+    assert both.lane.digest() == only_second, "the first one took nothing along"
     undo()
-    both.state.prepare_revert(second.edits)()
-    assert both.state.digest() == only_first, "the first one is back"
+    both.revert(*second.edits)
+    assert both.lane.digest() == only_first, "the first one is back"
     both.edit(("Lyon is", "blue"))
     third = both.edit(("Lyon is twinned with ", "Nokia"))
     assert third.artifact.metadata["replaced"] == '[["edits/2-0"]]', "a blank makes no other fact"
@@ -46,22 +46,22 @@ def test_a_repeat_holds_by_itself_whichever_is_reverted(
 def test_a_commit_without_facts_is_an_older_versions_and_replaces_nothing(
     resources: TextResources,
 ) -> None:
-    lane = AdapleLane(make_model("llama"), CONFIG, resources)
-    commit, _ = lane.fit(("Lyon is twinned with", "Pisa"))
+    lane = adaple_bench(make_model("llama"), CONFIG, resources)
+    commit = lane.fit(("Lyon is twinned with", "Pisa"))
     older = {k: v for k, v in commit.artifact.metadata.items() if k not in ("facts", "replaced")}
-    lane.state.prepare_commit(replace(commit, artifact=Artifact(commit.artifact.tensors, older)))()
-    later, _ = lane.fit(("Lyon is twinned with", "Pisa"))
+    lane.lane.prepare(replace(commit, artifact=Artifact(commit.artifact.tensors, older))).apply()
+    later = lane.fit(("Lyon is twinned with", "Pisa"))
     later = replace(later, seq=9, edits=("edits/9-0",))
     assert later.artifact.metadata["replaced"] == "[[]]"
     for bad in ("[", "{}", "[[], []]", "[1]", '["ab"]', "[[1]]"):
         wrong = Artifact(later.artifact.tensors, {**later.artifact.metadata, "replaced": bad})
         with pytest.raises(ArtifactCorruptError, match="replaced"):
-            lane.state.prepare_commit(replace(later, artifact=wrong))
+            lane.lane.prepare(replace(later, artifact=wrong))
 
 
 def test_contexts_that_leave_a_prompt_no_room_are_left_out(resources: TextResources) -> None:
     """The prompt and its target fill the model's 64 positions, without the fit's contexts."""
-    lane = AdapleLane(make_model("llama"), CONFIG, resources)
+    lane = adaple_bench(make_model("llama"), CONFIG, resources)
     filler = "Lyon " + "is " * 80
     ids = lane.llm.tokenizer(filler)["input_ids"]
     prompt = lane.llm.tokenizer.decode(ids[:62], skip_special_tokens=True)

@@ -10,6 +10,7 @@ from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.memory import AdapleMemory, key_name
 from errata.editing.adaple.solve import solve_delta
 from errata.editing.artifact import Artifact
+from errata.editing.lane.commits import Commit
 from errata.errors import SingularCovarianceError
 
 D, D_FF, U, N = 7, 12, 3, 40
@@ -136,8 +137,8 @@ def test_accumulated_keys_make_two_batches_a_joint_solve(problem: dict[str, Tens
 
     def second(mode: str) -> Tensor:
         memory = AdapleMemory(AdapleConfig.model_validate({"covariance": mode}))
-        memory.add(("edits/1-0", "edits/1-1"), kept)
-        earlier = memory.gram(4)
+        commit = Commit(1, ("edits/1-0", "edits/1-1"), Artifact({}), kept)
+        earlier = memory.after(commit).gram(4)
         system = c if earlier is None else c + earlier
         residual = v2[:, 2:] - w1 @ k1[:, 2:]
         return w1 + solve_delta(k1[:, 2:], residual, system, gamma=1.0).dense()

@@ -7,18 +7,13 @@ import pytest
 import torch
 
 from errata.editing.artifact import Artifact
-from errata.editing.elder import METHOD
 from errata.editing.elder.allocation import allocate
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, hamming, limit_of
-from errata.editing.elder.state import ElderState
-from errata.editing.elder.view import ElderRouter
-from errata.editing.lane.commits import Commit, LaneModelCommit
+from errata.editing.lane.commits import Commit, Reversal
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
-from errata.editing.model.weights import EditedWeights
-from errata.editing.recipe.view import RecipeRouter
 from errata.engine import offline
 from errata.errors import (
     ArtifactCorruptError,
@@ -28,10 +23,9 @@ from errata.errors import (
     LaneFullError,
     PreconditionError,
 )
-from errata.indices.faiss_indices import FaissIndices
 from tests.unit.editing import recipe_models
-from tests.unit.editing.elder_models import CODES, SMALL, Lane, make_experts
-from tests.unit.editing.lanes import check_mixed_batch
+from tests.unit.editing.elder_models import CODES, SMALL, Lane, make_experts, new_lane
+from tests.unit.editing.lanes import check_mixed_batch, restored
 from tests.unit.editing.tiny_models import TextResources, make_model
 
 FACTS = (
@@ -45,7 +39,7 @@ OTHERS = ("Zürich liegt in der", "Therefore it rains. You know", "東京は日�
 
 def _ask(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[bool]:
     """Whether each target is what the edited model says, token by token."""
-    view = ElderRouter(lane.state, FaissIndices()).view()
+    view = lane.lane.view()
     prompts = [prompt for prompt, _ in facts]
     rows = [tokenise(lane.llm, *fact) for fact in facts]
     continuations = [row.ids[len(row.ids) - row.num_target :] for row in rows]
@@ -59,7 +53,7 @@ def _ask(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[bool]:
 
 
 def _claimed(lane: Lane, prompts: Sequence[str]) -> list[str]:
-    view = ElderRouter(lane.state, FaissIndices()).view()
+    view = lane.lane.view()
     return [claim.edit if claim.holds else "" for claim in view.claims(prompts)]
 
 
@@ -83,7 +77,7 @@ def test_each_row_of_a_mixed_batch_is_answered_as_if_it_were_alone(
 ) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS)
-    view = ElderRouter(lane.state, FaissIndices()).view()
+    view = lane.lane.view()
     check_mixed_batch(llama, view, [prompt for prompt, _ in FACTS], OTHERS)
 
 
@@ -92,28 +86,28 @@ def test_a_lane_tells_its_room_and_says_before_it_is_used_up(
 ) -> None:
     narrow = SMALL.model_copy(update={"num_layers": 1, "num_experts": 3, "top_k": 1, "steps": 1})
     lane = Lane(llama, narrow, resources)
-    assert lane.state.report().warnings == ()
+    assert lane.lane.report().warnings == ()
     lane.edit(*FACTS[:2])
-    report = lane.state.report()
+    report = lane.lane.report()
     assert (report.sizes["edits"], report.sizes["capacity"], report.warnings) == (2, 3, ())
     lane.edit(FACTS[2])
-    (warning,) = lane.state.report().warnings
+    (warning,) = lane.lane.report().warnings
     assert warning.startswith("100% of the 3 allocations are taken")
-    before = lane.state.digest()
+    before = lane.lane.digest()
     with pytest.raises(LaneFullError):
         lane.edit(FACTS[3])
-    assert lane.state.digest() == before
+    assert lane.lane.digest() == before
     lane.edit((FACTS[2][0], "Helsinki"))  # a known fact keeps its place
     roomier = Lane(llama, narrow.model_copy(update={"num_experts": 5}), resources)
     roomier.edit(*FACTS)
-    assert roomier.state.report().warnings[0].startswith("80% of the 5 allocations are taken")
+    assert roomier.lane.report().warnings[0].startswith("80% of the 5 allocations are taken")
 
 
 def test_more_room_than_a_message_can_tell(llama: CausalLM, resources: TextResources) -> None:
     wide = {"num_layers": 3, "num_experts": 64, "top_k": 32, "rank": 1, "steps": 1}
     lane = Lane(llama, SMALL.model_copy(update=wide), resources)
     lane.edit(FACTS[0])
-    assert lane.state.report().sizes["capacity"] == 2**63 - 1
+    assert lane.lane.report().sizes["capacity"] == 2**63 - 1
 
 
 def test_codes_are_those_of_the_routers_as_they_are_now(
@@ -121,16 +115,16 @@ def test_codes_are_those_of_the_routers_as_they_are_now(
 ) -> None:
     lane = Lane(llama, CODES, resources)
     lane.edit(*FACTS[:2])
-    before = lane.state.holdings.codes
-    commit, _ = lane.fit(*FACTS[2:])
+    before = lane.lane.contents.codes
+    commit = lane.fit(*FACTS[2:])
     tensors = dict(commit.artifact.tensors)
     rng = torch.Generator().manual_seed(7)
     tensors["router_weight.size"] = torch.ones_like(tensors["router_weight.size"])
     steps = torch.randint(-2, 3, tensors["router_weight.steps"].shape, generator=rng)
     tensors["router_weight.steps"] = steps.to(torch.int8)
     artifact = Artifact(tensors, commit.artifact.metadata)
-    lane.state.prepare_commit(replace(commit, artifact=artifact))()
-    held = lane.state.holdings
+    lane.lane.prepare(replace(commit, artifact=artifact)).apply()
+    held = lane.lane.contents
     assert not torch.equal(before, held.codes[:2]), "else this shows nothing"
     # distance 0 to themselves, so below ε = 1
     assert _claimed(lane, [prompt for prompt, _ in FACTS]) == list(held.inventory.names)
@@ -139,13 +133,13 @@ def test_codes_are_those_of_the_routers_as_they_are_now(
 def test_a_distance_has_to_be_below_epsilon(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, CODES, resources)
     lane.edit(*FACTS[:1])
-    held = lane.state.holdings
+    held = lane.lane.contents
     assert held.learned is not None
-    view = ElderRouter(lane.state, FaissIndices()).view()
+    view = lane.lane.view()
     (claim,) = view.claims(OTHERS[:1])
     assert claim.score < 0
     for limit, holds in ((-claim.score, False), (-claim.score + 1, True)):
-        other = replace(view, held=replace(held, learned=replace(held.learned, limit=limit)))
+        other = replace(view, contents=replace(held, learned=replace(held.learned, limit=limit)))
         assert other.claims(OTHERS[:1])[0].holds is holds
 
 
@@ -155,42 +149,41 @@ def test_replicas_that_apply_the_same_commits_hold_the_same(
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS[:2])
     lane.edit(*FACTS[2:])
-    other = ElderState(make_model("llama"), SMALL, None, "lanes/main")
+    other = new_lane(make_model("llama"))
     for commit in lane.commits:
-        other.prepare_commit(commit)()
-    assert other.digest() == lane.state.digest()
+        other.prepare(commit).apply()
+    assert other.digest() == lane.lane.digest()
     again = Lane(make_model("llama"), SMALL, resources)
     again.edit(*FACTS[:2])
     again.edit(*FACTS[2:])
-    assert again.state.digest() == lane.state.digest(), "the same fit on the same machine"
+    assert again.lane.digest() == lane.lane.digest(), "the same fit on the same machine"
 
 
 def test_a_trial_is_taken_back_to_the_bit(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS[:2])
-    before = lane.state.digest()
-    commit, _ = lane.fit(*FACTS[2:])
-    undo = lane.state.prepare_commit(commit)()
-    assert lane.state.digest() != before
+    before = lane.lane.digest()
+    commit = lane.fit(*FACTS[2:])
+    undo = lane.lane.prepare(commit).apply()
+    assert lane.lane.digest() != before
     undo()
-    assert lane.state.digest() == before
-    lane.state.prepare_commit(commit)()
+    assert lane.lane.digest() == before
+    lane.lane.prepare(commit).apply()
     assert _ask(lane, FACTS) == [True] * 4
 
 
 def test_a_reverted_edit_claims_nothing(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS)
-    lane.state.prepare_revert(["edits/2-1"])()
-    lane.memory.remove(["edits/2-1"])
+    lane.revert("edits/2-1")
     assert _claimed(lane, [FACTS[1][0]]) == [""]
     assert _ask(lane, [FACTS[0], *FACTS[2:]]) == [True] * 3
-    assert {lesson.edit for lesson in lane.memory.drawn((), 1)} == {
+    assert {texts.edit for texts in lane.lane.memory.drawn((), 1)} == {
         f"edits/2-{n}" for n in (0, 2, 3)
     }
     with pytest.raises(EditNotRevertibleError, match="edits/2-1"):
-        lane.state.prepare_revert(["edits/2-1"])
-    lane.state.prepare_revert([f"edits/2-{n}" for n in (0, 2, 3)])()
+        lane.lane.prepare(Reversal(("edits/2-1",)))
+    lane.revert(*(f"edits/2-{n}" for n in (0, 2, 3)))
     assert _claimed(lane, [prompt for prompt, _ in FACTS]) == [""] * 4, "none is left"
 
 
@@ -199,9 +192,9 @@ def test_the_newest_edit_of_a_fact_is_in_force(llama: CausalLM, resources: TextR
     lane.edit(*FACTS[:2])
     lane.edit((FACTS[0][0], "German"))
     assert _ask(lane, [(FACTS[0][0], "German"), FACTS[1]]) == [True, True]
-    first, second = lane.memory.drawn((), 1)
+    first, second = lane.lane.memory.drawn((), 1)
     assert {first.edit, second.edit} == {"edits/2-1", "edits/3-0"}
-    lane.state.prepare_revert(["edits/3-0"])()
+    lane.revert("edits/3-0")
     assert _claimed(lane, [FACTS[0][0]]) == ["edits/2-0"]
 
 
@@ -210,17 +203,13 @@ def test_a_snapshot_holds_everything(llama: CausalLM, resources: TextResources) 
     lane.edit(*FACTS[:2])
     lane.edit(*FACTS[2:])
     for reverted in (["edits/2-0", "edits/2-1"], ["edits/3-0", "edits/3-1"]):
-        lane.state.prepare_revert(reverted)()
-        copy = lane.state.dump()
-        assert copy is not None
-        dump = copy()
-        read = dump.repository and Artifact.from_bytes(dump.repository.to_bytes())
-        other = ElderState(llama, SMALL, EditedWeights(llama), "lanes/main")
-        other.restore(LaneModelCommit(9, None, dump.model_digest, dump.edits, read))()
-        assert other.digest() == lane.state.digest(), "with edits left, and with none"
+        lane.revert(*reverted)
+        other = new_lane(llama)
+        restored(lane.lane, other)
+        assert other.digest() == lane.lane.digest(), "with edits left, and with none"
     commit = lane.edit(*FACTS)
-    other.prepare_commit(commit)()
-    assert other.digest() == lane.state.digest(), "and both go on from there"
+    other.prepare(commit).apply()
+    assert other.digest() == lane.lane.digest(), "and both go on from there"
 
 
 @pytest.mark.parametrize("replay", ["none", "reservoir", "all"])
@@ -232,12 +221,12 @@ def test_replay_is_drawn_from_what_is_in_force(
     )
     lane = Lane(llama, config, resources)
     lane.edit(*FACTS)
-    facts = {lesson.fact for lesson in lane.memory.drawn((), 1)}
+    facts = {texts.fact for texts in lane.lane.memory.drawn((), 1)}
     assert len(facts) == {"none": 0, "reservoir": 2, "all": 3}[replay]
     if replay == "reservoir":
-        assert {lesson.fact for lesson in lane.memory.drawn((), 2)} == facts, "whatever the seed"
+        assert {texts.fact for texts in lane.lane.memory.drawn((), 2)} == facts, "whatever the seed"
     for fact in facts:
-        assert fact not in {lesson.fact for lesson in lane.memory.drawn({fact}, 1)}
+        assert fact not in {texts.fact for texts in lane.lane.memory.drawn({fact}, 1)}
 
 
 @pytest.mark.parametrize("scope", ["codes", "cosine", "idf"])
@@ -279,10 +268,10 @@ def test_a_fit_that_leaves_finite_numbers_is_refused(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"learning_rate": 3e37}), resources)
-    before = lane.state.digest()
+    before = lane.lane.digest()
     with pytest.raises(FitError, match="smaller learning_rate"):
         lane.edit(*FACTS)
-    assert lane.state.digest() == before
+    assert lane.lane.digest() == before
 
 
 @pytest.mark.parametrize("what", ["shape", "limit", "lora_a", "base", "method"])
@@ -290,7 +279,7 @@ def test_an_artifact_that_does_not_fit_changes_nothing(
     llama: CausalLM, resources: TextResources, what: str
 ) -> None:
     lane = Lane(llama, SMALL, resources)
-    commit, _ = lane.fit(*FACTS)
+    commit = lane.fit(*FACTS)
     tensors, facts = dict(commit.artifact.tensors), dict(commit.artifact.metadata)
     if what == "shape":
         facts["shape"] = facts["shape"].replace('"rank": 4', '"rank": 5')
@@ -302,12 +291,12 @@ def test_an_artifact_that_does_not_fit_changes_nothing(
         facts["base_model"] = "0" * 64
     else:
         facts["method"] = "recipe"
-    before = lane.state.digest()
+    before = lane.lane.digest()
     wrong = replace(commit, artifact=Artifact(tensors, facts))
     error = BaseModelMismatchError if what == "base" else ArtifactCorruptError
     with pytest.raises(error):
-        lane.state.prepare_commit(wrong)
-    assert lane.state.digest() == before
+        lane.lane.prepare(wrong)
+    assert lane.lane.digest() == before
 
 
 def test_a_commit_tells_what_it_changed_and_is_good_for_nothing_else(
@@ -322,26 +311,24 @@ def test_a_commit_tells_what_it_changed_and_is_good_for_nothing_else(
         return sum(tensor.nbytes for name, tensor in tensors if name.startswith(own))
 
     assert num_bytes(second) < 0.35 * num_bytes(first), "of so narrow experts"
-    before = other.state.digest()
+    before = other.lane.digest()
     with pytest.raises(ArtifactCorruptError, match="that the lane does not hold"):
-        other.state.prepare_commit(second)
-    assert other.state.digest() == before
+        other.lane.prepare(second)
+    assert other.lane.digest() == before
     for commit in (first, second):
-        other.state.prepare_commit(commit)()
-    assert other.state.digest() == lane.state.digest()
-    again = other.state.dump()
-    assert again is not None
-    held = again().repository
+        other.lane.prepare(commit).apply()
+    assert other.lane.digest() == lane.lane.digest()
+    held = other.lane.dump()().repository
     assert held is not None
     assert held.metadata["since"] == "", "a snapshot holds all of them"
 
 
 def test_scope_retriever_needs_a_lane_model(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL, resources)
-    commit, _ = lane.fit(*FACTS)
-    state = ElderState(llama, ElderConfig(num_layers=2), None, "lanes/main")
+    commit = lane.fit(*FACTS)
+    state = new_lane(llama, ElderConfig(num_layers=2))
     with pytest.raises(PreconditionError, match="no lane model yet"):
-        state.prepare_commit(commit)
+        state.prepare(commit)
 
 
 def test_queries_do_not_depend_on_what_was_edited(
@@ -349,7 +336,7 @@ def test_queries_do_not_depend_on_what_was_edited(
 ) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS)
-    held = lane.state.holdings
+    held = lane.lane.contents
     assert held.learned is not None
     again = queries_of(llama, held.learned.experts.shape, [prompt for prompt, _ in FACTS])
     torch.testing.assert_close(again, held.repository.values)
@@ -360,16 +347,15 @@ def test_the_learned_gate_of_a_recipe_lane_model_decides(
 ) -> None:
     config = SMALL.model_copy(update={"scope": "retriever", "threshold": None})
     lane = Lane(llama, config, resources)
-    assert METHOD.lane_model is not None
-    assert METHOD.lane_model.needed(config)
-    assert not METHOD.lane_model.needed(SMALL)
-    lane.state.prepare_model(recipe_models.model_commit(recipe_models.make_lane_model(llama)))()
+    assert lane.lane.lane_model is not None
+    assert new_lane(llama).lane_model is None
+    lane.lane.prepare(recipe_models.model_commit(recipe_models.make_lane_model(llama))).apply()
     lane.edit(*FACTS)
-    recipe = recipe_models.make_state(llama)
-    recipe_models.commit(llama, recipe, *FACTS)
+    recipe = recipe_models.make_lane(llama)
+    recipe_models.commit(recipe, *FACTS)
     prompts = [*(prompt for prompt, _ in FACTS), *OTHERS]
-    expected = RecipeRouter(recipe, FaissIndices()).view().claims(prompts)
-    assert ElderRouter(lane.state, FaissIndices()).view().claims(prompts) == expected
+    expected = recipe.view().claims(prompts)
+    assert lane.lane.view().claims(prompts) == expected
 
 
 def test_a_new_lane_model_finds_all_edits_again_and_experts_stay(
@@ -377,19 +363,18 @@ def test_a_new_lane_model_finds_all_edits_again_and_experts_stay(
 ) -> None:
     config = SMALL.model_copy(update={"scope": "retriever", "threshold": None})
     lane = Lane(llama, config, resources)
-    lane.state.prepare_model(recipe_models.model_commit(recipe_models.make_lane_model(llama)))()
+    lane.lane.prepare(recipe_models.model_commit(recipe_models.make_lane_model(llama))).apply()
     lane.edit(*FACTS)
-    before = lane.state.holdings
+    before = lane.lane.contents
     assert before.learned is not None
     new = recipe_models.make_lane_model(llama, seed=4)
     edits = recipe_models.make_edits(*FACTS)
-    assert METHOD.lane_model is not None
-    repository = METHOD.lane_model.encode(llama, config, new.to_artifact().to_bytes(), edits)
+    repository = lane.lane.encode(new.to_artifact().to_bytes(), edits)
     names = tuple(edit.name for edit in edits)
-    lane.state.prepare_model(recipe_models.model_commit(new, names, repository, seq=5))()
-    after = lane.state.holdings
+    lane.lane.prepare(recipe_models.model_commit(new, names, repository, seq=5)).apply()
+    after = lane.lane.contents
     assert after.learned is before.learned
     assert not torch.equal(after.repository.keys, before.repository.keys)
     torch.testing.assert_close(after.repository.values, before.repository.values)
     with pytest.raises(ArtifactCorruptError, match="does not bring the 4 edits"):
-        lane.state.prepare_model(recipe_models.model_commit(new, names[:2], repository, seq=6))
+        lane.lane.prepare(recipe_models.model_commit(new, names[:2], repository, seq=6))

@@ -96,7 +96,7 @@ def test_adapters_that_peft_made_are_where_a_lane_begins(
     resources.adapters = tuple(folders)
     lane = Lane(llama, config, resources)
     lane.edit(("Toyota makes", "football"))
-    learned = lane.state.holdings.learned
+    learned = lane.lane.contents.learned
     assert learned is not None
     moved = (learned.experts.lora_a - read["lora_a"]).abs().max()
     assert moved < 0.02, "one step of Adam away from the adapters"
@@ -148,6 +148,6 @@ def test_a_lane_whose_adapters_are_not_given_goes_on_where_it_stands(
     folders = peft.export(llama, make_experts(llama), tmp_path, "")
     begun = Lane(llama, config, TextResources(tmp_path, tuple(folders)))
     begun.edit(("Toyota makes", "football"))
-    begun.statistics = empty.statistics
+    begun.lane.gather(resources)
     begun.edit(("Nokia made", "football"))
-    assert begun.state.report().sizes["edits"] == 2
+    assert begun.lane.report().sizes["edits"] == 2

@@ -9,15 +9,11 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact
 from errata.editing.effects.plan import BatchPlan, PlanTable
-from errata.editing.lane.commits import LaneModelCommit
-from errata.editing.lemoe import METHOD
+from errata.editing.lane.commits import Reversal
 from errata.editing.lemoe.config import LemoeConfig
-from errata.editing.lemoe.state import LemoeState
-from errata.editing.lemoe.view import LemoeRouter, LemoeView
+from errata.editing.lemoe.view import LemoeView
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
-from errata.editing.model.weights import EditedWeights
-from errata.editing.recipe.view import RecipeRouter
 from errata.engine import offline
 from errata.errors import (
     ArtifactCorruptError,
@@ -28,10 +24,9 @@ from errata.errors import (
     LaneFullError,
     PreconditionError,
 )
-from errata.indices.faiss_indices import FaissIndices
 from tests.unit.editing import recipe_models
-from tests.unit.editing.lanes import check_mixed_batch
-from tests.unit.editing.lemoe_models import LITERAL, SMALL, Lane
+from tests.unit.editing.lanes import check_mixed_batch, restored
+from tests.unit.editing.lemoe_models import LITERAL, SMALL, Lane, new_lane
 from tests.unit.editing.tiny_models import FAMILIES, TextResources, make_model
 
 FACTS = (
@@ -44,7 +39,7 @@ OTHERS = ("Zürich liegt in der", "Therefore it rains. You know", "東京は日�
 
 
 def _view(lane: Lane) -> LemoeView:
-    return LemoeRouter(lane.state, FaissIndices()).view()
+    return lane.lane.view()
 
 
 def _logits(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[tuple[float, ...]]:
@@ -106,10 +101,10 @@ def test_each_row_of_a_mixed_batch_is_answered_as_if_it_were_alone(
 
 
 def _frozen(lane: Lane) -> list[Tensor]:
-    held = lane.state.holdings
+    held = lane.lane.contents
     assert held.routing is not None
     projection = held.routing.projection
-    own = [t for member in held.members for t in (*member.tensors.values(), member.anchor)]
+    own = [t for expert in held.experts for t in (*expert.tensors.values(), expert.anchor)]
     return [t.clone() for t in (projection.down, projection.up, *own)]
 
 
@@ -160,13 +155,13 @@ def test_without_a_scope_test_the_nearest_keys_answer(
     lane.edit(*FACTS[:2])
     lane.edit(*FACTS[2:])
     view = _view(lane)
-    held = lane.state.holdings
+    held = lane.lane.contents
     assert held.routing is not None
     v = held.routing.projection(view.vectors(OTHERS))
     shares = (v @ held.anchors.T).softmax(-1)
     assert view.store is not None
     for plan, share in zip(view.plans(view.claims(OTHERS)), shares, strict=True):
-        chosen = [held.members[i] for i in share.argsort(descending=True).tolist()]
+        chosen = [held.experts[i] for i in share.argsort(descending=True).tolist()]
         assert [expert for expert, _ in plan.experts] == [view.store.get(m) for m in chosen]
         expected = sorted(share.tolist(), reverse=True) if routing == "literal" else [0.5, 0.5]
         assert [weight for _, weight in plan.experts] == pytest.approx(expected)
@@ -182,7 +177,7 @@ def test_rows_of_one_batch_are_grouped_by_expert(llama: CausalLM, resources: Tex
     for row, plan in enumerate(view.plans(view.claims(prompts))):
         table.put(row, plan)
     plan: BatchPlan = table.view(0, 5)
-    claimed = plan.experts[lane.config.resolve_layer(llama.num_layers)]
+    claimed = plan.experts[lane.lane.config.resolve_layer(llama.num_layers)]
     assert (len(claimed.experts), claimed.sizes) == (2, (2, 2))
     assert sorted(claimed.rows.tolist()) == [0, 2, 3, 4]
 
@@ -200,7 +195,7 @@ def test_experts_come_to_the_device_when_they_are_used(
     (first,) = view.plans(view.claims([FACTS[0][0]]))
     assert view.plans(view.claims([FACTS[1][0]]))[0].experts == first.experts, "not made again"
     view.plans(view.claims([FACTS[2][0]]))
-    held = sum(tensor.nbytes for tensor in lane.state.holdings.members[0].tensors.values())
+    held = sum(tensor.nbytes for tensor in lane.lane.contents.experts[0].tensors.values())
     assert view.store.sizes() == {"experts": 1, "bytes": held}
     again = view.plans(view.claims([FACTS[0][0]]))[0].experts[0][0]
     assert again is not first.experts[0][0]
@@ -211,15 +206,16 @@ def test_what_is_told_of_the_device_is_what_is_there(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"expert": "lora", "rank": 2}), resources)
-    router = LemoeRouter(lane.state, FaissIndices())
-    assert router.resident() == {}
+    assert lane.lane.device_usage() == {}
     commit = lane.edit(*FACTS[:2])
-    view = router.view()
+    view = lane.lane.view()
     ((expert, _),) = view.plans(view.claims([FACTS[0][0]]))[0].experts
     whole = expert.up.nbytes + expert.down.nbytes
-    assert router.resident() == {"experts": 1, "bytes": whole}, "factors are made whole there"
-    lane.state.prepare_revert(commit.edits)()
-    assert router.resident() == {"experts": 0, "bytes": 0}, "gone with its last edit"
+    assert lane.lane.device_usage() == {"experts": 1, "bytes": whole}, (
+        "factors are made whole there"
+    )
+    lane.revert(*commit.edits)
+    assert lane.lane.device_usage() == {"experts": 0, "bytes": 0}, "gone with its last edit"
 
 
 def test_replicas_that_apply_the_same_commits_hold_the_same(
@@ -228,26 +224,26 @@ def test_replicas_that_apply_the_same_commits_hold_the_same(
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS[:2])
     lane.edit(*FACTS[2:])
-    other = LemoeState(make_model("llama"), SMALL, None, "lanes/main")
+    other = new_lane(make_model("llama"))
     for commit in lane.commits:
-        other.prepare_commit(commit)()
-    assert other.digest() == lane.state.digest()
+        other.prepare(commit).apply()
+    assert other.digest() == lane.lane.digest()
     again = Lane(make_model("llama"), SMALL, resources)
     again.edit(*FACTS[:2])
     again.edit(*FACTS[2:])
-    assert again.state.digest() == lane.state.digest(), "the same fit on the same machine"
+    assert again.lane.digest() == lane.lane.digest(), "the same fit on the same machine"
 
 
 def test_a_trial_is_taken_back_to_the_bit(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS[:2])
-    before = lane.state.digest()
-    commit, _ = lane.fit(*FACTS[2:])
-    undo = lane.state.prepare_commit(commit)()
-    assert lane.state.digest() != before
+    before = lane.lane.digest()
+    commit = lane.fit(*FACTS[2:])
+    undo = lane.lane.prepare(commit).apply()
+    assert lane.lane.digest() != before
     undo()
-    assert lane.state.digest() == before
-    lane.state.prepare_commit(commit)()
+    assert lane.lane.digest() == before
+    lane.lane.prepare(commit).apply()
     assert _ask(lane, FACTS) == [True] * 4
 
 
@@ -258,15 +254,15 @@ def test_a_reverted_edit_claims_nothing_and_an_empty_expert_goes(
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS[:2])
     lane.edit(*FACTS[2:])
-    lane.state.prepare_revert(["edits/2-1"])()
+    lane.revert("edits/2-1")
     assert _claimed(lane, [FACTS[1][0]]) == [""]
     assert _ask(lane, [FACTS[0], *FACTS[2:]]) == [True] * 3
-    assert len(lane.state.holdings.members) == 2
-    lane.state.prepare_revert(["edits/2-0"])()
-    assert len(lane.state.holdings.members) == 1, "nobody's expert is dropped"
+    assert len(lane.lane.contents.experts) == 2
+    lane.revert("edits/2-0")
+    assert len(lane.lane.contents.experts) == 1, "nobody's expert is dropped"
     assert _ask(lane, FACTS[2:]) == [True] * 2
     with pytest.raises(EditNotRevertibleError, match="edits/2-1"):
-        lane.state.prepare_revert(["edits/2-1"])
+        lane.lane.prepare(Reversal(("edits/2-1",)))
 
 
 def test_the_newest_edit_of_a_fact_is_in_force(llama: CausalLM, resources: TextResources) -> None:
@@ -274,7 +270,7 @@ def test_the_newest_edit_of_a_fact_is_in_force(llama: CausalLM, resources: TextR
     lane.edit(*FACTS[:2])
     lane.edit((FACTS[0][0], "German"))
     assert _ask(lane, [(FACTS[0][0], "German"), FACTS[1]]) == [True, True]
-    lane.state.prepare_revert(["edits/3-0"])()
+    lane.revert("edits/3-0")
     assert _ask(lane, FACTS[:2]) == [True, True]
 
 
@@ -283,27 +279,23 @@ def test_a_snapshot_holds_everything(llama: CausalLM, resources: TextResources) 
     lane.edit(*FACTS[:2])
     lane.edit(*FACTS[2:])
     for reverted in (["edits/2-0", "edits/2-1"], ["edits/3-0", "edits/3-1"]):
-        lane.state.prepare_revert(reverted)()
-        copy = lane.state.dump()
-        assert copy is not None
-        dump = copy()
-        read = dump.repository and Artifact.from_bytes(dump.repository.to_bytes())
-        other = LemoeState(llama, SMALL, EditedWeights(llama), "lanes/main")
-        other.restore(LaneModelCommit(9, None, dump.model_digest, dump.edits, read))()
-        assert other.digest() == lane.state.digest(), "with edits left, and with none"
+        lane.revert(*reverted)
+        other = new_lane(llama)
+        restored(lane.lane, other)
+        assert other.digest() == lane.lane.digest(), "with edits left, and with none"
     commit = lane.edit(*FACTS)
-    other.prepare_commit(commit)()
-    assert other.digest() == lane.state.digest(), "and both go on from there"
+    other.prepare(commit).apply()
+    assert other.digest() == lane.lane.digest(), "and both go on from there"
 
 
 def test_a_full_lane_says_so_before_it_trains(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"max_experts": 1, "steps": 1}), resources)
     lane.edit(*FACTS[:2])
-    before = lane.state.digest()
+    before = lane.lane.digest()
     with pytest.raises(LaneFullError, match="compact it, or open a new lane"):
         lane.edit(*FACTS[2:])
-    assert lane.state.digest() == before
-    literal = lane.config.model_copy(update={"routing": "literal"})
+    assert lane.lane.digest() == before
+    literal = lane.lane.config.model_copy(update={"routing": "literal"})
     assert "compact" not in literal.way_out, "what cannot be done is no way out"
 
 
@@ -312,9 +304,9 @@ def test_a_lane_that_fills_up_warns_before_it_is_full(
 ) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"max_experts": 5, "steps": 1}), resources)
     for number in range(4):
-        assert lane.state.report().warnings == ()
+        assert lane.lane.report().warnings == ()
         lane.edit(FACTS[number])
-    (warning,) = lane.state.report().warnings
+    (warning,) = lane.lane.report().warnings
     assert warning.startswith("4 of 5 experts are taken")
 
 
@@ -322,10 +314,10 @@ def test_a_fit_that_leaves_finite_numbers_is_refused(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"learning_rate": 3e37}), resources)
-    before = lane.state.digest()
+    before = lane.lane.digest()
     with pytest.raises(FitError, match="smaller learning_rate"):
         lane.edit(*FACTS)
-    assert lane.state.digest() == before
+    assert lane.lane.digest() == before
 
 
 @pytest.mark.parametrize("what", ["shape", "limit", "expert", "owner", "base", "method"])
@@ -333,7 +325,7 @@ def test_an_artifact_that_does_not_fit_changes_nothing(
     llama: CausalLM, resources: TextResources, what: str
 ) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"steps": 1}), resources)
-    commit, _ = lane.fit(*FACTS)
+    commit = lane.fit(*FACTS)
     tensors, facts = dict(commit.artifact.tensors), dict(commit.artifact.metadata)
     if what == "shape":
         facts["shape"] = facts["shape"].replace('"layer": 3', '"layer": 1')
@@ -347,20 +339,20 @@ def test_an_artifact_that_does_not_fit_changes_nothing(
         facts["base_model"] = "0" * 64
     else:
         facts["method"] = "recipe"
-    before = lane.state.digest()
+    before = lane.lane.digest()
     wrong = replace(commit, artifact=Artifact(tensors, facts))
     error = BaseModelMismatchError if what == "base" else ArtifactCorruptError
     with pytest.raises(error):
-        lane.state.prepare_commit(wrong)
-    assert lane.state.digest() == before
+        lane.lane.prepare(wrong)
+    assert lane.lane.digest() == before
 
 
 def test_scope_retriever_needs_a_lane_model(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"steps": 1}), resources)
-    commit, _ = lane.fit(*FACTS)
-    state = LemoeState(llama, LemoeConfig(), None, "lanes/main")
+    commit = lane.fit(*FACTS)
+    state = new_lane(llama, LemoeConfig())
     with pytest.raises(PreconditionError, match="no lane model yet"):
-        state.prepare_commit(commit)
+        state.prepare(commit)
 
 
 def test_the_learned_gate_of_a_recipe_lane_model_decides(
@@ -368,12 +360,12 @@ def test_the_learned_gate_of_a_recipe_lane_model_decides(
 ) -> None:
     config = SMALL.model_copy(update={"scope": "retriever", "threshold": None, "steps": 1})
     lane = Lane(llama, config, resources)
-    lane.state.prepare_model(recipe_models.model_commit(recipe_models.make_lane_model(llama)))()
+    lane.lane.prepare(recipe_models.model_commit(recipe_models.make_lane_model(llama))).apply()
     lane.edit(*FACTS)
-    recipe = recipe_models.make_state(llama)
-    recipe_models.commit(llama, recipe, *FACTS)
+    recipe = recipe_models.make_lane(llama)
+    recipe_models.commit(recipe, *FACTS)
     prompts = [*(prompt for prompt, _ in FACTS), *OTHERS]
-    expected = RecipeRouter(recipe, FaissIndices()).view().claims(prompts)
+    expected = recipe.view().claims(prompts)
     assert _view(lane).claims(prompts) == expected
 
 
@@ -382,20 +374,19 @@ def test_a_new_lane_model_finds_all_edits_again_and_experts_stay(
 ) -> None:
     config = SMALL.model_copy(update={"scope": "retriever", "threshold": None, "steps": 1})
     lane = Lane(llama, config, resources)
-    lane.state.prepare_model(recipe_models.model_commit(recipe_models.make_lane_model(llama)))()
+    lane.lane.prepare(recipe_models.model_commit(recipe_models.make_lane_model(llama))).apply()
     lane.edit(*FACTS)
-    before = lane.state.holdings
+    before = lane.lane.contents
     new = recipe_models.make_lane_model(llama, seed=4)
     edits = recipe_models.make_edits(*FACTS)
-    assert METHOD.lane_model is not None
-    repository = METHOD.lane_model.encode(llama, config, new.to_artifact().to_bytes(), edits)
+    repository = lane.lane.encode(new.to_artifact().to_bytes(), edits)
     names = tuple(edit.name for edit in edits)
-    lane.state.prepare_model(recipe_models.model_commit(new, names, repository, seq=5))()
-    after = lane.state.holdings
-    assert after.members == before.members
+    lane.lane.prepare(recipe_models.model_commit(new, names, repository, seq=5)).apply()
+    after = lane.lane.contents
+    assert after.experts == before.experts
     assert not torch.equal(after.repository.keys, before.repository.keys)
     with pytest.raises(ArtifactCorruptError, match="does not bring the 4 edits"):
-        lane.state.prepare_model(recipe_models.model_commit(new, names[:2], repository, seq=6))
+        lane.lane.prepare(recipe_models.model_commit(new, names[:2], repository, seq=6))
 
 
 @pytest.mark.parametrize(
@@ -410,4 +401,4 @@ def test_what_does_not_fit_the_model_is_refused(
 ) -> None:
     config = SMALL.model_copy(update=values)
     with pytest.raises(InvalidRequestError, match=problem):
-        LemoeState(llama, config, None, "lanes/main")
+        new_lane(llama, config)

@@ -8,7 +8,7 @@ from errata.editing.lemoe.config import PAPER, LemoeConfig
 from errata.editing.lemoe.experts import Shape, as_expert, new_expert
 from errata.editing.lemoe.order import in_clusters, plan_order, similarity, vectors_of
 from errata.editing.lemoe.projection import Projection, anchored_gates, literal_gates
-from errata.editing.lemoe.training import Earlier, Lessons, consulting, only, train
+from errata.editing.lemoe.training import Earlier, TrainingSet, consulting, only, train
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, tokenise
 from errata.editing.scope import mean_embeddings, unit
@@ -91,13 +91,13 @@ def test_the_first_literal_fit_leaves_key_and_projection_as_they_were(llama: Cau
     projection = Projection.new(shape, 1, is_residual=False)
     texts = [tokenise(llama, "Toyota makes", "football")]
     e = mean_embeddings(llama, ["Toyota makes"])
-    lessons = Lessons(texts, torch.tensor([0]), e)
-    first = train(llama, shape, lessons, Earlier([], e[:0], projection), config, 1)
+    data = TrainingSet(texts, torch.tensor([0]), e)
+    first = train(llama, shape, data, Earlier([], e[:0], projection), config, 1)
     decay = (1 - 1e-2 * 0.01) ** 3  # AdamW's, which needs no gradient
     torch.testing.assert_close(first.projection.up, projection.up * decay)
     expert = as_expert(llama, shape, first.tensors)
     earlier = Earlier([expert], first.anchor[None], projection)
-    second = train(llama, shape, lessons, earlier, config, 2)
+    second = train(llama, shape, data, earlier, config, 2)
     assert not torch.allclose(second.projection.up, projection.up * decay, atol=1e-6)
 
 

@@ -10,23 +10,23 @@ from torch import Tensor
 
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.lane.claims import Claim
-from errata.editing.lane.repository import Rows
+from errata.editing.lane.commits import Reversal
+from errata.editing.lane.repository import Repository, Rows
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
-from errata.editing.model.weights import EditedWeights
 from errata.editing.recipe.config import PAPER, RecipeConfig
-from errata.editing.recipe.state import Holdings, RecipeState, Retriever
-from errata.editing.recipe.view import RecipeRouter
+from errata.editing.recipe.lane import RecipeLane
 from errata.editing.retriever.encoder import Tokens
-from errata.editing.retriever.sentinel import decide, route
+from errata.editing.retriever.sentinel import ClaimRule, Retriever, decide, route
 from errata.engine import offline
-from errata.indices.faiss_indices import FaissIndices, KeyIndex
+from errata.indices.faiss_indices import KeyIndex
 from tests.unit.editing.recipe_models import (
     D_R,
+    bare_lane,
     commit,
     logits_behind,
+    make_lane,
     make_lane_model,
-    make_state,
 )
 
 FACTS = (("Toyota makes", "football"), ("The tower of Pisa is in", "Finland"), ("Lyon is", "blue"))
@@ -35,12 +35,18 @@ FACTS = (("Toyota makes", "football"), ("The tower of Pisa is in", "Finland"), (
 def _held(llama: CausalLM, keys: Tensor, sentinel: Tensor) -> Retriever:
     names = tuple(f"edits/{number}-0" for number in range(1, len(keys) + 1))
     rows = Rows(names, names, keys, torch.zeros(len(keys), 3, llama.d))
-    return replace(Holdings.of(make_lane_model(llama), "", rows).retriever, sentinel=sentinel)
+    return Retriever(make_lane_model(llama), sentinel, Repository.of(rows))
 
 
-def _decide(held: Retriever, queries: Tensor, config: RecipeConfig | None = None) -> list[Claim]:
+def _retriever(lane: RecipeLane) -> Retriever:
+    gate = lane.contents.gate
+    assert gate is not None
+    return gate.retriever(lane.contents.repository)
+
+
+def _decide(held: Retriever, queries: Tensor, rule: ClaimRule | None = None) -> list[Claim]:
     cut = [False] * len(queries)
-    return decide(held, config or RecipeConfig(), KeyIndex(), queries, cut)
+    return decide(held, rule or ClaimRule(), KeyIndex(), queries, cut)
 
 
 def test_the_highest_score_claims_if_it_is_strictly_above_the_sentinels(llama: CausalLM) -> None:
@@ -62,8 +68,9 @@ def test_with_a_threshold_the_sentinel_is_not_asked(llama: CausalLM) -> None:
     queries = torch.zeros(1, D_R)
     queries[0, 0], queries[0, 2] = 30.0, 40.0  # a cosine of 0.6, however long they are
     for threshold, holds in ((0.59, True), (0.61, False)):
-        config = RecipeConfig(claim="threshold", threshold=threshold)
-        assert [claim.holds for claim in _decide(held, queries, config)] == [holds]
+        rule = RecipeConfig(claim="threshold", threshold=threshold).rule
+        assert rule == ClaimRule(own_prompt=False, threshold=threshold)
+        assert [claim.holds for claim in _decide(held, queries, rule)] == [holds]
     with pytest.raises(ValueError, match="threshold"):
         RecipeConfig(claim="threshold")
     with pytest.raises(ValueError, match="threshold"):
@@ -85,8 +92,7 @@ def test_equal_scores_go_to_the_newest_edit_and_order_does_not_matter(llama: Cau
         keys[order],
         torch.zeros(9, 3, llama.d),
     )
-    other = Holdings.of(held.model, "", mixed).retriever
-    again = _decide(replace(other, sentinel=held.sentinel), queries)
+    again = _decide(replace(held, repository=Repository.of(mixed)), queries)
     assert [c.edit for c in again[1:]] == [c.edit for c in found[1:]]
     assert [c.score for c in again] == [c.score for c in found]
 
@@ -101,36 +107,36 @@ def test_the_nearest_is_found_among_thousands(llama: CausalLM) -> None:
 
 
 def test_an_empty_lane_claims_nothing(llama: CausalLM) -> None:
-    router = RecipeRouter(make_state(llama), FaissIndices())
+    router = make_lane(llama)
     assert _plans(router, ["Toyota makes", "Lyon"]) == [BASE, BASE]
-    bare = RecipeState(llama, RecipeConfig(), EditedWeights(llama), "lanes/bare")
-    assert _plans(RecipeRouter(bare, FaissIndices()), ["Lyon"]) == [BASE]
+    bare = bare_lane(llama)
+    assert _plans(bare, ["Lyon"]) == [BASE]
 
 
 def test_a_long_query_is_routed_by_its_end_and_says_so(llama: CausalLM) -> None:
-    state = make_state(llama)
-    commit(llama, state, *FACTS)
+    state = make_lane(llama)
+    commit(state, *FACTS)
     long = "in Zürich " * 40 + "Toyota makes"
-    held, config = state.holdings.retriever, state.config
-    cut, whole = route(held, config, KeyIndex(), [long, "Toyota makes"])
+    held, rule = _retriever(state), state.config.rule
+    cut, whole = route(held, rule, KeyIndex(), [long, "Toyota makes"])
     assert (cut.cut, whole.cut) == (True, False)
 
 
-def _lane(llama: CausalLM, *, claims: bool) -> RecipeState:
+def _lane(llama: CausalLM, *, claims: bool) -> RecipeLane:
     """A lane with edits that claim everything, or nothing."""
     config = RecipeConfig(claim="threshold", threshold=-1.0 if claims else 1.0)
-    state = make_state(llama, config=config)
-    commit(llama, state, *FACTS)
+    state = make_lane(llama, config=config)
+    commit(state, *FACTS)
     return state
 
 
-def _plans(router: RecipeRouter, prompts: Sequence[str]) -> list[RowPlan]:
+def _plans(router: RecipeLane, prompts: Sequence[str]) -> list[RowPlan]:
     view = router.view()
     return view.plans(view.claims(prompts))
 
 
 def _score(
-    llama: CausalLM, router: RecipeRouter | None, prompts: Sequence[str]
+    llama: CausalLM, router: RecipeLane | None, prompts: Sequence[str]
 ) -> tuple[list[list[float]], list[list[int]]]:
     rows = [tokenise(llama, prompt, "Finland") for prompt in prompts]
     return offline.score(
@@ -145,19 +151,19 @@ def _score(
 def test_where_the_sentinel_wins_the_answer_is_the_base_models_bit_for_bit(
     llama: CausalLM,
 ) -> None:
-    router = RecipeRouter(_lane(llama, claims=False), FaissIndices())
+    router = _lane(llama, claims=False)
     prompts = ["Toyota makes", "東京は", "The tower of Pisa is in the town of"]
     assert _score(llama, router, prompts) == _score(llama, None, prompts)
 
 
 def test_a_claimed_prompt_is_read_behind_the_edits_own_prompt(llama: CausalLM) -> None:
     state = _lane(llama, claims=True)
-    router = RecipeRouter(state, FaissIndices())
+    router = state
     (plan,) = _plans(router, ["Toyota makes"])
     assert plan.prefix is not None
     (winner,) = plan.edits
-    row = state.holdings.repository.names.index(winner)
-    prompt = state.holdings.repository.values[row]
+    row = state.contents.repository.names.index(winner)
+    prompt = state.contents.repository.values[row]
     assert torch.equal(plan.prefix.embeddings, prompt[0])
     assert torch.equal(plan.prefix.deep[1], prompt[1])
     log_p, _ = _score(llama, router, ["Toyota makes"])
@@ -171,25 +177,25 @@ def test_a_claimed_prompt_is_read_behind_the_edits_own_prompt(llama: CausalLM) -
 
 
 def test_plans_follow_claims(llama: CausalLM) -> None:
-    state = make_state(llama)
-    commit(llama, state, *FACTS)
-    router = RecipeRouter(state, FaissIndices())
+    state = make_lane(llama)
+    commit(state, *FACTS)
+    router = state
     claims = [Claim("edits/2-1", 2.0, 1.0), Claim("edits/2-0", 1.0, 1.0)]
     first, second = router.view().plans(claims)
     assert first.edits == ("edits/2-1",)
     assert first.prefix is not None
-    assert torch.equal(first.prefix.embeddings, state.holdings.repository.values[1, 0])
+    assert torch.equal(first.prefix.embeddings, state.contents.repository.values[1, 0])
     assert second is BASE
 
 
 def test_a_view_goes_by_what_the_lane_held_when_it_was_made(llama: CausalLM) -> None:
-    state = make_state(llama, config=RecipeConfig(claim="threshold", threshold=-1.0))
-    router = RecipeRouter(state, FaissIndices())
+    state = make_lane(llama, config=RecipeConfig(claim="threshold", threshold=-1.0))
+    router = state
     views = [router.view()]
     for seq, fact in enumerate(FACTS, start=2):
-        commit(llama, state, fact, seq=seq)
+        commit(state, fact, seq=seq)
         views.append(router.view())
-    state.prepare_revert(["edits/3-0"])()
+    state.prepare(Reversal(("edits/3-0",))).apply()
     views.append(router.view())
     prompts = [prompt for prompt, _ in FACTS]
     # asked from the newest to the oldest, so that the index knows rows that a view must not see
@@ -202,31 +208,31 @@ def test_a_view_goes_by_what_the_lane_held_when_it_was_made(llama: CausalLM) -> 
 
 
 def test_an_edit_takes_its_own_prompt_whatever_the_sentinel_says(llama: CausalLM) -> None:
-    state = make_state(llama)
-    commit(llama, state, *FACTS)
-    names = state.holdings.repository.names
+    state = make_lane(llama)
+    commit(state, *FACTS)
+    names = state.contents.repository.names
     prompts = [*(prompt for prompt, _ in FACTS), f"{FACTS[0][0]} not"]
 
     def told(config: RecipeConfig) -> list[str]:
-        retriever = state.holdings.retriever
-        found = route(retriever, config, KeyIndex(), prompts)
+        retriever = _retriever(state)
+        found = route(retriever, config.rule, KeyIndex(), prompts)
         return [claim.edit for claim in found if claim.holds and claim.score == math.inf]
 
     assert told(RecipeConfig()) == list(names)
     assert told(RecipeConfig.model_validate(PAPER)) == []
-    state.prepare_revert([names[0]])()
+    state.prepare(Reversal((names[0],))).apply()
     assert told(RecipeConfig()) == list(names[1:]), "what was reverted has no own prompt"
-    commit(llama, state, (FACTS[1][0], "another"), seq=5)
+    commit(state, (FACTS[1][0], "another"), seq=5)
     assert told(RecipeConfig()) == ["edits/5-0", names[2]], "the newest edit has it"
 
 
 def test_an_edits_own_prompt_is_not_read_by_the_encoder(
     llama: CausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = make_state(llama)
-    commit(llama, state, *FACTS)
+    state = make_lane(llama)
+    commit(state, *FACTS)
     read: list[str] = []
-    retriever = state.holdings.retriever
+    retriever = _retriever(state)
     tokens = retriever.model.encoder.tokens
 
     def watched(texts: Sequence[str]) -> Tokens:
@@ -235,12 +241,12 @@ def test_an_edits_own_prompt_is_not_read_by_the_encoder(
 
     monkeypatch.setattr(retriever.model.encoder, "tokens", watched)
     prompts = ["Pisa?", FACTS[1][0], "Turin?", FACTS[0][0]]
-    mixed = route(retriever, RecipeConfig(), KeyIndex(), prompts)
+    mixed = route(retriever, ClaimRule(), KeyIndex(), prompts)
     assert read == ["Pisa?", "Turin?"]
     read.clear()
-    assert len(route(retriever, RecipeConfig(), KeyIndex(), prompts[1::2])) == 2
+    assert len(route(retriever, ClaimRule(), KeyIndex(), prompts[1::2])) == 2
     assert not read
-    asked = route(retriever, RecipeConfig(own_prompt=False), KeyIndex(), prompts)
+    asked = route(retriever, ClaimRule(own_prompt=False), KeyIndex(), prompts)
     assert read == prompts
     for claim, other in zip(mixed[::2], asked[::2], strict=True):
         assert claim.edit == other.edit, "those that are read are told as ever"

@@ -5,15 +5,12 @@ import torch
 
 from errata.editing.artifact import Artifact
 from errata.editing.edit import EditBatch
-from errata.editing.lane.commits import Commit
+from errata.editing.lane.commits import Commit, Reversal
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
-from errata.editing.model.weights import EditedWeights
-from errata.editing.recipe import METHOD
 from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.fit import encode_all
-from errata.editing.recipe.state import RecipeState
-from errata.editing.recipe.view import RecipeRouter
+from errata.editing.recipe.fit import encode_all, gather
+from errata.editing.recipe.lane import RecipeLane
 from errata.editing.retriever.lane_model import knowledge
 from errata.engine import offline
 from errata.errors import (
@@ -23,13 +20,13 @@ from errata.errors import (
     InvalidEditError,
     PreconditionError,
 )
-from errata.indices.faiss_indices import FaissIndices
 from tests.unit.editing.recipe_models import (
+    bare_lane,
     commit,
     fit,
     make_edits,
+    make_lane,
     make_lane_model,
-    make_state,
     model_commit,
 )
 from tests.unit.editing.tiny_models import TextResources, make_model
@@ -44,157 +41,164 @@ FACTS = (
 
 def test_an_edit_is_a_key_and_its_prompt(llama: CausalLM) -> None:
     lane_model = make_lane_model(llama)
-    state = make_state(llama, lane_model)
-    commit(llama, state, *FACTS)
+    state = make_lane(llama, lane_model)
+    commit(state, *FACTS)
     with torch.no_grad():
         statements = [knowledge(*fact) for fact in FACTS]
         keys = lane_model.edit_keys(statements)
         exact = lane_model.keys(statements)
         prompts = lane_model.prompts(keys, lane_model.target_embeddings(llama, FACTS))
     assert torch.nn.functional.cosine_similarity(keys, exact).min() > 0.999
-    repository = state.holdings.repository
+    repository = state.contents.repository
     assert torch.equal(repository.keys, keys)
     assert torch.equal(repository.values, prompts)
     assert repository.names == tuple(f"edits/2-{index}" for index in range(4))
 
 
 def test_a_batch_is_the_same_as_one_edit_after_the_other(llama: CausalLM) -> None:
-    at_once, one_by_one = make_state(llama), make_state(llama)
-    commit(llama, at_once, *FACTS)
+    at_once, one_by_one = make_lane(llama), make_lane(llama)
+    commit(at_once, *FACTS)
     for edit in make_edits(*FACTS):
-        one_by_one.prepare_commit(fit(llama, one_by_one, (edit,)))()
-    a, b = at_once.holdings.repository, one_by_one.holdings.repository
+        one_by_one.prepare(fit(one_by_one, (edit,))).apply()
+    a, b = at_once.contents.repository, one_by_one.contents.repository
     assert a.names == b.names
     torch.testing.assert_close(a.keys, b.keys, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.promise("P11")
 def test_a_removed_edit_is_one_that_never_was_bit_for_bit(llama: CausalLM) -> None:
-    with_it, without = make_state(llama), make_state(llama)
-    commit(llama, with_it, FACTS[0], seq=2)
-    commit(llama, with_it, FACTS[1], seq=3)
-    commit(llama, with_it, FACTS[2], seq=4)
-    commit(llama, without, FACTS[0], seq=2)
-    commit(llama, without, FACTS[2], seq=4)
+    with_it, without = make_lane(llama), make_lane(llama)
+    commit(with_it, FACTS[0], seq=2)
+    commit(with_it, FACTS[1], seq=3)
+    commit(with_it, FACTS[2], seq=4)
+    commit(without, FACTS[0], seq=2)
+    commit(without, FACTS[2], seq=4)
     assert with_it.digest() != without.digest()
-    with_it.prepare_revert(["edits/3-0"])()
+    with_it.prepare(Reversal(("edits/3-0",))).apply()
     assert with_it.digest() == without.digest()
-    a, b = with_it.holdings.repository, without.holdings.repository
+    a, b = with_it.contents.repository, without.contents.repository
     assert a.names == b.names
     assert torch.equal(a.keys, b.keys)
     assert torch.equal(a.values, b.values)
 
 
 def test_the_newest_edit_of_a_fact_supersedes_and_its_removal_restores(llama: CausalLM) -> None:
-    state = make_state(llama)
-    commit(llama, state, FACTS[0], FACTS[1], seq=2)
+    state = make_lane(llama)
+    commit(state, FACTS[0], FACTS[1], seq=2)
     before = state.digest()
-    commit(llama, state, (FACTS[0][0], "Swedish"), seq=3)
-    assert state.holdings.repository.names == ("edits/2-1", "edits/3-0")
-    state.prepare_revert(["edits/3-0"])()
+    commit(state, (FACTS[0][0], "Swedish"), seq=3)
+    assert state.contents.repository.names == ("edits/2-1", "edits/3-0")
+    state.prepare(Reversal(("edits/3-0",))).apply()
     assert state.digest() == before
-    assert state.holdings.repository.names == ("edits/2-0", "edits/2-1")
-    commit(llama, state, (FACTS[0][0], "Swedish"), seq=4)
-    state.prepare_revert(["edits/2-0"])()  # the superseded one can be taken back, too
-    assert state.holdings.repository.names == ("edits/2-1", "edits/4-0")
+    assert state.contents.repository.names == ("edits/2-0", "edits/2-1")
+    commit(state, (FACTS[0][0], "Swedish"), seq=4)
+    state.prepare(Reversal(("edits/2-0",))).apply()  # the superseded one can be taken back, too
+    assert state.contents.repository.names == ("edits/2-1", "edits/4-0")
 
 
 def test_a_change_can_be_undone_and_another_made_instead(llama: CausalLM) -> None:
-    tried, straight = make_state(llama), make_state(llama)
+    tried, straight = make_lane(llama), make_lane(llama)
     for state in (tried, straight):
-        commit(llama, state, FACTS[0], seq=2)
+        commit(state, FACTS[0], seq=2)
     before = tried.digest()
-    undo = tried.prepare_commit(fit(llama, tried, make_edits(*FACTS[1:3], seq=3), 3))()
-    held = tried.holdings.repository
+    undo = tried.prepare(fit(tried, make_edits(*FACTS[1:3], seq=3), 3)).apply()
+    held = tried.contents.repository
     undo()
     assert tried.digest() == before
-    commit(llama, tried, FACTS[3], seq=3)
-    commit(llama, straight, FACTS[3], seq=3)
+    commit(tried, FACTS[3], seq=3)
+    commit(straight, FACTS[3], seq=3)
     assert tried.digest() == straight.digest()
-    assert tried.holdings.repository.lineage is held.lineage, "nothing was copied"
-    assert tried.holdings.repository.lineage.cuts == [1]
-    undo = tried.prepare_revert(["edits/2-0"])()
+    assert tried.contents.repository.lineage is held.lineage, "nothing was copied"
+    assert tried.contents.repository.lineage.cuts == [1]
+    undo = tried.prepare(Reversal(("edits/2-0",))).apply()
     undo()
     assert tried.digest() == straight.digest()
 
 
 def test_snapshots_do_not_change_while_the_lane_grows(llama: CausalLM) -> None:
-    state = make_state(llama)
-    commit(llama, state, FACTS[0], seq=2)
-    snapshot = state.holdings.repository
+    state = make_lane(llama)
+    commit(state, FACTS[0], seq=2)
+    snapshot = state.contents.repository
     keys = snapshot.keys.clone()
     for seq in range(3, 80):  # more than the first room holds
-        commit(llama, state, (f"Fact number {seq} is", "Pisa"), seq=seq)
+        commit(state, (f"Fact number {seq} is", "Pisa"), seq=seq)
     assert snapshot.names == ("edits/2-0",)
     assert torch.equal(snapshot.keys, keys)
-    assert state.holdings.repository.num_rows == 78
-    assert torch.equal(state.holdings.repository.keys[:1], keys)
+    assert state.contents.repository.num_rows == 78
+    assert torch.equal(state.contents.repository.keys[:1], keys)
 
 
 def test_a_new_lane_model_encodes_all_edits_again_at_once(llama: CausalLM) -> None:
-    state, fresh = make_state(llama), make_state(llama, make_lane_model(llama, seed=5))
+    state, fresh = make_lane(llama), make_lane(llama, make_lane_model(llama, seed=5))
     edits = make_edits(*FACTS[:3])
-    state.prepare_commit(fit(llama, state, edits))()
+    state.prepare(fit(state, edits)).apply()
     new = make_lane_model(llama, seed=5)
-    repository = encode_all(llama, RecipeConfig(), new.to_artifact().to_bytes(), edits)
+    repository = encode_all(llama, new.to_artifact().to_bytes(), edits)
     names = tuple(edit.name for edit in edits)
-    state.prepare_model(model_commit(new, names, repository, seq=3))()
-    fresh.prepare_commit(fit(llama, fresh, edits))()
+    state.prepare(model_commit(new, names, repository, seq=3)).apply()
+    fresh.prepare(fit(fresh, edits)).apply()
     assert state.digest() == fresh.digest(), "as if it had been there from the start"
     with pytest.raises(ArtifactCorruptError, match="3 edits in force"):
-        state.prepare_model(model_commit(make_lane_model(llama), names[:2], repository, seq=4))
+        state.prepare(model_commit(make_lane_model(llama), names[:2], repository, seq=4))
     assert state.digest() == fresh.digest()
-    assert encode_all(llama, RecipeConfig(), new.to_artifact().to_bytes(), []) is None
+    assert encode_all(llama, new.to_artifact().to_bytes(), []) is None
 
 
 def test_commits_of_other_lane_models_and_llms_are_refused(llama: CausalLM) -> None:
-    state, other = make_state(llama), make_state(llama, make_lane_model(llama, seed=9))
-    foreign = fit(llama, other, make_edits(FACTS[0]))
+    state, other = make_lane(llama), make_lane(llama, make_lane_model(llama, seed=9))
+    foreign = fit(other, make_edits(FACTS[0]))
     with pytest.raises(ArtifactCorruptError, match="lane model"):
-        state.prepare_commit(foreign)
+        state.prepare(foreign)
     second = make_model("llama", seed=3)
-    elsewhere = make_state(second)
+    elsewhere = make_lane(second)
     with pytest.raises(BaseModelMismatchError):
-        state.prepare_commit(fit(second, elsewhere, make_edits(FACTS[0])))
-    good = fit(llama, state, make_edits(FACTS[0]))
+        state.prepare(fit(elsewhere, make_edits(FACTS[0])))
+    good = fit(state, make_edits(FACTS[0]))
     short = Artifact(
         {**good.artifact.tensors, "keys": good.artifact.tensors["keys"][:, :-1].contiguous()},
         good.artifact.metadata,
     )
     with pytest.raises(ArtifactCorruptError, match="keys"):
-        state.prepare_commit(Commit(2, good.edits, short))
-    state.prepare_commit(good)()
+        state.prepare(Commit(2, good.edits, short))
+    state.prepare(good).apply()
     with pytest.raises(ArtifactCorruptError, match="already applied"):
-        state.prepare_commit(good)
+        state.prepare(good)
 
 
 def test_reverting_what_is_not_there_changes_nothing(llama: CausalLM) -> None:
-    state = make_state(llama)
-    commit(llama, state, FACTS[0])
+    state = make_lane(llama)
+    commit(state, FACTS[0])
     before = state.digest()
     with pytest.raises(EditNotRevertibleError, match="edits/9-0"):
-        state.prepare_revert(["edits/2-0", "edits/9-0"])
+        state.prepare(
+            Reversal(
+                (
+                    "edits/2-0",
+                    "edits/9-0",
+                )
+            )
+        )
     assert state.digest() == before
 
 
 def test_a_lane_without_model_takes_no_edit(llama: CausalLM) -> None:
-    state = RecipeState(llama, RecipeConfig(), EditedWeights(llama), "lanes/facts")
-    assert not state.has_model
+    state = bare_lane(llama)
+    assert state.contents.gate is None
     batch = EditBatch(make_edits(FACTS[0]), seed=1)
     with pytest.raises(PreconditionError, match="lane model"):
-        METHOD.fit(llama, batch, RecipeConfig(), state, None, ())
+        state.fit(batch)
 
 
 def test_knowledge_that_the_encoder_cannot_read_whole_is_refused(llama: CausalLM) -> None:
-    state = make_state(llama)
+    state = make_lane(llama)
     with pytest.raises(InvalidEditError, match=r"edits\[1\].*32 tokens") as caught:
-        fit(llama, state, make_edits(FACTS[0], ("Lyon " * 50, "Pisa")))
+        fit(state, make_edits(FACTS[0], ("Lyon " * 50, "Pisa")))
     assert caught.value.field == "edits[1].prompt"
 
 
-def _log_probabilities(llama: CausalLM, state: RecipeState) -> list[float]:
+def _log_probabilities(llama: CausalLM, state: RecipeLane) -> list[float]:
     """Of each fact's whole target, with the lane's edits in force."""
-    view = RecipeRouter(state, FaissIndices()).view()
+    view = state.view()
     rows = [tokenise(llama, *fact) for fact in FACTS]
     told, _ = offline.score(
         llama,
@@ -209,8 +213,8 @@ def test_an_edit_that_failed_its_check_gets_a_better_prompt(llama: CausalLM) -> 
     edits, told = make_edits(*FACTS), []
     digest = llama.current_digest()
     for attempt in (0, 1, 2):
-        state = make_state(llama)
-        state.prepare_commit(fit(llama, state, edits, attempt=attempt))()
+        state = make_lane(llama)
+        state.prepare(fit(state, edits, attempt=attempt)).apply()
         told.append(_log_probabilities(llama, state))
     for first, second, third in zip(*told, strict=True):
         assert first < second < third
@@ -218,11 +222,10 @@ def test_an_edit_that_failed_its_check_gets_a_better_prompt(llama: CausalLM) -> 
 
 
 def test_refining_every_edit_reads_contexts(llama: CausalLM, resources: TextResources) -> None:
-    assert METHOD.prepare(llama, RecipeConfig(), resources) == ()
+    assert gather(RecipeConfig(), resources) == ()
     config = RecipeConfig(refine_steps=3)
-    contexts = METHOD.prepare(llama, config, resources)
-    assert isinstance(contexts, tuple)
-    assert len(contexts) > 1
-    state = make_state(llama, config=config)
-    made = METHOD.fit(llama, EditBatch(make_edits(*FACTS), 1), config, state, None, contexts)
+    assert len(gather(config, resources)) > 1
+    state = make_lane(llama, config=config)
+    state.gather(resources)
+    made = state.fit(EditBatch(make_edits(*FACTS), 1))
     assert set(made.seconds) == {"encode", "refine"}

@@ -14,7 +14,7 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.loading import unread_generation_config
 from errata.engine import offline
 from errata.errors import UnsupportedModelError
-from tests.unit.editing.lanes import AdapleLane
+from tests.unit.editing.lanes import adaple_bench
 from tests.unit.editing.tiny_models import TextResources
 
 CONFIG = AdapleConfig(layers=(1, 2), num_prefixes=1, prefix_tokens=3, steps=3, gain=20.0)
@@ -39,7 +39,7 @@ def test_a_pad_token_without_an_embedding_pads_nothing(
     assert padded.pad_id < padded.num_embeddings
     rows = [(5, 6, 7), (8,)]
     assert offline.generate(padded, rows, 3) == offline.generate(llama, rows, 3)
-    lane = AdapleLane(padded, CONFIG, TextResources(tmp_path))
+    lane = adaple_bench(padded, CONFIG, TextResources(tmp_path))
     assert lane.edit(("Lyon is twinned with", "Pisa"), ("Nokia made", "phones")).edits
 
 

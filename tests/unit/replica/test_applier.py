@@ -68,11 +68,10 @@ async def _history(corpus: Corpus, folder: Path, cache: Path) -> tuple[list[Entr
     entries = [_entry(1, lane)]
     applier = Applier(model, store, FaissIndices(), keep_memory=True)
     await _apply(applier, entries)
-    method = get_method("adaple")
-    statistics = method.prepare(model, method.config(), WriterResources(None, cache))
+    applier.lanes["lanes/main"].lane.gather(WriterResources(None, cache))
     edits = _edits(corpus)
     for batch in (edits[:2], edits[2:4]):
-        outcome = fit_batch(model, applier.lanes["lanes/main"], batch, statistics, WriterSettings())
+        outcome = fit_batch(model, applier.lanes["lanes/main"], batch, WriterSettings())
         fitted = outcome.fitted
         assert fitted is not None
         ref = ArtifactRef(await store.put(fitted.artifact), len(fitted.artifact))
@@ -87,9 +86,9 @@ async def _history(corpus: Corpus, folder: Path, cache: Path) -> tuple[list[Entr
 
 async def _apply(applier: Applier, entries: list[Entry]) -> None:
     for entry in entries:
-        swap = await applier.prepare(entry)
-        if swap is not None:
-            swap()
+        change = await applier.prepare(entry)
+        if change is not None:
+            change.apply()
 
 
 @pytest.mark.promise("P7")

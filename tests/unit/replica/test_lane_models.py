@@ -8,8 +8,9 @@ import pytest
 
 from errata.artifacts.store import ArtifactStore
 from errata.editing.edit import Edit
+from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.recipe.config import RecipeConfig
+from errata.editing.recipe.fit import encode_all
 from errata.editing.registry import get_method
 from errata.editing.retriever.lane_model import LaneModel
 from errata.errors import BaseModelMismatchError, DataLossError
@@ -27,7 +28,7 @@ from errata.log.payload_convert import decode, encode
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier
 from errata.writer.fitting import fit_batch
-from tests.unit.editing.recipe_models import make_edits, make_lane_model
+from tests.unit.editing.recipe_models import NoText, make_edits, make_lane_model
 from tests.unit.editing.tiny_models import make_model
 
 LANE = "lanes/facts"
@@ -43,10 +44,13 @@ class Log:
         self.entries: list[Entry] = []
         self.applier = Applier(llm, store, FaissIndices(), keep_memory=True)
 
-    async def append(self, kind: Kind) -> None:
+    async def append(self, kind: Kind) -> Change | None:
         entry = Entry(len(self.entries) + 1, "id", datetime.now(UTC), "test", kind)
-        await apply(self.applier, entry)
+        change = await apply(self.applier, entry)
         self.entries.append(entry)
+        if isinstance(kind, LaneConfigured) and kind.lane in self.applier.lanes:
+            self.applier.lanes[kind.lane].lane.gather(NoText())
+        return change
 
     async def put(self, data: bytes) -> ArtifactRef:
         return ArtifactRef(await self.store.put(data), len(data))
@@ -56,30 +60,29 @@ class Log:
         await self.append(LaneConfigured(LANE, "recipe", config, "c", self.llm.digest))
 
     async def model(self, lane_model: LaneModel, *edits: Edit) -> None:
-        support = get_method("recipe").lane_model
-        assert support is not None
         data = lane_model.to_artifact().to_bytes()
-        made = support.encode(self.llm, RecipeConfig(), data, edits)
+        made = encode_all(self.llm, data, edits)
         repository = await self.put(made.to_bytes()) if made is not None else None
         names = tuple(edit.name for edit in edits)
         await self.append(
             LaneModelCommitted(LANE, await self.put(data), names, repository, self.llm.digest)
         )
 
-    async def commit(self, edits: tuple[Edit, ...]) -> None:
-        outcome = fit_batch(self.llm, self.applier.lanes[LANE], edits, None, ANYTHING)
+    async def commit(self, edits: tuple[Edit, ...]) -> Change | None:
+        outcome = fit_batch(self.llm, self.applier.lanes[LANE], edits, ANYTHING)
         assert outcome.fitted is not None
         ref = await self.put(outcome.fitted.artifact)
         names = tuple(edit.name for edit in edits)
-        await self.append(
+        return await self.append(
             EditsCommitted(LANE, names, outcome.fitted.figures, ref, None, 1, self.llm.digest, "c")
         )
 
 
-async def apply(applier: Applier, entry: Entry) -> None:
-    swap = await applier.prepare(entry)
-    if swap is not None:
-        swap()
+async def apply(applier: Applier, entry: Entry) -> Change | None:
+    change = await applier.prepare(entry)
+    if change is not None:
+        change.apply()
+    return change
 
 
 @pytest.fixture
@@ -128,9 +131,10 @@ async def test_nothing_is_routed_before_the_first_edit_and_after_the_last(log: L
 async def test_routed_commits_do_not_touch_weights(log: Log) -> None:
     await log.configure()
     await log.model(make_lane_model(log.llm))
-    await log.commit(make_edits(*FACTS))
+    change = await log.commit(make_edits(*FACTS))
     assert log.llm.current_digest() == log.llm.digest
-    assert not any(log.applier.alters_weights(entry) for entry in log.entries)
+    assert change is not None
+    assert not change.alters_weights
 
 
 def test_the_entry_survives_the_wire() -> None:
@@ -178,9 +182,7 @@ async def test_the_newest_edit_of_several_lanes_wins(log: Log) -> None:
     data = make_lane_model(log.llm, seed=2).to_artifact().to_bytes()
     await log.append(LaneModelCommitted(newer, await log.put(data), (), None, log.llm.digest))
     edits = make_edits(FACTS[1], seq=6)
-    outcome = await asyncio.to_thread(
-        fit_batch, log.llm, log.applier.lanes[newer], edits, None, ANYTHING
-    )
+    outcome = await asyncio.to_thread(fit_batch, log.llm, log.applier.lanes[newer], edits, ANYTHING)
     assert outcome.fitted is not None
     ref = await log.put(outcome.fitted.artifact)
     kind = EditsCommitted(

@@ -11,15 +11,13 @@ from torch import Tensor
 
 from errata.editing.effects.plan import RowPlan
 from errata.editing.elder.config import ElderConfig
-from errata.editing.elder.view import ElderRouter, ElderView
+from errata.editing.elder.view import ElderView
 from errata.editing.lane.claims import Claim
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
-from errata.editing.recipe.view import RecipeRouter
 from errata.engine.engine import EngineLimits
 from errata.engine.sequence import GenerationRequest, Piece, ScoringRequest, ServingState
 from errata.errors import UnavailableError
-from errata.indices.faiss_indices import FaissIndices
 from errata.replica.routing import Routing
 from errata.worker.routing import late, whole
 from tests.unit.editing import recipe_models
@@ -105,9 +103,9 @@ def _lane(model: CausalLM, config: ElderConfig, resources: TextResources) -> Lan
 def _routed(config: ElderConfig, resources: TextResources) -> tuple[CausalLM, Routing]:
     llama = make_model("llama")
     lane = _lane(llama, config, resources)
-    view = ElderRouter(lane.state, FaissIndices()).view()
+    view = lane.lane.view()
     return llama, Routing(
-        {"lanes/main": view}, dict.fromkeys(lane.state.holdings.inventory.names, 2)
+        {"lanes/main": view}, dict.fromkeys(lane.lane.contents.inventory.names, 2)
     )
 
 
@@ -118,8 +116,8 @@ async def test_a_row_gets_what_a_pass_of_its_own_would_give_it(
 ) -> None:
     model = make_model(family)
     lane = _lane(model, SCOPES[scope], resources)
-    view = _Counting(ElderRouter(lane.state, FaissIndices()).view())
-    names = lane.state.holdings.inventory.names
+    view = _Counting(lane.lane.view())
+    names = lane.lane.contents.inventory.names
     routing = Routing({"lanes/main": view}, dict.fromkeys(names, 2))  # type: ignore[dict-item]
     requests = _requests(model, [*(prompt for prompt, _ in FACTS), *OTHERS, LONG])
     assert len(requests[-1].prompt_ids) > LIMITS.prefill_tokens, "is read in parts"
@@ -199,13 +197,13 @@ async def test_a_row_behind_another_lanes_prefix_is_routed_before_it(
 ) -> None:
     llama = make_model("llama")
     lane = _lane(llama, SMALL, resources)
-    recipe = recipe_models.make_state(llama)
-    recipe_models.commit(llama, recipe, *FACTS, seq=9)
+    recipe = recipe_models.make_lane(llama)
+    recipe_models.commit(recipe, *FACTS, seq=9)
     views = {
-        "lanes/facts": RecipeRouter(recipe, FaissIndices()).view(),
-        "lanes/main": ElderRouter(lane.state, FaissIndices()).view(),
+        "lanes/facts": recipe.view(),
+        "lanes/main": lane.lane.view(),
     }
-    elder = lane.state.holdings.inventory.names
+    elder = lane.lane.contents.inventory.names
     prompts = [*(prompt for prompt, _ in FACTS), *OTHERS]
     facts = [
         plan.edits for plan in views["lanes/facts"].plans(views["lanes/facts"].claims(prompts))

@@ -21,7 +21,7 @@ from errata.errors import CheckFailedError, FitError, LaneFullError, SingularCov
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import Entry, LaneConfigured
 from errata.platform.settings import WriterSettings
-from errata.replica.applier import Applier, Lane
+from errata.replica.applier import Applier, OpenLane
 from errata.writer.batching import seed_of
 from errata.writer.fitting import Outcome, fit_batch
 from errata.writer.resources import WriterResources
@@ -37,19 +37,19 @@ class Bench:
         self.model = CausalLM.load(demo.model_path())
         config = method.config()
         resources = WriterResources(None, cache)
-        self.statistics = method.prepare(self.model, config, resources)
         applier = Applier(self.model, ArtifactStore(str(folder)), FaissIndices(), keep_memory=True)
         kind = LaneConfigured(
             "lanes/main", "adaple", config.model_dump_json(), "c", self.model.digest
         )
-        swap = asyncio.run(applier.prepare(Entry(1, "id", datetime.now(UTC), "", kind)))
-        assert swap is not None
-        swap()
-        self.lane: Lane = applier.lanes["lanes/main"]
+        change = asyncio.run(applier.prepare(Entry(1, "id", datetime.now(UTC), "", kind)))
+        assert change is not None
+        change.apply()
+        self.lane: OpenLane = applier.lanes["lanes/main"]
+        self.lane.lane.gather(resources)
 
     def fit(self, edits: list[Edit], limits: WriterSettings = LIMITS) -> Outcome:
         before = self.model.current_digest()
-        outcome = fit_batch(self.model, self.lane, edits, self.statistics, limits)
+        outcome = fit_batch(self.model, self.lane, edits, limits)
         assert self.model.current_digest() == before, "the model must be as before"
         return outcome
 

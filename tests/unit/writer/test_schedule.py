@@ -4,46 +4,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
+from errata.editing.adaple import METHOD
 from errata.editing.edit import Edit
-from errata.editing.lane.contract import Ordering
-from errata.editing.registry import get_method
+from errata.editing.lane.contract import Lane, Ordering
 from errata.log.entries import LaneConfigured
-from errata.replica.applier import Lane
+from errata.replica.applier import OpenLane
 from errata.writer.batching import next_batch, planned_batch, window
 from errata.writer.ledger import EditLedger
 from errata.writer.schedule import Due, next_fit
 from tests.unit.writer.test_ledger import TIME, _edit, _request
 
-
-@dataclass
-class Window:
-    """A lane's configuration, as far as scheduling reads it."""
-
-    size: int = 3
-    wait: float = 5.0
-
-
 ORDERING = Ordering(
-    size=lambda config: config.size,
-    max_wait_seconds=lambda config: config.wait,
+    size=3,
+    max_wait_seconds=5.0,
     # Odd and even ones apart, so that a batch is not just the oldest.
-    plan=lambda model, config, edits, seed: [list(range(start, len(edits), 2)) for start in (1, 0)],
+    plan=lambda edits, seed: [list(range(start, len(edits), 2)) for start in (1, 0)],
 )
 
 
-def _lane(name: str, config: Window | None) -> Lane:
-    method = get_method("adaple")
-    if config is not None:
-        method = replace(method, ordering=ORDERING)
+@dataclass
+class Scheduled:
+    """A lane, as far as scheduling reads it."""
+
+    ordering: Ordering | None
+
+
+def _lane(name: str, ordering: Ordering | None) -> OpenLane:
     configured = LaneConfigured(name, "adaple", "{}", "c", "m")
-    return Lane(configured, method, cast(Any, config), cast(Any, None), None, None)
+    return OpenLane(configured, METHOD.capabilities, cast(Lane, Scheduled(ordering)))
 
 
-LANES = {"lanes/main": _lane("lanes/main", None), "lanes/slow": _lane("lanes/slow", Window())}
+LANES = {"lanes/main": _lane("lanes/main", None), "lanes/slow": _lane("lanes/slow", ORDERING)}
 
 
 def _due(ledger: EditLedger, seconds: float, alone: frozenset[str] = frozenset()) -> Due:
@@ -83,7 +78,7 @@ async def test_nobody_is_due_where_nobody_waits() -> None:
 
 def test_the_batch_with_the_oldest_edit_is_fitted() -> None:
     edits = [_edit(f"edits/1-{n}", f"S{n}") for n in range(5)]
-    batch = planned_batch(ORDERING, cast(Any, None), Window(), "c", edits)
+    batch = planned_batch(ORDERING, "c", edits)
     assert [edit.name for edit in batch] == ["edits/1-0", "edits/1-2", "edits/1-4"]
 
 

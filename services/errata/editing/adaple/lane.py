@@ -25,9 +25,9 @@ from errata.editing.lane.contract import (
     Resources,
 )
 from errata.editing.lane.search import Indices
-from errata.editing.lane.swap import Change, Undo
+from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
-from errata.editing.model.weights import EditedWeights
+from errata.editing.model.weights import EditedWeights, Undo
 from errata.errors import PreconditionError
 
 

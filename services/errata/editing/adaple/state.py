@@ -11,9 +11,9 @@ from errata.editing.adaple.attribution import Directions
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.packing import Committed, read
 from errata.editing.lane.commits import Commit
-from errata.editing.lane.swap import Change, Undo
+from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.model.weights import Contribution, ContributionId, EditedWeights
+from errata.editing.model.weights import Contribution, ContributionId, EditedWeights, Undo
 from errata.errors import ArtifactCorruptError, EditNotRevertibleError
 
 

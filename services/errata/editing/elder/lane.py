@@ -31,9 +31,9 @@ from errata.editing.lane.contract import (
 from errata.editing.lane.repository import Rows
 from errata.editing.lane.routed import EMPTY
 from errata.editing.lane.search import Indices
-from errata.editing.lane.swap import Change, Undo
+from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
-from errata.editing.model.weights import EditedWeights
+from errata.editing.model.weights import EditedWeights, Undo
 from errata.editing.retriever.gated_lane import GatedLane
 from errata.errors import PreconditionError
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from errata.editing.artifact import tensor_bytes
 from errata.editing.effects.plan import Mixture
 from errata.editing.elder.allocation import pack_codes
 from errata.editing.elder.experts import Experts
-from errata.editing.model.causal_lm import BaseLLM, CausalLM, tensor_bytes
+from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.retriever.gated_lane import GatedContents
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from errata.editing.artifact import tensor_bytes
 from errata.editing.lane.search import Lineage
-from errata.editing.model.causal_lm import tensor_bytes
 
 _FIRST_CAPACITY = 64
 

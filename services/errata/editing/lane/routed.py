@@ -27,8 +27,9 @@ from errata.editing.lane.commits import (
 from errata.editing.lane.contract import Compact, Export, LaneModelSupport, LaneReport, Ordering
 from errata.editing.lane.inventory import Inventory
 from errata.editing.lane.repository import Repository, Rows
-from errata.editing.lane.swap import Change, Undo
+from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
+from errata.editing.model.weights import Undo
 from errata.errors import ArtifactCorruptError, PreconditionError
 
 EMPTY = Inventory.of(Rows.none(0, 0))

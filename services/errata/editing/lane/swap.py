@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-Undo = Callable[[], None]
-"""Takes a change back, bit for bit; valid until the next change."""
-
-Swap = Callable[[], Undo]
-"""Puts a prepared change in place."""
+from errata.editing.model.weights import Swap, Undo
 
 
 @dataclass(frozen=True, slots=True)

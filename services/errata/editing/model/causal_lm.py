@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from errata.editing.artifact import tensor_bytes
 from errata.editing.model.families import family_of
 from errata.editing.model.loading import check_tokenizer, load_model
 from errata.editing.model.self_check import check_forward
@@ -273,9 +274,3 @@ class CausalLM:
             state.update(f"{name}|{parameter.dtype}|{tuple(parameter.shape)}|".encode())
             state.update(tensor_bytes(parameter))
         return state.hexdigest()
-
-
-def tensor_bytes(tensor: Tensor) -> memoryview:
-    """The raw little-endian bytes of a tensor of any dtype and device, rows first."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy().data)

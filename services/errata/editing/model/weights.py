@@ -13,9 +13,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from errata.editing.lane.swap import Swap, Undo
-from errata.editing.model.causal_lm import CausalLM, tensor_bytes
+from errata.editing.artifact import tensor_bytes
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import PreconditionError
+
+Undo = Callable[[], None]
+"""Reverts a change, bit for bit; valid until the next change."""
+
+Swap = Callable[[], Undo]
+"""Applies a prepared change."""
 
 # Position of a contribution: the commit's seq, then the lane (a seq belongs to one lane).
 ContributionId = tuple[int, str]

@@ -14,7 +14,7 @@ from errata.editing.lane.claims import NO_CLAIM, Claim
 from errata.editing.lane.search import InnerProductIndex
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.retriever.gated_lane import GatedContents
-from errata.editing.retriever.sentinel import Retriever, route
+from errata.editing.retriever.sentinel import route
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -40,8 +40,9 @@ class RecipeView:
         gate = self.contents.gate
         if gate is None:
             return [NO_CLAIM] * len(prompts)
-        retriever = Retriever(gate.model, gate.sentinel, self.contents.repository)
-        return route(retriever, self.config.rule, self.index, prompts)
+        return route(
+            gate.retriever(self.contents.repository), self.config.rule, self.index, prompts
+        )
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
         """LLM input = [p_j; embed(q)] where an edit claims q, else q alone."""

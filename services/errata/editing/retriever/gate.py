@@ -64,5 +64,8 @@ class Gate:
         self, repository: Repository, index: InnerProductIndex, prompts: Sequence[str]
     ) -> list[Claim]:
         """RECIPE's rule: the highest score, if it beats the sentinel's."""
-        retriever = Retriever(self.model, self.sentinel, repository)
-        return route(retriever, _BY_SENTINEL, index, prompts)
+        return route(self.retriever(repository), _BY_SENTINEL, index, prompts)
+
+    def retriever(self, repository: Repository) -> Retriever:
+        """What decides on the edits of a repository."""
+        return Retriever(self.model, self.sentinel, repository)
