@@ -1,4 +1,4 @@
-"""What the SDK says where no server explains a failure."""
+"""The SDK's messages for failures for which no server sends a reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from errata_client import (
 )
 
 _RAW = ("ipv4:", "last error", "errors resolving", "lookup", "Failed to connect", "Deadline Exceed")
-# What a TLS server says to somebody who does not begin with TLS: a fatal alert.
+# A TLS server's response to a client that does not start with TLS: a fatal alert.
 _TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
 
 
