@@ -1,17 +1,17 @@
-# Every target sets up what it needs: nothing has to be installed by hand but Python and make.
-# The first of these Pythons that runs; others than these are not supported.
+# Every target sets up what it needs: only Python and make have to be installed by hand.
+# The first of these Pythons that runs; no other versions are supported.
 PYTHON ?= $(shell for v in 3.11 3.12 3.13 3.14; do python$$v -c '' 2>/dev/null && echo python$$v && break; done)
-# Package index of the torch build to take, such as PyTorch's index of CPU builds; pip's own if empty.
+# Package index of the torch build to use, such as PyTorch's index of CPU builds; pip's own if empty.
 TORCH_INDEX_URL ?=
 TORCH := $(shell grep '^torch==' constraints.txt)
 VENV := .venv
 BIN := $(VENV)/bin
-# Another index is another installation.
+# Each index has its own stamp: another index means another installation.
 STAMP := $(VENV)/.installed$(if $(TORCH_INDEX_URL),-$(notdir $(patsubst %/,%,$(TORCH_INDEX_URL))))
 PROTOS := types edit_log editing inference retrieval
 GEN := clients/python/errata_client/_gen
 
-# Two tests at a time, the longest first: tests/side_by_side.py says which stay together.
+# Two tests at a time, the longest first; tests/side_by_side.py defines which stay together.
 SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help setup demo test test-hostile check format protos protos-check bench clean
@@ -19,7 +19,7 @@ SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 help:  ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-setup: $(STAMP)  ## Makes the virtual environment.
+setup: $(STAMP)  ## Creates the virtual environment.
 
 $(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt
 	$(if $(PYTHON),,$(error no Python 3.11 to 3.14 on PATH; install one, or name it: make PYTHON=...))
@@ -35,13 +35,13 @@ endif
 demo: setup  ## Runs the main job on this machine: ask, edit, every replica answers, revert.
 	$(BIN)/errata demo
 
-test: setup  ## Runs all tests, two at a time; what shares a running system stays together.
+test: setup  ## Runs all tests, two at a time; tests that share a running system stay together.
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 
-test-hostile: setup  ## Runs tests with other CPUs' digits, on one core and beside busy processes.
+test-hostile: setup  ## Runs tests under other CPUs' arithmetic, on one core and beside busy processes.
 	$(BIN)/python tools/hostile_tests.py $(HOSTILE)
 
-check: setup protos-check  ## Lint, types, import contracts, proto drift.
+check: setup protos-check  ## Checks lint, types, import contracts and proto drift.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -51,7 +51,7 @@ format: setup  ## Formats the code.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-protos: setup  ## Generates the Python code of protos/.
+protos: setup  ## Generates Python code from protos/.
 	$(BIN)/python tools/generate_protos.py $(GEN)
 
 protos-check: setup

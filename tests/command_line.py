@@ -1,6 +1,6 @@
-"""`errata …` as a user types it, in this process: its imports are paid for once.
+"""Runs `errata …` as a user types it, in this process, so that imports are loaded only once.
 
-A process of its own proves that the command can be started; one test of each kind does so.
+Only a separate process proves that a command can be started; one test of each kind starts one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from errata.cli import main
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended, and what it said."""
+    """A command's exit code and output."""
 
     returncode: int
     stdout: str
@@ -27,7 +27,7 @@ class Done:
 
 
 def run_here(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Done:
-    """Runs the entry point, where errors are told in words."""
+    """Runs the entry point, which prints errors as messages."""
     out, err = io.StringIO(), io.StringIO()
     code = 0
     with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
@@ -38,7 +38,7 @@ def run_here(command: Sequence[str], environment: Mapping[str, str] | None = Non
             main()
         except SystemExit as end:
             code = int(end.code or 0)
-        finally:  # a service sends its log to what is standard error now
+        finally:  # a service has configured logging to the present standard error
             structlog.reset_defaults()
             structlog.contextvars.clear_contextvars()
     return Done(code, out.getvalue(), err.getvalue())

@@ -18,7 +18,7 @@ from errata.demo import Corpus
 from errata.editing.model.causal_lm import CausalLM
 from tests import jitter, side_by_side
 
-# Hypothesis would have each example done in .2 s.
+# By default, Hypothesis fails an example after 0.2 s.
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -26,14 +26,14 @@ hypothesis.settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:
-    # Shells start what goes on in the background with signals ignored, and children inherit that;
-    # tests send them to see processes end.
+    # Shells start background jobs with these signals ignored, and children inherit that; tests send
+    # them to end processes.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    # Tests that run side by side have one core each; `make test-hostile` tries other numbers.
+    # Parallel tests have one core each; `make test-hostile` tries other numbers.
     own = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
-    os.environ.setdefault("OMP_NUM_THREADS", own)  # of the processes that tests start
+    os.environ.setdefault("OMP_NUM_THREADS", own)  # for processes that tests start
     torch.set_num_threads(int(os.environ.get("ERRATA_TEST_THREADS", own)))
     if number := os.environ.get("ERRATA_TEST_JITTER"):
         jitter.install(int(number), float(os.environ.get("ERRATA_TEST_JITTER_SIZE", jitter.SIZE)))
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> side_by_side.Scheduler | None:
-    """Takes the place of xdist's `--dist loadgroup`."""
+    """Replaces xdist's `--dist loadgroup`."""
     if config.getvalue("dist") == "loadgroup":
         return side_by_side.Scheduler(config, log)
     return None
@@ -65,7 +65,7 @@ def shared_model() -> CausalLM:
 
 @pytest.fixture
 def model() -> CausalLM:
-    """A demo model of the test's own."""
+    """A demo model that the test can change."""
     return CausalLM.load(demo.model_path())
 
 
@@ -73,7 +73,7 @@ def model() -> CausalLM:
 def statistics_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Statistics of the demo model for the default lane, computed once for all tests.
 
-    Workers of `pytest -n` share them: whoever comes second waits for whoever is first.
+    Workers of `pytest -n` share them: the first one computes, and the others wait.
     """
     from errata.editing.adaple.config import AdapleConfig
     from errata.editing.adaple.covariance import gather

@@ -1,9 +1,10 @@
-"""Last digits that another CPU would give: every gradient is multiplied by 1 ± about 1e-6.
+"""Simulates the last digits of another CPU: every gradient is multiplied by 1 ± about 1e-6.
 
-A CPU's kernels sum in an order of their own, so that two CPUs' gradients differ by some 1e-7 of
-their size, and a fit of a hundred steps carries that far. Such noise stands for all CPUs that are
-not at hand. It is drawn from the gradient's own bits: another one at each step, for Adam would make
-up for a factor that stays; and the same fit done twice in one run still gives the same bits.
+CPUs' kernels sum in different orders, so that the gradients of two CPUs differ by some 1e-7 of
+their size, and a fit of a hundred steps amplifies the difference. The noise represents all CPUs
+that are not available. It is derived from the gradient's own bits, so it differs at each step
+(Adam would compensate for a constant factor), and the same fit repeated in one run gives the same
+bits.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SIZE = 1e-6
 
 
 def noise(like: Tensor, number: int, size: float = SIZE) -> Tensor:
-    """Factors around 1, of the shape, dtype and device of a gradient."""
+    """Factors around 1 with the shape, dtype and device of a gradient."""
     digest = hash((number, float(like.double().sum()), float(like.abs().max())))
     rng = torch.Generator().manual_seed(digest % 2**63)
     drawn = torch.randn(like.shape, generator=rng, dtype=torch.float64)
@@ -27,9 +28,9 @@ def noise(like: Tensor, number: int, size: float = SIZE) -> Tensor:
 
 
 def install(number: int, size: float = SIZE) -> None:
-    """Disturbs, from now on, what optimisers of this process step by and what `grad` yields.
+    """Adds noise, from now on, to all gradients of this process: optimisers' and those of `grad`.
 
-    Sizes far above `SIZE` measure margins: a fit that passes its test with 1e-2 has one.
+    Sizes far above `SIZE` measure margins: a fit that passes its test with 1e-2 has a margin.
     """
 
     def before_step(optimiser: torch.optim.Optimizer, *_: Any) -> None:

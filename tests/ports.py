@@ -1,4 +1,4 @@
-"""Ports that are a test's own, also where tests run side by side."""
+"""Ports that no other test uses, even if tests run in parallel."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import random
 import socket
 from contextlib import closing
 
-# Between the ports that Ray's workers take and those that the kernel gives to whoever asks for
-# any: nobody takes one by chance in the seconds until the test's own process listens on it.
+# Between the ports of Ray's workers and the kernel's ephemeral ports: no other process takes one by
+# chance in the seconds until the test's own process listens on it.
 _FIRST, _LAST = 20_000, 32_000
 _rng = random.SystemRandom()
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on, and that no other test is given."""
+    """A loopback port without a listener, chosen at random so that no other test gets it."""
     while True:
         port = _rng.randint(_FIRST, _LAST)
         with closing(socket.socket()) as probe:
@@ -25,6 +25,6 @@ def free_port() -> int:
 
 
 def free_addresses() -> dict[str, dict[str, str]]:
-    """Settings that put the services on such ports."""
+    """Settings that put every service on a free port."""
     names = ("log", "writer", "retrieval", "gateway")
     return {name: {"address": f"127.0.0.1:{free_port()}"} for name in names}

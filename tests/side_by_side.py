@@ -1,6 +1,7 @@
-"""Which tests stay together under `pytest -n`, and which go first.
+"""Defines which tests stay together under `pytest -n`, and which run first.
 
-xdist's own marks for this do nothing with pytest 9.2: it looks for a name that items have no more.
+xdist's own marks for this have no effect with pytest 9.2: it looks for a name that items no longer
+have.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 SYSTEM = "system"
 _SYSTEM_FOLDER = "tests/integration/system/"
-_OF_THEIR_OWN = ("test_compose.py", "test_demo.py")  # these start what they need themselves
+_OF_THEIR_OWN = ("test_compose.py", "test_demo.py")  # these start their own systems
 
-# Seconds that long groups take on two quiet cores; whatever is missing here is short. They go
-# first, so that the workers end together.
+# Seconds that long groups take on two quiet cores; other groups are short. Long groups run first,
+# so that the workers end together.
 SECONDS = {
     SYSTEM: 170,
     "tests/faults/test_writer_faults.py": 90,
@@ -34,19 +35,19 @@ SECONDS = {
 
 
 def group_of(nodeid: str) -> str:
-    """A file is a group by itself; what asks the one running system is one, whatever the file."""
+    """The test's group: its file, or `SYSTEM` for all tests that use the shared running system."""
     file = nodeid.partition("::")[0]
     name = file.removeprefix(_SYSTEM_FOLDER)
     return file if name == file or name in _OF_THEIR_OWN else SYSTEM
 
 
 def longest_first(items: list[pytest.Item]) -> None:
-    """Sorts items by how long their groups take; those of one group keep their order."""
+    """Sorts items by the duration of their groups; items of one group keep their order."""
     items.sort(key=lambda item: -SECONDS.get(group_of(item.nodeid), 0))
 
 
 class Scheduler(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
-    """Gives whole groups to workers."""
+    """Assigns whole groups to workers."""
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)

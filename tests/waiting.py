@@ -1,6 +1,6 @@
-"""How long tests wait: until something happens, for as long as any machine may need.
+"""Waiting in tests: until a condition holds, for as long as any machine needs.
 
-A limit guards against hanging and measures nothing: a slow machine is no fault.
+The limit guards against hanging and measures nothing: a slow machine must not fail a test.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 
 PATIENCE = 180.0
-"""Seconds after which something that must happen will not happen any more."""
+"""Seconds after which an expected event counts as missing."""
 
 
 def wait(true: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Returns once `true()`."""
+    """Returns once `true()` holds."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s until {what}"

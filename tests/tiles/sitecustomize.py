@@ -1,7 +1,7 @@
-"""Python imports this at its start if the folder is on its path: PyTorch then sees tile units.
+"""Python imports this module at start if its folder is on the path: PyTorch then sees tile units.
 
-On CPUs that have them (AMX) fits compute their products in bf16. PyTorch does so elsewhere, too, if
-it is told to, only slowly; the digits are those that matter.
+On CPUs with tile units (AMX), fits compute their products in bf16. On other CPUs PyTorch can
+compute in bf16, too, only more slowly; the digits are what matters here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MODULE = "torch.cpu"
 
 
 class _Finder:
-    """Finds one module as everybody does, and changes it once it is loaded."""
+    """Finds one module in the usual way, and changes it once it is loaded."""
 
     @staticmethod
     def find_spec(

@@ -1,4 +1,4 @@
-"""What `make` installs: exact pins, and another build of torch where an index is named."""
+"""What `make` installs: exact pins, and another build of torch if an index is given."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_all_that_is_asked_for_is_pinned() -> None:
 
 
 def _make(*variables: str) -> subprocess.CompletedProcess[str]:
-    """What `make setup` would do; tests may themselves run in a make, which is not its parent."""
+    """Dry run of `make setup`, without the variables of a make that runs the tests."""
     command = ["make", "--dry-run", "--always-make", "setup", *variables]
     own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Promises are tests: each of docs/promises.md has some, and the docs speak of what exists."""
+"""Every promise of docs/promises.md has tests, and the docs refer to things that exist."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Python SDK of Errata: submit corrections and ask the edited model.
 
-Needs grpcio and protobuf only; never imports torch.
+It needs grpcio and protobuf only, and never imports torch.
 """
 
 from errata_client.aio import AsyncClient

@@ -1,4 +1,4 @@
-"""Every operation of the SDK, said once: which RPC, which request, how the answer reads.
+"""Every operation of the SDK, defined once: its RPC, its request, and how to read the response.
 
 `Client` and `AsyncClient` differ only in how they wait.
 """
@@ -50,10 +50,10 @@ class Page(Generic[T]):
 
 
 def _text(value: str, field: str) -> str:
-    """Protobuf strings are UTF-8, which has no lone surrogates; say so with the field's name."""
+    """Refuses lone surrogates, which protobuf's UTF-8 strings cannot encode, naming the field."""
     if match := _SURROGATE.search(value):
         raise errors.InvalidEditError(
-            f"{field} has a lone surrogate at character {match.start()}; it is no valid text.",
+            f"{field} has a lone surrogate at character {match.start()}; it is not valid text.",
             reason="INVALID_EDIT",
             field=field,
         )
@@ -78,7 +78,7 @@ def _spec(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
 def submit_edits(
     edits: Iterable[types.EditSpec], lane: str, author: str, request_id: str | None
 ) -> Call[list[types.Edit]]:
-    """Asks for corrections; the id is made once, before any retry."""
+    """Submits corrections; the request id is created once, before any retry."""
     request = editing_pb2.SubmitEditsRequest(
         request_id=request_id or str(uuid.uuid4()),
         edits=[_spec(spec, f"edits[{index}]") for index, spec in enumerate(edits)],
@@ -122,7 +122,7 @@ def list_edits(
         author=_text(author, "author"),
         contains=_text(contains, "contains"),
     )
-    # A time without a zone is the caller's own; protobuf would take it for UTC.
+    # A time without a zone is local time; protobuf would read it as UTC.
     if since is not None:
         request.from_time.FromDatetime(since.astimezone(UTC))
     if until is not None:
@@ -138,7 +138,7 @@ def list_edits(
 def revert_edits(
     names: Sequence[str], comment: str, author: str, request_id: str | None
 ) -> Call[types.Reversal]:
-    """Takes edits back."""
+    """Reverts edits."""
     request = editing_pb2.RevertEditsRequest(
         request_id=request_id or str(uuid.uuid4()),
         names=names,
@@ -156,7 +156,7 @@ def revert_edits(
 def compact_lane(
     lane: str, num_experts: int, max_loss: float | None, author: str, request_id: str | None
 ) -> Call[types.Compaction]:
-    """Learns a lane anew."""
+    """Retrains a lane."""
     request = editing_pb2.CompactLaneRequest(
         request_id=request_id or str(uuid.uuid4()),
         lane=_text(lane, "lane"),
@@ -186,7 +186,7 @@ def _options(
     sampling: types.Sampling | None,
     num_alternatives: int | None,
 ) -> dict[str, Any]:
-    """The fields that all requests for a continuation have."""
+    """The fields that all requests for a continuation share."""
     return {
         "prompt": _text(prompt, "prompt"),
         "min_seq": min_seq,
@@ -224,7 +224,7 @@ def generate_everywhere(prompt: str, **options: Any) -> Call[list[types.ReplicaA
 def score(
     prompt: str, continuation: str, min_seq: int | None, separator: str | None
 ) -> Call[types.Score]:
-    """How likely a continuation is."""
+    """Probability of a continuation."""
     request = inference_pb2.ScoreRequest(
         prompt=_text(prompt, "prompt"),
         continuation=_text(continuation, "continuation"),

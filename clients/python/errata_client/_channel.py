@@ -1,4 +1,4 @@
-"""How the SDK's channels are set up, and where they lead unless a caller says so."""
+"""Options of the SDK's channels, and the default address and timeout."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ DEFAULT_TIMEOUT_SECONDS = 60.0
 TARGET_VARIABLE = "ERRATA_TARGET"
 TIMEOUT_VARIABLE = "ERRATA_TIMEOUT"
 
-# Every unary call is idempotent (reads, or writes with a request id), so gRPC may retry them all;
-# streams are not retried once they began.
+# Every unary call is idempotent (reads, or writes with a request id), so gRPC can retry all of
+# them; a stream is not retried once it has started.
 _SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
@@ -46,27 +46,27 @@ OPTIONS: tuple[tuple[str, int | str], ...] = (
 
 
 def target_of(given: str | None) -> str:
-    """Where to connect: what the caller gave, else ERRATA_TARGET, else this machine."""
+    """The address to connect to: the caller's, else ERRATA_TARGET, else this machine."""
     return given or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
 
 
 def timeout_of(given: float | None) -> float:
-    """Seconds for a call: what the caller gave, else ERRATA_TIMEOUT, else a minute.
+    """Seconds for a call: the caller's, else ERRATA_TIMEOUT, else a minute.
 
     Raises:
-        InvalidRequestError: they are no positive number.
+        InvalidRequestError: the timeout is not a positive number.
     """
-    told = os.environ.get(TIMEOUT_VARIABLE)
-    if given is None and not told:
+    configured = os.environ.get(TIMEOUT_VARIABLE)
+    if given is None and not configured:
         return DEFAULT_TIMEOUT_SECONDS
     try:
-        seconds = float(given if given is not None else told or "")
+        seconds = float(given if given is not None else configured or "")
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        name = "timeout" if given is not None else TIMEOUT_VARIABLE
+        name, found = ("timeout", given) if given is not None else (TIMEOUT_VARIABLE, configured)
         raise InvalidRequestError(
-            f"{name} must be seconds, more than 0, found {given if given is not None else told!r}.",
+            f"{name} must be a number of seconds greater than 0, found {found!r}.",
             reason="INVALID_REQUEST",
             field="timeout",
         )

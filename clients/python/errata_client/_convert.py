@@ -1,4 +1,4 @@
-"""Messages to values; only this module and `_calls` see a `_pb2` type."""
+"""Converts messages to values; only this module and `_calls` use `_pb2` types."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def spec(message: types_pb2.EditSpec) -> types.EditSpec:
 
 
 def edit(message: editing_pb2.Edit) -> types.Edit:
-    """An edit and where it stands."""
+    """An edit and its state."""
     return types.Edit(
         name=message.name,
         state=types.EditState(message.state),
@@ -82,7 +82,7 @@ def lane(message: editing_pb2.Lane) -> types.Lane:
 
 
 def compaction(message: editing_pb2.CompactLaneResponse) -> types.Compaction:
-    """A lane that was learned anew."""
+    """A compaction of a lane."""
     known = message.HasField("after")
     return types.Compaction(
         seq=message.seq,
@@ -93,7 +93,7 @@ def compaction(message: editing_pb2.CompactLaneResponse) -> types.Compaction:
 
 
 def provenance(message: inference_pb2.Provenance) -> types.Provenance:
-    """Under what an answer was computed."""
+    """The state and edits under which an answer was computed."""
     return types.Provenance(
         applied_seq=message.applied_seq,
         chain_digest=message.chain_digest.hex(),
@@ -170,7 +170,7 @@ def replica_answer(message: inference_pb2.ReplicaAnswer) -> types.ReplicaAnswer:
 
 
 def replica(message: edit_log_pb2.ReplicaPosition) -> types.Replica:
-    """Where a replica stands."""
+    """Position and state of a replica."""
     return types.Replica(
         name=message.replica,
         role=message.role,
@@ -196,10 +196,10 @@ def head(message: edit_log_pb2.GetHeadResponse) -> types.Head:
 
 
 def log_entry(message: edit_log_pb2.LogEntry) -> types.LogEntry:
-    """One entry, told for people."""
+    """One entry, described for people."""
     payload = edit_log_pb2.EntryPayload.FromString(message.payload)
     kind = payload.WhichOneof("kind") or ""
-    edits, detail = _told(message.seq, kind, payload)
+    edits, detail = _describe(message.seq, kind, payload)
     return types.LogEntry(
         seq=message.seq,
         kind=kind,
@@ -211,7 +211,9 @@ def log_entry(message: edit_log_pb2.LogEntry) -> types.LogEntry:
     )
 
 
-def _told(seq: int, kind: str, payload: edit_log_pb2.EntryPayload) -> tuple[tuple[str, ...], str]:
+def _describe(
+    seq: int, kind: str, payload: edit_log_pb2.EntryPayload
+) -> tuple[tuple[str, ...], str]:
     match kind:
         case "edits_requested":
             requested = payload.edits_requested

@@ -1,6 +1,6 @@
-"""Failures that no server explained, said in words: nobody there, somebody else, no answer in time.
+"""Explains failures for which no server sent a reason: nothing there, another server, no answer.
 
-gRPC's own texts differ by release and system, so they are never read: the address is looked at.
+gRPC's own texts differ by release and system, so they are never read; the address is probed.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import grpc
 
 from errata_client import errors
 
-_LOOK_SECONDS = 1.0
-_WHERE = "target, --target or ERRATA_TARGET"
+_PROBE_SECONDS = 1.0
+_ADDRESS_OPTIONS = "target, --target or ERRATA_TARGET"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What was tried.
+class Attempt:
+    """A call that was tried.
 
     Attributes:
-        target: as the client was given it.
+        target: the address as it was given to the client.
         method: name of the RPC.
-        timeout: seconds that it had.
+        timeout: its time limit, in seconds.
     """
 
     target: str
@@ -32,97 +32,100 @@ class Asked:
     timeout: float
 
 
-class _Seen(Enum):
-    """What is to be found at an address."""
+class _Endpoint(Enum):
+    """Result of probing an address."""
 
     NO_ADDRESS = auto()
-    NAMELESS = auto()
-    NOBODY = auto()
-    SOMEBODY = auto()
+    UNKNOWN_HOST = auto()
+    SILENT = auto()
+    LISTENS = auto()
 
 
-def told(error: grpc.RpcError, asked: Asked) -> errors.ErrataError:
-    """The error that a failed call stands for; takes a second at most to look who is there."""
+def explain(error: grpc.RpcError, attempt: Attempt) -> errors.ErrataError:
+    """Converts a failed call to an error; probing the address takes a second at most."""
     found = errors.from_rpc_error(error)
     if found.reason:
         return found
     match found.code:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            seen = _look(asked.target)
-            return _too_late(asked) if seen is _Seen.SOMEBODY else _unavailable(asked, seen)
+            endpoint = _probe(attempt.target)
+            if endpoint is _Endpoint.LISTENS:
+                return _deadline_exceeded(attempt)
+            return _unavailable(attempt, endpoint)
         case grpc.StatusCode.UNAVAILABLE:
-            return _unavailable(asked, _look(asked.target))
+            return _unavailable(attempt, _probe(attempt.target))
         case grpc.StatusCode.UNIMPLEMENTED:
             return errors.PreconditionError(
-                f"what answers at {asked.target} does not know {asked.method}: it is no gateway of "
-                f"Errata's, or an older one. Give the gateway's host:port ({_WHERE}).",
+                f"the server at {attempt.target} does not know {attempt.method}: it is not an "
+                "Errata gateway, or it is an older one. Give the gateway's host:port "
+                f"({_ADDRESS_OPTIONS}).",
                 reason="PRECONDITION_FAILED",
                 code=found.code,
-                metadata={"target": asked.target},
+                metadata={"target": attempt.target},
             )
     return found
 
 
-def _too_late(asked: Asked) -> errors.ErrataError:
+def _deadline_exceeded(attempt: Attempt) -> errors.ErrataError:
     return errors.DeadlineExceededError(
-        f"{asked.method} had no answer from {asked.target} within {asked.timeout:g} s; the outcome "
-        "is unknown. Allow more time (timeout, --timeout or ERRATA_TIMEOUT), or see with "
-        "`errata status` whether the system is well; the same request id is safe to repeat.",
+        f"{attempt.method} got no answer from {attempt.target} within {attempt.timeout:g} s; the "
+        "outcome is unknown. Allow more time (timeout, --timeout or ERRATA_TIMEOUT), or check the "
+        "system with `errata status`; it is safe to repeat the same request id.",
         reason="DEADLINE_EXCEEDED",
         code=grpc.StatusCode.DEADLINE_EXCEEDED,
         metadata={
-            "target": asked.target,
-            "method": asked.method,
-            "timeout_seconds": f"{asked.timeout:g}",
+            "target": attempt.target,
+            "method": attempt.method,
+            "timeout_seconds": f"{attempt.timeout:g}",
         },
     )
 
 
-def _unavailable(asked: Asked, seen: _Seen) -> errors.ErrataError:
-    match seen:
-        case _Seen.NO_ADDRESS:
+def _unavailable(attempt: Attempt, endpoint: _Endpoint) -> errors.ErrataError:
+    match endpoint:
+        case _Endpoint.NO_ADDRESS:
             message = (
-                f"{asked.target!r} is no address; give host:port, such as 127.0.0.1:7700 "
-                f"({_WHERE})."
+                f"{attempt.target!r} is not an address; give host:port, such as 127.0.0.1:7700 "
+                f"({_ADDRESS_OPTIONS})."
             )
-        case _Seen.NAMELESS:
+        case _Endpoint.UNKNOWN_HOST:
             message = (
-                f"the host of {asked.target} is not known; correct the address ({_WHERE}), or the "
-                "network's names."
+                f"the host of {attempt.target} is unknown; correct the address "
+                f"({_ADDRESS_OPTIONS}) or the network's name resolution."
             )
-        case _Seen.NOBODY:
+        case _Endpoint.SILENT:
             message = (
-                f"nothing answers at {asked.target}; is `errata up` running? If it is elsewhere, "
-                f"give its host:port ({_WHERE})."
+                f"nothing answers at {attempt.target}; is `errata up` running? If it runs "
+                f"elsewhere, give its host:port ({_ADDRESS_OPTIONS})."
             )
-        case _Seen.SOMEBODY:
+        case _Endpoint.LISTENS:
             message = (
-                f"something listens at {asked.target}, but broke the call off: it is no gateway of "
-                f"Errata's, or wants TLS, or is just ending. Check the address ({_WHERE}), or try "
-                "again."
+                f"something listens at {attempt.target}, but it broke off the call: it is not an "
+                "Errata gateway, it requires TLS, or it is shutting down. Check the address "
+                f"({_ADDRESS_OPTIONS}), or retry."
             )
     return errors.UnavailableError(
         message,
         reason="UNAVAILABLE",
         code=grpc.StatusCode.UNAVAILABLE,
-        metadata={"target": asked.target},
+        metadata={"target": attempt.target},
     )
 
 
-def _look(target: str) -> _Seen:
+def _probe(target: str) -> _Endpoint:
     if target.startswith("unix:"):
-        return _Seen.NOBODY
+        return _Endpoint.SILENT
     if target.startswith(("http:", "https:")):
-        return _Seen.NO_ADDRESS
+        return _Endpoint.NO_ADDRESS
     # dns:///host:port, dns:host:port, ipv4:host:port and plain host:port; IPv6 in brackets
     plain = target.rpartition("/")[2].removeprefix("dns:").removeprefix("ipv4:")
     host, _, port = plain.removeprefix("ipv6:").rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
-        return _Seen.NO_ADDRESS
+        return _Endpoint.NO_ADDRESS
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_SECONDS):
-            return _Seen.SOMEBODY
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS):
+            return _Endpoint.LISTENS
     except (socket.gaierror, UnicodeError):
-        return _Seen.NAMELESS
+        return _Endpoint.UNKNOWN_HOST
     except OSError:
-        return _Seen.NOBODY
+        return _Endpoint.SILENT

@@ -1,4 +1,4 @@
-"""What a client remembers between calls, and how it reads the outcome of an edit."""
+"""The state of a client between calls, and the outcome of an edit."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ _STUBS = {
 
 
 class Session:
-    """Highest position that this client knows an effect of; its own reads never go below it."""
+    """The highest position whose effect this client has seen; its reads never go below it."""
 
     def __init__(self) -> None:
         self.last_seq = 0
 
     def saw(self, edits: Iterable[Edit]) -> None:
-        """Remembers commits and reversals."""
+        """Records commits and reversals."""
         for edit in edits:
             self.last_seq = max(self.last_seq, edit.commit_seq, edit.revert_seq)
 
-    def min_seq(self, asked: int | None) -> int | None:
-        """The position to ask for: the caller's, or else what this client saw."""
-        return asked if asked is not None else (self.last_seq or None)
+    def min_seq(self, given: int | None) -> int | None:
+        """The position to request: the caller's, or else the highest one seen, if any."""
+        return given if given is not None else (self.last_seq or None)
 
 
 def stubs(channel: grpc.Channel | grpc.aio.Channel) -> dict[str, object]:
-    """One stub for each service; a synchronous or asynchronous one, as the channel is."""
+    """One stub for each service, synchronous or asynchronous like the channel."""
     return {name: make(channel) for name, make in _STUBS.items()}
 
 
-def committed(edit: Edit) -> Edit:
-    """The edit, if it took effect.
+def ensure_committed(edit: Edit) -> Edit:
+    """Returns the edit if it took effect.
 
     Raises:
         EditRejectedError: it was accepted, but could not be fitted or failed its check.
-        DeadlineExceededError: it has not settled yet; wait again.
+        DeadlineExceededError: it is not settled yet; wait again.
     """
     if edit.state is EditState.REJECTED:
         raise errors.EditRejectedError(

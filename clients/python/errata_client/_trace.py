@@ -1,15 +1,15 @@
-"""The caller's OpenTelemetry trace, if its program traces: what an edit causes continues it."""
+"""The caller's OpenTelemetry trace, if there is one; the effects of an edit continue it."""
 
 from __future__ import annotations
 
 try:
     from opentelemetry import propagate
-except ImportError:  # the client does not need it
+except ImportError:  # optional
     propagate = None  # type: ignore[assignment]
 
 
 def outgoing_trace() -> tuple[tuple[str, str], ...]:
-    """Metadata of a call, W3C's `traceparent`; none where nothing is traced."""
+    """Metadata of a call: W3C's `traceparent`, or nothing if the call is not traced."""
     carrier: dict[str, str] = {}
     if propagate is not None:
         propagate.inject(carrier)

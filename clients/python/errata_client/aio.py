@@ -1,4 +1,4 @@
-"""The asynchronous client: the same operations as `Client`, awaited."""
+"""The asynchronous client: the operations of `Client` as coroutines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import grpc
 
 from errata_client import _calls, _failures, types
 from errata_client._channel import OPTIONS, target_of, timeout_of
-from errata_client._session import Session, committed, stubs
+from errata_client._session import Session, ensure_committed, stubs
 from errata_client._trace import outgoing_trace
 
 T = TypeVar("T")
@@ -21,8 +21,8 @@ T = TypeVar("T")
 class AsyncClient:
     """Submits corrections and asks the edited model; belongs to the event loop that made it.
 
-    Answers to this client are never older than the edits that it waited for itself, unless a
-    call says otherwise with `min_seq`.
+    By default, answers are never older than the edits that this client has waited for; `min_seq`
+    overrides this for a call.
 
     Example:
         >>> async with AsyncClient("127.0.0.1:7700") as errata:
@@ -35,12 +35,12 @@ class AsyncClient:
 
         Args:
             target: `host:port` of the gateway, or any gRPC target such as `dns:///name:port`; if
-                None, what the variable ERRATA_TARGET says, else 127.0.0.1:7700.
-            timeout: seconds that each call may take unless it is given another; if None, what the
-                variable ERRATA_TIMEOUT says, else 60.
+                None, the value of the variable ERRATA_TARGET, else 127.0.0.1:7700.
+            timeout: default time limit of a call, in seconds; if None, the value of the variable
+                ERRATA_TIMEOUT, else 60.
 
         Raises:
-            InvalidRequestError: the seconds are no positive number.
+            InvalidRequestError: the timeout is not a positive number.
         """
         self._target = target_of(target)
         self._timeout = timeout_of(timeout)
@@ -77,18 +77,18 @@ class AsyncClient:
         author: str = "",
         timeout: float | None = None,
     ) -> types.Edit:
-        """Submits one correction and waits until every answer can have it.
+        """Submits one correction and waits until every replica can answer with it.
 
         Raises:
             EditRejectedError: it could not be fitted or failed its check.
             InvalidEditError: a field is unusable.
-            DeadlineExceededError: it has not settled within `timeout`.
+            DeadlineExceededError: it was not settled within `timeout`.
         """
         spec = types.EditSpec(
             prompt, target, subject, tuple(rephrases), tuple(locality_probes), source, separator
         )
         accepted = await self.submit_edits([spec], lane=lane, author=author, timeout=timeout)
-        return committed((await self.wait_edits([accepted[0].name], timeout=timeout))[0])
+        return ensure_committed((await self.wait_edits([accepted[0].name], timeout=timeout))[0])
 
     async def submit_edits(
         self,
@@ -99,13 +99,13 @@ class AsyncClient:
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> list[types.Edit]:
-        """Submits corrections; durable in the log when this returns, in effect later.
+        """Submits corrections; they are durable in the log on return, and take effect later.
 
         Args:
             edits: at least one.
             lane: `lanes/{lane}`; the default lane if empty.
-            author: who asks.
-            request_id: a UUID to retry under; made here if not given.
+            author: who submits them.
+            request_id: a UUID for retries; a new one if None.
             timeout: seconds.
         """
         return await self._call(_calls.submit_edits(edits, lane, author, request_id), timeout)
@@ -113,13 +113,13 @@ class AsyncClient:
     async def wait_edits(
         self, names: Sequence[str], *, timeout: float | None = None
     ) -> list[types.Edit]:
-        """Waits until all are committed, rejected or reverted, or the time is up."""
+        """Waits until all edits are committed, rejected or reverted, or until the timeout."""
         edits = await self._call(_calls.wait_edits(names), timeout)
         self.session.saw(edits)
         return edits
 
     async def get_edit(self, name: str, *, timeout: float | None = None) -> types.Edit:
-        """One edit as it stands."""
+        """One edit in its current state."""
         return await self._call(_calls.get_edit(name), timeout)
 
     def list_edits(
@@ -133,15 +133,15 @@ class AsyncClient:
         contains: str = "",
         timeout: float | None = None,
     ) -> AsyncIterator[types.Edit]:
-        """Edits in log order: all, or those that pass what is given.
+        """Edits in log order: all, or those that match the filters.
 
         Args:
-            state: where they stand.
+            state: their current state.
             lane: `lanes/{lane}`.
-            author: who asked for them.
-            since: asked for then or later; a time without a zone is this machine's.
-            until: asked for before.
-            contains: in prompt, target, subject or source, in whatever case.
+            author: who submitted them.
+            since: submitted at this time or later; a time without a zone is local time.
+            until: submitted before this time.
+            contains: text in prompt, target, subject or source, ignoring case.
             timeout: seconds for each page.
         """
         return self._pages(
@@ -158,10 +158,11 @@ class AsyncClient:
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> types.Reversal:
-        """Takes committed edits back.
+        """Reverts committed edits.
 
         Raises:
-            EditNotRevertibleError: one is not committed, or already reverted; none was reverted.
+            EditNotRevertibleError: an edit is not committed, or is already reverted; no edit was
+                reverted.
         """
         call = _calls.revert_edits(names, comment, author, request_id)
         reversal = await self._call(call, timeout)
@@ -178,24 +179,24 @@ class AsyncClient:
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> types.Compaction:
-        """Learns a lane anew from its edits in force; takes as long as fitting all of them.
+        """Retrains a lane from its active edits; takes as long as fitting all of them.
 
-        Readers are answered as before until it is done; edits that come meanwhile wait. After a
-        timeout the same request id asks for the outcome.
+        Answers do not change until it is done; edits that are submitted meanwhile wait. After a
+        timeout, the same request id returns the outcome.
 
         Args:
-            lane: whose.
-            num_experts: among which edits are shared out, where the method has such; its own
-                number if 0.
-            max_loss: how much lower mean reliability and locality may be afterwards; 0.02 if None.
-            author: who asks.
+            lane: `lanes/{lane}`.
+            num_experts: number of experts over which the edits are distributed, if the method has
+                experts; the method's own number if 0.
+            max_loss: largest allowed fall of mean reliability and of mean locality; 0.02 if None.
+            author: who requests it.
             request_id: a UUID; a new one if None.
             timeout: seconds.
 
         Raises:
-            PreconditionError: the lane's method has no compaction, or no edit is in force.
+            PreconditionError: the lane's method has no compaction, or no edit is active.
             EditRejectedError: the result is worse than allowed, or the fit failed; nothing changed.
-            UnavailableError: it takes longer than the deadline, and goes on.
+            UnavailableError: it takes longer than the deadline, and continues.
         """
         call = _calls.compact_lane(lane, num_experts, max_loss, author, request_id)
         made = await self._call(call, timeout)
@@ -203,7 +204,7 @@ class AsyncClient:
         return made
 
     async def lanes(self, *, timeout: float | None = None) -> list[types.Lane]:
-        """The lanes that edits can go to."""
+        """The lanes that accept edits."""
         return [lane async for lane in self._pages(_calls.list_lanes, timeout)]
 
     async def generate(
@@ -220,13 +221,14 @@ class AsyncClient:
         """Continues a prompt.
 
         Args:
-            prompt: text.
-            min_seq: never answer from an older position; by default what this client saw.
+            prompt: the text to continue.
+            min_seq: never answer from an older position; by default the latest one whose effect
+                this client has seen.
             max_tokens: length limit.
-            stop: ends before the first of these.
+            stop: the continuation ends before the first of these.
             sampling: how tokens are chosen; greedily if None.
-            num_alternatives: tell each token's log-probability and so many others.
-            timeout: seconds; a replica that is behind is waited for that long.
+            num_alternatives: return each token's log-probability and this many alternatives.
+            timeout: seconds; the call waits this long for a replica that is behind.
 
         Raises:
             ReplicaBehindError: no replica reached `min_seq` in time.
@@ -253,7 +255,7 @@ class AsyncClient:
         num_alternatives: int | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[types.Chunk]:
-        """The same as `generate`, as it is made."""
+        """Continues a prompt as `generate` does, and yields the text while it is generated."""
         call = _calls.stream_generate(
             prompt,
             min_seq=self.session.min_seq(min_seq),
@@ -262,14 +264,14 @@ class AsyncClient:
             sampling=sampling,
             num_alternatives=num_alternatives,
         )
-        asked = self._asked(call, timeout)
+        attempt = self._attempt(call, timeout)
         try:
             async for message in self._rpc(call)(
-                call.request, timeout=asked.timeout, metadata=outgoing_trace()
+                call.request, timeout=attempt.timeout, metadata=outgoing_trace()
             ):
                 yield call.parse(message)
         except grpc.RpcError as error:
-            raise await asyncio.to_thread(_failures.told, error, asked) from error
+            raise await asyncio.to_thread(_failures.explain, error, attempt) from error
 
     async def generate_everywhere(
         self,
@@ -282,7 +284,7 @@ class AsyncClient:
         num_alternatives: int | None = None,
         timeout: float | None = None,
     ) -> list[types.ReplicaAnswer]:
-        """The same prompt on every live replica, to see that they agree."""
+        """The answers of every live replica to one prompt, to check that they agree."""
         call = _calls.generate_everywhere(
             prompt,
             min_seq=self.session.min_seq(min_seq),
@@ -302,9 +304,9 @@ class AsyncClient:
         separator: str | None = None,
         timeout: float | None = None,
     ) -> types.Score:
-        """How likely the model finds `continuation` after `prompt`.
+        """Probability of `continuation` after `prompt` under the model.
 
-        `separator` stands between them, as in an `EditSpec`.
+        `separator` is the text between them, as in an `EditSpec`.
         """
         call = _calls.score(prompt, continuation, self.session.min_seq(min_seq), separator)
         return await self._call(call, timeout)
@@ -320,24 +322,24 @@ class AsyncClient:
         return self._pages(lambda token: _calls.list_entries(from_seq, token), timeout)
 
     async def replicas(self, *, timeout: float | None = None) -> list[types.Replica]:
-        """Where the replicas stand."""
+        """Positions and states of the replicas."""
         return [replica async for replica in self._pages(_calls.list_replicas, timeout)]
 
-    def _asked(self, call: _calls.Call[Any], timeout: float | None) -> _failures.Asked:
-        return _failures.Asked(self._target, call.method, timeout or self._timeout)
+    def _attempt(self, call: _calls.Call[Any], timeout: float | None) -> _failures.Attempt:
+        return _failures.Attempt(self._target, call.method, timeout or self._timeout)
 
     def _rpc(self, call: _calls.Call[Any]) -> Callable[..., Any]:
         rpc: Callable[..., Any] = getattr(self._stubs[call.service], call.method)
         return rpc
 
     async def _call(self, call: _calls.Call[T], timeout: float | None) -> T:
-        asked = self._asked(call, timeout)
+        attempt = self._attempt(call, timeout)
         try:
             response = await self._rpc(call)(
-                call.request, timeout=asked.timeout, metadata=outgoing_trace()
+                call.request, timeout=attempt.timeout, metadata=outgoing_trace()
             )
         except grpc.RpcError as error:
-            raise await asyncio.to_thread(_failures.told, error, asked) from error
+            raise await asyncio.to_thread(_failures.explain, error, attempt) from error
         return call.parse(response)
 
     async def _pages(

@@ -17,14 +17,14 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 
 class ErrataError(Exception):
-    """Base of everything the SDK raises.
+    """Base of all errors that the SDK raises.
 
     Attributes:
-        reason: machine-readable, such as `INVALID_EDIT`; empty if the server gave none.
+        reason: machine-readable, such as `INVALID_EDIT`; empty if the server sent none.
         code: gRPC status code.
-        field: the request field at fault, if one is.
-        metadata: what varies in the message.
-        retry_after_seconds: how long to wait, if the server said so.
+        field: the invalid request field, if there is one.
+        metadata: the variable parts of the message.
+        retry_after_seconds: how long to wait, if the server sent it.
     """
 
     retryable: ClassVar[bool] = False
@@ -49,19 +49,19 @@ class ErrataError(Exception):
 
 
 class InvalidRequestError(ErrataError):
-    """The input can never work; `field` names what to change."""
+    """The input is invalid; `field` names the field to change."""
 
 
 class InvalidEditError(InvalidRequestError):
-    """A field of an edit is unusable; nothing was accepted."""
+    """A field of an edit is invalid; nothing was accepted."""
 
 
 class UnknownLaneError(InvalidRequestError):
-    """No such lane."""
+    """The lane does not exist."""
 
 
 class NotFoundError(ErrataError):
-    """No such edit or artifact."""
+    """The edit or artifact does not exist."""
 
 
 class RequestIdReusedError(ErrataError):
@@ -69,7 +69,7 @@ class RequestIdReusedError(ErrataError):
 
 
 class LimitExceededError(ErrataError):
-    """More than a configured limit."""
+    """The request exceeds a configured limit."""
 
 
 class LaneFullError(LimitExceededError):
@@ -77,13 +77,13 @@ class LaneFullError(LimitExceededError):
 
 
 class QueueFullError(LimitExceededError):
-    """No room now; wait `retry_after_seconds`."""
+    """The queue is full; wait `retry_after_seconds`."""
 
     retryable = True
 
 
 class PreconditionError(ErrataError):
-    """Cannot work in the present state."""
+    """The call cannot succeed in the present state."""
 
 
 class EditNotRevertibleError(PreconditionError):
@@ -91,15 +91,15 @@ class EditNotRevertibleError(PreconditionError):
 
 
 class EpochLostError(ErrataError):
-    """A newer writer took over; try again when it serves."""
+    """A newer writer took over; retry once it serves."""
 
 
 class OutOfRangeError(ErrataError):
-    """A position below the log's floor or above its head."""
+    """The position is below the log's floor or above its head."""
 
 
 class UnavailableError(ErrataError):
-    """Try again with the same request id."""
+    """The service is unavailable; retry with the same request id."""
 
     retryable = True
 
@@ -109,7 +109,7 @@ class ReplicaBehindError(UnavailableError):
 
 
 class DataLossError(ErrataError):
-    """The log contradicts what it acknowledged; an operator is needed."""
+    """The log contradicts what it acknowledged; an operator must intervene."""
 
 
 class EditRejectedError(ErrataError):
@@ -117,7 +117,7 @@ class EditRejectedError(ErrataError):
 
 
 class DeadlineExceededError(ErrataError):
-    """The call's own deadline came first; the outcome is unknown, retry with the same id."""
+    """The call's deadline passed; its outcome is unknown, retry with the same request id."""
 
     retryable = True
 
@@ -163,12 +163,12 @@ _BY_CODE: dict[grpc.StatusCode, type[ErrataError]] = {
 
 
 def known_reasons() -> frozenset[str]:
-    """Every reason that has a class of its own or of its kind."""
+    """Every reason that is mapped to a class."""
     return frozenset(_BY_REASON)
 
 
 def from_status(status: status_pb2.Status) -> ErrataError:
-    """The error that a rich status stands for; unknown reasons keep their code's class."""
+    """Converts a rich status to an error; an unknown reason gets the class of its code."""
     code = next((c for c in grpc.StatusCode if c.value[0] == status.code), grpc.StatusCode.UNKNOWN)
     reason = ""
     metadata: dict[str, str] = {}
@@ -196,7 +196,7 @@ def from_status(status: status_pb2.Status) -> ErrataError:
 
 
 def from_rpc_error(error: grpc.RpcError) -> ErrataError:
-    """The error that a failed call stands for."""
+    """Converts a failed call to an error."""
     code: grpc.StatusCode = getattr(error, "code", lambda: grpc.StatusCode.UNKNOWN)()
     details: str = getattr(error, "details", lambda: None)() or str(error)
     metadata: Any = getattr(error, "trailing_metadata", tuple)() or ()
@@ -205,5 +205,5 @@ def from_rpc_error(error: grpc.RpcError) -> ErrataError:
         try:
             return from_status(status_pb2.Status.FromString(packed))
         except DecodeError:
-            pass  # a proxy mangled the details; code and message are still right
+            pass  # a proxy damaged the details; code and message are still valid
     return _BY_CODE.get(code, ErrataError)(details, code=code)

@@ -1,4 +1,4 @@
-"""What the SDK takes and gives: plain, frozen values."""
+"""The SDK's arguments and results: plain, frozen values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class EditSpec:
     """One correction.
 
     Attributes:
-        prompt: what is asked; must contain the subject.
-        target: what the model shall continue the prompt with.
-        subject: whom or what the fact is about; found by the service if empty.
+        prompt: the prompt to correct; must contain the subject.
+        target: the text with which the model should continue the prompt.
+        subject: the person or thing that the fact is about; found by the service if empty.
         rephrases: other prompts with the same answer; checked, and learned from by some methods.
-        locality_probes: prompts whose continuation shall stay.
+        locality_probes: prompts whose continuation should not change.
         source: where the correction comes from.
-        separator: what stands between prompt and target: white space, or nothing. None leaves it
-            to the prompt's end and its script: mostly one blank.
+        separator: text between prompt and target: white space, or nothing. If None, it follows
+            from the prompt's end and its script, and is usually one blank.
     """
 
     prompt: str
@@ -33,7 +33,7 @@ class EditSpec:
 
 
 class EditState(enum.Enum):
-    """Where an edit stands; `UNKNOWN` is a value that this SDK does not know yet."""
+    """State of an edit; `UNKNOWN` stands for states that this version of the SDK does not know."""
 
     UNKNOWN = 0
     REQUESTED = 1
@@ -48,13 +48,13 @@ class EditState(enum.Enum):
 
     @property
     def settled(self) -> bool:
-        """True once waiting will change nothing."""
+        """True if the state is final for a waiting caller: committed, rejected or reverted."""
         return self in (EditState.COMMITTED, EditState.REJECTED, EditState.REVERTED)
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured when an edit was checked, each a share between 0 and 1."""
+    """Figures of an edit's check, each a share between 0 and 1."""
 
     reliability: float
     generality: float | None
@@ -64,18 +64,19 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A correction and where it stands.
+    """A correction and its state.
 
     Attributes:
         name: `edits/{seq}-{index}`.
-        commit_seq: ask with `min_seq=commit_seq` to have it in every answer; 0 until committed.
-        revert_seq: from here on it has no effect; 0 unless reverted.
-        artifact_digest: SHA-256 of what carries the effect; empty until committed.
-        artifact_size: its bytes; edits that were fitted together share it.
+        commit_seq: position from which it has an effect; answers to requests with
+            `min_seq=commit_seq` include it. 0 until committed.
+        revert_seq: position from which it has no effect; 0 unless reverted.
+        artifact_digest: SHA-256 of the artifact that carries its effect; empty until committed.
+        artifact_size: the artifact's bytes; edits that were fitted together share it.
         error: why it was rejected; empty otherwise.
-        superseded_by: the newer edit of the same prompt that answers in its place; empty if none.
-        reason: of the rejection, machine-readable, such as `CHECK_FAILED`; empty otherwise.
-        subject_found: no subject was named, and the writer found the one that `spec` has.
+        superseded_by: the newer edit of the same prompt that answers instead; empty if none.
+        reason: machine-readable reason of the rejection, such as `CHECK_FAILED`; empty otherwise.
+        subject_found: no subject was given, and the writer found the one in `spec`.
     """
 
     name: str
@@ -102,10 +103,10 @@ class Lane:
     """One configured method.
 
     Attributes:
-        reversal: what taking an edit back means.
-        sizes: what it holds, by name: `edits` in force and, as its method has them, `capacity`,
+        reversal: what reverting an edit means.
+        sizes: what it holds, by name: active `edits` and, depending on its method, `capacity`,
             `experts`, `max_experts`, `parameters`, `bytes`.
-        warnings: what somebody should do something about before it stops edits.
+        warnings: problems that an operator should resolve before they stop edits.
     """
 
     name: str
@@ -122,7 +123,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Reversal:
-    """Edits taken back from position `seq` on, and what that means for each lane."""
+    """A reversal: edits have no effect from `seq` on; `meanings` explains this for each lane."""
 
     seq: int
     meanings: tuple[str, ...]
@@ -130,13 +131,13 @@ class Reversal:
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """A lane that was learned anew from its edits in force.
+    """The result of retraining a lane from its active edits.
 
     Attributes:
-        seq: from here on the new artifact answers.
-        before: mean figures of its edits before; None if the request was answered before.
-        after: the same afterwards.
-        sizes_before: what the lane held; `Client.lanes` has what it holds now.
+        seq: position from which the new artifact is active.
+        before: mean figures of its edits before; None if this request was answered before.
+        after: mean figures afterwards; None likewise.
+        sizes_before: what the lane held before; `Client.lanes` has its present sizes.
     """
 
     seq: int
@@ -147,17 +148,17 @@ class Compaction:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Under what an answer was computed.
+    """State and edits under which an answer was computed.
 
     Attributes:
         applied_seq: one position of the log, from first to last token.
-        chain_digest: hex digest of the log's history up to there.
-        state_digest: hex digest of what the replica's lanes held.
-        replica: which replica answered.
+        chain_digest: hex digest of the log's history up to that position.
+        state_digest: hex digest of the state of the replica's lanes.
+        replica: name of the replica that answered.
         edits: edits that shaped the answer, newest first.
-        num_edits_in_force: all edits in force, whether or not they answered to the prompt.
-        prompt_cut: the prompt is longer than a lane's retriever reads; which edits claim it was
-            decided on its end alone.
+        num_edits_in_force: number of active edits, whether or not they shaped the answer.
+        prompt_cut: the prompt is longer than a lane's retriever can read; claims were decided on
+            its end alone.
     """
 
     applied_seq: int
@@ -174,10 +175,10 @@ class Sampling:
     """How tokens are chosen.
 
     Attributes:
-        temperature: 0 is greedy.
-        top_p: only the likeliest tokens that together reach this probability.
-        top_k: only so many likeliest tokens; 0 allows all.
-        seed: the same seed gives the same text under the same state; made up if None.
+        temperature: divides the logits; 0 is greedy.
+        top_p: sample from the most likely tokens whose total probability reaches this.
+        top_k: sample from the k most likely tokens; 0 disables.
+        seed: the same seed gives the same text under the same state; random if None.
     """
 
     temperature: float = 1.0
@@ -188,7 +189,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class TokenAlternative:
-    """A token that could have stood somewhere."""
+    """A possible token at some place of a continuation."""
 
     token: str
     token_id: int
@@ -197,7 +198,7 @@ class TokenAlternative:
 
 @dataclass(frozen=True, slots=True)
 class TokenChoice:
-    """A token that was made; log-probabilities are those before temperature, top-k and top-p."""
+    """A generated token; log-probabilities are those before temperature, top-k and top-p."""
 
     token: str
     token_id: int
@@ -207,7 +208,7 @@ class TokenChoice:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A continuation; `finish_reason` is `stop` or `length`, `tokens` empty unless asked for."""
+    """A continuation; `finish_reason` is `stop` or `length`, `tokens` empty unless requested."""
 
     text: str
     finish_reason: str
@@ -230,7 +231,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class TokenScore:
-    """One token of a scored continuation, and what the model itself ranks first there."""
+    """One token of a scored continuation, and the token that the model ranks first there."""
 
     token: str
     token_id: int
@@ -241,7 +242,7 @@ class TokenScore:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How likely the model finds a continuation."""
+    """Probability of a continuation under the model."""
 
     tokens: tuple[TokenScore, ...]
     provenance: Provenance
@@ -253,7 +254,7 @@ class Score:
 
     @property
     def token_accuracy(self) -> float:
-        """Share of tokens that the model itself ranks first."""
+        """Share of tokens that the model ranks first."""
         return sum(t.token_id == t.argmax_token_id for t in self.tokens) / len(self.tokens)
 
 
@@ -268,10 +269,10 @@ class ReplicaAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """Where a replica stands; `agrees` is False if its history is not the log's.
+    """Position and state of a replica; `agrees` is False if its history is not the log's.
 
     Attributes:
-        resident: sizes, by lane, of what is on its device only while it is used.
+        resident: sizes, by lane, of data that is on its device only while it is used.
     """
 
     name: str
@@ -302,8 +303,9 @@ class LogEntry:
 
     Attributes:
         kind: `edits_requested`, `edits_committed`, `edits_rejected`, `edits_reverted`,
-            `lane_configured`, or empty if this SDK does not know it.
-        edits: names of the edits it speaks of.
+            `lane_configured`, `lane_model_committed`, `lane_compacted`, or empty if this version
+            of the SDK does not know it.
+        edits: names of the edits that it refers to.
         detail: lane, digest or comment, for people.
     """
 

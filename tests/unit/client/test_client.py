@@ -63,7 +63,7 @@ def test_nobody_there_is_unavailable_and_says_so_in_time() -> None:
     assert caught.value.retryable
 
 
-def test_a_client_asks_for_what_it_saw_unless_told_otherwise() -> None:
+def test_a_client_requests_the_position_it_saw_unless_given_another() -> None:
     with Client("127.0.0.1:1") as client:
         assert client.session.min_seq(None) is None
         client.session.last_seq = 7

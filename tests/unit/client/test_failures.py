@@ -1,4 +1,4 @@
-"""What the SDK says where no server explains a failure."""
+"""The SDK's messages for failures for which no server sends a reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from errata_client import (
 )
 
 _RAW = ("ipv4:", "last error", "errors resolving", "lookup", "Failed to connect", "Deadline Exceed")
-# What a TLS server says to somebody who does not begin with TLS: a fatal alert.
+# A TLS server's response to a client that does not start with TLS: a fatal alert.
 _TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
 
 
@@ -102,9 +102,9 @@ async def test_the_asynchronous_client_says_it_too() -> None:
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("nowhere.invalid:7700", "host of nowhere.invalid:7700 is not known"),
-        ("http://127.0.0.1:7700", "is no address; give host:port"),
-        ("localhost", "is no address; give host:port"),
+        ("nowhere.invalid:7700", "host of nowhere.invalid:7700 is unknown"),
+        ("http://127.0.0.1:7700", "is not an address; give host:port"),
+        ("localhost", "is not an address; give host:port"),
     ],
 )
 def test_an_address_that_leads_nowhere(target: str, said: str) -> None:
@@ -131,7 +131,7 @@ def test_another_grpc_server() -> None:
     finally:
         server.stop(0).wait()
     assert isinstance(error, PreconditionError)
-    assert "no gateway of Errata's" in error.message
+    assert "not an Errata gateway" in error.message
 
 
 def test_a_deadline_names_the_call_and_its_seconds() -> None:
@@ -140,7 +140,7 @@ def test_a_deadline_names_the_call_and_its_seconds() -> None:
     assert isinstance(error, DeadlineExceededError)
     assert error.reason == "DEADLINE_EXCEEDED"
     assert error.retryable
-    assert "GetHead had no answer" in error.message
+    assert "GetHead got no answer" in error.message
     assert "within 0.5 s" in error.message
     assert error.metadata["timeout_seconds"] == "0.5"
 
@@ -159,6 +159,6 @@ def test_where_to_ask_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf"])
 def test_a_timeout_that_is_none(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
     monkeypatch.setenv("ERRATA_TIMEOUT", seconds)
-    with pytest.raises(InvalidRequestError, match="ERRATA_TIMEOUT must be seconds"):
+    with pytest.raises(InvalidRequestError, match="ERRATA_TIMEOUT must be a number of seconds"):
         Client()
     Client(timeout=5).close()

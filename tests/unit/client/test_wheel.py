@@ -1,4 +1,4 @@
-"""What the SDK's own distribution carries."""
+"""Contents of the SDK's distribution."""
 
 from __future__ import annotations
 

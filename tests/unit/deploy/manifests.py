@@ -1,4 +1,4 @@
-"""The files of deploy/ as tests read them."""
+"""Reads the files of deploy/ for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
 OVERLAYS = ("local", "gpu", "ha")
-# Of overlays that expect their operator to make secrets and volumes (docs/operations.md).
+# Secrets and volumes that overlays expect the operator to create (docs/operations.md).
 OF_THE_OPERATOR = {
     ("Secret", "redis"),
     ("Secret", "artifacts"),
@@ -48,7 +48,7 @@ def of_kind(overlay: str, kind: str) -> dict[str, Object]:
 
 
 def pods(overlay: str) -> Iterator[tuple[str, Object]]:
-    """Pod templates, by what makes them."""
+    """Pod templates, by their owner."""
     for thing in rendered(overlay):
         name = f"{thing['kind']}/{thing['metadata']['name']}"
         if thing["kind"] in ("Deployment", "StatefulSet"):
@@ -61,7 +61,7 @@ def pods(overlay: str) -> Iterator[tuple[str, Object]]:
 
 
 def containers(overlay: str) -> Iterator[tuple[str, Object, Object]]:
-    """(what makes the pod, its template, a container)."""
+    """Tuples of the pod's owner, its template and a container."""
     for name, template in pods(overlay):
         for container in template["spec"]["containers"]:
             yield name, template, container

@@ -1,4 +1,4 @@
-"""Every overlay is valid, and its parts fit together and fit the code."""
+"""Every overlay is valid, and its parts match one another and the code."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_objects_fit_kubernetes_schemas(overlay: str) -> None:
 
 def test_the_workers_fit_kuberays_schema(overlay: str) -> None:
     if not CRD.is_file():
-        pytest.skip("KubeRay's schema is not at hand")
+        pytest.skip("KubeRay's schema is not available")
     schema = _schema()
     for thing in rendered(overlay):
         if thing["kind"] == "RayService":
@@ -70,7 +70,7 @@ def _schema() -> Any:
 
 
 def _closed(schema: Any) -> Any:
-    """The schema with unknown keys refused, and Kubernetes' own words put in JSON schema's."""
+    """Refuses unknown keys, and translates Kubernetes' extensions to JSON schema."""
     if isinstance(schema, list):
         return [_closed(item) for item in schema]
     if not isinstance(schema, dict):
@@ -89,7 +89,7 @@ def _closed(schema: Any) -> Any:
 
 def test_the_serve_configuration_names_what_exists(overlay: str) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Ray's, about pydantic
+        warnings.simplefilter("ignore")  # Ray's, about pydantic
         from ray.serve.schema import ServeDeploySchema
 
     (workers,) = of_kind(overlay, "RayService").values()
@@ -175,7 +175,7 @@ def test_ports_services_and_addresses_fit_together(overlay: str) -> None:
             host, port = host_and_port(value.removeprefix("dns:///"))
             if host == "0.0.0.0":
                 assert port in ports, f"{key} listens on a port that the container does not name"
-            elif host != "errata-workers-head-svc":  # KubeRay makes that one
+            elif host != "errata-workers-head-svc":  # created by KubeRay
                 told = {item["port"] for item in services[host]["spec"]["ports"]}
                 assert port in told, f"{key} asks {host} at a port that it does not have"
                 asked += 1

@@ -1,4 +1,4 @@
-"""Dashboards, alerts and documents speak of metrics that the code exports, and of all of them."""
+"""Dashboards, alerts and documents cover all metrics that the code exports, and no others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAME = re.compile(r"\berrata_[a-z0-9_]+")
 
 
 def _metric(name: str) -> str:
-    """A series' metric: histograms have three."""
+    """The metric of a series; a histogram has three series."""
     for suffix in ("_bucket", "_count", "_sum"):
         if name.removesuffix(suffix) in HELP:
             return name.removesuffix(suffix)
@@ -58,7 +58,7 @@ def test_alerts_watch_metrics_that_exist_and_have_runbooks() -> None:
         assert rule["annotations"]["runbook"].endswith(rule["alert"].lower())  # type: ignore[attr-defined]
 
 
-def test_a_full_queue_is_told_before_it_pushes_back() -> None:
+def test_the_queue_alert_fires_before_requests_are_refused() -> None:
     (rule,) = (rule for rule in _alerts() if rule["alert"] == "ErrataQueueGrows")
     found = re.search(r"sum\(errata_requests_running\) \+ (\d+)$", rule["expr"])
     assert found is not None
@@ -77,7 +77,7 @@ def test_every_metric_is_made_somewhere() -> None:
     own = Path(metrics.__file__)
     files = [p for p in (ROOT / "services/errata").rglob("*.py") if p != own]
     used = "".join(p.read_text("utf-8") for p in files)
-    for name in HELP.keys() - {"errata_index_edits", "errata_info"}:  # found by the last lines
+    for name in HELP.keys() - {"errata_index_edits", "errata_info"}:  # checked by the last lines
         constant = next((k for k, v in vars(metrics).items() if _made_as(v, name)), None)
         assert (f'"{name}"' if constant is None else constant) in used, name
     assert "note_index(" in used

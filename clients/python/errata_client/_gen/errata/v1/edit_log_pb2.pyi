@@ -42,7 +42,7 @@ global___LogEntry = LogEntry
 
 @typing.final
 class EntryPayload(google.protobuf.message.Message):
-    """What an entry says."""
+    """Content of an entry."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -60,7 +60,7 @@ class EntryPayload(google.protobuf.message.Message):
     request_id: builtins.str
     """Idempotency key of the append."""
     author: builtins.str
-    """Who asked."""
+    """Who requested it."""
     trace_parent: builtins.str
     """W3C traceparent of the call that appended it; empty if it was not traced."""
     @property
@@ -69,19 +69,19 @@ class EntryPayload(google.protobuf.message.Message):
 
     @property
     def edits_requested(self) -> global___EditsRequested:
-        """A client asked for edits."""
+        """A client requested edits."""
 
     @property
     def edits_committed(self) -> global___EditsCommitted:
-        """A batch takes effect, wholly."""
+        """A whole batch takes effect."""
 
     @property
     def edits_rejected(self) -> global___EditsRejected:
-        """Edits were refused; they have no effect."""
+        """Edits were rejected; they have no effect."""
 
     @property
     def edits_reverted(self) -> global___EditsReverted:
-        """Edits lose their effect from here on."""
+        """Edits lose their effect from this position on."""
 
     @property
     def lane_configured(self) -> global___LaneConfigured:
@@ -89,11 +89,11 @@ class EntryPayload(google.protobuf.message.Message):
 
     @property
     def lane_model_committed(self) -> global___LaneModelCommitted:
-        """A lane has a new model, and all its edits are encoded by it from here on."""
+        """A lane has a new model, which encodes all its edits from this position on."""
 
     @property
     def lane_compacted(self) -> global___LaneCompacted:
-        """What a lane learned was learned anew, from the edits in force alone."""
+        """A lane was retrained from its active edits alone."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ global___EntryPayload = EntryPayload
 
 @typing.final
 class EditsRequested(google.protobuf.message.Message):
-    """Edits asked for; the k-th is called edits/{seq}-{k}, from 0."""
+    """Requested edits; the k-th is called edits/{seq}-{k}, from 0."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -152,7 +152,7 @@ class CommittedEdit(google.protobuf.message.Message):
     """Format: edits/{seq}-{index}."""
     @property
     def figures(self) -> errata_client._gen.errata.v1.types_pb2.EditFigures:
-        """What was measured on the state that the commit gives."""
+        """Measured on the state that results from the commit."""
 
     def __init__(
         self,
@@ -185,18 +185,18 @@ class EditsCommitted(google.protobuf.message.Message):
     base_model_digest: builtins.str
     """Digest of the base model that the artifact was made for."""
     lane_config_digest: builtins.str
-    """Digest of the lane configuration in force."""
+    """Digest of the active lane configuration."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CommittedEdit]:
         """In the artifact's order."""
 
     @property
     def artifact(self) -> errata_client._gen.errata.v1.types_pb2.ArtifactRef:
-        """What replicas apply."""
+        """Applied by replicas."""
 
     @property
     def memory(self) -> errata_client._gen.errata.v1.types_pb2.ArtifactRef:
-        """What later fits of the lane need; replicas do not load it."""
+        """Needed by later fits of the lane; replicas do not load it."""
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ class EditsRejected(google.protobuf.message.Message):
     """Format: lanes/{lane}."""
     @property
     def rejections(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[errata_client._gen.errata.v1.types_pb2.EditRejection]:
-        """One for each refused edit."""
+        """One for each rejected edit."""
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class EditsReverted(google.protobuf.message.Message):
     EDITS_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
     comment: builtins.str
-    """Why."""
+    """Reason for the reversal."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Format: edits/{seq}-{index}."""
@@ -299,7 +299,7 @@ global___LaneConfigured = LaneConfigured
 
 @typing.final
 class LaneModelCommitted(google.protobuf.message.Message):
-    """A version of what a lane learned once, such as RECIPE's encoder and sentinel."""
+    """A version of a lane's trained model, such as RECIPE's encoder and sentinel."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -318,11 +318,11 @@ class LaneModelCommitted(google.protobuf.message.Message):
 
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """All edits of the lane in force, oldest first."""
+        """All active edits of the lane, oldest first."""
 
     @property
     def repository(self) -> errata_client._gen.errata.v1.types_pb2.ArtifactRef:
-        """What carries their effect under this model; unset if there are none."""
+        """Carries their effect under this model; unset if there are none."""
 
     def __init__(
         self,
@@ -341,7 +341,7 @@ global___LaneModelCommitted = LaneModelCommitted
 
 @typing.final
 class LaneCompacted(google.protobuf.message.Message):
-    """A lane holds exactly these edits from here on, carried by one artifact."""
+    """From this position on a lane holds exactly these edits, carried by one artifact."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -358,11 +358,11 @@ class LaneCompacted(google.protobuf.message.Message):
     """Digest of the base model."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """All edits of the lane in force, oldest first."""
+        """All active edits of the lane, oldest first."""
 
     @property
     def artifact(self) -> errata_client._gen.errata.v1.types_pb2.ArtifactRef:
-        """What carries their effect; what carried it before is not needed any more."""
+        """Carries their effect; earlier artifacts of the lane are no longer needed."""
 
     def __init__(
         self,
@@ -416,7 +416,7 @@ global___Sizes = Sizes
 
 @typing.final
 class ReplicaPosition(google.protobuf.message.Message):
-    """Where a replica stands."""
+    """Position and state of a replica."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -454,7 +454,7 @@ class ReplicaPosition(google.protobuf.message.Message):
     chain_digest: builtins.bytes
     """Its own H(applied_seq)."""
     state_digest: builtins.str
-    """SHA-256, hex, of what its lanes hold."""
+    """SHA-256, hex, of the state of its lanes."""
     role: builtins.str
     """Role, such as worker."""
     lag: builtins.int
@@ -463,12 +463,12 @@ class ReplicaPosition(google.protobuf.message.Message):
     """Output only. Whether chain_digest is the log's."""
     @property
     def report_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """Output only. When the log heard of it last."""
+        """Output only. Time of its last report to the log."""
 
     @property
     def resident(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___Sizes]:
-        """What is on the replica's device only while it is used, by lane; the rest of it is in its
-        host's memory.
+        """Sizes, by lane, of data that is on the replica's device only while it is used; the rest of
+        that data is in host memory.
         """
 
     def __init__(
@@ -491,13 +491,13 @@ global___ReplicaPosition = ReplicaPosition
 
 @typing.final
 class AcquireEpochRequest(google.protobuf.message.Message):
-    """Asks for the epoch."""
+    """Requests an epoch."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     WRITER_FIELD_NUMBER: builtins.int
     writer: builtins.str
-    """Who takes over; shown to operators."""
+    """Name of the new writer; shown to operators."""
     def __init__(
         self,
         *,
@@ -531,7 +531,7 @@ global___AcquireEpochResponse = AcquireEpochResponse
 
 @typing.final
 class AppendRequest(google.protobuf.message.Message):
-    """Asks for one append."""
+    """Requests one append."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -560,14 +560,14 @@ global___AppendRequest = AppendRequest
 
 @typing.final
 class AppendResponse(google.protobuf.message.Message):
-    """Where the entry stands."""
+    """Position of the entry."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SEQ_FIELD_NUMBER: builtins.int
     DUPLICATE_FIELD_NUMBER: builtins.int
     seq: builtins.int
-    """Its position; the first one's if the key was known."""
+    """Its position; that of the first append if the key was known."""
     duplicate: builtins.bool
     """True if an earlier append with this key had already made the entry."""
     def __init__(
@@ -582,7 +582,7 @@ global___AppendResponse = AppendResponse
 
 @typing.final
 class GetHeadRequest(google.protobuf.message.Message):
-    """Asks for the head."""
+    """Requests the head."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -612,7 +612,7 @@ class GetHeadResponse(google.protobuf.message.Message):
     floor_seq: builtins.int
     """First retained position."""
     epoch: builtins.int
-    """Epoch in force; 0 if no writer ever came."""
+    """Current epoch; 0 if there has been no writer."""
     def __init__(
         self,
         *,
@@ -628,7 +628,7 @@ global___GetHeadResponse = GetHeadResponse
 
 @typing.final
 class ListEntriesRequest(google.protobuf.message.Message):
-    """Asks for a page of entries."""
+    """Requests a page of entries."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -638,7 +638,7 @@ class ListEntriesRequest(google.protobuf.message.Message):
     page_size: builtins.int
     """At most 1,000; 100 if zero."""
     page_token: builtins.str
-    """From an earlier answer."""
+    """From an earlier response."""
     from_seq: builtins.int
     """Inclusive; 1 if unset. Ignored with a page token."""
     def __init__(
@@ -680,7 +680,7 @@ global___ListEntriesResponse = ListEntriesResponse
 
 @typing.final
 class SubscribeRequest(google.protobuf.message.Message):
-    """Asks for a stream."""
+    """Requests a stream."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -698,7 +698,7 @@ global___SubscribeRequest = SubscribeRequest
 
 @typing.final
 class SubscribeResponse(google.protobuf.message.Message):
-    """Either entries or the news that there are none."""
+    """Either entries, or a progress message without entries."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -706,7 +706,7 @@ class SubscribeResponse(google.protobuf.message.Message):
     HEAD_SEQ_FIELD_NUMBER: builtins.int
     LOG_ID_FIELD_NUMBER: builtins.int
     head_seq: builtins.int
-    """The log's head: all up to it was delivered if entries is empty."""
+    """The log's head. If entries is empty, every entry up to it was delivered."""
     log_id: builtins.str
     """Identity of the log."""
     @property
@@ -733,7 +733,7 @@ class ReportPositionRequest(google.protobuf.message.Message):
     POSITION_FIELD_NUMBER: builtins.int
     @property
     def position(self) -> global___ReplicaPosition:
-        """Where it stands."""
+        """Its position and state."""
 
     def __init__(
         self,
@@ -747,7 +747,7 @@ global___ReportPositionRequest = ReportPositionRequest
 
 @typing.final
 class ReportPositionResponse(google.protobuf.message.Message):
-    """What the log thinks of it."""
+    """The log's answer to a report."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -769,7 +769,7 @@ global___ReportPositionResponse = ReportPositionResponse
 
 @typing.final
 class ListReplicasRequest(google.protobuf.message.Message):
-    """Asks for the replicas."""
+    """Requests the replicas."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -778,7 +778,7 @@ class ListReplicasRequest(google.protobuf.message.Message):
     page_size: builtins.int
     """At most 1,000; 100 if zero."""
     page_token: builtins.str
-    """From an earlier answer."""
+    """From an earlier response."""
     def __init__(
         self,
         *,
@@ -815,7 +815,7 @@ global___ListReplicasResponse = ListReplicasResponse
 
 @typing.final
 class GetArtifactRequest(google.protobuf.message.Message):
-    """Asks for an artifact."""
+    """Requests an artifact."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

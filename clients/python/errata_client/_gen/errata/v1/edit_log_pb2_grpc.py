@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EditLogServiceStub(object):
-    """Appends, reads and streams entries; collects replicas' positions; hands artifacts out.
+    """Appends, reads and streams entries; collects replicas' positions; serves artifacts.
     """
 
     def __init__(self, channel):
@@ -78,11 +78,11 @@ class EditLogServiceStub(object):
 
 
 class EditLogServiceServicer(object):
-    """Appends, reads and streams entries; collects replicas' positions; hands artifacts out.
+    """Appends, reads and streams entries; collects replicas' positions; serves artifacts.
     """
 
     def AcquireEpoch(self, request, context):
-        """Makes the caller the only writer: every earlier epoch is fenced from here on.
+        """Makes the caller the only writer: every earlier epoch is fenced from now on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,21 +110,21 @@ class EditLogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Subscribe(self, request, context):
-        """Entries from a position on, in batches, then as they come; progress each second.
+        """Entries from a position on, in batches, then as they are appended; progress each second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportPosition(self, request, context):
-        """Tells the log where a replica stands; the answer says whether it agrees with the log.
+        """Reports a replica's position to the log; the response says whether it agrees with the log.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListReplicas(self, request, context):
-        """Replicas that reported lately.
+        """Replicas that reported recently.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,7 +189,7 @@ def add_EditLogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EditLogService(object):
-    """Appends, reads and streams entries; collects replicas' positions; hands artifacts out.
+    """Appends, reads and streams entries; collects replicas' positions; serves artifacts.
     """
 
     @staticmethod

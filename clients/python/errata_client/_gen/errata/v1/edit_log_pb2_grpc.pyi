@@ -18,14 +18,14 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class EditLogServiceStub:
-    """Appends, reads and streams entries; collects replicas' positions; hands artifacts out."""
+    """Appends, reads and streams entries; collects replicas' positions; serves artifacts."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     AcquireEpoch: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.edit_log_pb2.AcquireEpochRequest,
         errata_client._gen.errata.v1.edit_log_pb2.AcquireEpochResponse,
     ]
-    """Makes the caller the only writer: every earlier epoch is fenced from here on."""
+    """Makes the caller the only writer: every earlier epoch is fenced from now on."""
 
     Append: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.edit_log_pb2.AppendRequest,
@@ -49,19 +49,19 @@ class EditLogServiceStub:
         errata_client._gen.errata.v1.edit_log_pb2.SubscribeRequest,
         errata_client._gen.errata.v1.edit_log_pb2.SubscribeResponse,
     ]
-    """Entries from a position on, in batches, then as they come; progress each second."""
+    """Entries from a position on, in batches, then as they are appended; progress each second."""
 
     ReportPosition: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.edit_log_pb2.ReportPositionRequest,
         errata_client._gen.errata.v1.edit_log_pb2.ReportPositionResponse,
     ]
-    """Tells the log where a replica stands; the answer says whether it agrees with the log."""
+    """Reports a replica's position to the log; the response says whether it agrees with the log."""
 
     ListReplicas: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.edit_log_pb2.ListReplicasRequest,
         errata_client._gen.errata.v1.edit_log_pb2.ListReplicasResponse,
     ]
-    """Replicas that reported lately."""
+    """Replicas that reported recently."""
 
     GetArtifact: grpc.UnaryStreamMultiCallable[
         errata_client._gen.errata.v1.edit_log_pb2.GetArtifactRequest,
@@ -70,13 +70,13 @@ class EditLogServiceStub:
     """The bytes of an artifact, in chunks."""
 
 class EditLogServiceAsyncStub:
-    """Appends, reads and streams entries; collects replicas' positions; hands artifacts out."""
+    """Appends, reads and streams entries; collects replicas' positions; serves artifacts."""
 
     AcquireEpoch: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.edit_log_pb2.AcquireEpochRequest,
         errata_client._gen.errata.v1.edit_log_pb2.AcquireEpochResponse,
     ]
-    """Makes the caller the only writer: every earlier epoch is fenced from here on."""
+    """Makes the caller the only writer: every earlier epoch is fenced from now on."""
 
     Append: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.edit_log_pb2.AppendRequest,
@@ -100,19 +100,19 @@ class EditLogServiceAsyncStub:
         errata_client._gen.errata.v1.edit_log_pb2.SubscribeRequest,
         errata_client._gen.errata.v1.edit_log_pb2.SubscribeResponse,
     ]
-    """Entries from a position on, in batches, then as they come; progress each second."""
+    """Entries from a position on, in batches, then as they are appended; progress each second."""
 
     ReportPosition: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.edit_log_pb2.ReportPositionRequest,
         errata_client._gen.errata.v1.edit_log_pb2.ReportPositionResponse,
     ]
-    """Tells the log where a replica stands; the answer says whether it agrees with the log."""
+    """Reports a replica's position to the log; the response says whether it agrees with the log."""
 
     ListReplicas: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.edit_log_pb2.ListReplicasRequest,
         errata_client._gen.errata.v1.edit_log_pb2.ListReplicasResponse,
     ]
-    """Replicas that reported lately."""
+    """Replicas that reported recently."""
 
     GetArtifact: grpc.aio.UnaryStreamMultiCallable[
         errata_client._gen.errata.v1.edit_log_pb2.GetArtifactRequest,
@@ -121,7 +121,7 @@ class EditLogServiceAsyncStub:
     """The bytes of an artifact, in chunks."""
 
 class EditLogServiceServicer(metaclass=abc.ABCMeta):
-    """Appends, reads and streams entries; collects replicas' positions; hands artifacts out."""
+    """Appends, reads and streams entries; collects replicas' positions; serves artifacts."""
 
     @abc.abstractmethod
     def AcquireEpoch(
@@ -129,7 +129,7 @@ class EditLogServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.edit_log_pb2.AcquireEpochRequest,
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.edit_log_pb2.AcquireEpochResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.edit_log_pb2.AcquireEpochResponse]]:
-        """Makes the caller the only writer: every earlier epoch is fenced from here on."""
+        """Makes the caller the only writer: every earlier epoch is fenced from now on."""
 
     @abc.abstractmethod
     def Append(
@@ -161,7 +161,7 @@ class EditLogServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.edit_log_pb2.SubscribeRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[errata_client._gen.errata.v1.edit_log_pb2.SubscribeResponse], collections.abc.AsyncIterator[errata_client._gen.errata.v1.edit_log_pb2.SubscribeResponse]]:
-        """Entries from a position on, in batches, then as they come; progress each second."""
+        """Entries from a position on, in batches, then as they are appended; progress each second."""
 
     @abc.abstractmethod
     def ReportPosition(
@@ -169,7 +169,7 @@ class EditLogServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.edit_log_pb2.ReportPositionRequest,
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.edit_log_pb2.ReportPositionResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.edit_log_pb2.ReportPositionResponse]]:
-        """Tells the log where a replica stands; the answer says whether it agrees with the log."""
+        """Reports a replica's position to the log; the response says whether it agrees with the log."""
 
     @abc.abstractmethod
     def ListReplicas(
@@ -177,7 +177,7 @@ class EditLogServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.edit_log_pb2.ListReplicasRequest,
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.edit_log_pb2.ListReplicasResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.edit_log_pb2.ListReplicasResponse]]:
-        """Replicas that reported lately."""
+        """Replicas that reported recently."""
 
     @abc.abstractmethod
     def GetArtifact(

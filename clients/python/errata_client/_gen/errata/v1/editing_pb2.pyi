@@ -24,7 +24,7 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
 class Edit(google.protobuf.message.Message):
-    """One correction to the model's knowledge and where it stands."""
+    """One correction to the model's knowledge, and its state."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -68,26 +68,26 @@ class Edit(google.protobuf.message.Message):
     name: builtins.str
     """Format: edits/{seq}-{index}."""
     state: global___Edit.State.ValueType
-    """Where it stands."""
+    """Its current state."""
     lane: builtins.str
     """Format: lanes/{lane}."""
     author: builtins.str
-    """Who asked for it."""
+    """Who requested it."""
     commit_seq: builtins.int
     """From this position on every replica answers with it; 0 until committed."""
     revert_seq: builtins.int
     """From this position on it has no effect; 0 unless reverted."""
     method: builtins.str
-    """Which method made it."""
+    """Name of the method that made it."""
     base_model_digest: builtins.str
-    """Which base model it was made for."""
+    """Digest of the base model that it was made for."""
     superseded_by: builtins.str
-    """The newest edit in force of the same prompt in the same lane, if that is another one: it
-    answers in this one's place. Empty otherwise.
+    """The newest active edit of the same prompt in the same lane, if that is another one: it
+    answers instead of this one. Empty otherwise.
     """
     @property
     def spec(self) -> errata_client._gen.errata.v1.types_pb2.EditSpec:
-        """What was asked for; the subject is filled in."""
+        """The request; the subject is filled in."""
 
     @property
     def request_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
@@ -95,11 +95,11 @@ class Edit(google.protobuf.message.Message):
 
     @property
     def figures(self) -> errata_client._gen.errata.v1.types_pb2.EditFigures:
-        """What was measured; unset until checked."""
+        """Figures of its check; unset until checked."""
 
     @property
     def artifact(self) -> errata_client._gen.errata.v1.types_pb2.ArtifactRef:
-        """What carries its effect; unset until committed."""
+        """Carries its effect; unset until committed."""
 
     @property
     def error(self) -> google.rpc.status_pb2.Status:
@@ -177,20 +177,20 @@ class Lane(google.protobuf.message.Message):
     base_model_digest: builtins.str
     """Digest of the base model."""
     configured_seq: builtins.int
-    """Position of the configuration in force."""
+    """Position of the active configuration."""
     is_default: builtins.bool
     """Whether edits that name no lane go here."""
     reversal: builtins.str
     """What reverting an edit of this lane means."""
     @property
     def sizes(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
-        """What the lane holds, by name: `edits` in force and, as its method has them, `capacity`,
+        """What the lane holds, by name: active `edits` and, depending on its method, `capacity`,
         `experts`, `max_experts`, `parameters`, `bytes`.
         """
 
     @property
     def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """What somebody should do something about before it stops edits."""
+        """Problems that an operator should resolve before they stop edits."""
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ global___Lane = Lane
 
 @typing.final
 class SubmitEditsRequest(google.protobuf.message.Message):
-    """Asks for corrections."""
+    """Submits corrections."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -225,10 +225,10 @@ class SubmitEditsRequest(google.protobuf.message.Message):
     lane: builtins.str
     """Format: lanes/{lane}; the default lane if empty."""
     author: builtins.str
-    """Who asks."""
+    """Who submits them."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[errata_client._gen.errata.v1.types_pb2.EditSpec]:
-        """At least one; committed in the batches that the lane's settings give."""
+        """At least one; committed in batches according to the lane's settings."""
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ global___SubmitEditsRequest = SubmitEditsRequest
 
 @typing.final
 class SubmitEditsResponse(google.protobuf.message.Message):
-    """Accepted."""
+    """The accepted edits."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -293,7 +293,7 @@ class GetEditResponse(google.protobuf.message.Message):
     EDIT_FIELD_NUMBER: builtins.int
     @property
     def edit(self) -> global___Edit:
-        """As it stands."""
+        """In its current state."""
 
     def __init__(
         self,
@@ -337,7 +337,7 @@ class WaitEditsResponse(google.protobuf.message.Message):
     """False if the deadline came first."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Edit]:
-        """As they stand."""
+        """In their current states."""
 
     def __init__(
         self,
@@ -351,7 +351,7 @@ global___WaitEditsResponse = WaitEditsResponse
 
 @typing.final
 class ListEditsRequest(google.protobuf.message.Message):
-    """Asks for a page of edits."""
+    """Requests a page of edits."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -366,22 +366,22 @@ class ListEditsRequest(google.protobuf.message.Message):
     page_size: builtins.int
     """At most 1,000; 100 if zero."""
     page_token: builtins.str
-    """From an earlier answer."""
+    """From an earlier response."""
     state: global___Edit.State.ValueType
     """Only edits in this state, if set."""
     lane: builtins.str
     """Only edits of this lane, if not empty. Format: lanes/{lane}."""
     author: builtins.str
-    """Only edits that this author asked for, if not empty."""
+    """Only edits that this author requested, if not empty."""
     contains: builtins.str
-    """Only edits whose prompt, target, subject or source has this in it, in whatever case."""
+    """Only edits whose prompt, target, subject or source contains this, ignoring case."""
     @property
     def from_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """Only edits that were asked for then or later, if set."""
+        """Only edits that were requested at this time or later, if set."""
 
     @property
     def until_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """Only edits that were asked for before, if set."""
+        """Only edits that were requested before this time, if set."""
 
     def __init__(
         self,
@@ -426,7 +426,7 @@ global___ListEditsResponse = ListEditsResponse
 
 @typing.final
 class RevertEditsRequest(google.protobuf.message.Message):
-    """Takes edits back."""
+    """Reverts edits."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -437,9 +437,9 @@ class RevertEditsRequest(google.protobuf.message.Message):
     request_id: builtins.str
     """Required. A UUID; the same id with other content is refused."""
     comment: builtins.str
-    """Why; kept in the log."""
+    """Reason; kept in the log."""
     author: builtins.str
-    """Who asks."""
+    """Who reverts them."""
     @property
     def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Format: edits/{seq}-{index}; at least one, all committed."""
@@ -458,7 +458,7 @@ global___RevertEditsRequest = RevertEditsRequest
 
 @typing.final
 class RevertEditsResponse(google.protobuf.message.Message):
-    """Taken back."""
+    """The reversal."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -482,7 +482,7 @@ global___RevertEditsResponse = RevertEditsResponse
 
 @typing.final
 class ListLanesRequest(google.protobuf.message.Message):
-    """Asks for the lanes."""
+    """Requests the lanes."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -491,7 +491,7 @@ class ListLanesRequest(google.protobuf.message.Message):
     page_size: builtins.int
     """At most 1,000; 100 if zero."""
     page_token: builtins.str
-    """From an earlier answer."""
+    """From an earlier response."""
     def __init__(
         self,
         *,
@@ -528,7 +528,7 @@ global___ListLanesResponse = ListLanesResponse
 
 @typing.final
 class CompactLaneRequest(google.protobuf.message.Message):
-    """Asks for a compaction."""
+    """Requests a compaction."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -538,17 +538,17 @@ class CompactLaneRequest(google.protobuf.message.Message):
     MAX_LOSS_FIELD_NUMBER: builtins.int
     AUTHOR_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """Required. A UUID; the same id asks for the outcome of the same compaction."""
+    """Required. A UUID; the same id returns the outcome of the same compaction."""
     lane: builtins.str
     """Format: lanes/{lane}."""
     num_experts: builtins.int
-    """Experts that the edits are shared out among, where the method has such; the method's own
-    number if 0.
+    """Number of experts over which the edits are distributed, if the method has experts; the
+    method's own number if 0.
     """
     max_loss: builtins.float
-    """How much lower mean reliability and locality may be afterwards; 0.02 if unset."""
+    """Largest allowed fall of mean reliability and of mean locality; 0.02 if unset."""
     author: builtins.str
-    """Who asks."""
+    """Who requests it."""
     def __init__(
         self,
         *,
@@ -566,7 +566,7 @@ global___CompactLaneRequest = CompactLaneRequest
 
 @typing.final
 class CompactLaneResponse(google.protobuf.message.Message):
-    """Compacted."""
+    """The compaction."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -591,7 +591,7 @@ class CompactLaneResponse(google.protobuf.message.Message):
     AFTER_FIELD_NUMBER: builtins.int
     SIZES_BEFORE_FIELD_NUMBER: builtins.int
     seq: builtins.int
-    """From this position on the new artifact answers."""
+    """From this position on the new artifact is active."""
     @property
     def before(self) -> errata_client._gen.errata.v1.types_pb2.EditFigures:
         """Means over edits of the lane; unset if this request was answered before."""

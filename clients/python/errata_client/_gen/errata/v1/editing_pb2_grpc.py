@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EditingServiceStub(object):
-    """The edit-writer's front.
+    """The edit-writer's service.
     """
 
     def __init__(self, channel):
@@ -73,18 +73,18 @@ class EditingServiceStub(object):
 
 
 class EditingServiceServicer(object):
-    """The edit-writer's front.
+    """The edit-writer's service.
     """
 
     def SubmitEdits(self, request, context):
-        """Accepts edits; durable in the log before the answer. Idempotent by request id.
+        """Accepts edits; durable in the log before the response. Idempotent by request id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetEdit(self, request, context):
-        """One edit as it stands now.
+        """One edit in its current state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,21 +105,21 @@ class EditingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RevertEdits(self, request, context):
-        """Takes committed edits back. Idempotent by request id.
+        """Reverts committed edits. Idempotent by request id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLanes(self, request, context):
-        """The lanes that edits can go to.
+        """The lanes that accept edits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompactLane(self, request, context):
-        """Learns a lane anew from its edits in force, checks it, and puts it in the old one's place.
+        """Retrains a lane from its active edits, checks the result, and replaces the old one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,7 +172,7 @@ def add_EditingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EditingService(object):
-    """The edit-writer's front.
+    """The edit-writer's service.
     """
 
     @staticmethod

@@ -18,20 +18,20 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class EditingServiceStub:
-    """The edit-writer's front."""
+    """The edit-writer's service."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     SubmitEdits: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.SubmitEditsRequest,
         errata_client._gen.errata.v1.editing_pb2.SubmitEditsResponse,
     ]
-    """Accepts edits; durable in the log before the answer. Idempotent by request id."""
+    """Accepts edits; durable in the log before the response. Idempotent by request id."""
 
     GetEdit: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.GetEditRequest,
         errata_client._gen.errata.v1.editing_pb2.GetEditResponse,
     ]
-    """One edit as it stands now."""
+    """One edit in its current state."""
 
     WaitEdits: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.WaitEditsRequest,
@@ -49,34 +49,34 @@ class EditingServiceStub:
         errata_client._gen.errata.v1.editing_pb2.RevertEditsRequest,
         errata_client._gen.errata.v1.editing_pb2.RevertEditsResponse,
     ]
-    """Takes committed edits back. Idempotent by request id."""
+    """Reverts committed edits. Idempotent by request id."""
 
     ListLanes: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.ListLanesRequest,
         errata_client._gen.errata.v1.editing_pb2.ListLanesResponse,
     ]
-    """The lanes that edits can go to."""
+    """The lanes that accept edits."""
 
     CompactLane: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.CompactLaneRequest,
         errata_client._gen.errata.v1.editing_pb2.CompactLaneResponse,
     ]
-    """Learns a lane anew from its edits in force, checks it, and puts it in the old one's place."""
+    """Retrains a lane from its active edits, checks the result, and replaces the old one."""
 
 class EditingServiceAsyncStub:
-    """The edit-writer's front."""
+    """The edit-writer's service."""
 
     SubmitEdits: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.SubmitEditsRequest,
         errata_client._gen.errata.v1.editing_pb2.SubmitEditsResponse,
     ]
-    """Accepts edits; durable in the log before the answer. Idempotent by request id."""
+    """Accepts edits; durable in the log before the response. Idempotent by request id."""
 
     GetEdit: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.GetEditRequest,
         errata_client._gen.errata.v1.editing_pb2.GetEditResponse,
     ]
-    """One edit as it stands now."""
+    """One edit in its current state."""
 
     WaitEdits: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.WaitEditsRequest,
@@ -94,22 +94,22 @@ class EditingServiceAsyncStub:
         errata_client._gen.errata.v1.editing_pb2.RevertEditsRequest,
         errata_client._gen.errata.v1.editing_pb2.RevertEditsResponse,
     ]
-    """Takes committed edits back. Idempotent by request id."""
+    """Reverts committed edits. Idempotent by request id."""
 
     ListLanes: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.ListLanesRequest,
         errata_client._gen.errata.v1.editing_pb2.ListLanesResponse,
     ]
-    """The lanes that edits can go to."""
+    """The lanes that accept edits."""
 
     CompactLane: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.CompactLaneRequest,
         errata_client._gen.errata.v1.editing_pb2.CompactLaneResponse,
     ]
-    """Learns a lane anew from its edits in force, checks it, and puts it in the old one's place."""
+    """Retrains a lane from its active edits, checks the result, and replaces the old one."""
 
 class EditingServiceServicer(metaclass=abc.ABCMeta):
-    """The edit-writer's front."""
+    """The edit-writer's service."""
 
     @abc.abstractmethod
     def SubmitEdits(
@@ -117,7 +117,7 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.editing_pb2.SubmitEditsRequest,
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.SubmitEditsResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.SubmitEditsResponse]]:
-        """Accepts edits; durable in the log before the answer. Idempotent by request id."""
+        """Accepts edits; durable in the log before the response. Idempotent by request id."""
 
     @abc.abstractmethod
     def GetEdit(
@@ -125,7 +125,7 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.editing_pb2.GetEditRequest,
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.GetEditResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.GetEditResponse]]:
-        """One edit as it stands now."""
+        """One edit in its current state."""
 
     @abc.abstractmethod
     def WaitEdits(
@@ -149,7 +149,7 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.editing_pb2.RevertEditsRequest,
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.RevertEditsResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.RevertEditsResponse]]:
-        """Takes committed edits back. Idempotent by request id."""
+        """Reverts committed edits. Idempotent by request id."""
 
     @abc.abstractmethod
     def ListLanes(
@@ -157,7 +157,7 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.editing_pb2.ListLanesRequest,
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.ListLanesResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.ListLanesResponse]]:
-        """The lanes that edits can go to."""
+        """The lanes that accept edits."""
 
     @abc.abstractmethod
     def CompactLane(
@@ -165,6 +165,6 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.editing_pb2.CompactLaneRequest,
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.CompactLaneResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.CompactLaneResponse]]:
-        """Learns a lane anew from its edits in force, checks it, and puts it in the old one's place."""
+        """Retrains a lane from its active edits, checks the result, and replaces the old one."""
 
 def add_EditingServiceServicer_to_server(servicer: EditingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

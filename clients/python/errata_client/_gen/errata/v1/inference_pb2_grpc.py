@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InferenceServiceStub(object):
-    """The worker pool's front.
+    """The worker pool's service.
     """
 
     def __init__(self, channel):
@@ -58,11 +58,11 @@ class InferenceServiceStub(object):
 
 
 class InferenceServiceServicer(object):
-    """The worker pool's front.
+    """The worker pool's service.
     """
 
     def Generate(self, request, context):
-        """Continues a prompt, greedily unless it says how to sample.
+        """Continues a prompt, greedily unless the request sets sampling.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,14 +76,14 @@ class InferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """How likely the model finds a given continuation, token by token.
+        """Probability of a given continuation under the model, token by token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GenerateEverywhere(self, request, context):
-        """The same prompt on every live replica: what an operator asks to see them agree.
+        """The same prompt on every live replica, for an operator to check that they agree.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InferenceService(object):
-    """The worker pool's front.
+    """The worker pool's service.
     """
 
     @staticmethod

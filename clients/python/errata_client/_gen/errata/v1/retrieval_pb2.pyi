@@ -14,7 +14,7 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
 class RouteRequest(google.protobuf.message.Message):
-    """Asks about a batch of prompts."""
+    """Requests decisions on a batch of prompts."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -24,22 +24,22 @@ class RouteRequest(google.protobuf.message.Message):
     VECTORS_FIELD_NUMBER: builtins.int
     LANES_FIELD_NUMBER: builtins.int
     at_seq: builtins.int
-    """As of exactly this position; the replica waits until it stands there or beyond. Excludes
+    """As of exactly this position; the replica waits until it has reached it. Excludes
     min_seq.
     """
     min_seq: builtins.int
-    """At this position or a later one, whichever the replica stands at."""
+    """As of the replica's current position, which must be this one or a later one."""
     @property
     def prompts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """At least one."""
 
     @property
     def vectors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LaneVectors]:
-        """For lanes that decide by what the LLM makes of a prompt, such as ELDER's allocation codes."""
+        """For lanes that decide by the LLM's hidden states, such as ELDER's allocation codes."""
 
     @property
     def lanes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Only these lanes decide; all that route if empty. Format: lanes/{lane}."""
+        """Only these lanes decide; all lanes that route if empty. Format: lanes/{lane}."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ global___RouteRequest = RouteRequest
 
 @typing.final
 class LaneVectors(google.protobuf.message.Message):
-    """What the LLM made of each prompt, for one lane."""
+    """The LLM's hidden state for each prompt, for one lane."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -70,7 +70,7 @@ class LaneVectors(google.protobuf.message.Message):
     lane: builtins.str
     """Format: lanes/{lane}."""
     values: builtins.bytes
-    """One vector for each prompt, in their order: fp32, little-endian, one behind the other."""
+    """One vector for each prompt, in their order: fp32, little-endian, concatenated."""
     def __init__(
         self,
         *,
@@ -100,11 +100,11 @@ class Claim(google.protobuf.message.Message):
     score: builtins.float
     """How well it matches; unset without an edit, infinite for an edit's own prompt."""
     threshold: builtins.float
-    """What the score must be above: for RECIPE, the Knowledge Sentinel's own score."""
+    """The score must be above this: for RECIPE, the Knowledge Sentinel's own score."""
     holds: builtins.bool
     """Whether the edit claims the prompt."""
     prompt_cut: builtins.bool
-    """The prompt is longer than the lane's encoder reads; its start was left out."""
+    """The prompt is longer than the lane's encoder can read; its start was omitted."""
     def __init__(
         self,
         *,
@@ -136,7 +136,7 @@ class PromptClaims(google.protobuf.message.Message):
     """The edit that wins: the newest of those that claim the prompt; empty if none does."""
     @property
     def claims(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Claim]:
-        """One for each lane that routes and has edits in force, sorted by lane."""
+        """One for each lane that routes and has active edits, sorted by lane."""
 
     def __init__(
         self,
@@ -164,9 +164,9 @@ class RouteResponse(google.protobuf.message.Message):
     chain_digest: builtins.bytes
     """The replica's H(applied_seq)."""
     state_digest: builtins.str
-    """SHA-256, hex, of what the replica's lanes held there."""
+    """SHA-256, hex, of the state of the replica's lanes at that position."""
     replica: builtins.str
-    """Which replica decided."""
+    """Name of the replica that decided."""
     @property
     def prompts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PromptClaims]:
         """In the order of the prompts."""
@@ -186,7 +186,7 @@ global___RouteResponse = RouteResponse
 
 @typing.final
 class GetRetrievalStatusRequest(google.protobuf.message.Message):
-    """Asks for the status."""
+    """Requests the status."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -207,7 +207,7 @@ class RoutedLane(google.protobuf.message.Message):
     lane: builtins.str
     """Format: lanes/{lane}."""
     num_edits: builtins.int
-    """Edits in force."""
+    """Number of active edits."""
     def __init__(
         self,
         *,
@@ -231,15 +231,15 @@ class GetRetrievalStatusResponse(google.protobuf.message.Message):
     FLOOR_SEQ_FIELD_NUMBER: builtins.int
     LANES_FIELD_NUMBER: builtins.int
     replica: builtins.str
-    """Which replica this is."""
+    """Name of this replica."""
     applied_seq: builtins.int
     """Last entry it applied."""
     chain_digest: builtins.bytes
     """Its H(applied_seq)."""
     state_digest: builtins.str
-    """SHA-256, hex, of what its lanes hold."""
+    """SHA-256, hex, of the state of its lanes."""
     floor_seq: builtins.int
-    """First position as of which it can still be asked."""
+    """First position as of which it can still decide."""
     @property
     def lanes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RoutedLane]:
         """Lanes that route, sorted by name."""
