@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.devices import fast_training, has_fast_bf16
+from errata.editing.retriever.batches import BatchSampler
 from errata.editing.retriever.checkpoints import Run, Stage, TrainingFolder, identity_of
-from errata.editing.retriever.examples import Deck, Draw, Example, frames_of, split
+from errata.editing.retriever.examples import Example, Sample, frames_of, split
 from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.retriever.objective import LOSSES, Pooled, losses, scope_losses
 from errata.editing.retriever.start import likes_of, start_prompts, start_retriever
@@ -98,7 +99,7 @@ class Trainer:
         self._reseed()
         if config.start == "similar":
             self._start_similar()
-        self._deck = Deck(
+        self._sampler = BatchSampler(
             self._train,
             likes=likes_of(model, self._train) if config.alike > 1 else (),
             group=config.alike,
@@ -122,11 +123,11 @@ class Trainer:
         validation: Validation | None = None
         started = perf_counter() - run.seconds
         self._reseed()
-        for draws in itertools.islice(self._draws(), run.step, None):
+        for samples in itertools.islice(self._samples(), run.step, None):
             if self._done >= 1 or self._is_stuck:
                 break
             self._begin_stage()
-            self._step(draws)
+            self._step(samples)
             run.step += 1
             run.seconds = perf_counter() - started
             if run.step % config.evaluate_every == 0 or self._done >= 1:
@@ -183,7 +184,7 @@ class Trainer:
         """What the encoder, which stays as it is now, makes of the facts of training."""
         if self._pooled is None:
             rng = random.Random(f"{self._config.seed}/pooled")
-            facts = self._deck.as_told(_MOST_POOLED, rng)
+            facts = self._sampler.as_told(_MOST_POOLED, rng)
             self.model.eval()
             with _fast_arithmetic(self._config, self._llm.device):
                 self._pooled = Pooled.of(self.model.encoder, facts)
@@ -201,13 +202,13 @@ class Trainer:
         is_last = self._run.stage in ("all", "prompts")
         return is_last and self._run.step - self._run.best_step > patience
 
-    def _draws(self) -> Iterator[list[Draw]]:
+    def _samples(self) -> Iterator[list[Sample]]:
         """Batches without end; the same ones for the same seed, however often it is resumed."""
         for number in itertools.count():
             rng = random.Random(f"{self._config.seed}/{number}")
-            yield from self._deck.epoch(self._config.batch, rng)
+            yield from self._sampler.epoch(self._config.batch, rng)
 
-    def _step(self, draws: Sequence[Draw]) -> None:
+    def _step(self, samples: Sequence[Sample]) -> None:
         share = self._rate_share()
         for group in self._optimiser.param_groups:
             group["lr"] = group["highest"] * share
@@ -217,7 +218,7 @@ class Trainer:
         if not learns or not self._config.dropout:
             self.model.encoder.eval()
         with _fast_arithmetic(self._config, self._llm.device):
-            found = self._losses(draws, self._log_scale.exp())
+            found = self._losses(samples, self._log_scale.exp())
         total = torch.stack(list(found.values())).sum()
         if not bool(torch.isfinite(total)):
             raise FitError(
@@ -236,10 +237,10 @@ class Trainer:
             before = self._run.smoothed.get(name, now)
             self._run.smoothed[name] = _SMOOTHING * before + (1 - _SMOOTHING) * now
 
-    def _losses(self, draws: Sequence[Draw], scale: Tensor) -> dict[str, Tensor]:
+    def _losses(self, samples: Sequence[Sample], scale: Tensor) -> dict[str, Tensor]:
         config, stage = self._config, self._run.stage
         if stage != "scope":
-            return losses(self.model, self._llm, draws, config, scale, stage)
+            return losses(self.model, self._llm, samples, config, scale, stage)
         pooled = self._pooled_facts()
         chosen = torch.Generator().manual_seed(config.seed * 1_000_003 + self._run.step)
         rows = torch.randperm(len(pooled.subjects), generator=chosen)[: config.candidates]
