@@ -24,7 +24,7 @@ def openings(paragraphs: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def lessons(
+def training_texts(
     model: CausalLM,
     edit: Edit,
     contexts: Sequence[str],

@@ -16,7 +16,8 @@ from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.lane import RecipeLane
 from errata.editing.retriever.encoder import Encoder
 from errata.editing.retriever.examples import Example
-from errata.editing.retriever.lane_model import LaneModel, Shape
+from errata.editing.retriever.heads import LaneModelShape
+from errata.editing.retriever.lane_model import LaneModel
 from errata.indices.faiss_indices import FaissIndices
 
 D_R = 24
@@ -30,7 +31,7 @@ def make_lane_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = Encoder.small(llm, 32, width=32, depth=2)
-        shape = Shape(
+        shape = LaneModelShape(
             d_r=D_R,
             num_prompt=3,
             deep=(1,),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errata.editing.contexts import lessons, openings
+from errata.editing.contexts import openings, training_texts
 from errata.editing.edit import Edit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
@@ -14,13 +14,13 @@ FRAMES = Frames({"\0 is in": {"\0 belongs to": 9, "One reaches \0 by going to": 
 
 def _texts(model: CausalLM, edit: Edit, **options: object) -> list[str]:
     settings = {"contexts": (), "num_contexts": 0, **options}
-    rows = lessons(model, edit, **settings)  # type: ignore[arg-type] # options are of many kinds
+    rows = training_texts(model, edit, **settings)  # type: ignore[arg-type] # options are of many kinds
     decode = model.tokenizer.decode
     return [decode(row.ids[: len(row.ids) - row.num_target]).strip() for row in rows]
 
 
 def test_prompt_and_rephrasings_come_first_and_alone(llama: CausalLM) -> None:
-    rows = lessons(llama, EDIT, (), 0)
+    rows = training_texts(llama, EDIT, (), 0)
     assert rows == tuple(
         tokenise(llama, text, "Finland") for text in ("Lyon is in", "Lyon belongs to")
     )

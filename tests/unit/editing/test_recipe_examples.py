@@ -6,15 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from errata.editing.retriever.examples import (
-    Answerer,
-    Borrower,
-    Deck,
-    Digresser,
-    Inventor,
-    frames_of,
-    split,
-)
+from errata.editing.retriever.augmentation import Answerer, Borrower, Digresser, Inventor
+from errata.editing.retriever.batches import BatchSampler
+from errata.editing.retriever.examples import frames_of, split
 from errata.editing.retriever.frames import Frames
 from errata.errors import InvalidRequestError
 from tests.unit.editing.recipe_models import examples_of_towns
@@ -35,13 +29,13 @@ def test_the_split_goes_by_subject_and_is_always_the_same() -> None:
 
 def test_in_a_batch_all_subjects_differ_and_an_epoch_leaves_few_out() -> None:
     examples = [replace(e, subject=f"S{n % 10}") for n, e in enumerate(examples_of_towns(40))]
-    batches = list(Deck(examples).epoch(5, random.Random(0)))
-    drawn = [draw.example for batch in batches for draw in batch]
-    assert all(len({draw.example.subject for draw in batch}) == 5 for batch in batches)
+    batches = list(BatchSampler(examples).epoch(5, random.Random(0)))
+    drawn = [sample.example for batch in batches for sample in batch]
+    assert all(len({sample.example.subject for sample in batch}) == 5 for batch in batches)
     assert len(drawn) == len({e.prompt for e in drawn}) >= 35
-    again = list(Deck(examples).epoch(5, random.Random(0)))
+    again = list(BatchSampler(examples).epoch(5, random.Random(0)))
     assert again == batches
-    assert list(Deck(examples).epoch(5, random.Random(1))) != batches
+    assert list(BatchSampler(examples).epoch(5, random.Random(1))) != batches
 
 
 def test_made_up_names_stand_in_for_the_subject_everywhere() -> None:
@@ -58,21 +52,21 @@ def test_made_up_names_stand_in_for_the_subject_everywhere() -> None:
     assert touched <= {examples[0].prompt, *examples[0].rephrases}, "the true one must not be hit"
     odd = replace(examples[1], rephrases=("It comes from",))
     assert inventor.retold(odd, rng) == odd, "a text without the subject cannot be retold"
-    batches = list(Deck(examples, invented=1.0).epoch(4, random.Random(0)))
+    batches = list(BatchSampler(examples, invented=1.0).epoch(4, random.Random(0)))
     known = {example.subject for example in examples}
-    drawn = {draw.example.subject for batch in batches for draw in batch}
+    drawn = {sample.example.subject for batch in batches for sample in batch}
     assert len(drawn - known) > 4
-    assert list(Deck(examples, invented=1.0).epoch(4, random.Random(0))) == batches
+    assert list(BatchSampler(examples, invented=1.0).epoch(4, random.Random(0))) == batches
 
 
 def test_a_batch_holds_groups_of_facts_that_are_alike() -> None:
     examples = examples_of_towns(20)
     likes = [[n ^ 1, (n + 10) % 20] for n in range(20)]
-    batches = list(Deck(examples, likes=likes, group=2).epoch(4, random.Random(0)))
+    batches = list(BatchSampler(examples, likes=likes, group=2).epoch(4, random.Random(0)))
     assert len(batches) == 5
     numbers = {e.subject: n for n, e in enumerate(examples)}
     for batch in batches:
-        drawn = [numbers[draw.example.subject] for draw in batch]
+        drawn = [numbers[sample.example.subject] for sample in batch]
         assert len(set(drawn)) == 4
         for first, second in (drawn[:2], drawn[2:]):
             assert second in likes[first]
@@ -86,8 +80,8 @@ def test_a_fact_is_asked_as_others_of_its_relation_are() -> None:
     seen = {borrower.asked(examples[2], rng).rephrases[0] for _ in range(60)}
     assert seen == {"Where is Nokia2 at home? In", "Nokia2 comes from", "The home of Nokia2 is"}
     assert borrower.asked(odd, rng) == odd, "there is no other of its kind"
-    (batch,) = Deck(examples, borrowed=1.0).epoch(4, random.Random(0))
-    assert all(draw.example.subject in draw.rephrase for draw in batch)
+    (batch,) = BatchSampler(examples, borrowed=1.0).epoch(4, random.Random(0))
+    assert all(sample.example.subject in sample.rephrase for sample in batch)
 
 
 def test_made_up_answers_are_words_that_occur_often() -> None:
@@ -98,8 +92,8 @@ def test_made_up_answers_are_words_that_occur_often() -> None:
     assert "Nokia3" not in made, "occurs once, and is no word"
     told = answerer.answered(examples[0], rng)
     assert replace(told, target=examples[0].target) == examples[0], "nothing else changes"
-    drawn = [d for batch in Deck(examples, answered=1.0).epoch(4, rng) for d in batch]
-    assert {draw.example.target for draw in drawn} - {e.target for e in examples}
+    drawn = [d for batch in BatchSampler(examples, answered=1.0).epoch(4, rng) for d in batch]
+    assert {sample.example.target for sample in drawn} - {e.target for e in examples}
 
 
 def test_rephrasings_are_those_of_other_facts() -> None:
@@ -144,10 +138,12 @@ def test_a_digression_asks_something_else_about_the_subject() -> None:
     assert all(replace(e, locality=towns[0].locality) == towns[0] for e in told)
     odd = replace(towns[0], prompt="Nobody met Nokia0 but")
     assert digresser.asked_else(odd, rng) == odd, "its relation was met once only"
-    deck = Deck([*towns, *sports], digressing=1.0)
-    drawn = [draw for batch in deck.epoch(4, rng) for draw in batch]
-    told_in_order = deck.as_told(20, random.Random(0))
-    assert [draw.example.prompt for draw in told_in_order] == [e.prompt for e in [*towns, *sports]]
-    for draw in (*drawn, *told_in_order):
-        assert draw.example.subject in draw.locality[0]
-        assert draw.locality[0] not in (draw.example.prompt, *draw.example.rephrases)
+    sampler = BatchSampler([*towns, *sports], digressing=1.0)
+    drawn = [sample for batch in sampler.epoch(4, rng) for sample in batch]
+    told_in_order = sampler.as_told(20, random.Random(0))
+    assert [sample.example.prompt for sample in told_in_order] == [
+        e.prompt for e in [*towns, *sports]
+    ]
+    for sample in (*drawn, *told_in_order):
+        assert sample.example.subject in sample.locality[0]
+        assert sample.locality[0] not in (sample.example.prompt, *sample.example.rephrases)

@@ -12,14 +12,9 @@ from errata.editing.artifact import Artifact
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.editing.retriever.encoder import Encoder
-from errata.editing.retriever.lane_model import (
-    LaneModel,
-    PromptMaker,
-    Representation,
-    Shape,
-    knowledge,
-    place_behind_bos,
-)
+from errata.editing.retriever.heads import LaneModelShape, PromptMaker, Representation
+from errata.editing.retriever.lane_model import LaneModel, knowledge
+from errata.editing.retriever.start import place_behind_bos
 from errata.errors import (
     ArtifactCorruptError,
     BaseModelMismatchError,
@@ -74,7 +69,7 @@ def test_the_heads_are_the_published_formulas() -> None:
     h = x @ head.first.weight.T + head.first.bias
     out = h + (h @ head.second.weight.T + head.second.bias).clamp(min=0)
     torch.testing.assert_close(head(x), out)
-    shape = Shape(
+    shape = LaneModelShape(
         d_r=4, num_prompt=3, deep=(2, 5), num_target=0, num_sentinel=1, after=0, d=6, max_tokens=8
     )
     maker, s = PromptMaker(shape), torch.tensor([0.5, 2.0, 3.0])[:, None, None]

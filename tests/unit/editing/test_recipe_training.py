@@ -10,7 +10,7 @@ import torch
 
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.retriever import objective, training
-from errata.editing.retriever.examples import Draw, split
+from errata.editing.retriever.examples import Sample, split
 from errata.editing.retriever.lane_model import LaneModel
 from errata.editing.retriever.objective import LOSSES, Pooled, losses, scope_losses
 from errata.editing.retriever.start import new_lane_model, start_prompts, start_retriever
@@ -128,7 +128,7 @@ def test_the_encoders_dropout_is_a_setting(llama: CausalLM, tmp_path: Path) -> N
         trainer.model.encoder.register_forward_hook(
             lambda module, *_, modes=modes: modes.add(module.training)  # type: ignore[misc]
         )
-        trainer._step(next(trainer._draws()))
+        trainer._step(next(trainer._samples()))
         assert modes == {dropout}
 
 
@@ -228,13 +228,13 @@ def test_a_folder_of_another_training_is_left_alone(llama: CausalLM, tmp_path: P
     assert (tmp_path / "out/lane_model.safetensors").read_bytes() == kept
 
 
-def _draws() -> list[Draw]:
-    return [Draw(e, e.rephrases[0], e.locality[0]) for e in examples_of_towns(4)]
+def _samples() -> list[Sample]:
+    return [Sample(e, e.rephrases[0], e.locality[0]) for e in examples_of_towns(4)]
 
 
 def test_other_keys_of_the_same_subject_are_no_wrong_candidates(llama: CausalLM) -> None:
     model = make_lane_model(llama)
-    pooled = Pooled.of(model.encoder, _draws())
+    pooled = Pooled.of(model.encoder, _samples())
     rows = torch.tensor([0, 1, 2, 3, 0])  # the last is the first one's own key again
     found = scope_losses(model, pooled, rows, 1, TINY, SCALE)
     alone = scope_losses(model, pooled, rows[:4], 1, TINY, SCALE)
@@ -278,19 +278,19 @@ def test_the_paper_asks_both_questions_of_both_losses_and_the_code_tosses(
     llama: CausalLM,
 ) -> None:
     model = make_lane_model(llama)
-    both = [losses(model, llama, _draws(), TINY, SCALE) for _ in range(2)]
+    both = [losses(model, llama, _samples(), TINY, SCALE) for _ in range(2)]
     assert both[0]["neighbour"] == both[1]["neighbour"]
     coin = TINY.model_copy(update={"sides": "coin"})
     torch.manual_seed(0)
-    tossed = {float(losses(model, llama, _draws(), coin, SCALE)["neighbour"]) for _ in range(8)}
+    tossed = {float(losses(model, llama, _samples(), coin, SCALE)["neighbour"]) for _ in range(8)}
     assert len(tossed) > 1
-    larger = losses(model, llama, _draws(), TINY, 2 * SCALE)["neighbour"]
+    larger = losses(model, llama, _samples(), TINY, 2 * SCALE)["neighbour"]
     assert larger != both[0]["neighbour"]
 
 
 def test_a_loss_without_weight_is_not_computed(llama: CausalLM) -> None:
     free = TINY.model_copy(update={"locality_weight": 0.0})
-    found = losses(make_lane_model(llama), llama, _draws(), free, SCALE)
+    found = losses(make_lane_model(llama), llama, _samples(), free, SCALE)
     assert found.keys() == set(LOSSES) - {"locality"}
 
 
@@ -299,12 +299,12 @@ def test_answers_are_asked_in_parts_of_like_length_and_count_as_if_together(
 ) -> None:
     model = make_lane_model(llama)
     config = TINY.model_copy(update={"own_prompt_every": 2})
-    together = losses(model, llama, _draws(), config, SCALE, "prompts")
+    together = losses(model, llama, _samples(), config, SCALE, "prompts")
     monkeypatch.setattr(objective, "_ROWS_AT_ONCE", 1)
-    apart = losses(model, llama, _draws(), config, SCALE, "prompts")
+    apart = losses(model, llama, _samples(), config, SCALE, "prompts")
     torch.testing.assert_close(apart, together)
     every = config.model_copy(update={"own_prompt_every": 1})
-    of_all = losses(model, llama, _draws(), every, SCALE, "prompts")
+    of_all = losses(model, llama, _samples(), every, SCALE, "prompts")
     torch.testing.assert_close(of_all["generality"], together["generality"])
     assert of_all["reliability"] != together["reliability"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact
-from errata.editing.contexts import lessons, openings
+from errata.editing.contexts import openings, training_texts
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.elder import peft
 from errata.editing.elder.allocation import allocate, pack_code
@@ -197,7 +197,9 @@ def _training_texts(
         if fact not in known:
             known[fact] = allocate(fact, taken, len(shape.layers), shape.num_experts, shape.top_k)
             taken.add(pack_code(known[fact]))
-        rows = lessons(model, edit, contexts, config.num_contexts, frames, config.num_rephrases)
+        rows = training_texts(
+            model, edit, contexts, config.num_contexts, frames, config.num_rephrases
+        )
         made.append(EditTexts(edit.name, fact, known[fact], rows))
     return made
 

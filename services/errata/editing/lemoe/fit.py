@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact
-from errata.editing.contexts import lessons, openings
+from errata.editing.contexts import openings, training_texts
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.lane.contract import FitResult, Resources
 from errata.editing.lane.inventory import fact_of
@@ -267,7 +267,9 @@ def _training_set(
 ) -> TrainingSet:
     frames = None if gate is None else gate.model.frames
     texts = [
-        lessons(model, edit, statistics.contexts, config.num_contexts, frames, config.num_rephrases)
+        training_texts(
+            model, edit, statistics.contexts, config.num_contexts, frames, config.num_rephrases
+        )
         for edit in edits
     ]
     owners = [number for number, own in enumerate(texts) for _ in own]

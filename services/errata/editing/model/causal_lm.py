@@ -110,19 +110,9 @@ class CausalLM:
         self.num_layers = len(self.blocks)
         self.d = int(hf.config.hidden_size)
         self.max_positions = int(hf.config.max_position_embeddings)
-        layer_types = set(getattr(hf.config, "layer_types", None) or ())
-        self._window: int | None = getattr(hf.config, "sliding_window", None)
-        if layer_types == {"full_attention"}:
-            self._window = None
-        self._mixed_layers = len(layer_types) > 1
+        self._window, self._mixed_layers = _attention_window(hf.config)
         self.d_ff = int(self.down_weight(0).shape[1])
-        for layer in range(self.num_layers):
-            if tuple(self.down_weight(layer).shape) != (self.d, self.d_ff):
-                raise UnsupportedModelError(
-                    f"the FFN of layer {layer} is not of shape ({self.d}, {self.d_ff}) like the "
-                    "first; models whose layers differ cannot be edited.",
-                    layer=layer,
-                )
+        self._check_layers()
         self.plan_hooks: Any = None
         check_tokenizer(tokenizer, self.num_embeddings)
         check_forward(self)
@@ -173,6 +163,16 @@ class CausalLM:
             if token is not None and token < self.num_embeddings:
                 return int(token)
         return 0
+
+    def _check_layers(self) -> None:
+        """Refuses a model whose down projections differ in shape."""
+        for layer in range(self.num_layers):
+            if tuple(self.down_weight(layer).shape) != (self.d, self.d_ff):
+                raise UnsupportedModelError(
+                    f"the FFN of layer {layer} is not of shape ({self.d}, {self.d_ff}) like the "
+                    "first; models whose layers differ cannot be edited.",
+                    layer=layer,
+                )
 
     def _find_end_ids(self) -> tuple[int, ...]:
         """End of text as tokenizer, generation config and config name it, each one or several."""
@@ -274,3 +274,12 @@ class CausalLM:
             state.update(f"{name}|{parameter.dtype}|{tuple(parameter.shape)}|".encode())
             state.update(tensor_bytes(parameter))
         return state.hexdigest()
+
+
+def _attention_window(config: Any) -> tuple[int | None, bool]:
+    """The width of sliding windows, None without any; and whether layers differ in it."""
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    window: int | None = getattr(config, "sliding_window", None)
+    if layer_types == {"full_attention"}:
+        window = None
+    return window, len(layer_types) > 1

@@ -10,7 +10,7 @@ come from the tokenizer's character offsets on the whole text, never from tokeni
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.encoding import encode, spellings
 from errata.editing.model.seam import separator
 from errata.errors import InvalidEditError
 
-# Put in front of a text, these keep a tokenizer from taking its start for the start of a word.
-_ANCHORS = ("\n", ".", "a", "(", "的")
 # Words that may follow a blank: a tokenizer that knows one of them with its blank merges the two.
 _WORDS = ("the", "a", "of", "is", "I")
 
@@ -89,7 +88,7 @@ def text_ids(model: CausalLM, texts: Sequence[str], *, most: int = 0) -> list[li
     """
     return [
         [token for token in encoded.ids if token < model.num_embeddings][: most or None]
-        for encoded in _encoded(model, texts)
+        for encoded in encode(model, texts)
     ]
 
 
@@ -110,7 +109,7 @@ def tokenise_if_fits(
 
 def _located(model: CausalLM, row: TokenRow, prompt: str, subject: str) -> TokenRow:
     """With the index of the subject's last token."""
-    (encoded,) = _encoded(model, [prompt])
+    (encoded,) = encode(model, [prompt])
     last_char = subject_end(prompt, subject) - 1
     spans = enumerate(encoded.offsets)
     index = max((i for i, (a, b) in spans if a <= last_char < b), default=-1)
@@ -153,7 +152,7 @@ def _rows(
         for (prompt, target), seam in zip(pairs, seams, strict=True)
     ]
     followed = [text for text in texts if text]
-    joined = iter(_encoded(model, followed))
+    joined = iter(encode(model, followed))
     rows = []
     for (prompt, target), text in zip(pairs, texts, strict=True):
         ids, leaves_blank = own[prompt]
@@ -172,44 +171,12 @@ def _rows(
     return rows
 
 
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """Token ids of one text, and which characters each comes from."""
-
-    ids: tuple[int, ...]
-    offsets: Sequence[tuple[int, int]]
-
-
-def _encoded(model: CausalLM, texts: Sequence[str], *, bare: bool = False) -> list[_Encoded]:
-    """Without the special tokens that the tokenizer appends; `bare`, without those in front."""
-    if not texts:
-        return []
-    encoded = model.tokenizer(
-        list(texts),
-        add_special_tokens=not bare,
-        split_special_tokens=model.special_tokens == "text",
-        return_offsets_mapping=True,
-        return_special_tokens_mask=True,
-    )
-    columns = (encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"])
-    made = []
-    for ids, offsets, special in zip(*columns, strict=True):
-        start, size = 0, len(ids)
-        while size and special[size - 1]:
-            size -= 1
-        # A text that brings its own start of text needs no second one.
-        if size > 1 and special[0] and not special[1] and ids[0] == ids[1]:
-            start = 1
-        made.append(_Encoded(tuple(ids[start:size]), list(offsets[start:size])))
-    return made
-
-
 def _asked(model: CausalLM, prompts: Sequence[str]) -> list[tuple[tuple[int, ...], bool]]:
     """The ids of prompts, and whether each leaves the blank at its end to what follows."""
-    found = [(encoded.ids, False) for encoded in _encoded(model, prompts)]
+    found = [(encoded.ids, False) for encoded in encode(model, prompts)]
     blank = [n for n, prompt in enumerate(prompts) if prompt[-1:] == " " and prompt.strip()]
-    shorter = _encoded(model, [prompts[n][:-1] for n in blank])
-    longer = iter(_encoded(model, [prompts[n] + word for n in blank for word in _WORDS]))
+    shorter = encode(model, [prompts[n][:-1] for n in blank])
+    longer = iter(encode(model, [prompts[n] + word for n in blank for word in _WORDS]))
     for n, less in zip(blank, shorter, strict=True):
         (ids, _), kept = found[n], less.ids
         followed = [next(longer).ids for _ in _WORDS]
@@ -232,27 +199,13 @@ def _following(model: CausalLM, ids: tuple[int, ...], text: str) -> tuple[int, .
         return unicodedata.normalize("NFKC", made).casefold()
 
     wanted = spelled(()) + unicodedata.normalize("NFKC", text).casefold()
-    for candidate in _spellings(model, text):
+    for candidate in spellings(model, text):
         if candidate and spelled(candidate) == wanted:
             return candidate
     raise InvalidEditError(
         f"the model's tokens cannot spell {text!r} behind this prompt; end the prompt in front of "
         "the word that follows."
     )
-
-
-def _spellings(model: CausalLM, text: str) -> Iterator[tuple[int, ...]]:
-    """Ways to tokenise a text that does not begin a word, the likeliest first."""
-    (plain,) = _encoded(model, [text], bare=True)
-    yield plain.ids
-    for anchor in _ANCHORS:
-        front, whole = _encoded(model, [anchor, anchor + text], bare=True)
-        if whole.ids[: len(front.ids)] == front.ids:
-            yield whole.ids[len(front.ids) :]
-    for anchor in _ANCHORS:  # letter by letter, which no merge can spoil
-        front, *letters = _encoded(model, [anchor, *(anchor + c for c in text)], bare=True)
-        if all(letter.ids[: len(front.ids)] == front.ids for letter in letters):
-            yield tuple(token for letter in letters for token in letter.ids[len(front.ids) :])
 
 
 def _check_length(model: CausalLM, row: TokenRow) -> None:

@@ -10,7 +10,7 @@ from time import perf_counter
 import torch
 
 from errata.editing.artifact import Artifact
-from errata.editing.contexts import lessons, openings
+from errata.editing.contexts import openings, training_texts
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.lane.contract import FitResult, Resources
 from errata.editing.lane.inventory import fact_of
@@ -64,7 +64,7 @@ def fit(
     steps = config.refine_steps + _RETRY_STEPS * batch.attempt
     if steps:
         start = perf_counter()
-        texts = [lessons(model, edit, contexts, config.num_contexts) for edit in batch.edits]
+        texts = [training_texts(model, edit, contexts, config.num_contexts) for edit in batch.edits]
         better = refined(model, rows.values, texts, lane_model.shape, steps)
         rows = replace(rows, values=better)
         seconds["refine"] = perf_counter() - start

@@ -14,7 +14,7 @@ from torch import Tensor
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.devices import fast_training, has_fast_bf16
 from errata.editing.model.prompts import TokenRow
-from errata.editing.retriever.lane_model import Shape
+from errata.editing.retriever.heads import LaneModelShape
 from errata.editing.retriever.losses import Texts, answer_logits, answer_loss
 from errata.errors import FitError
 
@@ -23,7 +23,11 @@ _AT_ONCE = 64  # edits whose prompts are refined together
 
 
 def refined(
-    llm: CausalLM, prompts: Tensor, lessons: Sequence[Sequence[TokenRow]], shape: Shape, steps: int
+    llm: CausalLM,
+    prompts: Tensor,
+    texts_of: Sequence[Sequence[TokenRow]],
+    shape: LaneModelShape,
+    steps: int,
 ) -> Tensor:
     """Prompts behind which the LLM says each edit's target more surely.
 
@@ -33,7 +37,7 @@ def refined(
     Args:
         llm: frozen.
         prompts: p_k, (n, S, l, d) fp32.
-        lessons: for each edit its texts, with their targets.
+        texts_of: for each edit its texts, with their targets.
         shape: of the lane model.
         steps: of Adam.
 
@@ -44,7 +48,7 @@ def refined(
         FitError: a prompt is not finite.
     """
     parts = [
-        _refined(llm, prompts[i : i + _AT_ONCE], lessons[i : i + _AT_ONCE], shape, steps)
+        _refined(llm, prompts[i : i + _AT_ONCE], texts_of[i : i + _AT_ONCE], shape, steps)
         for i in range(0, len(prompts), _AT_ONCE)
     ]
     made = torch.cat(parts)
@@ -54,11 +58,15 @@ def refined(
 
 
 def _refined(
-    llm: CausalLM, prompts: Tensor, lessons: Sequence[Sequence[TokenRow]], shape: Shape, steps: int
+    llm: CausalLM,
+    prompts: Tensor,
+    texts_of: Sequence[Sequence[TokenRow]],
+    shape: LaneModelShape,
+    steps: int,
 ) -> Tensor:
-    owners = [number for number, texts in enumerate(lessons) for _ in texts]
+    owners = [number for number, texts in enumerate(texts_of) for _ in texts]
     owner = torch.tensor(owners, device=prompts.device)
-    texts = Texts.of(llm, [row for rows in lessons for row in rows])
+    texts = Texts.of(llm, [row for rows in texts_of for row in rows])
     # In units of its own spread at each layer, so that its pace does not hang on the company.
     spread = prompts.std(dim=(2, 3), keepdim=True)
     free = (prompts / spread).detach().requires_grad_()

@@ -7,13 +7,9 @@ configuration included, so that whoever has its bytes needs nothing else.
 from __future__ import annotations
 
 import copy
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,105 +17,14 @@ from torch import Tensor, nn
 from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.model.devices import has_fast_bf16
-from errata.editing.model.prompts import join, tokenise, tokenise_all
+from errata.editing.model.prompts import join, tokenise_all
 from errata.editing.retriever.encoder import Encoder, Tokens
 from errata.editing.retriever.frames import Frames
-from errata.errors import (
-    ArtifactCorruptError,
-    BaseModelMismatchError,
-    InvalidRequestError,
-    ModelNotFoundError,
-)
+from errata.editing.retriever.heads import LaneModelShape, PromptMaker, Representation
+from errata.editing.retriever.lane_model_metadata import build, check_fits, check_origin, describe
+from errata.errors import ArtifactCorruptError, ModelNotFoundError
 
 FILE_NAME = "lane_model.safetensors"
-_KIND = "recipe-lane-model"
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The numbers that fix a lane model's form.
-
-    Attributes:
-        d_r: width of keys and queries. Paper: 4096.
-        num_prompt: l, continuous prompt tokens of an edit. Paper: 3.
-        deep: layers at which a continuous prompt is deepened: something is added to what enters
-            the block at its positions (as in prefix tuning). Paper: none.
-        num_target: how many of the target's first tokens MLP_P sees beside the key; 0 is the paper.
-        num_sentinel: c, free vectors of the sentinel. Paper: 10.
-        after: how many of the prompt's tokens come before the continuous prompt: 0 puts it before
-            the BOS token, as the authors' code does, 1 behind it.
-        d: width of the LLM.
-        max_tokens: longest text that the encoder reads.
-    """
-
-    d_r: int
-    num_prompt: int
-    deep: tuple[int, ...]
-    num_target: int
-    num_sentinel: int
-    after: int
-    d: int
-    max_tokens: int
-
-    @property
-    def prompt_size(self) -> tuple[int, int, int]:
-        """(S, l, d) of a continuous prompt: embeddings, then what is added at each deep layer."""
-        return 1 + len(self.deep), self.num_prompt, self.d
-
-
-class Representation(nn.Module):
-    """MLP_K or MLP_Q: h = W₁x + b₁; out = h + ReLU(W₂h + b₂)."""
-
-    def __init__(self, width: int, d_r: int) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(width, d_r), nn.Linear(d_r, d_r)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, width) → (n, d_r)."""
-        h: Tensor = self.first(x)
-        return h + torch.relu(self.second(h))
-
-
-class PromptMaker(nn.Module):
-    """MLP_P: g = r + ReLU(W₃r + b₃); s·(W₄g + b₄) as (l, d), and the same for each deep layer.
-
-    The factors s, the spread of what the LLM has there (token embeddings, or the residual stream),
-    are ours: prompts start where the model expects its input, whatever its scale. So is what is
-    done with the target's own tokens t_i, in units of s, if there are any: αr + W₅t in place of r,
-    and A·t_i on top of the i-th embedding, where the gate α starts at 0 and A as the identity. A
-    key is trained to be like its queries, which do not know the target: it is a poor place to keep
-    it, and MLP_P would learn the rest by heart. Deep layers are ours, too: embeddings alone do not
-    outweigh what the LLM has learned about a subject (docs/decisions/008-recipe.md).
-    """
-
-    scale: Tensor
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.first = nn.Linear(shape.d_r, shape.d_r)
-        self._size = shape.prompt_size
-        self.second = nn.Linear(shape.d_r, math.prod(self._size))
-        self.register_buffer("scale", torch.ones(self._size[0], 1, 1))
-        self._num_copied = min(shape.num_prompt, shape.num_target)
-        if shape.num_target:
-            self.gate = nn.Parameter(torch.zeros(()))
-            self.target = nn.Linear(shape.num_target * shape.d, shape.d_r)
-            self.copy = nn.Linear(shape.d, shape.d, bias=False)
-            nn.init.eye_(self.copy.weight)
-
-    def forward(self, keys: Tensor, targets: Tensor) -> Tensor:
-        """(n, d_r) and token embeddings (n, num_target, d) → (n, S, l, d)."""
-        r, n = keys, self._num_copied
-        if n:
-            targets = targets / self.scale[0]
-            r = self.gate * r + self.target(targets.flatten(1))
-        g = r + torch.relu(self.first(r))
-        made: Tensor = self.second(g).reshape(len(keys), *self._size)
-        if n:
-            num_layers, length, _ = self._size
-            rest = (0, 0, 0, length - n, 0, num_layers - 1)
-            made = made + nn.functional.pad(self.copy(targets[:, None, :n]), rest)
-        return self.scale * made
 
 
 class LaneModel(nn.Module):
@@ -137,7 +42,7 @@ class LaneModel(nn.Module):
     calibration: Tensor
 
     def __init__(
-        self, encoder: Encoder, shape: Shape, base_model: str, frames: Frames | None = None
+        self, encoder: Encoder, shape: LaneModelShape, base_model: str, frames: Frames | None = None
     ) -> None:
         """With random heads; Θ starts at U(−0.05, 0.05)."""
         super().__init__()
@@ -213,20 +118,8 @@ class LaneModel(nn.Module):
 
     def to_artifact(self) -> Artifact:
         """The whole lane model as one artifact."""
-        config: dict[str, Any] = self.encoder.model.config.to_diff_dict()
-        facts = {
-            "kind": _KIND,
-            "base_model": self.base_model,
-            "encoder": json.dumps(
-                {**config, "model_type": self.encoder.model.config.model_type}, sort_keys=True
-            ),
-            "tokenizer": self.encoder.tokenizer.to_str(),
-            "frames": self.frames.to_json(),
-            "shape": json.dumps(
-                {name: getattr(self.shape, name) for name in Shape.__slots__}, sort_keys=True
-            ),
-        }
-        return Artifact({name: t.detach() for name, t in self.state_dict().items()}, facts)
+        metadata = describe(self.encoder, self.shape, self.base_model, self.frames)
+        return Artifact({name: t.detach() for name, t in self.state_dict().items()}, metadata)
 
     def save(self, folder: Path) -> None:
         """Writes `lane_model.safetensors` into a folder, which exists afterwards."""
@@ -242,23 +135,14 @@ class LaneModel(nn.Module):
             ArtifactCorruptError: it is no lane model, or a tensor is missing, too many, or of
                 another shape.
         """
-        facts = artifact.metadata
-        if facts.get("kind") != _KIND:
-            raise ArtifactCorruptError("the artifact is no RECIPE lane model.")
-        _check_base(facts.get("base_model", ""), llm)
+        check_origin(artifact.metadata, llm)
         try:
-            numbers = json.loads(facts["shape"])
-            shape = Shape(**{**numbers, "deep": tuple(numbers["deep"])})
-            config = json.loads(facts["encoder"])
-            encoder = Encoder.from_config(config, facts["tokenizer"], shape.max_tokens)
-            frames = Frames.of_json(facts["frames"])
-            made = cls(encoder, shape, facts["base_model"], frames)
+            made = cls(*build(artifact.metadata))
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactCorruptError(
                 f"the lane model does not say how it is built: {error}."
             ) from error
-        if isinstance(llm, CausalLM):
-            _check_fits(shape, llm)
+        check_fits(made.shape, llm)
         expected = made.state_dict()
         artifact.check({n: TensorSpec(tuple(t.shape), t.dtype) for n, t in expected.items()})
         made.load_state_dict(artifact.tensors)
@@ -294,38 +178,3 @@ def read_bytes(folder: Path) -> bytes:
 def knowledge(prompt: str, target: str, stated: str | None = None) -> str:
     """k, the knowledge statement of an edit; `stated` as for `join`."""
     return join(prompt, target, stated)
-
-
-def place_behind_bos(llm: CausalLM) -> int:
-    """`Shape.after` that puts continuous prompts behind the tokenizer's BOS token: 0 or 1.
-
-    Raises:
-        InvalidRequestError: the tokenizer puts more than one special token in front.
-    """
-    special = set(llm.tokenizer.all_special_ids)
-    ids = tokenise(llm, "a").ids
-    count = next((n for n, token in enumerate(ids) if token not in special), len(ids))
-    if count > 1:
-        raise InvalidRequestError(
-            f"the tokenizer puts {count} special tokens before a text; put prompts before them.",
-            field="placement",
-        )
-    return count
-
-
-def _check_fits(shape: Shape, llm: CausalLM) -> None:
-    if shape.d != llm.d or max(shape.deep, default=0) >= llm.num_layers:
-        raise BaseModelMismatchError(
-            f"the lane model makes prompts of width {shape.d} for layers {list(shape.deep)}, the "
-            f"LLM has width {llm.d} and {llm.num_layers} layers; train one for this LLM."
-        )
-
-
-def _check_base(digest: str, llm: BaseLLM) -> None:
-    if digest != llm.digest:
-        raise BaseModelMismatchError(
-            f"the lane model was trained for base model {digest[:16]}…, this process runs "
-            f"{llm.digest[:16]}…; train one for this model with `errata train recipe`.",
-            expected=digest,
-            found=llm.digest,
-        )

@@ -12,7 +12,7 @@ from torch import Tensor
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise_all
 from errata.editing.retriever.encoder import Encoder
-from errata.editing.retriever.examples import Draw
+from errata.editing.retriever.examples import Sample
 from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.retriever.losses import (
     Texts,
@@ -46,15 +46,15 @@ class Pooled:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, encoder: Encoder, draws: Sequence[Draw]) -> Pooled:
+    def of(cls, encoder: Encoder, samples: Sequence[Sample]) -> Pooled:
         """Encodes facts, as they were drawn."""
-        facts = [draw.example for draw in draws]
+        facts = [sample.example for sample in samples]
         subjects = torch.tensor([fact.subject_id for fact in facts], device=encoder.device)
         return cls(
             encoder.in_parts([knowledge(fact.prompt, fact.target) for fact in facts]),
             encoder.in_parts([fact.prompt for fact in facts]),
-            encoder.in_parts([draw.rephrase for draw in draws]),
-            encoder.in_parts([draw.locality[0] for draw in draws]),
+            encoder.in_parts([sample.rephrase for sample in samples]),
+            encoder.in_parts([sample.locality[0] for sample in samples]),
             subjects,
         )
 
@@ -89,7 +89,7 @@ def scope_losses(
 def losses(
     model: LaneModel,
     llm: CausalLM,
-    draws: Sequence[Draw],
+    samples: Sequence[Sample],
     config: TrainingConfig,
     scale: Tensor,
     part: Part = "all",
@@ -99,7 +99,7 @@ def losses(
     Args:
         model: in training mode.
         llm: frozen.
-        draws: b facts.
+        samples: b facts.
         config: settings.
         scale: of the scores, a scalar.
         part: the first three losses, which concern the retriever; the last three, which concern
@@ -108,21 +108,21 @@ def losses(
     Returns:
         Scalars by name of `LOSSES`, weighted; without `locality` if its weight is 0.
     """
-    b = len(draws)
-    facts = [draw.example for draw in draws]
+    b = len(samples)
+    facts = [sample.example for sample in samples]
     if part == "prompts":
         with torch.no_grad():
             keys = model.keys([knowledge(fact.prompt, fact.target) for fact in facts])
-        return _answers(model, llm, draws, keys, config)
+        return _answers(model, llm, samples, keys, config)
     near = model.encoder([knowledge(f.prompt, f.target) for f in facts] + [f.prompt for f in facts])
-    far = model.encoder([d.rephrase for d in draws] + [d.locality[0] for d in draws])
+    far = model.encoder([d.rephrase for d in samples] + [d.locality[0] for d in samples])
     keys = model.key_mlp(near[:b])
     own = model.query_mlp(torch.cat([near[b:], far[:b]]))  # (2b, d_r): prompts, rephrases
     outside = model.query_mlp(far[b:])
     subjects = torch.tensor([fact.subject_id for fact in facts], device=keys.device)
     found = _retrieval(model, keys, own, outside, subjects, config, scale)
     if part == "all":
-        found |= _answers(model, llm, draws, keys, config)
+        found |= _answers(model, llm, samples, keys, config)
     return found
 
 
@@ -171,10 +171,10 @@ def _retrieval(
 
 
 def _answers(
-    model: LaneModel, llm: CausalLM, draws: Sequence[Draw], keys: Tensor, config: TrainingConfig
+    model: LaneModel, llm: CausalLM, samples: Sequence[Sample], keys: Tensor, config: TrainingConfig
 ) -> dict[str, Tensor]:
     """Losses of the LLM's answers with the facts' own prompts in front."""
-    facts = [draw.example for draw in draws]
+    facts = [sample.example for sample in samples]
     targets = model.target_embeddings(llm, [(fact.prompt, fact.target) for fact in facts])
     prompts, shape = model.prompts(keys, targets), model.shape
     by_kind = {
@@ -183,7 +183,7 @@ def _answers(
     }
     texts_of = {
         "reliability": [fact.prompt for fact in facts],
-        "generality": [draw.rephrase for draw in draws],
+        "generality": [sample.rephrase for sample in samples],
     }
     asked = [(kind, n) for kind, chosen in by_kind.items() for n in chosen]
     rows = tokenise_all(llm, [(texts_of[kind][n], facts[n].target) for kind, n in asked])
@@ -204,7 +204,7 @@ def _answers(
         found[kind] = answer_loss(all_logits[places], all_labels[places], config.hinge)
     if not config.locality_weight:
         return found
-    texts = Texts.of(llm, tokenise_all(llm, [draw.locality for draw in draws]))
+    texts = Texts.of(llm, tokenise_all(llm, [sample.locality for sample in samples]))
     with torch.no_grad():
         base = answer_logits(llm, texts, None, shape.after)
     prompted = answer_logits(llm, texts, prompts, shape.after, shape.deep)

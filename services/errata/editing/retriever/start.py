@@ -16,16 +16,12 @@ import torch
 from torch import Tensor
 
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
 from errata.editing.model.replay import enter
 from errata.editing.retriever.encoder import Encoder
 from errata.editing.retriever.examples import Example
-from errata.editing.retriever.lane_model import (
-    LaneModel,
-    Representation,
-    Shape,
-    knowledge,
-    place_behind_bos,
-)
+from errata.editing.retriever.heads import LaneModelShape, Representation
+from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.retriever.training_config import TrainingConfig
 from errata.errors import InvalidRequestError
 
@@ -70,7 +66,7 @@ def new_lane_model(
     else:
         made = Encoder.load(encoder, config.max_tokens)
     known = retriever.shape if retriever is not None else config
-    shape = Shape(
+    shape = LaneModelShape(
         d_r=known.d_r,
         num_prompt=config.num_prompt,
         deep=_spread_out(config.num_deep, llm.num_layers),
@@ -86,6 +82,23 @@ def new_lane_model(
         model.sentinel, model.calibration = retriever.sentinel, retriever.calibration
     model.prompt_mlp.scale.copy_(_spreads(llm, shape.deep)[:, None, None])
     return model.to(llm.device)
+
+
+def place_behind_bos(llm: CausalLM) -> int:
+    """`LaneModelShape.after` that puts continuous prompts behind the tokenizer's BOS token: 0 or 1.
+
+    Raises:
+        InvalidRequestError: the tokenizer puts more than one special token in front.
+    """
+    special = set(llm.tokenizer.all_special_ids)
+    ids = tokenise(llm, "a").ids
+    count = next((n for n, token in enumerate(ids) if token not in special), len(ids))
+    if count > 1:
+        raise InvalidRequestError(
+            f"the tokenizer puts {count} special tokens before a text; put prompts before them.",
+            field="placement",
+        )
+    return count
 
 
 def _spread_out(number: int, depth: int) -> tuple[int, ...]:

@@ -17,17 +17,18 @@ from torch import Tensor, nn
 
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.devices import fast_training, has_fast_bf16
-from errata.editing.retriever.checkpoints import Run, Stage, TrainingFolder, identity_of
-from errata.editing.retriever.examples import Deck, Draw, Example, frames_of, split
+from errata.editing.retriever.batches import BatchSampler
+from errata.editing.retriever.checkpoints import Run, TrainingFolder, identity_of
+from errata.editing.retriever.examples import Example, Sample, frames_of, split
 from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.retriever.objective import LOSSES, Pooled, losses, scope_losses
+from errata.editing.retriever.schedule import Schedule
 from errata.editing.retriever.start import likes_of, start_prompts, start_retriever
 from errata.editing.retriever.training_config import TrainingConfig
 from errata.editing.retriever.validation import Validation, calibrated, validate
 from errata.errors import FitError
 
 _SMOOTHING = 0.95
-_LOWEST_RATE = 0.05  # of the cosine schedule's highest
 _MOST_POOLED = 16_384  # facts whose pooled vectors are held in memory
 _NUM_DISTRACTORS = 4_096  # keys among which validation has to find the right one
 
@@ -80,7 +81,7 @@ class Trainer:
             PreconditionError: the folder holds another training.
         """
         self._llm, self.model, self._config, self._out = llm, model, config, out
-        self._max_seconds = max_seconds
+        self._schedule = Schedule(config, max_seconds)
         self._knows_subjects = held_out is not None
         if held_out is None:
             self._train, self._held_out = split(examples, config.num_validation)
@@ -93,12 +94,12 @@ class Trainer:
         model.frames = frames_of(self._train)
         self._optimiser = torch.optim.Adam(_groups(model, config, self._log_scale))
         self._pooled: Pooled | None = None
-        self._run = Run(stage=next(iter(self._bounds)))
+        self._run = Run(stage=self._schedule.first)
         self._folder = TrainingFolder(out, identity_of(llm, model, examples, config))
         self._reseed()
         if config.start == "similar":
             self._start_similar()
-        self._deck = Deck(
+        self._sampler = BatchSampler(
             self._train,
             likes=likes_of(model, self._train) if config.alike > 1 else (),
             group=config.alike,
@@ -118,21 +119,21 @@ class Trainer:
             FitError: a loss is not finite; the folder holds the best lane model of the
                 validations until then, if there were any.
         """
-        config, run = self._config, self._run
+        config, run, schedule = self._config, self._run, self._schedule
         validation: Validation | None = None
         started = perf_counter() - run.seconds
         self._reseed()
-        for draws in itertools.islice(self._draws(), run.step, None):
-            if self._done >= 1 or self._is_stuck:
+        for samples in itertools.islice(self._samples(), run.step, None):
+            if schedule.done(run) >= 1 or schedule.is_stuck(run):
                 break
             self._begin_stage()
-            self._step(draws)
+            self._step(samples)
             run.step += 1
             run.seconds = perf_counter() - started
-            if run.step % config.evaluate_every == 0 or self._done >= 1:
+            if run.step % config.evaluate_every == 0 or schedule.done(run) >= 1:
                 validation = self._validate()
             if on_progress is not None:
-                on_progress(Progress(run.step, self._done, dict(run.smoothed), validation))
+                on_progress(Progress(run.step, schedule.done(run), dict(run.smoothed), validation))
         best = LaneModel.load(self._out, self._llm)
         if run.stage == "all":
             self._calibrate(best)
@@ -147,21 +148,10 @@ class Trainer:
             if self._config.scale == "learned":
                 self._log_scale.data.fill_(math.log(scale))
 
-    @property
-    def _bounds(self) -> Mapping[Stage, tuple[float, float]]:
-        """Which part of the whole training belongs to which stage."""
-        if self._config.stages == "joint":
-            return {"all": (0.0, 1.0)}
-        if self._config.stages == "prompts":
-            return {"prompts": (0.0, 1.0)}
-        second = self._config.retriever_share
-        third = second + self._config.scope_share
-        return {"retriever": (0.0, second), "scope": (second, third), "prompts": (third, 1.0)}
-
     def _begin_stage(self) -> None:
         """Goes over to the next stage when its time has come, with the best model of the last."""
-        run, done = self._run, self._done
-        stage = next(name for name, (_, end) in self._bounds.items() if done < end)
+        run = self._run
+        stage = self._schedule.stage(run)
         if stage != run.stage:
             if run.validated < run.step:
                 self._validate()
@@ -183,41 +173,29 @@ class Trainer:
         """What the encoder, which stays as it is now, makes of the facts of training."""
         if self._pooled is None:
             rng = random.Random(f"{self._config.seed}/pooled")
-            facts = self._deck.as_told(_MOST_POOLED, rng)
+            facts = self._sampler.as_told(_MOST_POOLED, rng)
             self.model.eval()
             with _fast_arithmetic(self._config, self._llm.device):
                 self._pooled = Pooled.of(self.model.encoder, facts)
         return self._pooled
 
-    @property
-    def _done(self) -> float:
-        by_steps = self._run.step / self._config.max_steps
-        return min(1.0, max(by_steps, self._run.seconds / self._max_seconds))
-
-    @property
-    def _is_stuck(self) -> bool:
-        """Whether nothing got better for too long; scores mean nothing while MLP_P waits."""
-        patience = self._config.patience * self._config.evaluate_every
-        is_last = self._run.stage in ("all", "prompts")
-        return is_last and self._run.step - self._run.best_step > patience
-
-    def _draws(self) -> Iterator[list[Draw]]:
+    def _samples(self) -> Iterator[list[Sample]]:
         """Batches without end; the same ones for the same seed, however often it is resumed."""
         for number in itertools.count():
             rng = random.Random(f"{self._config.seed}/{number}")
-            yield from self._deck.epoch(self._config.batch, rng)
+            yield from self._sampler.epoch(self._config.batch, rng)
 
-    def _step(self, draws: Sequence[Draw]) -> None:
-        share = self._rate_share()
+    def _step(self, samples: Sequence[Sample]) -> None:
+        rate = self._schedule.rate(self._run)
         for group in self._optimiser.param_groups:
-            group["lr"] = group["highest"] * share
+            group["lr"] = group["highest"] * rate
         learns = self._run.stage in ("all", "retriever")
         self.model.train()
         self.model.encoder.requires_grad_(learns)
         if not learns or not self._config.dropout:
             self.model.encoder.eval()
         with _fast_arithmetic(self._config, self._llm.device):
-            found = self._losses(draws, self._log_scale.exp())
+            found = self._losses(samples, self._log_scale.exp())
         total = torch.stack(list(found.values())).sum()
         if not bool(torch.isfinite(total)):
             raise FitError(
@@ -236,25 +214,16 @@ class Trainer:
             before = self._run.smoothed.get(name, now)
             self._run.smoothed[name] = _SMOOTHING * before + (1 - _SMOOTHING) * now
 
-    def _losses(self, draws: Sequence[Draw], scale: Tensor) -> dict[str, Tensor]:
+    def _losses(self, samples: Sequence[Sample], scale: Tensor) -> dict[str, Tensor]:
         config, stage = self._config, self._run.stage
         if stage != "scope":
-            return losses(self.model, self._llm, draws, config, scale, stage)
+            return losses(self.model, self._llm, samples, config, scale, stage)
         pooled = self._pooled_facts()
         chosen = torch.Generator().manual_seed(config.seed * 1_000_003 + self._run.step)
         rows = torch.randperm(len(pooled.subjects), generator=chosen)[: config.candidates]
         asked = max(1, len(rows) // 8)
         rows = rows.to(pooled.subjects.device)
         return scope_losses(self.model, pooled, rows, asked, config, scale)
-
-    def _rate_share(self) -> float:
-        if self._config.schedule == "constant":
-            return 1.0
-        run, (begin, end) = self._run, self._bounds[self._run.stage]
-        warm = (run.step - run.stage_began + 1) / max(1, self._config.warmup_steps)
-        done = (self._done - begin) / (end - begin)
-        falling = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-        return min(1.0, warm) * (_LOWEST_RATE + (1 - _LOWEST_RATE) * falling)
 
     def _validate(self) -> Validation:
         distractors = self._distractors(self.model)

@@ -11,7 +11,8 @@ from torch import Tensor
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise_all
 from errata.editing.retriever.examples import Example
-from errata.editing.retriever.lane_model import LaneModel, Shape, knowledge
+from errata.editing.retriever.heads import LaneModelShape
+from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.retriever.losses import Texts, answer_logits
 
 _AT_ONCE = 128
@@ -163,7 +164,10 @@ class _Asked:
 
 
 def _answers(
-    llm: CausalLM, questions: Sequence[tuple[str, str]], prompts: Tensor | None, shape: Shape
+    llm: CausalLM,
+    questions: Sequence[tuple[str, str]],
+    prompts: Tensor | None,
+    shape: LaneModelShape,
 ) -> _Answers:
     parts = []
     for start in range(0, len(questions), _AT_ONCE):

@@ -1,0 +1,57 @@
+"""The tokenizer's own ids and character offsets of whole texts, as `prompts` puts them together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from errata.editing.model.causal_lm import CausalLM
+
+# Put in front of a text, these keep a tokenizer from taking its start for the start of a word.
+_ANCHORS = ("\n", ".", "a", "(", "的")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of one text, and which characters each comes from."""
+
+    ids: tuple[int, ...]
+    offsets: Sequence[tuple[int, int]]
+
+
+def encode(model: CausalLM, texts: Sequence[str], *, bare: bool = False) -> list[Encoded]:
+    """Without the special tokens that the tokenizer appends; `bare`, without those in front."""
+    if not texts:
+        return []
+    encoded = model.tokenizer(
+        list(texts),
+        add_special_tokens=not bare,
+        split_special_tokens=model.special_tokens == "text",
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+    )
+    columns = (encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"])
+    made = []
+    for ids, offsets, special in zip(*columns, strict=True):
+        start, size = 0, len(ids)
+        while size and special[size - 1]:
+            size -= 1
+        # A text that brings its own start of text needs no second one.
+        if size > 1 and special[0] and not special[1] and ids[0] == ids[1]:
+            start = 1
+        made.append(Encoded(tuple(ids[start:size]), list(offsets[start:size])))
+    return made
+
+
+def spellings(model: CausalLM, text: str) -> Iterator[tuple[int, ...]]:
+    """Ways to tokenise a text that does not begin a word, the likeliest first."""
+    (plain,) = encode(model, [text], bare=True)
+    yield plain.ids
+    for anchor in _ANCHORS:
+        front, whole = encode(model, [anchor, anchor + text], bare=True)
+        if whole.ids[: len(front.ids)] == front.ids:
+            yield whole.ids[len(front.ids) :]
+    for anchor in _ANCHORS:  # letter by letter, which no merge can spoil
+        front, *letters = encode(model, [anchor, *(anchor + c for c in text)], bare=True)
+        if all(letter.ids[: len(front.ids)] == front.ids for letter in letters):
+            yield tuple(token for letter in letters for token in letter.ids[len(front.ids) :])

@@ -1,0 +1,96 @@
+"""The trained heads of a lane model: MLP_K, MLP_Q and MLP_P."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class LaneModelShape:
+    """The numbers that fix a lane model's form.
+
+    Attributes:
+        d_r: width of keys and queries. Paper: 4096.
+        num_prompt: l, continuous prompt tokens of an edit. Paper: 3.
+        deep: layers at which a continuous prompt is deepened: something is added to what enters
+            the block at its positions (as in prefix tuning). Paper: none.
+        num_target: how many of the target's first tokens MLP_P sees beside the key; 0 is the paper.
+        num_sentinel: c, free vectors of the sentinel. Paper: 10.
+        after: how many of the prompt's tokens come before the continuous prompt: 0 puts it before
+            the BOS token, as the authors' code does, 1 behind it.
+        d: width of the LLM.
+        max_tokens: longest text that the encoder reads.
+    """
+
+    d_r: int
+    num_prompt: int
+    deep: tuple[int, ...]
+    num_target: int
+    num_sentinel: int
+    after: int
+    d: int
+    max_tokens: int
+
+    @property
+    def prompt_size(self) -> tuple[int, int, int]:
+        """(S, l, d) of a continuous prompt: embeddings, then what is added at each deep layer."""
+        return 1 + len(self.deep), self.num_prompt, self.d
+
+
+class Representation(nn.Module):
+    """MLP_K or MLP_Q: h = W₁x + b₁; out = h + ReLU(W₂h + b₂)."""
+
+    def __init__(self, width: int, d_r: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(width, d_r), nn.Linear(d_r, d_r)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, width) → (n, d_r)."""
+        h: Tensor = self.first(x)
+        return h + torch.relu(self.second(h))
+
+
+class PromptMaker(nn.Module):
+    """MLP_P: g = r + ReLU(W₃r + b₃); s·(W₄g + b₄) as (l, d), and the same for each deep layer.
+
+    The factors s, the spread of what the LLM has there (token embeddings, or the residual stream),
+    are ours: prompts start where the model expects its input, whatever its scale. So is what is
+    done with the target's own tokens t_i, in units of s, if there are any: αr + W₅t in place of r,
+    and A·t_i on top of the i-th embedding, where the gate α starts at 0 and A as the identity. A
+    key is trained to be like its queries, which do not know the target: it is a poor place to keep
+    it, and MLP_P would learn the rest by heart. Deep layers are ours, too: embeddings alone do not
+    outweigh what the LLM has learned about a subject (docs/decisions/008-recipe.md).
+    """
+
+    scale: Tensor
+
+    def __init__(self, shape: LaneModelShape) -> None:
+        super().__init__()
+        self.first = nn.Linear(shape.d_r, shape.d_r)
+        self._size = shape.prompt_size
+        self.second = nn.Linear(shape.d_r, math.prod(self._size))
+        self.register_buffer("scale", torch.ones(self._size[0], 1, 1))
+        self._num_copied = min(shape.num_prompt, shape.num_target)
+        if shape.num_target:
+            self.gate = nn.Parameter(torch.zeros(()))
+            self.target = nn.Linear(shape.num_target * shape.d, shape.d_r)
+            self.copy = nn.Linear(shape.d, shape.d, bias=False)
+            nn.init.eye_(self.copy.weight)
+
+    def forward(self, keys: Tensor, targets: Tensor) -> Tensor:
+        """(n, d_r) and token embeddings (n, num_target, d) → (n, S, l, d)."""
+        r, n = keys, self._num_copied
+        if n:
+            targets = targets / self.scale[0]
+            r = self.gate * r + self.target(targets.flatten(1))
+        g = r + torch.relu(self.first(r))
+        made: Tensor = self.second(g).reshape(len(keys), *self._size)
+        if n:
+            num_layers, length, _ = self._size
+            rest = (0, 0, 0, length - n, 0, num_layers - 1)
+            made = made + nn.functional.pad(self.copy(targets[:, None, :n]), rest)
+        return self.scale * made

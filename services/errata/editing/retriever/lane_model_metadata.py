@@ -1,0 +1,81 @@
+"""How a lane model is built, as the metadata of its artifact describe it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from errata.editing.model.causal_lm import BaseLLM, CausalLM
+from errata.editing.retriever.encoder import Encoder
+from errata.editing.retriever.frames import Frames
+from errata.editing.retriever.heads import LaneModelShape
+from errata.errors import ArtifactCorruptError, BaseModelMismatchError
+
+_KIND = "recipe-lane-model"
+
+
+def describe(
+    encoder: Encoder, shape: LaneModelShape, base_model: str, frames: Frames
+) -> dict[str, str]:
+    """The metadata from which `build` makes an encoder and the rest."""
+    config: dict[str, Any] = encoder.model.config.to_diff_dict()
+    return {
+        "kind": _KIND,
+        "base_model": base_model,
+        "encoder": json.dumps(
+            {**config, "model_type": encoder.model.config.model_type}, sort_keys=True
+        ),
+        "tokenizer": encoder.tokenizer.to_str(),
+        "frames": frames.to_json(),
+        "shape": json.dumps(
+            {name: getattr(shape, name) for name in LaneModelShape.__slots__}, sort_keys=True
+        ),
+    }
+
+
+def build(metadata: Mapping[str, str]) -> tuple[Encoder, LaneModelShape, str, Frames]:
+    """The arguments of `LaneModel`; the encoder's weights are still to be loaded.
+
+    Raises:
+        KeyError, TypeError, ValueError: the metadata do not describe a lane model.
+    """
+    numbers = json.loads(metadata["shape"])
+    shape = LaneModelShape(**{**numbers, "deep": tuple(numbers["deep"])})
+    config = json.loads(metadata["encoder"])
+    encoder = Encoder.from_config(config, metadata["tokenizer"], shape.max_tokens)
+    return encoder, shape, metadata["base_model"], Frames.of_json(metadata["frames"])
+
+
+def check_origin(metadata: Mapping[str, str], llm: BaseLLM) -> None:
+    """Returns if an artifact is a lane model that was trained for this LLM.
+
+    Raises:
+        ArtifactCorruptError: it is no lane model.
+        BaseModelMismatchError: it was trained for another LLM.
+    """
+    if metadata.get("kind") != _KIND:
+        raise ArtifactCorruptError("the artifact is no RECIPE lane model.")
+    digest = metadata.get("base_model", "")
+    if digest != llm.digest:
+        raise BaseModelMismatchError(
+            f"the lane model was trained for base model {digest[:16]}…, this process runs "
+            f"{llm.digest[:16]}…; train one for this model with `errata train recipe`.",
+            expected=digest,
+            found=llm.digest,
+        )
+
+
+def check_fits(shape: LaneModelShape, llm: BaseLLM) -> None:
+    """Returns if the prompts fit the LLM, where it is loaded.
+
+    Raises:
+        BaseModelMismatchError: they have another width, or belong to layers that it lacks.
+    """
+    if not isinstance(llm, CausalLM):
+        return
+    if shape.d != llm.d or max(shape.deep, default=0) >= llm.num_layers:
+        raise BaseModelMismatchError(
+            f"the lane model makes prompts of width {shape.d} for layers {list(shape.deep)}, the "
+            f"LLM has width {llm.d} and {llm.num_layers} layers; train one for this LLM."
+        )
