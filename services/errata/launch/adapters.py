@@ -18,10 +18,10 @@ from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import (
     EditsCommitted,
     EditsReverted,
-    Kind,
     LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
+    Payload,
 )
 from errata.log.payload_convert import decode
 from errata.log.subscriber import Subscriber
@@ -83,7 +83,7 @@ async def _state_of(target: str, lane: str, llm: CausalLM, head_seq: int) -> tup
                 async for batch in batches:
                     for entry in map(decode, batch.entries):
                         seq = entry.seq
-                        if _is_about(entry.kind, lane, mine):
+                        if _is_about(entry.payload, lane, mine):
                             prepare = partial(applier.prepare, entry)
                             apply = await until_available(prepare, "artifacts")
                             if apply is not None:
@@ -99,7 +99,7 @@ async def _state_of(target: str, lane: str, llm: CausalLM, head_seq: int) -> tup
     return seq, None if found is None else found.state
 
 
-def _is_about(kind: Kind, lane: str, mine: set[str]) -> bool:
+def _is_about(kind: Payload, lane: str, mine: set[str]) -> bool:
     """Whether an entry changes the lane; `mine` gets the names of its edits."""
     match kind:
         case EditsCommitted(lane=name, edits=edits):

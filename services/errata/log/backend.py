@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -23,15 +22,9 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from errata.errors import (
-    EpochLostError,
-    ErrataError,
-    LimitExceededError,
-    LogUnavailableError,
-    RequestIdReusedError,
-    StartupError,
-)
-from errata.log.chain import ORIGIN, Entry, Position
+from errata.errors import LimitExceededError, LogUnavailableError, StartupError
+from errata.log.append import NewEntry, Outcome
+from errata.log.chain import ORIGIN, ChainedEntry, Position
 from errata.platform.settings import LogSettings
 
 MAX_CONNECTIONS = 32
@@ -45,32 +38,6 @@ REQUIRED_CONFIG = {
 }
 
 _log = structlog.get_logger(__name__)
-
-
-class Outcome(StrEnum):
-    """What the append script decided; nothing was written but for OK (and DUP's counter)."""
-
-    OK = "OK"
-    DUPLICATE = "DUP"
-    CONFLICT = "CONFLICT"
-    FENCED = "FENCED"
-    TOO_BIG = "TOOBIG"
-    MOVED = "MOVED"
-    FOREIGN = "FOREIGN"
-
-
-@dataclass(frozen=True, slots=True)
-class AppendCommand:
-    """One append as the script gets it; `head` and `new` are before and after it."""
-
-    log_id: str
-    epoch: int
-    request_id: str
-    content_digest: bytes
-    payload: bytes
-    head: Position
-    new: Position
-    max_payload_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,34 +54,7 @@ class Reading:
     epoch: int
     floor_seq: int
     base: Position | None
-    entries: tuple[Entry, ...]
-
-
-def refusal(outcome: Outcome, number: int, command: AppendCommand) -> ErrataError:
-    """The error for an append that the script refused for the caller's sake."""
-    match outcome:
-        case Outcome.FENCED:
-            return EpochLostError(
-                f"epoch {command.epoch} is not in force, {number} is: another writer took over. "
-                "Nothing was appended; acquire a new epoch to write again.",
-                epoch=command.epoch,
-                current_epoch=number,
-            )
-        case Outcome.CONFLICT:
-            return RequestIdReusedError(
-                f"request id {command.request_id} made entry {number} from other content. Use a "
-                "new id for a new request.",
-                field="request_id",
-                first_seq=number,
-            )
-        case _:
-            return LimitExceededError(
-                f"the entry has {number:,} bytes; the limit is {command.max_payload_bytes:,}. "
-                "Split the request.",
-                field="payload",
-                size_bytes=number,
-                max_payload_bytes=command.max_payload_bytes,
-            )
+    entries: tuple[ChainedEntry, ...]
 
 
 class _Script:
@@ -144,6 +84,7 @@ class RedisBackend:
         timeout = settings.redis_timeout_seconds
         self._timeout = timeout
         self._allow_unsafe = settings.allow_unsafe_redis
+        self._max_payload_bytes = settings.max_payload_bytes
         password = _password(settings.redis_password_file)
         try:
             pool = BlockingConnectionPool.from_url(
@@ -224,14 +165,22 @@ class RedisBackend:
         log_id, seq, digest, epoch, floor, rows = reply
         base = Position(from_seq - 1, rows[0][1]) if rows else None
         entries = tuple(
-            Entry(number, payload, stored)
+            ChainedEntry(number, payload, stored)
             for number, (payload, _, stored) in enumerate(rows, start=from_seq)
         )
         head = Position(int(seq), digest)
         return Reading(log_id.decode(), head, int(epoch), int(floor), base, entries)
 
-    async def append(self, command: AppendCommand) -> tuple[Outcome, int]:
+    async def append(
+        self, log_id: str, entry: NewEntry, head: Position, new: Position
+    ) -> tuple[Outcome, int]:
         """Runs the append script.
+
+        Args:
+            log_id: the log to append to.
+            entry: to append.
+            head: the position before it, as far as the caller knows.
+            new: the position after it.
 
         Returns:
             The outcome, and the number that it is about: the entry's seq (OK, DUP, CONFLICT),
@@ -241,16 +190,16 @@ class RedisBackend:
             LimitExceededError: Redis is out of memory; nothing was written.
         """
         arguments = (
-            command.log_id,
-            command.epoch,
-            command.request_id,
-            command.content_digest,
-            command.head.seq,
-            command.head.chain_digest,
-            command.payload,
-            command.new.seq,
-            command.new.chain_digest,
-            command.max_payload_bytes,
+            log_id,
+            entry.epoch,
+            entry.request_id,
+            entry.content_digest,
+            head.seq,
+            head.chain_digest,
+            entry.payload,
+            new.seq,
+            new.chain_digest,
+            self._max_payload_bytes,
         )
         keys = (self._stream, self._head, self._requests)
         reply = await self._run(self._append, keys, arguments)

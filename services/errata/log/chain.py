@@ -25,7 +25,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ChainedEntry:
     """One entry as stored.
 
     Attributes:
@@ -55,7 +55,7 @@ def extend(position: Position, payload: bytes) -> Position:
     return Position(seq, digest.digest())
 
 
-def verify_run(base: Position, entries: Sequence[Entry]) -> Position:
+def verify_run(base: Position, entries: Sequence[ChainedEntry]) -> Position:
     """The position after `entries`, if they are the history that continues `base`.
 
     Args:

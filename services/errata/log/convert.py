@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from dataclasses import dataclass
 
-from google.protobuf.message import DecodeError
-
-from errata.errors import InvalidRequestError, PreconditionError
-from errata.log.chain import DIGEST_BYTES, Entry, Position
+from errata.errors import InvalidRequestError
+from errata.log.append import NewEntry
+from errata.log.chain import DIGEST_BYTES, ChainedEntry, Position
+from errata.log.delivery import Delivery
 from errata.log.history import Page
 from errata.log.positions import ReplicaReport, ReplicaState
 from errata_client._gen.errata.v1 import edit_log_pb2
@@ -18,22 +17,7 @@ from errata_client._gen.errata.v1 import edit_log_pb2
 MAX_NAME_CHARS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class AppendFields:
-    """A checked append.
-
-    Attributes:
-        content_digest: SHA-256 of what was asked, without key and time.
-        payload: the bytes to store, with both.
-    """
-
-    epoch: int
-    request_id: str
-    content_digest: bytes
-    payload: bytes
-
-
-def append_fields(request: edit_log_pb2.AppendRequest) -> AppendFields:
+def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
     """Checks an append and stamps its time.
 
     Raises:
@@ -59,40 +43,15 @@ def append_fields(request: edit_log_pb2.AppendRequest) -> AppendFields:
     payload.trace_parent = request.payload.trace_parent
     payload.append_time.FromNanoseconds(time.time_ns())
     data = payload.SerializeToString(deterministic=True)
-    return AppendFields(request.epoch, request_id, content_digest, data)
+    return NewEntry(request.epoch, request_id, content_digest, data)
 
 
-def decode_payload(entry: Entry) -> edit_log_pb2.EntryPayload:
-    """What an entry says.
-
-    Raises:
-        PreconditionError: the entry is of a kind that this version does not know; a reader must
-            stop before it, since it cannot tell what the entry changes.
-    """
-    payload = edit_log_pb2.EntryPayload()
-    try:
-        payload.ParseFromString(entry.payload)
-    except DecodeError as error:
-        raise _unknown_kind(entry) from error
-    if payload.WhichOneof("kind") is None:
-        raise _unknown_kind(entry)
-    return payload
-
-
-def _unknown_kind(entry: Entry) -> PreconditionError:
-    return PreconditionError(
-        f"entry {entry.seq} is of a kind that this version does not know. Upgrade this process; "
-        "it stays at the entry before.",
-        seq=entry.seq,
-    )
-
-
-def entry_from(message: edit_log_pb2.LogEntry) -> Entry:
+def entry_from(message: edit_log_pb2.LogEntry) -> ChainedEntry:
     """An entry as it came over the wire; not verified."""
-    return Entry(message.seq, message.payload, message.chain_digest)
+    return ChainedEntry(message.seq, message.payload, message.chain_digest)
 
 
-def entry_to(entry: Entry) -> edit_log_pb2.LogEntry:
+def entry_to(entry: ChainedEntry) -> edit_log_pb2.LogEntry:
     """An entry for the wire."""
     return edit_log_pb2.LogEntry(
         seq=entry.seq, payload=entry.payload, chain_digest=entry.chain_digest
@@ -106,6 +65,12 @@ def subscribe_response(page: Page, log_id: str) -> edit_log_pb2.SubscribeRespons
         head_seq=page.head.seq,
         log_id=log_id,
     )
+
+
+def delivery_from(message: edit_log_pb2.SubscribeResponse) -> Delivery:
+    """What `subscribe_response` made."""
+    entries = tuple(map(entry_from, message.entries))
+    return Delivery(message.log_id, message.head_seq, entries)
 
 
 def report_from(position: edit_log_pb2.ReplicaPosition) -> ReplicaReport:
@@ -131,24 +96,29 @@ def report_from(position: edit_log_pb2.ReplicaPosition) -> ReplicaReport:
         position=Position(position.applied_seq, position.chain_digest),
         state_digest=position.state_digest,
         role=position.role,
-        resident={lane: dict(sizes.values) for lane, sizes in position.resident.items()},
+        device_usage={lane: dict(sizes.values) for lane, sizes in position.resident.items()},
     )
 
 
-def replica_to(state: ReplicaState, head_seq: int) -> edit_log_pb2.ReplicaPosition:
-    """A replica's state for the wire."""
-    report = state.report
+def report_to(report: ReplicaReport) -> edit_log_pb2.ReplicaPosition:
+    """A report for the wire."""
     message = edit_log_pb2.ReplicaPosition(
         replica=report.replica,
         applied_seq=report.position.seq,
         chain_digest=report.position.chain_digest,
         state_digest=report.state_digest,
         role=report.role,
-        lag=max(0, head_seq - report.position.seq),
-        agrees=state.agrees,
     )
-    for lane, sizes in report.resident.items():
+    for lane, sizes in report.device_usage.items():
         message.resident[lane].values.update(sizes)
+    return message
+
+
+def replica_to(state: ReplicaState, head_seq: int) -> edit_log_pb2.ReplicaPosition:
+    """A replica's state for the wire."""
+    message = report_to(state.report)
+    message.lag = max(0, head_seq - state.report.position.seq)
+    message.agrees = state.agrees
     message.report_time.FromNanoseconds(int(state.report_time * 1e9))
     return message
 

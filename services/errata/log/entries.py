@@ -132,7 +132,7 @@ class LaneCompacted:
     base_model_digest: str
 
 
-Kind = (
+Payload = (
     EditsRequested
     | EditsCommitted
     | EditsRejected
@@ -152,7 +152,7 @@ class Entry:
         request_id: idempotency key of the append.
         append_time: set by the log.
         author: who asked.
-        kind: what it says.
+        payload: what it says.
         trace_parent: W3C `traceparent` of the call that appended it; empty if not traced.
     """
 
@@ -160,5 +160,5 @@ class Entry:
     request_id: str
     append_time: datetime
     author: str
-    kind: Kind
+    payload: Payload
     trace_parent: str = ""

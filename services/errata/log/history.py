@@ -14,7 +14,7 @@ from errata.errors import (
     StartupError,
 )
 from errata.log.backend import Reading, RedisBackend
-from errata.log.chain import ORIGIN, Entry, Position, verify_run
+from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
 from errata.log.witness import WitnessRecord
 
 MAX_PAGE_BYTES = 2 * 1024 * 1024
@@ -32,7 +32,7 @@ class Page:
     """
 
     base: Position
-    entries: tuple[Entry, ...]
+    entries: tuple[ChainedEntry, ...]
     head: Position
 
 

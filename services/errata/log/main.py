@@ -12,12 +12,11 @@ from errata.errors import LogBehindWitnessError
 from errata.log.feed import Feed
 from errata.log.metrics import LogCollector
 from errata.log.positions import ReplicaTable
-from errata.log.service import SERVICE_NAME, EditLogService
+from errata.log.service import SERVICE_NAME, EditLogService, add_to_server
 from errata.log.store import RedisLog
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer
 from errata.platform.settings import LogSettings
-from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
 GRACE_SECONDS = 5.0
 
@@ -73,7 +72,7 @@ async def _serve(
     stop: asyncio.Event,
 ) -> None:
     server = GrpcServer(address, [SERVICE_NAME])
-    edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(service, server.server)
+    add_to_server(service, server)
     await server.start()
     tail = asyncio.create_task(_watch(feed, server))
     stopped = asyncio.create_task(stop.wait())

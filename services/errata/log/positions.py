@@ -25,14 +25,14 @@ class ReplicaReport:
         position: the last entry it applied, with its own H of it.
         state_digest: SHA-256, hex, of what its lanes hold.
         role: such as worker.
-        resident: sizes, by lane, of what is on its device only while it is used.
+        device_usage: sizes, by lane, of what is on its device only while it is used.
     """
 
     replica: str
     position: Position
     state_digest: str
     role: str
-    resident: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    device_usage: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from errata.log.positions import ReplicaTable
 from errata.log.store import RedisLog
 from errata.platform import paging
 from errata.platform.metrics import APPEND_SECONDS
+from errata.platform.server import GrpcServer
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["EditLogService"].full_name
+
+
+def add_to_server(service: EditLogService, server: GrpcServer) -> None:
+    """Registers the handlers with a server that has not been started."""
+    edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(service, server.server)
 
 
 class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
@@ -44,11 +50,9 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
 
     async def Append(self, request: pb.AppendRequest, context: Context) -> pb.AppendResponse:
         """Appends one entry, durable and witnessed before the answer."""
-        fields = convert.append_fields(request)
+        entry = convert.new_entry(request)
         with APPEND_SECONDS.time():
-            appended = await self._entries.append(
-                fields.epoch, fields.request_id, fields.content_digest, fields.payload
-            )
+            appended = await self._entries.append(entry)
         return pb.AppendResponse(seq=appended.seq, duplicate=appended.duplicate)
 
     async def GetHead(self, request: pb.GetHeadRequest, context: Context) -> pb.GetHeadResponse:

@@ -21,8 +21,9 @@ from errata.errors import (
     SeqTrimmedError,
     StartupError,
 )
-from errata.log.backend import AppendCommand, Outcome, RedisBackend, refusal
-from errata.log.chain import ORIGIN, Position, extend
+from errata.log.append import NewEntry, Outcome, refusal
+from errata.log.backend import RedisBackend
+from errata.log.chain import Position, extend
 from errata.log.history import (
     MAX_PAGE_BYTES,
     Page,
@@ -142,18 +143,10 @@ class RedisLog:
         """
         return await self._unbroken(self._acquire_epoch(writer))
 
-    async def append(
-        self, epoch: int, request_id: str, content_digest: bytes, payload: bytes
-    ) -> Appended:
+    async def append(self, entry: NewEntry) -> Appended:
         """Appends an entry, or finds the one that this key made; durable when it returns.
 
         A caller that is cancelled leaves the append running: half of it is never undone.
-
-        Args:
-            epoch: the writer's.
-            request_id: idempotency key.
-            content_digest: SHA-256 of what the caller asked for, without the time of the append.
-            payload: the entry's bytes.
 
         Raises:
             EpochLostError: another epoch is in force; nothing was appended, known key or not.
@@ -161,17 +154,7 @@ class RedisLog:
             LimitExceededError: the payload or Redis is too big; nothing was appended.
             LogUnavailableError: the outcome is unknown; retry with the same key.
         """
-        command = AppendCommand(
-            log_id=self.log_id,
-            epoch=epoch,
-            request_id=request_id,
-            content_digest=content_digest,
-            payload=payload,
-            head=ORIGIN,
-            new=ORIGIN,
-            max_payload_bytes=self._max_payload_bytes,
-        )
-        return await self._unbroken(self._append(command))
+        return await self._unbroken(self._append(entry))
 
     async def state(self) -> LogState:
         """Where the log stands now; what other services appended is verified and adopted."""
@@ -258,20 +241,20 @@ class RedisLog:
         _log.info("epoch acquired", writer=writer, epoch=epoch)
         return epoch
 
-    async def _append(self, command: AppendCommand) -> Appended:
+    async def _append(self, entry: NewEntry) -> Appended:
         with self._guarded():
             async with self._lock:
                 self.check()
-                appended = await self._append_at_tip(command)
+                appended = await self._append_at_tip(entry)
                 known = self._known
             await self._acknowledge(known)
         return appended
 
-    async def _append_at_tip(self, command: AppendCommand) -> Appended:
+    async def _append_at_tip(self, entry: NewEntry) -> Appended:
         for _ in range(_MAX_RACES):
             tip = self._known.head
-            new = extend(tip, command.payload)
-            outcome, number = await self._backend.append(replace(command, head=tip, new=new))
+            new = extend(tip, entry.payload)
+            outcome, number = await self._backend.append(self.log_id, entry, tip, new)
             match outcome:
                 case Outcome.OK:
                     self._known = replace(self._known, head=new)
@@ -284,11 +267,11 @@ class RedisLog:
                     await self._advance()
                 case Outcome.FENCED:
                     check_epoch(number, self._known)
-                    raise refusal(outcome, number, command)
+                    raise refusal(outcome, number, entry, self._max_payload_bytes)
                 case Outcome.FOREIGN:
                     raise another_log(self._known, None)
                 case _:
-                    raise refusal(outcome, number, command)
+                    raise refusal(outcome, number, entry, self._max_payload_bytes)
         raise LogUnavailableError(
             "too many other services append at once; retry with the same request id."
         )

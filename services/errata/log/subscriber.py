@@ -7,17 +7,16 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import cast
 
 import grpc
 import structlog
 
-from errata.errors import LogBehindWitnessError, UnavailableError
-from errata.log.chain import ORIGIN, Entry, Position, verify_run
-from errata.log.convert import entry_from
+from errata.errors import UnavailableError
+from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
+from errata.log.delivery import Delivery
+from errata.log.remote import RemoteLog
 from errata.platform.rpc_errors import service_error
 from errata.platform.server import open_channel
-from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
 
 SILENCE_SECONDS = 3.0
 _FIRST_DELAY_SECONDS = 0.05
@@ -36,7 +35,7 @@ class Batch:
         position: where a replica stands that has applied them.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ChainedEntry, ...]
     position: Position
 
 
@@ -85,6 +84,10 @@ class Subscriber:
         """How long nothing was heard; 0 while what was heard waits for the consumer to take it."""
         return 0.0 if self._is_ahead else time.monotonic() - self.last_progress
 
+    def start_from(self, position: Position, log_id: str) -> None:
+        """Moves to a position before `batches` is iterated, as if constructed with it."""
+        self.position, self.log_id = position, log_id
+
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """Batches, for ever; wrap in `contextlib.aclosing` to hang up at once when done.
 
@@ -125,51 +128,26 @@ class Subscriber:
 
     async def _read(self, channel: grpc.aio.Channel, ahead: asyncio.Queue[Batch | None]) -> None:
         """Puts verified batches into `ahead`, then None, however the stream ends."""
-        stub = cast(
-            "edit_log_pb2_grpc.EditLogServiceAsyncStub",
-            edit_log_pb2_grpc.EditLogServiceStub(channel),
-        )
-        heard = self.position
-        call = stub.Subscribe(edit_log_pb2.SubscribeRequest(from_seq=heard.seq + 1))
+        received = self.position
+        subscription = RemoteLog(channel).subscribe(received.seq + 1)
         try:
             while True:
                 async with asyncio.timeout(self._silence):
-                    message = await call.read()
-                if not isinstance(message, edit_log_pb2.SubscribeResponse):
-                    return  # EOF
-                self._hear(message, heard)
-                if message.entries:
-                    entries = tuple(map(entry_from, message.entries))
-                    heard = verify_run(heard, entries)
+                    delivery = await subscription.read()
+                if delivery is None:
+                    return
+                delivery.check_follows(self.log_id, received)
+                self._note_progress(delivery)
+                if delivery.entries:
+                    received = verify_run(received, delivery.entries)
                     self._is_ahead = True
-                    await ahead.put(Batch(entries, heard))
+                    await ahead.put(Batch(delivery.entries, received))
                     self._is_ahead = False
         finally:
             await ahead.put(None)
 
-    def _hear(self, message: edit_log_pb2.SubscribeResponse, heard: Position) -> None:
-        if self.log_id and message.log_id != self.log_id:
-            raise LogBehindWitnessError(
-                f"the log is {message.log_id}, but this replica followed {self.log_id}: it was "
-                "restored or replaced. Start the replica anew.",
-                log_id=message.log_id,
-                expected_log_id=self.log_id,
-            )
-        if message.head_seq < heard.seq:
-            raise LogBehindWitnessError(
-                f"the log's head is {message.head_seq}, but entry {heard.seq} was "
-                "received here: the log lost entries.",
-                head_seq=message.head_seq,
-                applied_seq=heard.seq,
-            )
-        if not message.entries and message.head_seq > heard.seq:
-            raise LogBehindWitnessError(
-                f"the log says that all up to {message.head_seq} was delivered, but entry "
-                f"{heard.seq + 1} never came: entries are missing.",
-                head_seq=message.head_seq,
-                applied_seq=heard.seq,
-            )
-        self.log_id, self.head_seq = message.log_id, message.head_seq
+    def _note_progress(self, delivery: Delivery) -> None:
+        self.log_id, self.head_seq = delivery.log_id, delivery.head_seq
         self.last_progress = time.monotonic()
         self.connected, self._failures = True, 0
 

@@ -204,7 +204,7 @@ class Applier:
 
     def alters_weights(self, entry: Entry) -> bool:
         """Whether an entry that has an effect changes weights that every row reads."""
-        match entry.kind:
+        match entry.payload:
             case EditsCommitted(lane=name):
                 return self.lanes[name].method.capabilities.changes_weights
             case EditsReverted(edits=edits):
@@ -225,17 +225,17 @@ class Applier:
             PreconditionError, DataLossError: the entry contradicts those before it, or its
                 artifact cannot be used. Nothing changed in either case.
         """
-        match entry.kind:
+        match entry.payload:
             case LaneConfigured():
-                return self._prepare_lane(entry.kind)
+                return self._prepare_lane(entry.payload)
             case EditsCommitted():
-                return await self._prepare_commit(entry.seq, entry.kind)
+                return await self._prepare_commit(entry.seq, entry.payload)
             case EditsReverted():
-                return await self._prepare_revert(entry.seq, entry.kind)
+                return await self._prepare_revert(entry.seq, entry.payload)
             case LaneModelCommitted():
-                return await self._prepare_lane_model(entry.seq, entry.kind)
+                return await self._prepare_lane_model(entry.seq, entry.payload)
             case LaneCompacted():
-                return await self._prepare_compaction(entry.seq, entry.kind)
+                return await self._prepare_compaction(entry.seq, entry.payload)
             case _:
                 return None
 

@@ -1,4 +1,4 @@
-"""Retrieval messages: domain → proto."""
+"""Retrieval messages: proto ↔ domain."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from torch import Tensor
 from errata.editing.lane.contract import Claim
 from errata.editing.model.causal_lm import tensor_bytes
 from errata.errors import InvalidRequestError
-from errata.retrieval.replica import Decision, Moment, Question
+from errata.retrieval.deciding import Decision, RoutingQuery
+from errata.retrieval.history import RoutingSnapshot
 from errata_client._gen.errata.v1 import retrieval_pb2
 
 _FP32 = 4  # bytes
 
 
 def route_response(
-    replica: str, moment: Moment, asked_seq: int, decisions: list[Decision]
+    replica: str, snapshot: RoutingSnapshot, asked_seq: int, decisions: list[Decision]
 ) -> retrieval_pb2.RouteResponse:
     """Decisions and as of when they were made."""
     return retrieval_pb2.RouteResponse(
         prompts=map(_prompt, decisions),
         applied_seq=asked_seq,
-        chain_digest=moment.chain_digest,
-        state_digest=moment.state_digest,
+        chain_digest=snapshot.chain_digest,
+        state_digest=snapshot.state_digest,
         replica=replica,
     )
 
 
-def question(request: retrieval_pb2.RouteRequest) -> Question:
+def query_from(request: retrieval_pb2.RouteRequest) -> RoutingQuery:
     """A batch as it is asked about.
 
     Raises:
@@ -51,7 +52,7 @@ def question(request: retrieval_pb2.RouteRequest) -> Question:
                 field=f"vectors[{index}].values",
             )
         vectors[message.lane] = values.reshape(count, -1)
-    return Question(list(request.prompts), vectors, tuple(request.lanes))
+    return RoutingQuery(list(request.prompts), vectors, tuple(request.lanes))
 
 
 def vectors_message(lane: str, vectors: Tensor) -> retrieval_pb2.LaneVectors:
@@ -61,18 +62,18 @@ def vectors_message(lane: str, vectors: Tensor) -> retrieval_pb2.LaneVectors:
 
 
 def status(
-    replica: str, moment: Moment, floor_seq: int
+    replica: str, snapshot: RoutingSnapshot, floor_seq: int
 ) -> retrieval_pb2.GetRetrievalStatusResponse:
     """What a replica holds."""
     return retrieval_pb2.GetRetrievalStatusResponse(
         replica=replica,
-        applied_seq=moment.seq,
-        chain_digest=moment.chain_digest,
-        state_digest=moment.state_digest,
+        applied_seq=snapshot.seq,
+        chain_digest=snapshot.chain_digest,
+        state_digest=snapshot.state_digest,
         floor_seq=floor_seq,
         lanes=[
             retrieval_pb2.RoutedLane(lane=lane, num_edits=number)
-            for lane, number in moment.num_edits.items()
+            for lane, number in snapshot.num_edits.items()
         ],
     )
 

@@ -18,8 +18,7 @@ from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer, open_channel, unless_stopped
 from errata.platform.settings import RetrievalSettings, Settings
 from errata.retrieval.replica import RetrievalReplica
-from errata.retrieval.service import SERVICE_NAME, RetrievalService
-from errata_client._gen.errata.v1 import retrieval_pb2_grpc
+from errata.retrieval.service import SERVICE_NAME, RetrievalService, add_to_server
 
 _log = structlog.get_logger(__name__)
 _HEALTH_SECONDS = 1.0
@@ -41,9 +40,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             artifacts = ArtifactStore(settings.artifacts.worker_url)
         replica = RetrievalReplica(name, artifacts, settings.log.address, settings.retrieval)
         server = GrpcServer(settings.retrieval.address, [SERVICE_NAME])
-        retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(
-            RetrievalService(replica), server.server
-        )
+        add_to_server(RetrievalService(replica), server)
         # Open before it catches up, so that one which takes long can be watched.
         with metrics_endpoint(settings.retrieval.metrics_address):
             if not await unless_stopped(replica.start(), stop):

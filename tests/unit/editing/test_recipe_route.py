@@ -20,7 +20,8 @@ from errata.editing.recipe.view import RecipeRouter
 from errata.editing.retriever.encoder import Tokens
 from errata.editing.retriever.sentinel import decide, route
 from errata.engine import offline
-from errata.indices.faiss_indices import FaissIndices, KeyIndex
+from errata.indices.faiss_indices import FaissIndices
+from errata.indices.inner_product import KeyIndex
 from tests.unit.editing.recipe_models import (
     D_R,
     commit,

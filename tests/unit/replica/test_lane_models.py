@@ -19,9 +19,9 @@ from errata.log.entries import (
     EditsCommitted,
     EditsReverted,
     Entry,
-    Kind,
     LaneConfigured,
     LaneModelCommitted,
+    Payload,
 )
 from errata.log.payload_convert import decode, encode
 from errata.platform.settings import WriterSettings
@@ -43,7 +43,7 @@ class Log:
         self.entries: list[Entry] = []
         self.applier = Applier(llm, store, FaissIndices(), keep_memory=True)
 
-    async def append(self, kind: Kind) -> None:
+    async def append(self, kind: Payload) -> None:
         entry = Entry(len(self.entries) + 1, "id", datetime.now(UTC), "test", kind)
         await apply(self.applier, entry)
         self.entries.append(entry)
@@ -137,13 +137,13 @@ def test_the_entry_survives_the_wire() -> None:
     kind = LaneModelCommitted(
         LANE, ArtifactRef("a" * 64, 5), ("edits/2-0",), ArtifactRef("b" * 64, 6), "base"
     )
-    from errata.log.chain import Entry as LogEntry
+    from errata.log.chain import ChainedEntry
 
     for each in (kind, LaneModelCommitted(LANE, kind.model, (), None, "base")):
         payload = encode(each, "me")
         payload.append_time.GetCurrentTime()
-        entry = LogEntry(7, payload.SerializeToString(deterministic=True), bytes(32))
-        assert decode(entry).kind == each
+        entry = ChainedEntry(7, payload.SerializeToString(deterministic=True), bytes(32))
+        assert decode(entry).payload == each
 
 
 async def test_a_lane_model_of_another_llm_changes_nothing(log: Log) -> None:

@@ -1,0 +1,62 @@
+"""The one path from an entry of the log to its effect: prepare it, then apply it.
+
+Preparing waits while artifacts are unavailable: they may be away for a while, and what a replica
+has applied stays valid meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from errata.log.chain import Position
+from errata.log.entries import Entry
+from errata.platform.retry import until_available
+from errata.replica.applier import Applier
+
+Change = Callable[[], None]
+"""Applies a prepared effect; takes no time and cannot fail."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PreparedEntry:
+    """An entry whose effect is ready to be applied.
+
+    Attributes:
+        entry: decoded.
+        position: the replica's position once the effect is applied.
+        change: applies the effect; None if the entry has none.
+        is_last: whether no later entry has been received yet.
+    """
+
+    entry: Entry
+    position: Position
+    change: Change | None
+    is_last: bool
+
+    def apply(self) -> None:
+        """Applies the effect, if there is one."""
+        if self.change is not None:
+            self.change()
+
+
+async def prepare(applier: Applier, entry: Entry) -> Change | None:
+    """Prepares an entry's effect; retries until its artifacts are available.
+
+    Raises:
+        ErrataError: as `Applier.prepare`, except UnavailableError.
+    """
+    return await until_available(lambda: applier.prepare(entry), "artifacts")
+
+
+async def apply(applier: Applier, entry: Entry) -> bool:
+    """Prepares and applies an entry; returns whether it had an effect.
+
+    Raises:
+        ErrataError: as `prepare`. Nothing changed.
+    """
+    change = await prepare(applier, entry)
+    if change is None:
+        return False
+    change()
+    return True
