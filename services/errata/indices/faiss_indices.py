@@ -10,17 +10,17 @@ class FaissIndices:
     """Makes FAISS indices."""
 
     def __init__(self, approximate_from: int = APPROXIMATE_FROM) -> None:
-        """For lanes of any size.
+        """Makes indices for lanes of any size.
 
         Args:
-            approximate_from: number of edits from which a search may miss the best one.
+            approximate_from: number of edits from which searches are approximate.
         """
         self._approximate_from = approximate_from
 
     def inner_product(self) -> KeyIndex:
-        """An empty one."""
+        """An empty index of keys."""
         return KeyIndex(self._approximate_from)
 
     def hamming(self) -> CodeIndex:
-        """An empty one."""
+        """An empty index of allocation codes."""
         return CodeIndex()

@@ -1,8 +1,8 @@
-"""Searches keys by inner product: exactly, or by inverted lists past a size (FAISS).
+"""Search of keys by inner product, on FAISS: exact, or by inverted lists from a size on.
 
-Keys that lie on a GPU are searched there, all of them, by one product.
+Keys on a GPU are searched there, all of them, by one matrix product.
 
-An index only proposes candidates; whoever asked scores them again, exactly (`recipe.route`).
+The index only proposes candidates; the caller scores them again, exactly.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _SAMPLES_PER_LIST = 40
 
 @dataclass(slots=True)
 class _Known:
-    """What the index has of one lineage.
+    """The index of one lineage.
 
     Attributes:
-        exact: all rows; None once `lists` has them.
+        exact: FAISS index of all rows; None once `lists` replaces it.
         lists: inverted lists; None while there are few rows, or while they are being made.
-        size: rows that are in.
-        num_cuts: of the lineage, seen so far.
-        making: the lists, on their way.
+        size: number of rows in the index.
+        num_cuts: number of the lineage's cuts that were applied.
+        making: lists that are being made; None if there are none.
     """
 
     exact: Any
@@ -46,7 +46,7 @@ class _Known:
 
 @dataclass(slots=True)
 class _Making:
-    """Inverted lists that are made beside the searches, from the rows of one moment."""
+    """Inverted lists that a thread makes from a copy of the rows, while searches continue."""
 
     num_rows: int
     num_cuts: int
@@ -55,32 +55,32 @@ class _Making:
 
 
 class KeyIndex:
-    """Proposes the rows with the highest inner products; takes over new rows when it is asked.
+    """Proposes the rows with the highest inner products; each search adds new rows first.
 
-    It keeps one FAISS index for each lineage that somebody still holds a snapshot of. From
-    `approximate_from` rows on, inverted lists are made in a thread of their own and then searched
-    in place of all rows. Their centroids come from the lineage's first rows alone, so that all
-    replicas of one log have the same ones, whenever they were started.
+    It keeps one FAISS index for each lineage that is still referenced. From `approximate_from`
+    rows on, a separate thread makes inverted lists, which then replace the search of all rows.
+    Their centroids come only from the lineage's first rows, so that all replicas of a log have the
+    same centroids, whenever they started.
     """
 
     def __init__(self, approximate_from: int = APPROXIMATE_FROM) -> None:
-        """Empty.
+        """Starts empty.
 
         Args:
-            approximate_from: number of rows.
+            approximate_from: number of rows from which inverted lists are used.
         """
         self._approximate_from = approximate_from
         self._known: WeakKeyDictionary[Lineage, _Known] = WeakKeyDictionary()
 
     def nearest(self, rows: Rows, queries: Tensor, k: int) -> Tensor:
-        """Numbers of k rows with the highest inner products, (n, k) int64; −1 for none.
+        """Numbers of the k rows with the highest inner products, (n, k) int64; −1 for none.
 
-        Rows that came since the last call are added, those that were cut are removed.
+        It first adds the rows that are new since the last call, and removes those that were cut.
         """
         if rows.keys.device.type != "cpu":
             return nearest_by_product(rows.keys, queries, k)
-        known, n = self._taken_over(rows), len(rows.keys)
-        visible = faiss.IDSelectorRange(0, n)  # FAISS does not keep it alive
+        known, n = self._updated(rows), len(rows.keys)
+        visible = faiss.IDSelectorRange(0, n)  # held here, because FAISS does not keep it alive
         index = known.exact if known.lists is None else known.lists
         parameters: Any = None
         if known.lists is not None:
@@ -94,24 +94,24 @@ class KeyIndex:
         return torch.from_numpy(found)
 
     def wait_for_lists(self) -> None:
-        """Returns once no lists are being made; the next search uses them."""
+        """Returns once no lists are being made; the next search uses the new ones."""
         for known in list(self._known.values()):
             if known.making is not None:
                 known.making.done.wait()
 
-    def _taken_over(self, rows: Rows) -> _Known:
+    def _updated(self, rows: Rows) -> _Known:
         keys, lineage = rows.keys, rows.lineage
         known = self._known.get(lineage)
         if known is None:
             known = _Known(faiss.IndexFlatIP(keys.shape[1]), num_cuts=len(lineage.cuts))
             self._known[lineage] = known
-        self._take_lists(known, rows)
-        stays = min([known.size, *lineage.cuts[known.num_cuts :]])
+        self._adopt_lists(known, rows)
+        kept = min([known.size, *lineage.cuts[known.num_cuts :]])
         known.num_cuts = len(lineage.cuts)
         index = known.exact if known.lists is None else known.lists
-        if stays < known.size:
-            index.remove_ids(faiss.IDSelectorRange(stays, known.size))
-            known.size = stays
+        if kept < known.size:
+            index.remove_ids(faiss.IDSelectorRange(kept, known.size))
+            known.size = kept
         if known.size < len(keys):
             _add(index, keys, known.size)
             known.size = len(keys)
@@ -119,8 +119,8 @@ class KeyIndex:
             known.making = self._make_lists(keys, len(lineage.cuts))
         return known
 
-    def _take_lists(self, known: _Known, rows: Rows) -> None:
-        """Puts finished lists in the place of the exact index, if their rows are still there."""
+    def _adopt_lists(self, known: _Known, rows: Rows) -> None:
+        """Replaces the exact index by finished lists, if none of their rows was cut."""
         making = known.making
         if making is None or not making.done.is_set():
             return
@@ -132,7 +132,7 @@ class KeyIndex:
 
     def _make_lists(self, keys: Tensor, num_cuts: int) -> _Making:
         making = _Making(len(keys), num_cuts)
-        # A copy: the rows behind these may be written while the thread reads.
+        # A copy, because the memory behind these rows may be written while the thread reads.
         threading.Thread(
             target=_fill, args=(making, _host(keys).copy(), self._approximate_from), daemon=True
         ).start()
@@ -155,7 +155,11 @@ def _fill(making: _Making, keys: Any, num_first: int) -> None:
 
 
 def nearest_by_product(keys: Tensor, queries: Tensor, k: int) -> Tensor:
-    """As `KeyIndex.nearest`, by one product where the keys (m, d) lie; (n, k) int64 on the host."""
+    """As `KeyIndex.nearest`, by one product on the device of the keys (m, d).
+
+    Returns:
+        (n, k) int64 on the host.
+    """
     found = (queries.to(keys.device) @ keys.T).topk(min(k, len(keys)), dim=1).indices.cpu()
     return torch.nn.functional.pad(found, (0, k - found.shape[1]), value=-1)
 

@@ -1,4 +1,4 @@
-"""One append: what a writer asks for, and what the script in Redis answers."""
+"""One append: the entry that a writer sends, and the answer of the script in Redis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NewEntry:
 
 
 class Outcome(StrEnum):
-    """What the append script decided; it writes only for OK (and a counter for DUPLICATE)."""
+    """The append script's decision; it writes only for OK (and a counter for DUPLICATE)."""
 
     OK = "OK"
     DUPLICATE = "DUP"
@@ -38,26 +38,26 @@ class Outcome(StrEnum):
 
 
 def refusal(outcome: Outcome, number: int, entry: NewEntry, max_payload_bytes: int) -> ErrataError:
-    """The error for an append that the script refused because of what the caller sent.
+    """The error for an append that the script refused because of its content, id or epoch.
 
     Args:
         outcome: FENCED, CONFLICT or TOO_BIG.
         number: the current epoch, the first entry's seq, or the payload's size.
-        entry: that was refused.
-        max_payload_bytes: the limit of a payload.
+        entry: the refused entry.
+        max_payload_bytes: the limit for a payload.
     """
     match outcome:
         case Outcome.FENCED:
             return EpochLostError(
-                f"epoch {entry.epoch} is not in force, {number} is: another writer took over. "
-                "Nothing was appended; acquire a new epoch to write again.",
+                f"epoch {entry.epoch} is not active; the active epoch is {number}, because another "
+                "writer took over. Nothing was appended; acquire a new epoch to write again.",
                 epoch=entry.epoch,
                 current_epoch=number,
             )
         case Outcome.CONFLICT:
             return RequestIdReusedError(
-                f"request id {entry.request_id} made entry {number} from other content. Use a "
-                "new id for a new request.",
+                f"request id {entry.request_id} was used for entry {number} with other content. "
+                "Use a new id for a new request.",
                 field="request_id",
                 first_seq=number,
             )

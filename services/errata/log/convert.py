@@ -1,4 +1,4 @@
-"""Protos to the log's own types and back; what a client can send wrong is refused here."""
+"""Log messages: proto ↔ domain; refuses invalid requests."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ MAX_NAME_CHARS = 256
 
 
 def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
-    """Checks an append and stamps its time.
+    """Checks an append and sets its time.
 
     Raises:
-        InvalidRequestError: names the field.
+        InvalidRequestError: a field is invalid; the error names it.
     """
     request_id = _uuid(request.request_id, "request_id")
     if request.epoch < 1:
         raise InvalidRequestError(
-            f"epoch is {request.epoch}; take one from AcquireEpoch.", field="epoch"
+            f"epoch is {request.epoch}; use one that AcquireEpoch returned.", field="epoch"
         )
     payload = edit_log_pb2.EntryPayload()
     payload.CopyFrom(request.payload)
     if payload.WhichOneof("kind") is None:
         raise InvalidRequestError(
-            "payload has no kind that this log knows; set exactly one, such as edits_requested.",
+            "payload has no kind that this log knows; set exactly one kind, such as "
+            "edits_requested.",
             field="payload.kind",
         )
     payload.ClearField("request_id")
     payload.ClearField("append_time")
-    payload.ClearField("trace_parent")  # a retry is another call, but asks for the same
+    payload.ClearField("trace_parent")  # a retry has another trace but the same content
     content_digest = hashlib.sha256(payload.SerializeToString(deterministic=True)).digest()
     payload.request_id = request_id
     payload.trace_parent = request.payload.trace_parent
@@ -47,19 +48,19 @@ def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
 
 
 def entry_from(message: edit_log_pb2.LogEntry) -> ChainedEntry:
-    """An entry as it came over the wire; not verified."""
+    """A received entry, not verified."""
     return ChainedEntry(message.seq, message.payload, message.chain_digest)
 
 
 def entry_to(entry: ChainedEntry) -> edit_log_pb2.LogEntry:
-    """An entry for the wire."""
+    """An entry to send."""
     return edit_log_pb2.LogEntry(
         seq=entry.seq, payload=entry.payload, chain_digest=entry.chain_digest
     )
 
 
 def subscribe_response(page: Page, log_id: str) -> edit_log_pb2.SubscribeResponse:
-    """A page, or progress if it has no entries."""
+    """A page; a progress message if it has no entries."""
     return edit_log_pb2.SubscribeResponse(
         entries=[entry_to(entry) for entry in page.entries],
         head_seq=page.head.seq,
@@ -68,26 +69,27 @@ def subscribe_response(page: Page, log_id: str) -> edit_log_pb2.SubscribeRespons
 
 
 def delivery_from(message: edit_log_pb2.SubscribeResponse) -> Delivery:
-    """What `subscribe_response` made."""
+    """A received page or progress message, not verified."""
     entries = tuple(map(entry_from, message.entries))
     return Delivery(message.log_id, message.head_seq, entries)
 
 
 def report_from(position: edit_log_pb2.ReplicaPosition) -> ReplicaReport:
-    """A checked report.
+    """A received report, checked.
 
     Raises:
-        InvalidRequestError: names the field.
+        InvalidRequestError: a field is invalid; the error names it.
     """
     name(position.replica, "position.replica")
     if position.applied_seq < 0:
         raise InvalidRequestError(
-            f"position.applied_seq is {position.applied_seq}; 0 is before the first entry.",
+            f"position.applied_seq is {position.applied_seq}; the least is 0, before the first "
+            "entry.",
             field="position.applied_seq",
         )
     if len(position.chain_digest) != DIGEST_BYTES:
         raise InvalidRequestError(
-            f"position.chain_digest has {len(position.chain_digest)} bytes; H(applied_seq) has "
+            f"position.chain_digest has {len(position.chain_digest)} bytes; it must have "
             f"{DIGEST_BYTES}.",
             field="position.chain_digest",
         )
@@ -101,7 +103,7 @@ def report_from(position: edit_log_pb2.ReplicaPosition) -> ReplicaReport:
 
 
 def report_to(report: ReplicaReport) -> edit_log_pb2.ReplicaPosition:
-    """A report for the wire."""
+    """A report to send."""
     message = edit_log_pb2.ReplicaPosition(
         replica=report.replica,
         applied_seq=report.position.seq,
@@ -115,7 +117,7 @@ def report_to(report: ReplicaReport) -> edit_log_pb2.ReplicaPosition:
 
 
 def replica_to(state: ReplicaState, head_seq: int) -> edit_log_pb2.ReplicaPosition:
-    """A replica's state for the wire."""
+    """A replica's state to send."""
     message = report_to(state.report)
     message.lag = max(0, head_seq - state.report.position.seq)
     message.agrees = state.agrees
@@ -124,7 +126,7 @@ def replica_to(state: ReplicaState, head_seq: int) -> edit_log_pb2.ReplicaPositi
 
 
 def name(value: str, field: str) -> str:
-    """Returns a name that is set and not too long.
+    """Returns the name if it is neither empty nor too long.
 
     Raises:
         InvalidRequestError: it is empty or too long.
@@ -137,7 +139,7 @@ def name(value: str, field: str) -> str:
 
 
 def _uuid(value: str, field: str) -> str:
-    """The canonical form of a UUID; other spellings would be other keys."""
+    """The canonical form of a UUID, because two spellings would be two keys."""
     try:
         parsed = str(uuid.UUID(value))
     except ValueError as error:
@@ -149,7 +151,7 @@ def _uuid(value: str, field: str) -> str:
 
 def _not_a_uuid(value: str, field: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"{field} must be a UUID such as {uuid.UUID(int=0)}, not {value[:80]!r}; make one for each "
-        "request and keep it for retries.",
+        f"{field} must be a UUID such as {uuid.UUID(int=0)}, not {value[:80]!r}; create one for "
+        "each request and keep it for retries.",
         field=field,
     )

@@ -1,4 +1,4 @@
-"""One message of a subscription, and whether it can follow what was received before."""
+"""One message of a subscription, and the check that nothing is missing before it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Delivery:
     Attributes:
         log_id: the log's identity.
         head_seq: the log's head when the message was sent.
-        entries: in order; none in a progress message, which says that everything up to
-            `head_seq` was delivered.
+        entries: in order. A progress message has none: everything up to `head_seq` was
+            delivered before it.
     """
 
     log_id: str
@@ -24,32 +24,32 @@ class Delivery:
     entries: tuple[ChainedEntry, ...]
 
     def check_follows(self, log_id: str, received: Position) -> None:
-        """Returns if the message can come after what was received.
+        """Returns if the message can follow the entries received so far.
 
         Args:
-            log_id: of the log that is followed; empty if any log will do.
+            log_id: of the followed log; empty accepts any log.
             received: the last entry received.
 
         Raises:
-            LogBehindWitnessError: it is from another log, or entries are missing.
+            LogBehindWitnessError: the message is from another log, or entries are missing.
         """
         if log_id and self.log_id != log_id:
             raise LogBehindWitnessError(
-                f"the log is {self.log_id}, but this replica followed {log_id}: it was "
-                "restored or replaced. Start the replica anew.",
+                f"the log is {self.log_id}, but this replica followed {log_id}: the log was "
+                "restored or replaced. Restart the replica.",
                 log_id=self.log_id,
                 expected_log_id=log_id,
             )
         if self.head_seq < received.seq:
             raise LogBehindWitnessError(
-                f"the log's head is {self.head_seq}, but entry {received.seq} was "
-                "received here: the log lost entries.",
+                f"the log's head is {self.head_seq}, but this replica received entry "
+                f"{received.seq}: the log lost entries.",
                 head_seq=self.head_seq,
                 applied_seq=received.seq,
             )
         if not self.entries and self.head_seq > received.seq:
             raise LogBehindWitnessError(
-                f"the log says that all up to {self.head_seq} was delivered, but entry "
+                f"the log reports that it delivered all entries up to {self.head_seq}, but entry "
                 f"{received.seq + 1} never came: entries are missing.",
                 head_seq=self.head_seq,
                 applied_seq=received.seq,

@@ -1,4 +1,4 @@
-"""The edit log service as a process part: opens the log, serves, drains."""
+"""Runs the edit log service: opens the log, serves, drains."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ async def run(
 ) -> None:
     """Serves the log until cancelled or until `stop` is set, then drains.
 
-    Draining: health turns NOT_SERVING, streams end after their current page, running calls get
-    five seconds, appends that reached Redis are witnessed.
+    Draining: health becomes NOT_SERVING, streams end after their current page, running calls get
+    five seconds, and appends that reached Redis are witnessed.
 
     Args:
-        log: settings of the log.
+        log: settings.
         artifacts: the store that GetArtifact reads.
-        address: `host:port` in place of `log.address`.
+        address: `host:port`; replaces `log.address`.
         ready: called with the port once the service answers.
         stop: ends the service when set.
 
     Raises:
-        StartupError: the address, Redis or the witness cannot be used; nothing is left running.
+        StartupError: the address, Redis or the witness is not usable; nothing is left running.
         LogNotEmptyError: the log holds entries and its witness is missing.
         LogBehindWitnessError: the log lost or changed acknowledged entries before the start. If
-            that happens later, the service stays up, unhealthy, and answers DATA_LOSS.
+            that happens later, the service keeps running, unhealthy, and answers DATA_LOSS.
     """
     store = await RedisLog.open(log)
     feed = Feed(
@@ -79,7 +79,7 @@ async def _serve(
     try:
         if ready is not None:
             ready(server.port)
-        # The tail ends after `stop` only; if a bug ends it, the service must not live on deaf.
+        # The tail ends only after `stop`; if a bug ends it, the service must end too.
         await asyncio.wait((tail, stopped), return_when=asyncio.FIRST_COMPLETED)
         if tail.done():
             await tail
@@ -98,4 +98,4 @@ async def _watch(feed: Feed, server: GrpcServer) -> None:
     except LogBehindWitnessError as error:
         await server.set_serving(False)
         _log.critical("not serving: the log is damaged", reason=error.message)
-        await asyncio.Event().wait()  # calls go on being answered, with DATA_LOSS
+        await asyncio.Event().wait()  # the service still answers calls, with DATA_LOSS

@@ -29,16 +29,16 @@ from errata_client._gen.errata.v1 import edit_log_pb2, types_pb2
 
 
 def edit_name(seq: int, index: int) -> str:
-    """The name of the `index`-th edit (from 0) of the request at `seq`."""
+    """The name of the edit at `index` (from 0) in the request at `seq`."""
     return f"edits/{seq}-{index}"
 
 
 def decode(entry: ChainedEntry) -> Entry:
-    """Reads an entry.
+    """Decodes an entry.
 
     Raises:
-        PreconditionError: of a kind that this version does not know; applying the rest without
-            it would give another state.
+        PreconditionError: this version does not know the entry's kind; a state without its effect
+            would be wrong.
     """
     message = decode_payload(entry)
     return Entry(
@@ -52,11 +52,11 @@ def decode(entry: ChainedEntry) -> Entry:
 
 
 def decode_payload(entry: ChainedEntry) -> edit_log_pb2.EntryPayload:
-    """What an entry says.
+    """The message in an entry.
 
     Raises:
-        PreconditionError: the entry is of a kind that this version does not know; a reader must
-            stop before it, since it cannot tell what the entry changes.
+        PreconditionError: this version does not know the entry's kind; a reader must stop before
+            the entry, because it cannot know what the entry changes.
     """
     message = edit_log_pb2.EntryPayload()
     try:
@@ -70,8 +70,8 @@ def decode_payload(entry: ChainedEntry) -> edit_log_pb2.EntryPayload:
 
 def _unknown_kind(entry: ChainedEntry) -> PreconditionError:
     return PreconditionError(
-        f"entry {entry.seq} is of a kind that this version does not know. Upgrade this process; "
-        "it stays at the entry before.",
+        f"entry {entry.seq} has a kind that this version does not know. Upgrade this process; it "
+        "stays at the entry before.",
         seq=entry.seq,
     )
 
@@ -172,7 +172,7 @@ def _ref(message: types_pb2.ArtifactRef) -> ArtifactRef:
 
 
 def encode(payload: Payload, author: str, *, trace_parent: str = "") -> edit_log_pb2.EntryPayload:
-    """The payload of a new entry; the log adds time and request id."""
+    """The message of a new entry; the log sets its time and request id."""
     message = edit_log_pb2.EntryPayload(author=author, trace_parent=trace_parent)
     match payload:
         case EditsRequested():
@@ -209,7 +209,7 @@ def encode(payload: Payload, author: str, *, trace_parent: str = "") -> edit_log
 
 
 def spec_message(edit: Edit, source: str, subject_found: bool) -> types_pb2.EditSpec:
-    """A correction as its author stated it, with the subject filled in."""
+    """An edit as its author submitted it, with its subject filled in."""
     return types_pb2.EditSpec(
         prompt=edit.prompt,
         target=edit.target,
@@ -223,7 +223,7 @@ def spec_message(edit: Edit, source: str, subject_found: bool) -> types_pb2.Edit
 
 
 def figures_message(figures: Figures) -> types_pb2.EditFigures:
-    """Figures of a check."""
+    """The measurements of a check."""
     return types_pb2.EditFigures(
         reliability=figures.reliability,
         generality=figures.generality,

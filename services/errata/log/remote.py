@@ -1,4 +1,4 @@
-"""The calls that replicas make to the edit log service."""
+"""Client of the edit log service for replicas."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Subscription:
             edit_log_pb2.SubscribeRequest, edit_log_pb2.SubscribeResponse
         ],
     ) -> None:
-        """Reads from a running call."""
+        """Reads from a started call."""
         self._call = call
 
     async def read(self) -> Delivery | None:
@@ -37,10 +37,10 @@ class Subscription:
 
 
 class RemoteLog:
-    """The edit log service at the other end of a channel."""
+    """The calls that a replica makes to the edit log service."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        """Calls over `channel`, which the caller closes."""
+        """Uses `channel`; the caller closes it."""
         self._stub = cast(
             "edit_log_pb2_grpc.EditLogServiceAsyncStub",
             edit_log_pb2_grpc.EditLogServiceStub(channel),
@@ -54,7 +54,7 @@ class RemoteLog:
         """Reports a replica's position; returns whether it is one of the log's.
 
         Raises:
-            grpc.aio.AioRpcError: the report did not arrive, or was refused.
+            grpc.aio.AioRpcError: the call failed.
         """
         request = edit_log_pb2.ReportPositionRequest(position=convert.report_to(report))
         response = await self._stub.ReportPosition(request, timeout=timeout_seconds)

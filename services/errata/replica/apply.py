@@ -1,7 +1,7 @@
-"""The one path from an entry of the log to its effect: prepare it, then apply it.
+"""Prepares and applies log entries; the only path from an entry to its effect.
 
-Preparing waits while artifacts are unavailable: they may be away for a while, and what a replica
-has applied stays valid meanwhile.
+Preparing waits while artifacts are unavailable: a store outage must not take a replica out of
+rotation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from errata.platform.retry import until_available
 from errata.replica.applier import Applier
 
 Change = Callable[[], None]
-"""Applies a prepared effect; takes no time and cannot fail."""
+"""Applies a prepared effect; fast, and cannot fail."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -26,7 +26,7 @@ class PreparedEntry:
         entry: decoded.
         position: the replica's position once the effect is applied.
         change: applies the effect; None if the entry has none.
-        is_last: whether no later entry has been received yet.
+        is_last: whether the entry is the last one of its batch.
     """
 
     entry: Entry

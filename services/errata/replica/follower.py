@@ -1,6 +1,6 @@
 """Keeps a replica at the log's head: follows, reports, waits for positions, leaves rotation.
 
-Workers and the retrieval service share it; what an entry does is theirs.
+Workers and retrieval replicas share it; each defines how an entry is applied.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class ReplicaPosition(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far a replica may be off before it reports unhealthy.
+    """Limits beyond which a replica reports unhealthy.
 
     Attributes:
         max_lag: entries behind the head.
-        max_silence_seconds: without a word from the log.
+        max_silence_seconds: without a message from the log.
     """
 
     max_lag: int
@@ -93,19 +93,19 @@ class Follower:
         current_position: Callable[[], ReplicaPosition],
         device_usage: Callable[[], Mapping[str, Mapping[str, int]]],
     ) -> None:
-        """Prepares; `start` follows.
+        """Prepares the follower; `start` starts it.
 
         Args:
-            name: of the replica, unique among all.
-            role: such as worker.
+            name: of the replica, unique.
+            role: such as "worker".
             subscriber: at the replica's position.
             log_address: of the edit log service, for reports.
-            tolerance: limits of health.
+            tolerance: limits for `check_health`.
             prepare: prepares an entry's effect; returns None if it has none.
-            apply: applies a prepared entry and moves the position. It is not called for an entry
-                without effect, unless it is the last one at hand.
-            current_position: of the replica.
-            device_usage: sizes, by lane, of what is on its device only while it is used.
+            apply: applies a prepared entry and moves the position. It is called for each entry
+                with an effect and for the last entry of each batch.
+            current_position: of the replica; another object after each move.
+            device_usage: by lane, sizes of what is on its device only while in use.
         """
         self.name = name
         self._role = role
@@ -119,14 +119,14 @@ class Follower:
         self._moved = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: ErrataError | None = None
-        self.is_live = False  # caught up once: what comes now was appended just now
+        self.is_live = False  # after the first catch-up, entries arrive as they are appended
 
     async def start(self) -> None:
-        """Starts, and returns once the replica has applied all that the log held.
+        """Starts; returns once the replica has applied all entries up to the log's head.
 
         Raises:
             LogUnavailableError: the log cannot be reached.
-            BaseModelMismatchError, DataLossError: the log cannot be applied here.
+            BaseModelMismatchError, DataLossError: this replica cannot apply the log.
         """
         self._tasks = [
             asyncio.create_task(self._follow()),
@@ -148,7 +148,7 @@ class Follower:
         """Returns if the replica may answer.
 
         Raises:
-            ErrataError: it contradicts the log, cannot apply it, lags, or does not hear of it.
+            ErrataError: it contradicts the log, cannot apply it, lags, or gets no messages.
         """
         healthy = REPLICA_HEALTHY.labels(self._role)
         try:
@@ -163,7 +163,9 @@ class Follower:
             raise self._failure
         silence = self._subscriber.silence_seconds
         if silence > self._tolerance.max_silence_seconds:
-            raise LogUnavailableError(f"{self.name} has not heard of the log for {silence:.0f} s.")
+            raise LogUnavailableError(
+                f"{self.name} has not heard from the log for {silence:.0f} s."
+            )
         applied, head = self._current_position().seq, self._subscriber.head_seq
         lag = head - applied
         if lag > self._tolerance.max_lag:
@@ -174,11 +176,11 @@ class Follower:
             )
 
     async def reach(self, min_seq: int | None, timeout_seconds: float) -> None:
-        """Waits until the replica stands at `min_seq` or later (P5).
+        """Waits until the replica is at `min_seq` or later (P5).
 
         Raises:
-            ReplicaBehindError: not reached just before the deadline.
-            SeqBeyondHeadError: the log itself has not reached it.
+            ReplicaBehindError: it did not get there before the deadline.
+            SeqBeyondHeadError: the log itself does not reach `min_seq`.
         """
         if min_seq is None or self._current_position().seq >= min_seq:
             return
@@ -205,15 +207,15 @@ class Follower:
         applied, head = self._current_position().seq, self._subscriber.head_seq
         if beyond():
             raise SeqBeyondHeadError(
-                f"min_seq is {min_seq:,}, but the log ends at {head:,}; ask with a position that "
-                "an answer gave.",
+                f"min_seq is {min_seq:,}, but the log ends at {head:,}; use a position from an "
+                "earlier answer.",
                 field="min_seq",
                 min_seq=min_seq,
                 head_seq=head,
             )
         raise ReplicaBehindError(
-            f"{self.name} stands at {applied:,} and did not reach min_seq {min_seq:,} in time; "
-            "try again, or allow more time.",
+            f"{self.name} is at {applied:,} and did not reach min_seq {min_seq:,} in time; retry, "
+            "or allow more time.",
             min_seq=min_seq,
             applied_seq=applied,
         )
@@ -257,7 +259,7 @@ class Follower:
                     COMMIT_TO_APPLIED_SECONDS.observe(max(0.0, delay))
 
     async def _wake_waiters(self) -> None:
-        """Progress without entries moves no position, but settles whether min_seq can exist."""
+        """Progress messages move no position, but show whether the log reaches a min_seq."""
         while True:
             await asyncio.sleep(0.2)
             async with self._moved:
@@ -291,18 +293,18 @@ class Follower:
         try:
             agrees = await log.report(report, _REPORT_SECONDS)
         except grpc.aio.AioRpcError as error:
-            _log.warning("the log did not take the report", code=error.code().name)
+            _log.warning("the log did not accept the report", code=error.code().name)
             return
         if not agrees:
             await self._fail(
                 LogBehindWitnessError(
-                    f"{self.name} stands at {position.seq} with another history than the log's.",
+                    f"{self.name} is at {position.seq} with another history than the log's.",
                     applied_seq=position.seq,
                 )
             )
 
     async def _fail(self, error: ErrataError) -> None:
-        """Leaves rotation: health fails, and waiting requests learn why."""
+        """Leaves rotation: health checks and waiting requests fail with `error`."""
         _log.error("replica leaves rotation", replica=self.name, reason=error.message)
         REPLICA_HEALTHY.labels(self._role).set(0)
         self._failure = error

@@ -20,7 +20,7 @@ _FP32 = 4  # bytes
 def route_response(
     replica: str, snapshot: RoutingSnapshot, asked_seq: int, decisions: list[Decision]
 ) -> retrieval_pb2.RouteResponse:
-    """Decisions and as of when they were made."""
+    """Decisions, and the position that they were made for."""
     return retrieval_pb2.RouteResponse(
         prompts=map(_prompt, decisions),
         applied_seq=asked_seq,
@@ -31,10 +31,10 @@ def route_response(
 
 
 def query_from(request: retrieval_pb2.RouteRequest) -> RoutingQuery:
-    """A batch as it is asked about.
+    """A received batch of prompts.
 
     Raises:
-        InvalidRequestError: vectors are not as many as prompts, or not finite.
+        InvalidRequestError: the vectors do not match the prompts, or are not finite.
     """
     vectors = {}
     for index, message in enumerate(request.vectors):
@@ -42,7 +42,7 @@ def query_from(request: retrieval_pb2.RouteRequest) -> RoutingQuery:
         if not count or not size or size % (_FP32 * count):
             raise InvalidRequestError(
                 f"vectors[{index}] has {size:,} bytes for {count} prompts; send one fp32 vector "
-                "for each.",
+                "for each prompt.",
                 field=f"vectors[{index}].values",
             )
         values = torch.frombuffer(bytearray(message.values), dtype=torch.float32)
@@ -56,7 +56,7 @@ def query_from(request: retrieval_pb2.RouteRequest) -> RoutingQuery:
 
 
 def vectors_message(lane: str, vectors: Tensor) -> retrieval_pb2.LaneVectors:
-    """Vectors (n, width) as a worker sends them."""
+    """Vectors (n, width) to send, as fp32."""
     values = bytes(tensor_bytes(vectors.float()))
     return retrieval_pb2.LaneVectors(lane=lane, values=values)
 
@@ -64,7 +64,7 @@ def vectors_message(lane: str, vectors: Tensor) -> retrieval_pb2.LaneVectors:
 def status(
     replica: str, snapshot: RoutingSnapshot, floor_seq: int
 ) -> retrieval_pb2.GetRetrievalStatusResponse:
-    """What a replica holds."""
+    """A replica's position and lanes."""
     return retrieval_pb2.GetRetrievalStatusResponse(
         replica=replica,
         applied_seq=snapshot.seq,
@@ -97,7 +97,7 @@ def _claim(lane: str, claim: Claim) -> retrieval_pb2.Claim:
 
 
 def claim_from(message: retrieval_pb2.Claim) -> Claim:
-    """A decision as a worker uses it."""
+    """A received decision."""
     return Claim(
         edit=message.edit,
         score=message.score if message.HasField("score") else -math.inf,

@@ -14,12 +14,12 @@ from errata.retrieval.history import RoutingSnapshot
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RoutingQuery:
-    """A batch of prompts to decide on.
+    """A batch of prompts that needs decisions.
 
     Attributes:
         prompts: at least one.
-        vectors: (n, width) fp32 by lane, for lanes that decide by vectors which the LLM made.
-        lanes: that decide; all if empty.
+        vectors: (n, width) fp32 by lane, for lanes that decide by vectors from the LLM.
+        lanes: names of the lanes that decide; empty means all.
     """
 
     prompts: Sequence[str]
@@ -29,11 +29,11 @@ class RoutingQuery:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided on one prompt.
+    """The decision on one prompt.
 
     Attributes:
-        claims: lane → what it decided.
-        winner: the newest edit of those that claim the prompt; empty if none does.
+        claims: lane → its claim.
+        winner: the newest edit that claims the prompt; empty if none claims it.
     """
 
     claims: dict[str, Claim]
@@ -41,7 +41,7 @@ class Decision:
 
 
 def decide(snapshot: RoutingSnapshot, query: RoutingQuery) -> list[Decision]:
-    """A decision for each prompt.
+    """Decides on each prompt.
 
     Raises:
         InvalidRequestError: a lane needs vectors that the query lacks.

@@ -1,4 +1,4 @@
-"""A replica's snapshots on disk: one is read at the start, others are written on the way."""
+"""A replica's snapshots on disk: it restores one at its start and writes others as it follows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 
 
 class DiskSnapshots:
-    """Reads the newest snapshot; writes one at a time, at least `interval` positions apart."""
+    """Restores the newest snapshot; writes one at a time, at least `interval` positions apart."""
 
     def __init__(
         self,
@@ -26,33 +26,37 @@ class DiskSnapshots:
         current_seq: Callable[[], int],
         take: Callable[[], Callable[[], Snapshot]],
     ) -> None:
-        """Reads and writes nothing yet.
+        """Neither reads nor writes yet.
 
         Args:
-            folder: gets the snapshots.
-            interval: positions from one snapshot to the next.
+            folder: of the snapshots.
+            interval: positions between two snapshots.
             current_seq: the replica's position.
-            take: fixes the state at that position; what it returns copies it, on any thread.
+            take: fixes the state at that position and returns a function that copies it, which
+                can run on any thread.
         """
         self._folder = folder
         self._interval = interval
         self._current_seq = current_seq
         self._take = take
         self._writing: asyncio.Task[None] | None = None
-        self._last_seq = 0  # of the snapshot that was read or begun last
+        self._last_seq = 0  # of the last snapshot that was restored or begun
 
     @property
     def is_used(self) -> bool:
-        """Whether a snapshot was restored or begun."""
+        """Whether a snapshot has been restored or begun."""
         return self._last_seq > 0
 
     async def restore(
         self, new_applier: Callable[[str], Applier]
     ) -> tuple[Applier, Snapshot] | None:
-        """The newest snapshot, and an applier that holds its state; None if none can be used.
+        """Restores the newest snapshot; None if there is none, or it is not usable.
 
         Args:
-            new_applier: makes an empty one, for the base model of this digest.
+            new_applier: base model's digest → an empty applier.
+
+        Returns:
+            An applier with the snapshot's state, and the snapshot.
         """
         snapshot = await asyncio.to_thread(self._folder.newest)
         if snapshot is None or not snapshot.fold.lanes:
@@ -62,13 +66,13 @@ class DiskSnapshots:
         try:
             await until_available(lambda: applier.restore(fold, seq), "artifacts")
         except ErrataError as error:
-            _log.warning("a snapshot was left aside", seq=seq, reason=error.message)
+            _log.warning("snapshot skipped", seq=seq, reason=error.message)
             return None
         self._last_seq = seq
         return applier, snapshot
 
     def write_if_due(self) -> None:
-        """Starts to write a snapshot, unless it is too early or one is being written."""
+        """Starts writing a snapshot, unless it is too early or one is being written."""
         seq = self._current_seq()
         if self._writing is not None or seq < self._last_seq + self._interval:
             return
@@ -85,7 +89,7 @@ class DiskSnapshots:
             await asyncio.to_thread(lambda: self._folder.save(copy()))
         except OSError as error:
             path = str(self._folder.path)
-            _log.warning("no snapshot could be written", folder=path, reason=str(error))
+            _log.warning("snapshot not written", folder=path, reason=str(error))
         finally:
             self._writing = None
-        self.write_if_due()  # entries that came meanwhile may be the last ones for long
+        self.write_if_due()  # for entries that came meanwhile, perhaps the last for a long time

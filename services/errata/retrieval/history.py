@@ -1,4 +1,4 @@
-"""The last states of a retrieval replica, each at one position of the log."""
+"""The most recent states of a retrieval replica, each at one position of the log."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from errata.replica.routing import Routing
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RoutingSnapshot:
-    """What decides on prompts at one position of the log.
+    """The routing state at one position of the log.
 
     Attributes:
         seq: the position.
         chain_digest: H(seq), 32 bytes.
-        state_digest: SHA-256, hex, of what the lanes that route hold.
-        routing: None while no edit can claim a prompt.
-        num_edits: number of active edits, by lane that routes.
+        state_digest: SHA-256, hex, of the contents of the lanes that route.
+        routing: decides on prompts; None while no edit can claim any.
+        num_edits: number of active edits of each lane that routes.
     """
 
     seq: int
@@ -31,14 +31,14 @@ class RoutingSnapshot:
 
 
 class RoutingHistory:
-    """The newest snapshots, because workers ask as of earlier positions (P6)."""
+    """The newest snapshots; workers ask for decisions at recent positions (P6)."""
 
     def __init__(self, replica: str, length: int) -> None:
-        """Starts before the first entry.
+        """Starts before the log's first entry.
 
         Args:
             replica: name, for messages.
-            length: how many snapshots are kept.
+            length: maximum number of snapshots.
         """
         self._replica = replica
         origin = RoutingSnapshot(ORIGIN.seq, ORIGIN.chain_digest, "", None, {})
@@ -55,7 +55,7 @@ class RoutingHistory:
         return self._snapshots[0].seq
 
     def append(self, snapshot: RoutingSnapshot) -> None:
-        """Adds the newest snapshot; drops the oldest one beyond the length."""
+        """Adds the newest snapshot; drops the oldest one if there are too many."""
         self._snapshots.append(snapshot)
 
     def restart(self, snapshot: RoutingSnapshot) -> None:
@@ -72,8 +72,8 @@ class RoutingHistory:
         found = next((s for s in reversed(self._snapshots) if s.seq <= seq), None)
         if found is None:
             raise SeqTrimmedError(
-                f"{self._replica} keeps positions from {self.floor_seq:,} on and was asked as of "
-                f"{seq:,}; ask as of a later one.",
+                f"{self._replica} keeps the positions from {self.floor_seq:,} on and cannot decide "
+                f"as of {seq:,}; ask as of a later one.",
                 field="at_seq",
                 at_seq=seq,
                 floor_seq=self.floor_seq,

@@ -1,7 +1,7 @@
-"""One retrieval replica: follows the log and decides, as of a position, which edits claim what.
+"""A retrieval replica: follows the log and decides which edits claim which prompts.
 
-It holds no LLM. Decisions of the last positions stay possible, because a worker asks as of the
-position that its answer will report (P6), and workers are not all at the same one.
+It holds no LLM. It also decides as of recent positions, because a worker asks as of the position
+that its answer will report (P6), and workers are not all at the same position.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ class RetrievalReplica:
     def __init__(
         self, name: str, artifacts: ArtifactSource, log_address: str, settings: RetrievalSettings
     ) -> None:
-        """Prepares; `start` follows.
+        """Prepares the replica; `start` starts it.
 
         Args:
             name: unique among replicas.
-            artifacts: where commits' tensors come from.
+            artifacts: source of the commits' tensors.
             log_address: of the edit log service.
             settings: limits.
         """
         self.name = name
         self._artifacts = artifacts
         self._settings = settings
-        self._applier: Applier | None = None  # the first lane says which LLM the log is about
+        self._applier: Applier | None = None  # needs the LLM's digest, which the first lane has
         self._history = RoutingHistory(name, settings.history)
         self._disk = self._new_disk_snapshots()
-        # Encoder and indices are used by one thread at a time; the loop stays free to follow.
+        # One thread uses encoder and indices, so that the event loop stays free to follow.
         self._thread = ThreadPoolExecutor(1, "errata-routing", self._begin_thread)
         self._subscriber = Subscriber(log_address)
         self._follower = Follower(
@@ -73,16 +73,16 @@ class RetrievalReplica:
 
     @property
     def floor_seq(self) -> int:
-        """First position as of which it can still be asked."""
+        """The first position that `route` accepts as `at_seq`."""
         return self._history.floor_seq
 
     async def start(self) -> None:
-        """Starts from the newest snapshot, if there is any, and follows the log to its head.
+        """Restores the newest snapshot, if there is one, and follows the log to its head.
 
         Raises:
             LogUnavailableError: the log cannot be reached.
-            BaseModelMismatchError, DataLossError: the log cannot be applied here.
-            LogBehindWitnessError: the snapshot is of another history than the log's.
+            BaseModelMismatchError, DataLossError: this replica cannot apply the log.
+            LogBehindWitnessError: the snapshot belongs to another history than the log's.
         """
         try:
             if self._disk is not None:
@@ -101,7 +101,7 @@ class RetrievalReplica:
             raise
 
     async def close(self) -> None:
-        """Stops following; running decisions end first."""
+        """Stops following, and waits for running decisions and writes."""
         await self._follower.close()
         if self._disk is not None:
             await self._disk.close()
@@ -111,7 +111,7 @@ class RetrievalReplica:
         """Returns if the replica may answer.
 
         Raises:
-            ErrataError: it contradicts the log, cannot apply it, lags, or does not hear of it.
+            ErrataError: it contradicts the log, cannot apply it, lags, or gets no messages.
         """
         self._follower.check_health()
 
@@ -126,17 +126,17 @@ class RetrievalReplica:
         """Decides on a batch.
 
         Args:
-            query: what is asked.
-            at_seq: as of exactly this position.
-            min_seq: or at this position or a later one; the latest if both are None.
-            timeout_seconds: until the caller's deadline.
+            query: the prompts.
+            at_seq: decides as of exactly this position.
+            min_seq: decides at this position or a later one; the latest if both are None.
+            timeout_seconds: time to the caller's deadline.
 
         Returns:
-            As of when, and a decision for each prompt.
+            The state that decided, and a decision for each prompt.
 
         Raises:
-            InvalidRequestError, LimitExceededError: refused.
-            SeqTrimmedError: `at_seq` is older than what the replica keeps.
+            InvalidRequestError, LimitExceededError: the request is not valid.
+            SeqTrimmedError: `at_seq` is older than the kept positions.
             ReplicaBehindError, SeqBeyondHeadError: the position was not reached.
         """
         check_request(query, at_seq, min_seq, self._settings.max_prompts)
@@ -164,7 +164,7 @@ class RetrievalReplica:
             self._disk.write_if_due()
 
     async def _restore(self, disk: DiskSnapshots) -> None:
-        """Goes to the position of a snapshot; stays at the log's beginning if none can be used."""
+        """Moves to the position of a snapshot, if one is usable."""
         restored = await disk.restore(self._new_applier)
         if restored is None:
             return

@@ -1,4 +1,4 @@
-"""Handlers of `RetrievalService`: checks, asks the replica, converts."""
+"""Handlers of `RetrievalService`: convert and call the replica."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class RetrievalService(retrieval_pb2_grpc.RetrievalServiceServicer):
     """The handlers."""
 
     def __init__(self, replica: RetrievalReplica) -> None:
-        """Serves one replica."""
+        """Serves `replica`; the caller closes it."""
         self._replica = replica
 
     async def Route(
         self, request: retrieval_pb2.RouteRequest, context: Any
     ) -> retrieval_pb2.RouteResponse:
         """Decides which edits claim which prompts."""
-        left: float | None = context.time_remaining()
+        remaining: float | None = context.time_remaining()
         at_seq = request.at_seq if request.HasField("at_seq") else None
         snapshot, decisions = await self._replica.route(
             convert.query_from(request),
             at_seq=at_seq,
             min_seq=request.min_seq if request.HasField("min_seq") else None,
-            timeout_seconds=_DEFAULT_SECONDS if left is None else left,
+            timeout_seconds=_DEFAULT_SECONDS if remaining is None else remaining,
         )
         asked_seq = snapshot.seq if at_seq is None else at_seq
         return convert.route_response(self._replica.name, snapshot, asked_seq, decisions)
@@ -43,5 +43,5 @@ class RetrievalService(retrieval_pb2_grpc.RetrievalServiceServicer):
     async def GetRetrievalStatus(
         self, request: retrieval_pb2.GetRetrievalStatusRequest, context: Any
     ) -> retrieval_pb2.GetRetrievalStatusResponse:
-        """What the replica holds."""
+        """The replica's position and lanes."""
         return convert.status(self._replica.name, self._replica.latest, self._replica.floor_seq)

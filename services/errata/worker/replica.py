@@ -74,11 +74,11 @@ class Replica:
         )
 
     async def start(self) -> None:
-        """Starts, and returns once the replica has applied all that the log held.
+        """Starts; returns once the replica has applied all entries up to the log's head.
 
         Raises:
             LogUnavailableError: the log cannot be reached.
-            BaseModelMismatchError, DataLossError: the log cannot be applied here.
+            BaseModelMismatchError, DataLossError: this replica cannot apply the log.
         """
         self.engine.start()
         try:
@@ -99,7 +99,7 @@ class Replica:
         """Returns if the replica may answer.
 
         Raises:
-            ErrataError: it contradicts the log, cannot apply it, lags, or does not hear of it.
+            ErrataError: it contradicts the log, cannot apply it, lags, or gets no messages.
         """
         self._follower.check_health()
         if not self.engine.alive:
