@@ -16,7 +16,8 @@ from torch import Tensor
 from errata.editing.elder.allocation import pack_codes
 from errata.editing.lane.search import Lineage
 from errata.evaluation.report import circumstances, code_version, write
-from errata.indices.faiss_indices import APPROXIMATE_FROM, CodeIndex, KeyIndex
+from errata.indices.codes import CodeIndex
+from errata.indices.inner_product import APPROXIMATE_FROM, KeyIndex
 
 T = TypeVar("T")
 

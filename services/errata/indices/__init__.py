@@ -1,1 +1,1 @@
-"""Search indices on FAISS for the lanes that route."""
+"""FAISS search indices for the lanes that route."""

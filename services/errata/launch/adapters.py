@@ -17,10 +17,10 @@ from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import (
     EditsCommitted,
     EditsReverted,
-    Kind,
     LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
+    Payload,
 )
 from errata.log.payload_convert import decode
 from errata.log.subscriber import Subscriber
@@ -80,7 +80,7 @@ async def _lane_at(target: str, lane: str, llm: CausalLM, head_seq: int) -> tupl
                 async for batch in batches:
                     for entry in map(decode, batch.entries):
                         seq = entry.seq
-                        if _is_about(entry.kind, lane, mine):
+                        if _is_about(entry.payload, lane, mine):
                             prepare = partial(applier.prepare, entry)
                             change = await until_available(prepare, "artifacts")
                             if change is not None:
@@ -96,7 +96,7 @@ async def _lane_at(target: str, lane: str, llm: CausalLM, head_seq: int) -> tupl
     return seq, None if found is None else found.lane
 
 
-def _is_about(kind: Kind, lane: str, mine: set[str]) -> bool:
+def _is_about(kind: Payload, lane: str, mine: set[str]) -> bool:
     """Whether an entry changes the lane; `mine` gets the names of its edits."""
     match kind:
         case EditsCommitted(lane=name, edits=edits):

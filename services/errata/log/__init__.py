@@ -1,1 +1,1 @@
-"""The edit log: one totally ordered, chained, durable sequence of entries on Redis."""
+"""The edit log: a totally ordered, chained, durable sequence of entries on Redis."""

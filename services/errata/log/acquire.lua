@@ -1,4 +1,4 @@
--- Raises the epoch by one: every earlier writer is fenced from here on. No clock, no expiry.
+-- Raises the epoch by one, which fences every earlier writer. Epochs do not expire.
 --
 -- KEYS: head
 -- ARGV: log_id, writer

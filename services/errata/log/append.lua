@@ -1,12 +1,12 @@
--- Appends one entry, wholly or not at all.
+-- Appends one entry atomically.
 --
--- The caller computes the chain (Redis's Lua has no SHA-256) from the head that it knows, so the
--- script compares that head with the real one. Scripts do not roll back: everything is checked
--- first, and the stream entry, the one write that can be refused, is written first.
+-- The caller computes the chain from its known head, because Lua in Redis has no SHA-256; the script
+-- compares that head with the real one. Scripts do not roll back, so all checks come first, then the
+-- stream entry, which is the only write that Redis can refuse.
 --
--- FENCED comes before the known key on purpose: a writer that was replaced must learn it from
--- its next call, whatever it asks. The new writer retries under its own epoch and gets DUP.
--- DUP comes before TOOBIG, so that what was accepted once is never refused on a retry.
+-- FENCED is checked before the known key, so that a replaced writer learns of it from its next call,
+-- whatever it sends. The new writer retries under its own epoch and gets DUP.
+-- DUP is checked before TOOBIG, so that a retry of an accepted request is never refused.
 --
 -- KEYS: stream, head, requests
 -- ARGV: log_id, epoch, request_id, content_digest, head_seq, head_digest,
@@ -19,8 +19,8 @@ local known = redis.call('HGET', KEYS[3], ARGV[3])
 if known then
   local seq, digest = string.match(known, '^(%d+):(.*)$')
   if digest ~= ARGV[4] then return {'CONFLICT', seq} end
-  -- A write, so that a WAIT for replicas after this answer means something. It may fail for want
-  -- of memory; the answer is right without it.
+  -- This write gives a WAIT after this answer something to wait for. It may fail if Redis is out of
+  -- memory; the answer is correct without it.
   redis.pcall('HINCRBY', KEYS[2], 'duplicates', 1)
   return {'DUP', seq}
 end

@@ -1,4 +1,4 @@
-"""Redis as the log uses it: four operations, each one atomic script, and typed errors."""
+"""The log's operations on Redis, each of them atomic, with typed errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -23,20 +22,14 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from errata.errors import (
-    EpochLostError,
-    ErrataError,
-    LimitExceededError,
-    LogUnavailableError,
-    RequestIdReusedError,
-    StartupError,
-)
-from errata.log.chain import ORIGIN, Entry, Position
+from errata.errors import LimitExceededError, LogUnavailableError, StartupError
+from errata.log.append import NewEntry, Outcome
+from errata.log.chain import ORIGIN, ChainedEntry, Position
 from errata.platform.settings import LogSettings
 
 MAX_CONNECTIONS = 32
 
-# What acknowledged entries rely on. Anything else loses them in silence.
+# With any other value, Redis can lose acknowledged entries silently.
 REQUIRED_CONFIG = {
     "appendonly": "yes",
     "appendfsync": "always",
@@ -47,39 +40,13 @@ REQUIRED_CONFIG = {
 _log = structlog.get_logger(__name__)
 
 
-class Outcome(StrEnum):
-    """What the append script decided; nothing was written but for OK (and DUP's counter)."""
-
-    OK = "OK"
-    DUPLICATE = "DUP"
-    CONFLICT = "CONFLICT"
-    FENCED = "FENCED"
-    TOO_BIG = "TOOBIG"
-    MOVED = "MOVED"
-    FOREIGN = "FOREIGN"
-
-
-@dataclass(frozen=True, slots=True)
-class AppendCommand:
-    """One append as the script gets it; `head` and `new` are before and after it."""
-
-    log_id: str
-    epoch: int
-    request_id: str
-    content_digest: bytes
-    payload: bytes
-    head: Position
-    new: Position
-    max_payload_bytes: int
-
-
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What Redis holds, all of one instant, not yet verified.
+    """The content of Redis at one instant, not verified yet.
 
     Attributes:
-        floor_seq: the first retained entry, or head + 1 if none is.
-        base: what the first of `entries` says it continues; None without entries.
+        floor_seq: the first retained entry, or head + 1 if none is retained.
+        base: the position that the first of `entries` says it continues; None without entries.
     """
 
     log_id: str
@@ -87,38 +54,11 @@ class Reading:
     epoch: int
     floor_seq: int
     base: Position | None
-    entries: tuple[Entry, ...]
-
-
-def refusal(outcome: Outcome, number: int, command: AppendCommand) -> ErrataError:
-    """The error for an append that the script refused for the caller's sake."""
-    match outcome:
-        case Outcome.FENCED:
-            return EpochLostError(
-                f"epoch {command.epoch} is not in force, {number} is: another writer took over. "
-                "Nothing was appended; acquire a new epoch to write again.",
-                epoch=command.epoch,
-                current_epoch=number,
-            )
-        case Outcome.CONFLICT:
-            return RequestIdReusedError(
-                f"request id {command.request_id} made entry {number} from other content. Use a "
-                "new id for a new request.",
-                field="request_id",
-                first_seq=number,
-            )
-        case _:
-            return LimitExceededError(
-                f"the entry has {number:,} bytes; the limit is {command.max_payload_bytes:,}. "
-                "Split the request.",
-                field="payload",
-                size_bytes=number,
-                max_payload_bytes=command.max_payload_bytes,
-            )
+    entries: tuple[ChainedEntry, ...]
 
 
 class _Script:
-    """A script, sent by digest and again in full if Redis forgot it."""
+    """A Lua script, called by its digest; its source is sent again if Redis does not know it."""
 
     def __init__(self, name: str) -> None:
         self.source = files("errata.log").joinpath(name).read_text("utf-8")
@@ -126,14 +66,14 @@ class _Script:
 
 
 class RedisBackend:
-    """The log's keys in one Redis. Knows no history; `RedisLog` judges what this returns.
+    """The log's keys in one Redis. It returns what Redis holds; `RedisLog` verifies it.
 
-    Every method raises `LogUnavailableError` if Redis does not answer in time: what it was asked
-    may or may not have been done.
+    Every method raises `LogUnavailableError` if Redis does not answer in time; the operation may
+    or may not have been executed.
     """
 
     def __init__(self, settings: LogSettings) -> None:
-        """Prepares connections; makes none."""
+        """Prepares the connections and opens none."""
         # Braces keep the keys in one slot of a Redis Cluster, as scripts need.
         prefix = f"{{{settings.key_prefix}}}"
         self._stream, self._head = f"{prefix}:stream", f"{prefix}:head"
@@ -144,6 +84,7 @@ class RedisBackend:
         timeout = settings.redis_timeout_seconds
         self._timeout = timeout
         self._allow_unsafe = settings.allow_unsafe_redis
+        self._max_payload_bytes = settings.max_payload_bytes
         password = _password(settings.redis_password_file)
         try:
             pool = BlockingConnectionPool.from_url(
@@ -154,9 +95,9 @@ class RedisBackend:
                 **_connection_options(timeout),
             )
         except ValueError as error:
-            raise StartupError(f"log.redis_url is no Redis URL: {error}.") from error
+            raise StartupError(f"log.redis_url is not a Redis URL: {error}.") from error
         self._client = Redis.from_pool(pool)
-        # A blocked read holds its connection, and waits longer than any other call may.
+        # A blocking read occupies its connection, and waits longer than any other call.
         self._tail = Redis.from_url(
             settings.redis_url, **password, **_connection_options(timeout + 2.0)
         )
@@ -166,21 +107,21 @@ class RedisBackend:
         )
 
     async def check_configuration(self) -> None:
-        """Refuses a Redis that would lose acknowledged entries.
+        """Checks that Redis cannot lose acknowledged entries.
 
         Raises:
-            StartupError: names the setting and the remedy.
+            StartupError: it can; the message names the setting and the remedy.
         """
         with self._failures():
             try:
                 found: dict[str | None, str | None] = {}
-                for name in REQUIRED_CONFIG:  # one by one: Redis 6 takes no more at once
+                for name in REQUIRED_CONFIG:  # Redis 6 accepts only one name per call
                     found |= await self._client.config_get(name)
             except ResponseError as error:
                 if not _is_config_hidden(error):
                     raise
                 _log.warning(
-                    "CONFIG is forbidden here: nobody checks that Redis is durable",
+                    "CONFIG is forbidden: the durability of Redis was not checked",
                     redis=self.address,
                     required=REQUIRED_CONFIG,
                 )
@@ -189,7 +130,7 @@ class RedisBackend:
             value = found.get(name)
             if value != wanted:
                 problem = (
-                    f"Redis at {self.address} has {name} {value}, and the log would lose "
+                    f"Redis at {self.address} has {name} {value}, with which the log can lose "
                     f"acknowledged entries. Set `{name} {wanted}` in its configuration, or run "
                     f"`CONFIG SET {name} {wanted}`, and start again."
                 )
@@ -198,7 +139,7 @@ class RedisBackend:
                 _log.warning("log.allow_unsafe_redis is set", problem=problem)
 
     async def create(self, log_id: str) -> None:
-        """Makes an empty log; a log that is there stays as it is, whoever made it."""
+        """Creates an empty log; an existing log stays unchanged."""
         fields = {
             "log_id": log_id,
             "seq": "0",
@@ -214,7 +155,7 @@ class RedisBackend:
     async def read(self, from_seq: int, max_entries: int, max_bytes: int) -> Reading | None:
         """The state and up to `max_entries` entries from `from_seq`; None if there is no log.
 
-        Always at least one entry if it is there, however big.
+        The first entry is returned even if it alone exceeds `max_bytes`.
         """
         reply = await self._run(
             self._read, (self._stream, self._head), (from_seq, max_entries, max_bytes)
@@ -224,45 +165,53 @@ class RedisBackend:
         log_id, seq, digest, epoch, floor, rows = reply
         base = Position(from_seq - 1, rows[0][1]) if rows else None
         entries = tuple(
-            Entry(number, payload, stored)
+            ChainedEntry(number, payload, stored)
             for number, (payload, _, stored) in enumerate(rows, start=from_seq)
         )
         head = Position(int(seq), digest)
         return Reading(log_id.decode(), head, int(epoch), int(floor), base, entries)
 
-    async def append(self, command: AppendCommand) -> tuple[Outcome, int]:
+    async def append(
+        self, log_id: str, entry: NewEntry, head: Position, new: Position
+    ) -> tuple[Outcome, int]:
         """Runs the append script.
 
+        Args:
+            log_id: the log to append to.
+            entry: to append.
+            head: the position before it, as far as the caller knows.
+            new: the position after it.
+
         Returns:
-            The outcome, and the number that it is about: the entry's seq (OK, DUP, CONFLICT),
-            the head's (MOVED), the epoch in force (FENCED), the size (TOO_BIG), else 0.
+            The outcome and its number: the entry's seq (OK, DUPLICATE, CONFLICT), the head's seq
+            (MOVED), the active epoch (FENCED), the payload's size (TOO_BIG), otherwise 0.
 
         Raises:
             LimitExceededError: Redis is out of memory; nothing was written.
         """
         arguments = (
-            command.log_id,
-            command.epoch,
-            command.request_id,
-            command.content_digest,
-            command.head.seq,
-            command.head.chain_digest,
-            command.payload,
-            command.new.seq,
-            command.new.chain_digest,
-            command.max_payload_bytes,
+            log_id,
+            entry.epoch,
+            entry.request_id,
+            entry.content_digest,
+            head.seq,
+            head.chain_digest,
+            entry.payload,
+            new.seq,
+            new.chain_digest,
+            self._max_payload_bytes,
         )
         keys = (self._stream, self._head, self._requests)
         reply = await self._run(self._append, keys, arguments)
         return Outcome(reply[0].decode()), int(reply[1]) if len(reply) > 1 else 0
 
     async def acquire_epoch(self, log_id: str, writer: str) -> int | None:
-        """The next epoch; None if Redis holds another log, or none."""
+        """Grants the next epoch; returns None if Redis holds another log or none."""
         reply = await self._run(self._acquire, (self._head,), (log_id, writer))
         return int(reply[1]) if reply[0] == b"OK" else None
 
     async def wait_beyond(self, seq: int, seconds: float) -> int | None:
-        """Waits for an entry after `seq`; its number, or None if none came in time."""
+        """Waits for an entry after `seq`; returns its seq, or None if the time ran out."""
         with self._failures():
             found: Any = await self._tail.xread(
                 {self._stream: f"{seq}-0"}, count=1, block=max(1, int(seconds * 1000))
@@ -282,7 +231,7 @@ class RedisBackend:
             client: Any = self._client
             try:
                 return await client.evalsha(script.sha, len(keys), *values)
-            except NoScriptError:  # nothing ran: Redis restarted, or SCRIPT FLUSH
+            except NoScriptError:  # nothing was executed: Redis restarted or flushed its scripts
                 return await client.eval(script.source, len(keys), *values)
 
     @contextmanager
@@ -292,8 +241,8 @@ class RedisBackend:
         except (RedisError, OSError, TimeoutError) as error:
             if _is_out_of_memory(error):
                 raise LimitExceededError(
-                    f"Redis at {self.address} is at its maxmemory; nothing was appended. Give it "
-                    "more memory; the same request id works afterwards."
+                    f"Redis at {self.address} has reached its maxmemory; nothing was appended. "
+                    "Give it more memory, then retry with the same request id."
                 ) from error
             cause = str(error).rstrip(".") or type(error).__name__
             raise LogUnavailableError(
@@ -303,7 +252,7 @@ class RedisBackend:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Redis before 7 puts the error of a script's command into the script's own."""
+    """Redis before 7 wraps the error of a script's command in an error of the script."""
     return isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error)
 
 
@@ -323,7 +272,7 @@ def _password(file: Path | None) -> dict[str, Any]:
 
 
 def _connection_options(timeout: float) -> dict[str, Any]:
-    """No hidden retries: after a break the outcome is unknown, and only we know what is safe."""
+    """Disables the client's retries: only the caller knows which operations it can repeat."""
     return {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": timeout,

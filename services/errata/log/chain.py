@@ -1,4 +1,4 @@
-"""The chain: every entry's digest commits to the entry and to all before it."""
+"""The chain: each entry's digest covers the entry and all entries before it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DIGEST_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in one particular history.
+    """A position in one particular history.
 
     Attributes:
-        seq: the last entry's number; 0 before the first.
+        seq: the last entry's number; 0 before the first entry.
         chain_digest: H(seq), 32 bytes.
     """
 
@@ -25,7 +25,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ChainedEntry:
     """One entry as stored.
 
     Attributes:
@@ -40,7 +40,7 @@ class Entry:
 
 
 ORIGIN = Position(0, bytes(DIGEST_BYTES))
-"""Before the first entry: H(0) is 32 zero bytes."""
+"""The position before the first entry; H(0) is 32 zero bytes."""
 
 
 def extend(position: Position, payload: bytes) -> Position:
@@ -55,31 +55,31 @@ def extend(position: Position, payload: bytes) -> Position:
     return Position(seq, digest.digest())
 
 
-def verify_run(base: Position, entries: Sequence[Entry]) -> Position:
-    """The position after `entries`, if they are the history that continues `base`.
+def verify_run(base: Position, entries: Sequence[ChainedEntry]) -> Position:
+    """The position after `entries`, if they continue the history from `base`.
 
     Args:
-        base: a position that is trusted.
-        entries: what is said to come next, in order.
+        base: a trusted position.
+        entries: the next entries, in order.
 
     Raises:
-        LogBehindWitnessError: an entry is missing, repeated or out of order, or a digest is not
-            what the bytes give. None of the entries may be used.
+        LogBehindWitnessError: an entry is missing, repeated or out of order, or a digest does not
+            match the bytes. Use none of the entries.
     """
     position = base
     for entry in entries:
         if entry.seq != position.seq + 1:
             raise LogBehindWitnessError(
-                f"entry {entry.seq} came where {position.seq + 1} was due: the log has a gap or "
-                "repeats itself. Compare it with a replica's copy or a backup.",
+                f"entry {entry.seq} follows entry {position.seq}: the log has a gap or repeats "
+                "entries. Compare it with a replica's copy or a backup.",
                 seq=entry.seq,
                 expected_seq=position.seq + 1,
             )
         position = extend(position, entry.payload)
         if entry.chain_digest != position.chain_digest:
             raise LogBehindWitnessError(
-                f"entry {entry.seq} does not continue the chain: it or its history was changed "
-                "after it was written. Compare the log with a replica's copy or a backup.",
+                f"entry {entry.seq} does not continue the chain: it or an earlier entry was "
+                "changed after it was written. Compare the log with a replica's copy or a backup.",
                 seq=entry.seq,
                 stored_digest=entry.chain_digest.hex(),
                 computed_digest=position.chain_digest.hex(),

@@ -1,4 +1,4 @@
-"""Log entries as the domain sees them; `convert` reads and writes their bytes."""
+"""Decoded log entries and their payloads; `payload_convert` reads and writes their bytes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from errata.errors import ErrataError
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured when an edit was checked.
+    """Measurements from the check of an edit.
 
     Attributes:
         reliability: share of target tokens that the edited model ranks first after the prompt.
-        generality: the same over the rephrases; None without rephrases.
-        locality: share of probes that edited and unedited model continue alike.
+        generality: the same share after the rephrases; None without rephrases.
+        locality: share of probes that the edited and the unedited model continue identically.
         already_answered: the model answered the target before the edit.
     """
 
@@ -36,7 +36,15 @@ class ArtifactRef:
 
 @dataclass(frozen=True, slots=True)
 class EditsRequested:
-    """Edits asked for; beside each its source, and whether its subject was found, not named."""
+    """Accepted edits that are not fitted yet.
+
+    Attributes:
+        lane: that the edits belong to.
+        edits: of one request.
+        sources: of each edit.
+        subjects_found: for each edit, whether the writer found the subject in the prompt; False
+            if the client named it.
+    """
 
     lane: str
     edits: tuple[Edit, ...]
@@ -46,7 +54,7 @@ class EditsRequested:
 
 @dataclass(frozen=True, slots=True)
 class EditsCommitted:
-    """A batch and the artifact that carries its effect."""
+    """A fitted batch and the artifact that carries its effect."""
 
     lane: str
     edits: tuple[str, ...]
@@ -60,7 +68,7 @@ class EditsCommitted:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """An accepted edit that cannot be served, and why."""
+    """An accepted edit that was not committed, and the reason."""
 
     edit: str
     error: ErrataError
@@ -69,7 +77,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class EditsRejected:
-    """Edits that have no effect."""
+    """Edits that were not committed and have no effect."""
 
     lane: str
     rejections: tuple[Rejection, ...]
@@ -77,7 +85,7 @@ class EditsRejected:
 
 @dataclass(frozen=True, slots=True)
 class EditsReverted:
-    """Edits that lose their effect."""
+    """Committed edits that lose their effect."""
 
     edits: tuple[str, ...]
     comment: str
@@ -96,13 +104,13 @@ class LaneConfigured:
 
 @dataclass(frozen=True, slots=True)
 class LaneModelCommitted:
-    """A version of a lane's model, with all edits of the lane in force encoded by it.
+    """A version of a lane's model, with all active edits of the lane encoded by it.
 
     Attributes:
-        lane: whose.
-        model: the lane model; its digest is the version's name.
-        edits: all edits of the lane in force, oldest first.
-        repository: what carries their effect from here on; None without edits.
+        lane: that the model belongs to.
+        model: the lane model; its digest names the version.
+        edits: all active edits of the lane, oldest first.
+        repository: carries their effect from this entry on; None without edits.
         base_model_digest: of the LLM.
     """
 
@@ -115,12 +123,12 @@ class LaneModelCommitted:
 
 @dataclass(frozen=True, slots=True)
 class LaneCompacted:
-    """A lane that was learned anew from its edits in force.
+    """A lane that was retrained from its active edits.
 
     Attributes:
-        lane: whose.
-        edits: all edits of the lane in force, oldest first.
-        artifact: what carries their effect from here on.
+        lane: the retrained lane.
+        edits: all active edits of the lane, oldest first.
+        artifact: carries their effect from this entry on.
         seed: of the fit.
         base_model_digest: of the LLM.
     """
@@ -132,7 +140,7 @@ class LaneCompacted:
     base_model_digest: str
 
 
-Kind = (
+Payload = (
     EditsRequested
     | EditsCommitted
     | EditsRejected
@@ -151,8 +159,8 @@ class Entry:
         seq: position.
         request_id: idempotency key of the append.
         append_time: set by the log.
-        author: who asked.
-        kind: what it says.
+        author: of the request.
+        payload: what the entry records.
         trace_parent: W3C `traceparent` of the call that appended it; empty if not traced.
     """
 
@@ -160,5 +168,5 @@ class Entry:
     request_id: str
     append_time: datetime
     author: str
-    kind: Kind
+    payload: Payload
     trace_parent: str = ""

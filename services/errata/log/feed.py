@@ -1,4 +1,4 @@
-"""One tail of the log for a whole service, and the subscribers that it wakes."""
+"""Watches the log for the whole service and delivers new entries to its subscribers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from errata.errors import LogBehindWitnessError, LogUnavailableError
 from errata.log.history import Page
 from errata.log.store import RedisLog
 
-# How long the tail waits for another service's entry before it checks the head all the same.
+# How long the watcher waits for another service's entry before it checks the head anyway.
 TAIL_SECONDS = 1.0
 _RETRY_SECONDS = 0.1
 
@@ -19,15 +19,15 @@ _log = structlog.get_logger(__name__)
 
 
 class Feed:
-    """Hands the log on in order. `run` must be running for `follow` to learn of anything new."""
+    """Delivers the log in order. `follow` sees new entries only while `run` is running."""
 
     def __init__(self, log: RedisLog, *, page_entries: int, progress_seconds: float) -> None:
-        """Starts nothing.
+        """Prepares the feed; `run` starts it.
 
         Args:
-            log: what to follow.
-            page_entries: at most so many entries in one page.
-            progress_seconds: how long a follower without news waits to be told so.
+            log: the followed log.
+            page_entries: maximum number of entries in one page.
+            progress_seconds: interval of the progress pages that a follower gets without news.
         """
         self._source = log
         self._page_entries = page_entries
@@ -37,22 +37,22 @@ class Feed:
 
     @property
     def available(self) -> bool:
-        """Whether Redis answers and holds what was acknowledged, as far as is known."""
+        """Whether Redis answered last and, as far as is known, holds all acknowledged entries."""
         return self._failure is None and not self._source.is_damaged
 
     async def run(self) -> None:
-        """Watches Redis until `stop`: adopts other services' entries, notices damage.
+        """Watches Redis until `stop`: adopts other services' entries and detects damage.
 
-        While Redis does not answer, followers end with `LogUnavailableError`: a head that nobody
-        can confirm is not told as news.
+        While Redis does not answer, followers end with `LogUnavailableError`, because nothing
+        confirms the head.
 
         Raises:
-            LogBehindWitnessError: the log is damaged; every follower was told.
+            LogBehindWitnessError: the log is damaged; every follower gets the same error.
         """
-        # Not by cancellation alone: a client library may swallow one that meets its own timeout.
+        # Cancellation alone is not enough: redis-py can swallow one that meets its own timeout.
         while not self._stopping:
             try:
-                # After a failure the head is asked for at once: followers wait for the news.
+                # After a failure, read the head at once: followers are waiting for it.
                 seq = None if self._failure else await self._source.wait_beyond(TAIL_SECONDS)
                 if seq is None:
                     await self._source.state()
@@ -73,25 +73,25 @@ class Feed:
                 self._failure = None
 
     def stop(self) -> None:
-        """Ends `run` within `TAIL_SECONDS`, and every follower at the end of its current page."""
+        """Ends `run` within `TAIL_SECONDS`, and every follower after its current page."""
         self._stopping = True
         self._source.wake()
 
     async def follow(self, from_seq: int) -> AsyncIterator[Page]:
-        """Pages of entries from `from_seq` on, contiguous, as they come.
+        """Yields contiguous pages of entries from `from_seq` on, as they are appended.
 
-        A page without entries says that all up to its head was delivered. One comes at once if
-        there is nothing to deliver, and then whenever `progress_seconds` pass without news. At
-        most one page is in memory: the next is read when the consumer asks.
+        A page without entries is a progress page: everything up to its head was delivered. It
+        comes at once if there is nothing to deliver, and then after every `progress_seconds`
+        without news. At most one page is in memory: the consumer's next request reads the next.
 
         Raises:
             InvalidRequestError: `from_seq` is below 1.
-            SeqTrimmedError: `from_seq`, or what the consumer needs next, is below the floor.
+            SeqTrimmedError: `from_seq`, or the next entry for the consumer, is below the floor.
             SeqBeyondHeadError: `from_seq` is above head + 1.
             LogUnavailableError: Redis does not answer.
             LogBehindWitnessError: the log is damaged.
         """
-        await self._source.state()  # the head of this instant, other services' entries included
+        await self._source.state()  # the current head, including other services' entries
         page = await self._source.read(from_seq, self._page_entries)
         while not self._stopping:
             yield page

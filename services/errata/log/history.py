@@ -1,4 +1,4 @@
-"""Judging what Redis holds by what is already known of the history."""
+"""Verifies the content of Redis against the known history."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from errata.errors import (
     StartupError,
 )
 from errata.log.backend import Reading, RedisBackend
-from errata.log.chain import ORIGIN, Entry, Position, verify_run
+from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
 from errata.log.witness import WitnessRecord
 
 MAX_PAGE_BYTES = 2 * 1024 * 1024
@@ -28,26 +28,26 @@ class Page:
     Attributes:
         base: the position before the first entry.
         entries: in order, none beyond `head`.
-        head: the log's head when they were read.
+        head: the log's head when the entries were read.
     """
 
     base: Position
-    entries: tuple[Entry, ...]
+    entries: tuple[ChainedEntry, ...]
     head: Position
 
 
 async def open_history(
     backend: RedisBackend, recorded: WitnessRecord | None, *, adopt_unwitnessed: bool
 ) -> WitnessRecord:
-    """The position from which Redis's history has to be verified up to its head.
+    """The position from which the history in Redis must be verified up to its head.
 
     Args:
-        backend: the Redis; an empty one gets a log with a new identity.
-        recorded: what the witness vouches for; None if there is no witness.
-        adopt_unwitnessed: trust a log without a witness from its floor on.
+        backend: the Redis; an empty one gets a new log with a new identity.
+        recorded: the witness's record; None if there is no witness.
+        adopt_unwitnessed: trusts a log without a witness from its floor on.
 
     Raises:
-        LogBehindWitnessError: Redis holds another history than the witness, or less of it.
+        LogBehindWitnessError: Redis contradicts the witness, or holds fewer entries.
         LogNotEmptyError: there is no witness and the log holds entries.
         LogUnavailableError: Redis does not answer.
     """
@@ -58,12 +58,12 @@ async def open_history(
         await backend.create(uuid.uuid4().hex)
         reading = await backend.read(1, 0, MAX_PAGE_BYTES)
         if reading is None:
-            raise StartupError("Redis lost the new log at once; is it being flushed?")
+            raise StartupError("Redis lost the new log immediately; check that nothing flushes it.")
     if reading.head.seq and not adopt_unwitnessed:
         raise LogNotEmptyError(
-            f"the log holds {reading.head.seq} entries, but its witness is missing, so nobody can "
-            "tell whether acknowledged ones are lost. Restore the witness file; or, if the log is "
-            "known to be whole, start once with log.adopt_unwitnessed.",
+            f"the log holds {reading.head.seq} entries, but its witness is missing, so lost "
+            "entries could not be detected. Restore the witness file; or, if the log is known to "
+            "be complete, start once with log.adopt_unwitnessed.",
             head_seq=reading.head.seq,
         )
     base = reading.head
@@ -77,7 +77,7 @@ async def open_history(
 
 
 async def _open_witnessed(backend: RedisBackend, recorded: WitnessRecord) -> WitnessRecord:
-    """Checks that the witnessed entry itself is there; what follows it is verified later."""
+    """Checks that Redis holds the witnessed entry; later entries are verified afterwards."""
     seq = recorded.head.seq
     reading = check_reading(await backend.read(max(seq, 1), 1, MAX_PAGE_BYTES), recorded)
     if reading.base is not None and seq >= max(reading.floor_seq, 1):
@@ -88,14 +88,14 @@ async def _open_witnessed(backend: RedisBackend, recorded: WitnessRecord) -> Wit
 
 
 async def advance(backend: RedisBackend, known: WitnessRecord) -> tuple[WitnessRecord, int]:
-    """Verifies whatever Redis holds beyond `known`.
+    """Verifies the entries that Redis holds beyond `known`.
 
     Returns:
-        What is known now, and the log's floor.
+        The new known record, and the log's floor.
 
     Raises:
-        LogBehindWitnessError: Redis holds another history, or less of it.
-        LogUnavailableError: Redis does not answer; try again from `known`.
+        LogBehindWitnessError: Redis contradicts `known`, or holds fewer entries.
+        LogUnavailableError: Redis does not answer; retry from `known`.
     """
     while True:
         reading = check_reading(
@@ -119,21 +119,21 @@ async def advance(backend: RedisBackend, known: WitnessRecord) -> tuple[WitnessR
 
 
 def check_reading(reading: Reading | None, known: WitnessRecord) -> Reading:
-    """Returns `reading` if it can come after `known` in the same history.
+    """Returns `reading` if it is consistent with `known` and not older.
 
     Args:
-        reading: what Redis answered.
-        known: what was known when it was asked, no later.
+        reading: the answer of Redis; None if it holds no log.
+        known: the record at the time of the request, not a later one.
 
     Raises:
-        LogBehindWitnessError: no log, another log, or a head or epoch that went back.
+        LogBehindWitnessError: Redis holds no log or another log, or its head or epoch went back.
     """
     if reading is None or reading.log_id != known.log_id:
         raise another_log(known, reading.log_id if reading else None)
     if reading.head.seq < known.head.seq:
         raise LogBehindWitnessError(
             f"Redis's head is {reading.head.seq}, but {known.head.seq} was acknowledged: entries "
-            "are lost. Restore Redis from a copy that has them.",
+            "are lost. Restore Redis from a copy that contains them.",
             head_seq=reading.head.seq,
             witness_seq=known.head.seq,
         )
@@ -144,7 +144,7 @@ def check_reading(reading: Reading | None, known: WitnessRecord) -> Reading:
 
 
 def check_from_seq(from_seq: int) -> None:
-    """Refuses a position that no log has.
+    """Checks that a log can have this position.
 
     Raises:
         InvalidRequestError: `from_seq` is below 1.
@@ -156,12 +156,12 @@ def check_from_seq(from_seq: int) -> None:
 
 
 def verified_page(reading: Reading, from_seq: int, head: Position, tip: Position) -> Page:
-    """The page in a reading, if it fits what is known.
+    """The page in a reading, if it agrees with the known positions.
 
     Args:
-        reading: what Redis answered when asked from `from_seq` on.
+        reading: the entries in Redis from `from_seq` on.
         from_seq: at least 1.
-        head: the last acknowledged position; nothing beyond it is served.
+        head: the last acknowledged position; later entries are not served.
         tip: the last verified position.
 
     Raises:
@@ -171,26 +171,26 @@ def verified_page(reading: Reading, from_seq: int, head: Position, tip: Position
     """
     if from_seq > head.seq + 1:
         raise SeqBeyondHeadError(
-            f"from_seq is {from_seq}, but the log's head is {head.seq}; ask for at most "
+            f"from_seq is {from_seq}, but the log's head is {head.seq}; use at most "
             f"{head.seq + 1}.",
             field="from_seq",
             head_seq=head.seq,
         )
     if from_seq < reading.floor_seq:
         raise SeqTrimmedError(
-            f"entry {from_seq} was trimmed; the first retained one is {reading.floor_seq}. Start "
+            f"entry {from_seq} was trimmed; the first retained entry is {reading.floor_seq}. Start "
             "from a snapshot.",
             field="from_seq",
             floor_seq=reading.floor_seq,
         )
     if not reading.entries and from_seq <= head.seq:
         raise LogBehindWitnessError(
-            f"entry {from_seq} is missing from Redis. Restore Redis from a good copy.",
+            f"entry {from_seq} is missing from Redis. Restore Redis from an intact copy.",
             seq=from_seq,
         )
     base = reading.base or head
     verify_run(base, reading.entries)
-    # A history that was rewritten consistently still ends elsewhere than where we know it to be.
+    # A consistently rewritten history is a valid chain, but not through the known positions.
     known = {0: ORIGIN, head.seq: head, tip.seq: tip}
     stored = (Position(entry.seq, entry.chain_digest) for entry in reading.entries)
     for position in (base, *stored):
@@ -201,7 +201,7 @@ def verified_page(reading: Reading, from_seq: int, head: Position, tip: Position
 
 
 def check_epoch(epoch: int, known: WitnessRecord) -> None:
-    """Refuses an epoch that went back: granted again, it would fence nobody.
+    """Refuses an epoch that went back: if granted twice, it would not fence the first writer.
 
     Raises:
         LogBehindWitnessError: `epoch` is below the known one.
@@ -209,18 +209,18 @@ def check_epoch(epoch: int, known: WitnessRecord) -> None:
     if epoch < known.epoch:
         raise LogBehindWitnessError(
             f"Redis's epoch is {epoch}, but {known.epoch} was granted: writes are lost. Restore "
-            "Redis from a copy that has them.",
+            "Redis from a copy that contains them.",
             epoch=epoch,
             witness_epoch=known.epoch,
         )
 
 
 def another_log(known: WitnessRecord, found: str | None) -> LogBehindWitnessError:
-    """The error for a Redis that holds another log, or none."""
+    """The error for a Redis that holds another log or none."""
     holds = f"holds log {found}" if found else "holds no log"
     return LogBehindWitnessError(
         f"Redis {holds}, but log {known.log_id} was acknowledged up to {known.head.seq}. Restore "
-        "Redis; or, to begin anew and give the old log up, remove the witness file.",
+        "Redis; or, to abandon the old log and start a new one, remove the witness file.",
         log_id=found or "",
         witness_log_id=known.log_id,
         witness_seq=known.head.seq,
@@ -229,8 +229,8 @@ def another_log(known: WitnessRecord, found: str | None) -> LogBehindWitnessErro
 
 def _other_digest(found: Position, known: Position) -> LogBehindWitnessError:
     return LogBehindWitnessError(
-        f"entry {found.seq} in Redis is not the one that was acknowledged: history was changed. "
-        "Restore Redis from a good copy.",
+        f"entry {found.seq} in Redis is not the one that was acknowledged: the history was "
+        "changed. Restore Redis from an intact copy.",
         seq=found.seq,
         stored_digest=found.chain_digest.hex(),
         witness_digest=known.chain_digest.hex(),

@@ -1,4 +1,4 @@
-"""The edit log service as a process part: opens the log, serves, drains."""
+"""Runs the edit log service: opens the log, serves, drains."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from errata.errors import LogBehindWitnessError
 from errata.log.feed import Feed
 from errata.log.metrics import LogCollector
 from errata.log.positions import ReplicaTable
-from errata.log.service import SERVICE_NAME, EditLogService
+from errata.log.service import SERVICE_NAME, EditLogService, add_to_server
 from errata.log.store import RedisLog
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer
 from errata.platform.settings import LogSettings
-from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
 GRACE_SECONDS = 5.0
 
@@ -34,21 +33,21 @@ async def run(
 ) -> None:
     """Serves the log until cancelled or until `stop` is set, then drains.
 
-    Draining: health turns NOT_SERVING, streams end after their current page, running calls get
-    five seconds, appends that reached Redis are witnessed.
+    Draining: health becomes NOT_SERVING, streams end after their current page, running calls get
+    five seconds, and appends that reached Redis are witnessed.
 
     Args:
-        log: settings of the log.
+        log: settings.
         artifacts: the store that GetArtifact reads.
-        address: `host:port` in place of `log.address`.
+        address: `host:port`; replaces `log.address`.
         ready: called with the port once the service answers.
         stop: ends the service when set.
 
     Raises:
-        StartupError: the address, Redis or the witness cannot be used; nothing is left running.
+        StartupError: the address, Redis or the witness is not usable; nothing is left running.
         LogNotEmptyError: the log holds entries and its witness is missing.
         LogBehindWitnessError: the log lost or changed acknowledged entries before the start. If
-            that happens later, the service stays up, unhealthy, and answers DATA_LOSS.
+            that happens later, the service keeps running, unhealthy, and answers DATA_LOSS.
     """
     store = await RedisLog.open(log)
     feed = Feed(
@@ -73,14 +72,14 @@ async def _serve(
     stop: asyncio.Event,
 ) -> None:
     server = GrpcServer(address, [SERVICE_NAME])
-    edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(service, server.server)
+    add_to_server(service, server)
     await server.start()
     tail = asyncio.create_task(_watch(feed, server))
     stopped = asyncio.create_task(stop.wait())
     try:
         if ready is not None:
             ready(server.port)
-        # The tail ends after `stop` only; if a bug ends it, the service must not live on deaf.
+        # The tail ends only after `stop`; if a bug ends it, the service must end too.
         await asyncio.wait((tail, stopped), return_when=asyncio.FIRST_COMPLETED)
         if tail.done():
             await tail
@@ -99,4 +98,4 @@ async def _watch(feed: Feed, server: GrpcServer) -> None:
     except LogBehindWitnessError as error:
         await server.set_serving(False)
         _log.critical("not serving: the log is damaged", reason=error.message)
-        await asyncio.Event().wait()  # calls go on being answered, with DATA_LOSS
+        await asyncio.Event().wait()  # the service still answers calls, with DATA_LOSS

@@ -1,4 +1,4 @@
-"""Where log and replicas stand, as Prometheus is told."""
+"""Prometheus metrics of the log and of the positions that replicas reported."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from errata.platform.metrics import gauge
 
 
 class LogCollector(Collector):
-    """Reads the log's head and the replicas' reports when it is asked."""
+    """Reads the log's head and the replicas' reports at each scrape."""
 
     def __init__(self, log: RedisLog, feed: Feed, replicas: ReplicaTable) -> None:
         self._source, self._feed, self._replicas = log, feed, replicas
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics, as of now."""
+        """The current metrics."""
         head_seq, states = self._source.head.seq, self._replicas.live()
         applied: dict[tuple[str, ...], float] = {
             (s.report.replica, s.report.role): s.report.position.seq for s in states
@@ -36,9 +36,9 @@ class LogCollector(Collector):
 
 
 def num_disagreeing(states: Sequence[ReplicaState]) -> int:
-    """Replicas that contradict the log, or most of their peers at the same position (P7).
+    """Counts replicas that contradict the log, or most of their peers at one position (P7).
 
-    Replicas of one role are peers; a retrieval replica holds less than a worker.
+    Only replicas of one role are peers: a retrieval replica holds less than a worker.
     """
     peers: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
     for state in states:

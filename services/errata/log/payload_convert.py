@@ -1,12 +1,14 @@
-"""Log entries: proto ↔ domain."""
+"""Entries and their payloads: proto ↔ domain."""
 
 from __future__ import annotations
 
 from datetime import UTC
 
+from google.protobuf.message import DecodeError
+
 from errata.editing.edit import Edit
-from errata.log.chain import Entry as LogEntry
-from errata.log.convert import decode_payload
+from errata.errors import PreconditionError
+from errata.log.chain import ChainedEntry
 from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
@@ -15,10 +17,10 @@ from errata.log.entries import (
     EditsReverted,
     Entry,
     Figures,
-    Kind,
     LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
+    Payload,
     Rejection,
 )
 from errata.platform.rpc_errors import from_status
@@ -27,24 +29,54 @@ from errata_client._gen.errata.v1 import edit_log_pb2, types_pb2
 
 
 def edit_name(seq: int, index: int) -> str:
-    """The name of the `index`-th edit (from 0) of the request at `seq`."""
+    """The name of the edit at `index` (from 0) in the request at `seq`."""
     return f"edits/{seq}-{index}"
 
 
-def decode(entry: LogEntry) -> Entry:
-    """Reads an entry.
+def decode(entry: ChainedEntry) -> Entry:
+    """Decodes an entry.
 
     Raises:
-        PreconditionError: of a kind that this version does not know; applying the rest without
-            it would give another state.
+        PreconditionError: this version does not know the entry's kind; a state without its effect
+            would be wrong.
     """
     message = decode_payload(entry)
-    time = message.append_time.ToDatetime(UTC)
-    kind = _kind(entry.seq, message)
-    return Entry(entry.seq, message.request_id, time, message.author, kind, message.trace_parent)
+    return Entry(
+        seq=entry.seq,
+        request_id=message.request_id,
+        append_time=message.append_time.ToDatetime(UTC),
+        author=message.author,
+        payload=_payload(entry.seq, message),
+        trace_parent=message.trace_parent,
+    )
 
 
-def _kind(seq: int, message: edit_log_pb2.EntryPayload) -> Kind:
+def decode_payload(entry: ChainedEntry) -> edit_log_pb2.EntryPayload:
+    """The message in an entry.
+
+    Raises:
+        PreconditionError: this version does not know the entry's kind; a reader must stop before
+            the entry, because it cannot know what the entry changes.
+    """
+    message = edit_log_pb2.EntryPayload()
+    try:
+        message.ParseFromString(entry.payload)
+    except DecodeError as error:
+        raise _unknown_kind(entry) from error
+    if message.WhichOneof("kind") is None:
+        raise _unknown_kind(entry)
+    return message
+
+
+def _unknown_kind(entry: ChainedEntry) -> PreconditionError:
+    return PreconditionError(
+        f"entry {entry.seq} has a kind that this version does not know. Upgrade this process; it "
+        "stays at the entry before.",
+        seq=entry.seq,
+    )
+
+
+def _payload(seq: int, message: edit_log_pb2.EntryPayload) -> Payload:
     match message.WhichOneof("kind"):
         case "edits_requested":
             return _requested(seq, message.edits_requested)
@@ -139,45 +171,45 @@ def _ref(message: types_pb2.ArtifactRef) -> ArtifactRef:
     return ArtifactRef(message.digest, message.size_bytes)
 
 
-def encode(kind: Kind, author: str, *, trace_parent: str = "") -> edit_log_pb2.EntryPayload:
-    """The payload of a new entry; the log adds time and request id."""
-    payload = edit_log_pb2.EntryPayload(author=author, trace_parent=trace_parent)
-    match kind:
+def encode(payload: Payload, author: str, *, trace_parent: str = "") -> edit_log_pb2.EntryPayload:
+    """The message of a new entry; the log sets its time and request id."""
+    message = edit_log_pb2.EntryPayload(author=author, trace_parent=trace_parent)
+    match payload:
         case EditsRequested():
-            payload.edits_requested.lane = kind.lane
-            payload.edits_requested.edits.extend(
+            message.edits_requested.lane = payload.lane
+            message.edits_requested.edits.extend(
                 spec_message(edit, source, found)
                 for edit, source, found in zip(
-                    kind.edits, kind.sources, kind.subjects_found, strict=True
+                    payload.edits, payload.sources, payload.subjects_found, strict=True
                 )
             )
         case EditsCommitted():
-            payload.edits_committed.CopyFrom(_committed_message(kind))
+            message.edits_committed.CopyFrom(_committed_message(payload))
         case EditsRejected():
-            payload.edits_rejected.lane = kind.lane
-            payload.edits_rejected.rejections.extend(map(_rejection_message, kind.rejections))
+            message.edits_rejected.lane = payload.lane
+            message.edits_rejected.rejections.extend(map(_rejection_message, payload.rejections))
         case EditsReverted():
-            payload.edits_reverted.edits.extend(kind.edits)
-            payload.edits_reverted.comment = kind.comment
+            message.edits_reverted.edits.extend(payload.edits)
+            message.edits_reverted.comment = payload.comment
         case LaneModelCommitted():
-            payload.lane_model_committed.CopyFrom(_lane_model_message(kind))
+            message.lane_model_committed.CopyFrom(_lane_model_message(payload))
         case LaneCompacted():
-            compacted = payload.lane_compacted
-            compacted.lane, compacted.seed = kind.lane, kind.seed
-            compacted.edits.extend(kind.edits)
-            compacted.artifact.CopyFrom(ref_message(kind.artifact))
-            compacted.base_model_digest = kind.base_model_digest
+            compacted = message.lane_compacted
+            compacted.lane, compacted.seed = payload.lane, payload.seed
+            compacted.edits.extend(payload.edits)
+            compacted.artifact.CopyFrom(ref_message(payload.artifact))
+            compacted.base_model_digest = payload.base_model_digest
         case LaneConfigured():
-            payload.lane_configured.lane = kind.lane
-            payload.lane_configured.method = kind.method
-            payload.lane_configured.config_json = kind.config_json
-            payload.lane_configured.config_digest = kind.config_digest
-            payload.lane_configured.base_model_digest = kind.base_model_digest
-    return payload
+            message.lane_configured.lane = payload.lane
+            message.lane_configured.method = payload.method
+            message.lane_configured.config_json = payload.config_json
+            message.lane_configured.config_digest = payload.config_digest
+            message.lane_configured.base_model_digest = payload.base_model_digest
+    return message
 
 
 def spec_message(edit: Edit, source: str, subject_found: bool) -> types_pb2.EditSpec:
-    """A correction as its author stated it, with the subject filled in."""
+    """An edit as its author submitted it, with its subject filled in."""
     return types_pb2.EditSpec(
         prompt=edit.prompt,
         target=edit.target,
@@ -191,7 +223,7 @@ def spec_message(edit: Edit, source: str, subject_found: bool) -> types_pb2.Edit
 
 
 def figures_message(figures: Figures) -> types_pb2.EditFigures:
-    """Figures of a check."""
+    """The measurements of a check."""
     return types_pb2.EditFigures(
         reliability=figures.reliability,
         generality=figures.generality,
@@ -205,28 +237,28 @@ def ref_message(ref: ArtifactRef) -> types_pb2.ArtifactRef:
     return types_pb2.ArtifactRef(digest=ref.digest, size_bytes=ref.size_bytes)
 
 
-def _committed_message(kind: EditsCommitted) -> edit_log_pb2.EditsCommitted:
+def _committed_message(payload: EditsCommitted) -> edit_log_pb2.EditsCommitted:
     return edit_log_pb2.EditsCommitted(
-        lane=kind.lane,
+        lane=payload.lane,
         edits=[
             edit_log_pb2.CommittedEdit(edit=name, figures=figures_message(figures))
-            for name, figures in zip(kind.edits, kind.figures, strict=True)
+            for name, figures in zip(payload.edits, payload.figures, strict=True)
         ],
-        artifact=ref_message(kind.artifact),
-        memory=ref_message(kind.memory) if kind.memory else None,
-        seed=kind.seed,
-        base_model_digest=kind.base_model_digest,
-        lane_config_digest=kind.lane_config_digest,
+        artifact=ref_message(payload.artifact),
+        memory=ref_message(payload.memory) if payload.memory else None,
+        seed=payload.seed,
+        base_model_digest=payload.base_model_digest,
+        lane_config_digest=payload.lane_config_digest,
     )
 
 
-def _lane_model_message(kind: LaneModelCommitted) -> edit_log_pb2.LaneModelCommitted:
+def _lane_model_message(payload: LaneModelCommitted) -> edit_log_pb2.LaneModelCommitted:
     return edit_log_pb2.LaneModelCommitted(
-        lane=kind.lane,
-        model=ref_message(kind.model),
-        edits=kind.edits,
-        repository=ref_message(kind.repository) if kind.repository else None,
-        base_model_digest=kind.base_model_digest,
+        lane=payload.lane,
+        model=ref_message(payload.model),
+        edits=payload.edits,
+        repository=ref_message(payload.repository) if payload.repository else None,
+        base_model_digest=payload.base_model_digest,
     )
 
 

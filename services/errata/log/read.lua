@@ -1,7 +1,7 @@
--- The head, the floor and a run of entries, all of one instant.
+-- Returns the head, the floor and a run of entries, all at one instant.
 --
--- Entries are taken one by one, because a page is bounded by bytes as well as by number and
--- XRANGE knows only the latter.
+-- Entries are read one by one, because a page is limited in bytes too, and XRANGE can limit only
+-- their number.
 --
 -- KEYS: stream, head
 -- ARGV: from_seq, max_entries, max_bytes

@@ -1,4 +1,7 @@
-"""EditLogService: checks, calls the log, converts. Errors become statuses in the interceptor."""
+"""Handlers of `EditLogService`: check, call the log, convert.
+
+An interceptor turns errors into statuses.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from errata.log.positions import ReplicaTable
 from errata.log.store import RedisLog
 from errata.platform import paging
 from errata.platform.metrics import APPEND_SECONDS
+from errata.platform.server import GrpcServer
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
@@ -23,13 +27,18 @@ if TYPE_CHECKING:
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["EditLogService"].full_name
 
 
+def add_to_server(service: EditLogService, server: GrpcServer) -> None:
+    """Registers the handlers with a server that has not been started."""
+    edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(service, server.server)
+
+
 class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
     """The handlers."""
 
     def __init__(
         self, log: RedisLog, feed: Feed, replicas: ReplicaTable, artifacts: ArtifactStore
     ) -> None:
-        """Serves what it is given; owns nothing."""
+        """Serves these objects; the caller closes them."""
         self._entries = log
         self._feed = feed
         self._replicas = replicas
@@ -43,16 +52,14 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
         return pb.AcquireEpochResponse(epoch=epoch, log_id=self._entries.log_id)
 
     async def Append(self, request: pb.AppendRequest, context: Context) -> pb.AppendResponse:
-        """Appends one entry, durable and witnessed before the answer."""
-        fields = convert.append_fields(request)
+        """Appends one entry; it is durable and witnessed before the answer."""
+        entry = convert.new_entry(request)
         with APPEND_SECONDS.time():
-            appended = await self._entries.append(
-                fields.epoch, fields.request_id, fields.content_digest, fields.payload
-            )
+            appended = await self._entries.append(entry)
         return pb.AppendResponse(seq=appended.seq, duplicate=appended.duplicate)
 
     async def GetHead(self, request: pb.GetHeadRequest, context: Context) -> pb.GetHeadResponse:
-        """The head, asked of Redis and covered by the witness."""
+        """The head in Redis, once the witness covers it."""
         state = await self._entries.state()
         return pb.GetHeadResponse(
             log_id=state.log_id,
@@ -65,7 +72,7 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
     async def ListEntries(
         self, request: pb.ListEntriesRequest, context: Context
     ) -> pb.ListEntriesResponse:
-        """A page of entries, cut short where it grows beyond 2 MiB."""
+        """A page of entries; a page over 2 MiB is cut short."""
         size = paging.page_size(request.page_size)
         if request.page_token:
             from_seq = paging.number_of_token("entries", request.page_token)
@@ -82,14 +89,14 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
     async def Subscribe(
         self, request: pb.SubscribeRequest, context: Context
     ) -> AsyncIterator[pb.SubscribeResponse]:
-        """Entries from `from_seq` on; progress while there are none; ends when the service does."""
+        """Streams entries from `from_seq` on, and progress messages while there are none."""
         async for page in self._feed.follow(request.from_seq):
             yield convert.subscribe_response(page, self._entries.log_id)
 
     async def ReportPosition(
         self, request: pb.ReportPositionRequest, context: Context
     ) -> pb.ReportPositionResponse:
-        """Compares a replica's digest with the log's own."""
+        """Records a replica's position and compares its digest with the log's."""
         report = convert.report_from(request.position)
         agrees = await self._entries.holds(report.position)
         self._replicas.record(report, agrees=agrees)
@@ -98,7 +105,7 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
     async def ListReplicas(
         self, request: pb.ListReplicasRequest, context: Context
     ) -> pb.ListReplicasResponse:
-        """Replicas that reported to this service lately."""
+        """The replicas that reported to this service recently."""
         size = paging.page_size(request.page_size)
         after = ""
         if request.page_token:
@@ -116,6 +123,6 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
     async def GetArtifact(
         self, request: pb.GetArtifactRequest, context: Context
     ) -> AsyncIterator[pb.GetArtifactResponse]:
-        """The artifact's bytes; only a stream that ends well has delivered the artifact."""
+        """The artifact's bytes; the artifact is complete only if the stream ends with OK."""
         async for chunk in self._artifacts.chunks(request.digest):
             yield pb.GetArtifactResponse(chunk=chunk)

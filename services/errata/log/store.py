@@ -1,8 +1,8 @@
 """The log: appends, reads and epochs, checked against the witness at every step.
 
-Three positions matter. Redis's head may be ahead of everything we know, because other services
-append too. The *tip* is the last entry whose chain we made or verified. The *head* is the last
-one that our witness vouches for; only entries up to it are acknowledged or served.
+Three positions matter. Redis's head may be ahead of the other two, because other services append
+too. The *tip* is the last entry that this service appended or verified. The *head* is the last
+entry that its witness covers; only entries up to the head are acknowledged or served.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from errata.errors import (
     SeqTrimmedError,
     StartupError,
 )
-from errata.log.backend import AppendCommand, Outcome, RedisBackend, refusal
-from errata.log.chain import ORIGIN, Position, extend
+from errata.log.append import NewEntry, Outcome, refusal
+from errata.log.backend import RedisBackend
+from errata.log.chain import Position, extend
 from errata.log.history import (
     MAX_PAGE_BYTES,
     Page,
@@ -37,7 +38,7 @@ from errata.log.history import (
 from errata.log.witness import Witness, WitnessFile, WitnessRecord
 from errata.platform.settings import LogSettings
 
-# Each lost race means that another service appended; this many in a row is no accident.
+# Each lost race means that another service appended; so many in a row indicate a fault.
 _MAX_RACES = 100
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """Where the log stands."""
+    """The log's current state."""
 
     log_id: str
     head: Position
@@ -56,18 +57,18 @@ class LogState:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Where an entry stands; `duplicate` if an earlier append with the same key made it."""
+    """The position of an entry; `duplicate` if an earlier append with the same key made it."""
 
     seq: int
     duplicate: bool
 
 
 class RedisLog:
-    """The log in one Redis. Make it with `open`.
+    """The log in one Redis; `open` creates it.
 
-    Once Redis contradicts what was acknowledged, every method raises `LogBehindWitnessError`
-    until an operator has looked and the service is started again. Where Redis does not answer,
-    they raise `LogUnavailableError`.
+    Once Redis contradicts the acknowledged history, every method raises `LogBehindWitnessError`
+    until an operator restarts the service. While Redis does not answer, every method raises
+    `LogUnavailableError`.
     """
 
     def __init__(
@@ -78,20 +79,20 @@ class RedisLog:
         self._max_payload_bytes = settings.max_payload_bytes
         self._known = known  # its head is the tip
         self._head = known.head
-        self._lock = asyncio.Lock()  # one append or catch-up at a time: each needs the tip
+        self._lock = asyncio.Lock()  # one append or catch-up at a time: both need the tip
         self._news = asyncio.Event()
         self._loss: LogBehindWitnessError | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @classmethod
     async def open(cls, settings: LogSettings) -> RedisLog:
-        """Checks Redis and witness, verifies what the witness has not seen, and adopts it.
+        """Checks Redis and witness, then verifies and adopts the entries after the witness.
 
         Raises:
             StartupError: Redis cannot be reached or is not durable, or another service owns the
                 witness.
-            LogNotEmptyError: entries without a witness.
-            LogBehindWitnessError: Redis lost or changed what was acknowledged.
+            LogNotEmptyError: Redis holds entries and there is no witness.
+            LogBehindWitnessError: Redis lost or changed acknowledged entries.
         """
         file = await asyncio.to_thread(WitnessFile, settings.witness_path)
         backend = None
@@ -111,8 +112,8 @@ class RedisLog:
             if isinstance(error, LogUnavailableError):
                 cause = str(error.__cause__ or error.message).rstrip(".")
                 raise StartupError(
-                    f"the log cannot be opened: {cause}. Check that "
-                    "Redis runs and answers at log.redis_url.",
+                    f"the log cannot be opened: {cause}. Check that Redis is running and answers "
+                    "at log.redis_url.",
                     address=backend.address if backend else "",
                 ) from error
             raise
@@ -121,12 +122,12 @@ class RedisLog:
 
     @property
     def log_id(self) -> str:
-        """Identity of the log."""
+        """The log's identity."""
         return self._known.log_id
 
     @property
     def is_damaged(self) -> bool:
-        """Whether Redis contradicted what was acknowledged."""
+        """Whether Redis contradicted the acknowledged history."""
         return self._loss is not None
 
     @property
@@ -135,60 +136,44 @@ class RedisLog:
         return self._head
 
     async def acquire_epoch(self, writer: str) -> int:
-        """Fences every earlier writer; the new epoch, never granted before.
+        """Fences every earlier writer; returns the new epoch, which was never granted before.
 
         Args:
-            writer: who takes over; shown to operators.
+            writer: name of the new writer, for operators.
         """
         return await self._unbroken(self._acquire_epoch(writer))
 
-    async def append(
-        self, epoch: int, request_id: str, content_digest: bytes, payload: bytes
-    ) -> Appended:
-        """Appends an entry, or finds the one that this key made; durable when it returns.
+    async def append(self, entry: NewEntry) -> Appended:
+        """Appends an entry, or finds the one with the same key; it is durable on return.
 
-        A caller that is cancelled leaves the append running: half of it is never undone.
-
-        Args:
-            epoch: the writer's.
-            request_id: idempotency key.
-            content_digest: SHA-256 of what the caller asked for, without the time of the append.
-            payload: the entry's bytes.
+        Cancelling the caller does not stop the append.
 
         Raises:
-            EpochLostError: another epoch is in force; nothing was appended, known key or not.
-            RequestIdReusedError: the key made another entry, whose `first_seq` is told.
-            LimitExceededError: the payload or Redis is too big; nothing was appended.
+            EpochLostError: another epoch is active; nothing was appended, even if the key is
+                known.
+            RequestIdReusedError: the key belongs to an entry with other content; the error has
+                its `first_seq`.
+            LimitExceededError: the payload is too big, or Redis is full; nothing was appended.
             LogUnavailableError: the outcome is unknown; retry with the same key.
         """
-        command = AppendCommand(
-            log_id=self.log_id,
-            epoch=epoch,
-            request_id=request_id,
-            content_digest=content_digest,
-            payload=payload,
-            head=ORIGIN,
-            new=ORIGIN,
-            max_payload_bytes=self._max_payload_bytes,
-        )
-        return await self._unbroken(self._append(command))
+        return await self._unbroken(self._append(entry))
 
     async def state(self) -> LogState:
-        """Where the log stands now; what other services appended is verified and adopted."""
+        """The current state; verifies and adopts entries that other services appended."""
         return await self._unbroken(self._state())
 
     async def adopt(self, seq: int) -> None:
-        """Verifies and adopts another service's entry; asks nothing of Redis if it is ours."""
+        """Verifies and adopts another service's entry; does nothing if the entry is known."""
         await self._unbroken(self._adopt(seq))
 
     async def read(self, from_seq: int, max_entries: int) -> Page:
-        """A page of entries from `from_seq` on, bounded by 2 MiB too, verified.
+        """A verified page of entries from `from_seq` on, of at most 2 MiB.
 
-        Never empty if `from_seq` is at most the head.
+        It is never empty if `from_seq` is at most the head.
 
         Raises:
             InvalidRequestError: `from_seq` is below 1.
-            SeqTrimmedError: `from_seq` is below the floor, which is told.
+            SeqTrimmedError: `from_seq` is below the floor; the error has the floor.
             SeqBeyondHeadError: `from_seq` is above head + 1.
         """
         check_from_seq(from_seq)
@@ -198,7 +183,7 @@ class RedisLog:
             return verified_page(check_reading(reading, known), from_seq, head, known.head)
 
     async def holds(self, position: Position) -> bool:
-        """Whether `position` is one of this log's; False if it is trimmed or ahead of the log."""
+        """Whether this log has `position`; False if it is trimmed or beyond the head."""
         if position.seq > self._head.seq:
             await self.state()
         if position.seq >= self._head.seq:
@@ -210,11 +195,11 @@ class RedisLog:
         return position == page.base
 
     async def wait_beyond(self, seconds: float) -> int | None:
-        """Waits for Redis to hold an entry after the tip; its number, or None if none came."""
+        """Waits for an entry after the tip in Redis; returns its seq, or None after `seconds`."""
         return await self._backend.wait_beyond(self._known.head.seq, seconds)
 
     async def wait_for_news(self, seq: int, seconds: float) -> bool:
-        """Waits until the head is beyond `seq`; False if time passed or `wake` was called."""
+        """Waits until the head is beyond `seq`; False after `seconds` or a call of `wake`."""
         if self._head.seq <= seq:
             try:
                 async with asyncio.timeout(seconds):
@@ -224,21 +209,21 @@ class RedisLog:
         return self._head.seq > seq
 
     def wake(self) -> None:
-        """Ends every `wait_for_news` that is under way."""
+        """Ends every running `wait_for_news`."""
         news, self._news = self._news, asyncio.Event()
         news.set()
 
     def check(self) -> None:
-        """Raises what every method would raise, without asking Redis.
+        """Returns if the log is not known to be damaged; does not ask Redis.
 
         Raises:
-            LogBehindWitnessError: the log is known to be damaged.
+            LogBehindWitnessError: it is damaged.
         """
         if self._loss is not None:
             raise LogBehindWitnessError(self._loss.message, **self._loss.metadata)
 
     async def close(self) -> None:
-        """Lets running appends end, then closes Redis and gives the witness back."""
+        """Waits for running appends, then closes Redis and releases the witness."""
         while self._tasks:
             await asyncio.wait(self._tasks)
         await self._backend.close()
@@ -247,7 +232,7 @@ class RedisLog:
     async def _acquire_epoch(self, writer: str) -> int:
         with self._guarded():
             async with self._lock:
-                await self._advance()  # a damaged log gets no new writer
+                await self._advance()  # a damaged log must not get a new writer
                 epoch = await self._backend.acquire_epoch(self.log_id, writer)
                 if epoch is None:
                     raise another_log(self._known, None)
@@ -258,20 +243,20 @@ class RedisLog:
         _log.info("epoch acquired", writer=writer, epoch=epoch)
         return epoch
 
-    async def _append(self, command: AppendCommand) -> Appended:
+    async def _append(self, entry: NewEntry) -> Appended:
         with self._guarded():
             async with self._lock:
                 self.check()
-                appended = await self._append_at_tip(command)
+                appended = await self._append_at_tip(entry)
                 known = self._known
             await self._acknowledge(known)
         return appended
 
-    async def _append_at_tip(self, command: AppendCommand) -> Appended:
+    async def _append_at_tip(self, entry: NewEntry) -> Appended:
         for _ in range(_MAX_RACES):
             tip = self._known.head
-            new = extend(tip, command.payload)
-            outcome, number = await self._backend.append(replace(command, head=tip, new=new))
+            new = extend(tip, entry.payload)
+            outcome, number = await self._backend.append(self.log_id, entry, tip, new)
             match outcome:
                 case Outcome.OK:
                     self._known = replace(self._known, head=new)
@@ -284,13 +269,13 @@ class RedisLog:
                     await self._advance()
                 case Outcome.FENCED:
                     check_epoch(number, self._known)
-                    raise refusal(outcome, number, command)
+                    raise refusal(outcome, number, entry, self._max_payload_bytes)
                 case Outcome.FOREIGN:
                     raise another_log(self._known, None)
                 case _:
-                    raise refusal(outcome, number, command)
+                    raise refusal(outcome, number, entry, self._max_payload_bytes)
         raise LogUnavailableError(
-            "too many other services append at once; retry with the same request id."
+            "too many other services are appending; retry with the same request id."
         )
 
     async def _state(self) -> LogState:
@@ -302,7 +287,7 @@ class RedisLog:
         return LogState(known.log_id, known.head, floor_seq, known.epoch)
 
     async def _adopt(self, seq: int) -> None:
-        async with self._lock:  # an append of ours that is under way may be this very entry
+        async with self._lock:  # a running append of this service may be this very entry
             is_known = self._known.head.seq >= seq
         if not is_known:
             await self._state()
@@ -320,7 +305,7 @@ class RedisLog:
     async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs `work` to its end even if the caller is cancelled.
 
-        A sync that went on while another append took its place could acknowledge too much.
+        Otherwise the witness could be synced for one append while the next one runs.
         """
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -330,7 +315,7 @@ class RedisLog:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # the caller may have gone: not "never retrieved"
+            task.exception()  # marks it as retrieved: the caller may have left
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

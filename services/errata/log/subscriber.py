@@ -1,4 +1,4 @@
-"""The subscriber that every replica uses: verified entries, in order, across any break."""
+"""Delivers verified entries in order, across any broken connection; every replica uses it."""
 
 from __future__ import annotations
 
@@ -7,36 +7,35 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import cast
 
 import grpc
 import structlog
 
-from errata.errors import LogBehindWitnessError, UnavailableError
-from errata.log.chain import ORIGIN, Entry, Position, verify_run
-from errata.log.convert import entry_from
+from errata.errors import UnavailableError
+from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
+from errata.log.delivery import Delivery
+from errata.log.remote import RemoteLog
 from errata.platform.rpc_errors import service_error
 from errata.platform.server import open_channel
-from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
 
 SILENCE_SECONDS = 3.0
 _FIRST_DELAY_SECONDS = 0.05
 _MAX_DELAY_SECONDS = 2.0
-_MAX_AHEAD = 4  # batches; with 500 entries each, more than the lag at which a replica is unwell
+_MAX_AHEAD = 4  # batches; at 500 entries each, more than the lag of a healthy replica
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Entries that continue what came before, verified.
+    """Verified entries that continue the batch before.
 
     Attributes:
         entries: at least one, in order.
-        position: where a replica stands that has applied them.
+        position: of a replica that has applied them.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ChainedEntry, ...]
     position: Position
 
 
@@ -44,11 +43,11 @@ class Subscriber:
     """Follows the log from a position.
 
     Attributes:
-        position: up to where batches were taken; a batch counts when the next is asked for.
-        head_seq: the log's head as last heard; 0 before the first message.
+        position: of the last consumed batch; a batch is consumed once the next is requested.
+        head_seq: the last known head of the log; 0 before the first message.
         log_id: the log's identity; empty before the first message.
-        last_progress: `time.monotonic()` of the last message, at first of the construction.
-        connected: whether the log was heard of on the present connection.
+        last_progress: `time.monotonic()` of the last message; at first, of the construction.
+        connected: whether the current connection has delivered a message.
     """
 
     def __init__(
@@ -62,13 +61,13 @@ class Subscriber:
         """Connects when `batches` is iterated.
 
         Args:
-            dial: the log service's address, or what opens a new channel to it, with a local
-                subchannel pool. A dead link is known by silence alone, and only a new connection
-                cures it; so each attempt opens a channel of its own, and closes it.
-            position: the last entry that was applied, with its H; entries after it are wanted.
-            log_id: the log that `position` is of; the first one heard of if empty.
-            silence_seconds: how long nothing may come before the link counts as dead; progress
-                comes each second.
+            dial: the log service's address, or a function that opens a new channel to it, with a
+                local subchannel pool. Only silence reveals a dead connection, and only a new
+                connection replaces it, so each attempt opens and closes its own channel.
+            position: the last applied entry, with its digest; batches start after it.
+            log_id: the log that `position` belongs to; empty accepts the log that answers.
+            silence_seconds: time without a message after which the connection counts as dead;
+                the service sends progress every second.
         """
         self._dial = dial
         self._silence = silence_seconds
@@ -82,21 +81,25 @@ class Subscriber:
 
     @property
     def silence_seconds(self) -> float:
-        """How long nothing was heard; 0 while what was heard waits for the consumer to take it."""
+        """Time since the last message; 0 while received batches wait for the consumer."""
         return 0.0 if self._is_ahead else time.monotonic() - self.last_progress
 
-    async def batches(self) -> AsyncGenerator[Batch, None]:
-        """Batches, for ever; wrap in `contextlib.aclosing` to hang up at once when done.
+    def start_from(self, position: Position, log_id: str) -> None:
+        """Sets the position and log id; call it before iterating `batches`."""
+        self.position, self.log_id = position, log_id
 
-        The link is read while the consumer works, a few batches ahead, so that head and silence
-        stay true however long a batch takes to apply.
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        """Yields batches indefinitely; wrap it in `contextlib.aclosing` to disconnect at once.
+
+        It reads a few batches ahead of the consumer, so that head and silence stay correct
+        however long a batch takes to apply.
 
         Raises:
             LogBehindWitnessError: the log contradicts itself or `position`, or is another log.
                 No entry of the message was yielded; the replica must leave rotation.
             SeqTrimmedError: the log no longer has the next entry; start from a snapshot.
             SeqBeyondHeadError: the log ends before `position`.
-            ErrataError: any other answer that a retry does not change, such as no permission.
+            ErrataError: another error that a retry cannot cure, such as missing permission.
         """
         while True:
             channel = self._open()
@@ -114,7 +117,7 @@ class Subscriber:
                 self.connected = self._is_ahead = False
                 reading.cancel()
                 while not ahead.empty():
-                    ahead.get_nowait()  # the reader's last word needs room
+                    ahead.get_nowait()  # makes room for the reader's final None
                 await asyncio.gather(reading, return_exceptions=True)
                 await channel.close()
             _log.info("resubscribing", reason=reason, from_seq=self.position.seq + 1)
@@ -124,64 +127,39 @@ class Subscriber:
         return open_channel(self._dial) if isinstance(self._dial, str) else self._dial()
 
     async def _read(self, channel: grpc.aio.Channel, ahead: asyncio.Queue[Batch | None]) -> None:
-        """Puts verified batches into `ahead`, then None, however the stream ends."""
-        stub = cast(
-            "edit_log_pb2_grpc.EditLogServiceAsyncStub",
-            edit_log_pb2_grpc.EditLogServiceStub(channel),
-        )
-        heard = self.position
-        call = stub.Subscribe(edit_log_pb2.SubscribeRequest(from_seq=heard.seq + 1))
+        """Puts verified batches into `ahead`, and finally None, however the stream ends."""
+        received = self.position
+        subscription = RemoteLog(channel).subscribe(received.seq + 1)
         try:
             while True:
                 async with asyncio.timeout(self._silence):
-                    message = await call.read()
-                if not isinstance(message, edit_log_pb2.SubscribeResponse):
-                    return  # EOF
-                self._hear(message, heard)
-                if message.entries:
-                    entries = tuple(map(entry_from, message.entries))
-                    heard = verify_run(heard, entries)
+                    delivery = await subscription.read()
+                if delivery is None:
+                    return
+                delivery.check_follows(self.log_id, received)
+                self._note_progress(delivery)
+                if delivery.entries:
+                    received = verify_run(received, delivery.entries)
                     self._is_ahead = True
-                    await ahead.put(Batch(entries, heard))
+                    await ahead.put(Batch(delivery.entries, received))
                     self._is_ahead = False
         finally:
             await ahead.put(None)
 
-    def _hear(self, message: edit_log_pb2.SubscribeResponse, heard: Position) -> None:
-        if self.log_id and message.log_id != self.log_id:
-            raise LogBehindWitnessError(
-                f"the log is {message.log_id}, but this replica followed {self.log_id}: it was "
-                "restored or replaced. Start the replica anew.",
-                log_id=message.log_id,
-                expected_log_id=self.log_id,
-            )
-        if message.head_seq < heard.seq:
-            raise LogBehindWitnessError(
-                f"the log's head is {message.head_seq}, but entry {heard.seq} was "
-                "received here: the log lost entries.",
-                head_seq=message.head_seq,
-                applied_seq=heard.seq,
-            )
-        if not message.entries and message.head_seq > heard.seq:
-            raise LogBehindWitnessError(
-                f"the log says that all up to {message.head_seq} was delivered, but entry "
-                f"{heard.seq + 1} never came: entries are missing.",
-                head_seq=message.head_seq,
-                applied_seq=heard.seq,
-            )
-        self.log_id, self.head_seq = message.log_id, message.head_seq
+    def _note_progress(self, delivery: Delivery) -> None:
+        self.log_id, self.head_seq = delivery.log_id, delivery.head_seq
         self.last_progress = time.monotonic()
         self.connected, self._failures = True, 0
 
     def _next_delay(self) -> float:
-        """Doubles with each failure in a row; jittered, so that replicas do not come as one."""
+        """Doubles after each consecutive failure; jitter keeps replicas apart."""
         ceiling = min(_MAX_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2.0**self._failures)
         self._failures = min(self._failures + 1, 16)
         return ceiling * random.uniform(0.5, 1.0)
 
 
 def _retryable(error: grpc.aio.AioRpcError | TimeoutError) -> str:
-    """Why the link broke, in words, if another try may cure it; raises otherwise."""
+    """The reason for a broken connection if a retry can cure it; raises otherwise."""
     if isinstance(error, TimeoutError):
         return "silence"
     cause = service_error(error)

@@ -1,7 +1,7 @@
-"""The witness: the last acknowledged position, kept outside Redis.
+"""The witness: a file outside Redis with the last acknowledged position.
 
-Two slots are written in turn, each with a checksum, so a write torn by a crash costs at most the
-newer one: the older is still whole, and the newer was not acknowledged yet.
+It has two slots with checksums, written alternately. A crash can tear only the slot that is being
+written; its position was not acknowledged yet, and the other slot is intact.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from errata.errors import LogUnavailableError, StartupError
 from errata.log.chain import Position
 
-# A page of its own for each slot: no disk tears a write across both.
+# Each slot has its own page, so that no torn write damages both.
 SLOT_SPACING = 4096
 _MAGIC = b"errwit01"
 _FIELDS = struct.Struct(">8s16sQQQ32s")  # magic, log_id, generation, epoch, seq, digest
@@ -27,12 +27,12 @@ SLOT_BYTES = _FIELDS.size + 32
 
 @dataclass(frozen=True, slots=True)
 class WitnessRecord:
-    """What the witness vouches for.
+    """The content of the witness.
 
     Attributes:
         log_id: 32 hex digits.
         head: the last acknowledged position.
-        epoch: the greatest epoch ever granted; were it forgotten, two writers could share one.
+        epoch: the greatest epoch ever granted; without it, two writers could get the same one.
     """
 
     log_id: str
@@ -40,12 +40,12 @@ class WitnessRecord:
     epoch: int
 
     def merged(self, other: WitnessRecord) -> WitnessRecord:
-        """The later head and the greater epoch of two records of one log."""
+        """Combines two records of one log: the later head and the greater epoch."""
         head = max(self.head, other.head, key=lambda position: position.seq)
         return WitnessRecord(self.log_id, head, max(self.epoch, other.epoch))
 
     def covers(self, other: WitnessRecord) -> bool:
-        """Whether nothing of `other` is newer."""
+        """Whether neither head nor epoch of `other` is newer."""
         return self.head.seq >= other.head.seq and self.epoch >= other.epoch
 
 
@@ -74,7 +74,7 @@ def decode_slot(slot: bytes) -> tuple[int, WitnessRecord] | None:
 
 
 class WitnessFile:
-    """The file itself; blocking. One process owns it, by a lock that dies with the process."""
+    """The witness file, with blocking calls. A lock, held until the process ends, protects it."""
 
     def __init__(self, path: Path) -> None:
         """Opens or creates the file and takes its lock.
@@ -94,14 +94,14 @@ class WitnessFile:
                 raise
         except BlockingIOError as error:
             raise StartupError(
-                f"another log service owns the witness {path}. Stop it, or give each service its "
-                "own log.witness_path.",
+                f"another log service owns the witness {path}. Stop that service, or give each "
+                "service its own log.witness_path.",
                 path=path,
             ) from error
         except OSError as error:
             raise StartupError(
-                f"the witness {path} cannot be opened: {error}. Give log.witness_path a place "
-                "that this user can write.",
+                f"the witness {path} cannot be opened: {error}. Set log.witness_path to a place "
+                "that this user can write to.",
                 path=path,
             ) from error
         slots = (
@@ -116,8 +116,8 @@ class WitnessFile:
         """Replaces the older slot and syncs it.
 
         Raises:
-            OSError: nothing may be acknowledged on the strength of this write; the other slot
-                is as before.
+            OSError: the record may not be durable, so acknowledge nothing; the other slot is
+                unchanged.
         """
         generation = self._generation + 1
         slot = encode_slot(record, generation)
@@ -128,15 +128,15 @@ class WitnessFile:
         self._generation, self.record = generation, record
 
     def close(self) -> None:
-        """Gives the lock back."""
+        """Releases the lock."""
         os.close(self._descriptor)
 
 
 class Witness:
-    """The file for an event loop: one sync serves every acknowledgement that waits for it."""
+    """The witness for an event loop: one sync serves all waiting acknowledgements."""
 
     def __init__(self, file: WitnessFile, record: WitnessRecord) -> None:
-        """Starts from `record`, which `file` may not hold yet."""
+        """Starts from `record`, which the file need not contain yet."""
         self._file = file
         self._wanted = record
         self._lock = asyncio.Lock()
@@ -144,11 +144,11 @@ class Witness:
         self._failure: str | None = None
 
     async def cover(self, record: WitnessRecord) -> None:
-        """Returns once the file vouches for `record` or later; run it where none cancels it.
+        """Returns once the file covers `record`; the caller must not be cancelled meanwhile.
 
         Raises:
-            LogUnavailableError: it could not be synced, now or earlier. After a failed sync the
-                kernel may call lost pages clean, so only a restart makes the file trusted again.
+            LogUnavailableError: this sync or an earlier one failed. After a failed sync the
+                kernel may report lost pages as clean, so the file is trusted only after a restart.
         """
         self._wanted = self._wanted.merged(record)
         async with self._lock:
@@ -163,15 +163,15 @@ class Witness:
             if self._failure is not None:
                 raise LogUnavailableError(
                     f"the witness {self._file.path} could not be synced ({self._failure}), so "
-                    "nothing is acknowledged. Repair the disk and restart the log service; retry "
-                    "with the same request id."
+                    "nothing is acknowledged. Repair the disk and restart the log service, then "
+                    "retry with the same request id."
                 )
 
     def _is_covered(self, record: WitnessRecord) -> bool:
         return self._file.record is not None and self._file.record.covers(record)
 
     async def close(self) -> None:
-        """Waits for a running sync and gives the lock back."""
+        """Waits for a running sync, then releases the lock."""
         async with self._lock:
             self._executor.shutdown()
             self._file.close()

@@ -1,1 +1,1 @@
-"""What every holder of the model does with the log: read entries, apply them to the lanes."""
+"""Follows the log and applies its entries to the lanes; every process that holds lanes uses it."""

@@ -152,7 +152,7 @@ class Applier:
         views = {name: view for name, view in found.items() if view is not None}
         return Routing(views, self._edits.commit_seq) if views else None
 
-    def open_early(self, kind: LaneConfigured) -> Lane:
+    def open_early(self, payload: LaneConfigured) -> Lane:
         """Opens a lane before its entry is applied; the entry then puts this very lane in place.
 
         The writer gathers statistics of the base model this way, before any edit changes it.
@@ -161,9 +161,9 @@ class Applier:
             InvalidRequestError: the model cannot have such a lane.
             BaseModelMismatchError, PreconditionError: as `prepare` of the entry.
         """
-        known = self._known(kind) or self._early.get(kind.lane)
-        if known is None or known.configured != kind:
-            known = self._early[kind.lane] = self._open(kind)
+        known = self._known(payload) or self._early.get(payload.lane)
+        if known is None or known.configured != payload:
+            known = self._early[payload.lane] = self._open(payload)
         return known.lane
 
     def fold(self) -> Callable[[], Fold]:
@@ -220,90 +220,93 @@ class Applier:
             PreconditionError, DataLossError: the entry contradicts those before it, or its
                 artifact cannot be used. Nothing changed in either case.
         """
-        match entry.kind:
+        match entry.payload:
             case LaneConfigured():
-                return self._prepare_lane(entry.kind)
+                return self._prepare_lane(entry.payload)
             case EditsCommitted():
-                return await self._prepare_commit(entry.seq, entry.kind)
+                return await self._prepare_commit(entry.seq, entry.payload)
             case EditsReverted():
-                return await self._prepare_reversal(entry.seq, entry.kind)
+                return await self._prepare_reversal(entry.seq, entry.payload)
             case LaneModelCommitted():
-                return await self._prepare_lane_model(entry.seq, entry.kind)
+                return await self._prepare_lane_model(entry.seq, entry.payload)
             case LaneCompacted():
-                return await self._prepare_compaction(entry.seq, entry.kind)
+                return await self._prepare_compaction(entry.seq, entry.payload)
             case _:
                 return None
 
-    def _prepare_lane(self, kind: LaneConfigured) -> Change | None:
-        if self._known(kind) is not None:
+    def _prepare_lane(self, payload: LaneConfigured) -> Change | None:
+        if self._known(payload) is not None:
             return None
-        if self._weights is None and get_method(kind.method).capabilities.changes_weights:
-            return _recorded(lambda: self._left_out.add(kind.lane))
-        early = self._early.pop(kind.lane, None)
-        lane = early if early is not None and early.configured == kind else self._open(kind)
-        return _recorded(lambda: self.lanes.update({kind.lane: lane}))
+        if self._weights is None and get_method(payload.method).capabilities.changes_weights:
+            return _recorded(lambda: self._left_out.add(payload.lane))
+        early = self._early.pop(payload.lane, None)
+        lane = early if early is not None and early.configured == payload else self._open(payload)
+        return _recorded(lambda: self.lanes.update({payload.lane: lane}))
 
-    def _known(self, kind: LaneConfigured) -> OpenLane | None:
-        self._check_model(kind.base_model_digest, f"lane {kind.lane}")
-        known = self.lanes.get(kind.lane)
-        if known is not None and known.configured != kind:
+    def _known(self, payload: LaneConfigured) -> OpenLane | None:
+        self._check_model(payload.base_model_digest, f"lane {payload.lane}")
+        known = self.lanes.get(payload.lane)
+        if known is not None and known.configured != payload:
             raise PreconditionError(
-                f"{kind.lane} is configured twice, differently; give the new one another name.",
-                lane=kind.lane,
+                f"{payload.lane} is configured twice, differently; give the new one another name.",
+                lane=payload.lane,
             )
         return known
 
-    def _open(self, kind: LaneConfigured) -> OpenLane:
-        method = get_method(kind.method)
-        config = method.config.model_validate_json(kind.config_json)
-        lane = method.open(self.model, config, self._weights, name=kind.lane, indices=self._indices)
-        return OpenLane(kind, method.capabilities, lane)
+    def _open(self, payload: LaneConfigured) -> OpenLane:
+        method = get_method(payload.method)
+        config = method.config.model_validate_json(payload.config_json)
+        lane = method.open(
+            self.model, config, self._weights, name=payload.lane, indices=self._indices
+        )
+        return OpenLane(payload, method.capabilities, lane)
 
-    async def _prepare_commit(self, seq: int, kind: EditsCommitted) -> Change:
-        self._check_model(kind.base_model_digest, f"commit {seq}")
+    async def _prepare_commit(self, seq: int, payload: EditsCommitted) -> Change:
+        self._check_model(payload.base_model_digest, f"commit {seq}")
 
         def record() -> None:
-            self._edits.commit(kind.edits, kind.lane, seq)
+            self._edits.commit(payload.edits, payload.lane, seq)
 
-        if kind.lane in self._left_out:
+        if payload.lane in self._left_out:
             return _recorded(record)
-        self._lane(seq, kind.lane)
-        artifact = await self._load(kind.artifact)
-        memory = await self._load(kind.memory) if self._keep_memory and kind.memory else None
-        change = await self._prepare_in(kind.lane, Commit(seq, kind.edits, artifact, memory))
+        self._lane(seq, payload.lane)
+        artifact = await self._load(payload.artifact)
+        memory = await self._load(payload.memory) if self._keep_memory and payload.memory else None
+        change = await self._prepare_in(payload.lane, Commit(seq, payload.edits, artifact, memory))
         return change.followed_by(_recording(record))
 
-    async def _prepare_lane_model(self, seq: int, kind: LaneModelCommitted) -> Change:
-        self._check_model(kind.base_model_digest, f"lane model {seq}")
-        lane = self._lane(seq, kind.lane)
+    async def _prepare_lane_model(self, seq: int, payload: LaneModelCommitted) -> Change:
+        self._check_model(payload.base_model_digest, f"lane model {seq}")
+        lane = self._lane(seq, payload.lane)
         if not lane.capabilities.has_lane_models:
             raise DataLossError(
-                f"entry {seq} gives {kind.lane} a lane model, but {lane.configured.method} has "
+                f"entry {seq} gives {payload.lane} a lane model, but {lane.configured.method} has "
                 "none.",
                 seq=seq,
             )
         commit = LaneModelCommit(
             seq=seq,
-            model=await self._load(kind.model),
-            digest=kind.model.digest,
-            edits=kind.edits,
-            repository=await self._load(kind.repository) if kind.repository else None,
+            model=await self._load(payload.model),
+            digest=payload.model.digest,
+            edits=payload.edits,
+            repository=await self._load(payload.repository) if payload.repository else None,
         )
-        return await self._prepare_in(kind.lane, commit)
+        return await self._prepare_in(payload.lane, commit)
 
-    async def _prepare_compaction(self, seq: int, kind: LaneCompacted) -> Change:
-        self._check_model(kind.base_model_digest, f"compaction {seq}")
-        lane = self._lane(seq, kind.lane)
+    async def _prepare_compaction(self, seq: int, payload: LaneCompacted) -> Change:
+        self._check_model(payload.base_model_digest, f"compaction {seq}")
+        lane = self._lane(seq, payload.lane)
         if lane.lane.compact is None:
             raise DataLossError(
-                f"entry {seq} compacts {kind.lane}, but {lane.configured.method} cannot.", seq=seq
+                f"entry {seq} compacts {payload.lane}, but {lane.configured.method} cannot.",
+                seq=seq,
             )
-        compaction = Compaction(seq, kind.edits, await self._load(kind.artifact))
-        return await self._prepare_in(kind.lane, compaction)
+        compaction = Compaction(seq, payload.edits, await self._load(payload.artifact))
+        return await self._prepare_in(payload.lane, compaction)
 
-    async def _prepare_reversal(self, seq: int, kind: EditsReverted) -> Change | None:
+    async def _prepare_reversal(self, seq: int, payload: EditsReverted) -> Change | None:
         """A second reversal of an edit has no effect; every replica skips it alike."""
-        edits = tuple(edit for edit in kind.edits if edit not in self._edits.reverted)
+        edits = tuple(edit for edit in payload.edits if edit not in self._edits.reverted)
         if not edits:
             return None
         unknown = [edit for edit in edits if edit not in self._edits.lane_of]

@@ -1,4 +1,4 @@
-"""The base model that the settings name, the same for the writer and for every worker."""
+"""Loads the base model that the settings name, for the writer and every worker."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _log = structlog.get_logger(__name__)
 
 
 def load_base_model(settings: Settings) -> CausalLM:
-    """Loads the model; the demo model if the settings name none.
+    """Loads the model that the settings name, or else the demo model.
 
     Raises:
-        ModelNotFoundError, UnsupportedModelError: no model, or none that can be edited.
+        ModelNotFoundError, UnsupportedModelError: the model does not exist or cannot be edited.
         InvalidRequestError: unknown device. Messages name the setting.
     """
     transformers.utils.logging.disable_progress_bar()
     model = settings.model
     path = model.path or demo.model_path()
-    _log.info("the model is being loaded", path=str(path), dtype=model.dtype, device=model.device)
+    _log.info("loading the model", path=str(path), dtype=model.dtype, device=model.device)
     begun = time.monotonic()
     try:
         loaded = CausalLM.load(
@@ -34,10 +34,10 @@ def load_base_model(settings: Settings) -> CausalLM:
         )
     except (ModelError, InvalidRequestError) as error:
         name = error.field or "path"
-        told = f"model.{name} (ERRATA_MODEL__{name.upper()}): {error.message}"
-        raise type(error)(told, field=error.field, **error.metadata) from error
-    _log.info("the model is loaded", seconds=round(time.monotonic() - begun, 1))
+        message = f"model.{name} (ERRATA_MODEL__{name.upper()}): {error.message}"
+        raise type(error)(message, field=error.field, **error.metadata) from error
+    _log.info("model loaded", seconds=round(time.monotonic() - begun, 1))
     unread = unread_generation_config(getattr(loaded.model, "generation_config", None))
     if unread:
-        _log.warning("the generation config asks for what Errata does not do", fields=unread)
+        _log.warning("the generation config has options that Errata ignores", fields=unread)
     return loaded

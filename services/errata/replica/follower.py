@@ -1,6 +1,6 @@
 """Keeps a replica at the log's head: follows, reports, waits for positions, leaves rotation.
 
-Workers and the retrieval service share it; what an entry does is theirs.
+Workers and retrieval replicas share it; each defines how an entry is applied.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 import grpc
 import structlog
 
+from errata.editing.lane.swap import Change
 from errata.errors import (
     DataLossError,
     ErrataError,
@@ -22,8 +23,17 @@ from errata.errors import (
     ReplicaBehindError,
     SeqBeyondHeadError,
 )
-from errata.log.chain import Entry as LogEntry
-from errata.log.convert import decode_payload
+from errata.log.chain import ChainedEntry, Position
+from errata.log.entries import (
+    EditsCommitted,
+    EditsReverted,
+    Entry,
+    LaneCompacted,
+    LaneModelCommitted,
+)
+from errata.log.payload_convert import decode
+from errata.log.positions import ReplicaReport
+from errata.log.remote import RemoteLog
 from errata.log.subscriber import Subscriber
 from errata.platform.deadlines import before_deadline
 from errata.platform.metrics import (
@@ -33,17 +43,14 @@ from errata.platform.metrics import (
     REPLICA_HEALTHY,
 )
 from errata.platform.server import open_channel
-from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
+from errata.replica.apply import PreparedEntry
 
 _log = structlog.get_logger(__name__)
 _REPORT_SECONDS = 1.0
-_COMMITS = frozenset(
-    {"edits_committed", "edits_reverted", "lane_model_committed", "lane_compacted"}
-)
 
 
-class Standing(Protocol):
-    """Where a replica stands."""
+class ReplicaPosition(Protocol):
+    """A replica's position in the log, and its state there."""
 
     @property
     def seq(self) -> int:
@@ -60,11 +67,11 @@ class Standing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far a replica may be off before it reports unhealthy.
+    """Limits beyond which a replica reports unhealthy.
 
     Attributes:
         max_lag: entries behind the head.
-        max_silence_seconds: without a word from the log.
+        max_silence_seconds: without a message from the log.
     """
 
     max_lag: int
@@ -82,45 +89,49 @@ class Follower:
         log_address: str,
         tolerance: Tolerance,
         *,
-        apply: Callable[[LogEntry, bool], Awaitable[None]],
-        stands: Callable[[], Standing],
-        resident: Callable[[], Mapping[str, Mapping[str, int]]],
+        prepare: Callable[[Entry], Awaitable[Change | None]],
+        apply: Callable[[PreparedEntry], Awaitable[None]],
+        current_position: Callable[[], ReplicaPosition],
+        device_usage: Callable[[], Mapping[str, Mapping[str, int]]],
     ) -> None:
-        """Prepares; `start` follows.
+        """Prepares the follower; `start` starts it.
 
         Args:
-            name: of the replica, unique among all.
-            role: such as worker.
-            subscriber: stands where the replica stands.
+            name: of the replica, unique.
+            role: such as "worker".
+            subscriber: at the replica's position.
             log_address: of the edit log service, for reports.
-            tolerance: limits of health.
-            apply: puts an entry into effect; told whether more are at hand (False) or not (True).
-            stands: where the replica stands now.
-            resident: sizes, by lane, of what is on its device only while it is used.
+            tolerance: limits for `check_health`.
+            prepare: prepares an entry's effect; returns None if it has none.
+            apply: applies a prepared entry and moves the position. It is called for each entry
+                with an effect and for the last entry of each batch.
+            current_position: of the replica; another object after each move.
+            device_usage: by lane, sizes of what is on its device only while in use.
         """
         self.name = name
         self._role = role
         self._subscriber = subscriber
         self._log_address = log_address
         self._tolerance = tolerance
+        self._prepare = prepare
         self._apply = apply
-        self._stands = stands
-        self._resident = resident
+        self._current_position = current_position
+        self._device_usage = device_usage
         self._moved = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: ErrataError | None = None
-        self.is_live = False  # caught up once: what comes now was appended just now
+        self.is_live = False  # after the first catch-up, entries arrive as they are appended
 
     async def start(self) -> None:
-        """Starts, and returns once the replica has applied all that the log held.
+        """Starts; returns once the replica has applied all entries up to the log's head.
 
         Raises:
             LogUnavailableError: the log cannot be reached.
-            BaseModelMismatchError, DataLossError: the log cannot be applied here.
+            BaseModelMismatchError, DataLossError: this replica cannot apply the log.
         """
         self._tasks = [
             asyncio.create_task(self._follow()),
-            asyncio.create_task(self._report_for_ever()),
+            asyncio.create_task(self._report_loop()),
         ]
         async with self._moved:
             await self._moved.wait_for(lambda: self._failure is not None or self._caught_up())
@@ -138,7 +149,7 @@ class Follower:
         """Returns if the replica may answer.
 
         Raises:
-            ErrataError: it contradicts the log, cannot apply it, lags, or does not hear of it.
+            ErrataError: it contradicts the log, cannot apply it, lags, or gets no messages.
         """
         healthy = REPLICA_HEALTHY.labels(self._role)
         try:
@@ -153,8 +164,10 @@ class Follower:
             raise self._failure
         silence = self._subscriber.silence_seconds
         if silence > self._tolerance.max_silence_seconds:
-            raise LogUnavailableError(f"{self.name} has not heard of the log for {silence:.0f} s.")
-        applied, head = self._stands().seq, self._subscriber.head_seq
+            raise LogUnavailableError(
+                f"{self.name} has not heard from the log for {silence:.0f} s."
+            )
+        applied, head = self._current_position().seq, self._subscriber.head_seq
         lag = head - applied
         if lag > self._tolerance.max_lag:
             raise ReplicaBehindError(
@@ -164,18 +177,18 @@ class Follower:
             )
 
     async def reach(self, min_seq: int | None, timeout_seconds: float) -> None:
-        """Waits until the replica stands at `min_seq` or later (P5).
+        """Waits until the replica is at `min_seq` or later (P5).
 
         Raises:
-            ReplicaBehindError: not reached just before the deadline.
-            SeqBeyondHeadError: the log itself has not reached it.
+            ReplicaBehindError: it did not get there before the deadline.
+            SeqBeyondHeadError: the log itself does not reach `min_seq`.
         """
-        if min_seq is None or self._stands().seq >= min_seq:
+        if min_seq is None or self._current_position().seq >= min_seq:
             return
         asked = time.monotonic()
 
         def reached() -> bool:
-            return self._stands().seq >= min_seq
+            return self._current_position().seq >= min_seq
 
         def beyond() -> bool:
             fresh = self._subscriber.last_progress > asked
@@ -192,34 +205,33 @@ class Follower:
             return
         if self._failure is not None:
             raise self._failure
-        applied, head = self._stands().seq, self._subscriber.head_seq
+        applied, head = self._current_position().seq, self._subscriber.head_seq
         if beyond():
             raise SeqBeyondHeadError(
-                f"min_seq is {min_seq:,}, but the log ends at {head:,}; ask with a position that "
-                "an answer gave.",
+                f"min_seq is {min_seq:,}, but the log ends at {head:,}; use a position from an "
+                "earlier answer.",
                 field="min_seq",
                 min_seq=min_seq,
                 head_seq=head,
             )
         raise ReplicaBehindError(
-            f"{self.name} stands at {applied:,} and did not reach min_seq {min_seq:,} in time; "
-            "try again, or allow more time.",
+            f"{self.name} is at {applied:,} and did not reach min_seq {min_seq:,} in time; retry, "
+            "or allow more time.",
             min_seq=min_seq,
             applied_seq=applied,
         )
 
     def _caught_up(self) -> bool:
-        return self._subscriber.connected and self._stands().seq >= self._subscriber.head_seq
+        return (
+            self._subscriber.connected and self._current_position().seq >= self._subscriber.head_seq
+        )
 
     async def _follow(self) -> None:
         watch = asyncio.create_task(self._wake_waiters())
         try:
             async for batch in self._subscriber.batches():
-                for entry in batch.entries:
-                    last = entry is batch.entries[-1]
-                    await self._apply(entry, last)
-                    if last:
-                        self._note(entry)
+                for stored in batch.entries:
+                    await self._process(stored, is_last=stored is batch.entries[-1])
                     async with self._moved:
                         self._moved.notify_all()
         except ErrataError as error:
@@ -230,68 +242,70 @@ class Follower:
         finally:
             watch.cancel()
 
-    def _note(self, entry: LogEntry) -> None:
-        payload = decode_payload(entry)
-        if self.is_live and payload.WhichOneof("kind") in _COMMITS:
-            appended = payload.append_time.ToNanoseconds() / 1e9
-            COMMIT_TO_APPLIED_SECONDS.observe(max(0.0, time.time() - appended))
+    async def _process(self, stored: ChainedEntry, *, is_last: bool) -> None:
+        entry = decode(stored)
+        change = await self._prepare(entry)
+        if change is None and not is_last:
+            return  # the position moves with the batch's next change
+        position = Position(stored.seq, stored.chain_digest)
+        await self._apply(PreparedEntry(entry, position, change, is_last))
+        if is_last:
+            self._observe_delay(entry)
+
+    def _observe_delay(self, entry: Entry) -> None:
+        match entry.payload:
+            case EditsCommitted() | EditsReverted() | LaneModelCommitted() | LaneCompacted():
+                if self.is_live:
+                    delay = time.time() - entry.append_time.timestamp()
+                    COMMIT_TO_APPLIED_SECONDS.observe(max(0.0, delay))
 
     async def _wake_waiters(self) -> None:
-        """Progress without entries moves no position, but settles whether min_seq can exist."""
+        """Progress messages move no position, but show whether the log reaches a min_seq."""
         while True:
             await asyncio.sleep(0.2)
             async with self._moved:
                 self._moved.notify_all()
 
-    async def _report_for_ever(self) -> None:
+    async def _report_loop(self) -> None:
         async with open_channel(self._log_address) as channel:
-            stub = cast(
-                "edit_log_pb2_grpc.EditLogServiceAsyncStub",
-                edit_log_pb2_grpc.EditLogServiceStub(channel),
-            )
+            log = RemoteLog(channel)
             while True:
-                reported = self._stands()
+                reported = self._current_position()
                 APPLIED_SEQ.labels(self._role).set(reported.seq)
                 KNOWN_HEAD_SEQ.labels(self._role).set(self._subscriber.head_seq)
-                await self._report(stub, reported)
+                await self._report(log, reported)
                 await self._wait_for_move(reported, _REPORT_SECONDS)
 
-    async def _wait_for_move(self, since: Standing, seconds: float) -> None:
+    async def _wait_for_move(self, since: ReplicaPosition, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds), self._moved:
-                await self._moved.wait_for(lambda: self._stands() is not since)
+                await self._moved.wait_for(lambda: self._current_position() is not since)
         except TimeoutError:
             pass
 
-    async def _report(
-        self, stub: edit_log_pb2_grpc.EditLogServiceAsyncStub, standing: Standing
-    ) -> None:
-        position = edit_log_pb2.ReplicaPosition(
+    async def _report(self, log: RemoteLog, position: ReplicaPosition) -> None:
+        report = ReplicaReport(
             replica=self.name,
+            position=Position(position.seq, position.chain_digest),
+            state_digest=position.state_digest,
             role=self._role,
-            applied_seq=standing.seq,
-            chain_digest=standing.chain_digest,
-            state_digest=standing.state_digest,
+            device_usage=self._device_usage(),
         )
-        for lane, sizes in self._resident().items():
-            position.resident[lane].values.update(sizes)
         try:
-            response = await stub.ReportPosition(
-                edit_log_pb2.ReportPositionRequest(position=position), timeout=_REPORT_SECONDS
-            )
+            agrees = await log.report(report, _REPORT_SECONDS)
         except grpc.aio.AioRpcError as error:
-            _log.warning("the log did not take the report", code=error.code().name)
+            _log.warning("the log did not accept the report", code=error.code().name)
             return
-        if not response.agrees:
+        if not agrees:
             await self._fail(
                 LogBehindWitnessError(
-                    f"{self.name} stands at {standing.seq} with another history than the log's.",
-                    applied_seq=standing.seq,
+                    f"{self.name} is at {position.seq} with another history than the log's.",
+                    applied_seq=position.seq,
                 )
             )
 
     async def _fail(self, error: ErrataError) -> None:
-        """Leaves rotation: health fails, and waiting requests learn why."""
+        """Leaves rotation: health checks and waiting requests fail with `error`."""
         _log.error("replica leaves rotation", replica=self.name, reason=error.message)
         REPLICA_HEALTHY.labels(self._role).set(0)
         self._failure = error

@@ -1,7 +1,7 @@
-"""Snapshots: what the log's entries up to a position left in a replica, as a file.
+"""Snapshots: files with a replica's state at a position of the log.
 
-A replica that starts from one applies only what came after it. A snapshot is an economy, never a
-source of truth: one that is damaged, or of another version, is left aside, and the log is replayed.
+A replica that starts from a snapshot applies only the entries after it. A snapshot saves time but
+is never the source of truth: if it is damaged or has another version, the log is replayed instead.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _KEPT = 2  # the newest may be damaged
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Fold:
-    """What a replica without an LLM's weights holds, at one position of the log.
+    """The state of a replica without LLM weights at one position of the log.
 
     Attributes:
-        lanes: those that are applied here, each with what it holds; None without a lane model.
-        left_out: names of lanes that need weights.
-        lane_of: edits in force → their lane, in the order of their commits.
-        commit_seq: edits in force → their commit.
-        reverted: edits that were taken back.
-        state_digest: SHA-256, hex, of what the lanes hold.
+        lanes: the applied lanes, each with its contents; None without a lane model.
+        left_out: names of the lanes that need weights, which are not applied.
+        lane_of: active edits → their lane, in the order of their commits.
+        commit_seq: active edits → position of their commit.
+        reverted: names of the reverted edits.
+        state_digest: SHA-256, hex, of the lanes' contents.
     """
 
     lanes: tuple[tuple[LaneConfigured, LaneDump | None], ...]
@@ -50,12 +50,12 @@ class Fold:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Snapshot:
-    """A fold, and where in which history it is.
+    """A fold and its position in a log.
 
     Attributes:
         log_id: the log's identity.
         position: the last entry that the fold contains.
-        fold: what the entries left.
+        fold: the state there.
     """
 
     log_id: str
@@ -63,7 +63,7 @@ class Snapshot:
     fold: Fold
 
     def to_bytes(self) -> bytes:
-        """As a safetensors file: the lanes' tensors, and all else as JSON."""
+        """A safetensors file: the lanes' tensors, and everything else as JSON metadata."""
         fold, lanes = self.fold, []
         tensors: dict[str, Tensor] = {}
         for number, (configured, held) in enumerate(fold.lanes):
@@ -90,14 +90,14 @@ class Snapshot:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Snapshot:
-        """Reads what `to_bytes` wrote.
+        """Reads a snapshot that `to_bytes` wrote.
 
         Raises:
-            ArtifactCorruptError: it is no snapshot of this version.
+            ArtifactCorruptError: this is not a snapshot of this version.
         """
         artifact = Artifact.from_bytes(data)
         if artifact.metadata.get("kind") != _KIND:
-            raise ArtifactCorruptError("the file is no snapshot of this version.")
+            raise ArtifactCorruptError("the file is not a snapshot of this version.")
         try:
             facts = json.loads(artifact.metadata["facts"])
             lanes = []
@@ -133,11 +133,11 @@ class SnapshotFolder:
     """The newest snapshots of one kind of replica; several replicas may share the folder."""
 
     def __init__(self, path: Path) -> None:
-        """The folder is made when the first snapshot is saved."""
+        """Creates the folder when the first snapshot is saved."""
         self.path = path
 
     def save(self, snapshot: Snapshot) -> Path:
-        """Writes a snapshot, all or nothing, and removes all but the newest ones."""
+        """Writes a snapshot atomically and removes all but the newest ones."""
         self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / f"{snapshot.position.seq:020d}{_SUFFIX}"
         part = path.with_suffix(f".{os.getpid()}.part")
@@ -151,12 +151,12 @@ class SnapshotFolder:
         return path
 
     def newest(self) -> Snapshot | None:
-        """The newest snapshot that can be read; None if there is none."""
+        """The newest readable snapshot; None if there is none."""
         for path in self._files():
             try:
                 return Snapshot.from_bytes(path.read_bytes())
             except (OSError, ArtifactCorruptError) as error:
-                _log.warning("a snapshot was left aside", path=str(path), reason=str(error))
+                _log.warning("snapshot skipped", path=str(path), reason=str(error))
         return None
 
     def _files(self) -> list[Path]:

@@ -1,1 +1,1 @@
-"""Retrieval and routing: the indices that decide which edit claims which prompt."""
+"""The retrieval service: decides which edits claim which prompts."""

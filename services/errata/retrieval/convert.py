@@ -1,4 +1,4 @@
-"""Retrieval messages: domain → proto."""
+"""Retrieval messages: proto ↔ domain."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from torch import Tensor
 from errata.editing.artifact import tensor_bytes
 from errata.editing.lane.claims import Claim
 from errata.errors import InvalidRequestError
-from errata.retrieval.replica import Decision, Moment, Question
+from errata.retrieval.deciding import Decision, RoutingQuery
+from errata.retrieval.history import RoutingSnapshot
 from errata_client._gen.errata.v1 import retrieval_pb2
 
 _FP32 = 4  # bytes
 
 
 def route_response(
-    replica: str, moment: Moment, asked_seq: int, decisions: list[Decision]
+    replica: str, snapshot: RoutingSnapshot, asked_seq: int, decisions: list[Decision]
 ) -> retrieval_pb2.RouteResponse:
-    """Decisions and as of when they were made."""
+    """Decisions, and the position that they were made for."""
     return retrieval_pb2.RouteResponse(
         prompts=map(_prompt, decisions),
         applied_seq=asked_seq,
-        chain_digest=moment.chain_digest,
-        state_digest=moment.state_digest,
+        chain_digest=snapshot.chain_digest,
+        state_digest=snapshot.state_digest,
         replica=replica,
     )
 
 
-def question(request: retrieval_pb2.RouteRequest) -> Question:
-    """A batch as it is asked about.
+def query_from(request: retrieval_pb2.RouteRequest) -> RoutingQuery:
+    """A received batch of prompts.
 
     Raises:
-        InvalidRequestError: vectors are not as many as prompts, or not finite.
+        InvalidRequestError: the vectors do not match the prompts, or are not finite.
     """
     vectors = {}
     for index, message in enumerate(request.vectors):
@@ -41,7 +42,7 @@ def question(request: retrieval_pb2.RouteRequest) -> Question:
         if not count or not size or size % (_FP32 * count):
             raise InvalidRequestError(
                 f"vectors[{index}] has {size:,} bytes for {count} prompts; send one fp32 vector "
-                "for each.",
+                "for each prompt.",
                 field=f"vectors[{index}].values",
             )
         values = torch.frombuffer(bytearray(message.values), dtype=torch.float32)
@@ -51,28 +52,28 @@ def question(request: retrieval_pb2.RouteRequest) -> Question:
                 field=f"vectors[{index}].values",
             )
         vectors[message.lane] = values.reshape(count, -1)
-    return Question(list(request.prompts), vectors, tuple(request.lanes))
+    return RoutingQuery(list(request.prompts), vectors, tuple(request.lanes))
 
 
 def vectors_message(lane: str, vectors: Tensor) -> retrieval_pb2.LaneVectors:
-    """Vectors (n, width) as a worker sends them."""
+    """Vectors (n, width) to send, as fp32."""
     values = bytes(tensor_bytes(vectors.float()))
     return retrieval_pb2.LaneVectors(lane=lane, values=values)
 
 
 def status(
-    replica: str, moment: Moment, floor_seq: int
+    replica: str, snapshot: RoutingSnapshot, floor_seq: int
 ) -> retrieval_pb2.GetRetrievalStatusResponse:
-    """What a replica holds."""
+    """A replica's position and lanes."""
     return retrieval_pb2.GetRetrievalStatusResponse(
         replica=replica,
-        applied_seq=moment.seq,
-        chain_digest=moment.chain_digest,
-        state_digest=moment.state_digest,
+        applied_seq=snapshot.seq,
+        chain_digest=snapshot.chain_digest,
+        state_digest=snapshot.state_digest,
         floor_seq=floor_seq,
         lanes=[
             retrieval_pb2.RoutedLane(lane=lane, num_edits=number)
-            for lane, number in moment.num_edits.items()
+            for lane, number in snapshot.num_edits.items()
         ],
     )
 
@@ -96,7 +97,7 @@ def _claim(lane: str, claim: Claim) -> retrieval_pb2.Claim:
 
 
 def claim_from(message: retrieval_pb2.Claim) -> Claim:
-    """A decision as a worker uses it."""
+    """A received decision."""
     return Claim(
         edit=message.edit,
         score=message.score if message.HasField("score") else -math.inf,

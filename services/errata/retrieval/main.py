@@ -1,4 +1,4 @@
-"""The retrieval service's process: log, artifacts, gRPC."""
+"""Runs the retrieval service: opens log and artifacts, serves gRPC."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer, open_channel, unless_stopped
 from errata.platform.settings import RetrievalSettings, Settings
 from errata.retrieval.replica import RetrievalReplica
-from errata.retrieval.service import SERVICE_NAME, RetrievalService
-from errata_client._gen.errata.v1 import retrieval_pb2_grpc
+from errata.retrieval.service import SERVICE_NAME, RetrievalService, add_to_server
 
 _log = structlog.get_logger(__name__)
 _HEALTH_SECONDS = 1.0
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Serves until `stop` is set; health follows the replica's.
+    """Serves until `stop` is set; the service is healthy while the replica is.
 
     Raises:
-        StartupError: the address or the snapshots' folder cannot be used.
+        StartupError: the address or the snapshot folder is not usable.
         InvalidRequestError: unknown device. Messages name the setting.
-        BaseModelMismatchError, DataLossError: the log cannot be applied.
+        BaseModelMismatchError, DataLossError: the replica cannot apply the log.
     """
     _check(settings.retrieval)
     name = f"retrieval-{socket.gethostname()}-{os.getpid()}"
@@ -41,16 +40,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             artifacts = ArtifactStore(settings.artifacts.worker_url)
         replica = RetrievalReplica(name, artifacts, settings.log.address, settings.retrieval)
         server = GrpcServer(settings.retrieval.address, [SERVICE_NAME])
-        retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(
-            RetrievalService(replica), server.server
-        )
-        # Open before it catches up, so that one which takes long can be watched.
+        add_to_server(RetrievalService(replica), server)
+        # Metrics are served before the replica catches up, so that a long catch-up is visible.
         with metrics_endpoint(settings.retrieval.metrics_address):
             if not await unless_stopped(replica.start(), stop):
                 return
             try:
                 await server.start()
-                _log.info("retrieval serves", port=server.port, seq=replica.latest.seq)
+                _log.info("retrieval is serving", port=server.port, seq=replica.latest.seq)
                 await _watch(replica, server, stop)
             finally:
                 await server.stop()
@@ -58,12 +55,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def _check(settings: RetrievalSettings) -> None:
-    """What would else be noticed when the first lane, or the first snapshot, comes."""
+    """Checks what would otherwise fail only at the first lane or the first snapshot."""
     try:
         check_device(settings.device)
     except InvalidRequestError as error:
-        told = f"retrieval.device (ERRATA_RETRIEVAL__DEVICE): {error.message}"
-        raise InvalidRequestError(told, field="device") from error
+        message = f"retrieval.device (ERRATA_RETRIEVAL__DEVICE): {error.message}"
+        raise InvalidRequestError(message, field="device") from error
     if settings.snapshots is None:
         return
     try:
@@ -72,13 +69,13 @@ def _check(settings: RetrievalSettings) -> None:
             pass
     except OSError as error:
         raise StartupError(
-            f"retrieval.snapshots (ERRATA_RETRIEVAL__SNAPSHOTS): {settings.snapshots} cannot be "
-            f"written to: {error.strerror}."
+            f"retrieval.snapshots (ERRATA_RETRIEVAL__SNAPSHOTS): {settings.snapshots} is not "
+            f"writable: {error.strerror}."
         ) from error
 
 
 async def _watch(replica: RetrievalReplica, server: GrpcServer, stop: asyncio.Event) -> None:
-    """Returns when `stop` is set; until then, health says whether the replica may answer."""
+    """Keeps the server's health equal to the replica's until `stop` is set."""
     healthy = True
     while not stop.is_set():
         try:

@@ -1,93 +1,35 @@
-"""One retrieval replica: follows the log and decides, as of a position, which edits claim what.
+"""A retrieval replica: follows the log and decides which edits claim which prompts.
 
-It holds no LLM. Decisions of the last positions stay possible, because a worker asks as of the
-position that its answer will report (P6), and workers are not all at the same one.
+It holds no LLM. It also decides as of recent positions, because a worker asks as of the position
+that its answer will report (P6), and workers are not all at the same position.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 
-import structlog
 import torch
-from torch import Tensor
 
 from errata.artifacts.source import ArtifactSource
-from errata.editing.lane.claims import Claim
+from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import KnownLLM
-from errata.errors import (
-    ErrataError,
-    InvalidRequestError,
-    LimitExceededError,
-    LogBehindWitnessError,
-    SeqTrimmedError,
-)
+from errata.errors import LogBehindWitnessError
 from errata.indices.faiss_indices import FaissIndices
-from errata.log.chain import ORIGIN, Position
-from errata.log.chain import Entry as LogEntry
-from errata.log.entries import LaneConfigured
-from errata.log.payload_convert import decode
+from errata.log.chain import Position
+from errata.log.entries import Entry, LaneConfigured
 from errata.log.subscriber import Subscriber
 from errata.platform.metrics import ROUTE_SECONDS, note_index
-from errata.platform.retry import until_available
 from errata.platform.settings import RetrievalSettings
 from errata.replica.applier import Applier
+from errata.replica.apply import PreparedEntry, prepare
 from errata.replica.follower import Follower, Tolerance
-from errata.replica.routing import Routing
-from errata.replica.snapshot import Fold, Snapshot, SnapshotFolder
-
-_log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Moment:
-    """The replica at one position of the log.
-
-    Attributes:
-        seq: the position.
-        chain_digest: H(seq), 32 bytes.
-        state_digest: SHA-256, hex, of what the lanes that route held.
-        routing: None while no edit could claim anything.
-        num_edits: in force, by lane that routes.
-    """
-
-    seq: int
-    chain_digest: bytes
-    state_digest: str
-    routing: Routing | None
-    num_edits: dict[str, int]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Question:
-    """A batch that is asked about.
-
-    Attributes:
-        prompts: at least one.
-        vectors: (n, width) fp32 by lane, for lanes that decide by what the LLM made.
-        lanes: that shall decide; all if empty.
-    """
-
-    prompts: Sequence[str]
-    vectors: Mapping[str, Tensor] = field(default_factory=dict)
-    lanes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What was decided on one prompt.
-
-    Attributes:
-        claims: lane → what it decided.
-        winner: the newest edit of those that claim the prompt; empty if none does.
-    """
-
-    claims: dict[str, Claim]
-    winner: str
+from errata.replica.snapshot import Snapshot, SnapshotFolder
+from errata.retrieval.deciding import Decision, RoutingQuery, check_request, decide
+from errata.retrieval.disk_snapshots import DiskSnapshots
+from errata.retrieval.history import RoutingHistory, RoutingSnapshot
 
 
 class RetrievalReplica:
@@ -96,54 +38,60 @@ class RetrievalReplica:
     def __init__(
         self, name: str, artifacts: ArtifactSource, log_address: str, settings: RetrievalSettings
     ) -> None:
-        """Prepares; `start` follows.
+        """Prepares the replica; `start` starts it.
 
         Args:
             name: unique among replicas.
-            artifacts: where commits' tensors come from.
+            artifacts: source of the commits' tensors.
             log_address: of the edit log service.
             settings: limits.
         """
         self.name = name
         self._artifacts = artifacts
         self._settings = settings
-        self._log_address = log_address
-        self._applier: Applier | None = None  # the first lane says which LLM the log is about
-        self._snapshots = SnapshotFolder(settings.snapshots) if settings.snapshots else None
-        self._last_snapshot_seq = 0
-        self._saving: asyncio.Task[None] | None = None
-        origin = Moment(0, ORIGIN.chain_digest, "", None, {})
-        self._moments: deque[Moment] = deque([origin], maxlen=settings.history)
-        # Encoder and indices are used by one thread at a time; the loop stays free to follow.
+        self._applier: Applier | None = None  # needs the LLM's digest, which the first lane has
+        self._history = RoutingHistory(name, settings.history)
+        self._disk = self._new_disk_snapshots()
+        # One thread uses encoder and indices, so that the event loop stays free to follow.
         self._thread = ThreadPoolExecutor(1, "errata-routing", self._begin_thread)
         self._subscriber = Subscriber(log_address)
-        self._follower = self._new_follower()
+        self._follower = Follower(
+            name,
+            "retrieval",
+            self._subscriber,
+            log_address,
+            Tolerance(settings.max_lag, settings.max_silence_seconds),
+            prepare=self._prepare,
+            apply=self._apply,
+            current_position=lambda: self.latest,
+            device_usage=dict,
+        )
 
     @property
-    def latest(self) -> Moment:
-        """Where the replica stands."""
-        return self._moments[-1]
+    def latest(self) -> RoutingSnapshot:
+        """The replica's current position, and its state there."""
+        return self._history.latest
 
     @property
     def floor_seq(self) -> int:
-        """First position as of which it can still be asked."""
-        return self._moments[0].seq
+        """The first position that `route` accepts as `at_seq`."""
+        return self._history.floor_seq
 
     async def start(self) -> None:
-        """Starts from the newest snapshot, if there is any, and follows the log to its head.
+        """Restores the newest snapshot, if there is one, and follows the log to its head.
 
         Raises:
             LogUnavailableError: the log cannot be reached.
-            BaseModelMismatchError, DataLossError: the log cannot be applied here.
-            LogBehindWitnessError: the snapshot is of another history than the log's.
+            BaseModelMismatchError, DataLossError: this replica cannot apply the log.
+            LogBehindWitnessError: the snapshot belongs to another history than the log's.
         """
         try:
-            if self._snapshots is not None:
-                await self._start_from(self._snapshots)
+            if self._disk is not None:
+                await self._restore(self._disk)
             await self._follower.start()
         except LogBehindWitnessError as error:
             await self.close()
-            if not self._last_snapshot_seq:
+            if self._disk is None or not self._disk.is_used:
                 raise
             raise LogBehindWitnessError(
                 f"{error.message} This replica started from a snapshot in "
@@ -154,183 +102,106 @@ class RetrievalReplica:
             raise
 
     async def close(self) -> None:
-        """Stops following; running decisions end first."""
+        """Stops following, and waits for running decisions and writes."""
         await self._follower.close()
-        while self._saving is not None:
-            await self._saving
+        if self._disk is not None:
+            await self._disk.close()
         await asyncio.to_thread(self._thread.shutdown)
 
     def check_health(self) -> None:
         """Returns if the replica may answer.
 
         Raises:
-            ErrataError: it contradicts the log, cannot apply it, lags, or does not hear of it.
+            ErrataError: it contradicts the log, cannot apply it, lags, or gets no messages.
         """
         self._follower.check_health()
 
     async def route(
         self,
-        question: Question,
+        query: RoutingQuery,
         *,
         at_seq: int | None,
         min_seq: int | None,
         timeout_seconds: float,
-    ) -> tuple[Moment, list[Decision]]:
+    ) -> tuple[RoutingSnapshot, list[Decision]]:
         """Decides on a batch.
 
         Args:
-            question: what is asked.
-            at_seq: as of exactly this position.
-            min_seq: or at this position or a later one; the latest if both are None.
-            timeout_seconds: until the caller's deadline.
+            query: the prompts.
+            at_seq: decides as of exactly this position.
+            min_seq: decides at this position or a later one; the latest if both are None.
+            timeout_seconds: time to the caller's deadline.
 
         Returns:
-            As of when, and a decision for each prompt.
+            The state that decided, and a decision for each prompt.
 
         Raises:
-            InvalidRequestError, LimitExceededError: refused.
-            SeqTrimmedError: `at_seq` is older than what the replica keeps.
+            InvalidRequestError, LimitExceededError: the request is not valid.
+            SeqTrimmedError: `at_seq` is older than the kept positions.
             ReplicaBehindError, SeqBeyondHeadError: the position was not reached.
         """
-        _check(question.prompts, at_seq, min_seq, self._settings.max_prompts)
+        check_request(query, at_seq, min_seq, self._settings.max_prompts)
         await self._follower.reach(at_seq if at_seq is not None else min_seq, timeout_seconds)
-        moment = self.latest if at_seq is None else self._as_of(at_seq)
+        snapshot = self.latest if at_seq is None else self._history.as_of(at_seq)
         loop = asyncio.get_running_loop()
         with ROUTE_SECONDS.time():
-            return moment, await loop.run_in_executor(self._thread, _decide, moment, question)
+            return snapshot, await loop.run_in_executor(self._thread, decide, snapshot, query)
 
-    def _as_of(self, seq: int) -> Moment:
-        found = next((m for m in reversed(self._moments) if m.seq <= seq), None)
-        if found is None:
-            raise SeqTrimmedError(
-                f"{self.name} keeps positions from {self.floor_seq:,} on and was asked as of "
-                f"{seq:,}; ask as of a later one.",
-                field="at_seq",
-                at_seq=seq,
-                floor_seq=self.floor_seq,
-            )
-        return found
+    async def _prepare(self, entry: Entry) -> Change | None:
+        if self._applier is None and isinstance(entry.payload, LaneConfigured):
+            self._applier = self._new_applier(entry.payload.base_model_digest)
+        return None if self._applier is None else await prepare(self._applier, entry)
 
-    async def _apply(self, entry: LogEntry, last: bool) -> None:
-        decoded = decode(entry)
-        if self._applier is None and isinstance(decoded.kind, LaneConfigured):
-            self._applier = self._new_applier(decoded.kind.base_model_digest)
-        applier = self._applier
-        swap = None
-        if applier is not None:
-            swap = await until_available(lambda: applier.prepare(decoded), "artifacts")
-        if swap is None and not last:
-            return  # the position moves with the batch's next change
-        if swap is not None:
-            swap.apply()
-        self._moments.append(self._moment(entry, changed=swap is not None))
-        if last:
-            self._save_if_due()
+    async def _apply(self, prepared: PreparedEntry) -> None:
+        prepared.apply()
+        applier, before, position = self._applier, self.latest, prepared.position
+        if applier is None or prepared.change is None:
+            snapshot = replace(before, seq=position.seq, chain_digest=position.chain_digest)
+        else:
+            snapshot = _snapshot(applier, position)
+        self._history.append(snapshot)
+        has_lanes = applier is not None and bool(applier.lanes)
+        if prepared.is_last and has_lanes and self._disk is not None:
+            self._disk.write_if_due()
 
-    def _moment(self, entry: LogEntry, *, changed: bool) -> Moment:
-        before, applier = self.latest, self._applier
-        if not changed or applier is None:
-            return Moment(
-                entry.seq,
-                entry.chain_digest,
-                before.state_digest,
-                before.routing,
-                before.num_edits,
-            )
-        counts = applier.num_edits_by_lane()
-        note_index(counts)
-        return Moment(entry.seq, entry.chain_digest, applier.digest(), applier.routing(), counts)
+    async def _restore(self, disk: DiskSnapshots) -> None:
+        """Moves to the position of a snapshot, if one is usable."""
+        restored = await disk.restore(self._new_applier)
+        if restored is None:
+            return
+        self._applier, saved = restored
+        self._history.restart(_snapshot(self._applier, saved.position))
+        self._subscriber.start_from(saved.position, saved.log_id)
+
+    def _take_snapshot(self) -> Callable[[], Snapshot]:
+        assert self._applier is not None
+        position = Position(self.latest.seq, self.latest.chain_digest)
+        log_id, copy = self._subscriber.log_id, self._applier.fold()
+        return lambda: Snapshot(log_id, position, copy())
+
+    def _new_disk_snapshots(self) -> DiskSnapshots | None:
+        settings = self._settings
+        if settings.snapshots is None:
+            return None
+        return DiskSnapshots(
+            SnapshotFolder(settings.snapshots),
+            settings.snapshot_every,
+            current_seq=lambda: self.latest.seq,
+            take=self._take_snapshot,
+        )
 
     def _new_applier(self, base_model: str) -> Applier:
         llm = KnownLLM(base_model, torch.device(self._settings.device))
         return Applier(llm, self._artifacts, FaissIndices())
-
-    def _new_follower(self) -> Follower:
-        return Follower(
-            self.name,
-            "retrieval",
-            self._subscriber,
-            self._log_address,
-            Tolerance(self._settings.max_lag, self._settings.max_silence_seconds),
-            apply=self._apply,
-            stands=lambda: self.latest,
-            resident=dict,
-        )
-
-    async def _start_from(self, folder: SnapshotFolder) -> None:
-        """Goes to where a snapshot stands; to the log's beginning if it cannot be used."""
-        snapshot = await asyncio.to_thread(folder.newest)
-        if snapshot is None or not snapshot.fold.lanes:
-            return
-        fold, position = snapshot.fold, snapshot.position
-        applier = self._new_applier(fold.lanes[0][0].base_model_digest)
-        try:
-            await until_available(lambda: applier.restore(fold, position.seq), "artifacts")
-        except ErrataError as error:
-            _log.warning("a snapshot was left aside", seq=position.seq, reason=error.message)
-            return
-        self._applier, self._last_snapshot_seq = applier, position.seq
-        routing, counts = applier.routing(), applier.num_edits_by_lane()
-        note_index(counts)
-        stands = Moment(position.seq, position.chain_digest, fold.state_digest, routing, counts)
-        self._moments = deque([stands], maxlen=self._settings.history)
-        self._subscriber = Subscriber(self._log_address, position, log_id=snapshot.log_id)
-        self._follower = self._new_follower()
-
-    def _save_if_due(self) -> None:
-        """Writes a snapshot beside the following; one that is being written goes first."""
-        folder, applier, now = self._snapshots, self._applier, self.latest
-        is_due = now.seq >= self._last_snapshot_seq + self._settings.snapshot_every
-        is_busy = self._saving is not None
-        if folder is None or applier is None or not applier.lanes or is_busy or not is_due:
-            return
-        self._last_snapshot_seq = now.seq
-        position, log_id, fold = (
-            Position(now.seq, now.chain_digest),
-            self._subscriber.log_id,
-            applier.fold(),
-        )
-        self._saving = asyncio.create_task(self._save(folder, log_id, position, fold))
-
-    async def _save(
-        self, folder: SnapshotFolder, log_id: str, position: Position, fold: Callable[[], Fold]
-    ) -> None:
-        try:
-            await asyncio.to_thread(lambda: folder.save(Snapshot(log_id, position, fold())))
-        except OSError as error:
-            _log.warning("no snapshot could be written", folder=str(folder.path), reason=str(error))
-        finally:
-            self._saving = None
-        self._save_if_due()  # for what came meanwhile, and may have been the last entry for long
 
     def _begin_thread(self) -> None:
         if self._settings.device == "cpu":
             torch.set_num_threads(self._settings.num_threads)
 
 
-def _decide(moment: Moment, question: Question) -> list[Decision]:
-    routing = moment.routing
-    if routing is None:
-        return [Decision({}, "")] * len(question.prompts)
-    claims = routing.claims(question.prompts, question.vectors, question.lanes or None)
-    return [Decision(row, routing.winner(row)) for row in claims]
-
-
-def _check(
-    prompts: Sequence[str], at_seq: int | None, min_seq: int | None, max_prompts: int
-) -> None:
-    if not prompts:
-        raise InvalidRequestError("the request has no prompt; give one.", field="prompts")
-    if len(prompts) > max_prompts:
-        raise LimitExceededError(
-            f"the request has {len(prompts):,} prompts; the limit is {max_prompts:,}. Split it.",
-            field="prompts",
-            limit=max_prompts,
-        )
-    if at_seq is not None and min_seq is not None:
-        raise InvalidRequestError("give at_seq or min_seq, not both.", field="at_seq")
-    for index, prompt in enumerate(prompts):
-        if not prompt.strip():
-            raise InvalidRequestError(
-                f"prompts[{index}] is empty; fill it in.", field=f"prompts[{index}]"
-            )
+def _snapshot(applier: Applier, position: Position) -> RoutingSnapshot:
+    counts = applier.num_edits_by_lane()
+    note_index(counts)
+    return RoutingSnapshot(
+        position.seq, position.chain_digest, applier.digest(), applier.routing(), counts
+    )

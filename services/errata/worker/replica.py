@@ -17,14 +17,12 @@ from errata.engine.sequence import Piece, ScoredContinuation, ServingState, Vers
 from errata.errors import UnavailableError
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.chain import ORIGIN
-from errata.log.chain import Entry as LogEntry
-from errata.log.payload_convert import decode
 from errata.log.subscriber import Subscriber
 from errata.platform.metrics import note_index
-from errata.platform.retry import until_available
 from errata.platform.settings import WorkerSettings
 from errata.platform.tracing import span
 from errata.replica.applier import Applier
+from errata.replica.apply import PreparedEntry, prepare
 from errata.replica.follower import Follower, Tolerance
 from errata.worker import admission
 from errata.worker.remote_routing import RemoteRouting
@@ -69,17 +67,18 @@ class Replica:
             Subscriber(log_address),
             log_address,
             Tolerance(settings.max_lag, settings.max_silence_seconds),
+            prepare=partial(prepare, self._applier),
             apply=self._apply,
-            stands=lambda: self.engine.version,
-            resident=self._applier.device_usage,
+            current_position=lambda: self.engine.version,
+            device_usage=self._applier.device_usage,
         )
 
     async def start(self) -> None:
-        """Starts, and returns once the replica has applied all that the log held.
+        """Starts; returns once the replica has applied all entries up to the log's head.
 
         Raises:
             LogUnavailableError: the log cannot be reached.
-            BaseModelMismatchError, DataLossError: the log cannot be applied here.
+            BaseModelMismatchError, DataLossError: this replica cannot apply the log.
         """
         self.engine.start()
         try:
@@ -100,7 +99,7 @@ class Replica:
         """Returns if the replica may answer.
 
         Raises:
-            ErrataError: it contradicts the log, cannot apply it, lags, or does not hear of it.
+            ErrataError: it contradicts the log, cannot apply it, lags, or gets no messages.
         """
         self._follower.check_health()
         if not self.engine.alive:
@@ -141,26 +140,19 @@ class Replica:
         await self._follower.reach(_min_seq(message), timeout_seconds)
         return request.continuation_ids, await self.engine.score(request)
 
-    async def _apply(self, entry: LogEntry, last: bool) -> None:
-        decoded = decode(entry)
-        # A log or store that is away for a while is no reason to leave rotation; lag is.
-        swap = await until_available(lambda: self._applier.prepare(decoded), "artifacts")
-        if swap is None and not last:
-            return  # the position moves with the batch's next change
-
+    async def _apply(self, prepared: PreparedEntry) -> None:
         def change() -> ServingState:
-            if swap is not None:
-                swap.apply()
-            version = Version(
-                entry.seq, entry.chain_digest, self._applier.digest(), self._applier.num_edits
+            prepared.apply()
+            position, applier = prepared.position, self._applier
+            return self._serving(
+                Version(position.seq, position.chain_digest, applier.digest(), applier.num_edits)
             )
-            return self._serving(version)
 
-        alters = swap is not None and swap.alters_weights
-        if swap is None or not decoded.trace_parent or not self._follower.is_live:
+        entry, alters = prepared.entry, prepared.alters_weights
+        if prepared.change is None or not entry.trace_parent or not self._follower.is_live:
             await self.engine.change(change, alters_weights=alters)
             return
-        with span("apply", parent=decoded.trace_parent, replica=self.name, seq=entry.seq):
+        with span("apply", parent=entry.trace_parent, replica=self.name, seq=entry.seq):
             await self.engine.change(change, alters_weights=alters)
 
     def _serving(self, version: Version) -> ServingState:

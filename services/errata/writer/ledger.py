@@ -209,7 +209,7 @@ class EditLedger:
                 self._records[name] = replace(record, state=state)
 
     def _fold_one(self, entry: Entry) -> None:
-        match entry.kind:
+        match entry.payload:
             case EditsRequested() as kind:
                 self._fold_request(entry, kind)
             case EditsCommitted() as kind:

@@ -6,7 +6,7 @@ from typing import cast
 
 import grpc
 
-from errata.log.entries import Kind
+from errata.log.entries import Payload
 from errata.log.payload_convert import encode
 from errata.platform.retry import until_available
 from errata.platform.rpc_errors import service_error
@@ -54,7 +54,7 @@ class LogClient:
             raise service_error(error) from error
         return int(head.head_seq)
 
-    async def append(self, request_id: str, kind: Kind, author: str) -> int:
+    async def append(self, request_id: str, payload: Payload, author: str) -> int:
         """Appends once and yields the position; the same id again yields the same position.
 
         Raises:
@@ -66,7 +66,7 @@ class LogClient:
         request = edit_log_pb2.AppendRequest(
             request_id=request_id,
             epoch=self.epoch,
-            payload=encode(kind, author, trace_parent=trace_parent()),
+            payload=encode(payload, author, trace_parent=trace_parent()),
         )
         try:
             response = await self._stub.Append(
@@ -76,6 +76,6 @@ class LogClient:
             raise service_error(error) from error
         return int(response.seq)
 
-    async def append_with_retry(self, request_id: str, kind: Kind, author: str) -> int:
+    async def append_with_retry(self, request_id: str, payload: Payload, author: str) -> int:
         """As `append`, but waits out a log that cannot be reached: the fit must not be lost."""
-        return await until_available(lambda: self.append(request_id, kind, author), "the log")
+        return await until_available(lambda: self.append(request_id, payload, author), "the log")

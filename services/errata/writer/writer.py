@@ -35,10 +35,10 @@ from errata.log.entries import (
     EditsRequested,
     EditsReverted,
     Entry,
-    Kind,
     LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
+    Payload,
 )
 from errata.log.payload_convert import decode
 from errata.log.subscriber import Subscriber
@@ -338,7 +338,7 @@ class Writer:
         _, configured = self.ledger.lanes[lane]
         return f"{lane}: {get_method(configured.method).capabilities.reversal}"
 
-    async def _append(self, request_id: str, kind: Kind, author: str) -> int:
+    async def _append(self, request_id: str, kind: Payload, author: str) -> int:
         try:
             return await self._log.append(request_id, kind, author)
         except EpochLostError as error:
@@ -494,7 +494,7 @@ class Writer:
             seq = await self._settle(_own_request_id(f"reject|{names}"), rejected)
         await self.ledger.wait_for_seq(seq)
 
-    async def _settle(self, request_id: str, kind: Kind) -> int:
+    async def _settle(self, request_id: str, kind: Payload) -> int:
         return await self._log.append_with_retry(request_id, kind, "errata-writer")
 
     async def _put(self, data: bytes) -> ArtifactRef:

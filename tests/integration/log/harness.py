@@ -25,9 +25,10 @@ import redis
 
 from errata.artifacts import ArtifactStore
 from errata.launch.redis import redis_executable
-from errata.log.chain import ORIGIN, Entry, verify_run
-from errata.log.convert import decode_payload, entry_from
+from errata.log.chain import ORIGIN, ChainedEntry, verify_run
+from errata.log.convert import entry_from
 from errata.log.main import run
+from errata.log.payload_convert import decode_payload
 from errata.platform.settings import LogSettings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
@@ -170,8 +171,8 @@ class RunningLog:
     async def head(self) -> Any:
         return await self.stub.GetHead(pb.GetHeadRequest(), timeout=PATIENCE)
 
-    async def entries(self, from_seq: int = 1) -> list[Entry]:
-        found: list[Entry] = []
+    async def entries(self, from_seq: int = 1) -> list[ChainedEntry]:
+        found: list[ChainedEntry] = []
         token = ""
         while True:
             request = pb.ListEntriesRequest(page_size=1000, page_token=token, from_seq=from_seq)
@@ -360,7 +361,7 @@ class History:
         self.acknowledged.append(Acknowledged(key, seq, invoked, time.monotonic()))
         return seq
 
-    def judge(self, entries: list[Entry], *, min_acknowledged: int = 1) -> None:
+    def judge(self, entries: list[ChainedEntry], *, min_acknowledged: int = 1) -> None:
         """Fails unless `entries` keeps every promise made to the clients (P1, P2, P3)."""
         assert len(self.acknowledged) >= min_acknowledged, "too little traffic to mean anything"
         judge_order(entries)
@@ -383,7 +384,7 @@ class History:
             assert told.seq > latest, f"P1: {told.seq} began after {latest} was acknowledged"
 
 
-def judge_order(entries: Iterable[Entry]) -> None:
+def judge_order(entries: Iterable[ChainedEntry]) -> None:
     """Fails unless `entries` are 1, 2, 3, … and chained."""
     found = list(entries)
     seqs = [entry.seq for entry in found]

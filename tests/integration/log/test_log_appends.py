@@ -12,8 +12,9 @@ import pytest
 
 from errata.errors import LogUnavailableError
 from errata.log import backend
-from errata.log.chain import Entry
-from errata.log.convert import append_fields, decode_payload
+from errata.log.chain import ChainedEntry
+from errata.log.convert import new_entry
+from errata.log.payload_convert import decode_payload
 from errata.log.store import RedisLog
 from errata.log.witness import WitnessFile, WitnessRecord
 from errata.platform.settings import LogSettings
@@ -88,10 +89,9 @@ async def test_killed_log_service_loses_and_repeats_nothing(settings: LogSetting
 async def test_entry_that_the_witness_missed_is_adopted_and_its_retry_is_a_duplicate(
     settings: LogSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fields = append_fields(append_request(1, comment="between script and witness"))
-    content = fields.request_id, fields.content_digest, fields.payload
     log = await RedisLog.open(settings)
     epoch = await log.acquire_epoch("test")
+    entry = new_entry(append_request(epoch, comment="between script and witness"))
 
     def broken(self: WitnessFile, record: WitnessRecord) -> None:
         raise OSError(5, "Input/output error")
@@ -99,15 +99,15 @@ async def test_entry_that_the_witness_missed_is_adopted_and_its_retry_is_a_dupli
     with monkeypatch.context() as patch:
         patch.setattr(WitnessFile, "write", broken)
         with pytest.raises(LogUnavailableError, match="witness"):
-            await log.append(epoch, *content)
+            await log.append(entry)
     assert log.head.seq == 0, "what is not witnessed is not shown"
     with pytest.raises(LogUnavailableError, match="restart"):
-        await log.append(epoch, *content)
+        await log.append(entry)
     await log.close()
 
     log = await RedisLog.open(settings)
     assert log.head.seq == 1
-    again = await log.append(epoch, *content)
+    again = await log.append(entry)
     assert (again.seq, again.duplicate) == (1, True)
     await log.close()
 
@@ -117,9 +117,8 @@ async def test_cancelled_append_is_whole_or_absent(settings: LogSettings) -> Non
     log = await RedisLog.open(settings)
     epoch = await log.acquire_epoch("test")
     for index in range(30):
-        fields = append_fields(append_request(1, comment=str(index)))
         append = asyncio.create_task(
-            log.append(epoch, fields.request_id, fields.content_digest, fields.payload)
+            log.append(new_entry(append_request(epoch, comment=str(index))))
         )
         for _ in range(index % 5):
             await asyncio.sleep(0)
@@ -256,7 +255,7 @@ async def test_two_services_on_one_redis_make_one_history(
         history.judge(await other.entries(), min_acknowledged=201)
 
 
-def without(entries: list[Entry], index: int) -> list[Entry]:
+def without(entries: list[ChainedEntry], index: int) -> list[ChainedEntry]:
     return entries[:index] + entries[index + 1 :]
 
 

@@ -19,9 +19,9 @@ from errata.errors import (
     StartupError,
 )
 from errata.log.chain import ORIGIN, extend
-from errata.log.convert import decode_payload
 from errata.log.feed import Feed
 from errata.log.main import run
+from errata.log.payload_convert import decode_payload
 from errata.log.store import RedisLog
 from errata.platform.paging import page_token
 from errata.platform.settings import LogSettings

@@ -20,7 +20,7 @@ from errata.errors import (
     SeqTrimmedError,
 )
 from errata.log import subscriber as subscriber_module
-from errata.log.chain import ORIGIN, Entry, Position, extend
+from errata.log.chain import ORIGIN, ChainedEntry, Position, extend
 from errata.log.convert import entry_to
 from errata.log.subscriber import Subscriber
 from errata.platform.settings import LogSettings
@@ -42,7 +42,9 @@ from tests.waiting import PATIENCE
 pytestmark = pytest.mark.promise("P1")
 
 
-async def take(subscriber: Subscriber, until: int, into: list[Entry] | None = None) -> list[Entry]:
+async def take(
+    subscriber: Subscriber, until: int, into: list[ChainedEntry] | None = None
+) -> list[ChainedEntry]:
     """Entries up to `until`, as they come."""
     found = [] if into is None else into
     async with aclosing(subscriber.batches()) as batches:
@@ -54,7 +56,7 @@ async def take(subscriber: Subscriber, until: int, into: list[Entry] | None = No
 
 
 async def test_broken_links_lose_and_repeat_nothing(log: RunningLog) -> None:
-    history, epoch, found = History(), await log.acquire(), list[Entry]()
+    history, epoch, found = History(), await log.acquire(), list[ChainedEntry]()
     async with Proxy(log.address) as link:
         subscriber = Subscriber(link.address, silence_seconds=0.4)
         taking = asyncio.create_task(take(subscriber, 600, found))
@@ -114,7 +116,7 @@ async def test_silent_link_is_redialled_though_others_hold_the_connection(log: R
     async with Proxy(log.address) as link, grpc.aio.insecure_channel(link.address) as other:
         stub: Any = edit_log_pb2_grpc.EditLogServiceStub(other)
         assert (await stub.GetHead(pb.GetHeadRequest(), timeout=PATIENCE)).head_seq == 1
-        subscriber, found = Subscriber(link.address, silence_seconds=0.4), list[Entry]()
+        subscriber, found = Subscriber(link.address, silence_seconds=0.4), list[ChainedEntry]()
         taking = asyncio.create_task(take(subscriber, 2, found))
         await eventually(lambda: found)
         dialled = link.num_connections
@@ -145,7 +147,7 @@ async def test_service_restart_is_survived(
     settings: LogSettings, redis_server: RedisServer
 ) -> None:
     async with running_log(settings) as log, Proxy(log.address) as link:
-        subscriber, found = Subscriber(link.address), list[Entry]()
+        subscriber, found = Subscriber(link.address), list[ChainedEntry]()
         epoch = await log.acquire()
         await log.append(epoch)
         taking = asyncio.create_task(take(subscriber, 3, found))
@@ -262,19 +264,19 @@ async def test_damage_is_not_retried(log: RunningLog, redis_server: RedisServer)
     assert type(await fails(Subscriber(log.address))) is LogBehindWitnessError
 
 
-def history_of(num_entries: int) -> list[Entry]:
+def history_of(num_entries: int) -> list[ChainedEntry]:
     position, entries = ORIGIN, []
     for index in range(num_entries):
         payload = f"entry {index}".encode()
         position = extend(position, payload)
-        entries.append(Entry(position.seq, payload, position.chain_digest))
+        entries.append(ChainedEntry(position.seq, payload, position.chain_digest))
     return entries
 
 
 class LyingService(edit_log_pb2_grpc.EditLogServiceServicer):
     """Sends what it is told, whatever was asked; then holds the stream open or ends it."""
 
-    def __init__(self, messages: Sequence[Sequence[Entry]]) -> None:
+    def __init__(self, messages: Sequence[Sequence[ChainedEntry]]) -> None:
         self.messages = messages
 
     async def Subscribe(self, request: Any, context: Any) -> AsyncIterator[pb.SubscribeResponse]:
@@ -285,7 +287,7 @@ class LyingService(edit_log_pb2_grpc.EditLogServiceServicer):
 
 
 @asynccontextmanager
-async def lying(messages: Sequence[Sequence[Entry]]) -> AsyncIterator[str]:
+async def lying(messages: Sequence[Sequence[ChainedEntry]]) -> AsyncIterator[str]:
     server = grpc.aio.server()
     edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(LyingService(messages), server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -297,19 +299,19 @@ async def lying(messages: Sequence[Sequence[Entry]]) -> AsyncIterator[str]:
 
 
 TRUE = history_of(6)
-LIES: list[Callable[[], list[list[Entry]]]] = [
+LIES: list[Callable[[], list[list[ChainedEntry]]]] = [
     lambda: [TRUE[1:]],
     lambda: [TRUE[:2], TRUE[3:]],
     lambda: [TRUE[:3], TRUE[2:]],
     lambda: [[TRUE[0], TRUE[2], TRUE[1]]],
-    lambda: [[TRUE[0], Entry(2, b"forged", TRUE[1].chain_digest)]],
-    lambda: [[TRUE[0], Entry(2, TRUE[1].payload, bytes(32))]],
+    lambda: [[TRUE[0], ChainedEntry(2, b"forged", TRUE[1].chain_digest)]],
+    lambda: [[TRUE[0], ChainedEntry(2, TRUE[1].payload, bytes(32))]],
 ]
 
 
 @pytest.mark.parametrize("lie", LIES)
-async def test_subscriber_believes_no_lie(lie: Callable[[], list[list[Entry]]]) -> None:
-    found: list[Entry] = []
+async def test_subscriber_believes_no_lie(lie: Callable[[], list[list[ChainedEntry]]]) -> None:
+    found: list[ChainedEntry] = []
     async with lying(lie()) as address:
         with pytest.raises(LogBehindWitnessError):
             await asyncio.wait_for(take(Subscriber(address), 100, found), 10)
@@ -324,13 +326,13 @@ async def test_progress_that_skips_entries_is_not_believed() -> None:
 
 @pytest.mark.parametrize("lie", LIES)
 async def test_control_without_its_checks_the_subscriber_passes_lies_on(
-    lie: Callable[[], list[list[Entry]]], monkeypatch: pytest.MonkeyPatch
+    lie: Callable[[], list[list[ChainedEntry]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trusting(base: Position, entries: Sequence[Entry]) -> Position:
+    def trusting(base: Position, entries: Sequence[ChainedEntry]) -> Position:
         return Position(entries[-1].seq, entries[-1].chain_digest)
 
     monkeypatch.setattr(subscriber_module, "verify_run", trusting)
-    messages, found = lie(), list[Entry]()
+    messages, found = lie(), list[ChainedEntry]()
     async with lying(messages) as address:
         await asyncio.wait_for(take(Subscriber(address), messages[-1][-1].seq, found), 10)
     with pytest.raises((AssertionError, LogBehindWitnessError)):

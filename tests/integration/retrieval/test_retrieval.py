@@ -34,7 +34,9 @@ from errata.log.subscriber import Subscriber
 from errata.platform.server import GrpcServer, open_channel
 from errata.platform.settings import LogSettings, RetrievalSettings, WorkerSettings, WriterSettings
 from errata.replica.snapshot import SnapshotFolder
-from errata.retrieval.replica import Decision, Moment, Question, RetrievalReplica
+from errata.retrieval.deciding import Decision, RoutingQuery
+from errata.retrieval.history import RoutingSnapshot
+from errata.retrieval.replica import RetrievalReplica
 from errata.retrieval.service import RetrievalService
 from errata.worker.replica import Replica
 from errata.writer.intake import Draft
@@ -175,9 +177,9 @@ async def _revert(writer: Writer, name: str) -> int:
 
 async def _route(
     replica: RetrievalReplica, *, at_seq: int | None = None, min_seq: int | None = None
-) -> tuple[Moment, list[Decision]]:
-    question = Question(PROMPTS)
-    return await replica.route(question, at_seq=at_seq, min_seq=min_seq, timeout_seconds=PATIENCE)
+) -> tuple[RoutingSnapshot, list[Decision]]:
+    query = RoutingQuery(PROMPTS)
+    return await replica.route(query, at_seq=at_seq, min_seq=min_seq, timeout_seconds=PATIENCE)
 
 
 def _winners(decisions: Sequence[Decision]) -> set[str]:
@@ -188,8 +190,8 @@ async def test_a_replica_follows_edits_reverts_and_new_lane_models(stack: Stack)
     async with stack.writer(stack.lane_model()) as writer, stack.retrieval() as replica:
         assert _winners((await _route(replica))[1]) == {""}
         first, at_first = await _submit(writer, FACTS[0])
-        moment, decisions = await _route(replica, min_seq=at_first)
-        assert moment.seq >= at_first
+        snapshot, decisions = await _route(replica, min_seq=at_first)
+        assert snapshot.seq >= at_first
         assert _winners(decisions) == set(first)
         (claim,) = decisions[0].claims.values()
         assert claim.holds
@@ -198,16 +200,16 @@ async def test_a_replica_follows_edits_reverts_and_new_lane_models(stack: Stack)
         assert _winners((await _route(replica, min_seq=at_second))[1]) <= {*first, *second}
         await _revert(writer, first[0])
         reverted = await _revert(writer, second[0])
-        moment, decisions = await _route(replica, min_seq=reverted)
+        snapshot, decisions = await _route(replica, min_seq=reverted)
         assert _winners(decisions) == {second[1]}
-        assert moment.num_edits == {LANE: 1}
-        before = moment.state_digest
+        assert snapshot.num_edits == {LANE: 1}
+        before = snapshot.state_digest
         head = writer.ledger.seq
     async with stack.writer(stack.lane_model(seed=3)) as writer, stack.retrieval() as fresh:
         assert writer.ledger.seq == head + 1, "one entry for the whole repository"
-        moment, decisions = await _route(fresh, min_seq=head + 1)
+        snapshot, decisions = await _route(fresh, min_seq=head + 1)
         assert _winners(decisions) == {second[1]}
-        assert moment.state_digest != before
+        assert snapshot.state_digest != before
         await _submit(writer, FACTS[3])
     async with stack.writer(stack.lane_model(seed=3)) as writer:
         assert writer.ledger.seq == head + 3, "the same lane model is not committed again"
@@ -227,8 +229,8 @@ async def test_a_decision_can_be_asked_for_as_of_an_earlier_position(stack: Stac
             (at_first, {first[0]}),
             (at_first - 1, {""}),
         ):
-            moment, decisions = await _route(replica, at_seq=seq)
-            assert moment.seq <= seq
+            snapshot, decisions = await _route(replica, at_seq=seq)
+            assert snapshot.seq <= seq
             assert _winners(decisions) <= winners, seq
         for _ in range(4):
             name, _ = await _submit(writer, FACTS[2])
@@ -270,9 +272,9 @@ async def test_a_restart_goes_on_from_a_snapshot(stack: Stack) -> None:
         second, seq = await _submit(writer, FACTS[2])
         async with stack.retrieval(**saved) as again:
             assert again.floor_seq == reverted
-            moment, decisions = await _route(again, min_seq=seq)
+            snapshot, decisions = await _route(again, min_seq=seq)
             assert _winners(decisions) <= {first[1], second[0]}
-            assert moment.num_edits == {LANE: 2}
+            assert snapshot.num_edits == {LANE: 2}
             later = await _revert(writer, first[1])
             assert _winners((await _route(again, min_seq=later))[1]) == {second[0]}
 
@@ -325,7 +327,7 @@ async def test_what_cannot_be_decided_is_refused_with_a_reason(stack: Stack) -> 
 
         async def ask(prompts: list[str], **at: int | None) -> object:
             wanted = {"at_seq": None, "min_seq": None, **at}
-            return await replica.route(Question(prompts), timeout_seconds=0.8, **wanted)
+            return await replica.route(RoutingQuery(prompts), timeout_seconds=0.8, **wanted)
 
         with pytest.raises(InvalidRequestError, match="no prompt"):
             await ask([])

@@ -19,7 +19,7 @@ from errata.editing.recipe.lane import RecipeLane
 from errata.editing.retriever.encoder import Tokens
 from errata.editing.retriever.sentinel import ClaimRule, Retriever, decide, route
 from errata.engine import offline
-from errata.indices.faiss_indices import KeyIndex
+from errata.indices.inner_product import KeyIndex
 from tests.unit.editing.recipe_models import (
     D_R,
     bare_lane,

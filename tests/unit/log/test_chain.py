@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errata.errors import LogBehindWitnessError
-from errata.log.chain import ORIGIN, Entry, Position, extend, verify_run
+from errata.log.chain import ORIGIN, ChainedEntry, Position, extend, verify_run
 
 
-def chained(payloads: list[bytes]) -> list[Entry]:
+def chained(payloads: list[bytes]) -> list[ChainedEntry]:
     position, entries = ORIGIN, []
     for payload in payloads:
         position = extend(position, payload)
-        entries.append(Entry(position.seq, payload, position.chain_digest))
+        entries.append(ChainedEntry(position.seq, payload, position.chain_digest))
     return entries
 
 
@@ -45,8 +45,12 @@ def test_any_change_to_a_history_is_seen(payloads: list[bytes], data: st.DataObj
     other = data.draw(st.binary(max_size=20).filter(lambda drawn: drawn != entry.payload))
     flipped = bytes([entry.chain_digest[0] ^ 1]) + entry.chain_digest[1:]
     changes = [
-        [*entries[:index], Entry(entry.seq, other, entry.chain_digest), *entries[index + 1 :]],
-        [*entries[:index], Entry(entry.seq, entry.payload, flipped), *entries[index + 1 :]],
+        [
+            *entries[:index],
+            ChainedEntry(entry.seq, other, entry.chain_digest),
+            *entries[index + 1 :],
+        ],
+        [*entries[:index], ChainedEntry(entry.seq, entry.payload, flipped), *entries[index + 1 :]],
         [*entries[:index], entry, *entries[index:]],
     ]
     if index + 1 < len(entries):

@@ -30,8 +30,8 @@ from errata.log.entries import (
     EditsReverted,
     Entry,
     Figures,
-    Kind,
     LaneConfigured,
+    Payload,
 )
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier
@@ -41,7 +41,7 @@ from errata.writer.resources import WriterResources
 FIGURES = Figures(1, None, 1, False)
 
 
-def _entry(seq: int, kind: Kind) -> Entry:
+def _entry(seq: int, kind: Payload) -> Entry:
     return Entry(seq, f"id-{seq}", datetime.now(UTC), "test", kind)
 
 
@@ -121,7 +121,9 @@ async def test_reverting_everything_gives_the_base_model_back_bit_for_bit(
     base, bits = applier.digest(), model.current_digest()
     await _apply(applier, entries[1:])
     assert model.current_digest() != bits
-    names = [name for e in entries if isinstance(e.kind, EditsCommitted) for name in e.kind.edits]
+    names = [
+        name for e in entries if isinstance(e.payload, EditsCommitted) for name in e.payload.edits
+    ]
     for seq, name in enumerate(names, start=len(entries) + 1):
         await _apply(applier, [_entry(seq, EditsReverted((name,), ""))])
     assert model.current_digest() == bits
@@ -148,7 +150,7 @@ async def test_a_commit_that_cannot_be_applied_changes_nothing(
     error: type[Exception],
 ) -> None:
     entries, store = history
-    kind = entries[1].kind
+    kind = entries[1].payload
     assert isinstance(kind, EditsCommitted)
     other = Artifact({"stray": torch.ones(2)}).to_bytes()
     stray = ArtifactRef(await store.put(other), len(other))
@@ -166,7 +168,7 @@ async def test_damaged_artifact_bytes_are_refused(
     history: tuple[list[Entry], ArtifactStore], tmp_path: Path
 ) -> None:
     entries, store = history
-    kind = entries[1].kind
+    kind = entries[1].payload
     assert isinstance(kind, EditsCommitted)
     damaged = ArtifactStore(str(tmp_path))
     damaged.save(store.load(kind.artifact.digest))
@@ -188,9 +190,9 @@ async def test_a_lane_cannot_be_configured_twice_differently(
     applier = Applier(CausalLM.load(demo.model_path()), store, FaissIndices())
     await _apply(applier, entries[:1])
     await _apply(applier, [replace(entries[0], seq=2)])
-    assert isinstance(entries[0].kind, LaneConfigured)
+    assert isinstance(entries[0].payload, LaneConfigured)
     with pytest.raises(PreconditionError, match="another name"):
-        await _apply(applier, [_entry(3, replace(entries[0].kind, config_digest="d"))])
+        await _apply(applier, [_entry(3, replace(entries[0].payload, config_digest="d"))])
 
 
 async def test_a_revert_of_what_was_never_in_force_is_data_loss(
@@ -208,7 +210,9 @@ async def test_a_second_reversal_is_skipped_and_the_rest_of_it_counts(
     history: tuple[list[Entry], ArtifactStore],
 ) -> None:
     entries, store = history
-    names = [name for e in entries if isinstance(e.kind, EditsCommitted) for name in e.kind.edits]
+    names = [
+        name for e in entries if isinstance(e.payload, EditsCommitted) for name in e.payload.edits
+    ]
     once = Applier(CausalLM.load(demo.model_path()), store, FaissIndices())
     twice = Applier(CausalLM.load(demo.model_path()), store, FaissIndices())
     for applier in (once, twice):

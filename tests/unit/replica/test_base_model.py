@@ -13,7 +13,7 @@ def test_loading_is_announced_and_its_seconds_told() -> None:
     with structlog.testing.capture_logs() as events:
         load_base_model(load_settings())
     begun, ended = events
-    assert begun["event"] == "the model is being loaded"
+    assert begun["event"] == "loading the model"
     assert begun["path"] == str(demo.model_path())
-    assert ended["event"] == "the model is loaded"
+    assert ended["event"] == "model loaded"
     assert 0 <= ended["seconds"] < 300

@@ -20,9 +20,9 @@ from errata.log.entries import (
     EditsCommitted,
     EditsReverted,
     Entry,
-    Kind,
     LaneConfigured,
     LaneModelCommitted,
+    Payload,
 )
 from errata.log.payload_convert import decode, encode
 from errata.platform.settings import WriterSettings
@@ -44,12 +44,12 @@ class Log:
         self.entries: list[Entry] = []
         self.applier = Applier(llm, store, FaissIndices(), keep_memory=True)
 
-    async def append(self, kind: Kind) -> Change | None:
-        entry = Entry(len(self.entries) + 1, "id", datetime.now(UTC), "test", kind)
+    async def append(self, payload: Payload) -> Change | None:
+        entry = Entry(len(self.entries) + 1, "id", datetime.now(UTC), "test", payload)
         change = await apply(self.applier, entry)
         self.entries.append(entry)
-        if isinstance(kind, LaneConfigured) and kind.lane in self.applier.lanes:
-            self.applier.lanes[kind.lane].lane.gather(NoText())
+        if isinstance(payload, LaneConfigured) and payload.lane in self.applier.lanes:
+            self.applier.lanes[payload.lane].lane.gather(NoText())
         return change
 
     async def put(self, data: bytes) -> ArtifactRef:
@@ -141,13 +141,13 @@ def test_the_entry_survives_the_wire() -> None:
     kind = LaneModelCommitted(
         LANE, ArtifactRef("a" * 64, 5), ("edits/2-0",), ArtifactRef("b" * 64, 6), "base"
     )
-    from errata.log.chain import Entry as LogEntry
+    from errata.log.chain import ChainedEntry
 
     for each in (kind, LaneModelCommitted(LANE, kind.model, (), None, "base")):
         payload = encode(each, "me")
         payload.append_time.GetCurrentTime()
-        entry = LogEntry(7, payload.SerializeToString(deterministic=True), bytes(32))
-        assert decode(entry).kind == each
+        entry = ChainedEntry(7, payload.SerializeToString(deterministic=True), bytes(32))
+        assert decode(entry).payload == each
 
 
 async def test_a_lane_model_of_another_llm_changes_nothing(log: Log) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from errata.editing.lane.claims import Claim
 from errata.retrieval import convert
-from errata.retrieval.replica import Decision, Moment
+from errata.retrieval.deciding import Decision
+from errata.retrieval.history import RoutingSnapshot
 
 
 @pytest.mark.parametrize(
@@ -22,8 +23,8 @@ from errata.retrieval.replica import Decision, Moment
 )
 def test_a_claim_is_the_same_over_the_wire(claim: Claim) -> None:
     decision = Decision({"lanes/main": claim}, claim.edit)
-    moment = Moment(1, bytes(32), "", None, {})
-    sent = convert.route_response("retrieval", moment, 1, [decision])
+    snapshot = RoutingSnapshot(1, bytes(32), "", None, {})
+    sent = convert.route_response("retrieval", snapshot, 1, [decision])
     (message,) = type(sent).FromString(sent.SerializeToString()).prompts[0].claims
     assert convert.claim_from(message) == claim
     assert message.holds is claim.holds

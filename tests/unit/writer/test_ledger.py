@@ -12,7 +12,7 @@ from errata.log.entries import (
     EditsReverted,
     Entry,
     Figures,
-    Kind,
+    Payload,
     Rejection,
 )
 from errata.writer.ledger import EditLedger, State
@@ -26,7 +26,7 @@ def _edit(name: str, subject: str = "", prompt: str = "") -> Edit:
     return Edit(name, prompt or f"prompt of {name}", "target", subject or f"subject of {name}")
 
 
-def _entry(seq: int, kind: Kind) -> Entry:
+def _entry(seq: int, kind: Payload) -> Entry:
     return Entry(seq, f"id-{seq}", TIME, "me", kind)
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from errata.editing.lane.search import Lineage
-from errata.indices.faiss_indices import CodeIndex, KeyIndex, nearest_by_product
+from errata.indices.codes import CodeIndex
+from errata.indices.inner_product import KeyIndex, nearest_by_product
 
 
 @dataclass

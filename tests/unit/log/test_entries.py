@@ -5,7 +5,7 @@ import pytest
 
 from errata.editing.edit import Edit
 from errata.errors import CheckFailedError
-from errata.log.chain import Entry as LogEntry
+from errata.log.chain import ChainedEntry
 from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
@@ -13,8 +13,8 @@ from errata.log.entries import (
     EditsRequested,
     EditsReverted,
     Figures,
-    Kind,
     LaneConfigured,
+    Payload,
     Rejection,
 )
 from errata.log.payload_convert import decode, encode
@@ -23,7 +23,7 @@ REF = ArtifactRef("ab" * 32, 123)
 FIGURES = Figures(1.0, 0.5, 0.75, True)
 EDIT = Edit("edits/7-0", "The capital of France is", "Lyon", "France", ("a",), ("b", "c"))
 
-KINDS: list[Kind] = [
+KINDS: list[Payload] = [
     EditsRequested(
         "lanes/main",
         (EDIT, replace(EDIT, name="edits/7-1", separator="")),
@@ -39,18 +39,18 @@ KINDS: list[Kind] = [
 ]
 
 
-def _through_the_log(kind: Kind) -> Kind:
+def _through_the_log(kind: Payload) -> Payload:
     payload = encode(kind, "somebody")
     payload.append_time.FromDatetime(datetime(2026, 1, 2, tzinfo=UTC))
     payload.request_id = "id"
-    entry = decode(LogEntry(7, payload.SerializeToString(), b""))
+    entry = decode(ChainedEntry(7, payload.SerializeToString(), b""))
     assert (entry.seq, entry.author, entry.request_id) == (7, "somebody", "id")
     assert entry.append_time == datetime(2026, 1, 2, tzinfo=UTC)
-    return entry.kind
+    return entry.payload
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
-def test_an_entry_comes_back_from_the_log_as_it_was(kind: Kind) -> None:
+def test_an_entry_comes_back_from_the_log_as_it_was(kind: Payload) -> None:
     assert _through_the_log(kind) == kind
 
 

@@ -1,0 +1,71 @@
+"""One append: the entry that a writer sends, and the answer of the script in Redis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from errata.errors import EpochLostError, ErrataError, LimitExceededError, RequestIdReusedError
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """An entry that a writer asks the log to append.
+
+    Attributes:
+        epoch: the writer's.
+        request_id: idempotency key, a UUID in canonical form.
+        content_digest: SHA-256 of the content, without key and time.
+        payload: the bytes to store, with both.
+    """
+
+    epoch: int
+    request_id: str
+    content_digest: bytes
+    payload: bytes
+
+
+class Outcome(StrEnum):
+    """The append script's decision; it writes only for OK (and a counter for DUPLICATE)."""
+
+    OK = "OK"
+    DUPLICATE = "DUP"
+    CONFLICT = "CONFLICT"
+    FENCED = "FENCED"
+    TOO_BIG = "TOOBIG"
+    MOVED = "MOVED"
+    FOREIGN = "FOREIGN"
+
+
+def refusal(outcome: Outcome, number: int, entry: NewEntry, max_payload_bytes: int) -> ErrataError:
+    """The error for an append that the script refused because of its content, id or epoch.
+
+    Args:
+        outcome: FENCED, CONFLICT or TOO_BIG.
+        number: the current epoch, the first entry's seq, or the payload's size.
+        entry: the refused entry.
+        max_payload_bytes: the limit for a payload.
+    """
+    match outcome:
+        case Outcome.FENCED:
+            return EpochLostError(
+                f"epoch {entry.epoch} is not active; the active epoch is {number}, because another "
+                "writer took over. Nothing was appended; acquire a new epoch to write again.",
+                epoch=entry.epoch,
+                current_epoch=number,
+            )
+        case Outcome.CONFLICT:
+            return RequestIdReusedError(
+                f"request id {entry.request_id} was used for entry {number} with other content. "
+                "Use a new id for a new request.",
+                field="request_id",
+                first_seq=number,
+            )
+        case _:
+            return LimitExceededError(
+                f"the entry has {number:,} bytes; the limit is {max_payload_bytes:,}. "
+                "Split the request.",
+                field="payload",
+                size_bytes=number,
+                max_payload_bytes=max_payload_bytes,
+            )
