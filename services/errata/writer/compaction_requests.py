@@ -101,6 +101,7 @@ class CompactionRequests:
 
     async def _compact(self, request_id: str, request: _Request, author: str) -> _Outcome:
         name, edited = request.lane, self._edited
+        await edited.wait_until_begun()
         async with edited.exclusive():
             if edited.is_closing:
                 raise UnavailableError("the writer is shutting down; try again.")

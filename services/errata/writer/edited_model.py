@@ -27,6 +27,12 @@ class EditedModel:
     `follow` folds entries into the ledger as they arrive. They are applied to the model only by
     `apply_all`. A commit must land on exactly the state that it was checked on, so whoever fits
     or appends commits, compactions or reverts holds `exclusive` meanwhile.
+
+    Attributes:
+        model: carries the edits that were applied.
+        ledger: all edits.
+        statistics: what the fits of each lane need besides edits; empty before `begin`.
+        is_closing: whether the writer is shutting down, so that nothing more may be fitted.
     """
 
     def __init__(self, model: CausalLM, applier: Applier, subscriber: Subscriber) -> None:
@@ -46,6 +52,7 @@ class EditedModel:
         self._unapplied: deque[Entry] = deque()
         self._lock = asyncio.Lock()
         self._carries_edits = False
+        self._begun_or_closing = asyncio.Event()
 
     @property
     def lanes(self) -> Mapping[str, Lane]:
@@ -80,6 +87,16 @@ class EditedModel:
         """
         self.statistics = statistics
         self._carries_edits = True
+        self._begun_or_closing.set()
+
+    async def wait_until_begun(self) -> None:
+        """Waits until `begin` or `close` is called."""
+        await self._begun_or_closing.wait()
+
+    def close(self) -> None:
+        """Announces the shutdown; running fits, reverts and compactions continue."""
+        self.is_closing = True
+        self._begun_or_closing.set()
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:

@@ -199,7 +199,7 @@ class Writer:
         Args:
             seconds: how long to wait for them.
         """
-        self._edited.is_closing = True
+        self._edited.close()
         try:
             async with asyncio.timeout(seconds):
                 async with self._edited.exclusive():

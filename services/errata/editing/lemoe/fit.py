@@ -85,8 +85,8 @@ def fit(
     if len(held.members) >= config.max_experts:
         raise LaneFullError(
             f"the lane has {len(held.members)} experts, its limit; {config.way_out}.",
+            lane_is_full=True,
             taken=len(held.members),
-            room=0,
         )
     rows = encode(model, config, held.gate, statistics.idf, batch.edits)
     projection = _projection(shape, config, held.routing, batch.seed).to(model.device)
