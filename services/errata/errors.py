@@ -83,14 +83,8 @@ class ErrataError(Exception):
         self.metadata = {name: str(value) for name, value in metadata.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Keeps every field when the error crosses a process boundary."""
-        return _rebuild, (type(self), self.message, self.field, self.metadata)
-
-
-def _rebuild(
-    kind: type[ErrataError], message: str, field: str | None, metadata: dict[str, str]
-) -> ErrataError:
-    return kind(message, field=field, **metadata)
+        """Keeps every attribute when the error crosses a process boundary."""
+        return type(self), (self.message,), self.__dict__
 
 
 class InvalidInputError(ErrataError):
@@ -136,15 +130,37 @@ class LimitExceededError(ErrataError):
 
 
 class LaneFullError(LimitExceededError):
-    """The lane has no room for another fact; edits in force stay as they are."""
+    """The lane has no room for this batch; active edits stay as they are.
+
+    Args:
+        message, field, metadata: as for every error.
+        lane_is_full: the lane has no room for any further edit, so a smaller batch fails too.
+    """
 
     reason = "LANE_FULL"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        lane_is_full: bool = False,
+        **metadata: object,
+    ) -> None:
+        super().__init__(message, field=field, **metadata)
+        self.lane_is_full = lane_is_full
 
 
 class QueueFullError(LimitExceededError):
     """The queue is full; retry after `retry_after_seconds`."""
 
     reason = "QUEUE_FULL"
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """When a retry makes sense; clients get it as `google.rpc.RetryInfo`."""
+        seconds = self.metadata.get("retry_after_seconds")
+        return None if seconds is None else float(seconds)
 
 
 class PreconditionError(ErrataError):
@@ -268,6 +284,17 @@ class CheckFailedError(FitError):
 
 
 class StartupError(ErrataError):
-    """A process that cannot start; the message says what to change."""
+    """A process that cannot start; the message says what to change.
+
+    Args:
+        message, field, metadata: as for every error.
+        remedy: the same in a few words, for tables; empty if the raiser has none.
+    """
 
     reason = "STARTUP_FAILED"
+
+    def __init__(
+        self, message: str, *, field: str | None = None, remedy: str = "", **metadata: object
+    ) -> None:
+        super().__init__(message, field=field, **metadata)
+        self.remedy = remedy

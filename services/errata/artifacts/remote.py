@@ -7,9 +7,10 @@ from typing import cast
 
 import grpc
 
+from errata.artifacts.convert import artifact_request
 from errata.artifacts.source import check_content, check_digest
 from errata.platform.rpc_errors import service_error
-from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
+from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
 
 class RemoteArtifacts:
@@ -44,9 +45,7 @@ class RemoteArtifacts:
         """
         check_digest(digest)
         data, hasher = bytearray(), hashlib.sha256()
-        call = self._stub.GetArtifact(
-            edit_log_pb2.GetArtifactRequest(digest=digest), timeout=self._timeout
-        )
+        call = self._stub.GetArtifact(artifact_request(digest), timeout=self._timeout)
         try:
             async for response in call:
                 data += response.chunk

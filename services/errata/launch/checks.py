@@ -129,9 +129,7 @@ def redis(settings: Settings) -> Iterator[Finding]:
 def _redis_remedy(error: ErrataError) -> str:
     if not isinstance(error, StartupError):
         return "start Redis, or correct log.redis_url"
-    if "setting" in error.metadata:
-        return f"`{error.metadata['setting']} {error.metadata['required']}` in its configuration"
-    return "correct the setting that is named"
+    return error.remedy or "correct the setting that is named"
 
 
 async def _checked_redis(settings: Settings) -> str:

@@ -135,7 +135,10 @@ class RedisBackend:
                     f"`CONFIG SET {name} {wanted}`, and start again."
                 )
                 if not self._allow_unsafe:
-                    raise StartupError(problem, setting=name, value=value, required=wanted)
+                    remedy = f"`{name} {wanted}` in its configuration"
+                    raise StartupError(
+                        problem, remedy=remedy, setting=name, value=value, required=wanted
+                    )
                 _log.warning("log.allow_unsafe_redis is set", problem=problem)
 
     async def create(self, log_id: str) -> None:

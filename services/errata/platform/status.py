@@ -81,9 +81,9 @@ def _details(error: errors.ErrataError) -> list[Message]:
         quota = error_details_pb2.QuotaFailure()
         quota.violations.add(subject=error.field or "", description=error.message)
         details.append(quota)
-    if seconds := error.metadata.get("retry_after_seconds"):
+    if isinstance(error, errors.QueueFullError) and error.retry_after_seconds is not None:
         delay = Duration()
-        delay.FromNanoseconds(int(float(seconds) * 1e9))
+        delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     return details
 

@@ -1,23 +1,27 @@
-"""Compactions that clients asked for: each runs to its end, and its end is remembered."""
+"""Compactions that clients asked for: each runs to its end, and its outcome is remembered."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import structlog
 
-from errata.errors import RequestIdReusedError, UnavailableError
-from errata.writer.compaction import Compacted, Order
+from errata.errors import RequestIdReusedError, UnavailableError, UnknownLaneError
+from errata.log.entries import LaneCompacted
+from errata.platform.detached import Detached, StillRunningError, result_within
+from errata.writer.compaction import Compacted, Order, compact
+from errata.writer.edited_model import EditedModel
+from errata.writer.intake import check_request_id
+from errata.writer.publish import Publisher
 
 _log = structlog.get_logger(__name__)
-_MOST_REMEMBERED = 32
+_MAX_REMEMBERED = 32
 
 
 @dataclass(frozen=True, slots=True)
-class CompactionRequest:
+class _Request:
     """What is asked for.
 
     Attributes:
@@ -30,63 +34,98 @@ class CompactionRequest:
 
 
 _Outcome = tuple[int, Compacted]
-_Compact = Callable[[str, CompactionRequest, str], Coroutine[Any, Any, _Outcome]]
-"""(request id, what is asked for, author) → position of the commit, and what was measured."""
+"""The position of the commit, and what was measured."""
 
 
 class CompactionRequests:
-    """The newest ones by request id, running or ended; what was committed the log knows itself."""
+    """Compacts lanes.
 
-    def __init__(self, compact: _Compact) -> None:
-        """None yet.
+    The outcomes of the newest requests are kept by request id, so that a caller who left early
+    can ask again. The log itself tells which older requests were committed.
+    """
+
+    def __init__(self, edited: EditedModel, publisher: Publisher, detached: Detached) -> None:
+        """Compacts nothing yet.
 
         Args:
-            compact: does it.
+            edited: the writer's model and ledger.
+            publisher: appends to the log.
+            detached: runs the compactions.
         """
-        self._compact = compact
-        self._known: dict[str, tuple[CompactionRequest, asyncio.Task[_Outcome]]] = {}
+        self._edited = edited
+        self._publisher = publisher
+        self._detached = detached
+        self._newest: dict[str, tuple[_Request, asyncio.Task[_Outcome]]] = {}
 
-    async def outcome(
-        self, request_id: str, asked: CompactionRequest, author: str, wait_seconds: float
-    ) -> _Outcome:
-        """Begins a compaction, or joins the one that has this id.
-
-        Raises:
-            RequestIdReusedError: the id was used for another one.
-            UnavailableError: it takes longer than `wait_seconds`, and goes on.
-            ErrataError: it came to nothing; the same id is told so again.
-        """
-        known = self._known.get(request_id)
-        if known is not None and known[0] != asked:
-            raise reused(request_id)
-        task = known[1] if known is not None else self._begin(request_id, asked, author)
-        done, _ = await asyncio.wait((task,), timeout=wait_seconds)
-        if not done:
+    async def compact(
+        self, request_id: str, name: str, order: Order, author: str, wait_seconds: float
+    ) -> tuple[int, Compacted | None]:
+        """Retrains a lane from its active edits; see `Writer.compact`."""
+        request_id = check_request_id(request_id)
+        ledger = self._edited.ledger
+        if name not in ledger.lanes:
+            raise UnknownLaneError(f"there is no lane {name!r}.", field="lane", lane=name)
+        known_seq = ledger.seq_of_request(request_id)
+        if known_seq is not None:
+            if ledger.compacted_lane(known_seq) != name:
+                raise _reused(request_id)
+            return known_seq, None
+        task = self._started(request_id, _Request(name, order), author)
+        try:
+            return await result_within(task, wait_seconds)
+        except StillRunningError as error:
             raise UnavailableError(
-                "the compaction is not done yet, and goes on; ask again with the same request id."
-            )
-        return task.result()
+                "the compaction is still running; retry with the same request id."
+            ) from error
 
-    def _begin(
-        self, request_id: str, asked: CompactionRequest, author: str
-    ) -> asyncio.Task[_Outcome]:
-        task = asyncio.create_task(self._compact(request_id, asked, author))
-
-        def note(task: asyncio.Task[_Outcome]) -> None:
-            error = None if task.cancelled() else task.exception()
-            if error is not None:
-                _log.warning("a compaction came to nothing", lane=asked.lane, reason=str(error))
-            if isinstance(error, UnavailableError):
-                self._known.pop(request_id, None)  # asked again, it begins again
-
-        task.add_done_callback(note)
-        known = [*self._known.items(), (request_id, (asked, task))]
-        self._known = dict(known[-_MOST_REMEMBERED:])
+    def _started(self, request_id: str, request: _Request, author: str) -> asyncio.Task[_Outcome]:
+        """The task of this request, running or ended."""
+        known = self._newest.get(request_id)
+        if known is not None:
+            if known[0] != request:
+                raise _reused(request_id)
+            return known[1]
+        task = self._detached.start(partial(self._run, request_id, request, author))
+        newest = [*self._newest.items(), (request_id, (request, task))]
+        self._newest = dict(newest[-_MAX_REMEMBERED:])
         return task
 
+    async def _run(self, request_id: str, request: _Request, author: str) -> _Outcome:
+        try:
+            return await self._compact(request_id, request, author)
+        except Exception as error:
+            _log.warning("compaction failed", lane=request.lane, reason=str(error))
+            if isinstance(error, UnavailableError):
+                self._newest.pop(request_id, None)  # a retry starts it again
+            raise
 
-def reused(request_id: str) -> RequestIdReusedError:
-    """The refusal of an id that belongs to another request."""
+    async def _compact(self, request_id: str, request: _Request, author: str) -> _Outcome:
+        name, edited = request.lane, self._edited
+        await edited.wait_until_begun()
+        async with edited.exclusive():
+            if edited.is_closing:
+                raise UnavailableError("the writer is shutting down; try again.")
+            await edited.apply_all()
+            made = await asyncio.to_thread(
+                compact,
+                edited.model,
+                edited.lanes[name],
+                edited.ledger.active_edits(name),
+                request.order,
+            )
+            payload = LaneCompacted(
+                name,
+                made.edits,
+                await self._publisher.store(made.artifact),
+                made.seed,
+                self._publisher.base_model_digest,
+            )
+            seq = await self._publisher.append_with_retry(request_id, payload, author)
+            await edited.apply_all()
+            return seq, made
+
+
+def _reused(request_id: str) -> RequestIdReusedError:
     return RequestIdReusedError(
         f"request id {request_id} was used for another request. Use a new one.",
         field="request_id",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from errata.editing.lane.contract import LaneReport
-from errata.editing.registry import get_method
 from errata.errors import InvalidRequestError
 from errata.log.entries import LaneConfigured
 from errata.log.payload_convert import figures_message, ref_message, spec_message
@@ -14,6 +13,7 @@ from errata.writer.compaction import DEFAULT_MAX_LOSS, Compacted, Order
 from errata.writer.filters import EditFilter
 from errata.writer.intake import Draft
 from errata.writer.ledger import EditRecord, State
+from errata.writer.reversals import reversal_meaning
 from errata_client._gen.errata.v1 import editing_pb2, types_pb2
 
 _STATES = {
@@ -105,7 +105,7 @@ def lane_message(
         base_model_digest=lane.base_model_digest,
         configured_seq=seq,
         is_default=lane.lane == default_lane,
-        reversal=get_method(lane.method).capabilities.reversal,
+        reversal=reversal_meaning(lane),
         sizes=report.sizes,
         warnings=report.warnings,
     )

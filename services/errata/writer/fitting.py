@@ -96,9 +96,9 @@ def fit_batch(
             fitted, failures = None, [Rejection(edit.name, error, None) for edit in remaining]
         if not failures:
             return Outcome(fitted, (), retry, seconds)
-        no_room = any(isinstance(rejection.error, LaneFullError) for rejection in failures)
-        none_at_all = no_room and all(r.error.metadata.get("room") == "0" for r in failures)
-        if none_at_all or (alone and (no_room or attempt == _LAST_ATTEMPT)):
+        no_room = [r.error for r in failures if isinstance(r.error, LaneFullError)]
+        lane_is_full = any(error.lane_is_full for error in no_room)
+        if lane_is_full or (alone and (no_room or attempt == _LAST_ATTEMPT)):
             return Outcome(None, tuple(failures), retry, seconds)
         if alone:
             attempt += 1

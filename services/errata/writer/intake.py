@@ -109,7 +109,7 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
         subject_end(prompt, subject)
         tokenise(model, prompt, target, subject=subject, stated=stated)
     except InvalidEditError as error:
-        named = f"{field}.subject" if "subject" in error.message else f"{field}.prompt"
+        named = f"{field}.{error.field}"
         raise InvalidEditError(
             f"{named}: {error.message}", field=named, **error.metadata
         ) from error

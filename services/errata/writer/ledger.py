@@ -136,7 +136,7 @@ class EditLedger:
         """All edits in log order."""
         return iter(self._records.values())
 
-    def in_force(self, lane: str) -> list[Edit]:
+    def active_edits(self, lane: str) -> list[Edit]:
         """The lane's edits in force, in the order of their commits."""
         records = [
             record
@@ -145,7 +145,7 @@ class EditLedger:
         ]
         return [record.edit for record in sorted(records, key=lambda record: record.commit_seq)]
 
-    def leaning_on(self, names: Sequence[str]) -> list[Edit]:
+    def dependents_of(self, names: Sequence[str]) -> list[Edit]:
         """Edits in force, of any lane, that may hold only by what these wrote.
 
         They were committed later, and are of the same subject or were answered before their own

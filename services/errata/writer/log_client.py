@@ -1,4 +1,4 @@
-"""The writer's way to the log: appends under its epoch, retried until the log has answered."""
+"""The writer's client of the log service; appends under the writer's epoch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import cast
 import grpc
 
 from errata.log.entries import Payload
-from errata.log.payload_convert import encode
-from errata.platform.retry import until_available
 from errata.platform.rpc_errors import service_error
 from errata.platform.tracing import outgoing, trace_parent
-from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
+from errata.writer import log_convert
+from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -20,7 +19,7 @@ class LogClient:
     """Appends to the log as one writer."""
 
     def __init__(self, channel: grpc.aio.Channel, writer: str) -> None:
-        """Talks over `channel`; `writer` is shown to operators."""
+        """Uses `channel`; `writer` is shown to operators."""
         self._stub = cast(
             "edit_log_pb2_grpc.EditLogServiceAsyncStub",
             edit_log_pb2_grpc.EditLogServiceStub(channel),
@@ -29,12 +28,12 @@ class LogClient:
         self.epoch = 0
 
     async def acquire_epoch(self) -> int:
-        """Takes the writer's role over; every earlier writer is fenced.
+        """Takes over the writer's role; every earlier writer is fenced.
 
         Raises:
             LogUnavailableError: the log cannot be reached.
         """
-        request = edit_log_pb2.AcquireEpochRequest(writer=self._writer)
+        request = log_convert.acquire_epoch_request(self._writer)
         try:
             response = await self._stub.AcquireEpoch(request, timeout=_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
@@ -49,24 +48,22 @@ class LogClient:
             LogUnavailableError: the log cannot be reached.
         """
         try:
-            head = await self._stub.GetHead(edit_log_pb2.GetHeadRequest(), timeout=_TIMEOUT_SECONDS)
+            head = await self._stub.GetHead(log_convert.head_request(), timeout=_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise service_error(error) from error
         return int(head.head_seq)
 
     async def append(self, request_id: str, payload: Payload, author: str) -> int:
-        """Appends once and yields the position; the same id again yields the same position.
+        """Appends once and returns the position; a repeated id returns the first position.
 
         Raises:
             LogUnavailableError: no answer; it may or may not have been appended, so retry with
                 the same id.
-            RequestIdReusedError: the id was used for something else.
+            RequestIdReusedError: the id was used for another request.
             EpochLostError: a newer writer took over; nothing was appended.
         """
-        request = edit_log_pb2.AppendRequest(
-            request_id=request_id,
-            epoch=self.epoch,
-            payload=encode(payload, author, trace_parent=trace_parent()),
+        request = log_convert.append_request(
+            request_id, self.epoch, payload, author, trace_parent()
         )
         try:
             response = await self._stub.Append(
@@ -75,7 +72,3 @@ class LogClient:
         except grpc.aio.AioRpcError as error:
             raise service_error(error) from error
         return int(response.seq)
-
-    async def append_with_retry(self, request_id: str, payload: Payload, author: str) -> int:
-        """As `append`, but waits out a log that cannot be reached: the fit must not be lost."""
-        return await until_available(lambda: self.append(request_id, payload, author), "the log")

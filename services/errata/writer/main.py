@@ -23,15 +23,11 @@ from errata.writer.lanes import read_lanes
 from errata.writer.log_client import LogClient
 from errata.writer.metrics import LedgerCollector
 from errata.writer.resources import WriterResources
-from errata.writer.service import EditingService
+from errata.writer.service import SERVICE_NAME, EditingService
 from errata.writer.writer import Writer
-from errata_client._gen.errata.v1 import (
-    editing_pb2,
-    editing_pb2_grpc,
-)
+from errata_client._gen.errata.v1 import editing_pb2_grpc
 
 _log = structlog.get_logger(__name__)
-_SERVICE = editing_pb2.DESCRIPTOR.services_by_name["EditingService"].full_name
 _LOG_PATIENCE_SECONDS = 30.0
 _DRAIN_SECONDS = 20.0  # Kubernetes kills after 30 s by default
 
@@ -84,7 +80,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             resources,
             settings.writer,
         )
-        server = GrpcServer(settings.writer.address, [_SERVICE])
+        server = GrpcServer(settings.writer.address, [SERVICE_NAME])
         editing_pb2_grpc.add_EditingServiceServicer_to_server(
             EditingService(writer, settings.writer.default_lane), server.server
         )

@@ -17,6 +17,7 @@ from errata.writer.ledger import EditRecord
 from errata.writer.writer import Writer
 from errata_client._gen.errata.v1 import editing_pb2, editing_pb2_grpc
 
+SERVICE_NAME = editing_pb2.DESCRIPTOR.services_by_name["EditingService"].full_name
 M = TypeVar("M", bound=Message)
 _LONGEST_WAIT_SECONDS = 3_600.0
 _MAX_PAGE_BYTES = 2 * 1024 * 1024

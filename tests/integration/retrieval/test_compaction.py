@@ -133,7 +133,7 @@ async def test_what_cannot_be_compacted_is_refused(stack: Stack) -> None:
             await refused("lanes/nowhere")
         with pytest.raises(InvalidRequestError, match="9 experts for 1 edits"):
             await refused(num_experts=9)
-        with pytest.raises(UnavailableError, match="goes on; ask again"):
+        with pytest.raises(UnavailableError, match="still running; retry"):
             await refused(wait=0.0)
         used = _request()
         await writer.submit(used, [Draft(*FACTS[1], "", (), (), "")], LANE, "test")

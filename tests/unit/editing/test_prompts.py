@@ -87,23 +87,25 @@ def test_subject_index_is_its_last_occurrence(
 
 
 @pytest.mark.parametrize(
-    ("prompt", "target", "subject", "message"),
+    ("prompt", "target", "subject", "message", "field"),
     [
-        ("Lyon is", "x", "Paris", "does not occur"),
-        ("Lyon is", "x", " ", "does not occur"),
-        ("Lyon is " * 60, "x", "Lyon", "the model takes 64"),
+        ("Lyon is", "x", "Paris", "does not occur", "subject"),
+        ("Lyon is", "x", " ", "does not occur", "subject"),
+        ("Lyon is " * 60, "x", "Lyon", "the model takes 64", "prompt"),
     ],
 )
 def test_unusable_text_is_refused(
-    llama: CausalLM, prompt: str, target: str, subject: str, message: str
+    llama: CausalLM, prompt: str, target: str, subject: str, message: str, field: str
 ) -> None:
-    with pytest.raises(InvalidEditError, match=message):
+    with pytest.raises(InvalidEditError, match=message) as caught:
         tokenise(llama, prompt, target, subject=subject)
+    assert caught.value.field == field
 
 
 def test_empty_prompt_is_refused() -> None:
-    with pytest.raises(InvalidEditError, match="empty"):
+    with pytest.raises(InvalidEditError, match="empty") as caught:
         tokenise(make_model("llama", bos=False), "")
+    assert caught.value.field == "prompt"
 
 
 def test_padding_is_masked_and_positions_count_real_tokens(llama: CausalLM) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import pickle
 from typing import Any
 
 import grpc
@@ -56,6 +57,17 @@ def test_a_delay_reaches_the_client() -> None:
     assert isinstance(told, client_errors.QueueFullError)
     assert told.retry_after_seconds == 1.5
     assert told.retryable
+
+
+def test_an_error_keeps_every_attribute_between_processes() -> None:
+    full = errors.LaneFullError("full", field="lane", lane_is_full=True, taken=8)
+    back = pickle.loads(pickle.dumps(full))
+    assert (type(back), str(back)) == (errors.LaneFullError, "full")
+    assert vars(back) == vars(full)
+    back = pickle.loads(pickle.dumps(errors.StartupError("stop", remedy="go")))
+    assert (back.message, back.remedy) == ("stop", "go")
+    back = pickle.loads(pickle.dumps(errors.QueueFullError("full", retry_after_seconds=2)))
+    assert back.retry_after_seconds == 2.0
 
 
 class _Service(edit_log_pb2_grpc.EditLogServiceServicer):

@@ -161,7 +161,7 @@ def test_a_lane_without_room_is_asked_no_more_than_once_about_an_edit(
 
     def full_for_all(*args: Any, **kwargs: Any) -> None:
         asked.append(1)
-        raise LaneFullError("the lane is full.", room=0)
+        raise LaneFullError("the lane is full.", lane_is_full=True)
 
     name = importlib.import_module("errata.editing.adaple.fit")
     monkeypatch.setattr(name, "solve_delta", full_for_all)

@@ -164,3 +164,12 @@ def test_a_stated_separator_is_kept_and_must_be_white_space(shared_model: Causal
     with pytest.raises(InvalidEditError, match="white space") as caught:
         accept([_draft(separator=" is ")], shared_model, LIMITS)
     assert caught.value.field == "edits[0].separator"
+
+
+def test_the_field_at_fault_does_not_depend_on_what_the_edit_says(shared_model: CausalLM) -> None:
+    """The field was once guessed from the message, which quotes the prompt."""
+    limits = WriterSettings(max_prompt_tokens=100_000, max_prompt_chars=100_000)
+    long = _draft(prompt="The subject of France is " * shared_model.max_positions)
+    with pytest.raises(InvalidEditError, match="the model takes") as caught:
+        accept([long], shared_model, limits)
+    assert caught.value.field == "edits[0].prompt"

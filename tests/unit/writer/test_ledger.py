@@ -159,8 +159,8 @@ async def test_edits_in_force_come_in_the_order_of_their_commits() -> None:
             _entry(5, EditsReverted(("edits/1-2",), "")),
         ]
     )
-    assert [edit.name for edit in ledger.in_force("lanes/main")] == ["edits/1-1", "edits/1-0"]
-    assert ledger.in_force("lanes/other") == []
+    assert [edit.name for edit in ledger.active_edits("lanes/main")] == ["edits/1-1", "edits/1-0"]
+    assert ledger.active_edits("lanes/other") == []
 
 
 async def test_prompts_that_differ_by_a_trailing_blank_supersede_one_another() -> None:
@@ -183,12 +183,12 @@ async def test_what_leans_on_an_edit_was_answered_before_its_own_commit() -> Non
     ):
         kind = EditsCommitted("lanes/main", (name,), (figures,), REF, None, 1, "m", "c")
         await ledger.fold([_entry(seq, kind)])
-    assert [edit.name for edit in ledger.leaning_on(["edits/2-0"])] == ["edits/3-0"]
-    assert ledger.leaning_on(["edits/3-0"]) == []
+    assert [edit.name for edit in ledger.dependents_of(["edits/2-0"])] == ["edits/3-0"]
+    assert ledger.dependents_of(["edits/3-0"]) == []
     other = _edit("edits/9-0", prompt="another question", subject="subject of edits/2-0")
     newer = _edit("edits/10-0", prompt=f"prompt of {names[2]}")
     await ledger.fold([_request(9, other), _request(10, newer)])
     await ledger.fold([_commit(11, "edits/9-0"), _commit(12, "edits/10-0")])
-    assert [edit.name for edit in ledger.leaning_on(["edits/2-0"])] == ["edits/9-0"], (
+    assert [edit.name for edit in ledger.dependents_of(["edits/2-0"])] == ["edits/9-0"], (
         "of the same subject; and what a newer edit stands in for is not asked"
     )

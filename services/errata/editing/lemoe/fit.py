@@ -83,8 +83,8 @@ def fit(
     if len(held.experts) >= config.max_experts:
         raise LaneFullError(
             f"the lane has {len(held.experts)} experts, its limit; {config.way_out}.",
+            lane_is_full=True,
             taken=len(held.experts),
-            room=0,
         )
     rows = encode(model, config, held.gate, statistics.idf, batch.edits)
     projection = _projection(shape, config, held.routing, batch.seed).to(model.device)

@@ -72,7 +72,7 @@ def tokenise(
 
     Raises:
         InvalidEditError: no token, no target token, too long, a token that the model does not
-            have, or the subject is not in the prompt.
+            have, or the subject is not in the prompt; `field` is `prompt`, `target` or `subject`.
     """
     (row,) = tokenise_all(model, [(prompt, target)], [stated])
     return row if subject is None else _located(model, row, prompt, subject)
@@ -116,7 +116,8 @@ def _located(model: CausalLM, row: TokenRow, prompt: str, subject: str) -> Token
     if index < 0:
         raise InvalidEditError(
             f"subject {subject!r} ends in a character that the model's tokenizer drops; choose "
-            "another end."
+            "another end.",
+            field="subject",
         )
     return replace(row, subject_index=index)
 
@@ -157,7 +158,9 @@ def _rows(
     for (prompt, target), text in zip(pairs, texts, strict=True):
         ids, leaves_blank = own[prompt]
         if not ids:
-            raise InvalidEditError("the prompt is empty; give the text to be continued.")
+            raise InvalidEditError(
+                "the prompt is empty; give the text to be continued.", field="prompt"
+            )
         after: tuple[int, ...] = ()
         if target:
             whole = next(joined).ids
@@ -165,7 +168,9 @@ def _rows(
             rest = text[len(prompt) - leaves_blank :]
             after = _following(model, ids, rest) if merges else whole[len(ids) :]
             if not after:
-                raise InvalidEditError(f"target {target!r} has no token; give a visible target.")
+                raise InvalidEditError(
+                    f"target {target!r} has no token; give a visible target.", field="target"
+                )
         rows.append(TokenRow((*ids, *after), len(after), leaves_blank=leaves_blank))
         _check_ids(model, rows[-1])
     return rows
@@ -204,7 +209,8 @@ def _following(model: CausalLM, ids: tuple[int, ...], text: str) -> tuple[int, .
             return candidate
     raise InvalidEditError(
         f"the model's tokens cannot spell {text!r} behind this prompt; end the prompt in front of "
-        "the word that follows."
+        "the word that follows.",
+        field="prompt",
     )
 
 
@@ -215,6 +221,7 @@ def _check_length(model: CausalLM, row: TokenRow) -> None:
         raise InvalidEditError(
             f"prompt and target have {size:,} tokens; the model takes {model.max_positions:,}. "
             "Shorten them.",
+            field="prompt",
             num_tokens=size,
             limit=model.max_positions,
         )
@@ -228,6 +235,7 @@ def _check_ids(model: CausalLM, row: TokenRow) -> None:
         raise InvalidEditError(
             f"token {name!r} (id {strange:,}) is in the tokenizer, but the model has only "
             f"{model.num_embeddings:,} embeddings; leave it out.",
+            field="prompt",
             token_id=strange,
         )
 
@@ -245,7 +253,8 @@ def subject_end(prompt: str, subject: str) -> int:
     start = prompt.rfind(subject) if subject.strip() else -1
     if start < 0:
         raise InvalidEditError(
-            f"subject {subject!r} does not occur in prompt {prompt!r}; use the prompt's spelling."
+            f"subject {subject!r} does not occur in prompt {prompt!r}; use the prompt's spelling.",
+            field="subject",
         )
     fallback = start + len(subject)
     while start >= 0:

@@ -1,0 +1,121 @@
+"""Appends to the log: artifacts are stored first, then the entry that names them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import NoReturn
+
+from errata.artifacts.store import ArtifactStore
+from errata.errors import EpochLostError
+from errata.log.entries import ArtifactRef, EditsCommitted, EditsRejected, Payload
+from errata.platform.metrics import ARTIFACT_BYTES
+from errata.platform.retry import until_available
+from errata.writer.advice import advised
+from errata.writer.fitting import Fitted, Outcome
+from errata.writer.ledger import EditLedger
+from errata.writer.log_client import LogClient
+
+_AUTHOR = "errata-writer"
+_NAMESPACE = uuid.UUID("6f0ed5f2-4f0c-5c39-9d4f-1f3a5f0c7a11")
+
+
+class Publisher:
+    """The writer's only way to change the log.
+
+    Each method returns after the ledger contains the entry. After a method has raised
+    EpochLostError, `until_fenced` raises it too.
+    """
+
+    def __init__(
+        self, log: LogClient, store: ArtifactStore, ledger: EditLedger, base_model_digest: str
+    ) -> None:
+        """Appends nothing yet.
+
+        Args:
+            log: appends under an epoch that is already acquired.
+            store: receives the artifacts.
+            ledger: folds the entries that are appended.
+            base_model_digest: is written into commits.
+        """
+        self.base_model_digest = base_model_digest
+        self._log = log
+        self._store = store
+        self._ledger = ledger
+        self._fenced: asyncio.Future[EpochLostError] = asyncio.get_running_loop().create_future()
+
+    async def append(self, request_id: str, payload: Payload, author: str) -> int:
+        """Appends once and returns the position.
+
+        Raises:
+            LogUnavailableError, RequestIdReusedError, EpochLostError: as `LogClient.append`.
+        """
+        try:
+            seq = await self._log.append(request_id, payload, author)
+        except EpochLostError as error:
+            if not self._fenced.done():
+                self._fenced.set_result(error)
+            raise
+        await self._ledger.wait_for_seq(seq)
+        return seq
+
+    async def append_with_retry(self, request_id: str, payload: Payload, author: str) -> int:
+        """Appends as `append`, and retries until the log answers."""
+        return await until_available(lambda: self.append(request_id, payload, author), "the log")
+
+    async def append_own(self, act: str, payload: Payload) -> int:
+        """Appends an entry that no client asked for, and retries until the log answers.
+
+        Args:
+            act: identifies the act; equal acts get equal request ids, so a writer that repeats
+                an act after a restart appends nothing twice.
+            payload: of the entry.
+        """
+        return await self.append_with_retry(str(uuid.uuid5(_NAMESPACE, act)), payload, _AUTHOR)
+
+    async def store(self, data: bytes) -> ArtifactRef:
+        """Stores an artifact, and retries until the store answers: the fit must not be lost."""
+        digest = await until_available(lambda: self._store.put(data), "the artifact store")
+        return ArtifactRef(digest, len(data))
+
+    async def publish(self, lane: str, config_digest: str, outcome: Outcome) -> None:
+        """Appends the commit and the rejections of a fitted batch.
+
+        Args:
+            lane: of the batch.
+            config_digest: of the lane.
+            outcome: of the fit.
+        """
+        if outcome.fitted is not None:
+            committed = await self._committed(lane, config_digest, outcome.fitted)
+            await self.append_own(f"commit|{'|'.join(committed.edits)}", committed)
+        if outcome.rejections:
+            names = "|".join(rejection.edit for rejection in outcome.rejections)
+            rejections = tuple(
+                advised(rejection, self._ledger.get(rejection.edit), self._ledger.lanes)
+                for rejection in outcome.rejections
+            )
+            await self.append_own(f"reject|{names}", EditsRejected(lane, rejections))
+
+    async def until_fenced(self) -> NoReturn:
+        """Waits until an append fails because a newer writer has taken over.
+
+        Raises:
+            EpochLostError: always, then.
+        """
+        raise await self._fenced
+
+    async def _committed(self, lane: str, config_digest: str, fitted: Fitted) -> EditsCommitted:
+        artifact = await self.store(fitted.artifact)
+        memory = await self.store(fitted.memory) if fitted.memory is not None else None
+        ARTIFACT_BYTES.labels(lane).inc(artifact.size_bytes)
+        return EditsCommitted(
+            lane=lane,
+            edits=tuple(edit.name for edit in fitted.edits),
+            figures=fitted.figures,
+            artifact=artifact,
+            memory=memory,
+            seed=fitted.seed,
+            base_model_digest=self.base_model_digest,
+            lane_config_digest=config_digest,
+        )

@@ -1,0 +1,123 @@
+"""Start-up: the log gets the lanes of the lanes file, and fits get their statistics."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+
+from errata.editing.lane.contract import Lane, Resources
+from errata.errors import InvalidRequestError, StartupError
+from errata.log.entries import LaneConfigured, LaneModelCommitted
+from errata.writer.edited_model import EditedModel
+from errata.writer.lanes import LaneSetup
+from errata.writer.publish import Publisher
+from errata.writer.resources import LaneResources
+
+
+class Startup:
+    """Configures lanes, commits their models and gathers statistics, before the first fit."""
+
+    def __init__(
+        self,
+        edited: EditedModel,
+        publisher: Publisher,
+        resources: Resources,
+        lanes: Sequence[LaneSetup],
+    ) -> None:
+        """Does nothing yet.
+
+        Args:
+            edited: the writer's model and ledger; the ledger contains the log up to its head.
+            publisher: appends to the log.
+            resources: text and cache for statistics.
+            lanes: of this deployment.
+        """
+        self._edited = edited
+        self._ledger = edited.ledger
+        self._publisher = publisher
+        self._resources = resources
+        self._lanes = lanes
+        self._adapters = {setup.configured.lane: setup.adapters for setup in lanes}
+
+    async def configure(self) -> None:
+        """Appends the lanes, and lane models, that the log does not contain yet.
+
+        Raises:
+            StartupError: a lane is in the log with another configuration, the model cannot carry
+                it, or its lane model is missing.
+            BaseModelMismatchError: the lanes were configured for another base model.
+        """
+        for setup in self._lanes:
+            lane = setup.configured
+            seq_known = self._ledger.lanes.get(lane.lane)
+            if seq_known is not None and seq_known[1] != lane:
+                raise _conflict(lane, *seq_known)
+            if seq_known is None:
+                await self._try(setup)
+                await self._publisher.append_own(f"lane|{lane.lane}|{lane.config_digest}", lane)
+            await self._commit_lane_model(setup)
+
+    async def gather(self) -> None:
+        """Collects what the fits of each lane in the log need besides edits; may take long."""
+        for name, (_, configured) in self._ledger.lanes.items():
+            await asyncio.to_thread(self._gather, name, self._edited.open_early(configured))
+
+    async def _try(self, setup: LaneSetup) -> None:
+        """Checks that the model can carry the lane: an appended lane cannot be withdrawn."""
+        lane = setup.configured
+        try:
+            opened = self._edited.open_early(lane)
+            if setup.adapters:
+                await asyncio.to_thread(self._gather, lane.lane, opened)
+        except InvalidRequestError as error:
+            raise StartupError(
+                f"{lane.lane} cannot be opened on this model: {error.message} Nothing was appended."
+            ) from error
+
+    def _gather(self, name: str, lane: Lane) -> None:
+        lane.gather(LaneResources(self._resources, self._adapters.get(name, ())))
+
+    async def _commit_lane_model(self, setup: LaneSetup) -> None:
+        """Commits the lane's model together with all its edits, unless it is already active."""
+        lane = setup.configured.lane
+        support = self._edited.open_early(setup.configured).lane_model
+        if support is None:
+            return
+        if setup.model is None:
+            if lane not in self._ledger.lane_models:
+                raise StartupError(
+                    f"{lane} needs a lane model; name its folder as `model` in the lanes file."
+                )
+            return
+        data = await asyncio.to_thread(support.read, setup.model)
+        digest = hashlib.sha256(data).hexdigest()
+        if self._ledger.lane_models.get(lane) == digest:
+            return
+        edits = self._ledger.active_edits(lane)
+        repository = await asyncio.to_thread(support.encode, data, edits)
+        version = LaneModelCommitted(
+            lane=lane,
+            model=await self._publisher.store(data),
+            edits=tuple(edit.name for edit in edits),
+            repository=await self._publisher.store(repository.to_bytes()) if repository else None,
+            base_model_digest=self._publisher.base_model_digest,
+        )
+        await self._publisher.append_own(f"model|{lane}|{digest}|{self._ledger.seq}", version)
+
+
+def _conflict(lane: LaneConfigured, seq: int, known: LaneConfigured) -> StartupError:
+    """Why a lane cannot start, if the log has it with another configuration at `seq`."""
+    if lane.base_model_digest != known.base_model_digest:
+        return StartupError(
+            f"the log was made with another base model: {lane.lane} (entry {seq}) has "
+            f"{known.base_model_digest[:12]}, this model is {lane.base_model_digest[:12]}. Start "
+            "with the earlier model (model.path, --model), or start a new log in another data_dir "
+            "(--data-dir).",
+            lane=lane.lane,
+        )
+    return StartupError(
+        f"{lane.lane} is in the log with another configuration (entry {seq}); give the new one "
+        "another name in the lanes file, or start a new log in another data_dir (--data-dir).",
+        lane=lane.lane,
+    )
