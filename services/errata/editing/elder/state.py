@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
-from errata.editing.effects.plan import Mixture
+from errata.editing.effects.mixture import Mixture
 from errata.editing.elder.allocation import capacity, pack_codes
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape

@@ -65,7 +65,8 @@ class CausalLM:
         d: width.
         d_ff: width of the FFN's intermediate.
         max_positions: longest sequence the model takes.
-        plan_hooks: `hooks.PlanHooks` of the model, once something needs them.
+        plan_hooks: `PlanHooks` keeps the model's own here, so that they last as long; no part of
+            the model itself uses them.
         digest: SHA-256, hex, of config and weights as they were when the view was made, that is
             of the base model: make the view before the first edit.
     """
@@ -122,7 +123,7 @@ class CausalLM:
                     "first; models whose layers differ cannot be edited.",
                     layer=layer,
                 )
-        self.plan_hooks: Any = None
+        self.plan_hooks: object | None = None
         check_tokenizer(tokenizer, self.num_embeddings)
         check_forward(self)
         self.digest: str = self.current_digest()

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from errata.editing.effects.plan import BASE, Prefix, RowPlan
+from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.effects.prefix import Prefix
 from errata.editing.lane.contract import Claim
 from errata.editing.lane.search import Indices, InnerProductIndex
 from errata.editing.recipe.config import RecipeConfig
@@ -54,7 +55,7 @@ class RecipeView:
         shape = self.retriever.model.shape
         embeddings, *added = self.retriever.repository.value_of(claim.edit)
         prefix = Prefix(embeddings, shape.after, dict(zip(shape.deep, added, strict=True)))
-        return RowPlan(prefix=prefix, edits=(claim.edit,), cut=claim.cut)
+        return RowPlan((prefix,), (claim.edit,), claim.cut)
 
 
 class RecipeRouter:
