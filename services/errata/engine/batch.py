@@ -127,7 +127,7 @@ class RunningBatch:
             plan,
             text,
             weights_version,
-            size + plan.num_prefix,
+            size + plan.num_positions,
             late,
         )
         self.rows.append(row)

@@ -387,9 +387,9 @@ class Engine:
             return []
         fitting = []
         for job, (plan, late) in zip(jobs, plans, strict=True):
-            needed = _num_entries(job) + plan.num_prefix + _num_more(job)
+            needed = _num_entries(job) + plan.num_positions + _num_more(job)
             if needed > self._max_context:
-                self._outbox.put(job, no_room(plan.num_prefix, needed, self._max_context))
+                self._outbox.put(job, no_room(plan.num_positions, needed, self._max_context))
             else:
                 fitting.append((job, (plan, late)))
         return fitting

@@ -30,7 +30,7 @@ def generate(
         plans: of each prompt; none gets anything if None.
     """
     given = [BASE] * len(prompts) if plans is None else plans
-    sizes = [len(prompt) + plan.num_prefix for prompt, plan in zip(prompts, given, strict=True)]
+    sizes = [len(prompt) + plan.num_positions for prompt, plan in zip(prompts, given, strict=True)]
     runner = Runner(model, len(prompts), max(sizes) + num_tokens)
     for row, (prompt, plan) in enumerate(zip(prompts, given, strict=True)):
         runner.put(row, prompt, plan, GREEDY if sampling is None else sampling[row])

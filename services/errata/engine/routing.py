@@ -61,7 +61,7 @@ def route(serving: ServingState, requests: Sequence[Request], prefill_tokens: in
     if late is None or not all(_is_read_whole(request, prefill_tokens) for request in requests):
         return [(plan, None) for plan in serving.route(requests)]
     found: list[Routed] = [(plan, late) for plan in late.early(requests)]
-    prefixed = [number for number, (plan, _) in enumerate(found) if plan.prefix is not None]
+    prefixed = [number for number, (plan, _) in enumerate(found) if plan.num_positions]
     if prefixed:
         plans = serving.route([requests[number] for number in prefixed])
         for number, plan in zip(prefixed, plans, strict=True):

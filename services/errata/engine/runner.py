@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from errata.editing.effects.hooks import PlanHooks
-from errata.editing.effects.plan import BatchPlan, PlanTable, RowPlan
+from errata.editing.effects.plan import BatchPlan, RowPlan
+from errata.editing.effects.table import PlanTable
 from errata.editing.lane.contract import Attribution
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.cache import SlotCache
@@ -114,7 +115,7 @@ class Runner:
         real = positions < start + sizes[:, None]
         self._open_window(first, num_rows, start + width, start)
         plan = self.plans.view_at(first, positions)
-        is_prompt = real if plan.is_prefix is None else real & ~plan.is_prefix.cpu()
+        is_prompt = real if plan.inserted is None else real & ~plan.inserted
         deciding = self._deciding(first, sizes, positions, decision) if decision else nullcontext()
         with attribution or nullcontext() as listening, deciding:
             hidden = self._forward(ids, positions, plan, cached=True)
@@ -191,7 +192,7 @@ class Runner:
             table.put(row, wanted)
         texts = [torch.tensor([*p, *c]) for p, c in zip(prompts, continuations, strict=True)]
         tokens = pad_sequence(texts, batch_first=True, padding_value=self.model.pad_id)
-        extra = torch.tensor([wanted.num_prefix for wanted in plans])
+        extra = torch.tensor([wanted.num_positions for wanted in plans])
         sizes = torch.tensor([len(text) for text in texts])
         prompt_sizes = torch.tensor([len(prompt) for prompt in prompts])
         width = int((sizes + extra).max())
@@ -199,8 +200,8 @@ class Runner:
         index = table.token_index(0, positions).clamp(0, tokens.shape[1] - 1)
         plan = table.view_at(0, positions)
         is_prompt = positions < (prompt_sizes + extra)[:, None]
-        if plan.is_prefix is not None:
-            is_prompt &= ~plan.is_prefix.cpu()
+        if plan.inserted is not None:
+            is_prompt &= ~plan.inserted
         with attribution or nullcontext() as listening:
             hidden = self._forward(tokens.gather(1, index), positions, plan, cached=False)
             edits = _names(listening, is_prompt.to(self.model.device), len(texts))

@@ -7,7 +7,9 @@ import torch
 from pydantic import ValidationError
 
 from errata.editing.effects.hooks import PlanHooks
-from errata.editing.effects.plan import PlanTable, RowPlan
+from errata.editing.effects.mixture import GatedMixture
+from errata.editing.effects.plan import RowPlan
+from errata.editing.effects.table import PlanTable
 from errata.editing.elder.allocation import allocate, capacity, pack_code, pack_codes
 from errata.editing.elder.config import PAPER, ElderConfig
 from errata.editing.elder.experts import Experts, Shape
@@ -238,7 +240,7 @@ def test_training_and_serving_mix_alike(llama: CausalLM) -> None:
     table = PlanTable(len(PROMPTS), llama.d, device=llama.device, dtype=llama.dtype)
     mixture = experts.mixture()
     for row in range(len(PROMPTS)):
-        table.put(row, RowPlan(mixture=mixture, gates=gates[row]))
+        table.put(row, RowPlan((GatedMixture(mixture, gates[row]),)))
     hooks = PlanHooks.of(llama)
     with hooks.applied(table.view(0, len(PROMPTS))):
         served = llama.body(**call).last_hidden_state

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact
-from errata.editing.effects.plan import BatchPlan, PlanTable
+from errata.editing.effects.expert import Expert, ExpertBatch, WeightedExperts
+from errata.editing.effects.plan import RowPlan
+from errata.editing.effects.table import PlanTable
 from errata.editing.lane.commits import Reversal
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.view import LemoeView
@@ -40,6 +42,13 @@ OTHERS = ("Zürich liegt in der", "Therefore it rains. You know", "東京は日�
 
 def _view(lane: Lane) -> LemoeView:
     return lane.lane.view()
+
+
+def _experts(plan: RowPlan) -> tuple[tuple[Expert, float], ...]:
+    """A row's experts and their weights."""
+    effect = plan.effect(WeightedExperts)
+    assert effect is not None
+    return effect.experts
 
 
 def _logits(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[tuple[float, ...]]:
@@ -162,9 +171,9 @@ def test_without_a_scope_test_the_nearest_keys_answer(
     assert view.store is not None
     for plan, share in zip(view.plans(view.claims(OTHERS)), shares, strict=True):
         chosen = [held.experts[i] for i in share.argsort(descending=True).tolist()]
-        assert [expert for expert, _ in plan.experts] == [view.store.get(m) for m in chosen]
+        assert [expert for expert, _ in _experts(plan)] == [view.store.get(m) for m in chosen]
         expected = sorted(share.tolist(), reverse=True) if routing == "literal" else [0.5, 0.5]
-        assert [weight for _, weight in plan.experts] == pytest.approx(expected)
+        assert [weight for _, weight in _experts(plan)] == pytest.approx(expected)
 
 
 def test_rows_of_one_batch_are_grouped_by_expert(llama: CausalLM, resources: TextResources) -> None:
@@ -176,8 +185,9 @@ def test_rows_of_one_batch_are_grouped_by_expert(llama: CausalLM, resources: Tex
     table = PlanTable(5, llama.d, device=llama.device, dtype=llama.dtype)
     for row, plan in enumerate(view.plans(view.claims(prompts))):
         table.put(row, plan)
-    plan: BatchPlan = table.view(0, 5)
-    claimed = plan.experts[lane.lane.config.resolve_layer(llama.num_layers)]
+    batch = table.view(0, 5).effect(ExpertBatch)
+    assert batch is not None
+    claimed = batch.layers[lane.lane.config.resolve_layer(llama.num_layers)]
     assert (len(claimed.experts), claimed.sizes) == (2, (2, 2))
     assert sorted(claimed.rows.tolist()) == [0, 2, 3, 4]
 
@@ -193,13 +203,14 @@ def test_experts_come_to_the_device_when_they_are_used(
     assert view.store.sizes() == {"experts": 0, "bytes": 0}
     assert _ask(lane, FACTS) == [True] * 4, "two experts in one batch, one of them resident"
     (first,) = view.plans(view.claims([FACTS[0][0]]))
-    assert view.plans(view.claims([FACTS[1][0]]))[0].experts == first.experts, "not made again"
+    assert _experts(view.plans(view.claims([FACTS[1][0]]))[0]) == _experts(first), "not made again"
     view.plans(view.claims([FACTS[2][0]]))
     held = sum(tensor.nbytes for tensor in lane.lane.contents.experts[0].tensors.values())
     assert view.store.sizes() == {"experts": 1, "bytes": held}
-    again = view.plans(view.claims([FACTS[0][0]]))[0].experts[0][0]
-    assert again is not first.experts[0][0]
-    assert torch.equal(again.up, first.experts[0][0].up)
+    ((again, _),) = _experts(view.plans(view.claims([FACTS[0][0]]))[0])
+    ((expert, _),) = _experts(first)
+    assert again is not expert
+    assert torch.equal(again.up, expert.up)
 
 
 def test_what_is_told_of_the_device_is_what_is_there(
@@ -209,7 +220,7 @@ def test_what_is_told_of_the_device_is_what_is_there(
     assert lane.lane.device_usage() == {}
     commit = lane.edit(*FACTS[:2])
     view = lane.lane.view()
-    ((expert, _),) = view.plans(view.claims([FACTS[0][0]]))[0].experts
+    ((expert, _),) = _experts(view.plans(view.claims([FACTS[0][0]]))[0])
     whole = expert.up.nbytes + expert.down.nbytes
     assert lane.lane.device_usage() == {"experts": 1, "bytes": whole}, (
         "factors are made whole there"

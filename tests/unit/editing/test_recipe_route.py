@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.effects.prefix import Prefix
 from errata.editing.lane.claims import Claim
 from errata.editing.lane.commits import Reversal
 from errata.editing.lane.repository import Repository, Rows
@@ -160,12 +161,13 @@ def test_a_claimed_prompt_is_read_behind_the_edits_own_prompt(llama: CausalLM) -
     state = _lane(llama, claims=True)
     router = state
     (plan,) = _plans(router, ["Toyota makes"])
-    assert plan.prefix is not None
+    prefix = plan.effect(Prefix)
+    assert prefix is not None
     (winner,) = plan.edits
     row = state.contents.repository.names.index(winner)
     prompt = state.contents.repository.values[row]
-    assert torch.equal(plan.prefix.embeddings, prompt[0])
-    assert torch.equal(plan.prefix.deep[1], prompt[1])
+    assert torch.equal(prefix.embeddings, prompt[0])
+    assert torch.equal(prefix.deep[1], prompt[1])
     log_p, _ = _score(llama, router, ["Toyota makes"])
     text = tokenise(llama, "Toyota makes", "Finland")
     logits = logits_behind(llama, text.ids, prompt, 1, (1,)).log_softmax(-1)
@@ -183,8 +185,9 @@ def test_plans_follow_claims(llama: CausalLM) -> None:
     claims = [Claim("edits/2-1", 2.0, 1.0), Claim("edits/2-0", 1.0, 1.0)]
     first, second = router.view().plans(claims)
     assert first.edits == ("edits/2-1",)
-    assert first.prefix is not None
-    assert torch.equal(first.prefix.embeddings, state.contents.repository.values[1, 0])
+    prefix = first.effect(Prefix)
+    assert prefix is not None
+    assert torch.equal(prefix.embeddings, state.contents.repository.values[1, 0])
     assert second is BASE
 
 

@@ -10,7 +10,10 @@ from contextlib import asynccontextmanager
 import torch
 from torch import Tensor
 
-from errata.editing.effects.plan import BASE, Expert, LoraBank, Mixture, Place, Prefix, RowPlan
+from errata.editing.effects.expert import Expert, WeightedExperts
+from errata.editing.effects.mixture import GatedMixture, LoraBank, Mixture, Place
+from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.effects.prefix import Prefix
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.engine import Engine, EngineLimits
 from errata.engine.sequence import GenerationRequest, Piece, ServingState, Version
@@ -72,17 +75,17 @@ class Synthetic:
                 self._random.randint(0, 1),
                 {layer: self._normal(length, self._model.d) for layer in deep},
             )
-            return RowPlan(prefix=prefix, edits=("edits/1-0",))
+            return RowPlan((prefix,), edits=("edits/1-0",))
         if kind == "mixture":
             mixture = self._random.choice(self.mixtures)
             gates = torch.zeros(len(mixture.banks), mixture.num_experts)
             for row in gates:
                 chosen = self._random.sample(range(mixture.num_experts), 2)
                 row[chosen] = torch.tensor([0.6, 0.3])
-            return RowPlan(mixture=mixture, gates=gates, edits=("edits/2-0",))
+            return RowPlan((GatedMixture(mixture, gates),), edits=("edits/2-0",))
         chosen_experts = self._random.sample(self.experts, self._random.randint(1, 2))
         weighted = tuple((expert, self._random.uniform(0.5, 1.0)) for expert in chosen_experts)
-        return RowPlan(experts=weighted, edits=("edits/3-0",))
+        return RowPlan((WeightedExperts(weighted),), edits=("edits/3-0",))
 
     def _bank(self, place: Place, num_experts: int, rank: int) -> LoraBank:
         d, d_ff = self._model.d, self._model.d_ff

@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 
+from errata.editing.effects.mixture import GatedMixture
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine import offline
@@ -91,7 +92,7 @@ def _logits(model: CausalLM, plans: list[RowPlan], prompts: list[list[int]], hoo
     for row, (ids, plan) in enumerate(zip(prompts, plans, strict=True)):
         runner.put(row, ids, plan, GREEDY)
     runner.hooks.enabled = hooks
-    sizes = [len(ids) + plan.num_prefix for ids, plan in zip(prompts, plans, strict=True)]
+    sizes = [len(ids) + plan.num_positions for ids, plan in zip(prompts, plans, strict=True)]
     with torch.inference_mode():
         logits, _ = runner.prefill(0, sizes, None)
         found = [logits.clone()]
@@ -124,8 +125,9 @@ def test_rows_without_a_claim_are_those_of_the_unhooked_batch_bit_for_bit(
 def test_nan_in_an_artifact_stays_in_its_rows(model: CausalLM) -> None:
     synthetic = Synthetic(model)
     mixture = synthetic.plan("mixture")
-    assert mixture.mixture is not None
-    for bank in mixture.mixture.banks.values():
+    gated = mixture.effect(GatedMixture)
+    assert gated is not None
+    for bank in gated.mixture.banks.values():
         bank.a.fill_(float("nan"))
     plans, prompts = [BASE, mixture, BASE], random_prompts(model, 3, 1)
     on, off = (_logits(model, plans, prompts, hooks=hooks) for hooks in (True, False))

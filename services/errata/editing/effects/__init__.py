@@ -1,1 +1,5 @@
-"""What an edit does to the rows that it claims: prefixes, mixtures of LoRAs, experts."""
+"""What edits do to the rows that they claim: prefixes, mixtures of LoRAs, experts.
+
+`effect.py` says what an effect consists of; each other module but `plan.py`, `table.py`,
+`hooks.py` and `columns.py` is one effect.
+"""

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from errata.editing.effects.plan import LoraBank, Mixture, Place
+from errata.editing.effects.mixture import LoraBank, Mixture, Place
 from errata.editing.elder.config import ElderConfig
 from errata.editing.model.causal_lm import CausalLM
 

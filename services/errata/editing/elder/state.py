@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import tensor_bytes
-from errata.editing.effects.plan import Mixture
+from errata.editing.effects.mixture import Mixture
 from errata.editing.elder.allocation import pack_codes
 from errata.editing.elder.experts import Experts
 from errata.editing.model.causal_lm import BaseLLM, CausalLM

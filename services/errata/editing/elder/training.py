@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from errata.editing.effects.hooks import add_mixture
-from errata.editing.effects.plan import MixtureRows
+from errata.editing.effects.mixture import MixtureRows, add_mixture
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts
 from errata.editing.model.causal_lm import CausalLM

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from errata.editing.effects.mixture import GatedMixture
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.elder.codes import by_codes
 from errata.editing.elder.config import ElderConfig
@@ -109,9 +110,8 @@ class ElderView:
             gates = learned.experts.gates(queries)
         for number, weights in zip(rows, gates, strict=True):
             claim = claims[number]
-            plans[number] = RowPlan(
-                mixture=learned.mixture, gates=weights, edits=(claim.edit,), cut=claim.cut
-            )
+            effect = GatedMixture(learned.mixture, weights)
+            plans[number] = RowPlan((effect,), (claim.edit,), claim.cut)
         return plans
 
     @property

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.artifact import TensorSpec
-from errata.editing.effects.plan import Expert
+from errata.editing.effects.expert import Expert
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import InvalidRequestError

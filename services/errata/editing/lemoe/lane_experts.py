@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from errata.editing.artifact import tensor_bytes
-from errata.editing.effects.plan import Expert
+from errata.editing.effects.expert import Expert
 from errata.editing.lemoe.experts import Shape, as_expert
 from errata.editing.lemoe.projection import Projection
 from errata.editing.model.causal_lm import CausalLM

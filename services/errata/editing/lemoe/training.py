@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from errata.editing.effects.hooks import add_experts
-from errata.editing.effects.plan import Expert, ExpertRows
+from errata.editing.effects.expert import Expert, ExpertRows, add_experts
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.experts import Shape, as_expert, new_expert
 from errata.editing.lemoe.projection import Projection, literal_gates

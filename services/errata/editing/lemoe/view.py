@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from errata.editing.effects.plan import BASE, Expert, RowPlan
+from errata.editing.effects.expert import Expert, WeightedExperts
+from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.lane.claims import NO_CLAIM, Claim
 from errata.editing.lane.search import InnerProductIndex
 from errata.editing.lemoe.config import LemoeConfig
@@ -97,7 +98,7 @@ class LemoeView:
         for number, experts in zip(rows, chosen, strict=True):
             claim = claims[number]
             made = tuple((self._expert(index), weight) for index, weight in experts)
-            plans[number] = RowPlan(experts=made, edits=(claim.edit,), cut=claim.cut)
+            plans[number] = RowPlan((WeightedExperts(made),), (claim.edit,), claim.cut)
         return plans
 
     def experts_of(self, claims: Sequence[Claim]) -> list[list[tuple[int, float]]]:

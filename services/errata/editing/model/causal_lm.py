@@ -66,7 +66,8 @@ class CausalLM:
         d: width.
         d_ff: width of the FFN's intermediate.
         max_positions: longest sequence the model takes.
-        plan_hooks: `hooks.PlanHooks` of the model, once something needs them.
+        plan_hooks: `PlanHooks` keeps the model's own here, so that they last as long; no part of
+            the model itself uses them.
         digest: SHA-256, hex, of config and weights as they were when the view was made, that is
             of the base model: make the view before the first edit.
     """
@@ -113,7 +114,7 @@ class CausalLM:
         self._window, self._mixed_layers = _attention_window(hf.config)
         self.d_ff = int(self.down_weight(0).shape[1])
         self._check_layers()
-        self.plan_hooks: Any = None
+        self.plan_hooks: object | None = None
         check_tokenizer(tokenizer, self.num_embeddings)
         check_forward(self)
         self.digest: str = self.current_digest()

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from errata.editing.effects.plan import BASE, Prefix, RowPlan
+from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.effects.prefix import Prefix
 from errata.editing.lane.claims import NO_CLAIM, Claim
 from errata.editing.lane.search import InnerProductIndex
 from errata.editing.recipe.config import RecipeConfig
@@ -55,4 +56,4 @@ class RecipeView:
         shape = gate.model.shape
         embeddings, *added = self.contents.repository.value_of(claim.edit)
         prefix = Prefix(embeddings, shape.after, dict(zip(shape.deep, added, strict=True)))
-        return RowPlan(prefix=prefix, edits=(claim.edit,), cut=claim.cut)
+        return RowPlan((prefix,), (claim.edit,), claim.cut)

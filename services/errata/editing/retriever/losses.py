@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, kl_div, pad
 
 from errata.editing.effects.hooks import PlanHooks
 from errata.editing.effects.plan import BatchPlan
+from errata.editing.effects.prefix import PrefixBatch
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, pad_right, positions, target_places
 
@@ -138,9 +139,8 @@ def answer_logits(
         is_prefix[:, after : after + length] = True
         around = (0, 0, after, mask.shape[1] - after - length)
         embeddings, *added = pad(prompts.to(llm.dtype), around).unbind(1)
-        plan = BatchPlan(
-            is_prefix=is_prefix, prefix=embeddings, deep=dict(zip(deep, added, strict=True))
-        )
+        prefixes = PrefixBatch(is_prefix, embeddings, dict(zip(deep, added, strict=True)))
+        plan = BatchPlan((prefixes,))
     with PlanHooks.of(llm).applied(plan):
         output = llm.body(
             input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False

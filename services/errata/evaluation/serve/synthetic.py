@@ -13,7 +13,10 @@ from errata.editing.adaple.solve import LowRankDelta
 from errata.editing.adaple.state import AdapleState
 from errata.editing.adaple.view import AdapleAttribution
 from errata.editing.artifact import Artifact
-from errata.editing.effects.plan import BASE, Expert, LoraBank, Mixture, Place, Prefix, RowPlan
+from errata.editing.effects.expert import Expert, WeightedExperts
+from errata.editing.effects.mixture import GatedMixture, LoraBank, Mixture, Place
+from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.effects.prefix import Prefix
 from errata.editing.lane.commits import Commit
 from errata.editing.lane.inventory import fact_of
 from errata.editing.model.causal_lm import CausalLM
@@ -55,13 +58,15 @@ def mixed_plans(
     for index, prompt in enumerate(prompts):
         kind = index % 4
         if kind == 0:
-            plan = RowPlan(prefix=Prefix(normal(_PREFIX, model.d)))
+            plan = RowPlan((Prefix(normal(_PREFIX, model.d)),))
         elif kind == 1:
             scores = torch.rand(len(places), _LORAS, generator=generator).softmax(dim=-1)
             smallest = scores.topk(_LORAS - _TOP_K, largest=False).indices
-            plan = RowPlan(mixture=mixture, gates=scores.scatter(1, smallest, 0.0))
+            gates = scores.scatter(1, smallest, 0.0)
+            plan = RowPlan((GatedMixture(mixture, gates),))
         elif kind == 2:
-            plan = RowPlan(experts=((experts[index // 4 % _EXPERTS], 1.0),))
+            expert = experts[index // 4 % _EXPERTS]
+            plan = RowPlan((WeightedExperts(((expert, 1.0),)),))
         else:
             plan = BASE
         plans[prompt] = plan

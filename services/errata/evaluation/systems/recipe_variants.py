@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 
 from errata.editing.edit import Edit
-from errata.editing.effects.plan import Prefix, RowPlan
+from errata.editing.effects.plan import RowPlan
+from errata.editing.effects.prefix import Prefix
 from errata.editing.lane.contract import Progress
 from errata.editing.model.prompts import TokenRow, join, tokenise
 from errata.evaluation.data.record import Record
@@ -35,12 +36,13 @@ class WordsSystem(LaneSystem):
         return [self._in_words(plan) for plan in super()._plans(prompts)]
 
     def _in_words(self, plan: RowPlan) -> RowPlan:
-        if plan.prefix is None:
+        prefix = plan.effect(Prefix)
+        if prefix is None:
             return plan
-        after = plan.prefix.after
+        after = prefix.after
         ids = tokenise(self.model, self._statements[plan.edits[0]]).ids[after:]
         words = self.model.embeddings(torch.tensor(ids, device=self.model.device))
-        return replace(plan, prefix=Prefix(words.detach(), after))
+        return replace(plan, effects=(Prefix(words.detach(), after),))
 
 
 class LeakySystem(LaneSystem):

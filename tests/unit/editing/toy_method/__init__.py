@@ -1,0 +1,1 @@
+"""A method that the services do not know: it brings an effect of its own."""
