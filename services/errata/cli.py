@@ -19,9 +19,9 @@ from errata import box_cli, errors
 from errata.bench_cli import bench
 from errata.launch import show
 from errata.launch.terminal import console
-from errata.platform import settings_report
 from errata.platform.settings import Settings, load_client_settings, load_settings
-from errata.platform.settings_files import CONFIG_FILE_VARIABLE
+from errata.platform.settings import report as settings_report
+from errata.platform.settings.sources import CONFIG_FILE_VARIABLE
 from errata.platform.telemetry import configure_logging
 from errata.platform.tracing import configure_tracing
 from errata.train_cli import train

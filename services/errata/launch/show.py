@@ -19,7 +19,7 @@ from rich.text import Text
 
 from errata.launch.findings import Finding
 from errata.platform.settings import masked
-from errata.platform.settings_report import SettingReport
+from errata.platform.settings.report import SettingReport
 from errata_client import (
     Answer,
     Compaction,

@@ -20,7 +20,7 @@ from errata.cli import _service
 from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
 from errata.platform.settings import Settings
-from errata.platform.settings_report import leaves
+from errata.platform.settings.report import leaves
 from tests.unit.deploy.manifests import (
     DEPLOY,
     OF_THE_OPERATOR,

@@ -18,7 +18,7 @@ from errata import cli
 from errata.cli import app
 from errata.errors import InvalidRequestError, StartupError
 from errata.launch.box import free_addresses, free_port
-from errata.platform.settings_files import client_file
+from errata.platform.settings.sources import client_file
 from errata_client import UnavailableError
 
 RUN = CliRunner()
