@@ -1,4 +1,4 @@
-"""`errata up`, `errata demo` and `errata doctor`: one box, and what keeps it from starting."""
+"""`errata up`, `demo`, `doctor` and `config`: one box, its settings, and what stops it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from errata import errors
+from errata.cli_options import AsJson
 from errata.launch import show
 from errata.launch.ports import moved_ports, with_flags
 from errata.launch.progress import Steps
 from errata.launch.terminal import console
 from errata.platform.settings import Settings, load_settings
+from errata.platform.settings import report as settings_report
 
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept.")]
 Model = Annotated[str | None, typer.Option(help="Model folder or hub id.")]
@@ -91,7 +93,7 @@ def doctor(
     redis_url: RedisUrl = None,
     port: Port = None,
     address: Address = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Checks settings, versions, Redis, disk, model, lanes and ports; says what to do.
 
@@ -101,12 +103,14 @@ def doctor(
 
     flags = _flags(data_dir, model, text, lanes_file, redis_url, None, port, address)
     findings = diagnose(flags, Steps(console(stderr=True)))
-    if as_json:
-        show.print_json(console(), findings)
-    else:
-        console().print(show.doctor_table(findings))
+    show.print_result(as_json, findings, show.doctor_table)
     if any(finding.grade == "fail" for finding in findings):
         raise typer.Exit(1)
+
+
+def config(as_json: AsJson = False) -> None:
+    """Prints every setting with its value, its origin and what it is."""
+    show.print_result(as_json, settings_report.report(), show.config_table)
 
 
 def _flags(

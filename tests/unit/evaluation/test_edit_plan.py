@@ -50,7 +50,7 @@ def test_analyses_of_adaple() -> None:
     assert [values["fusion"] for values in fusions] == ["none", "topk", "dr", "average"]
     assert [values["drop"] for values in fusions] == [0.0, 0.8, 0.8, 0.5]
     (point,) = points_of(replace(PLAN, suite="similarity", values={"drop": 0.5}))
-    assert point.similarity
+    assert point.inspections == ("update cosines",)
     assert point.varied["drop"] == 0.5
     for suite in ("fusion", "drop-rate", "topk", "similarity"):
         for point in points_of(replace(PLAN, suite=suite)):

@@ -26,9 +26,9 @@ from errata.evaluation.data import load
 from errata.evaluation.data.examples import with_rephrasings
 from errata.evaluation.data.fields import read_paragraphs
 from errata.evaluation.data.record import Record
+from errata.evaluation.edit.auxiliary import AuxiliaryMetrics
 from errata.evaluation.edit.opening import Workplace
 from errata.evaluation.edit.plan import Plan
-from errata.evaluation.edit.probes import Probes
 from errata.evaluation.edit.suites import Point, points_of
 from errata.evaluation.edit.summary import Unit, summary
 from errata.evaluation.edit.unit import run_unit
@@ -70,9 +70,9 @@ def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
                 _check_size(plan, point, len(records))
             if plan.text is not None:
                 read_paragraphs(plan.text)
-            probes = Probes.of(plan)
+            auxiliary = AuxiliaryMetrics.of(plan.auxiliary)
             facts = [place.describe(point) for point in points]
-            runs = _Runs(plan, place, records, probes, progress, points)
+            runs = _Runs(plan, place, records, auxiliary, progress, points)
             found = [
                 [runs.run_or_read(point, fact, seed) for seed in plan.seeds]
                 for point, fact in zip(points, facts, strict=True)
@@ -86,13 +86,14 @@ class _Runs:
         plan: Plan,
         place: Workplace,
         records: Sequence[Record],
-        probes: Probes,
+        auxiliary: AuxiliaryMetrics,
         progress: Progress,
         points: Sequence[Point],
     ) -> None:
-        self._plan, self._place, self._records, self._probes = plan, place, records, probes
+        self._plan, self._place, self._records, self._auxiliary = plan, place, records, auxiliary
         self._progress = progress
-        files = [plan.data, plan.heldout, *plan.retention, plan.references, plan.text]
+        data = plan.auxiliary
+        files = [*(plan.data, data.heldout, *data.retention, data.references, plan.text)]
         self._inputs = [None if path is None else file_digest(path) for path in files]
         self._commit = code_version()
         total = sum(point.num_records for point in points) * plan.num_seeds
@@ -110,7 +111,7 @@ class _Runs:
             self._place.open(point),
             chosen,
             point,
-            self._probes,
+            self._auxiliary,
             lambda size: self._progress.advance(self._task, size),
         )
         unit = {"seed": seed, **unit}
@@ -131,7 +132,7 @@ class _Runs:
             "point": asdict(point),
             "fact": fact,
             "seed": seed,
-            "num_texts": plan.num_texts,
+            "num_texts": plan.auxiliary.num_texts,
             "rephrasings": [plan.rephrasings, plan.seed],
             "check": plan.check,
             "device": plan.device,

@@ -17,7 +17,8 @@ from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.baselines import BASELINES, MEMIT
 from errata.evaluation.data.fields import read_paragraphs
 from errata.evaluation.edit.plan import Plan
-from errata.evaluation.edit.suites import Point, points_of
+from errata.evaluation.edit.suites import points_of
+from errata.evaluation.edit.suites.point import Point
 from errata.evaluation.edit.text import FileText, OwnText
 from errata.evaluation.systems import System
 from errata.evaluation.systems.cluster import ClusterSystem

@@ -71,9 +71,7 @@ def summary(
         "config": headline["config"],
         "points": rows,
         "model": {"path": plan.model, "digest": facts[0]["model"]},
-        "lane_model": {"path": str(plan.lane_model), "digest": facts[0]["lane_model"]}
-        if plan.lane_model
-        else None,
+        "lane_model": _lane_model(plan, facts[0]),
         "data": {
             "path": str(plan.data),
             "digest": file_digest(plan.data),
@@ -83,6 +81,12 @@ def summary(
         "commit": code_version(),
         **circumstances(),
     }
+
+
+def _lane_model(plan: Plan, fact: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not plan.lane_model:
+        return None
+    return {"path": str(plan.lane_model), "digest": fact["lane_model"]}
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -52,7 +52,7 @@ _SMALL = 0.02  # what random edits are made of: answers shall not become noise
 
 
 @dataclass(frozen=True, slots=True)
-class RoutedLane:
+class SyntheticLane:
     """Which lane is served.
 
     Attributes:
@@ -71,7 +71,7 @@ class RoutedLane:
 
 
 def routed_state(
-    model: CausalLM, lane: RoutedLane, *, claimed: bool, seed: int = 0
+    model: CausalLM, lane: SyntheticLane, *, claimed: bool, seed: int = 0
 ) -> ServingState:
     """What requests are admitted under while a lane has many edits in force.
 
@@ -172,7 +172,7 @@ def _recipe(
     config: Any,
     state: RecipeState,
     names: tuple[str, ...],
-    lane: RoutedLane,
+    lane: SyntheticLane,
     rng: torch.Generator,
 ) -> Artifact:
     held, shape = state.holdings, state.holdings.model.shape
@@ -186,7 +186,7 @@ def _elder(
     config: Any,
     state: ElderState,
     names: tuple[str, ...],
-    lane: RoutedLane,
+    lane: SyntheticLane,
     rng: torch.Generator,
 ) -> Artifact:
     shape = elder_experts.Shape.of(model, config)
@@ -207,7 +207,7 @@ def _lemoe(
     config: Any,
     state: Any,
     names: tuple[str, ...],
-    lane: RoutedLane,
+    lane: SyntheticLane,
     rng: torch.Generator,
 ) -> Artifact:
     shape = lemoe_experts.Shape.of(model, config)

@@ -13,7 +13,7 @@ from errata.evaluation.data.fields import read_paragraphs
 from errata.evaluation.data.general import GeneralQuestion, load_general
 from errata.evaluation.data.record import Record
 from errata.evaluation.data.references import load_references
-from errata.evaluation.edit.plan import Plan
+from errata.evaluation.edit.plan import AuxiliaryData
 from errata.evaluation.judge import Figures
 from errata.evaluation.metrics.ability import question_pairs, share_right
 from errata.evaluation.metrics.likelihood import perplexity, text_pairs
@@ -25,7 +25,7 @@ _TOP_K = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Probes:
+class AuxiliaryMetrics:
     """Everything that is asked before the first edit and after the last.
 
     Attributes:
@@ -41,23 +41,23 @@ class Probes:
     consistency: Consistency | None
 
     @classmethod
-    def of(cls, plan: Plan) -> Probes:
-        """Reads the plan's files.
+    def of(cls, data: AuxiliaryData) -> AuxiliaryMetrics:
+        """Reads the files.
 
         Raises:
             InvalidRequestError: one is unusable.
         """
-        stems = [path.stem for path in plan.retention]
+        stems = [path.stem for path in data.retention]
         if len(set(stems)) < len(stems):
             raise InvalidRequestError(
                 "two files of questions have the same name; figures go by it, so rename one.",
                 field="retention",
             )
-        references = load_references(plan.references) if plan.references else None
+        references = load_references(data.references) if data.references else None
         return cls(
-            heldout=text_pairs(read_paragraphs(plan.heldout)) if plan.heldout else (),
-            questions={path.stem: load_general(path) for path in plan.retention},
-            num_texts=plan.num_texts,
+            heldout=text_pairs(read_paragraphs(data.heldout)) if data.heldout else (),
+            questions={path.stem: load_general(path) for path in data.retention},
+            num_texts=data.num_texts,
             consistency=None if references is None else Consistency(references),
         )
 
