@@ -19,11 +19,11 @@ def login_name() -> str:
         return f"user {os.getuid()}"
 
 
-Target = Annotated[
+TargetOption = Annotated[
     str, typer.Option("--target", help="The gateway's host:port; default from ERRATA_TARGET.")
 ]
-Timeout = Annotated[float, typer.Option(help="Seconds to wait; default from ERRATA_TIMEOUT.")]
-Author = Annotated[
+TimeoutOption = Annotated[float, typer.Option(help="Seconds to wait; default from ERRATA_TIMEOUT.")]
+AuthorOption = Annotated[
     str,
     typer.Option(
         default_factory=login_name,
@@ -31,4 +31,4 @@ Author = Annotated[
         help="Who requests the change; default from ERRATA_AUTHOR.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from errata.cli_options import DEFAULT_TARGET, AsJson, Author, Target, Timeout
+from errata.cli_options import DEFAULT_TARGET, AuthorOption, JsonOption, TargetOption, TimeoutOption
 from errata.errors import UnknownLaneError
 from errata.launch import show
 from errata.launch.show import print_result
@@ -19,14 +19,14 @@ from errata.launch.terminal import console
 from errata.platform.settings import load_settings
 from errata_client import Client, EditSpec, EditState, Sampling
 
-Separator = Annotated[
+SeparatorOption = Annotated[
     str | None,
     typer.Option(
         help="White space, or nothing, between prompt and target; \\n is a line break. Left out, "
         "the prompt's end and its script decide."
     ),
 ]
-MinSeq = Annotated[int | None, typer.Option(help="Never answer from an older position.")]
+MinSeqOption = Annotated[int | None, typer.Option(help="Never answer from an older position.")]
 StateName = Literal["requested", "fitting", "committed", "rejected", "reverted"]
 
 
@@ -37,14 +37,14 @@ def edit(
     rephrase: Annotated[list[str] | None, typer.Option(help="Checked, too; repeatable.")] = None,
     probe: Annotated[list[str] | None, typer.Option(help="Must stay; repeatable.")] = None,
     source: Annotated[str, typer.Option(help="Where the correction comes from.")] = "",
-    separator: Separator = None,
+    separator: SeparatorOption = None,
     lane: Annotated[str, typer.Option(help="lanes/{lane}; the default lane if empty.")] = "",
     *,
-    author: Author,
+    author: AuthorOption,
     wait: Annotated[bool, typer.Option(help="Wait until it is in effect.")] = False,
-    timeout: Timeout = 120.0,
-    as_json: AsJson = False,
-    target: Target = DEFAULT_TARGET,
+    timeout: TimeoutOption = 120.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Submits a correction."""
     spec = EditSpec(
@@ -67,7 +67,7 @@ def edit(
 
 def ask(
     prompt: str,
-    min_seq: MinSeq = None,
+    min_seq: MinSeqOption = None,
     max_tokens: Annotated[int, typer.Option(help="Length limit.")] = 16,
     stop: Annotated[list[str] | None, typer.Option(help="End before this; repeatable.")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
@@ -75,9 +75,9 @@ def ask(
     top_k: Annotated[int, typer.Option(help="So many likeliest tokens; 0 is all.")] = 0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     everywhere: Annotated[bool, typer.Option(help="Ask every replica.")] = False,
-    timeout: Timeout = 30.0,
-    as_json: AsJson = False,
-    target: Target = DEFAULT_TARGET,
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Lets the edited model continue a prompt."""
     options: dict[str, Any] = {
@@ -98,11 +98,11 @@ def ask(
 def score(
     prompt: str,
     continuation: str,
-    min_seq: MinSeq = None,
-    separator: Separator = None,
-    timeout: Timeout = 30.0,
-    as_json: AsJson = False,
-    target: Target = DEFAULT_TARGET,
+    min_seq: MinSeqOption = None,
+    separator: SeparatorOption = None,
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Shows how likely the model finds a continuation, token by token."""
     with Client(target, timeout=timeout) as client:
@@ -112,9 +112,9 @@ def score(
 
 def status(
     watch: Annotated[bool, typer.Option(help="Look again every second, until Ctrl-C.")] = False,
-    timeout: Timeout = 10.0,
-    as_json: AsJson = False,
-    target: Target = DEFAULT_TARGET,
+    timeout: TimeoutOption = 10.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Shows replicas, positions, digests and lag; fails if a replica disagrees."""
     from errata.launch.status import look, watch_status
@@ -131,9 +131,9 @@ def status(
 
 def log(
     from_seq: Annotated[int, typer.Option(help="First position.")] = 1,
-    timeout: Timeout = 30.0,
-    as_json: AsJson = False,
-    target: Target = DEFAULT_TARGET,
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Lists the log's entries."""
     with Client(target, timeout=timeout) as client:
@@ -152,9 +152,9 @@ def edits(
     contains: Annotated[
         str, typer.Option(help="Only those with this in prompt, target, subject or source.")
     ] = "",
-    timeout: Timeout = 30.0,
-    as_json: AsJson = False,
-    target: Target = DEFAULT_TARGET,
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Lists edits: where each stands, who asked for it and when, and why it was rejected."""
     with Client(target, timeout=timeout) as client:
@@ -173,10 +173,10 @@ def revert(
     names: Annotated[list[str], typer.Argument(help="Such as edits/12-0.")],
     comment: Annotated[str, typer.Option(help="Why.")] = "",
     *,
-    author: Author,
-    timeout: Timeout = 60.0,
-    as_json: AsJson = False,
-    target: Target = DEFAULT_TARGET,
+    author: AuthorOption,
+    timeout: TimeoutOption = 60.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Takes committed edits back."""
     with Client(target, timeout=timeout) as client:
@@ -193,10 +193,10 @@ def compact(
         float, typer.Option(help="How much lower reliability and locality may be afterwards.")
     ] = 0.02,
     *,
-    author: Author,
-    timeout: Timeout = 3_600.0,
-    as_json: AsJson = False,
-    target: Target = DEFAULT_TARGET,
+    author: AuthorOption,
+    timeout: TimeoutOption = 3_600.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Learns a lane anew from its edits in force, checks it, and puts it in place."""
     with Client(target, timeout=timeout) as client:
@@ -207,9 +207,9 @@ def compact(
 
 def lanes(
     lane: Annotated[str, typer.Argument(help="Show this one's configuration.")] = "",
-    timeout: Timeout = 10.0,
-    as_json: AsJson = False,
-    target: Target = DEFAULT_TARGET,
+    timeout: TimeoutOption = 10.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Lists the lanes that edits can go to."""
     with Client(target, timeout=timeout) as client:
@@ -225,7 +225,7 @@ def lanes(
 
 def health(
     address: Annotated[str, typer.Argument(help="host:port of any service.")],
-    timeout: Timeout = 5.0,
+    timeout: TimeoutOption = 5.0,
 ) -> None:
     """Says whether a service is healthy, by its gRPC health; fails if it is not."""
     from errata.launch.health import health_of
@@ -241,7 +241,7 @@ def adapters(
     lane: Annotated[str, typer.Argument(help="An ELDER lane, such as lanes/main.")],
     out: Annotated[Path, typer.Argument(help="Gets one folder for each expert.")],
     model: Annotated[str, typer.Option(help="The base model; the demo model if empty.")] = "",
-    target: Target = DEFAULT_TARGET,
+    target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Writes the experts of an ELDER lane as PEFT adapters."""
     from errata.launch.adapters import export_adapters

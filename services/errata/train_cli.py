@@ -24,30 +24,32 @@ if TYPE_CHECKING:
 train = typer.Typer(help="Train what lanes learn once.", no_args_is_help=True)
 _out = Console()
 
-Out = Annotated[Path, typer.Option(help="New folder; an interrupted training resumes.")]
-Model = Annotated[str, typer.Option(help="The LLM: folder or hub id; the demo model if empty.")]
-Data = Annotated[
+OutOption = Annotated[Path, typer.Option(help="New folder; an interrupted training resumes.")]
+ModelOption = Annotated[
+    str, typer.Option(help="The LLM: folder or hub id; the demo model if empty.")
+]
+DataOption = Annotated[
     Path | None, typer.Option(help="File of training records; the demo corpus if left out.")
 ]
-Dataset = Annotated[str, typer.Option(help="counterfact, zsre or rippleedits.")]
-Records = Annotated[str, typer.Option(help="Range of records to train on, a:b.")]
-Encoder = Annotated[
+DatasetOption = Annotated[str, typer.Option(help="counterfact, zsre or rippleedits.")]
+RecordsOption = Annotated[str, typer.Option(help="Range of records to train on, a:b.")]
+EncoderOption = Annotated[
     str, typer.Option(help="Folder or hub id; if empty, a small one is trained from scratch.")
 ]
-Retriever = Annotated[
+RetrieverOption = Annotated[
     Path | None,
     typer.Option(help="Lane model whose retriever is reused; only MLP_P is trained."),
 ]
-Preset = Annotated[str, typer.Option(help="errata, paper or code.")]
-Set = Annotated[
+PresetOption = Annotated[str, typer.Option(help="errata, paper or code.")]
+SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="KEY=VALUE of TrainingConfig, over the preset; repeatable."),
 ]
-MaxMinutes = Annotated[
+MaxMinutesOption = Annotated[
     float, typer.Option(help="Time limit at which the schedule ends; 0 for none.", min=0)
 ]
-Threads = Annotated[int, typer.Option(help="Torch threads; 0 uses all cores.", min=0)]
-Device = Annotated[str, typer.Option(help="Torch device.")]
+ThreadsOption = Annotated[int, typer.Option(help="Torch threads; 0 uses all cores.", min=0)]
+DeviceOption = Annotated[str, typer.Option(help="Torch device.")]
 
 
 @train.callback()
@@ -57,18 +59,18 @@ def _train() -> None:
 
 @train.command()
 def recipe(
-    out: Out,
-    model: Model = "",
-    data: Data = None,
-    dataset: Dataset = "counterfact",
-    records: Records = "0:",
-    encoder: Encoder = "",
-    retriever: Retriever = None,
-    preset: Preset = "errata",
-    set_: Set = None,
-    max_minutes: MaxMinutes = 0.0,
-    threads: Threads = 0,
-    device: Device = "cpu",
+    out: OutOption,
+    model: ModelOption = "",
+    data: DataOption = None,
+    dataset: DatasetOption = "counterfact",
+    records: RecordsOption = "0:",
+    encoder: EncoderOption = "",
+    retriever: RetrieverOption = None,
+    preset: PresetOption = "errata",
+    set_: SetOption = None,
+    max_minutes: MaxMinutesOption = 0.0,
+    threads: ThreadsOption = 0,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Trains a RECIPE lane model: encoder, MLPs and Knowledge Sentinel, for one LLM."""
     import torch
@@ -117,7 +119,7 @@ def _examples(
     data: Path | None, dataset: str, records: str, num_validation: int
 ) -> tuple[list[Example], list[Example] | None]:
     """Examples of training and of validation; None lets the trainer choose the latter."""
-    from errata.evaluation.data import load
+    from errata.evaluation.data import load_records
     from errata.evaluation.data.examples import as_examples
     from errata.evaluation.edit.plan import parse_range
     from errata.launch.demo_examples import demo_examples
@@ -125,7 +127,7 @@ def _examples(
     if data is None:
         return demo_examples(demo.load_corpus(), num_validation)
     start, end = parse_range(records)
-    return as_examples(load(dataset, data)[start:end]), None
+    return as_examples(load_records(dataset, data)[start:end]), None
 
 
 def _run(trainer: Trainer) -> None:

@@ -14,101 +14,105 @@ from errata.evaluation.edit import plan as plans
 
 _out = Console()
 
-Data = Annotated[Path, typer.Option(help="File of records, in the data set's public format.")]
-Out = Annotated[
+DataOption = Annotated[Path, typer.Option(help="File of records, in the data set's public format.")]
+OutOption = Annotated[
     Path,
     typer.Option(help="Folder for result.json, report.md and plots; an interrupted run resumes."),
 ]
-Method = Annotated[
+MethodOption = Annotated[
     str, typer.Option(help="A lane's method, or none, ft-l, grace, memit, retrieval-prompt.")
 ]
-Dataset = Annotated[str, typer.Option(help="counterfact, zsre, selfcheckgpt or rippleedits.")]
-Model = Annotated[str, typer.Option(help="Folder or hub id.")]
-Edits = Annotated[int, typer.Option(help="Edits that the model carries at the end.", min=1)]
-Batch = Annotated[int, typer.Option(help="Edits submitted together.", min=1)]
-Seed = Annotated[int, typer.Option(help="Seed that selects the records.", min=0)]
-Seeds = Annotated[int, typer.Option(help="Number of consecutive seeds, from --seed on.", min=1)]
-Suite = Annotated[str, typer.Option(help="What to run; `errata bench suites` lists the suites.")]
-Preset = Annotated[
+DatasetOption = Annotated[str, typer.Option(help="counterfact, zsre, selfcheckgpt or rippleedits.")]
+ModelOption = Annotated[str, typer.Option(help="Folder or hub id.")]
+EditsOption = Annotated[int, typer.Option(help="Edits that the model carries at the end.", min=1)]
+BatchOption = Annotated[int, typer.Option(help="Edits submitted together.", min=1)]
+SeedOption = Annotated[int, typer.Option(help="Seed that selects the records.", min=0)]
+SeedsOption = Annotated[
+    int, typer.Option(help="Number of consecutive seeds, from --seed on.", min=1)
+]
+SuiteOption = Annotated[
+    str, typer.Option(help="What to run; `errata bench suites` lists the suites.")
+]
+PresetOption = Annotated[
     str, typer.Option(help="The method's preset, such as `paper`; its defaults if empty.")
 ]
-LaneConfig = Annotated[
+LaneConfigOption = Annotated[
     Path | None, typer.Option(help="TOML or JSON with values that differ from the defaults.")
 ]
-LaneModel = Annotated[
+LaneModelOption = Annotated[
     Path | None, typer.Option(help="Folder that `errata train` made, for methods that need it.")
 ]
-InProcess = Annotated[
+InProcessOption = Annotated[
     bool, typer.Option("--in-process", help="Run the library alone; the default.")
 ]
-Target = Annotated[str, typer.Option(help="host:port of a running cluster.")]
-Lane = Annotated[str, typer.Option(help="Lane of the cluster; its default lane if empty.")]
-Scale = Annotated[str, typer.Option(help="scaling: numbers of edits.")]
-Vary = Annotated[
+TargetOption = Annotated[str, typer.Option(help="host:port of a running cluster.")]
+LaneOption = Annotated[str, typer.Option(help="Lane of the cluster; its default lane if empty.")]
+ScaleOption = Annotated[str, typer.Option(help="scaling: numbers of edits.")]
+VaryOption = Annotated[
     list[str] | None,
     typer.Option(help="ablation: KEY=a,b,c; repeat the option for a grid."),
 ]
-Records = Annotated[str, typer.Option(help="Range of records to draw from, a:b.")]
-Text = Annotated[
+RecordsOption = Annotated[str, typer.Option(help="Range of records to draw from, a:b.")]
+TextOption = Annotated[
     Path | None,
     typer.Option(
         help="Plain text for statistics, one paragraph per line; if left out, the model writes it."
     ),
 ]
-Heldout = Annotated[Path | None, typer.Option(help="Plain text for perplexity.")]
-Retention = Annotated[
+HeldoutOption = Annotated[Path | None, typer.Option(help="Plain text for perplexity.")]
+RetentionOption = Annotated[
     list[Path] | None,
     typer.Option(help="JSON lines of questions about general ability; repeatable."),
 ]
-References = Annotated[
+ReferencesOption = Annotated[
     Path | None, typer.Option(help="JSON lines of target and text, for consistency.")
 ]
-Texts = Annotated[
+TextsOption = Annotated[
     int, typer.Option(help="Number of records whose generated texts are judged.", min=0)
 ]
-Rephrasings = Annotated[
+RephrasingsOption = Annotated[
     int,
     typer.Option(
         help="Rephrasings added to each edit, in the wording of other records of its relation.",
         min=0,
     ),
 ]
-NoCheck = Annotated[
+NoCheckOption = Annotated[
     bool, typer.Option("--no-check", help="Commit edits even if they fail the writer's checks.")
 ]
-CacheDir = Annotated[Path | None, typer.Option(help="Folder where statistics are cached.")]
-Device = Annotated[str, typer.Option(help="Torch device.")]
+CacheDirOption = Annotated[Path | None, typer.Option(help="Folder where statistics are cached.")]
+DeviceOption = Annotated[str, typer.Option(help="Torch device.")]
 
 
 def edit(
-    data: Data,
-    out: Out,
-    method: Method = "adaple",
-    dataset: Dataset = "counterfact",
-    model: Model = "",
-    edits: Edits = 100,
-    batch: Batch = 10,
-    seed: Seed = 0,
-    seeds: Seeds = 1,
-    suite: Suite = "sequential",
-    preset: Preset = "",
-    lane_config: LaneConfig = None,
-    lane_model: LaneModel = None,
-    in_process: InProcess = False,
-    target: Target = "",
-    lane: Lane = "",
-    scale: Scale = "1,10,100,1000,10000",
-    vary: Vary = None,
-    records: Records = "0:",
-    text: Text = None,
-    heldout: Heldout = None,
-    retention: Retention = None,
-    references: References = None,
-    texts: Texts = 0,
-    rephrasings: Rephrasings = 0,
-    no_check: NoCheck = False,
-    cache_dir: CacheDir = None,
-    device: Device = "cpu",
+    data: DataOption,
+    out: OutOption,
+    method: MethodOption = "adaple",
+    dataset: DatasetOption = "counterfact",
+    model: ModelOption = "",
+    edits: EditsOption = 100,
+    batch: BatchOption = 10,
+    seed: SeedOption = 0,
+    seeds: SeedsOption = 1,
+    suite: SuiteOption = "sequential",
+    preset: PresetOption = "",
+    lane_config: LaneConfigOption = None,
+    lane_model: LaneModelOption = None,
+    in_process: InProcessOption = False,
+    target: TargetOption = "",
+    lane: LaneOption = "",
+    scale: ScaleOption = "1,10,100,1000,10000",
+    vary: VaryOption = None,
+    records: RecordsOption = "0:",
+    text: TextOption = None,
+    heldout: HeldoutOption = None,
+    retention: RetentionOption = None,
+    references: ReferencesOption = None,
+    texts: TextsOption = 0,
+    rephrasings: RephrasingsOption = 0,
+    no_check: NoCheckOption = False,
+    cache_dir: CacheDirOption = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Measures an editing method as the papers do, in process or through a cluster's gateway."""
     _check_place(in_process, target)

@@ -16,7 +16,7 @@ from errata.evaluation.edit.plan import read_values
 _out = Console()
 
 
-class Suite(StrEnum):
+class ServeSuite(StrEnum):
     """What `errata bench serve` can measure."""
 
     BASELINE = "baseline"
@@ -26,8 +26,8 @@ class Suite(StrEnum):
     LOAD = "load"
 
 
-SuiteName = Annotated[
-    Suite,
+SuiteOption = Annotated[
+    ServeSuite,
     typer.Option(
         help="baseline: against transformers' static batches. mixed: a batch with rows of every "
         "kind, against hooks off. unclaimed: 10,000 active edits, against none. routed: 5,000 "
@@ -35,71 +35,73 @@ SuiteName = Annotated[
         "gRPC while edits arrive, against the same without edits."
     ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder for result.json and plots.")]
-Model = Annotated[str, typer.Option(help="Folder or hub id; the demo model if empty.")]
-Dtype = Annotated[str, typer.Option(help="Data type of the weights.")]
-Device = Annotated[str, typer.Option(help="Torch device.")]
-Rounds = Annotated[int, typer.Option(help="Alternations with the baseline.", min=1)]
-Requests = Annotated[
+OutOption = Annotated[Path, typer.Option(help="Folder for result.json and plots.")]
+ModelOption = Annotated[str, typer.Option(help="Folder or hub id; the demo model if empty.")]
+DtypeOption = Annotated[str, typer.Option(help="Data type of the weights.")]
+DeviceOption = Annotated[str, typer.Option(help="Torch device.")]
+RoundsOption = Annotated[int, typer.Option(help="Alternations with the baseline.", min=1)]
+RequestsOption = Annotated[
     int, typer.Option(help="Requests in one round; for load, at most so many in all.", min=1)
 ]
-Concurrency = Annotated[
+ConcurrencyOption = Annotated[
     int,
     typer.Option(help="Requests in flight; those without one of the engine's 32 rows wait.", min=1),
 ]
-Edits = Annotated[
+EditsOption = Annotated[
     int, typer.Option(help="unclaimed, routed: active edits; 0 for the numbers above.", min=0)
 ]
-Method = Annotated[str, typer.Option(help="routed: recipe, elder or lemoe.")]
-LaneConfig = Annotated[
+MethodOption = Annotated[str, typer.Option(help="routed: recipe, elder or lemoe.")]
+LaneConfigOption = Annotated[
     Path | None, typer.Option(help="routed: TOML or JSON with the lane's values.")
 ]
-LaneModel = Annotated[
+LaneModelOption = Annotated[
     Path | None, typer.Option(help="routed: folder that `errata train recipe` made.")
 ]
-Experts = Annotated[
+ExpertsOption = Annotated[
     int, typer.Option(help="routed, lemoe: number of experts that share the edits.", min=1)
 ]
-Replicas = Annotated[int, typer.Option(help="load: number of LLM replicas.", min=1)]
-Rate = Annotated[float, typer.Option(help="load: requests per second.", min=0.01)]
-EditRate = Annotated[float, typer.Option(help="load: edits per second.", min=0)]
-Seconds = Annotated[float, typer.Option(help="load: how long requests arrive.", min=1)]
-MinTokens = Annotated[int, typer.Option(help="load: tokens of the shortest answer.", min=1)]
-MaxTokens = Annotated[int, typer.Option(help="load: tokens of the longest answer.", min=1)]
-Text = Annotated[Path | None, typer.Option(help="load: statistics text for a model of your own.")]
-Target = Annotated[str, typer.Option(help="load: address of a running system.")]
-Lane = Annotated[
+ReplicasOption = Annotated[int, typer.Option(help="load: number of LLM replicas.", min=1)]
+RateOption = Annotated[float, typer.Option(help="load: requests per second.", min=0.01)]
+EditRateOption = Annotated[float, typer.Option(help="load: edits per second.", min=0)]
+SecondsOption = Annotated[float, typer.Option(help="load: how long requests arrive.", min=1)]
+MinTokensOption = Annotated[int, typer.Option(help="load: tokens of the shortest answer.", min=1)]
+MaxTokensOption = Annotated[int, typer.Option(help="load: tokens of the longest answer.", min=1)]
+TextOption = Annotated[
+    Path | None, typer.Option(help="load: statistics text for a model of your own.")
+]
+TargetOption = Annotated[str, typer.Option(help="load: address of a running system.")]
+LaneOption = Annotated[
     str, typer.Option(help="load: lane that takes the edits; the default lane if empty.")
 ]
-Retrieval = Annotated[
+RetrievalOption = Annotated[
     bool, typer.Option("--retrieval", help="load: workers ask a retrieval service.")
 ]
 
 
 def serve(
-    suite: SuiteName,
-    out: Out,
-    model: Model = "",
-    dtype: Dtype = "float32",
-    device: Device = "cpu",
-    rounds: Rounds = 5,
-    requests: Requests = 96,
-    concurrency: Concurrency = 32,
-    edits: Edits = 0,
-    method: Method = "recipe",
-    lane_config: LaneConfig = None,
-    lane_model: LaneModel = None,
-    experts: Experts = 8,
-    replicas: Replicas = 2,
-    rate: Rate = 8.0,
-    edit_rate: EditRate = 0.5,
-    seconds: Seconds = 40.0,
-    min_tokens: MinTokens = 4,
-    max_tokens: MaxTokens = 32,
-    text: Text = None,
-    target: Target = "",
-    lane: Lane = "",
-    retrieval: Retrieval = False,
+    suite: SuiteOption,
+    out: OutOption,
+    model: ModelOption = "",
+    dtype: DtypeOption = "float32",
+    device: DeviceOption = "cpu",
+    rounds: RoundsOption = 5,
+    requests: RequestsOption = 96,
+    concurrency: ConcurrencyOption = 32,
+    edits: EditsOption = 0,
+    method: MethodOption = "recipe",
+    lane_config: LaneConfigOption = None,
+    lane_model: LaneModelOption = None,
+    experts: ExpertsOption = 8,
+    replicas: ReplicasOption = 2,
+    rate: RateOption = 8.0,
+    edit_rate: EditRateOption = 0.5,
+    seconds: SecondsOption = 40.0,
+    min_tokens: MinTokensOption = 4,
+    max_tokens: MaxTokensOption = 32,
+    text: TextOption = None,
+    target: TargetOption = "",
+    lane: LaneOption = "",
+    retrieval: RetrievalOption = False,
 ) -> None:
     """Measures throughput and latency as ratios in one run; writes OUT/result.json."""
     from errata.evaluation.serve.engine_bench import EnginePlan
@@ -109,7 +111,7 @@ def serve(
     from errata.evaluation.serve.routed import SyntheticLane
     from errata.evaluation.serve.workload import Workload
 
-    if suite is Suite.LOAD:
+    if suite is ServeSuite.LOAD:
         load_plan = LoadPlan(
             out=out,
             model=model,
@@ -139,5 +141,5 @@ def _report(found: Mapping[str, Any], out: Path) -> None:
     from errata.evaluation.serve import report
 
     path = write(found, out)
-    _out.print(report.table(found))
+    _out.print(report.terminal_table(found))
     _out.print(f"written to {path}")

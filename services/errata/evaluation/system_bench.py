@@ -77,11 +77,11 @@ async def _measure(
     prompts = [edit.prompt for edit in demo.load_corpus().demo_edits()]
     async with AsyncClient(box.target, timeout=_TIMEOUT_SECONDS) as client:
         console.print("one edit at a time, commit to applied …")
-        await load(client, prompts, _CONCURRENCY)  # warm up
+        await generation_rate(client, prompts, _CONCURRENCY)  # warm up
         visible, names = await _visibility(client, _demo_specs())
         await client.revert(names)
         console.print(f"{num_requests} generations without edits …")
-        without = [await load(client, prompts, num_requests)]
+        without = [await generation_rate(client, prompts, num_requests)]
         console.print(f"{len(edits)} edits in batches …")
         begun = time.perf_counter()
         accepted = await client.submit_edits(edits)
@@ -89,9 +89,9 @@ async def _measure(
         fit_seconds = time.perf_counter() - begun
         committed = [edit.name for edit in settled if edit.state is EditState.COMMITTED]
         console.print(f"{num_requests} generations with {len(committed)} edits …")
-        with_edits = await load(client, prompts, num_requests)
+        with_edits = await generation_rate(client, prompts, num_requests)
         await client.revert(committed)
-        without.append(await load(client, prompts, num_requests))
+        without.append(await generation_rate(client, prompts, num_requests))
     baseline = sum(without) / len(without)
     return {
         "commit_to_applied_on_every_replica": _quantiles(visible),
@@ -135,7 +135,7 @@ async def _visibility(
     return seconds, names
 
 
-async def load(client: AsyncClient, prompts: Sequence[str], num_requests: int) -> float:
+async def generation_rate(client: AsyncClient, prompts: Sequence[str], num_requests: int) -> float:
     """Requests per second with a fixed number of them under way."""
     room = asyncio.Semaphore(_CONCURRENCY)
 

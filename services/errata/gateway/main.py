@@ -15,7 +15,7 @@ from errata.gateway import forward
 from errata.gateway.convert import EDIT_LOG, EDITING, INFERENCE
 from errata.gateway.pool import WorkerPool
 from errata.gateway.service import InferenceService
-from errata.platform.addresses import answered
+from errata.platform.addresses import wait_for_listener
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import (
     GrpcServer,
@@ -70,7 +70,7 @@ async def _head_answers(address: str) -> None:
     """KubeRay gives the head its name once workers are ready, and they fold the whole log first."""
     if address != "local":
         setting = "gateway.ray_address (ERRATA_GATEWAY__RAY_ADDRESS)"
-        await answered(address, setting, _HEAD_SECONDS)
+        await wait_for_listener(address, setting, _HEAD_SECONDS)
 
 
 async def _while_ray_stands(stands: Callable[[], bool], stop: asyncio.Event) -> None:

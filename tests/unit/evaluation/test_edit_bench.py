@@ -27,8 +27,8 @@ from errata.evaluation.edit.confidence import half_width
 from errata.evaluation.edit.plan import AuxiliaryData, Plan
 from errata.evaluation.edit.plots import draw, draw_compared
 from errata.evaluation.edit.report import markdown
-from errata.evaluation.edit.similarity import similarity
 from errata.evaluation.edit.summary import nested
+from errata.evaluation.edit.update_cosines import update_cosines
 from errata.evaluation.report import write
 
 NESTED = ("reliability", "generality", "locality")
@@ -222,11 +222,11 @@ def test_independent_masks_multiply_cosines_by_the_mechanical_factor() -> None:
         own = shared + 0.3 * torch.randn(96 + 256, 1, generator=generator)
         tensors = {"layer.1.left": own[:96].clone(), "layer.1.right": own[96:].clone()}
         commits.append(Commit(seq, (f"e{seq}",), Artifact(tensors, {"seed": str(seq)})))
-    found = similarity(commits, AdapleConfig(drop=0.6), layer=1)
+    found = update_cosines(commits, AdapleConfig(drop=0.6), layer=1)
     assert found["mean_before"] > 0.7
     assert found["mechanical"] == pytest.approx(0.4 * found["mean_before"])
     assert found["mean_after"] == pytest.approx(found["mechanical"], abs=0.02)
-    same = similarity(commits, AdapleConfig(drop=0.0), layer=1)
+    same = update_cosines(commits, AdapleConfig(drop=0.0), layer=1)
     assert same["mean_after"] == same["mean_before"] == same["mechanical"]
 
 

@@ -20,7 +20,7 @@ from errata.evaluation.serve.answers import Sample, count_mixed, count_stale, co
 from errata.evaluation.serve.engine_bench import EnginePlan
 from errata.evaluation.serve.load_edits import counterfactual_edits
 from errata.evaluation.serve.load_plan import LoadPlan, arrivals
-from errata.evaluation.serve.report import quantiles_ms, report, table
+from errata.evaluation.serve.report import quantiles_ms, suite_report, terminal_table
 from errata.evaluation.serve.routed import SyntheticLane, routed_state
 from errata.evaluation.serve.workload import Workload
 from errata_client import Provenance
@@ -112,7 +112,7 @@ def test_each_suite_runs_and_reports_what_tools_read(
     assert len(again["commit"]) >= 5
     assert (suite == "baseline") == ("equal_lengths" in again)
     assert (suite == "routed") == ("unclaimed" in again)
-    Console(quiet=True).print(table(found))
+    Console(quiet=True).print(terminal_table(found))
 
 
 _CODES = {"scope": "codes", "epsilon": 12, "gates": "row"}
@@ -157,7 +157,7 @@ def test_a_lane_that_cannot_be_served_is_refused(lane: SyntheticLane | None, pro
 
 
 def test_a_report_without_edits_has_empty_visibility() -> None:
-    found = report(
+    found = suite_report(
         "x", ratio=None, ours=1.0, baseline=1.0, first=[], between=[], whole=[], requests=0
     )
     assert found["edit_visible_ms"]["all"] == {"p50": None, "p95": None, "p99": None}

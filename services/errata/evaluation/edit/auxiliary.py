@@ -14,7 +14,7 @@ from errata.evaluation.data.general import GeneralQuestion, load_general
 from errata.evaluation.data.record import Record
 from errata.evaluation.data.references import load_references
 from errata.evaluation.edit.plan import AuxiliaryData
-from errata.evaluation.judge import Figures
+from errata.evaluation.judge import Measures
 from errata.evaluation.metrics.ability import question_pairs, share_right
 from errata.evaluation.metrics.likelihood import perplexity, text_pairs
 from errata.evaluation.metrics.texts import Consistency, fluency
@@ -61,9 +61,9 @@ class AuxiliaryMetrics:
             consistency=None if references is None else Consistency(references),
         )
 
-    def measure(self, system: System, records: Sequence[Record]) -> Figures:
+    def measure(self, system: System, records: Sequence[Record]) -> Measures:
         """`perplexity`, `retention.{file}`, `fluency` and `consistency`, as far as asked for."""
-        figures: Figures = {}
+        figures: Measures = {}
         if self.heldout:
             figures["perplexity"] = round(perplexity(system.score(self.heldout)), 2)
         for name, questions in self.questions.items():
@@ -73,7 +73,7 @@ class AuxiliaryMetrics:
             figures |= self._texts(system, records[: self.num_texts])
         return figures
 
-    def _texts(self, system: System, records: Sequence[Record]) -> Figures:
+    def _texts(self, system: System, records: Sequence[Record]) -> Measures:
         """Figures of one text each: sampled among five tokens, from the record's own prompt."""
         prompts = [(record.generation_prompts or (record.prompt,))[0] for record in records]
         sampling = [
@@ -86,7 +86,7 @@ class AuxiliaryMetrics:
                 prompts, system.generate(prompts, _TEXT_TOKENS, sampling), strict=True
             )
         ]
-        figures: Figures = {"fluency": round(fmean(map(fluency, texts)), 2)}
+        figures: Measures = {"fluency": round(fmean(map(fluency, texts)), 2)}
         if self.consistency is not None:
             found = [
                 self.consistency(text, record.target_new)

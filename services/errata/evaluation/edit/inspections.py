@@ -10,7 +10,7 @@ from errata.editing.adaple.config import AdapleConfig
 from errata.evaluation.data.record import Record
 from errata.evaluation.edit.embedding import code_plane, prompt_plane
 from errata.evaluation.edit.experts import expert_figures
-from errata.evaluation.edit.similarity import similarity
+from errata.evaluation.edit.update_cosines import update_cosines
 from errata.evaluation.systems.lane import LaneSystem
 
 
@@ -49,7 +49,7 @@ def _update_cosines(run: FinishedRun) -> dict[str, Any] | None:
     if len(system.commits) < 2:
         return None
     layer = config.resolve_layers(system.model.num_layers)[-1]
-    return similarity(system.commits, config, layer)
+    return update_cosines(system.commits, config, layer)
 
 
 INSPECTIONS: Mapping[str, Inspection] = {

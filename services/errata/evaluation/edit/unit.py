@@ -14,7 +14,7 @@ from errata.evaluation.edit.confidence import half_width
 from errata.evaluation.edit.inspections import INSPECTIONS, FinishedRun
 from errata.evaluation.edit.suites.point import Point
 from errata.evaluation.edit.summary import nested
-from errata.evaluation.judge import SHARES, Answers, Figures, ask, measure, shares
+from errata.evaluation.judge import SHARES, Answers, Measures, ask, measures_of, shares
 from errata.evaluation.systems import System
 from errata.evaluation.systems.lane import LaneSystem
 
@@ -141,7 +141,7 @@ class _UnitRun:
         self._ask_seconds += perf_counter() - start
         return answers
 
-    def _measure_auxiliary(self, records: Sequence[Record]) -> Figures:
+    def _measure_auxiliary(self, records: Sequence[Record]) -> Measures:
         start = perf_counter()
         figures = self._auxiliary.measure(self._system, records)
         self._ask_seconds += perf_counter() - start
@@ -159,12 +159,12 @@ class _UnitRun:
             }
         )
 
-    def _figures(self, start: int, answers: Sequence[Answers], size: int | None = None) -> Figures:
+    def _figures(self, start: int, answers: Sequence[Answers], size: int | None = None) -> Measures:
         """Figures of records from `start`, of which `answers` holds those from record 0 on."""
         part = slice(start, None if size is None else start + size)
         now = answers[part]
         records, before = self._records[part], self._before[part]
-        return measure(records[: len(now)], before[: len(now)], now)
+        return measures_of(records[: len(now)], before[: len(now)], now)
 
     def _spread(self) -> dict[str, float | None]:
         rows = [shares(*row) for row in zip(self._records, self._before, self._now, strict=True)]

@@ -22,7 +22,7 @@ from rich.console import Console
 from errata import demo
 from errata.evaluation.observability.service import span_collector
 from errata.evaluation.report import circumstances, write
-from errata.evaluation.system_bench import load
+from errata.evaluation.system_bench import generation_rate
 from errata.launch.box import Box, free_addresses, free_port
 from errata_client import AsyncClient
 
@@ -92,7 +92,7 @@ async def _ask(
         console.print(f"round {number} of {rounds} …")
         for name, box in boxes.items():
             async with AsyncClient(box.target) as client:
-                rate = await load(client, prompts, num_requests)
+                rate = await generation_rate(client, prompts, num_requests)
             if number:  # the first one warms up
                 rates[name].append(rate)
     return rates

@@ -21,7 +21,7 @@ from errata.evaluation.serve.engine_bench import (
     in_own_thread,
     running_engine,
 )
-from errata.evaluation.serve.report import report
+from errata.evaluation.serve.report import suite_report
 from errata.evaluation.serve.routed import routed_state
 from errata.evaluation.serve.synthetic import adaple_state, mixed_plans
 from errata.evaluation.serve.workload import Timings, Workload, in_words
@@ -36,7 +36,7 @@ def run(suite: str, plan: EnginePlan, *, console: Console) -> dict[str, Any]:
         console: shows progress.
 
     Returns:
-        JSON as `report` describes it.
+        JSON as `suite_report` describes it.
 
     Raises:
         InvalidRequestError: `routed` without a lane, or with one that does not route.
@@ -44,7 +44,7 @@ def run(suite: str, plan: EnginePlan, *, console: Console) -> dict[str, Any]:
     found = asyncio.run(_measure(_SUITES[suite], plan, console))
     timings: Timings = found.pop("timings")
     rate = found.pop("tokens_per_second")
-    return report(
+    return suite_report(
         suite,
         ours=rate["ours"],
         baseline=rate["baseline"],

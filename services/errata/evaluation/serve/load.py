@@ -25,14 +25,14 @@ from errata.evaluation.serve.load_edits import (
     counterfactual_edits,
 )
 from errata.evaluation.serve.load_plan import SLICES, Arrival, LoadPlan, arrivals
-from errata.evaluation.serve.load_report import LoadSlice, summary
+from errata.evaluation.serve.load_report import LoadSlice, load_figures
 from errata.launch.box import Box, free_addresses
 from errata.launch.progress import Steps
 from errata_client import AsyncClient, ErrataError
 
 
 def run_load(plan: LoadPlan, *, console: Console) -> dict[str, Any]:
-    """Runs the suite; see `report` for what comes back.
+    """Runs the suite; see `suite_report` for what comes back.
 
     Raises:
         StartupError: the system did not start.
@@ -71,7 +71,7 @@ async def _measure(plan: LoadPlan, target: str, console: Console) -> dict[str, A
             with_edits = arriving_edits(plan, client, to_edit, edits) if edited else nullcontext()
             async with with_edits:
                 slices.append(await _serve(client, due, edits, edited))
-    return summary(plan, slices, edits)
+    return load_figures(plan, slices, edits)
 
 
 async def _serve(

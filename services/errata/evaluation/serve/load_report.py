@@ -11,7 +11,7 @@ from errata.evaluation.serve.answers import Sample, count_mixed, count_stale, co
 from errata.evaluation.serve.load_edits import EditTimings
 from errata.evaluation.serve.load_plan import LoadPlan
 from errata.evaluation.serve.plots import plot_load
-from errata.evaluation.serve.report import report
+from errata.evaluation.serve.report import suite_report
 
 
 @dataclass(slots=True)
@@ -23,8 +23,8 @@ class LoadSlice:
     elapsed: float
 
 
-def summary(plan: LoadPlan, slices: Sequence[LoadSlice], edits: EditTimings) -> dict[str, Any]:
-    """JSON as `report` describes it, with what only a load run has; draws `load.png`."""
+def load_figures(plan: LoadPlan, slices: Sequence[LoadSlice], edits: EditTimings) -> dict[str, Any]:
+    """JSON as `suite_report` describes it, with what only a load run has; draws `load.png`."""
     samples = [sample for one in slices for sample in one.samples]
     answered = [sample for sample in samples if sample.answered]
     firsts = [(s.scheduled, s.first - s.scheduled) for s in answered if s.first is not None]
@@ -34,7 +34,7 @@ def summary(plan: LoadPlan, slices: Sequence[LoadSlice], edits: EditTimings) -> 
     plot_load(plan.out / "load.png", answers, firsts, edits.commits)
     num_good = sum(_within_limits(plan, sample) for sample in answered)
     elapsed = sum(one.elapsed for one in slices)
-    return report(
+    return suite_report(
         "load",
         ratio=rates[True] / rates[False] if rates[False] else None,
         ours=rates[True],

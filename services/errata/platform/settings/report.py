@@ -33,7 +33,7 @@ class SettingReport:
     description: str
 
 
-def report() -> list[SettingReport]:
+def report_settings() -> list[SettingReport]:
     """Every setting, as it is in effect.
 
     Raises:

@@ -16,27 +16,27 @@ from functools import partial
 from errata.errors import InvalidRequestError
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites import adaple, elder, general, lemoe, recipe, shared
-from errata.evaluation.edit.suites.point import Point, Suite
+from errata.evaluation.edit.suites.point import EditSuite, Point
 
-__all__ = ["SUITES", "Point", "Suite", "points_of"]
+__all__ = ["SUITES", "EditSuite", "Point", "points_of"]
 
-_adaple = partial(Suite, methods=("adaple",))
-_recipe = partial(Suite, methods=("recipe",))
-_elder = partial(Suite, methods=("elder",))
-_lemoe = partial(Suite, methods=("lemoe",))
-_prompts_or_codes = partial(Suite, methods=("recipe", "elder"))
-_expert_methods = partial(Suite, methods=("elder", "lemoe"))
+_adaple = partial(EditSuite, methods=("adaple",))
+_recipe = partial(EditSuite, methods=("recipe",))
+_elder = partial(EditSuite, methods=("elder",))
+_lemoe = partial(EditSuite, methods=("lemoe",))
+_prompts_or_codes = partial(EditSuite, methods=("recipe", "elder"))
+_expert_methods = partial(EditSuite, methods=("elder", "lemoe"))
 _ALWAYS_INSPECTED: Mapping[str, tuple[str, ...]] = {"lemoe": ("experts",)}
-SUITES: Mapping[str, Suite] = {
-    "sequential": Suite(
+SUITES: Mapping[str, EditSuite] = {
+    "sequential": EditSuite(
         "edits in order, asked after each batch and after the last", general.sequential
     ),
-    "batch": Suite("all edits at once", general.batch),
-    "scaling": Suite(
+    "batch": EditSuite("all edits at once", general.batch),
+    "scaling": EditSuite(
         "from one edit to many, each time from the unedited model", general.scaling, -1
     ),
-    "ablation": Suite("a grid over configuration keys", general.ablation),
-    "attenuation": Suite("the first and all edits so far, as edits go on", general.attenuation),
+    "ablation": EditSuite("a grid over configuration keys", general.ablation),
+    "attenuation": EditSuite("the first and all edits so far, as edits go on", general.attenuation),
     "drop-rate": _adaple("drop-and-rescale at several drop rates", adaple.drop_rate),
     "topk": _adaple("only the largest entries of each update", adaple.topk),
     "fusion": _adaple("none, top-k, drop-and-rescale, average", adaple.fusion),
@@ -45,7 +45,7 @@ SUITES: Mapping[str, Suite] = {
     "prompt-tokens": _recipe("lane models DIR/1, DIR/2, …", recipe.prompt_tokens),
     "words": _recipe("continuous prompts against the statement's words", recipe.words),
     "leak": _recipe("with the answer in the query, as published", recipe.leak),
-    "tsne": Suite(
+    "tsne": EditSuite(
         "prompts or allocation codes in a plane", shared.tsne, methods=("recipe", "elder")
     ),
     "published": _expert_methods("our settings against the paper's", shared.published),

@@ -46,7 +46,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Suite:
+class EditSuite:
     """A kind of benchmark.
 
     Attributes:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from errata.editing.lane.contract import LaneConfig, Resources, get_method, methods
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import InvalidRequestError, PreconditionError
-from errata.evaluation.baselines import BASELINES, MEMIT
+from errata.evaluation.baselines import BASELINES, LANE_VARIANTS, LaneVariant
 from errata.evaluation.data.fields import read_paragraphs
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites import points_of
@@ -35,7 +35,7 @@ _LANE_SYSTEMS: Mapping[str, type[LaneSystem]] = {
 }
 
 
-class Workplace:
+class Testbed:
     """Where a plan's runs take place: one model in this process, or one cluster."""
 
     def __init__(self, plan: Plan, on_progress: Callable[[int, int], None] | None = None) -> None:
@@ -52,10 +52,9 @@ class Workplace:
         self._cleanup = ExitStack()
         self._model: CausalLM | None = None
         self._system: tuple[str, System] | None = None
-        is_memit = plan.method == "memit"
-        self._lane_method = "adaple" if is_memit else plan.method
-        self._preset: Mapping[str, Any] = MEMIT if is_memit else {}
-        known = [*sorted(methods()), "memit", *BASELINES]
+        variant = LANE_VARIANTS.get(plan.method, LaneVariant(plan.method, {}))
+        self._lane_method, self._preset = variant.method, variant.values
+        known = [*sorted(methods()), *LANE_VARIANTS, *BASELINES]
         if plan.method not in known:
             raise InvalidRequestError(
                 f"no method is called {plan.method!r}; choose one of {', '.join(known)}.",
