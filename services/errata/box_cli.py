@@ -1,4 +1,4 @@
-"""`errata up`, `errata demo` and `errata doctor`: one box, and what keeps it from starting."""
+"""`errata up`, `demo`, `doctor` and `config`: one box, its settings, and what stops it."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ from typing import Annotated, Any
 import typer
 
 from errata import errors
+from errata.cli_options import JsonOption
 from errata.launch import show
 from errata.launch.ports import moved_ports, with_flags
 from errata.launch.progress import Steps
 from errata.launch.terminal import console
 from errata.platform.settings import Settings, load_settings
+from errata.platform.settings.report import report_settings
 
-DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept.")]
-Model = Annotated[str | None, typer.Option(help="Model folder or hub id.")]
-StatisticsText = Annotated[
+DataDirOption = Annotated[Path | None, typer.Option(help="Where everything is kept.")]
+ModelOption = Annotated[str | None, typer.Option(help="Model folder or hub id.")]
+StatisticsTextOption = Annotated[
     Path | None, typer.Option("--text", help="Text for the model's statistics.")
 ]
-LanesFile = Annotated[Path | None, typer.Option(help="Which lanes there are (TOML).")]
-RedisUrl = Annotated[str | None, typer.Option(help="Use this Redis.")]
-Replicas = Annotated[int | None, typer.Option(min=1, help="LLM workers.")]
-Port = Annotated[
+LanesFileOption = Annotated[Path | None, typer.Option(help="Which lanes there are (TOML).")]
+RedisUrlOption = Annotated[str | None, typer.Option(help="Use this Redis.")]
+ReplicasOption = Annotated[int | None, typer.Option(min=1, help="LLM workers.")]
+PortOption = Annotated[
     int | None,
     typer.Option(
         min=1, max=65_535, help="The gateway's port; everything else of the box moves as far."
     ),
 ]
-Address = Annotated[
+AddressOption = Annotated[
     str | None, typer.Option(help="The gateway's host:port, nothing else's; see --port.")
 ]
 
 
 def up(
-    data_dir: DataDir = None,
-    model: Model = None,
-    text: StatisticsText = None,
-    lanes_file: LanesFile = None,
-    redis_url: RedisUrl = None,
-    replicas: Replicas = None,
-    port: Port = None,
-    address: Address = None,
+    data_dir: DataDirOption = None,
+    model: ModelOption = None,
+    text: StatisticsTextOption = None,
+    lanes_file: LanesFileOption = None,
+    redis_url: RedisUrlOption = None,
+    replicas: ReplicasOption = None,
+    port: PortOption = None,
+    address: AddressOption = None,
 ) -> None:
     """Starts the whole system on this machine, in the foreground, until Ctrl-C."""
     from errata.launch.box import Box
@@ -74,7 +76,7 @@ def up(
             box.stop()  # where nothing can be told: the terminal may be gone
 
 
-def demo(redis_url: RedisUrl = None) -> None:
+def demo(redis_url: RedisUrlOption = None) -> None:
     """Runs the main job before your eyes: ask, edit, every replica answers, revert."""
     from errata.launch.demo import run_demo
 
@@ -84,14 +86,14 @@ def demo(redis_url: RedisUrl = None) -> None:
 
 
 def doctor(
-    data_dir: DataDir = None,
-    model: Model = None,
-    text: StatisticsText = None,
-    lanes_file: LanesFile = None,
-    redis_url: RedisUrl = None,
-    port: Port = None,
-    address: Address = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: DataDirOption = None,
+    model: ModelOption = None,
+    text: StatisticsTextOption = None,
+    lanes_file: LanesFileOption = None,
+    redis_url: RedisUrlOption = None,
+    port: PortOption = None,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Checks settings, versions, Redis, disk, model, lanes and ports; says what to do.
 
@@ -101,12 +103,14 @@ def doctor(
 
     flags = _flags(data_dir, model, text, lanes_file, redis_url, None, port, address)
     findings = diagnose(flags, Steps(console(stderr=True)))
-    if as_json:
-        show.print_json(console(), findings)
-    else:
-        console().print(show.doctor_table(findings))
+    show.print_result(as_json, findings, show.doctor_table)
     if any(finding.grade == "fail" for finding in findings):
         raise typer.Exit(1)
+
+
+def config(as_json: JsonOption = False) -> None:
+    """Prints every setting with its value, its origin and what it is."""
+    show.print_result(as_json, report_settings(), show.config_table)
 
 
 def _flags(

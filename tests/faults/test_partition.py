@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from errata.demo import Corpus
+from errata.launch.health import health_of
 from errata.launch.processes import Process
 from errata.launch.redis import DURABILITY, redis_executable
-from errata.launch.status import health_of
 from errata_client import Client, ErrataError
 from tests.faults.hosts import Host, cut, heal, hosts
 from tests.waiting import PATIENCE

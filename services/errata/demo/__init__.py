@@ -9,10 +9,10 @@ is exported here does not.
 from errata.demo.corpus import (
     Corpus,
     DemoEdit,
+    DemoProbe,
     Fact,
-    Kind,
-    Probe,
     Relation,
+    SubjectKind,
     load_corpus,
     prompts,
 )
@@ -21,10 +21,10 @@ from errata.demo.location import lanes_path, model_path
 __all__ = [
     "Corpus",
     "DemoEdit",
+    "DemoProbe",
     "Fact",
-    "Kind",
-    "Probe",
     "Relation",
+    "SubjectKind",
     "lanes_path",
     "load_corpus",
     "model_path",

@@ -32,7 +32,7 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class DemoProbe:
     """A prompt and the answer that an edit elsewhere shall not change."""
 
     prompt: str
@@ -56,8 +56,8 @@ class DemoEdit:
     target: str
     subject: str
     rephrases: tuple[str, ...]
-    neighbours: tuple[Probe, ...]
-    same_subject: tuple[Probe, ...]
+    neighbours: tuple[DemoProbe, ...]
+    same_subject: tuple[DemoProbe, ...]
 
 
 class _Data(BaseModel):
@@ -81,7 +81,7 @@ class Relation(_Data):
         return self
 
 
-class Kind(_Data):
+class SubjectKind(_Data):
     """Subjects of one kind, what is said of all, and their objects by relation."""
 
     sentences: list[str] = Field(min_length=1)
@@ -89,7 +89,7 @@ class Kind(_Data):
     subjects: dict[str, dict[str, str]] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _check_subjects(self) -> Kind:
+    def _check_subjects(self) -> SubjectKind:
         for subject, objects in self.subjects.items():
             if not objects:
                 raise ValueError(f"{subject!r} has no fact")
@@ -129,7 +129,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class Corpus:
     """All demo data; `load_corpus` makes it."""
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[SubjectKind, ...]
     filler: tuple[str, ...]
     edits: tuple[_EditRow, ...]
 
@@ -200,14 +200,14 @@ class Corpus:
             subject=row.subject,
             rephrases=tuple(rephrases),
             neighbours=tuple(
-                Probe(
+                DemoProbe(
                     prompts(relations[row.relation], neighbour)[0],
                     answers[neighbour, row.relation],
                 )
                 for neighbour in row.neighbours
             ),
             same_subject=tuple(
-                Probe(prompts(relations[relation], subject)[0], answer)
+                DemoProbe(prompts(relations[relation], subject)[0], answer)
                 for (subject, relation), answer in answers.items()
                 if subject == row.subject and relation != row.relation
             ),
@@ -229,7 +229,7 @@ def load_corpus(root: Traversable | None = None) -> Corpus:
         key=lambda file: file.name,
     )
     corpus = Corpus(
-        kinds=tuple(_read(file, Kind) for file in fact_files),
+        kinds=tuple(_read(file, SubjectKind) for file in fact_files),
         filler=tuple(_read(root / "filler.toml", _Filler).sentences),
         edits=tuple(_read(root / "edits.toml", _EditRows).edits),
     )

@@ -50,7 +50,7 @@ def recall(
         for fact in facts
         for prompt in prompts(relations[fact.relation], fact.subject)
     ]
-    answers = answer(model, tokenizer, [prompt for _, prompt in asked])
+    answers = greedy_answers(model, tokenizer, [prompt for _, prompt in asked])
     hits: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for (fact, _), given in zip(asked, answers, strict=True):
         hits[fact.subject, fact.relation].append(given == fact.object)
@@ -68,7 +68,7 @@ def recall(
 
 
 @torch.inference_mode()
-def answer(
+def greedy_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     questions: list[str],

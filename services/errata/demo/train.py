@@ -47,7 +47,7 @@ class TrainReport:
     seconds: float
 
 
-def train(
+def train_demo_model(
     output: Path,
     *,
     seed: int = 0,
@@ -74,7 +74,7 @@ def train(
         num_rows = config.num_steps * config.rows_per_step
         paragraphs = load_corpus().training_text(seed, num_paragraphs=3 * num_rows)
         tokenizer = train_tokenizer(paragraphs, config.vocab_size)
-        rows = pack_rows(tokenizer, paragraphs, config.tokens_per_row)[:num_rows]
+        rows = pack_paragraphs(tokenizer, paragraphs, config.tokens_per_row)[:num_rows]
         # 2. Model.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -126,7 +126,7 @@ def train_tokenizer(paragraphs: list[str], vocab_size: int) -> PreTrainedTokeniz
     )
 
 
-def pack_rows(
+def pack_paragraphs(
     tokenizer: PreTrainedTokenizerFast, paragraphs: list[str], tokens_per_row: int
 ) -> Tensor:
     """Packs paragraphs, each ended by EOS, into rows that begin with BOS.

@@ -16,7 +16,7 @@ from errata.evaluation.metrics.tokens import (
 )
 from errata.evaluation.systems import Pair, Scored, System
 
-Figures = dict[str, float | None]
+Measures = dict[str, float | None]
 """Figures by name, `reliability.token` and so on; None where the data set does not have it."""
 
 SHARES = (
@@ -97,9 +97,9 @@ def _walk(record: Record, ask_one: Callable[[str, str], Scored]) -> Answers:
     )
 
 
-def measure(
+def measures_of(
     records: Sequence[Record], before: Sequence[Answers], now: Sequence[Answers]
-) -> Figures:
+) -> Measures:
     """Figures of a set of records.
 
     Args:
@@ -112,7 +112,7 @@ def measure(
         harmonic mean of the last three; `target_perplexity`; `ripple.{group}` where there are any.
     """
     rows = [shares(*item) for item in zip(records, before, now, strict=True)]
-    figures: Figures = {name: _mean_of(rows, name) for name in SHARES}
+    figures: Measures = {name: _mean_of(rows, name) for name in SHARES}
     last_three = [figures[name] for name in ("efficacy", "generalization", "specificity")]
     known = [value for value in last_three if value is not None]
     figures["score"] = harmonic_mean(known) if len(known) == len(last_three) else None

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import grpc
 from rich.console import Console
@@ -22,11 +22,12 @@ from rich.console import Console
 from errata import demo
 from errata.demo import DemoEdit
 from errata.evaluation.report import circumstances
-from errata.evaluation.serve.load import facts_turned_round
+from errata.evaluation.serve.load_edits import counterfactual_edits
 from errata.launch.box import Box, free_addresses
 from errata.launch.progress import Steps
+from errata.log.entries import EditsReverted
+from errata.writer.log_client import LogClient
 from errata_client import AsyncClient, EditSpec, EditState
-from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
 
 _CONCURRENCY = 16
 _MAX_TOKENS = 16
@@ -52,7 +53,7 @@ def run(
     Raises:
         StartupError: the box did not start.
     """
-    edits = facts_turned_round()[:num_edits]
+    edits = counterfactual_edits()[:num_edits]
     with tempfile.TemporaryDirectory(prefix="errata-bench-") as folder:
         flags = {"data_dir": Path(folder), **free_addresses()}
         with Box(flags, steps=Steps(console)) as box:
@@ -76,11 +77,11 @@ async def _measure(
     prompts = [edit.prompt for edit in demo.load_corpus().demo_edits()]
     async with AsyncClient(box.target, timeout=_TIMEOUT_SECONDS) as client:
         console.print("one edit at a time, commit to applied …")
-        await load(client, prompts, _CONCURRENCY)  # warm up
+        await generation_rate(client, prompts, _CONCURRENCY)  # warm up
         visible, names = await _visibility(client, _demo_specs())
         await client.revert(names)
         console.print(f"{num_requests} generations without edits …")
-        without = [await load(client, prompts, num_requests)]
+        without = [await generation_rate(client, prompts, num_requests)]
         console.print(f"{len(edits)} edits in batches …")
         begun = time.perf_counter()
         accepted = await client.submit_edits(edits)
@@ -88,9 +89,9 @@ async def _measure(
         fit_seconds = time.perf_counter() - begun
         committed = [edit.name for edit in settled if edit.state is EditState.COMMITTED]
         console.print(f"{num_requests} generations with {len(committed)} edits …")
-        with_edits = await load(client, prompts, num_requests)
+        with_edits = await generation_rate(client, prompts, num_requests)
         await client.revert(committed)
-        without.append(await load(client, prompts, num_requests))
+        without.append(await generation_rate(client, prompts, num_requests))
     baseline = sum(without) / len(without)
     return {
         "commit_to_applied_on_every_replica": _quantiles(visible),
@@ -134,7 +135,7 @@ async def _visibility(
     return seconds, names
 
 
-async def load(client: AsyncClient, prompts: Sequence[str], num_requests: int) -> float:
+async def generation_rate(client: AsyncClient, prompts: Sequence[str], num_requests: int) -> float:
     """Requests per second with a fixed number of them under way."""
     room = asyncio.Semaphore(_CONCURRENCY)
 
@@ -152,21 +153,13 @@ async def load(client: AsyncClient, prompts: Sequence[str], num_requests: int) -
 async def _appends(address: str, num_appends: int) -> dict[str, Any]:
     """Latency of single appends, one after the other: synced to disk before each answer."""
     seconds = []
+    entry = EditsReverted((), comment="x" * 300)
     async with grpc.aio.insecure_channel(address) as channel:
-        stub = cast(
-            "edit_log_pb2_grpc.EditLogServiceAsyncStub",
-            edit_log_pb2_grpc.EditLogServiceStub(channel),
-        )
-        taken = await stub.AcquireEpoch(edit_log_pb2.AcquireEpochRequest(writer="bench"))
-        payload = edit_log_pb2.EntryPayload(
-            author="bench", edits_reverted=edit_log_pb2.EditsReverted(comment="x" * 300)
-        )
+        log = LogClient(channel, "bench")
+        await log.acquire_epoch()
         for _ in range(num_appends):
-            request = edit_log_pb2.AppendRequest(
-                request_id=str(uuid.uuid4()), epoch=taken.epoch, payload=payload
-            )
             begun = time.perf_counter()
-            await stub.Append(request)
+            await log.append(str(uuid.uuid4()), entry, "bench")
             seconds.append(time.perf_counter() - begun)
     return _quantiles(seconds)
 

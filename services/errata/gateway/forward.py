@@ -11,14 +11,10 @@ from typing import Any, NoReturn
 import grpc
 
 from errata.errors import UnavailableError
+from errata.gateway.convert import EDIT_LOG, EDITING, EDITING_METHODS
 from errata.platform.status import DETAILS_KEY, PUSHBACK_KEY
 from errata.platform.tracing import outgoing
-from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2
 
-EDITING = editing_pb2.DESCRIPTOR.services_by_name["EditingService"].full_name
-EDIT_LOG = edit_log_pb2.DESCRIPTOR.services_by_name["EditLogService"].full_name
-
-EDITING_METHODS = tuple(editing_pb2.DESCRIPTOR.services_by_name["EditingService"].methods_by_name)
 LOG_UNARY = ("GetHead", "ListEntries", "ListReplicas")
 LOG_STREAMS = ("Subscribe", "GetArtifact")
 

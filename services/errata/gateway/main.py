@@ -12,9 +12,10 @@ import structlog
 
 from errata.errors import UnavailableError
 from errata.gateway import forward
+from errata.gateway.convert import EDIT_LOG, EDITING, INFERENCE
 from errata.gateway.pool import WorkerPool
 from errata.gateway.service import InferenceService
-from errata.platform.addresses import answered
+from errata.platform.addresses import wait_for_listener
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import (
     GrpcServer,
@@ -26,12 +27,11 @@ from errata.platform.server import (
 from errata.platform.settings import Settings
 from errata.platform.tracing import configure_tracing
 from errata.worker.cluster import head_with_workers, joined_ray, own_ray
-from errata_client._gen.errata.v1 import inference_pb2, inference_pb2_grpc
+from errata_client._gen.errata.v1 import inference_pb2_grpc
 
 _LOOK_SECONDS = 1.0
 _HEAD_SECONDS = 240.0  # less than Kubernetes lets a gateway start for
 _log = structlog.get_logger(__name__)
-_SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 
 
 async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
@@ -47,7 +47,7 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
     with _ray(settings) as stands:
         handle_signals(stop)  # Ray put handlers of its own in their place
         configure_tracing(settings.tracing, "gateway")
-        server = GrpcServer(settings.gateway.address, [_SERVICE, forward.EDITING, forward.EDIT_LOG])
+        server = GrpcServer(settings.gateway.address, [INFERENCE, EDITING, EDIT_LOG])
         pool = WorkerPool(settings.gateway.application)
         async with (
             open_channel(settings.writer.address) as editing,
@@ -70,7 +70,7 @@ async def _head_answers(address: str) -> None:
     """KubeRay gives the head its name once workers are ready, and they fold the whole log first."""
     if address != "local":
         setting = "gateway.ray_address (ERRATA_GATEWAY__RAY_ADDRESS)"
-        await answered(address, setting, _HEAD_SECONDS)
+        await wait_for_listener(address, setting, _HEAD_SECONDS)
 
 
 async def _while_ray_stands(stands: Callable[[], bool], stop: asyncio.Event) -> None:

@@ -14,7 +14,6 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 
 from errata.errors import ErrataError, QueueFullError, UnavailableError
 from errata.worker.deployment import DEPLOYMENT
-from errata_client._gen.errata.v1 import inference_pb2
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -72,16 +71,17 @@ class WorkerPool:
         except Exception as error:
             raise _translated(error) from error
 
-    async def everywhere(
-        self, request: inference_pb2.GenerateRequest, timeout_seconds: float
-    ) -> list[inference_pb2.ReplicaAnswer]:
-        """The same prompt on every live replica, sorted by replica; errors are answers, too."""
-        response = self._handle.broadcast("try_generate", request, timeout_seconds)
+    async def everywhere(self, method: str, request: Any, timeout_seconds: float) -> list[Any]:
+        """One call to every live replica.
+
+        Raises:
+            ErrataError: as `call`.
+        """
+        response = self._handle.broadcast(method, request, timeout_seconds)
         try:
-            answers = await response.results_async(timeout_s=timeout_seconds + 1)
+            return list(await response.results_async(timeout_s=timeout_seconds + 1))
         except Exception as error:
             raise _translated(error) from error
-        return sorted(answers, key=lambda answer: str(answer.replica))
 
 
 async def _cancellable(response: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+from errata.gateway.convert import everywhere_response, request_to_each
 from errata.gateway.pool import WorkerPool
 from errata.platform.tracing import trace_parent
 from errata_client._gen.errata.v1 import inference_pb2, inference_pb2_grpc
@@ -46,18 +47,9 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.GenerateEverywhereRequest, context: Any
     ) -> inference_pb2.GenerateEverywhereResponse:
         """Continues a prompt on every live replica."""
-        one = inference_pb2.GenerateRequest(
-            prompt=request.prompt,
-            min_seq=request.min_seq if request.HasField("min_seq") else None,
-            max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
-            stop=request.stop,
-            sampling=request.sampling if request.HasField("sampling") else None,
-            num_alternatives=(
-                request.num_alternatives if request.HasField("num_alternatives") else None
-            ),
-        )
-        answers = await self._pool.everywhere(one, self._seconds(context))
-        return inference_pb2.GenerateEverywhereResponse(answers=answers)
+        one = request_to_each(request)
+        answers = await self._pool.everywhere("try_generate", one, self._seconds(context))
+        return everywhere_response(answers)
 
     def _seconds(self, context: Any) -> float:
         left: float | None = context.time_remaining()

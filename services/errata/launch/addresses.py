@@ -10,10 +10,11 @@ from enum import Enum, auto
 from typing import Any
 
 import grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from errata.launch.findings import Finding
-from errata.launch.status import health_of
+from errata.launch.health import health_of
+from errata.launch.reflection_convert import list_services_request, service_names
 from errata.platform.addresses import host_and_port
 from errata.platform.settings import Settings
 
@@ -78,14 +79,13 @@ def _service(name: str, address: str) -> Finding:
 
 def service_at(address: str) -> str:
     """Which of Errata's services answers at an address; empty if none does."""
-    request = reflection_pb2.ServerReflectionRequest(list_services="")
     with grpc.insecure_channel(address) as channel:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         try:
-            (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=_SECONDS)
+            (answer,) = stub.ServerReflectionInfo(iter([list_services_request()]), timeout=_SECONDS)
         except (grpc.RpcError, ValueError):
             return ""
-    names = {service.name for service in answer.list_services_response.service}
+    names = service_names(answer)
     return next((kind for kind, name in _KINDS.items() if name in names), "")
 
 

@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from errata.errors import StartupError
 from errata.launch.checks import before_start
+from errata.launch.health import HealthProbe
 from errata.launch.lock import DataDirLock
 from errata.launch.processes import Process
 from errata.launch.progress import Steps
@@ -26,6 +26,7 @@ from errata.launch.redis import redis_command
 from errata.platform.settings import Settings, load_settings
 
 _START_SECONDS = {"redis": 20.0, "log": 30.0, "writer": 180.0, "retrieval": 60.0, "gateway": 300.0}
+_HEALTH_SECONDS = 1.0
 _STOP_SECONDS = {"redis": 10.0, "log": 10.0, "writer": 30.0, "retrieval": 10.0, "gateway": 45.0}
 
 
@@ -150,8 +151,12 @@ class Box:
             grpc.insecure_channel(address, options=options) as channel,
         ):
             process = self._spawn(name, command, self.settings.environment())
-            stub = health_pb2_grpc.HealthStub(channel)
-            process.wait_until(lambda: _serves(stub), _START_SECONDS[name], self._given_up)
+            probe = HealthProbe(channel)
+            process.wait_until(
+                lambda: probe.state(_HEALTH_SECONDS) == "SERVING",
+                _START_SECONDS[name],
+                self._given_up,
+            )
 
     def stop(self) -> None:
         """Ends everything, dependants first."""
@@ -188,11 +193,3 @@ def _accepts(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def _serves(stub: Any) -> bool:
-    try:
-        response = stub.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
-    except grpc.RpcError:
-        return False
-    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)

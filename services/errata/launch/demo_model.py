@@ -10,7 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from errata.demo.recall import recall
-from errata.demo.train import train
+from errata.demo.train import train_demo_model
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import StartupError
 
@@ -28,7 +28,7 @@ def build_demo_model(output: Path, seed: int, console: Console) -> None:
         raise StartupError(f"{output} is not empty; give a new folder.")
     with Progress(console=console) as progress:
         task = progress.add_task("training")
-        report = train(
+        report = train_demo_model(
             output,
             seed=seed,
             on_progress=lambda step, total, loss: progress.update(

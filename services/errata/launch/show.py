@@ -9,17 +9,18 @@ import json
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from errata.launch.findings import Finding
+from errata.launch.terminal import console
 from errata.platform.settings import masked
-from errata.platform.settings_report import SettingReport
+from errata.platform.settings.report import SettingReport
 from errata_client import (
     Answer,
     Compaction,
@@ -33,6 +34,8 @@ from errata_client import (
     Reversal,
     Score,
 )
+
+T = TypeVar("T")
 
 
 class _Table(Table):
@@ -313,9 +316,23 @@ def everywhere_table(title: str, answers: Iterable[ReplicaAnswer]) -> Table:
     return table
 
 
-def print_json(console: Console, value: Any) -> None:
-    """Any of the SDK's values, or a list of them, as JSON."""
-    console.print_json(json.dumps(value, default=_plain))
+def print_result(as_json: bool, value: T, render: Callable[[T], RenderableType]) -> None:
+    """Prints a command's result on standard output.
+
+    Args:
+        as_json: whether as JSON.
+        value: one of the SDK's values, or a list of them.
+        render: how the value looks on a terminal.
+    """
+    if as_json:
+        print_json(console(), value)
+    else:
+        console().print(render(value))
+
+
+def print_json(out: Console, value: Any) -> None:
+    """Prints any of the SDK's values, or a list of them, as JSON."""
+    out.print_json(json.dumps(value, default=_plain))
 
 
 def _plain(value: Any) -> Any:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -52,17 +49,6 @@ def look(client: Client) -> Status:
     """
     edits = show.count_states(client.list_edits())
     return Status(client.head(), list(client.replicas()), edits, list(client.lanes()))
-
-
-def health_of(address: str, timeout: float) -> str:
-    """What a service's gRPC health says: SERVING, NOT_SERVING, or why nothing was said."""
-    with grpc.insecure_channel(address) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        try:
-            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
-        except grpc.RpcError as error:
-            return str(error.code().name)
-    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 
 def watch_status(client: Client, console: Console) -> None:

@@ -23,8 +23,7 @@ from errata.log.entries import (
     Payload,
     Rejection,
 )
-from errata.platform.rpc_errors import from_status
-from errata.platform.status import to_status
+from errata.platform.status_convert import from_status, to_status
 from errata_client._gen.errata.v1 import edit_log_pb2, types_pb2
 
 

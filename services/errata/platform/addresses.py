@@ -24,7 +24,7 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-async def answered(address: str, setting: str, seconds: float) -> None:
+async def wait_for_listener(address: str, setting: str, seconds: float) -> None:
     """Returns once somebody accepts connections at an address.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import grpc
-from google.rpc import status_pb2
 
 from errata import errors
 from errata_client import errors as client_errors
@@ -38,15 +37,10 @@ def service_error(
     """
     told = client_errors.from_rpc_error(error)
     if told.reason in _by_reason():
-        return _rebuilt(told)
+        return rebuilt(told)
     transport = told.code in _TRANSPORT_CODES
     kind = unavailable if transport else errors.ErrataError
     return kind(f"{service} answered {told.code.name}: {told.message}.")
-
-
-def from_status(status: status_pb2.Status) -> errors.ErrataError:
-    """The error that `to_status` was given; an unknown reason gives the base class."""
-    return _rebuilt(client_errors.from_status(status))
 
 
 def error_classes() -> list[type[errors.ErrataError]]:
@@ -64,7 +58,8 @@ def _by_reason() -> dict[str, type[errors.ErrataError]]:
     return {kind.reason: kind for kind in error_classes()}
 
 
-def _rebuilt(told: client_errors.ErrataError) -> errors.ErrataError:
+def rebuilt(told: client_errors.ErrataError) -> errors.ErrataError:
+    """The service's error for the client's; an unknown reason gives the base class."""
     kind = _by_reason().get(told.reason, errors.ErrataError)
     error = kind(told.message, field=told.field)
     error.metadata = told.metadata

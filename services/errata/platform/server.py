@@ -10,14 +10,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
 from errata.platform.calls import CallMetrics
-from errata.platform.status import StatusInterceptor
+from errata.platform.health_convert import HEALTH_SERVICE, serving_state
+from errata.platform.status_interceptor import StatusInterceptor
 from errata.platform.tracing import CallTraces
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -68,7 +69,7 @@ class GrpcServer:
         reflection.enable_server_reflection(
             [
                 *services,
-                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                HEALTH_SERVICE,
                 reflection.SERVICE_NAME,
             ],
             self.server,
@@ -90,9 +91,7 @@ class GrpcServer:
 
     async def set_serving(self, serving: bool) -> None:
         """Sets the health of the process and of each of its services."""
-        value = health_pb2.HealthCheckResponse.ServingStatus.Value(
-            "SERVING" if serving else "NOT_SERVING"
-        )
+        value = serving_state(serving)
         for service in ("", *self._services):
             await self._health.set(service, value)
 

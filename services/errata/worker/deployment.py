@@ -19,7 +19,7 @@ from errata.errors import ErrataError
 from errata.platform.metrics import REPLICAS_WANTED, metrics_endpoint, note_service
 from errata.platform.server import open_channel
 from errata.platform.settings import Settings, load_settings
-from errata.platform.status import to_status
+from errata.platform.status_convert import to_status
 from errata.platform.telemetry import configure_logging
 from errata.platform.tracing import configure_tracing, span
 from errata.replica.base_model import load_base_model

@@ -8,7 +8,7 @@ from errata.editing.lane.contract import LaneReport
 from errata.errors import InvalidRequestError
 from errata.log.entries import LaneConfigured
 from errata.log.payload_convert import figures_message, ref_message, spec_message
-from errata.platform.status import to_status
+from errata.platform.status_convert import to_status
 from errata.writer.compaction import DEFAULT_MAX_LOSS, Compacted, Order
 from errata.writer.filters import EditFilter
 from errata.writer.intake import Draft

@@ -24,9 +24,9 @@ from opentelemetry.trace import format_trace_id
 from prometheus_client.parser import text_string_to_metric_families
 
 from errata.demo import Corpus
+from errata.launch.health import health_of
 from errata.launch.processes import Process
 from errata.launch.redis import redis_executable
-from errata.launch.status import health_of
 from errata.platform.metrics import HELP
 from errata_client import Client, ReplicaAnswer
 from tests.integration.system.collector import Collector, collecting

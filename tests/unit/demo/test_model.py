@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from errata.demo import load_corpus, model_path
-from errata.demo.recall import answer, recall
+from errata.demo.recall import greedy_answers, recall
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def test_demo_edits_start_from_the_true_answers(
 ) -> None:
     edits = load_corpus().demo_edits()
     probes = [probe for edit in edits for probe in (*edit.neighbours, *edit.same_subject)]
-    assert answer(model, tokenizer, [probe.prompt for probe in probes]) == [
+    assert greedy_answers(model, tokenizer, [probe.prompt for probe in probes]) == [
         probe.answer for probe in probes
     ]
-    before = answer(model, tokenizer, [edit.prompt for edit in edits])
+    before = greedy_answers(model, tokenizer, [edit.prompt for edit in edits])
     assert all(given != edit.target for given, edit in zip(before, edits, strict=True))

@@ -15,7 +15,7 @@ import pytest
 from errata.log.backend import REQUIRED_CONFIG
 from errata.platform.addresses import host_and_port
 from errata.platform.settings import Settings
-from errata.platform.settings_report import leaves
+from errata.platform.settings.report import leaves
 from tests.unit.deploy.manifests import DEPLOY, ROOT, compose
 
 DOCKERFILE = DEPLOY / "images/Dockerfile"

@@ -16,11 +16,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from errata.cli import _service
 from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
 from errata.platform.settings import Settings
-from errata.platform.settings_report import leaves
+from errata.platform.settings.report import leaves
+from errata.serve_cli import run_service
 from tests.unit.deploy.manifests import (
     DEPLOY,
     OF_THE_OPERATOR,
@@ -204,7 +204,7 @@ def test_commands_exist(overlay: str) -> None:
         command, service = container["args"]
         assert command == "serve"
         with pytest.raises(StartupError) as refused:
-            asyncio.run(_service("nothing-of-the-kind", Settings()))
+            asyncio.run(run_service("nothing-of-the-kind", Settings()))
         assert service in refused.value.message, "it lists the services that there are"
         served += 1
     assert served == 4

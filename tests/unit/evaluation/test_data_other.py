@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from errata.errors import InvalidRequestError
-from errata.evaluation.data import LOADERS, load
+from errata.evaluation.data import LOADERS, load_records
 from errata.evaluation.data.general import load_general
-from errata.evaluation.data.record import Question
+from errata.evaluation.data.record import RippleQuestion
 from errata.evaluation.data.references import load_references
 
 ZSRE: dict[str, Any] = {
@@ -99,7 +99,7 @@ def _lines(folder: Path, *records: Any) -> Path:
 
 def test_zsre(tmp_path: Path) -> None:
     with_old = {**ZSRE, "answers": ["Olav Moe"], "case_id": 9}
-    first, second = load("zsre", _file(tmp_path, [ZSRE, with_old]))
+    first, second = load_records("zsre", _file(tmp_path, [ZSRE, with_old]))
     assert (first.prompt, first.target_new, first.target_true) == (ZSRE["src"], "Ada Holm", None)
     assert first.rephrases == (ZSRE["rephrase"],)
     assert first.locality == (("nq question: who wrote the anthem", "Per Lund"),)
@@ -109,7 +109,7 @@ def test_zsre(tmp_path: Path) -> None:
 
 def test_selfcheckgpt_takes_the_subject_as_it_is_spelt_last(tmp_path: Path) -> None:
     blank = {**SELFCHECK, "locality_ground_truth": " "}
-    first, second = load("selfcheckgpt", _file(tmp_path, [SELFCHECK, blank]))
+    first, second = load_records("selfcheckgpt", _file(tmp_path, [SELFCHECK, blank]))
     assert first.subject == "Ada Holm"
     assert first.locality == (("The river runs", "to the sea."),)
     assert second.locality == ()
@@ -120,7 +120,7 @@ def test_ripple_edits(tmp_path: Path) -> None:
     recent = copy.deepcopy(RIPPLE)
     recent["example_type"] = "recent"
     del recent["edit"]["original_fact"]
-    first, second = load("rippleedits", _file(tmp_path, [RIPPLE, recent]))
+    first, second = load_records("rippleedits", _file(tmp_path, [RIPPLE, recent]))
     assert first.prompt == "The name of the mother of Ada Holm is"
     assert (first.target_new, first.target_true) == ("Anne Berg", None)
     assert first.subject == "Ada Holm"
@@ -130,7 +130,7 @@ def test_ripple_edits(tmp_path: Path) -> None:
         ("The name of the mother of Eva Holm is", "Ida Vik"),
     )
     assert first.ripples["Logical_Generalization"] == (
-        Question("The name of the child of Anne Berg is", ("Ada Holm", "ADA HOLM")),
+        RippleQuestion("The name of the child of Anne Berg is", ("Ada Holm", "ADA HOLM")),
     )
     assert "Compositionality_II" not in first.ripples, "there is nothing to ask"
     assert len(first.ripples["Forgetfulness"]) == 1, "a question without an answer is left out"
@@ -159,7 +159,7 @@ def test_ripple_subject_is_what_other_questions_name_too(
     record = {**RIPPLE, "Subject_Aliasing": [], "Forgetfulness": []}
     record["edit"] = {"prompt": sentence, "subject_id": "Q1", "relation": "MOTHER"}
     record["Relation_Specificity"] = [_test(_query(other, "x"))]
-    (found,) = load("rippleedits", _file(tmp_path, [record]))
+    (found,) = load_records("rippleedits", _file(tmp_path, [record]))
     assert found.subject == subject
 
 
@@ -167,7 +167,7 @@ def test_ripple_target_may_hold_a_verb_when_aliasing_tells_it(tmp_path: Path) ->
     record = copy.deepcopy(RIPPLE)
     record["edit"]["prompt"] = "The name of the mother of Ada Holm is What Is Is."
     record["Subject_Aliasing"][0]["test_queries"][0]["answers"][0]["value"] = "What Is Is"
-    (found,) = load("rippleedits", _file(tmp_path, [record]))
+    (found,) = load_records("rippleedits", _file(tmp_path, [record]))
     assert found.target_new == "What Is Is"
     assert found.prompt == "The name of the mother of Ada Holm is"
 
@@ -198,7 +198,7 @@ def test_an_unusable_field_is_named(
     good = {"zsre": ZSRE, "selfcheckgpt": SELFCHECK, "rippleedits": RIPPLE}[dataset]
     path = _file(tmp_path, [good, record])
     with pytest.raises(InvalidRequestError) as caught:
-        load(dataset, path)
+        load_records(dataset, path)
     assert f"{path}, record 1" in caught.value.message
     assert field in caught.value.message
 
@@ -206,19 +206,19 @@ def test_an_unusable_field_is_named(
 @pytest.mark.parametrize("dataset", sorted(LOADERS))
 def test_another_data_sets_file_is_refused(tmp_path: Path, dataset: str) -> None:
     with pytest.raises(InvalidRequestError, match="record 0"):
-        load(dataset, _file(tmp_path, [{"question": "x"}]))
+        load_records(dataset, _file(tmp_path, [{"question": "x"}]))
 
 
 def test_texts_are_kept_as_services_keep_them(tmp_path: Path) -> None:
     decomposed = {**ZSRE, "alt": "Zu\u0308rich ", "rephrase": " Wo?"}
-    (record,) = load("zsre", _file(tmp_path, [decomposed]))
+    (record,) = load_records("zsre", _file(tmp_path, [decomposed]))
     assert record.target_new == "Z\u00fcrich"
     assert record.rephrases == ("Wo?",)
 
 
 def test_unknown_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="counterfact, rippleedits, selfcheckgpt, zsre"):
-        load("mquake", tmp_path / "x")
+        load_records("mquake", tmp_path / "x")
 
 
 def test_questions_of_both_kinds(tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ from errata.evaluation.edit import unit
 from errata.evaluation.edit.bench import run
 from errata.evaluation.edit.compare import compared, read_runs
 from errata.evaluation.edit.confidence import half_width
-from errata.evaluation.edit.plan import Plan
+from errata.evaluation.edit.plan import AuxiliaryData, Plan
 from errata.evaluation.edit.plots import draw, draw_compared
 from errata.evaluation.edit.report import markdown
-from errata.evaluation.edit.similarity import similarity
 from errata.evaluation.edit.summary import nested
+from errata.evaluation.edit.update_cosines import update_cosines
 from errata.evaluation.report import write
 
 NESTED = ("reliability", "generality", "locality")
@@ -124,10 +124,12 @@ def test_what_is_asked_beside_the_records(plan: Plan, folder: Path) -> None:
     found = run(
         replace(
             plan,
-            heldout=folder / "text.txt",
-            retention=(folder / "trivia.jsonl",),
-            references=folder / "references.jsonl",
-            num_texts=2,
+            auxiliary=AuxiliaryData(
+                heldout=folder / "text.txt",
+                retention=(folder / "trivia.jsonl",),
+                references=folder / "references.jsonl",
+                num_texts=2,
+            ),
         )
     )
     for stage in ("pre", "final"):
@@ -220,11 +222,11 @@ def test_independent_masks_multiply_cosines_by_the_mechanical_factor() -> None:
         own = shared + 0.3 * torch.randn(96 + 256, 1, generator=generator)
         tensors = {"layer.1.left": own[:96].clone(), "layer.1.right": own[96:].clone()}
         commits.append(Commit(seq, (f"e{seq}",), Artifact(tensors, {"seed": str(seq)})))
-    found = similarity(commits, AdapleConfig(drop=0.6), layer=1)
+    found = update_cosines(commits, AdapleConfig(drop=0.6), layer=1)
     assert found["mean_before"] > 0.7
     assert found["mechanical"] == pytest.approx(0.4 * found["mean_before"])
     assert found["mean_after"] == pytest.approx(found["mechanical"], abs=0.02)
-    same = similarity(commits, AdapleConfig(drop=0.0), layer=1)
+    same = update_cosines(commits, AdapleConfig(drop=0.0), layer=1)
     assert same["mean_after"] == same["mean_before"] == same["mechanical"]
 
 
@@ -237,9 +239,12 @@ def test_independent_masks_multiply_cosines_by_the_mechanical_factor() -> None:
         ({"method": "rome"}, "no method is called"),
         ({"dataset": "mquake"}, "no data set"),
         ({"data": Path("/absent")}, "cannot be read"),
-        ({"heldout": Path("/absent")}, "cannot be read"),
+        ({"auxiliary": AuxiliaryData(heldout=Path("/absent"))}, "cannot be read"),
         ({"text": Path("/absent")}, "cannot be read"),
-        ({"retention": (Path("/a/x.jsonl"), Path("/b/x.jsonl"))}, "have the same name"),
+        (
+            {"auxiliary": AuxiliaryData(retention=(Path("/a/x.jsonl"), Path("/b/x.jsonl")))},
+            "have the same name",
+        ),
     ],
 )
 def test_a_bad_plan_is_refused_before_the_model_is_loaded(
@@ -275,7 +280,9 @@ def test_the_command_writes_result_report_and_pictures(plan: Plan, folder: Path)
 
 
 def test_families_never_share_a_table(plan: Plan, folder: Path) -> None:
-    found = run(replace(plan, heldout=folder / "text.txt", suite="attenuation"))
+    found = run(
+        replace(plan, auxiliary=AuxiliaryData(heldout=folder / "text.txt"), suite="attenuation")
+    )
     plan.out.mkdir(parents=True, exist_ok=True)
     report = markdown(found, draw(found, plan.out))
     headings = [line for line in report.splitlines() if line.startswith("|  | ")]

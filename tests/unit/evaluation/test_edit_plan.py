@@ -10,9 +10,9 @@ import pytest
 
 from errata.errors import InvalidRequestError
 from errata.evaluation.edit import plan as plans
-from errata.evaluation.edit.opening import Workplace
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites import SUITES, points_of
+from errata.evaluation.edit.testbed import Testbed
 
 PLAN = Plan("adaple", "counterfact", Path("d"), Path("o"), model="m", edits=70, batch=10)
 
@@ -50,11 +50,11 @@ def test_analyses_of_adaple() -> None:
     assert [values["fusion"] for values in fusions] == ["none", "topk", "dr", "average"]
     assert [values["drop"] for values in fusions] == [0.0, 0.8, 0.8, 0.5]
     (point,) = points_of(replace(PLAN, suite="similarity", values={"drop": 0.5}))
-    assert point.similarity
+    assert point.inspections == ("update cosines",)
     assert point.varied["drop"] == 0.5
     for suite in ("fusion", "drop-rate", "topk", "similarity"):
         for point in points_of(replace(PLAN, suite=suite)):
-            Workplace(PLAN).config(point.varied)
+            Testbed(PLAN).config(point.varied)
         with pytest.raises(InvalidRequestError, match="is about adaple, not grace"):
             points_of(replace(PLAN, suite=suite, method="grace"))
 
@@ -107,7 +107,7 @@ def test_an_unusable_method_is_refused(change: dict[str, Any], message: str) -> 
     (point,) = points_of(plan)
 
     def check() -> None:
-        Workplace(plan).check(point)
+        Testbed(plan).check(point)
 
     with pytest.raises(InvalidRequestError, match=message):
         check()
@@ -115,9 +115,9 @@ def test_an_unusable_method_is_refused(change: dict[str, Any], message: str) -> 
 
 @pytest.mark.parametrize("method", ["adaple", "memit", "grace", "none"])
 def test_an_unknown_configuration_key_is_named(method: str) -> None:
-    place = Workplace(replace(PLAN, method=method, values={"stepz": 1}))
+    testbed = Testbed(replace(PLAN, method=method, values={"stepz": 1}))
     with pytest.raises(InvalidRequestError, match=f"not valid for {method}: stepz"):
-        place.config({})
+        testbed.config({})
 
 
 def test_values_of_a_file(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from errata.engine.sampling import Sampling
-from errata.evaluation.data.record import Question, Record
-from errata.evaluation.judge import ask, measure
+from errata.evaluation.data.record import Record, RippleQuestion
+from errata.evaluation.judge import ask, measures_of
 from errata.evaluation.systems import EditOutcome, Pair, Scored
 
 RECORD = Record(
@@ -83,7 +83,7 @@ NOW = Table(
 
 
 def test_every_figure_of_one_record() -> None:
-    figures = measure([RECORD], ask(BEFORE, [RECORD]), ask(NOW, [RECORD]))
+    figures = measures_of([RECORD], ask(BEFORE, [RECORD]), ask(NOW, [RECORD]))
     assert figures["reliability.token"] == figures["reliability.exact"] == 1.0
     assert figures["generality.token"] == 0.5
     assert figures["locality.token"] == pytest.approx(2 / 3)  # Pisa is as wrong as it was
@@ -97,13 +97,15 @@ def test_every_figure_of_one_record() -> None:
 
 def test_means_are_over_records_and_not_over_prompts() -> None:
     narrow = replace(RECORD, rephrases=("Lyon lies in",))
-    figures = measure([RECORD, narrow], ask(BEFORE, [RECORD, narrow]), ask(NOW, [RECORD, narrow]))
+    figures = measures_of(
+        [RECORD, narrow], ask(BEFORE, [RECORD, narrow]), ask(NOW, [RECORD, narrow])
+    )
     assert figures["generality.token"] == 0.75  # over the three prompts it would be 2/3
 
 
 def test_a_data_set_without_true_answers_has_zsres_figures() -> None:
     record = replace(RECORD, target_true=None, locality=RECORD.locality[1:])
-    figures = measure([record], ask(BEFORE, [record]), ask(NOW, [record]))
+    figures = measures_of([record], ask(BEFORE, [record]), ask(NOW, [record]))
     assert figures["efficacy"] == 1.0
     assert figures["generalization"] == 0.5
     assert figures["specificity"] == 0.5  # accuracy: Nice is wrong now, Rome is right
@@ -113,9 +115,9 @@ def test_a_data_set_without_true_answers_has_zsres_figures() -> None:
 
 def test_what_a_record_does_not_have_is_none_and_costs_nothing() -> None:
     bare = replace(RECORD, rephrases=(), locality=())
-    figures = measure([bare, RECORD], ask(BEFORE, [bare, RECORD]), ask(NOW, [bare, RECORD]))
+    figures = measures_of([bare, RECORD], ask(BEFORE, [bare, RECORD]), ask(NOW, [bare, RECORD]))
     assert figures["generality.token"] == 0.5, "only the record that has rephrases counts"
-    alone = measure([bare], ask(BEFORE, [bare]), ask(NOW, [bare]))
+    alone = measures_of([bare], ask(BEFORE, [bare]), ask(NOW, [bare]))
     assert alone["generality.token"] is None
     assert alone["locality.exact"] is None
     assert alone["score"] is None
@@ -125,12 +127,12 @@ def test_what_a_record_does_not_have_is_none_and_costs_nothing() -> None:
 def test_a_ripple_is_right_if_any_of_its_answers_is() -> None:
     ripples = {
         "Compositionality_I": (
-            Question("Lyon is in", ("Italia", "Italy")),
-            Question("Nice is in", ("France",)),
+            RippleQuestion("Lyon is in", ("Italia", "Italy")),
+            RippleQuestion("Nice is in", ("France",)),
         )
     }
     record = replace(RECORD, ripples=ripples)
-    figures = measure([record], ask(BEFORE, [record]), ask(NOW, [record]))
+    figures = measures_of([record], ask(BEFORE, [record]), ask(NOW, [record]))
     assert figures["ripple.Compositionality_I"] == 0.5
 
 

@@ -17,9 +17,11 @@ from errata.errors import InvalidRequestError
 from errata.evaluation.report import write
 from errata.evaluation.serve import engine_suites
 from errata.evaluation.serve.answers import Sample, count_mixed, count_stale, count_wrong
-from errata.evaluation.serve.load import LoadPlan, arrivals, facts_turned_round
-from errata.evaluation.serve.report import quantiles_ms, report, table
-from errata.evaluation.serve.routed import RoutedLane, routed_state
+from errata.evaluation.serve.engine_bench import EnginePlan
+from errata.evaluation.serve.load_edits import counterfactual_edits
+from errata.evaluation.serve.load_plan import LoadPlan, arrivals
+from errata.evaluation.serve.report import quantiles_ms, suite_report, terminal_table
+from errata.evaluation.serve.routed import SyntheticLane, routed_state
 from errata.evaluation.serve.workload import Workload
 from errata_client import Provenance
 
@@ -72,8 +74,8 @@ def test_arrivals_are_decided_beforehand_at_the_rate(tmp_path: Path) -> None:
     assert len(arrivals(replace(plan, max_requests=40), ["a"], seed=1)) == 10
 
 
-def test_facts_turned_round_are_no_facts() -> None:
-    specs = facts_turned_round()
+def test_counterfactual_edits_contradict_the_corpus() -> None:
+    specs = counterfactual_edits()
     facts = {(fact.subject, fact.object) for fact in demo.load_corpus().facts()}
     assert len(specs) > 100
     turned = [spec for spec in specs if (spec.subject, spec.target) not in facts]
@@ -91,16 +93,15 @@ def lane_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_suite_runs_and_reports_what_tools_read(
     suite: str, lane_model: Path, tmp_path: Path
 ) -> None:
-    plan = engine_suites.EnginePlan(
+    plan = EnginePlan(
         str(demo.model_path()),
         rounds=1,
         workload=Workload(6, concurrency=4, new_tokens=(2, 8)),
         num_edits=150,
         max_rows=4,
-        lane=RoutedLane("recipe", {}, lane_model, 150),
+        lane=SyntheticLane("recipe", {}, lane_model, 150),
     )
-    run = getattr(engine_suites, f"run_{suite}")
-    found = run(plan, console=Console(quiet=True))
+    found = engine_suites.run(suite, plan, console=Console(quiet=True))
     again = json.loads(write(found, tmp_path).read_text())
     assert again["suite"] == suite
     assert again["ratio"] > 0
@@ -111,7 +112,7 @@ def test_each_suite_runs_and_reports_what_tools_read(
     assert len(again["commit"]) >= 5
     assert (suite == "baseline") == ("equal_lengths" in again)
     assert (suite == "routed") == ("unclaimed" in again)
-    Console(quiet=True).print(table(found))
+    Console(quiet=True).print(terminal_table(found))
 
 
 _CODES = {"scope": "codes", "epsilon": 12, "gates": "row"}
@@ -132,7 +133,7 @@ def test_a_routed_lane_claims_every_row_or_none(
     model = CausalLM.load(demo.model_path())
     requests = [GenerationRequest((1,), 1, prompt=text) for text in ("Lyon is", "Toyota makes")]
     for claimed in (True, False):
-        lane = RoutedLane(method, values, lane_model, 30)
+        lane = SyntheticLane(method, values, lane_model, 30)
         serving = routed_state(model, lane, claimed=claimed)
         assert serving.route is not None
         assert [bool(plan.edits) for plan in serving.route(requests)] == [claimed] * 2
@@ -144,19 +145,19 @@ def test_a_routed_lane_claims_every_row_or_none(
 @pytest.mark.parametrize(
     ("lane", "problem"),
     [
-        (RoutedLane("recipe", {}, None, 10), "give --lane-model"),
-        (RoutedLane("adaple", {}, None, 10), "does not route"),
+        (SyntheticLane("recipe", {}, None, 10), "give --lane-model"),
+        (SyntheticLane("adaple", {}, None, 10), "does not route"),
         (None, "needs a lane"),
     ],
 )
-def test_a_lane_that_cannot_be_served_is_refused(lane: RoutedLane | None, problem: str) -> None:
-    plan = engine_suites.EnginePlan(str(demo.model_path()), lane=lane)
+def test_a_lane_that_cannot_be_served_is_refused(lane: SyntheticLane | None, problem: str) -> None:
+    plan = EnginePlan(str(demo.model_path()), lane=lane)
     with pytest.raises(InvalidRequestError, match=problem):
-        engine_suites.run_routed(plan, console=Console(quiet=True))
+        engine_suites.run("routed", plan, console=Console(quiet=True))
 
 
 def test_a_report_without_edits_has_empty_visibility() -> None:
-    found = report(
+    found = suite_report(
         "x", ratio=None, ours=1.0, baseline=1.0, first=[], between=[], whole=[], requests=0
     )
     assert found["edit_visible_ms"]["all"] == {"p50": None, "p95": None, "p99": None}

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from errata import cli
+from errata import cli_options
 from errata.cli import app
 from errata.errors import InvalidRequestError, StartupError
 from errata.launch.box import free_addresses, free_port
-from errata.platform.settings_files import client_file
+from errata.platform.settings.sources import client_file
 from errata_client import UnavailableError
 
 RUN = CliRunner()
@@ -165,13 +165,13 @@ def test_up_takes_the_redis_that_the_settings_name(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_author_is_the_login_name_or_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cli.login_name() == getpass.getuser()
+    assert cli_options.login_name() == getpass.getuser()
 
     def nobody() -> str:
         raise KeyError("getpwuid(): uid not found: 4711")
 
     monkeypatch.setattr(getpass, "getuser", nobody)
-    assert cli.login_name() == f"user {os.getuid()}"
+    assert cli_options.login_name() == f"user {os.getuid()}"
 
 
 def test_a_port_or_an_address_for_up_not_both() -> None:

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from errata.errors import StartupError
-from errata.platform.addresses import answered
+from errata.platform.addresses import wait_for_listener
 from errata.platform.server import unless_stopped
 from tests.ports import free_port
 from tests.waiting import PATIENCE
@@ -16,7 +16,7 @@ from tests.waiting import PATIENCE
 
 async def test_a_head_that_comes_later_is_waited_for() -> None:
     port = free_port()
-    waiting = asyncio.create_task(answered(f"127.0.0.1:{port}", "a setting", PATIENCE))
+    waiting = asyncio.create_task(wait_for_listener(f"127.0.0.1:{port}", "a setting", PATIENCE))
     await asyncio.sleep(0.3)
     assert not waiting.done()
     with socket.create_server(("127.0.0.1", port)):
@@ -25,13 +25,15 @@ async def test_a_head_that_comes_later_is_waited_for() -> None:
 
 async def test_a_head_that_never_comes_is_told_with_its_setting() -> None:
     with pytest.raises(StartupError, match=r"which gateway\.ray_address names"):
-        await answered("nowhere.invalid:6379", "gateway.ray_address", 0.0)
+        await wait_for_listener("nowhere.invalid:6379", "gateway.ray_address", 0.0)
 
 
 async def test_who_is_told_to_stop_waits_no_longer() -> None:
     stop = asyncio.Event()
     waiting = asyncio.create_task(
-        unless_stopped(answered(f"127.0.0.1:{free_port()}", "a setting", 10 * PATIENCE), stop)
+        unless_stopped(
+            wait_for_listener(f"127.0.0.1:{free_port()}", "a setting", 10 * PATIENCE), stop
+        )
     )
     await asyncio.sleep(0.1)
     stop.set()

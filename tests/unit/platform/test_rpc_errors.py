@@ -6,7 +6,8 @@ from grpc.aio import AioRpcError, Metadata
 
 from errata import errors
 from errata.platform.rpc_errors import service_error
-from errata.platform.status import DETAILS_KEY, to_status
+from errata.platform.status import DETAILS_KEY
+from errata.platform.status_convert import to_status
 
 
 def crossed(error: errors.ErrataError) -> errors.ErrataError:

@@ -4,7 +4,7 @@ import pytest
 
 from errata.errors import StartupError
 from errata.platform.settings import Settings, load_settings
-from errata.platform.settings_report import leaves, origins
+from errata.platform.settings.report import leaves, origins
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,10 @@ import pytest
 from google.rpc import status_pb2
 
 from errata import errors
-from errata.platform.rpc_errors import error_classes, from_status
+from errata.platform.rpc_errors import error_classes
 from errata.platform.server import GrpcServer
-from errata.platform.status import code_of, to_status
+from errata.platform.status import code_of
+from errata.platform.status_convert import from_status, to_status
 from errata_client import Client
 from errata_client import errors as client_errors
 from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc, types_pb2

@@ -38,7 +38,23 @@ MEMIT: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
+class LaneVariant:
+    """A published method that a lane's method turns into under other values.
+
+    Attributes:
+        method: of the lane.
+        values: of its configuration, below those that a plan gives.
+    """
+
+    method: str
+    values: Mapping[str, Any]
+
+
+LANE_VARIANTS: Mapping[str, LaneVariant] = {"memit": LaneVariant("adaple", MEMIT)}
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineMethod:
     """A method that is compared with.
 
     Attributes:
@@ -50,9 +66,9 @@ class Baseline:
     make: Callable[[CausalLM, Any], System]
 
 
-BASELINES: Mapping[str, Baseline] = {
-    "none": Baseline(NothingConfig, NoEditing),
-    "ft-l": Baseline(FtlConfig, ConstrainedFineTuning),
-    "grace": Baseline(GraceConfig, Grace),
-    "retrieval-prompt": Baseline(RetrievalPromptConfig, RetrievalPrompt),
+BASELINES: Mapping[str, BaselineMethod] = {
+    "none": BaselineMethod(NothingConfig, NoEditing),
+    "ft-l": BaselineMethod(FtlConfig, ConstrainedFineTuning),
+    "grace": BaselineMethod(GraceConfig, Grace),
+    "retrieval-prompt": BaselineMethod(RetrievalPromptConfig, RetrievalPrompt),
 }

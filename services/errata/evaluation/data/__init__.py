@@ -20,7 +20,7 @@ LOADERS: Mapping[str, Callable[[Path], list[Record]]] = {
 }
 
 
-def load(dataset: str, path: Path) -> list[Record]:
+def load_records(dataset: str, path: Path) -> list[Record]:
     """The records of a file.
 
     Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RippleQuestion:
     """A prompt and the answers of which any one is right."""
 
     prompt: str
@@ -40,4 +40,4 @@ class Record:
     locality: tuple[tuple[str, str], ...] = ()
     generation_prompts: tuple[str, ...] = ()
     brought: tuple[str, ...] = ()
-    ripples: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)
+    ripples: Mapping[str, tuple[RippleQuestion, ...]] = field(default_factory=dict)

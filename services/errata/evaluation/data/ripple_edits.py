@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from errata.evaluation.data.fields import Fields, read_array
-from errata.evaluation.data.record import Question, Record
+from errata.evaluation.data.record import Record, RippleQuestion
 
 KINDS = ("popular", "random", "recent")
 _ALIASING = "Subject_Aliasing"
@@ -78,17 +78,17 @@ def _queries(fields: Fields, group: str) -> Iterator[Fields]:
         yield from test.inners("test_queries")
 
 
-def _question(query: Fields) -> Question | None:
+def _question(query: Fields) -> RippleQuestion | None:
     """None for a question that the data set has no answer to."""
     answers: list[str] = []
     for answer in query.inners("answers"):
         if "value" in answer:
             answers.append(answer.text("value"))
             answers += answer.texts("aliases") if answer.has_items("aliases") else ()
-    return Question(query.text("prompt"), tuple(dict.fromkeys(answers))) if answers else None
+    return RippleQuestion(query.text("prompt"), tuple(dict.fromkeys(answers))) if answers else None
 
 
-def _split(edit: Fields, sentence: str, aliasing: tuple[Question, ...]) -> tuple[str, str]:
+def _split(edit: Fields, sentence: str, aliasing: tuple[RippleQuestion, ...]) -> tuple[str, str]:
     """Phrase and target of "The mother of Ada is Anne."."""
     body = sentence.removesuffix(".")
     known = sorted({answer for item in aliasing for answer in item.answers}, key=len, reverse=True)

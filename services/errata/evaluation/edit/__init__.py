@@ -4,10 +4,10 @@
 |---|---|
 | `plan` | what is to be run |
 | `suites` | which runs a suite consists of |
-| `opening` | from a method's name to the system that is edited |
+| `testbed` | from a method's name to the system that is edited |
 | `unit` | one run: ask, edit, ask again |
-| `probes` | what is asked beside the records |
+| `auxiliary` | what is measured beside the records |
 | `bench`, `summary` | all runs of a plan, resumed where they were left; what they say together |
-| `similarity` | cosines of AdaPLE's updates |
+| `inspections`, `similarity`, `experts`, `embedding` | what is measured inside a lane |
 | `families`, `report`, `plots`, `compare` | what people see |
 """

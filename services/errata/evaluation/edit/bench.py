@@ -22,15 +22,15 @@ from rich.progress import (
 )
 
 from errata.errors import InvalidRequestError
-from errata.evaluation.data import load
+from errata.evaluation.data import load_records
 from errata.evaluation.data.examples import with_rephrasings
 from errata.evaluation.data.fields import read_paragraphs
 from errata.evaluation.data.record import Record
-from errata.evaluation.edit.opening import Workplace
+from errata.evaluation.edit.auxiliary import AuxiliaryMetrics
 from errata.evaluation.edit.plan import Plan
-from errata.evaluation.edit.probes import Probes
 from errata.evaluation.edit.suites import Point, points_of
 from errata.evaluation.edit.summary import Unit, summary
+from errata.evaluation.edit.testbed import Testbed
 from errata.evaluation.edit.unit import run_unit
 from errata.evaluation.report import code_version, file_digest, write
 
@@ -60,19 +60,19 @@ def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
         def show_statistics(done: int, wanted: int) -> None:
             progress.update(statistics, completed=done, total=wanted, visible=done < wanted)
 
-        with closing(Workplace(plan, show_statistics)) as place:
+        with closing(Testbed(plan, show_statistics)) as testbed:
             # Everything that can be wrong is found before the model is loaded.
             for point in points:
-                place.check(point)
-            whole = load(plan.dataset, plan.data)
+                testbed.check(point)
+            whole = load_records(plan.dataset, plan.data)
             records = with_rephrasings(whole, plan.rephrasings, plan.seed)[slice(*plan.records)]
             for point in points:
                 _check_size(plan, point, len(records))
             if plan.text is not None:
                 read_paragraphs(plan.text)
-            probes = Probes.of(plan)
-            facts = [place.describe(point) for point in points]
-            runs = _Runs(plan, place, records, probes, progress, points)
+            auxiliary = AuxiliaryMetrics.of(plan.auxiliary)
+            facts = [testbed.describe(point) for point in points]
+            runs = _Runs(plan, testbed, records, auxiliary, progress, points)
             found = [
                 [runs.run_or_read(point, fact, seed) for seed in plan.seeds]
                 for point, fact in zip(points, facts, strict=True)
@@ -84,15 +84,21 @@ class _Runs:
     def __init__(
         self,
         plan: Plan,
-        place: Workplace,
+        testbed: Testbed,
         records: Sequence[Record],
-        probes: Probes,
+        auxiliary: AuxiliaryMetrics,
         progress: Progress,
         points: Sequence[Point],
     ) -> None:
-        self._plan, self._place, self._records, self._probes = plan, place, records, probes
+        self._plan, self._testbed, self._records, self._auxiliary = (
+            plan,
+            testbed,
+            records,
+            auxiliary,
+        )
         self._progress = progress
-        files = [plan.data, plan.heldout, *plan.retention, plan.references, plan.text]
+        data = plan.auxiliary
+        files = [*(plan.data, data.heldout, *data.retention, data.references, plan.text)]
         self._inputs = [None if path is None else file_digest(path) for path in files]
         self._commit = code_version()
         total = sum(point.num_records for point in points) * plan.num_seeds
@@ -107,10 +113,10 @@ class _Runs:
             return dict(json.loads((folder / name).read_text(encoding="utf-8")))
         chosen = random.Random(seed).sample(self._records, point.num_records)
         unit = run_unit(
-            self._place.open(point),
+            self._testbed.open(point),
             chosen,
             point,
-            self._probes,
+            self._auxiliary,
             lambda size: self._progress.advance(self._task, size),
         )
         unit = {"seed": seed, **unit}
@@ -131,7 +137,7 @@ class _Runs:
             "point": asdict(point),
             "fact": fact,
             "seed": seed,
-            "num_texts": plan.num_texts,
+            "num_texts": plan.auxiliary.num_texts,
             "rephrasings": [plan.rephrasings, plan.seed],
             "check": plan.check,
             "device": plan.device,

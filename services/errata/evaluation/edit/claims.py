@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from errata.evaluation.data.record import Record
-from errata.evaluation.judge import Answers, Figures
+from errata.evaluation.judge import Answers, Measures
 from errata.evaluation.metrics.tokens import exact_agreement, exact_match
 from errata.evaluation.systems import System
 from errata.evaluation.systems.lane import LaneSystem
@@ -66,7 +66,7 @@ def claims_of(system: System, records: Sequence[Record]) -> list[RecordClaims]:
     ]
 
 
-def claim_figures(claims: Sequence[RecordClaims], records: Sequence[Record]) -> Figures:
+def claim_figures(claims: Sequence[RecordClaims], records: Sequence[Record]) -> Measures:
     """Shares of prompts that are claimed, each a mean per record and then over records.
 
     Args:

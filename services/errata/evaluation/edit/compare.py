@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from errata.errors import InvalidRequestError
-from errata.evaluation.edit.families import table
-from errata.evaluation.edit.report import Row, tables
+from errata.evaluation.edit.families import markdown_table
+from errata.evaluation.edit.report import FigureRow, tables
 from errata.evaluation.edit.summary import read_result
 
 Runs = Sequence[tuple[str, Mapping[str, Any]]]
@@ -55,12 +55,14 @@ def compared(runs: Runs) -> str:
         [label, found["suite"], str(found["batch"]), found["through"], f"`{found['command']}`"]
         for label, found in runs
     ]
-    parts = ["# " + ", ".join(label for label, _ in runs) + "\n", table(headings, about)]
+    parts = ["# " + ", ".join(label for label, _ in runs) + "\n", markdown_table(headings, about)]
     for number in sorted({point["edits"] for _, found in runs for point in found["points"]}):
         having = [run for run in runs if any(p["edits"] == number for p in run[1]["points"])]
         if len(having) > 1:
             points = _points(having, number)
-            rows: list[Row] = [(label, point["final"], point["ci95"]) for label, point in points]
+            rows: list[FigureRow] = [
+                (label, point["final"], point["ci95"]) for label, point in points
+            ]
             parts += [f"## {number:,} edits\n", *tables(rows, "After the last edit. ")]
             parts += ["### Cost\n", _cost(points)]
     return "\n".join(parts)
@@ -86,4 +88,4 @@ def _cost(points: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         ]
         for label, point in points
     ]
-    return table(["", "Seconds an edit", "Bytes an edit", "Rejected"], rows)
+    return markdown_table(["", "Seconds an edit", "Bytes an edit", "Rejected"], rows)

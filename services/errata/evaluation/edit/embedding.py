@@ -23,25 +23,18 @@ _MOST_EDITS = 200
 _NUM_WORDS = 2_000
 
 
-def embedding(system: LaneSystem, records: Sequence[Record]) -> dict[str, Any]:
-    """Where a lane's vectors lie.
+def prompt_plane(system: LaneSystem, records: Sequence[Record]) -> dict[str, Any]:
+    """Where a RECIPE lane's continuous prompts lie among the LLM's word embeddings.
 
     Args:
-        system: a RECIPE or ELDER lane with edits in force.
+        system: a RECIPE lane with active edits.
         records: their edits; the first ones are shown.
 
     Returns:
-        JSON: points (x, y) by group. RECIPE: `words`, `targets`, and each prompt row, `prompt 1`,
-        `prompt 2`, …; ELDER: `edits`, `rephrasings`, `unrelated`.
+        JSON: points (x, y) of `words`, of `targets`, and of each prompt row, `prompt 1`,
+        `prompt 2`, ….
     """
     shown = records[:_MOST_EDITS]
-    view = system.view()
-    if isinstance(view, ElderView):
-        return _placed(_codes(view, system, shown), "hamming")
-    return _placed(_prompts(system, shown), "euclidean")
-
-
-def _prompts(system: LaneSystem, shown: Sequence[Record]) -> dict[str, Tensor]:
     model = system.model
     prompts = torch.cat([commit.artifact.tensors["prompts"] for commit in system.commits])
     words = model.embeddings.get_parameter("weight").detach().float().cpu()
@@ -55,25 +48,39 @@ def _prompts(system: LaneSystem, shown: Sequence[Record]) -> dict[str, Tensor]:
     )
     generator = torch.Generator().manual_seed(0)
     other_ids = torch.randperm(len(words), generator=generator)[:_NUM_WORDS]
-    rows = prompts[: len(shown), 0].float()  # what stands among word embeddings
+    rows = prompts[: len(shown), 0].float()  # the part that lies among word embeddings
     groups = {"words": words[other_ids], "targets": words[target_ids]}
-    return groups | {f"prompt {i + 1}": rows[:, i] for i in range(rows.shape[1])}
+    groups |= {f"prompt {i + 1}": rows[:, i] for i in range(rows.shape[1])}
+    return _placed(groups, "euclidean")
 
 
-def _codes(view: ElderView, system: LaneSystem, shown: Sequence[Record]) -> dict[str, Tensor]:
+def code_plane(system: LaneSystem, records: Sequence[Record]) -> dict[str, Any]:
+    """Where the allocation codes of an ELDER lane's prompts lie.
+
+    Args:
+        system: an ELDER lane with active edits.
+        records: their edits; the first ones are shown.
+
+    Returns:
+        JSON: points (x, y) of `edits`, `rephrasings` and `unrelated` prompts.
+    """
+    shown = records[:_MOST_EDITS]
+    view = system.view()
+    assert isinstance(view, ElderView), "suites ask for it with ELDER only"
     learned = view.contents.learned
-    assert learned is not None, "edits are in force"
+    assert learned is not None, "edits are active"
     asked = {
         "edits": [record.prompt for record in shown],
         "rephrasings": [text for record in shown for text in record.rephrases],
         "unrelated": [text for record in shown for text, _ in record.locality],
     }
     experts = learned.experts
-    return {
+    codes = {
         name: experts.codes(queries_of(system.model, experts.shape, texts)).flatten(1).cpu()
         for name, texts in asked.items()
         if texts
     }
+    return _placed(codes, "hamming")
 
 
 def _placed(groups: Mapping[str, Tensor], metric: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.order import similarity, vectors_of
 from errata.editing.lemoe.view import LemoeView
 from errata.evaluation.systems.lane import LaneSystem
@@ -19,10 +18,10 @@ _SHARES = ("reliability.token", "generality.token")
 def expert_figures(
     system: LaneSystem, shares_of: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Any]:
-    """What there is to say of a LEMoE lane; nothing of others.
+    """How a LEMoE lane shares out its edits.
 
     Args:
-        system: carries the edits.
+        system: a LEMoE lane with active edits.
         shares_of: prompt of a record → what `judge.shares` says of it.
 
     Returns:
@@ -34,8 +33,7 @@ def expert_figures(
         `reliability.token` and `generality.token` of the newest records with their prompts.
     """
     view = system.view()
-    if not isinstance(view, LemoeView) or not isinstance(system.config, LemoeConfig):
-        return {}
+    assert isinstance(view, LemoeView), "suites ask for it with LEMoE only"
     held = view.contents
     edits = system.edits
     owner = torch.tensor([held.expert_of[edit.name] for edit in edits])

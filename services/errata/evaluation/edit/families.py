@@ -10,7 +10,7 @@ _DIGITS = {"perplexity": 1, "target_perplexity": 1, "fluency": 1, "consistency":
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class FigureFamily:
     """A table.
 
     Attributes:
@@ -24,7 +24,7 @@ class Family:
     note: str
 
 
-TOKENS = Family(
+TOKENS = FigureFamily(
     "Teacher-forced accuracy",
     {
         "reliability.token": "Rel. token",
@@ -36,7 +36,7 @@ TOKENS = Family(
     },
     "Locality is agreement with the model's own answers before the first edit.",
 )
-MEMIT = Family(
+MEMIT = FigureFamily(
     "MEMIT's figures",
     {
         "efficacy": "Efficacy",
@@ -49,12 +49,12 @@ MEMIT = Family(
     "A record counts by which of the new and the true answer is likelier; Score is the harmonic "
     "mean. Without true answers (ZsRE) the first three are token accuracies.",
 )
-LIKELIHOOD = Family(
+LIKELIHOOD = FigureFamily(
     "Perplexity",
     {"target_perplexity": "Targets", "perplexity": "Held-out text"},
     "Over all tokens.",
 )
-CLAIMS = Family(
+CLAIMS = FigureFamily(
     "Claims",
     {
         "claims.prompts": "Prompts, own edit",
@@ -65,7 +65,7 @@ CLAIMS = Family(
     },
     "Shares of prompts that an edit claims, whatever it then answers; last, those it may claim.",
 )
-FAMILIES: Sequence[Family] = (TOKENS, MEMIT, LIKELIHOOD, CLAIMS)
+FAMILIES: Sequence[FigureFamily] = (TOKENS, MEMIT, LIKELIHOOD, CLAIMS)
 
 
 def figure(figures: Mapping[str, Any], name: str) -> float | None:
@@ -77,14 +77,14 @@ def figure(figures: Mapping[str, Any], name: str) -> float | None:
     return None if found is None else float(found)
 
 
-def families_in(stages: Sequence[Mapping[str, Any]]) -> list[Family]:
+def families_in(stages: Sequence[Mapping[str, Any]]) -> list[FigureFamily]:
     """The tables that have something in them, with only the columns that were measured."""
     groups = {
         "retention": ("General ability", "Share of questions answered right."),
         "ripple": ("Ripple effects", "Share of questions answered with one of the right answers."),
     }
     open_ended = [
-        Family(title, {f"{group}.{name}": name for name in names}, note)
+        FigureFamily(title, {f"{group}.{name}": name for name in names}, note)
         for group, (title, note) in groups.items()
         if (names := list(dict.fromkeys(name for row in stages for name in row.get(group, ()))))
     ]
@@ -96,7 +96,7 @@ def families_in(stages: Sequence[Mapping[str, Any]]) -> list[Family]:
             if any(figure(row, name) is not None for row in stages)
         }
         if columns:
-            found.append(Family(family.title, columns, family.note))
+            found.append(FigureFamily(family.title, columns, family.note))
     return found
 
 
@@ -109,7 +109,7 @@ def cell(name: str, value: float | None, interval: float | None = None) -> str:
     return text if interval is None else f"{text} ± {interval:,.{digits}f}"
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"

@@ -21,6 +21,23 @@ def default_cache_dir() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class AuxiliaryData:
+    """What is measured beside the records.
+
+    Attributes:
+        heldout: plain text, one paragraph per line, for perplexity.
+        retention: files of questions about general ability.
+        references: texts about targets, for consistency.
+        num_texts: records whose generated texts are judged for fluency and consistency.
+    """
+
+    heldout: Path | None = None
+    retention: tuple[Path, ...] = ()
+    references: Path | None = None
+    num_texts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One benchmark run.
 
@@ -44,10 +61,7 @@ class Plan:
         lane: of the cluster; its default lane if empty.
         records: range of the data set to draw from, so that tuning and reporting stay apart.
         text: plain text for statistics; None lets the model write some.
-        heldout: plain text, a paragraph a line, for perplexity.
-        retention: files of questions about general ability.
-        references: texts about targets, for consistency.
-        num_texts: records whose generated texts are judged for fluency and consistency.
+        auxiliary: what is measured beside the records.
         rephrasings: that each edit brings, asked as other records of its relation are.
         check: whether edits must pass the writer's checks, as they must in production.
         cache_dir: for statistics.
@@ -73,10 +87,7 @@ class Plan:
     lane: str = ""
     records: tuple[int, int] = (0, sys.maxsize)
     text: Path | None = None
-    heldout: Path | None = None
-    retention: tuple[Path, ...] = ()
-    references: Path | None = None
-    num_texts: int = 0
+    auxiliary: AuxiliaryData = field(default_factory=AuxiliaryData)
     rephrasings: int = 0
     check: bool = True
     cache_dir: Path = field(default_factory=default_cache_dir)

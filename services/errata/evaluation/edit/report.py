@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from errata.evaluation.edit.families import cell, families_in, figure, table
+from errata.evaluation.edit.families import cell, families_in, figure, markdown_table
 
-Row = tuple[str, Mapping[str, Any], Mapping[str, Any]]
+FigureRow = tuple[str, Mapping[str, Any], Mapping[str, Any]]
 """A label, figures, and half-widths of their intervals."""
 
 
@@ -24,10 +24,10 @@ def markdown(found: Mapping[str, Any], pictures: Sequence[str]) -> str:
     parts = [_head(found)]
     if len(points) == 1:
         point = points[0]
-        rows: list[Row] = [(stage, point[stage], {}) for stage in ("pre", "immediate")]
+        rows: list[FigureRow] = [(stage, point[stage], {}) for stage in ("pre", "immediate")]
         parts += tables([*rows, ("final", point["final"], point["ci95"])], "")
     else:
-        before: Row = ("before", found["pre"], {})
+        before: FigureRow = ("before", found["pre"], {})
         rows = [(point["label"], point["final"], point["ci95"]) for point in points]
         parts += tables([before, *rows], "After the last edit. ")
         parts += ["## Immediately after each batch\n"]
@@ -39,7 +39,7 @@ def markdown(found: Mapping[str, Any], pictures: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
-def tables(rows: Sequence[Row], remark: str) -> list[str]:
+def tables(rows: Sequence[FigureRow], remark: str) -> list[str]:
     """One table for each family of figures that some row has."""
     made = []
     for family in families_in([figures for _, figures, _ in rows]):
@@ -54,7 +54,7 @@ def tables(rows: Sequence[Row], remark: str) -> list[str]:
             for label, figures, intervals in rows
         ]
         made.append(f"### {family.title}\n")
-        made.append(table(["", *family.columns.values()], cells))
+        made.append(markdown_table(["", *family.columns.values()], cells))
         made.append(f"{remark}{family.note}\n")
     return made
 
@@ -80,7 +80,7 @@ def _attenuation(checkpoints: Sequence[Mapping[str, Any]]) -> list[str]:
     }
     made = []
     for which, title in titles.items():
-        rows: list[Row] = [
+        rows: list[FigureRow] = [
             (f"after {item['edits']:,}", item[which], item[f"{which}_ci95"]) for item in checkpoints
         ]
         made += [f"## {title}\n", *tables(rows, "")]
@@ -97,7 +97,10 @@ def _compactions(points: Sequence[Mapping[str, Any]]) -> list[str]:
             fitted = unit["fitted"]
             sizes = f"{fitted['state_bytes']:,} bytes before, {unit['state_bytes']:,} after; "
             took = f"{unit['parts']['compaction']:.0f} seconds"
-            rows: list[Row] = [("as fitted", fitted, {}), (point["label"], point["final"], {})]
+            rows: list[FigureRow] = [
+                ("as fitted", fitted, {}),
+                (point["label"], point["final"], {}),
+            ]
             made += [
                 f"## Compaction, seed {unit['seed']}\n",
                 *tables(rows, ""),
@@ -135,7 +138,7 @@ def _cost(points: Sequence[Mapping[str, Any]]) -> str:
         "Bytes an edit",
         "Rejected",
     ]
-    return "### Cost\n\n" + table(headings, rows)
+    return "### Cost\n\n" + markdown_table(headings, rows)
 
 
 def _failures(points: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -153,7 +156,7 @@ def _failures(points: Sequence[Mapping[str, Any]]) -> list[str]:
         for point, row in zip(points, counts, strict=True)
     ]
     note = "Questions of all seeds together; result.json has examples of each kind.\n"
-    return ["### What failed\n", table(["", *kinds], rows), note]
+    return ["### What failed\n", markdown_table(["", *kinds], rows), note]
 
 
 def _experts(points: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -169,7 +172,7 @@ def _experts(points: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     if not rows:
         return []
-    return ["### Experts\n", table(["", *_OF_EXPERTS.values()], rows)]
+    return ["### Experts\n", markdown_table(["", *_OF_EXPERTS.values()], rows)]
 
 
 def _some(value: float | None) -> str:
@@ -201,7 +204,7 @@ def _similarities(points: Sequence[Mapping[str, Any]]) -> list[str]:
         "*after* from *mechanical*, not from *before*.\n"
     )
     headings = ["", "Layer", *(name.removeprefix("mean_") for name in _COSINES)]
-    return ["### Mean cosine of two updates\n", table(headings, rows), note]
+    return ["### Mean cosine of two updates\n", markdown_table(headings, rows), note]
 
 
 _COSINES = ("mean_before", "mean_after", "mechanical")
@@ -221,4 +224,4 @@ def _circumstances(found: Mapping[str, Any]) -> str:
         ["machine", ", ".join(f"{key} {value}" for key, value in found["environment"].items())],
         ["configuration", ", ".join(f"{key} {value}" for key, value in found["config"].items())],
     ]
-    return "## Circumstances\n\n" + table(["", ""], rows)
+    return "## Circumstances\n\n" + markdown_table(["", ""], rows)

@@ -12,7 +12,7 @@ from errata.errors import InvalidRequestError
 from errata.evaluation.edit.confidence import half_width
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites import SUITES, Point
-from errata.evaluation.judge import Figures
+from errata.evaluation.judge import Measures
 from errata.evaluation.report import circumstances, code_version, file_digest
 
 Unit = Mapping[str, Any]
@@ -71,9 +71,7 @@ def summary(
         "config": headline["config"],
         "points": rows,
         "model": {"path": plan.model, "digest": facts[0]["model"]},
-        "lane_model": {"path": str(plan.lane_model), "digest": facts[0]["lane_model"]}
-        if plan.lane_model
-        else None,
+        "lane_model": _lane_model(plan, facts[0]),
         "data": {
             "path": str(plan.data),
             "digest": file_digest(plan.data),
@@ -83,6 +81,12 @@ def summary(
         "commit": code_version(),
         **circumstances(),
     }
+
+
+def _lane_model(plan: Plan, fact: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not plan.lane_model:
+        return None
+    return {"path": str(plan.lane_model), "digest": fact["lane_model"]}
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -154,15 +158,15 @@ def _checkpoint(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _means(figures: Sequence[Figures]) -> Figures:
+def _means(figures: Sequence[Measures]) -> Measures:
     return {name: fmean(known) if known else None for name, known in _columns(figures).items()}
 
 
-def _half_widths(figures: Sequence[Figures]) -> Figures:
+def _half_widths(figures: Sequence[Measures]) -> Measures:
     return {name: half_width(known) for name, known in _columns(figures).items()}
 
 
-def _columns(figures: Sequence[Figures]) -> dict[str, list[float]]:
+def _columns(figures: Sequence[Measures]) -> dict[str, list[float]]:
     """Every figure that some row has, with the values of the rows that have it."""
     names = dict.fromkeys(name for row in figures for name in row)
     return {

@@ -7,17 +7,14 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-from errata.editing.adaple.config import AdapleConfig
 from errata.evaluation.data.record import Record
+from errata.evaluation.edit.auxiliary import AuxiliaryMetrics
 from errata.evaluation.edit.claims import RecordClaims, claim_figures, claims_of, failures
 from errata.evaluation.edit.confidence import half_width
-from errata.evaluation.edit.embedding import embedding
-from errata.evaluation.edit.experts import expert_figures
-from errata.evaluation.edit.probes import Probes
-from errata.evaluation.edit.similarity import similarity
-from errata.evaluation.edit.suites import Point
+from errata.evaluation.edit.inspections import INSPECTIONS, FinishedRun
+from errata.evaluation.edit.suites.point import Point
 from errata.evaluation.edit.summary import nested
-from errata.evaluation.judge import SHARES, Answers, Figures, ask, measure, shares
+from errata.evaluation.judge import SHARES, Answers, Measures, ask, measures_of, shares
 from errata.evaluation.systems import System
 from errata.evaluation.systems.lane import LaneSystem
 
@@ -26,7 +23,7 @@ def run_unit(
     system: System,
     records: Sequence[Record],
     point: Point,
-    probes: Probes,
+    auxiliary: AuxiliaryMetrics,
     on_edited: Callable[[int], None],
 ) -> dict[str, Any]:
     """Runs one point with one seed's records; no edit of it is in force afterwards.
@@ -35,34 +32,33 @@ def run_unit(
         system: without edits of this run.
         records: `point.num_records` of them.
         point: what is run.
-        probes: what is asked beside the records.
+        auxiliary: what is asked beside the records.
         on_edited: told of every batch's size.
 
     Returns:
         JSON: `pre`, `immediate` and `final` figures, `spread` (half-widths of 95 % intervals over
         records), `batches`, `checkpoints`, `edit_seconds`, `parts` of them, `ask_seconds`,
         `num_rejected`, `state_bytes`, `fitted` (figures and `state_bytes` before a compaction,
-        where there is one), `failures` of systems that route, `experts` of LEMoE lanes,
-        `embedding` where the point wants it, and `similarity` where it does and there are two
-        commits.
+        where there is one), `failures` of systems that route, and what the point's inspections
+        measure in a lane of this process.
     """
     try:
-        return _Unit(system, records, point, probes, on_edited).run()
+        return _UnitRun(system, records, point, auxiliary, on_edited).run()
     finally:
         system.reset()
 
 
-class _Unit:
+class _UnitRun:
     def __init__(
         self,
         system: System,
         records: Sequence[Record],
         point: Point,
-        probes: Probes,
+        auxiliary: AuxiliaryMetrics,
         on_edited: Callable[[int], None],
     ) -> None:
         self._system, self._records, self._point = system, records, point
-        self._probes, self._on_edited = probes, on_edited
+        self._auxiliary, self._on_edited = auxiliary, on_edited
         self._before: list[Answers] = []
         self._immediate: list[Answers] = []
         self._now: list[Answers] = []
@@ -76,7 +72,7 @@ class _Unit:
         records, point = self._records, self._point
         self._before = self._ask(records)
         last = records[-point.edits :]
-        pre = self._figures(0, self._before) | self._probe(last)
+        pre = self._figures(0, self._before) | self._measure_auxiliary(last)
         more: dict[str, Any] = {}
         for start in range(0, len(records), point.edits):
             self._edit_all(start)
@@ -85,7 +81,9 @@ class _Unit:
             if start + point.edits == len(records):
                 claims = claims_of(self._system, last)
                 final = (
-                    self._figures(0, self._now) | self._probe(last) | claim_figures(claims, last)
+                    self._figures(0, self._now)
+                    | self._measure_auxiliary(last)
+                    | claim_figures(claims, last)
                 )
                 more = self._state(claims)
             self._system.reset()
@@ -143,9 +141,9 @@ class _Unit:
         self._ask_seconds += perf_counter() - start
         return answers
 
-    def _probe(self, records: Sequence[Record]) -> Figures:
+    def _measure_auxiliary(self, records: Sequence[Record]) -> Measures:
         start = perf_counter()
-        figures = self._probes.measure(self._system, records)
+        figures = self._auxiliary.measure(self._system, records)
         self._ask_seconds += perf_counter() - start
         return figures
 
@@ -161,12 +159,12 @@ class _Unit:
             }
         )
 
-    def _figures(self, start: int, answers: Sequence[Answers], size: int | None = None) -> Figures:
+    def _figures(self, start: int, answers: Sequence[Answers], size: int | None = None) -> Measures:
         """Figures of records from `start`, of which `answers` holds those from record 0 on."""
         part = slice(start, None if size is None else start + size)
         now = answers[part]
         records, before = self._records[part], self._before[part]
-        return measure(records[: len(now)], before[: len(now)], now)
+        return measures_of(records[: len(now)], before[: len(now)], now)
 
     def _spread(self) -> dict[str, float | None]:
         rows = [shares(*row) for row in zip(self._records, self._before, self._now, strict=True)]
@@ -178,18 +176,14 @@ class _Unit:
         found: dict[str, Any] = {"state_bytes": system.state_bytes}
         if not isinstance(system, LaneSystem):
             return found
+        edits = self._point.edits
+        last = self._records[-edits:], self._before[-edits:], self._now[-edits:]
         if claims:
-            edits = self._point.edits
-            last = self._records[-edits:], self._before[-edits:], self._now[-edits:]
             found["failures"] = failures(*last, claims)
-            shares_of = {row[0].prompt: shares(*row) for row in zip(*last, strict=True)}
-            if experts := expert_figures(system, shares_of):
-                found["experts"] = experts
-        if self._point.embedding:
-            found["embedding"] = embedding(system, self._records)
-        if not self._point.similarity:
-            return found
-        if isinstance(system.config, AdapleConfig) and len(system.commits) > 1:
-            layer = system.config.resolve_layers(system.model.num_layers)[-1]
-            found["similarity"] = similarity(system.commits, system.config, layer)
+        shares_of = {row[0].prompt: shares(*row) for row in zip(*last, strict=True)}
+        run = FinishedRun(system, self._records, shares_of)
+        for name in self._point.inspections:
+            inspection = INSPECTIONS[name]
+            if (value := inspection.measure(run)) is not None:
+                found[inspection.key] = value
         return found

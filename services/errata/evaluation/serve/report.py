@@ -25,7 +25,7 @@ def quantiles_ms(seconds: Sequence[float]) -> Quantiles:
     return {"p50": at(0.50), "p95": at(0.95), "p99": at(0.99)}
 
 
-def report(
+def suite_report(
     suite: str,
     *,
     ratio: float | None,
@@ -77,7 +77,7 @@ def report(
     }
 
 
-def table(found: Mapping[str, Any]) -> Table:
+def terminal_table(found: Mapping[str, Any]) -> Table:
     """The figures for people."""
     made = Table("", "p50", "p95", "p99", title=f"suite {found['suite']}")
     rows = [

@@ -45,7 +45,7 @@ _SMALL = 0.02  # what random edits are made of: answers shall not become noise
 
 
 @dataclass(frozen=True, slots=True)
-class RoutedLane:
+class SyntheticLane:
     """Which lane is served.
 
     Attributes:
@@ -64,7 +64,7 @@ class RoutedLane:
 
 
 def routed_state(
-    model: CausalLM, lane: RoutedLane, *, claimed: bool, seed: int = 0
+    model: CausalLM, lane: SyntheticLane, *, claimed: bool, seed: int = 0
 ) -> ServingState:
     """What requests are admitted under while a lane has many edits in force.
 
@@ -169,7 +169,7 @@ def _recipe(
     config: Any,
     gate: Gate | None,
     names: tuple[str, ...],
-    lane: RoutedLane,
+    lane: SyntheticLane,
     rng: torch.Generator,
 ) -> Artifact:
     assert gate is not None, "a RECIPE lane has a lane model"
@@ -184,7 +184,7 @@ def _elder(
     config: Any,
     gate: Gate | None,
     names: tuple[str, ...],
-    lane: RoutedLane,
+    lane: SyntheticLane,
     rng: torch.Generator,
 ) -> Artifact:
     shape = elder_experts.Shape.of(model, config)
@@ -204,7 +204,7 @@ def _lemoe(
     config: Any,
     gate: Gate | None,
     names: tuple[str, ...],
-    lane: RoutedLane,
+    lane: SyntheticLane,
     rng: torch.Generator,
 ) -> Artifact:
     shape = lemoe_experts.Shape.of(model, config)

@@ -13,8 +13,8 @@ from errata.evaluation.data.fields import read_paragraphs
 from errata.evaluation.data.general import GeneralQuestion, load_general
 from errata.evaluation.data.record import Record
 from errata.evaluation.data.references import load_references
-from errata.evaluation.edit.plan import Plan
-from errata.evaluation.judge import Figures
+from errata.evaluation.edit.plan import AuxiliaryData
+from errata.evaluation.judge import Measures
 from errata.evaluation.metrics.ability import question_pairs, share_right
 from errata.evaluation.metrics.likelihood import perplexity, text_pairs
 from errata.evaluation.metrics.texts import Consistency, fluency
@@ -25,7 +25,7 @@ _TOP_K = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Probes:
+class AuxiliaryMetrics:
     """Everything that is asked before the first edit and after the last.
 
     Attributes:
@@ -41,29 +41,29 @@ class Probes:
     consistency: Consistency | None
 
     @classmethod
-    def of(cls, plan: Plan) -> Probes:
-        """Reads the plan's files.
+    def of(cls, data: AuxiliaryData) -> AuxiliaryMetrics:
+        """Reads the files.
 
         Raises:
             InvalidRequestError: one is unusable.
         """
-        stems = [path.stem for path in plan.retention]
+        stems = [path.stem for path in data.retention]
         if len(set(stems)) < len(stems):
             raise InvalidRequestError(
                 "two files of questions have the same name; figures go by it, so rename one.",
                 field="retention",
             )
-        references = load_references(plan.references) if plan.references else None
+        references = load_references(data.references) if data.references else None
         return cls(
-            heldout=text_pairs(read_paragraphs(plan.heldout)) if plan.heldout else (),
-            questions={path.stem: load_general(path) for path in plan.retention},
-            num_texts=plan.num_texts,
+            heldout=text_pairs(read_paragraphs(data.heldout)) if data.heldout else (),
+            questions={path.stem: load_general(path) for path in data.retention},
+            num_texts=data.num_texts,
             consistency=None if references is None else Consistency(references),
         )
 
-    def measure(self, system: System, records: Sequence[Record]) -> Figures:
+    def measure(self, system: System, records: Sequence[Record]) -> Measures:
         """`perplexity`, `retention.{file}`, `fluency` and `consistency`, as far as asked for."""
-        figures: Figures = {}
+        figures: Measures = {}
         if self.heldout:
             figures["perplexity"] = round(perplexity(system.score(self.heldout)), 2)
         for name, questions in self.questions.items():
@@ -73,7 +73,7 @@ class Probes:
             figures |= self._texts(system, records[: self.num_texts])
         return figures
 
-    def _texts(self, system: System, records: Sequence[Record]) -> Figures:
+    def _texts(self, system: System, records: Sequence[Record]) -> Measures:
         """Figures of one text each: sampled among five tokens, from the record's own prompt."""
         prompts = [(record.generation_prompts or (record.prompt,))[0] for record in records]
         sampling = [
@@ -86,7 +86,7 @@ class Probes:
                 prompts, system.generate(prompts, _TEXT_TOKENS, sampling), strict=True
             )
         ]
-        figures: Figures = {"fluency": round(fmean(map(fluency, texts)), 2)}
+        figures: Measures = {"fluency": round(fmean(map(fluency, texts)), 2)}
         if self.consistency is not None:
             found = [
                 self.consistency(text, record.target_new)

@@ -20,7 +20,7 @@ from errata.editing.lane.commits import Commit
 _MOST = 100  # commits: their dense updates are held at once
 
 
-def similarity(commits: Sequence[Commit], config: AdapleConfig, layer: int) -> dict[str, Any]:
+def update_cosines(commits: Sequence[Commit], config: AdapleConfig, layer: int) -> dict[str, Any]:
     """Cosines of all pairs of commits in one layer.
 
     Args:

@@ -17,13 +17,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from rich.console import Console
 
 from errata import demo
+from errata.evaluation.observability.service import span_collector
 from errata.evaluation.report import circumstances, write
-from errata.evaluation.system_bench import load
+from errata.evaluation.system_bench import generation_rate
 from errata.launch.box import Box, free_addresses, free_port
 from errata_client import AsyncClient
 
@@ -46,7 +45,7 @@ def run(out: Path, *, rounds: int, num_requests: int, console: Console) -> dict[
         What was written: requests per second, and ratios to the system without either.
     """
     with ExitStack() as stack:
-        endpoint, spans = stack.enter_context(_collector())
+        endpoint, spans = stack.enter_context(span_collector())
         boxes: dict[str, Box] = {}
         for name in _VARIANTS:
             console.print(f"starting the system with {name} …")
@@ -93,7 +92,7 @@ async def _ask(
         console.print(f"round {number} of {rounds} …")
         for name, box in boxes.items():
             async with AsyncClient(box.target) as client:
-                rate = await load(client, prompts, num_requests)
+                rate = await generation_rate(client, prompts, num_requests)
             if number:  # the first one warms up
                 rates[name].append(rate)
     return rates
@@ -120,29 +119,3 @@ def _scraped(flags: Mapping[str, Any]) -> Iterator[None]:
         finally:
             ended.set()
         scraping.result()  # an endpoint that was not there would make metrics look cheap
-
-
-class _Spans(trace_service_pb2_grpc.TraceServiceServicer):
-    """Counts the spans that it is sent."""
-
-    def __init__(self) -> None:
-        self.total = 0
-
-    def Export(self, request: Any, context: Any) -> Any:
-        """Takes a batch of spans."""
-        scopes = [scope for group in request.resource_spans for scope in group.scope_spans]
-        self.total += sum(len(scope.spans) for scope in scopes)
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-
-@contextmanager
-def _collector() -> Iterator[tuple[str, _Spans]]:
-    server, spans = grpc.server(ThreadPoolExecutor(1)), _Spans()
-    add: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
-    add(spans, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"http://127.0.0.1:{port}", spans
-    finally:
-        server.stop(1).wait()

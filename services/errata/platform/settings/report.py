@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic_settings import EnvSettingsSource, InitSettingsSource
 
-from errata.platform.settings import Settings, load_settings, masked, sections, without_none
-from errata.platform.settings_files import file_source, short_variables, user_file
+from errata.platform.settings.loading import load_settings, without_none
+from errata.platform.settings.masking import masked
+from errata.platform.settings.root import Settings, sections
+from errata.platform.settings.sources import file_source, short_variables, user_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class SettingReport:
     description: str
 
 
-def report() -> list[SettingReport]:
+def report_settings() -> list[SettingReport]:
     """Every setting, as it is in effect.
 
     Raises:

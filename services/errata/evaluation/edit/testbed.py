@@ -16,10 +16,11 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.registry import get_method, methods
 from errata.editing.retriever.lane_model import read_bytes
 from errata.errors import InvalidRequestError, PreconditionError
-from errata.evaluation.baselines import BASELINES, MEMIT
+from errata.evaluation.baselines import BASELINES, LANE_VARIANTS, LaneVariant
 from errata.evaluation.data.fields import read_paragraphs
 from errata.evaluation.edit.plan import Plan
-from errata.evaluation.edit.suites import Point, points_of
+from errata.evaluation.edit.suites import points_of
+from errata.evaluation.edit.suites.point import Point
 from errata.evaluation.edit.text import FileText, OwnText
 from errata.evaluation.systems import System
 from errata.evaluation.systems.cluster import ClusterSystem
@@ -36,7 +37,7 @@ _LANE_SYSTEMS: Mapping[str, type[LaneSystem]] = {
 }
 
 
-class Workplace:
+class Testbed:
     """Where a plan's runs take place: one model in this process, or one cluster."""
 
     def __init__(self, plan: Plan, on_progress: Callable[[int, int], None] | None = None) -> None:
@@ -53,10 +54,9 @@ class Workplace:
         self._cleanup = ExitStack()
         self._model: CausalLM | None = None
         self._system: tuple[str, System] | None = None
-        is_memit = plan.method == "memit"
-        self._lane_method = "adaple" if is_memit else plan.method
-        self._preset: Mapping[str, Any] = MEMIT if is_memit else {}
-        known = [*sorted(methods()), "memit", *BASELINES]
+        variant = LANE_VARIANTS.get(plan.method, LaneVariant(plan.method, {}))
+        self._lane_method, self._preset = variant.method, variant.values
+        known = [*sorted(methods()), *LANE_VARIANTS, *BASELINES]
         if plan.method not in known:
             raise InvalidRequestError(
                 f"no method is called {plan.method!r}; choose one of {', '.join(known)}.",

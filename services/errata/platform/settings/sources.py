@@ -1,4 +1,4 @@
-"""Where settings come from besides flags and their own variables: files, the SDK's variables."""
+"""Where settings come from: flags, the environment, files; the first source that has one wins."""
 
 from __future__ import annotations
 
@@ -8,12 +8,40 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from pydantic_settings import BaseSettings, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from errata.errors import StartupError
 
 CONFIG_FILE_VARIABLE = "ERRATA_CONFIG"
 _SHORT = {"target": "ERRATA_TARGET", "timeout_seconds": "ERRATA_TIMEOUT", "author": "ERRATA_AUTHOR"}
+
+
+class SourcedSettings(BaseSettings):
+    """Settings that are read from all sources."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ERRATA_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, the TOML file that `ERRATA_CONFIG` or a flag names, the user's."""
+        short = InitSettingsSource(settings_cls, init_kwargs=short_variables())
+        user = InitSettingsSource(settings_cls, init_kwargs=user_file())
+        return init_settings, short, env_settings, file_source(settings_cls), user
 
 
 def client_file() -> Path:
@@ -22,7 +50,7 @@ def client_file() -> Path:
 
 
 def short_variables() -> dict[str, Any]:
-    """What the SDK's own variables say; an empty one says nothing."""
+    """The values of the SDK's own variables; an empty variable counts as unset."""
     values = {name: os.environ.get(variable) for name, variable in _SHORT.items()}
     found = {name: value for name, value in values.items() if value}
     return {"client": found} if found else {}
@@ -32,7 +60,7 @@ def user_file() -> dict[str, Any]:
     """The table `client` of the user's file.
 
     Raises:
-        StartupError: it cannot be read, or has something else in it.
+        StartupError: the file cannot be read, or has anything else in it.
     """
     path = client_file()
     try:

@@ -1,0 +1,29 @@
+"""`errata bench …`: measurements that anyone can rerun with one command.
+
+| module | commands |
+|---|---|
+| `serve` | `serve`: throughput and latency, in five suites |
+| `edit` | `edit`, `suites`, `compare`: editing methods as the papers measure them |
+| `route` | `route`: searches of synthetic keys |
+| `system` | `system`, `observability`: whole systems on this machine |
+"""
+
+from __future__ import annotations
+
+import typer
+
+from errata.bench_cli import edit, route, serve, system
+
+__all__ = ["bench"]
+
+bench = typer.Typer(help="Measure; every run writes JSON.", no_args_is_help=True)
+for _command in (
+    serve.serve,
+    system.system,
+    edit.edit,
+    route.route,
+    system.observability,
+    edit.suites,
+    edit.compare,
+):
+    bench.command()(_command)

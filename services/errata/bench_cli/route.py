@@ -1,0 +1,32 @@
+"""`errata bench route`: how long searches of synthetic keys and codes take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+_out = Console()
+
+
+def route(
+    out: Annotated[Path, typer.Option(help="Folder for result.json.")],
+    keys: Annotated[
+        str, typer.Option(help="Numbers of keys, and of codes.")
+    ] = "10000,100000,1000000",
+    width: Annotated[int, typer.Option(help="Of keys and queries.", min=1)] = 1024,
+    batch: Annotated[int, typer.Option(help="Queries at once.", min=1)] = 32,
+    rounds: Annotated[int, typer.Option(help="Batches at each size.", min=1)] = 50,
+    threads: Annotated[int, typer.Option(help="Of FAISS; 0 takes all cores.", min=0)] = 0,
+) -> None:
+    """Times searches of synthetic keys, over all rows and in lists, and of allocation codes."""
+    import faiss
+
+    from errata.evaluation.edit.plan import parse_numbers
+    from errata.evaluation.route_bench import RoutePlan, run
+
+    if threads:
+        faiss.omp_set_num_threads(threads)
+    run(RoutePlan(parse_numbers(keys, "keys"), width, batch, rounds), out, _out)

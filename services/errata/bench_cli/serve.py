@@ -1,0 +1,145 @@
+"""`errata bench serve`: throughput and latency as ratios, in five suites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from errata import demo
+from errata.evaluation.edit.plan import read_values
+
+_out = Console()
+
+
+class ServeSuite(StrEnum):
+    """What `errata bench serve` can measure."""
+
+    BASELINE = "baseline"
+    MIXED = "mixed"
+    UNCLAIMED = "unclaimed"
+    ROUTED = "routed"
+    LOAD = "load"
+
+
+SuiteOption = Annotated[
+    ServeSuite,
+    typer.Option(
+        help="baseline: against transformers' static batches. mixed: a batch with rows of every "
+        "kind, against hooks off. unclaimed: 10,000 active edits, against none. routed: 5,000 "
+        "edits of a lane that claims all rows or none, against none. load: the whole system over "
+        "gRPC while edits arrive, against the same without edits."
+    ),
+]
+OutOption = Annotated[Path, typer.Option(help="Folder for result.json and plots.")]
+ModelOption = Annotated[str, typer.Option(help="Folder or hub id; the demo model if empty.")]
+DtypeOption = Annotated[str, typer.Option(help="Data type of the weights.")]
+DeviceOption = Annotated[str, typer.Option(help="Torch device.")]
+RoundsOption = Annotated[int, typer.Option(help="Alternations with the baseline.", min=1)]
+RequestsOption = Annotated[
+    int, typer.Option(help="Requests in one round; for load, at most so many in all.", min=1)
+]
+ConcurrencyOption = Annotated[
+    int,
+    typer.Option(help="Requests in flight; those without one of the engine's 32 rows wait.", min=1),
+]
+EditsOption = Annotated[
+    int, typer.Option(help="unclaimed, routed: active edits; 0 for the numbers above.", min=0)
+]
+MethodOption = Annotated[str, typer.Option(help="routed: recipe, elder or lemoe.")]
+LaneConfigOption = Annotated[
+    Path | None, typer.Option(help="routed: TOML or JSON with the lane's values.")
+]
+LaneModelOption = Annotated[
+    Path | None, typer.Option(help="routed: folder that `errata train recipe` made.")
+]
+ExpertsOption = Annotated[
+    int, typer.Option(help="routed, lemoe: number of experts that share the edits.", min=1)
+]
+ReplicasOption = Annotated[int, typer.Option(help="load: number of LLM replicas.", min=1)]
+RateOption = Annotated[float, typer.Option(help="load: requests per second.", min=0.01)]
+EditRateOption = Annotated[float, typer.Option(help="load: edits per second.", min=0)]
+SecondsOption = Annotated[float, typer.Option(help="load: how long requests arrive.", min=1)]
+MinTokensOption = Annotated[int, typer.Option(help="load: tokens of the shortest answer.", min=1)]
+MaxTokensOption = Annotated[int, typer.Option(help="load: tokens of the longest answer.", min=1)]
+TextOption = Annotated[
+    Path | None, typer.Option(help="load: statistics text for a model of your own.")
+]
+TargetOption = Annotated[str, typer.Option(help="load: address of a running system.")]
+LaneOption = Annotated[
+    str, typer.Option(help="load: lane that takes the edits; the default lane if empty.")
+]
+RetrievalOption = Annotated[
+    bool, typer.Option("--retrieval", help="load: workers ask a retrieval service.")
+]
+
+
+def serve(
+    suite: SuiteOption,
+    out: OutOption,
+    model: ModelOption = "",
+    dtype: DtypeOption = "float32",
+    device: DeviceOption = "cpu",
+    rounds: RoundsOption = 5,
+    requests: RequestsOption = 96,
+    concurrency: ConcurrencyOption = 32,
+    edits: EditsOption = 0,
+    method: MethodOption = "recipe",
+    lane_config: LaneConfigOption = None,
+    lane_model: LaneModelOption = None,
+    experts: ExpertsOption = 8,
+    replicas: ReplicasOption = 2,
+    rate: RateOption = 8.0,
+    edit_rate: EditRateOption = 0.5,
+    seconds: SecondsOption = 40.0,
+    min_tokens: MinTokensOption = 4,
+    max_tokens: MaxTokensOption = 32,
+    text: TextOption = None,
+    target: TargetOption = "",
+    lane: LaneOption = "",
+    retrieval: RetrievalOption = False,
+) -> None:
+    """Measures throughput and latency as ratios in one run; writes OUT/result.json."""
+    from errata.evaluation.serve.engine_bench import EnginePlan
+    from errata.evaluation.serve.engine_suites import run
+    from errata.evaluation.serve.load import run_load
+    from errata.evaluation.serve.load_plan import LoadPlan
+    from errata.evaluation.serve.routed import SyntheticLane
+    from errata.evaluation.serve.workload import Workload
+
+    if suite is ServeSuite.LOAD:
+        load_plan = LoadPlan(
+            out=out,
+            model=model,
+            statistics_text=text,
+            target=target,
+            lane=lane,
+            retrieval=retrieval,
+            replicas=replicas,
+            rate=rate,
+            edit_rate=edit_rate,
+            seconds=seconds,
+            max_tokens=(min(min_tokens, max_tokens), max_tokens),
+            max_requests=max(requests, round(2 * rate * seconds)),
+        )
+        _report(run_load(load_plan, console=_out), out)
+        return
+    values = read_values(lane_config) if lane_config else {}
+    routed = SyntheticLane(method, values, lane_model, edits or 5_000, experts)
+    workload = Workload(num_requests=requests, concurrency=concurrency)
+    path = model or str(demo.model_path())
+    plan = EnginePlan(path, dtype, device, rounds, workload, edits or 10_000, lane=routed)
+    _report(run(suite.value, plan, console=_out), out)
+
+
+def _report(found: Mapping[str, Any], out: Path) -> None:
+    from errata.evaluation.report import write
+    from errata.evaluation.serve import report
+
+    path = write(found, out)
+    _out.print(report.terminal_table(found))
+    _out.print(f"written to {path}")

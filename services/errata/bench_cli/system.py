@@ -1,0 +1,36 @@
+"""`errata bench system` and `observability`: whole systems on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+_out = Console()
+
+
+def system(
+    output: Annotated[Path, typer.Option(help="JSON file to write.")] = Path(
+        "build/bench-system.json"
+    ),
+    edits: Annotated[int, typer.Option(help="Edits to submit.", min=1)] = 40,
+    requests: Annotated[int, typer.Option(help="Generations per load run.", min=1)] = 200,
+    appends: Annotated[int, typer.Option(help="Appends to time.", min=1)] = 500,
+) -> None:
+    """Times appends, commit to applied, fits, and generation with and without edits."""
+    from errata.evaluation.system_bench import run
+
+    run(output, num_edits=edits, num_requests=requests, num_appends=appends, console=_out)
+
+
+def observability(
+    out: Annotated[Path, typer.Option(help="Folder for result.json.")],
+    rounds: Annotated[int, typer.Option(help="In which each system is asked.", min=1)] = 7,
+    requests: Annotated[int, typer.Option(help="Of a round, 16 at a time.", min=1)] = 300,
+) -> None:
+    """Measures what metrics and traces cost, in three systems side by side."""
+    from errata.evaluation.observability.bench import run
+
+    run(out, rounds=rounds, num_requests=requests, console=_out)

@@ -1,0 +1,34 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from typing import Annotated
+
+import typer
+
+DEFAULT_TARGET = "127.0.0.1:7700"
+
+
+def login_name() -> str:
+    """The login name; the user's number where the system has no name, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
+TargetOption = Annotated[
+    str, typer.Option("--target", help="The gateway's host:port; default from ERRATA_TARGET.")
+]
+TimeoutOption = Annotated[float, typer.Option(help="Seconds to wait; default from ERRATA_TIMEOUT.")]
+AuthorOption = Annotated[
+    str,
+    typer.Option(
+        default_factory=login_name,
+        show_default="the login name",
+        help="Who requests the change; default from ERRATA_AUTHOR.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,0 +1,255 @@
+"""Commands that ask a running system: edit, ask, score, list, revert, compact.
+
+They import neither torch nor Ray, but for `adapters`, which reads a lane's tensors.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from errata.cli_options import DEFAULT_TARGET, AuthorOption, JsonOption, TargetOption, TimeoutOption
+from errata.errors import UnknownLaneError
+from errata.launch import show
+from errata.launch.show import print_result
+from errata.launch.terminal import console
+from errata.platform.settings import load_settings
+from errata_client import Client, EditSpec, EditState, Sampling
+
+SeparatorOption = Annotated[
+    str | None,
+    typer.Option(
+        help="White space, or nothing, between prompt and target; \\n is a line break. Left out, "
+        "the prompt's end and its script decide."
+    ),
+]
+MinSeqOption = Annotated[int | None, typer.Option(help="Never answer from an older position.")]
+StateName = Literal["requested", "fitting", "committed", "rejected", "reverted"]
+
+
+def edit(
+    prompt: str,
+    target_text: Annotated[str, typer.Argument(metavar="TARGET_TEXT", help="The right answer.")],
+    subject: Annotated[str, typer.Option(help="Whom or what the fact is about.")] = "",
+    rephrase: Annotated[list[str] | None, typer.Option(help="Checked, too; repeatable.")] = None,
+    probe: Annotated[list[str] | None, typer.Option(help="Must stay; repeatable.")] = None,
+    source: Annotated[str, typer.Option(help="Where the correction comes from.")] = "",
+    separator: SeparatorOption = None,
+    lane: Annotated[str, typer.Option(help="lanes/{lane}; the default lane if empty.")] = "",
+    *,
+    author: AuthorOption,
+    wait: Annotated[bool, typer.Option(help="Wait until it is in effect.")] = False,
+    timeout: TimeoutOption = 120.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
+) -> None:
+    """Submits a correction."""
+    spec = EditSpec(
+        prompt,
+        target_text,
+        subject,
+        tuple(rephrase or ()),
+        tuple(probe or ()),
+        source,
+        _typed(separator),
+    )
+    with Client(target, timeout=timeout) as client:
+        (submitted,) = client.submit_edits([spec], lane=lane, author=author)
+        if wait:
+            (submitted,) = client.wait_edits([submitted.name])
+    print_result(as_json, submitted, show.edit_lines)
+    if wait and submitted.state is not EditState.COMMITTED:
+        raise typer.Exit(1)
+
+
+def ask(
+    prompt: str,
+    min_seq: MinSeqOption = None,
+    max_tokens: Annotated[int, typer.Option(help="Length limit.")] = 16,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this; repeatable.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Likeliest tokens up to this share.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="So many likeliest tokens; 0 is all.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    everywhere: Annotated[bool, typer.Option(help="Ask every replica.")] = False,
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
+) -> None:
+    """Lets the edited model continue a prompt."""
+    options: dict[str, Any] = {
+        "min_seq": min_seq,
+        "max_tokens": max_tokens,
+        "stop": stop or (),
+        "sampling": Sampling(temperature, top_p, top_k, seed) if temperature else None,
+    }
+    with Client(target, timeout=timeout) as client:
+        if everywhere:
+            answers = client.generate_everywhere(prompt, **options)
+            print_result(as_json, answers, lambda found: show.everywhere_table(prompt, found))
+        else:
+            answer = client.generate(prompt, **options)
+            print_result(as_json, answer, lambda found: show.answer_lines(prompt, found))
+
+
+def score(
+    prompt: str,
+    continuation: str,
+    min_seq: MinSeqOption = None,
+    separator: SeparatorOption = None,
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
+) -> None:
+    """Shows how likely the model finds a continuation, token by token."""
+    with Client(target, timeout=timeout) as client:
+        scored = client.score(prompt, continuation, min_seq=min_seq, separator=_typed(separator))
+    print_result(as_json, scored, show.score_table)
+
+
+def status(
+    watch: Annotated[bool, typer.Option(help="Look again every second, until Ctrl-C.")] = False,
+    timeout: TimeoutOption = 10.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
+) -> None:
+    """Shows replicas, positions, digests and lag; fails if a replica disagrees."""
+    from errata.launch.status import look, watch_status
+
+    with Client(target, timeout=timeout) as client:
+        if watch:
+            watch_status(client, console())
+            return
+        found = look(client)
+    print_result(as_json, found, lambda status: status.lines())
+    if not found.agrees:
+        raise typer.Exit(1)
+
+
+def log(
+    from_seq: Annotated[int, typer.Option(help="First position.")] = 1,
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
+) -> None:
+    """Lists the log's entries."""
+    with Client(target, timeout=timeout) as client:
+        entries = list(client.entries(from_seq))
+    print_result(as_json, entries, show.entry_table)
+
+
+def edits(
+    state: Annotated[StateName | None, typer.Option(help="Only those in this state.")] = None,
+    lane: Annotated[str, typer.Option(help="Only those of this lane; lanes/{lane}.")] = "",
+    asked_by: Annotated[str, typer.Option("--author", help="Only those of this author.")] = "",
+    since: Annotated[
+        datetime | None, typer.Option(help="Only those asked for from then on.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only those asked for before.")] = None,
+    contains: Annotated[
+        str, typer.Option(help="Only those with this in prompt, target, subject or source.")
+    ] = "",
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
+) -> None:
+    """Lists edits: where each stands, who asked for it and when, and why it was rejected."""
+    with Client(target, timeout=timeout) as client:
+        found = client.list_edits(
+            EditState[state.upper()] if state else None,
+            lane=lane,
+            author=asked_by,
+            since=since,
+            until=until,
+            contains=contains,
+        )
+        print_result(as_json, list(found), show.edit_list)
+
+
+def revert(
+    names: Annotated[list[str], typer.Argument(help="Such as edits/12-0.")],
+    comment: Annotated[str, typer.Option(help="Why.")] = "",
+    *,
+    author: AuthorOption,
+    timeout: TimeoutOption = 60.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
+) -> None:
+    """Takes committed edits back."""
+    with Client(target, timeout=timeout) as client:
+        reversal = client.revert(names, comment=comment, author=author)
+    print_result(as_json, reversal, show.reversal_lines)
+
+
+def compact(
+    lane: Annotated[str, typer.Argument(help="Such as lanes/main.")],
+    experts: Annotated[
+        int, typer.Option(help="Among which edits are shared out; 0 for the method's own number.")
+    ] = 0,
+    max_loss: Annotated[
+        float, typer.Option(help="How much lower reliability and locality may be afterwards.")
+    ] = 0.02,
+    *,
+    author: AuthorOption,
+    timeout: TimeoutOption = 3_600.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
+) -> None:
+    """Learns a lane anew from its edits in force, checks it, and puts it in place."""
+    with Client(target, timeout=timeout) as client:
+        made = client.compact(lane, num_experts=experts, max_loss=max_loss, author=author)
+        (now,) = (item for item in client.lanes() if item.name == lane)
+    print_result(as_json, made, lambda _: show.compaction_lines(made, now))
+
+
+def lanes(
+    lane: Annotated[str, typer.Argument(help="Show this one's configuration.")] = "",
+    timeout: TimeoutOption = 10.0,
+    as_json: JsonOption = False,
+    target: TargetOption = DEFAULT_TARGET,
+) -> None:
+    """Lists the lanes that edits can go to."""
+    with Client(target, timeout=timeout) as client:
+        found = client.lanes()
+    if not lane:
+        print_result(as_json, found, show.lane_table)
+    elif one := next((item for item in found if item.name == lane), None):
+        print_result(as_json, one, show.lane_config_table)
+    else:
+        names = ", ".join(item.name for item in found)
+        raise UnknownLaneError(f"there is no lane {lane!r}; there are {names}.")
+
+
+def health(
+    address: Annotated[str, typer.Argument(help="host:port of any service.")],
+    timeout: TimeoutOption = 5.0,
+) -> None:
+    """Says whether a service is healthy, by its gRPC health; fails if it is not."""
+    from errata.launch.health import health_of
+
+    state = health_of(address, timeout)
+    told = f"{state}; nothing that speaks gRPC answers" if state == "UNAVAILABLE" else state
+    console().print(f"{address}: {told}")
+    if state != "SERVING":
+        raise typer.Exit(1)
+
+
+def adapters(
+    lane: Annotated[str, typer.Argument(help="An ELDER lane, such as lanes/main.")],
+    out: Annotated[Path, typer.Argument(help="Gets one folder for each expert.")],
+    model: Annotated[str, typer.Option(help="The base model; the demo model if empty.")] = "",
+    target: TargetOption = DEFAULT_TARGET,
+) -> None:
+    """Writes the experts of an ELDER lane as PEFT adapters."""
+    from errata.launch.adapters import export_adapters
+
+    settings = load_settings({"model": {"path": model or None}})
+    export_adapters(settings, target, lane, out, console())
+
+
+def _typed(separator: str | None) -> str | None:
+    """White space as it is typed in a shell."""
+    return None if separator is None else separator.replace("\\n", "\n").replace("\\t", "\t")

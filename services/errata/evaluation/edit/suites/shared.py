@@ -1,0 +1,32 @@
+"""Suites about several methods that route."""
+
+from __future__ import annotations
+
+from errata.editing.registry import get_method
+from errata.evaluation.edit.plan import Plan
+from errata.evaluation.edit.suites.point import Point
+
+_PLANES = {"recipe": "prompt plane", "elder": "code plane"}
+_COMPACTED_EXPERTS = {"elder": 0, "lemoe": 5}  # 0 is the method's own number; the paper stops at 5
+
+
+def tsne(plan: Plan) -> list[Point]:
+    """One row that lays the lane's vectors out in a plane."""
+    shown = _PLANES[plan.method]
+    return [Point(f"{plan.edits} edits", {}, plan.edits, plan.batch, inspections=(shown,))]
+
+
+def published(plan: Plan) -> list[Point]:
+    """Our settings and the paper's."""
+    preset = get_method(plan.method).presets["paper"]
+    return [
+        Point("ours", {}, plan.edits, plan.batch),
+        Point("as published", dict(preset), plan.edits, plan.batch),
+    ]
+
+
+def compaction(plan: Plan) -> list[Point]:
+    """One row that is compacted once all edits are in."""
+    number = min(_COMPACTED_EXPERTS[plan.method], plan.edits)
+    label = f"compacted to {number} experts" if number else "compacted"
+    return [Point(label, {}, plan.edits, plan.batch, compact=number)]

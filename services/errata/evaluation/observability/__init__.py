@@ -1,0 +1,1 @@
+"""`errata bench observability`: what metrics and traces cost."""

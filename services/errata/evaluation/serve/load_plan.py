@@ -1,0 +1,80 @@
+"""What the suite `load` runs, and its requests, decided beforehand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SLICES = (False, True, False, True)
+"""Whether edits arrive during each slice of a run."""
+_ASK_EDITED = 0.25  # share of requests that ask about the newest edit
+_EDITED_TOKENS = 12  # enough for any target of the corpus
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """What to run.
+
+    Attributes:
+        out: folder for the plot.
+        model: folder or hub id; the demo model if empty.
+        statistics_text: for the writer, if the model is another than the demo's.
+        target: a running system to be loaded; one is started if empty.
+        lane: that edits go to; the default lane if empty.
+        retrieval: whether the system that is started has a retrieval service, which workers ask.
+        replicas: of the system that is started.
+        rate: requests per second, Poisson.
+        edit_rate: edits per second in the slices that have them.
+        seconds: of all slices together.
+        max_requests: of all slices together.
+        streaming_share: share of streamed requests.
+        max_tokens: fewest and most new tokens of a request.
+        ttft_limit_ms: to the first token, for goodput.
+        e2e_limit_ms: to the end of the answer, for goodput.
+        seed: of arrivals, prompts and lengths.
+    """
+
+    out: Path
+    model: str = ""
+    statistics_text: Path | None = None
+    target: str = ""
+    lane: str = ""
+    retrieval: bool = False
+    replicas: int = 2
+    rate: float = 8.0
+    edit_rate: float = 0.5
+    seconds: float = 40.0
+    max_requests: int = 10_000
+    streaming_share: float = 0.5
+    max_tokens: tuple[int, int] = (4, 32)
+    ttft_limit_ms: float = 500.0
+    e2e_limit_ms: float = 2_000.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request that is to come: `at` seconds into its slice."""
+
+    at: float
+    prompt: str
+    max_tokens: int
+    streamed: bool
+    asks_edited: bool
+
+
+def arrivals(plan: LoadPlan, prompts: Sequence[str], seed: int) -> list[Arrival]:
+    """A slice's requests, decided beforehand: Poisson at `plan.rate`, the same for one seed."""
+    rng = random.Random(seed)
+    seconds = plan.seconds / len(SLICES)
+    found: list[Arrival] = []
+    at = rng.expovariate(plan.rate)
+    while at < seconds and len(found) < plan.max_requests // len(SLICES):
+        streamed, asks_edited = rng.random() < plan.streaming_share, rng.random() < _ASK_EDITED
+        # In slices without edits those ask something else, but for as many tokens.
+        wanted = _EDITED_TOKENS if asks_edited else rng.randint(*plan.max_tokens)
+        found.append(Arrival(at, rng.choice(prompts), wanted, streamed, asks_edited))
+        at += rng.expovariate(plan.rate)
+    return found

@@ -1,0 +1,38 @@
+"""What the gateway reads and builds of the protos: names of services, requests to each replica."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2, inference_pb2
+
+_EDITING = editing_pb2.DESCRIPTOR.services_by_name["EditingService"]
+EDITING: str = _EDITING.full_name
+EDIT_LOG: str = edit_log_pb2.DESCRIPTOR.services_by_name["EditLogService"].full_name
+INFERENCE: str = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
+EDITING_METHODS = tuple(_EDITING.methods_by_name)
+"""All methods of the edit-writer, which the gateway passes on."""
+
+
+def request_to_each(
+    request: inference_pb2.GenerateEverywhereRequest,
+) -> inference_pb2.GenerateRequest:
+    """What each replica is asked; a field that was not set stays unset."""
+    return inference_pb2.GenerateRequest(
+        prompt=request.prompt,
+        min_seq=request.min_seq if request.HasField("min_seq") else None,
+        max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
+        stop=request.stop,
+        sampling=request.sampling if request.HasField("sampling") else None,
+        num_alternatives=(
+            request.num_alternatives if request.HasField("num_alternatives") else None
+        ),
+    )
+
+
+def everywhere_response(
+    answers: Iterable[inference_pb2.ReplicaAnswer],
+) -> inference_pb2.GenerateEverywhereResponse:
+    """The replicas' answers, sorted by replica."""
+    ranked = sorted(answers, key=lambda answer: answer.replica)
+    return inference_pb2.GenerateEverywhereResponse(answers=ranked)

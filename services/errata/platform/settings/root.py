@@ -1,0 +1,80 @@
+"""All settings of all services in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from errata.platform.settings.client import ClientSettings
+from errata.platform.settings.gateway import GatewaySettings
+from errata.platform.settings.log import LogSettings
+from errata.platform.settings.replicas import RetrievalSettings, WorkerSettings
+from errata.platform.settings.section import Section, default_data_dir
+from errata.platform.settings.shared import ArtifactSettings, ModelSettings, TracingSettings
+from errata.platform.settings.sources import SourcedSettings
+from errata.platform.settings.writer import WriterSettings
+
+
+class Settings(SourcedSettings):
+    """All settings of all services; each service reads its own section."""
+
+    data_dir: Path = Field(
+        default_factory=default_data_dir, description="Where one box keeps everything."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What the services log, and all that is worse."
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Lines for people or for machines."
+    )
+    tracing: TracingSettings = TracingSettings()
+    model: ModelSettings = ModelSettings()
+    log: LogSettings = Field(default_factory=LogSettings)
+    artifacts: ArtifactSettings = ArtifactSettings()
+    writer: WriterSettings = WriterSettings()
+    worker: WorkerSettings = WorkerSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    client: ClientSettings = ClientSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _put_witness_into_data_dir(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Two sets of data on one machine must not share one witness."""
+        log = values.get("log", {})
+        if "data_dir" not in values or not isinstance(log, Mapping) or "witness_path" in log:
+            return values
+        return {**values, "log": {**log, "witness_path": Path(values["data_dir"]) / "witness"}}
+
+    @property
+    def artifacts_url(self) -> str:
+        """The store's URL, with its default."""
+        return self.artifacts.url or str(self.data_dir / "artifacts")
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables from which a child process gets the same settings.
+
+        Defaults are among them: a flag that equals one must win over the child's own file.
+        """
+        found: dict[str, str] = {}
+        for name, value in self.model_dump(mode="json").items():
+            if isinstance(value, Mapping):
+                for key, inner in value.items():
+                    if inner is not None:
+                        found[f"ERRATA_{name}__{key}".upper()] = str(inner)
+            elif value is not None:
+                found[f"ERRATA_{name}".upper()] = str(value)
+        return found
+
+
+def sections() -> dict[str, type[Section]]:
+    """The groups of settings, by name."""
+    kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {
+        name: kind
+        for name, kind in kinds.items()
+        if isinstance(kind, type) and issubclass(kind, Section)
+    }

@@ -1,0 +1,86 @@
+"""Errors as rich gRPC statuses, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from errata import errors
+from errata.platform.rpc_errors import rebuilt
+from errata.platform.status import code_of
+from errata_client import errors as client_errors
+
+_DOMAIN = "errata.v1"
+
+
+def from_status(status: status_pb2.Status) -> errors.ErrataError:
+    """The error that `to_status` was given; an unknown reason gives the base class."""
+    return rebuilt(client_errors.from_status(status))
+
+
+def to_status(error: errors.ErrataError) -> status_pb2.Status:
+    """The rich status of an error: code, message, ErrorInfo and the details that fit the code."""
+    status = status_pb2.Status(code=code_of(type(error)).value[0], message=error.message)
+    for detail in _details(error):
+        status.details.add().Pack(detail)
+    return status
+
+
+def _details(error: errors.ErrataError) -> list[Message]:
+    info = error_details_pb2.ErrorInfo(
+        reason=error.reason, domain=_DOMAIN, metadata=dict(error.metadata)
+    )
+    details: list[Message] = [info]
+    if error.field is not None:
+        bad_request = error_details_pb2.BadRequest()
+        bad_request.field_violations.add(field=error.field, description=error.message)
+        details.append(bad_request)
+    if isinstance(error, errors.PreconditionError):
+        precondition = error_details_pb2.PreconditionFailure()
+        precondition.violations.add(type=error.reason, description=error.message)
+        details.append(precondition)
+    if isinstance(error, errors.LimitExceededError):
+        quota = error_details_pb2.QuotaFailure()
+        quota.violations.add(subject=error.field or "", description=error.message)
+        details.append(quota)
+    if isinstance(error, errors.QueueFullError) and error.retry_after_seconds is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return details
+
+
+@dataclass(frozen=True, slots=True)
+class RpcStatus:
+    """A rich status as a server sends it.
+
+    Attributes:
+        code: of the call.
+        message: for people.
+        details: the serialised `google.rpc.Status`, for the trailing metadata.
+    """
+
+    code: grpc.StatusCode
+    message: str
+    details: bytes
+
+
+def rpc_status(error: errors.ErrataError) -> RpcStatus:
+    """What a call that raised `error` is answered with."""
+    return RpcStatus(code_of(type(error)), error.message, to_status(error).SerializeToString())
+
+
+def internal_status(trace_id: str) -> RpcStatus:
+    """The status of a bug; it names only the id under which the service's log has the error."""
+    code = grpc.StatusCode.INTERNAL
+    message = f"internal error; the service's log has it under trace {trace_id}."
+    status = status_pb2.Status(code=code.value[0], message=message)
+    info = error_details_pb2.ErrorInfo(
+        reason="INTERNAL", domain=_DOMAIN, metadata={"trace_id": trace_id}
+    )
+    status.details.add().Pack(info)
+    return RpcStatus(code, message, status.SerializeToString())

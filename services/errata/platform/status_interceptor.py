@@ -1,0 +1,103 @@
+"""Gives every failed call of our servers a rich status."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from errata import errors
+from errata.platform.interceptors import Around, Stream, Unary
+from errata.platform.status import DETAILS_KEY, PUSHBACK_KEY
+from errata.platform.status_convert import internal_status, rpc_status
+from errata.platform.tracing import trace_parent
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+_log = structlog.get_logger(__name__)
+
+
+class _Undecodable:
+    """Stands for a request whose bytes are no valid message."""
+
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
+
+
+class StatusInterceptor(Around):
+    """Turns what handlers raise into rich statuses, for unary and server-streaming calls."""
+
+    def unary(self, call: grpc.HandlerCallDetails, handle: Unary) -> Unary:
+        """Errors of a call that is answered once."""
+
+        async def guarded(request: Any, context: Context) -> Any:
+            try:
+                _check_decoded(request)
+                return await handle(request, context)
+            except Exception as error:  # noqa: BLE001 the one seam where every failure gets a status
+                await _abort(context, error)
+
+        return guarded
+
+    def stream(self, call: grpc.HandlerCallDetails, handle: Stream) -> Stream:
+        """Errors of a call that is answered with a stream."""
+
+        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                _check_decoded(request)
+                async for response in handle(request, context):
+                    yield response
+            except Exception as error:  # noqa: BLE001 the one seam where every failure gets a status
+                await _abort(context, error)
+
+        return guarded
+
+    def decoder(self, decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+        """Bytes that are no message reach the handler's guard."""
+        return _tolerant(decode)
+
+
+def _tolerant(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """gRPC itself answers INTERNAL to undecodable bytes, but they are the caller's fault."""
+    if decode is None:
+        return None
+
+    def decoded(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError as error:
+            return _Undecodable(error)
+
+    return decoded
+
+
+def _check_decoded(request: Any) -> None:
+    if isinstance(request, _Undecodable):
+        raise errors.InvalidRequestError(
+            "the request is no valid message (bad encoding, or text that is not UTF-8); "
+            "encode it with the published protos."
+        ) from request.cause
+
+
+async def _abort(context: Context, error: Exception) -> NoReturn:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, errors.ErrataError):
+        status = rpc_status(error)
+    else:
+        trace_id = trace_parent().split("-")[1] if trace_parent() else uuid.uuid4().hex
+        _log.error(
+            "unexpected error in a handler", trace_id=trace_id, exception=errors.traceback_of(error)
+        )
+        status = internal_status(trace_id)
+    trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.details)]
+    if isinstance(error, errors.ReplicaBehindError):
+        # The deadline was used up by waiting here; a retry by the channel would only hide why.
+        trailing.append((PUSHBACK_KEY, "-1"))
+    await context.abort(status.code, status.message, trailing_metadata=tuple(trailing))
+    raise AssertionError("abort always raises")
