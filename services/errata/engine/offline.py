@@ -34,8 +34,7 @@ def generate(
     runner = Runner(model, len(prompts), max(sizes) + num_tokens)
     for row, (prompt, plan) in enumerate(zip(prompts, given, strict=True)):
         runner.put(row, prompt, plan, GREEDY if sampling is None else sampling[row])
-    logits, _ = runner.prefill(0, sizes, None)
-    made = [runner.append(0, logits)]
+    made = [runner.append(0, runner.prefill(0, sizes, None).logits)]
     for _ in range(num_tokens - 1):
         made.append(runner.append(0, runner.step(0, len(prompts))))
     return [tuple(row) for row in torch.stack(made, dim=1).tolist()]

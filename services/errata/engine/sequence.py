@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
-
-from errata.editing.effects.plan import RowPlan
-from errata.editing.lane.contract import Attribution
+from errata.engine.decoding import Decoding
 from errata.engine.sampling import GREEDY, Sampling
 
 _REPLACEMENT = "\ufffd"
-# Decoders whose texts can be put together from parts that are cut as `GrowingText` cuts them.
-_LOCAL_DECODERS = frozenset(
-    {"ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Sequence", "Strip"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +60,16 @@ class GenerationRequest:
     prompt: str = ""
     deadline: float = math.inf
 
+    @property
+    def num_prefill_tokens(self) -> int:
+        """Tokens that are read before the first new one."""
+        return len(self.prompt_ids)
+
+    @property
+    def num_new_tokens(self) -> int:
+        """Most tokens that are made."""
+        return self.max_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class ScoringRequest:
@@ -85,47 +87,18 @@ class ScoringRequest:
     prompt: str = ""
     deadline: float = math.inf
 
+    @property
+    def num_prefill_tokens(self) -> int:
+        """Tokens that are read, the continuation included."""
+        return len(self.prompt_ids) + len(self.continuation_ids)
+
+    @property
+    def num_new_tokens(self) -> int:
+        """None: the continuation is given."""
+        return 0
+
 
 Request = GenerationRequest | ScoringRequest
-Route = Callable[[Sequence[Request]], Sequence[RowPlan]]
-"""Requests of one admission batch → what each of them gets."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class LateRoute:
-    """Routing that is completed in the middle of a prefill, where a hidden state decides.
-
-    Attributes:
-        module: of the model; its input at each prompt's last token decides.
-        early: what the texts decide, before the pass.
-        late: (requests, what `early` gave them, their states (n, …)) → what they get.
-    """
-
-    module: nn.Module
-    early: Route
-    late: Callable[[Sequence[Request], Sequence[RowPlan], Tensor], Sequence[RowPlan]]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class ServingState:
-    """What requests are admitted under: a version, and what it does with a request.
-
-    Attributes:
-        version: of the log.
-        attribution: names the edits that prompts answer to; None if no edit needs it.
-        route: makes the plans of requests; None if no lane routes.
-        late: does the same without a pass of its own, for prompts that one prefill reads whole and
-            that no prefix precedes; None if texts alone decide.
-    """
-
-    version: Version
-    attribution: Attribution | None = None
-    route: Route | None = None
-    late: LateRoute | None = None
-
-
-Routed = tuple[RowPlan, LateRoute | None]
-"""A plan, and what still decides on it in the middle of the prefill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,51 +168,7 @@ def whole_text(tokenizer: Any, ids: Sequence[int]) -> str:
 def text_behind_blank(tokenizer: Any, ids: Sequence[int]) -> str:
     """The same without its first blank, which the prompt has; some decoders drop it themselves."""
     text = whole_text(tokenizer, ids)
-    return text if _Decoding(tokenizer).strips_first else text.removeprefix(" ")
-
-
-class _Decoding:
-    """What has to be known of a tokenizer to release text before the last token is there.
-
-    Attributes:
-        is_local: whether that can be done at all; else a text is complete only in the end.
-        strips_first: whether a text's first blank is dropped.
-        byte_ids: tokens of one byte each. A run of them is text only if all of it is valid UTF-8;
-            else every byte of it is shown as a replacement character.
-        skipped_ids: control tokens, which are no text and do not end a run of bytes.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._backend = tokenizer.backend_tokenizer
-        decoder = self._backend.decoder
-        steps = list(_steps(json.loads(decoder.__getstate__()))) if decoder else []
-        kinds = {step["type"] for step in steps}
-        strips = [step for step in steps if step["type"] == "Strip"]
-        # A decoder may drop a blank from the start of a text, but nothing that depends on its end.
-        self.is_local = (
-            bool(kinds)
-            and kinds <= _LOCAL_DECODERS
-            and all(strip["start"] <= 1 and not strip["stop"] for strip in strips)
-        )
-        self.strips_first = any(strip["start"] for strip in strips) or any(
-            step["type"] == "Metaspace" and step.get("prepend_scheme") != "never" for step in steps
-        )
-        bytes_ = [f"<0x{byte:02X}>" for byte in range(256)] if "ByteFallback" in kinds else []
-        found = [self._backend.token_to_id(token) for token in bytes_]
-        self.byte_ids = frozenset(number for number in found if number is not None)
-        added = self._backend.get_added_tokens_decoder()
-        self.skipped_ids = frozenset(number for number, token in added.items() if token.special)
-
-    def part(self, ids: Sequence[int]) -> str:
-        """The text of some tokens by themselves."""
-        return str(self._backend.decode(ids, skip_special_tokens=True))
-
-
-def _steps(state: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A decoder and those inside it."""
-    yield state
-    for inner in state.get("decoders", ()):
-        yield from _steps(inner)
+    return text if Decoding(tokenizer).strips_first else text.removeprefix(" ")
 
 
 @dataclass(slots=True)
@@ -258,7 +187,7 @@ class GrowingText:
     drops_blank: bool = False  # the text's first character, if it is one
     ids: list[int] = field(default_factory=list)
     stopped: bool = False
-    _decoding: _Decoding | None = None
+    _decoding: Decoding | None = None
     _in_bytes: bool = False  # within a run of byte tokens
     _anchor: int = 0
     _num_known: int = 0  # characters from the anchor on that were taken before
@@ -299,7 +228,7 @@ class GrowingText:
     def _grown(self) -> tuple[str, bool]:
         """What comes after the text that was certain, and whether it is certain now."""
         if self._decoding is None:
-            self._decoding = _Decoding(self.tokenizer)
+            self._decoding = Decoding(self.tokenizer)
         text = self._decoding.part(self.ids[self._anchor :])
         known = self._num_known
         if self.drops_blank and text:  # the first text of all
@@ -313,7 +242,7 @@ class GrowingText:
         self._move_anchor(self._decoding, len(text))
         return text[known:], True
 
-    def _move_anchor(self, decoding: _Decoding, num_known: int) -> None:
+    def _move_anchor(self, decoding: Decoding, num_known: int) -> None:
         """To the newest token that can be one; if there is none, it stays."""
         self._num_known = num_known
         for at in range(len(self.ids) - 1, self._anchor, -1):

@@ -42,7 +42,7 @@ from errata.log.entries import (
     LaneConfigured,
     LaneModelCommitted,
 )
-from errata.replica.routing import Routing
+from errata.replica.routing_table import RoutingTable
 from errata.replica.snapshot import Fold
 
 
@@ -137,14 +137,14 @@ class Applier:
         ]
         return _AllLanes(parts, self._commit_seq) if parts else None
 
-    def routing(self) -> Routing | None:
+    def routing(self) -> RoutingTable | None:
         """What decides which prompts the edits in force now claim; None if none could any."""
         views = {
             lane.configured.lane: lane.router.view()
             for lane in self._lanes_in_force()
             if lane.router is not None
         }
-        return Routing(views, self._commit_seq) if views else None
+        return RoutingTable(views, self._commit_seq) if views else None
 
     def fold(self) -> Callable[[], Fold]:
         """What is held now; the call copies it out, on any thread, while more is applied.

@@ -37,7 +37,7 @@ from errata.platform.retry import until_available
 from errata.platform.settings import RetrievalSettings
 from errata.replica.applier import Applier
 from errata.replica.follower import Follower, Tolerance
-from errata.replica.routing import Routing
+from errata.replica.routing_table import RoutingTable
 from errata.replica.snapshot import Fold, Snapshot, SnapshotFolder
 
 _log = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ class Moment:
     seq: int
     chain_digest: bytes
     state_digest: str
-    routing: Routing | None
+    routing: RoutingTable | None
     num_edits: dict[str, int]
 
 

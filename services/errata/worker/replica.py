@@ -13,7 +13,8 @@ from functools import partial
 from errata.artifacts.source import ArtifactSource
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.engine import Engine, EngineLimits
-from errata.engine.sequence import Piece, ScoredContinuation, ServingState, Version
+from errata.engine.sequence import Piece, ScoredContinuation, Version
+from errata.engine.serving_state import ServingState
 from errata.errors import UnavailableError
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.chain import ORIGIN
@@ -27,9 +28,8 @@ from errata.platform.tracing import span
 from errata.replica.applier import Applier
 from errata.replica.follower import Follower, Tolerance
 from errata.worker import admission
-from errata.worker.remote_routing import RemoteRouting
-from errata.worker.routing import late, whole
-from errata_client._gen.errata.v1 import inference_pb2
+from errata.worker.lane_router import LaneRouter
+from errata.worker.retrieval_client import RetrievalClient
 
 
 class Replica:
@@ -58,8 +58,8 @@ class Replica:
         self._applier = Applier(model, artifacts, FaissIndices())
         version = Version(0, ORIGIN.chain_digest, self._applier.digest(), 0)
         self.engine = Engine(model, ServingState(version), _limits(settings))
-        self._remote = (
-            RemoteRouting(settings.retrieval_address, settings.retrieval_timeout_seconds)
+        self._retrieval = (
+            RetrievalClient(settings.retrieval_address, settings.retrieval_timeout_seconds)
             if settings.retrieval_address
             else None
         )
@@ -93,8 +93,8 @@ class Replica:
         await self.engine.drain(self._settings.drain_seconds)
         await self._follower.close()
         await asyncio.to_thread(self.engine.close)
-        if self._remote is not None:
-            self._remote.close()
+        if self._retrieval is not None:
+            self._retrieval.close()
 
     def check_health(self) -> None:
         """Returns if the replica may answer.
@@ -107,7 +107,7 @@ class Replica:
             raise UnavailableError(f"the engine of {self.name} has ended.")
 
     async def generate(
-        self, message: admission.Message, *, streaming: bool, timeout_seconds: float
+        self, asked: admission.GenerationInput, *, streaming: bool, timeout_seconds: float
     ) -> AsyncGenerator[Piece, None]:
         """Yields a continuation: as it is made if `streaming`, else as one piece.
 
@@ -119,26 +119,26 @@ class Replica:
         """
         request = admission.generation(
             self.model,
-            message,
+            asked,
             self._settings.max_new_tokens,
             streaming=streaming,
             timeout_seconds=timeout_seconds,
         )
-        await self._follower.reach(_min_seq(message), timeout_seconds)
+        await self._follower.reach(asked.min_seq, timeout_seconds)
         async with aclosing(self.engine.generate(request)) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def score(
-        self, message: inference_pb2.ScoreRequest, *, timeout_seconds: float
+        self, asked: admission.ScoringInput, *, timeout_seconds: float
     ) -> tuple[tuple[int, ...], ScoredContinuation]:
         """Token ids of the continuation and what the model makes of them.
 
         Raises:
             As `generate`.
         """
-        request = admission.scoring(self.model, message, timeout_seconds)
-        await self._follower.reach(_min_seq(message), timeout_seconds)
+        request = admission.scoring(self.model, asked, timeout_seconds)
+        await self._follower.reach(asked.min_seq, timeout_seconds)
         return request.continuation_ids, await self.engine.score(request)
 
     async def _apply(self, entry: LogEntry, last: bool) -> None:
@@ -164,15 +164,13 @@ class Replica:
             await self.engine.change(change, alters_weights=alters)
 
     def _serving(self, version: Version) -> ServingState:
-        attribution, routing = self._applier.attribution(), self._applier.routing()
+        attribution, table = self._applier.attribution(), self._applier.routing()
         note_index(self._applier.num_edits_by_lane())
-        if routing is None:
+        if table is None:
             return ServingState(version, attribution)
-        remote = self._remote
-        ask = routing.claims if remote is None else partial(remote.claims, version.seq)
-        return ServingState(
-            version, attribution, route=whole(routing, ask), late=late(routing, ask)
-        )
+        retrieval = self._retrieval
+        ask = table.claims if retrieval is None else partial(retrieval.claims, version.seq)
+        return ServingState(version, attribution, LaneRouter(table, ask))
 
 
 def _limits(settings: WorkerSettings) -> EngineLimits:
@@ -184,7 +182,3 @@ def _limits(settings: WorkerSettings) -> EngineLimits:
         weight_versions=settings.weight_versions,
         max_drain_seconds=settings.max_drain_seconds,
     )
-
-
-def _min_seq(message: admission.Message | inference_pb2.ScoreRequest) -> int | None:
-    return message.min_seq if message.HasField("min_seq") else None

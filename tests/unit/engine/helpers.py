@@ -13,7 +13,8 @@ from torch import Tensor
 from errata.editing.effects.plan import BASE, Expert, LoraBank, Mixture, Place, Prefix, RowPlan
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.engine import Engine, EngineLimits
-from errata.engine.sequence import GenerationRequest, Piece, ServingState, Version
+from errata.engine.sequence import GenerationRequest, Piece, Version
+from errata.engine.serving_state import FunctionRouter, ServingState
 
 VERSION = Version(0, bytes(32), "state", 0)
 EDITION = ServingState(VERSION)
@@ -22,10 +23,10 @@ KINDS = ("base", "prefix", "mixture", "expert")
 
 @asynccontextmanager
 async def running(
-    model: CausalLM, serving: ServingState = EDITION, limits: EngineLimits | None = None
+    model: CausalLM, state: ServingState = EDITION, limits: EngineLimits | None = None
 ) -> AsyncIterator[Engine]:
     """An engine over `model`."""
-    engine = Engine(model, serving, limits or EngineLimits(max_rows=4, max_queue=64))
+    engine = Engine(model, state, limits or EngineLimits(max_rows=4, max_queue=64))
     engine.start()
     try:
         yield engine
@@ -97,9 +98,10 @@ class Synthetic:
 
 
 def routed(plans: Mapping[tuple[int, ...], RowPlan], version: Version = VERSION) -> ServingState:
-    """An serving that knows its prompts' plans by heart."""
+    """A serving state with a fixed plan for each prompt."""
     return ServingState(
-        version, route=lambda requests: [plans.get(r.prompt_ids, BASE) for r in requests]
+        version,
+        router=FunctionRouter(lambda requests: [plans.get(r.prompt_ids, BASE) for r in requests]),
     )
 
 

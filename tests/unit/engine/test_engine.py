@@ -19,7 +19,8 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.engine.engine import Engine, EngineLimits
 from errata.engine.sampling import Sampling
-from errata.engine.sequence import GenerationRequest, Request, ScoringRequest, ServingState
+from errata.engine.sequence import GenerationRequest, Request, ScoringRequest
+from errata.engine.serving_state import FunctionRouter, ServingState
 from errata.errors import (
     DeadlineExceededError,
     InvalidRequestError,
@@ -398,7 +399,7 @@ async def test_a_prompt_that_cannot_be_routed_fails_alone(shared_model: CausalLM
             raise ValueError("no route")
         return [BASE for _ in requests]
 
-    async with running(shared_model, ServingState(VERSION, route=route)) as engine:
+    async with running(shared_model, ServingState(VERSION, router=FunctionRouter(route))) as engine:
         results = await asyncio.gather(
             *[collect(engine, GenerationRequest((n,), 2)) for n in (12, 13, 14)],
             return_exceptions=True,

@@ -93,7 +93,7 @@ def _logits(model: CausalLM, plans: list[RowPlan], prompts: list[list[int]], hoo
     runner.hooks.enabled = hooks
     sizes = [len(ids) + plan.num_prefix for ids, plan in zip(prompts, plans, strict=True)]
     with torch.inference_mode():
-        logits, _ = runner.prefill(0, sizes, None)
+        logits = runner.prefill(0, sizes, None).logits
         found = [logits.clone()]
         for step in range(3):
             # The same tokens in both runs, whatever the rows would have chosen.

@@ -17,11 +17,12 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.editing.recipe.view import RecipeRouter
 from errata.engine.engine import EngineLimits
-from errata.engine.sequence import GenerationRequest, Piece, ScoringRequest, ServingState
+from errata.engine.sequence import GenerationRequest, Piece, Request, ScoringRequest
+from errata.engine.serving_state import Decision, RequestRouter, ServingState
 from errata.errors import UnavailableError
 from errata.indices.faiss_indices import FaissIndices
-from errata.replica.routing import Routing
-from errata.worker.routing import late, whole
+from errata.replica.routing_table import RoutingTable
+from errata.worker.lane_router import LaneRouter
 from tests.unit.editing import recipe_models
 from tests.unit.editing.elder_models import CODES, SMALL, Lane
 from tests.unit.editing.tiny_models import TextResources, make_model
@@ -75,6 +76,18 @@ class _Counting:
         return self.view.claims_of(vectors)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Early(RequestRouter):
+    """Another router's decisions, all of them made before the prefill by passes of their own."""
+
+    router: RequestRouter
+
+    def before_prefill(
+        self, requests: Sequence[Request], *, single_pass: bool
+    ) -> Sequence[Decision]:
+        return self.router.before_prefill(requests, single_pass=False)
+
+
 @pytest.fixture
 def resources(tmp_path: Path) -> TextResources:
     return TextResources(tmp_path)
@@ -102,11 +115,11 @@ def _lane(model: CausalLM, config: ElderConfig, resources: TextResources) -> Lan
     return lane
 
 
-def _routed(config: ElderConfig, resources: TextResources) -> tuple[CausalLM, Routing]:
+def _routed(config: ElderConfig, resources: TextResources) -> tuple[CausalLM, RoutingTable]:
     llama = make_model("llama")
     lane = _lane(llama, config, resources)
     view = ElderRouter(lane.state, FaissIndices()).view()
-    return llama, Routing(
+    return llama, RoutingTable(
         {"lanes/main": view}, dict.fromkeys(lane.state.holdings.inventory.names, 2)
     )
 
@@ -120,16 +133,16 @@ async def test_a_row_gets_what_a_pass_of_its_own_would_give_it(
     lane = _lane(model, SCOPES[scope], resources)
     view = _Counting(ElderRouter(lane.state, FaissIndices()).view())
     names = lane.state.holdings.inventory.names
-    routing = Routing({"lanes/main": view}, dict.fromkeys(names, 2))  # type: ignore[dict-item]
+    table = RoutingTable({"lanes/main": view}, dict.fromkeys(names, 2))  # type: ignore[dict-item]
+    router = LaneRouter(table, table.claims)
     requests = _requests(model, [*(prompt for prompt, _ in FACTS), *OTHERS, LONG])
     assert len(requests[-1].prompt_ids) > LIMITS.prefill_tokens, "is read in parts"
     answers = []
-    for middle in (None, late(routing, routing.claims)):
+    for used in (_Early(router), router):
         view.passes.clear()
-        serving = ServingState(VERSION, route=whole(routing, routing.claims), late=middle)
-        async with running(model, serving, LIMITS) as engine:
+        async with running(model, ServingState(VERSION, router=used), LIMITS) as engine:
             answers.append(_told(await asyncio.gather(*[collect(engine, r) for r in requests])))
-            if middle is not None:
+            if used is router:
                 assert view.passes == [1], "only for what is read in parts"
             scoring = ScoringRequest(requests[0].prompt_ids, (5, 6), FACTS[0][0])
             assert (await engine.score(scoring)).edits == answers[-1][0][1]
@@ -143,20 +156,18 @@ async def test_a_row_gets_what_a_pass_of_its_own_would_give_it(
 async def test_a_row_that_is_deferred_in_mid_prefill_is_the_base_models_to_the_bit(
     resources: TextResources,
 ) -> None:
-    llama, routing = _routed(SMALL, resources)
-    serving = ServingState(
-        VERSION, route=whole(routing, routing.claims), late=late(routing, routing.claims)
-    )
+    llama, table = _routed(SMALL, resources)
+    state = ServingState(VERSION, router=LaneRouter(table, table.claims))
     prompts = [FACTS[0][0], OTHERS[0], FACTS[1][0], *OTHERS[1:]]
     answers = []
     for enabled in (True, False):
-        async with running(llama, serving, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
+        async with running(llama, state, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
             engine.hooks.enabled = enabled
             hold = threading.Event()
 
             def held(hold: threading.Event = hold) -> ServingState:
                 assert hold.wait(PATIENCE)
-                return serving
+                return state
 
             change = asyncio.create_task(engine.change(held, alters_weights=False))
             asked = [asyncio.create_task(collect(engine, r)) for r in _requests(llama, prompts)]
@@ -178,16 +189,16 @@ async def test_a_row_that_is_deferred_in_mid_prefill_is_the_base_models_to_the_b
 async def test_a_service_that_is_away_in_mid_prefill_is_asked_once_for_all(
     resources: TextResources,
 ) -> None:
-    llama, routing = _routed(SMALL, resources)
+    llama, table = _routed(SMALL, resources)
     batches: list[int] = []
 
     def ask(prompts: Sequence[str], *_: object) -> list[dict[str, Claim]]:
         batches.append(len(prompts))
         raise UnavailableError("the retrieval service is away.")
 
-    serving = ServingState(VERSION, route=whole(routing, ask), late=late(routing, ask))
+    state = ServingState(VERSION, router=LaneRouter(table, ask))
     requests = _requests(llama, [prompt for prompt, _ in FACTS])
-    async with running(llama, serving, LIMITS) as engine:
+    async with running(llama, state, LIMITS) as engine:
         asked = [collect(engine, request) for request in requests]
         answers = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(answer, UnavailableError) for answer in answers), answers
@@ -213,11 +224,11 @@ async def test_a_row_behind_another_lanes_prefix_is_routed_before_it(
     assert any(facts), "else this shows nothing"
     for newer in ("lanes/facts", "lanes/main"):
         seqs = {name: 9 if newer == "lanes/facts" else 1 for row in facts for name in row}
-        routing = Routing(views, {**dict.fromkeys(elder, 5), **seqs})
+        table = RoutingTable(views, {**dict.fromkeys(elder, 5), **seqs})
+        router = LaneRouter(table, table.claims)
         answers = []
-        for middle in (None, late(routing, routing.claims)):
-            serving = ServingState(VERSION, route=whole(routing, routing.claims), late=middle)
-            async with running(llama, serving, LIMITS) as engine:
+        for used in (_Early(router), router):
+            async with running(llama, ServingState(VERSION, router=used), LIMITS) as engine:
                 requests = _requests(llama, prompts)
                 answers.append(_told(await asyncio.gather(*[collect(engine, r) for r in requests])))
         assert answers[0] == answers[1]
@@ -228,7 +239,7 @@ async def test_a_row_behind_another_lanes_prefix_is_routed_before_it(
 async def test_the_index_is_asked_once_for_all_that_are_admitted_together(
     resources: TextResources,
 ) -> None:
-    llama, routing = _routed(CODES, resources)
+    llama, table = _routed(CODES, resources)
     batches: list[int] = []
     asked, go_on = threading.Event(), threading.Event()
 
@@ -238,11 +249,11 @@ async def test_the_index_is_asked_once_for_all_that_are_admitted_together(
         batches.append(len(prompts))
         asked.set()
         assert go_on.wait(10)
-        return routing.claims(prompts, vectors, lanes)
+        return table.claims(prompts, vectors, lanes)
 
-    serving = ServingState(VERSION, route=whole(routing, ask), late=late(routing, ask))
+    state = ServingState(VERSION, router=LaneRouter(table, ask))
     first, *others = _requests(llama, [*(prompt for prompt, _ in FACTS), *OTHERS])
-    async with running(llama, serving, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
+    async with running(llama, state, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
         answers = [asyncio.create_task(collect(engine, first))]
         assert await asyncio.to_thread(asked.wait, 10)
         answers += [asyncio.create_task(collect(engine, request)) for request in others]

@@ -20,7 +20,8 @@ from rich.console import Console
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.engine import Engine, EngineLimits
-from errata.engine.sequence import GenerationRequest, Request, ServingState, Version
+from errata.engine.sequence import GenerationRequest, Request, Version
+from errata.engine.serving_state import FunctionRouter, ServingState
 from errata.errors import InvalidRequestError
 from errata.evaluation.serve.report import report
 from errata.evaluation.serve.routed import RoutedLane, routed_state
@@ -202,7 +203,7 @@ async def _mixed(
     def route(requests: Sequence[Request]) -> list[RowPlan]:
         return [plans.get(request.prompt_ids, BASE) for request in requests]
 
-    serving = ServingState(UNEDITED.version, route=route)
+    serving = ServingState(UNEDITED.version, router=FunctionRouter(route))
     await engine.change(lambda: serving, alters_weights=False)
 
     async def one(enabled: bool) -> Timings:

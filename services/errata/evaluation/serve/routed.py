@@ -41,11 +41,12 @@ from errata.editing.lemoe.projection import Projection
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.recipe.state import RecipeState, pack
 from errata.editing.retriever.gate import Gate
-from errata.engine.sequence import ServingState, Version
+from errata.engine.sequence import Version
+from errata.engine.serving_state import ServingState
 from errata.errors import InvalidRequestError
 from errata.indices.faiss_indices import FaissIndices
-from errata.replica.routing import Routing
-from errata.worker.routing import late, whole
+from errata.replica.routing_table import RoutingTable
+from errata.worker.lane_router import LaneRouter
 
 _LANE = "lanes/facts"
 _SMALL = 0.02  # what random edits are made of: answers shall not become noise
@@ -99,11 +100,9 @@ def routed_state(
     rng = torch.Generator().manual_seed(seed)
     state.prepare_commit(Commit(2, names, make(model, config, state, names, lane, rng)))()
     view = _Forced(method.new_router(state, FaissIndices()).view(), holds=claimed)
-    routing = Routing({_LANE: view}, dict.fromkeys(names, 2))
+    table = RoutingTable({_LANE: view}, dict.fromkeys(names, 2))
     version = Version(2, bytes(32), state.digest(), lane.num_edits)
-    return ServingState(
-        version, route=whole(routing, routing.claims), late=late(routing, routing.claims)
-    )
+    return ServingState(version, router=LaneRouter(table, table.claims))
 
 
 def _learn(method: Method, config: Any, state: Any, folder: Path | None) -> None:
