@@ -100,7 +100,7 @@ class RunningBatch:
         """Makes one token for every row that has read its prompt."""
         ready = [row for row in self.rows if not row.num_left]
         first = len(ready)
-        # From the last slice to the first: a row that leaves moves only rows behind it.
+        # From the last slice to the first: a row that leaves moves only rows after it.
         for weights, group in itertools.groupby(reversed(ready), key=lambda row: row.weights):
             size = sum(1 for _ in group)
             first -= size

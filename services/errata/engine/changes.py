@@ -14,6 +14,7 @@ import structlog
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.batch import RunningBatch
 from errata.engine.job import ResultBuffer
+from errata.engine.limits import EngineLimits
 from errata.engine.refusals import outlived
 from errata.engine.row import Weights
 from errata.engine.scheduler import Scheduler
@@ -36,7 +37,7 @@ class _Change:
 
 
 class ChangeQueue:
-    """The waiting changes, oldest first, and the state that those before them have led to.
+    """The waiting changes, oldest first, and the state after those that were applied.
 
     Attributes:
         state: new requests are admitted under it.
@@ -51,9 +52,7 @@ class ChangeQueue:
         scheduler: Scheduler,
         results: ResultBuffer,
         lock: threading.Condition,
-        *,
-        weight_versions: int,
-        max_drain_seconds: float,
+        limits: EngineLimits,
     ) -> None:
         """No change is waiting.
 
@@ -61,11 +60,10 @@ class ChangeQueue:
             model: as `state` describes it.
             state: the first serving state.
             batch: its rows read the weights.
-            scheduler: takes rows back whose weights are replaced.
-            results: takes the errors of streams that cannot be retried.
+            scheduler: takes back the requests of rows whose weights are replaced.
+            results: takes the errors of streams that cannot start again.
             lock: guards the queue; notified when a change arrives.
-            weight_versions: versions of edited weights that rows can use at once.
-            max_drain_seconds: longest time that a change waits for one of them.
+            limits: of weight versions, and of the time that a change waits for one.
         """
         self.state = state
         self.weights = Weights(0, model.down_weights())
@@ -74,8 +72,7 @@ class ChangeQueue:
         self._scheduler = scheduler
         self._results = results
         self._lock = lock
-        self._weight_versions = weight_versions
-        self._max_drain_seconds = max_drain_seconds
+        self._limits = limits
         self._waiting: deque[_Change] = deque()
 
     def __len__(self) -> int:
@@ -90,12 +87,15 @@ class ChangeQueue:
         return done
 
     def apply_due(self) -> bool:
-        """Applies the changes whose turn it is; False if no request may be admitted before more."""
+        """Applies the changes whose turn it is; False if the next one must precede any admission."""
         while self._waiting:
             change = self._waiting[0]
-            if change.alters_weights and self._num_versions_in_use() >= self._weight_versions:
-                if time.monotonic() - change.arrived < self._max_drain_seconds:
-                    return self._weight_versions > 1
+            if (
+                change.alters_weights
+                and self._num_versions_in_use() >= self._limits.weight_versions
+            ):
+                if time.monotonic() - change.arrived < self._limits.max_drain_seconds:
+                    return self._limits.weight_versions > 1
                 self._retract_oldest()
             with self._lock:
                 self._waiting.popleft()
@@ -124,7 +124,7 @@ class ChangeQueue:
         _resolve(change, None)
 
     def _retract_oldest(self) -> None:
-        """Requests under the oldest weights start again; streams with output cannot, and fail."""
+        """Restarts requests under the oldest weights; streams that have sent output fail."""
         oldest = min(row.weights.version for row in self._batch.rows)
         rows = [row for row in self._batch.rows if row.weights.version == oldest]
         _log.warning("rows outlived their weights", num_rows=len(rows))
@@ -132,7 +132,7 @@ class ChangeQueue:
         retried = [row.job for row in rows if not row.job.has_output]
         for row in rows:
             if row.job.has_output:
-                self._results.put(row.job, outlived(self._max_drain_seconds))
+                self._results.put(row.job, outlived(self._limits.max_drain_seconds))
         self._scheduler.retry(retried)
 
 

@@ -1,4 +1,4 @@
-"""What a tokenizer's decoder does, as far as text can be released before its last token."""
+"""Properties of a tokenizer's decoder that streaming text depends on."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-# Decoders whose texts can be put together from parts that are cut as `GrowingText` cuts them.
+# The text of these decoders can be joined from the parts that `GrowingText` decodes.
 _LOCAL_DECODERS = frozenset(
     {"ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Sequence", "Strip"}
 )
 
 
 class Decoding:
-    """What has to be known of a tokenizer to release text before the last token is there.
+    """What decides how early the text of a token sequence can be released.
 
     Attributes:
-        is_local: whether that can be done at all; else a text is complete only in the end.
-        strips_first: whether a text's first blank is dropped.
+        is_local: whether text can be released before the last token.
+        strips_first: whether the first blank of a text is dropped.
         byte_ids: tokens of one byte each. A run of them is text only if all of it is valid UTF-8;
-            else every byte of it is shown as a replacement character.
-        skipped_ids: control tokens, which are no text and do not end a run of bytes.
+            otherwise each of its bytes becomes a replacement character.
+        skipped_ids: control tokens, which have no text and do not end a run of bytes.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -29,7 +29,7 @@ class Decoding:
         steps = list(_steps(json.loads(decoder.__getstate__()))) if decoder else []
         kinds = {step["type"] for step in steps}
         strips = [step for step in steps if step["type"] == "Strip"]
-        # A decoder may drop a blank from the start of a text, but nothing that depends on its end.
+        # A decoder can drop a blank at the start of a text, but nothing that depends on its end.
         self.is_local = (
             bool(kinds)
             and kinds <= _LOCAL_DECODERS
@@ -45,12 +45,12 @@ class Decoding:
         self.skipped_ids = frozenset(number for number, token in added.items() if token.special)
 
     def part(self, ids: Sequence[int]) -> str:
-        """The text of some tokens by themselves."""
+        """The text of some tokens, decoded without the others."""
         return str(self._backend.decode(ids, skip_special_tokens=True))
 
 
 def _steps(state: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A decoder and those inside it."""
+    """A decoder and the decoders inside it."""
     yield state
     for inner in state.get("decoders", ()):
         yield from _steps(inner)

@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 import torch
@@ -21,6 +21,7 @@ from errata.engine.batch import RunningBatch
 from errata.engine.changes import ChangeQueue, Swap
 from errata.engine.failures import FailurePolicy
 from errata.engine.job import Job, ResultBuffer
+from errata.engine.limits import EngineLimits
 from errata.engine.output import Output
 from errata.engine.refusals import no_room, shutting_down, too_long
 from errata.engine.routing import TOGETHER, route_jobs
@@ -40,31 +41,6 @@ from errata.engine.statistics import Statistics
 from errata.errors import traceback_of
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLimits:
-    """How much work the engine accepts at once.
-
-    Attributes:
-        max_rows: generations that run at once.
-        max_queue: waiting requests beyond which new ones are refused.
-        max_context: longest sequence, at most the model's; 0 takes the model's.
-        prefill_tokens: padded prompt tokens that are read between two steps; bounds how long a
-            new request delays the tokens of the others.
-        weight_versions: how many versions of edited weights can serve rows at once. With 1, a
-            change of weights waits until the running rows are done; with more, running rows keep
-            the weights that they started with while new requests get the new ones.
-        max_drain_seconds: how long a change waits until another version is possible. Then the
-            oldest rows start again under the new weights, or fail if they are streams.
-    """
-
-    max_rows: int = 16
-    max_queue: int = 256
-    max_context: int = 0
-    prefill_tokens: int = 512
-    weight_versions: int = 2
-    max_drain_seconds: float = 10.0
 
 
 class Engine:
@@ -87,22 +63,9 @@ class Engine:
         self._runner = Runner(model, limits.max_rows, self._max_context)
         self._output = Output(self._runner, limits.max_rows, self._results)
         self._batch = RunningBatch(self._runner, limits.max_rows, self._output)
-        self._scheduler = Scheduler(
-            self._batch,
-            self._results,
-            self._wake,
-            max_queue=limits.max_queue,
-            prefill_tokens=limits.prefill_tokens,
-        )
+        self._scheduler = Scheduler(self._batch, self._results, self._wake, limits)
         self._changes = ChangeQueue(
-            model,
-            state,
-            self._batch,
-            self._scheduler,
-            self._results,
-            self._wake,
-            weight_versions=limits.weight_versions,
-            max_drain_seconds=limits.max_drain_seconds,
+            model, state, self._batch, self._scheduler, self._results, self._wake, limits
         )
         self._failures = FailurePolicy(self._batch, self._scheduler, self._results)
         self._thread = threading.Thread(target=self._run, name="errata-engine", daemon=True)

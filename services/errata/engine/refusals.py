@@ -40,8 +40,8 @@ def outlived(seconds: float) -> UnavailableError:
 def too_long(num_tokens: int, limit: int) -> InvalidRequestError:
     """Prompt and continuation together exceed the longest sequence."""
     return InvalidRequestError(
-        f"prompt and continuation may have {num_tokens:,} tokens; the limit is {limit:,}. Shorten "
-        "the prompt or lower max_tokens.",
+        f"prompt and continuation can have up to {num_tokens:,} tokens; the limit is {limit:,}. "
+        "Shorten the prompt or lower max_tokens.",
         field="prompt",
         num_tokens=num_tokens,
         limit=limit,

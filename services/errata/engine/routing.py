@@ -1,4 +1,4 @@
-"""Decisions on admitted requests, made in large batches and under the state that they report."""
+"""Routing of admitted requests: in large batches, and under the state that answers report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def route_jobs(
     Args:
         state: the jobs are admitted under it.
         jobs: at least one.
-        waiting: the jobs behind them, in order.
+        waiting: the next jobs in the queue, in order.
         prefill_tokens: longest prompt that a single prefill pass reads.
 
     Returns:

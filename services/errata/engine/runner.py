@@ -1,7 +1,7 @@
-"""Forward passes over the rows that run: prefill, one step, and scoring, as whole batches.
+"""Forward passes over the running rows: prefill, one step, and scoring, as whole batches.
 
-What varies from row to row lies in tensors (tokens, lengths, plans, sampling); a pass reads the
-part that belongs to its rows. No loop here goes over rows or tokens.
+What differs between rows (tokens, lengths, plans, sampling) is held in tensors; a pass reads the
+part of its rows. A step has no loop over rows or tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from errata.engine.sampling import Sampling, SamplingTable
 from errata.engine.serving_state import PendingPlan
 
 Edits = list[tuple[str, ...]]
-_SCORED_AT_ONCE = 1_024  # positions whose logits are held at the same time
+_SCORED_AT_ONCE = 1_024  # positions whose logits are held at once
 _NO_PENDING: Mapping[int, PendingPlan] = MappingProxyType({})
 
 
@@ -43,13 +43,13 @@ class Prefilled(NamedTuple):
 
 
 class Runner:
-    """The rows of one model: row i of every table is row i of the cache.
+    """The rows of one model; row i of every table is row i of the cache.
 
     Attributes:
-        lengths: (rows,) int64 on the host, entries in the cache, the prefix included.
+        lengths: (rows,) int64 on the host, cache entries, the prefix included.
         tokens: (rows, positions) int64 on the host, prompt and continuation without the prefix.
-        sizes: (rows,) int64 on the host, how many of `tokens` there are.
-        prompt_sizes: (rows,) int64 on the host, how many of them are the prompt.
+        sizes: (rows,) int64 on the host, number of tokens.
+        prompt_sizes: (rows,) int64 on the host, number of prompt tokens.
     """
 
     def __init__(self, model: CausalLM, num_rows: int, max_length: int) -> None:
@@ -70,7 +70,7 @@ class Runner:
         self.lengths, self.sizes, self.prompt_sizes = torch.zeros(3, num_rows, dtype=torch.int64)
 
     def put(self, row: int, prompt_ids: Sequence[int], plan: RowPlan, sampling: Sampling) -> None:
-        """Starts a row; nothing of it is in the cache yet."""
+        """Starts a row; the cache holds none of its entries yet."""
         self.tokens[row, : len(prompt_ids)] = torch.tensor(prompt_ids)
         self.sizes[row] = self.prompt_sizes[row] = len(prompt_ids)
         self.lengths[row] = 0
@@ -155,7 +155,7 @@ class Runner:
         """Reads the newest token of each row from `first` on.
 
         Returns:
-            Logits (B, V) behind it.
+            Logits (B, V) after it.
         """
         rows = slice(first, first + num_rows)
         positions = self.lengths[rows]
@@ -170,7 +170,7 @@ class Runner:
         return logits
 
     def append(self, first: int, logits: Tensor) -> Tensor:
-        """Chooses the next token of each row from `first` on and writes it down.
+        """Chooses the next token of each row from `first` on and stores it.
 
         Returns:
             (B,) int64 on the host.
@@ -189,11 +189,11 @@ class Runner:
         plans: Sequence[RowPlan],
         attribution: Attribution | None,
     ) -> tuple[list[list[float]], list[list[int]], Edits]:
-        """Log-probability and argmax at every token of each row's continuation; runs no row.
+        """Log-probability and argmax at every token of each continuation; takes no row.
 
         Returns:
             B lists of natural log-probabilities, B lists of argmax ids, and the edits that shaped
-            each row, found on the prompt alone: a given continuation must not claim an edit.
+            each row. Attribution reads the prompt only: the continuation must not claim an edit.
         """
         table = PlanTable(
             len(prompts), self.model.d, device=self.model.device, dtype=self.model.dtype
@@ -228,7 +228,7 @@ class Runner:
         )
 
     def _rate(self, hidden: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability of the given token and argmax at each of (n, d) places."""
+        """Log-probability of the given token and argmax at each of (n, d) hidden states."""
         log_p, own = [], []
         for part, ids in zip(
             hidden.split(_SCORED_AT_ONCE), given.split(_SCORED_AT_ONCE), strict=True

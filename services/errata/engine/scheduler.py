@@ -1,4 +1,4 @@
-"""The scheduler: which waiting requests are refused, expire, or join the running batch."""
+"""The scheduler: refuses, expires and admits waiting requests."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from errata.engine.batch import RunningBatch
 from errata.engine.job import Job, ResultBuffer
+from errata.engine.limits import EngineLimits
 from errata.engine.rate import Rate
 from errata.engine.refusals import queue_full, too_late
 from errata.engine.sequence import GenerationRequest
 
 EXPIRY_SECONDS = 0.05
-"""Time between two looks for requests whose deadline has passed."""
+"""Interval at which requests past their deadline are removed."""
 
 
 class Scheduler:
@@ -26,9 +27,7 @@ class Scheduler:
         batch: RunningBatch,
         results: ResultBuffer,
         lock: threading.Condition,
-        *,
-        max_queue: int,
-        prefill_tokens: int,
+        limits: EngineLimits,
     ) -> None:
         """No request is waiting.
 
@@ -36,14 +35,12 @@ class Scheduler:
             batch: requests are admitted to it.
             results: takes the errors of expired requests.
             lock: guards the queue; notified when a request arrives.
-            max_queue: waiting requests beyond which new ones are refused.
-            prefill_tokens: padded prompt tokens of one prefill.
+            limits: of the queue and of one prefill.
         """
         self._batch = batch
         self._results = results
         self._lock = lock
-        self._max_queue = max_queue
-        self._prefill_tokens = prefill_tokens
+        self._limits = limits
         self._waiting: deque[Job] = deque()
         self._rate = Rate()
         self._has_cancelled = False  # since the last expiry
@@ -62,8 +59,8 @@ class Scheduler:
             QueueFullError: too many requests are waiting.
         """
         with self._lock:
-            if len(self._waiting) >= self._max_queue:
-                raise queue_full(self._max_queue, self._rate.seconds_for(len(self._waiting)))
+            if len(self._waiting) >= self._limits.max_queue:
+                raise queue_full(self._limits.max_queue, self._rate.seconds_for(len(self._waiting)))
             self._waiting.append(job)
             self._lock.notify()
 
@@ -110,7 +107,7 @@ class Scheduler:
                 if isinstance(job.request, GenerationRequest) and len(jobs) >= self._batch.num_free:
                     break
                 widest = max(widest, job.request.num_prefill_tokens)
-                if jobs and widest * (len(jobs) + 1) > self._prefill_tokens:
+                if jobs and widest * (len(jobs) + 1) > self._limits.prefill_tokens:
                     break
                 jobs.append(self._waiting.popleft())
         return [job for job in jobs if not job.cancelled]

@@ -1,6 +1,6 @@
 """One replica: the model, an engine, and a subscriber that keeps it at the log's head.
 
-Knows nothing of Ray, so that tests and single-process programs can hold one directly.
+Does not depend on Ray, so that tests and single-process programs can use it directly.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from functools import partial
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.model.causal_lm import CausalLM
-from errata.engine.engine import Engine, EngineLimits
+from errata.engine.engine import Engine
+from errata.engine.limits import EngineLimits
 from errata.engine.sequence import Piece, ScoredContinuation, Version
 from errata.engine.serving_state import ServingState
 from errata.errors import UnavailableError
@@ -33,7 +34,7 @@ from errata.worker.retrieval_client import RetrievalClient
 
 
 class Replica:
-    """Follows the log and answers under one position at a time."""
+    """Follows the log and answers requests under its current position."""
 
     def __init__(
         self,
@@ -43,12 +44,12 @@ class Replica:
         log_address: str,
         settings: WorkerSettings,
     ) -> None:
-        """Prepares the replica; `start` makes it follow.
+        """Prepares the replica; `start` makes it follow the log.
 
         Args:
             name: unique among replicas.
             model: holds its base weights; owned by this replica from now on.
-            artifacts: where commits' tensors come from.
+            artifacts: source of the commits' tensors.
             log_address: of the edit log service.
             settings: limits.
         """
@@ -75,7 +76,7 @@ class Replica:
         )
 
     async def start(self) -> None:
-        """Starts, and returns once the replica has applied all that the log held.
+        """Starts; returns once the replica has applied all entries of the log.
 
         Raises:
             LogUnavailableError: the log cannot be reached.
@@ -89,7 +90,7 @@ class Replica:
             raise
 
     async def close(self) -> None:
-        """Ends what runs, within the settings' grace, then stops following."""
+        """Lets running requests finish for up to `drain_seconds`, then stops following the log."""
         await self.engine.drain(self._settings.drain_seconds)
         await self._follower.close()
         await asyncio.to_thread(self.engine.close)
@@ -97,23 +98,23 @@ class Replica:
             self._retrieval.close()
 
     def check_health(self) -> None:
-        """Returns if the replica may answer.
+        """Returns if the replica can answer requests.
 
         Raises:
-            ErrataError: it contradicts the log, cannot apply it, lags, or does not hear of it.
+            ErrataError: it contradicts the log, cannot apply it, lags, or receives nothing from it.
         """
         self._follower.check_health()
         if not self.engine.alive:
-            raise UnavailableError(f"the engine of {self.name} has ended.")
+            raise UnavailableError(f"the engine of {self.name} has stopped.")
 
     async def generate(
         self, asked: admission.GenerationInput, *, streaming: bool, timeout_seconds: float
     ) -> AsyncGenerator[Piece, None]:
-        """Yields a continuation: as it is made if `streaming`, else as one piece.
+        """Yields a continuation: piece by piece if `streaming`, otherwise as one piece.
 
         Raises:
             InvalidRequestError, LimitExceededError, QueueFullError: refused.
-            ReplicaBehindError: `min_seq` is not reached just before the deadline.
+            ReplicaBehindError: `min_seq` was not reached by shortly before the deadline.
             SeqBeyondHeadError: the log itself has not reached `min_seq`.
             DeadlineExceededError: the deadline passed first.
         """
@@ -132,7 +133,7 @@ class Replica:
     async def score(
         self, asked: admission.ScoringInput, *, timeout_seconds: float
     ) -> tuple[tuple[int, ...], ScoredContinuation]:
-        """Token ids of the continuation and what the model makes of them.
+        """Token ids of the continuation, and their scores.
 
         Raises:
             As `generate`.
@@ -143,7 +144,7 @@ class Replica:
 
     async def _apply(self, entry: LogEntry, last: bool) -> None:
         decoded = decode(entry)
-        # A log or store that is away for a while is no reason to leave rotation; lag is.
+        # A replica does not leave rotation because log or store are unavailable, only when it lags.
         swap = await until_available(lambda: self._applier.prepare(decoded), "artifacts")
         if swap is None and not last:
             return  # the position moves with the batch's next change
@@ -154,7 +155,7 @@ class Replica:
             version = Version(
                 entry.seq, entry.chain_digest, self._applier.digest(), self._applier.num_edits
             )
-            return self._serving(version)
+            return self._serving_state(version)
 
         alters = swap is not None and self._applier.alters_weights(decoded)
         if swap is None or not decoded.trace_parent or not self._follower.is_live:
@@ -163,7 +164,7 @@ class Replica:
         with span("apply", parent=decoded.trace_parent, replica=self.name, seq=entry.seq):
             await self.engine.change(change, alters_weights=alters)
 
-    def _serving(self, version: Version) -> ServingState:
+    def _serving_state(self, version: Version) -> ServingState:
         attribution, table = self._applier.attribution(), self._applier.routing()
         note_index(self._applier.num_edits_by_lane())
         if table is None:

@@ -1,4 +1,4 @@
-"""Requests, plans and reference answers of the engine's tests."""
+"""Requests, plans and reference answers for the engine's tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from errata.editing.effects.plan import BASE, Expert, LoraBank, Mixture, Place, Prefix, RowPlan
 from errata.editing.model.causal_lm import CausalLM
-from errata.engine.engine import Engine, EngineLimits
+from errata.engine.engine import Engine
+from errata.engine.limits import EngineLimits
 from errata.engine.sequence import GenerationRequest, Piece, Version
 from errata.engine.serving_state import FunctionRouter, ServingState
 
@@ -45,7 +46,7 @@ def text_of(pieces: Sequence[Piece]) -> str:
 
 
 class Synthetic:
-    """Artifacts of the right shapes that change answers a lot; equal seeds make equal ones."""
+    """Random plans that change answers a lot; equal seeds give equal plans."""
 
     def __init__(self, model: CausalLM, seed: int = 0, *, num_experts: int = 4, rank: int = 2):
         self._model = model
@@ -62,7 +63,7 @@ class Synthetic:
         ]
 
     def plan(self, kind: str) -> RowPlan:
-        """A plan of one kind, another one at each call."""
+        """A plan of one kind; each call gives another one."""
         if kind == "base":
             return BASE
         if kind == "prefix":

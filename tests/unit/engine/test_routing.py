@@ -1,4 +1,4 @@
-"""Routing of those who wait: together, and never under another version than they report."""
+"""Routing of waiting requests: in batches, and only under the version that they report."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.model.causal_lm import CausalLM
-from errata.engine.engine import EngineLimits
 from errata.engine.job import Job
+from errata.engine.limits import EngineLimits
 from errata.engine.routing import route_jobs
 from errata.engine.sequence import GenerationRequest, Request
 from errata.engine.serving_state import FunctionRouter, RequestRouter, ServingState
@@ -46,20 +46,20 @@ async def _jobs(count: int) -> list[Job]:
     return [Job(GenerationRequest((1, n + 1), 2), loop) for n in range(count)]
 
 
-async def test_those_who_wait_are_routed_with_those_who_are_admitted() -> None:
+async def test_waiting_requests_are_routed_with_admitted_ones() -> None:
     recorder = Recorder()
-    serving = ServingState(VERSION, router=recorder)
+    state = ServingState(VERSION, router=recorder)
     jobs = await _jobs(50)
-    assert len(route_jobs(serving, jobs[:2], jobs[2:], 64)) == 2
-    assert recorder.calls == [32], "as many as one batch of the retriever takes"
-    assert len(route_jobs(serving, jobs[2:32], jobs[32:], 64)) == 30
-    assert recorder.calls == [32], "nobody twice"
-    route_jobs(serving, jobs[32:33], jobs[33:], 64)
+    assert len(route_jobs(state, jobs[:2], jobs[2:], 64)) == 2
+    assert recorder.calls == [32], "one batch of the retriever"
+    assert len(route_jobs(state, jobs[2:32], jobs[32:], 64)) == 30
+    assert recorder.calls == [32], "no request twice"
+    route_jobs(state, jobs[32:33], jobs[33:], 64)
     assert recorder.calls == [32, 18]
 
 
 @pytest.mark.promise("P6")
-async def test_what_was_decided_under_another_version_does_not_count() -> None:
+async def test_a_decision_under_another_version_is_made_again() -> None:
     old, new = Recorder(), Recorder(NAMED)
     jobs = await _jobs(3)
     route_jobs(ServingState(VERSION, router=old), jobs[:1], jobs[1:], 64)
@@ -68,18 +68,18 @@ async def test_what_was_decided_under_another_version_does_not_count() -> None:
     assert (old.calls, new.calls) == ([3], [2])
 
 
-async def test_whoever_spoiled_a_pass_is_routed_alone() -> None:
+async def test_a_request_that_broke_a_pass_is_routed_alone() -> None:
     recorder = Recorder()
     jobs = await _jobs(4)
     jobs[0].runs_alone = jobs[2].runs_alone = True
-    serving = ServingState(VERSION, router=recorder)
-    route_jobs(serving, jobs[:1], jobs[1:], 64)
-    assert recorder.calls == [1], "no neighbour may fail it"
-    route_jobs(serving, jobs[1:2], jobs[2:], 64)
-    assert recorder.calls == [1, 2], "and it spoils nobody else's"
+    state = ServingState(VERSION, router=recorder)
+    route_jobs(state, jobs[:1], jobs[1:], 64)
+    assert recorder.calls == [1], "no other request can make it fail"
+    route_jobs(state, jobs[1:2], jobs[2:], 64)
+    assert recorder.calls == [1, 2], "and it is not routed with others"
 
 
-async def test_an_engine_with_a_queue_asks_seldom() -> None:
+async def test_an_engine_with_a_queue_routes_in_large_batches() -> None:
     model, recorder = make_model("llama"), Recorder()
     requests = _requests(model, 24)
     limits = EngineLimits(max_rows=2, max_queue=64, prefill_tokens=16)
@@ -89,7 +89,7 @@ async def test_an_engine_with_a_queue_asks_seldom() -> None:
     assert len(recorder.calls) < 8
 
 
-async def test_a_prompt_that_breaks_the_router_fails_by_itself() -> None:
+async def test_a_prompt_that_breaks_the_router_fails_alone() -> None:
     model = make_model("llama")
     requests = _requests(model, 8)
     bad = requests[3].prompt_ids

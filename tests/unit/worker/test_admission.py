@@ -1,4 +1,4 @@
-"""What a message becomes before it enters the engine."""
+"""Conversion and checks of a message before it enters the engine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_prompt_that_ends_in_a_blank_is_read_as_it_was_learned(shared_model: C
         ("The capital of France is", "", "Lyon"),
     ],
 )
-def test_a_continuation_is_scored_behind_what_the_prompt_or_the_caller_says(
+def test_a_continuation_follows_the_separator_of_the_prompt_or_the_caller(
     shared_model: CausalLM, prompt: str, separator: str | None, scored: str
 ) -> None:
     message = inference_pb2.ScoreRequest(prompt=prompt, continuation="Lyon", separator=separator)
@@ -51,6 +51,6 @@ def test_a_separator_is_white_space(shared_model: CausalLM) -> None:
     assert caught.value.field == "separator"
 
 
-def test_nobody_can_write_a_control_token(shared_model: CausalLM) -> None:
+def test_a_prompt_cannot_contain_a_control_token(shared_model: CausalLM) -> None:
     ids, _ = _asked(shared_model, "The sign <eos> ends a text<eos>")
     assert shared_model.tokenizer.eos_token_id not in ids

@@ -19,7 +19,8 @@ from rich.console import Console
 
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.model.causal_lm import CausalLM
-from errata.engine.engine import Engine, EngineLimits
+from errata.engine.engine import Engine
+from errata.engine.limits import EngineLimits
 from errata.engine.sequence import GenerationRequest, Request, Version
 from errata.engine.serving_state import FunctionRouter, ServingState
 from errata.errors import InvalidRequestError
