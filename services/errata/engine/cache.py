@@ -50,7 +50,7 @@ class _Layer(CacheLayerMixin):
         self._capacity = 0
 
     def reserve(self, capacity: int) -> None:
-        """Makes room for `capacity` entries per row, now or when the first pass shows the shapes."""
+        """Makes room for `capacity` entries per row, at the latest in the first pass."""
         if self.is_initialized and capacity != self._capacity:
             for name in ("keys", "values"):
                 old: Tensor = getattr(self, name)

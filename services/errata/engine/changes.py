@@ -87,7 +87,7 @@ class ChangeQueue:
         return done
 
     def apply_due(self) -> bool:
-        """Applies the changes whose turn it is; False if the next one must precede any admission."""
+        """Applies the changes whose turn it is; False if new requests must wait for the next one."""
         while self._waiting:
             change = self._waiting[0]
             if (

@@ -47,9 +47,9 @@ class LaneRouter(RequestRouter):
     ) -> Sequence[Decision]:
         """Decides on a batch of requests; vectors that are needed now take passes of their own.
 
-        A prompt that is read in parts cannot wait for its hidden state: the lower layers of the
-        first parts would already have been computed under another plan. Nor can a prompt behind
-        another lane's prefix, which changes that state.
+        Two kinds of prompts get a final plan before their prefill. Of a prompt that is read in
+        parts, the first parts would pass all layers before the hidden state is known. Behind
+        another lane's prefix, the hidden state would not be that of the prompt alone.
         """
         if self._by_state is None or not single_pass:
             return self._plans(requests, list(self._table.views))
