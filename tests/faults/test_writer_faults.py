@@ -17,7 +17,7 @@ from errata.artifacts.remote import RemoteArtifacts
 from errata.artifacts.source import ArtifactSource
 from errata.demo import Corpus
 from errata.editing.model.causal_lm import CausalLM
-from errata.engine.sequence import ServingState
+from errata.engine.serving_state import ServingState
 from errata.errors import (
     ErrataError,
     LogBehindWitnessError,
@@ -28,6 +28,7 @@ from errata.launch.box import Box
 from errata.launch.processes import Process
 from errata.platform.server import open_channel
 from errata.platform.settings import WorkerSettings
+from errata.worker.admission import GenerationInput
 from errata.worker.replica import Replica
 from errata_client import (
     Client,
@@ -39,7 +40,6 @@ from errata_client import (
     LogEntry,
     UnavailableError,
 )
-from errata_client._gen.errata.v1 import inference_pb2
 from tests.integration.log.harness import eventually
 from tests.ports import free_port
 from tests.waiting import PATIENCE, wait
@@ -201,9 +201,7 @@ async def test_a_replica_that_is_behind_says_so_before_the_deadline_and_never_an
             pieces = [
                 piece
                 async for piece in replica.generate(
-                    inference_pb2.GenerateRequest(
-                        prompt=edit.prompt, min_seq=min_seq, max_tokens=8, stop=["."]
-                    ),
+                    GenerationInput(prompt=edit.prompt, min_seq=min_seq, max_tokens=8, stop=["."]),
                     streaming=False,
                     timeout_seconds=seconds,
                 )

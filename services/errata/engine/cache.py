@@ -1,8 +1,8 @@
-"""Keys and values of the running rows: one block a layer, a length of its own for each row.
+"""Keys and values of the running rows: one block per layer, and a length for each row.
 
-Rows 0 … B−1 run and lie side by side, so that a step reads a view and copies nothing; a row that
-leaves is filled by another (`move`). Position p of a row is entry p of its block: what lies behind
-a row's length is never attended to, and is written before it is.
+Rows 0 … B−1 run and lie side by side, so that a step reads a view and copies nothing; the place of
+a row that leaves is filled by another row (`move`). Position p of a row is entry p of its block.
+Entries past a row's length are never attended to before they are written.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 _FIRST_CAPACITY = 128
-_KEPT_CAPACITY = 1_024  # fresh memory costs more than this much of it is worth
+_KEPT_CAPACITY = 1_024  # keeping this much memory is cheaper than allocating it again
 
 
 @dataclass(slots=True)
 class Window:
-    """Which rows and positions the next forward pass writes.
+    """The rows and positions that the next forward pass writes.
 
     Attributes:
-        first: its first row.
-        num_rows: how many rows follow each other.
-        length: entries that the pass may attend to, the new ones included.
-        start: where all rows write if that is the same place, else None.
-        positions: (B, T) int64 on the device, where the rows write; None if `start` says it.
+        first: the first row.
+        num_rows: number of consecutive rows.
+        length: entries that the pass can attend to, the new ones included.
+        start: the position at which all rows write; None if it differs between rows.
+        positions: (B, T) int64 on the device, where the rows write; None if `start` is set.
     """
 
     first: int = 0
@@ -50,7 +50,7 @@ class _Layer(CacheLayerMixin):
         self._capacity = 0
 
     def reserve(self, capacity: int) -> None:
-        """Makes room for `capacity` entries a row, now or when the first pass tells the shapes."""
+        """Makes room for `capacity` entries per row, at the latest in the first pass."""
         if self.is_initialized and capacity != self._capacity:
             for name in ("keys", "values"):
                 old: Tensor = getattr(self, name)
@@ -61,7 +61,7 @@ class _Layer(CacheLayerMixin):
         self._capacity = capacity
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocates once the heads' number and width are seen."""
+        """Allocates the block once the number and the width of the heads are known."""
         for name, states in (("keys", key_states), ("values", value_states)):
             _, heads, _, width = states.shape
             setattr(self, name, states.new_zeros(self._num_rows, heads, self._capacity, width))
@@ -70,7 +70,7 @@ class _Layer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Writes (B, heads, T, width) where the window says; what may be attended to comes back."""
+        """Writes (B, heads, T, width) into the window; returns what the pass attends to."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         w = self._window
@@ -91,11 +91,11 @@ class _Layer(CacheLayerMixin):
             self.values[target, :, :length] = self.values[source, :, :length]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of what is attended to."""
+        """Length and offset of the entries that the pass attends to."""
         return self._window.length, 0
 
     def get_seq_length(self) -> int:
-        """Entries before the new ones, where all rows have as many."""
+        """Entries before the new ones, if all rows have the same number."""
         return self._window.start or 0
 
     def get_max_length(self) -> int:
@@ -121,7 +121,7 @@ class SlotCache(Cache):
         super().__init__(layers=list(self._blocks))
 
     def reserve(self, length: int) -> None:
-        """Makes room for rows of `length` entries; capacity doubles, so this seldom copies."""
+        """Makes room for rows of `length` entries; capacity doubles, so that copies are rare."""
         if length > self._capacity:
             capacity = max(self._capacity, _FIRST_CAPACITY)
             while capacity < length:
@@ -129,7 +129,7 @@ class SlotCache(Cache):
             self._resize(min(capacity, self._max_length))
 
     def shrink(self) -> None:
-        """Gives memory back that a long row took; call it when no row runs."""
+        """Releases memory that a long row needed; call it when no row runs."""
         if self._capacity > _KEPT_CAPACITY:
             self._resize(_KEPT_CAPACITY)
 

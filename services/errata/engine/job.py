@@ -1,4 +1,4 @@
-"""A request inside the engine, and the way back to the event loop that waits for it."""
+"""A request inside the engine, and the way its results take back to the caller's event loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from errata.engine.sequence import GenerationRequest, Routed, ScoringRequest, ServingState
+from errata.engine.sequence import Request
+from errata.engine.serving_state import Decision, ServingState
 
 
 @dataclass(eq=False, slots=True)
@@ -16,31 +17,33 @@ class Job:
     """A request and where its results go.
 
     Attributes:
-        request: what is asked.
-        loop: of whoever waits.
-        asked: `time.monotonic()` of its arrival.
-        results: pieces, a scored continuation, or what was raised.
-        cancelled: nobody waits any more.
-        seen: something was delivered, so that the work cannot start anew unseen.
-        alone: a pass that it shared failed, so that its next one is not shared.
-        routed: what it gets, and the serving state under which that was decided; or None.
+        request: what the caller asks for.
+        loop: event loop of the caller.
+        arrived: `time.monotonic()` of its arrival.
+        results: pieces, a scored continuation, or the exception that ended it.
+        cancelled: no caller is waiting any more.
+        has_output: a result was sent, so that the work cannot be repeated unnoticed.
+        runs_alone: a pass that it shared failed; its next pass is not shared.
+        decision: its plan, and the serving state under which that was decided; or None.
     """
 
-    request: GenerationRequest | ScoringRequest
+    request: Request
     loop: asyncio.AbstractEventLoop
-    asked: float = field(default_factory=time.monotonic)
+    arrived: float = field(default_factory=time.monotonic)
     results: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
     cancelled: bool = False
-    seen: bool = False
-    alone: bool = False
-    routed: tuple[ServingState, Routed] | None = None
+    has_output: bool = False
+    runs_alone: bool = False
+    decision: tuple[ServingState, Decision] | None = None
 
-    def routed_under(self, serving: ServingState) -> Routed | None:
+    def decision_under(self, state: ServingState) -> Decision | None:
         """What was decided under a serving state; None if nothing was."""
-        return None if self.routed is None or self.routed[0] is not serving else self.routed[1]
+        if self.decision is None or self.decision[0] is not state:
+            return None
+        return self.decision[1]
 
 
-class Outbox:
+class ResultBuffer:
     """Collects an iteration's results: one wake-up for each event loop, not one for each row."""
 
     def __init__(self) -> None:
@@ -48,15 +51,15 @@ class Outbox:
 
     def put(self, job: Job, result: Any) -> None:
         """Sends `result` at the next `flush`."""
-        job.seen = True
+        job.has_output = True
         self._results.setdefault(job.loop, []).append((job, result))
 
     def flush(self) -> None:
-        """Hands everything over."""
+        """Sends everything that was put since the last flush."""
         for loop, results in self._results.items():
             try:
                 loop.call_soon_threadsafe(_deliver, results)
-            except RuntimeError:  # the loop closed: nobody waits any more
+            except RuntimeError:  # the loop is closed: no caller is waiting any more
                 for job, _ in results:
                     job.cancelled = True
         self._results = {}

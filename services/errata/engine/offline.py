@@ -1,4 +1,4 @@
-"""Continuations and scores of a batch of prompts, at once and without an engine's thread."""
+"""Continuations and scores of a batch of prompts, without the thread of an engine."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ def generate(
     sampling: Sequence[Sampling] | None = None,
     plans: Sequence[RowPlan] | None = None,
 ) -> list[tuple[int, ...]]:
-    """The next `num_tokens` ids of every prompt, all read in one pass, end of text or not.
+    """The next `num_tokens` ids of every prompt; does not stop at the end of text.
 
     Args:
-        model: as it is now.
-        prompts: token ids.
+        model: used in its current state.
+        prompts: token ids; one pass reads them all.
         num_tokens: at least one.
-        sampling: of each prompt; all are greedy if None, and ties go to the lowest id.
-        plans: of each prompt; none gets anything if None.
+        sampling: for each prompt; greedy if None, with ties to the lowest id.
+        plans: for each prompt; the base model for all if None.
     """
     given = [BASE] * len(prompts) if plans is None else plans
     sizes = [len(prompt) + plan.num_positions for prompt, plan in zip(prompts, given, strict=True)]
     runner = Runner(model, len(prompts), max(sizes) + num_tokens)
     for row, (prompt, plan) in enumerate(zip(prompts, given, strict=True)):
         runner.put(row, prompt, plan, GREEDY if sampling is None else sampling[row])
-    logits, _ = runner.prefill(0, sizes, None)
-    made = [runner.append(0, logits)]
+    made = [runner.append(0, runner.prefill(0, sizes, None).logits)]
     for _ in range(num_tokens - 1):
         made.append(runner.append(0, runner.step(0, len(prompts))))
     return [tuple(row) for row in torch.stack(made, dim=1).tolist()]
@@ -48,7 +47,7 @@ def score(
     continuations: Sequence[Sequence[int]],
     plans: Sequence[RowPlan] | None = None,
 ) -> tuple[list[list[float]], list[list[int]]]:
-    """Natural log-probability and argmax id at every token of each prompt's continuation."""
+    """Natural log-probability and argmax id at every token of each continuation."""
     runner = Runner(model, 1, 1)
     given = [BASE] * len(prompts) if plans is None else plans
     log_p, own, _ = runner.score(prompts, continuations, given, None)

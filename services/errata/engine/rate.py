@@ -1,22 +1,22 @@
-"""How fast requests are done."""
+"""The rate at which generations finish."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 
-_MARK_SECONDS = 0.05  # between two marks
+_MARK_SECONDS = 0.05  # least time between two marks
 _WINDOW_SECONDS = 5.0
 
 
 class Rate:
-    """How fast generations end, to tell those who must wait for how long."""
+    """Estimates how long a queue takes, from the rate of the last seconds."""
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
 
     def note(self, num_finished: int) -> None:
-        """Takes down how many have ended so far."""
+        """Records how many generations have finished so far."""
         now = time.monotonic()
         if now - self._marks[-1][0] > _MARK_SECONDS:
             self._marks.append((now, num_finished))
@@ -24,7 +24,7 @@ class Rate:
             self._marks.popleft()
 
     def seconds_for(self, num_requests: int) -> int:
-        """Whole seconds until so many have ended, from 1 to 30."""
+        """Estimated whole seconds until `num_requests` have finished, from 1 to 30."""
         (then, before), (now, after) = self._marks[0], self._marks[-1]
         per_second = (after - before) / max(now - then, _MARK_SECONDS)
         return max(1, min(30, round(num_requests / max(per_second, 1e-6))))

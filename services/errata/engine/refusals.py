@@ -1,25 +1,55 @@
-"""What is told to requests that the engine does not answer."""
+"""Errors of requests that the engine refuses or ends without an answer."""
 
 from __future__ import annotations
 
-from errata.errors import DeadlineExceededError, InvalidRequestError, UnavailableError
+from errata.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    QueueFullError,
+    UnavailableError,
+)
+
+
+def shutting_down() -> UnavailableError:
+    """The engine was closed."""
+    return UnavailableError("this replica is shutting down; try again.")
+
+
+def queue_full(limit: int, delay: int) -> QueueFullError:
+    """`limit` requests are waiting already; one of them will be done in about `delay` seconds."""
+    return QueueFullError(
+        f"{limit:,} requests wait already; try again in {delay} s.", retry_after_seconds=delay
+    )
 
 
 def too_late() -> DeadlineExceededError:
-    """To those whose deadline passed."""
-    return DeadlineExceededError("the deadline passed before the answer was done; allow more time.")
+    """The deadline passed in the queue or in the batch."""
+    return DeadlineExceededError(
+        "the deadline passed before the answer was complete; allow more time."
+    )
 
 
 def outlived(seconds: float) -> UnavailableError:
-    """To streams whose weights are gone after so many seconds."""
+    """A stream was still running `seconds` after its weights were replaced."""
     return UnavailableError(
-        f"the stream went on for more than {seconds:g} s after its weights were replaced; ask "
-        "again to be answered by the present ones."
+        f"the stream was still running {seconds:g} s after its weights were replaced; send the "
+        "request again to get an answer under the current weights."
+    )
+
+
+def too_long(num_tokens: int, limit: int) -> InvalidRequestError:
+    """Prompt and continuation together exceed the longest sequence."""
+    return InvalidRequestError(
+        f"prompt and continuation can have up to {num_tokens:,} tokens; the limit is {limit:,}. "
+        "Shorten the prompt or lower max_tokens.",
+        field="prompt",
+        num_tokens=num_tokens,
+        limit=limit,
     )
 
 
 def no_room(num_prefix: int, needed: int, limit: int) -> InvalidRequestError:
-    """To requests that do not fit together with what an edit puts before them."""
+    """The prefix of an edit makes the sequence too long."""
     return InvalidRequestError(
         f"an edit puts {num_prefix} positions before the prompt, which makes {needed:,} in all; "
         f"the limit is {limit:,}. Shorten the prompt or lower max_tokens.",

@@ -1,4 +1,4 @@
-"""What admitted requests get: decided before their prompts are read, or while they are."""
+"""Routing of admitted requests: in large batches, and under the state that answers report."""
 
 from __future__ import annotations
 
@@ -7,67 +7,50 @@ from collections.abc import Sequence
 
 from errata.editing.effects.plan import BASE
 from errata.engine.job import Job
-from errata.engine.sequence import GenerationRequest, Request, Routed, ServingState
+from errata.engine.sequence import GenerationRequest, Request
+from errata.engine.serving_state import Decision, ServingState
 
 TOGETHER = 32
-"""Requests that are routed in one go."""
+"""Most requests that are routed in one call."""
 
 
 def route_jobs(
-    serving: ServingState, jobs: Sequence[Job], waiting: Sequence[Job], prefill_tokens: int
-) -> list[Routed]:
-    """Routes the jobs that are admitted now, and with them some that will be soon.
+    state: ServingState, jobs: Sequence[Job], waiting: Sequence[Job], prefill_tokens: int
+) -> list[Decision]:
+    """Routes the jobs that are admitted now, together with some that are still waiting.
 
     Rows become free one or two at a time, but a retriever reads many prompts in little more time
-    than one. What was decided for those that wait counts if they are admitted under the same
-    serving, else it is decided again (P6).
+    than one. A decision on a waiting job is used if the job is admitted under the same state;
+    otherwise it is made again (P6).
 
     Args:
-        serving: under which the jobs are admitted.
+        state: the jobs are admitted under it.
         jobs: at least one.
-        waiting: behind them, the next one first.
-        prefill_tokens: longest prompt that one prefill reads whole.
+        waiting: the next jobs in the queue, in order.
+        prefill_tokens: longest prompt that a single prefill pass reads.
 
     Returns:
-        One for each of `jobs`.
+        One decision for each of `jobs`.
     """
-    asked = [job for job in jobs if job.routed_under(serving) is None]
-    may_share = serving.route is not None and serving.late is None
-    if asked and may_share and not any(job.alone for job in jobs):
-        others = (j for j in waiting if not j.alone and j.routed_under(serving) is None)
-        asked += itertools.islice(others, max(0, TOGETHER - len(asked)))
-    if asked:
-        found = route(serving, [job.request for job in asked], prefill_tokens)
-        for job, made in zip(asked, found, strict=True):
-            job.routed = serving, made
-    return [routed for job in jobs if (routed := job.routed_under(serving)) is not None]
+    undecided = [job for job in jobs if job.decision_under(state) is None]
+    looks_ahead = state.router is not None and state.router.module is None
+    if undecided and looks_ahead and not any(job.runs_alone for job in jobs):
+        others = (j for j in waiting if not j.runs_alone and j.decision_under(state) is None)
+        undecided += itertools.islice(others, max(0, TOGETHER - len(undecided)))
+    if undecided:
+        made = _decide(state, [job.request for job in undecided], prefill_tokens)
+        for job, decision in zip(undecided, made, strict=True):
+            job.decision = state, decision
+    return [known for job in jobs if (known := job.decision_under(state)) is not None]
 
 
-def route(serving: ServingState, requests: Sequence[Request], prefill_tokens: int) -> list[Routed]:
-    """Routes an admission batch.
-
-    A hidden state that decides is read in the prompt's own prefill. Not so where that pass is
-    another one: a prompt that is read in parts has done with lower layers by then, and one behind
-    another lane's prefix is not read as it stands. Those are routed by a pass of their own.
-
-    Args:
-        serving: under which they are admitted.
-        requests: at least one.
-        prefill_tokens: longest prompt that one prefill reads whole.
-    """
-    late = serving.late
-    if serving.route is None:
-        return [(BASE, None)] * len(requests)
-    if late is None or not all(_is_read_whole(request, prefill_tokens) for request in requests):
-        return [(plan, None) for plan in serving.route(requests)]
-    found: list[Routed] = [(plan, late) for plan in late.early(requests)]
-    prefixed = [number for number, (plan, _) in enumerate(found) if plan.num_positions]
-    if prefixed:
-        plans = serving.route([requests[number] for number in prefixed])
-        for number, plan in zip(prefixed, plans, strict=True):
-            found[number] = (plan, None)
-    return found
-
-
-def _is_read_whole(request: Request, prefill_tokens: int) -> bool:
-    return isinstance(request, GenerationRequest) and len(request.prompt_ids) <= prefill_tokens
+def _decide(
+    state: ServingState, requests: Sequence[Request], prefill_tokens: int
+) -> Sequence[Decision]:
+    if state.router is None:
+        return [BASE] * len(requests)
+    single_pass = all(
+        isinstance(request, GenerationRequest) and len(request.prompt_ids) <= prefill_tokens
+        for request in requests
+    )
+    return state.router.before_prefill(requests, single_pass=single_pass)

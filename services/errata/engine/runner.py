@@ -1,15 +1,15 @@
-"""Forward passes over the rows that run: prefill, one step, and scoring, as whole batches.
+"""Forward passes over the running rows: prefill, one step, and scoring, as whole batches.
 
-What varies from row to row lies in tensors (tokens, lengths, plans, sampling); a pass reads the
-part that belongs to its rows. No loop here goes over rows or tokens.
+What differs between rows (tokens, lengths, plans, sampling) is held in tensors; a pass reads the
+part of its rows. A step has no loop over rows or tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,33 +22,35 @@ from errata.editing.lane.contract import Attribution
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.cache import SlotCache
 from errata.engine.sampling import Sampling, SamplingTable
+from errata.engine.serving_state import PendingPlan
 
 Edits = list[tuple[str, ...]]
-_SCORED_AT_ONCE = 1_024  # positions whose logits are held at the same time
+_SCORED_AT_ONCE = 1_024  # positions whose logits are held at once
+_NO_PENDING: Mapping[int, PendingPlan] = MappingProxyType({})
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Decision:
-    """What decides on rows in the middle of a prefill that reads their prompts to the end.
+class Prefilled(NamedTuple):
+    """What a prefill pass yields.
 
     Attributes:
-        module: its input is read.
-        plans: states at the last entry of each row of the pass, (B, …) → plans by row of the pass;
-            without prefixes, for their place is over.
+        logits: (B, V) after the last entry of each row.
+        edits: for each row, the edits that attribution names.
+        plans: completed plans, by row of the pass.
     """
 
-    module: nn.Module
-    plans: Callable[[Tensor], Mapping[int, RowPlan]]
+    logits: Tensor
+    edits: Edits
+    plans: Mapping[int, RowPlan]
 
 
 class Runner:
-    """The rows of one model: row i of every table is row i of the cache.
+    """The rows of one model; row i of every table is row i of the cache.
 
     Attributes:
-        lengths: (rows,) int64 on the host, entries in the cache, the prefix included.
+        lengths: (rows,) int64 on the host, cache entries, the prefix included.
         tokens: (rows, positions) int64 on the host, prompt and continuation without the prefix.
-        sizes: (rows,) int64 on the host, how many of `tokens` there are.
-        prompt_sizes: (rows,) int64 on the host, how many of them are the prompt.
+        sizes: (rows,) int64 on the host, number of tokens.
+        prompt_sizes: (rows,) int64 on the host, number of prompt tokens.
     """
 
     def __init__(self, model: CausalLM, num_rows: int, max_length: int) -> None:
@@ -69,7 +71,7 @@ class Runner:
         self.lengths, self.sizes, self.prompt_sizes = torch.zeros(3, num_rows, dtype=torch.int64)
 
     def put(self, row: int, prompt_ids: Sequence[int], plan: RowPlan, sampling: Sampling) -> None:
-        """Starts a row; nothing of it is in the cache yet."""
+        """Starts a row; the cache holds none of its entries yet."""
         self.tokens[row, : len(prompt_ids)] = torch.tensor(prompt_ids)
         self.sizes[row] = self.prompt_sizes[row] = len(prompt_ids)
         self.lengths[row] = 0
@@ -93,18 +95,16 @@ class Runner:
         first: int,
         chunks: Sequence[int],
         attribution: Attribution | None,
-        decision: Decision | None = None,
-    ) -> tuple[Tensor, Edits]:
-        """Reads the next entries of the rows from `first` on, which all stand at one length.
+        pending: Mapping[int, PendingPlan] = _NO_PENDING,
+    ) -> Prefilled:
+        """Reads the next entries of the rows from `first` on, which all have one length.
 
         Args:
             first: the first row.
             chunks: how many entries each row reads, prefix included; at least one.
-            attribution: names the edits that prompts answer to.
-            decision: gives rows other plans in the middle of the pass.
-
-        Returns:
-            Logits (B, V) behind each row's last entry, and the edits that shaped each row.
+            attribution: names the edits that shaped a pass.
+            pending: decisions that this pass completes, by row of the pass; all of one router,
+                and on prompts that the pass reads whole.
         """
         num_rows, width = len(chunks), max(chunks)
         start = int(self.lengths[first])
@@ -116,28 +116,39 @@ class Runner:
         self._open_window(first, num_rows, start + width, start)
         plan = self.plans.view_at(first, positions)
         is_prompt = real if plan.inserted is None else real & ~plan.inserted
-        deciding = self._deciding(first, sizes, positions, decision) if decision else nullcontext()
-        with attribution or nullcontext() as listening, deciding:
+        completing = self._completing(first, sizes, positions, pending)
+        with attribution or nullcontext() as listening, completing as plans:
             hidden = self._forward(ids, positions, plan, cached=True)
             edits = _names(listening, is_prompt.to(self.model.device), num_rows)
         self.lengths[first : first + num_rows] += sizes
         last = hidden[torch.arange(num_rows), sizes - 1]
-        return self.model.head(last), edits
+        return Prefilled(self.model.head(last), edits, plans)
 
     @contextmanager
-    def _deciding(
-        self, first: int, sizes: Tensor, positions: Tensor, decision: Decision
-    ) -> Iterator[None]:
-        def decide(_: nn.Module, args: tuple[Any, ...]) -> None:
+    def _completing(
+        self, first: int, sizes: Tensor, positions: Tensor, pending: Mapping[int, PendingPlan]
+    ) -> Iterator[dict[int, RowPlan]]:
+        """Completes pending plans in the middle of the pass; they apply from there on."""
+        plans: dict[int, RowPlan] = {}
+        if not pending:
+            yield plans
+            return
+        numbers, decisions = list(pending), list(pending.values())
+        router = decisions[0].router
+
+        def complete(_: nn.Module, args: tuple[Any, ...]) -> None:
             states = args[0][torch.arange(len(sizes)), sizes - 1]
-            for row, plan in decision.plans(states).items():
-                self.plans.free(first + row)
-                self.plans.put(first + row, plan)
+            completed = router.during_prefill(decisions, states[numbers])
+            plans.update(zip(numbers, completed, strict=True))
+            for number, plan in plans.items():
+                self.plans.free(first + number)
+                self.plans.put(first + number, plan)
             self.hooks.follow(self.plans.view_at(first, positions))
 
-        handle = decision.module.register_forward_pre_hook(decide)
+        assert router.module is not None
+        handle = router.module.register_forward_pre_hook(complete)
         try:
-            yield
+            yield plans
         finally:
             handle.remove()
 
@@ -145,7 +156,7 @@ class Runner:
         """Reads the newest token of each row from `first` on.
 
         Returns:
-            Logits (B, V) behind it.
+            Logits (B, V) after it.
         """
         rows = slice(first, first + num_rows)
         positions = self.lengths[rows]
@@ -160,7 +171,7 @@ class Runner:
         return logits
 
     def append(self, first: int, logits: Tensor) -> Tensor:
-        """Chooses the next token of each row from `first` on and writes it down.
+        """Chooses the next token of each row from `first` on and stores it.
 
         Returns:
             (B,) int64 on the host.
@@ -179,11 +190,11 @@ class Runner:
         plans: Sequence[RowPlan],
         attribution: Attribution | None,
     ) -> tuple[list[list[float]], list[list[int]], Edits]:
-        """Log-probability and argmax at every token of each row's continuation; runs no row.
+        """Log-probability and argmax at every token of each continuation; takes no row.
 
         Returns:
             B lists of natural log-probabilities, B lists of argmax ids, and the edits that shaped
-            each row, found on the prompt alone: a given continuation must not claim an edit.
+            each row. Attribution reads the prompt only: the continuation must not claim an edit.
         """
         table = PlanTable(
             len(prompts), self.model.d, device=self.model.device, dtype=self.model.dtype
@@ -218,7 +229,7 @@ class Runner:
         )
 
     def _rate(self, hidden: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability of the given token and argmax at each of (n, d) places."""
+        """Log-probability of the given token and argmax at each of (n, d) hidden states."""
         log_p, own = [], []
         for part, ids in zip(
             hidden.split(_SCORED_AT_ONCE), given.split(_SCORED_AT_ONCE), strict=True

@@ -1,7 +1,7 @@
 """The next token of every row: greedy, or sampled by the row's own temperature, top-k and top-p.
 
-A sampled row draws from Philox with its own seed and its own count of tokens: the same request
-with the same seed gives the same text, whichever rows share its batch.
+A sampled row draws from Philox with its own seed and its own token count: the same request with
+the same seed gives the same text, in any batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from errata.editing.random_bits import MASK32, philox
 
 LEAST_TEMPERATURE = 1e-5
-"""Below it, the likeliest token has all of the probability that fp32 can tell apart."""
+"""Below it, the most likely token has probability 1 in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class Sampling:
     """How a request's tokens are chosen.
 
     Attributes:
-        temperature: below `LEAST_TEMPERATURE`, 0 included, is greedy.
-        top_k: only the k likeliest tokens; 0 allows all.
-        top_p: only the likeliest tokens that together reach this probability; 1 allows all.
-        seed: 64 bits; with it, a request is repeatable.
+        temperature: divides the logits; below `LEAST_TEMPERATURE`, 0 included, is greedy.
+        top_k: sample from the k most likely tokens; 0 disables.
+        top_p: sample from the most likely tokens that together reach this probability; 1 disables.
+        seed: 64 bits; makes a request repeatable.
     """
 
     temperature: float = 0.0
@@ -38,7 +38,7 @@ GREEDY = Sampling()
 
 
 class SamplingTable:
-    """The sampling of the rows that run, as tensors on the device."""
+    """The sampling parameters of the running rows, as tensors on the device."""
 
     def __init__(self, num_rows: int, device: torch.device) -> None:
         """All rows are greedy."""
@@ -46,10 +46,12 @@ class SamplingTable:
         self._top_k = torch.zeros(num_rows, dtype=torch.int64, device=device)
         self._top_p = torch.ones(num_rows, device=device)
         self._seed = torch.zeros(num_rows, 2, dtype=torch.int64, device=device)
-        self._sampled = torch.zeros(num_rows, dtype=torch.bool)  # on the host: steers
+        self._sampled = torch.zeros(
+            num_rows, dtype=torch.bool
+        )  # on the host: decides which rows are sampled
 
     def put(self, row: int, sampling: Sampling) -> None:
-        """Sets a row."""
+        """Sets the parameters of a row."""
         self._temperature[row] = sampling.temperature
         self._top_k[row] = sampling.top_k
         self._top_p[row] = sampling.top_p
@@ -58,7 +60,7 @@ class SamplingTable:
         self._sampled[row] = sampling.temperature >= LEAST_TEMPERATURE
 
     def move(self, source: int, target: int) -> None:
-        """Copies a row's setting to another row."""
+        """Copies the parameters of a row to another row."""
         for column in (self._temperature, self._top_k, self._top_p, self._seed, self._sampled):
             column[target] = column[source]
 
@@ -67,11 +69,11 @@ class SamplingTable:
 
         Args:
             logits: (B, V).
-            first: the batch's first row.
+            first: index of the first row.
             counts: (B,) int64 on the device, tokens that each row has made so far.
 
         Returns:
-            (B,) int64; ties of greedy rows go to the lowest id.
+            (B,) int64; in greedy rows, ties go to the lowest id.
         """
         chosen = logits.argmax(dim=-1)
         rows = self._sampled[first : first + len(logits)].nonzero().squeeze(-1).to(logits.device)
@@ -87,20 +89,20 @@ class SamplingTable:
 
 
 def _uniform(seeds: Tensor, counts: Tensor) -> Tensor:
-    """(n,) fp64 in [0, 1): draw number `counts` of each seed."""
+    """(n,) fp64 in [0, 1): for each seed, the draw with index `counts`."""
     zero = torch.zeros_like(counts)
     words = philox((counts & MASK32, counts >> 32, zero, zero), (seeds[:, 0], seeds[:, 1]))
     return words[:, 0].double() / 2.0**32
 
 
 def _sample(logits: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
-    """Inverse-CDF draws from the (n, V) distributions that are left after top-k and top-p."""
+    """Inverse-CDF draws from the (n, V) distributions after top-k and top-p."""
     ranked, ids = logits.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(ranked.shape[1], device=ranked.device)
     ranked = ranked.masked_fill((top_k[:, None] > 0) & (rank >= top_k[:, None]), float("-inf"))
     p = ranked.double().softmax(dim=-1)
     before = p.cumsum(dim=-1) - p
-    # A token stays if those before it fall short of top_p: the first one always does.
+    # A token stays if the sum before it is below top_p; the first token always stays.
     p = p.masked_fill((before >= top_p[:, None].double()) & (rank > 0), 0.0)
     cumulative = p.cumsum(dim=-1)
     index = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(dim=-1, keepdim=True)

@@ -1,35 +1,27 @@
-"""Requests, what comes back for them, and the text of a row while it grows."""
+"""Requests, their results, and the text of a row while it grows."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
-
-from errata.editing.effects.plan import RowPlan
-from errata.editing.lane.contract import Attribution
+from errata.engine.decoding import Decoding
 from errata.engine.sampling import GREEDY, Sampling
 
 _REPLACEMENT = "\ufffd"
-# Decoders whose texts can be put together from parts that are cut as `GrowingText` cuts them.
-_LOCAL_DECODERS = frozenset(
-    {"ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Sequence", "Strip"}
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Under what an answer is computed, from its first to its last token (P6).
+    """The version of the edited model that an answer is computed under, all of it (P6).
 
     Attributes:
         seq: last applied position of the log; 0 for the base model.
         chain_digest: H(seq), 32 bytes.
-        state_digest: SHA-256, hex, of what the lanes hold.
-        num_edits: edits in force.
+        state_digest: SHA-256, hex, of the state of the lanes.
+        num_edits: active edits.
     """
 
     seq: int
@@ -40,21 +32,21 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """Asks for the continuation of a prompt.
+    """A request for the continuation of a prompt.
 
     Attributes:
         prompt_ids: at least one token id.
         max_tokens: at least 1; with the prompt no longer than the model's longest sequence.
         stop: texts before which the continuation ends.
         sampling: how tokens are chosen.
-        num_alternatives: report each token's log-probability and those of so many likeliest
+        num_alternatives: report the log-probabilities of each token and of this many most likely
             tokens; None reports none.
-        streaming: pieces as they are made, not the whole at the end.
-        ignore_eos: go on behind the end-of-text token; for benchmarks.
-        drops_blank: the prompt's text ends in a blank that is not among `prompt_ids`; so the
-            answer's text begins behind it.
-        prompt: the text of `prompt_ids`, by which edits claim the request.
-        deadline: `time.monotonic()` after which nobody waits for the answer.
+        streaming: send pieces as they are made, not the whole text at the end.
+        ignore_eos: continue after the end-of-text token; for benchmarks.
+        drops_blank: the prompt's text ends in a blank that is not in `prompt_ids`; the answer's
+            text begins after it.
+        prompt: the text of `prompt_ids`; it decides which edits claim the request.
+        deadline: `time.monotonic()` after which no caller is waiting for the answer.
     """
 
     prompt_ids: tuple[int, ...]
@@ -68,16 +60,26 @@ class GenerationRequest:
     prompt: str = ""
     deadline: float = math.inf
 
+    @property
+    def num_prefill_tokens(self) -> int:
+        """Tokens that are read before the first new one."""
+        return len(self.prompt_ids)
+
+    @property
+    def num_new_tokens(self) -> int:
+        """Most tokens that are made."""
+        return self.max_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class ScoringRequest:
-    """Asks for the log-probabilities of a given continuation.
+    """A request for the log-probabilities of a given continuation.
 
     Attributes:
         prompt_ids: at least one token id.
         continuation_ids: at least one token id.
-        prompt: the text of `prompt_ids`, by which edits claim the request.
-        deadline: `time.monotonic()` after which nobody waits for the answer.
+        prompt: the text of `prompt_ids`; it decides which edits claim the request.
+        deadline: `time.monotonic()` after which no caller is waiting for the answer.
     """
 
     prompt_ids: tuple[int, ...]
@@ -85,57 +87,28 @@ class ScoringRequest:
     prompt: str = ""
     deadline: float = math.inf
 
+    @property
+    def num_prefill_tokens(self) -> int:
+        """Tokens that are read, the continuation included."""
+        return len(self.prompt_ids) + len(self.continuation_ids)
+
+    @property
+    def num_new_tokens(self) -> int:
+        """0: the continuation is given."""
+        return 0
+
 
 Request = GenerationRequest | ScoringRequest
-Route = Callable[[Sequence[Request]], Sequence[RowPlan]]
-"""Requests of one admission batch → what each of them gets."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class LateRoute:
-    """Routing that is completed in the middle of a prefill, where a hidden state decides.
-
-    Attributes:
-        module: of the model; its input at each prompt's last token decides.
-        early: what the texts decide, before the pass.
-        late: (requests, what `early` gave them, their states (n, …)) → what they get.
-    """
-
-    module: nn.Module
-    early: Route
-    late: Callable[[Sequence[Request], Sequence[RowPlan], Tensor], Sequence[RowPlan]]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class ServingState:
-    """What requests are admitted under: a version, and what it does with a request.
-
-    Attributes:
-        version: of the log.
-        attribution: names the edits that prompts answer to; None if no edit needs it.
-        route: makes the plans of requests; None if no lane routes.
-        late: does the same without a pass of its own, for prompts that one prefill reads whole and
-            that no prefix precedes; None if texts alone decide.
-    """
-
-    version: Version
-    attribution: Attribution | None = None
-    route: Route | None = None
-    late: LateRoute | None = None
-
-
-Routed = tuple[RowPlan, LateRoute | None]
-"""A plan, and what still decides on it in the middle of the prefill."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenChoice:
-    """A token that was made, and what else the model thought of.
+    """A token that was made, and the alternatives to it.
 
     Attributes:
         token_id: the token.
         log_probability: natural logarithm, before temperature, top-k and top-p.
-        alternatives: the likeliest tokens with their log-probabilities, likeliest first.
+        alternatives: the most likely tokens and their log-probabilities, in descending order.
     """
 
     token_id: int
@@ -148,13 +121,13 @@ class Piece:
     """A part of a continuation.
 
     Attributes:
-        text: new text; a character that is still incomplete is held back.
+        text: new text; an incomplete character is held back.
         num_prompt_tokens: length of the prompt.
         num_tokens: new tokens so far.
         finish_reason: `stop` or `length` in the last piece, else empty.
-        version: under what all of it is computed.
+        version: the whole continuation is computed under it.
         edits: edits that shaped it, newest first.
-        prompt_cut: claims were decided on the prompt's end alone.
+        prompt_cut: claims were decided on the end of the prompt only.
         choices: the tokens since the last piece, if the request asked for them.
     """
 
@@ -170,14 +143,14 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class ScoredContinuation:
-    """For each token of the continuation, in order.
+    """The scores of a continuation.
 
     Attributes:
-        log_probabilities: natural logarithms.
-        argmax_ids: what the model ranks first there.
-        version: under what it is computed.
-        edits: edits that shaped it, newest first.
-        prompt_cut: claims were decided on the prompt's end alone.
+        log_probabilities: of each token in order; natural logarithms.
+        argmax_ids: the most likely token at the position of each token.
+        version: the scores are computed under it.
+        edits: edits that shaped them, newest first.
+        prompt_cut: claims were decided on the end of the prompt only.
     """
 
     log_probabilities: tuple[float, ...]
@@ -188,80 +161,37 @@ class ScoredContinuation:
 
 
 def whole_text(tokenizer: Any, ids: Sequence[int]) -> str:
-    """The text of a continuation, exactly as it streams: nothing is tidied up."""
+    """The text of a continuation, exactly as it streams: blanks are not cleaned up."""
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def text_behind_blank(tokenizer: Any, ids: Sequence[int]) -> str:
-    """The same without its first blank, which the prompt has; some decoders drop it themselves."""
+    """The same without its first blank, which is part of the prompt; some decoders drop it."""
     text = whole_text(tokenizer, ids)
-    return text if _Decoding(tokenizer).strips_first else text.removeprefix(" ")
-
-
-class _Decoding:
-    """What has to be known of a tokenizer to release text before the last token is there.
-
-    Attributes:
-        is_local: whether that can be done at all; else a text is complete only in the end.
-        strips_first: whether a text's first blank is dropped.
-        byte_ids: tokens of one byte each. A run of them is text only if all of it is valid UTF-8;
-            else every byte of it is shown as a replacement character.
-        skipped_ids: control tokens, which are no text and do not end a run of bytes.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._backend = tokenizer.backend_tokenizer
-        decoder = self._backend.decoder
-        steps = list(_steps(json.loads(decoder.__getstate__()))) if decoder else []
-        kinds = {step["type"] for step in steps}
-        strips = [step for step in steps if step["type"] == "Strip"]
-        # A decoder may drop a blank from the start of a text, but nothing that depends on its end.
-        self.is_local = (
-            bool(kinds)
-            and kinds <= _LOCAL_DECODERS
-            and all(strip["start"] <= 1 and not strip["stop"] for strip in strips)
-        )
-        self.strips_first = any(strip["start"] for strip in strips) or any(
-            step["type"] == "Metaspace" and step.get("prepend_scheme") != "never" for step in steps
-        )
-        bytes_ = [f"<0x{byte:02X}>" for byte in range(256)] if "ByteFallback" in kinds else []
-        found = [self._backend.token_to_id(token) for token in bytes_]
-        self.byte_ids = frozenset(number for number in found if number is not None)
-        added = self._backend.get_added_tokens_decoder()
-        self.skipped_ids = frozenset(number for number, token in added.items() if token.special)
-
-    def part(self, ids: Sequence[int]) -> str:
-        """The text of some tokens by themselves."""
-        return str(self._backend.decode(ids, skip_special_tokens=True))
-
-
-def _steps(state: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A decoder and those inside it."""
-    yield state
-    for inner in state.get("decoders", ()):
-        yield from _steps(inner)
+    return text if Decoding(tokenizer).strips_first else text.removeprefix(" ")
 
 
 @dataclass(slots=True)
 class GrowingText:
     """Text of a row's new tokens, released as far as it can no longer change.
 
-    Held back are an incomplete character (a byte-level token may carry half of one), a run of
-    byte tokens, and an end that a stop text may still swallow. All that is released is in the end
-    the whole decode, whatever the tokens. The cost of a token does not grow with the text: only
-    tokens from an anchor on are decoded, a token that has text by itself and ends between two
-    characters, so that what follows decodes behind it as behind all that came before.
+    Three things are held back: an incomplete character (a byte-level token can carry half of one),
+    a run of byte tokens, and an end that may turn out to be the start of a stop text. The released
+    parts always add up to the decoded text of all tokens. The cost of a token does not grow with
+    the text: only tokens from an anchor on are decoded. The anchor is a token that has text by
+    itself and ends between two characters, so that later tokens decode after it as they would
+    after the whole text.
     """
 
     tokenizer: Any
     stop: Sequence[str]
-    drops_blank: bool = False  # the text's first character, if it is one
+    drops_blank: bool = False  # the first character of the text, if it is a blank
     ids: list[int] = field(default_factory=list)
     stopped: bool = False
-    _decoding: _Decoding | None = None
+    _decoding: Decoding | None = None
     _in_bytes: bool = False  # within a run of byte tokens
     _anchor: int = 0
-    _num_known: int = 0  # characters from the anchor on that were taken before
+    _num_known: int = 0  # characters from the anchor on that are certain
     _held: str = ""
     _num_released: int = 0
 
@@ -280,7 +210,7 @@ class GrowingText:
         return text[:certain]
 
     def finish(self) -> str:
-        """Returns what was held back, up to a stop text in it; nothing comes after."""
+        """Returns the text that was held back, up to a stop text in it; the last call."""
         if self.stopped:
             return ""
         if self.drops_blank:  # nothing was certain before
@@ -297,12 +227,12 @@ class GrowingText:
         return min(at for stop in self.stop if (at := text.find(stop)) >= 0)
 
     def _grown(self) -> tuple[str, bool]:
-        """What comes after the text that was certain, and whether it is certain now."""
+        """The text after the certain text, and whether it is certain now."""
         if self._decoding is None:
-            self._decoding = _Decoding(self.tokenizer)
+            self._decoding = Decoding(self.tokenizer)
         text = self._decoding.part(self.ids[self._anchor :])
         known = self._num_known
-        if self.drops_blank and text:  # the first text of all
+        if self.drops_blank and text:  # the first text
             known = int(text.startswith(" ") and not self._decoding.strips_first)
         if self.ids[-1] not in self._decoding.skipped_ids:
             self._in_bytes = self.ids[-1] in self._decoding.byte_ids
@@ -313,12 +243,12 @@ class GrowingText:
         self._move_anchor(self._decoding, len(text))
         return text[known:], True
 
-    def _move_anchor(self, decoding: _Decoding, num_known: int) -> None:
-        """To the newest token that can be one; if there is none, it stays."""
+    def _move_anchor(self, decoding: Decoding, num_known: int) -> None:
+        """Moves the anchor to the newest token that can be one; if there is none, it stays."""
         self._num_known = num_known
         for at in range(len(self.ids) - 1, self._anchor, -1):
             if self.ids[at] in decoding.byte_ids or self.ids[at] in decoding.skipped_ids:
-                continue  # perhaps within a run of bytes, which is decoded as a whole
+                continue  # can be part of a run of bytes, which is decoded as a whole
             text = decoding.part(self.ids[at:])
             if text and not text.endswith(_REPLACEMENT):
                 self._anchor, self._num_known = at, len(text)

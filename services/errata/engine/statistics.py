@@ -1,4 +1,4 @@
-"""What the engine has done so far, for whoever exports it."""
+"""Counts and latencies of the engine since its start, for export."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SECONDS = (
 
 
 class Distribution:
-    """A histogram that takes whole arrays: the rows of a batch in one go.
+    """A histogram that takes arrays: all rows of a batch in one call.
 
     Attributes:
-        bounds: upper ends of the buckets but the last.
-        counts: of each bucket; the last has no end.
+        bounds: upper bounds of the buckets; the last bucket has none.
+        counts: of each bucket.
         total: sum of all values.
     """
 
@@ -29,7 +29,7 @@ class Distribution:
         self.total = 0.0
 
     def add(self, values: NDArray[np.float64]) -> None:
-        """Takes values (n,)."""
+        """Adds values (n,)."""
         buckets = np.searchsorted(self.bounds, values)
         self.counts += np.bincount(buckets, minlength=len(self.counts))
         self.total += float(values.sum())
@@ -37,14 +37,14 @@ class Distribution:
 
 @dataclass(eq=False, slots=True)
 class Statistics:
-    """Sums since the start; written by the engine's thread, read by any.
+    """Sums since the start; written by the engine's thread, read by any thread.
 
     Attributes:
         first_token: seconds from a generation's arrival to its first token.
-        between_tokens: seconds between two tokens of one generation.
+        between_tokens: seconds between two consecutive tokens of one generation.
         whole: seconds from a generation's arrival to its end.
-        prompt_tokens, generated_tokens: of generations that ended.
-        finished: generations by reason of their end.
+        prompt_tokens, generated_tokens: of finished generations.
+        finished: generations by finish reason.
     """
 
     first_token: Distribution = field(default_factory=Distribution)
@@ -55,23 +55,23 @@ class Statistics:
     finished: Counter[str] = field(default_factory=Counter)
 
     def note_tokens(
-        self, asked: NDArray[np.float64], last: NDArray[np.float64], now: float
+        self, arrived: NDArray[np.float64], last: NDArray[np.float64], now: float
     ) -> None:
-        """One token for each of n rows.
+        """Records one token for each of n rows.
 
         Args:
-            asked: (n,) when the rows' requests arrived.
-            last: (n,) when they got their last token; NaN if this is the first.
-            now: by the same clock.
+            arrived: (n,) arrival times of the rows' requests.
+            last: (n,) times of their previous tokens; NaN if this is the first.
+            now: on the same clock.
         """
         is_first = np.isnan(last)
         if is_first.any():
-            self.first_token.add(now - asked[is_first])
+            self.first_token.add(now - arrived[is_first])
         if not is_first.all():
             self.between_tokens.add(now - last[~is_first])
 
     def note_end(self, reason: str, num_prompt: int, num_generated: int, seconds: float) -> None:
-        """A generation ended."""
+        """Records a finished generation."""
         self.finished[reason] += 1
         self.prompt_tokens += num_prompt
         self.generated_tokens += num_generated

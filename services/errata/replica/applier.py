@@ -41,7 +41,7 @@ from errata.log.entries import (
     LaneModelCommitted,
 )
 from errata.replica.attribution import CombinedAttribution
-from errata.replica.routing import Routing
+from errata.replica.routing_table import RoutingTable
 from errata.replica.snapshot import Fold
 
 
@@ -146,11 +146,11 @@ class Applier:
         parts = [attribution for attribution in found if attribution is not None]
         return CombinedAttribution(parts, self._edits.commit_seq) if parts else None
 
-    def routing(self) -> Routing | None:
+    def routing(self) -> RoutingTable | None:
         """Decides which prompts the active edits claim; None if none could claim any."""
         found = {lane.configured.lane: lane.lane.view() for lane in self._active_lanes()}
         views = {name: view for name, view in found.items() if view is not None}
-        return Routing(views, self._edits.commit_seq) if views else None
+        return RoutingTable(views, self._edits.commit_seq) if views else None
 
     def open_early(self, payload: LaneConfigured) -> Lane:
         """Opens a lane before its entry is applied; the entry then puts this very lane in place.

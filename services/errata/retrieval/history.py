@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from errata.errors import SeqTrimmedError
 from errata.log.chain import ORIGIN
-from errata.replica.routing import Routing
+from errata.replica.routing_table import RoutingTable
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -26,7 +26,7 @@ class RoutingSnapshot:
     seq: int
     chain_digest: bytes
     state_digest: str
-    routing: Routing | None
+    routing: RoutingTable | None
     num_edits: Mapping[str, int]
 
 

@@ -1,4 +1,4 @@
-"""What a request must be before it may enter the engine."""
+"""Checks that a request passes before it enters the engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import secrets
 import time
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, tokenise
@@ -13,9 +14,7 @@ from errata.editing.model.seam import MOST_STATED, is_separator
 from errata.engine.sampling import GREEDY, Sampling
 from errata.engine.sequence import GenerationRequest, ScoringRequest
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
-from errata_client._gen.errata.v1 import inference_pb2
 
-Message = inference_pb2.GenerateRequest | inference_pb2.StreamGenerateRequest
 DEFAULT_MAX_TOKENS = 32
 _MAX_STOPS = 16
 _MAX_STOP_CHARS = 256
@@ -23,36 +22,96 @@ _MAX_ALTERNATIVES = 20
 _MAX_TEMPERATURE = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class SamplingInput:
+    """Sampling as the caller asks for it, unchecked.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_k: 0 disables.
+        top_p: 1 if None.
+        seed: a random one if None.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationInput:
+    """A request for a continuation as the caller sends it, unchecked.
+
+    Attributes:
+        prompt: as written.
+        max_tokens: `DEFAULT_MAX_TOKENS` if None.
+        stop: texts before which the continuation ends.
+        sampling: greedy if None.
+        num_alternatives: of each token; None reports no log-probabilities.
+        min_seq: log position that the replica must have applied; None accepts any.
+    """
+
+    prompt: str
+    max_tokens: int | None = None
+    stop: Sequence[str] = ()
+    sampling: SamplingInput | None = None
+    num_alternatives: int | None = None
+    min_seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringInput:
+    """A scoring request as the caller sends it, unchecked.
+
+    Attributes:
+        prompt: as written.
+        continuation: is scored.
+        separator: between the two; None lets the prompt decide.
+        min_seq: log position that the replica must have applied; None accepts any.
+    """
+
+    prompt: str
+    continuation: str
+    separator: str | None = None
+    min_seq: int | None = None
+
+
 def generation(
-    model: CausalLM, message: Message, limit: int, *, streaming: bool, timeout_seconds: float
+    model: CausalLM,
+    asked: GenerationInput,
+    limit: int,
+    *,
+    streaming: bool,
+    timeout_seconds: float,
 ) -> GenerationRequest:
     """Checks and tokenises a request for a continuation.
 
     Args:
-        model: gives the tokenizer.
-        message: the unary or the streamed kind.
-        limit: most tokens that one request may ask for.
-        streaming: pieces as they are made.
+        model: provides the tokenizer.
+        asked: the caller's request.
+        limit: most tokens that one request can ask for.
+        streaming: send pieces as they are made.
         timeout_seconds: until the caller's deadline.
 
     Raises:
-        InvalidRequestError: an unusable field.
+        InvalidRequestError: a field is invalid.
         LimitExceededError: more tokens, stop texts or alternatives than allowed.
     """
-    wanted = message.max_tokens if message.HasField("max_tokens") else DEFAULT_MAX_TOKENS
+    wanted = DEFAULT_MAX_TOKENS if asked.max_tokens is None else asked.max_tokens
     if wanted < 1:
         raise InvalidRequestError(
             f"max_tokens is {wanted}; ask for at least one.", field="max_tokens"
         )
     _check_limit(wanted, limit, "max_tokens")
-    prompt = _text(message.prompt, "prompt")
+    prompt = _text(asked.prompt, "prompt")
     row = _tokenised(model, prompt)
     return GenerationRequest(
         row.ids,
         wanted,
-        _stops(message.stop),
-        sampling=_sampling(message.sampling) if message.HasField("sampling") else GREEDY,
-        num_alternatives=_alternatives(message),
+        _stops(asked.stop),
+        sampling=GREEDY if asked.sampling is None else _sampling(asked.sampling),
+        num_alternatives=_alternatives(asked.num_alternatives),
         streaming=streaming,
         drops_blank=row.leaves_blank,
         prompt=prompt,
@@ -69,35 +128,34 @@ def _stops(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _sampling(message: inference_pb2.Sampling) -> Sampling:
-    top_p = message.top_p if message.HasField("top_p") else 1.0
-    if not 0 <= message.temperature <= _MAX_TEMPERATURE:
+def _sampling(asked: SamplingInput) -> Sampling:
+    top_p = 1.0 if asked.top_p is None else asked.top_p
+    if not 0 <= asked.temperature <= _MAX_TEMPERATURE:
         raise InvalidRequestError(
-            f"temperature is {message.temperature:g}; give 0 (greedy) to {_MAX_TEMPERATURE:g}.",
+            f"temperature is {asked.temperature:g}; give 0 (greedy) to {_MAX_TEMPERATURE:g}.",
             field="sampling.temperature",
         )
     if not 0 < top_p <= 1:
         raise InvalidRequestError(
             f"top_p is {top_p:g}; give a share above 0, at most 1.", field="sampling.top_p"
         )
-    if message.top_k < 0:
+    if asked.top_k < 0:
         raise InvalidRequestError(
-            f"top_k is {message.top_k}; give 0 (all tokens) or more.", field="sampling.top_k"
+            f"top_k is {asked.top_k}; give 0 (all tokens) or more.", field="sampling.top_k"
         )
-    seed = message.seed if message.HasField("seed") else secrets.randbits(64)
-    return Sampling(message.temperature, message.top_k, top_p, seed)
+    seed = secrets.randbits(64) if asked.seed is None else asked.seed
+    return Sampling(asked.temperature, asked.top_k, top_p, seed)
 
 
-def _alternatives(message: Message) -> int | None:
-    if not message.HasField("num_alternatives"):
+def _alternatives(wanted: int | None) -> int | None:
+    if wanted is None:
         return None
-    if message.num_alternatives < 0:
+    if wanted < 0:
         raise InvalidRequestError(
-            f"num_alternatives is {message.num_alternatives}; give 0 or more.",
-            field="num_alternatives",
+            f"num_alternatives is {wanted}; give 0 or more.", field="num_alternatives"
         )
-    _check_limit(message.num_alternatives, _MAX_ALTERNATIVES, "num_alternatives")
-    return int(message.num_alternatives)
+    _check_limit(wanted, _MAX_ALTERNATIVES, "num_alternatives")
+    return wanted
 
 
 def _check_limit(value: int, limit: int, field: str) -> None:
@@ -107,28 +165,26 @@ def _check_limit(value: int, limit: int, field: str) -> None:
         )
 
 
-def scoring(
-    model: CausalLM, message: inference_pb2.ScoreRequest, timeout_seconds: float
-) -> ScoringRequest:
+def scoring(model: CausalLM, asked: ScoringInput, timeout_seconds: float) -> ScoringRequest:
     """Checks and tokenises a scoring request.
 
     Args:
-        model: gives the tokenizer.
-        message: the request.
+        model: provides the tokenizer.
+        asked: the caller's request.
         timeout_seconds: until the caller's deadline.
 
     Raises:
-        InvalidRequestError: an unusable field.
+        InvalidRequestError: a field is invalid.
     """
-    prompt = _text(message.prompt, "prompt")
-    stated = message.separator if message.HasField("separator") else None
+    prompt = _text(asked.prompt, "prompt")
+    stated = asked.separator
     if stated is not None and not is_separator(stated):
         raise InvalidRequestError(
             f"separator may be nothing, or white space of up to {MOST_STATED} characters; put "
             "other text in front of the continuation.",
             field="separator",
         )
-    row = _tokenised(model, prompt, _text(message.continuation, "continuation"), stated)
+    row = _tokenised(model, prompt, _text(asked.continuation, "continuation"), stated)
     return ScoringRequest(
         row.ids[: -row.num_target],
         row.ids[-row.num_target :],
@@ -147,7 +203,7 @@ def _tokenised(
 
 
 def _text(text: str, field: str) -> str:
-    """NFC, as edits are stored: the same question must be the same tokens."""
+    """NFC, as edits are stored: the same question must give the same tokens."""
     if not text.strip():
         raise InvalidRequestError(f"{field} is empty; fill it in.", field=field)
     if any("\ud800" <= character <= "\udfff" for character in text):

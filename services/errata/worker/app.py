@@ -9,14 +9,14 @@ from errata.worker.deployment import build_app
 
 
 def build(arguments: dict[str, str]) -> Application:
-    """The workers, as the settings of the machine that runs this say.
+    """The workers, with the settings of this machine.
 
     Args:
-        arguments: of the Serve configuration; none are known.
+        arguments: of the Serve configuration; must be empty.
 
     Raises:
-        ValueError: there are some.
-        StartupError: bad settings.
+        ValueError: there are arguments.
+        StartupError: invalid settings.
     """
     if arguments:
         raise ValueError(f"unknown arguments {sorted(arguments)}; use settings, such as ERRATA_….")

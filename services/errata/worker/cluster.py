@@ -1,4 +1,4 @@
-"""Ray as Errata's processes find it: started here, or joined."""
+"""The Ray cluster of Errata's processes: started here, or joined."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _log = structlog.get_logger(__name__)
 
 @contextlib.contextmanager
 def own_ray(settings: Settings) -> Iterator[Callable[[], bool]]:
-    """Starts Ray with the workers in it, and ends both afterwards.
+    """Starts Ray with the workers in it, and stops both afterwards.
 
     Raises:
         StartupError: the workers did not start.
     """
     worker = settings.worker
     options: dict[str, Any] = {
-        "address": "local",  # never the Ray of something else on this machine
+        "address": "local",  # never another Ray cluster on this machine
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
         "num_cpus": _cpus(settings),
@@ -48,7 +48,7 @@ def own_ray(settings: Settings) -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def head_with_workers(settings: Settings) -> Iterator[None]:
-    """Makes this machine the head of a Ray cluster that others can join, with the workers in it.
+    """Starts the head of a Ray cluster that others can join, with the workers in it.
 
     Raises:
         StartupError: the address is taken, or the workers did not start.
@@ -67,35 +67,35 @@ def head_with_workers(settings: Settings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def joined_ray(address: str) -> Iterator[Callable[[], bool]]:
-    """Connects to a Ray cluster; where this machine is none of its nodes, it becomes one.
+    """Connects to a Ray cluster; starts a node on this machine if the head is on another one.
 
-    The node offers no CPUs, so that no worker is placed there.
+    The node offers no CPUs, so that no worker is placed on it.
 
     Args:
-        address: host:port of the cluster's head; one at a loopback address is of this machine.
+        address: host:port of the cluster's head; a loopback address means this machine.
 
     Yields:
-        Whether the node still stands; it falls with the cluster.
+        A function that returns whether the node is running; it ends with the cluster.
 
     Raises:
-        StartupError: there is no such cluster.
+        StartupError: the cluster cannot be reached.
     """
     if _is_loopback(host_and_port(address)[0]):
         with _connected(address="auto", log_to_driver=False):
             yield ray.is_initialized
         return
-    # Ray would take this process for one on the head's machine, and answers would be lost on
-    # their way back.
+    # Without its own address, Ray takes this process for one on the head's machine, and answers
+    # do not arrive.
     own = _own_ip(address)
     node = [
         *(f"--address={address}", f"--node-ip-address={own}", "--num-cpus=0", "--num-gpus=0"),
         f"--object-store-memory={_OBJECT_STORE_BYTES}",
     ]
     with (
-        _node(node) as stands,
+        _node(node) as is_running,
         _connected(address=address, _node_ip_address=own, log_to_driver=False),
     ):
-        yield stands
+        yield is_running
 
 
 def _is_loopback(host: str) -> bool:
@@ -103,10 +103,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def _own_ip(address: str) -> str:
-    """The address of this machine from which another one is reached; nothing is sent.
+    """This machine's own address on the route to another one; sends nothing.
 
     Raises:
-        StartupError: there is no way to it.
+        StartupError: the address cannot be reached.
     """
     host, port = host_and_port(address)
     try:
@@ -116,12 +116,12 @@ def _own_ip(address: str) -> str:
             return str(probe.getsockname()[0])
     except OSError as error:
         raise StartupError(
-            f"there is no way to gateway.ray_address {address}: {error}.", address=address
+            f"gateway.ray_address {address} cannot be reached: {error}.", address=address
         ) from error
 
 
 def _cpus(settings: Settings) -> int:
-    """A count for placement, not cores: enough for the replicas and Serve itself."""
+    """CPUs for placement, not cores: enough for the replicas and Serve itself."""
     return (
         settings.worker.node_cpus
         or int(settings.worker.num_replicas * settings.worker.num_cpus) + 2
@@ -148,7 +148,7 @@ def _workers(settings: Settings) -> Iterator[None]:
             serve.run(build_app(settings), name=settings.gateway.application, route_prefix=None)
         except RuntimeError as error:
             raise StartupError(
-                f"the workers did not start: {error}. Their own messages are above."
+                f"the workers did not start: {error}. See their messages above."
             ) from error
         yield
     finally:
@@ -157,9 +157,9 @@ def _workers(settings: Settings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _node(arguments: list[str]) -> Iterator[Callable[[], bool]]:
-    """A Ray node of this process, that ends with it."""
+    """A Ray node that is a child of this process and ends with it."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
-    # Nodes of one cluster must agree; by itself a head asks for a token if its user has one.
+    # All nodes must use one mode; by default a head requires a token if its user has one.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     process = subprocess.Popen(
         [*command, "--disable-usage-stats", "--block"],
@@ -175,15 +175,15 @@ def _node(arguments: list[str]) -> Iterator[Callable[[], bool]]:
         try:
             process.wait(_NODE_SECONDS)
         except subprocess.TimeoutExpired:
-            _log.warning("a Ray node did not end in time")
+            _log.warning("a Ray node did not stop in time")
             process.kill()
 
 
 def _wait_for_node(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
-    said = []
+    lines = []
     for line in process.stdout:
-        said.append(line)
+        lines.append(line)
         if "Ray runtime started" in line:
             return
-    raise StartupError(f"no Ray node could be started:\n{''.join(said[-15:])}")
+    raise StartupError(f"the Ray node did not start:\n{''.join(lines[-15:])}")

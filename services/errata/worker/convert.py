@@ -1,4 +1,4 @@
-"""Inference messages: domain → proto."""
+"""Inference messages: proto ↔ domain."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.sequence import Piece, ScoredContinuation, TokenChoice
+from errata.errors import ErrataError
+from errata.platform.status_convert import to_status
+from errata.worker.admission import GenerationInput, SamplingInput, ScoringInput
 from errata_client._gen.errata.v1 import inference_pb2
 
 _FINISH_REASONS = {
@@ -15,17 +18,51 @@ _FINISH_REASONS = {
 }
 
 
-def provenance(said: Piece | ScoredContinuation, replica: str) -> inference_pb2.Provenance:
-    """Under what an answer was computed."""
-    version = said.version
+def generation_input(
+    message: inference_pb2.GenerateRequest | inference_pb2.StreamGenerateRequest,
+) -> GenerationInput:
+    """A request for a continuation, unary or streamed; unchecked."""
+    given = message.HasField
+    return GenerationInput(
+        message.prompt,
+        message.max_tokens if given("max_tokens") else None,
+        tuple(message.stop),
+        _sampling_input(message.sampling) if given("sampling") else None,
+        message.num_alternatives if given("num_alternatives") else None,
+        message.min_seq if given("min_seq") else None,
+    )
+
+
+def _sampling_input(message: inference_pb2.Sampling) -> SamplingInput:
+    return SamplingInput(
+        message.temperature,
+        message.top_k,
+        message.top_p if message.HasField("top_p") else None,
+        message.seed if message.HasField("seed") else None,
+    )
+
+
+def scoring_input(message: inference_pb2.ScoreRequest) -> ScoringInput:
+    """A scoring request; unchecked."""
+    return ScoringInput(
+        message.prompt,
+        message.continuation,
+        message.separator if message.HasField("separator") else None,
+        message.min_seq if message.HasField("min_seq") else None,
+    )
+
+
+def provenance(result: Piece | ScoredContinuation, replica: str) -> inference_pb2.Provenance:
+    """The state that an answer was computed under."""
+    version = result.version
     return inference_pb2.Provenance(
         applied_seq=version.seq,
         chain_digest=version.chain_digest,
         state_digest=version.state_digest,
         replica=replica,
-        edits=said.edits,
+        edits=result.edits,
         num_edits_in_force=version.num_edits,
-        prompt_cut=said.prompt_cut,
+        prompt_cut=result.prompt_cut,
     )
 
 
@@ -59,6 +96,15 @@ def answer(model: CausalLM, piece: Piece, replica: str) -> inference_pb2.Generat
         provenance=provenance(piece, replica),
         tokens=_choices(model, piece.choices),
     )
+
+
+def replica_answer(
+    replica: str, result: inference_pb2.GenerateResponse | ErrataError
+) -> inference_pb2.ReplicaAnswer:
+    """An answer or an error, with the name of the replica that gave it."""
+    if isinstance(result, ErrataError):
+        return inference_pb2.ReplicaAnswer(replica=replica, error=to_status(result))
+    return inference_pb2.ReplicaAnswer(replica=replica, response=result)
 
 
 def chunk(model: CausalLM, piece: Piece, replica: str) -> inference_pb2.StreamGenerateResponse:

@@ -1,4 +1,4 @@
-"""What an engine does and decides, as Prometheus is told."""
+"""Prometheus metrics of an engine and of routing decisions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from errata.platform.metrics import CLAIM_MARGIN, CLAIMS, DEFERRALS, counter, ga
 
 
 class EngineCollector(Collector):
-    """Reads an engine's statistics when it is asked."""
+    """Reads an engine's statistics when Prometheus scrapes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics, as of now."""
+        """The current metrics."""
         engine, done = self._engine, self._engine.statistics
         yield gauge("errata_requests_running", {(): engine.num_running})
         yield gauge("errata_requests_waiting", {(): engine.num_waiting})
@@ -42,10 +42,10 @@ def _times(name: str, values: Distribution) -> Metric:
 
 
 def note_claims(rows: Sequence[Mapping[str, Claim]]) -> None:
-    """Counts what lanes decided on a batch of prompts."""
+    """Counts the decisions of the lanes on a batch of prompts."""
     for row in rows:
         for lane, claim in row.items():
             (CLAIMS if claim.holds else DEFERRALS).labels(lane).inc()
             margin = claim.score - claim.threshold
-            if math.isfinite(margin):  # not so where nothing was compared
+            if math.isfinite(margin):  # infinite if there was no edit to compare with
                 CLAIM_MARGIN.labels(lane).observe(margin)

@@ -1,6 +1,6 @@
 """One replica: the model, an engine, and a subscriber that keeps it at the log's head.
 
-Knows nothing of Ray, so that tests and single-process programs can hold one directly.
+Does not depend on Ray, so that tests and single-process programs can use it directly.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from functools import partial
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.model.causal_lm import CausalLM
-from errata.engine.engine import Engine, EngineLimits
-from errata.engine.sequence import Piece, ScoredContinuation, ServingState, Version
+from errata.engine.engine import Engine
+from errata.engine.limits import EngineLimits
+from errata.engine.sequence import Piece, ScoredContinuation, Version
+from errata.engine.serving_state import ServingState
 from errata.errors import UnavailableError
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.chain import ORIGIN
@@ -25,13 +27,12 @@ from errata.replica.applier import Applier
 from errata.replica.apply import PreparedEntry, prepare
 from errata.replica.follower import Follower, Tolerance
 from errata.worker import admission
-from errata.worker.remote_routing import RemoteRouting
-from errata.worker.routing import late, whole
-from errata_client._gen.errata.v1 import inference_pb2
+from errata.worker.lane_router import LaneRouter
+from errata.worker.retrieval_client import RetrievalClient
 
 
 class Replica:
-    """Follows the log and answers under one position at a time."""
+    """Follows the log and answers requests under its current position."""
 
     def __init__(
         self,
@@ -41,12 +42,12 @@ class Replica:
         log_address: str,
         settings: WorkerSettings,
     ) -> None:
-        """Prepares the replica; `start` makes it follow.
+        """Prepares the replica; `start` makes it follow the log.
 
         Args:
             name: unique among replicas.
             model: holds its base weights; owned by this replica from now on.
-            artifacts: where commits' tensors come from.
+            artifacts: source of the commits' tensors.
             log_address: of the edit log service.
             settings: limits.
         """
@@ -56,8 +57,8 @@ class Replica:
         self._applier = Applier(model, artifacts, FaissIndices())
         version = Version(0, ORIGIN.chain_digest, self._applier.digest(), 0)
         self.engine = Engine(model, ServingState(version), _limits(settings))
-        self._remote = (
-            RemoteRouting(settings.retrieval_address, settings.retrieval_timeout_seconds)
+        self._retrieval = (
+            RetrievalClient(settings.retrieval_address, settings.retrieval_timeout_seconds)
             if settings.retrieval_address
             else None
         )
@@ -88,63 +89,63 @@ class Replica:
             raise
 
     async def close(self) -> None:
-        """Ends what runs, within the settings' grace, then stops following."""
+        """Lets running requests finish for up to `drain_seconds`, then stops following the log."""
         await self.engine.drain(self._settings.drain_seconds)
         await self._follower.close()
         await asyncio.to_thread(self.engine.close)
-        if self._remote is not None:
-            self._remote.close()
+        if self._retrieval is not None:
+            self._retrieval.close()
 
     def check_health(self) -> None:
-        """Returns if the replica may answer.
+        """Returns if the replica can answer requests.
 
         Raises:
             ErrataError: it contradicts the log, cannot apply it, lags, or gets no messages.
         """
         self._follower.check_health()
         if not self.engine.alive:
-            raise UnavailableError(f"the engine of {self.name} has ended.")
+            raise UnavailableError(f"the engine of {self.name} has stopped.")
 
     async def generate(
-        self, message: admission.Message, *, streaming: bool, timeout_seconds: float
+        self, asked: admission.GenerationInput, *, streaming: bool, timeout_seconds: float
     ) -> AsyncGenerator[Piece, None]:
-        """Yields a continuation: as it is made if `streaming`, else as one piece.
+        """Yields a continuation: piece by piece if `streaming`, otherwise as one piece.
 
         Raises:
             InvalidRequestError, LimitExceededError, QueueFullError: refused.
-            ReplicaBehindError: `min_seq` is not reached just before the deadline.
+            ReplicaBehindError: `min_seq` was not reached by shortly before the deadline.
             SeqBeyondHeadError: the log itself has not reached `min_seq`.
             DeadlineExceededError: the deadline passed first.
         """
         request = admission.generation(
             self.model,
-            message,
+            asked,
             self._settings.max_new_tokens,
             streaming=streaming,
             timeout_seconds=timeout_seconds,
         )
-        await self._follower.reach(_min_seq(message), timeout_seconds)
+        await self._follower.reach(asked.min_seq, timeout_seconds)
         async with aclosing(self.engine.generate(request)) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def score(
-        self, message: inference_pb2.ScoreRequest, *, timeout_seconds: float
+        self, asked: admission.ScoringInput, *, timeout_seconds: float
     ) -> tuple[tuple[int, ...], ScoredContinuation]:
-        """Token ids of the continuation and what the model makes of them.
+        """Token ids of the continuation, and their scores.
 
         Raises:
             As `generate`.
         """
-        request = admission.scoring(self.model, message, timeout_seconds)
-        await self._follower.reach(_min_seq(message), timeout_seconds)
+        request = admission.scoring(self.model, asked, timeout_seconds)
+        await self._follower.reach(asked.min_seq, timeout_seconds)
         return request.continuation_ids, await self.engine.score(request)
 
     async def _apply(self, prepared: PreparedEntry) -> None:
         def change() -> ServingState:
             prepared.apply()
             position, applier = prepared.position, self._applier
-            return self._serving(
+            return self._serving_state(
                 Version(position.seq, position.chain_digest, applier.digest(), applier.num_edits)
             )
 
@@ -155,16 +156,14 @@ class Replica:
         with span("apply", parent=entry.trace_parent, replica=self.name, seq=entry.seq):
             await self.engine.change(change, alters_weights=alters)
 
-    def _serving(self, version: Version) -> ServingState:
-        attribution, routing = self._applier.attribution(), self._applier.routing()
+    def _serving_state(self, version: Version) -> ServingState:
+        attribution, table = self._applier.attribution(), self._applier.routing()
         note_index(self._applier.num_edits_by_lane())
-        if routing is None:
+        if table is None:
             return ServingState(version, attribution)
-        remote = self._remote
-        ask = routing.claims if remote is None else partial(remote.claims, version.seq)
-        return ServingState(
-            version, attribution, route=whole(routing, ask), late=late(routing, ask)
-        )
+        retrieval = self._retrieval
+        ask = table.claims if retrieval is None else partial(retrieval.claims, version.seq)
+        return ServingState(version, attribution, LaneRouter(table, ask))
 
 
 def _limits(settings: WorkerSettings) -> EngineLimits:
@@ -176,7 +175,3 @@ def _limits(settings: WorkerSettings) -> EngineLimits:
         weight_versions=settings.weight_versions,
         max_drain_seconds=settings.max_drain_seconds,
     )
-
-
-def _min_seq(message: admission.Message | inference_pb2.ScoreRequest) -> int | None:
-    return message.min_seq if message.HasField("min_seq") else None

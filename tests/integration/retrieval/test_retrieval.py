@@ -38,13 +38,14 @@ from errata.retrieval.deciding import Decision, RoutingQuery
 from errata.retrieval.history import RoutingSnapshot
 from errata.retrieval.replica import RetrievalReplica
 from errata.retrieval.service import RetrievalService
+from errata.worker.admission import GenerationInput
 from errata.worker.replica import Replica
 from errata.writer.intake import Draft
 from errata.writer.lanes import LaneSetup, configure
 from errata.writer.log_client import LogClient
 from errata.writer.resources import WriterResources
 from errata.writer.writer import Writer
-from errata_client._gen.errata.v1 import inference_pb2, retrieval_pb2, retrieval_pb2_grpc
+from errata_client._gen.errata.v1 import retrieval_pb2, retrieval_pb2_grpc
 from tests.integration.log.harness import RedisServer, eventually, log_settings, running_log
 from tests.unit.editing.recipe_models import make_lane_model
 from tests.unit.editing.tiny_models import make_model
@@ -369,8 +370,8 @@ async def test_the_service_tells_edit_score_and_threshold(stack: Stack) -> None:
 
 
 async def _piece(worker: Replica, prompt: str, min_seq: int) -> Piece:
-    message = inference_pb2.GenerateRequest(prompt=prompt, max_tokens=6, min_seq=min_seq)
-    async for piece in worker.generate(message, streaming=False, timeout_seconds=10.0):
+    asked = GenerationInput(prompt=prompt, max_tokens=6, min_seq=min_seq)
+    async for piece in worker.generate(asked, streaming=False, timeout_seconds=10.0):
         return piece
     raise AssertionError("no answer")
 

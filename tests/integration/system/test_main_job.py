@@ -17,6 +17,7 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.errors import BaseModelMismatchError
 from errata.platform.server import open_channel
 from errata.platform.settings import WorkerSettings
+from errata.worker.admission import GenerationInput
 from errata.worker.replica import Replica
 from errata_client import (
     Answer,
@@ -27,7 +28,6 @@ from errata_client import (
     EditState,
     ReplicaAnswer,
 )
-from errata_client._gen.errata.v1 import inference_pb2
 from tests.integration.system.conftest import System
 from tests.waiting import PATIENCE
 
@@ -142,7 +142,7 @@ async def test_a_replica_that_starts_late_catches_up_from_the_log_alone(
                 pieces = [
                     piece
                     async for piece in late.generate(
-                        inference_pb2.GenerateRequest(prompt=prompt, max_tokens=12, stop=["."]),
+                        GenerationInput(prompt=prompt, max_tokens=12, stop=["."]),
                         streaming=True,
                         timeout_seconds=PATIENCE,
                     )

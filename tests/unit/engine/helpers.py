@@ -1,4 +1,4 @@
-"""Requests, plans and reference answers of the engine's tests."""
+"""Requests, plans and reference answers for the engine's tests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from errata.editing.effects.mixture import GatedMixture, LoraBank, Mixture, Plac
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.effects.prefix import Prefix
 from errata.editing.model.causal_lm import CausalLM
-from errata.engine.engine import Engine, EngineLimits
-from errata.engine.sequence import GenerationRequest, Piece, ServingState, Version
+from errata.engine.engine import Engine
+from errata.engine.limits import EngineLimits
+from errata.engine.sequence import GenerationRequest, Piece, Version
+from errata.engine.serving_state import FunctionRouter, ServingState
 
 VERSION = Version(0, bytes(32), "state", 0)
 EDITION = ServingState(VERSION)
@@ -25,10 +27,10 @@ KINDS = ("base", "prefix", "mixture", "expert")
 
 @asynccontextmanager
 async def running(
-    model: CausalLM, serving: ServingState = EDITION, limits: EngineLimits | None = None
+    model: CausalLM, state: ServingState = EDITION, limits: EngineLimits | None = None
 ) -> AsyncIterator[Engine]:
     """An engine over `model`."""
-    engine = Engine(model, serving, limits or EngineLimits(max_rows=4, max_queue=64))
+    engine = Engine(model, state, limits or EngineLimits(max_rows=4, max_queue=64))
     engine.start()
     try:
         yield engine
@@ -47,7 +49,7 @@ def text_of(pieces: Sequence[Piece]) -> str:
 
 
 class Synthetic:
-    """Artifacts of the right shapes that change answers a lot; equal seeds make equal ones."""
+    """Random plans that change answers a lot; equal seeds give equal plans."""
 
     def __init__(self, model: CausalLM, seed: int = 0, *, num_experts: int = 4, rank: int = 2):
         self._model = model
@@ -64,7 +66,7 @@ class Synthetic:
         ]
 
     def plan(self, kind: str) -> RowPlan:
-        """A plan of one kind, another one at each call."""
+        """A plan of one kind; each call gives another one."""
         if kind == "base":
             return BASE
         if kind == "prefix":
@@ -100,9 +102,10 @@ class Synthetic:
 
 
 def routed(plans: Mapping[tuple[int, ...], RowPlan], version: Version = VERSION) -> ServingState:
-    """An serving that knows its prompts' plans by heart."""
+    """A serving state with a fixed plan for each prompt."""
     return ServingState(
-        version, route=lambda requests: [plans.get(r.prompt_ids, BASE) for r in requests]
+        version,
+        router=FunctionRouter(lambda requests: [plans.get(r.prompt_ids, BASE) for r in requests]),
     )
 
 

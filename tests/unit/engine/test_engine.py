@@ -1,4 +1,4 @@
-"""Joining and leaving a running batch, its limits, and what a change does to the rows in it."""
+"""Joining and leaving a running batch, its limits, and the effect of changes on its rows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from errata.demo import Corpus
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
-from errata.engine.engine import Engine, EngineLimits
+from errata.engine.engine import Engine
+from errata.engine.limits import EngineLimits
 from errata.engine.sampling import Sampling
-from errata.engine.sequence import GenerationRequest, Request, ScoringRequest, ServingState
+from errata.engine.sequence import GenerationRequest, Request, ScoringRequest
+from errata.engine.serving_state import FunctionRouter, ServingState
 from errata.errors import (
     DeadlineExceededError,
     InvalidRequestError,
@@ -59,8 +61,8 @@ def _long(ids: tuple[int, ...], **fields: object) -> GenerationRequest:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_requests_that_come_and_go_get_their_own_greedy_tokens(family: str) -> None:
-    """More requests than rows, of many lengths: rows leave, others move and take their places."""
+async def test_requests_that_join_and_leave_get_their_own_greedy_tokens(family: str) -> None:
+    """More requests than rows, of many lengths: rows leave, and others take their places."""
     model = make_model(family)
     prompts = random_prompts(model, 17, seed=4)
     limits = EngineLimits(max_rows=5, max_queue=64, prefill_tokens=40)
@@ -77,7 +79,7 @@ async def test_requests_that_come_and_go_get_their_own_greedy_tokens(family: str
         assert pieces[-1].num_tokens == request.max_tokens
 
 
-async def test_a_sliding_window_is_kept() -> None:
+async def test_a_sliding_window_is_respected() -> None:
     model = make_model("mistral")
     config = MistralConfig(**{**model.model.config.to_dict(), "sliding_window": 6})
     torch.manual_seed(0)
@@ -115,7 +117,7 @@ async def test_text_ends_at_end_of_text_and_before_stop_texts(
 async def test_each_of_several_ends_of_text_ends_an_answer(
     shared_model: CausalLM, ids: tuple[int, ...]
 ) -> None:
-    """Chat models name two and more in their generation config."""
+    """Chat models name two or more in their generation config."""
     made = greedy_alone(shared_model, ids, 4)
     hf: Any = shared_model.model
     with pytest.MonkeyPatch.context() as patch:
@@ -126,7 +128,7 @@ async def test_each_of_several_ends_of_text_ends_an_answer(
     assert (piece.num_tokens, piece.finish_reason) == (made.index(made[3]), "stop")
 
 
-async def test_an_answer_to_a_prompt_that_ends_in_a_blank_begins_behind_it(
+async def test_an_answer_to_a_prompt_that_ends_in_a_blank_begins_after_it(
     engine: Engine, shared_model: CausalLM, ids: tuple[int, ...]
 ) -> None:
     plain = text_of(await collect(engine, GenerationRequest(ids, 6)))
@@ -136,10 +138,10 @@ async def test_an_answer_to_a_prompt_that_ends_in_a_blank_begins_behind_it(
         assert text_of(await collect(engine, request)) == plain[1:]
 
 
-async def test_a_pass_that_fails_tells_the_log_where_and_not_what(
+async def test_the_log_of_a_failed_pass_says_where_and_not_which_tokens(
     engine: Engine,
 ) -> None:
-    """Token ids are prompts; a traceback with its frames' variables would show them."""
+    """Token ids are prompts; a traceback with local variables would show them."""
     with capture_logs() as logs, pytest.raises(IndexError):
         await collect(engine, GenerationRequest((987_654,), 2))
     failed = [entry for entry in logs if entry["event"] == "a pass failed"]
@@ -149,7 +151,7 @@ async def test_a_pass_that_fails_tells_the_log_where_and_not_what(
     assert "987" not in str(failed)
 
 
-async def test_alternatives_are_the_likeliest_tokens(
+async def test_alternatives_are_the_most_likely_tokens(
     engine: Engine, shared_model: CausalLM, ids: tuple[int, ...]
 ) -> None:
     (piece,) = await collect(engine, GenerationRequest(ids, 2, num_alternatives=4))
@@ -162,17 +164,17 @@ async def test_alternatives_are_the_likeliest_tokens(
     assert (first.token_id, first.log_probability) == first.alternatives[0]
 
 
-async def test_a_newcomer_does_not_wait_for_the_rows_that_run(
+async def test_a_new_request_does_not_wait_for_running_rows(
     engine: Engine, ids: tuple[int, ...]
 ) -> None:
     stream = engine.generate(_long(ids))
     await anext(stream)
     begun = time.monotonic()
     await collect(engine, GenerationRequest(ids, 1))
-    newcomer = time.monotonic() - begun
+    waited = time.monotonic() - begun
     rest = [piece async for piece in stream]
-    assert rest, "the long row must still be running when the newcomer is answered"
-    assert newcomer < time.monotonic() - begun
+    assert rest, "the long row must still be running when the new request is answered"
+    assert waited < time.monotonic() - begun
 
 
 @pytest.mark.promise("P6")
@@ -180,7 +182,7 @@ async def test_a_newcomer_does_not_wait_for_the_rows_that_run(
 async def test_an_answer_has_one_version_and_one_set_of_weights(
     weight_versions: int, corpus: Corpus
 ) -> None:
-    """Rows that began under the old weights end under them; newcomers have the new ones."""
+    """Rows that started under the old weights finish under them; new requests get the new ones."""
     model = make_model("llama")
     prompt = tuple(random_prompts(model, 1, seed=1)[0])
     new = [2.0 * model.down_weight(layer) for layer in range(model.num_layers)]
@@ -229,8 +231,8 @@ async def test_a_routed_row_keeps_its_plan_when_the_route_changes() -> None:
     async with running(model, routed({prompt: before})) as engine:
         stream = engine.generate(request)
         pieces = [await anext(stream)]
-        serving = routed({prompt: after}, replace(VERSION, seq=1))
-        await engine.change(lambda: serving, alters_weights=False)
+        state = routed({prompt: after}, replace(VERSION, seq=1))
+        await engine.change(lambda: state, alters_weights=False)
         new = await collect(engine, request)
         pieces += [piece async for piece in stream]
     tokens = [choice.token_id for piece in pieces for choice in piece.choices]
@@ -239,16 +241,16 @@ async def test_a_routed_row_keeps_its_plan_when_the_route_changes() -> None:
     assert {piece.version.seq for piece in pieces} == {0}
 
 
-async def test_rows_that_outlive_their_weights_begin_anew_and_streams_are_told(
+async def test_rows_that_outlive_their_weights_start_again_and_streams_fail(
     shared_model: CausalLM, ids: tuple[int, ...]
 ) -> None:
     limits = EngineLimits(max_rows=4, weight_versions=1, max_drain_seconds=0.05)
-    serving = ServingState(replace(VERSION, seq=1))
+    state = ServingState(replace(VERSION, seq=1))
     async with running(shared_model, limits=limits) as engine:
         unary = asyncio.create_task(collect(engine, _long(ids, streaming=False)))
         stream = engine.generate(_long(ids))
         await anext(stream)
-        await engine.change(lambda: serving, alters_weights=True)
+        await engine.change(lambda: state, alters_weights=True)
         with pytest.raises(UnavailableError, match="weights were replaced"):
             async for _ in stream:
                 pass
@@ -256,7 +258,7 @@ async def test_rows_that_outlive_their_weights_begin_anew_and_streams_are_told(
         assert (piece.version.seq, piece.num_tokens) == (1, LONG)
 
 
-async def test_a_change_that_fails_leaves_the_serving_state(engine: Engine) -> None:
+async def test_a_failed_change_leaves_the_serving_state(engine: Engine) -> None:
     def broken() -> ServingState:
         raise ValueError("no")
 
@@ -276,15 +278,15 @@ async def test_a_cancelled_row_frees_its_place_at_once(
         await stream.aclose()
         await asyncio.wait_for(waiting, PATIENCE)
         assert engine.num_running == 0
-        assert engine.statistics.finished == {"length": 1}, "the long row never came to its end"
+        assert engine.statistics.finished == {"length": 1}, "the long row did not finish"
         await collect(engine, _long(ids, max_tokens=2))
-        assert engine.statistics.finished == {"length": 2}, "rows that do are counted"
+        assert engine.statistics.finished == {"length": 2}, "rows that finish are counted"
 
 
 async def test_a_deadline_is_kept_in_the_queue_and_in_the_batch(
     shared_model: CausalLM, ids: tuple[int, ...]
 ) -> None:
-    # No machine makes 230 tokens before the deadline if each of them takes a hundredth second.
+    # No machine makes 230 tokens before the deadline if each of them takes 10 ms.
     slow = shared_model.body.register_forward_pre_hook(lambda *_: time.sleep(0.01))
     async with running(shared_model, limits=EngineLimits(max_rows=1)) as engine:
         soon = time.monotonic() + 0.5
@@ -304,7 +306,7 @@ async def test_a_deadline_is_kept_in_the_queue_and_in_the_batch(
         assert await collect(engine, GenerationRequest(ids, 2))
 
 
-async def test_a_full_queue_pushes_back_and_then_serves_again(
+async def test_a_full_queue_refuses_requests_and_then_serves_again(
     shared_model: CausalLM, ids: tuple[int, ...]
 ) -> None:
     request = GenerationRequest(ids, 20, ignore_eos=True)
@@ -321,7 +323,7 @@ async def test_a_full_queue_pushes_back_and_then_serves_again(
         assert await collect(engine, request)
 
 
-async def test_pieces_that_a_slow_reader_left_lying_come_as_one(
+async def test_pieces_that_a_slow_reader_has_not_read_are_joined(
     engine: Engine, ids: tuple[int, ...]
 ) -> None:
     request = _long(ids, max_tokens=40, num_alternatives=0)
@@ -348,7 +350,7 @@ async def test_a_request_that_cannot_fit_the_model_is_refused(
         assert await collect(small, GenerationRequest((1,) * 15, 5))
 
 
-async def test_a_prefix_that_leaves_no_room_is_told() -> None:
+async def test_a_prefix_that_leaves_no_room_is_refused() -> None:
     model = make_model("llama")
     plan = Synthetic(model).plan("prefix")
     full = (3,) * (model.max_positions - 1)
@@ -358,8 +360,8 @@ async def test_a_prefix_that_leaves_no_room_is_told() -> None:
         assert await collect(engine, GenerationRequest((3,), 1))
 
 
-async def test_no_row_steps_past_the_longest_sequence_for_anothers_sake() -> None:
-    """GPT-2 has no position behind its last one."""
+async def test_no_row_steps_past_the_longest_sequence_because_of_another() -> None:
+    """GPT-2 has no position after its last one."""
     model = make_model("gpt2")
     long = GenerationRequest((5,) * (model.max_positions - 1), 1, ignore_eos=True)
     short = GenerationRequest((7,), model.max_positions - 1, ignore_eos=True)
@@ -371,7 +373,7 @@ async def test_no_row_steps_past_the_longest_sequence_for_anothers_sake() -> Non
 async def test_a_request_that_breaks_a_pass_fails_alone(
     engine: Engine, shared_model: CausalLM, ids: tuple[int, ...]
 ) -> None:
-    """Its neighbours of the same prefill, and the rows that run, do not notice."""
+    """The other requests of the prefill and the running rows are not affected."""
     stream = engine.generate(_long(ids, max_tokens=30))
     before = [await anext(stream)]
     bad = GenerationRequest((10**6,), 2)  # no such token
@@ -398,7 +400,7 @@ async def test_a_prompt_that_cannot_be_routed_fails_alone(shared_model: CausalLM
             raise ValueError("no route")
         return [BASE for _ in requests]
 
-    async with running(shared_model, ServingState(VERSION, route=route)) as engine:
+    async with running(shared_model, ServingState(VERSION, router=FunctionRouter(route))) as engine:
         results = await asyncio.gather(
             *[collect(engine, GenerationRequest((n,), 2)) for n in (12, 13, 14)],
             return_exceptions=True,
@@ -408,7 +410,7 @@ async def test_a_prompt_that_cannot_be_routed_fails_alone(shared_model: CausalLM
     assert isinstance(results[2], list)
 
 
-async def test_scores_equal_those_of_the_plain_forward(
+async def test_scores_equal_those_of_a_plain_forward_pass(
     engine: Engine, shared_model: CausalLM, corpus: Corpus
 ) -> None:
     edits = corpus.demo_edits()[:4]
@@ -429,7 +431,7 @@ async def test_scores_equal_those_of_the_plain_forward(
             assert result.argmax_ids[index] == int(log_p[start + index].argmax())
 
 
-async def test_a_seed_gives_the_same_text_whoever_shares_the_batch(
+async def test_a_seed_gives_the_same_text_in_any_batch(
     engine: Engine, ids: tuple[int, ...]
 ) -> None:
     def request(seed: int) -> GenerationRequest:
@@ -437,14 +439,16 @@ async def test_a_seed_gives_the_same_text_whoever_shares_the_batch(
         return GenerationRequest(ids, 20, sampling=sampling, ignore_eos=True)
 
     alone = text_of(await collect(engine, request(7)))
-    company = [request(seed) for seed in (1, 7, 2**63 + 5)]
-    mixed = await asyncio.gather(*[collect(engine, r) for r in [*company, _long(ids)]])
+    others = [request(seed) for seed in (1, 7, 2**63 + 5)]
+    mixed = await asyncio.gather(*[collect(engine, r) for r in [*others, _long(ids)]])
     texts = [text_of(pieces) for pieces in mixed]
     assert texts[1] == alone
     assert len(set(texts)) == 4, "other seeds, other texts"
 
 
-async def test_a_closed_engine_says_so(shared_model: CausalLM, ids: tuple[int, ...]) -> None:
+async def test_a_closed_engine_refuses_requests(
+    shared_model: CausalLM, ids: tuple[int, ...]
+) -> None:
     async with running(shared_model) as engine:
         stream = engine.generate(_long(ids))
         await anext(stream)

@@ -1,4 +1,4 @@
-"""P8 and P12: rows of every kind in one batch, on every family of models."""
+"""P8 and P12: rows of every kind in one batch, for every model family."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from errata.editing.effects.mixture import GatedMixture
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine import offline
-from errata.engine.engine import EngineLimits
+from errata.engine.limits import EngineLimits
 from errata.engine.runner import Runner
 from errata.engine.sampling import GREEDY
 from errata.engine.sequence import GenerationRequest, Piece, ScoringRequest
@@ -26,7 +26,7 @@ from tests.unit.engine.helpers import (
     running,
 )
 
-# Kernels are not batch-invariant: what a row computes alone and in company differs in last bits.
+# Kernels are not batch-invariant: a row's results alone and in a batch differ in their last bits.
 TOLERANCE = 2e-4
 LIMITS = EngineLimits(max_rows=5, max_queue=64, prefill_tokens=24)
 
@@ -57,7 +57,7 @@ def _tokens(pieces: list[Piece]) -> list[tuple[int, float]]:
 
 @pytest.mark.promise("P12")
 @pytest.mark.parametrize("seed", range(3))
-async def test_each_row_gets_in_a_mixed_batch_what_it_gets_alone(
+async def test_each_row_gets_the_same_answer_in_a_mixed_batch_as_alone(
     model: CausalLM, seed: int
 ) -> None:
     requests = _requests(model, seed)
@@ -94,10 +94,10 @@ def _logits(model: CausalLM, plans: list[RowPlan], prompts: list[list[int]], hoo
     runner.hooks.enabled = hooks
     sizes = [len(ids) + plan.num_positions for ids, plan in zip(prompts, plans, strict=True)]
     with torch.inference_mode():
-        logits, _ = runner.prefill(0, sizes, None)
+        logits = runner.prefill(0, sizes, None).logits
         found = [logits.clone()]
         for step in range(3):
-            # The same tokens in both runs, whatever the rows would have chosen.
+            # The same tokens in both runs, not those that the rows would have chosen.
             runner.append(0, torch.nn.functional.one_hot(logits.argmax(-1) * 0 + step + 3, 50))
             found.append(runner.step(0, len(plans)).clone())
     return found
@@ -105,9 +105,7 @@ def _logits(model: CausalLM, plans: list[RowPlan], prompts: list[list[int]], hoo
 
 @pytest.mark.promise("P8")
 @pytest.mark.parametrize("seed", range(3))
-def test_rows_without_a_claim_are_those_of_the_unhooked_batch_bit_for_bit(
-    model: CausalLM, seed: int
-) -> None:
+def test_unclaimed_rows_equal_the_unhooked_batch_bit_for_bit(model: CausalLM, seed: int) -> None:
     rng, synthetic = random.Random(seed), Synthetic(model, seed)
     plans = [synthetic.plan(kind) for kind in [*KINDS, *rng.choices(KINDS, k=5)]]
     prompts = random_prompts(model, len(plans), seed)
@@ -138,18 +136,18 @@ def test_nan_in_an_artifact_stays_in_its_rows(model: CausalLM) -> None:
 
 
 @pytest.mark.promise("P12")
-async def test_a_long_prompt_read_in_parts_is_the_same_prompt(model: CausalLM) -> None:
+async def test_a_long_prompt_read_in_parts_gives_the_same_answer(model: CausalLM) -> None:
     synthetic = Synthetic(model, 3)
     ids = tuple(random_prompts(model, 1, 5, longest=40)[0])
     while len(ids) < 40:
         ids = (*ids, 7)
     request = GenerationRequest(ids, 8, num_alternatives=0, ignore_eos=True, streaming=True)
     for kind in KINDS:
-        serving = routed({ids: synthetic.plan(kind)})
+        state = routed({ids: synthetic.plan(kind)})
         answers = []
         for budget in (7, 512):
             limits = EngineLimits(max_rows=3, prefill_tokens=budget)
-            async with running(model, serving, limits) as engine:
+            async with running(model, state, limits) as engine:
                 short = GenerationRequest((5, 6), 20, ignore_eos=True)
                 both = await asyncio.gather(collect(engine, short), collect(engine, request))
                 answers.append(_tokens(both[1]))
@@ -159,7 +157,7 @@ async def test_a_long_prompt_read_in_parts_is_the_same_prompt(model: CausalLM) -
 
 
 async def test_scores_are_the_log_probabilities_of_generation(model: CausalLM) -> None:
-    """With every kind of plan: what a row generates, it also scores so."""
+    """With every kind of plan, scores are the log-probabilities of generation."""
     requests = _requests(model, 9)
     plans = _plans(model, requests, 9)
     async with running(model, routed(plans), LIMITS) as engine:
@@ -179,7 +177,7 @@ async def test_scores_are_the_log_probabilities_of_generation(model: CausalLM) -
         assert score.edits == pieces[-1].edits
 
 
-def test_asking_again_and_again_hooks_a_model_once(model: CausalLM) -> None:
+def test_repeated_calls_hook_a_model_once(model: CausalLM) -> None:
     plan = Synthetic(model).plan("prefix")
     for _ in range(3):
         offline.score(model, [(1, 2)], [(3,)], [plan])

@@ -39,7 +39,7 @@ def test_draws_follow_the_distribution() -> None:
         (Sampling(temperature=5.0), {0, 1, 2, 3}),
     ],
 )
-def test_top_k_and_top_p_leave_the_likeliest(sampling: Sampling, allowed: set[int]) -> None:
+def test_top_k_and_top_p_keep_the_most_likely_tokens(sampling: Sampling, allowed: set[int]) -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
     shares = _draws(logits, sampling, 4_000)
     assert set(shares.nonzero().squeeze(-1).tolist()) == allowed
@@ -61,7 +61,7 @@ def test_greedy_and_sampled_rows_share_a_batch() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1e-5, 1e-6, 1e-30, 1e-38, 1e-45, 5e-324])
-def test_the_lowest_temperatures_are_greedy_and_harm_no_other_row(temperature: float) -> None:
+def test_very_low_temperatures_are_greedy_and_do_not_affect_other_rows(temperature: float) -> None:
     """1e-38 divides fp32 logits to infinity, and their softmax to NaN."""
     logits = torch.tensor([[30.0, -90.0, 31.0, 0.5], [0.0, 0.0, 0.0, 0.0]])
     table = SamplingTable(2, CPU)

@@ -107,7 +107,7 @@ def _stream(tokenizer: Any, ids: list[int], stop: tuple[str, ...] = ()) -> tuple
 
 @pytest.mark.parametrize("kind", _TOKENIZERS)
 @given(data=st.data())
-def test_whatever_the_tokens_a_stream_is_the_whole_decode(kind: str, data: st.DataObject) -> None:
+def test_a_stream_of_any_tokens_equals_the_decoded_text(kind: str, data: st.DataObject) -> None:
     tokenizer = _TOKENIZERS[kind]
     token = st.integers(0, len(tokenizer) - 1)
     ids = data.draw(st.lists(token, min_size=1, max_size=14))
@@ -117,9 +117,7 @@ def test_whatever_the_tokens_a_stream_is_the_whole_decode(kind: str, data: st.Da
 
 @pytest.mark.parametrize("kind", _TOKENIZERS)
 @given(data=st.data())
-def test_whatever_the_tokens_a_text_ends_before_the_first_stop(
-    kind: str, data: st.DataObject
-) -> None:
+def test_a_text_of_any_tokens_ends_before_the_first_stop(kind: str, data: st.DataObject) -> None:
     tokenizer = _TOKENIZERS[kind]
     token = st.integers(len(tokenizer) - len(_WORDS), len(tokenizer) - 1)
     ids = data.draw(st.lists(token, min_size=1, max_size=10))
@@ -128,7 +126,7 @@ def test_whatever_the_tokens_a_text_ends_before_the_first_stop(
     assert shown == whole_text(tokenizer, ids).partition(stop)[0]
 
 
-def test_text_is_shown_as_soon_as_nothing_can_change_it() -> None:
+def test_text_is_released_as_soon_as_nothing_can_change_it() -> None:
     tokenizer = _TOKENIZERS["stripped blank"]
     tokens = ["▁Lyon", ".", "<0xE2>", "<0x82>", "<0xAC>", "▁the", "<0xFF>", "a"]
     shown, pieces = _stream(tokenizer, tokenizer.convert_tokens_to_ids(tokens))
@@ -147,9 +145,7 @@ def test_the_cost_of_a_token_does_not_grow_with_the_text() -> None:
 
 @pytest.mark.parametrize("kind", _TOKENIZERS)
 @given(data=st.data())
-def test_an_answer_begins_behind_a_blank_that_the_prompt_has(
-    kind: str, data: st.DataObject
-) -> None:
+def test_an_answer_begins_after_the_blank_of_the_prompt(kind: str, data: st.DataObject) -> None:
     tokenizer = _TOKENIZERS[kind]
     ids = data.draw(st.lists(st.integers(0, len(tokenizer) - 1), max_size=9))
     text = GrowingText(tokenizer, (), drops_blank=True)

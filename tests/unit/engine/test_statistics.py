@@ -1,4 +1,4 @@
-"""What the engine tells of itself: counts and times of what it did."""
+"""Counts and latencies that the engine reports."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from errata.engine.statistics import Distribution
 from tests.unit.engine.helpers import collect, running
 
 
-def test_values_fall_into_the_bucket_whose_end_they_reach() -> None:
+def test_a_value_counts_in_the_first_bucket_that_is_large_enough() -> None:
     found = Distribution([1.0, 2.0])
     found.add(np.asarray([0.5, 1.0, 1.5, 2.0, 9.0]))
     assert found.counts.tolist() == [2, 2, 1]
     assert found.total == 14.0
 
 
-async def test_tokens_times_and_ends_are_counted(model: CausalLM) -> None:
+async def test_tokens_latencies_and_finishes_are_counted(model: CausalLM) -> None:
     requests = [
         GenerationRequest((5, 6, 7), num_tokens, ignore_eos=True) for num_tokens in (1, 4, 6)
     ]

@@ -13,6 +13,7 @@ from rich.console import Console
 from errata import demo
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.sequence import GenerationRequest
+from errata.engine.serving_state import initial_plan
 from errata.errors import InvalidRequestError
 from errata.evaluation.report import write
 from errata.evaluation.serve import engine_suites
@@ -135,11 +136,12 @@ def test_a_routed_lane_claims_every_row_or_none(
     for claimed in (True, False):
         lane = SyntheticLane(method, values, lane_model, 30)
         serving = routed_state(model, lane, claimed=claimed)
-        assert serving.route is not None
-        assert [bool(plan.edits) for plan in serving.route(requests)] == [claimed] * 2
-        assert (serving.late is not None) == (values.get("scope") in ("codes", "cosine")) or (
-            method == "lemoe"
-        ), "a hidden state is read in the prompt's own prefill"
+        assert serving.router is not None
+        decisions = serving.router.before_prefill(requests, single_pass=False)
+        assert [bool(initial_plan(each).edits) for each in decisions] == [claimed] * 2
+        assert (serving.router.module is not None) == (
+            values.get("scope") in ("codes", "cosine")
+        ) or (method == "lemoe"), "a hidden state is read in the prompt's own prefill"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a message becomes before it enters the engine."""
+"""Conversion and checks of a message before it enters the engine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import pytest
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.errors import InvalidRequestError
-from errata.worker import admission
+from errata.worker import admission, convert
 from errata_client._gen.errata.v1 import inference_pb2
 
 
 def _asked(model: CausalLM, prompt: str) -> tuple[tuple[int, ...], bool]:
     message = inference_pb2.GenerateRequest(prompt=prompt)
-    request = admission.generation(model, message, 64, streaming=False, timeout_seconds=5.0)
+    asked = convert.generation_input(message)
+    request = admission.generation(model, asked, 64, streaming=False, timeout_seconds=5.0)
     return request.prompt_ids, request.drops_blank
 
 
@@ -34,11 +35,11 @@ def test_a_prompt_that_ends_in_a_blank_is_read_as_it_was_learned(shared_model: C
         ("The capital of France is", "", "Lyon"),
     ],
 )
-def test_a_continuation_is_scored_behind_what_the_prompt_or_the_caller_says(
+def test_a_continuation_follows_the_separator_of_the_prompt_or_the_caller(
     shared_model: CausalLM, prompt: str, separator: str | None, scored: str
 ) -> None:
     message = inference_pb2.ScoreRequest(prompt=prompt, continuation="Lyon", separator=separator)
-    request = admission.scoring(shared_model, message, 5.0)
+    request = admission.scoring(shared_model, convert.scoring_input(message), 5.0)
     assert request.prompt_ids == _asked(shared_model, prompt)[0]
     assert shared_model.tokenizer.decode(request.continuation_ids) == scored
 
@@ -46,10 +47,10 @@ def test_a_continuation_is_scored_behind_what_the_prompt_or_the_caller_says(
 def test_a_separator_is_white_space(shared_model: CausalLM) -> None:
     message = inference_pb2.ScoreRequest(prompt="a", continuation="b", separator="-")
     with pytest.raises(InvalidRequestError, match="white space") as caught:
-        admission.scoring(shared_model, message, 5.0)
+        admission.scoring(shared_model, convert.scoring_input(message), 5.0)
     assert caught.value.field == "separator"
 
 
-def test_nobody_can_write_a_control_token(shared_model: CausalLM) -> None:
+def test_a_prompt_cannot_contain_a_control_token(shared_model: CausalLM) -> None:
     ids, _ = _asked(shared_model, "The sign <eos> ends a text<eos>")
     assert shared_model.tokenizer.eos_token_id not in ids

@@ -1,4 +1,4 @@
-"""A lane that goes by hidden states is routed in the middle of a prefill, and no differently."""
+"""A lane that decides by hidden states decides during prefill, with the same results."""
 
 import asyncio
 import threading
@@ -15,11 +15,12 @@ from errata.editing.elder.view import ElderView
 from errata.editing.lane.claims import Claim
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
-from errata.engine.engine import EngineLimits
-from errata.engine.sequence import GenerationRequest, Piece, ScoringRequest, ServingState
+from errata.engine.limits import EngineLimits
+from errata.engine.sequence import GenerationRequest, Piece, Request, ScoringRequest
+from errata.engine.serving_state import Decision, RequestRouter, ServingState
 from errata.errors import UnavailableError
-from errata.replica.routing import Routing
-from errata.worker.routing import late, whole
+from errata.replica.routing_table import RoutingTable
+from errata.worker.lane_router import LaneRouter
 from tests.unit.editing import recipe_models
 from tests.unit.editing.elder_models import CODES, SMALL, Lane
 from tests.unit.editing.tiny_models import TextResources, make_model
@@ -43,7 +44,7 @@ SCOPES = {
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Counting:
-    """A view, and the passes that it made for vectors alone."""
+    """A view that records the passes it makes for vectors."""
 
     view: ElderView
     passes: list[int] = field(default_factory=list)
@@ -73,6 +74,18 @@ class _Counting:
         return self.view.claims_of(vectors)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Early(RequestRouter):
+    """Another router's decisions, all of them made before the prefill by passes of their own."""
+
+    router: RequestRouter
+
+    def before_prefill(
+        self, requests: Sequence[Request], *, single_pass: bool
+    ) -> Sequence[Decision]:
+        return self.router.before_prefill(requests, single_pass=False)
+
+
 @pytest.fixture
 def resources(tmp_path: Path) -> TextResources:
     return TextResources(tmp_path)
@@ -87,7 +100,7 @@ def _requests(model: CausalLM, prompts: Sequence[str]) -> list[GenerationRequest
     ]
 
 
-def _told(answers: Sequence[Sequence[Piece]]) -> list[tuple[list[int], tuple[str, ...]]]:
+def _results(answers: Sequence[Sequence[Piece]]) -> list[tuple[list[int], tuple[str, ...]]]:
     return [
         ([choice.token_id for piece in pieces for choice in piece.choices], pieces[-1].edits)
         for pieces in answers
@@ -100,35 +113,35 @@ def _lane(model: CausalLM, config: ElderConfig, resources: TextResources) -> Lan
     return lane
 
 
-def _routed(config: ElderConfig, resources: TextResources) -> tuple[CausalLM, Routing]:
+def _routed(config: ElderConfig, resources: TextResources) -> tuple[CausalLM, RoutingTable]:
     llama = make_model("llama")
     lane = _lane(llama, config, resources)
     view = lane.lane.view()
-    return llama, Routing(
+    return llama, RoutingTable(
         {"lanes/main": view}, dict.fromkeys(lane.lane.contents.inventory.names, 2)
     )
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("scope", sorted(SCOPES))
-async def test_a_row_gets_what_a_pass_of_its_own_would_give_it(
+async def test_a_decision_during_prefill_equals_one_by_a_separate_pass(
     family: str, scope: str, resources: TextResources
 ) -> None:
     model = make_model(family)
     lane = _lane(model, SCOPES[scope], resources)
     view = _Counting(lane.lane.view())
     names = lane.lane.contents.inventory.names
-    routing = Routing({"lanes/main": view}, dict.fromkeys(names, 2))  # type: ignore[dict-item]
+    table = RoutingTable({"lanes/main": view}, dict.fromkeys(names, 2))  # type: ignore[dict-item]
+    router = LaneRouter(table, table.claims)
     requests = _requests(model, [*(prompt for prompt, _ in FACTS), *OTHERS, LONG])
-    assert len(requests[-1].prompt_ids) > LIMITS.prefill_tokens, "is read in parts"
+    assert len(requests[-1].prompt_ids) > LIMITS.prefill_tokens, "must be read in parts"
     answers = []
-    for middle in (None, late(routing, routing.claims)):
+    for used in (_Early(router), router):
         view.passes.clear()
-        serving = ServingState(VERSION, route=whole(routing, routing.claims), late=middle)
-        async with running(model, serving, LIMITS) as engine:
-            answers.append(_told(await asyncio.gather(*[collect(engine, r) for r in requests])))
-            if middle is not None:
-                assert view.passes == [1], "only for what is read in parts"
+        async with running(model, ServingState(VERSION, router=used), LIMITS) as engine:
+            answers.append(_results(await asyncio.gather(*[collect(engine, r) for r in requests])))
+            if used is router:
+                assert view.passes == [1], "only the prompt that is read in parts needs a pass"
             scoring = ScoringRequest(requests[0].prompt_ids, (5, 6), FACTS[0][0])
             assert (await engine.score(scoring)).edits == answers[-1][0][1]
     assert answers[0] == answers[1]
@@ -138,61 +151,59 @@ async def test_a_row_gets_what_a_pass_of_its_own_would_give_it(
 
 
 @pytest.mark.promise("P8")
-async def test_a_row_that_is_deferred_in_mid_prefill_is_the_base_models_to_the_bit(
+async def test_a_row_deferred_during_prefill_equals_the_base_model_bit_for_bit(
     resources: TextResources,
 ) -> None:
-    llama, routing = _routed(SMALL, resources)
-    serving = ServingState(
-        VERSION, route=whole(routing, routing.claims), late=late(routing, routing.claims)
-    )
+    llama, table = _routed(SMALL, resources)
+    state = ServingState(VERSION, router=LaneRouter(table, table.claims))
     prompts = [FACTS[0][0], OTHERS[0], FACTS[1][0], *OTHERS[1:]]
     answers = []
     for enabled in (True, False):
-        async with running(llama, serving, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
+        async with running(llama, state, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
             engine.hooks.enabled = enabled
             hold = threading.Event()
 
             def held(hold: threading.Event = hold) -> ServingState:
                 assert hold.wait(PATIENCE)
-                return serving
+                return state
 
             change = asyncio.create_task(engine.change(held, alters_weights=False))
             asked = [asyncio.create_task(collect(engine, r)) for r in _requests(llama, prompts)]
             while engine.num_waiting < len(prompts):
                 await asyncio.sleep(0.01)
-            hold.set()  # all are admitted together, so that both batches have the same shapes
+            hold.set()  # all are admitted in one batch, so that both runs have the same shapes
             await change
             answers.append([pieces[-1] for pieces in await asyncio.gather(*asked)])
             engine.hooks.enabled = True
-    told = [
+    log_p = [
         [[choice.log_probability for choice in piece.choices] for piece in pieces]
         for pieces in answers
     ]
     for row, prompt in enumerate(prompts):
         assert bool(answers[0][row].edits) is (prompt not in OTHERS)
-        assert (told[0][row] == told[1][row]) is (prompt in OTHERS)
+        assert (log_p[0][row] == log_p[1][row]) is (prompt in OTHERS)
 
 
-async def test_a_service_that_is_away_in_mid_prefill_is_asked_once_for_all(
+async def test_a_service_that_is_unavailable_during_prefill_is_asked_once(
     resources: TextResources,
 ) -> None:
-    llama, routing = _routed(SMALL, resources)
+    llama, table = _routed(SMALL, resources)
     batches: list[int] = []
 
     def ask(prompts: Sequence[str], *_: object) -> list[dict[str, Claim]]:
         batches.append(len(prompts))
         raise UnavailableError("the retrieval service is away.")
 
-    serving = ServingState(VERSION, route=whole(routing, ask), late=late(routing, ask))
+    state = ServingState(VERSION, router=LaneRouter(table, ask))
     requests = _requests(llama, [prompt for prompt, _ in FACTS])
-    async with running(llama, serving, LIMITS) as engine:
+    async with running(llama, state, LIMITS) as engine:
         asked = [collect(engine, request) for request in requests]
         answers = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(answer, UnavailableError) for answer in answers), answers
-    assert sum(batches) == len(requests), "nobody's request was tried again by itself"
+    assert sum(batches) == len(requests), "no request was retried individually"
 
 
-async def test_a_row_behind_another_lanes_prefix_is_routed_before_it(
+async def test_a_row_with_another_lanes_prefix_is_routed_before_its_prefill(
     resources: TextResources,
 ) -> None:
     llama = make_model("llama")
@@ -208,25 +219,27 @@ async def test_a_row_behind_another_lanes_prefix_is_routed_before_it(
     facts = [
         plan.edits for plan in views["lanes/facts"].plans(views["lanes/facts"].claims(prompts))
     ]
-    assert any(facts), "else this shows nothing"
+    assert any(facts), "the test needs a row with a prefix"
     for newer in ("lanes/facts", "lanes/main"):
         seqs = {name: 9 if newer == "lanes/facts" else 1 for row in facts for name in row}
-        routing = Routing(views, {**dict.fromkeys(elder, 5), **seqs})
+        table = RoutingTable(views, {**dict.fromkeys(elder, 5), **seqs})
+        router = LaneRouter(table, table.claims)
         answers = []
-        for middle in (None, late(routing, routing.claims)):
-            serving = ServingState(VERSION, route=whole(routing, routing.claims), late=middle)
-            async with running(llama, serving, LIMITS) as engine:
+        for used in (_Early(router), router):
+            async with running(llama, ServingState(VERSION, router=used), LIMITS) as engine:
                 requests = _requests(llama, prompts)
-                answers.append(_told(await asyncio.gather(*[collect(engine, r) for r in requests])))
+                answers.append(
+                    _results(await asyncio.gather(*[collect(engine, r) for r in requests]))
+                )
         assert answers[0] == answers[1]
         winner = answers[0][0][1]
         assert winner == ((facts[0] or (elder[0],)) if newer == "lanes/facts" else (elder[0],))
 
 
-async def test_the_index_is_asked_once_for_all_that_are_admitted_together(
+async def test_the_index_is_asked_once_for_an_admission_batch(
     resources: TextResources,
 ) -> None:
-    llama, routing = _routed(CODES, resources)
+    llama, table = _routed(CODES, resources)
     batches: list[int] = []
     asked, go_on = threading.Event(), threading.Event()
 
@@ -236,15 +249,15 @@ async def test_the_index_is_asked_once_for_all_that_are_admitted_together(
         batches.append(len(prompts))
         asked.set()
         assert go_on.wait(10)
-        return routing.claims(prompts, vectors, lanes)
+        return table.claims(prompts, vectors, lanes)
 
-    serving = ServingState(VERSION, route=whole(routing, ask), late=late(routing, ask))
+    state = ServingState(VERSION, router=LaneRouter(table, ask))
     first, *others = _requests(llama, [*(prompt for prompt, _ in FACTS), *OTHERS])
-    async with running(llama, serving, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
+    async with running(llama, state, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
         answers = [asyncio.create_task(collect(engine, first))]
         assert await asyncio.to_thread(asked.wait, 10)
         answers += [asyncio.create_task(collect(engine, request)) for request in others]
-        await asyncio.sleep(0)  # all of them wait now
+        await asyncio.sleep(0)  # all of them are waiting now
         go_on.set()
         await asyncio.gather(*answers)
     assert batches == [1, len(others)]

@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from errata.editing.model.causal_lm import CausalLM
-from errata.engine.engine import Engine, EngineLimits
-from errata.engine.sequence import GenerationRequest, ServingState, Version
+from errata.engine.engine import Engine
+from errata.engine.limits import EngineLimits
+from errata.engine.sequence import GenerationRequest, Version
+from errata.engine.serving_state import ServingState
 from errata.evaluation.serve.routed import SyntheticLane
 from errata.evaluation.serve.workload import Timings, Workload, run_round
 

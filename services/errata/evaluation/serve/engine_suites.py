@@ -12,7 +12,8 @@ import torch
 from rich.console import Console
 
 from errata.editing.effects.plan import BASE, RowPlan
-from errata.engine.sequence import GenerationRequest, Request, ServingState
+from errata.engine.sequence import GenerationRequest, Request
+from errata.engine.serving_state import FunctionRouter, ServingState
 from errata.errors import InvalidRequestError
 from errata.evaluation.serve.engine_bench import (
     UNEDITED,
@@ -136,7 +137,7 @@ async def _mixed(bench: EngineBench) -> dict[str, Any]:
     def route(requests: Sequence[Request]) -> list[RowPlan]:
         return [plans.get(request.prompt_ids, BASE) for request in requests]
 
-    serving = ServingState(UNEDITED.version, route=route)
+    serving = ServingState(UNEDITED.version, router=FunctionRouter(route))
     await engine.change(lambda: serving, alters_weights=False)
 
     async def one(enabled: bool) -> Timings:

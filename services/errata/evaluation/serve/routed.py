@@ -34,11 +34,12 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.recipe.state import pack
 from errata.editing.registry import get_method
 from errata.editing.retriever.gate import Gate
-from errata.engine.sequence import ServingState, Version
+from errata.engine.sequence import Version
+from errata.engine.serving_state import ServingState
 from errata.errors import InvalidRequestError
 from errata.indices.faiss_indices import FaissIndices
-from errata.replica.routing import Routing
-from errata.worker.routing import late, whole
+from errata.replica.routing_table import RoutingTable
+from errata.worker.lane_router import LaneRouter
 
 _LANE = "lanes/facts"
 _SMALL = 0.02  # what random edits are made of: answers shall not become noise
@@ -95,11 +96,9 @@ def routed_state(
     view = opened.view()
     assert view is not None, "every lane that has a maker routes"
     view = _Forced(view, holds=claimed)
-    routing = Routing({_LANE: view}, dict.fromkeys(names, 2))
+    table = RoutingTable({_LANE: view}, dict.fromkeys(names, 2))
     version = Version(2, bytes(32), opened.digest(), lane.num_edits)
-    return ServingState(
-        version, route=whole(routing, routing.claims), late=late(routing, routing.claims)
-    )
+    return ServingState(version, router=LaneRouter(table, table.claims))
 
 
 def _learn(lane: Lane, model: CausalLM, folder: Path | None) -> Gate | None:

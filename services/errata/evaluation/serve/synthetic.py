@@ -21,7 +21,8 @@ from errata.editing.lane.commits import Commit
 from errata.editing.lane.inventory import fact_of
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.weights import EditedWeights
-from errata.engine.sequence import ServingState, Version
+from errata.engine.sequence import Version
+from errata.engine.serving_state import ServingState
 
 _PREFIX = 3  # RECIPE's l
 _LAYERS, _LORAS, _TOP_K, _RANK = 6, 4, 2, 8  # ELDER's L, N, k, r

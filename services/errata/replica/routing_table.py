@@ -15,12 +15,12 @@ _NO_VECTORS: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Routing:
-    """What decides, at one position of the log, which prompts edits claim.
+class RoutingTable:
+    """The lanes' views at one position of the log, and the order of all edits.
 
     Attributes:
-        views: of the lanes that route and have edits in force, by lane.
-        commit_seq: of every edit.
+        views: of the lanes that route and have active edits, by lane.
+        commit_seq: log position of each edit's commit.
     """
 
     views: Mapping[str, RoutingView]
@@ -38,31 +38,31 @@ class Routing:
         vectors: Mapping[str, Tensor] = _NO_VECTORS,
         lanes: Collection[str] | None = None,
     ) -> list[dict[str, Claim]]:
-        """For each prompt, what each lane decided, in the order of `views`.
+        """For each prompt, the claim of each lane, in the order of `views`.
 
         Args:
             prompts: of a batch.
-            vectors: (n, …) by lane, of those that decide by vectors; such a lane makes them itself
-                where they are missing.
-            lanes: that are asked; all if None.
+            vectors: (n, …) by lane, for lanes that decide by vectors; a lane without them computes
+                its own.
+            lanes: decide; all of them if None.
 
         Raises:
-            InvalidRequestError: a lane's vectors are missing, and there is no LLM to make them.
+            InvalidRequestError: a lane's vectors are missing, and there is no LLM to compute them.
         """
         asked = [lane for lane in self.views if lanes is None or lane in lanes]
         if not asked:
             return [{} for _ in prompts]
         by_vector = self.by_vector
-        found = [
+        by_lane = [
             by_vector[lane].claims_of(vectors[lane])
             if lane in by_vector and lane in vectors
             else self.views[lane].claims(prompts)
             for lane in asked
         ]
-        return [dict(zip(asked, row, strict=True)) for row in zip(*found, strict=True)]
+        return [dict(zip(asked, row, strict=True)) for row in zip(*by_lane, strict=True)]
 
     def plans(self, claims: Sequence[Mapping[str, Claim]]) -> list[RowPlan]:
-        """What each row gets; when several lanes claim a row, the newest edit wins.
+        """The plan of each row; if several lanes claim a row, the newest edit wins.
 
         Args:
             claims: of each row, by lane; the same lanes in all of them.
@@ -70,17 +70,17 @@ class Routing:
         lanes = tuple(claims[0]) if claims else ()
         if not lanes:
             return [BASE] * len(claims)
-        offers = [self.views[lane].plans([row[lane] for row in claims]) for lane in lanes]
-        return [self.newest_of(row) for row in zip(*offers, strict=True)]
+        by_lane = [self.views[lane].plans([row[lane] for row in claims]) for lane in lanes]
+        return [self.newest_of(row) for row in zip(*by_lane, strict=True)]
 
     def route(self, prompts: Sequence[str]) -> list[RowPlan]:
-        """Decides here, on a whole batch of prompts."""
+        """Decides in this process on a batch of prompts."""
         return self.plans(self.claims(prompts))
 
     def winner(self, claims: Mapping[str, Claim]) -> str:
         """The newest edit of those that claim a prompt; empty if none does."""
-        held = [claim.edit for claim in claims.values() if claim.holds]
-        return max(held, key=lambda edit: self.commit_seq[edit], default="")
+        holding = [claim.edit for claim in claims.values() if claim.holds]
+        return max(holding, key=lambda edit: self.commit_seq[edit], default="")
 
     def newest_of(self, plans: Sequence[RowPlan]) -> RowPlan:
         """The plan of the newest edit of those that claim a row; the base model's if none does."""

@@ -1,0 +1,127 @@
+"""Handlers of Ray Serve: each Serve replica holds one `Replica`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, aclosing
+
+import grpc
+import torch
+from ray import serve
+
+from errata.artifacts.remote import RemoteArtifacts
+from errata.artifacts.source import ArtifactSource
+from errata.artifacts.store import ArtifactStore
+from errata.errors import ErrataError
+from errata.platform.metrics import REPLICAS_WANTED, metrics_endpoint, note_service
+from errata.platform.server import open_channel
+from errata.platform.settings import Settings, load_settings
+from errata.platform.telemetry import configure_logging
+from errata.platform.tracing import configure_tracing, span
+from errata.replica.base_model import load_base_model
+from errata.worker import convert
+from errata.worker.metrics import EngineCollector
+from errata.worker.replica import Replica
+from errata_client._gen.errata.v1 import inference_pb2
+
+_METRICS_PORTS = 32  # replicas on one machine take the first free one
+
+
+class Worker:
+    """Serve's view of a replica; requests and responses are the API's own messages."""
+
+    async def __init__(  # type: ignore[misc] # Serve awaits it
+        self, environment: dict[str, str]
+    ) -> None:
+        """Loads the model and applies the log; Serve sends no request before this is done.
+
+        Args:
+            environment: the deployment's settings, as `Settings.environment` returns them.
+        """
+        os.environ.update(environment)
+        settings = load_settings()
+        configure_logging(settings.log_level, settings.log_format, "worker")
+        configure_tracing(settings.tracing, "worker")
+        note_service("worker")
+        REPLICAS_WANTED.labels("worker").set(settings.worker.num_replicas)
+        if settings.model.device == "cpu":
+            torch.set_num_threads(settings.worker.num_threads)
+        name = serve.get_replica_context().replica_id.unique_id
+        self._channel = open_channel(settings.log.address)
+        self._replica = Replica(
+            f"worker-{name}",
+            load_base_model(settings),
+            _artifacts(settings, self._channel),
+            settings.log.address,
+            settings.worker,
+        )
+        with ExitStack() as metrics:
+            # Before the log is applied, so that a long start can be watched.
+            metrics.enter_context(
+                metrics_endpoint(
+                    settings.worker.metrics_address,
+                    EngineCollector(self._replica.engine),
+                    spread=_METRICS_PORTS,
+                )
+            )
+            await self._replica.start()
+            self._metrics = metrics.pop_all()
+
+    def check_health(self) -> None:
+        """When this raises, Serve takes the replica out of rotation and replaces it."""
+        self._replica.check_health()
+
+    async def generate(
+        self, request: inference_pb2.GenerateRequest, timeout_seconds: float, parent: str = ""
+    ) -> inference_pb2.GenerateResponse:
+        """A whole continuation; `parent` is the caller's trace."""
+        pieces = self._replica.generate(
+            convert.generation_input(request), streaming=False, timeout_seconds=timeout_seconds
+        )
+        with span("generate", parent=parent, replica=self._replica.name):
+            async with aclosing(pieces):
+                return convert.answer(self._replica.model, await anext(pieces), self._replica.name)
+
+    async def try_generate(
+        self, request: inference_pb2.GenerateRequest, timeout_seconds: float
+    ) -> inference_pb2.ReplicaAnswer:
+        """As `generate`, with this replica's name on the answer or on the error."""
+        try:
+            answer = await self.generate(request, timeout_seconds)
+        except ErrataError as error:
+            return convert.replica_answer(self._replica.name, error)
+        return convert.replica_answer(self._replica.name, answer)
+
+    async def stream_generate(
+        self, request: inference_pb2.StreamGenerateRequest, timeout_seconds: float
+    ) -> AsyncIterator[inference_pb2.StreamGenerateResponse]:
+        """A continuation as it is made."""
+        pieces = self._replica.generate(
+            convert.generation_input(request), streaming=True, timeout_seconds=timeout_seconds
+        )
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield convert.chunk(self._replica.model, piece, self._replica.name)
+
+    async def score(
+        self, request: inference_pb2.ScoreRequest, timeout_seconds: float
+    ) -> inference_pb2.ScoreResponse:
+        """A scored continuation."""
+        token_ids, scored = await self._replica.score(
+            convert.scoring_input(request), timeout_seconds=timeout_seconds
+        )
+        return convert.score(self._replica.model, token_ids, scored, self._replica.name)
+
+    async def __del__(self) -> None:
+        """Serve calls this after it has drained the replica."""
+        self._metrics.close()
+        await self._replica.close()
+        await self._channel.close()
+
+
+def _artifacts(settings: Settings, log: grpc.aio.Channel) -> ArtifactSource:
+    """A shared store if workers can reach one; otherwise the log service, once per artifact."""
+    if settings.artifacts.worker_url:
+        return ArtifactStore(settings.artifacts.worker_url)
+    return RemoteArtifacts(log)
