@@ -48,10 +48,10 @@ def too_long(num_tokens: int, limit: int) -> InvalidRequestError:
     )
 
 
-def no_room(num_prefix: int, needed: int, limit: int) -> InvalidRequestError:
+def no_room(num_positions: int, needed: int, limit: int) -> InvalidRequestError:
     """The prefix of an edit makes the sequence too long."""
     return InvalidRequestError(
-        f"an edit puts {num_prefix} positions before the prompt, which makes {needed:,} in all; "
+        f"an edit puts {num_positions} positions before the prompt, which makes {needed:,} in all; "
         f"the limit is {limit:,}. Shorten the prompt or lower max_tokens.",
         field="prompt",
         num_tokens=needed,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.effects.table import PlanTable
 from errata.editing.model.causal_lm import CausalLM
-from errata.engine.engine import EngineLimits
+from errata.engine.limits import EngineLimits
 from errata.engine.runner import Runner
 from errata.engine.sampling import GREEDY
 from errata.engine.sequence import GenerationRequest, Piece
@@ -62,8 +62,7 @@ def _runner(model: CausalLM, prompts: Sequence[list[int]], plans: Sequence[RowPl
 
 def _prefilled(runner: Runner, prompts: Sequence[list[int]], plans: Sequence[RowPlan]) -> Tensor:
     sizes = [len(ids) + plan.num_positions for ids, plan in zip(prompts, plans, strict=True)]
-    logits, _ = runner.prefill(0, sizes, None)
-    return logits
+    return runner.prefill(0, sizes, None).logits
 
 
 def _stepped(runner: Runner, num_rows: int, token: int) -> Tensor:
