@@ -14,16 +14,7 @@ from errata.editing.adaple.state import AdapleState
 from errata.editing.adaple.view import AdapleAttribution
 from errata.editing.edit import EditBatch
 from errata.editing.lane.commits import Commit, LaneDump, LaneEntry, Reversal
-from errata.editing.lane.contract import (
-    Compact,
-    Export,
-    FitResult,
-    LaneModelSupport,
-    LaneReport,
-    Ordering,
-    Progress,
-    Resources,
-)
+from errata.editing.lane.contract import FitResult, Lane, Progress, Resources
 from errata.editing.lane.search import Indices
 from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
@@ -31,7 +22,7 @@ from errata.editing.model.weights import EditedWeights, Undo
 from errata.errors import PreconditionError
 
 
-class AdapleLane:
+class AdapleLane(Lane):
     """The AdaPLE lane of one process.
 
     Attributes:
@@ -96,9 +87,6 @@ class AdapleLane:
                 )
         return change.followed_by(remember)
 
-    def view(self) -> None:
-        """None: one version of the weights serves every request."""
-
     def attribution(self) -> AdapleAttribution:
         """Names the edits that prompts answer to; as the lane is now, whatever follows."""
         return AdapleAttribution(self.state)
@@ -117,31 +105,3 @@ class AdapleLane:
             f"{self.name} changes weights; only lanes that route are part of a snapshot.",
             lane=self.name,
         )
-
-    def report(self) -> LaneReport | None:
-        """None: the number of active edits says it all."""
-        return None
-
-    def device_usage(self) -> Mapping[str, int]:
-        """Empty: everything stays where it is."""
-        return {}
-
-    @property
-    def ordering(self) -> Ordering | None:
-        """None: the oldest pending edits are fitted."""
-        return None
-
-    @property
-    def lane_model(self) -> LaneModelSupport | None:
-        """None: the lane has no model of its own."""
-        return None
-
-    @property
-    def compact(self) -> Compact | None:
-        """None: a reversal leaves nothing behind."""
-        return None
-
-    @property
-    def export(self) -> Export | None:
-        """None: no other program reads its factors."""
-        return None

@@ -202,6 +202,7 @@ class Lane(Protocol):
     """One configured method with its state, in one process.
 
     The writer fits; every replica prepares the log's entries and applies the changes in order.
+    Lanes derive from it: members that only some lanes have are None by default.
     """
 
     def gather(self, resources: Resources, *, on_progress: Progress | None = None) -> None:
@@ -233,9 +234,11 @@ class Lane(Protocol):
 
     def view(self) -> RoutingView | None:
         """Routes by what the lane holds now; cheap. None if the method does not route."""
+        return None
 
     def attribution(self) -> Attribution | None:
         """Names the edits that forward passes answer to; None where routing says it all."""
+        return None
 
     def digest(self) -> str:
         """SHA-256, hex, of the lane's effect as it is held now."""
@@ -249,25 +252,31 @@ class Lane(Protocol):
 
     def report(self) -> LaneReport | None:
         """What the lane holds; None where the number of active edits says it all."""
+        return None
 
     def device_usage(self) -> Mapping[str, int]:
         """Sizes, by name, of what is on the device only while it is used; mostly empty."""
+        return {}
 
     @property
     def ordering(self) -> Ordering | None:
         """Which pending edits are fitted together; None takes the oldest."""
+        return None
 
     @property
     def lane_model(self) -> LaneModelSupport | None:
         """How its lane model is read and committed; None if its configuration needs none."""
+        return None
 
     @property
     def compact(self) -> Compact | None:
         """Retrains it from its active edits; None if it carries nothing else anyway."""
+        return None
 
     @property
     def export(self) -> Export | None:
         """Writes what it learned for other programs; None if no format exists."""
+        return None
 
 
 class Method(Protocol):

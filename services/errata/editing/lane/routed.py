@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -24,7 +24,7 @@ from errata.editing.lane.commits import (
     Restoration,
     Reversal,
 )
-from errata.editing.lane.contract import Compact, Export, LaneModelSupport, LaneReport, Ordering
+from errata.editing.lane.contract import Lane
 from errata.editing.lane.inventory import Inventory
 from errata.editing.lane.repository import Repository, Rows
 from errata.editing.lane.swap import Change
@@ -65,7 +65,7 @@ class LaneContents:
 Contents = TypeVar("Contents", bound=LaneContents)
 
 
-class RoutedLane(ABC, Generic[Contents]):
+class RoutedLane(Lane, ABC, Generic[Contents]):
     """The part of a `Lane` that all methods that route share.
 
     Attributes:
@@ -184,37 +184,6 @@ class RoutedLane(ABC, Generic[Contents]):
             return LaneDump(held.model_digest, held.inventory.names, self.write(held))
 
         return copy
-
-    def attribution(self) -> None:
-        """None: routing says which edits shaped a row."""
-
-    def report(self) -> LaneReport | None:
-        """None: the number of active edits says it all."""
-        return None
-
-    def device_usage(self) -> Mapping[str, int]:
-        """Empty: everything stays where it is."""
-        return {}
-
-    @property
-    def ordering(self) -> Ordering | None:
-        """None: the oldest pending edits are fitted."""
-        return None
-
-    @property
-    def lane_model(self) -> LaneModelSupport | None:
-        """None: the lane has no model of its own."""
-        return None
-
-    @property
-    def compact(self) -> Compact | None:
-        """None: the lane carries nothing but its active edits."""
-        return None
-
-    @property
-    def export(self) -> Export | None:
-        """None: no other program reads what it learned."""
-        return None
 
     def _commit(self, commit: Commit) -> Change:
         self.check_ready()
