@@ -68,6 +68,23 @@ def subscribe_response(page: Page, log_id: str) -> edit_log_pb2.SubscribeRespons
     )
 
 
+def subscribe_request(from_seq: int) -> edit_log_pb2.SubscribeRequest:
+    """Asks for the entries from `from_seq` on."""
+    return edit_log_pb2.SubscribeRequest(from_seq=from_seq)
+
+
+def report_request(report: ReplicaReport) -> edit_log_pb2.ReportPositionRequest:
+    """Reports a replica's position."""
+    return edit_log_pb2.ReportPositionRequest(position=report_to(report))
+
+
+def received_delivery(message: object) -> Delivery | None:
+    """What a read of the stream gave; None for its end, which gRPC marks by another object."""
+    if not isinstance(message, edit_log_pb2.SubscribeResponse):
+        return None
+    return delivery_from(message)
+
+
 def delivery_from(message: edit_log_pb2.SubscribeResponse) -> Delivery:
     """A received page or progress message, not verified."""
     entries = tuple(map(entry_from, message.entries))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import grpc
@@ -9,20 +10,15 @@ import grpc
 from errata.log import convert
 from errata.log.delivery import Delivery
 from errata.log.positions import ReplicaReport
-from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
+from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
 
 class Subscription:
     """A stream of entries from the log service."""
 
-    def __init__(
-        self,
-        call: grpc.aio.UnaryStreamCall[
-            edit_log_pb2.SubscribeRequest, edit_log_pb2.SubscribeResponse
-        ],
-    ) -> None:
-        """Reads from a started call."""
-        self._call = call
+    def __init__(self, read: Callable[[], Awaitable[object]]) -> None:
+        """Reads from a started call by its `read`."""
+        self._read = read
 
     async def read(self) -> Delivery | None:
         """The next message; None once the service has ended the stream.
@@ -30,10 +26,7 @@ class Subscription:
         Raises:
             grpc.aio.AioRpcError: the call failed.
         """
-        message = await self._call.read()
-        if not isinstance(message, edit_log_pb2.SubscribeResponse):
-            return None  # EOF
-        return convert.delivery_from(message)
+        return convert.received_delivery(await self._read())
 
 
 class RemoteLog:
@@ -48,7 +41,7 @@ class RemoteLog:
 
     def subscribe(self, from_seq: int) -> Subscription:
         """Starts a stream of entries from `from_seq` on."""
-        return Subscription(self._stub.Subscribe(edit_log_pb2.SubscribeRequest(from_seq=from_seq)))
+        return Subscription(self._stub.Subscribe(convert.subscribe_request(from_seq)).read)
 
     async def report(self, report: ReplicaReport, timeout_seconds: float) -> bool:
         """Reports a replica's position; returns whether it is one of the log's.
@@ -56,6 +49,6 @@ class RemoteLog:
         Raises:
             grpc.aio.AioRpcError: the call failed.
         """
-        request = edit_log_pb2.ReportPositionRequest(position=convert.report_to(report))
+        request = convert.report_request(report)
         response = await self._stub.ReportPosition(request, timeout=timeout_seconds)
         return response.agrees
