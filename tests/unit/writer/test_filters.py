@@ -48,7 +48,7 @@ HOUR = timedelta(hours=1)
     ],
 )
 def test_filters(wanted: EditFilter, takes: bool) -> None:
-    assert wanted.takes(RECORD) is takes
+    assert wanted.matches(RECORD) is takes
 
 
 def test_what_the_sdk_asks_for_is_what_the_writer_looks_for() -> None:
@@ -66,7 +66,7 @@ def test_what_the_sdk_asks_for_is_what_the_writer_looks_for() -> None:
 def test_a_time_that_is_none_is_refused() -> None:
     request = calls.list_edits(None, "", "", THEN, None, "", "").request
     request.from_time.seconds = 2**62
-    with pytest.raises(InvalidRequestError, match="from_time is no time"):
+    with pytest.raises(InvalidRequestError, match="from_time is not a valid time"):
         convert.edit_filter(request)
 
 
@@ -92,6 +92,6 @@ def test_a_rejection_does_not_ask_for_what_was_done_or_cannot_be() -> None:
     blank = replace(RECORD, edit=replace(RECORD.edit, prompt="The capital of France is\n"))
     error = CheckFailedError("reliability is 0.50, 1.00 is required.")
     told = advised(Rejection("edits/8-0", error, None), blank, ["lanes/main"]).error.message
-    assert "Leave out the white space at the prompt's end" in told
+    assert "Remove the white space at the prompt's end" in told
     other = Rejection("edits/8-0", FitError("it failed."), None)
     assert advised(other, RECORD, ["lanes/main"]) is other
