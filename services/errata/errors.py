@@ -1,31 +1,31 @@
-"""Every error that Errata raises for a reason a user or operator can act on.
+"""All errors with a reason that a user or operator can act on.
 
-The tree knows nothing of gRPC; `errata.platform.status` is the only map to statuses. Each class
-names its `reason`, a value of `ErrorReason` in `protos/errata/v1/types.proto` that the client
-shares. What varies in a message is also in `metadata`.
+The tree is independent of gRPC; only `errata.platform.status` maps it to statuses. Each class has a
+`reason`, a value of `ErrorReason` in `protos/errata/v1/types.proto`, which the client shares. The
+variable parts of a message are also in `metadata`.
 
     ErrataError
-    ├── InvalidInputError            can never work: change the input
+    ├── InvalidInputError            cannot succeed: change the input
     │   ├── InvalidEditError         a field of an edit is unusable
     │   ├── InvalidRequestError      a field of any other request is unusable
     │   └── UnknownLaneError         no such lane
     ├── NotFoundError                no such edit or artifact
     ├── RequestIdReusedError         the same request id with other content
     ├── LimitExceededError           more than a configured limit
-    │   ├── LaneFullError            a lane has no room for another fact
-    │   └── QueueFullError           no room now; retry after a delay
-    ├── PreconditionError            cannot work in the present state
+    │   ├── LaneFullError            a lane has no room for the edits
+    │   └── QueueFullError           the queue is full; retry after a delay
+    ├── PreconditionError            cannot succeed in the present state
     │   ├── EditNotRevertibleError   the edit is not committed, or already reverted
-    │   ├── BaseModelMismatchError   an artifact or log made for another base model
-    │   └── LogNotEmptyError         the log holds entries that no witness vouches for
+    │   ├── BaseModelMismatchError   an artifact or log of another base model
+    │   └── LogNotEmptyError         the log has entries, but no witness file
     ├── ModelError                   a model that cannot be used
     │   ├── ModelNotFoundError       no model at that path or id
-    │   └── UnsupportedModelError    not a causal LM, or a shape we have no view of
+    │   └── UnsupportedModelError    not a causal LM, or an unsupported architecture
     ├── EpochLostError               a newer writer took over
     ├── SeqTrimmedError              a position below the log's floor
     ├── SeqBeyondHeadError           a position above the log's head
     ├── DeadlineExceededError        no answer before the caller's deadline
-    ├── UnavailableError             a retry may cure it
+    ├── UnavailableError             a retry may succeed
     │   ├── LogUnavailableError      the log's Redis or service cannot be reached
     │   └── ReplicaBehindError       no replica reached `min_seq` before the deadline
     ├── DataLossError                the log or the store contradicts what was acknowledged
@@ -33,7 +33,7 @@ shares. What varies in a message is also in `metadata`.
     │   └── ArtifactCorruptError     bytes that do not match their digest, or are not an artifact
     ├── FitError                     an edit or batch that cannot be fitted
     │   ├── SingularCovarianceError  the closed-form system cannot be factorised
-    │   └── CheckFailedError         fitted, but reliability or locality failed
+    │   └── CheckFailedError         fitted, but failed its check
     └── StartupError                 a process that cannot start (port in use, no Redis, …)
 """
 
@@ -42,36 +42,37 @@ from __future__ import annotations
 import traceback
 from typing import Any, ClassVar
 
-_MOST_MESSAGE_CHARS = 200
+_MAX_MESSAGE_CHARS = 200
 
 
 def traceback_of(error: BaseException) -> str:
-    """Where an unexpected error arose, for a log: frames, type and the start of its message.
+    """Where an unexpected error occurred, for a log: frames, type and the start of its message.
 
-    Without the frames' variables, whatever the logging library shows by default, and without the
-    messages of our own errors: prompts and their token ids are in them. Causes come first.
+    Omits the frames' variables and the messages of Errata's own errors, because both can contain
+    prompts. Causes come first.
     """
     inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    told = [] if inner is None else [traceback_of(inner), ""]
-    told += "".join(traceback.format_tb(error.__traceback__)).splitlines()
+    lines = [] if inner is None else [traceback_of(inner), ""]
+    lines += "".join(traceback.format_tb(error.__traceback__)).splitlines()
     name = type(error).__name__
     if isinstance(error, ErrataError):
-        told.append(f"{name} [{error.reason}]")
+        lines.append(f"{name} [{error.reason}]")
     else:
         first = str(error).strip().partition("\n")[0]
-        told.append(f"{name}: {first[:_MOST_MESSAGE_CHARS]}")
+        lines.append(f"{name}: {first[:_MAX_MESSAGE_CHARS]}")
     if isinstance(error, BaseExceptionGroup):
-        told += [line for each in error.exceptions for line in ("", traceback_of(each))]
-    return "\n".join(told)
+        lines += [line for each in error.exceptions for line in ("", traceback_of(each))]
+    return "\n".join(lines)
 
 
 class ErrataError(Exception):
     """Base of all errors with a reason.
 
     Args:
-        message: names the thing, the limit and the way out.
-        field: the request field at fault, as a path such as `edits[3].target`.
-        metadata: what varies in the message, as strings for machines.
+        message: names the subject, the limit and the remedy.
+        field: the field at fault, as a path such as `edits[3].target`, relative to what the raiser
+            was given.
+        metadata: the variable parts of the message, kept as strings for programs.
     """
 
     reason: ClassVar[str] = "UNSPECIFIED"
@@ -88,7 +89,7 @@ class ErrataError(Exception):
 
 
 class InvalidInputError(ErrataError):
-    """Input that can never work."""
+    """The input cannot succeed, now or later."""
 
     reason = "INVALID_REQUEST"
 
@@ -106,7 +107,7 @@ class InvalidRequestError(InvalidInputError):
 
 
 class UnknownLaneError(InvalidInputError):
-    """The request names a lane that the log has not configured."""
+    """The request names a lane that is not configured."""
 
     reason = "UNKNOWN_LANE"
 
@@ -118,13 +119,13 @@ class NotFoundError(ErrataError):
 
 
 class RequestIdReusedError(ErrataError):
-    """The request id was used before with other content; `first_seq` is in the metadata."""
+    """The request id was used for other content; `first_seq` is in the metadata."""
 
     reason = "REQUEST_ID_REUSED"
 
 
 class LimitExceededError(ErrataError):
-    """More than a configured limit; smaller requests work."""
+    """More than a configured limit; smaller requests succeed."""
 
     reason = "LIMIT_EXCEEDED"
 
@@ -164,7 +165,7 @@ class QueueFullError(LimitExceededError):
 
 
 class PreconditionError(ErrataError):
-    """The request cannot work in the present state."""
+    """The request cannot succeed in the present state."""
 
     reason = "PRECONDITION_FAILED"
 
@@ -176,19 +177,19 @@ class EditNotRevertibleError(PreconditionError):
 
 
 class BaseModelMismatchError(PreconditionError):
-    """The log or artifact was made for another base model."""
+    """The log or the artifact belongs to another base model."""
 
     reason = "BASE_MODEL_MISMATCH"
 
 
 class LogNotEmptyError(PreconditionError):
-    """The log holds entries but its witness file is missing."""
+    """The log has entries, but its witness file is missing."""
 
     reason = "WITNESS_MISSING"
 
 
 class ModelError(ErrataError):
-    """A model that cannot be used."""
+    """The model cannot be used."""
 
     reason = "MODEL_UNUSABLE"
 
@@ -200,7 +201,7 @@ class ModelNotFoundError(ModelError):
 
 
 class UnsupportedModelError(ModelError):
-    """The model is no causal LM, or its modules have a shape we have no view of."""
+    """The model is not a causal LM, or its architecture is not supported."""
 
     reason = "MODEL_UNSUPPORTED"
 
@@ -224,13 +225,13 @@ class SeqBeyondHeadError(ErrataError):
 
 
 class DeadlineExceededError(ErrataError):
-    """The caller's deadline passed before the answer was done."""
+    """The caller's deadline passed before the answer was complete."""
 
     reason = "DEADLINE_EXCEEDED"
 
 
 class UnavailableError(ErrataError):
-    """A retry may cure it; use the same request id."""
+    """A retry may succeed; use the same request id."""
 
     reason = "UNAVAILABLE"
 
@@ -248,7 +249,7 @@ class ReplicaBehindError(UnavailableError):
 
 
 class DataLossError(ErrataError):
-    """What is stored contradicts what was acknowledged; needs an operator."""
+    """Stored data contradicts what was acknowledged; an operator must act."""
 
     reason = "DATA_LOSS"
 
@@ -260,13 +261,13 @@ class LogBehindWitnessError(DataLossError):
 
 
 class ArtifactCorruptError(DataLossError):
-    """An artifact whose bytes do not match its digest, or whose content is not allowed."""
+    """The artifact's bytes do not match its digest, or its content is not allowed."""
 
     reason = "ARTIFACT_CORRUPT"
 
 
 class FitError(ErrataError):
-    """An edit or batch that cannot be fitted; the model is as before."""
+    """The edit or batch cannot be fitted; the model is unchanged."""
 
     reason = "FIT_FAILED"
 
@@ -278,17 +279,17 @@ class SingularCovarianceError(FitError):
 
 
 class CheckFailedError(FitError):
-    """The edit was fitted, but failed its reliability or locality check."""
+    """The edit was fitted, but its reliability or locality is too low."""
 
     reason = "CHECK_FAILED"
 
 
 class StartupError(ErrataError):
-    """A process that cannot start; the message says what to change.
+    """The process cannot start; the message says what to change.
 
     Args:
         message, field, metadata: as for every error.
-        remedy: the same in a few words, for tables; empty if the raiser has none.
+        remedy: what to change, in a few words for `errata doctor`; can be empty.
     """
 
     reason = "STARTUP_FAILED"

@@ -1,4 +1,4 @@
-"""Artifacts: content-addressed bytes in a shared store, or fetched from the log service."""
+"""Artifacts: content-addressed bytes, from a shared store or from the log service."""
 
 from errata.artifacts.remote import RemoteArtifacts
 from errata.artifacts.source import ArtifactSource, check_digest, digest_of

@@ -1,4 +1,4 @@
-"""Artifacts fetched from the log service, for replicas without a shared store."""
+"""Fetches artifacts from the log service, for replicas without a shared store."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class RemoteArtifacts:
         *,
         timeout_seconds: float = 60.0,
     ) -> None:
-        """Uses `channel`, which stays the caller's to close.
+        """Uses `channel`; the caller closes it.
 
         Args:
             channel: to the log service.
-            timeout_seconds: of one fetch.
+            timeout_seconds: limits one fetch.
         """
         self._stub = cast(
             "edit_log_pb2_grpc.EditLogServiceAsyncStub",
@@ -40,7 +40,7 @@ class RemoteArtifacts:
         Raises:
             InvalidRequestError: `digest` cannot name an artifact.
             NotFoundError: the log service has no such artifact.
-            ArtifactCorruptError: what arrived does not match the digest.
+            ArtifactCorruptError: the bytes do not match the digest.
             UnavailableError: the log service or its store cannot be reached; retry.
         """
         check_digest(digest)

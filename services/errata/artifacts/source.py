@@ -1,4 +1,4 @@
-"""What every source of artifacts promises, and how artifacts are named."""
+"""The contract of artifact sources, and how artifacts are named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class ArtifactSource(Protocol):
-    """Anything that hands out artifacts by digest."""
+    """Provides artifacts by digest."""
 
     async def get(self, digest: str) -> bytes:
         """The artifact's bytes, verified against their digest.
@@ -32,7 +32,7 @@ def digest_of(data: bytes) -> str:
 
 
 def check_digest(digest: str, field: str = "digest") -> str:
-    """Returns `digest` if it can name an artifact; it becomes a path, so nothing else may pass.
+    """Returns `digest` if it can name an artifact; it becomes part of a path.
 
     Raises:
         InvalidRequestError: not 64 lower-case hex digits.
@@ -46,15 +46,15 @@ def check_digest(digest: str, field: str = "digest") -> str:
 
 
 def check_content(digest: str, found: str, where: str) -> None:
-    """Compares the digest asked for with that of the bytes found.
+    """Compares the requested digest with that of the bytes.
 
     Raises:
         ArtifactCorruptError: they differ; the bytes must not be used.
     """
     if found != digest:
         raise ArtifactCorruptError(
-            f"artifact {digest} in {where} has other bytes (SHA-256 {found}). Restore the file "
-            "from a backup, or put the artifact again.",
+            f"artifact {digest} in {where} is damaged: its bytes have the SHA-256 {found}. Restore "
+            "the file from a backup, or store the artifact again.",
             digest=digest,
             found=found,
         )

@@ -1,4 +1,4 @@
-"""A content-addressed store over fsspec: a directory, memory, S3 and what else fsspec reaches."""
+"""A content-addressed store over fsspec: a directory, memory, S3 or any other fsspec backend."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ CHUNK_BYTES = 256 * 1024
 class ArtifactStore:
     """Artifacts under one URL, at `ab/abcdef….safetensors`.
 
-    A file appears under its name only when it is complete (and, on a local disk, synced), so a
-    log entry that names a digest never refers to half a file. `save` and `load` block; `put`,
-    `get` and `chunks` do the same work in a thread.
+    A file gets its name only when it is complete (and, on a local disk, synced), so a log entry
+    that names a digest never refers to an incomplete file. `save` and `load` block; `put`, `get`
+    and `chunks` do the same work in a thread.
     """
 
     def __init__(self, url: str) -> None:
@@ -35,7 +35,7 @@ class ArtifactStore:
             url: an fsspec URL or a local path.
 
         Raises:
-            StartupError: fsspec knows no such protocol, or lacks the package for it.
+            StartupError: the protocol is unknown to fsspec, or its package is not installed.
         """
         try:
             fs, root = url_to_fs(url)
@@ -47,15 +47,15 @@ class ArtifactStore:
         self._url = url
         self._fs: Any = fs
         self._root = str(root).rstrip("/")
-        # Object stores raise errors of their own where they are away.
+        # Object stores raise exceptions of their own when they are unavailable.
         self._errors = OSError if isinstance(fs, LocalFileSystem) else Exception
 
     def path_of(self, digest: str) -> str:
-        """Where the artifact lies, as the file system names it."""
+        """The artifact's path in the file system."""
         return f"{self._root}/{digest[:2]}/{digest}.safetensors"
 
     async def put(self, data: bytes) -> str:
-        """Stores bytes and yields their digest; see `save`."""
+        """Stores bytes and returns their digest; see `save`."""
         return await asyncio.to_thread(self.save, data)
 
     async def get(self, digest: str) -> bytes:
@@ -63,12 +63,12 @@ class ArtifactStore:
         return await asyncio.to_thread(self.load, digest)
 
     def save(self, data: bytes) -> str:
-        """Stores bytes and yields their digest; storing them again changes nothing.
+        """Stores bytes and returns their digest; storing them again changes nothing.
 
-        A file that is there but damaged is replaced.
+        A damaged file is replaced.
 
         Raises:
-            UnavailableError: the file system refused; no file of this name was added or changed.
+            UnavailableError: the file system failed; no file of this name was added or changed.
         """
         digest = digest_of(data)
         try:
@@ -94,14 +94,14 @@ class ArtifactStore:
         return data
 
     async def chunks(self, digest: str) -> AsyncIterator[bytes]:
-        """The artifact in pieces of 256 KiB, one in memory at a time.
+        """The artifact in chunks of 256 KiB; only one is in memory at a time.
 
-        The digest is known only at the end: a consumer must not use the bytes before the
-        iterator has ended without an error.
+        The digest is checked at the end: do not use the bytes before the iterator has ended
+        without an error.
 
         Raises:
-            InvalidRequestError, NotFoundError, UnavailableError: as `load`, before any piece.
-            ArtifactCorruptError: after the last piece.
+            InvalidRequestError, NotFoundError, UnavailableError: as `load`, before the first chunk.
+            ArtifactCorruptError: as `load`, after the last chunk.
         """
         check_digest(digest)
         with self._failures(digest):
@@ -129,7 +129,7 @@ class ArtifactStore:
             ) from error
         except self._errors as error:
             raise UnavailableError(
-                f"the artifact store {self._url} failed: {error}. Retry when it works again.",
+                f"the artifact store {self._url} failed: {error}. Retry later.",
                 digest=digest,
             ) from error
 
@@ -144,7 +144,7 @@ class ArtifactStore:
 
 
 def _write_synced(temporary: Path, path: Path, data: bytes) -> None:
-    """Writes, syncs, renames, and syncs the folders, whose entries a crash could lose as well."""
+    """Writes, syncs and renames; then syncs the folders, whose entries a crash could lose, too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with temporary.open("xb") as file:

@@ -10,13 +10,13 @@ from errata.editing.edit import Edit
 from errata.editing.lane.contract import Ordering
 from errata.editing.lane.inventory import fact_of
 
-_MOST_BATCHES = 16  # that a window is parted into; planning must not take longer than fitting
+_MAX_BATCHES = 16  # of one window: planning must not take longer than fitting
 
 
 def seed_of(lane_config_digest: str, edits: Sequence[Edit]) -> int:
-    """The seed of a fit or of a plan, from what the log carries: the same edits, the same seed.
+    """The seed of a fit or of a plan: the same edits in the same lane give the same seed.
 
-    It depends on what the edits say and not on where they stand in the log, so that a run can be
+    It depends on the edits' content and not on their positions in the log, so that a run can be
     repeated on another log.
 
     Returns:
@@ -30,16 +30,16 @@ def seed_of(lane_config_digest: str, edits: Sequence[Edit]) -> int:
 def next_batch(
     pending: Iterable[tuple[str, Edit]], lane: str, max_edits: int, alone: frozenset[str]
 ) -> list[Edit]:
-    """The oldest edits of a lane that may be fitted together.
+    """The oldest edits of a lane that can be fitted together.
 
-    A batch ends before an edit whose prompt or subject was met already, in whatever lane: two
-    answers to the same question must be written one after the other, in log order.
+    A batch ends before an edit whose prompt or subject occurs in an earlier pending edit, of any
+    lane: two answers to the same question must be written one after the other, in log order.
 
     Args:
         pending: lane and edit, in log order.
-        lane: whose edits.
-        max_edits: length limit.
-        alone: edits that failed in company and are fitted by themselves.
+        lane: whose edits to take.
+        max_edits: limits the batch.
+        alone: edits that failed in a batch and are retried individually.
     """
     batch: list[Edit] = []
     seen: set[tuple[str, str]] = set()
@@ -56,15 +56,15 @@ def next_batch(
 
 
 def window(pending: Iterable[tuple[str, Edit]], lane: str, alone: frozenset[str]) -> list[Edit]:
-    """All edits of a lane that may be fitted now, in whatever order and company.
+    """All edits of a lane that can be fitted now, in any order and in any batches.
 
-    An edit whose prompt or subject was met already waits for the earlier one. If the first one has
-    failed in company, it is the only one.
+    An edit whose prompt or subject occurs in an earlier pending edit waits for that edit. If the
+    first edit failed in a batch before, the window contains nothing else.
 
     Args:
         pending: lane and edit, in log order.
-        lane: whose edits.
-        alone: edits that failed in company and are fitted by themselves.
+        lane: whose edits to take.
+        alone: edits that failed in a batch and are retried individually.
     """
     found: list[Edit] = []
     seen: set[tuple[str, str]] = set()
@@ -80,14 +80,14 @@ def window(pending: Iterable[tuple[str, Edit]], lane: str, alone: frozenset[str]
 
 
 def planned_batch(ordering: Ordering, config_digest: str, edits: Sequence[Edit]) -> list[Edit]:
-    """The batch that has the oldest edit in it, as the method parts a window.
+    """The batch with the oldest edit, when the lane divides a window into batches.
 
     Args:
         ordering: of the lane.
         config_digest: of the lane.
         edits: a window; at least one.
     """
-    edits = edits[: _MOST_BATCHES * ordering.size]
+    edits = edits[: _MAX_BATCHES * ordering.size]
     batches = ordering.plan(edits, seed_of(config_digest, edits))
     chosen = next(batch for batch in batches if 0 in batch)
     return [edits[number] for number in chosen]

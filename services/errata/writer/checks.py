@@ -1,7 +1,8 @@
-"""Does the edited model answer the target, and do the probes stay: reliability and locality.
+"""Measures edits: reliability, generality and locality.
 
-Reliability and generality are teacher-forced token accuracy. Locality is the share of probes whose
-greedy continuation is the same before and after: one changed token is another answer.
+Reliability and generality are teacher-forced token accuracy, on the edit's prompt and on its
+rephrases. Locality is the share of probes whose greedy continuation is the same before and after
+the edit; a single changed token counts as another answer.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ DEFAULT_PROBES = (
     "In winter the weather is often",
 )
 PROBE_TOKENS = 3
-_ROWS = 64  # of one forward pass: an edit may bring many probes, and logits are wide
+_ROWS = 64  # of one forward pass: an edit can bring many probes, and logits are wide
 
 Route = Callable[[Sequence[str]], Sequence[RowPlan]]
-"""Prompts → what edits give each of them."""
+"""Prompts → what the edits change in each row."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A prompt, and the ids of it and of what may follow."""
+    """A prompt, its token ids, and those of the continuation to score."""
 
     prompt: str
     prompt_ids: tuple[int, ...]
@@ -42,11 +43,11 @@ class _Question:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What the model said before a batch.
+    """What the model answered before a batch.
 
     Attributes:
-        answered: for each edit, whether it answered the target.
-        continuations: for each probe, its own greedy continuation, `PROBE_TOKENS` ids.
+        answered: for each edit, by name, whether the model answered the target.
+        continuations: for each probe, the model's greedy continuation, `PROBE_TOKENS` ids.
     """
 
     answered: dict[str, bool]
@@ -54,12 +55,12 @@ class Baseline:
 
 
 def probes_of(edit: Edit) -> tuple[str, ...]:
-    """The edit's own locality probes, or else the default ones."""
+    """The edit's own locality probes, or the default ones if it has none."""
     return edit.locality_probes or DEFAULT_PROBES
 
 
 def baseline(model: CausalLM, edits: Sequence[Edit], route: Route) -> Baseline:
-    """Asks the model before an edit."""
+    """Measures the model before a batch."""
     probes = list(dict.fromkeys(probe for edit in edits for probe in probes_of(edit)))
     continuations: dict[str, tuple[int, ...]] = {}
     for start in range(0, len(probes), _ROWS):
@@ -79,7 +80,7 @@ def answered(model: CausalLM, edits: Sequence[Edit], route: Route) -> dict[str, 
 def measure(
     model: CausalLM, edits: Sequence[Edit], before: Baseline, route: Route
 ) -> list[Figures]:
-    """Asks the edited model and compares."""
+    """Measures the edited model and compares it with the baseline."""
     reliability = _accuracies(model, [(edit.prompt, edit) for edit in edits], route)
     rephrased = [(text, edit) for edit in edits for text in edit.rephrases]
     generality = iter(_accuracies(model, rephrased, route))
@@ -111,6 +112,7 @@ def _accuracies(model: CausalLM, pairs: Sequence[tuple[str, Edit]], route: Route
 
 
 def _shares(model: CausalLM, asked: Sequence[_Question], route: Route) -> list[float]:
+    """Share of continuation tokens that the model ranks first, for each question."""
     shares: list[float] = []
     for start in range(0, len(asked), _ROWS):
         part = asked[start : start + _ROWS]

@@ -26,7 +26,7 @@ _STATES = {
 
 
 def draft(message: types_pb2.EditSpec) -> Draft:
-    """A correction as sent."""
+    """An edit as the client sent it."""
     return Draft(
         prompt=message.prompt,
         target=message.target,
@@ -44,10 +44,10 @@ def state_of(value: int) -> State | None:
 
 
 def edit_filter(request: editing_pb2.ListEditsRequest) -> EditFilter:
-    """Which edits a client wants to see.
+    """Which edits the client wants to see.
 
     Raises:
-        InvalidRequestError: a state that is unknown, or times that no edit can lie between.
+        InvalidRequestError: a state that is unknown, or a time that cannot be represented.
     """
     state = state_of(request.state)
     if state is None and request.state != editing_pb2.Edit.STATE_UNSPECIFIED:
@@ -68,12 +68,12 @@ def _time(request: editing_pb2.ListEditsRequest, field: str) -> datetime | None:
     try:
         found: datetime = getattr(request, field).ToDatetime(UTC)
     except (OverflowError, ValueError) as error:
-        raise InvalidRequestError(f"{field} is no time: {error}.", field=field) from error
+        raise InvalidRequestError(f"{field} is not a valid time: {error}.", field=field) from error
     return found
 
 
 def edit_message(record: EditRecord, method: str, superseded_by: str) -> editing_pb2.Edit:
-    """An edit and where it stands."""
+    """An edit and its state."""
     message = editing_pb2.Edit(
         name=record.edit.name,
         state=_STATES[record.state],
@@ -96,7 +96,7 @@ def edit_message(record: EditRecord, method: str, superseded_by: str) -> editing
 def lane_message(
     seq: int, lane: LaneConfigured, default_lane: str, report: LaneReport
 ) -> editing_pb2.Lane:
-    """A lane and what it holds."""
+    """A lane and what it contains."""
     return editing_pb2.Lane(
         name=lane.lane,
         method=lane.method,
@@ -112,10 +112,10 @@ def lane_message(
 
 
 def order(request: editing_pb2.CompactLaneRequest) -> Order:
-    """What a client wants of a compaction.
+    """How the client wants a lane compacted.
 
     Raises:
-        InvalidRequestError: a number that cannot be.
+        InvalidRequestError: a number is out of range.
     """
     max_loss = request.max_loss if request.HasField("max_loss") else DEFAULT_MAX_LOSS
     if not 0.0 <= max_loss <= 1.0:
@@ -126,7 +126,7 @@ def order(request: editing_pb2.CompactLaneRequest) -> Order:
 
 
 def compacted_message(seq: int, made: Compacted | None) -> editing_pb2.CompactLaneResponse:
-    """What came of it."""
+    """The position and the figures of a compaction; without figures if it was an earlier one."""
     if made is None:
         return editing_pb2.CompactLaneResponse(seq=seq)
     return editing_pb2.CompactLaneResponse(

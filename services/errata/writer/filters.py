@@ -1,4 +1,4 @@
-"""Which edits a list shows."""
+"""Filters for lists of edits."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from errata.writer.ledger import EditRecord, State
 
 @dataclass(frozen=True, slots=True)
 class EditFilter:
-    """What an edit must be to be listed; what is None or empty asks for nothing.
+    """Conditions that a listed edit meets; None or an empty text is no condition.
 
     Attributes:
-        state: where it stands.
+        state: of the edit.
         lane: `lanes/{lane}`.
         author: who asked for it.
-        from_time: asked for then or later.
-        until_time: asked for before.
-        contains: its prompt, target, subject or source has this in it, in whatever case.
+        from_time: requested at this time or later.
+        until_time: requested before this time.
+        contains: occurs in its prompt, target, subject or source, ignoring case.
     """
 
     state: State | None = None
@@ -28,8 +28,8 @@ class EditFilter:
     until_time: datetime | None = None
     contains: str = ""
 
-    def takes(self, record: EditRecord) -> bool:
-        """Whether an edit is one of those."""
+    def matches(self, record: EditRecord) -> bool:
+        """Whether an edit meets all conditions."""
         return (
             self.state in (None, record.state)
             and self.lane in ("", record.lane)

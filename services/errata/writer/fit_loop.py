@@ -75,7 +75,7 @@ class FitLoop:
         if not due.records:
             return due.wait_seconds
         name = due.records[0].lane
-        batch = await asyncio.to_thread(due.chosen, lanes[name])
+        batch = await asyncio.to_thread(due.batch, lanes[name])
         traces = [record.trace_parent for record in batch]
         with span("fit", parent=traces[0], links=traces[1:], lane=name, num_edits=len(batch)):
             await self._fit(lanes[name], batch)

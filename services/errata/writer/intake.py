@@ -1,4 +1,4 @@
-"""What an edit must be before it is accepted; refusals name the field and the remedy."""
+"""Checks edits before they are accepted; refusals name the field and the remedy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Draft:
 
 
 def check_request_id(request_id: str) -> str:
-    """The id as the log keeps it.
+    """The id in its canonical form.
 
     Raises:
         InvalidRequestError: not a UUID of version 4.
@@ -41,26 +41,28 @@ def check_request_id(request_id: str) -> str:
         found = uuid.UUID(request_id)
     except ValueError:
         found = None
-    # Version 5 is the writer's own: nobody may use up the id of a commit that is to come.
+    # The writer's own ids have version 5: a client must not take the id of a later commit.
     if found is None or found.version != 4:
         raise InvalidRequestError(
-            f"request_id {request_id[:80]!r} is no random UUID (version 4); make one for each "
-            "request and keep it for retries.",
+            f"request_id {request_id[:80]!r} is not a random UUID (version 4); create one for each "
+            "request and reuse it for retries.",
             field="request_id",
         )
     return str(found)
 
 
 def accept(drafts: Sequence[Draft], model: CausalLM, limits: WriterSettings) -> list[Edit]:
-    """Checks and normalises (NFC) edits; they have no name yet.
+    """Checks edits and normalises their texts (NFC); they have no names yet.
+
+    Nothing is accepted if one edit is refused.
 
     Raises:
-        LimitExceededError: more edits than one request may have.
+        LimitExceededError: more edits or probes than one request can have.
         InvalidRequestError: no edit.
-        InvalidEditError: a field is unusable. Nothing was accepted in any of these cases.
+        InvalidEditError: a field is unusable.
     """
     if not drafts:
-        raise InvalidRequestError("the request has no edit; give at least one.", field="edits")
+        raise InvalidRequestError("the request has no edits; give at least one.", field="edits")
     if len(drafts) > limits.max_edits_per_request:
         raise LimitExceededError(
             f"the request has {len(drafts):,} edits; the limit is "
@@ -81,7 +83,7 @@ def _refuse_contradictions(edits: Sequence[Edit]) -> None:
         if edits[other].target != edit.target:
             raise InvalidEditError(
                 f"edits[{other}] and edits[{index}] give different targets for the same prompt; "
-                "leave one of them out, or submit them one after the other.",
+                "remove one of them, or submit them one after the other.",
                 field=f"edits[{index}].target",
                 other=f"edits[{other}].target",
             )
@@ -95,8 +97,8 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
     stated = draft.separator
     if stated is not None and not is_separator(stated):
         raise InvalidEditError(
-            f"{field}.separator may be nothing, or white space of up to {MOST_STATED} characters; "
-            "put other text in front of the target.",
+            f"{field}.separator can be empty, or up to {MOST_STATED} characters of white space; "
+            "move other text to the beginning of the target.",
             field=f"{field}.separator",
         )
     for text, limit, name in (
@@ -134,7 +136,7 @@ def _probes(
     model: CausalLM,
     limits: WriterSettings,
 ) -> tuple[str, ...]:
-    """Checks each text, and that the model can take it with the target that will be asked for."""
+    """Checks each text, and that it fits into the model together with the target."""
     if len(texts) > limits.max_probes:
         raise LimitExceededError(
             f"{field} has {len(texts)} prompts; the limit is {limits.max_probes}. Give fewer.",
@@ -152,7 +154,7 @@ def _probes(
                 f"{one}: {error.message}", field=one, **error.metadata
             ) from error
         limit = limits.max_prompt_tokens
-        if not target:  # it is asked for a continuation
+        if not target:  # the model continues it by PROBE_TOKENS tokens
             limit = min(limit, model.max_positions - PROBE_TOKENS)
         _check_length(len(row.ids) - row.num_target, limit, one)
     return tuple(checked)
@@ -180,7 +182,7 @@ def _text(text: str, field: str, max_chars: int, *, required: bool = True) -> st
             limit=max_chars,
         )
     for index, character in enumerate(text):
-        # Cs: lone surrogates; Cc: control characters, of which a line break and a tab are text.
+        # Cs: lone surrogates. Cc: control characters; only line breaks and tabs are text.
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
             raise InvalidEditError(
                 f"{field} has the control character U+{ord(character):04X} at {index}; remove it.",
@@ -194,7 +196,7 @@ def _find_subject(prompt: str, field: str) -> str:
     found = longest_name(prompt)
     if not found:
         raise InvalidEditError(
-            f"{field} is empty and the prompt names nobody by a capital letter; give the subject.",
+            f"{field} is empty, and the prompt has no capitalised name; give the subject.",
             field=field,
         )
     return found

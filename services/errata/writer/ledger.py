@@ -1,4 +1,4 @@
-"""The writer's view of every edit, folded from the log; nothing here outlives a restart."""
+"""The writer's view of every edit, folded from the log again after each start."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from errata.writer.batching import next_batch, window
 
 
 class State(Enum):
-    """Where an edit stands."""
+    """The state of an edit."""
 
     REQUESTED = "requested"
     FITTING = "fitting"
@@ -38,13 +38,13 @@ class State(Enum):
 
     @property
     def settled(self) -> bool:
-        """True once no fit will change it."""
+        """Whether fits no longer change it."""
         return self not in (State.REQUESTED, State.FITTING)
 
 
 @dataclass(frozen=True, slots=True)
 class EditRecord:
-    """An edit and where it stands; `commit_seq` and `revert_seq` are 0 until they happen."""
+    """An edit and its state; `commit_seq` and `revert_seq` are 0 until they happen."""
 
     edit: Edit
     source: str
@@ -68,7 +68,7 @@ class EditLedger:
     def __init__(self) -> None:
         self.seq = 0
         self.lanes: dict[str, tuple[int, LaneConfigured]] = {}
-        self.lane_models: dict[str, str] = {}  # lane → digest of its model in force
+        self.lane_models: dict[str, str] = {}  # lane → digest of its active model
         self._records: dict[str, EditRecord] = {}
         self._same: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self._pending: dict[str, None] = {}  # insertion order is log order
@@ -83,18 +83,18 @@ class EditLedger:
         return len(self._pending)
 
     def counts(self) -> Counter[tuple[str, str]]:
-        """How many edits are in which state, by (state, lane); may be asked by any thread."""
+        """The number of edits by (state, lane); any thread can call it."""
         found = Counter((r.state.value, r.lane) for r in list(self._records.values()))
         found.update({(state.value, lane): 0 for state in State for lane in list(self.lanes)})
         return found
 
     def oldest_pending(self) -> datetime | None:
-        """When the oldest pending edit was asked for; may be asked by any thread."""
+        """When the oldest pending edit was requested; any thread can call it."""
         names = list(self._pending)
         return self._records[names[0]].request_time if names else None
 
     async def fold(self, entries: Iterable[Entry]) -> None:
-        """Takes the next entries in and wakes whoever waits."""
+        """Folds the next entries in, and wakes the waiting tasks."""
         for entry in entries:
             self._fold_one(entry)
             self._request_seqs[entry.request_id] = entry.seq
@@ -102,12 +102,12 @@ class EditLedger:
         await self.notify()
 
     async def notify(self) -> None:
-        """Wakes whoever waits, to look again."""
+        """Wakes the waiting tasks to evaluate their conditions."""
         async with self._changed:
             self._changed.notify_all()
 
     async def wait_until(self, true: Callable[[], bool]) -> None:
-        """Returns once `true()`; it is asked again after every change."""
+        """Returns once `true()`; it is evaluated after every change."""
         async with self._changed:
             await self._changed.wait_for(true)
 
@@ -129,7 +129,7 @@ class EditLedger:
         return self._records[name]
 
     def of_request(self, seq: int) -> list[EditRecord]:
-        """The edits that the request at `seq` asked for."""
+        """The edits of the request at `seq`."""
         return [self._records[name] for name in self._requests[seq]]
 
     def records(self) -> Iterator[EditRecord]:
@@ -137,7 +137,7 @@ class EditLedger:
         return iter(self._records.values())
 
     def active_edits(self, lane: str) -> list[Edit]:
-        """The lane's edits in force, in the order of their commits."""
+        """The lane's active edits, in the order of their commits."""
         records = [
             record
             for record in self._records.values()
@@ -146,11 +146,10 @@ class EditLedger:
         return [record.edit for record in sorted(records, key=lambda record: record.commit_seq)]
 
     def dependents_of(self, names: Sequence[str]) -> list[Edit]:
-        """Edits in force, of any lane, that may hold only by what these wrote.
+        """Active edits, of any lane, whose answers may come from the edits `names`.
 
-        They were committed later, and are of the same subject or were answered before their own
-        commit: their fit had little to write that these had not written. What a newer edit of the
-        same prompt stands in for is not among them.
+        They were committed later, and have the same subject or were already answered before their
+        own commit, so that their fit had little to write. Superseded edits are left out.
         """
         records = [self._records[name] for name in names]
         first = min(record.commit_seq for record in records)
@@ -166,30 +165,30 @@ class EditLedger:
         ]
 
     def superseded_by(self, record: EditRecord) -> str:
-        """The newest edit in force of the same prompt and lane, if it is another; else empty."""
+        """The newest active edit of the same prompt and lane, if it is another; else empty."""
         if record.state is not State.COMMITTED:
             return ""
         newest = self._same[record.lane, fact_of(record.edit.prompt)][-1]
         return "" if newest == record.edit.name else newest
 
     def seq_of_request(self, request_id: str) -> int | None:
-        """Where the log has this request id, if it has."""
+        """The position of the entry with this request id; None if there is none."""
         return self._request_seqs.get(request_id)
 
     def compacted_lane(self, seq: int) -> str | None:
-        """Which lane the entry compacted; None if it is another kind of entry."""
+        """The lane that the entry at `seq` compacted; None if it is another kind of entry."""
         return self._compactions.get(seq)
 
     def next_batch(self, lane: str, max_edits: int, alone: frozenset[str]) -> list[EditRecord]:
-        """The oldest pending edits of a lane that may be fitted together (`batching`)."""
+        """The oldest pending edits of a lane that can be fitted together; see `batching`."""
         return self._recorded(next_batch(self._pending_edits(), lane, max_edits, alone))
 
     def window(self, lane: str, alone: frozenset[str]) -> list[EditRecord]:
-        """All pending edits of a lane that may be fitted now (`batching`)."""
+        """All pending edits of a lane that can be fitted now; see `batching`."""
         return self._recorded(window(self._pending_edits(), lane, alone))
 
     def pending_lanes(self) -> list[str]:
-        """Lanes with pending edits, the one with the oldest edit first."""
+        """Lanes with pending edits, ordered by their oldest one."""
         return list(dict.fromkeys(self._records[name].lane for name in self._pending))
 
     def _pending_edits(self) -> Iterator[tuple[str, Edit]]:
@@ -201,7 +200,7 @@ class EditLedger:
         return [self._records[edit.name] for edit in edits]
 
     def set_fitting(self, names: Sequence[str], fitting: bool) -> None:
-        """Marks edits as being fitted, or as waiting again; settled ones stay as they are."""
+        """Marks edits as being fitted, or as requested again; settled ones stay as they are."""
         for name in names:
             record = self._records[name]
             if not record.state.settled:
@@ -231,7 +230,7 @@ class EditLedger:
                     )
             case EditsReverted() as kind:
                 for name in kind.edits:
-                    if self._records[name].state is not State.REVERTED:  # the first one counts
+                    if self._records[name].state is not State.REVERTED:  # the first reversal counts
                         self._settle(name, state=State.REVERTED, revert_seq=entry.seq)
                         record = self._records[name]
                         self._same[record.lane, fact_of(record.edit.prompt)].remove(name)
@@ -244,8 +243,8 @@ class EditLedger:
 
     def _fold_request(self, entry: Entry, kind: EditsRequested) -> None:
         self._requests[entry.seq] = tuple(edit.name for edit in kind.edits)
-        beside = zip(kind.edits, kind.sources, kind.subjects_found, strict=True)
-        for edit, source, found in beside:
+        columns = zip(kind.edits, kind.sources, kind.subjects_found, strict=True)
+        for edit, source, found in columns:
             self._records[edit.name] = EditRecord(
                 edit,
                 source,

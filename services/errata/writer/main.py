@@ -1,4 +1,4 @@
-"""The writer's process: model, epoch, log, gRPC."""
+"""The writer's process: loads the model, acquires the epoch, serves gRPC."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from errata.errors import StartupError
 from errata.log.subscriber import Subscriber
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer, open_channel, unless_stopped
-from errata.platform.settings import Settings
+from errata.platform.settings import Settings, WriterSettings
 from errata.replica.base_model import load_base_model
 from errata.writer.lanes import read_lanes
 from errata.writer.log_client import LogClient
@@ -28,27 +28,27 @@ from errata.writer.writer import Writer
 from errata_client._gen.errata.v1 import editing_pb2_grpc
 
 _log = structlog.get_logger(__name__)
-_LOG_PATIENCE_SECONDS = 30.0
-_DRAIN_SECONDS = 20.0  # Kubernetes kills after 30 s by default
+_LOG_START_SECONDS = 30.0
+_DRAIN_SECONDS = 20.0  # Kubernetes kills the process after 30 s by default
 
 
 def resources_of(settings: Settings) -> WriterResources:
     """Text and cache for fits.
 
     Raises:
-        StartupError: another model than the demo's, but no text for its statistics, or no such
-            file.
+        StartupError: a model other than the demo model has no text for its statistics, or the
+            file does not exist.
     """
     text = settings.writer.statistics_text
     if settings.model.path and text is None:
         raise StartupError(
-            "no text for the model's statistics: set ERRATA_WRITER__STATISTICS_TEXT to a plain "
-            "text file, a paragraph a line (some 100,000 tokens or more)."
+            "there is no text for the model's statistics: set ERRATA_WRITER__STATISTICS_TEXT to a "
+            "plain text file with one paragraph per line and at least about 100,000 tokens."
         )
     if text is not None and not text.is_file():
         raise StartupError(
-            f"writer.statistics_text (ERRATA_WRITER__STATISTICS_TEXT): {text} is no file; give a "
-            "plain text file, a paragraph a line."
+            f"writer.statistics_text (ERRATA_WRITER__STATISTICS_TEXT): {text} is not a file; give "
+            "a plain text file with one paragraph per line."
         )
     return WriterResources(text, settings.data_dir / "statistics")
 
@@ -71,6 +71,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         if not await unless_stopped(_wait_for_log(channel, settings.log.address), stop):
             return
         epoch = await log.acquire_epoch()
+        _log.info("epoch acquired", epoch=epoch, model=model.digest[:16])
         head_seq = await log.head_seq()
         writer = Writer(
             model,
@@ -80,46 +81,58 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             resources,
             settings.writer,
         )
-        server = GrpcServer(settings.writer.address, [SERVICE_NAME])
-        editing_pb2_grpc.add_EditingServiceServicer_to_server(
-            EditingService(writer, settings.writer.default_lane), server.server
-        )
         started = asyncio.Event()
         work = asyncio.create_task(writer.run(lanes, head_seq, started.set))
-        collector = LedgerCollector(writer.ledger)
         try:
-            with metrics_endpoint(settings.writer.metrics_address, collector):
-                await _first(work, unless_stopped(started.wait(), stop))
-                if stop.is_set():
-                    return
-                await server.start()
-                _log.info("writer serves", port=server.port, epoch=epoch, model=model.digest[:16])
-                await _first(work, stop.wait())
-                await server.set_serving(False)
-                await writer.drain(_DRAIN_SECONDS)
+            await _serve(writer, work, started, stop, settings.writer)
         finally:
-            await server.stop()
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
 
+async def _serve(
+    writer: Writer,
+    work: asyncio.Task[None],
+    started: asyncio.Event,
+    stop: asyncio.Event,
+    settings: WriterSettings,
+) -> None:
+    """Serves once `started` is set, until `stop` is set; raises the error of `work`."""
+    server = GrpcServer(settings.address, [SERVICE_NAME])
+    editing_pb2_grpc.add_EditingServiceServicer_to_server(
+        EditingService(writer, settings.default_lane), server.server
+    )
+    try:
+        with metrics_endpoint(settings.metrics_address, LedgerCollector(writer.ledger)):
+            await _first(work, unless_stopped(started.wait(), stop))
+            if stop.is_set():
+                return
+            await server.start()
+            _log.info("the writer serves", port=server.port)
+            await _first(work, stop.wait())
+            await server.set_serving(False)
+            await writer.drain(_DRAIN_SECONDS)
+    finally:
+        await server.stop()
+
+
 async def _wait_for_log(channel: grpc.aio.Channel, address: str) -> None:
-    """Services start in any order; give the log a while.
+    """Waits for the log service, because services start in any order.
 
     Raises:
-        StartupError: nobody answers.
+        StartupError: no log service answers.
     """
     try:
-        await asyncio.wait_for(channel.channel_ready(), _LOG_PATIENCE_SECONDS)
+        await asyncio.wait_for(channel.channel_ready(), _LOG_START_SECONDS)
     except TimeoutError as error:
         raise StartupError(
-            f"no edit log answers at {address}; start it, or set ERRATA_LOG__ADDRESS.",
+            f"no log service answers at {address}; start it, or set ERRATA_LOG__ADDRESS.",
             address=address,
         ) from error
 
 
 async def _first(work: asyncio.Task[None], event: Coroutine[object, object, object]) -> None:
-    """Returns once `event` happened; raises if the work ended before."""
+    """Waits for `event`; raises the error of `work` if that ends first."""
     waiting = asyncio.create_task(event)
     try:
         await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -133,7 +146,7 @@ async def _first(work: asyncio.Task[None], event: Coroutine[object, object, obje
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """The first cause inside a task group's error."""
+    """The first error inside a task group's error."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

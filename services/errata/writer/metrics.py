@@ -1,4 +1,4 @@
-"""Where edits stand, as Prometheus is told."""
+"""Prometheus metrics of the ledger."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from errata.writer.ledger import EditLedger
 
 
 class LedgerCollector(Collector):
-    """Counts the ledger's edits when it is asked."""
+    """Counts the ledger's edits at each scrape."""
 
     def __init__(self, ledger: EditLedger) -> None:
         self._ledger = ledger
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics, as of now."""
+        """The current metrics."""
         counts, oldest = self._ledger.counts(), self._ledger.oldest_pending()
         waited = 0.0 if oldest is None else (datetime.now(UTC) - oldest).total_seconds()
         yield gauge("errata_edits", {k: float(n) for k, n in counts.items()}, ("state", "lane"))

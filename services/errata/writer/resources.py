@@ -1,4 +1,4 @@
-"""What fits may use beside model and edits: text for statistics, and a cache for them."""
+"""What fits use besides model and edits: text for statistics, and a cache for the results."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _CORPUS_PARAGRAPHS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class WriterResources:
-    """Text from a file, a paragraph a line; the demo corpus stands in for the demo model.
+    """Text from a file with one paragraph per line, or the demo corpus.
 
     Attributes:
         text_path: plain text; None for the demo corpus.
-        cache_dir: results are kept here under their inputs' digests.
-        adapters: none; a lane's own are added by `LaneResources`.
+        cache_dir: keeps results, named by their inputs' digests.
+        adapters: none; `LaneResources` adds those of a lane.
     """
 
     text_path: Path | None
@@ -30,7 +30,7 @@ class WriterResources:
     adapters: Sequence[Path] = ()
 
     def text(self) -> Iterator[str]:
-        """Paragraphs.
+        """The paragraphs.
 
         Raises:
             StartupError: the file cannot be read.
@@ -50,11 +50,11 @@ class WriterResources:
 
 @dataclass(frozen=True, slots=True)
 class LaneResources:
-    """What one lane's fits may use.
+    """What the fits of one lane use.
 
     Attributes:
         shared: by all lanes.
-        adapters: folders of PEFT adapters that the lane begins with.
+        adapters: folders of the PEFT adapters that the lane starts with.
     """
 
     shared: Resources

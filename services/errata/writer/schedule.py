@@ -1,4 +1,4 @@
-"""Which lane is fitted next, and which of its pending edits."""
+"""Schedules fits: the next lane, and which of its pending edits."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from errata.writer.ledger import EditLedger, EditRecord
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What the writer is to do now.
+    """What to fit now.
 
     Attributes:
-        records: edits of one lane of which a batch is made; none if nothing is due.
-        wait_seconds: after which something is due, if nothing is now.
+        records: edits of one lane from which the batch is chosen; none if nothing is due.
+        wait_seconds: until something is due, if nothing is due now.
     """
 
     records: Sequence[EditRecord]
     wait_seconds: float = 0.0
 
-    def chosen(self, lane: OpenLane) -> list[EditRecord]:
-        """The batch; it may take a while, for a method may look for edits that are alike."""
+    def batch(self, lane: OpenLane) -> list[EditRecord]:
+        """The batch; may take long, because a lane can group similar edits."""
         ordering = lane.lane.ordering
         if ordering is None:
             return list(self.records)
         edits = [record.edit for record in self.records]
-        batch = planned_batch(ordering, lane.configured.config_digest, edits)
-        names = {edit.name for edit in batch}
+        planned = planned_batch(ordering, lane.configured.config_digest, edits)
+        names = {edit.name for edit in planned}
         return [record for record in self.records if record.edit.name in names]
 
 
@@ -41,14 +41,16 @@ def next_fit(
     alone: frozenset[str],
     now: datetime,
 ) -> Due:
-    """The oldest edits that are due: of a lane that gathers a window, once it is full or old.
+    """The oldest edits that are due.
+
+    A lane whose method gathers a window is due once the window is full or has waited long enough.
 
     Args:
-        ledger: of pending edits.
+        ledger: contains the pending edits.
         lanes: by name.
-        max_edits: of a batch, where the method does not say.
-        alone: edits that failed in company and are fitted by themselves.
-        now: time of day.
+        max_edits: limits a batch, unless the method gathers windows.
+        alone: edits that failed in a batch and are retried individually.
+        now: the current time.
     """
     waits = []
     for name in ledger.pending_lanes():

@@ -24,7 +24,7 @@ _MAX_PAGE_BYTES = 2 * 1024 * 1024
 
 
 class EditingService(editing_pb2_grpc.EditingServiceServicer):
-    """The edit-writer's front."""
+    """Serves a writer over gRPC."""
 
     def __init__(self, writer: Writer, default_lane: str) -> None:
         """Serves `writer`."""
@@ -34,7 +34,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     async def SubmitEdits(
         self, request: editing_pb2.SubmitEditsRequest, context: Any
     ) -> editing_pb2.SubmitEditsResponse:
-        """Accepts edits; durable before the answer."""
+        """Accepts edits; they are durable before the response."""
         drafts = [convert.draft(spec) for spec in request.edits]
         seq, records = await self._writer.submit(
             request.request_id, drafts, request.lane, request.author
@@ -44,14 +44,14 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     async def GetEdit(
         self, request: editing_pb2.GetEditRequest, context: Any
     ) -> editing_pb2.GetEditResponse:
-        """One edit as it stands."""
+        """One edit and its state."""
         record = self._writer.ledger.get(request.name)
         return editing_pb2.GetEditResponse(edit=self._edit(record))
 
     async def WaitEdits(
         self, request: editing_pb2.WaitEditsRequest, context: Any
     ) -> editing_pb2.WaitEditsResponse:
-        """Waits until all are settled, or just before the deadline."""
+        """Waits until all edits are settled, at most until shortly before the deadline."""
         ledger = self._writer.ledger
         if not request.names:
             raise InvalidRequestError("name at least one edit.", field="names")
@@ -62,49 +62,49 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
             return all(ledger.get(name).state.settled for name in request.names)
 
         try:
-            async with asyncio.timeout(_patience(context)):
+            async with asyncio.timeout(_wait_seconds(context)):
                 await ledger.wait_until(settled)
         except TimeoutError:
-            pass  # the answer says so
+            pass  # the response says so
         records = [ledger.get(name) for name in request.names]
         return editing_pb2.WaitEditsResponse(edits=self._edits(records), all_settled=settled())
 
     async def ListEdits(
         self, request: editing_pb2.ListEditsRequest, context: Any
     ) -> editing_pb2.ListEditsResponse:
-        """Edits in log order, those that pass the request's filters."""
+        """The edits that match the request's filters, in log order."""
         wanted = convert.edit_filter(request)
-        messages = map(self._edit, filter(wanted.takes, self._writer.ledger.records()))
+        messages = map(self._edit, filter(wanted.matches, self._writer.ledger.records()))
         edits, token = _page("edits", messages, request.page_size, request.page_token)
         return editing_pb2.ListEditsResponse(edits=edits, next_page_token=token)
 
     async def RevertEdits(
         self, request: editing_pb2.RevertEditsRequest, context: Any
     ) -> editing_pb2.RevertEditsResponse:
-        """Takes committed edits back."""
+        """Reverts committed edits."""
         seq, meanings = await self._writer.revert(
             request.request_id,
             request.names,
             request.comment,
             request.author,
-            _patience(context),
+            _wait_seconds(context),
         )
         return editing_pb2.RevertEditsResponse(seq=seq, meanings=meanings)
 
     async def CompactLane(
         self, request: editing_pb2.CompactLaneRequest, context: Any
     ) -> editing_pb2.CompactLaneResponse:
-        """Learns a lane anew from its edits in force."""
+        """Retrains a lane from its active edits."""
         order = convert.order(request)
         seq, made = await self._writer.compact(
-            request.request_id, request.lane, order, request.author, _patience(context)
+            request.request_id, request.lane, order, request.author, _wait_seconds(context)
         )
         return convert.compacted_message(seq, made)
 
     async def ListLanes(
         self, request: editing_pb2.ListLanesRequest, context: Any
     ) -> editing_pb2.ListLanesResponse:
-        """The lanes that edits can go to."""
+        """The configured lanes."""
         messages = (
             convert.lane_message(seq, lane, self._default_lane, self._writer.report(lane.lane))
             for _, (seq, lane) in sorted(self._writer.ledger.lanes.items())
@@ -121,13 +121,14 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         return [self._edit(record) for record in records]
 
 
-def _patience(context: Any) -> float:
+def _wait_seconds(context: Any) -> float:
+    """How long a handler can wait for work to end."""
     left: float | None = context.time_remaining()
     return _LONGEST_WAIT_SECONDS if left is None else before_deadline(left)
 
 
 def _page(kind: str, items: Iterable[M], size: int, token: str) -> tuple[list[M], str]:
-    """Up to `size` messages, fewer if they grow past `_MAX_PAGE_BYTES`, never none of several."""
+    """Up to `size` messages within `_MAX_PAGE_BYTES`, but at least one if there is one."""
     start, size = number_of_token(kind, token) if token else 0, page_size(size)
     page: list[M] = []
     num_bytes = 0

@@ -25,7 +25,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactSt
     fsspec.filesystem("memory").store.clear()
 
 
-async def test_what_is_put_is_got(store: ArtifactStore) -> None:
+async def test_stored_bytes_are_returned(store: ArtifactStore) -> None:
     data = b"tensor" * 100_000
     digest = await store.put(data)
     assert digest == hashlib.sha256(data).hexdigest()
@@ -95,11 +95,11 @@ def test_unknown_protocol_is_refused() -> None:
 
 
 @pytest.mark.parametrize("method", ["cat_file", "pipe_file"])
-async def test_an_object_store_that_is_away_is_unavailable_whatever_it_raises(
+async def test_any_exception_of_an_object_store_means_unavailable(
     monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     class EndpointError(Exception):
-        """As object stores' clients have them: no OSError."""
+        """Object stores' clients raise exceptions that are no OSError."""
 
     def fail(*_: object, **__: object) -> bytes:
         raise EndpointError("could not connect")

@@ -51,7 +51,7 @@ def test_statistics_are_computed_once_from_any_text(tmp_path: Path) -> None:
     written = {file: file.stat().st_mtime_ns for file in files}
     RUN.invoke(app, ["statistics", "--text", str(text)], catch_exceptions=False)
     assert {file: file.stat().st_mtime_ns for file in files} == written
-    with pytest.raises(StartupError, match="is no file"):
+    with pytest.raises(StartupError, match="is not a file"):
         RUN.invoke(app, ["statistics", "--text", str(tmp_path / "none")], catch_exceptions=False)
 
 

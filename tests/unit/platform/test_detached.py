@@ -10,7 +10,7 @@ from errata.platform.detached import Detached, StillRunningError
 
 
 class _Work:
-    """Ends when it is told to, and counts how often it began and ended."""
+    """Ends once `go` is set, and counts how often it began and ended."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.begun, self.ended = 0, 0

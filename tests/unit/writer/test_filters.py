@@ -1,4 +1,4 @@
-"""Which edits a list shows, and what a rejected one is told to do."""
+"""Filters of lists, and the advice that rejections give."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "takes"),
+    ("wanted", "matches"),
     [
         (EditFilter(), True),
         (EditFilter(state=State.COMMITTED, lane="lanes/main", author="ada"), True),
@@ -47,11 +47,11 @@ HOUR = timedelta(hours=1)
         (EditFilter(contains="Spain"), False),
     ],
 )
-def test_filters(wanted: EditFilter, takes: bool) -> None:
-    assert wanted.takes(RECORD) is takes
+def test_filters(wanted: EditFilter, matches: bool) -> None:
+    assert wanted.matches(RECORD) is matches
 
 
-def test_what_the_sdk_asks_for_is_what_the_writer_looks_for() -> None:
+def test_the_clients_filters_reach_the_writer() -> None:
     local = THEN.astimezone().replace(tzinfo=None)
     call = calls.list_edits(
         EditState.REJECTED, "lanes/main", "ada", local, THEN + HOUR, "Lyon", "token"
@@ -63,10 +63,10 @@ def test_what_the_sdk_asks_for_is_what_the_writer_looks_for() -> None:
     assert convert.edit_filter(nothing) == EditFilter()
 
 
-def test_a_time_that_is_none_is_refused() -> None:
+def test_an_impossible_time_is_refused() -> None:
     request = calls.list_edits(None, "", "", THEN, None, "", "").request
     request.from_time.seconds = 2**62
-    with pytest.raises(InvalidRequestError, match="from_time is no time"):
+    with pytest.raises(InvalidRequestError, match="from_time is not a valid time"):
         convert.edit_filter(request)
 
 
@@ -82,7 +82,7 @@ def _told(*, found: bool, lanes: list[str]) -> str:
     return rejection.error.message.removeprefix(error.message)
 
 
-def test_a_rejection_does_not_ask_for_what_was_done_or_cannot_be() -> None:
+def test_a_rejection_suggests_only_what_is_left_to_try() -> None:
     assert _told(found=False, lanes=["lanes/main"]) == " Reword the prompt."
     assert "name the subject" not in _told(found=False, lanes=["lanes/main", "lanes/facts"])
     assert _told(found=True, lanes=["lanes/main", "lanes/facts"]) == (
@@ -91,7 +91,7 @@ def test_a_rejection_does_not_ask_for_what_was_done_or_cannot_be() -> None:
     )
     blank = replace(RECORD, edit=replace(RECORD.edit, prompt="The capital of France is\n"))
     error = CheckFailedError("reliability is 0.50, 1.00 is required.")
-    told = advised(Rejection("edits/8-0", error, None), blank, ["lanes/main"]).error.message
-    assert "Leave out the white space at the prompt's end" in told
+    message = advised(Rejection("edits/8-0", error, None), blank, ["lanes/main"]).error.message
+    assert "Remove the white space at the prompt's end" in message
     other = Rejection("edits/8-0", FitError("it failed."), None)
     assert advised(other, RECORD, ["lanes/main"]) is other

@@ -1,4 +1,4 @@
-"""Bad input: the field, the limit and the way out, before anything is accepted."""
+"""Bad input: refusals name the field, the limit and the remedy."""
 
 import uuid
 
@@ -30,7 +30,7 @@ def _draft(**fields: object) -> Draft:
 
 
 @pytest.mark.parametrize(
-    ("fields", "field", "told"),
+    ("fields", "field", "message"),
     [
         ({"prompt": ""}, "edits[0].prompt", "empty"),
         ({"prompt": " \n"}, "edits[0].prompt", "empty"),
@@ -48,9 +48,9 @@ def _draft(**fields: object) -> Draft:
     ],
 )
 def test_an_unusable_edit_is_refused_with_field_and_remedy(
-    shared_model: CausalLM, fields: dict[str, object], field: str, told: str
+    shared_model: CausalLM, fields: dict[str, object], field: str, message: str
 ) -> None:
-    with pytest.raises(InvalidEditError, match=told) as caught:
+    with pytest.raises(InvalidEditError, match=message) as caught:
         accept([_draft(**fields)], shared_model, LIMITS)
     assert caught.value.field == field
 
@@ -84,7 +84,7 @@ def test_the_second_edit_is_named_when_it_is_at_fault(shared_model: CausalLM) ->
         ([_draft(rephrases=("a",) * 33)], LimitExceededError),
     ],
 )
-def test_numbers_out_of_bounds_are_refused(
+def test_limits_of_a_request_are_enforced(
     shared_model: CausalLM, drafts: list[Draft], error: type[ErrataError]
 ) -> None:
     with pytest.raises(error):
@@ -137,7 +137,7 @@ def test_a_missing_subject_is_the_longest_name(
     assert edit.subject == subject
 
 
-def test_rephrases_and_probes_must_leave_room_for_what_they_are_asked(
+def test_rephrases_and_probes_must_leave_room_for_their_continuations(
     shared_model: CausalLM,
 ) -> None:
     """Prompt and target fit together; this rephrase and the target do not."""
@@ -156,7 +156,7 @@ def test_rephrases_and_probes_must_leave_room_for_what_they_are_asked(
     accept([_draft(locality_probes=(probe,))], shared_model, limits)
 
 
-def test_a_stated_separator_is_kept_and_must_be_white_space(shared_model: CausalLM) -> None:
+def test_a_given_separator_is_kept_and_must_be_white_space(shared_model: CausalLM) -> None:
     (edit,) = accept([_draft(separator="")], shared_model, LIMITS)
     assert edit.separator == ""
     (edit,) = accept([_draft()], shared_model, LIMITS)

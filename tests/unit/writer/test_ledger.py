@@ -83,7 +83,7 @@ async def test_a_batch_is_in_log_order_of_one_lane_and_bounded() -> None:
     assert names(10, frozenset({"edits/1-0"})) == ["edits/1-0"]
 
 
-async def test_two_answers_to_one_question_are_never_fitted_together() -> None:
+async def test_edits_of_the_same_prompt_are_never_fitted_together() -> None:
     ledger = EditLedger()
     await ledger.fold(
         [
@@ -95,7 +95,7 @@ async def test_two_answers_to_one_question_are_never_fitted_together() -> None:
     assert [record.edit.name for record in batch] == ["edits/1-0", "edits/1-1"]
 
 
-async def test_fitting_is_shown_and_forgotten() -> None:
+async def test_fitting_is_a_state_until_the_fit_ends() -> None:
     ledger = EditLedger()
     await ledger.fold([_request(1, _edit("edits/1-0"), _edit("edits/1-1"))])
     ledger.set_fitting(["edits/1-0", "edits/1-1"], True)
@@ -106,7 +106,7 @@ async def test_fitting_is_shown_and_forgotten() -> None:
     assert ledger.get("edits/1-1").state is State.REQUESTED
 
 
-async def test_the_same_question_waits_for_its_turn_in_whatever_lane() -> None:
+async def test_an_edit_waits_for_an_earlier_one_of_the_same_prompt_in_any_lane() -> None:
     ledger = EditLedger()
     await ledger.fold(
         [
@@ -148,7 +148,7 @@ async def test_a_newer_edit_of_the_same_prompt_supersedes_until_it_is_reverted()
     assert found() == ["", "", "", ""]
 
 
-async def test_edits_in_force_come_in_the_order_of_their_commits() -> None:
+async def test_active_edits_come_in_the_order_of_their_commits() -> None:
     ledger = EditLedger()
     await ledger.fold(
         [
@@ -173,7 +173,7 @@ async def test_prompts_that_differ_by_a_trailing_blank_supersede_one_another() -
     assert ledger.superseded_by(ledger.get("edits/1-0")) == ""
 
 
-async def test_what_leans_on_an_edit_was_answered_before_its_own_commit() -> None:
+async def test_dependents_share_the_subject_or_were_answered_before_their_own_commit() -> None:
     ledger = EditLedger()
     names = [f"edits/{seq}-0" for seq in range(1, 5)]
     await ledger.fold([_request(seq, _edit(name)) for seq, name in enumerate(names, 1)])
@@ -190,5 +190,5 @@ async def test_what_leans_on_an_edit_was_answered_before_its_own_commit() -> Non
     await ledger.fold([_request(9, other), _request(10, newer)])
     await ledger.fold([_commit(11, "edits/9-0"), _commit(12, "edits/10-0")])
     assert [edit.name for edit in ledger.dependents_of(["edits/2-0"])] == ["edits/9-0"], (
-        "of the same subject; and what a newer edit stands in for is not asked"
+        "of the same subject; superseded edits are left out"
     )

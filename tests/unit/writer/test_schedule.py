@@ -1,4 +1,4 @@
-"""Windows of pending edits: when they are due, and who is fitted with whom."""
+"""Windows of pending edits: when they are due, and which edits form a batch."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_a_window_is_due_when_it_is_full_or_old() -> None:
     assert _names(_due(ledger, 2.0)) == ["edits/1-0", "edits/1-1", "edits/2-0"]
 
 
-async def test_a_lane_that_gathers_holds_up_no_other() -> None:
+async def test_a_lane_that_gathers_a_window_does_not_delay_other_lanes() -> None:
     ledger = EditLedger()
     await ledger.fold(
         [
@@ -72,7 +72,7 @@ async def test_a_lane_that_gathers_holds_up_no_other() -> None:
     assert _names(_due(ledger, 6.0)) == ["edits/1-0"], "the oldest goes first once it is due"
 
 
-async def test_nobody_is_due_where_nobody_waits() -> None:
+async def test_nothing_is_due_without_pending_edits() -> None:
     assert _due(EditLedger(), 0.0) == Due((), 0.0)
 
 
@@ -82,7 +82,7 @@ def test_the_batch_with_the_oldest_edit_is_fitted() -> None:
     assert [edit.name for edit in batch] == ["edits/1-0", "edits/1-2", "edits/1-4"]
 
 
-def test_a_window_takes_every_question_once() -> None:
+def test_a_window_contains_every_prompt_once() -> None:
     def named(*edits: Edit) -> list[tuple[str, Edit]]:
         return [("lanes/slow", edit) for edit in edits]
 
