@@ -142,7 +142,7 @@ def test_where_to_ask_by_flag_variable_and_files(
         ("[client]\ntimeout_seconds = 0\n", "client.timeout_seconds"),
         ("[client]\ntraget = 'x'\n", "is it client.target?"),
         ("[log]\nkey_prefix = 'x'\n", r"only the table \[client\]"),
-        ("client\n", "no valid TOML"),
+        ("client\n", "not valid TOML"),
     ],
 )
 def test_a_clients_file_that_is_wrong(
