@@ -50,7 +50,7 @@ HELP: Mapping[str, str] = {
     "errata_log_append_seconds": "Duration of an append, until it is witnessed and durable.",
     "errata_replica_applied_seq": "Position that a replica reported, by replica and role.",
     "errata_replica_lag_entries": "Entries that a replica is behind, by replica and role.",
-    "errata_digest_disagreements": "Replicas that contradict the log, or a peer at the same position.",
+    "errata_digest_disagreements": "Replicas that contradict the log, or a peer at the same seq.",
     "errata_edits": "Edits by state and lane.",
     "errata_pending_seconds": "Age of the oldest edit that is neither committed nor rejected.",
     "errata_fit_seconds": "Duration of one batch's fit, checks and attempts included, by lane.",

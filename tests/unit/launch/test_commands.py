@@ -175,7 +175,7 @@ def test_the_author_is_the_login_name_or_a_number(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_port_or_an_address_for_up_not_both() -> None:
-    with pytest.raises(InvalidRequestError, match="or --address, which moves its gateway alone"):
+    with pytest.raises(InvalidRequestError, match="or --address, which moves only the gateway"):
         RUN.invoke(
             app, ["up", "--port", "7800", "--address", "127.0.0.1:1"], catch_exceptions=False
         )
