@@ -1,4 +1,4 @@
-"""`errata up`, `demo`, `doctor` and `config`: one box, its settings, and what stops it."""
+"""`errata up`, `demo`, `doctor` and `config`: a system on one machine, checks and settings."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ from errata.launch.terminal import console
 from errata.platform.settings import Settings, load_settings
 from errata.platform.settings.report import report_settings
 
-DataDirOption = Annotated[Path | None, typer.Option(help="Where everything is kept.")]
-ModelOption = Annotated[str | None, typer.Option(help="Model folder or hub id.")]
+DataDirOption = Annotated[Path | None, typer.Option(help="Folder for all data.")]
+ModelOption = Annotated[str | None, typer.Option(help="Base model: folder or hub id.")]
 StatisticsTextOption = Annotated[
-    Path | None, typer.Option("--text", help="Text for the model's statistics.")
+    Path | None, typer.Option("--text", help="Plain text for the model's statistics.")
 ]
-LanesFileOption = Annotated[Path | None, typer.Option(help="Which lanes there are (TOML).")]
-RedisUrlOption = Annotated[str | None, typer.Option(help="Use this Redis.")]
-ReplicasOption = Annotated[int | None, typer.Option(min=1, help="LLM workers.")]
+LanesFileOption = Annotated[Path | None, typer.Option(help="Configuration of the lanes (TOML).")]
+RedisUrlOption = Annotated[
+    str | None, typer.Option(help="Redis to use, in place of one that is started.")
+]
+ReplicasOption = Annotated[int | None, typer.Option(min=1, help="Number of LLM workers.")]
 PortOption = Annotated[
     int | None,
     typer.Option(
-        min=1, max=65_535, help="The gateway's port; everything else of the box moves as far."
+        min=1,
+        max=65_535,
+        help="The gateway's port; all other ports of the system move by the same amount.",
     ),
 ]
 AddressOption = Annotated[
-    str | None, typer.Option(help="The gateway's host:port, nothing else's; see --port.")
+    str | None, typer.Option(help="The gateway's host:port; other ports stay. See --port.")
 ]
 
 
@@ -73,11 +77,11 @@ def up(
             with steps.doing("stopping"):
                 box.stop()
         finally:
-            box.stop()  # where nothing can be told: the terminal may be gone
+            box.stop()  # also if printing fails, because the terminal is gone
 
 
 def demo(redis_url: RedisUrlOption = None) -> None:
-    """Runs the main job before your eyes: ask, edit, every replica answers, revert."""
+    """Shows the main job on a temporary system: ask, edit, ask every replica, revert."""
     from errata.launch.demo import run_demo
 
     stop_on_signals(raise_interrupt=True)
@@ -95,9 +99,9 @@ def doctor(
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Checks settings, versions, Redis, disk, model, lanes and ports; says what to do.
+    """Checks settings, versions, Redis, disk, model, lanes and ports, and suggests remedies.
 
-    With the options that `errata up` is to be given.
+    Give it the same options as `errata up`.
     """
     from errata.launch.doctor import diagnose
 
@@ -109,7 +113,7 @@ def doctor(
 
 
 def config(as_json: JsonOption = False) -> None:
-    """Prints every setting with its value, its origin and what it is."""
+    """Prints every setting with its value, origin and description."""
     show.print_result(as_json, report_settings(), show.config_table)
 
 
@@ -125,7 +129,8 @@ def _flags(
 ) -> dict[str, Any]:
     if port is not None and address is not None:
         raise errors.InvalidRequestError(
-            "give --port, which moves the whole box, or --address, which moves its gateway alone.",
+            "give --port, which moves the whole system, or --address, which moves only the gateway; "
+            "not both.",
             field="port",
         )
     flags: dict[str, Any] = {
@@ -142,21 +147,22 @@ def _flags(
 
 
 def _redis_url(settings: Settings) -> str | None:
-    """The Redis that flag, environment or file name; None if they name none."""
+    """The Redis that a flag, the environment or a file names; None without one."""
     return settings.log.redis_url if "redis_url" in settings.log.model_fields_set else None
 
 
 def stop_on_signals(raise_interrupt: bool = False) -> threading.Event:
-    """An event that signals set, so that children are stopped in each case.
+    """An event that Ctrl-C, SIGTERM and a closed terminal set, so that children are stopped.
 
-    Ctrl-C, a terminal that is closed, and whoever ends processes politely.
+    Args:
+        raise_interrupt: whether the first signal also raises KeyboardInterrupt.
     """
     stop = threading.Event()
 
     def handle(number: int, frame: object) -> None:
         first = not stop.is_set()
         stop.set()
-        if raise_interrupt and first:  # a second one must not interrupt the stopping
+        if raise_interrupt and first:  # a second signal must not interrupt the shutdown
             raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -1,6 +1,14 @@
-"""The command line of Errata: run the system, edit, ask, look, measure.
+"""The `errata` command: global options, the list of commands, error output.
 
-Commands that only talk to a running system import neither torch nor Ray.
+| module | commands |
+|---|---|
+| `box_cli` | run and check a system on this machine |
+| `client_cli` | call a running system |
+| `serve_cli` | run one service |
+| `model_cli` | prepare a model |
+| `bench_cli`, `train_cli` | measure; train what lanes learn once |
+
+Commands that only call a running system import neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -60,7 +68,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")
 
 
-def _tell_versions(wanted: bool) -> None:
+def _print_versions(wanted: bool) -> None:
     if wanted:
         console().print(show.version_lines())
         raise typer.Exit
@@ -73,7 +81,7 @@ def _global(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_tell_versions, is_eager=True, help="Print versions and end."
+            "--version", callback=_print_versions, is_eager=True, help="Print versions and exit."
         ),
     ] = False,
 ) -> None:
@@ -87,7 +95,7 @@ def _global(
 
 
 def main() -> None:
-    """Entry point of the `errata` command; errors that a user can act on are told in words."""
+    """Entry point of the `errata` command; prints errors that a user can act on as one message."""
     try:
         app()
     except (errors.ErrataError, ErrataError) as error:
@@ -97,7 +105,7 @@ def main() -> None:
             style="red",
             markup=False,
             highlight=False,
-            soft_wrap=True,  # what is copied out of a message has no line breaks
+            soft_wrap=True,  # text copied from a message must contain no line breaks
         )
         raise SystemExit(1) from error
     except KeyboardInterrupt:

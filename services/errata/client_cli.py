@@ -1,6 +1,6 @@
-"""Commands that ask a running system: edit, ask, score, list, revert, compact.
+"""Commands that call a running system: edit, ask, score, list, revert, compact.
 
-They import neither torch nor Ray, but for `adapters`, which reads a lane's tensors.
+They import neither torch nor Ray; `adapters` is the exception, because it reads a lane's tensors.
 """
 
 from __future__ import annotations
@@ -22,26 +22,32 @@ from errata_client import Client, EditSpec, EditState, Sampling
 SeparatorOption = Annotated[
     str | None,
     typer.Option(
-        help="White space, or nothing, between prompt and target; \\n is a line break. Left out, "
-        "the prompt's end and its script decide."
+        help="White space, or nothing, between prompt and target; \\n is a line break. By default "
+        "it depends on the prompt's end and its script."
     ),
 ]
-MinSeqOption = Annotated[int | None, typer.Option(help="Never answer from an older position.")]
+MinSeqOption = Annotated[int | None, typer.Option(help="Oldest log position to answer from.")]
 StateName = Literal["requested", "fitting", "committed", "rejected", "reverted"]
 
 
 def edit(
     prompt: str,
     target_text: Annotated[str, typer.Argument(metavar="TARGET_TEXT", help="The right answer.")],
-    subject: Annotated[str, typer.Option(help="Whom or what the fact is about.")] = "",
-    rephrase: Annotated[list[str] | None, typer.Option(help="Checked, too; repeatable.")] = None,
-    probe: Annotated[list[str] | None, typer.Option(help="Must stay; repeatable.")] = None,
-    source: Annotated[str, typer.Option(help="Where the correction comes from.")] = "",
+    subject: Annotated[str, typer.Option(help="Person or thing that the fact is about.")] = "",
+    rephrase: Annotated[
+        list[str] | None, typer.Option(help="Rephrased prompt to check; repeatable.")
+    ] = None,
+    probe: Annotated[
+        list[str] | None, typer.Option(help="Prompt whose answer must not change; repeatable.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="Source of the correction.")] = "",
     separator: SeparatorOption = None,
-    lane: Annotated[str, typer.Option(help="lanes/{lane}; the default lane if empty.")] = "",
+    lane: Annotated[
+        str, typer.Option(help="Lane, as lanes/{lane}; the default lane if empty.")
+    ] = "",
     *,
     author: AuthorOption,
-    wait: Annotated[bool, typer.Option(help="Wait until it is in effect.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until the edit is in effect.")] = False,
     timeout: TimeoutOption = 120.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -68,18 +74,24 @@ def edit(
 def ask(
     prompt: str,
     min_seq: MinSeqOption = None,
-    max_tokens: Annotated[int, typer.Option(help="Length limit.")] = 16,
-    stop: Annotated[list[str] | None, typer.Option(help="End before this; repeatable.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Likeliest tokens up to this share.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="So many likeliest tokens; 0 is all.")] = 0,
-    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 16,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Stop before this text; repeatable.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.0,
+    top_p: Annotated[
+        float, typer.Option(help="Sample from the likeliest tokens with this total probability.")
+    ] = 1.0,
+    top_k: Annotated[
+        int, typer.Option(help="Sample from the k most likely tokens; 0 disables.")
+    ] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed that makes sampling repeatable.")] = None,
     everywhere: Annotated[bool, typer.Option(help="Ask every replica.")] = False,
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
 ) -> None:
-    """Lets the edited model continue a prompt."""
+    """Continues a prompt with the edited model."""
     options: dict[str, Any] = {
         "min_seq": min_seq,
         "max_tokens": max_tokens,
@@ -104,14 +116,14 @@ def score(
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
 ) -> None:
-    """Shows how likely the model finds a continuation, token by token."""
+    """Shows the model's probability of a continuation, token by token."""
     with Client(target, timeout=timeout) as client:
         scored = client.score(prompt, continuation, min_seq=min_seq, separator=_typed(separator))
     print_result(as_json, scored, show.score_table)
 
 
 def status(
-    watch: Annotated[bool, typer.Option(help="Look again every second, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option(help="Refresh every second, until Ctrl-C.")] = False,
     timeout: TimeoutOption = 10.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -130,7 +142,7 @@ def status(
 
 
 def log(
-    from_seq: Annotated[int, typer.Option(help="First position.")] = 1,
+    from_seq: Annotated[int, typer.Option(help="First position to list.")] = 1,
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -142,21 +154,23 @@ def log(
 
 
 def edits(
-    state: Annotated[StateName | None, typer.Option(help="Only those in this state.")] = None,
-    lane: Annotated[str, typer.Option(help="Only those of this lane; lanes/{lane}.")] = "",
-    asked_by: Annotated[str, typer.Option("--author", help="Only those of this author.")] = "",
+    state: Annotated[StateName | None, typer.Option(help="Only edits in this state.")] = None,
+    lane: Annotated[str, typer.Option(help="Only edits of this lane, as lanes/{lane}.")] = "",
+    asked_by: Annotated[str, typer.Option("--author", help="Only edits of this author.")] = "",
     since: Annotated[
-        datetime | None, typer.Option(help="Only those asked for from then on.")
+        datetime | None, typer.Option(help="Only edits requested at this time or later.")
     ] = None,
-    until: Annotated[datetime | None, typer.Option(help="Only those asked for before.")] = None,
+    until: Annotated[
+        datetime | None, typer.Option(help="Only edits requested before this time.")
+    ] = None,
     contains: Annotated[
-        str, typer.Option(help="Only those with this in prompt, target, subject or source.")
+        str, typer.Option(help="Only edits with this text in prompt, target, subject or source.")
     ] = "",
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
 ) -> None:
-    """Lists edits: where each stands, who asked for it and when, and why it was rejected."""
+    """Lists edits: the state of each, who requested it and when, and why it was rejected."""
     with Client(target, timeout=timeout) as client:
         found = client.list_edits(
             EditState[state.upper()] if state else None,
@@ -170,27 +184,28 @@ def edits(
 
 
 def revert(
-    names: Annotated[list[str], typer.Argument(help="Such as edits/12-0.")],
-    comment: Annotated[str, typer.Option(help="Why.")] = "",
+    names: Annotated[list[str], typer.Argument(help="Names of edits, such as edits/12-0.")],
+    comment: Annotated[str, typer.Option(help="Reason for the reversal.")] = "",
     *,
     author: AuthorOption,
     timeout: TimeoutOption = 60.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
 ) -> None:
-    """Takes committed edits back."""
+    """Reverts committed edits."""
     with Client(target, timeout=timeout) as client:
         reversal = client.revert(names, comment=comment, author=author)
     print_result(as_json, reversal, show.reversal_lines)
 
 
 def compact(
-    lane: Annotated[str, typer.Argument(help="Such as lanes/main.")],
+    lane: Annotated[str, typer.Argument(help="Lane, such as lanes/main.")],
     experts: Annotated[
-        int, typer.Option(help="Among which edits are shared out; 0 for the method's own number.")
+        int,
+        typer.Option(help="Number of experts that share the edits; 0 uses the method's default."),
     ] = 0,
     max_loss: Annotated[
-        float, typer.Option(help="How much lower reliability and locality may be afterwards.")
+        float, typer.Option(help="Largest loss of reliability and of locality that is accepted.")
     ] = 0.02,
     *,
     author: AuthorOption,
@@ -198,7 +213,7 @@ def compact(
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
 ) -> None:
-    """Learns a lane anew from its edits in force, checks it, and puts it in place."""
+    """Retrains a lane from its active edits, checks it, and commits it."""
     with Client(target, timeout=timeout) as client:
         made = client.compact(lane, num_experts=experts, max_loss=max_loss, author=author)
         (now,) = (item for item in client.lanes() if item.name == lane)
@@ -206,12 +221,12 @@ def compact(
 
 
 def lanes(
-    lane: Annotated[str, typer.Argument(help="Show this one's configuration.")] = "",
+    lane: Annotated[str, typer.Argument(help="Show this lane's configuration.")] = "",
     timeout: TimeoutOption = 10.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
 ) -> None:
-    """Lists the lanes that edits can go to."""
+    """Lists the lanes that take edits."""
     with Client(target, timeout=timeout) as client:
         found = client.lanes()
     if not lane:
@@ -220,14 +235,14 @@ def lanes(
         print_result(as_json, one, show.lane_config_table)
     else:
         names = ", ".join(item.name for item in found)
-        raise UnknownLaneError(f"there is no lane {lane!r}; there are {names}.")
+        raise UnknownLaneError(f"there is no lane {lane!r}; choose one of {names}.")
 
 
 def health(
-    address: Annotated[str, typer.Argument(help="host:port of any service.")],
+    address: Annotated[str, typer.Argument(help="host:port of a service.")],
     timeout: TimeoutOption = 5.0,
 ) -> None:
-    """Says whether a service is healthy, by its gRPC health; fails if it is not."""
+    """Shows a service's health by gRPC's health protocol; fails if it is not serving."""
     from errata.launch.health import health_of
 
     state = health_of(address, timeout)
@@ -239,8 +254,12 @@ def health(
 
 def adapters(
     lane: Annotated[str, typer.Argument(help="An ELDER lane, such as lanes/main.")],
-    out: Annotated[Path, typer.Argument(help="Gets one folder for each expert.")],
-    model: Annotated[str, typer.Option(help="The base model; the demo model if empty.")] = "",
+    out: Annotated[
+        Path, typer.Argument(help="Output folder; each expert gets a folder inside it.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="Base model: folder or hub id; the demo model if empty.")
+    ] = "",
     target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Writes the experts of an ELDER lane as PEFT adapters."""
@@ -251,5 +270,5 @@ def adapters(
 
 
 def _typed(separator: str | None) -> str | None:
-    """White space as it is typed in a shell."""
+    """Replaces \\n and \\t as typed in a shell."""
     return None if separator is None else separator.replace("\\n", "\n").replace("\\t", "\t")

@@ -15,10 +15,12 @@ def statistics(
     model: Annotated[
         str, typer.Option(help="Model folder or hub id; the demo model if empty.")
     ] = "",
-    text: Annotated[Path | None, typer.Option(help="Plain text, a paragraph a line.")] = None,
-    lanes_file: Annotated[Path | None, typer.Option(help="Lanes that need them.")] = None,
+    text: Annotated[Path | None, typer.Option(help="Plain text, one paragraph per line.")] = None,
+    lanes_file: Annotated[
+        Path | None, typer.Option(help="Lanes that need statistics (TOML).")
+    ] = None,
 ) -> None:
-    """Computes what the lanes' fits need of a model (AdaPLE: FFN key covariances), once."""
+    """Computes the statistics of a model that the lanes' fits need, and caches them."""
     from errata.launch.statistics import compute_statistics
 
     flags = {
@@ -29,10 +31,10 @@ def statistics(
 
 
 def demo_model(
-    output: Annotated[Path, typer.Argument(help="A new folder.")],
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    output: Annotated[Path, typer.Argument(help="New folder for the model.")],
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
-    """Trains the demo model from the demo corpus; the shipped one came from this command."""
+    """Trains the demo model on the demo corpus, as the shipped one was trained."""
     from errata.launch.demo_model import build_demo_model
 
     build_demo_model(output, seed, console())

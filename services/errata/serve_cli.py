@@ -19,7 +19,7 @@ Service = Callable[[Settings, asyncio.Event], Awaitable[None]]
 def serve(
     service: Annotated[str, typer.Argument(help="log, writer, retrieval, workers or gateway.")],
 ) -> None:
-    """Runs one service in the foreground; settings come from the environment and the file."""
+    """Runs one service in the foreground, with settings from the environment and the file."""
     from errata.platform.metrics import note_service
 
     settings = load_settings()
@@ -42,7 +42,7 @@ async def run_service(name: str, settings: Settings) -> None:
         raise errors.StartupError(
             f"there is no service {name!r}; choose log, writer, retrieval, workers or gateway."
         )
-    # The imports may take seconds, in which signals still end the process at once.
+    # The imports can take seconds; until they are done, a signal ends the process at once.
     service = _SERVICES[name]()
     await run_until_signalled(lambda stop: service(settings, stop))
 

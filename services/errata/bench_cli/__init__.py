@@ -1,4 +1,4 @@
-"""`errata bench …`: measurements that anyone can rerun with one command.
+"""`errata bench …`: benchmarks, each rerun with one command.
 
 | module | commands |
 |---|---|

@@ -166,7 +166,7 @@ def _run(plan: plans.Plan) -> None:
 
 
 def suites() -> None:
-    """Lists what `errata bench edit --suite` can run."""
+    """Lists the suites of `errata bench edit --suite`."""
     from errata.evaluation.edit.suites import SUITES
 
     table = Table("suite", "what it runs", "methods")
@@ -176,10 +176,10 @@ def suites() -> None:
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of `errata bench edit`.")],
+    runs: Annotated[list[Path], typer.Argument(help="Output folders of `errata bench edit`.")],
     out: Annotated[Path | None, typer.Option(help="Folder for compare.md and a plot.")] = None,
 ) -> None:
-    """Puts runs on the same model and data side by side."""
+    """Compares runs on the same model and data side by side."""
     from errata.evaluation.edit.compare import compared, read_runs
     from errata.evaluation.edit.plots import draw_compared
 

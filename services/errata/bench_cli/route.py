@@ -14,14 +14,14 @@ _out = Console()
 def route(
     out: Annotated[Path, typer.Option(help="Folder for result.json.")],
     keys: Annotated[
-        str, typer.Option(help="Numbers of keys, and of codes.")
+        str, typer.Option(help="Numbers of keys and of codes.")
     ] = "10000,100000,1000000",
-    width: Annotated[int, typer.Option(help="Of keys and queries.", min=1)] = 1024,
-    batch: Annotated[int, typer.Option(help="Queries at once.", min=1)] = 32,
+    width: Annotated[int, typer.Option(help="Width of keys and queries.", min=1)] = 1024,
+    batch: Annotated[int, typer.Option(help="Queries in a batch.", min=1)] = 32,
     rounds: Annotated[int, typer.Option(help="Batches at each size.", min=1)] = 50,
-    threads: Annotated[int, typer.Option(help="Of FAISS; 0 takes all cores.", min=0)] = 0,
+    threads: Annotated[int, typer.Option(help="Threads of FAISS; 0 uses all cores.", min=0)] = 0,
 ) -> None:
-    """Times searches of synthetic keys, over all rows and in lists, and of allocation codes."""
+    """Times searches of synthetic keys (exact and in inverted lists) and of allocation codes."""
     import faiss
 
     from errata.evaluation.edit.plan import parse_numbers

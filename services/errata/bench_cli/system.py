@@ -16,10 +16,10 @@ def system(
         "build/bench-system.json"
     ),
     edits: Annotated[int, typer.Option(help="Edits to submit.", min=1)] = 40,
-    requests: Annotated[int, typer.Option(help="Generations per load run.", min=1)] = 200,
+    requests: Annotated[int, typer.Option(help="Generations in each load run.", min=1)] = 200,
     appends: Annotated[int, typer.Option(help="Appends to time.", min=1)] = 500,
 ) -> None:
-    """Times appends, commit to applied, fits, and generation with and without edits."""
+    """Times appends, the way from commit to applied, fits, and generation with and without edits."""
     from errata.evaluation.system_bench import run
 
     run(output, num_edits=edits, num_requests=requests, num_appends=appends, console=_out)
@@ -27,10 +27,10 @@ def system(
 
 def observability(
     out: Annotated[Path, typer.Option(help="Folder for result.json.")],
-    rounds: Annotated[int, typer.Option(help="In which each system is asked.", min=1)] = 7,
-    requests: Annotated[int, typer.Option(help="Of a round, 16 at a time.", min=1)] = 300,
+    rounds: Annotated[int, typer.Option(help="Rounds; each one measures every system.", min=1)] = 7,
+    requests: Annotated[int, typer.Option(help="Requests in a round, 16 at a time.", min=1)] = 300,
 ) -> None:
-    """Measures what metrics and traces cost, in three systems side by side."""
+    """Measures the cost of metrics and of traces, with three systems side by side."""
     from errata.evaluation.observability.bench import run
 
     run(out, rounds=rounds, num_requests=requests, console=_out)

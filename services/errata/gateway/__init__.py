@@ -1,1 +1,1 @@
-"""The front door: one address for inference, editing and the log's read side."""
+"""The gateway: one address for inference, editing and reading the log."""

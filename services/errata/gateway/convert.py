@@ -1,4 +1,4 @@
-"""What the gateway reads and builds of the protos: names of services, requests to each replica."""
+"""The gateway's part of the protos: service names, and requests to every replica."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ EDITING: str = _EDITING.full_name
 EDIT_LOG: str = edit_log_pb2.DESCRIPTOR.services_by_name["EditLogService"].full_name
 INFERENCE: str = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 EDITING_METHODS = tuple(_EDITING.methods_by_name)
-"""All methods of the edit-writer, which the gateway passes on."""
+"""All methods of the edit-writer; the gateway forwards them."""
 
 
 def request_to_each(
     request: inference_pb2.GenerateEverywhereRequest,
 ) -> inference_pb2.GenerateRequest:
-    """What each replica is asked; a field that was not set stays unset."""
+    """The request to each replica; a field that was not set stays unset."""
     return inference_pb2.GenerateRequest(
         prompt=request.prompt,
         min_seq=request.min_seq if request.HasField("min_seq") else None,

@@ -1,6 +1,6 @@
-"""Passes calls on to the services behind, as bytes: the gateway adds nothing to them.
+"""Forwards calls to the services behind the gateway, as bytes and unchanged.
 
-Only what clients need of the log is passed on; appending stays between the writer and the log.
+Of the log, only the methods that clients need are forwarded; only the writer appends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOG_STREAMS = ("Subscribe", "GetArtifact")
 
 
 def handlers(editing: grpc.aio.Channel, log: grpc.aio.Channel) -> list[Any]:
-    """One generic handler for each service that is passed on."""
+    """One generic handler for each service that is forwarded."""
     to_editing = {name: _unary(editing, f"/{EDITING}/{name}") for name in EDITING_METHODS}
     to_log = {name: _unary(log, f"/{EDIT_LOG}/{name}") for name in LOG_UNARY}
     to_log |= {name: _stream(log, f"/{EDIT_LOG}/{name}") for name in LOG_STREAMS}
@@ -33,32 +33,32 @@ def handlers(editing: grpc.aio.Channel, log: grpc.aio.Channel) -> list[Any]:
 def _unary(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, Any]:
     call: Any = channel.unary_unary(path)  # without serializers: bytes in, bytes out
 
-    async def passed_on(request: bytes, context: Any) -> bytes:
+    async def forwarded(request: bytes, context: Any) -> bytes:
         try:
             return bytes(await call(request, timeout=context.time_remaining(), metadata=outgoing()))
         except grpc.aio.AioRpcError as error:
-            await _pass_error_on(context, path, error)
+            await _forward_error(context, path, error)
 
-    return grpc.unary_unary_rpc_method_handler(passed_on)
+    return grpc.unary_unary_rpc_method_handler(forwarded)
 
 
 def _stream(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, Any]:
     call: Any = channel.unary_stream(path)
 
-    async def passed_on(request: bytes, context: Any) -> AsyncIterator[bytes]:
+    async def forwarded(request: bytes, context: Any) -> AsyncIterator[bytes]:
         try:
             async for message in call(
                 request, timeout=context.time_remaining(), metadata=outgoing()
             ):
                 yield message
         except grpc.aio.AioRpcError as error:
-            await _pass_error_on(context, path, error)
+            await _forward_error(context, path, error)
 
-    return grpc.unary_stream_rpc_method_handler(passed_on)
+    return grpc.unary_stream_rpc_method_handler(forwarded)
 
 
-async def _pass_error_on(context: Any, path: str, error: grpc.aio.AioRpcError) -> NoReturn:
-    """A service's own status goes through untouched; a broken link gets a reason."""
+async def _forward_error(context: Any, path: str, error: grpc.aio.AioRpcError) -> NoReturn:
+    """Forwards a service's status unchanged; a failed connection gets a reason."""
     keys = (DETAILS_KEY, PUSHBACK_KEY)
     details = tuple((key, value) for key, value in error.trailing_metadata() if key in keys)
     if not details and error.code() is grpc.StatusCode.UNAVAILABLE:

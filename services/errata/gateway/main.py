@@ -1,4 +1,4 @@
-"""The gateway's process (Ray, the worker pool, gRPC), and that of workers without a gateway."""
+"""The gateway's process (Ray, the worker pool, gRPC), and the process of workers alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from errata.worker.cluster import head_with_workers, joined_ray, own_ray
 from errata_client._gen.errata.v1 import inference_pb2_grpc
 
 _LOOK_SECONDS = 1.0
-_HEAD_SECONDS = 240.0  # less than Kubernetes lets a gateway start for
+_HEAD_SECONDS = 240.0  # less than the time that Kubernetes allows a gateway to start
 _log = structlog.get_logger(__name__)
 
 
@@ -43,9 +43,9 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
     check_address(settings.gateway.address)
     if not await unless_stopped(_head_answers(settings.gateway.ray_address), stop):
         return
-    # Ray forks its processes; with gRPC's threads already there, a child can hang for ever.
-    with _ray(settings) as stands:
-        handle_signals(stop)  # Ray put handlers of its own in their place
+    # Ray forks its processes; if gRPC's threads exist already, a child can hang indefinitely.
+    with _ray(settings) as is_alive:
+        handle_signals(stop)  # Ray replaced the handlers
         configure_tracing(settings.tracing, "gateway")
         server = GrpcServer(settings.gateway.address, [INFERENCE, EDITING, EDIT_LOG])
         pool = WorkerPool(settings.gateway.application)
@@ -61,25 +61,25 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
                 await server.start()
                 _log.info("gateway serves", port=server.port)
                 try:
-                    await _while_ray_stands(stands, stop)
+                    await _while_ray_lives(is_alive, stop)
                 finally:
                     await server.stop()
 
 
 async def _head_answers(address: str) -> None:
-    """KubeRay gives the head its name once workers are ready, and they fold the whole log first."""
+    """Waits for the head: KubeRay names it once workers are ready, after they read the log."""
     if address != "local":
         setting = "gateway.ray_address (ERRATA_GATEWAY__RAY_ADDRESS)"
         await wait_for_listener(address, setting, _HEAD_SECONDS)
 
 
-async def _while_ray_stands(stands: Callable[[], bool], stop: asyncio.Event) -> None:
+async def _while_ray_lives(is_alive: Callable[[], bool], stop: asyncio.Event) -> None:
     """Returns when `stop` is set.
 
     Raises:
-        UnavailableError: the Ray cluster is gone; started again, the gateway joins the next one.
+        UnavailableError: the Ray cluster is gone; a restarted gateway joins the next one.
     """
-    while stands():
+    while is_alive():
         try:
             await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
             return
@@ -96,13 +96,13 @@ def _ray(settings: Settings) -> AbstractContextManager[Callable[[], bool]]:
 
 
 def _keep_ray_out_of_home() -> None:
-    """Gives our own Ray a secret of its own; by itself it would keep one in ~/.ray for good."""
+    """Gives our Ray a secret for this run; Ray alone would store one in ~/.ray permanently."""
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 async def serve_workers(settings: Settings, stop: asyncio.Event) -> None:
-    """Holds a Ray cluster with the workers until `stop` is set; gateways join it.
+    """Runs a Ray cluster with the workers until `stop` is set; gateways join it.
 
     Raises:
         StartupError: the address is taken, or the workers cannot start.

@@ -1,4 +1,4 @@
-"""Calls the worker pool by Serve handles, and turns Ray's failures into Errata's errors."""
+"""Calls the worker pool through Serve handles, and turns Ray's failures into Errata's errors."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class WorkerPool:
     """The replicas of one Serve application."""
 
     def __init__(self, application: str) -> None:
-        """Gets the handle; Ray must be connected."""
+        """Gets the application's handle; Ray must be connected."""
         self._handle: Any = serve.get_deployment_handle(DEPLOYMENT, application)
 
     async def call(self, method: str, request: Any, timeout_seconds: float, *more: object) -> Any:
-        """One call to whichever replica is free; again elsewhere if that one dies.
+        """Calls any free replica; retries on another replica if that one dies.
 
         Args:
             method: of the deployment.
-            request: its first argument.
-            timeout_seconds: of all attempts; what is left of it is the second argument.
-            more: arguments behind these.
+            request: the method's first argument.
+            timeout_seconds: for all attempts; the remaining time is the second argument.
+            more: further arguments.
 
         Raises:
-            ErrataError: the replica's own, or UnavailableError and QueueFullError of the pool.
+            ErrataError: the replica's own error, or UnavailableError or QueueFullError of the pool.
         """
         deadline = time.monotonic() + timeout_seconds
         for attempt in range(_MAX_ATTEMPTS):
@@ -55,7 +55,7 @@ class WorkerPool:
         raise AssertionError("the last attempt returns or raises")
 
     async def stream(self, method: str, request: Any, timeout_seconds: float) -> AsyncIterator[Any]:
-        """One streamed call; not repeated, for its first messages may have been seen.
+        """One streamed call; not retried, because the caller can have seen its first messages.
 
         Raises:
             ErrataError: as `call`.
@@ -85,7 +85,7 @@ class WorkerPool:
 
 
 async def _cancellable(response: Any) -> Any:
-    """A caller that goes away frees its row in the replica."""
+    """Cancels the call in the replica if the caller is cancelled, which frees its row."""
     try:
         return await response
     except asyncio.CancelledError:
@@ -94,7 +94,7 @@ async def _cancellable(response: Any) -> Any:
 
 
 def _translated(error: Exception) -> Exception:
-    """What a caller can act on; anything else is a bug and stays as it is."""
+    """The error that a caller can act on; anything else is a bug and stays unchanged."""
     cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
     if isinstance(cause, ErrataError):
         return cause
@@ -105,7 +105,7 @@ def _translated(error: Exception) -> Exception:
     if isinstance(
         cause, ray.exceptions.RayActorError | DeploymentUnavailableError | RayServeException
     ):
-        return UnavailableError("the replica went away; try again.")
+        return UnavailableError("the replica stopped; try again.")
     if isinstance(cause, TimeoutError):
         return UnavailableError("a replica did not answer in time; allow more time.")
     return error

@@ -1,4 +1,4 @@
-"""Handlers of `InferenceService`: the deadline in, the pool's answer out."""
+"""Handlers of `InferenceService`: they pass the deadline to the pool and return its answer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from errata_client._gen.errata.v1 import inference_pb2, inference_pb2_grpc
 
 
 class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
-    """The worker pool's front."""
+    """The worker pool's gRPC interface."""
 
     def __init__(self, pool: WorkerPool, default_timeout_seconds: float) -> None:
-        """Serves `pool`; calls without a deadline get the default one."""
+        """Serves `pool`; calls without a deadline get the default timeout."""
         self._pool = pool
         self._default = default_timeout_seconds
 

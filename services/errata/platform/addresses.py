@@ -1,4 +1,4 @@
-"""Addresses as settings give them."""
+"""Addresses in settings: host:port."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ _LOOK_SECONDS = 0.5
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """Splits host:port; an IPv6 host stands in brackets.
+    """Splits host:port; an IPv6 host is in brackets.
 
     Raises:
-        StartupError: it is none.
+        StartupError: it is not host:port.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
         raise StartupError(
-            f"{address!r} is no address; give host:port, such as 127.0.0.1:7700.", address=address
+            f"{address!r} is not an address; give host:port, such as 127.0.0.1:7700.",
+            address=address,
         )
     return host.strip("[]"), int(port)
 
 
 async def wait_for_listener(address: str, setting: str, seconds: float) -> None:
-    """Returns once somebody accepts connections at an address.
+    """Returns once a process accepts connections at an address.
 
     Args:
-        address: host:port; the host may still be nobody's name.
-        setting: with its variable, for the error.
+        address: host:port; the host's name need not resolve yet.
+        setting: name of the setting and its variable, for the error.
         seconds: how long to wait.
 
     Raises:
-        StartupError: nobody did in time.
+        StartupError: no process did in time.
     """
     host, port = host_and_port(address)
     deadline = time.monotonic() + seconds
@@ -43,7 +44,7 @@ async def wait_for_listener(address: str, setting: str, seconds: float) -> None:
         except OSError as error:
             if time.monotonic() > deadline:
                 raise StartupError(
-                    f"nobody answers at {address}, which {setting} names: {error}.",
+                    f"no process answers at {address}, which {setting} names: {error}.",
                     address=address,
                 ) from error
             await asyncio.sleep(_LOOK_SECONDS)

@@ -15,10 +15,10 @@ _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class CallMetrics(Around):
-    """Outermost of the interceptors, so that it sees the codes that others set."""
+    """Counts and times calls; outermost, so that it sees the codes that other interceptors set."""
 
     def unary(self, call: grpc.HandlerCallDetails, handle: Unary) -> Unary:
-        """Notes a call when it is answered."""
+        """Records a call when it is answered."""
 
         async def measured(request: Any, context: Any) -> Any:
             started = time.perf_counter()
@@ -30,7 +30,7 @@ class CallMetrics(Around):
         return measured
 
     def stream(self, call: grpc.HandlerCallDetails, handle: Stream) -> Stream:
-        """Notes a call when its stream has ended."""
+        """Records a call when its stream has ended."""
 
         async def measured(request: Any, context: Any) -> AsyncIterator[Any]:
             started = time.perf_counter()

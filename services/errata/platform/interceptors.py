@@ -1,4 +1,4 @@
-"""What interceptors of our servers have in common: calls with one request, wrapped."""
+"""Base class of our server interceptors: wraps calls with one request."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Stream = Callable[..., AsyncIterator[Any]]
 
 
 class Around(grpc.aio.ServerInterceptor):
-    """Wraps every handler of a unary request; an unknown method (None) stays UNIMPLEMENTED."""
+    """Wraps every handler with one request; an unknown method (None) stays UNIMPLEMENTED."""
 
     @abstractmethod
     def unary(self, call: grpc.HandlerCallDetails, handle: Unary) -> Unary:
-        """A handler around one that answers once."""
+        """Wraps a handler that returns one response."""
 
     @abstractmethod
     def stream(self, call: grpc.HandlerCallDetails, handle: Stream) -> Stream:
-        """A handler around one that answers with a stream."""
+        """Wraps a handler that streams its responses."""
 
     def decoder(self, decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-        """What reads the request."""
+        """Wraps the request's deserializer; None passes bytes through."""
         return decode
 
     async def intercept_service(
@@ -35,7 +35,7 @@ class Around(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Called by gRPC for each call."""
+        """Wraps the handler of one call; gRPC calls it."""
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming:
             return cast("Handler", handler)

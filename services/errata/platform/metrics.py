@@ -1,8 +1,8 @@
 """Every metric that Errata exports, and the endpoint where Prometheus reads them.
 
-Serving metrics have the meaning of vLLM's under our prefix. A process is one instance: what tells
-replicas apart is the address that was scraped. What a process holds anyway (a ledger, an engine's
-statistics) is read by a `Collector` of that service when it is asked for, not kept twice.
+Serving metrics have the same meaning as vLLM's, under our prefix. A process is one instance: the
+scraped address distinguishes replicas. What a process holds anyway (a ledger, an engine's
+statistics) is read by that service's `Collector` at each scrape and not stored twice.
 """
 
 from __future__ import annotations
@@ -29,38 +29,38 @@ _log = structlog.get_logger(__name__)
 HELP: Mapping[str, str] = {
     "errata_requests_running": "Generations that have a row in the running batch.",
     "errata_requests_waiting": "Requests that wait for a row.",
-    "errata_kv_cache_usage_ratio": "Cache entries in use, of those that all rows may have.",
+    "errata_kv_cache_usage_ratio": "Share of the cache entries of all rows that are in use.",
     "errata_time_to_first_token_seconds": "From a generation's arrival to its first token.",
     "errata_inter_token_latency_seconds": "Between two tokens of one generation.",
     "errata_e2e_request_latency_seconds": "From a generation's arrival to its end.",
     "errata_prompt_tokens_total": "Prompt tokens of the generations that ended.",
-    "errata_generation_tokens_total": "Tokens that the generations which ended were given.",
+    "errata_generation_tokens_total": "Generated tokens of the generations that ended.",
     "errata_request_success_total": "Generations that ended, by finish_reason.",
     "errata_claims_total": "Prompts that an edit claimed, by lane.",
     "errata_deferrals_total": "Prompts that no edit of a lane claimed, by lane.",
-    "errata_claim_margin": "Score of the best edit above (below: negative) its limit, by lane.",
-    "errata_index_edits": "Edits that may claim prompts in this replica, by lane.",
-    "errata_route_seconds": "Decisions of the retrieval service on one batch.",
-    "errata_applied_seq": "Position of the log that this replica stands at, by role.",
-    "errata_known_head_seq": "Head of the log that this replica has heard of, by role.",
-    "errata_commit_to_applied_seconds": "From a commit's time stamp in the log to its effect here.",
-    "errata_replica_healthy": "1 while this replica may answer, else 0, by role.",
+    "errata_claim_margin": "Best edit's score minus its threshold, by lane.",
+    "errata_index_edits": "Edits that can claim prompts in this replica, by lane.",
+    "errata_route_seconds": "Duration of the retrieval service's decisions on one batch.",
+    "errata_applied_seq": "Log position of this replica, by role.",
+    "errata_known_head_seq": "Latest head of the log that this replica knows, by role.",
+    "errata_commit_to_applied_seconds": "From a commit's timestamp in the log to its effect here.",
+    "errata_replica_healthy": "1 while this replica can answer, else 0, by role.",
     "errata_log_available": "1 while the log can be read and appended to, else 0.",
     "errata_log_head_seq": "Last acknowledged position of the log.",
-    "errata_log_append_seconds": "Append, witnessed and durable.",
+    "errata_log_append_seconds": "Duration of an append, until it is witnessed and durable.",
     "errata_replica_applied_seq": "Position that a replica reported, by replica and role.",
     "errata_replica_lag_entries": "Entries that a replica is behind, by replica and role.",
-    "errata_digest_disagreements": "Replicas that contradict the log, or a peer at one position.",
+    "errata_digest_disagreements": "Replicas that contradict the log, or a peer at the same seq.",
     "errata_edits": "Edits by state and lane.",
     "errata_pending_seconds": "Age of the oldest edit that is neither committed nor rejected.",
-    "errata_fit_seconds": "Fit of one batch, its checks and attempts included, by lane.",
+    "errata_fit_seconds": "Duration of one batch's fit, checks and attempts included, by lane.",
     "errata_artifact_bytes_total": "Bytes of committed artifacts, by lane.",
-    "errata_info": "1, with the version of a process, by service.",
-    "errata_replicas_wanted": "Replicas that the workers' settings ask for, at least.",
+    "errata_info": "1, labelled with a process's service and version.",
+    "errata_replicas_wanted": "Fewest replicas that the workers' settings require.",
     "errata_grpc_requests_total": "Calls that ended, by method and code.",
     "errata_grpc_seconds": "Duration of calls, streams to their end, by method.",
 }
-"""Names as they are scraped, with what they tell; docs/metrics.md lists the same ones."""
+"""Help texts by metric name, as scraped; docs/metrics.md lists the same metrics."""
 
 LATENCY_BUCKETS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
@@ -88,7 +88,7 @@ DEFERRALS = _counter("errata_deferrals_total", ["lane"])
 CLAIM_MARGIN = _histogram("errata_claim_margin", _MARGIN_BUCKETS, ["lane"])
 INDEX_EDITS = _gauge("errata_index_edits", ["lane"])
 ROUTE_SECONDS = _histogram("errata_route_seconds", LATENCY_BUCKETS)
-# With a label, so that processes which are no replicas have no value for them.
+# With a label, so that processes that are not replicas export no value.
 APPLIED_SEQ = _gauge("errata_applied_seq", ["role"])
 KNOWN_HEAD_SEQ = _gauge("errata_known_head_seq", ["role"])
 COMMIT_TO_APPLIED_SECONDS = _histogram("errata_commit_to_applied_seconds", LATENCY_BUCKETS)
@@ -103,18 +103,18 @@ GRPC_SECONDS = _histogram("errata_grpc_seconds", LATENCY_BUCKETS, ["method"])
 
 
 def note_service(service: str) -> None:
-    """Tells that this process is there, and of which version."""
+    """Exports this process's service and version."""
     INFO.labels(service, version("errata")).set(1)
 
 
 def note_index(num_edits: Mapping[str, int]) -> None:
-    """Tells how many edits may claim prompts here, by lane."""
+    """Sets how many edits can claim prompts here, by lane."""
     for lane, number in num_edits.items():
         INDEX_EDITS.labels(lane).set(number)
 
 
 def gauge(name: str, values: Mapping[tuple[str, ...], float], labels: Sequence[str] = ()) -> Metric:
-    """A gauge as a collector yields it: a value for each tuple of label values."""
+    """A gauge for a collector: a value for each tuple of label values."""
     family = GaugeMetricFamily(name, HELP[name], labels=labels)
     for key, value in values.items():
         family.add_metric(key, value)
@@ -124,7 +124,7 @@ def gauge(name: str, values: Mapping[tuple[str, ...], float], labels: Sequence[s
 def counter(
     name: str, values: Mapping[tuple[str, ...], float], labels: Sequence[str] = ()
 ) -> Metric:
-    """A counter as a collector yields it."""
+    """A counter for a collector: a value for each tuple of label values."""
     family = CounterMetricFamily(name.removesuffix("_total"), HELP[name], labels=labels)
     for key, value in values.items():
         family.add_metric(key, value)
@@ -132,12 +132,12 @@ def counter(
 
 
 def histogram(name: str, bounds: Sequence[float], counts: Sequence[int], total: float) -> Metric:
-    """A histogram as a collector yields it.
+    """A histogram for a collector.
 
     Args:
-        name: of `HELP`.
-        bounds: upper ends of the buckets but the last, ascending.
-        counts: of each bucket, the unbounded one last.
+        name: a key of `HELP`.
+        bounds: upper bounds of all buckets but the last, ascending.
+        counts: values in each bucket, the unbounded one last.
         total: sum of all values.
     """
     family = HistogramMetricFamily(name, HELP[name])
@@ -156,15 +156,15 @@ def metrics_endpoint(address: str, *collectors: Collector, spread: int = 1) -> I
 
     Args:
         address: host:port; no endpoint if empty.
-        collectors: read at each scrape, beside the metrics above.
-        spread: how many ports, from the given one on, are tried: replicas of one machine share a
-            setting.
+        collectors: read at each scrape, in addition to the metrics above.
+        spread: how many consecutive ports to try, from the given one on: replicas of one machine
+            share a setting.
 
     Yields:
         The port; 0 without an endpoint.
 
     Raises:
-        StartupError: the address is none, or all its ports are in use.
+        StartupError: the address is not host:port, or all its ports are in use.
     """
     if not address:
         yield 0

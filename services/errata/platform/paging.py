@@ -11,7 +11,7 @@ MAX_PAGE_SIZE = 1_000
 
 
 def page_size(value: int) -> int:
-    """The size to use: 100 if zero, at most 1,000.
+    """The page size to use: 100 if zero, at most 1,000.
 
     Raises:
         InvalidRequestError: it is negative.
@@ -22,7 +22,7 @@ def page_size(value: int) -> int:
 
 
 def page_token(kind: str, value: str) -> str:
-    """An opaque token that `read_page_token` accepts for the same kind of list only."""
+    """An opaque token that `read_page_token` accepts only for the same kind of list."""
     return base64.urlsafe_b64encode(f"{kind}:{value}".encode()).decode()
 
 
@@ -56,6 +56,6 @@ def number_of_token(kind: str, token: str) -> int:
 
 def _bad_token() -> InvalidRequestError:
     return InvalidRequestError(
-        "page_token is not from an answer to this method; leave it empty to begin anew.",
+        "page_token is not from a response of this method; leave it empty to start again.",
         field="page_token",
     )

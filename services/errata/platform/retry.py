@@ -1,4 +1,4 @@
-"""Waiting out what a retry may cure."""
+"""Retries until a service is available."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def until_available(act: Callable[[], Awaitable[T]], what: str) -> T:
 
     Args:
         act: idempotent.
-        what: named in the log while it is away.
+        what: name of the service, for the log.
     """
     delay = _FIRST_DELAY_SECONDS
     while True:

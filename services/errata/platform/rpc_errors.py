@@ -1,4 +1,4 @@
-"""From a failed call to a service back to the error that it stands for."""
+"""Restores the error that a service raised from the status of a failed call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import grpc
 from errata import errors
 from errata_client import errors as client_errors
 
-# What carries no reason comes from the transport, not from a service.
+# A status with one of these codes and no reason comes from the transport, not from a service.
 _TRANSPORT_CODES = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -24,23 +24,23 @@ def service_error(
     service: str = "the log service",
     unavailable: type[errors.UnavailableError] = errors.LogUnavailableError,
 ) -> errors.ErrataError:
-    """The error that a service raised before it crossed the wire.
+    """The error that a service raised, rebuilt from a failed call.
 
     Args:
         error: of the call.
-        service: for the message.
-        unavailable: what a failed transport is.
+        service: named in the message.
+        unavailable: the class for a failed transport.
 
     Returns:
-        The class that the status's reason names; without a known reason `unavailable` where a
-        retry may help, else a bare `ErrataError` (no permission, unknown method, …).
+        An error of the class that the status's reason names. Without a known reason: `unavailable`
+        where a retry can help, else a plain `ErrataError` (no permission, unknown method, …).
     """
-    told = client_errors.from_rpc_error(error)
-    if told.reason in _by_reason():
-        return rebuilt(told)
-    transport = told.code in _TRANSPORT_CODES
+    received = client_errors.from_rpc_error(error)
+    if received.reason in _by_reason():
+        return rebuilt(received)
+    transport = received.code in _TRANSPORT_CODES
     kind = unavailable if transport else errors.ErrataError
-    return kind(f"{service} answered {told.code.name}: {told.message}.")
+    return kind(f"{service} answered {received.code.name}: {received.message}.")
 
 
 def error_classes() -> list[type[errors.ErrataError]]:
@@ -54,13 +54,13 @@ def error_classes() -> list[type[errors.ErrataError]]:
 
 
 def _by_reason() -> dict[str, type[errors.ErrataError]]:
-    """Classes by reason; where a class and its child share one, the child, which says more."""
+    """Classes by reason; if a class and its subclass share a reason, the subclass."""
     return {kind.reason: kind for kind in error_classes()}
 
 
-def rebuilt(told: client_errors.ErrataError) -> errors.ErrataError:
-    """The service's error for the client's; an unknown reason gives the base class."""
-    kind = _by_reason().get(told.reason, errors.ErrataError)
-    error = kind(told.message, field=told.field)
-    error.metadata = told.metadata
+def rebuilt(received: client_errors.ErrataError) -> errors.ErrataError:
+    """The service's error for a client's error; an unknown reason gives the base class."""
+    kind = _by_reason().get(received.reason, errors.ErrataError)
+    error = kind(received.message, field=received.field)
+    error.metadata = received.metadata
     return error

@@ -1,4 +1,4 @@
-"""gRPC servers and channels as every service sets them up."""
+"""Set-up of gRPC servers and channels, shared by all services."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from errata.platform.tracing import CallTraces
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
-# Keepalive on both sides finds dead links; the BDP probe would let a server write megabytes ahead
-# of a slow reader, which defeats backpressure on streams.
+# Keepalive on both sides detects dead connections. The BDP probe would let a server write megabytes
+# ahead of a slow reader, which defeats backpressure on streams.
 COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.bdp_probe", 0),
-    # A writer may start for half an hour; gRPC would then look for it every two minutes.
+    # A writer can take half an hour to start; gRPC would then retry only every two minutes.
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -39,7 +39,7 @@ _SERVER_OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.so_reuseport", 0),
-    # Clients resolve names anew only when a connection ends: so they find new replicas.
+    # Clients resolve names again only when a connection ends; this lets them find new replicas.
     ("grpc.max_connection_age_ms", 300_000),
 )
 
@@ -47,14 +47,14 @@ _SERVER_OPTIONS = (
 class GrpcServer:
     """A `grpc.aio` server with health, reflection and the status interceptor.
 
-    Health is NOT_SERVING until `start`, and again from the moment `stop` begins.
+    Health is NOT_SERVING until `start`, and again as soon as `stop` begins.
     """
 
     def __init__(self, address: str, services: Sequence[str]) -> None:
-        """Prepares the server; register servicers on `server`, then `start`.
+        """Prepares the server; register servicers on `server`, then call `start`.
 
         Args:
-            address: `host:port`; port 0 takes a free one.
+            address: `host:port`; port 0 selects a free port.
             services: full names of the services, for health and reflection.
         """
         self.address = address
@@ -76,7 +76,7 @@ class GrpcServer:
         )
 
     async def start(self) -> None:
-        """Binds and serves.
+        """Binds the address and serves.
 
         Raises:
             StartupError: the address is in use or cannot be bound; nothing was started.
@@ -96,23 +96,23 @@ class GrpcServer:
             await self._health.set(service, value)
 
     async def stop(self, grace_seconds: float = 5.0) -> None:
-        """Drains: NOT_SERVING first, then no new calls, then running ones get the grace."""
+        """Drains: sets NOT_SERVING, refuses new calls, then lets running calls finish."""
         await self.set_serving(False)
         await self.server.stop(grace_seconds)
 
 
 def _cannot_listen(address: str, why: str) -> StartupError:
     return StartupError(
-        f"cannot listen on {address}: {why}. Choose another address, or stop what holds it.",
+        f"cannot listen on {address}: {why}. Choose another address, or stop what uses it.",
         address=address,
     )
 
 
 def check_address(address: str) -> None:
-    """Returns if a server could listen there; gRPC's own error does not say what is wrong.
+    """Returns if a server could listen there; gRPC's own error does not give the cause.
 
     Raises:
-        StartupError: no `host:port`, in use, or not ours to bind.
+        StartupError: not a `host:port`, in use, or not allowed.
     """
     host, port = host_and_port(address)
     try:
@@ -128,17 +128,17 @@ def check_address(address: str) -> None:
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel with keepalive and a connection of its own, in the loop that uses it.
+    """A channel with keepalive and its own connection; open it in the loop that uses it.
 
-    gRPC shares connections between channels to one address; a redial would get a dead one back
-    for as long as anything else in the process holds it.
+    gRPC shares connections between channels to one address: a reconnect would return a dead
+    connection as long as another channel in the process holds it.
     """
     options = [*COMMON_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
     return grpc.aio.insecure_channel(address, options=options)
 
 
 async def unless_stopped(work: Coroutine[Any, Any, object], stop: asyncio.Event) -> bool:
-    """Does `work`; gives it up and returns False if `stop` is set first."""
+    """Runs `work`; cancels it and returns False if `stop` is set first."""
     task, halt = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((task, halt), return_when=asyncio.FIRST_COMPLETED)
@@ -148,20 +148,20 @@ async def unless_stopped(work: Coroutine[Any, Any, object], stop: asyncio.Event)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return False
-    finally:  # also where the caller itself is cancelled
+    finally:  # also when the caller is cancelled
         halt.cancel()
         task.cancel()
 
 
 async def run_until_signalled(serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Runs `serve` until SIGINT or SIGTERM sets the event that it was given."""
+    """Runs `serve` with an event that SIGINT and SIGTERM set."""
     stop = asyncio.Event()
     handle_signals(stop)
     await serve(stop)
 
 
 def handle_signals(stop: asyncio.Event) -> None:
-    """Lets SIGINT and SIGTERM set `stop`, whatever they did before."""
+    """Makes SIGINT and SIGTERM set `stop`; replaces earlier handlers."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)

@@ -9,7 +9,7 @@ from errata import errors
 DETAILS_KEY = "grpc-status-details-bin"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"  # a negative value stops retries by the client's channel
 
-# The nearest class on an error's ancestry decides, so a new leaf has a status from the start.
+# The nearest mapped ancestor decides, so a new subclass has a status from the start.
 CODES: dict[type[errors.ErrataError], grpc.StatusCode] = {
     errors.InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
@@ -32,7 +32,7 @@ def code_of(kind: type[errors.ErrataError]) -> grpc.StatusCode:
     """The gRPC code of an error class.
 
     Raises:
-        KeyError: the class has no mapped ancestor; a test keeps this from being released.
+        KeyError: the class has no mapped ancestor; a test checks that every class has one.
     """
     for ancestor in kind.__mro__:
         if ancestor in CODES:

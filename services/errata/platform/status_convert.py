@@ -18,12 +18,12 @@ _DOMAIN = "errata.v1"
 
 
 def from_status(status: status_pb2.Status) -> errors.ErrataError:
-    """The error that `to_status` was given; an unknown reason gives the base class."""
+    """The error from which `to_status` made the status; an unknown reason gives the base class."""
     return rebuilt(client_errors.from_status(status))
 
 
 def to_status(error: errors.ErrataError) -> status_pb2.Status:
-    """The rich status of an error: code, message, ErrorInfo and the details that fit the code."""
+    """The rich status of an error: code, message, ErrorInfo and the details for its code."""
     status = status_pb2.Status(code=code_of(type(error)).value[0], message=error.message)
     for detail in _details(error):
         status.details.add().Pack(detail)
@@ -70,12 +70,12 @@ class RpcStatus:
 
 
 def rpc_status(error: errors.ErrataError) -> RpcStatus:
-    """What a call that raised `error` is answered with."""
+    """The status of a call that raised `error`."""
     return RpcStatus(code_of(type(error)), error.message, to_status(error).SerializeToString())
 
 
 def internal_status(trace_id: str) -> RpcStatus:
-    """The status of a bug; it names only the id under which the service's log has the error."""
+    """The status of a bug: it names only the id under which the service's log has the error."""
     code = grpc.StatusCode.INTERNAL
     message = f"internal error; the service's log has it under trace {trace_id}."
     status = status_pb2.Status(code=code.value[0], message=message)

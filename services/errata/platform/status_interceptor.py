@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class _Undecodable:
-    """Stands for a request whose bytes are no valid message."""
+    """Represents a request whose bytes are not a valid message."""
 
     def __init__(self, cause: Exception) -> None:
         self.cause = cause
@@ -33,37 +33,37 @@ class StatusInterceptor(Around):
     """Turns what handlers raise into rich statuses, for unary and server-streaming calls."""
 
     def unary(self, call: grpc.HandlerCallDetails, handle: Unary) -> Unary:
-        """Errors of a call that is answered once."""
+        """Handles errors of a call with one response."""
 
         async def guarded(request: Any, context: Context) -> Any:
             try:
                 _check_decoded(request)
                 return await handle(request, context)
-            except Exception as error:  # noqa: BLE001 the one seam where every failure gets a status
+            except Exception as error:  # noqa: BLE001 every failure gets a status here
                 await _abort(context, error)
 
         return guarded
 
     def stream(self, call: grpc.HandlerCallDetails, handle: Stream) -> Stream:
-        """Errors of a call that is answered with a stream."""
+        """Handles errors of a call that streams its responses."""
 
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
                 _check_decoded(request)
                 async for response in handle(request, context):
                     yield response
-            except Exception as error:  # noqa: BLE001 the one seam where every failure gets a status
+            except Exception as error:  # noqa: BLE001 every failure gets a status here
                 await _abort(context, error)
 
         return guarded
 
     def decoder(self, decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-        """Bytes that are no message reach the handler's guard."""
+        """Passes undecodable bytes on, so that the handler's guard refuses them."""
         return _tolerant(decode)
 
 
 def _tolerant(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """gRPC itself answers INTERNAL to undecodable bytes, but they are the caller's fault."""
+    """A deserializer that never fails: gRPC would answer INTERNAL, but the caller is at fault."""
     if decode is None:
         return None
 
@@ -79,7 +79,7 @@ def _tolerant(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] |
 def _check_decoded(request: Any) -> None:
     if isinstance(request, _Undecodable):
         raise errors.InvalidRequestError(
-            "the request is no valid message (bad encoding, or text that is not UTF-8); "
+            "the request is not a valid message (bad encoding, or text that is not UTF-8); "
             "encode it with the published protos."
         ) from request.cause
 
@@ -97,7 +97,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
         status = internal_status(trace_id)
     trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.details)]
     if isinstance(error, errors.ReplicaBehindError):
-        # The deadline was used up by waiting here; a retry by the channel would only hide why.
+        # Waiting here used up the deadline; a retry by the client's channel would hide the reason.
         trailing.append((PUSHBACK_KEY, "-1"))
     await context.abort(status.code, status.message, trailing_metadata=tuple(trailing))
     raise AssertionError("abort always raises")

@@ -1,4 +1,4 @@
-"""Structured logs, the same shape in every process."""
+"""Structured logs, in the same format in every process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import structlog
 
 
 def configure_logging(level: str, log_format: Literal["console", "json"], service: str) -> None:
-    """Sends structlog's events to standard error, stamped with time, level and service.
+    """Writes structlog's events to standard error, with time, level and service.
 
     Payloads (prompts, targets, answers) are never logged: corrections can be confidential.
     """

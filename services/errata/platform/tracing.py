@@ -1,8 +1,8 @@
 """OpenTelemetry traces from a client's call to the commit that replicas apply; off by default.
 
 A trace follows an edit through the log: each entry carries the context in which it was appended, so
-that a fit continues its request's trace, and a replica's apply that of the commit. Without an
-endpoint OpenTelemetry's own no-op tracer is left in place.
+that a fit continues its request's trace, and a replica's apply continues the commit's. Without an
+endpoint, OpenTelemetry's no-op tracer stays in place.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _PARENT = "traceparent"
 
 
 def configure_tracing(settings: TracingSettings, service: str) -> None:
-    """Sends this process's spans to the collector that the settings name, if they name one.
+    """Exports this process's spans to the collector that the settings name, if any.
 
     Raises:
-        StartupError: the packages for it are not installed.
+        StartupError: the packages for tracing are not installed.
     """
     if not settings.endpoint:
         return
@@ -53,14 +53,14 @@ def configure_tracing(settings: TracingSettings, service: str) -> None:
 
 
 def trace_parent() -> str:
-    """The present context as W3C's `traceparent`; empty if nothing is traced."""
+    """The current context as W3C's `traceparent`; empty if nothing is traced."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier.get(_PARENT, "")
 
 
 def outgoing() -> tuple[tuple[str, str], ...]:
-    """Metadata of a call that continues the present trace."""
+    """Metadata of a call that continues the current trace."""
     parent = trace_parent()
     return ((_PARENT, parent),) if parent else ()
 
@@ -73,13 +73,13 @@ def _context(parent: str) -> Context | None:
 def span(
     name: str, *, parent: str = "", links: Sequence[str] = (), **attributes: str | int
 ) -> Iterator[None]:
-    """A span of what is done inside, whose log lines carry the trace's id.
+    """A span around the code inside, whose log lines carry the trace's id.
 
     Args:
         name: such as `fit`.
-        parent: `traceparent` of what it continues; the present context if empty.
-        links: of other traces that it is a part of, too.
-        attributes: facts, no payloads.
+        parent: `traceparent` of the span it continues; the current context if empty.
+        links: `traceparent` of other traces that it also belongs to.
+        attributes: facts, never payloads.
     """
     linked = [Link(_span_context(link)) for link in links if link]
     with _tracer.start_as_current_span(
@@ -100,10 +100,10 @@ def _span_context(parent: str) -> trace.SpanContext:
 
 
 class CallTraces(Around):
-    """Makes a span of every call of ours, continuing the caller's trace."""
+    """Makes a span for every call of Errata's services, continuing the caller's trace."""
 
     def unary(self, call: grpc.HandlerCallDetails, handle: Unary) -> Unary:
-        """The call's span is the current one while it is handled."""
+        """Makes the call's span current while the call is handled."""
         method, parent = _described(call)
         if not method.startswith("errata."):
             return handle  # health checks and reflection
@@ -115,7 +115,7 @@ class CallTraces(Around):
         return traced
 
     def stream(self, call: grpc.HandlerCallDetails, handle: Stream) -> Stream:
-        """The call's span is not the current one: the consumer's steps run in between."""
+        """Does not make the call's span current: the consumer's steps run in between."""
         method, parent = _described(call)
         if not method.startswith("errata."):
             return handle

@@ -19,7 +19,7 @@ from errata.evaluation.baselines.none import NoEditing, NothingConfig
 from errata.evaluation.baselines.retrieval_prompt import RetrievalPrompt, RetrievalPromptConfig
 from errata.evaluation.data.record import Record
 from errata.evaluation.edit.plan import Plan
-from errata.evaluation.edit.testbed import Testbed
+from errata.evaluation.edit.system_factory import SystemFactory
 from errata.evaluation.systems import System
 
 PAIRS = [(record.prompt, record.target_new) for record in records()]
@@ -207,7 +207,7 @@ def test_a_layer_that_does_not_exist_is_refused(llama: CausalLM, name: str) -> N
 
 def test_memit_is_adaples_closed_form_on_hidden_states(tmp_path: object) -> None:
     plan = Plan("memit", "counterfact", data=None, out=None, model="m")  # type: ignore[arg-type]
-    config = Testbed(plan).config({}).model_dump()
+    config = SystemFactory(plan).config({}).model_dump()
     assert {key: config[key] for key in MEMIT} == dict(MEMIT)
     assert (config["variant"], config["target"], config["spread"]) == ("memit", "hidden", "linear")
     assert (config["fusion"], config["drop"], config["covariance"]) == ("none", 0.0, "fixed")

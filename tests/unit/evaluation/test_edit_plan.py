@@ -12,7 +12,7 @@ from errata.errors import InvalidRequestError
 from errata.evaluation.edit import plan as plans
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites import SUITES, points_of
-from errata.evaluation.edit.testbed import Testbed
+from errata.evaluation.edit.system_factory import SystemFactory
 
 PLAN = Plan("adaple", "counterfact", Path("d"), Path("o"), model="m", edits=70, batch=10)
 
@@ -54,7 +54,7 @@ def test_analyses_of_adaple() -> None:
     assert point.varied["drop"] == 0.5
     for suite in ("fusion", "drop-rate", "topk", "similarity"):
         for point in points_of(replace(PLAN, suite=suite)):
-            Testbed(PLAN).config(point.varied)
+            SystemFactory(PLAN).config(point.varied)
         with pytest.raises(InvalidRequestError, match="is about adaple, not grace"):
             points_of(replace(PLAN, suite=suite, method="grace"))
 
@@ -107,7 +107,7 @@ def test_an_unusable_method_is_refused(change: dict[str, Any], message: str) -> 
     (point,) = points_of(plan)
 
     def check() -> None:
-        Testbed(plan).check(point)
+        SystemFactory(plan).check(point)
 
     with pytest.raises(InvalidRequestError, match=message):
         check()
@@ -115,9 +115,9 @@ def test_an_unusable_method_is_refused(change: dict[str, Any], message: str) -> 
 
 @pytest.mark.parametrize("method", ["adaple", "memit", "grace", "none"])
 def test_an_unknown_configuration_key_is_named(method: str) -> None:
-    testbed = Testbed(replace(PLAN, method=method, values={"stepz": 1}))
+    factory = SystemFactory(replace(PLAN, method=method, values={"stepz": 1}))
     with pytest.raises(InvalidRequestError, match=f"not valid for {method}: stepz"):
-        testbed.config({})
+        factory.config({})
 
 
 def test_values_of_a_file(tmp_path: Path) -> None:

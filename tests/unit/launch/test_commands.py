@@ -142,7 +142,7 @@ def test_where_to_ask_by_flag_variable_and_files(
         ("[client]\ntimeout_seconds = 0\n", "client.timeout_seconds"),
         ("[client]\ntraget = 'x'\n", "is it client.target?"),
         ("[log]\nkey_prefix = 'x'\n", r"only the table \[client\]"),
-        ("client\n", "no valid TOML"),
+        ("client\n", "not valid TOML"),
     ],
 )
 def test_a_clients_file_that_is_wrong(
@@ -175,7 +175,7 @@ def test_the_author_is_the_login_name_or_a_number(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_port_or_an_address_for_up_not_both() -> None:
-    with pytest.raises(InvalidRequestError, match="or --address, which moves its gateway alone"):
+    with pytest.raises(InvalidRequestError, match="or --address, which moves only the gateway"):
         RUN.invoke(
             app, ["up", "--port", "7800", "--address", "127.0.0.1:1"], catch_exceptions=False
         )

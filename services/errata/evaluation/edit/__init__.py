@@ -4,7 +4,7 @@
 |---|---|
 | `plan` | what is to be run |
 | `suites` | which runs a suite consists of |
-| `testbed` | from a method's name to the system that is edited |
+| `system_factory` | from a method's name to the system that is edited |
 | `unit` | one run: ask, edit, ask again |
 | `auxiliary` | what is measured beside the records |
 | `bench`, `summary` | all runs of a plan, resumed where they were left; what they say together |

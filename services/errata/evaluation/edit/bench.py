@@ -30,7 +30,7 @@ from errata.evaluation.edit.auxiliary import AuxiliaryMetrics
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites import Point, points_of
 from errata.evaluation.edit.summary import Unit, summary
-from errata.evaluation.edit.testbed import Testbed
+from errata.evaluation.edit.system_factory import SystemFactory
 from errata.evaluation.edit.unit import run_unit
 from errata.evaluation.report import code_version, file_digest, write
 
@@ -60,10 +60,10 @@ def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
         def show_statistics(done: int, wanted: int) -> None:
             progress.update(statistics, completed=done, total=wanted, visible=done < wanted)
 
-        with closing(Testbed(plan, show_statistics)) as testbed:
+        with closing(SystemFactory(plan, show_statistics)) as factory:
             # Everything that can be wrong is found before the model is loaded.
             for point in points:
-                testbed.check(point)
+                factory.check(point)
             whole = load_records(plan.dataset, plan.data)
             records = with_rephrasings(whole, plan.rephrasings, plan.seed)[slice(*plan.records)]
             for point in points:
@@ -71,8 +71,8 @@ def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
             if plan.text is not None:
                 read_paragraphs(plan.text)
             auxiliary = AuxiliaryMetrics.of(plan.auxiliary)
-            facts = [testbed.describe(point) for point in points]
-            runs = _Runs(plan, testbed, records, auxiliary, progress, points)
+            facts = [factory.describe(point) for point in points]
+            runs = _Runs(plan, factory, records, auxiliary, progress, points)
             found = [
                 [runs.run_or_read(point, fact, seed) for seed in plan.seeds]
                 for point, fact in zip(points, facts, strict=True)
@@ -84,15 +84,15 @@ class _Runs:
     def __init__(
         self,
         plan: Plan,
-        testbed: Testbed,
+        factory: SystemFactory,
         records: Sequence[Record],
         auxiliary: AuxiliaryMetrics,
         progress: Progress,
         points: Sequence[Point],
     ) -> None:
-        self._plan, self._testbed, self._records, self._auxiliary = (
+        self._plan, self._factory, self._records, self._auxiliary = (
             plan,
-            testbed,
+            factory,
             records,
             auxiliary,
         )
@@ -113,7 +113,7 @@ class _Runs:
             return dict(json.loads((folder / name).read_text(encoding="utf-8")))
         chosen = random.Random(seed).sample(self._records, point.num_records)
         unit = run_unit(
-            self._testbed.open(point),
+            self._factory.open(point),
             chosen,
             point,
             self._auxiliary,

@@ -8,15 +8,15 @@ from errata.platform.settings.section import Address, RayAddress, ServiceSetting
 
 
 class GatewaySettings(ServiceSettings):
-    """The front door."""
+    """The gateway."""
 
-    address: Address = Field("127.0.0.1:7700", description="Where clients connect.")
+    address: Address = Field("127.0.0.1:7700", description="host:port where clients connect.")
     ray_address: RayAddress = Field(
         "local",
-        description="`local` starts Ray and the workers itself; host:port joins the cluster of "
+        description="`local` starts Ray and the workers here; host:port joins the cluster of "
         "`errata serve workers` or of KubeRay.",
     )
-    application: str = Field("errata", description="Name of the workers' application in Ray Serve.")
+    application: str = Field("errata", description="The workers' application in Ray Serve.")
     default_timeout_seconds: float = Field(
-        30.0, gt=0, description="For calls that come without a deadline."
+        30.0, gt=0, description="Timeout of calls without a deadline."
     )

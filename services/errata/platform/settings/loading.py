@@ -20,7 +20,7 @@ S = TypeVar("S", bound=SourcedSettings)
 
 
 class _ClientPart(SourcedSettings):
-    """The section `client` alone, whatever is wrong with the others."""
+    """The section `client` alone, so that errors in other sections do not matter."""
 
     model_config = SettingsConfigDict(extra="ignore")
 
@@ -31,10 +31,10 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     """Reads all sources.
 
     Args:
-        flags: nested values from the command line; None values are as if not given.
+        flags: nested values from the command line; None counts as not given.
 
     Raises:
-        StartupError: an unknown key, a bad value, or a file that is missing or no TOML; the
+        StartupError: an unknown key, a bad value, or a file that is missing or not TOML; the
             message names the key and what was expected.
     """
     if misnamed := misnamed_variables(os.environ):
@@ -47,7 +47,7 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
 
 
 def load_client_settings() -> ClientSettings:
-    """What a command that asks a running system uses where no flag says otherwise.
+    """Reads the defaults for commands that call a running system.
 
     Raises:
         StartupError: as above, but for the section `client` alone.
@@ -77,7 +77,7 @@ def _read(kind: type[S], flags: Mapping[str, Any]) -> S:
 
 
 def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values without those that were not given."""
+    """Nested values without None, and without groups that are empty then."""
     kept = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Hides what nobody should read in a message or a table."""
+"""Hides passwords in messages and tables."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def misnamed_variables(variables: Iterable[str]) -> list[str]:
-    """Environment variables that look like a setting of a section but name none, sorted.
+    """Environment variables that look like a section's setting but name none, sorted.
 
-    Other names without two underscores pass: Kubernetes derives some from the names of services.
+    Other names without two underscores are ignored: Kubernetes derives some from service names.
     """
     return sorted(name for name in variables if _names_no_section(name))
 

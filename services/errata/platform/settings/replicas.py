@@ -1,4 +1,4 @@
-"""Settings of what follows the log: workers, and the retrieval service."""
+"""Settings of the services that follow the log: workers and the retrieval service."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from errata.platform.settings.section import Address, OptionalAddress, ServiceSe
 
 
 class ReplicaSettings(ServiceSettings):
-    """What follows the log."""
+    """Settings of a replica, which follows the log."""
 
     max_lag: int = Field(
-        1_000, ge=1, description="Entries a replica may be behind before it reports unhealthy."
+        1_000, ge=1, description="Entries behind the head from which a replica is unhealthy."
     )
     max_silence_seconds: float = Field(
-        30.0, gt=0, description="How long a replica may not hear of the log."
+        30.0,
+        gt=0,
+        description="Seconds without a message from the log after which a replica is unhealthy.",
     )
 
 
@@ -25,46 +27,49 @@ class WorkerSettings(ReplicaSettings):
     """The LLM worker pool."""
 
     ray_address: Address = Field(
-        "127.0.0.1:6380", description="Where `errata serve workers` lets gateways join its Ray."
+        "127.0.0.1:6380", description="host:port where gateways join `errata serve workers`."
     )
     num_replicas: int = Field(2, ge=1, description="LLM workers, each with the whole model.")
     max_replicas: int = Field(
-        0, ge=0, description="Scale with the load up to so many; 0 keeps num_replicas."
+        0, ge=0, description="Most replicas when scaling with the load; 0 keeps num_replicas."
     )
     num_cpus: float = Field(0.5, ge=0, description="Ray CPUs of each replica.")
     num_gpus: float = Field(0.0, ge=0, description="Ray GPUs of each replica.")
     node_cpus: int = Field(
         0,
         ge=0,
-        description="Ray CPUs of the node that Errata starts; 0 is enough for all replicas.",
+        description="Ray CPUs of the node that Errata starts; 0 takes what the replicas need.",
     )
     num_threads: int = Field(1, ge=1, description="Torch threads of each replica, on CPU.")
     retrieval_address: OptionalAddress = Field(
-        "", description="Retrieval service that decides claims; in each replica itself if empty."
+        "",
+        description="Retrieval service that decides claims; each replica decides if it is empty.",
     )
     retrieval_timeout_seconds: float = Field(
-        2.0, gt=0, description="For the decisions on one batch; its requests fail after it."
+        2.0,
+        gt=0,
+        description="Timeout of the decisions on one batch, after which its requests fail.",
     )
-    max_batch_size: int = Field(16, ge=1, description="Generations that run at once.")
-    max_queue: int = Field(256, ge=1, description="Requests that wait in a replica.")
-    max_new_tokens: int = Field(512, ge=1, description="Of one continuation.")
+    max_batch_size: int = Field(16, ge=1, description="Most generations that run at once.")
+    max_queue: int = Field(256, ge=1, description="Most requests that wait in a replica.")
+    max_new_tokens: int = Field(512, ge=1, description="Most tokens of one continuation.")
     max_context: int = Field(
-        0, ge=0, description="Longest prompt and continuation in tokens; 0 takes the model's."
+        0, ge=0, description="Most tokens of prompt and continuation; 0 uses the model's limit."
     )
     prefill_tokens: int = Field(
-        512, ge=16, description="Prompt tokens that are read between two steps of a batch."
+        512, ge=16, description="Most prompt tokens that are read between two steps of a batch."
     )
     weight_versions: int = Field(
         2,
         ge=1,
-        description="Versions of edited weights that may serve rows at once; 1 lets a commit "
-        "wait until the running rows are done.",
+        description="Most versions of edited weights that serve rows at once; with 1, a commit "
+        "waits until the running rows are done.",
     )
     max_drain_seconds: float = Field(
-        10.0, gt=0, description="How long a commit waits for rows before they begin anew."
+        10.0, gt=0, description="Seconds that a commit waits for rows before they restart."
     )
     drain_seconds: float = Field(
-        10.0, ge=0, description="How long a replica that is told to end lets its rows go on."
+        10.0, ge=0, description="Seconds that a replica lets its rows finish when it is stopped."
     )
 
     @model_validator(mode="after")
@@ -82,14 +87,14 @@ class WorkerSettings(ReplicaSettings):
 class RetrievalSettings(ReplicaSettings):
     """The retrieval/routing service."""
 
-    address: Address = Field("127.0.0.1:7713", description="Where the service listens.")
-    device: str = Field("cpu", description="Where encoders run.")
+    address: Address = Field("127.0.0.1:7713", description="host:port where the service listens.")
+    device: str = Field("cpu", description="Torch device of the encoders.")
     num_threads: int = Field(1, ge=1, description="Torch threads, on CPU.")
-    max_prompts: int = Field(1_024, ge=1, description="Prompts of one request.")
+    max_prompts: int = Field(1_024, ge=1, description="Most prompts in one request.")
     history: int = Field(
-        256, ge=1, description="Positions as of which decisions stay possible, the newest ones."
+        256, ge=1, description="Number of newest positions as of which it can decide."
     )
     snapshots: Path | None = Field(
-        None, description="Folder for snapshots, from which a restart goes on; none if unset."
+        None, description="Folder for snapshots, from which a restart resumes; none if unset."
     )
     snapshot_every: int = Field(1_000, ge=1, description="Entries between two snapshots.")

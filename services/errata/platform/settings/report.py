@@ -1,4 +1,4 @@
-"""What `errata config` tells of settings: value, origin, description."""
+"""What `errata config` shows: each setting with its value, origin and description."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class SettingReport:
 
     Attributes:
         setting: dotted name.
-        value: in effect; passwords in URLs are masked.
+        value: the effective one; passwords in URLs are masked.
         origin: `flag`, `environment`, `file`, `user's file` or `default`.
-        variable: that sets it.
-        description: what it is.
+        variable: environment variable that sets it.
+        description: what it means.
     """
 
     setting: str
@@ -34,26 +34,26 @@ class SettingReport:
 
 
 def report_settings() -> list[SettingReport]:
-    """Every setting, as it is in effect.
+    """Every setting with its effective value.
 
     Raises:
         StartupError: as `load_settings`.
     """
-    found, told = origins(), descriptions()
+    found, described = origins(), descriptions()
     return [
         SettingReport(
             name,
             masked(value) if isinstance(value, str) else value,
             found[name],
             variable_of(name),
-            told[name],
+            described[name],
         )
         for name, value in leaves(load_settings().model_dump(mode="json")).items()
     ]
 
 
 def origins(flags: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """For each setting by dotted name, where its value comes from.
+    """Where each setting's value comes from, by dotted name.
 
     Returns:
         `flag`, `environment`, `file`, `user's file` or `default` for each leaf of `Settings`.
@@ -81,7 +81,7 @@ def _over(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def descriptions() -> dict[str, str]:
-    """What each setting is, by dotted name."""
+    """What each setting means, by dotted name."""
     found = {}
     for name, field in Settings.model_fields.items():
         section = sections().get(name)

@@ -22,13 +22,14 @@ class Settings(SourcedSettings):
     """All settings of all services; each service reads its own section."""
 
     data_dir: Path = Field(
-        default_factory=default_data_dir, description="Where one box keeps everything."
+        default_factory=default_data_dir,
+        description="Folder with everything that a system on one machine keeps.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="What the services log, and all that is worse."
+        "info", description="Lowest level that the services log."
     )
     log_format: Literal["console", "json"] = Field(
-        "console", description="Lines for people or for machines."
+        "console", description="Log format: `console` for people, `json` for machines."
     )
     tracing: TracingSettings = TracingSettings()
     model: ModelSettings = ModelSettings()
@@ -43,7 +44,7 @@ class Settings(SourcedSettings):
     @model_validator(mode="before")
     @classmethod
     def _put_witness_into_data_dir(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Two sets of data on one machine must not share one witness."""
+        """Puts the witness into data_dir, so that two systems on one machine have two."""
         log = values.get("log", {})
         if "data_dir" not in values or not isinstance(log, Mapping) or "witness_path" in log:
             return values
@@ -51,13 +52,13 @@ class Settings(SourcedSettings):
 
     @property
     def artifacts_url(self) -> str:
-        """The store's URL, with its default."""
+        """The artifact store's URL, or its default."""
         return self.artifacts.url or str(self.data_dir / "artifacts")
 
     def environment(self) -> dict[str, str]:
-        """Environment variables from which a child process gets the same settings.
+        """Environment variables that give a child process the same settings.
 
-        Defaults are among them: a flag that equals one must win over the child's own file.
+        They include defaults: a flag that equals a default must win over the child's file.
         """
         found: dict[str, str] = {}
         for name, value in self.model_dump(mode="json").items():

@@ -1,4 +1,4 @@
-"""What every group of settings is made of: frozen values, addresses that are checked."""
+"""Base classes of the groups of settings, and types of addresses that are checked."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from errata.platform.addresses import host_and_port
 
 
 def default_data_dir() -> Path:
-    """Where one-box data lives unless a setting says otherwise."""
+    """The default folder for the data of a system on one machine."""
     return Path(platformdirs.user_data_dir("errata", appauthor=False))
 
 
 def _address(instead: str | None = None) -> AfterValidator:
-    """Refuses what is no host:port, nor what a setting allows instead."""
+    """Accepts host:port, or the one other value that a setting allows."""
 
     def check(value: str) -> str:
         try:
@@ -46,7 +46,7 @@ class Section(BaseModel):
 
 
 class ServiceSettings(Section):
-    """What every service has."""
+    """Settings that every service has."""
 
     metrics_address: OptionalAddress = Field(
         "", description="host:port where Prometheus reads this service's metrics; none if empty."

@@ -1,4 +1,4 @@
-"""What several services read: the base model, the artifact store, traces."""
+"""Settings that several services share: the base model, the artifact store, traces."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from errata.platform.settings.section import Section
 
 
 class ModelSettings(Section):
-    """The base model, the same for writer and workers."""
+    """The base model; the same for writer and workers."""
 
     path: str = Field("", description="Folder or hub id; the demo model if empty.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Of the weights, and of what is computed with them."
+        "float32", description="Data type of the weights and of the computation."
     )
     device: str = Field("cpu", description="A torch device, such as cpu or cuda:0.")
     special_tokens: Literal["text", "parse"] = Field(
         "text",
-        description="What a control token written out in a prompt or target is: `text` reads "
-        "<|endoftext|> as those letters; `parse` as the control token, and a prompt may bring its "
-        "own start of text. The same for writer and workers.",
+        description="How a control token that is written out in a prompt or target is read: `text` "
+        "reads <|endoftext|> as those letters; `parse` reads the control token, and a prompt can "
+        "contain its own start of text. Must be the same for writer and workers.",
     )
 
 
@@ -30,10 +30,10 @@ class ArtifactSettings(Section):
 
     url: str = Field(
         "",
-        description="fsspec URL shared by log service and writer; <data_dir>/artifacts if empty.",
+        description="fsspec URL that log service and writer share; <data_dir>/artifacts if empty.",
     )
     worker_url: str = Field(
-        "", description="The same as workers see it; if empty, they ask the log service."
+        "", description="The store's URL for workers; if empty, they ask the log service."
     )
 
 
@@ -43,8 +43,13 @@ class TracingSettings(Section):
     endpoint: str = Field(
         "",
         pattern="^(https?://.+)?$",
-        description="OTLP collector (gRPC), such as http://collector:4317; off if empty.",
+        description="URL of an OTLP collector (gRPC), such as http://collector:4317; no tracing if "
+        "empty.",
     )
     sample_ratio: float = Field(
-        0.1, ge=0, le=1, description="Share of traces that begin here; others follow their caller."
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of traces to sample among those that start here; others follow their "
+        "caller's decision.",
     )

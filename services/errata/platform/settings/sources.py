@@ -38,14 +38,14 @@ class SourcedSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, environment, the TOML file that `ERRATA_CONFIG` or a flag names, the user's."""
+        """Flags, environment, the TOML file that `ERRATA_CONFIG` names, the user's file."""
         short = InitSettingsSource(settings_cls, init_kwargs=short_variables())
         user = InitSettingsSource(settings_cls, init_kwargs=user_file())
         return init_settings, short, env_settings, file_source(settings_cls), user
 
 
 def client_file() -> Path:
-    """A user's own file for commands that ask a running system; it need not exist."""
+    """A user's file with defaults for commands that call a running system; it is optional."""
     return Path(platformdirs.user_config_dir("errata", appauthor=False)) / "client.toml"
 
 
@@ -66,14 +66,14 @@ def user_file() -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return {}  # it is optional, and a service's account may have no home folder of its own
+        return {}  # the file is optional, and a service's account may have no home folder
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or f"no valid TOML ({error})"
+        why = getattr(error, "strerror", None) or f"it is not valid TOML ({error})"
         raise StartupError(f"the settings file {path} cannot be read: {why}.") from error
     if other := sorted(values.keys() - {"client"}):
         raise StartupError(
             f"the settings file {path} has {', '.join(other)}; only the table [client] belongs "
-            f"there. Settings of services go into a file that {CONFIG_FILE_VARIABLE} names."
+            f"there. Put settings of services into a file that {CONFIG_FILE_VARIABLE} names."
         )
     return values
 

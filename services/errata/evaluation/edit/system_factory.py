@@ -37,7 +37,7 @@ _LANE_SYSTEMS: Mapping[str, type[LaneSystem]] = {
 }
 
 
-class Testbed:
+class SystemFactory:
     """Where a plan's runs take place: one model in this process, or one cluster."""
 
     def __init__(self, plan: Plan, on_progress: Callable[[int, int], None] | None = None) -> None:
