@@ -8,10 +8,9 @@ entry that its witness covers; only entries up to the head are acknowledged or s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
 import structlog
 
@@ -36,12 +35,12 @@ from errata.log.history import (
     verified_page,
 )
 from errata.log.witness import Witness, WitnessFile, WitnessRecord
+from errata.platform.detached import Detached
 from errata.platform.settings import LogSettings
 
 # Each lost race means that another service appended; so many in a row indicate a fault.
 _MAX_RACES = 100
 
-T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
@@ -82,7 +81,8 @@ class RedisLog:
         self._lock = asyncio.Lock()  # one append or catch-up at a time: both need the tip
         self._news = asyncio.Event()
         self._loss: LogBehindWitnessError | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        # A cancelled caller must not leave the lock to the next append in the middle of a sync.
+        self._detached = Detached()
 
     @classmethod
     async def open(cls, settings: LogSettings) -> RedisLog:
@@ -141,7 +141,7 @@ class RedisLog:
         Args:
             writer: name of the new writer, for operators.
         """
-        return await self._unbroken(self._acquire_epoch(writer))
+        return await self._detached.run(lambda: self._acquire_epoch(writer))
 
     async def append(self, entry: NewEntry) -> Appended:
         """Appends an entry, or finds the one with the same key; it is durable on return.
@@ -156,15 +156,15 @@ class RedisLog:
             LimitExceededError: the payload is too big, or Redis is full; nothing was appended.
             LogUnavailableError: the outcome is unknown; retry with the same key.
         """
-        return await self._unbroken(self._append(entry))
+        return await self._detached.run(lambda: self._append(entry))
 
     async def state(self) -> LogState:
         """The current state; verifies and adopts entries that other services appended."""
-        return await self._unbroken(self._state())
+        return await self._detached.run(self._state)
 
     async def adopt(self, seq: int) -> None:
         """Verifies and adopts another service's entry; does nothing if the entry is known."""
-        await self._unbroken(self._adopt(seq))
+        await self._detached.run(lambda: self._adopt(seq))
 
     async def read(self, from_seq: int, max_entries: int) -> Page:
         """A verified page of entries from `from_seq` on, of at most 2 MiB.
@@ -224,8 +224,7 @@ class RedisLog:
 
     async def close(self) -> None:
         """Waits for running appends, then closes Redis and releases the witness."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._detached.drain()
         await self._backend.close()
         await self._witness.close()
 
@@ -301,21 +300,6 @@ class RedisLog:
         if known.head.seq > self._head.seq:
             self._head = known.head
             self.wake()
-
-    async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs `work` to its end even if the caller is cancelled.
-
-        Otherwise the witness could be synced for one append while the next one runs.
-        """
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
-        return await asyncio.shield(task)
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # marks it as retrieved: the caller may have left
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
