@@ -87,7 +87,7 @@ class ChangeQueue:
         return done
 
     def apply_due(self) -> bool:
-        """Applies the due changes; False if new requests must wait for the next one."""
+        """Applies the changes that are due; False if new requests must wait for another one."""
         while self._waiting:
             change = self._waiting[0]
             if (

@@ -1,9 +1,9 @@
-"""What becomes of the tokens that rows make: ends, texts, log-probabilities, pieces, statistics."""
+"""Handling of new tokens: end conditions, text, log-probabilities, pieces and statistics."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class Output:
         for times in (self._arrived, self._last_token):
             times[target] = times[source]
 
-    def take(self, rows: Sequence[Row], first: int, logits: Tensor) -> list[int]:
+    def take(self, rows: Sequence[Row], first: int, logits: Tensor) -> Iterator[int]:
         """Chooses and stores a token for each row from `first` on, and sends what is ready.
 
         Args:
@@ -66,8 +66,9 @@ class Output:
             first: index of the first row.
             logits: (B, V).
 
-        Returns:
-            Indices of the rows that have ended, in descending order; all of their text was sent.
+        Yields:
+            The index of each row that has ended, in descending order, once its last piece is sent.
+            The row can be removed then, before the next one is handled.
         """
         chosen = self._runner.append(first, logits)
         part = slice(first, first + len(logits))
@@ -82,10 +83,9 @@ class Output:
         inspected = self._inspected[part].nonzero().squeeze(-1)
         if len(inspected):
             self._inspect(rows, first, inspected.tolist(), chosen, logits, ended)
-        indices = sorted(ended, reverse=True)
-        for index in indices:
+        for index in sorted(ended, reverse=True):
             self._end(rows[index], index, ended[index])
-        return indices
+            yield index
 
     def _inspect(
         self,
@@ -97,7 +97,7 @@ class Output:
         ended: dict[int, str],
     ) -> None:
         """Text, stop texts and log-probabilities of rows that asked for them, token by token."""
-        # The end-of-text token is no text, and no token of the answer.
+        # The end-of-text token is neither text nor a token of the answer.
         texts = [offset for offset in offsets if ended.get(first + offset) != "stop"]
         _note_choices(rows, first, texts, chosen, logits)
         ids = chosen.tolist()

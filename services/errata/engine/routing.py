@@ -19,9 +19,9 @@ def route_jobs(
 ) -> list[Decision]:
     """Routes the jobs that are admitted now, together with some that are still waiting.
 
-    Rows become free one or two at a time, but a retriever reads many prompts in little more time
-    than one. A decision on a waiting job is used if the job is admitted under the same state;
-    otherwise it is made again (P6).
+    Rows become free one or two at a time, but reading many prompts takes a retriever little more
+    time than reading one. A decision on a waiting job is used if the job is admitted under the
+    same state; otherwise it is made again (P6).
 
     Args:
         state: the jobs are admitted under it.

@@ -1,4 +1,4 @@
-"""What requests are admitted under: one version, and how it decides on the plans of requests."""
+"""The state that requests are admitted under: a version, and the router of its edits."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class FunctionRouter(RequestRouter):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ServingState:
-    """What requests are admitted under.
+    """The state that requests are admitted under.
 
     Attributes:
         version: of the log.

@@ -20,6 +20,11 @@ _AUTHOR = "errata-writer"
 _NAMESPACE = uuid.UUID("6f0ed5f2-4f0c-5c39-9d4f-1f3a5f0c7a11")
 
 
+def own_request_id(act: str) -> str:
+    """The request id of an act of the writer itself; the same in every process, for all time."""
+    return str(uuid.uuid5(_NAMESPACE, act))
+
+
 class Publisher:
     """The writer's only way to change the log.
 
@@ -71,7 +76,7 @@ class Publisher:
                 an act after a restart appends nothing twice.
             payload: of the entry.
         """
-        return await self.append_with_retry(str(uuid.uuid5(_NAMESPACE, act)), payload, _AUTHOR)
+        return await self.append_with_retry(own_request_id(act), payload, _AUTHOR)
 
     async def store(self, data: bytes) -> ArtifactRef:
         """Stores an artifact, and retries until the store answers: the fit must not be lost."""

@@ -79,6 +79,7 @@ class Stack:
         threshold: float = -1.0,
         config: dict[str, Any] | None = None,
         adapters: tuple[Path, ...] = (),
+        resources: WriterResources | None = None,
     ) -> AsyncIterator[Writer]:
         """A writer with one lane; by default it claims whatever scores above the threshold."""
         llm = make_model("llama")
@@ -87,7 +88,7 @@ class Stack:
         async with open_channel(self.address) as channel:
             log = LogClient(channel, "test")
             await log.acquire_epoch()
-            resources = WriterResources(None, self.folder)
+            resources = resources or WriterResources(None, self.folder)
             subscriber = Subscriber(self.address)
             writer = Writer(llm, log, subscriber, self.store, resources, LIMITS)
             ready = asyncio.Event()
