@@ -270,5 +270,5 @@ def adapters(
 
 
 def _typed(separator: str | None) -> str | None:
-    """Replaces \\n and \\t as typed in a shell."""
+    """White space as it is typed in a shell: a backslash and n is a line break."""
     return None if separator is None else separator.replace("\\n", "\n").replace("\\t", "\t")
