@@ -127,7 +127,8 @@ def _flags(
 ) -> dict[str, Any]:
     if port is not None and address is not None:
         raise errors.InvalidRequestError(
-            "give --port, which moves the whole system, or --address, which moves only the gateway.",
+            "give --port, which moves the whole system, or --address, which moves only the "
+            "gateway.",
             field="port",
         )
     flags: dict[str, Any] = {

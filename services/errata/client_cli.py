@@ -129,13 +129,13 @@ def status(
     target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Shows replicas, positions, digests and lag; fails if a replica disagrees."""
-    from errata.launch.status import look, watch_status
+    from errata.launch.status import read_status, watch_status
 
     with Client(target, timeout=timeout) as client:
         if watch:
             watch_status(client, console())
             return
-        found = look(client)
+        found = read_status(client)
     print_result(as_json, found, lambda status: status.lines())
     if not found.agrees:
         raise typer.Exit(1)
