@@ -24,16 +24,14 @@ StatisticsTextOption = Annotated[
     Path | None, typer.Option("--text", help="Plain text for the model's statistics.")
 ]
 LanesFileOption = Annotated[Path | None, typer.Option(help="Configuration of the lanes (TOML).")]
-RedisUrlOption = Annotated[
-    str | None, typer.Option(help="Redis to use, in place of one that is started.")
-]
+RedisUrlOption = Annotated[str | None, typer.Option(help="URL of a running Redis to use.")]
 ReplicasOption = Annotated[int | None, typer.Option(min=1, help="Number of LLM workers.")]
 PortOption = Annotated[
     int | None,
     typer.Option(
         min=1,
         max=65_535,
-        help="The gateway's port; all other ports of the system move by the same amount.",
+        help="The gateway's port; all other ports move by the same amount.",
     ),
 ]
 AddressOption = Annotated[
@@ -129,8 +127,8 @@ def _flags(
 ) -> dict[str, Any]:
     if port is not None and address is not None:
         raise errors.InvalidRequestError(
-            "give --port, which moves the whole system, or --address, which moves only the gateway; "
-            "not both.",
+            "give --port, which moves the whole system, or --address, which moves only the "
+            "gateway.",
             field="port",
         )
     flags: dict[str, Any] = {

@@ -129,13 +129,13 @@ def status(
     target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Shows replicas, positions, digests and lag; fails if a replica disagrees."""
-    from errata.launch.status import look, watch_status
+    from errata.launch.status import read_status, watch_status
 
     with Client(target, timeout=timeout) as client:
         if watch:
             watch_status(client, console())
             return
-        found = look(client)
+        found = read_status(client)
     print_result(as_json, found, lambda status: status.lines())
     if not found.agrees:
         raise typer.Exit(1)
@@ -270,5 +270,5 @@ def adapters(
 
 
 def _typed(separator: str | None) -> str | None:
-    """Replaces \\n and \\t as typed in a shell."""
+    """White space as it is typed in a shell: a backslash and n is a line break."""
     return None if separator is None else separator.replace("\\n", "\n").replace("\\t", "\t")

@@ -19,7 +19,7 @@ def system(
     requests: Annotated[int, typer.Option(help="Generations in each load run.", min=1)] = 200,
     appends: Annotated[int, typer.Option(help="Appends to time.", min=1)] = 500,
 ) -> None:
-    """Times appends, the way from commit to applied, fits, and generation with and without edits."""
+    """Times appends, commit to applied, fits, and generation with and without edits."""
     from errata.evaluation.system_bench import run
 
     run(output, num_edits=edits, num_requests=requests, num_appends=appends, console=_out)

@@ -1,1 +1,1 @@
-"""Everything on one machine: `errata up`, `errata demo` and what the tests start."""
+"""A system on one machine: `errata up`, `errata demo`, checks, and what commands print."""

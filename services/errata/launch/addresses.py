@@ -1,4 +1,4 @@
-"""A look at addresses: free, held by Errata or by something else, or of a machine out of reach."""
+"""Checks of addresses: free, used by Errata or by another program, or on another machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from errata.platform.settings import Settings
 
 _SERVICES = ("log", "writer", "retrieval", "gateway")
 _SECONDS = 2.0
-# By what only it serves, the gateway first: it passes the others' calls on.
+# Each service by a gRPC service that only it has; the gateway first, because it forwards others.
 _KINDS = {
     "gateway": "errata.v1.InferenceService",
     "writer": "errata.v1.EditingService",
@@ -30,14 +30,14 @@ _KINDS = {
 _OTHER_BOX = "a second system on this machine: `errata up --port 7800 --data-dir DIR`"
 
 
-class _Seen(Enum):
-    """What is to be found at an address."""
+class _AddressState(Enum):
+    """The state of an address."""
 
     ANSWERED = auto()
-    FREE = auto()  # of this machine, and nothing holds it
-    HELD = auto()  # of this machine, taken, and nothing answers
-    SILENT = auto()  # of another machine, and nothing answers
-    NAMELESS = auto()  # the host's name leads nowhere
+    FREE = auto()  # on this machine and unused
+    HELD = auto()  # on this machine and used, but nothing answers
+    SILENT = auto()  # on another machine, and nothing answers
+    UNKNOWN_HOST = auto()  # the host's name does not resolve
 
 
 def check_addresses(settings: Settings) -> Iterator[Finding]:
@@ -58,19 +58,19 @@ def check_addresses(settings: Settings) -> Iterator[Finding]:
 
 
 def _service(name: str, address: str) -> Finding:
-    seen = _look(address)
-    if seen is not _Seen.ANSWERED:
-        return _unanswered(name, address, seen)
+    state = _state_of(address)
+    if state is not _AddressState.ANSWERED:
+        return _unanswered(name, address, state)
     kind = service_at(address)
     if not kind:
-        found = f"{address} is taken by what is no service of Errata's"
+        found = f"{address} is taken by a program that is not Errata"
         return Finding("fail", name, found, f"stop it, or set {name}")
     expected = name.partition(".")[0].replace("worker", "retrieval")
     if kind != expected:
-        found = f"{address} is taken: an Errata runs, and its {kind} is there, no {expected}"
+        found = f"{address} is taken: an Errata's {kind} runs there, not its {expected}"
         return Finding("fail", name, found, f"correct {name}, or stop what runs there")
     if health_of(address, _SECONDS) != "SERVING":
-        remedy = "wait while it catches up; its last lines say why it does not"
+        remedy = "wait while it catches up; if it does not, its last log lines give the reason"
         found = f"{address} is in use: an Errata's {kind} runs there, and is not ready"
         return Finding("warn", name, found, remedy)
     found = f"{address} is in use: an Errata's {kind} runs there, and is healthy"
@@ -78,7 +78,7 @@ def _service(name: str, address: str) -> Finding:
 
 
 def service_at(address: str) -> str:
-    """Which of Errata's services answers at an address; empty if none does."""
+    """The name of the Errata service that answers at an address; empty if none does."""
     with grpc.insecure_channel(address) as channel:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         try:
@@ -90,7 +90,7 @@ def service_at(address: str) -> str:
 
 
 def check_listening(addresses: Iterable[tuple[str, str]]) -> Iterator[Finding]:
-    """Whether a box can listen at all of its addresses; tells only of those where it cannot.
+    """Finds the addresses at which a box cannot listen.
 
     Args:
         addresses: (setting, host:port).
@@ -99,63 +99,65 @@ def check_listening(addresses: Iterable[tuple[str, str]]) -> Iterator[Finding]:
     for name, address in addresses:
         other = first.setdefault(address, name)
         if other != name:
-            found = f"{address} is {other}'s, too"
+            found = f"{address} is also the address of {other}"
             yield Finding("fail", name, found, f"give {name} another port than {other}")
             continue
-        seen = _look(address)
-        if seen is _Seen.FREE:
+        state = _state_of(address)
+        if state is _AddressState.FREE:
             continue
         variable = f"ERRATA_{name.replace('.', '__').upper()}"
-        if seen in (_Seen.NAMELESS, _Seen.SILENT):
-            found = f"{address} is no address of this machine"
+        if state in (_AddressState.UNKNOWN_HOST, _AddressState.SILENT):
+            found = f"{address} is not an address of this machine"
             yield Finding("fail", name, found, f"correct {name} ({variable})")
             continue
         kind = service_at(address)
         found = (
-            f"{address} is taken: an Errata runs already, its {kind} is there"
+            f"{address} is taken: an Errata's {kind} already runs there"
             if kind
-            else f"{address} is taken by something that is not Errata's"
+            else f"{address} is taken by a program that is not Errata"
         )
         yield Finding("fail", name, found, f"stop it, or set another address: {variable}")
 
 
 def free_shift(addresses: Iterable[tuple[str, str]]) -> int:
-    """By how much to move ports so that all are free; 0 if no round number does.
+    """The smallest multiple of 100 by which all ports can move to free ones; 0 if none fits.
 
     Args:
-        addresses: (setting, host:port) of this machine.
+        addresses: (setting, host:port) on this machine.
     """
     ports = [host_and_port(address) for _, address in addresses]
     for by in range(100, 2_000, 100):
         moved = [f"{host}:{port + by}" for host, port in ports if port + by < 65_536]
-        if len(moved) == len(ports) and all(_look(address) is _Seen.FREE for address in moved):
+        if len(moved) == len(ports) and all(
+            _state_of(address) is _AddressState.FREE for address in moved
+        ):
             return by
     return 0
 
 
 def is_local(address: str) -> bool:
-    """Whether this machine can listen at an address, if nothing else does."""
-    return _look(address) not in (_Seen.SILENT, _Seen.NAMELESS)
+    """Whether an address belongs to this machine."""
+    return _state_of(address) not in (_AddressState.SILENT, _AddressState.UNKNOWN_HOST)
 
 
 def _ray(name: str, address: str) -> Finding:
-    seen = _look(address)
-    if seen is _Seen.ANSWERED:
+    state = _state_of(address)
+    if state is _AddressState.ANSWERED:
         return Finding("ok", name, f"{address} answers: Ray, if workers run")
-    return _unanswered(name, address, seen)
+    return _unanswered(name, address, state)
 
 
 def _metrics(name: str, address: str) -> Finding:
-    """An endpoint is opened here, or is one of ours that is open already."""
-    seen = _look(address)
-    if seen is not _Seen.ANSWERED:
-        return _unanswered(name, address, seen)
-    if _tells_metrics(address):
+    """A metrics address is free, or an Errata already serves its metrics there."""
+    state = _state_of(address)
+    if state is not _AddressState.ANSWERED:
+        return _unanswered(name, address, state)
+    if _serves_metrics(address):
         return Finding("ok", name, f"{address}: metrics of Errata are served")
-    return Finding("fail", name, f"{address} is taken", f"stop what holds it, or set {name}")
+    return Finding("fail", name, f"{address} is taken", f"stop what uses it, or set {name}")
 
 
-def _tells_metrics(address: str) -> bool:
+def _serves_metrics(address: str) -> bool:
     connection = http.client.HTTPConnection(*host_and_port(address), timeout=_SECONDS)
     try:
         connection.request("GET", "/metrics")
@@ -166,35 +168,37 @@ def _tells_metrics(address: str) -> bool:
         connection.close()
 
 
-def _unanswered(name: str, address: str, seen: _Seen) -> Finding:
-    match seen:
-        case _Seen.NAMELESS:
+def _unanswered(name: str, address: str, state: _AddressState) -> Finding:
+    match state:
+        case _AddressState.UNKNOWN_HOST:
             found = f"the host of {address} is not known"
-            return Finding("fail", name, found, f"correct {name}, or the network's names")
-        case _Seen.SILENT:
-            found = f"{address} is another machine's, and nothing answers there"
+            return Finding("fail", name, found, f"correct {name}, or the network's name service")
+        case _AddressState.SILENT:
+            found = f"{address} is on another machine, and nothing answers there"
             return Finding("warn", name, found, f"start it there, or correct {name}")
-        case _Seen.HELD:
+        case _AddressState.HELD:
             found = f"{address} is taken, and nothing answers"
-            return Finding("fail", name, found, f"stop what holds it, or set {name}")
+            return Finding("fail", name, found, f"stop what uses it, or set {name}")
         case _:
             return Finding("ok", name, f"{address} is free")
 
 
-def _look(address: str) -> _Seen:
+def _state_of(address: str) -> _AddressState:
     host, port = host_and_port(address.removeprefix("dns:///"))
     try:
         family, kind, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror:
-        return _Seen.NAMELESS
+        return _AddressState.UNKNOWN_HOST
     with socket.socket(family, kind) as caller:
         caller.settimeout(_SECONDS)
         if caller.connect_ex(target) == 0:
-            return _Seen.ANSWERED
+            return _AddressState.ANSWERED
     with socket.socket(family, kind) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(target)
         except OSError as error:
-            return _Seen.SILENT if error.errno == errno.EADDRNOTAVAIL else _Seen.HELD
-    return _Seen.FREE
+            if error.errno == errno.EADDRNOTAVAIL:
+                return _AddressState.SILENT
+            return _AddressState.HELD
+    return _AddressState.FREE

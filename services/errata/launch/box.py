@@ -1,6 +1,6 @@
-"""One box: Redis, log, writer and gateway with its workers, as child processes.
+"""A system on one machine: Redis, log, writer and gateway with its workers, as child processes.
 
-A retrieval service is among them if the workers are told to ask the one at its address.
+It includes a retrieval service if the workers' settings name the address of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Box:
     """The whole system on this machine; a context manager that leaves nothing running.
 
     Attributes:
-        settings: what the children were given.
+        settings: of the children.
         processes: running children by name.
     """
 
@@ -49,10 +49,10 @@ class Box:
         """Prepares; `start` starts.
 
         Args:
-            flags: settings that go before environment and file.
-            redis_url: a Redis to use; one is started if None.
-            steps: told what is being started.
-            given_up: asked while something starts, such as whether Ctrl-C was pressed.
+            flags: settings that override environment and file.
+            redis_url: a Redis to use; None starts one.
+            steps: shows what is being started.
+            given_up: whether to stop waiting for a start, such as after Ctrl-C.
 
         Raises:
             StartupError: bad settings.
@@ -88,12 +88,12 @@ class Box:
         return self.settings.gateway.address
 
     def start(self) -> None:
-        """Checks what can be checked, then starts everything in the order of dependence.
+        """Runs the checks, then starts everything in the order of dependence.
 
         Raises:
-            StartupError: something is wrong, and nothing was started; or a process did not come
-                up, and its last lines are in the message.
-            KeyboardInterrupt: given up meanwhile.
+            StartupError: a check failed, and nothing was started; or a process did not start, and
+                its last lines are in the message.
+            KeyboardInterrupt: `given_up` returned True.
         """
         services = self._services()
         before_start(
@@ -120,7 +120,7 @@ class Box:
         return {**found, "gateway": settings.gateway.address}
 
     def _listening(self, services: Mapping[str, str]) -> list[tuple[str, str]]:
-        """(setting, address) of all that the box is to listen on."""
+        """(setting, address) of everything that the box listens on."""
         metrics = {
             f"{name}.metrics_address": getattr(self.settings, name).metrics_address
             for name in (*services, "worker")
@@ -129,10 +129,10 @@ class Box:
         return [(name, address) for name, address in found.items() if address]
 
     def start_redis(self) -> None:
-        """Starts the box's own Redis; the same folder and port again after a crash."""
+        """Starts the box's own Redis; after a crash, again with the same folder and port."""
         port = self._own_redis_port
         if port is None:
-            raise StartupError("this box uses a Redis that it did not start.")
+            raise StartupError("this system uses a Redis that it did not start.")
         folder = self.settings.data_dir / "redis"
         folder.mkdir(exist_ok=True)
         with self._steps.starting("Redis"):
@@ -144,7 +144,7 @@ class Box:
     def start_service(self, name: str, address: str) -> None:
         """Starts one service and waits until its health says SERVING."""
         command = [sys.executable, "-m", "errata.cli", "serve", name]
-        # Without the limit gRPC would try less and less often while a slow service starts.
+        # Without the limit, gRPC would retry less and less often while a slow service starts.
         options = [("grpc.max_reconnect_backoff_ms", 200)]
         with (
             self._steps.starting(name),
@@ -159,7 +159,7 @@ class Box:
             )
 
     def stop(self) -> None:
-        """Ends everything, dependants first."""
+        """Stops everything, dependants first."""
         for name in reversed(list(self.processes)):
             self.processes.pop(name).stop(_STOP_SECONDS[name])
         if self._lock is not None:
@@ -175,7 +175,7 @@ class Box:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+    """A loopback port on which no process listens now."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

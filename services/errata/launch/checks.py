@@ -1,7 +1,7 @@
-"""What can be wrong with a box before it starts; `errata up` and `errata doctor` ask the same.
+"""Checks of a system before it starts; `errata up` and `errata doctor` share them.
 
-Each check looks at one thing and changes nothing but a file that it removes again. Modules that
-import torch are imported by the checks that need them: `errata up` does the others first.
+Each check examines one thing and changes nothing but a file that it removes again. Only the checks
+that need torch import it: `errata up` runs the other checks first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from errata import demo
-from errata.errors import ErrataError, StartupError
+from errata.errors import ErrataError, NotFoundError, StartupError
 from errata.launch.addresses import check_listening, free_shift, is_local
 from errata.launch.findings import Finding, Grade
 from errata.launch.lock import held_by
@@ -34,18 +34,18 @@ def before_start(
     steps: Steps | None = None,
     given_up: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Checks all that can be checked before a box starts anything; what is cheap comes first.
+    """Runs all checks before a box starts anything, cheap ones first.
 
     Args:
         settings: of the box.
-        listening: (setting, host:port) where it is to listen.
-        own_redis: it starts a Redis of its own.
-        steps: told what is being looked at.
-        given_up: asked between two checks.
+        listening: (setting, host:port) where it listens.
+        own_redis: whether it starts its own Redis.
+        steps: shows what is being checked.
+        given_up: whether to stop; asked before each costly check.
 
     Raises:
-        StartupError: what is wrong, all of it.
-        KeyboardInterrupt: `given_up()` meanwhile.
+        StartupError: with every problem found.
+        KeyboardInterrupt: `given_up` returned True.
     """
     steps = steps or Steps()
     addresses = list(listening)
@@ -74,8 +74,8 @@ def _move_all(settings: Settings, listening: Iterable[tuple[str, str]]) -> str:
     here = [(name, address) for name, address in listening if is_local(address)]
     port = host_and_port(settings.gateway.address)[1] + (free_shift(here) or 100)
     return (
-        f"--port moves the whole system: `errata up --port {port}`; a second one beside the first "
-        "needs a --data-dir of its own, too."
+        f"--port moves the whole system: `errata up --port {port}`; a second system also needs its "
+        "own --data-dir."
     )
 
 
@@ -86,38 +86,38 @@ def _refuse(findings: Iterable[Finding], remedy: str = "") -> None:
             f"{finding.name}: {finding.found}" + (f" → {finding.remedy}" if finding.remedy else "")
             for finding in bad
         )
-        told = ["Errata cannot start here, and has started nothing.", *lines, remedy]
-        raise StartupError("\n".join(filter(None, told)))
+        parts = ["Errata cannot start here, and has started nothing.", *lines, remedy]
+        raise StartupError("\n".join(filter(None, parts)))
 
 
 def data_dir(settings: Settings) -> Iterator[Finding]:
-    """No other box may use the folder."""
-    if told := held_by(settings.data_dir):
-        yield Finding("fail", "data_dir in use", told)
+    """Fails if another box uses the folder."""
+    if problem := held_by(settings.data_dir):
+        yield Finding("fail", "data_dir in use", problem)
 
 
 def disk(settings: Settings) -> Iterator[Finding]:
-    """Folders can be written to, and have room."""
+    """Checks that folders can be written to and have free space."""
     folders = {"data_dir": settings.data_dir, "log.witness_path": settings.log.witness_path.parent}
     for name, folder in folders.items():
-        there = next(path for path in (folder, *folder.parents) if path.exists())
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
         try:
-            with tempfile.TemporaryFile(dir=there):
+            with tempfile.TemporaryFile(dir=existing):
                 pass
         except OSError as error:
             remedy = f"let this user write there, or set {name} to another folder"
-            yield Finding("fail", name, f"{there}: {error.strerror}", remedy)
+            yield Finding("fail", name, f"{existing}: {error.strerror}", remedy)
             continue
-        free = shutil.disk_usage(there).free
+        free = shutil.disk_usage(existing).free
         grade: Grade = "ok"
         if free < _FAIR_DISK_BYTES:
             grade = "warn" if free > _LEAST_DISK_BYTES else "fail"
-        remedy = "" if grade == "ok" else "make room: the log stops when the disk is full"
+        remedy = "" if grade == "ok" else "free some space: the log stops when the disk is full"
         yield Finding(grade, name, f"{folder}: {free / 1e9:.1f} GB free", remedy)
 
 
 def redis(settings: Settings) -> Iterator[Finding]:
-    """The Redis that is named answers and is durable."""
+    """Checks that the configured Redis answers and is durable."""
     try:
         address = asyncio.run(_checked_redis(settings))
     except ErrataError as error:
@@ -142,7 +142,7 @@ async def _checked_redis(settings: Settings) -> str:
 
 
 def artifacts(settings: Settings) -> Iterator[Finding]:
-    """Stores that are named can be read."""
+    """Checks that the configured artifact stores can be read."""
     from errata.artifacts.store import ArtifactStore
 
     for name, url in (
@@ -153,37 +153,40 @@ def artifacts(settings: Settings) -> Iterator[Finding]:
             continue  # a folder of data_dir, or the log service
         try:
             ArtifactStore(url).load("0" * 64)
+        except NotFoundError:
+            pass  # the store answers
         except ErrataError as error:
-            if error.reason != "NOT_FOUND":
-                yield Finding("fail", name, error.message, "correct the URL, or grant access")
-                continue
+            yield Finding("fail", name, error.message, "correct the URL, or grant access")
+            continue
         yield Finding("ok", name, url)
 
 
 def text(settings: Settings) -> Iterator[Finding]:
-    """Text for a model's statistics is there; the demo model brings its own."""
+    """Checks the text for a model's statistics; the demo model has its own."""
     path, name = settings.writer.statistics_text, "writer.statistics_text"
-    remedy = "give a plain text file, a paragraph a line (--text, ERRATA_WRITER__STATISTICS_TEXT)"
+    remedy = (
+        "give a plain text file, one paragraph per line (--text, ERRATA_WRITER__STATISTICS_TEXT)"
+    )
     if path is None:
         if settings.model.path:
-            found = f"none is set, and {settings.model.path} needs some 100,000 tokens or more"
+            found = f"none is set, and {settings.model.path} needs about 100,000 tokens or more"
             yield Finding("fail", name, found, remedy)
         return
     try:
         with path.open(encoding="utf-8") as file:
-            begin = file.read(10_000)
+            beginning = file.read(10_000)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8"
-        yield Finding("fail", name, f"{path} is no text file that can be read ({why})", remedy)
+        yield Finding("fail", name, f"{path} is not a readable text file ({why})", remedy)
         return
-    if begin.strip():
+    if beginning.strip():
         yield Finding("ok", name, str(path))
     else:
         yield Finding("fail", name, f"{path} is empty", remedy)
 
 
 def model(settings: Settings) -> Iterator[Finding]:
-    """Config and tokenizer of the base model can be used; weights are not read."""
+    """Checks configuration and tokenizer of the base model; does not read its weights."""
     from errata.editing.model.loading import check_model
 
     source = settings.model.path or demo.model_path()
@@ -195,13 +198,13 @@ def model(settings: Settings) -> Iterator[Finding]:
         return
     yield Finding("ok", "model", f"{source} on {settings.model.device}; weights were not read")
     if unread:
-        asked = ", ".join(f"{name}={value!r}" for name, value in unread.items())
-        remedy = "expect plain greedy answers; requests may bring their own sampling"
-        yield Finding("warn", "generation config", f"asks in vain for {asked}", remedy)
+        ignored = ", ".join(f"{name}={value!r}" for name, value in unread.items())
+        remedy = "expect plain greedy answers; requests can set their own sampling"
+        yield Finding("warn", "generation config", f"these fields are ignored: {ignored}", remedy)
 
 
 def lanes(settings: Settings) -> Iterator[Finding]:
-    """The lanes file can be used, and what it names is there."""
+    """Checks the lanes file, and that the lane models and adapters it names exist."""
     from errata.writer.lanes import read_lanes
 
     writer = settings.writer
@@ -220,5 +223,5 @@ def lanes(settings: Settings) -> Iterator[Finding]:
             if not (adapter / "adapter_config.json").is_file():
                 found = f"{name}: no PEFT adapter at {adapter}"
                 yield Finding("fail", "lanes", found, "correct `adapters` in the lanes file")
-    told = ", ".join(f"{lane.configured.lane} ({lane.configured.method})" for lane in setups)
-    yield Finding("ok", "lanes", told)
+    listed = ", ".join(f"{lane.configured.lane} ({lane.configured.method})" for lane in setups)
+    yield Finding("ok", "lanes", listed)

@@ -1,4 +1,4 @@
-"""The main job before a user's eyes; every claim on the screen is checked, none is canned."""
+"""`errata demo`: shows the main job; checks every claim that it prints."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _LANES = ("lanes/main", _PROMPT_LANE, "lanes/mixture", "lanes/experts")
 
 @dataclass(slots=True)
 class Verdicts:
-    """What had to hold, and whether it did."""
+    """Claims that were checked, and whether each one held."""
 
     console: Console
     rows: list[tuple[str, bool]] = field(default_factory=list)
 
     def check(self, claim: str, holds: bool) -> None:
-        """Notes and prints one claim."""
+        """Records and prints one claim."""
         self.rows.append((claim, holds))
         mark = "[bold green]✓[/]" if holds else "[bold red]✗[/]"
         self.console.print(f"  {mark} {claim}")
@@ -47,7 +47,7 @@ class Verdicts:
 
 
 def run_demo(console: Console, *, redis_url: str | None = None) -> bool:
-    """Starts the system on free ports in a temporary folder, shows the main job, ends it.
+    """Starts a system on free ports in a temporary folder, shows the main job, stops the system.
 
     Returns:
         Whether every claim held.
@@ -133,7 +133,7 @@ def _show_main_job(console: Console, client: Client, verdicts: Verdicts, edit: D
 
 
 def _show_prompt_lane(console: Console, client: Client, verdicts: Verdicts, edit: DemoEdit) -> None:
-    """The same by retrieval: no gradient, and a sentinel that says where there is no edit."""
+    """The same by retrieval: without gradients, and with a sentinel that defers other prompts."""
     console.print(f"\n[bold]7 · In {_PROMPT_LANE}:[/] {edit.prompt} [bold]{edit.target}[/]")
     stays = {
         probe.prompt: client.generate(probe.prompt, max_tokens=_MAX_TOKENS, stop=["."]).text
@@ -167,7 +167,7 @@ def _show_prompt_lane(console: Console, client: Client, verdicts: Verdicts, edit
 def _show_every_method(
     console: Console, client: Client, verdicts: Verdicts, edits: Sequence[DemoEdit]
 ) -> None:
-    """An edit by each method; rows of all of them stand side by side in each replica's batch."""
+    """An edit by each method; rows of all methods share each replica's batch."""
     methods = {lane.name: lane.method for lane in client.lanes()}
     console.print("\n[bold]8 · One edit by each method, all asked of every replica at once[/]")
     by_lane = dict(zip(_LANES, edits, strict=False))
@@ -176,46 +176,46 @@ def _show_every_method(
     committed = {lane: _correct(client, edit, lane=lane) for lane, edit in by_lane.items()}
     asked = [*(edit.prompt for edit in by_lane.values()), probe]
     with ThreadPoolExecutor(len(asked)) as threads:
-        told = list(threads.map(lambda prompt: _everywhere(client, prompt), asked))
-    for (lane, edit), answers in zip(by_lane.items(), told, strict=False):
+        received = list(threads.map(lambda prompt: _everywhere(client, prompt), asked))
+    for (lane, edit), answers in zip(by_lane.items(), received, strict=False):
         made, _, seconds, _ = committed[lane]
         verdicts.check(
             f"{methods[lane]}, committed in {seconds:.2f} s: {edit.prompt} "
-            f"[bold]{_said(answers)}[/]",
+            f"[bold]{_joined(answers)}[/]",
             all(
                 answer.text.strip() == edit.target and made.name in answer.provenance.edits
                 for answer in answers
             ),
         )
     verdicts.check(
-        f"{probe} [bold]{_said(told[-1])}[/], as before",
-        all(answer.text == old for answer in told[-1]),
+        f"{probe} [bold]{_joined(received[-1])}[/], as before",
+        all(answer.text == old for answer in received[-1]),
     )
     for made, *_ in committed.values():
         client.revert([made.name], comment="end of the demo", author="errata demo")
 
 
 def _everywhere(client: Client, prompt: str) -> list[Answer]:
-    """What each replica answers.
+    """Every replica's answer.
 
     Raises:
-        UnavailableError: one did not.
+        UnavailableError: a replica did not answer.
     """
-    told = client.generate_everywhere(prompt, max_tokens=_MAX_TOKENS, stop=["."])
-    answers = [item.answer for item in told if item.answer is not None]
-    if not answers or len(answers) < len(told):
-        raise UnavailableError(f"{len(answers)} of {len(told)} replicas answered {prompt!r}.")
+    received = client.generate_everywhere(prompt, max_tokens=_MAX_TOKENS, stop=["."])
+    answers = [item.answer for item in received if item.answer is not None]
+    if not answers or len(answers) < len(received):
+        raise UnavailableError(f"{len(answers)} of {len(received)} replicas answered {prompt!r}.")
     return answers
 
 
-def _said(answers: Sequence[Answer]) -> str:
+def _joined(answers: Sequence[Answer]) -> str:
     return " / ".join(sorted({answer.text.strip() for answer in answers}))
 
 
 def _correct(
     client: Client, edit: DemoEdit, probes: Sequence[str] = (), lane: str = ""
 ) -> tuple[Edit, list[ReplicaAnswer], float, float]:
-    """The edit, every replica's answer under it, and the seconds until either was there."""
+    """The edit, every replica's answer with it, and the seconds until each was available."""
     begun = time.monotonic()
     committed = client.edit(
         edit.prompt,
@@ -248,14 +248,16 @@ def _states(answers: Sequence[ReplicaAnswer]) -> set[str]:
 
 
 def _agree(answers: Sequence[ReplicaAnswer]) -> bool:
-    """At least two replicas, the same answer, and, at the same position, the same digests."""
+    """Whether two or more replicas give one answer, and the same digests at the same position."""
     if len(answers) < 2 or any(item.answer is None for item in answers):
         return False
-    stands = {
+    positions = {
         (p.applied_seq, p.chain_digest, p.state_digest)
         for p in (item.answer.provenance for item in answers if item.answer)
     }
-    return len(set(_texts(answers))) == 1 and len({seq for seq, _, _ in stands}) == len(stands)
+    return len(set(_texts(answers))) == 1 and len({seq for seq, _, _ in positions}) == len(
+        positions
+    )
 
 
 def _summary(console: Console, committed_seconds: float, served_seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Facts of the demo corpus as what RECIPE's meta-training learns from."""
+"""Training examples for RECIPE's lane model, made from the demo corpus."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _NEIGHBOURS = 6  # other subjects of the relation that an edit must not touch
 
 
 def demo_examples(corpus: Corpus, num_held_out: int) -> tuple[list[Example], list[Example]]:
-    """Edits that contradict the corpus, of training and of validation.
+    """Edits that contradict the corpus, for training and for validation.
 
-    Locality prompts are the same relation of other subjects and other relations of the same
-    subject. With a few hundred subjects no encoder learns to know new ones: validation is about
-    the same subjects, edited to other answers.
+    Locality prompts ask for the same relation of other subjects, and for other relations of the
+    same subject. With a few hundred subjects, no encoder generalises to new ones: validation edits
+    the same subjects to other answers.
 
     Args:
         corpus: the demo's.
-        num_held_out: examples of validation, each of another fact.
+        num_held_out: number of validation examples, each about another fact.
     """
     facts = corpus.facts()
     found = [
@@ -34,7 +34,7 @@ def demo_examples(corpus: Corpus, num_held_out: int) -> tuple[list[Example], lis
 def _edit_of(
     fact: Fact, corpus: Corpus, facts: tuple[Fact, ...], rng: random.Random
 ) -> list[Example]:
-    """One edit of a fact; none if its relation has no other answer."""
+    """One edit of a fact, or none if its relation has no other answer."""
     relations = corpus.relations()
     alike = [other for other in facts if other.relation == fact.relation]
     answers = sorted({other.object for other in alike} - {fact.object})

@@ -1,4 +1,4 @@
-"""`errata demo-model`: trains the demo model and says what it knows."""
+"""`errata demo-model`: trains the demo model and measures what it knows."""
 
 from __future__ import annotations
 

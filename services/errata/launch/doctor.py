@@ -35,17 +35,17 @@ def diagnose(flags: Mapping[str, Any] | None = None, steps: Steps | None = None)
     """Checks everything that the settings name.
 
     Args:
-        flags: settings that go before environment and file.
-        steps: told what is being looked at.
+        flags: settings that override environment and file.
+        steps: shows what is being checked.
 
     Returns:
-        Findings in the order of the checks; one alone if the settings cannot be read.
+        Findings in the order of the checks; a single one if the settings cannot be read.
     """
     try:
         settings = load_settings(flags)
     except StartupError as error:
         return [Finding("fail", "settings", error.message, "correct the setting that is named")]
-    looks: dict[str, Callable[[Settings], Iterator[Finding]]] = {
+    checkers: dict[str, Callable[[Settings], Iterator[Finding]]] = {
         "versions": _versions,
         "Redis": _redis,
         "disk": checks.disk,
@@ -58,9 +58,9 @@ def diagnose(flags: Mapping[str, Any] | None = None, steps: Steps | None = None)
     }
     found = [Finding("ok", "settings", "read; `errata config` lists them")]
     steps = steps or Steps()
-    for name, look in looks.items():
+    for name, check in checkers.items():
         with steps.doing(f"checking {name}"):
-            found += look(settings)
+            found += check(settings)
     return found
 
 
@@ -76,21 +76,21 @@ def _versions(settings: Settings) -> Iterator[Finding]:
     if own != client:
         found = f"errata {own}, errata-client {client}"
         yield Finding("warn", "versions", found, "install both from the same release")
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    yield Finding("ok", "versions", f"Python {sys.version.split()[0]}, {told}")
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    yield Finding("ok", "versions", f"Python {sys.version.split()[0]}, {listed}")
 
 
 def _data_dir(settings: Settings) -> Iterator[Finding]:
-    """A system that runs is no fault; a second one in its folder would be."""
+    """Only warns if a system uses the folder: a running system is not an error."""
     for finding in checks.data_dir(settings):
         yield replace(finding, grade="warn")
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:
-    """A Redis that is named must be durable; for one box a binary is enough."""
+    """Checks for a Redis binary, and that a configured Redis is durable."""
     yield Finding("ok", "Redis for one box", redis_executable())
     if "redis_url" in settings.log.model_fields_set:
         yield from checks.redis(settings)
     else:
-        found = "log.redis_url is not set: `errata up` starts a Redis of its own"
+        found = "log.redis_url is not set: `errata up` starts its own Redis"
         yield Finding("ok", "Redis", found)

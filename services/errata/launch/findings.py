@@ -1,4 +1,4 @@
-"""What `errata doctor` finds."""
+"""Findings of `errata doctor`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Grade = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked.
+    """The result of one check.
 
     Attributes:
-        grade: `ok`, `warn` (it works, but look at it) or `fail` (Errata cannot start).
+        grade: `ok`, `warn` (it works, but needs attention) or `fail` (Errata cannot start).
         name: what was checked.
-        found: what it is.
+        found: its state.
         remedy: what to do; empty if nothing.
     """
 

@@ -1,4 +1,4 @@
-"""What services say of themselves by gRPC's health protocol."""
+"""Reads the health of services by gRPC's health protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One box's ports, moved together."""
+"""Moves all ports of a system on one machine together."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SERVICES = ("log", "writer", "retrieval", "gateway")
 
 
 def moved_ports(settings: Settings, port: int) -> dict[str, dict[str, str]]:
-    """Settings with the gateway at a port, and everything else of the box moved as far.
+    """Settings with the gateway at `port`, and all other ports moved by the same amount.
 
-    Metrics endpoints that are set move, too; hosts stay.
+    Metrics endpoints that are set also move; hosts stay.
 
     Raises:
-        StartupError: a port would be none.
+        StartupError: a moved port would be out of range.
     """
     by = port - host_and_port(settings.gateway.address)[1]
     found: dict[str, dict[str, str]] = {
@@ -34,7 +34,7 @@ def moved_ports(settings: Settings, port: int) -> dict[str, dict[str, str]]:
 
 
 def with_flags(flags: Mapping[str, Any], more: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Nested settings, the second's over the first's."""
+    """Nested settings, with those of `more` over those of `flags`."""
     sections = {name: {**flags.get(name, {}), **values} for name, values in more.items()}
     return {**flags, **sections}
 
@@ -44,6 +44,6 @@ def _moved(address: str, by: int) -> str:
     if not 0 < port <= _MAX_PORT:
         raise StartupError(
             f"--port would move {address} by {by} to port {port}; ports are 1 to {_MAX_PORT}. Give "
-            "one further from the ends."
+            "a port further from these limits."
         )
     return f"{address.rpartition(':')[0]}:{port}"

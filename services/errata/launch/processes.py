@@ -1,4 +1,4 @@
-"""Child processes that end when we do, with their output in files."""
+"""Child processes that end with their parent, with their output in files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO
 from errata.errors import StartupError
 
 _POLL_SECONDS = 0.05
-_MAX_LOG_BYTES = 10_000_000  # a longer one is put aside when its process is started anew
+_MAX_LOG_BYTES = 10_000_000  # a longer log is renamed when its process is started again
 _TAIL_BYTES = 64_000
 
 
@@ -38,16 +38,16 @@ class Process:
         *,
         pass_fds: Sequence[int] = (),
     ) -> Process:
-        """Starts a child in a session of its own, so that Ctrl-C reaches it only through us.
+        """Starts a child in its own session, so that Ctrl-C reaches it only through its parent.
 
-        Its output is appended to what earlier ones left; a log that has grown long becomes
-        `{name}.log.1` first.
+        Its output is appended to the log of earlier children; a long log is first renamed to
+        `{name}.log.1`.
 
         Args:
             name: for messages.
             command: program and arguments.
-            environment: beside our own.
-            log_path: gets its output.
+            environment: in addition to the parent's.
+            log_path: file for its output.
             pass_fds: open files that it keeps open.
         """
         log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the child has not ended."""
         return self.popen.poll() is None
 
     def wait_until(
@@ -77,11 +77,11 @@ class Process:
         timeout_seconds: float,
         given_up: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Returns once `ready()`.
+        """Returns once `ready` returns True.
 
         Raises:
             StartupError: the child ended, or the time is up; its last lines are in the message.
-            KeyboardInterrupt: `given_up()` meanwhile.
+            KeyboardInterrupt: `given_up` returned True.
         """
         deadline = time.monotonic() + timeout_seconds
         while not ready():
@@ -97,7 +97,7 @@ class Process:
             time.sleep(_POLL_SECONDS)
 
     def ended(self) -> StartupError:
-        """What to raise of a child that is not running any more."""
+        """The error for a child that has ended."""
         return StartupError(
             f"{self.name} ended with status {self.popen.returncode}:\n"
             f"{self.tail() or '(it wrote nothing)'}\n({self.log_path})",
@@ -105,7 +105,7 @@ class Process:
         )
 
     def tail(self, num_lines: int = 15) -> str:
-        """The last lines that this process wrote, none of those before it."""
+        """The last lines that this process wrote, without those of earlier processes."""
         with self.log_path.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_begin, end - _TAIL_BYTES))
@@ -113,7 +113,7 @@ class Process:
         return "\n".join(lines[-num_lines:])
 
     def stop(self, timeout_seconds: float) -> None:
-        """Ends it and all that it started: first politely, then for certain."""
+        """Stops the child and all that it started: SIGTERM first, SIGKILL after the timeout."""
         if self.running:
             self.popen.terminate()
             try:
@@ -123,11 +123,11 @@ class Process:
         try:
             os.killpg(self.popen.pid, signal.SIGKILL)
         except ProcessLookupError:
-            pass  # nothing of its session is left
+            pass  # no process of its session is left
         self.popen.wait()
         self._log_file.close()
 
     def kill(self) -> None:
-        """Ends it as a crash would."""
+        """Kills the child, as in a crash."""
         self.popen.kill()
         self.popen.wait()

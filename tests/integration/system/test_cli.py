@@ -148,7 +148,7 @@ def test_a_second_system_is_told_of_the_first(system: System) -> None:
     _, said = told("up", code=1)
     assert f"{system.data_dir} is in use by the Errata at {system.target}" in said
     for name in ("gateway", "log", "writer"):
-        assert f"an Errata runs already, its {name} is there" in said
+        assert f"an Errata's {name} already runs there" in said
     assert "`errata up --port " in said
     findings, _ = told("doctor", "--json", code=0)
     found = {item["name"]: item for item in json.loads(findings)}

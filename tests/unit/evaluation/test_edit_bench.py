@@ -158,7 +158,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
 ) -> None:
     plan = replace(plan, edits=2, num_seeds=3)
     whole = _figures(run(replace(plan, out=plan.out / "whole")))
-    original, seen = unit.measure, []
+    original, seen = unit.measures_of, []
 
     def dies(*args: Any) -> Any:
         seen.append(1)
@@ -166,7 +166,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(unit, "measure", dies)
+    monkeypatch.setattr(unit, "measures_of", dies)
     with pytest.raises(KeyboardInterrupt):
         run(plan)
     done = {path: path.stat().st_mtime_ns for path in (plan.out / "runs").iterdir()}

@@ -103,7 +103,7 @@ def test_a_port_that_a_running_errata_holds(
         confused = {finding.name: finding for finding in diagnose()}
     finally:
         server.stop(0).wait()
-    assert f"gateway.address: {taken} is taken: an Errata runs already, its gateway" in said
+    assert f"gateway.address: {taken} is taken: an Errata's gateway already runs there" in said
     assert "ERRATA_GATEWAY__ADDRESS" in said
     assert "`errata up --port " in said
     assert "--data-dir" in said
@@ -113,7 +113,7 @@ def test_a_port_that_a_running_errata_holds(
     )
     assert "--port" in found["gateway.address"].remedy
     assert confused["log.address"].grade == "fail"
-    assert "its gateway is there, no log" in confused["log.address"].found
+    assert "an Errata's gateway runs there, not its log" in confused["log.address"].found
 
 
 def test_ports_of_metrics_and_of_others_are_looked_at_too(tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def test_ports_of_metrics_and_of_others_are_looked_at_too(tmp_path: Path) -> Non
         taken = f"127.0.0.1:{stranger.getsockname()[1]}"
         worker = {"metrics_address": taken}
         said = _refused(tmp_path, {"worker": worker})
-    assert f"worker.metrics_address: {taken} is taken by something that is not Errata's" in said
+    assert f"worker.metrics_address: {taken} is taken by a program that is not Errata" in said
     said = _refused(tmp_path, {"gateway": {"address": "192.0.2.77:7700"}})
-    assert "is no address of this machine" in said
+    assert "is not an address of this machine" in said
 
 
 def test_one_port_moves_the_whole_box(monkeypatch: pytest.MonkeyPatch) -> None:

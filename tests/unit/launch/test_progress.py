@@ -30,7 +30,7 @@ class _Output(io.StringIO):
 
 def test_plain_lines_say_what_is_waited_for_and_how_long() -> None:
     out = _Output()
-    steps = Steps(Console(file=out, width=40), tell_seconds=0.01)
+    steps = Steps(Console(file=out, width=40), report_seconds=0.01)
     with steps.starting("a service with a long name, longer than the console is wide"):
         out.wait_for(
             "waiting for a service with a long name, longer than the console is wide … 0 s"
@@ -42,17 +42,17 @@ def test_plain_lines_say_what_is_waited_for_and_how_long() -> None:
 
 def test_work_that_is_quick_says_nothing_and_slow_work_does() -> None:
     out = _Output()
-    with Steps(Console(file=out), tell_seconds=30).doing("checking model"):
+    with Steps(Console(file=out), report_seconds=30).doing("checking model"):
         pass
     assert out.getvalue() == ""
-    with Steps(Console(file=out), tell_seconds=0.01).doing("checking model"):
+    with Steps(Console(file=out), report_seconds=0.01).doing("checking model"):
         out.wait_for("checking model … 0 s")
 
 
 def test_seconds_are_counted() -> None:
     out = _Output()
     clock = iter([100.0, 112.25]).__next__
-    with Steps(Console(file=out), tell_seconds=30, clock=clock).starting("writer"):
+    with Steps(Console(file=out), report_seconds=30, clock=clock).starting("writer"):
         pass
     assert out.getvalue().splitlines() == ["starting writer …", "writer is up after 12.2 s"]
 
