@@ -41,7 +41,7 @@ def test_in_a_batch_all_subjects_differ_and_an_epoch_leaves_few_out() -> None:
 def test_made_up_names_stand_in_for_the_subject_everywhere() -> None:
     examples = examples_of_towns(8)
     inventor, rng = Inventor(examples), random.Random(0)
-    told = inventor.retold(examples[0], rng)
+    told = inventor.with_invented_subject(examples[0], rng)
     assert told.subject not in {example.subject for example in examples[:1]}
     assert told.target == examples[0].target
     for before, after in zip(
@@ -51,7 +51,9 @@ def test_made_up_names_stand_in_for_the_subject_everywhere() -> None:
     touched = {prompt for prompt, _ in told.locality} - {p for p, _ in examples[0].locality}
     assert touched <= {examples[0].prompt, *examples[0].rephrases}, "the true one must not be hit"
     odd = replace(examples[1], rephrases=("It comes from",))
-    assert inventor.retold(odd, rng) == odd, "a text without the subject cannot be retold"
+    assert inventor.with_invented_subject(odd, rng) == odd, (
+        "a text without the subject cannot be retold"
+    )
     batches = list(BatchSampler(examples, invented=1.0).epoch(4, random.Random(0)))
     known = {example.subject for example in examples}
     drawn = {sample.example.subject for batch in batches for sample in batch}
@@ -61,15 +63,17 @@ def test_made_up_names_stand_in_for_the_subject_everywhere() -> None:
 
 def test_a_batch_holds_groups_of_facts_that_are_alike() -> None:
     examples = examples_of_towns(20)
-    likes = [[n ^ 1, (n + 10) % 20] for n in range(20)]
-    batches = list(BatchSampler(examples, likes=likes, group=2).epoch(4, random.Random(0)))
+    neighbours = [[n ^ 1, (n + 10) % 20] for n in range(20)]
+    batches = list(
+        BatchSampler(examples, neighbours=neighbours, group=2).epoch(4, random.Random(0))
+    )
     assert len(batches) == 5
     numbers = {e.subject: n for n, e in enumerate(examples)}
     for batch in batches:
         drawn = [numbers[sample.example.subject] for sample in batch]
         assert len(set(drawn)) == 4
         for first, second in (drawn[:2], drawn[2:]):
-            assert second in likes[first]
+            assert second in neighbours[first]
 
 
 def test_a_fact_is_asked_as_others_of_its_relation_are() -> None:
@@ -77,9 +81,9 @@ def test_a_fact_is_asked_as_others_of_its_relation_are() -> None:
     examples[0] = replace(examples[0], rephrases=("Where is Nokia0 at home? In",))
     odd = replace(examples[1], prompt="Lyon is", subject="Lyon", rephrases=("What is it?",))
     borrower, rng = Borrower([*examples, odd]), random.Random(0)
-    seen = {borrower.asked(examples[2], rng).rephrases[0] for _ in range(60)}
+    seen = {borrower.with_borrowed_rephrase(examples[2], rng).rephrases[0] for _ in range(60)}
     assert seen == {"Where is Nokia2 at home? In", "Nokia2 comes from", "The home of Nokia2 is"}
-    assert borrower.asked(odd, rng) == odd, "there is no other of its kind"
+    assert borrower.with_borrowed_rephrase(odd, rng) == odd, "there is no other of its kind"
     (batch,) = BatchSampler(examples, borrowed=1.0).epoch(4, random.Random(0))
     assert all(sample.example.subject in sample.rephrase for sample in batch)
 
@@ -87,10 +91,10 @@ def test_a_fact_is_asked_as_others_of_its_relation_are() -> None:
 def test_made_up_answers_are_words_that_occur_often() -> None:
     examples, rng = examples_of_towns(), random.Random(0)
     answerer = Answerer(examples)
-    made = {answerer.answered(examples[0], rng).target for _ in range(200)}
+    made = {answerer.with_other_target(examples[0], rng).target for _ in range(200)}
     assert {"town", "founded"} <= made
     assert "Nokia3" not in made, "occurs once, and is no word"
-    told = answerer.answered(examples[0], rng)
+    told = answerer.with_other_target(examples[0], rng)
     assert replace(told, target=examples[0].target) == examples[0], "nothing else changes"
     drawn = [d for batch in BatchSampler(examples, answered=1.0).epoch(4, rng) for d in batch]
     assert {sample.example.target for sample in drawn} - {e.target for e in examples}
@@ -130,20 +134,18 @@ def test_a_digression_asks_something_else_about_the_subject() -> None:
     ]  # fmt: skip
     same = [replace(example, prompt=f"{example.subject} is from") for example in towns]
     digresser, rng = Digresser([*towns, *sports, *same]), random.Random(0)
-    told = [digresser.asked_else(towns[0], rng) for _ in range(40)]
+    told = [digresser.with_digression(towns[0], rng) for _ in range(40)]
     assert {example.locality for example in told} == {
         (("Nokia0 plays", "Lyon"),),
         (("The game of Nokia0 is", "Lyon"),),
     }, "`is from` asks for towns, too: it may be the same relation"
     assert all(replace(e, locality=towns[0].locality) == towns[0] for e in told)
     odd = replace(towns[0], prompt="Nobody met Nokia0 but")
-    assert digresser.asked_else(odd, rng) == odd, "its relation was met once only"
+    assert digresser.with_digression(odd, rng) == odd, "its relation was met once only"
     sampler = BatchSampler([*towns, *sports], digressing=1.0)
     drawn = [sample for batch in sampler.epoch(4, rng) for sample in batch]
-    told_in_order = sampler.as_told(20, random.Random(0))
-    assert [sample.example.prompt for sample in told_in_order] == [
-        e.prompt for e in [*towns, *sports]
-    ]
-    for sample in (*drawn, *told_in_order):
+    in_order = sampler.first(20, random.Random(0))
+    assert [sample.example.prompt for sample in in_order] == [e.prompt for e in [*towns, *sports]]
+    for sample in (*drawn, *in_order):
         assert sample.example.subject in sample.locality[0]
         assert sample.locality[0] not in (sample.example.prompt, *sample.example.rephrases)

@@ -12,8 +12,8 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.retriever import objective, training
 from errata.editing.retriever.examples import Sample, split
 from errata.editing.retriever.lane_model import LaneModel
-from errata.editing.retriever.objective import LOSSES, Pooled, losses, scope_losses
-from errata.editing.retriever.start import new_lane_model, start_prompts, start_retriever
+from errata.editing.retriever.objective import LOSSES, PooledFacts, losses, scope_losses
+from errata.editing.retriever.start import initialise_prompts, initialise_retriever, new_lane_model
 from errata.editing.retriever.training import Progress, Trainer
 from errata.editing.retriever.training_config import PRESETS, TrainingConfig
 from errata.editing.retriever.validation import calibrated, validate
@@ -196,9 +196,9 @@ def test_only_prompts_can_be_learned_on_another_lane_models_retriever(
     stranger = new_lane_model(llama, None, config, make_lane_model(llama, seed=9))
     with pytest.raises(PreconditionError, match="other settings"):
         Trainer(llama, stranger, examples_of_towns(), config, tmp_path / "prompts")
-    with pytest.raises(InvalidRequestError, match="goes with stages"):
+    with pytest.raises(InvalidRequestError, match="requires a retriever"):
         new_lane_model(llama, None, TINY, known)
-    with pytest.raises(InvalidRequestError, match="goes with stages"):
+    with pytest.raises(InvalidRequestError, match="requires a retriever"):
         new_lane_model(llama, None, config)
 
 
@@ -234,7 +234,7 @@ def _samples() -> list[Sample]:
 
 def test_other_keys_of_the_same_subject_are_no_wrong_candidates(llama: CausalLM) -> None:
     model = make_lane_model(llama)
-    pooled = Pooled.of(model.encoder, _samples())
+    pooled = PooledFacts.of(model.encoder, _samples())
     rows = torch.tensor([0, 1, 2, 3, 0])  # the last is the first one's own key again
     found = scope_losses(model, pooled, rows, 1, TINY, SCALE)
     alone = scope_losses(model, pooled, rows[:4], 1, TINY, SCALE)
@@ -324,8 +324,8 @@ def test_training_starts_from_a_retriever_that_ranks_by_similarity(llama: Causal
         return float((best == torch.arange(len(facts))).float().mean())
 
     assert found() < 0.1, "random MLPs find by chance"
-    scale = start_retriever(model, facts)
-    start_prompts(model)
+    scale = initialise_retriever(model, facts)
+    initialise_prompts(model)
     assert found() > 0.25, "a random encoder with names that differ in a digit leaves a trace"
     norms = model.keys([f"{e.prompt} {e.target}" for e in facts]).square().sum(-1).mean()
     assert scale == pytest.approx(20 / norms.item(), rel=0.5)
@@ -357,7 +357,7 @@ def test_validation_counts_claims_and_answers_as_they_are_served(llama: CausalLM
 def test_calibration_balances_claims_and_deferrals(llama: CausalLM) -> None:
     model, examples = make_lane_model(llama), examples_of_towns(8)
     nothing = torch.zeros(0, D_R)
-    start_retriever(model, examples)
+    initialise_retriever(model, examples)
     before = model.sentinel_key()
     model.calibration.fill_(calibrated(model, examples, nothing))
     torch.testing.assert_close(model.sentinel_key(), model.calibration * before)

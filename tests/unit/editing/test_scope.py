@@ -62,5 +62,5 @@ def test_text_that_cannot_calibrate_is_refused(llama: CausalLM) -> None:
     assert held_out_prompts(llama, ["one two", "one two three four five"]) == [
         "one two three four five"
     ]
-    with pytest.raises(StartupError, match="Give other text, or set its limit"):
+    with pytest.raises(StartupError, match="Use other text, or set the threshold"):
         held_out_prompts(llama, ["one two"])

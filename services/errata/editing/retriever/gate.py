@@ -1,7 +1,7 @@
-"""RECIPE's learned scope gate, for lanes of other methods (`scope=retriever`).
+"""The learned scope gate, for lanes of any method (`scope=retriever`).
 
-The retriever and the Knowledge Sentinel of a RECIPE lane model decide whether an edit claims a
-prompt, and which; the lane's own method decides how the answer changes.
+The retriever and the Knowledge Sentinel of a lane model decide whether an edit claims a prompt, and
+which edit; the lane's method decides how the answer changes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Gate:
 
     @classmethod
     def of(cls, model: LaneModel, digest: str) -> Gate:
-        """With the sentinel's key as it is."""
+        """Computes the sentinel's key."""
         with torch.inference_mode():
             return cls(digest, model, model.sentinel_key())
 
@@ -61,20 +61,21 @@ class Gate:
         """Reads the lane model of a commit.
 
         Raises:
-            BaseModelMismatchError, ArtifactCorruptError: there is none, or it cannot be used here.
+            BaseModelMismatchError, ArtifactCorruptError: the commit contains none, or it cannot be
+                used here.
         """
         if commit.model is None:
-            raise ArtifactCorruptError(f"entry {commit.seq} brings no lane model.", seq=commit.seq)
+            raise ArtifactCorruptError(f"entry {commit.seq} has no lane model.", seq=commit.seq)
         return cls.of(LaneModel.from_artifact(commit.model, llm), commit.digest)
 
     def keys(self, edits: Sequence[Edit]) -> Tensor:
-        """By which edits are found, (n, d_r) fp32."""
+        """The keys by which edits are found, (n, d_r) fp32."""
         with torch.inference_mode():
             return self.model.edit_keys([knowledge(e.prompt, e.target, e.separator) for e in edits])
 
     def claims(
         self, repository: Repository, index: InnerProductIndex, prompts: Sequence[str]
     ) -> list[Claim]:
-        """RECIPE's rule: the highest score, if it beats the sentinel's."""
+        """The edit with the highest score claims a prompt if it beats the sentinel's score."""
         retriever = Retriever(self.model, self.sentinel, repository)
         return route(retriever, _BY_SENTINEL, index, prompts)
