@@ -28,7 +28,7 @@ _DTYPE_NAMES: dict[torch.dtype, str] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What a slice demands of one tensor; None in `shape` admits any size."""
+    """The required shape and dtype of one tensor; None in `shape` allows any size."""
 
     shape: tuple[int | None, ...]
     dtype: torch.dtype
@@ -39,8 +39,8 @@ class Artifact:
     """Tensors and string metadata.
 
     Attributes:
-        tensors: by name; CPU or GPU, dtypes of `_DTYPE_NAMES`.
-        metadata: free strings.
+        tensors: by name; on any device, with dtypes of `_DTYPE_NAMES`.
+        metadata: strings by name.
     """
 
     tensors: dict[str, Tensor]
@@ -50,7 +50,7 @@ class Artifact:
         """The artifact as a safetensors file.
 
         Deterministic: equal content gives equal bytes. The safetensors library orders metadata by
-        a random hash, therefore the header is written here.
+        a random hash; therefore, the header is written here.
         """
         header: dict[str, object] = {"__metadata__": dict(sorted(self.metadata.items()))}
         blobs: list[bytes] = []
@@ -59,7 +59,7 @@ class Artifact:
             tensor = self.tensors[name]
             if tensor.dtype not in _DTYPE_NAMES:
                 raise ArtifactCorruptError(
-                    f"tensor {name} has dtype {tensor.dtype}, which an artifact cannot carry.",
+                    f"tensor {name} has dtype {tensor.dtype}, which artifacts do not support.",
                     tensor=name,
                 )
             blob = bytes(tensor_bytes(tensor))
@@ -71,16 +71,16 @@ class Artifact:
             blobs.append(blob)
             end += len(blob)
         text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
-        text += b" " * (-len(text) % 8)  # the format asks for 8-byte alignment of the data
+        text += b" " * (-len(text) % 8)  # the format requires 8-byte alignment of the data
         return len(text).to_bytes(8, "little") + text + b"".join(blobs)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Artifact:
-        """Reads what `to_bytes` wrote; tensors are on the CPU.
+        """Reads the result of `to_bytes`; tensors are on the CPU.
 
         Raises:
-            ArtifactCorruptError: not safetensors, a dtype that is not allowed, or a value that is
-                not finite.
+            ArtifactCorruptError: not safetensors, an unsupported dtype, or a value that is not
+                finite.
         """
         try:
             tensors = safetensors.torch.load(data)
@@ -93,26 +93,26 @@ class Artifact:
         for name, tensor in tensors.items():
             if tensor.dtype not in _DTYPE_NAMES:
                 raise ArtifactCorruptError(
-                    f"tensor {name} has dtype {tensor.dtype}, which is not allowed.", tensor=name
+                    f"tensor {name} has dtype {tensor.dtype}, which is not supported.", tensor=name
                 )
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise ArtifactCorruptError(
-                    f"tensor {name} holds NaN or infinity; the fit that made it failed.",
+                    f"tensor {name} contains NaN or infinity; the fit that produced it failed.",
                     tensor=name,
                 )
         return cls(tensors=tensors, metadata=metadata)
 
     def check(self, allowed: Mapping[str, TensorSpec]) -> None:
-        """Compares names, shapes, dtypes and finiteness with what a slice allows.
+        """Checks names, shapes, dtypes and finiteness against a specification.
 
         Raises:
-            ArtifactCorruptError: a tensor is missing, is not in the list, or differs from it.
+            ArtifactCorruptError: a tensor is missing, unknown, or differs from its specification.
         """
         if self.tensors.keys() != allowed.keys():
             missing = sorted(allowed.keys() - self.tensors.keys())
             surplus = sorted(self.tensors.keys() - allowed.keys())
             raise ArtifactCorruptError(
-                f"the artifact lacks {missing} and has unknown {surplus}; it was made for another "
+                f"the artifact lacks {missing} and has unknown {surplus}; it belongs to another "
                 "method or configuration."
             )
         for name, spec in allowed.items():
@@ -128,7 +128,7 @@ class Artifact:
                     tensor=name,
                 )
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise ArtifactCorruptError(f"tensor {name} holds NaN or infinity.", tensor=name)
+                raise ArtifactCorruptError(f"tensor {name} contains NaN or infinity.", tensor=name)
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

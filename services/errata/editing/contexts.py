@@ -1,4 +1,4 @@
-"""Texts in front of a prompt, so that an edit is learned for more than one place in a text."""
+"""The texts that an edit is trained on: prompt and rephrases, alone and behind other text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FEWEST_WORDS, _MOST_WORDS = 3, 8
 
 
 def openings(paragraphs: Sequence[str]) -> tuple[str, ...]:
-    """The first sentence of each paragraph, cut to eight words; each ends with a full stop."""
+    """The first sentence of each paragraph, at most eight words, with a full stop at its end."""
     found = []
     for paragraph in paragraphs:
         words = paragraph.partition(". ")[0].split()[:_MOST_WORDS]
@@ -32,19 +32,21 @@ def training_texts(
     frames: Frames | None = None,
     num_rephrases: int = 0,
 ) -> tuple[TokenRow, ...]:
-    """All texts that an edit is learned from: prompt, rephrasings, and these behind contexts.
+    """The tokenised texts that an edit is trained on; the prompt is the first.
+
+    The edit's rephrases follow, then prompt and rephrases in turn behind contexts, then rephrases
+    from frames. All random choices depend on the edit's prompt and target alone.
 
     Args:
-        model: whose tokenizer.
-        edit: the prompt comes first.
-        contexts: to choose from.
-        num_contexts: how many of them; prompt and the edit's own rephrasings take turns behind
-            them.
-        frames: that further rephrasings come from.
-        num_rephrases: how many of these. All choices depend on what the edit says alone.
+        model: provides the tokenizer.
+        edit: with its rephrases.
+        contexts: texts to choose from.
+        num_contexts: number of contexts to use.
+        frames: source of further rephrases; None for none.
+        num_rephrases: number of rephrases from `frames`.
 
     Raises:
-        InvalidEditError: prompt or rephrasing cannot be tokenised with the target.
+        InvalidEditError: the prompt or a rephrase cannot be tokenised with the target.
     """
     asked = (edit.prompt, *edit.rephrases)
     rows = [tokenise(model, text, edit.target, stated=edit.separator) for text in asked]
@@ -56,6 +58,6 @@ def training_texts(
     for text in more:
         try:
             rows.append(tokenise(model, text, edit.target, stated=edit.separator))
-        except InvalidEditError:  # a prompt may fill the model's window by itself
+        except InvalidEditError:  # the prompt alone may fill the model's window
             continue
     return tuple(rows)

@@ -1,4 +1,4 @@
-"""An edit: one correction to the model's knowledge, and the batch it is fitted in."""
+"""Edits, each a correction to the model's knowledge, and batches of edits."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One correction, as the log carries it.
+    """One correction.
 
     Attributes:
-        name: `edits/{seq}-{index}`, unique and never renamed.
-        prompt: what is asked; contains `subject`.
-        target: what the model shall continue the prompt with, without leading blank.
-        subject: whom or what the fact is about; occurs in `prompt`.
-        rephrases: other prompts that shall have the same answer; checked, and learned from by some.
-        locality_probes: prompts whose continuation shall not change.
-        separator: what stands between a prompt and the target, as its author stated it; None
-            leaves it to `seam`.
+        name: `edits/{seq}-{index}`, unique and never changed.
+        prompt: the question; contains `subject`.
+        target: the required continuation of the prompt, without leading blank.
+        subject: the entity that the fact is about; occurs in `prompt`.
+        rephrases: other prompts with the same answer; checks use them, and some methods train on
+            them.
+        locality_probes: prompts whose continuation must not change.
+        separator: the text between a prompt and the target, if the author stated it; None lets
+            `seam` choose it.
     """
 
     name: str
@@ -35,8 +36,9 @@ class EditBatch:
 
     Attributes:
         edits: at least one.
-        seed: all random choices of the fit derive from it; the log carries it.
-        attempt: 0 at first; above 0 the batch failed its check and shall be written more firmly.
+        seed: the seed of all random choices of the fit.
+        attempt: 0 for the first fit; after a failed check it increases, and the fit becomes
+            stronger.
     """
 
     edits: tuple[Edit, ...]

@@ -1,8 +1,8 @@
-"""Random bits that are a function of seed and counter alone, the same on every machine.
+"""Random bits as a function of seed and counter alone, the same on every machine.
 
-Philox4x32-10 (Salmon et al., 2011) in integer tensor operations: no state, so CPU and GPU agree
-bit for bit, nothing but the seed has to travel, and a row's randomness does not depend on which
-other rows share its batch.
+Philox4x32-10 (Salmon et al., 2011) in integer tensor operations. It has no state: CPU and GPU agree
+bit for bit, only the seed has to be transmitted, and a row's random bits do not depend on the other
+rows of its batch.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _ROUNDS = 10
 def philox(
     counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int | Tensor, int | Tensor]
 ) -> Tensor:
-    """Philox4x32-10 of many counters.
+    """Philox4x32-10 for many counters.
 
     Args:
-        counter: four words, each (n,) int64 holding 32 bits.
-        key: two 32-bit words, for all counters or (n,) int64 each.
+        counter: four words, each (n,) int64 with a 32-bit value.
+        key: two 32-bit words, each one number for all counters or (n,) int64.
 
     Returns:
         (n, 4) int64, each entry 32 random bits.
@@ -39,7 +39,7 @@ def philox(
 
 
 def _multiply(words: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    # 16-bit halves: a 64-bit product would overflow int64, which only happens to wrap.
+    # Multiplies 16-bit halves: a 64-bit product overflows int64, whose wrapping is not guaranteed.
     low, high = words & 0xFFFF, words >> 16
     bottom = low * factor
     upper = high * factor + (bottom >> 16)

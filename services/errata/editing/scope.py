@@ -1,7 +1,8 @@
-"""Scope tests that need no training: cosines, with limits calibrated on held-out text.
+"""Scope tests without training: cosines with thresholds that are calibrated on held-out text.
 
-Whether a prompt belongs to an edit decides more than how the edit answers it. These tests are
-cheap; RECIPE's learned gate (`editing.retriever.gate`) can tell a rephrasing from a neighbour.
+The decision whether an edit claims a prompt affects quality more than how the edit changes the
+answer. These tests are cheap; only the learned gate (`editing.retriever.gate`) distinguishes a
+rephrase from a related prompt.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ _CANDIDATES = 4
 
 
 def first_paragraphs(text: Iterable[str]) -> list[str]:
-    """As many paragraphs as calibration reads."""
+    """The first paragraphs of a text, as many as calibration reads."""
     return list(itertools.islice(text, NUM_PARAGRAPHS))
 
 
 def held_out_prompts(model: CausalLM, paragraphs: Sequence[str]) -> list[str]:
-    """Prompts that no edit is about: the first words of each paragraph.
+    """Prompts that no edit should claim: the first words of each paragraph.
 
     Raises:
-        StartupError: no paragraph can be used.
+        StartupError: no paragraph is usable.
     """
     prompts = [
         " ".join(words[:_MOST_WORDS])
@@ -46,13 +47,13 @@ def held_out_prompts(model: CausalLM, paragraphs: Sequence[str]) -> list[str]:
     if not prompts:
         raise StartupError(
             f"the statistics text has no paragraph of {_FEWEST_WORDS} words that the model can "
-            "read; a scope test cannot be calibrated on it. Give other text, or set its limit."
+            "read; a scope test cannot be calibrated on it. Use other text, or set the threshold."
         )
     return prompts
 
 
 def document_frequencies(model: CausalLM, paragraphs: Sequence[str]) -> Tensor:
-    """log((1 + n) / (1 + n_t)) of each token t, where n_t of n paragraphs have it; (V) fp32."""
+    """log((1 + n) / (1 + n_t)) for each token t, which n_t of n paragraphs contain; (V) fp32."""
     seen: Counter[int] = Counter()
     for ids in text_ids(model, paragraphs):
         seen.update(set(ids))
@@ -66,12 +67,12 @@ def document_frequencies(model: CausalLM, paragraphs: Sequence[str]) -> Tensor:
 def mean_embeddings(
     model: CausalLM, prompts: Sequence[str], weights: Tensor | None = None
 ) -> Tensor:
-    """Σ_t w_t·embed(t) / Σ_t w_t over each prompt's tokens, special ones left out; (n, d) fp32.
+    """Σ_t w_t·embed(t) / Σ_t w_t over each prompt's tokens except special ones; (n, d) fp32.
 
     Args:
-        model: whose input embeddings.
-        prompts: n of them.
-        weights: w, (V) fp32; all 1 if None.
+        model: with the input embeddings.
+        prompts: n prompts.
+        weights: w, (V) fp32; None means 1 for every token.
     """
     special = set(model.tokenizer.all_special_ids)
     rows = [[t for t in tokenise(model, text).ids if t not in special] for text in prompts]
@@ -86,22 +87,22 @@ def mean_embeddings(
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Of length 1, (n, d); zero vectors stay."""
+    """Normalises vectors to length 1, (n, d); zero vectors remain zero."""
     return torch.nn.functional.normalize(vectors.float(), dim=-1)
 
 
 def allowed(false_claims: float, num: int) -> int:
-    """How many of `num` held-out prompts a calibrated test may claim: always fewer than all."""
+    """The number of `num` held-out prompts that a calibrated test may claim; less than `num`."""
     return min(int(false_claims * num), num - 1)
 
 
 def calibrated_cosine(held_out: Tensor, stored: Tensor, false_claims: float) -> float:
-    """τ at which that share of held-out prompts would be claimed.
+    """The threshold τ at which a given share of held-out prompts is claimed.
 
     Args:
-        held_out: (m, d) of length 1.
-        stored: (n, d) of length 1, at least one.
-        false_claims: 0 to 1.
+        held_out: (m, d), unit vectors.
+        stored: (n, d), at least one unit vector.
+        false_claims: the share, 0 to 1.
     """
     highest = (held_out @ stored.T).amax(1)
     order = highest.sort(descending=True).values
@@ -111,13 +112,15 @@ def calibrated_cosine(held_out: Tensor, stored: Tensor, false_claims: float) -> 
 def by_cosine(
     repository: Repository, limit: float, index: InnerProductIndex, vectors: Tensor
 ) -> list[Claim]:
-    """j = argmax_j cos(x, x_j); a claim iff it is above τ, strictly. Equal ones: the newest edit.
+    """Edit j = argmax_j cos(x, x_j) claims x iff the cosine is above τ, strictly.
+
+    Of equal cosines, the newest edit wins.
 
     Args:
-        repository: with keys of length 1, at least one.
+        repository: its keys are unit vectors, at least one.
         limit: τ.
         index: searches the keys.
-        vectors: (n, width) of length 1.
+        vectors: (n, width), unit vectors.
     """
     found = index.nearest(repository, vectors, min(_CANDIDATES, repository.num_rows))
     known = found >= 0

@@ -1,4 +1,4 @@
-"""Artifacts: deterministic bytes, and nothing unchecked gets in."""
+"""Artifacts: deterministic bytes, and checks of everything that is read."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_dtypes_outside_the_list_are_refused() -> None:
         Artifact.from_bytes(safetensors.torch.save(odd))
 
 
-def test_check_admits_exactly_the_allowed_tensors() -> None:
+def test_check_accepts_exactly_the_allowed_tensors() -> None:
     artifact = Artifact({"x": torch.ones(2, 3)})
     artifact.check({"x": TensorSpec((2, None), torch.float32)})
     for allowed, message in [

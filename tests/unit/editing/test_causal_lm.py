@@ -1,4 +1,4 @@
-"""The view: every family has its parts in the right places, and bad models are refused."""
+"""The common view of all families, and the models that it refuses."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_set_down_weight_writes_through_the_transposed_view(family: str) -> None
     assert not torch.equal(model.down_weight(2), new)
 
 
-def test_digest_is_of_the_base_and_tells_weights_and_config_apart() -> None:
+def test_digest_is_that_of_the_base_and_depends_on_weights_and_config() -> None:
     model, same, other = make_model("llama"), make_model("llama"), make_model("llama", seed=1)
     assert model.digest == same.digest != other.digest
     model.set_down_weight(0, model.down_weight(0) + 1)
@@ -130,7 +130,7 @@ def test_unreadable_config_is_refused(saved: Path) -> None:
         CausalLM.load(saved)
 
 
-def test_encoder_and_encoder_decoder_are_no_causal_models(saved: Path) -> None:
+def test_encoder_and_encoder_decoder_are_refused(saved: Path) -> None:
     tiny = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 99}
     T5Config(d_model=32, num_layers=1).save_pretrained(saved)
     with pytest.raises(UnsupportedModelError, match="not a causal"):

@@ -1,4 +1,4 @@
-"""What an edit is learned from beside its own prompt."""
+"""The texts that an edit is trained on."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ def _texts(model: CausalLM, edit: Edit, **options: object) -> list[str]:
     return [decode(row.ids[: len(row.ids) - row.num_target]).strip() for row in rows]
 
 
-def test_prompt_and_rephrasings_come_first_and_alone(llama: CausalLM) -> None:
+def test_prompt_and_rephrases_come_first_without_contexts(llama: CausalLM) -> None:
     rows = training_texts(llama, EDIT, (), 0)
     assert rows == tuple(
         tokenise(llama, text, "Finland") for text in ("Lyon is in", "Lyon belongs to")
     )
 
 
-def test_texts_stand_before_prompt_and_rephrasing_in_turn(llama: CausalLM) -> None:
+def test_contexts_precede_prompt_and_rephrase_in_turn(llama: CausalLM) -> None:
     contexts = openings(
         ["The tower of Pisa makes cars. It is blue.", "Nokia and Toyota play football"]
     )
     assert contexts == ("The tower of Pisa makes cars.", "Nokia and Toyota play football.")
-    told = _texts(llama, EDIT, contexts=contexts, num_contexts=2)
-    assert len(told) == 4
-    assert [text.endswith("Lyon is in") for text in told] == [True, False, True, False]
-    assert [text.endswith("Lyon belongs to") for text in told] == [False, True, False, True]
+    texts = _texts(llama, EDIT, contexts=contexts, num_contexts=2)
+    assert len(texts) == 4
+    assert [text.endswith("Lyon is in") for text in texts] == [True, False, True, False]
+    assert [text.endswith("Lyon belongs to") for text in texts] == [False, True, False, True]
 
 
-def test_a_lane_model_knows_how_else_the_relation_is_asked(llama: CausalLM) -> None:
-    told = _texts(llama, EDIT, frames=FRAMES, num_rephrases=8)
-    assert len(told) == 3, "what the edit brings is not told twice"
-    assert told[-1].endswith("by going to")
+def test_frames_of_a_lane_model_give_further_rephrases(llama: CausalLM) -> None:
+    texts = _texts(llama, EDIT, frames=FRAMES, num_rephrases=8)
+    assert len(texts) == 3, "the edit's own rephrase is not repeated"
+    assert texts[-1].endswith("by going to")
     assert len(_texts(llama, EDIT, frames=FRAMES, num_rephrases=0)) == 2
     other = Edit("edits/2-1", "Nokia makes", "cars", "Nokia")
-    assert len(_texts(llama, other, frames=FRAMES, num_rephrases=8)) == 1, "of no known relation"
+    assert len(_texts(llama, other, frames=FRAMES, num_rephrases=8)) == 1, "the relation is unknown"
     again = _texts(llama, EDIT, frames=FRAMES, num_rephrases=8)
-    assert again == told, "what an edit says decides"
+    assert again == texts, "depends on the edit alone"

@@ -28,7 +28,9 @@ def test_join_puts_one_separator(prompt: str, target: str, text: str) -> None:
 
 @pytest.mark.parametrize("bos", [True, False])
 @pytest.mark.parametrize("target", ["French", " French", "東京", "Äpfel wachsen", "x"])
-def test_target_tokens_are_the_full_texts_minus_the_prompts(target: str, bos: bool) -> None:
+def test_target_tokens_are_those_of_the_full_text_without_the_prompt(
+    target: str, bos: bool
+) -> None:
     model = make_model("llama", bos=bos)
     prompt = "The mother tongue of Danielle Darrieux is"
     row = tokenise(model, prompt, target)
@@ -128,7 +130,7 @@ def _reading(bos: bool) -> CausalLM:
 @pytest.mark.parametrize(
     "prompt", ["Lyon is", "Lyon is ", "Lyon is  ", "Lyon is\n", "Lyon (", "東京は", "Lyon's", "$"]
 )
-def test_a_target_follows_the_very_tokens_that_a_request_reads(
+def test_a_target_follows_the_same_tokens_as_in_a_request(
     prompt: str, stated: str | None, target: str, bos: bool
 ) -> None:
     model = _reading(bos)
@@ -139,7 +141,7 @@ def test_a_target_follows_the_very_tokens_that_a_request_reads(
     assert row.leaves_blank == asked.leaves_blank
 
 
-def test_a_blank_at_the_end_is_left_to_the_word_that_takes_it_along(llama: CausalLM) -> None:
+def test_a_blank_at_the_end_is_left_to_the_next_word(llama: CausalLM) -> None:
     without = tokenise(llama, "Lyon is")
     asked = tokenise(llama, "Lyon is ")
     assert asked.ids == without.ids
@@ -152,7 +154,7 @@ def test_a_blank_at_the_end_is_left_to_the_word_that_takes_it_along(llama: Causa
 def test_a_merge_across_the_seam_is_spelled_behind_the_prompt(llama: CausalLM) -> None:
     whole = llama.tokenizer("The capital")["input_ids"]
     asked, row = tokenise(llama, "The cap"), tokenise(llama, "The cap", "ital", stated="")
-    assert list(row.ids) != whole, "the control: as one text, the tokens would be others"
+    assert list(row.ids) != whole, "the control: the tokens of the whole text differ"
     assert row.ids[: len(asked.ids)] == asked.ids
     assert llama.tokenizer.decode(row.ids, skip_special_tokens=True) == "The capital"
 
@@ -164,15 +166,15 @@ def test_a_token_without_an_embedding_is_refused_by_name(llama: CausalLM) -> Non
     assert tokenise(llama, "The name is").ids
 
 
-def test_a_control_token_is_text_unless_a_setting_says_otherwise(llama: CausalLM) -> None:
+def test_a_control_token_is_text_by_default(llama: CausalLM) -> None:
     written = "<|end|>Lyon<|end|> is"
     safe = tokenise(llama, written)
-    assert safe.ids.count(0) == 1, "the tokenizer's own start of text alone"
+    assert safe.ids.count(0) == 1, "only the tokenizer's own start of text"
     assert llama.tokenizer.decode(safe.ids[1:]) == written
     parsing = CausalLM(llama.model, llama.tokenizer, special_tokens="parse")
     parsed = tokenise(parsing, written)
     assert parsed.ids[0] == 0
-    assert parsed.ids[1] != 0, "a prompt that brings its own start of text gets no second one"
+    assert parsed.ids[1] != 0, "a prompt with its own start of text gets no second one"
     assert parsed.ids.count(0) == 2
     assert tokenise(parsing, "Lyon is").ids == tokenise(llama, "Lyon is").ids
-    assert parsing.digest != llama.digest, "replicas that read prompts otherwise do not agree"
+    assert parsing.digest != llama.digest, "replicas that read prompts differently do not agree"

@@ -1,4 +1,4 @@
-"""Encoder, heads and sentinel, and what a lane model refuses."""
+"""Encoder, heads and sentinel, and the lane models that are refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_pooling_is_pooler_mean_maximum_and_minimum_of_the_real_tokens(llama: Ca
 
 
 @torch.no_grad()
-def test_free_vectors_meet_the_stack_without_positions_or_embedding_norm(llama: CausalLM) -> None:
+def test_free_vectors_enter_the_layers_without_positions_or_embedding_norm(llama: CausalLM) -> None:
     lane_model = make_lane_model(llama)
     encoder, vectors = lane_model.encoder, lane_model.sentinel
     hidden = vectors[None]
@@ -49,17 +49,17 @@ def test_free_vectors_meet_the_stack_without_positions_or_embedding_norm(llama: 
     mean = encoder.pool_vectors(vectors)[32:64]
     torch.testing.assert_close(mean, hidden[0].mean(0), atol=1e-5, rtol=1e-5)
     before = encoder(TEXTS)
-    assert torch.equal(encoder(TEXTS), before), "the embeddings are back in place"
+    assert torch.equal(encoder(TEXTS), before), "the embeddings are restored"
 
 
-def test_a_long_text_is_cut_at_its_start_and_that_is_known(llama: CausalLM) -> None:
+def test_a_long_text_loses_its_beginning_and_is_marked(llama: CausalLM) -> None:
     encoder = make_lane_model(llama).encoder
     long = "Lyon " * 60 + "plays football"
     assert encoder.tokens([long, "Lyon plays football"]).cut == (True, False)
     kept = encoder.tokenizer.encode(long)
     assert len(kept.ids) == 32
     assert kept.ids[-3:] == encoder.tokenizer.encode("Lyon plays football").ids[-3:]
-    assert kept.ids[0] == 0, "the special token in front stays"
+    assert kept.ids[0] == 0, "the prepended special token stays"
 
 
 def test_the_heads_are_the_published_formulas() -> None:
@@ -92,7 +92,7 @@ def test_the_heads_are_the_published_formulas() -> None:
     torch.testing.assert_close(seeing(r, t), s * p)
 
 
-def test_targets_are_the_llms_own_embeddings_of_their_first_tokens(llama: CausalLM) -> None:
+def test_target_embeddings_are_those_of_the_llm(llama: CausalLM) -> None:
     lane_model = make_lane_model(llama, num_target=3)
     facts = [("Toyota makes", "football in Zürich"), ("Nokia", "x")]
     found = lane_model.target_embeddings(llama, facts)
@@ -151,7 +151,7 @@ def test_a_damaged_lane_model_is_refused(llama: CausalLM, damage: str) -> None:
         LaneModel.from_artifact(Artifact(tensors, facts), llama)
 
 
-def test_an_encoder_comes_from_its_folder(tmp_path: Path) -> None:
+def test_an_encoder_is_loaded_from_its_folder(tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(tmp_path / "bert")
     config = BertConfig(
@@ -160,13 +160,13 @@ def test_an_encoder_comes_from_its_folder(tmp_path: Path) -> None:
     )  # fmt: skip
     BertModel(config).save_pretrained(tmp_path / "bert")
     encoder = Encoder.load(tmp_path / "bert", 64).eval()
-    assert encoder.max_tokens <= 24, "positions are bounded by the model"
+    assert encoder.max_tokens <= 24, "the model limits the positions"
     with torch.no_grad():
         assert encoder(TEXTS).shape == (3, 4 * 16)
         assert encoder(["Lyon " * 100]).isfinite().all()
 
 
-def test_an_encoder_without_pooler_gives_its_first_token(llama: CausalLM, tmp_path: Path) -> None:
+def test_an_encoder_without_pooler_uses_its_first_token(llama: CausalLM, tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(tmp_path)
     config = DistilBertConfig(
@@ -181,7 +181,7 @@ def test_an_encoder_without_pooler_gives_its_first_token(llama: CausalLM, tmp_pa
         assert encoder.pool_vectors(torch.randn(4, 16)).shape == (64,)
 
 
-def test_what_is_no_encoder_is_refused(tmp_path: Path, llama: CausalLM) -> None:
+def test_other_models_than_encoders_are_refused(tmp_path: Path, llama: CausalLM) -> None:
     with pytest.raises(ModelNotFoundError, match="encoder"):
         Encoder.load(tmp_path / "nothing", 32)
     with pytest.raises(UnsupportedModelError, match="embeddings"):
@@ -190,6 +190,6 @@ def test_what_is_no_encoder_is_refused(tmp_path: Path, llama: CausalLM) -> None:
         LaneModel.load(tmp_path, llama)
 
 
-def test_prompts_may_follow_the_bos_token_where_there_is_one() -> None:
+def test_prompts_follow_the_bos_token_if_there_is_one() -> None:
     assert place_behind_bos(make_model("llama")) == 1
     assert place_behind_bos(make_model("llama", bos=False)) == 0

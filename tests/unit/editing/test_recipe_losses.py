@@ -24,10 +24,10 @@ def test_equal_scores_give_the_logarithm_of_the_number_of_candidates() -> None:
     neighbour = contrastive(queries, candidates, torch.arange(b), scale=1.0)
     sentinel = contrastive(queries, candidates, torch.full((b,), b), scale=1.0, hidden=own)
     assert float(neighbour) == pytest.approx(math.log(b + 1))
-    assert float(sentinel) == pytest.approx(math.log(b)), "the own key takes no part"
+    assert float(sentinel) == pytest.approx(math.log(b)), "the own key is excluded"
 
 
-def test_the_scale_multiplies_scores_and_the_right_candidate_is_rewarded() -> None:
+def test_the_scale_multiplies_scores_and_the_loss_prefers_the_right_candidate() -> None:
     queries, candidates = torch.tensor([[2.0]]), torch.tensor([[1.0], [0.0]])
     for scale in (1.0, 0.5):
         expected = math.log(1 + math.exp(-2 * scale))
@@ -35,21 +35,21 @@ def test_the_scale_multiplies_scores_and_the_right_candidate_is_rewarded() -> No
         assert float(found) == pytest.approx(expected)
 
 
-def test_the_hinge_drops_what_is_right_enough_and_averages_over_the_rest() -> None:
+def test_the_hinge_excludes_terms_that_are_right_by_a_factor() -> None:
     logits = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]])
     labels = torch.tensor([0, 0, 0])
     wrong = math.log(1 + math.exp(3))
     assert float(answer_loss(logits, labels, 1.2)) == pytest.approx((math.log(2) + wrong) / 2)
-    # 1.2 times as probable is right enough, 1.19 times is not
+    # excluded from a factor of 1.2 on, included at 1.19
     margins = torch.tensor([[math.log(1.21), 0.0], [math.log(1.19), 0.0]], requires_grad=True)
     answer_loss(margins, labels[:2], 1.2).backward()
     assert margins.grad is not None
     assert margins.grad[0].abs().max() == 0
     assert margins.grad[1].abs().max() > 0
-    assert float(answer_loss(logits[1:2], labels[1:2], 1.2)) == 0, "nothing is open: no NaN"
+    assert float(answer_loss(logits[1:2], labels[1:2], 1.2)) == 0, "every term is excluded: no NaN"
 
 
-def test_locality_is_the_divergence_from_the_base_and_not_to_it() -> None:
+def test_locality_is_the_divergence_from_the_base() -> None:
     base, prompted = torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 0.0]])
     p, q = base.softmax(-1), prompted.softmax(-1)
     assert float(locality_loss(base, prompted)) == pytest.approx(float((p * (p / q).log()).sum()))
@@ -78,11 +78,11 @@ def test_prompted_logits_are_those_of_the_hand_made_sequence(
     assert texts.labels.tolist() == [i for row in rows for i in row.ids[-row.num_target :]]
 
 
-def test_shares_are_taken_text_by_text(llama: CausalLM) -> None:
+def test_shares_are_computed_per_text(llama: CausalLM) -> None:
     texts = Texts.of(llama, [tokenise(llama, "Toyota", "makes"), tokenise(llama, "Nokia", "東京")])
     values = torch.ones(len(texts.labels))
     values[-1] = 0
     counts = texts.rows.bincount()
-    assert counts[0] != counts[1], "else a mean over all places would pass"
+    assert counts[0] != counts[1], "otherwise a mean over all places would pass"
     expected = [1.0, 1 - 1 / int(counts[1])]
     assert texts.per_text(values).tolist() == pytest.approx(expected)

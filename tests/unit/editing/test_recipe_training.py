@@ -1,4 +1,4 @@
-"""Meta-training learns, goes on where it was, and always gives the same for the same seed."""
+"""Training of a lane model: losses, stages, resumption, validation, determinism."""
 
 import csv
 import math
@@ -12,8 +12,8 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.retriever import objective, training
 from errata.editing.retriever.examples import Sample, split
 from errata.editing.retriever.lane_model import LaneModel
-from errata.editing.retriever.objective import LOSSES, Pooled, losses, scope_losses
-from errata.editing.retriever.start import new_lane_model, start_prompts, start_retriever
+from errata.editing.retriever.objective import LOSSES, PooledFacts, losses, scope_losses
+from errata.editing.retriever.start import initialise_prompts, initialise_retriever, new_lane_model
 from errata.editing.retriever.training import Progress, Trainer
 from errata.editing.retriever.training_config import PRESETS, TrainingConfig
 from errata.editing.retriever.validation import calibrated, validate
@@ -32,13 +32,13 @@ def _trainer(llama: CausalLM, out: Path, config: TrainingConfig = TINY) -> Train
     return Trainer(llama, new_lane_model(llama, None, config), examples_of_towns(), config, out)
 
 
-def test_training_makes_losses_smaller(llama: CausalLM, tmp_path: Path) -> None:
+def test_training_reduces_losses(llama: CausalLM, tmp_path: Path) -> None:
     config = TINY.model_copy(update={"max_steps": 60, "evaluate_every": 60, "alike": 1})
     trainer = _trainer(llama, tmp_path / "out", config)
     seen: list[Progress] = []
     trainer.run(seen.append)
     first, last = seen[2].losses, seen[-1].losses
-    # `neighbour` and `sentinel` pull at the same keys: on so few facts only their sum must fall
+    # `neighbour` and `sentinel` compete for the same keys: with few facts, only their sum falls
     assert sum(last.values()) < sum(first.values()) - 1
     for name in ("outside", "reliability", "generality"):
         assert last[name] < first[name], name
@@ -46,7 +46,7 @@ def test_training_makes_losses_smaller(llama: CausalLM, tmp_path: Path) -> None:
     assert [stand.step for stand in seen] == list(range(1, 61))
 
 
-def test_in_two_stages_the_retriever_stays_while_prompts_learn(
+def test_the_retriever_is_constant_in_the_stage_of_the_prompts(
     llama: CausalLM, tmp_path: Path
 ) -> None:
     config = TINY.model_copy(
@@ -75,13 +75,13 @@ def test_in_two_stages_the_retriever_stays_while_prompts_learn(
         for row in rows[:12]
     }
     best = max(claims, key=lambda step: claims[step])  # the first of equal ones
-    assert best not in (1, 12), "else this shows nothing"
+    assert best not in (1, 12), "otherwise this shows nothing"
     for first, second, part in ((1, 12, "prompt_mlp"), (best, 16, "")):
         for name in states[first]:
             same = torch.equal(states[first][name], states[second][name])
             is_prompts = name.startswith("prompt_mlp") and not name.endswith("scale")
             if part:
-                assert same or not is_prompts, f"{name} waits for its stage"
+                assert same or not is_prompts, f"{name} changes only in its stage"
             else:
                 assert same is not is_prompts or "copy" in name, name
 
@@ -107,7 +107,7 @@ def test_an_interrupted_training_gives_the_same_bits(
         _trainer(llama, tmp_path / "parts", config).run(interrupt)
     steps: list[int] = []
     _trainer(llama, tmp_path / "parts", config).run(lambda stand: steps.append(stand.step))
-    assert steps == [4, 5, 6], "goes on behind the checkpoint"
+    assert steps == [4, 5, 6], "resumes after the checkpoint"
     for name in ("lane_model.safetensors", "training.csv"):
         first, second = ((tmp_path / x / name).read_bytes() for x in ("whole", "parts"))
         if name.endswith("csv"):
@@ -132,7 +132,7 @@ def test_the_encoders_dropout_is_a_setting(llama: CausalLM, tmp_path: Path) -> N
         assert modes == {dropout}
 
 
-def test_the_best_checkpoint_by_validation_is_what_is_kept(llama: CausalLM, tmp_path: Path) -> None:
+def test_the_best_model_by_validation_is_kept(llama: CausalLM, tmp_path: Path) -> None:
     config = TINY.model_copy(update={"max_steps": 12})
     trainer = _trainer(llama, tmp_path / "out", config)
     found = trainer.run()
@@ -143,14 +143,14 @@ def test_the_best_checkpoint_by_validation_is_what_is_kept(llama: CausalLM, tmp_
     kept = LaneModel.load(tmp_path / "out", llama)
     _, held_out = split(examples_of_towns(), config.num_validation)
     measured = validate(kept, llama, held_out, torch.zeros(0, D_R))
-    # the one figure that does not hang on the distractors
+    # the only figure that does not depend on the distractors
     assert measured.with_own_prompt == pytest.approx(float(best["with_own_prompt"]), abs=1e-4)
     assert found.with_own_prompt == measured.with_own_prompt
     mine, theirs = trainer.model.state_dict(), kept.state_dict()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-def test_training_ends_when_nothing_gets_better(llama: CausalLM, tmp_path: Path) -> None:
+def test_training_stops_without_improvement(llama: CausalLM, tmp_path: Path) -> None:
     config = TINY.model_copy(
         update={"max_steps": 500, "evaluate_every": 1, "patience": 2, "learning_rate": 1e-9,
                 "encoder_learning_rate": 1e-9}
@@ -160,17 +160,17 @@ def test_training_ends_when_nothing_gets_better(llama: CausalLM, tmp_path: Path)
     assert steps[-1] <= 5
 
 
-def test_patience_waits_for_the_second_stage(llama: CausalLM, tmp_path: Path) -> None:
+def test_early_stopping_applies_only_to_the_last_stage(llama: CausalLM, tmp_path: Path) -> None:
     config = TINY.model_copy(
         update={"stages": "apart", "retriever_share": 0.7, "scope_share": 0.1, "max_steps": 10,
                 "evaluate_every": 1, "patience": 1}
     )  # fmt: skip
     losses_seen: set[str] = set()
     _trainer(llama, tmp_path / "out", config).run(lambda stand: losses_seen.update(stand.losses))
-    assert losses_seen == set(LOSSES), "MLP_P had its turn"
+    assert losses_seen == set(LOSSES), "MLP_P was trained"
 
 
-def test_training_ends_with_its_time(llama: CausalLM, tmp_path: Path) -> None:
+def test_training_stops_at_its_time_limit(llama: CausalLM, tmp_path: Path) -> None:
     model = new_lane_model(llama, None, TINY)
     trainer = Trainer(llama, model, examples_of_towns(), TINY, tmp_path / "out", max_seconds=1e-6)
     steps: list[int] = []
@@ -179,7 +179,7 @@ def test_training_ends_with_its_time(llama: CausalLM, tmp_path: Path) -> None:
     assert (tmp_path / "out/lane_model.safetensors").exists()
 
 
-def test_only_prompts_can_be_learned_on_another_lane_models_retriever(
+def test_only_prompts_can_be_trained_with_the_retriever_of_another_lane_model(
     llama: CausalLM, tmp_path: Path
 ) -> None:
     _trainer(llama, tmp_path / "whole").run()
@@ -196,13 +196,13 @@ def test_only_prompts_can_be_learned_on_another_lane_models_retriever(
     stranger = new_lane_model(llama, None, config, make_lane_model(llama, seed=9))
     with pytest.raises(PreconditionError, match="other settings"):
         Trainer(llama, stranger, examples_of_towns(), config, tmp_path / "prompts")
-    with pytest.raises(InvalidRequestError, match="goes with stages"):
+    with pytest.raises(InvalidRequestError, match="requires a retriever"):
         new_lane_model(llama, None, TINY, known)
-    with pytest.raises(InvalidRequestError, match="goes with stages"):
+    with pytest.raises(InvalidRequestError, match="requires a retriever"):
         new_lane_model(llama, None, config)
 
 
-def test_a_loss_that_is_not_finite_ends_training_with_a_reason(
+def test_a_loss_that_is_not_finite_stops_training_with_a_reason(
     llama: CausalLM, tmp_path: Path
 ) -> None:
     trainer = _trainer(llama, tmp_path / "out")
@@ -212,7 +212,7 @@ def test_a_loss_that_is_not_finite_ends_training_with_a_reason(
         trainer.run()
 
 
-def test_a_folder_of_another_training_is_left_alone(llama: CausalLM, tmp_path: Path) -> None:
+def test_a_folder_of_another_training_is_not_changed(llama: CausalLM, tmp_path: Path) -> None:
     _trainer(llama, tmp_path / "out").run()
     kept = (tmp_path / "out/lane_model.safetensors").read_bytes()
     with pytest.raises(PreconditionError, match="other settings"):
@@ -232,9 +232,9 @@ def _samples() -> list[Sample]:
     return [Sample(e, e.rephrases[0], e.locality[0]) for e in examples_of_towns(4)]
 
 
-def test_other_keys_of_the_same_subject_are_no_wrong_candidates(llama: CausalLM) -> None:
+def test_other_keys_of_the_same_subject_are_excluded(llama: CausalLM) -> None:
     model = make_lane_model(llama)
-    pooled = Pooled.of(model.encoder, _samples())
+    pooled = PooledFacts.of(model.encoder, _samples())
     rows = torch.tensor([0, 1, 2, 3, 0])  # the last is the first one's own key again
     found = scope_losses(model, pooled, rows, 1, TINY, SCALE)
     alone = scope_losses(model, pooled, rows[:4], 1, TINY, SCALE)
@@ -249,10 +249,10 @@ def test_other_keys_of_the_same_subject_are_no_wrong_candidates(llama: CausalLM)
     hit = scope_losses(model, strangers, torch.arange(5), 1, TINY, SCALE)
     torch.testing.assert_close(found["neighbour"], alone["neighbour"])
     assert hit["neighbour"] > found["neighbour"]
-    assert hit["outside"] > alone["outside"], "more keys, more that may claim wrongly"
+    assert hit["outside"] > alone["outside"], "more keys can claim wrongly"
 
 
-def test_the_scope_stage_leaves_the_encoder(llama: CausalLM, tmp_path: Path) -> None:
+def test_the_scope_stage_does_not_change_the_encoder(llama: CausalLM, tmp_path: Path) -> None:
     config = TINY.model_copy(
         update={
             "stages": "apart", "retriever_share": 0.25, "scope_share": 0.5, "max_steps": 8,
@@ -274,7 +274,7 @@ def test_the_scope_stage_leaves_the_encoder(llama: CausalLM, tmp_path: Path) -> 
     assert [int(row["step"]) for row in rows] == [2, 6, 8], "each stage ends with a validation"
 
 
-def test_the_paper_asks_both_questions_of_both_losses_and_the_code_tosses(
+def test_both_prompts_enter_both_losses_in_the_paper_and_one_each_in_the_code(
     llama: CausalLM,
 ) -> None:
     model = make_lane_model(llama)
@@ -294,7 +294,7 @@ def test_a_loss_without_weight_is_not_computed(llama: CausalLM) -> None:
     assert found.keys() == set(LOSSES) - {"locality"}
 
 
-def test_answers_are_asked_in_parts_of_like_length_and_count_as_if_together(
+def test_parts_by_length_have_the_same_losses_as_the_whole(
     llama: CausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_lane_model(llama)
@@ -309,7 +309,7 @@ def test_answers_are_asked_in_parts_of_like_length_and_count_as_if_together(
     assert of_all["reliability"] != together["reliability"]
 
 
-def test_training_starts_from_a_retriever_that_ranks_by_similarity(llama: CausalLM) -> None:
+def test_the_initial_retriever_ranks_by_similarity(llama: CausalLM) -> None:
     facts = [
         replace(example, rephrases=(f"{example.prompt} the",)) for example in examples_of_towns(24)
     ]
@@ -323,10 +323,10 @@ def test_training_starts_from_a_retriever_that_ranks_by_similarity(llama: Causal
         best = (queries @ keys.T).argmax(dim=1)
         return float((best == torch.arange(len(facts))).float().mean())
 
-    assert found() < 0.1, "random MLPs find by chance"
-    scale = start_retriever(model, facts)
-    start_prompts(model)
-    assert found() > 0.25, "a random encoder with names that differ in a digit leaves a trace"
+    assert found() < 0.1, "random MLPs are at chance level"
+    scale = initialise_retriever(model, facts)
+    initialise_prompts(model)
+    assert found() > 0.25, "even a random encoder distinguishes some names"
     norms = model.keys([f"{e.prompt} {e.target}" for e in facts]).square().sum(-1).mean()
     assert scale == pytest.approx(20 / norms.item(), rel=0.5)
     targets = model.target_embeddings(llama, [(e.prompt, e.target) for e in facts])
@@ -335,7 +335,7 @@ def test_training_starts_from_a_retriever_that_ranks_by_similarity(llama: Causal
     assert float(cosines.detach().mean()) > 0.8, "prompts start as copies of the target"
 
 
-def test_validation_counts_claims_and_answers_as_they_are_served(llama: CausalLM) -> None:
+def test_validation_counts_claims_and_answers_as_served(llama: CausalLM) -> None:
     model = make_lane_model(llama)
     examples = examples_of_towns(6)
     with torch.no_grad():
@@ -357,7 +357,7 @@ def test_validation_counts_claims_and_answers_as_they_are_served(llama: CausalLM
 def test_calibration_balances_claims_and_deferrals(llama: CausalLM) -> None:
     model, examples = make_lane_model(llama), examples_of_towns(8)
     nothing = torch.zeros(0, D_R)
-    start_retriever(model, examples)
+    initialise_retriever(model, examples)
     before = model.sentinel_key()
     model.calibration.fill_(calibrated(model, examples, nothing))
     torch.testing.assert_close(model.sentinel_key(), model.calibration * before)
@@ -369,24 +369,24 @@ def test_calibration_balances_claims_and_deferrals(llama: CausalLM) -> None:
     best = float(model.calibration)
     found = {n / 40: balance(n / 40) for n in range(20, 61)}
     assert found[best] == pytest.approx(max(found.values()), abs=1e-6)
-    assert len({round(score, 6) for score in found.values()}) > 1, "else this shows nothing"
+    assert len({round(score, 6) for score in found.values()}) > 1, "otherwise this shows nothing"
 
 
 @pytest.mark.parametrize("stages", ["joint", "apart"])
-def test_what_training_leaves_is_calibrated(
+def test_the_trained_model_is_calibrated(
     llama: CausalLM, tmp_path: Path, stages: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "calibrated", lambda model, *_: 0.75 * float(model.calibration))
     for wanted, factor in ((True, 0.75), (False, 1)):
         config = TINY.model_copy(update={"stages": stages, "calibrate": wanted, "max_steps": 3})
         trainer = _trainer(llama, tmp_path / str(wanted), config)
-        for _ in range(2):  # a training that is over stays as it is
+        for _ in range(2):  # a finished training does not change
             trainer.run()
             left = LaneModel.load(tmp_path / str(wanted), llama)
             assert float(left.calibration) == float(trainer.model.calibration) == factor
 
 
-def test_presets_are_settings_of_the_one_configuration() -> None:
+def test_presets_are_settings_of_one_configuration() -> None:
     paper, code = (TrainingConfig.model_validate(PRESETS[name]) for name in ("paper", "code"))
     assert (paper.d_r, paper.batch, paper.learning_rate, paper.max_steps) == (
         4096,

@@ -20,7 +20,7 @@ from errata.errors import StartupError
 PARAGRAPHS = ["Toyota makes cars", "Toyota was founded in Japan", "Nokia makes phones"]
 
 
-def test_a_tokens_weight_is_how_few_paragraphs_have_it(llama: CausalLM) -> None:
+def test_a_tokens_weight_is_its_inverse_document_frequency(llama: CausalLM) -> None:
     weights = document_frequencies(llama, PARAGRAPHS)
     ids = [set(llama.tokenizer(text)["input_ids"]) for text in PARAGRAPHS]
     assert any(len([own for own in ids if token in own]) == 3 for token in set.union(*ids))
@@ -29,7 +29,7 @@ def test_a_tokens_weight_is_how_few_paragraphs_have_it(llama: CausalLM) -> None:
         assert float(weights[token]) == pytest.approx(math.log(4 / (1 + count)), abs=1e-6)
 
 
-def test_embeddings_are_means_by_weight(llama: CausalLM) -> None:
+def test_embeddings_are_weighted_means(llama: CausalLM) -> None:
     special = set(llama.tokenizer.all_special_ids)
     ids = [t for t in llama.tokenizer(PARAGRAPHS[1])["input_ids"] if t not in special]
     embedded = llama.embeddings(torch.tensor(ids)).double()
@@ -43,10 +43,10 @@ def test_embeddings_are_means_by_weight(llama: CausalLM) -> None:
     assert not torch.allclose(plain, weighted)
 
 
-def test_a_prompt_whose_words_weigh_nothing_has_no_direction(llama: CausalLM) -> None:
+def test_a_prompt_with_weights_of_zero_has_a_zero_vector(llama: CausalLM) -> None:
     weightless = torch.zeros(len(llama.embeddings.get_parameter("weight")))
     made = unit(mean_embeddings(llama, PARAGRAPHS, weightless))
-    assert torch.equal(made, torch.zeros_like(made)), "not NaN: it is like no edit"
+    assert torch.equal(made, torch.zeros_like(made)), "zero instead of NaN: similar to no edit"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.1, 0.5])
@@ -55,12 +55,12 @@ def test_a_calibrated_limit_claims_no_more_than_its_share(share: float) -> None:
     held_out, stored = unit(torch.randn(200, 16)), unit(torch.randn(50, 16))
     limit = calibrated_cosine(held_out, stored, share)
     claimed = ((held_out @ stored.T).amax(1) > limit).float().mean()
-    assert float(claimed) == pytest.approx(share), "as many as it may, for all are different"
+    assert float(claimed) == pytest.approx(share), "exactly the share, because all cosines differ"
 
 
-def test_text_that_cannot_calibrate_is_refused(llama: CausalLM) -> None:
+def test_text_without_usable_paragraphs_is_refused(llama: CausalLM) -> None:
     assert held_out_prompts(llama, ["one two", "one two three four five"]) == [
         "one two three four five"
     ]
-    with pytest.raises(StartupError, match="Give other text, or set its limit"):
+    with pytest.raises(StartupError, match="Use other text, or set the threshold"):
         held_out_prompts(llama, ["one two"])

@@ -1,4 +1,4 @@
-"""What stands between a prompt and what follows: the prompt's end and its script decide."""
+"""The separator between prompt and target, by the prompt's end and its script."""
 
 import pytest
 
@@ -38,7 +38,7 @@ from errata.editing.model.seam import is_separator, separator
         ("", "Lyon"),
     ],
 )
-def test_these_follow_at_once(prompt: str, target: str) -> None:
+def test_these_targets_follow_without_a_blank(prompt: str, target: str) -> None:
     assert separator(prompt, target) == ""
 
 
@@ -65,10 +65,10 @@ def test_these_follow_at_once(prompt: str, target: str) -> None:
         ("The capital of Brabant is", "'s-Hertogenbosch"),
     ],
 )
-def test_these_follow_after_a_blank(prompt: str, target: str) -> None:
+def test_these_targets_follow_after_a_blank(prompt: str, target: str) -> None:
     assert separator(prompt, target) == " "
 
 
-def test_only_a_little_white_space_may_be_stated() -> None:
+def test_only_short_white_space_can_be_stated() -> None:
     assert all(map(is_separator, ("", " ", "\n", "\n\n", "\t", "\u3000")))
     assert not any(map(is_separator, ("-", " x", " " * 9, "\x1c", "\x0b")))

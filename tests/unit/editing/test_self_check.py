@@ -1,4 +1,4 @@
-"""A model whose parts do not make the whole is refused by name, before it serves."""
+"""Models whose body and head do not compute the same as the whole are refused on loading."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _view(kind: Any, dtype: torch.dtype = torch.float32, **fields: Any) -> Causa
         return CausalLM(AutoModelForCausalLM.from_config(config).to(dtype), tokenizer)
 
 
-def test_what_scales_logits_behind_the_head_is_refused_with_the_field() -> None:
+def test_a_model_that_scales_logits_after_the_head_is_refused_with_the_field() -> None:
     with pytest.raises(UnsupportedModelError, match=r"GraniteForCausalLM.*logits_scaling=8\.0"):
         _view(GraniteConfig, logits_scaling=8.0)
     _view(GraniteConfig, logits_scaling=1.0)  # the same model without it is taken
@@ -58,7 +58,7 @@ class _Capped(nn.Module):
         return output
 
 
-def test_what_caps_logits_is_refused() -> None:
+def test_a_model_that_caps_logits_is_refused() -> None:
     tokenizer = make_tokenizer()
     model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=len(tokenizer), **_SIZES))
     CausalLM(model, tokenizer)
@@ -75,7 +75,7 @@ _LONG = {
 }
 
 
-def test_positions_that_the_longest_row_chooses_are_refused_with_the_field() -> None:
+def test_positions_that_depend_on_the_longest_row_are_refused_with_the_field() -> None:
     with pytest.raises(UnsupportedModelError, match=r"longrope"):
         _view(LlamaConfig, rope_parameters={**_LONG, "original_max_position_embeddings": 32})
     # Where the model ends before positions change, they never do.
@@ -98,7 +98,7 @@ class _Mixing(nn.Module):
         return out + 0.1 * out.mean(dim=0, keepdim=True)
 
 
-def test_rows_that_change_one_another_are_refused() -> None:
+def test_a_model_whose_rows_affect_each_other_is_refused() -> None:
     tokenizer = make_tokenizer()
     model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=len(tokenizer), **_SIZES))
     model.model.layers[1] = _Mixing(model.model.layers[1])
@@ -112,12 +112,12 @@ def test_good_models_pass_in_every_dtype(dtype: torch.dtype) -> None:
     _view(MistralConfig, dtype, sliding_window=4)
 
 
-def test_a_model_that_finds_all_tokens_alike_likely_passes() -> None:
+def test_a_model_with_equally_likely_tokens_passes() -> None:
     """No token of a new model with a real vocabulary reaches a thousandth."""
     tokenizer = make_tokenizer()
     config = LlamaConfig(vocab_size=8_000, **{**_SIZES, "initializer_range": 1e-3})
     assert CausalLM(AutoModelForCausalLM.from_config(config), tokenizer).num_embeddings == 8_000
 
 
-def test_a_model_shorter_than_the_checks_rows_passes() -> None:
+def test_a_model_with_few_positions_passes() -> None:
     assert _view(LlamaConfig, max_position_embeddings=4).max_positions == 4

@@ -1,4 +1,4 @@
-"""Losses of texts with targets do not hang on who is computed with whom."""
+"""Losses of texts with targets do not depend on the other texts of a batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from errata.editing.model.prompts import tokenise
 from errata.editing.model.teacher_forcing import TeacherForcing
 
 
-def test_parts_of_like_length_have_the_losses_of_the_whole_with_less_padding(
+def test_parts_by_length_have_the_losses_of_the_whole_with_less_padding(
     llama: CausalLM,
 ) -> None:
     texts = [

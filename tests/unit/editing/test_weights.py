@@ -21,7 +21,7 @@ def _change(model: CausalLM, seed: int, layers: tuple[int, ...] = (1,)) -> Contr
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_appending_gives_the_bits_of_a_rebuild(family: str) -> None:
+def test_appending_and_rebuilding_give_the_same_bits(family: str) -> None:
     grown, rebuilt = make_model(family), make_model(family)
     a, b = EditedWeights(grown), EditedWeights(rebuilt)
     changes = {(seq, "lane"): _change(grown, seq, (1, 2)) for seq in range(1, 6)}
@@ -37,7 +37,7 @@ def test_appending_gives_the_bits_of_a_rebuild(family: str) -> None:
     torch.testing.assert_close(other.down_weight(1), grown.down_weight(1))
 
 
-def test_contribution_that_arrives_late_is_summed_in_its_place() -> None:
+def test_a_late_contribution_is_summed_in_order() -> None:
     late, ordered = make_model("llama"), make_model("llama")
     a, b = EditedWeights(late), EditedWeights(ordered)
     first, second, third = (_change(late, seq) for seq in (1, 2, 3))
@@ -49,7 +49,7 @@ def test_contribution_that_arrives_late_is_summed_in_its_place() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_reverting_all_gives_base_bits_back(dtype: torch.dtype) -> None:
+def test_reverting_all_restores_the_bits_of_the_base(dtype: torch.dtype) -> None:
     model = make_model("gpt2")
     model.model.to(dtype)  # type: ignore[arg-type]
     base = model.down_weight(1).clone()
@@ -93,7 +93,7 @@ def test_swap_prepared_before_another_is_refused() -> None:
     assert model.current_digest() == kept
 
 
-def test_digest_sees_a_weight_that_someone_else_changed() -> None:
+def test_digest_detects_a_weight_that_was_changed_elsewhere() -> None:
     model = make_model("llama")
     ledger = EditedWeights(model)
     ledger.prepare({(1, "lane"): _change(model, 1)})()

@@ -1,4 +1,4 @@
-"""One view of GPT-2, GPT-J, Llama, Mistral and Qwen: which module is which, weights (d, d_ff)."""
+"""A common view of GPT-2, GPT-J, Llama, Mistral and Qwen: modules by role, weights as (d, d_ff)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from errata.editing.model.loading import check_tokenizer, load_model
 from errata.editing.model.self_check import check_forward
 from errata.errors import UnsupportedModelError
 
-# Fields of a config that change no number which the model computes.
+# Fields of a config that do not affect what the model computes.
 _VOLATILE = frozenset(
     {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 )
 
 
 SpecialTokens = Literal["text", "parse"]
-"""What a control token written out in a prompt is: mere text, or the control token."""
+"""How a control token written out in a prompt is read: as plain text, or as the control token."""
 
 
 class BaseLLM(Protocol):
-    """What a lane that routes needs to know of the LLM; not its weights."""
+    """The parts of an LLM that routing needs, without the weights."""
 
     @property
     def digest(self) -> str:
@@ -37,19 +37,19 @@ class BaseLLM(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where tensors shall lie."""
+        """The device for tensors."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownLLM:
-    """An LLM by name only."""
+    """An LLM that is known by its digest alone."""
 
     digest: str
     device: torch.device
 
 
 class CausalLM:
-    """A causal language model and its tokenizer, with every part under one name.
+    """A causal language model and its tokenizer, with the same names for all families.
 
     Attributes:
         model: the Hugging Face model, frozen and in eval mode.
@@ -59,34 +59,34 @@ class CausalLM:
         norm: the final norm.
         head: hidden (…, d) → logits (…, vocabulary).
         embeddings: token embeddings, (num_embeddings, d).
-        num_embeddings: token ids that the model has.
+        num_embeddings: number of token ids that the model has.
         end_ids: tokens that end a text.
-        special_tokens: what a control token written out in a prompt is.
+        special_tokens: how a control token written out in a prompt is read.
         num_layers: number of blocks.
         d: width.
         d_ff: width of the FFN's intermediate.
-        max_positions: longest sequence the model takes.
-        plan_hooks: `PlanHooks` keeps the model's own here, so that they last as long; no part of
-            the model itself uses them.
-        digest: SHA-256, hex, of config and weights as they were when the view was made, that is
-            of the base model: make the view before the first edit.
+        max_positions: the model's maximum sequence length.
+        plan_hooks: `PlanHooks` of the model, kept here for as long as the model exists; the model
+            itself does not use them.
+        digest: SHA-256, hex, of config and weights when the view was created. Create it before the
+            first edit, so that this is the digest of the base model.
     """
 
     def __init__(
         self, model: nn.Module, tokenizer: Any, *, special_tokens: SpecialTokens = "text"
     ) -> None:
-        """Views a loaded model.
+        """Creates the view of a loaded model, and checks the model.
 
         Args:
             model: a Hugging Face causal LM.
             tokenizer: its fast tokenizer.
-            special_tokens: `text`: nobody can write a token into a prompt that the tokenizer marks
-                as special; `parse`: it is read as one, and a prompt may bring its own start of
-                text. Added tokens without the mark are tokens in either case.
+            special_tokens: `text` reads a written-out special token as plain text; `parse` reads it
+                as the special token, and a prompt may contain its own start of text. Added tokens
+                that are not marked as special are tokens in either case.
 
         Raises:
-            UnsupportedModelError: the modules or shapes fit no known family, the tokenizer has
-                tokens that the model lacks, or the parts compute something else than the whole.
+            UnsupportedModelError: the modules or shapes match no known family, the tokenizer has
+                tokens without an embedding, or body and head differ from the model's own forward.
         """
         family = family_of(model)
         hf: Any = model
@@ -132,8 +132,8 @@ class CausalLM:
 
         Raises:
             ModelNotFoundError: neither a model folder nor a known hub id.
-            UnsupportedModelError: not a causal LM, incomplete, of no known family, or one that
-                computes something that Errata does not.
+            UnsupportedModelError: not a causal LM, incomplete, of no known family, or with a
+                computation that Errata does not reproduce.
             InvalidRequestError: unknown dtype or device.
         """
         model, tokenizer = load_model(source, dtype=dtype, device=device)
@@ -141,12 +141,12 @@ class CausalLM:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.down_weight(0).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
+        """The dtype of the weights."""
         return self.down_weight(0).dtype
 
     @property
@@ -158,7 +158,7 @@ class CausalLM:
     def pad_id(self) -> int:
         """A token id for padding, always masked: the pad token, else end of text, else 0.
 
-        A pad token that was added to the tokenizer alone has no embedding; any other id pads.
+        A pad token without an embedding, which was added to the tokenizer alone, is not used.
         """
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
             if token is not None and token < self.num_embeddings:
@@ -176,7 +176,7 @@ class CausalLM:
                 )
 
     def _find_end_ids(self) -> tuple[int, ...]:
-        """End of text as tokenizer, generation config and config name it, each one or several."""
+        """All end-of-text tokens in tokenizer, generation config and config."""
         hf: Any = self.model
         generation = getattr(hf, "generation_config", None)
         found: set[int] = set()
@@ -203,7 +203,10 @@ class CausalLM:
         return self.ffn(layer).get_submodule(self._family.up)
 
     def gate(self, layer: int) -> nn.Module | None:
-        """What gates `up` through the activation, (B, T, d) → (B, T, d_ff), if anything does."""
+        """The projection that gates `up` through the activation; None if the FFN has no gate.
+
+        (B, T, d) → (B, T, d_ff).
+        """
         name = self._family.gate
         return None if name is None else self.ffn(layer).get_submodule(name)
 
@@ -212,14 +215,14 @@ class CausalLM:
         return self.ffn(layer).get_submodule(self._family.activation)
 
     def attention_mask(self, positions: Tensor, length: int) -> Any:
-        """What each position may attend to: those up to itself, inside its window if it has one.
+        """The attention mask: each position attends to those up to itself, within its window.
 
         Args:
-            positions: (B, T) int64 on the model's device, where the queries stand.
-            length: keys are at positions 0 … length − 1.
+            positions: (B, T) int64 on the model's device, positions of the queries.
+            length: number of keys, at positions 0 … length − 1.
 
         Returns:
-            (B, 1, T, length) in the model's dtype, 0 or its most negative number, to be added to
+            (B, 1, T, length) in the model's dtype, 0 or its most negative number, which is added to
             the scores; a mapping from layer type to such masks if the model's layers differ.
         """
         keys = torch.arange(length, device=positions.device)
@@ -237,33 +240,33 @@ class CausalLM:
         return mask.masked_fill_(~allowed, torch.finfo(self.dtype).min)[:, None]
 
     def down_weight(self, layer: int) -> Tensor:
-        """A (d, d_ff) view of the down projection's weight as it is now."""
+        """A (d, d_ff) view of the down projection's current weight."""
         weight = self.down(layer).get_parameter("weight").detach()
         return weight.T if self._family.transposed else weight
 
     def set_down_weight(self, layer: int, weight: Tensor) -> None:
-        """Puts a (d, d_ff) weight in, rounded to the model's dtype.
+        """Replaces the weight by a (d, d_ff) one, rounded to the model's dtype.
 
-        The old tensor is left as it was for whoever holds it (`down_weights`).
+        The old tensor is not changed; holders of `down_weights` can continue to use it.
         """
         own = self.down(layer).get_parameter("weight")
         stored = weight.T if self._family.transposed else weight
         own.data = torch.empty_like(own.data).copy_(stored)
 
     def down_weights(self) -> list[Tensor]:
-        """The down projections of all layers as the model stores them now, not copied."""
+        """The current down projections of all layers, as the model stores them, without a copy."""
         return [self.down(n).get_parameter("weight").data for n in range(self.num_layers)]
 
     def use_down_weights(self, weights: Sequence[Tensor]) -> None:
-        """Points the model at what `down_weights` gave: one pointer a layer, no copy."""
+        """Makes the model use a result of `down_weights`, without a copy."""
         for layer, weight in enumerate(weights):
             self.down(layer).get_parameter("weight").data = weight
 
     def current_digest(self) -> str:
-        """SHA-256, hex, of config and of every weight's name, dtype, shape and bytes as of now.
+        """SHA-256, hex, of config and of every weight's current name, dtype, shape and bytes.
 
-        Also of how prompts are read, if not as by default: replicas that read them otherwise must
-        not follow one log.
+        A non-default `special_tokens` is included: replicas that read prompts differently must not
+        follow the same log.
         """
         hf: Any = self.model
         config: dict[str, Any] = hf.config.to_dict()
@@ -278,7 +281,7 @@ class CausalLM:
 
 
 def _attention_window(config: Any) -> tuple[int | None, bool]:
-    """The width of sliding windows, None without any; and whether layers differ in it."""
+    """The width of the sliding window, None without one, and whether layers differ in it."""
     layer_types = set(getattr(config, "layer_types", None) or ())
     window: int | None = getattr(config, "sliding_window", None)
     if layer_types == {"full_attention"}:

@@ -1,4 +1,4 @@
-"""What a device is good at, and passes that make use of it."""
+"""Fast arithmetic by device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether products in bf16 are faster than in fp32 there.
+    """Whether matrix products in bf16 are faster than in fp32 on a device.
 
-    On a CPU tile units are needed. One that merely knows bf16 in its vectors (AVX-512) takes twice
-    the time of fp32 for it.
+    A CPU needs tile units (AMX) for this. With bf16 vector instructions alone (AVX-512), bf16 takes
+    twice the time of fp32.
     """
     if device.type == "cpu":
         return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
@@ -22,10 +22,10 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 @contextmanager
 def fast_training(device: torch.device, *, bf16: bool) -> Iterator[None]:
-    """Passes inside compute products in bf16 if wanted; weights stay as they are.
+    """A context in which passes compute products in bf16, if requested; weights keep their dtype.
 
-    On a CPU they do without the fused attention kernel. It is made for long texts: on a few dozen
-    tokens, with a mask and gradients, it takes more time than all the rest of a step.
+    On a CPU, the fused attention kernel is disabled. It is made for long texts: on a few dozen
+    tokens, with a mask and gradients, it takes more time than all other parts of a step.
     """
     with ExitStack() as stack:
         if bf16:

@@ -1,4 +1,4 @@
-"""The tokenizer's own ids and character offsets of whole texts, as `prompts` puts them together."""
+"""The tokenizer's ids and character offsets of whole texts, from which `prompts` builds rows."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 from errata.editing.model.causal_lm import CausalLM
 
-# Put in front of a text, these keep a tokenizer from taking its start for the start of a word.
+# In front of a text, these keep a tokenizer from treating the text's start as a word's start.
 _ANCHORS = ("\n", ".", "a", "(", "的")
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of one text, and which characters each comes from."""
+    """The token ids of one text, and the range of characters of each."""
 
     ids: tuple[int, ...]
     offsets: Sequence[tuple[int, int]]
 
 
 def encode(model: CausalLM, texts: Sequence[str], *, bare: bool = False) -> list[Encoded]:
-    """Without the special tokens that the tokenizer appends; `bare`, without those in front."""
+    """Encodes texts without appended special tokens; with `bare`, also without prepended ones."""
     if not texts:
         return []
     encoded = model.tokenizer(
@@ -36,7 +36,7 @@ def encode(model: CausalLM, texts: Sequence[str], *, bare: bool = False) -> list
         start, size = 0, len(ids)
         while size and special[size - 1]:
             size -= 1
-        # A text that brings its own start of text needs no second one.
+        # A text that contains its own start-of-text token needs no second one.
         if size > 1 and special[0] and not special[1] and ids[0] == ids[1]:
             start = 1
         made.append(Encoded(tuple(ids[start:size]), list(offsets[start:size])))
@@ -44,14 +44,14 @@ def encode(model: CausalLM, texts: Sequence[str], *, bare: bool = False) -> list
 
 
 def spellings(model: CausalLM, text: str) -> Iterator[tuple[int, ...]]:
-    """Ways to tokenise a text that does not begin a word, the likeliest first."""
+    """Tokenisations of a text that does not start a word, the most likely first."""
     (plain,) = encode(model, [text], bare=True)
     yield plain.ids
     for anchor in _ANCHORS:
         front, whole = encode(model, [anchor, anchor + text], bare=True)
         if whole.ids[: len(front.ids)] == front.ids:
             yield whole.ids[len(front.ids) :]
-    for anchor in _ANCHORS:  # letter by letter, which no merge can spoil
+    for anchor in _ANCHORS:  # letter by letter, so that no merge interferes
         front, *letters = encode(model, [anchor, *(anchor + c for c in text)], bare=True)
         if all(letter.ids[: len(front.ids)] == front.ids for letter in letters):
             yield tuple(token for letter in letters for token in letter.ids[len(front.ids) :])

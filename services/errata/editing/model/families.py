@@ -1,8 +1,8 @@
-"""Which module of a causal language model plays which part, told by its modules alone.
+"""Model families: the role of each module of a causal language model, by module names alone.
 
-A family is a set of module names and nothing else: no class, config field or model name decides.
-A block with one module more than its family knows (cross-attention, a norm after the FFN, a
-mixture of experts) computes something else and is refused.
+A family is a set of module names; class, config fields and model name are not considered. A block
+with an additional module (cross-attention, a norm after the FFN, a mixture of experts) computes
+something else and is refused.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ class Family:
     """Module names of one family of models.
 
     Attributes:
-        body: the decoder without its head, below the model.
-        blocks: the list of blocks, below the body; so are `embeddings` and `norm`.
+        body: the decoder without its head, relative to the model.
+        blocks: the list of blocks, relative to the body, as are `embeddings` and `norm`.
         embeddings: token embeddings.
         norm: the final norm.
         block_children: exactly the modules of every block.
-        attention: the attention, below a block; so is `ffn`.
+        attention: the attention, relative to a block, as is `ffn`.
         ffn: the feed-forward network.
-        ffn_children: exactly the modules of every FFN; modules that only regularise included.
-        up: the FFN's first projection, below `ffn`; so are `gate`, `activation` and `down`.
+        ffn_children: exactly the modules of every FFN, including those that only regularise.
+        up: the FFN's first projection, relative to `ffn`, as are `gate`, `activation` and `down`.
         gate: the projection that gates `up` through the activation; None if the FFN has no gate.
         activation: the FFN's nonlinearity.
         down: the FFN's last projection.
-        transposed: `down` stores (d_ff, d) and not (d, d_ff).
+        transposed: `down` stores (d_ff, d) instead of (d, d_ff).
     """
 
     body: str
@@ -81,7 +81,7 @@ GPTJ = Family(
     transposed=False,
 )
 
-# Mistral, Qwen2 and Qwen3 share the module names; what differs is inside the attention.
+# Mistral, Qwen2 and Qwen3 have the same module names; they differ inside the attention.
 LLAMA = Family(
     body="model",
     blocks="layers",
@@ -120,10 +120,10 @@ def _fits(model: nn.Module, family: Family) -> bool:
 
 
 def family_of(model: nn.Module) -> Family:
-    """The family whose module names the model has.
+    """The family with the model's module names.
 
     Raises:
-        UnsupportedModelError: no family has them.
+        UnsupportedModelError: there is none.
     """
     for family in FAMILIES:
         if _fits(model, family):

@@ -1,4 +1,4 @@
-"""Loads a Hugging Face causal LM, and says what is wrong when it cannot be loaded."""
+"""Loads a Hugging Face causal LM; errors state what is wrong with a model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 
-# Fields of a generation config that are read, or without effect on what is answered.
+# Fields of a generation config that Errata reads, or that do not affect answers.
 _READ_GENERATION_FIELDS = frozenset(
     {"bos_token_id", "cache_implementation", "eos_token_id", "output_attentions"}
     | {"output_hidden_states", "output_scores", "pad_token_id", "return_dict_in_generate"}
     | {"transformers_version", "trust_remote_code", "use_cache"}
 )
-# Values with which these ask for nothing.
+# Values of these fields that have no effect.
 _NEUTRAL_GENERATION_VALUES = {
     "do_sample": False,
     "length_penalty": 1.0,
@@ -69,19 +69,19 @@ def load_model(source: str | Path, *, dtype: str, device: str) -> tuple[nn.Modul
 
 
 def check_model(source: str | Path, *, device: str) -> dict[str, Any]:
-    """Checks what can be checked of a model without reading its weights.
+    """Checks a model without reading its weights.
 
     Args:
         source: a folder, or a Hugging Face hub id.
         device: a torch device.
 
     Returns:
-        What its generation config asks for in vain, as `unread_generation_config`.
+        The settings of its generation config that Errata ignores (`unread_generation_config`).
 
     Raises:
         ModelNotFoundError: neither a folder with a `config.json` nor a known hub id.
-        UnsupportedModelError: of no family that can be edited, no fast tokenizer, or another
-            model's.
+        UnsupportedModelError: of no family that can be edited, without a fast tokenizer, or with
+            the tokenizer of another model.
         InvalidRequestError: unknown device.
     """
     name = str(source)
@@ -91,9 +91,9 @@ def check_model(source: str | Path, *, device: str) -> dict[str, Any]:
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
-    except Exception as error:  # ValueError, ImportError and what a model's own code raises
+    except Exception as error:  # ValueError, ImportError, and errors of a model's own code
         raise UnsupportedModelError(
-            f"the config.json of {name} makes no causal language model ({_first_line(error)}). "
+            f"the config.json of {name} describes no causal language model ({_first_line(error)}). "
             "Only decoder-only models that predict the next token can be edited.",
             model=name,
         ) from error
@@ -101,7 +101,7 @@ def check_model(source: str | Path, *, device: str) -> dict[str, Any]:
     check_tokenizer(_load_tokenizer(name), len(model.get_input_embeddings().weight))
     try:
         return unread_generation_config(GenerationConfig.from_pretrained(name))
-    except OSError:  # a model folder need not have one
+    except OSError:  # the file is optional
         return {}
     except (ValueError, TypeError) as error:
         raise UnsupportedModelError(
@@ -112,10 +112,10 @@ def check_model(source: str | Path, *, device: str) -> dict[str, Any]:
 
 
 def check_device(device: str) -> None:
-    """Returns if tensors can be put there.
+    """Checks that a device is available.
 
     Raises:
-        InvalidRequestError: they cannot.
+        InvalidRequestError: it is not.
     """
     try:
         torch.empty(0, device=device)
@@ -131,14 +131,14 @@ def _check_folder(name: str) -> None:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelNotFoundError(
-                f"{name} has no config.json; give the folder that `save_pretrained` wrote.",
+                f"{name} has no config.json; use a folder written by `save_pretrained`.",
                 model=name,
             )
         return
-    # A hub id is `name` or `owner/name`; anything else can only be meant as a path.
+    # A hub id is `name` or `owner/name`; everything else is a path.
     if path.exists() or path.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise ModelNotFoundError(
-            f"{name} is not a folder; give a model folder or a Hugging Face hub id.", model=name
+            f"{name} is not a folder; use a model folder or a Hugging Face hub id.", model=name
         )
 
 
@@ -169,25 +169,25 @@ def _load_weights(name: str, dtype: torch.dtype) -> nn.Module:
             "Only decoder-only models that predict the next token can be edited.",
             model=name,
         ) from error
-    except Exception as error:  # transformers and safetensors raise many unrelated types here
+    except Exception as error:  # transformers and safetensors raise many unrelated types
         raise UnsupportedModelError(
             f"the weights of {name} cannot be read ({type(error).__name__}: "
             f"{_first_line(error)}). Copy the model again.",
             model=name,
         ) from error
-    # transformers fills what is missing with random numbers and merely warns.
+    # transformers fills missing weights with random numbers and only warns.
     lost = sorted(str(key) for key in [*info["missing_keys"], *info["mismatched_keys"]])
     if lost:
         raise UnsupportedModelError(
             f"the weights of {name} lack {len(lost)} tensors of the right shape, first {lost[0]}. "
-            "Give a complete causal LM checkpoint.",
+            "Use a complete causal LM checkpoint.",
             model=name,
             first=lost[0],
         )
     for key, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise UnsupportedModelError(
-                f"weight {key} of {name} holds NaN or infinity. Copy the model again.",
+                f"weight {key} of {name} contains NaN or infinity. Copy the model again.",
                 model=name,
                 first=key,
             )
@@ -216,11 +216,11 @@ def _load_tokenizer(name: str) -> Any:
 def check_tokenizer(tokenizer: Any, num_embeddings: int) -> None:
     """Refuses a tokenizer whose ordinary tokens, or start of text, have no embedding.
 
-    Tokens that were added to it and never to the model (often a pad token) may stay: no text has
-    them unless somebody writes them out, and then the text is refused.
+    Added tokens without an embedding (often a pad token) are allowed: only a text that writes them
+    out contains them, and such a text is refused.
 
     Raises:
-        UnsupportedModelError: it is not the model's.
+        UnsupportedModelError: the tokenizer is not the model's.
     """
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     added = tokenizer.get_added_vocab()
@@ -237,15 +237,15 @@ def check_tokenizer(tokenizer: Any, num_embeddings: int) -> None:
 
 
 def unread_generation_config(config: GenerationConfig | None) -> dict[str, Any]:
-    """What a model's generation config asks for and Errata does not do, by field.
+    """The settings of a model's generation config that Errata ignores, by field.
 
-    Errata reads its end-of-text tokens. It answers greedily unless a request says otherwise, and
+    Errata reads the end-of-text tokens. Unless a request says otherwise, it decodes greedily. It
     changes no logits: penalties, suppressed tokens, default sampling and lengths are not applied.
     """
-    asked: dict[str, Any] = {} if config is None else config.to_diff_dict()
+    values: dict[str, Any] = {} if config is None else config.to_diff_dict()
     return {
         name: value
-        for name, value in sorted(asked.items())
+        for name, value in sorted(values.items())
         if name not in _READ_GENERATION_FIELDS
         and not name.startswith("_")
         and _NEUTRAL_GENERATION_VALUES.get(name) != value

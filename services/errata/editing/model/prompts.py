@@ -1,10 +1,11 @@
-"""Text to token ids, with the places that editing needs: target tokens, last subject token.
+"""Tokenises texts and finds the positions that editing needs: target tokens, last subject token.
 
-A prompt has the same ids wherever it is read: in a fit, in a check, in a request. What follows it
-is appended to these ids and never merges with them, for a model that is asked has read just the
-prompt. A blank at its end is left for what follows where the tokenizer would merge it with the
-next word: models have hardly ever seen such a blank by itself, and answer nonsense. All positions
-come from the tokenizer's character offsets on the whole text, never from tokenising pieces.
+A prompt has the same ids in a fit, in a check and in a request. The tokens of a following text are
+appended to these ids and never merge with them, because the model has read only the prompt when it
+starts to answer. A blank at the end of a prompt is left to the following text if the tokenizer
+would merge it with the next word: models have hardly ever seen such a blank on its own, and answer
+nonsense. All positions come from the tokenizer's character offsets on the whole text, never from
+tokenising pieces.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from errata.editing.model.encoding import encode, spellings
 from errata.editing.model.seam import separator
 from errata.errors import InvalidEditError
 
-# Words that may follow a blank: a tokenizer that knows one of them with its blank merges the two.
+# Common words: if a tokenizer merges a blank with one of them, it merges blanks with words.
 _WORDS = ("the", "a", "of", "is", "I")
 
 
@@ -31,10 +32,10 @@ class TokenRow:
     """One tokenised text.
 
     Attributes:
-        ids: token ids, with the special tokens that the tokenizer puts in front.
-        num_target: how many ids at the end belong to the target.
-        subject_index: index of the last subject token; −1 if none was asked for.
-        leaves_blank: the prompt ends in a blank that belongs to the token that comes next.
+        ids: token ids, including the special tokens that the tokenizer prepends.
+        num_target: number of ids at the end that belong to the target.
+        subject_index: index of the last subject token; −1 if no subject was given.
+        leaves_blank: the prompt ends in a blank that belongs to the next token.
     """
 
     ids: tuple[int, ...]
@@ -44,7 +45,7 @@ class TokenRow:
 
 
 def join(prompt: str, target: str, stated: str | None = None) -> str:
-    """Prompt and target, with what stands between: as stated, or else as `seam` finds."""
+    """Prompt and target with a separator: the stated one, or the one that `seam` chooses."""
     return prompt + (separator(prompt, target) if stated is None else stated) + target
 
 
@@ -58,17 +59,17 @@ def tokenise(
 ) -> TokenRow:
     """Tokenises `prompt`, followed by `target` if there is one.
 
-    The row begins with the ids that the prompt has by itself, but for a blank at its end that the
-    next word takes along. Where prompt and target as one text would be tokenised otherwise, the
-    target is given tokens that spell it behind the prompt's own. Special tokens that the tokenizer
-    appends are left out: the model shall go on from here.
+    The row begins with the ids of the prompt alone, except for a blank at its end that merges with
+    the next word. If prompt and target as one text have other ids, the target gets tokens that
+    spell it behind the prompt's ids. Special tokens that the tokenizer appends are omitted, because
+    the model continues the text.
 
     Args:
-        model: gives tokenizer and longest sequence.
-        prompt: what comes first.
-        target: what shall follow; joined by `join`.
-        subject: if given, `subject_index` is found in the prompt.
-        stated: what stands between prompt and target, if somebody said so.
+        model: provides tokenizer and maximum length.
+        prompt: the beginning of the text.
+        target: the continuation; joined by `join`.
+        subject: if given, `subject_index` is set to its last token in the prompt.
+        stated: the separator between prompt and target, if the author stated it.
 
     Raises:
         InvalidEditError: no token, no target token, too long, a token that the model does not
@@ -79,12 +80,12 @@ def tokenise(
 
 
 def text_ids(model: CausalLM, texts: Sequence[str], *, most: int = 0) -> list[list[int]]:
-    """Ids of plain texts of whatever length, each without the tokens that the model lacks.
+    """Ids of plain texts of any length, without tokens that the model has no embedding for.
 
     Args:
-        model: gives the tokenizer.
-        texts: such as paragraphs that statistics are taken of.
-        most: tokens of one text; the rest is left out. 0 keeps all.
+        model: provides the tokenizer.
+        texts: for example the paragraphs of a statistics text.
+        most: maximum number of tokens of a text; the rest is cut off. 0 means no limit.
     """
     return [
         [token for token in encoded.ids if token < model.num_embeddings][: most or None]
@@ -100,7 +101,7 @@ def tokenise_if_fits(
     subject: str,
     stated: str | None = None,
 ) -> TokenRow | None:
-    """As `tokenise`; None if that is more than the model takes."""
+    """As `tokenise`; None if the row is longer than the model's maximum."""
     (row,) = _rows(model, [(prompt, target)], [stated])
     if len(row.ids) > model.max_positions:
         return None
@@ -108,7 +109,7 @@ def tokenise_if_fits(
 
 
 def _located(model: CausalLM, row: TokenRow, prompt: str, subject: str) -> TokenRow:
-    """With the index of the subject's last token."""
+    """The row with the index of the subject's last token."""
     (encoded,) = encode(model, [prompt])
     last_char = subject_end(prompt, subject) - 1
     spans = enumerate(encoded.offsets)
@@ -125,15 +126,15 @@ def _located(model: CausalLM, row: TokenRow, prompt: str, subject: str) -> Token
 def tokenise_all(
     model: CausalLM, pairs: Sequence[tuple[str, str]], stated: Sequence[str | None] = ()
 ) -> list[TokenRow]:
-    """`tokenise` of many prompts, each with its target, in two calls of the tokenizer.
+    """`tokenise` for many prompts, each with its target, in two calls of the tokenizer.
 
     Args:
-        model: gives tokenizer and longest sequence.
+        model: provides tokenizer and maximum length.
         pairs: prompts and targets.
-        stated: what stands between, for each pair; nobody said so for any if empty.
+        stated: the stated separator of each pair; empty if there is none for any pair.
 
     Raises:
-        InvalidEditError: as `tokenise`, of the first pair that has a fault.
+        InvalidEditError: as `tokenise`, for the first invalid pair.
     """
     rows = _rows(model, pairs, stated)
     for row in rows:
@@ -144,7 +145,7 @@ def tokenise_all(
 def _rows(
     model: CausalLM, pairs: Sequence[tuple[str, str]], stated: Sequence[str | None]
 ) -> list[TokenRow]:
-    """As `tokenise_all`, of whatever length."""
+    """As `tokenise_all`, for rows of any length."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
     own = dict(zip(prompts, _asked(model, prompts), strict=True))
     seams = stated or [None] * len(pairs)
@@ -177,7 +178,7 @@ def _rows(
 
 
 def _asked(model: CausalLM, prompts: Sequence[str]) -> list[tuple[tuple[int, ...], bool]]:
-    """The ids of prompts, and whether each leaves the blank at its end to what follows."""
+    """The ids of prompts, and whether each leaves the blank at its end to the next token."""
     found = [(encoded.ids, False) for encoded in encode(model, prompts)]
     blank = [n for n, prompt in enumerate(prompts) if prompt[-1:] == " " and prompt.strip()]
     shorter = encode(model, [prompts[n][:-1] for n in blank])
@@ -194,7 +195,7 @@ def _following(model: CausalLM, ids: tuple[int, ...], text: str) -> tuple[int, .
     """Token ids that spell `text` behind `ids`.
 
     Raises:
-        InvalidEditError: no tokens do.
+        InvalidEditError: there are none.
     """
 
     def spelled(more: Sequence[int]) -> str:
@@ -215,7 +216,7 @@ def _following(model: CausalLM, ids: tuple[int, ...], text: str) -> tuple[int, .
 
 
 def _check_length(model: CausalLM, row: TokenRow) -> None:
-    """Refuses a row that is longer than the model takes."""
+    """Refuses a row that is longer than the model's maximum."""
     size = len(row.ids)
     if size > model.max_positions:
         raise InvalidEditError(
@@ -241,11 +242,11 @@ def _check_ids(model: CausalLM, row: TokenRow) -> None:
 
 
 def subject_end(prompt: str, subject: str) -> int:
-    """Index behind the subject's last occurrence in the prompt.
+    """Index of the first character after the subject's last occurrence in the prompt.
 
-    The last occurrence, because the model has read most of the prompt there, and because text put
-    in front as context may mention the subject as well. Occurrences that stand alone as words go
-    before those inside a longer word ("Lyon" in "Lyonnaise").
+    The last occurrence, because the model has read most of the prompt there, and because a context
+    in front of the prompt may also mention the subject. An occurrence as a whole word is preferred
+    to one inside a longer word ("Lyon" in "Lyonnaise").
 
     Raises:
         InvalidEditError: the subject is empty or not in the prompt.
@@ -262,13 +263,13 @@ def subject_end(prompt: str, subject: str) -> int:
         before, after = prompt[:start][-1:], prompt[end:][:1]
         if not before.isalnum() and not after.isalnum():
             return end
-        # rfind's bound is exclusive of matches that would end behind it
+        # rfind excludes matches that end after its bound
         start = prompt.rfind(subject, 0, end - 1)
     return fallback
 
 
 def target_places(rows: Sequence[TokenRow]) -> list[tuple[int, int, int]]:
-    """(row, column, id) of every target token: the token in `column` predicts `id`."""
+    """(row, column, id) of every target token; the token at `column` predicts `id`."""
     return [
         (number, column, row.ids[column + 1])
         for number, row in enumerate(rows)
@@ -289,5 +290,5 @@ def pad_right(model: CausalLM, rows: Sequence[Sequence[int]]) -> tuple[Tensor, T
 
 
 def positions(mask: Tensor) -> Tensor:
-    """Position ids (B, T) int64 for a mask padded on either side; padding gets position 0."""
+    """Position ids (B, T) int64 for a mask with padding on either side; padding has position 0."""
     return (mask.cumsum(dim=-1) - 1).clamp(min=0)

@@ -1,8 +1,8 @@
-"""Runs some of a model's blocks again, with the arguments that the model itself gave them.
+"""Runs some of a model's blocks again, with the arguments of a recorded forward pass.
 
 Editing measures and optimises around a few blocks. Running the whole model each time would cost
-several times as much; rebuilding masks and rotary tables by hand would tie the code to one
-family. Instead one real forward pass is watched, and its calls are repeated with other inputs.
+several times as much; rebuilding masks and rotary tables would tie the code to one family. Instead,
+one forward pass is recorded, and the calls of its blocks are repeated with other inputs.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from errata.editing.model.prompts import positions
 
 
 class _Reached(Exception):
-    """Ends a forward pass whose remaining blocks nobody needs."""
+    """Ends a forward pass whose remaining blocks are not needed."""
 
 
 class _PrefixCache(DynamicCache):
-    """Keys and values of a prefix; once frozen, a forward pass reads it and leaves it as it is."""
+    """Keys and values of a prefix; once frozen, forward passes read but never extend the cache."""
 
     frozen = False
 
@@ -55,9 +55,9 @@ class Replay:
     """The calls of the blocks `first`… in one forward pass.
 
     Attributes:
-        model: whose blocks are run; they use the weights that it holds at the time of `run`.
+        model: the model; `run` uses its weights at that time.
         first: the first block that can be run.
-        hidden: (B, T, d), what entered block `first`.
+        hidden: (B, T, d), the input of block `first`.
         calls: for each block from `first`, its arguments without the hidden states.
     """
 
@@ -78,7 +78,7 @@ class Replay:
         return hidden
 
     def rows(self, numbers: Tensor) -> Replay:
-        """The same calls for some of the rows, (n) int64."""
+        """The same calls for the rows with these indices, (n) int64."""
         size = len(self.hidden)
 
         def taken(value: Any) -> Any:
@@ -94,7 +94,7 @@ class Replay:
 
 
 def first_output(output: Any) -> Tensor:
-    """The tensor of a module that returns it alone or before other things."""
+    """The output of a module, or the first of several outputs."""
     tensor: Tensor = output[0] if isinstance(output, tuple) else output
     return tensor
 
@@ -103,37 +103,37 @@ def first_output(output: Any) -> Tensor:
 def capture(
     model: CausalLM, ids: Tensor, mask: Tensor, *, first: int, stop: int | None = None
 ) -> Replay:
-    """Watches a forward pass over whole texts.
+    """Records a forward pass over whole texts.
 
     Args:
         model: runs up to block `stop` − 1.
         ids: (B, T) int64.
         mask: (B, T) int64, 1 on real tokens.
-        first: first block to watch.
-        stop: behind the last block to watch; by default the model's end.
+        first: first block to record.
+        stop: end of the blocks to record, exclusive; by default the number of blocks.
     """
     call = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
-    # Without a cache, which would grow each time that a call is repeated.
+    # No cache: it would grow with each repetition of a call.
     forward = partial(model.body, **call, use_cache=False)
-    return _watch(model, first, stop or model.num_layers, forward)
+    return _record(model, first, stop or model.num_layers, forward)
 
 
 @torch.no_grad()
 def enter(model: CausalLM, ids: Tensor, mask: Tensor, *, block: int) -> Replay:
-    """Watches a forward pass that ends where a block begins.
+    """Records a forward pass that ends at the input of a block.
 
     Args:
-        model: whose blocks are all called alike; runs up to block `block` − 1.
+        model: all its blocks must have the same arguments; runs up to block `block` − 1.
         ids: (B, T) int64.
         mask: (B, T) int64, 1 on real tokens.
-        block: where the pass ends; with 0 it costs next to nothing.
+        block: where the pass ends; 0 costs almost nothing.
 
     Returns:
         A replay of the blocks from `block` on, all with that block's arguments.
     """
     call = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
     forward = partial(model.body, **call, use_cache=False)
-    seen = _watch(model, block, block, forward)
+    seen = _record(model, block, block, forward)
     return Replay(model, block, seen.hidden, seen.calls * (model.num_layers - block))
 
 
@@ -141,15 +141,15 @@ def enter(model: CausalLM, ids: Tensor, mask: Tensor, *, block: int) -> Replay:
 def capture_suffix(
     model: CausalLM, rows: Sequence[Sequence[int]], splits: Sequence[int], *, first: int
 ) -> Replay:
-    """Watches a forward pass over suffixes whose prefixes are computed once and cached.
+    """Records a forward pass over suffixes whose prefixes are computed once and cached.
 
     Column 0 of every row is token `splits[row]`; an edit at that token changes nothing before it.
 
     Args:
-        model: runs whole.
+        model: all its blocks run.
         rows: token ids of each text.
-        splits: for each row, how many ids form its prefix.
-        first: first block to watch.
+        splits: number of prefix ids of each row.
+        first: first block to record.
 
     Returns:
         A replay over (B, S), suffixes padded on the right.
@@ -181,10 +181,10 @@ def capture_suffix(
         "past_key_values": cache,
         "use_cache": True,
     }
-    return _watch(model, first, model.num_layers, partial(model.body, **call))
+    return _record(model, first, model.num_layers, partial(model.body, **call))
 
 
-def _watch(model: CausalLM, first: int, stop: int, forward: Callable[[], object]) -> Replay:
+def _record(model: CausalLM, first: int, stop: int, forward: Callable[[], object]) -> Replay:
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     entered: list[Tensor] = []
 

@@ -1,8 +1,8 @@
-"""What stands between a prompt and the text that follows it: one blank, or nothing.
+"""Chooses the separator between a prompt and the text that follows it: one blank, or nothing.
 
-The separator follows from the prompt's end and its script: nothing after an opening bracket or
-quote, a hyphen or a currency sign ("Saint-" + "Denis", "$" + "850", "(" + "Lyon"), and nothing in
-scripts that do not put blanks between words. Who knows better states the separator.
+It depends on the end of the prompt and on the script: nothing after an opening bracket or quote, a
+hyphen or a currency sign ("Saint-" + "Denis", "$" + "850", "(" + "Lyon"), and nothing in scripts
+without blanks between words. An author can state another separator.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _UNSPACED = (
 _FIRSTS = [first for first, _ in _UNSPACED]
 _QUOTES = frozenset("\"'“”‘’«»‹›„‚")
 _INVISIBLE_JOINTS = frozenset("\u200b\u200c\u200d\u2060\ufeff")
-# Punctuation that ends what stands before it, and English contractions; not "'s-Hertogenbosch".
+# Punctuation that ends the preceding text, and English contractions; not "'s-Hertogenbosch".
 _CLOSING = re.compile(
     r"""[,.;:!?%‰°…)\]}»”’"']+(?:\s|$)|['’](?:s|t|d|m|re|ve|ll)(?![\w-]|\s[A-Z])"""
 )
-_ELIDED = re.compile(r"([^\W\d_]+)(['’])$")  # l'Italie, d’Artagnan; dogs' is no elision
-# A number that goes on: 3.14, 1,000, 12:30, -40; but not a year and what comes after it.
+_ELIDED = re.compile(r"([^\W\d_]+)(['’])$")  # l'Italie, d’Artagnan; but not dogs'
+# A number that continues: 3.14, 1,000, 12:30, -40; but not a year with the text after it.
 _NUMBERS = (
     (re.compile(r"(?<![\d.,])\d{1,3}[.]$"), re.compile(r"\d")),
     (re.compile(r"(?<!\d)\d{1,3},$"), re.compile(r"\d{3}(?!\d)")),
@@ -41,18 +41,18 @@ _NUMBERS = (
     (re.compile(r"-$"), re.compile(r"\d")),
 )
 MOST_STATED = 8
-"""Characters of a stated separator."""
+"""Maximum length of a stated separator, in characters."""
 
 
 def is_separator(stated: str) -> bool:
-    """Whether somebody may state this: nothing, or up to `MOST_STATED` blanks, tabs and breaks."""
+    """Whether a stated separator is valid: at most `MOST_STATED` blanks, tabs and line breaks."""
     return len(stated) <= MOST_STATED and all(
         character in "\n\t" or unicodedata.category(character) == "Zs" for character in stated
     )
 
 
 def separator(prompt: str, target: str) -> str:
-    """A blank, or nothing where one side brings white space or the text continues at once."""
+    """A blank, or nothing if one side has white space or the text continues without a blank."""
     if not prompt or prompt[-1].isspace() or target[:1].isspace():
         return ""
     if _continues(prompt) or _CLOSING.match(target):
@@ -65,12 +65,12 @@ def separator(prompt: str, target: str) -> str:
 
 
 def _continues(prompt: str) -> bool:
-    """Whether whatever follows the prompt follows it without a blank."""
+    """Whether the prompt's end requires that the text continues without a blank."""
     last, before = prompt[-1], prompt[:-1]
     category = unicodedata.category(last)
     if last in _INVISIBLE_JOINTS or _is_unspaced(last):
         return True
-    if category == "Cf":  # a direction mark is not seen: what stands before it decides
+    if category == "Cf":  # an invisible direction mark: the preceding text decides
         return bool(before) and _continues(before)
     if (elided := _ELIDED.search(prompt)) and not _is_open_quote(before, elided[2]):
         word = elided[1]
@@ -91,14 +91,14 @@ def _continues(prompt: str) -> bool:
 
 
 def _is_open_quote(text: str, closing: str) -> bool:
-    """Whether a single quotation mark was opened before a word and not closed behind one."""
+    """Whether a single quotation mark was opened before a word and not closed after one."""
     opening = "'" if closing == "'" else "‘"
     opened = len(re.findall(rf"(?:^|[\s(]){opening}\w", text))
     return opened > len(re.findall(rf"\w{closing}(?:\W|$)", text))
 
 
 def _opens(before: str) -> bool:
-    """Whether a quotation mark behind `before` is an opening one."""
+    """Whether a quotation mark after `before` is an opening one."""
     return (
         not before
         or before[-1].isspace()

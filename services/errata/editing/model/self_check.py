@@ -1,8 +1,8 @@
-"""Does a model, taken apart into body and head, compute what it computes as a whole?
+"""Checks that body and head of a model together compute the same as the whole model.
 
-Some causal LMs scale or cap what their head gives, and some choose position embeddings by the
-longest row of a batch. Errata calls body and head itself, for rows of different lengths together,
-so it would answer wrongly with either: such models are refused by name, before they serve.
+Some causal LMs scale or cap the output of their head, and some choose position embeddings by the
+longest row of a batch. Errata calls body and head separately, for rows of different lengths in one
+batch, and would give wrong answers with either. Such models are refused when they are loaded.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch.nn.utils.rnn import pad_sequence
 from errata.errors import UnsupportedModelError
 
 _LENGTHS = (1, 2, 5, 40, 11)
-# Of log-probabilities, in nats: kernels differ between shapes, by more where numbers have 8 bits.
+# Of log-probabilities, in nats: kernels differ between shapes, more so in 16-bit formats.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
-_MOST_LIKELY = 32  # tokens of a position that are compared: tails are all noise
+_MOST_LIKELY = 32  # tokens that are compared at each position; the tail is noise
 
 
 class Parts(Protocol):
-    """What is checked: a `CausalLM`."""
+    """The parts of a `CausalLM` that the check uses."""
 
     model: nn.Module
     body: nn.Module
@@ -33,23 +33,23 @@ class Parts(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
+        """The dtype of the weights."""
 
     def attention_mask(self, positions: Tensor, length: int) -> Any:
-        """What each position may attend to."""
+        """The attention mask, as `CausalLM.attention_mask`."""
 
 
 @torch.no_grad()
 def check_forward(model: Parts) -> None:
     """Compares log-probabilities of a mixed batch with transformers' own forward, row by row.
 
-    1. Each row alone, through body and head: nothing may happen between them or behind the head.
+    1. Each row alone, through body and head: detects computation between them or after the head.
     2. All rows together, right-padded.
-    3. The same with one row at the last positions that the model takes.
+    3. The same with one row at the model's last positions.
 
     Raises:
         UnsupportedModelError: they differ; the message names the fields of the configuration
@@ -65,14 +65,14 @@ def check_forward(model: Parts) -> None:
         _refuse_if_other(
             model,
             _difference([log_p], [parts]),
-            "computes something between or behind its body and its head that Errata does not",
+            "computes something between its body and its head, or after it, that Errata does not",
             *("logit", "cap", "scal", "multiplier"),
         )
         alone.append(log_p)
     _refuse_if_other(
         model,
         _difference(alone, _parts(model, ids, places, places)),
-        "answers otherwise in a batch of unequal rows than alone",
+        "gives other answers in a batch of unequal rows than alone",
         *("mask", "rope", "window"),
     )
     far = places.clone()
@@ -82,13 +82,13 @@ def check_forward(model: Parts) -> None:
     _refuse_if_other(
         model,
         _difference(alone, _parts(model, ids, places, far)),
-        "answers otherwise beside a row of the greatest length than alone",
+        "gives other answers next to a row of maximum length than alone",
         *("rope", "position", "window"),
     )
 
 
 def _rows(model: Parts) -> list[tuple[int, ...]]:
-    """Random ids, always the same; the lengths that the model takes."""
+    """Pseudo-random ids with a fixed seed, in all lengths up to the model's maximum."""
     generator = torch.Generator().manual_seed(0)
     lengths = [length for length in _LENGTHS if length <= model.max_positions]
     return [
@@ -98,7 +98,7 @@ def _rows(model: Parts) -> list[tuple[int, ...]]:
 
 
 def _own_forward(model: Parts, row: Tensor, positions: Tensor) -> Tensor:
-    """Log-probabilities (T, V) fp32 as the model itself gives them."""
+    """Log-probabilities (T, V) fp32 from the model's own forward."""
     hf: Any = model.model
     logits: Tensor = hf(input_ids=row[None], position_ids=positions[None], use_cache=False).logits
     return logits[0].float().log_softmax(dim=-1)
@@ -110,8 +110,8 @@ def _parts(model: Parts, ids: Tensor, places: Tensor, shown: Tensor) -> Tensor:
     Args:
         model: the model.
         ids: (B, T).
-        places: (B, T), where the tokens stand among the keys.
-        shown: (B, T), where the model is told that they stand.
+        places: (B, T), indices of the tokens among the keys.
+        shown: (B, T), position ids for the model.
     """
     body: Any = model.body
     hidden = body(
@@ -125,7 +125,7 @@ def _parts(model: Parts, ids: Tensor, places: Tensor, shown: Tensor) -> Tensor:
 
 
 def _difference(expected: Sequence[Tensor], found: Sequence[Tensor] | Tensor) -> float:
-    """The greatest among the likeliest tokens of all real positions; padding is behind them."""
+    """The maximum over the most likely tokens at all real positions; padding follows them."""
     worst = 0.0
     for log_p, made in zip(expected, found, strict=True):
         tokens = log_p.topk(min(_MOST_LIKELY, log_p.shape[-1]), dim=-1).indices
@@ -135,10 +135,10 @@ def _difference(expected: Sequence[Tensor], found: Sequence[Tensor] | Tensor) ->
 
 
 def _refuse_if_other(model: Parts, difference: float, what: str, *fields: str) -> None:
-    """Refuses the model; `fields` are in the names of configuration fields to be told."""
+    """Refuses the model; the message lists configuration fields whose names contain `fields`."""
     if not difference <= _TOLERANCE[model.dtype]:
         raise UnsupportedModelError(
-            f"{_name(model)} {what}{_told(model, *fields)}: log-probabilities are off by "
+            f"{_name(model)} {what}{_settings(model, *fields)}: log-probabilities are off by "
             f"{difference:.3g}. Choose another model.",
             model_class=_name(model),
             difference=f"{difference:.6g}",
@@ -149,8 +149,8 @@ def _name(model: Parts) -> str:
     return type(model.model).__name__
 
 
-def _told(model: Parts, *parts: str) -> str:
-    """The fields of the configuration whose names have one of these parts, as ` (a=1, b=2)`."""
+def _settings(model: Parts, *parts: str) -> str:
+    """The configuration fields whose names contain one of these parts, as ` (a=1, b=2)`."""
     hf: Any = model.model
     values: dict[str, Any] = hf.config.to_dict()
     found = [

@@ -1,4 +1,4 @@
-"""What a model says to texts whose targets it is to learn, above the first block that changes."""
+"""Losses of a model on texts with targets, for training of blocks from a given one on."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from errata.editing.model.devices import fast_training
 from errata.editing.model.prompts import TokenRow, pad_right, target_places
 from errata.editing.model.replay import Replay, capture, enter
 
-_AT_ONCE = 64  # texts of like length that are read together
-_STEP_ROWS = 20  # and learned from together, on CPU, where padding costs as much as text
+_AT_ONCE = 64  # texts of similar length that are read together
+_STEP_ROWS = 20  # texts of a training step's part on CPU, where padding costs as much as text
 
 
 class TeacherForcing:
-    """Texts with targets; what lies below the first changed block is computed once.
+    """Texts with targets; the blocks below the first trained one are computed only once.
 
-    Whoever trains hooks the blocks above, and asks for losses with gradients.
+    The caller hooks the blocks from there on and computes losses with gradients.
     """
 
     def __init__(
@@ -28,8 +28,8 @@ class TeacherForcing:
         """Runs the model up to block `first` on all texts.
 
         Args:
-            model: frozen, and as it shall be below `first`.
-            texts: n of them, each with its target.
+            model: frozen; its blocks below `first` must not change afterwards.
+            texts: n texts, each with its target.
             first: the first block that training changes.
             bf16: whether products are computed in bf16.
         """
@@ -46,7 +46,7 @@ class TeacherForcing:
         """Mean negative log-likelihood of each row's target, (m,) nats, fp32.
 
         Args:
-            rows: (m,) int64, numbers of texts, each once.
+            rows: (m,) int64, distinct indices of texts.
         """
         model = self._model
         part = self._replay(rows)
@@ -58,15 +58,15 @@ class TeacherForcing:
         return total / row.bincount(minlength=len(rows))
 
     def alike(self, rows: Tensor) -> Sequence[Tensor]:
-        """Places in `rows`, (≤ m) int64 each, such that texts of like length are together.
+        """Splits indices into `rows` into parts, (≤ m) int64 each, by similar text length.
 
-        Losses of the parts are those of the whole, with less padding.
+        The parts have the same losses as the whole, with less padding.
         """
         order = self._lengths[rows.cpu()].argsort(stable=True).to(rows.device)
         return order.split(_STEP_ROWS) if rows.device.type == "cpu" else (order,)
 
     def _below(self) -> Tensor:
-        """What enters block `first`, (n, T, d)."""
+        """The input of block `first`, (n, T, d)."""
         width = self._ids.shape[1]
         made = torch.zeros(len(self._ids), width, self._model.d, device=self._ids.device)
         for rows in self._lengths.argsort(stable=True).split(_AT_ONCE):
@@ -79,14 +79,14 @@ class TeacherForcing:
         """The blocks from `first` on, for these rows."""
         length = int(self._lengths[rows.cpu()].max())
         ids, mask = self._ids[rows, :length], self._mask[rows, :length]
-        if self._hidden is None:  # each block may be called in its own way: all of them are watched
+        if self._hidden is None:  # the blocks' arguments may differ: record all of them
             return capture(self._model, ids, mask, first=self._first)
         calls = enter(self._model, ids, mask, block=0).calls
         hidden = self._hidden[rows, :length].to(self._model.dtype)
         return Replay(self._model, self._first, hidden, calls[self._first :])
 
     def _places(self, rows: Tensor) -> Tensor:
-        """Those target places (row, column, id) that belong to `rows`, renumbered."""
+        """The target positions (row, column, id) of `rows`; rows are renumbered."""
         at = self._at
         number = torch.full((len(self._lengths),), -1, device=at.device)
         number[rows] = torch.arange(len(rows), device=at.device)

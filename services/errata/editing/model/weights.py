@@ -1,7 +1,7 @@
-"""The ledger of a model's edited matrices: base, ordered contributions, and their sum.
+"""The edited matrices of a model: base weights, ordered contributions, and their sum.
 
-All lanes that change weights share the ledger of their model, because floating-point sums depend
-on order: W = (((W₀ + Δ₁) + Δ₂) + …) in fp32, contributions in order of (seq, key), rounded to the
+All lanes that change weights share this ledger, because floating-point sums depend on order:
+W = (((W₀ + Δ₁) + Δ₂) + …) in fp32, with contributions in order of (seq, lane), rounded to the
 model's dtype once at the end. Appending and rebuilding give the same bits.
 """
 
@@ -23,16 +23,16 @@ Undo = Callable[[], None]
 Swap = Callable[[], Undo]
 """Applies a prepared change."""
 
-# Position of a contribution: the commit's seq, then the lane (a seq belongs to one lane).
+# Position of a contribution: the commit's seq, then the lane; a seq belongs to one lane.
 ContributionId = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What one commit adds to the down projections of some layers.
+    """The change of one commit to the down projections of some layers.
 
     Attributes:
-        layers: those that `delta` may be asked for.
+        layers: the layers that `delta` accepts.
         delta: layer → dense (d, d_ff) fp32 on the model's device; the same bits at every call.
     """
 
@@ -41,37 +41,37 @@ class Contribution:
 
 
 class EditedWeights:
-    """Base and sum of the FFN down projections that edits have touched.
+    """Base weights and sums of the FFN down projections that edits have changed.
 
-    Memory: two fp32 copies (base and sum) of each touched matrix.
+    Memory: two copies of each changed matrix, the base in the model's dtype and the sum in fp32.
     """
 
     def __init__(self, model: CausalLM) -> None:
-        """Starts with no contribution; `model` must hold its base weights."""
+        """Starts without contributions; `model` must have its base weights."""
         self._model = model
-        self._base: dict[int, Tensor] = {}  # as the model stores it: reverting gives its bits back
+        self._base: dict[int, Tensor] = {}  # model's dtype: reverting restores its bits
         self._sum: dict[int, Tensor] = {}  # (d, d_ff) fp32
         self._contributions: dict[ContributionId, Contribution] = {}
         self._version = 0
 
     def prepare(self, changes: Mapping[ContributionId, Contribution | None]) -> Swap:
-        """Computes the weights after `changes` beside the model and changes nothing.
+        """Computes the weights after `changes` without changing the model.
 
         Args:
-            changes: contributions to add or to replace; None takes one out.
+            changes: contributions to add or to replace; None removes one.
 
         Returns:
-            A callable that swaps the new weights in, in place; what it returns takes them back,
-            before any other change.
+            A callable that applies the new weights in place. Its result reverts them, before any
+            other change.
 
         Raises:
-            PreconditionError: (from the callable) another change was swapped in since.
+            PreconditionError: (from the callable) another change was applied in the meantime.
         """
         after = {key: value for key, value in self._contributions.items() if key not in changes}
         after.update({key: value for key, value in changes.items() if value is not None})
         after = dict(sorted(after.items()))
         last = max(self._contributions, default=None)
-        # Only beyond everything that is already in the sum may a change be added on top of it.
+        # A change can be added to the sum only if it follows all contributions in it.
         appends = last is None or all(key > last for key in changes)
         touched: set[int] = set()
         for key, change in changes.items():
@@ -101,10 +101,10 @@ class EditedWeights:
         return swap
 
     def digest(self, layers: Iterable[int] | None = None) -> str:
-        """SHA-256, hex, of the bytes that the model holds now, layer by layer.
+        """SHA-256, hex, of the model's current weights, layer by layer.
 
         Args:
-            layers: those to hash; by default the ones that a contribution touches.
+            layers: the layers to hash; by default those of all contributions.
         """
         if layers is None:
             layers = {layer for item in self._contributions.values() for layer in item.layers}

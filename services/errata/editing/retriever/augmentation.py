@@ -1,4 +1,4 @@
-"""Changes of training facts that make the few that there are teach more. Ours."""
+"""Augmentation of training facts: a small data set teaches more. Ours."""
 
 from __future__ import annotations
 
@@ -10,64 +10,64 @@ from dataclasses import replace
 from errata.editing.retriever.examples import Example, frames_of
 from errata.editing.retriever.frames import Frames
 
-_FEWEST_TIMES = 4  # that a word occurs: the LLM can hardly say rarer ones
+_FEWEST_TIMES = 4  # occurrences of a word; the LLM is poor at generating rarer ones
 _PUNCTUATION = ".,:;!?()\"'"
-_MOST_SHARED = 0.1  # of two relations' targets, if they are taken for different ones
+_MOST_SHARED = 0.1  # share of targets that two different relations may have in common
 
 
 class Inventor:
-    """Puts made-up names in place of subjects, so that the encoder learns to compare names.
+    """Replaces subjects by invented names, so that the encoder learns to compare names.
 
-    With few subjects it would rather learn each of them by heart, and know no new one. Ours.
+    With few distinct subjects, the encoder memorises them and does not generalise to new ones.
     """
 
     def __init__(self, examples: Sequence[Example]) -> None:
-        """Takes the words that names are made of from the examples' subjects."""
+        """Collects the words of the examples' subjects; invented names are made of them."""
         self._words = sorted({word for example in examples for word in example.subject.split()})
 
-    def retold(self, example: Example, rng: random.Random) -> Example:
-        """The same fact about somebody who does not exist.
+    def with_invented_subject(self, example: Example, rng: random.Random) -> Example:
+        """The same fact about an invented subject.
 
-        The true subject's own prompt is then one that the fact must not touch. An example whose
-        texts do not all name their subject stays as it is.
+        The prompts of the true subject become locality prompts. An example is returned unchanged
+        if one of its texts does not contain the subject.
         """
         texts = (example.prompt, *example.rephrases)
         if not all(example.subject in text for text in texts):
             return example
         name = " ".join(rng.choice(self._words) for _ in range(rng.choice((1, 2, 2, 3))))
         prompt, *rephrases = (text.replace(example.subject, name) for text in texts)
-        touched = (rng.choice(texts), example.target)
+        original = (rng.choice(texts), example.target)
         return replace(
             example,
             prompt=prompt,
             subject=name,
             rephrases=tuple(rephrases),
-            locality=(*example.locality, *[touched] * len(example.locality)),
+            locality=(*example.locality, *[original] * len(example.locality)),
         )
 
 
 class Borrower:
-    """Asks about a fact as others of its relation are asked: one rephrase each is few. Ours."""
+    """Replaces rephrases by those of other facts of the same relation: one per fact is few."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
-        """Takes the rephrases that name their subject."""
+        """Collects the rephrases that contain their subject."""
         self._frames = frames_of(examples)
 
-    def asked(self, example: Example, rng: random.Random) -> Example:
-        """The same fact with the rephrase of another one; as it is if there is no other."""
+    def with_borrowed_rephrase(self, example: Example, rng: random.Random) -> Example:
+        """The same fact with another fact's rephrase; unchanged if there is none."""
         others = self._frames.rephrases(example.prompt, example.subject, 1, rng)
         return replace(example, rephrases=others) if others else example
 
 
 class Digresser:
-    """Asks something else about a fact's subject, which the fact must not touch. Ours.
+    """Makes locality prompts that ask for another relation of the fact's own subject.
 
-    Data name other subjects in their locality prompts; a retriever that learns from those alone
-    claims whatever names the subject of an edit.
+    The locality prompts of common data sets name other subjects. A retriever trained on those
+    alone claims every prompt that names the subject of an edit.
     """
 
     def __init__(self, examples: Sequence[Example]) -> None:
-        """Takes the examples' relations: prompts without their subjects, and what they ask for."""
+        """Collects the examples' relations: prompts without their subjects, and their targets."""
         self._frames = frames_of(examples)
         targets: dict[str, set[str]] = {frame: set() for frame in self._frames.by_prompt}
         for example in examples:
@@ -82,31 +82,31 @@ class Digresser:
             for frame, own in targets.items()
         }
 
-    def asked_else(self, example: Example, rng: random.Random) -> Example:
-        """The same fact with such a locality prompt; as it is if its relation was met once only.
+    def with_digression(self, example: Example, rng: random.Random) -> Example:
+        """The same fact with such a locality prompt; unchanged if its relation occurs only once.
 
-        Relations are taken for different ones if they hardly share a target.
+        Two relations count as different if they have almost no target in common.
         """
         others = self._others.get(Frames.frame(example.prompt, example.subject), ())
         if not others:
             return example
         prompt = Frames.filled(rng.choice(others), example.subject)
-        ways = (prompt, *self._frames.rephrases(prompt, example.subject, 1, rng))
-        return replace(example, locality=((rng.choice(ways), example.target),))
+        wordings = (prompt, *self._frames.rephrases(prompt, example.subject, 1, rng))
+        return replace(example, locality=((rng.choice(wordings), example.target),))
 
 
 class Answerer:
-    """Gives facts other answers, so that MLP_P learns to say any word, not those of the data. Ours.
+    """Replaces targets by other words, so that MLP_P learns to produce any word.
 
-    Training data have few distinct targets; a target that is not among them would be said wrong.
+    Training data have few distinct targets; MLP_P would not generalise to a new one.
     """
 
     def __init__(self, examples: Sequence[Example]) -> None:
-        """Takes the words that answers are made of from the examples' texts."""
+        """Collects the frequent words of the examples' texts."""
         texts = [t for e in examples for t in (e.prompt, *e.rephrases, *e.locality[0])]
         words = Counter(word.strip(_PUNCTUATION) for text in texts for word in text.split())
         self._words = sorted(w for w, n in words.items() if w.isalpha() and n >= _FEWEST_TIMES)
 
-    def answered(self, example: Example, rng: random.Random) -> Example:
-        """The same fact with a word for an answer."""
+    def with_other_target(self, example: Example, rng: random.Random) -> Example:
+        """The same prompts with a random word as the target."""
         return replace(example, target=rng.choice(self._words)) if self._words else example

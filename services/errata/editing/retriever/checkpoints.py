@@ -1,4 +1,4 @@
-"""The folder of a training: its checkpoint, from which it goes on, and its log."""
+"""The folder of a training: the checkpoint that it resumes from, and its log."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ Stage = Literal["all", "retriever", "scope", "prompts"]
 
 @dataclass(slots=True)
 class Run:
-    """What of a training is neither weights nor optimiser state; lies in checkpoints as JSON.
+    """The progress of a training, without weights and optimiser state; JSON in checkpoints.
 
     Attributes:
-        step: optimiser steps done.
-        seconds: of training, all calls together.
-        best_score: of the stage's validations.
-        best_step: when it was reached.
-        stage: that the training is in.
-        stage_began: step before its first.
-        validated: step of the latest validation.
-        smoothed: losses by name.
+        step: completed optimiser steps.
+        seconds: wall-clock time of all runs.
+        best_score: the best validation score of the current stage.
+        best_step: the step of that validation.
+        stage: the current stage.
+        stage_began: completed steps when the stage began.
+        validated: the step of the latest validation.
+        smoothed: exponential moving averages of the losses, by name.
     """
 
     step: int = 0
@@ -55,14 +55,14 @@ class TrainingFolder:
     """Checkpoint and log of one training."""
 
     def __init__(self, path: Path, identity: str) -> None:
-        """Opens or makes the folder.
+        """Opens or creates the folder.
 
         Args:
             path: of the folder.
             identity: of the training, from `identity_of`.
 
         Raises:
-            PreconditionError: the folder holds something else.
+            PreconditionError: the folder contains something else.
         """
         self._path, self._identity = path, identity
         self._saved: Artifact | None = None
@@ -70,31 +70,31 @@ class TrainingFolder:
             self._saved = Artifact.from_bytes((path / _CHECKPOINT).read_bytes())
             if self._saved.metadata.get("training") != identity:
                 raise PreconditionError(
-                    f"{path} holds a training with other settings, data, encoder or LLM; give a "
+                    f"{path} contains a training with other settings, data, encoder or LLM; use a "
                     "new folder."
                 )
         elif path.exists() and any(path.iterdir()):
-            raise PreconditionError(f"{path} is not empty; give a new folder.")
+            raise PreconditionError(f"{path} is not empty; use a new folder.")
         path.mkdir(parents=True, exist_ok=True)
 
     def save(
         self, run: Run, model: LaneModel, optimiser: torch.optim.Optimizer, log_scale: Tensor
     ) -> None:
-        """Puts a checkpoint in place of the last."""
+        """Replaces the checkpoint."""
         tensors = {f"model.{name}": t.detach() for name, t in model.state_dict().items()}
         for number, values in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{name}": t for name, t in values.items()}
         tensors["log_scale"] = log_scale.detach()
-        told = {name: getattr(run, name) for name in Run.__slots__}
-        facts = {"training": self._identity, "run": json.dumps(told)}
+        progress = {name: getattr(run, name) for name in Run.__slots__}
+        metadata = {"training": self._identity, "run": json.dumps(progress)}
         path = self._path / _CHECKPOINT
-        path.with_suffix(".part").write_bytes(Artifact(tensors, facts).to_bytes())
+        path.with_suffix(".part").write_bytes(Artifact(tensors, metadata).to_bytes())
         path.with_suffix(".part").replace(path)
 
     def restore(
         self, model: LaneModel, optimiser: torch.optim.Optimizer, log_scale: Tensor
     ) -> Run | None:
-        """Loads the checkpoint that was there when the folder was opened; None without one."""
+        """Loads the checkpoint that existed when the folder was opened; None without one."""
         saved = self._saved
         if saved is None:
             return None
@@ -112,8 +112,8 @@ class TrainingFolder:
         log_scale.data.copy_(saved.tensors["log_scale"])
         return Run(**json.loads(saved.metadata["run"]))
 
-    def note(self, row: Mapping[str, float]) -> None:
-        """Adds a line to the log; the first one makes its header."""
+    def log(self, row: Mapping[str, float]) -> None:
+        """Appends a row to the log; the first row also writes the header."""
         path = self._path / _LOG
         is_new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
@@ -126,10 +126,10 @@ class TrainingFolder:
 def identity_of(
     llm: CausalLM, model: LaneModel, examples: Sequence[Example], config: TrainingConfig
 ) -> str:
-    """What must be the same for a training to be gone on with, as a digest."""
+    """A digest of everything that must be the same for a training to be resumed."""
     encoder = model.encoder.model.config.to_json_string()
-    # The sentinel tells the retriever that is taken over; a new one follows from the seed.
+    # The sentinel identifies a reused retriever; a new retriever follows from the seed.
     sentinel = model.sentinel.detach().flatten().tolist()
-    told = [repr(example) for example in examples]
-    facts = [config.model_dump(), llm.digest, encoder, sentinel, told]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    data = [repr(example) for example in examples]
+    identity = [config.model_dump(), llm.digest, encoder, sentinel, data]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The text encoder f: any Hugging Face encoder, or a small one over the LLM's own tokenizer."""
+"""The text encoder f: any Hugging Face encoder, or a small one with the LLM's tokenizer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Tokens:
     Attributes:
         ids: (n, T) int64.
         mask: (n, T) int64, 1 on real tokens.
-        cut: for each text, whether its start was left out.
+        cut: for each text, whether its beginning was cut off.
     """
 
     ids: Tensor
@@ -36,7 +36,7 @@ class Tokens:
     cut: tuple[bool, ...]
 
     def rows(self, numbers: Tensor) -> Tokens:
-        """Some of the texts, (m) int64, padded to the longest of them."""
+        """The texts with these indices, (m) int64, padded to the longest of them."""
         mask = self.mask[numbers]
         longest = int(mask.sum(1).max())
         cut = tuple(self.cut[number] for number in numbers.tolist())
@@ -44,15 +44,15 @@ class Tokens:
 
 
 class Encoder(nn.Module):
-    """Texts, or free vectors, to pooled vectors x = [pooler; mean; max; min] of 4·width entries.
+    """Encodes texts, or free vectors, as pooled vectors x = [pooler; mean; max; min], 4·width wide.
 
-    The paper names three poolings, the authors' code has the four. An encoder without a pooler
-    gives its first token's state in its place.
+    The paper names three poolings; the authors' code uses these four. For an encoder without a
+    pooler, the hidden state of the first token takes its place.
 
     Attributes:
         model: the Hugging Face encoder.
-        tokenizer: pads on the right and cuts long texts at their start.
-        max_tokens: longest text, special tokens included.
+        tokenizer: pads on the right and truncates long texts on the left.
+        max_tokens: length of the longest text, including special tokens.
         width: of the encoder's hidden states.
     """
 
@@ -60,19 +60,19 @@ class Encoder(nn.Module):
         """Takes a model and its tokenizer.
 
         Args:
-            model: an encoder with a module `embeddings` before its stack, as BERT, RoBERTa, MPNet,
-                DistilBERT and their kin have.
-            tokenizer: its own; changed to cut and pad.
-            max_tokens: at most what the model's positions allow.
+            model: an encoder with a module `embeddings` before its layers, as in BERT, RoBERTa,
+                MPNet and DistilBERT.
+            tokenizer: of the model; its truncation and padding are changed.
+            max_tokens: no more than the model has positions for.
 
         Raises:
-            UnsupportedModelError: there is no such module.
+            UnsupportedModelError: the model has no such module.
         """
         super().__init__()
         if not isinstance(getattr(model, "embeddings", None), nn.Module):
             raise UnsupportedModelError(
-                f"{type(model).__name__} has no module `embeddings` that free vectors could stand "
-                "in for; use an encoder such as BERT or RoBERTa.",
+                f"{type(model).__name__} has no module `embeddings` whose output free vectors can "
+                "replace; use an encoder such as BERT or RoBERTa.",
                 model_class=type(model).__name__,
             )
         self.model: Any = model
@@ -86,22 +86,22 @@ class Encoder(nn.Module):
 
     @property
     def pooled_width(self) -> int:
-        """Entries of x."""
+        """Width of x."""
         return NUM_POOLINGS * self.width
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         device: torch.device = next(self.model.parameters()).device
         return device
 
     @classmethod
     def load(cls, source: str | Path, max_tokens: int) -> Encoder:
-        """Loads an encoder's folder or hub id.
+        """Loads an encoder from a folder or by hub id.
 
         Raises:
             ModelNotFoundError: neither a folder with an encoder and its tokenizer nor a hub id.
-            UnsupportedModelError: an encoder that takes no free vectors.
+            UnsupportedModelError: the encoder cannot read free vectors.
         """
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(source), use_fast=True)
@@ -109,19 +109,19 @@ class Encoder(nn.Module):
             backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         except (OSError, ValueError, AttributeError) as error:
             raise ModelNotFoundError(
-                f"the encoder {source} cannot be loaded: {error}. Give the folder or hub id of an "
+                f"the encoder {source} cannot be loaded: {error}. Use the folder or hub id of an "
                 "encoder with a fast tokenizer."
             ) from error
         positions = int(getattr(model.config, "max_position_embeddings", max_tokens))
-        offset = int(model.config.pad_token_id or 0) + 1  # RoBERTa's positions start behind it
+        offset = int(model.config.pad_token_id or 0) + 1  # RoBERTa's positions start after it
         return cls(model, backend, min(max_tokens, positions - offset))
 
     @classmethod
     def small(cls, llm: CausalLM, max_tokens: int, *, width: int, depth: int) -> Encoder:
-        """A new BERT over an LLM's tokenizer, for models without an encoder.
+        """A new BERT with an LLM's tokenizer, for use without a pretrained encoder.
 
-        Its stack is random; its token embeddings are the LLM's, seen through a random projection
-        if the widths differ, so that unlike words are unlike from the start.
+        Its layers are random. Its token embeddings are those of the LLM, randomly projected if the
+        widths differ, so that dissimilar words have dissimilar vectors from the start.
         """
         tokenizer = Tokenizer.from_str(llm.tokenizer.backend_tokenizer.to_str())
         config = BertConfig(
@@ -143,12 +143,12 @@ class Encoder(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], tokenizer: str, max_tokens: int) -> Encoder:
-        """An encoder of the given architecture, with weights that are still to be loaded."""
+        """An encoder of the given architecture; its weights must still be loaded."""
         made = AutoModel.from_config(AutoConfig.for_model(**config))
         return cls(made, Tokenizer.from_str(tokenizer), max_tokens)
 
     def tokens(self, texts: Sequence[str]) -> Tokens:
-        """Tokenises texts; one that is longer than `max_tokens` loses its start."""
+        """Tokenises texts; texts longer than `max_tokens` lose their beginning."""
         encoded = self.tokenizer.encode_batch(list(texts))
         ids = torch.tensor([row.ids for row in encoded], device=self.device)
         mask = torch.tensor([row.attention_mask for row in encoded], device=self.device)
@@ -161,7 +161,7 @@ class Encoder(nn.Module):
         return self._pool(output, tokens.mask)
 
     def in_parts(self, texts: Sequence[str] | Tokens) -> Tensor:
-        """The same for any number of texts; those of like length are read together."""
+        """As `forward`, in batches of texts of similar length."""
         tokens = texts if isinstance(texts, Tokens) else self.tokens(texts)
         lengths = tokens.mask.sum(1)
         order = lengths.argsort(stable=True)
@@ -169,9 +169,9 @@ class Encoder(nn.Module):
         return pooled[order.argsort()]
 
     def pool_vectors(self, vectors: Tensor) -> Tensor:
-        """The pooled vector (4·width) of free vectors (c, width) put right before the stack.
+        """The pooled vector (4·width) of free vectors (c, width), the input of the first layer.
 
-        They get no positions and no embedding norm, as in the authors' code.
+        No position embedding and no embedding norm is applied, as in the authors' code.
         """
         ids = torch.zeros(1, len(vectors), dtype=torch.int64, device=vectors.device)
         handle: RemovableHandle = self.model.embeddings.register_forward_hook(

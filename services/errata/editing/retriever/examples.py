@@ -1,4 +1,4 @@
-"""What meta-training learns from: facts with rephrases and locality prompts, drawn in batches."""
+"""Training facts of the retriever: prompts with rephrases and locality prompts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Example:
     """One fact.
 
     Attributes:
-        prompt: what is asked.
+        prompt: the question.
         target: the new answer.
-        subject: facts about the same subject never meet in one batch.
+        subject: two facts about the same subject are never in the same batch.
         rephrases: other prompts with the same answer; at least one.
-        locality: prompts that the fact must not touch, each with its answer; at least one.
+        locality: prompts that the fact must not affect, each with its answer; at least one.
     """
 
     prompt: str
@@ -54,14 +54,14 @@ def split(examples: Sequence[Example], num_validation: int) -> tuple[list[Exampl
     for number, example in enumerate(examples):
         if not example.rephrases or not example.locality:
             raise InvalidRequestError(
-                f"record {number} has no rephrase or no locality prompt; RECIPE learns from both.",
+                f"record {number} has no rephrase or no locality prompt; training needs both.",
                 field="data",
             )
     ordered = sorted(examples, key=lambda example: (example.subject_id, example.prompt))
     if len(ordered) <= 2 * num_validation:
         raise InvalidRequestError(
-            f"{len(ordered):,} records are too few for {num_validation:,} of validation; give more "
-            "data, or lower num_validation.",
+            f"{len(ordered):,} records are too few for {num_validation:,} validation examples; "
+            "provide more data, or lower num_validation.",
             field="data",
         )
     cut = num_validation
@@ -71,5 +71,5 @@ def split(examples: Sequence[Example], num_validation: int) -> tuple[list[Exampl
 
 
 def frames_of(examples: Sequence[Example]) -> Frames:
-    """How the relations of examples are asked."""
+    """The frames of the examples' relations."""
     return Frames.of((e.prompt, e.subject, e.rephrases) for e in examples)

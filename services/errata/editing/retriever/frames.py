@@ -1,7 +1,7 @@
-"""Frames: other ways to ask about a subject, from facts of the same relation. Ours.
+"""Frames: other wordings of a prompt, from facts of the same relation. Ours.
 
-A client seldom brings rephrasings, and an edit that was learned from one wording is known in that
-wording. Whoever trained a lane model has seen how its relations are asked.
+Clients seldom provide rephrasings, and an edit that is trained on one wording generalises poorly to
+others. A lane model therefore keeps the wordings of the relations that it was trained on.
 """
 
 from __future__ import annotations
@@ -12,30 +12,31 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-_GAP = "\0"  # where a frame's subject goes; no text holds it
-_FEWEST_FACTS = 2  # of a relation: a frame that was met once says nothing of others
+_GAP = "\0"  # marks the subject's place in a frame; no text contains it
+_FEWEST_FACTS = 2  # of a relation; the wordings of a single fact may fit no other
 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """How facts of each relation are asked.
+    """The wordings of each relation.
 
-    Facts are of one relation here if their prompts are the same but for the subject.
+    Facts belong to one relation here if their prompts differ only in the subject.
 
     Attributes:
-        by_prompt: prompt without its subject → rephrases without it, and how often each was met.
+        by_prompt: prompt without its subject → rephrases without it, with the number of facts
+            that each occurred in.
     """
 
     by_prompt: Mapping[str, Mapping[str, int]]
 
     @classmethod
     def of(cls, facts: Iterable[tuple[str, str, Sequence[str]]]) -> Frames:
-        """Takes prompts, subjects and rephrases of facts; texts without their subject are left out.
+        """Collects the frames of facts; texts that do not contain their subject are ignored.
 
         Args:
             facts: (prompt, subject, rephrases).
         """
-        found: dict[str, Counter[str]] = {}
+        counts: dict[str, Counter[str]] = {}
         num_facts = Counter[str]()
         for prompt, subject, rephrases in facts:
             frame = cls.frame(prompt, subject)
@@ -43,17 +44,17 @@ class Frames:
                 continue
             num_facts[frame] += 1
             named = filter(None, (cls.frame(text, subject) for text in rephrases))
-            found.setdefault(frame, Counter()).update(named)
-        return cls({f: c for f, c in found.items() if c and num_facts[f] >= _FEWEST_FACTS})
+            counts.setdefault(frame, Counter()).update(named)
+        return cls({f: c for f, c in counts.items() if c and num_facts[f] >= _FEWEST_FACTS})
 
     @staticmethod
     def frame(text: str, subject: str) -> str:
-        """A text without its subject; empty if it does not name it."""
+        """A text without its subject; empty if the text does not contain it."""
         return text.replace(subject, _GAP) if subject and subject in text else ""
 
     @staticmethod
     def filled(frame: str, subject: str) -> str:
-        """The text of a frame about a subject."""
+        """A frame with a subject inserted."""
         return frame.replace(_GAP, subject)
 
     def rephrases(
@@ -64,14 +65,14 @@ class Frames:
         rng: random.Random,
         without: Collection[str] = (),
     ) -> tuple[str, ...]:
-        """Other ways to ask the same, drawn by how often each was met.
+        """Rephrases of a prompt, sampled by frequency without replacement.
 
         Args:
-            prompt: with its subject in it; else there are none.
-            subject: is put in.
-            number: so many different ones, or as many as there are.
-            rng: of the choice.
-            without: texts that are not wanted; the prompt itself never is.
+            prompt: must contain the subject; otherwise the result is empty.
+            subject: is inserted into the frames.
+            number: of rephrases, at most.
+            rng: for the random choice.
+            without: texts to leave out; the prompt itself is always left out.
         """
         if not number:
             return ()
@@ -83,23 +84,23 @@ class Frames:
         return tuple(wanted[:number])
 
     def to_json(self) -> str:
-        """As a lane model carries them."""
+        """The form that a lane model stores."""
         return json.dumps(
-            {frame: dict(met) for frame, met in self.by_prompt.items()}, sort_keys=True
+            {frame: dict(counts) for frame, counts in self.by_prompt.items()}, sort_keys=True
         )
 
     @classmethod
     def of_json(cls, text: str) -> Frames:
-        """Reads what `to_json` made.
+        """Reads the result of `to_json`.
 
         Raises:
-            ValueError: it was made otherwise.
+            ValueError: the text has another form.
         """
         read = json.loads(text)
-        if not isinstance(read, dict) or not all(_is_counts(met) for met in read.values()):
+        if not isinstance(read, dict) or not all(_is_counts(counts) for counts in read.values()):
             raise ValueError("frames are not counts of rephrases by prompt")
         return cls(read)
 
 
-def _is_counts(met: object) -> bool:
-    return isinstance(met, dict) and all(isinstance(n, int) and n > 0 for n in met.values())
+def _is_counts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(n, int) and n > 0 for n in value.values())

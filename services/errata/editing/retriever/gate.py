@@ -1,7 +1,7 @@
-"""RECIPE's learned scope gate, for lanes of other methods (`scope=retriever`).
+"""The learned scope gate, for lanes of any method (`scope=retriever`).
 
-The retriever and the Knowledge Sentinel of a RECIPE lane model decide whether an edit claims a
-prompt, and which; the lane's own method decides how the answer changes.
+The retriever and the Knowledge Sentinel of a lane model decide whether an edit claims a prompt, and
+which edit; the lane's method decides how the answer changes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Gate:
 
     @classmethod
     def of(cls, model: LaneModel, digest: str) -> Gate:
-        """With the sentinel's key as it is."""
+        """Computes the sentinel's key."""
         with torch.inference_mode():
             return cls(digest, model, model.sentinel_key())
 
@@ -56,14 +56,14 @@ class Gate:
         return cls.of(model, hashlib.sha256(lane_model).hexdigest())
 
     def keys(self, edits: Sequence[Edit]) -> Tensor:
-        """By which edits are found, (n, d_r) fp32."""
+        """The keys by which edits are found, (n, d_r) fp32."""
         with torch.inference_mode():
             return self.model.edit_keys([knowledge(e.prompt, e.target, e.separator) for e in edits])
 
     def claims(
         self, repository: Repository, index: InnerProductIndex, prompts: Sequence[str]
     ) -> list[Claim]:
-        """RECIPE's rule: the highest score, if it beats the sentinel's."""
+        """The edit with the highest score claims a prompt if it beats the sentinel's score."""
         return route(self.retriever(repository), _BY_SENTINEL, index, prompts)
 
     def retriever(self, repository: Repository) -> Retriever:

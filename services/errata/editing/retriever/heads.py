@@ -11,19 +11,20 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class LaneModelShape:
-    """The numbers that fix a lane model's form.
+    """The sizes of a lane model.
 
     Attributes:
         d_r: width of keys and queries. Paper: 4096.
-        num_prompt: l, continuous prompt tokens of an edit. Paper: 3.
-        deep: layers at which a continuous prompt is deepened: something is added to what enters
-            the block at its positions (as in prefix tuning). Paper: none.
-        num_target: how many of the target's first tokens MLP_P sees beside the key; 0 is the paper.
-        num_sentinel: c, free vectors of the sentinel. Paper: 10.
-        after: how many of the prompt's tokens come before the continuous prompt: 0 puts it before
-            the BOS token, as the authors' code does, 1 behind it.
+        num_prompt: l, number of continuous prompt tokens of an edit. Paper: 3.
+        deep: layers with deep prompts: a vector is added to the input of the block at each
+            position of the continuous prompt (as in prefix tuning). Paper: none.
+        num_target: how many of the target's first tokens MLP_P reads in addition to the key.
+            Paper: 0.
+        num_sentinel: c, number of free vectors of the sentinel. Paper: 10.
+        after: how many of the prompt's tokens come before the continuous prompt: 0 places it before
+            the BOS token, as the authors' code does, 1 after it.
         d: width of the LLM.
-        max_tokens: longest text that the encoder reads.
+        max_tokens: length of the longest text that the encoder reads.
     """
 
     d_r: int
@@ -37,7 +38,7 @@ class LaneModelShape:
 
     @property
     def prompt_size(self) -> tuple[int, int, int]:
-        """(S, l, d) of a continuous prompt: embeddings, then what is added at each deep layer."""
+        """(S, l, d) of a continuous prompt: embeddings, then the vectors of each deep layer."""
         return 1 + len(self.deep), self.num_prompt, self.d
 
 
@@ -57,13 +58,15 @@ class Representation(nn.Module):
 class PromptMaker(nn.Module):
     """MLP_P: g = r + ReLU(W₃r + b₃); s·(W₄g + b₄) as (l, d), and the same for each deep layer.
 
-    The factors s, the spread of what the LLM has there (token embeddings, or the residual stream),
-    are ours: prompts start where the model expects its input, whatever its scale. So is what is
-    done with the target's own tokens t_i, in units of s, if there are any: αr + W₅t in place of r,
-    and A·t_i on top of the i-th embedding, where the gate α starts at 0 and A as the identity. A
-    key is trained to be like its queries, which do not know the target: it is a poor place to keep
-    it, and MLP_P would learn the rest by heart. Deep layers are ours, too: embeddings alone do not
-    outweigh what the LLM has learned about a subject (docs/decisions/008-recipe.md).
+    Three parts are ours (docs/decisions/008-recipe.md):
+
+    - The factors s are the standard deviations of the LLM's token embeddings and of its residual
+      stream at each deep layer. Prompts thus start at the scale of the model's own input.
+    - With `num_target`, the target's tokens t_i, in units of s, are inputs: αr + W₅t replaces r,
+      and A·t_i is added to the i-th embedding. The gate α starts at 0, and A as the identity.
+      Training makes a key similar to its queries, which do not contain the target; without t_i,
+      MLP_P would memorise the targets of the training data.
+    - Deep layers: embeddings alone do not outweigh the LLM's knowledge of a subject.
     """
 
     scale: Tensor

@@ -1,7 +1,7 @@
-"""What a RECIPE lane learns once and keeps: encoder, MLP_K, MLP_Q, MLP_P, Knowledge Sentinel.
+"""The lane model: encoder, MLP_K, MLP_Q, MLP_P and Knowledge Sentinel, trained once per LLM.
 
-One lane model serves all edits of its lane. It travels as one artifact, tokenizer and encoder
-configuration included, so that whoever has its bytes needs nothing else.
+One lane model serves all edits of its lane. It is one self-contained artifact, which includes the
+tokenizer and the encoder's configuration.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ FILE_NAME = "lane_model.safetensors"
 
 
 class LaneModel(nn.Module):
-    """All trained parts of a lane; the LLM stays as it is.
+    """All trained parts of a lane; the LLM is frozen.
 
     Attributes:
         encoder: f.
         shape: widths and counts.
-        base_model: digest of the LLM that it was trained for.
+        base_model: digest of the LLM that the lane model was trained for.
         sentinel: Θ, (c, width of the encoder).
-        calibration: factor on the sentinel's key; 1 is the paper, below 1 more is claimed.
-        frames: how the relations of training are asked, for edits that bring no rephrasings.
+        calibration: factor on the sentinel's key; below 1, more prompts are claimed. Paper: 1.
+        frames: wordings of the relations of the training data, for edits without rephrasings.
     """
 
     calibration: Tensor
@@ -44,7 +44,7 @@ class LaneModel(nn.Module):
     def __init__(
         self, encoder: Encoder, shape: LaneModelShape, base_model: str, frames: Frames | None = None
     ) -> None:
-        """With random heads; Θ starts at U(−0.05, 0.05)."""
+        """Initialises the heads randomly, and Θ from U(−0.05, 0.05)."""
         super().__init__()
         self.encoder, self.shape, self.base_model = encoder, shape, base_model
         self.frames = frames or Frames({})
@@ -61,10 +61,10 @@ class LaneModel(nn.Module):
         return made
 
     def edit_keys(self, texts: Sequence[str] | Tokens) -> Tensor:
-        """r_k of edits' knowledge statements, (n, d_r), by an encoder in bf16 where that is faster.
+        """r_k of edits' knowledge statements, (n, d_r); the encoder uses bf16 where that is faster.
 
-        A key is made once and travels in the log. Queries are made again on every replica and in
-        every batch, and need fp32 to agree.
+        A key is computed once, by the writer. Queries are computed on every replica and in batches
+        of every size, and need fp32 to agree.
         """
         made: Tensor = self.key_mlp(self._quick_encoder.in_parts(texts))
         return made
@@ -88,7 +88,7 @@ class LaneModel(nn.Module):
         return self.calibration * made[0]
 
     def prompts(self, keys: Tensor, targets: Tensor) -> Tensor:
-        """p_k = MLP_P(r_k), (n, S, l, d), from keys and what `target_embeddings` gives."""
+        """p_k = MLP_P(r_k), (n, S, l, d), from keys and the result of `target_embeddings`."""
         made: Tensor = self.prompt_mlp(keys, targets)
         return made
 
@@ -98,12 +98,12 @@ class LaneModel(nn.Module):
         facts: Sequence[tuple[str, str]],
         stated: Sequence[str | None] = (),
     ) -> Tensor:
-        """The LLM's embeddings of the targets' first tokens, (n, num_target, d); 0 behind the end.
+        """The LLM's embeddings of the targets' first tokens, (n, num_target, d), padded with 0.
 
         Args:
-            llm: that the lane model is for.
+            llm: the LLM that the lane model was trained for.
             facts: prompts and targets.
-            stated: what stands between, as for `tokenise_all`.
+            stated: separators, as for `tokenise_all`.
         """
         width = self.shape.num_target
         texts = tokenise_all(llm, facts, stated)
@@ -117,30 +117,30 @@ class LaneModel(nn.Module):
         return made
 
     def to_artifact(self) -> Artifact:
-        """The whole lane model as one artifact."""
+        """The lane model as an artifact."""
         metadata = describe(self.encoder, self.shape, self.base_model, self.frames)
         return Artifact({name: t.detach() for name, t in self.state_dict().items()}, metadata)
 
     def save(self, folder: Path) -> None:
-        """Writes `lane_model.safetensors` into a folder, which exists afterwards."""
+        """Writes `lane_model.safetensors` into a folder, which is created if necessary."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FILE_NAME).write_bytes(self.to_artifact().to_bytes())
 
     @classmethod
     def from_artifact(cls, artifact: Artifact, llm: BaseLLM) -> LaneModel:
-        """Reads what `to_artifact` made.
+        """Reads the result of `to_artifact`.
 
         Raises:
-            BaseModelMismatchError: it was trained for another LLM.
-            ArtifactCorruptError: it is no lane model, or a tensor is missing, too many, or of
-                another shape.
+            BaseModelMismatchError: the lane model was trained for another LLM.
+            ArtifactCorruptError: the artifact is not a lane model, or its tensors do not have the
+                expected names and shapes.
         """
         check_origin(artifact.metadata, llm)
         try:
             made = cls(*build(artifact.metadata))
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactCorruptError(
-                f"the lane model does not say how it is built: {error}."
+                f"the metadata of the lane model are incomplete or invalid: {error}."
             ) from error
         check_fits(made.shape, llm)
         expected = made.state_dict()
@@ -150,10 +150,10 @@ class LaneModel(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, llm: CausalLM) -> LaneModel:
-        """Reads what `save` wrote.
+        """Reads the lane model in a folder.
 
         Raises:
-            ModelNotFoundError: there is none.
+            ModelNotFoundError: the folder contains none.
             BaseModelMismatchError, ArtifactCorruptError: as `from_artifact`.
         """
         return cls.from_artifact(Artifact.from_bytes(read_bytes(folder)), llm)
@@ -163,14 +163,14 @@ def read_bytes(folder: Path) -> bytes:
     """The bytes of the lane model in a folder.
 
     Raises:
-        ModelNotFoundError: there is none.
+        ModelNotFoundError: the folder contains none.
     """
     path = folder / FILE_NAME
     try:
         return path.read_bytes()
     except OSError as error:
         raise ModelNotFoundError(
-            f"there is no lane model at {path} ({error.strerror}); make one with `errata train "
+            f"there is no lane model at {path} ({error.strerror}); train one with `errata train "
             "recipe`."
         ) from error
 

@@ -1,4 +1,4 @@
-"""How a lane model is built, as the metadata of its artifact describe it."""
+"""The metadata of a lane model's artifact: architecture, tokenizer, frames, base model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KIND = "recipe-lane-model"
 def describe(
     encoder: Encoder, shape: LaneModelShape, base_model: str, frames: Frames
 ) -> dict[str, str]:
-    """The metadata from which `build` makes an encoder and the rest."""
+    """The metadata from which `build` reconstructs the parts of a lane model."""
     config: dict[str, Any] = encoder.model.config.to_diff_dict()
     return {
         "kind": _KIND,
@@ -35,7 +35,7 @@ def describe(
 
 
 def build(metadata: Mapping[str, str]) -> tuple[Encoder, LaneModelShape, str, Frames]:
-    """The arguments of `LaneModel`; the encoder's weights are still to be loaded.
+    """The arguments of `LaneModel`; the encoder's weights must still be loaded.
 
     Raises:
         KeyError, TypeError, ValueError: the metadata do not describe a lane model.
@@ -48,14 +48,14 @@ def build(metadata: Mapping[str, str]) -> tuple[Encoder, LaneModelShape, str, Fr
 
 
 def check_origin(metadata: Mapping[str, str], llm: BaseLLM) -> None:
-    """Returns if an artifact is a lane model that was trained for this LLM.
+    """Checks that an artifact is a lane model that was trained for this LLM.
 
     Raises:
-        ArtifactCorruptError: it is no lane model.
-        BaseModelMismatchError: it was trained for another LLM.
+        ArtifactCorruptError: the artifact is not a lane model.
+        BaseModelMismatchError: the lane model was trained for another LLM.
     """
     if metadata.get("kind") != _KIND:
-        raise ArtifactCorruptError("the artifact is no RECIPE lane model.")
+        raise ArtifactCorruptError("the artifact is not a RECIPE lane model.")
     digest = metadata.get("base_model", "")
     if digest != llm.digest:
         raise BaseModelMismatchError(
@@ -67,10 +67,10 @@ def check_origin(metadata: Mapping[str, str], llm: BaseLLM) -> None:
 
 
 def check_fits(shape: LaneModelShape, llm: BaseLLM) -> None:
-    """Returns if the prompts fit the LLM, where it is loaded.
+    """Checks that the continuous prompts fit the LLM, if the LLM is loaded.
 
     Raises:
-        BaseModelMismatchError: they have another width, or belong to layers that it lacks.
+        BaseModelMismatchError: the prompts have another width, or belong to missing layers.
     """
     if not isinstance(llm, CausalLM):
         return

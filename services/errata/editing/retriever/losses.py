@@ -1,7 +1,7 @@
 """RECIPE's five losses: two contrastive ones on representations, three on the LLM's answers.
 
-Candidates of a batch of facts are its keys and the sentinel. Facts of one batch must differ, for
-every other key counts as wrong.
+The candidates of a batch are the keys of its facts and the sentinel. The facts of a batch must
+differ, because every other key counts as wrong.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def contrastive(
     hidden: Tensor | None = None,
     hinge: float | None = None,
 ) -> Tensor:
-    """Mean of −log softmax_j(s·r̃_q·r_j) at the wanted candidate (InfoNCE).
+    """Mean of −log softmax_j(s·r̃_q·r_j) at the correct candidate (InfoNCE).
 
     Args:
         queries: (n, d_r).
         candidates: (m, d_r).
-        wanted: (n,) int64, the right one.
+        wanted: (n,) int64, the correct candidate of each query.
         scale: s; 1 in the paper, 1/√d_r in the authors' code, learned in ours.
-        hidden: (n, m) bool, candidates that do not take part; None for none.
-        hinge: queries whose right candidate is at least this many times as probable as the next
-            one do not count (the authors' code: 1.2); None counts all.
+        hidden: (n, m) bool, candidates to exclude; None excludes none.
+        hinge: excludes queries whose correct candidate is at least this many times as probable as
+            the next one (the authors' code: 1.2); None includes all.
 
     Returns:
-        A scalar in nats; 0 if no query counts.
+        A scalar in nats; 0 if every query is excluded.
     """
     scores = scale * queries @ candidates.T
     if hidden is not None:
@@ -80,12 +80,12 @@ def _mean_of_open(scores: Tensor, wanted: Tensor, hinge: float | None) -> Tensor
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Texts:
-    """Tokenised texts, padded on the right, and the places that predict their targets.
+    """Tokenised texts, padded on the right, and the positions that predict their targets.
 
     Attributes:
         ids: (n, T) int64.
         mask: (n, T) int64.
-        rows, columns: (places,) int64; the token there predicts the label.
+        rows, columns: (places,) int64; the token at each position predicts its label.
         labels: (places,) int64.
     """
 
@@ -97,13 +97,13 @@ class Texts:
 
     @classmethod
     def of(cls, llm: CausalLM, texts: Sequence[TokenRow]) -> Texts:
-        """Takes rows of `tokenise`, each with a target."""
+        """Pads rows of `tokenise`, each with a target."""
         ids, mask = pad_right(llm, [text.ids for text in texts])
         at = torch.tensor(target_places(texts), device=llm.device).T
         return cls(ids, mask, at[0], at[1], at[2])
 
     def per_text(self, values: Tensor) -> Tensor:
-        """Means (n,) of values (places,) over each text's places."""
+        """Means (n,) of values (places,) over the positions of each text."""
         n = len(self.ids)
         total = torch.zeros(n, device=values.device).index_add(0, self.rows, values.float())
         return total / self.rows.bincount(minlength=n).clamp(min=1)
@@ -118,15 +118,15 @@ def answer_logits(
 ) -> Tensor:
     """Logits (places, V) that predict the targets, with a continuous prompt in each row.
 
-    The LLM reads [p_k; embed(q)] through the hooks that it serves with; padding is behind the text,
-    where a causal model does not look.
+    The LLM reads [p_k; embed(q)] through the same hooks as in serving. Padding follows the text,
+    where it does not affect a causal model.
 
     Args:
         llm: frozen; gradients flow to `prompts`.
         texts: n rows.
-        prompts: (n, S, l, d), or None for none.
-        after: how many tokens come before the prompt.
-        deep: the S − 1 layers that it is deepened at.
+        prompts: (n, S, l, d); None for the base model's logits.
+        after: how many tokens come before the continuous prompt.
+        deep: its S − 1 deep layers.
     """
     ids, mask, columns = texts.ids, texts.mask, texts.columns
     plan = BatchPlan()

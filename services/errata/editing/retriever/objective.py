@@ -1,4 +1,4 @@
-"""One step's loss: what a batch of facts asks of keys, queries, sentinel and prompts."""
+"""The loss of one training step, for keys, queries, sentinel and continuous prompts."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ from errata.editing.retriever.losses import (
 from errata.editing.retriever.training_config import TrainingConfig
 
 Part = Literal["all", "retriever", "prompts"]
-_ROWS_AT_ONCE = 20  # texts of like length, for padding costs as much as text
+_ROWS_AT_ONCE = 20  # texts of similar length, because padding costs as much as text
 LOSSES = ("neighbour", "sentinel", "outside", "reliability", "generality", "locality")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Pooled:
-    """What a frozen encoder makes of many facts: x of statements, prompts and so on.
+class PooledFacts:
+    """Pooled vectors x of many facts, from a frozen encoder.
 
     Attributes:
-        statements, prompts, rephrases, outside: (n, 4·width) fp32; a rephrase and a locality prompt
-            of each fact.
+        statements, prompts, rephrases, outside: (n, 4·width) fp32; `outside` are locality prompts.
         subjects: (n,) int64.
     """
 
@@ -46,8 +45,8 @@ class Pooled:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, encoder: Encoder, samples: Sequence[Sample]) -> Pooled:
-        """Encodes facts, as they were drawn."""
+    def of(cls, encoder: Encoder, samples: Sequence[Sample]) -> PooledFacts:
+        """Encodes the texts of samples."""
         facts = [sample.example for sample in samples]
         subjects = torch.tensor([fact.subject_id for fact in facts], device=encoder.device)
         return cls(
@@ -61,21 +60,21 @@ class Pooled:
 
 def scope_losses(
     model: LaneModel,
-    pooled: Pooled,
+    pooled: PooledFacts,
     rows: Tensor,
     num_asked: int,
     config: TrainingConfig,
     scale: Tensor,
 ) -> dict[str, Tensor]:
-    """The retriever's losses among thousands of keys, while the encoder stays as it is.
+    """The retriever's losses over thousands of keys, with a frozen encoder.
 
-    In a batch the sentinel holds against a few keys only; when it serves, against all.
+    In an ordinary batch, the sentinel competes with a few keys; in serving, with all of them.
 
     Args:
         model: in training mode.
-        pooled: of the facts of training.
-        rows: (m,) int64, the candidates.
-        num_asked: how many of them, from the first on, are asked about.
+        pooled: of the training facts.
+        rows: (m,) int64, indices of the candidates.
+        num_asked: the number of candidates whose prompts are queries, from the first on.
         config: settings.
         scale: of the scores, a scalar.
     """
@@ -94,7 +93,7 @@ def losses(
     scale: Tensor,
     part: Part = "all",
 ) -> dict[str, Tensor]:
-    """The losses of a batch of b facts; `sentinel` and `outside` are one loss in the paper.
+    """The losses of a batch of b facts; the paper counts `sentinel` and `outside` as one loss.
 
     Args:
         model: in training mode.
@@ -102,8 +101,8 @@ def losses(
         samples: b facts.
         config: settings.
         scale: of the scores, a scalar.
-        part: the first three losses, which concern the retriever; the last three, which concern
-            MLP_P, and leave the keys as they are; or all of them.
+        part: `retriever`, the first three of `LOSSES`; `prompts`, the last three, which train MLP_P
+            on constant keys; or `all`.
 
     Returns:
         Scalars by name of `LOSSES`, weighted; without `locality` if its weight is 0.
@@ -135,9 +134,9 @@ def _retrieval(
     config: TrainingConfig,
     scale: Tensor,
 ) -> dict[str, Tensor]:
-    """Candidates are m keys, then the sentinel's; the first b ≤ m facts are asked about.
+    """Candidates are m keys and the sentinel's key; queries belong to the first b ≤ m facts.
 
-    Another key of the same subject is no wrong candidate: it takes no part.
+    Another key of the same subject is excluded, because it is not a wrong candidate.
     """
     b, m, device = len(outside), len(keys), keys.device
     candidates = torch.cat([keys, model.sentinel_key()[None]])
@@ -173,41 +172,48 @@ def _retrieval(
 def _answers(
     model: LaneModel, llm: CausalLM, samples: Sequence[Sample], keys: Tensor, config: TrainingConfig
 ) -> dict[str, Tensor]:
-    """Losses of the LLM's answers with the facts' own prompts in front."""
-    facts = [sample.example for sample in samples]
-    targets = model.target_embeddings(llm, [(fact.prompt, fact.target) for fact in facts])
-    prompts, shape = model.prompts(keys, targets), model.shape
-    by_kind = {
-        "reliability": range(0, len(facts), config.own_prompt_every),
-        "generality": range(len(facts)),
-    }
-    texts_of = {
-        "reliability": [fact.prompt for fact in facts],
-        "generality": [sample.rephrase for sample in samples],
-    }
-    asked = [(kind, n) for kind, chosen in by_kind.items() for n in chosen]
-    rows = tokenise_all(llm, [(texts_of[kind][n], facts[n].target) for kind, n in asked])
-    lessons = [(kind, n, row) for (kind, n), row in zip(asked, rows, strict=True)]
-    lessons.sort(key=lambda lesson: len(lesson[2].ids))
+    """Losses of the LLM's answers behind the facts' own continuous prompts."""
+    facts = [(sample.example.prompt, sample.example.target) for sample in samples]
+    prompts = model.prompts(keys, model.target_embeddings(llm, facts))
+    found = _target_losses(model, llm, samples, prompts, config)
+    if config.locality_weight:
+        shape = model.shape
+        texts = Texts.of(llm, tokenise_all(llm, [sample.locality for sample in samples]))
+        with torch.no_grad():
+            base = answer_logits(llm, texts, None, shape.after)
+        prompted = answer_logits(llm, texts, prompts, shape.after, shape.deep)
+        found["locality"] = config.locality_weight * locality_loss(base, prompted)
+    return found
+
+
+def _target_losses(
+    model: LaneModel,
+    llm: CausalLM,
+    samples: Sequence[Sample],
+    prompts: Tensor,
+    config: TrainingConfig,
+) -> dict[str, Tensor]:
+    """`reliability` on the facts' own prompts, `generality` on their rephrases."""
+    shape = model.shape
+    own = range(0, len(samples), config.own_prompt_every)
+    questions = [
+        *(("reliability", n, samples[n].example.prompt) for n in own),
+        *(("generality", n, sample.rephrase) for n, sample in enumerate(samples)),
+    ]
+    tokenised = tokenise_all(llm, [(text, samples[n].example.target) for _, n, text in questions])
+    rows = [(kind, n, row) for (kind, n, _), row in zip(questions, tokenised, strict=True)]
+    rows.sort(key=lambda row: len(row[2].ids))
     logits, labels, kinds = [], [], []
-    for start in range(0, len(lessons), _ROWS_AT_ONCE):
-        part = lessons[start : start + _ROWS_AT_ONCE]
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = rows[start : start + _ROWS_AT_ONCE]
         texts = Texts.of(llm, [row for _, _, row in part])
-        owner = torch.tensor([fact for _, fact, _ in part], device=keys.device)
-        logits.append(answer_logits(llm, texts, prompts[owner], shape.after, shape.deep))
+        fact = torch.tensor([n for _, n, _ in part], device=prompts.device)
+        logits.append(answer_logits(llm, texts, prompts[fact], shape.after, shape.deep))
         labels.append(texts.labels)
         kinds += [part[n][0] for n in texts.rows.tolist()]
     all_logits, all_labels = torch.cat(logits), torch.cat(labels)
     found: dict[str, Tensor] = {}
-    for kind in by_kind:
-        places = torch.tensor([k == kind for k in kinds], device=keys.device)
+    for kind in ("reliability", "generality"):
+        places = torch.tensor([k == kind for k in kinds], device=prompts.device)
         found[kind] = answer_loss(all_logits[places], all_labels[places], config.hinge)
-    if not config.locality_weight:
-        return found
-    texts = Texts.of(llm, tokenise_all(llm, [sample.locality for sample in samples]))
-    with torch.no_grad():
-        base = answer_logits(llm, texts, None, shape.after)
-    prompted = answer_logits(llm, texts, prompts, shape.after, shape.deep)
-    stays = locality_loss(base, prompted)
-    found["locality"] = config.locality_weight * stays
     return found

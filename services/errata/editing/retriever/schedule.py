@@ -1,4 +1,4 @@
-"""When the stages of a training begin and end, and how large its steps are."""
+"""The schedule of a training: its stages, its learning rates, and early stopping."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from collections.abc import Mapping
 from errata.editing.retriever.checkpoints import Run, Stage
 from errata.editing.retriever.training_config import TrainingConfig
 
-_LOWEST_RATE = 0.05  # of the cosine schedule's highest
+_LOWEST_RATE = 0.05  # of the maximum, at the end of the cosine schedule
 
 
 class Schedule:
-    """The schedule of one training, by steps or by time, whichever is further.
+    """The schedule of one training. Progress is by steps or by time, whichever is further.
 
     Attributes:
         bounds: each stage's share of the training, as (begin, end), from 0 to 1.
     """
 
     def __init__(self, config: TrainingConfig, max_seconds: float) -> None:
-        """Plans a training.
+        """Divides the training into stages.
 
         Args:
             config: of the training.
-            max_seconds: of training, all calls together.
+            max_seconds: limit of the wall-clock time of all runs.
         """
         self._config, self._max_seconds = config, max_seconds
         self.bounds: Mapping[Stage, tuple[float, float]] = _bounds(config)
 
     @property
     def first(self) -> Stage:
-        """The stage that a training begins with."""
+        """The first stage."""
         return next(iter(self.bounds))
 
     def done(self, run: Run) -> float:
-        """The share of the training that is done, 0 to 1."""
+        """The completed share of the training, 0 to 1."""
         by_steps = run.step / self._config.max_steps
         return min(1.0, max(by_steps, run.seconds / self._max_seconds))
 
     def stage(self, run: Run) -> Stage:
-        """The stage that the next step belongs to; the training must not be done."""
+        """The stage of the next step; there must be one."""
         done = self.done(run)
         return next(name for name, (_, end) in self.bounds.items() if done < end)
 
     def is_stuck(self, run: Run) -> bool:
-        """Whether no validation was better for too long.
+        """Whether the validation score has not improved for `patience` validations.
 
-        Only the last stage can end early: validation scores mean nothing before MLP_P learns.
+        Only the last stage can stop early: before it, the score does not include MLP_P.
         """
         patience = self._config.patience * self._config.evaluate_every
         is_last = run.stage in ("all", "prompts")
         return is_last and run.step - run.best_step > patience
 
     def rate(self, run: Run) -> float:
-        """The factor on the highest learning rates for the next step."""
+        """The factor on the maximum learning rates for the next step."""
         if self._config.schedule == "constant":
             return 1.0
         begin, end = self.bounds[run.stage]

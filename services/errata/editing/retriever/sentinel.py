@@ -1,8 +1,8 @@
-"""Does an edit claim this query, and which: the highest score, if it beats the sentinel's.
+"""The claim rule: the edit with the highest score claims a query if it beats the sentinel's score.
 
-j = argmax r̃_q·r_j over all edits; it claims q iff r̃_q·r_j > r̃_q·r_Θ, strictly. The sentinel's
-score is the query's own threshold. Only the prompt is asked: neither a target nor anything that was
-generated may enter the query.
+j = argmax r̃_q·r_j over all edits; edit j claims q iff r̃_q·r_j > r̃_q·r_Θ, strictly. The sentinel's
+score is thus a threshold for each query. The query is the prompt alone, without a target or any
+generated text.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ class Retriever:
 def route(
     retriever: Retriever, rule: ClaimRule, index: InnerProductIndex, texts: Sequence[str]
 ) -> list[Claim]:
-    """Decides on a whole batch of prompts: one pass of the encoder, one search.
+    """Decides on a batch of prompts with one pass of the encoder and one search.
 
-    Scores of candidates are computed again in fp64, pair by pair, so that a decision does not hang
-    on the search's arithmetic; equal scores go to the newest edit. A prompt that is an edit's own
-    goes to that edit unread, with a score of ∞ above a threshold of −∞
+    The candidates' scores are computed again in fp64, pair by pair, so that a decision does not
+    depend on the search's arithmetic. Of equal scores, the newest edit wins. A prompt that equals
+    an edit's prompt is not encoded: that edit claims it with score ∞ and threshold −∞
     (`ClaimRule.own_prompt`).
     """
     own: list[str] = [""] * len(texts)
     if rule.own_prompt:
         own = [retriever.repository.edit_about(fact_of(text)) for text in texts]
     others = [text for text, edit in zip(texts, own, strict=True) if not edit]
-    decided = iter(_read(retriever, rule, index, others) if others else ())
+    decided = iter(_encode_and_decide(retriever, rule, index, others) if others else ())
     return [Claim(edit, math.inf, -math.inf) if edit else next(decided) for edit in own]
 
 
-def _read(
+def _encode_and_decide(
     retriever: Retriever, rule: ClaimRule, index: InnerProductIndex, texts: Sequence[str]
 ) -> list[Claim]:
     tokens = retriever.model.encoder.tokens(texts)
@@ -93,7 +93,7 @@ def decide(
         rule: of the lane.
         index: searches the repository.
         queries: r̃_q, (n, d_r) fp32.
-        cut: for each query, whether its start was left out.
+        cut: for each query, whether the beginning of its prompt was cut off.
     """
     exact = queries.double()
     thresholds = (exact * retriever.sentinel.double()).sum(-1).cpu()

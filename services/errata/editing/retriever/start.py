@@ -1,10 +1,10 @@
-"""Where meta-training starts: a retriever that already finds like by like. Ours.
+"""Initialisation of a lane model: a retriever that ranks by similarity from the first step. Ours.
 
-The paper starts from random MLPs and can afford 150,000 steps. Here the first step already ranks by
-similarity: pooled features are standardised (their common part says nothing), MLP_Q is MLP_K's copy
-(equal projections keep inner products), the residual part is small, the sentinel is made of
-embedded tokens, and scores are scaled so that the softmax can tell candidates apart. Prompts start
-as copies of the target's tokens, and what MLP_P adds to them is small.
+The paper starts from random MLPs and trains for 150,000 steps. Here, pooled features are
+standardised, because their common part carries no information; MLP_Q is a copy of MLP_K, because
+equal projections preserve inner products; the residual part is small; the sentinel consists of
+embedded tokens; and scores are scaled so that the softmax separates the candidates. Continuous
+prompts start as copies of the target's tokens, to which MLP_P adds little.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from errata.editing.retriever.training_config import TrainingConfig
 from errata.errors import InvalidRequestError
 
 _NUM_EXAMPLES = 256
-_NUM_LIKES = 40
+_NUM_NEIGHBOURS = 40
 _NUM_SPREAD_ROWS, _SPREAD_LENGTH = 8, 32
-_ROWS = 512  # compared at once with all others
+_ROWS = 512  # compared with all others in one product
 _RESIDUAL = 0.1
-_LEAST_DEVIATION = 0.3  # of the mean one
-_SHARPNESS = 20.0  # scale of a cosine; as contrastive encoders are trained with
+_LEAST_DEVIATION = 0.3  # relative to the mean deviation
+_SHARPNESS = 20.0  # scale of a cosine, as is common in training contrastive encoders
 
 
 def new_lane_model(
@@ -44,18 +44,18 @@ def new_lane_model(
 
     Args:
         llm: unedited.
-        encoder: folder or hub id; None makes a small one over the LLM's tokenizer.
-        config: of the training; its seed decides the random weights.
+        encoder: folder or hub id; None creates a small encoder with the LLM's tokenizer.
+        config: of the training; its seed determines the random weights.
         retriever: for `stages="prompts"`, a lane model whose encoder, MLP_K, MLP_Q and sentinel
-            are taken over; it says `d_r`, `num_sentinel` and `max_tokens`, too.
+            are reused; it also determines `d_r`, `num_sentinel` and `max_tokens`.
 
     Raises:
         ModelNotFoundError, UnsupportedModelError: the encoder cannot be used.
-        InvalidRequestError: a retriever is missing, or there is no use for it.
+        InvalidRequestError: a retriever is missing, or the stages do not use one.
     """
     if (retriever is not None) != (config.stages == "prompts"):
         raise InvalidRequestError(
-            "a retriever goes with stages 'prompts', and stages 'prompts' with a retriever.",
+            "stages 'prompts' requires a retriever, and no other stages use one.",
             field="retriever",
         )
     torch.manual_seed(config.seed)
@@ -85,52 +85,52 @@ def new_lane_model(
 
 
 def place_behind_bos(llm: CausalLM) -> int:
-    """`LaneModelShape.after` that puts continuous prompts behind the tokenizer's BOS token: 0 or 1.
+    """`LaneModelShape.after` that puts continuous prompts after the tokenizer's BOS token: 0 or 1.
 
     Raises:
-        InvalidRequestError: the tokenizer puts more than one special token in front.
+        InvalidRequestError: the tokenizer prepends more than one special token.
     """
     special = set(llm.tokenizer.all_special_ids)
     ids = tokenise(llm, "a").ids
     count = next((n for n, token in enumerate(ids) if token not in special), len(ids))
     if count > 1:
         raise InvalidRequestError(
-            f"the tokenizer puts {count} special tokens before a text; put prompts before them.",
+            f"the tokenizer prepends {count} special tokens to a text; place prompts before them.",
             field="placement",
         )
     return count
 
 
 def _spread_out(number: int, depth: int) -> tuple[int, ...]:
-    """So many layers at even distances; fewer where there are no more between first and last."""
+    """`number` evenly spaced layers after the first; fewer if the LLM has fewer."""
     places = (round(depth * (n + 1) / (number + 1)) for n in range(number))
     return tuple(sorted({place for place in places if 0 < place < depth}))
 
 
 @torch.no_grad()
 def _spreads(llm: CausalLM, layers: Sequence[int]) -> Tensor:
-    """Standard deviations of token embeddings and of what enters these blocks, (1 + layers)."""
+    """Standard deviations of token embeddings and of the inputs of these blocks, (1 + layers)."""
     embeddings = llm.embeddings.get_parameter("weight").float()
     rng = torch.Generator().manual_seed(0)
     ids = torch.randint(llm.num_embeddings, (_NUM_SPREAD_ROWS, _SPREAD_LENGTH), generator=rng)
     ids, mask = ids.to(llm.device), torch.ones_like(ids, device=llm.device)
     found = [embeddings.std()]
     for layer in layers:
-        # The first token is everybody's sink, and of another size altogether.
+        # The first token is the attention sink; its norm is of another magnitude.
         found.append(enter(llm, ids, mask, block=layer).hidden[:, 1:].float().std())
     return torch.stack(found)
 
 
 @torch.no_grad()
-def start_retriever(model: LaneModel, examples: Sequence[Example]) -> float:
-    """Sets MLP_K, MLP_Q and sentinel by what the untrained lane model's encoder makes of examples.
+def initialise_retriever(model: LaneModel, examples: Sequence[Example]) -> float:
+    """Initialises MLP_K, MLP_Q and the sentinel from the encoder's pooled vectors of examples.
 
     Args:
-        model: untrained; changed.
-        examples: of training; the first ones are read.
+        model: untrained; changed in place.
+        examples: of training; only the first ones are read.
 
     Returns:
-        The scale of scores at which a softmax over candidates is about as sharp as it should be.
+        The scale of scores at which a softmax over candidates has a suitable temperature.
     """
     model.eval()
     texts = [
@@ -148,28 +148,28 @@ def start_retriever(model: LaneModel, examples: Sequence[Example]) -> float:
 
 
 @torch.no_grad()
-def start_prompts(model: LaneModel) -> None:
-    """Makes MLP_P's first prompts copies of the target's tokens, if it sees any."""
+def initialise_prompts(model: LaneModel) -> None:
+    """Initialises MLP_P to copy the target's tokens, if it reads any."""
     if model.shape.num_target:
         model.prompt_mlp.second.weight.mul_(_RESIDUAL)
         model.prompt_mlp.second.bias.zero_()
 
 
 @torch.no_grad()
-def likes_of(model: LaneModel, examples: Sequence[Example]) -> list[list[int]]:
-    """For each example, the numbers of others whose keys have the highest cosine with its own."""
+def neighbours_of(model: LaneModel, examples: Sequence[Example]) -> list[list[int]]:
+    """For each example, the indices of the examples whose keys are nearest by cosine."""
     statements = [knowledge(example.prompt, example.target) for example in examples]
     keys = torch.nn.functional.normalize(model.key_mlp(model.encoder.in_parts(statements)), dim=1)
-    k = min(_NUM_LIKES + 1, len(examples))
+    k = min(_NUM_NEIGHBOURS + 1, len(examples))
     nearest = torch.cat([(part @ keys.T).topk(k).indices for part in keys.split(_ROWS)])
     return [[j for j in row if j != i] for i, row in enumerate(nearest.tolist())]
 
 
 def _standardise(mlp: Representation, pooled: Tensor) -> None:
-    """Folds (x − mean) / deviation into W₁ and b₁: the architecture stays the published one."""
+    """Folds (x − mean) / deviation into W₁ and b₁; the architecture remains as published."""
     first, second = mlp.first, mlp.second
     mean, deviation = pooled.mean(0), pooled.std(0)
-    # A feature that hardly varies yet, such as an untrained pooler's, must not be blown up.
+    # Do not amplify a feature that hardly varies yet, such as that of an untrained pooler.
     deviation = deviation.clamp(min=_LEAST_DEVIATION * float(deviation.mean()))
     first.weight.copy_(torch.randn_like(first.weight) / first.in_features**0.5 / deviation)
     first.bias.copy_(-first.weight @ mean)

@@ -1,4 +1,4 @@
-"""Meta-training of a lane model: stages, steps, validation."""
+"""Training of a lane model: steps, stages, validation, checkpoints."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from errata.editing.retriever.batches import BatchSampler
 from errata.editing.retriever.checkpoints import Run, TrainingFolder, identity_of
 from errata.editing.retriever.examples import Example, Sample, frames_of, split
 from errata.editing.retriever.lane_model import LaneModel, knowledge
-from errata.editing.retriever.objective import LOSSES, Pooled, losses, scope_losses
+from errata.editing.retriever.objective import LOSSES, PooledFacts, losses, scope_losses
 from errata.editing.retriever.schedule import Schedule
-from errata.editing.retriever.start import likes_of, start_prompts, start_retriever
+from errata.editing.retriever.start import initialise_prompts, initialise_retriever, neighbours_of
 from errata.editing.retriever.training_config import TrainingConfig
 from errata.editing.retriever.validation import Validation, calibrated, validate
 from errata.errors import FitError
 
 _SMOOTHING = 0.95
-_MOST_POOLED = 16_384  # facts whose pooled vectors are held in memory
-_NUM_DISTRACTORS = 4_096  # keys among which validation has to find the right one
+_MOST_POOLED = 16_384  # facts whose pooled vectors are kept in memory
+_NUM_DISTRACTORS = 4_096  # keys of training facts that compete in validation
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a training stands.
+    """The progress of a training.
 
     Attributes:
-        step: optimiser steps done.
-        done: share of the whole, 0 to 1, by steps or by time, whichever is further.
-        losses: smoothed, by name of `LOSSES`.
-        validation: of the latest validation.
+        step: completed optimiser steps.
+        done: completed share, 0 to 1, by steps or by time, whichever is further.
+        losses: exponential moving averages, by name of `LOSSES`.
+        validation: the latest validation of this run; None before the first.
     """
 
     step: int
@@ -51,7 +51,7 @@ class Progress:
 
 
 class Trainer:
-    """Trains one lane model; `run` may be interrupted and called again on the same folder."""
+    """Trains one lane model; an interrupted training resumes from its folder."""
 
     def __init__(
         self,
@@ -69,16 +69,16 @@ class Trainer:
         Args:
             llm: unedited and frozen.
             model: from `new_lane_model`; trained in place.
-            examples: of training and, without `held_out`, of validation.
+            examples: for training and, without `held_out`, for validation.
             config: settings.
-            out: gets the lane model, a log and checkpoints; what is there is gone on with.
-            held_out: of validation, about subjects of training, too: validation then has no other
-                keys in store. Without it subjects are held out.
-            max_seconds: of training, all runs on the folder together. The schedule ends with it.
+            out: folder of the lane model, log and checkpoint; a checkpoint is resumed.
+            held_out: for validation, if its subjects also occur in training; validation then
+                stores no keys of training facts. By default, subjects are held out.
+            max_seconds: limit of the wall-clock time of all runs; the schedule adapts to it.
 
         Raises:
             InvalidRequestError: too few examples.
-            PreconditionError: the folder holds another training.
+            PreconditionError: the folder contains another training.
         """
         self._llm, self.model, self._config, self._out = llm, model, config, out
         self._schedule = Schedule(config, max_seconds)
@@ -87,21 +87,21 @@ class Trainer:
             self._train, self._held_out = split(examples, config.num_validation)
         else:
             self._train, self._held_out = list(examples), list(held_out)
-        # The logarithm of the scores' scale; no part of the lane model, for it decides no claim.
+        # The logarithm of the scale of scores; not part of the lane model: it affects no claim.
         self._log_scale = nn.Parameter(
             torch.tensor(math.log(_first_scale(config)), device=llm.device)
         )
         model.frames = frames_of(self._train)
         self._optimiser = torch.optim.Adam(_groups(model, config, self._log_scale))
-        self._pooled: Pooled | None = None
+        self._pooled: PooledFacts | None = None
         self._run = Run(stage=self._schedule.first)
         self._folder = TrainingFolder(out, identity_of(llm, model, examples, config))
         self._reseed()
         if config.start == "similar":
-            self._start_similar()
+            self._initialise()
         self._sampler = BatchSampler(
             self._train,
-            likes=likes_of(model, self._train) if config.alike > 1 else (),
+            neighbours=neighbours_of(model, self._train) if config.alike > 1 else (),
             group=config.alike,
             borrowed=config.borrowed,
             invented=config.invented,
@@ -111,13 +111,13 @@ class Trainer:
         self._run = self._folder.restore(model, self._optimiser, self._log_scale) or self._run
 
     def run(self, on_progress: Callable[[Progress], None] | None = None) -> Validation:
-        """Trains to the last step, the last second, or until nothing gets better any more.
+        """Trains until the last step, the time limit, or early stopping.
 
-        Afterwards the folder holds, and `model` is, the best lane model by validation.
+        Afterwards, `model` and the folder hold the best lane model by validation score.
 
         Raises:
             FitError: a loss is not finite; the folder holds the best lane model of the
-                validations until then, if there were any.
+                validations so far, if there were any.
         """
         config, run, schedule = self._config, self._run, self._schedule
         validation: Validation | None = None
@@ -141,15 +141,15 @@ class Trainer:
         self.model.load_state_dict(best.state_dict())
         return validate(best, self._llm, self._held_out, self._distractors(best))
 
-    def _start_similar(self) -> None:
-        start_prompts(self.model)
+    def _initialise(self) -> None:
+        initialise_prompts(self.model)
         if self._config.stages != "prompts":
-            scale = start_retriever(self.model, self._train)
+            scale = initialise_retriever(self.model, self._train)
             if self._config.scale == "learned":
                 self._log_scale.data.fill_(math.log(scale))
 
     def _begin_stage(self) -> None:
-        """Goes over to the next stage when its time has come, with the best model of the last."""
+        """Enters the next stage when it is due, with the best model of the previous one."""
         run = self._run
         stage = self._schedule.stage(run)
         if stage != run.stage:
@@ -169,18 +169,18 @@ class Trainer:
             distractors = self._distractors(model)
             model.calibration.fill_(calibrated(model, self._held_out, distractors))
 
-    def _pooled_facts(self) -> Pooled:
-        """What the encoder, which stays as it is now, makes of the facts of training."""
+    def _pooled_facts(self) -> PooledFacts:
+        """Pooled vectors of the training facts; the encoder must be final."""
         if self._pooled is None:
             rng = random.Random(f"{self._config.seed}/pooled")
-            facts = self._sampler.as_told(_MOST_POOLED, rng)
+            facts = self._sampler.first(_MOST_POOLED, rng)
             self.model.eval()
             with _fast_arithmetic(self._config, self._llm.device):
-                self._pooled = Pooled.of(self.model.encoder, facts)
+                self._pooled = PooledFacts.of(self.model.encoder, facts)
         return self._pooled
 
     def _samples(self) -> Iterator[list[Sample]]:
-        """Batches without end; the same ones for the same seed, however often it is resumed."""
+        """An endless sequence of batches; the same for the same seed, also when resumed."""
         for number in itertools.count():
             rng = random.Random(f"{self._config.seed}/{number}")
             yield from self._sampler.epoch(self._config.batch, rng)
@@ -200,12 +200,12 @@ class Trainer:
         if not bool(torch.isfinite(total)):
             raise FitError(
                 f"the loss is not finite after {self._run.step:,} steps; use a smaller learning "
-                f"rate. {self._out} holds the best lane model of the validations until then."
+                f"rate. {self._out} holds the best lane model of the validations so far."
             )
         self._optimiser.zero_grad(set_to_none=True)
         total.backward()
         if self._config.max_norm:
-            # Group by group: a jolt in the retriever must not make the prompts' steps smaller.
+            # Per group: a large gradient in the retriever must not shrink the step of the prompts.
             for group in self._optimiser.param_groups:
                 nn.utils.clip_grad_norm_(group["params"], self._config.max_norm)
         self._optimiser.step()
@@ -234,14 +234,14 @@ class Trainer:
         if score > run.best_score:
             run.best_score, run.best_step = score, run.step
             self.model.save(self._out)
-        self._note(found)
+        self._log(found)
         self._folder.save(run, self.model, self._optimiser, self._log_scale)
         self._reseed()
         return found
 
     @torch.no_grad()
     def _distractors(self, model: LaneModel) -> Tensor:
-        """Keys of training facts, (n, d_r), as the model makes them now."""
+        """Keys of training facts, (n, d_r), by the model as it is now."""
         if self._knows_subjects:
             return torch.zeros(0, model.shape.d_r, device=self._llm.device)
         if self._run.stage in ("scope", "prompts"):
@@ -254,22 +254,22 @@ class Trainer:
         made: Tensor = model.key_mlp(pooled)
         return made
 
-    def _note(self, found: Validation) -> None:
+    def _log(self, found: Validation) -> None:
         row = {"step": self._run.step, "seconds": round(self._run.seconds, 1)}
         smoothed = self._run.smoothed
         row |= {f"loss.{name}": round(smoothed.get(name, math.nan), 4) for name in LOSSES}
         row |= {name: round(value, 4) for name, value in found.figures().items()}
-        self._folder.note(row)
+        self._folder.log(row)
 
     def _reseed(self) -> None:
-        """Dropout after a checkpoint is the same whether training was interrupted there or not."""
+        """Makes dropout after a checkpoint independent of an interruption there."""
         torch.manual_seed(self._config.seed * 1_000_003 + self._run.step)
 
 
 def _groups(
     model: LaneModel, config: TrainingConfig, log_scale: nn.Parameter
 ) -> list[dict[str, Any]]:
-    """The optimiser's groups, each with its highest learning rate: retriever, encoder, MLP_P."""
+    """The optimiser's groups, each with its maximum learning rate: retriever, encoder, MLP_P."""
     body = list(model.encoder.parameters())
     prompts = list(model.prompt_mlp.parameters())
     others = {id(parameter) for parameter in (*body, *prompts)}

@@ -1,4 +1,4 @@
-"""Every knob of meta-training: the paper's settings, those of the authors' code, and ours."""
+"""Settings of the training of a lane model: those of the paper, of the authors' code, and ours."""
 
 from __future__ import annotations
 
@@ -9,63 +9,62 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrainingConfig(BaseModel):
-    """Settings of one training; the defaults are `errata` (docs/decisions/008-recipe.md).
+    """Settings of one training; the defaults are preset `errata` (docs/decisions/008-recipe.md).
 
     Attributes:
         d_r: width of keys and queries.
-        num_prompt: l, continuous prompt tokens.
-        num_deep: layers, evenly spread, at which something is added to what enters the block at the
-            continuous prompt's positions; 0 is the paper. Ours.
-        num_target: how many of the target's tokens MLP_P sees beside the key; 0 is the paper's
-            MLP_P, which has to find the target in the key.
-        num_sentinel: c, free vectors of the sentinel.
-        placement: continuous prompts before the BOS token (code) or behind it, where the LLM met
-            text when it was trained.
-        max_tokens: longest text that the encoder reads.
-        depth: layers of the small encoder that is made where none is given.
+        num_prompt: l, number of continuous prompt tokens.
+        num_deep: number of layers, evenly spaced, at which vectors are added to the input of the
+            block at the positions of the continuous prompt. Paper: 0. Ours.
+        num_target: how many of the target's tokens MLP_P reads in addition to the key. Paper: 0,
+            which means that MLP_P has to find the target in the key.
+        num_sentinel: c, number of free vectors of the sentinel.
+        placement: continuous prompts before the BOS token (code), or after it, where text started
+            in the LLM's own training.
+        max_tokens: length of the longest text that the encoder reads.
+        depth: layers of the small encoder that is created if none is given.
         width: of the small encoder.
         batch: facts of a step.
-        sides: both prompt and rephrase enter both contrastive losses (`both`, paper), or a coin
-            sends one to each (`coin`, code).
-        scale: scores as they are (`one`, paper), divided by √d_r (`sqrt`, code), or times a number
-            that is learned with the rest (`learned`).
-        start: random MLPs (`random`, paper), or such as rank by similarity from the first step on
-            (`similar`, see `recipe.start`).
-        hinge: terms already right by this factor do not count (code: 1.2; paper: none).
-        alike: facts of a batch that are like one another, so that a batch is hard; 1 draws all at
-            random (paper). Ours.
-        borrowed: share of facts that are asked as others of their relation are. Ours.
-        invented: share of facts that are told about made-up names. Ours.
-        answered: share of facts that are told with made-up answers. Ours.
-        digressing: share of facts whose locality prompt asks something else about the same subject.
-            Ours.
-        stages: retriever and MLP_P learn together (`joint`, paper), or one after the other
-            (`apart`): first the retriever; then, with the encoder as it is, MLP_K, MLP_Q and the
-            sentinel among thousands of keys; then MLP_P, on keys that stay. `prompts` is the last
+        sides: prompt and rephrase both enter both contrastive losses (`both`, paper), or each
+            enters one, at random (`coin`, code).
+        scale: of scores: 1 (`one`, paper), 1/√d_r (`sqrt`, code), or a learned number (`learned`).
+        start: random MLPs (`random`, paper), or MLPs that rank by similarity from the first step
+            (`similar`, see `retriever.start`).
+        hinge: terms that are already right by this factor do not count (code: 1.2; paper: none).
+        alike: size of the groups of similar facts in a batch, which make it harder; 1 draws all
+            facts at random (paper). Ours.
+        borrowed: share of facts with a rephrase of another fact of their relation. Ours.
+        invented: share of facts with an invented subject. Ours.
+        answered: share of facts with a random word as the target. Ours.
+        digressing: share of facts whose locality prompt asks for another relation of the same
+            subject. Ours.
+        stages: retriever and MLP_P are trained together (`joint`, paper), or one after the other
+            (`apart`): first the retriever; then, with a frozen encoder, MLP_K, MLP_Q and the
+            sentinel with thousands of keys; then MLP_P on constant keys. `prompts` is the last
             stage alone, with the retriever of another lane model.
-        retriever_share: of the whole training, for the first stage.
-        scope_share: for the second.
-        candidates: keys of a step of the second stage; an eighth of them is asked about.
-        calibrate: whether the sentinel's key is scaled, once the retriever stays as it is, so that
-            right claims and right deferrals of validation are balanced. `prompts` leaves it as it
-            was in the other lane model. Ours.
-        own_prompt_every: of so many facts of a step one teaches MLP_P its own prompt, too; all
-            teach it a rephrase, which is harder. 1 asks both of all (paper).
-        locality_weight: of KL(base ‖ prompted); 0 leaves it out. Paper: 1.
-        dropout: whether the encoder's dropout is on in training (code: yes). Keys that were trained
-            with it score lower than those that are served, and the sentinel then lets them pass.
+        retriever_share: the first stage's share of the training.
+        scope_share: the second stage's share.
+        candidates: keys of a step in the second stage; an eighth of them are queried.
+        calibrate: whether the sentinel's key is scaled, once the retriever is final, to balance
+            right claims and right deferrals in validation. `prompts` keeps the calibration of the
+            other lane model. Ours.
+        own_prompt_every: one in this many facts of a step trains MLP_P on its own prompt as well;
+            every fact trains it on a rephrase, which is harder. 1 uses both for all (paper).
+        locality_weight: of KL(base ‖ prompted); 0 omits the term. Paper: 1.
+        dropout: whether the encoder uses dropout in training (code: yes). Keys trained with it
+            score lower in training than in serving, so that the sentinel claims too much.
         learning_rate: of MLP_K, MLP_Q and sentinel.
         encoder_learning_rate: of the encoder.
         prompt_learning_rate: of MLP_P.
-        schedule: constant (paper), or a warm-up and half a cosine down to a twentieth.
+        schedule: constant (paper), or a warm-up and a half cosine down to a twentieth.
         warmup_steps: of the cosine schedule.
         max_steps: optimiser steps.
-        max_norm: gradients of encoder, retriever's MLPs and MLP_P are each cut to this norm; 0
-            leaves them.
-        evaluate_every: steps between two validations, each of which makes a checkpoint.
-        patience: validations in a row without a better one after which training ends.
-        num_validation: examples held out, whole subjects.
-        precision: `auto` computes in bf16 where the machine is faster with it, else in fp32;
+        max_norm: limit of the gradient norms, separately for encoder, retriever heads and MLP_P; 0
+            disables clipping.
+        evaluate_every: steps between two validations; each writes a checkpoint.
+        patience: number of validations without improvement after which training stops.
+        num_validation: number of held-out examples; all facts of a subject are held out together.
+        precision: `auto` computes in bf16 where the machine is faster with it, otherwise in fp32;
             weights, optimiser and losses are fp32.
         seed: of weights, order and dropout.
     """

@@ -1,4 +1,4 @@
-"""How good a lane model is on facts that it did not learn from; checkpoints are chosen by it."""
+"""Evaluates a lane model on held-out facts; training keeps the best model by this score."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _FACTORS = tuple(n / 40 for n in range(20, 61))  # 0.5 to 1.5
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Shares of the validation facts, all stored at once; each question is routed by itself.
+    """Figures over the validation facts, which are all stored at once; from 0 to 1.
 
     Attributes:
         reliability: token accuracy of the targets after the prompts, as served.
         generality: the same after rephrases.
-        locality: share of answer tokens at locality prompts that stay as they were.
-        claimed_right: prompts and rephrases that their own fact claims.
-        claimed_wrongly: locality prompts that any fact claims.
+        locality: share of answer tokens at locality prompts that do not change.
+        claimed_right: share of prompts and rephrases that the right fact claims.
+        claimed_wrongly: share of locality prompts that any fact claims.
         with_own_prompt: token accuracy after prompts and rephrases if every claim were right.
     """
 
@@ -41,16 +41,16 @@ class Validation:
 
     @property
     def score(self) -> float:
-        """Harmonic mean of the first three; 0 if one of them is."""
+        """Harmonic mean of the first three; 0 if one of them is 0."""
         return _harmonic(self.reliability, self.generality, self.locality)
 
     @property
     def retriever_score(self) -> float:
-        """Harmonic mean of right claims and right deferrals: what counts before MLP_P learns."""
+        """Harmonic mean of right claims and right deferrals: the score before MLP_P is trained."""
         return _harmonic(self.claimed_right, 1 - self.claimed_wrongly)
 
     def figures(self) -> dict[str, float]:
-        """All of it by name."""
+        """All figures by name, with the score."""
         return {**asdict(self), "score": self.score}
 
 
@@ -58,13 +58,13 @@ class Validation:
 def validate(
     model: LaneModel, llm: CausalLM, examples: Sequence[Example], distractors: Tensor
 ) -> Validation:
-    """Stores all examples' keys beside the distractors and asks about each of them.
+    """Stores all examples' keys together with the distractors and evaluates every example.
 
     Args:
-        model: is put into eval mode and back.
+        model: put into eval mode, and back into its previous mode.
         llm: unedited.
-        examples: with at least one rephrase and locality prompt each; the first is asked.
-        distractors: (n, d_r), further keys that may win wrongly.
+        examples: the first rephrase and the first locality prompt of each are evaluated.
+        distractors: (n, d_r), further keys, which compete with those of the examples.
     """
     training = model.training
     model.eval()
@@ -72,7 +72,7 @@ def validate(
     keys = model.keys([knowledge(*fact) for fact in facts])
     stored = torch.cat([keys, distractors])
     prompts = model.prompts(keys, model.target_embeddings(llm, facts))
-    # A distractor claims what it should not, whatever its own prompt would say.
+    # A claim by a distractor is wrong, so any other fact's continuous prompt represents its own.
     wrong = prompts.roll(1, dims=0)[torch.arange(len(distractors)) % len(prompts)]
     prompts = torch.cat([prompts, wrong])
     sentinel = model.sentinel_key()
@@ -106,15 +106,16 @@ def validate(
 
 @torch.no_grad()
 def calibrated(model: LaneModel, examples: Sequence[Example], distractors: Tensor) -> float:
-    """The factor on the sentinel's key that balances right claims and right deferrals best.
+    """The factor on the sentinel's key that best balances right claims and right deferrals.
 
     Args:
-        model: is put into eval mode.
+        model: put into eval mode.
         examples: as in `validate`.
         distractors: as in `validate`.
 
     Returns:
-        Of `_FACTORS` the one with the highest harmonic mean of both; of equal ones that nearest 1.
+        The one of `_FACTORS` with the highest harmonic mean of both; of equal ones, the one nearest
+        to 1.
     """
     model.eval()
     keys = model.keys([knowledge(e.prompt, e.target) for e in examples])
@@ -135,29 +136,29 @@ def calibrated(model: LaneModel, examples: Sequence[Example], distractors: Tenso
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Answers:
-    """What the LLM ranks first at the answers' places, batch by batch."""
+    """The LLM's most likely token at each target position, batch by batch."""
 
     parts: list[tuple[Texts, Tensor]]
 
     def accuracy(self) -> Tensor:
-        """Share (n,) of each text's answer tokens that are ranked first."""
+        """The share of each text's target tokens that are the most likely ones, (n,)."""
         return torch.cat([texts.per_text(ids == texts.labels) for texts, ids in self.parts])
 
     def agreement(self, other: _Answers) -> Tensor:
-        """Share (n,) of each text's places at which both rank the same first."""
+        """The share of each text's positions at which both agree on the most likely token, (n,)."""
         pairs = zip(self.parts, other.parts, strict=True)
         return torch.cat([texts.per_text(a == b) for (texts, a), (_, b) in pairs])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Asked:
-    """What came of n questions."""
+    """The results of n questions."""
 
-    who: Tensor  # (n,) int64, the key with the highest score
-    claimed: Tensor  # (n,) bool, whether it is above the sentinel's
-    plain: _Answers  # without a prompt
-    served: _Answers  # with the prompt of `who`
-    gold: _Answers  # with the fact's own
+    who: Tensor  # (n,) int64, index of the key with the highest score
+    claimed: Tensor  # (n,) bool, whether that score is above the sentinel's
+    plain: _Answers  # without a continuous prompt
+    served: _Answers  # with the continuous prompt of `who`
+    gold: _Answers  # with the continuous prompt of the right fact
 
     def accuracy_as_served(self) -> Tensor:
         return torch.where(self.claimed, self.served.accuracy(), self.plain.accuracy())
