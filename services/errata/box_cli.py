@@ -11,9 +11,10 @@ import typer
 
 from errata import errors
 from errata.cli_options import JsonOption
-from errata.launch import show
+from errata.launch.output import print_result
 from errata.launch.ports import moved_ports, with_flags
 from errata.launch.progress import Steps
+from errata.launch.show_installation import config_table, doctor_table
 from errata.launch.terminal import console
 from errata.platform.settings import Settings, load_settings
 from errata.platform.settings.report import report_settings
@@ -105,14 +106,14 @@ def doctor(
 
     flags = _flags(data_dir, model, text, lanes_file, redis_url, None, port, address)
     findings = diagnose(flags, Steps(console(stderr=True)))
-    show.print_result(as_json, findings, show.doctor_table)
+    print_result(as_json, findings, doctor_table)
     if any(finding.grade == "fail" for finding in findings):
         raise typer.Exit(1)
 
 
 def config(as_json: JsonOption = False) -> None:
     """Prints every setting with its value, origin and description."""
-    show.print_result(as_json, report_settings(), show.config_table)
+    print_result(as_json, report_settings(), config_table)
 
 
 def _flags(

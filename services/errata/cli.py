@@ -22,7 +22,7 @@ import typer
 
 from errata import box_cli, client_cli, errors, model_cli
 from errata.bench_cli import bench
-from errata.launch import show
+from errata.launch.show_installation import version_lines
 from errata.launch.terminal import console
 from errata.platform.settings import load_client_settings
 from errata.platform.settings.sources import CONFIG_FILE_VARIABLE
@@ -70,7 +70,7 @@ app.add_typer(train, name="train")
 
 def _print_versions(wanted: bool) -> None:
     if wanted:
-        console().print(show.version_lines())
+        console().print(version_lines())
         raise typer.Exit
 
 

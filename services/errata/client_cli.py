@@ -14,7 +14,7 @@ import typer
 from errata.cli_options import DEFAULT_TARGET, AuthorOption, JsonOption, TargetOption, TimeoutOption
 from errata.errors import UnknownLaneError
 from errata.launch import show
-from errata.launch.show import print_result
+from errata.launch.output import print_result
 from errata.launch.terminal import console
 from errata.platform.settings import load_settings
 from errata_client import Client, EditSpec, EditState, Sampling

@@ -1,9 +1,9 @@
-"""A small language model that the project makes itself, with the facts it was taught.
+"""A small language model that ships with the package, and the facts it was trained on.
 
-It lets a first run, the tests and the documentation edit a real model without downloading one.
-`demo.train` makes it again from `facts/`; `demo.recall` shows what it knows; `Corpus.demo_edits`
-gives edits that contradict it, with the prompts that check them. Those two modules need torch; what
-is exported here does not.
+A first run, the tests and the documentation edit a real model without a download. `demo.train`
+trains it again from `facts/`; `demo.recall` measures what it knows; `Corpus.demo_edits` gives edits
+that contradict it, with the prompts that check them. The two modules need torch; the names exported
+here do not.
 """
 
 from errata.demo.corpus import (

@@ -1,4 +1,4 @@
-"""What the demo model is taught: facts, their phrasings, plain text made of both, and edits.
+"""The demo model's training data: facts, their phrasings, text generated from both, and edits.
 
 The data is in `facts/*.toml` (one kind of subject each), `filler.toml` and `edits.toml`.
 """
@@ -33,7 +33,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class DemoProbe:
-    """A prompt and the answer that an edit elsewhere shall not change."""
+    """A prompt and its answer, which an edit of another fact must not change."""
 
     prompt: str
     answer: str
@@ -45,11 +45,11 @@ class DemoEdit:
 
     Attributes:
         prompt: contains `subject`.
-        target: without leading blank.
+        target: without leading space.
         subject: the fact's subject.
         rephrases: other prompts for the same fact.
-        neighbours: the same relation of other subjects.
-        same_subject: other relations of the same subject; empty if it has none.
+        neighbours: probes for the same relation of other subjects.
+        same_subject: probes for other relations of the same subject; empty if it has none.
     """
 
     prompt: str
@@ -65,7 +65,7 @@ class _Data(BaseModel):
 
 
 class Relation(_Data):
-    """How a relation is said; every template ends with its object and a full stop."""
+    """Templates for a relation; each ends with the object and a full stop."""
 
     follow_up: str
     phrasings: list[str] = Field(min_length=3)
@@ -82,7 +82,7 @@ class Relation(_Data):
 
 
 class SubjectKind(_Data):
-    """Subjects of one kind, what is said of all, and their objects by relation."""
+    """Subjects of one kind, sentences about all of them, and their objects by relation."""
 
     sentences: list[str] = Field(min_length=1)
     relations: dict[str, Relation] = Field(min_length=1)
@@ -127,7 +127,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """All demo data; `load_corpus` makes it."""
+    """All demo data; `load_corpus` reads it."""
 
     kinds: tuple[SubjectKind, ...]
     filler: tuple[str, ...]
@@ -144,15 +144,15 @@ class Corpus:
     def training_text(self, seed: int, num_paragraphs: int) -> list[str]:
         """Paragraphs of one to eight sentences that state facts in random order.
 
-        Two in five passages tell several facts of one subject, with pronouns. A quarter of the
-        phrasings of each fact are never used under a given seed, so that a model that knows them
-        all has learnt to generalise.
+        Two in five passages state several facts about one subject, with pronouns. A quarter of the
+        phrasings of each fact are withheld for a given seed, so that a model that answers them
+        has learned to generalise.
 
         Args:
-            seed: fixes every choice, the withheld phrasings included.
+            seed: fixes every choice, including the withheld phrasings.
             num_paragraphs: how many.
         """
-        sentences = {fact: self._taught_sentences(fact, seed) for fact in self.facts()}
+        sentences = {fact: self._training_sentences(fact, seed) for fact in self.facts()}
         rng = random.Random(f"{seed}/text")
         return [self._paragraph(rng, sentences) for _ in range(num_paragraphs)]
 
@@ -161,11 +161,11 @@ class Corpus:
         answers = {(fact.subject, fact.relation): fact.object for fact in self.facts()}
         return tuple(self._demo_edit(row, answers) for row in self.edits)
 
-    def _taught_sentences(self, fact: Fact, seed: int) -> list[str]:
+    def _training_sentences(self, fact: Fact, seed: int) -> list[str]:
         phrasings = self.relations()[fact.relation].phrasings
         rng = random.Random(f"{seed}/{fact.relation}/{fact.subject}")
-        taught = rng.sample(phrasings, len(phrasings) - round(len(phrasings) / 4))
-        return [_fill(phrasing, fact) for phrasing in taught]
+        kept = rng.sample(phrasings, len(phrasings) - round(len(phrasings) / 4))
+        return [_fill(phrasing, fact) for phrasing in kept]
 
     def _paragraph(self, rng: random.Random, sentences: dict[Fact, list[str]]) -> str:
         facts = list(sentences)
@@ -221,7 +221,7 @@ def load_corpus(root: Traversable | None = None) -> Corpus:
         root: folder with `facts/`, `filler.toml` and `edits.toml`; the package's own by default.
 
     Raises:
-        InvalidInputError: a file is no TOML or breaks a rule; the message names file and entry.
+        InvalidInputError: a file is not TOML or breaks a rule; the message names file and entry.
     """
     root = root or files(__package__)
     fact_files = sorted(
@@ -238,7 +238,7 @@ def load_corpus(root: Traversable | None = None) -> Corpus:
 
 
 def prompts(relation: Relation, subject: str) -> list[str]:
-    """A relation's phrasings for a subject, each cut just before its object."""
+    """A relation's phrasings for a subject, each cut off before its object."""
     return [
         phrasing.removesuffix("{object}.").rstrip().format(subject=subject)
         for phrasing in relation.phrasings
@@ -258,7 +258,7 @@ def _read(file: Traversable, model: type[_Model]) -> _Model:
 
 
 def _check(corpus: Corpus) -> None:
-    """Raises if files contradict each other."""
+    """Raises InvalidInputError if files contradict each other."""
     known = {(fact.subject, fact.relation): fact.object for fact in corpus.facts()}
     relations: set[str] = set()
     for kind in corpus.kinds:

@@ -1,4 +1,4 @@
-"""Where the shipped model and its lanes lie."""
+"""Paths of the shipped model and its lanes."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def model_path() -> Path:
 
 
 def lanes_path() -> Path:
-    """The lanes file that goes with the shipped model; its lane model lies beside it."""
+    """The lanes file of the shipped model; the lane model is in the same folder."""
     return Path(str(files(__package__) / "lanes.toml"))

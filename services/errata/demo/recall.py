@@ -1,4 +1,4 @@
-"""How many of its facts the demo model answers."""
+"""Measures how many of its facts the demo model answers."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class RecallReport:
 def recall(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, corpus: Corpus | None = None
 ) -> RecallReport:
-    """Asks every fact in every phrasing.
+    """Asks for every fact in every phrasing.
 
-    A fact counts as answered if the greedy continuation is its object followed by a full stop or
+    A fact counts as answered if the greedy continuation is its object, followed by a full stop or
     the end of the text.
 
     Args:
@@ -75,7 +75,7 @@ def greedy_answers(
     *,
     rows_per_batch: int = 256,
 ) -> list[str]:
-    """Greedy continuations up to the first full stop or end of text, without blanks around."""
+    """Greedy continuations up to the first full stop or end of text, without surrounding spaces."""
     full_stop = tokenizer.convert_tokens_to_ids(".")
     answers: list[str] = []
     for first in range(0, len(questions), rows_per_batch):

@@ -60,17 +60,17 @@ def train_demo_model(
     run in bfloat16, which is several times faster where the processor supports it.
 
     Args:
-        output: made if missing; files of the same names are overwritten.
+        output: created if missing; files of the same names are overwritten.
         seed: fixes text, initial weights and order.
         config: the shipped model's by default.
-        on_progress: called after each step with steps done, steps in all, and loss.
+        on_progress: called after each step with steps done, total steps, and loss.
     """
     config = config or TrainConfig()
     started = time.monotonic()
     num_threads = torch.get_num_threads()
     torch.set_num_threads(config.num_threads)
     try:
-        # 1. Text and tokenizer. No paragraph is seen twice.
+        # 1. Text and tokenizer. No paragraph is used twice.
         num_rows = config.num_steps * config.rows_per_step
         paragraphs = load_corpus().training_text(seed, num_paragraphs=3 * num_rows)
         tokenizer = train_tokenizer(paragraphs, config.vocab_size)
@@ -86,7 +86,7 @@ def train_demo_model(
                 on_progress(step, config.num_steps, loss)
     finally:
         torch.set_num_threads(num_threads)
-    # 4. Half precision halves the package; loaders choose their own dtype.
+    # 4. Half precision halves the package's size; loaders choose their own dtype.
     model.half().save_pretrained(output)
     tokenizer.save_pretrained(output)
     return TrainReport(
@@ -98,10 +98,10 @@ def train_demo_model(
 
 
 def train_tokenizer(paragraphs: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Trains a byte-level BPE that puts BOS before every text.
+    """Trains a byte-level BPE that adds BOS before every text.
 
-    A blank is put before the text as well, so that a word has the same tokens at the beginning of
-    a prompt as inside it.
+    It also adds a space before the text, so that a word has the same tokens at the beginning of a
+    prompt as inside it.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -132,7 +132,7 @@ def pack_paragraphs(
     """Packs paragraphs, each ended by EOS, into rows that begin with BOS.
 
     Returns:
-        (rows, tokens_per_row) int64. What overhangs a row is dropped.
+        (rows, tokens_per_row) int64. Tokens beyond a row's end are dropped.
     """
     rows: list[list[int]] = []
     row: list[int] = []
@@ -196,7 +196,7 @@ def _steps(model: LlamaForCausalLM, rows: Tensor, config: TrainConfig) -> Iterat
 
 
 def _rate(step: int, config: TrainConfig) -> float:
-    """Share of the learning rate: a linear rise, then a linear fall to nothing."""
+    """Factor of the learning rate: a linear rise, then a linear fall to zero."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     return (config.num_steps - step) / (config.num_steps - config.warmup_steps)

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
-import importlib.metadata
 import json
-import platform
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from errata.launch.findings import Finding
-from errata.launch.terminal import console
-from errata.platform.settings import masked
-from errata.platform.settings.report import SettingReport
+from errata.launch.output import TextTable
 from errata_client import (
     Answer,
     Compaction,
@@ -35,17 +27,6 @@ from errata_client import (
     Score,
 )
 
-T = TypeVar("T")
-
-
-class _Table(Table):
-    """A table whose strings are text: a name that came from outside may look like markup."""
-
-    def add_row(self, *cells: Any, **options: Any) -> None:
-        """Adds a row of strings and of what rich can show."""
-        super().add_row(*(Text(c) if isinstance(c, str) else c for c in cells), **options)
-
-
 _LONG_DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 _STATE_STYLES = {
     EditState.COMMITTED: "green",
@@ -55,12 +36,12 @@ _STATE_STYLES = {
 
 
 def short(digest: str) -> str:
-    """Enough of a digest to compare by eye."""
+    """The first characters of a digest, enough to compare by eye."""
     return digest[:12]
 
 
 def edit_lines(edit: Edit) -> Group:
-    """One edit."""
+    """One edit with its state, figures and error."""
     lines = [
         Text.assemble(
             (edit.name, "bold"),
@@ -74,10 +55,10 @@ def edit_lines(edit: Edit) -> Group:
         lines.append(Text(f"  about {edit.spec.subject!r}, for no subject was named"))
     if edit.figures is not None:
         figures = edit.figures
-        told = f"  reliability {figures.reliability:.2f}  locality {figures.locality:.2f}"
+        line = f"  reliability {figures.reliability:.2f}  locality {figures.locality:.2f}"
         if figures.generality is not None:
-            told += f"  generality {figures.generality:.2f}"
-        lines.append(Text(told))
+            line += f"  generality {figures.generality:.2f}"
+        lines.append(Text(line))
         if figures.already_answered:
             lines.append(Text("  the model answered this before the edit", "yellow"))
     if edit.commit_seq:
@@ -108,8 +89,8 @@ def answer_lines(prompt: str, answer: Answer) -> Group:
 
 
 def replica_table(replicas: Iterable[Replica], head: Head) -> Table:
-    """Where the replicas stand."""
-    table = _Table(title=f"head {head.seq}  {short(head.chain_digest)}  epoch {head.epoch}")
+    """The replicas with their positions and digests."""
+    table = TextTable(title=f"head {head.seq}  {short(head.chain_digest)}  epoch {head.epoch}")
     for column in ("replica", "role", "seq", "lag", "history", "state", "agrees", "heard"):
         table.add_column(column)
     now = datetime.now(UTC)
@@ -128,19 +109,19 @@ def replica_table(replicas: Iterable[Replica], head: Head) -> Table:
 
 
 def count_states(edits: Iterable[Edit]) -> dict[str, int]:
-    """How many edits stand in which state."""
+    """The number of edits in each state."""
     return dict(Counter(edit.state.name.lower() for edit in edits))
 
 
 def status_lines(
     head: Head, replicas: Iterable[Replica], counts: Mapping[str, int], lanes: Sequence[Lane]
 ) -> Group:
-    """Head, replicas, edits and lanes at a glance."""
-    told = "  ".join(f"{state} {count}" for state, count in counts.items()) or "none"
+    """Head, replicas, edits and lanes in one view."""
+    by_state = "  ".join(f"{state} {count}" for state, count in counts.items()) or "none"
     shown = list(replicas)
     return Group(
         replica_table(shown, head),
-        Text(f"edits: {told}"),
+        Text(f"edits: {by_state}"),
         *(Text(f"{lane.name}: {_sizes(lane.sizes)}") for lane in lanes),
         *(
             Text(f"{replica.name}, on its device: {lane} {_sizes(sizes)}")
@@ -156,8 +137,8 @@ def _sizes(sizes: Mapping[str, int]) -> str:
 
 
 def edit_list(edits: Iterable[Edit]) -> Table:
-    """Edits, a line each; times are this machine's."""
-    table = _Table()
+    """Edits, one row each, with times in this machine's time zone."""
+    table = TextTable()
     for column in ("edit", "state", "lane", "asked for", "by", "correction", "what came of it"):
         table.add_column(column, overflow="fold", no_wrap=column in ("edit", "state"))
     for edit in edits:
@@ -176,19 +157,19 @@ def edit_list(edits: Iterable[Edit]) -> Table:
 def _outcome(edit: Edit) -> Text:
     if edit.error:
         return Text(edit.error, "red")
-    told = []
+    parts = []
     if edit.commit_seq:
-        told.append(f"from seq {edit.commit_seq} on")
+        parts.append(f"from seq {edit.commit_seq} on")
     if edit.revert_seq:
-        told.append(f"until seq {edit.revert_seq}")
+        parts.append(f"until seq {edit.revert_seq}")
     if edit.superseded_by:
-        told.append(f"superseded by {edit.superseded_by}")
-    return Text(", ".join(told))
+        parts.append(f"superseded by {edit.superseded_by}")
+    return Text(", ".join(parts))
 
 
 def score_table(score: Score) -> Group:
     """A scored continuation, token by token."""
-    table = _Table()
+    table = TextTable()
     for column in ("token", "log p", "model's own"):
         table.add_column(column)
     for token in score.tokens:
@@ -202,7 +183,7 @@ def score_table(score: Score) -> Group:
 
 
 def reversal_lines(reversal: Reversal) -> Group:
-    """What was taken back, and what that means."""
+    """A reversal and its consequences."""
     return Group(
         Text(f"without effect from seq {reversal.seq} on", "bold"),
         *(Text(f"  {meaning}") for meaning in reversal.meanings),
@@ -210,7 +191,7 @@ def reversal_lines(reversal: Reversal) -> Group:
 
 
 def compaction_lines(made: Compaction, now: Lane) -> Group:
-    """A compaction, and what it did to the lane's sizes."""
+    """A compaction, with figures and sizes before and after it."""
     lines = [Text(f"compacted at seq {made.seq}", "bold")]
     if made.before is not None and made.after is not None:
         for metric in ("reliability", "locality"):
@@ -223,8 +204,8 @@ def compaction_lines(made: Compaction, now: Lane) -> Group:
 
 
 def lane_table(lanes: Iterable[Lane]) -> Table:
-    """The lanes."""
-    table = _Table()
+    """Lanes, one row each."""
+    table = TextTable()
     for column in ("lane", "method", "default", "since seq", "holds"):
         table.add_column(column, overflow="fold")
     for lane in lanes:
@@ -234,8 +215,8 @@ def lane_table(lanes: Iterable[Lane]) -> Table:
 
 
 def lane_config_table(lane: Lane) -> Table:
-    """One lane's configuration, as the log has it."""
-    table = _Table(title=Text(f"{lane.name}: {lane.method}, since seq {lane.configured_seq}"))
+    """One lane's configuration, as recorded in the log."""
+    table = TextTable(title=Text(f"{lane.name}: {lane.method}, since seq {lane.configured_seq}"))
     for column in ("key", "value"):
         table.add_column(column, overflow="fold")
     for key, value in json.loads(lane.config_json).items():
@@ -243,43 +224,9 @@ def lane_config_table(lane: Lane) -> Table:
     return table
 
 
-def config_table(settings: Iterable[SettingReport]) -> Table:
-    """Every setting with its value, its origin and what it is."""
-    table = _Table()
-    for column in ("setting", "value", "from", "what it is"):
-        table.add_column(column, overflow="fold")
-    for item in settings:
-        value = "" if item.value is None else str(item.value)
-        table.add_row(item.setting, value, item.origin, item.description)
-    return table
-
-
-def version_lines() -> str:
-    """Of this installation, without importing what is told about."""
-    told = [f"Python {platform.python_version()}"]
-    for package in ("errata-client", "torch", "transformers", "ray", "grpcio"):
-        try:
-            told.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            told.append(f"{package} is not installed")
-    return "\n".join([f"errata {importlib.metadata.version('errata')}", *told])
-
-
-def doctor_table(findings: Iterable[Finding]) -> Table:
-    """What was checked, what was found, and what to do."""
-    table = _Table(show_lines=False)
-    for column in ("", "checked", "found", "what to do"):
-        table.add_column(column, overflow="fold")
-    styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-    for finding in findings:
-        grade = Text(finding.grade, styles[finding.grade])
-        table.add_row(grade, finding.name, masked(finding.found), finding.remedy)
-    return table
-
-
 def entry_table(entries: Iterable[LogEntry]) -> Table:
-    """Log entries."""
-    table = _Table()
+    """Log entries, one row each."""
+    table = TextTable()
     for column in ("seq", "time", "kind", "edits", "history", "by", "detail"):
         table.add_column(column, overflow="fold", no_wrap=column in ("seq", "time"))
     for entry in entries:
@@ -296,8 +243,8 @@ def entry_table(entries: Iterable[LogEntry]) -> Table:
 
 
 def everywhere_table(title: str, answers: Iterable[ReplicaAnswer]) -> Table:
-    """What every replica answers."""
-    table = _Table(title=Text(title), title_justify="left", title_style="bold")
+    """Every replica's answer with its provenance."""
+    table = TextTable(title=Text(title), title_justify="left", title_style="bold")
     for column in ("replica", "answer", "seq", "history", "state", "shaped by"):
         table.add_column(column)
     for item in answers:
@@ -314,35 +261,6 @@ def everywhere_table(title: str, answers: Iterable[ReplicaAnswer]) -> Table:
             _some(provenance.edits) or "–",
         )
     return table
-
-
-def print_result(as_json: bool, value: T, render: Callable[[T], RenderableType]) -> None:
-    """Prints a command's result on standard output.
-
-    Args:
-        as_json: whether as JSON.
-        value: one of the SDK's values, or a list of them.
-        render: how the value looks on a terminal.
-    """
-    if as_json:
-        print_json(console(), value)
-    else:
-        console().print(render(value))
-
-
-def print_json(out: Console, value: Any) -> None:
-    """Prints any of the SDK's values, or a list of them, as JSON."""
-    out.print_json(json.dumps(value, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if isinstance(value, enum.Enum):
-        return value.name.lower()
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return str(value)
 
 
 def _some(names: tuple[str, ...]) -> str:
