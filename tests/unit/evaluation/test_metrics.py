@@ -63,7 +63,7 @@ def test_perplexity_is_over_all_tokens() -> None:
     mean_of_texts = math.exp((1.0 + 5.0) / 2)
     mean_of_perplexities = (math.exp(1.0) + math.exp(5.0)) / 2
     assert found < mean_of_texts < mean_of_perplexities
-    with pytest.raises(InvalidRequestError, match="no text"):
+    with pytest.raises(InvalidRequestError, match="needs a text"):
         perplexity([])
 
 
