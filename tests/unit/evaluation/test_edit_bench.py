@@ -333,7 +333,7 @@ def test_only_runs_on_the_same_data_are_compared(plan: Plan, tmp_path: Path) -> 
     with pytest.raises(InvalidRequestError, match="no result that can be read"):
         read_runs([tmp_path / "a", tmp_path / "absent"])
     write({"suite": "mixed"}, tmp_path / "c")
-    with pytest.raises(InvalidRequestError, match="no result of `errata bench edit`"):
+    with pytest.raises(InvalidRequestError, match="not a result of `errata bench edit`"):
         read_runs([tmp_path / "a", tmp_path / "c"])
 
 
