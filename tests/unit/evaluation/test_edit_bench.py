@@ -330,7 +330,7 @@ def test_only_runs_on_the_same_data_are_compared(plan: Plan, tmp_path: Path) -> 
     assert "| none (" in twins, "equal names are told apart by their folders"
     with pytest.raises(InvalidRequestError, match="at least two"):
         read_runs([tmp_path / "a"])
-    with pytest.raises(InvalidRequestError, match="no result that can be read"):
+    with pytest.raises(InvalidRequestError, match="not a readable result"):
         read_runs([tmp_path / "a", tmp_path / "absent"])
     write({"suite": "mixed"}, tmp_path / "c")
     with pytest.raises(InvalidRequestError, match="not a result of `errata bench edit`"):
