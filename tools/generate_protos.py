@@ -1,7 +1,7 @@
 """Generates the client's protobuf code, or checks that the committed code is up to date.
 
-protoc writes absolute imports (`from errata.v1 import …`), which the services' `errata` package would
-shadow; they are rewritten to the package of the generated code.
+protoc writes absolute imports (`from errata.v1 import …`), which the `errata` package of the
+services would shadow; they are rewritten to the package of the generated code.
 """
 
 from __future__ import annotations

@@ -213,9 +213,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
     parser.add_argument("--only", action="append", choices=SETTINGS, help="repeatable")
     parser.add_argument("--list", action="store_true", help="show the settings and exit")
-    parser.add_argument(
-        "pytest", nargs="*", help="arguments of pytest; by default each setting's own"
-    )
+    parser.add_argument("pytest", nargs="*", help="pytest's arguments; by default each setting's")
     options = parser.parse_args()
     if options.list:
         for name, setting in SETTINGS.items():
