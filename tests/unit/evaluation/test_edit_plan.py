@@ -1,4 +1,4 @@
-"""Plans: options that cannot be, and which runs a suite consists of."""
+"""Plans: impossible options, and the runs of each suite."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_an_unusable_suite_is_refused(change: dict[str, Any], message: str) -> N
     ("change", "name"),
     [({"text": Path("t")}, "text"), ({"check": False}, "no-check"), ({"device": "cuda"}, "device")],
 )
-def test_an_option_that_a_cluster_would_not_heed_is_refused(
+def test_an_option_without_effect_on_a_cluster_is_refused(
     change: dict[str, Any], name: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=f"--{name} has no effect on a running cluster"):
@@ -168,7 +168,7 @@ def test_an_unusable_grid_is_refused(settings: list[str]) -> None:
         plans.parse_grid(settings)
 
 
-def test_values_are_told_one_by_one() -> None:
+def test_values_are_parsed_one_by_one() -> None:
     assert plans.parse_values(["batch=32", "encoder=null", "stages=joint", "layers=[1, 2]"]) == {
         "batch": 32,
         "encoder": None,
