@@ -1,7 +1,7 @@
 """Runs tests under the conditions of other machines: `make test-hostile`.
 
 Other kernels sum in other orders, so that a fit's last digits differ; on a slow or busy machine
-everything takes longer. No test may depend on either. Each setting below is a run of pytest with an
+everything takes longer. Tests must depend on neither. Each setting below is a run of pytest with an
 environment, a set of cores and busy processes in parallel; a table at the end shows the outcomes.
 
     python tools/hostile_tests.py                       # every setting, the tests with fits

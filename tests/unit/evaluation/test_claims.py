@@ -18,9 +18,9 @@ RECORDS = [
     Record("3", "Some plant", "", "x", "Italy"),
 ]  # fmt: skip
 CLAIMS = [
-    RecordClaims("own", ("other",), ("other", "nobody")),
-    RecordClaims("own", (), ("nobody",)),
-    RecordClaims("nobody", (), ("nobody",)),
+    RecordClaims("own", ("other",), ("other", "none")),
+    RecordClaims("own", (), ("none",)),
+    RecordClaims("none", (), ("none",)),
     RecordClaims("own", (), ()),
 ]
 

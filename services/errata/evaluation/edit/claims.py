@@ -14,19 +14,19 @@ from errata.evaluation.metrics.tokens import exact_agreement, exact_match
 from errata.evaluation.systems import System
 from errata.evaluation.systems.lane import LaneSystem
 
-Claimant = Literal["own", "other", "nobody"]
+Claimant = Literal["own", "other", "none"]
 
 _MAX_EXAMPLES = 20  # of each kind of failure
 _KINDS = {
     "own": "claimed by its edit, answered otherwise",
     "other": "claimed by another edit",
-    "nobody": "claimed by no edit",
+    "none": "claimed by no edit",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class RecordClaims:
-    """Who claims a record's prompts: the edit of its own prompt, another edit, or nobody.
+    """Who claims a record's prompts: the edit of its own prompt, another edit, or none.
 
     Attributes:
         prompt: claimant of the edited prompt.
@@ -53,7 +53,7 @@ def claims_of(system: System, records: Sequence[Record]) -> list[RecordClaims]:
     def take(record: Record) -> Claimant:
         claim = next(claims)
         if not claim.holds:
-            return "nobody"
+            return "none"
         return "own" if system.prompt_of(claim.edit) == record.prompt else "other"
 
     return [
