@@ -1,7 +1,7 @@
 """Generates the client's protobuf code, or checks that the committed code is up to date.
 
 protoc writes absolute imports (`from errata.v1 import …`), which the `errata` package of the
-services would shadow; they are rewritten to the one home of generated code.
+services would shadow; they are rewritten to the package of the generated code.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def generate(output: Path) -> None:
         f"--mypy_grpc_out=quiet:{output}",
         *files,
     ]
-    # protoc finds its mypy plugins on PATH, where an environment that is not activated is missing.
+    # protoc looks for its mypy plugins on PATH, which lacks an environment that is not activated.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     if protoc.main(arguments) != 0:
         sys.exit("protoc failed; see above.")
@@ -60,7 +60,7 @@ def _relative_files(folder: Path) -> set[Path]:
 
 
 def drift(fresh: Path, committed: Path) -> list[str]:
-    """Names the files that differ between freshly generated and committed code."""
+    """Names of the files that differ between freshly generated and committed code."""
     names = _relative_files(fresh) | _relative_files(committed)
     return sorted(
         str(name)

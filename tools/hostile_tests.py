@@ -1,10 +1,10 @@
-"""Runs tests as machines would that are not at hand: `make test-hostile`.
+"""Runs tests under the conditions of other machines: `make test-hostile`.
 
-Other kernels sum in other orders, so that a fit's last digits differ; a slow or busy machine lets
-everything take longer. No test may depend on either. Each setting below is a run of pytest with an
-environment, a set of cores and busy processes beside it; a table at the end says how each ended.
+Other kernels sum in other orders, so that a fit's last digits differ; on a slow or busy machine
+everything takes longer. Tests must depend on neither. Each setting below is a run of pytest with an
+environment, a set of cores and busy processes in parallel; a table at the end shows the outcomes.
 
-    python tools/hostile_tests.py                       # every setting, the tests that hold fits
+    python tools/hostile_tests.py                       # every setting, the tests with fits
     python tools/hostile_tests.py --only avx2 --only busy
     python tools/hostile_tests.py -- tests/unit/writer -k reliability
 """
@@ -31,15 +31,15 @@ _SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
 
 @dataclass(frozen=True)
 class Setting:
-    """A machine to be imitated.
+    """A machine to imitate.
 
     Attributes:
         environment: variables of pytest and of all processes that tests start.
-        needs: flags of /proc/cpuinfo without which this CPU cannot do it.
-        folder: before all others on the path of Python modules; none if empty.
-        num_cores: the run is kept on so many cores; 0 is all.
-        num_busy: processes beside it that never rest.
-        suites: the tests that it may matter to: those that hold fits, or all of them.
+        needs: required CPU flags of /proc/cpuinfo.
+        folder: first on the path of Python modules; none if empty.
+        num_cores: number of cores for the run; 0 uses all.
+        num_busy: number of busy processes in parallel.
+        suites: the tests that it can affect: those with fits, or all of them.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Setting:
 
 SETTINGS: Mapping[str, Setting] = {
     "native": Setting(),
-    # MKL chooses by its own branches on AMD, too, if told by MKL_CBWR.
+    # With MKL_CBWR, MKL follows the given branch on AMD, too.
     "plain": Setting(
         {
             "ATEN_CPU_CAPABILITY": "default",
@@ -76,7 +76,7 @@ SETTINGS: Mapping[str, Setting] = {
         {"ATEN_CPU_CAPABILITY": "avx512", "MKL_CBWR": "AVX512", "OPENBLAS_CORETYPE": "SkylakeX"},
         needs=("avx512f", "avx512bw", "avx512vl", "avx512dq"),
     ),
-    "tiles": Setting(folder="tests/tiles"),  # fits in bf16, as CPUs with AMX make them
+    "tiles": Setting(folder="tests/tiles"),  # fits in bf16, as on CPUs with AMX
     "one-thread": Setting({"ERRATA_TEST_THREADS": "1", "OMP_NUM_THREADS": "1"}),
     "two-threads": Setting({"ERRATA_TEST_THREADS": "2", "OMP_NUM_THREADS": "2"}),
     "jitter-1": Setting({"ERRATA_TEST_JITTER": "1"}),
@@ -89,18 +89,18 @@ SETTINGS: Mapping[str, Setting] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one run ended.
+    """The outcome of one run.
 
     Attributes:
         name: of the setting.
-        status: pytest's; None if the machine cannot do it.
-        said: pytest's last line, or why it was skipped.
-        seconds: of wall clock.
+        status: exit status of pytest; None if the machine cannot run the setting.
+        summary: pytest's last line, or why the run was skipped.
+        seconds: wall clock.
     """
 
     name: str
     status: int | None
-    said: str
+    summary: str
     seconds: float
 
     @property
@@ -110,7 +110,7 @@ class Outcome:
 
 
 def missing(setting: Setting) -> str:
-    """What this machine lacks for a setting; nothing if empty."""
+    """What this machine lacks for a setting; empty if nothing."""
     flags = cpu_flags()
     lacking = [flag for flag in setting.needs if flag not in flags]
     if lacking:
@@ -121,7 +121,7 @@ def missing(setting: Setting) -> str:
 
 
 def cpu_flags() -> frozenset[str]:
-    """What the CPU can do, as Linux names it; nothing where there is no such list."""
+    """The CPU's flags as Linux names them; empty if there is no such list."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -131,7 +131,7 @@ def cpu_flags() -> frozenset[str]:
 
 
 def run(name: str, setting: Setting, arguments: Sequence[str]) -> Outcome:
-    """Runs pytest under one setting; its output goes to the terminal as it comes."""
+    """Runs pytest under one setting and forwards its output to the terminal."""
     lacking = missing(setting)
     if lacking:
         return Outcome(name, None, lacking, 0.0)
@@ -164,28 +164,28 @@ def run(name: str, setting: Setting, arguments: Sequence[str]) -> Outcome:
 
 @contextmanager
 def _busy(number: int) -> Iterator[None]:
-    """Processes that take whatever they get."""
+    """Runs busy processes while inside."""
     context = multiprocessing.get_context("spawn")
-    beside = [context.Process(target=_spin, daemon=True) for _ in range(number)]
-    for process in beside:
+    processes = [context.Process(target=_spin, daemon=True) for _ in range(number)]
+    for process in processes:
         process.start()
     try:
         yield
     finally:
-        for process in beside:
+        for process in processes:
             process.terminate()
             process.join()
 
 
 def _spin() -> None:
     parent = os.getppid()
-    while os.getppid() == parent:  # it must not outlive a run that was killed
+    while os.getppid() == parent:  # ends if the run is killed
         sum(range(1_000_000))
 
 
 @contextmanager
 def _kept_on(num_cores: int) -> Iterator[None]:
-    """Keeps this process, and so what it starts, on some of its cores."""
+    """Limits this process and its children to some of the cores."""
     if not num_cores:
         yield
         return
@@ -198,22 +198,22 @@ def _kept_on(num_cores: int) -> Iterator[None]:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """One line a setting."""
+    """One line per setting."""
     width = max(len(outcome.name) for outcome in outcomes)
     words = {True: "holds", False: "FAILED"}
     lines = []
     for one in outcomes:
         word = "skipped" if one.status is None else words[one.holds]
-        lines.append(f"{one.name:{width}}  {word:7}  {one.seconds:7.0f} s  {one.said}")
+        lines.append(f"{one.name:{width}}  {word:7}  {one.seconds:7.0f} s  {one.summary}")
     return "\n".join(lines)
 
 
 def main() -> int:
-    """Runs what was chosen; 1 if anything failed."""
+    """Runs the selected settings; returns 1 if any failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
     parser.add_argument("--only", action="append", choices=SETTINGS, help="repeatable")
-    parser.add_argument("--list", action="store_true", help="show the settings and end")
-    parser.add_argument("pytest", nargs="*", help="pytest's arguments; a setting's own if none")
+    parser.add_argument("--list", action="store_true", help="show the settings and exit")
+    parser.add_argument("pytest", nargs="*", help="pytest's arguments; by default each setting's")
     options = parser.parse_args()
     if options.list:
         for name, setting in SETTINGS.items():

@@ -2,8 +2,8 @@
 
     python tools/lock_images.py [--check]
 
-torch is apart: its builds for CPU and CUDA are different files, and only the latter's need NVIDIA's
-packages. uv finds the CUDA build, pip must be set up to find the CPU build.
+torch has its own files: its CPU and CUDA builds differ, and only the CUDA build needs NVIDIA's
+packages. uv finds the CUDA build; pip must be configured to find the CPU build.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HEADER = "# Made by tools/lock_images.py: {}, with hashes.\n"
 
 
 def requirements() -> list[str]:
-    """What both projects depend on, the images' extras included, without our own packages."""
+    """The dependencies of both projects and of the images' extras, without our own packages."""
     found: set[str] = set()
     for path in _PROJECTS:
         project = tomllib.loads(path.read_text("utf-8"))["project"]
@@ -60,7 +60,7 @@ def locks() -> dict[Path, str]:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """What every image needs, and torch with what only its CUDA build needs."""
+    """Splits into what every image needs, and torch with what only its CUDA build needs."""
     parts: tuple[list[str], list[str]] = ([], [])
     of_cuda = False
     for line in text.splitlines(keepends=True):
@@ -71,10 +71,10 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _cpu_build() -> str:
-    """The wheel that pip finds.
+    """The wheel of torch that pip finds.
 
     Raises:
-        SystemExit: it is no CPU build.
+        SystemExit: it is not a CPU build.
     """
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
     command += ["--quiet", "--no-deps", "--report", "-", "-c", str(ROOT / "constraints.txt")]
@@ -82,13 +82,13 @@ def _cpu_build() -> str:
     (wheel,) = json.loads(done.stdout)["install"]
     version = wheel["metadata"]["version"]
     if not version.endswith("+cpu"):
-        raise SystemExit(f"pip finds torch {version}; let PIP_INDEX_URL name torch's CPU builds")
+        raise SystemExit(f"pip finds torch {version}; set PIP_INDEX_URL to torch's CPU builds")
     digest = wheel["download_info"]["archive_info"]["hashes"]["sha256"]
     return f"torch=={version} \\\n    --hash=sha256:{digest}\n"
 
 
 def main() -> int:
-    """Writes the locks, or says whether they are what would be written."""
+    """Writes the locks; with --check, returns 1 if the files differ from them."""
     made = locks()
     if "--check" in sys.argv[1:]:
         return 0 if all(path.read_text("utf-8") == text for path, text in made.items()) else 1

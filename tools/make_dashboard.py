@@ -19,7 +19,7 @@ _COLUMNS, _WIDTH, _HEIGHT = 3, 8, 7
 
 @dataclass(frozen=True)
 class Panel:
-    """A graph: title, unit of Grafana, and queries with their legends."""
+    """A graph: title, Grafana unit, and queries with their legends."""
 
     title: str
     unit: str
@@ -182,7 +182,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
 
 
 def dashboard() -> dict[str, Any]:
-    """What Grafana is provisioned with."""
+    """The dashboard as Grafana's JSON."""
     panels: list[dict[str, Any]] = []
     top = 0
     for title, row in ROWS:
@@ -232,7 +232,7 @@ def _graph(panel: Panel, number: int, where: dict[str, int]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Writes the file, or says whether it is what would be written."""
+    """Writes the file; with --check, returns 1 if the file differs."""
     text = json.dumps(dashboard(), indent=2) + "\n"
     if "--check" in sys.argv[1:]:
         return 0 if FILE.read_text("utf-8") == text else 1

@@ -1,8 +1,8 @@
-"""Draws the dashboard's panels from a Prometheus, as a picture for the documentation.
+"""Draws the dashboard's panels from a Prometheus into a PNG for the documentation.
 
     python tools/render_dashboard.py http://127.0.0.1:9090 docs/dashboard.png --minutes 5
 
-Grafana draws the same queries; this needs none.
+Grafana draws the same queries; this tool does not need Grafana.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def query(url: str, expression: str, minutes: float) -> list[dict[str, Any]]:
 
 
 def named(legend: str, labels: dict[str, str]) -> str:
-    """A series' legend, with its labels put in."""
+    """A series' legend with its labels filled in."""
     return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], "")[-14:], legend)
 
 
 def main() -> None:
-    """Draws."""
+    """Draws all panels."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("prometheus")
     parser.add_argument("out", type=Path)

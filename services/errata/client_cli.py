@@ -246,8 +246,8 @@ def health(
     from errata.launch.health import health_of
 
     state = health_of(address, timeout)
-    told = f"{state}; nothing that speaks gRPC answers" if state == "UNAVAILABLE" else state
-    console().print(f"{address}: {told}")
+    shown = f"{state}; nothing that speaks gRPC answers" if state == "UNAVAILABLE" else state
+    console().print(f"{address}: {shown}")
     if state != "SERVING":
         raise typer.Exit(1)
 

@@ -14,6 +14,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from errata import demo
+from errata.cli_options import DeviceOption
 from errata.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ MaxMinutesOption = Annotated[
     float, typer.Option(help="Time limit at which the schedule ends; 0 for none.", min=0)
 ]
 ThreadsOption = Annotated[int, typer.Option(help="Torch threads; 0 uses all cores.", min=0)]
-DeviceOption = Annotated[str, typer.Option(help="Torch device.")]
 
 
 @train.callback()
@@ -144,10 +144,10 @@ def _run(trainer: Trainer) -> None:
         task = bar.add_task("training", total=1.0)
 
         def show(progress: Progress) -> None:
-            told = f"step {progress.step:,}, loss {sum(progress.losses.values()):.2f}"
+            line = f"step {progress.step:,}, loss {sum(progress.losses.values()):.2f}"
             if progress.validation is not None:
-                told += f", validation {progress.validation.score:.3f}"
-            bar.update(task, completed=progress.done, description=told)
+                line += f", validation {progress.validation.score:.3f}"
+            bar.update(task, completed=progress.done, description=line)
 
         found = trainer.run(show)
     table = Table("validation", "")

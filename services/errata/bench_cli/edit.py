@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from errata.cli_options import DeviceOption
 from errata.errors import InvalidRequestError
 from errata.evaluation.edit import plan as plans
 
@@ -81,7 +82,6 @@ NoCheckOption = Annotated[
     bool, typer.Option("--no-check", help="Commit edits even if they fail the writer's checks.")
 ]
 CacheDirOption = Annotated[Path | None, typer.Option(help="Folder where statistics are cached.")]
-DeviceOption = Annotated[str, typer.Option(help="Torch device.")]
 
 
 def edit(

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from errata import demo
+from errata.cli_options import DeviceOption
 from errata.evaluation.edit.plan import read_values
 
 _out = Console()
@@ -38,7 +39,6 @@ SuiteOption = Annotated[
 OutOption = Annotated[Path, typer.Option(help="Folder for result.json and plots.")]
 ModelOption = Annotated[str, typer.Option(help="Folder or hub id; the demo model if empty.")]
 DtypeOption = Annotated[str, typer.Option(help="Data type of the weights.")]
-DeviceOption = Annotated[str, typer.Option(help="Torch device.")]
 RoundsOption = Annotated[int, typer.Option(help="Alternations with the baseline.", min=1)]
 RequestsOption = Annotated[
     int, typer.Option(help="Requests in one round; for load, at most so many in all.", min=1)

@@ -1,1 +1,1 @@
-"""Data sets, metrics and benchmarks of editing; runs in process, without services."""
+"""Data sets, metrics and benchmarks: of editing methods, of serving, and of whole systems."""

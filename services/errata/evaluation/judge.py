@@ -1,4 +1,4 @@
-"""Asks a system about records and turns its answers into figures."""
+"""Asks a system about records and computes figures from its answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from errata.evaluation.metrics.tokens import (
 from errata.evaluation.systems import Pair, Scored, System
 
 Measures = dict[str, float | None]
-"""Figures by name, `reliability.token` and so on; None where the data set does not have it."""
+"""Figures by name, such as `reliability.token`; None if the data set does not have the figure."""
 
 SHARES = (
     "reliability.token",
@@ -34,16 +34,16 @@ SHARES = (
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a system thought of one record's questions at one moment.
+    """A system's scores for one record's questions at one point in time.
 
     Attributes:
         new: the new answer at the prompt.
-        true: the old one; None where the data set has none.
+        true: the old answer; None if the data set has none.
         rephrases_new: the new answer at each rephrase.
-        rephrases_true: the old one at each; empty where there is none.
-        locality_true: its own answer at each locality prompt.
-        locality_new: the edit's new answer at each.
-        ripples: for each group, for each question, every answer that counts as right.
+        rephrases_true: the old answer at each rephrase; empty if there is none.
+        locality_true: each locality prompt's own answer.
+        locality_new: the edit's new answer at each locality prompt.
+        ripples: for each group and question, every accepted answer.
     """
 
     new: Scored
@@ -56,7 +56,7 @@ class Answers:
 
 
 def ask(system: System, records: Sequence[Record]) -> list[Answers]:
-    """Scores everything about the records in one call; equal questions are asked once."""
+    """Scores all questions about the records in one call; equal questions are asked once."""
     pairs: dict[Pair, int] = {}
 
     def note(prompt: str, answer: str) -> Scored:
@@ -123,7 +123,7 @@ def measures_of(
 
 
 def shares(record: Record, before: Answers, now: Answers) -> dict[str, float]:
-    """One record's part of `SHARES` and of the ripples, as far as the record has it."""
+    """One record's values of `SHARES` and of the ripples, as far as the record has them."""
     return dict(_shares(record, before, now))
 
 

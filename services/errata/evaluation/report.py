@@ -1,4 +1,4 @@
-"""What every benchmark says of itself: its command, its machine, its code; and where it is kept."""
+"""What every benchmark records: its command, its machine, its code; and writing results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def circumstances() -> dict[str, Any]:
 def code_version() -> str:
     """The git commit of the code, or the installed version where there is no repository.
 
-    Uncommitted changes are said: `{commit}-dirty-{digest of the changes}`.
+    Uncommitted changes are marked: `{commit}-dirty-{digest of the changes}`.
     """
     try:
         head = _git("rev-parse", "HEAD").strip()
@@ -56,7 +56,7 @@ def _git(*arguments: str) -> str:
 
 
 def write(found: Mapping[str, Any], folder: Path, name: str = "result.json") -> Path:
-    """Writes a JSON file into `folder`, which is made if it is missing; whole or not at all."""
+    """Writes a JSON file into `folder`, which is created if missing; the write is atomic."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     scratch = path.with_suffix(".tmp")

@@ -1,4 +1,4 @@
-"""How long searches take: of keys, in all rows and in lists, and what lists miss; of codes."""
+"""Times searches of keys, exact and in inverted lists, with the lists' recall; and of codes."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from errata.indices.inner_product import APPROXIMATE_FROM, KeyIndex
 T = TypeVar("T")
 
 _NEVER = 2**62
-_NOISE = 0.7  # of a query, relative to its key: about as far as a rephrase is
-_CANDIDATES = 4  # as routing asks for
+_NOISE = 0.7  # of a query, relative to its key: about the distance of a rephrase
+_CANDIDATES = 4  # as in routing
 _LAYERS, _EXPERTS, _TOP_K = 6, 8, 2  # of ELDER's codes
 
 
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
-    """What is searched.
+    """What to search.
 
     Attributes:
-        sizes: numbers of keys, and of allocation codes.
+        sizes: numbers of keys and of allocation codes.
         width: of keys and queries, d_r.
-        batch: queries at once.
+        batch: queries in a batch.
         rounds: batches at each size.
         seed: of keys and queries.
     """
@@ -48,17 +48,17 @@ class RoutePlan:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Keys:
-    """Synthetic keys as an index sees them."""
+    """Synthetic keys in the form that an index takes."""
 
     keys: Tensor
     lineage: Lineage = field(default_factory=Lineage)
 
 
 def run(plan: RoutePlan, out: Path, console: Console) -> dict[str, Any]:
-    """Searches at every size, all rows and inverted lists; writes OUT/result.json.
+    """Searches at every size, exactly and in inverted lists; writes OUT/result.json.
 
-    Keys are normal vectors; each query is a key with noise on it, which is its right answer. Codes
-    are two of eight experts in each of six layers, stored ones and queries alike.
+    Keys are normal vectors; each query is a key with added noise, and that key is the right answer.
+    Codes are two of eight experts in each of six layers, for stored codes and for queries.
     """
     points = [_point(plan, size) for size in plan.sizes]
     found = {**asdict(plan), "points": points, "commit": code_version(), **circumstances()}
@@ -106,7 +106,7 @@ def _point(plan: RoutePlan, size: int) -> dict[str, Any]:
 
 
 def _code_times(plan: RoutePlan, size: int) -> dict[str, Any]:
-    """A lane's codes all change with each of its commits: making the index counts, too."""
+    """Times building the index, too: all codes of a lane change with each of its commits."""
     generator = torch.Generator().manual_seed(plan.seed)
     codes = _random_codes(size, generator)
     queries = [_random_codes(plan.batch, generator) for _ in range(plan.rounds)]
@@ -132,7 +132,7 @@ def _timed(index: KeyIndex, rows: _Keys, queries: Tensor) -> tuple[Tensor, Tenso
 
 
 def _each_timed(search: Callable[[Tensor], T], batches: Iterable[Tensor]) -> tuple[Tensor, list[T]]:
-    """Milliseconds (rounds,), and what was found."""
+    """Milliseconds (rounds,), and the results."""
     times, found = [], []
     for batch in batches:
         started = time.perf_counter()

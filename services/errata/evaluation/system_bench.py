@@ -1,6 +1,6 @@
 """Timings of the whole system on this machine: appends, commit to applied, fits, generation.
 
-Every figure is wall clock seen by a client; generation is a ratio against the same system without
+Every figure is wall clock as seen by a client; generation is a ratio to the same system without
 edits, measured before and after in the same run.
 """
 
@@ -38,17 +38,17 @@ _TIMEOUT_SECONDS = 300.0
 def run(
     output: Path, *, num_edits: int, num_requests: int, num_appends: int, console: Console
 ) -> dict[str, Any]:
-    """Starts one box, measures, writes JSON, ends the box.
+    """Starts one box, measures, writes JSON, stops the box.
 
     Args:
         output: JSON file.
         num_edits: distinct edits to fit, in batches as the writer makes them.
         num_requests: generations in each load run, 16 at a time.
         num_appends: single appends to the log.
-        console: tells what is going on.
+        console: shows progress.
 
     Returns:
-        What was written.
+        The JSON that was written.
 
     Raises:
         StartupError: the box did not start.
@@ -120,7 +120,7 @@ def _demo_specs() -> list[EditSpec]:
 async def _visibility(
     client: AsyncClient, specs: Sequence[EditSpec]
 ) -> tuple[list[float], list[str]]:
-    """Seconds from the client's news of a commit to every replica's report of it."""
+    """Seconds from the client's notice of a commit until every replica reported it."""
     seconds, names = [], []
     for spec in specs:
         (accepted,) = await client.submit_edits([spec])
@@ -136,7 +136,7 @@ async def _visibility(
 
 
 async def generation_rate(client: AsyncClient, prompts: Sequence[str], num_requests: int) -> float:
-    """Requests per second with a fixed number of them under way."""
+    """Requests per second with a fixed number of requests in flight."""
     room = asyncio.Semaphore(_CONCURRENCY)
 
     async def one(prompt: str) -> None:
@@ -151,7 +151,7 @@ async def generation_rate(client: AsyncClient, prompts: Sequence[str], num_reque
 
 
 async def _appends(address: str, num_appends: int) -> dict[str, Any]:
-    """Latency of single appends, one after the other: synced to disk before each answer."""
+    """Latency of single appends, one after the other; each is synced to disk before its answer."""
     seconds = []
     entry = EditsReverted((), comment="x" * 300)
     async with grpc.aio.insecure_channel(address) as channel:

@@ -1,4 +1,4 @@
-"""The demo data is well formed, and its text depends on the seed alone."""
+"""The demo data is well formed, and its text depends only on the seed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_every_prompt_contains_its_subject_and_not_its_object(corpus: Corpus) ->
             assert prompt == prompt.strip()
 
 
-def test_demo_edits_contradict_facts_and_bring_checks(corpus: Corpus) -> None:
+def test_demo_edits_contradict_facts_and_have_probes(corpus: Corpus) -> None:
     edits = corpus.demo_edits()
     assert 6 <= len(edits) <= 12
     for edit in edits:
@@ -99,7 +99,7 @@ def test_a_good_data_folder_loads(tmp_path: Path) -> None:
         ("[relations.capital]", "colour = 1\n[relations.capital]", "colour"),
     ],
 )
-def test_a_bad_facts_file_is_named_with_its_fault(
+def test_the_error_for_a_bad_facts_file_names_the_file_and_the_fault(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     assert old in FACTS
@@ -117,7 +117,7 @@ def test_a_bad_facts_file_is_named_with_its_fault(
         ('"Berlin"', '"Atlantis"', "'Atlantis' must occur"),
     ],
 )
-def test_an_edit_that_fits_no_fact_is_refused(
+def test_an_edit_without_a_matching_fact_is_refused(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     root = write_data(tmp_path, edits=EDITS.replace(old, new))
@@ -126,7 +126,7 @@ def test_an_edit_that_fits_no_fact_is_refused(
     assert message in caught.value.message
 
 
-def test_a_fact_told_in_two_files_is_refused(tmp_path: Path) -> None:
+def test_a_fact_in_two_files_is_refused(tmp_path: Path) -> None:
     root = write_data(tmp_path)
     (root / "facts" / "more.toml").write_text(FACTS)
     with pytest.raises(InvalidInputError, match="'capital' is in two files"):

@@ -1,4 +1,4 @@
-"""Training is a function of its seed, and what it saves loads again."""
+"""Training is a function of its seed, and its output can be loaded."""
 
 from __future__ import annotations
 

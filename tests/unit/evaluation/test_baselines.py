@@ -31,7 +31,7 @@ def _mean_log_prob(system: System) -> float:
 
 
 @pytest.mark.parametrize("name", sorted(BASELINES))
-def test_reset_gives_the_base_model_back(llama: CausalLM, name: str) -> None:
+def test_reset_restores_the_base_model(llama: CausalLM, name: str) -> None:
     before = llama.current_digest()
     system = BASELINES[name].make(llama, BASELINES[name].config())
     scored, size = system.score(PAIRS), system.state_bytes

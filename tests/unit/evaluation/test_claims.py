@@ -1,4 +1,4 @@
-"""Who claims what, and what may be claimed."""
+"""Which edit claims each prompt, and which prompts can be claimed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RECORDS = [
     Record("3", "Some plant", "", "x", "Italy"),
 ]  # fmt: skip
 CLAIMS = [
-    RecordClaims("own", ("other",), ("other", "nobody")),
-    RecordClaims("own", (), ("nobody",)),
-    RecordClaims("nobody", (), ("nobody",)),
+    RecordClaims("own", ("other",), ("other", "none")),
+    RecordClaims("own", (), ("none",)),
+    RecordClaims("none", (), ("none",)),
     RecordClaims("own", (), ()),
 ]
 
 
-def test_shares_are_means_per_record_and_then_over_those_that_have_such_prompts() -> None:
+def test_shares_are_means_per_record_and_then_over_records_with_such_prompts() -> None:
     assert claim_figures(CLAIMS, RECORDS) == {
         "claims.prompts": pytest.approx(3 / 4),
         "claims.rephrases": 0.0,
@@ -36,5 +36,5 @@ def test_shares_are_means_per_record_and_then_over_those_that_have_such_prompts(
     }
 
 
-def test_systems_that_do_not_route_have_no_such_figures() -> None:
+def test_systems_that_do_not_route_have_no_claim_figures() -> None:
     assert claim_figures([], RECORDS) == {}

@@ -1,4 +1,4 @@
-"""ZsRE, SelfCheckGPT, RippleEdits, questions and references: records, and errors that say where."""
+"""ZsRE, SelfCheckGPT, RippleEdits, questions and references: records, and errors with places."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_zsre(tmp_path: Path) -> None:
     assert second.target_true is None, "its figures are those without true answers"
 
 
-def test_selfcheckgpt_takes_the_subject_as_it_is_spelt_last(tmp_path: Path) -> None:
+def test_selfcheckgpt_spells_the_subject_as_in_its_last_occurrence(tmp_path: Path) -> None:
     blank = {**SELFCHECK, "locality_ground_truth": " "}
     first, second = load_records("selfcheckgpt", _file(tmp_path, [SELFCHECK, blank]))
     assert first.subject == "Ada Holm"
@@ -153,7 +153,7 @@ def test_ripple_edits(tmp_path: Path) -> None:
         ("The capital of Norway is Bergen.", "Something else is", "Norway"),
     ],
 )
-def test_ripple_subject_is_what_other_questions_name_too(
+def test_ripple_subject_also_occurs_in_other_questions(
     tmp_path: Path, sentence: str, other: str, subject: str
 ) -> None:
     record = {**RIPPLE, "Subject_Aliasing": [], "Forgetfulness": []}
@@ -163,7 +163,7 @@ def test_ripple_subject_is_what_other_questions_name_too(
     assert found.subject == subject
 
 
-def test_ripple_target_may_hold_a_verb_when_aliasing_tells_it(tmp_path: Path) -> None:
+def test_ripple_target_can_contain_a_verb_if_aliasing_confirms_it(tmp_path: Path) -> None:
     record = copy.deepcopy(RIPPLE)
     record["edit"]["prompt"] = "The name of the mother of Ada Holm is What Is Is."
     record["Subject_Aliasing"][0]["test_queries"][0]["answers"][0]["value"] = "What Is Is"
@@ -209,7 +209,7 @@ def test_another_data_sets_file_is_refused(tmp_path: Path, dataset: str) -> None
         load_records(dataset, _file(tmp_path, [{"question": "x"}]))
 
 
-def test_texts_are_kept_as_services_keep_them(tmp_path: Path) -> None:
+def test_texts_are_normalised_as_in_the_services(tmp_path: Path) -> None:
     decomposed = {**ZSRE, "alt": "Zu\u0308rich ", "rephrase": " Wo?"}
     (record,) = load_records("zsre", _file(tmp_path, [decomposed]))
     assert record.target_new == "Z\u00fcrich"
@@ -246,7 +246,7 @@ def test_an_unusable_question_is_named(tmp_path: Path, change: Any, field: str) 
         load_general(_lines(tmp_path, good, {**good, **change}))
 
 
-def test_lines_that_are_no_json_are_named(tmp_path: Path) -> None:
+def test_lines_that_are_not_json_are_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"question": "x", "answer": "y"}\n{')
     with pytest.raises(InvalidRequestError, match=r"bad\.jsonl, line 2: is not JSON"):

@@ -37,7 +37,7 @@ FLAT = ("efficacy", "generalization", "specificity", "score")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, data and text as a user has them."""
+    """A model, data and text as a user would provide them."""
     path = tmp_path_factory.mktemp("bench")
     model = make_model("llama")
     model.model.save_pretrained(path / "model")
@@ -72,7 +72,7 @@ def plan(folder: Path, tmp_path: Path) -> Plan:
 
 
 def _figures(found: Any) -> Any:
-    """Everything but what differs from run to run."""
+    """Everything except what differs from run to run."""
     volatile = {
         "edit_seconds_mean",
         "edit_seconds",
@@ -120,7 +120,9 @@ def test_a_result_has_the_names_that_other_tools_read(plan: Plan) -> None:
     )
 
 
-def test_what_is_asked_beside_the_records(plan: Plan, folder: Path) -> None:
+def test_auxiliary_figures_are_measured_in_addition_to_the_records(
+    plan: Plan, folder: Path
+) -> None:
     found = run(
         replace(
             plan,
@@ -153,9 +155,7 @@ def test_equal_plans_give_equal_figures_and_seeds_give_intervals(plan: Plan) -> 
     assert first["ci95"]["target_perplexity"] == half_width(values)
 
 
-def test_an_interrupted_run_goes_on_where_it_was(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_resumes(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = replace(plan, edits=2, num_seeds=3)
     whole = _figures(run(replace(plan, out=plan.out / "whole")))
     original, seen = unit.measures_of, []
@@ -177,7 +177,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert len(list((plan.out / "runs").iterdir())) == 3
 
 
-def test_another_plan_in_the_same_folder_does_not_take_foreign_runs(plan: Plan) -> None:
+def test_another_plan_in_the_same_folder_does_not_reuse_runs(plan: Plan) -> None:
     run(plan)
     run(replace(plan, values={**FAST, "steps": 2}))
     run(replace(plan, batch=4))
@@ -330,10 +330,10 @@ def test_only_runs_on_the_same_data_are_compared(plan: Plan, tmp_path: Path) -> 
     assert "| none (" in twins, "equal names are told apart by their folders"
     with pytest.raises(InvalidRequestError, match="at least two"):
         read_runs([tmp_path / "a"])
-    with pytest.raises(InvalidRequestError, match="no result that can be read"):
+    with pytest.raises(InvalidRequestError, match="not a readable result"):
         read_runs([tmp_path / "a", tmp_path / "absent"])
     write({"suite": "mixed"}, tmp_path / "c")
-    with pytest.raises(InvalidRequestError, match="no result of `errata bench edit`"):
+    with pytest.raises(InvalidRequestError, match="not a result of `errata bench edit`"):
         read_runs([tmp_path / "a", tmp_path / "c"])
 
 

@@ -1,4 +1,4 @@
-"""Plans: options that cannot be, and which runs a suite consists of."""
+"""Plans: impossible options, and the runs of each suite."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_analyses_of_adaple() -> None:
     for suite in ("fusion", "drop-rate", "topk", "similarity"):
         for point in points_of(replace(PLAN, suite=suite)):
             SystemFactory(PLAN).config(point.varied)
-        with pytest.raises(InvalidRequestError, match="is about adaple, not grace"):
+        with pytest.raises(InvalidRequestError, match="is for adaple, not for grace"):
             points_of(replace(PLAN, suite=suite, method="grace"))
 
 
@@ -64,7 +64,7 @@ def test_analyses_of_adaple() -> None:
     [
         ({"suite": "magic"}, "choose one of sequential, batch, scaling"),
         ({"suite": "ablation"}, "needs --vary"),
-        ({"vary": {"drop": (0,)}}, "no other suite takes it"),
+        ({"vary": {"drop": (0,)}}, "no other suite accepts it"),
     ],
 )
 def test_an_unusable_suite_is_refused(change: dict[str, Any], message: str) -> None:
@@ -76,7 +76,7 @@ def test_an_unusable_suite_is_refused(change: dict[str, Any], message: str) -> N
     ("change", "name"),
     [({"text": Path("t")}, "text"), ({"check": False}, "no-check"), ({"device": "cuda"}, "device")],
 )
-def test_an_option_that_a_cluster_would_not_heed_is_refused(
+def test_an_option_without_effect_on_a_cluster_is_refused(
     change: dict[str, Any], name: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=f"--{name} has no effect on a running cluster"):
@@ -96,7 +96,10 @@ def test_an_impossible_plan_is_refused(change: dict[str, Any]) -> None:
             {"method": "rome"},
             "choose one of adaple, elder, lemoe, recipe, memit, none, ft-l, grace",
         ),
-        ({"method": "grace", "target": "host:1"}, "grace is a baseline, which no cluster offers"),
+        (
+            {"method": "grace", "target": "host:1"},
+            "is a baseline, which clusters do not offer",
+        ),
         ({"method": "recipe"}, "recipe needs a --lane-model"),
         ({"method": "adaple", "lane_model": Path("l")}, "adaple has no lane model"),
         ({"method": "grace", "lane_model": Path("l")}, "grace has no lane model"),
@@ -128,7 +131,7 @@ def test_values_of_a_file(tmp_path: Path) -> None:
     json.write_text("[1]")
     toml.write_text("gain = ")
     for path, message in [
-        (json, "no table"),
+        (json, "not a table"),
         (toml, "not valid TOML"),
         (tmp_path / "absent.json", "cannot be read"),
     ]:
@@ -165,7 +168,7 @@ def test_an_unusable_grid_is_refused(settings: list[str]) -> None:
         plans.parse_grid(settings)
 
 
-def test_values_are_told_one_by_one() -> None:
+def test_values_are_parsed_one_by_one() -> None:
     assert plans.parse_values(["batch=32", "encoder=null", "stages=joint", "layers=[1, 2]"]) == {
         "batch": 32,
         "encoder": None,

@@ -1,4 +1,4 @@
-"""The judge: which answers make which figure, per record and then over records."""
+"""The judge: figures from answers, per record and then over records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECORD = Record(
 
 
 class Table:
-    """A system whose log-probabilities and first choices are written down by the test."""
+    """A system whose log-probabilities and first-ranked tokens are given by the test."""
 
     model_digest, state_bytes = "m", 0
 
@@ -113,7 +113,7 @@ def test_a_data_set_without_true_answers_has_zsres_figures() -> None:
     assert figures["score"] == pytest.approx(3 / (1 + 2 + 2))
 
 
-def test_what_a_record_does_not_have_is_none_and_costs_nothing() -> None:
+def test_figures_that_a_record_lacks_are_none_and_not_asked_for() -> None:
     bare = replace(RECORD, rephrases=(), locality=())
     figures = measures_of([bare, RECORD], ask(BEFORE, [bare, RECORD]), ask(NOW, [bare, RECORD]))
     assert figures["generality.token"] == 0.5, "only the record that has rephrases counts"

@@ -1,4 +1,4 @@
-"""Metrics on cases with known answers; each case tells a plausible wrong definition apart."""
+"""Metrics on cases with known answers; each case would expose a plausible wrong definition."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_token_accuracy_is_a_share_where_exact_match_is_all_or_nothing() -> None
     assert tokens.exact_match(_scored((1, 2), (1, 2))) == 1.0
 
 
-def test_locality_is_agreement_with_the_past_and_not_accuracy() -> None:
+def test_locality_is_agreement_with_earlier_answers_not_accuracy() -> None:
     wrong_before = _scored((1, 2), (8, 9))
     assert tokens.token_agreement(wrong_before, _scored((1, 2), (8, 9))) == 1.0  # accuracy: 0
     corrected = _scored((1, 2), (1, 9))
@@ -45,7 +45,7 @@ def test_preference_is_by_token_and_not_by_the_sum() -> None:
     assert memit.prefers(short, short) == 0.0
 
 
-def test_preference_does_not_ask_for_the_argmax() -> None:
+def test_preference_does_not_require_the_argmax() -> None:
     unlikely = _scored((1,), (7,), -4.0)
     assert memit.prefers(unlikely, _scored((2,), (7,), -5.0)) == 1.0
     assert tokens.token_accuracy(unlikely) == 0.0
@@ -63,11 +63,11 @@ def test_perplexity_is_over_all_tokens() -> None:
     mean_of_texts = math.exp((1.0 + 5.0) / 2)
     mean_of_perplexities = (math.exp(1.0) + math.exp(5.0)) / 2
     assert found < mean_of_texts < mean_of_perplexities
-    with pytest.raises(InvalidRequestError, match="no text"):
+    with pytest.raises(InvalidRequestError, match="needs a text"):
         perplexity([])
 
 
-def test_a_text_is_asked_from_its_second_word_on() -> None:
+def test_a_text_is_scored_from_its_second_word_on() -> None:
     assert text_pairs(["one two three", "alone", "a  b"]) == [("one", "two three"), ("a", "b")]
     ((_, rest),) = text_pairs([" ".join(map(str, range(500)))])
     assert len(rest.split()) == 199

@@ -1,4 +1,4 @@
-"""Analyses of ELDER and LEMoE: every suite runs, and says who claimed what."""
+"""Analyses of ELDER and LEMoE: every suite runs and reports claims."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_budget_is_swept_around_the_defaults(plan: Plan) -> None:
     assert all(len(row) == 1 for row in rows)
 
 
-def test_false_claims_are_followed_as_edits_go_on(plan: Plan, tmp_path: Path) -> None:
+def test_false_claims_are_measured_at_checkpoints(plan: Plan, tmp_path: Path) -> None:
     found = run(_of(replace(plan, batch=1), "elder", "false-claims"))
     for point in found["points"]:
         assert [item["edits"] for item in point["checkpoints"]] == [1, 2, 3, 4]
@@ -97,13 +97,13 @@ def test_false_claims_are_followed_as_edits_go_on(plan: Plan, tmp_path: Path) ->
     assert "claims.png" in draw(found, tmp_path)
 
 
-def test_codes_are_laid_out(plan: Plan) -> None:
+def test_codes_are_placed_in_a_plane(plan: Plan) -> None:
     placed = run(_of(plan, "elder", "tsne"))["points"][0]["units"][0]["embedding"]
     assert placed.keys() == {"edits", "rephrasings", "unrelated"}
     assert len(placed["edits"]) == 4
 
 
-def test_experts_are_told_apart(plan: Plan, tmp_path: Path) -> None:
+def test_experts_are_measured_separately(plan: Plan, tmp_path: Path) -> None:
     found = run(_of(plan, "lemoe", "sequential"))
     experts = found["points"][0]["units"][0]["experts"]
     assert len(experts["routing"]) == 2, "four edits, two an expert"
@@ -121,7 +121,7 @@ def test_experts_are_told_apart(plan: Plan, tmp_path: Path) -> None:
     assert "### Experts" in markdown(found, [])
 
 
-def test_a_compaction_is_asked_before_and_after(plan: Plan) -> None:
+def test_a_compaction_is_measured_before_and_after(plan: Plan) -> None:
     values = {**QUICK["lemoe"], "expert_edits": 1}
     found = run(replace(_of(plan, "lemoe", "compaction"), values=values, edits=4, batch=4))
     (point,) = found["points"]

@@ -1,4 +1,4 @@
-"""RECIPE's analyses: what they serve is what they say."""
+"""RECIPE's analyses: each serves the variant that it reports."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _edited(kind: type[LaneSystem], llm: CausalLM, folder: Path) -> LaneSystem:
     return system
 
 
-def test_words_stand_where_the_continuous_prompt_would(llama: CausalLM, tmp_path: Path) -> None:
+def test_words_take_the_place_of_the_continuous_prompt(llama: CausalLM, tmp_path: Path) -> None:
     system = _edited(WordsSystem, llama, tmp_path)
     lane = _edited(LaneSystem, llama, tmp_path)
     for record in records():
@@ -120,7 +120,7 @@ def test_prompt_tokens_takes_the_numbered_lane_models(plan: Plan) -> None:
         points_of(replace(lanes, lane_model=plan.lane_model))
 
 
-def test_prompts_and_words_are_laid_out(plan: Plan, tmp_path: Path) -> None:
+def test_prompts_and_words_are_placed_in_a_plane(plan: Plan, tmp_path: Path) -> None:
     found = run(replace(plan, suite="tsne"))
     placed = found["points"][0]["units"][0]["embedding"]
     assert placed.keys() == {"words", "targets", "prompt 1", "prompt 2", "prompt 3"}

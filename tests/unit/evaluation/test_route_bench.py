@@ -1,4 +1,4 @@
-"""The routing benchmark on sizes that fit a test."""
+"""The routing benchmark at small sizes."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.console import Console
 from errata.evaluation.route_bench import RoutePlan, run
 
 
-def test_it_measures_both_searches_and_what_one_of_them_misses(tmp_path: Path) -> None:
+def test_it_measures_both_searches_and_recall(tmp_path: Path) -> None:
     plan = RoutePlan((200, 2_000), width=64, batch=8, rounds=5)
     found = run(plan, tmp_path, Console(quiet=True))
     assert json.loads((tmp_path / "result.json").read_text())["points"] == found["points"]

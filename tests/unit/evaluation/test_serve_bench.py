@@ -42,13 +42,13 @@ def test_quantiles_are_by_rank() -> None:
     assert quantiles_ms([]) == {"p50": None, "p95": None, "p99": None}
 
 
-def test_stale_answers_are_those_below_what_was_asked_for() -> None:
+def test_answers_below_the_requested_position_are_stale() -> None:
     old, fresh = _sample(AT_FIVE, min_seq=6), _sample(AT_FIVE, min_seq=5)
     streamed = _sample(replace(AT_FIVE, applied_seq=7), AT_FIVE, min_seq=6)
     assert count_stale([old, fresh, streamed, _sample(AT_FIVE)]) == 2
 
 
-def test_mixed_answers_are_seen_inside_a_stream_and_between_replicas() -> None:
+def test_mixed_answers_are_detected_in_a_stream_and_between_replicas() -> None:
     later = Provenance(6, "chain-6", "state-6", "worker-a", (), 1)
     other_replica = replace(AT_FIVE, replica="worker-b")
     assert count_mixed([_sample(AT_FIVE, AT_FIVE), _sample(later), _sample(other_replica)]) == 0
@@ -64,7 +64,7 @@ def test_wrong_answers_do_not_begin_with_the_edit() -> None:
     assert count_wrong([right, wrong, failed, _sample(text="anything")]) == 1
 
 
-def test_arrivals_are_decided_beforehand_at_the_rate(tmp_path: Path) -> None:
+def test_arrivals_are_generated_in_advance_at_the_rate(tmp_path: Path) -> None:
     plan = LoadPlan(tmp_path, rate=50.0, seconds=80.0)
     due = arrivals(plan, ["a", "b"], seed=1)
     assert due == arrivals(plan, ["a", "b"], seed=1)

@@ -1,4 +1,4 @@
-"""Systems that are judged: a plain model, and a lane as the writer would fit it."""
+"""Systems under test: a plain model, and a lane as the writer would fit it."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ def lane(llama: CausalLM, tmp_path: Path) -> LaneSystem:
     return LaneSystem(llama, "adaple", FAST, FileText(TEXT * 4, tmp_path), ANYTHING_GOES)
 
 
-def test_a_lane_edits_in_batches_and_takes_everything_back(
-    lane: LaneSystem, llama: CausalLM
-) -> None:
+def test_a_lane_edits_in_batches_and_reverts_everything(lane: LaneSystem, llama: CausalLM) -> None:
     before, pairs = llama.current_digest(), [(r.prompt, r.target_new) for r in records()]
     scored = lane.score(pairs)
     outcome = lane.edit(records())
@@ -107,7 +105,7 @@ def test_a_bad_configuration_is_refused(llama: CausalLM, tmp_path: Path) -> None
         LaneSystem(llama, "adaple", {"stepz": 1}, FileText(TEXT, tmp_path), ANYTHING_GOES)
 
 
-def test_a_routed_lane_is_asked_as_it_is_served(llama: CausalLM, tmp_path: Path) -> None:
+def test_a_routed_lane_is_asked_as_in_serving(llama: CausalLM, tmp_path: Path) -> None:
     make_lane_model(llama).save(tmp_path)
     pairs = [(record.prompt, record.target_new) for record in records()]
     base = LocalModel(llama).score(pairs)
@@ -126,7 +124,7 @@ def test_a_routed_lane_is_asked_as_it_is_served(llama: CausalLM, tmp_path: Path)
         assert lane.score(pairs) == base
 
 
-def test_a_lane_model_goes_with_the_methods_that_have_one(llama: CausalLM, tmp_path: Path) -> None:
+def test_only_methods_with_a_lane_model_accept_one(llama: CausalLM, tmp_path: Path) -> None:
     text = FileText(TEXT, tmp_path)
     with pytest.raises(InvalidRequestError, match="needs a --lane-model"):
         LaneSystem(llama, "recipe", {}, text, ANYTHING_GOES)

@@ -1,4 +1,4 @@
-"""A box before it starts: nothing is begun where something is wrong, and all of it is said."""
+"""A box before it starts: if a check fails, nothing starts and every problem is reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _refused(folder: Path, flags: dict[str, object], redis_url: str | None = Non
     return caught.value.message
 
 
-def test_everything_that_is_wrong_is_said_before_anything_starts(tmp_path: Path) -> None:
+def test_every_problem_is_reported_before_anything_starts(tmp_path: Path) -> None:
     lanes = tmp_path / "lanes.toml"
     lanes.write_text('[lanes.main]\nmethod = "oracle"\n')
     said = _refused(
@@ -51,7 +51,7 @@ def test_everything_that_is_wrong_is_said_before_anything_starts(tmp_path: Path)
     assert "oracle" in said
 
 
-def test_what_a_lanes_file_names_is_looked_for(tmp_path: Path) -> None:
+def test_files_named_in_a_lanes_file_must_exist(tmp_path: Path) -> None:
     lanes = tmp_path / "lanes.toml"
     lanes.write_text(
         '[lanes.main]\nmethod = "recipe"\nmodel = "gone"\n'
@@ -66,27 +66,25 @@ def test_what_a_lanes_file_names_is_looked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(None, "No such file"), (b"", "is empty"), (b"\xff\xfe\x00bad", "not UTF-8")],
 )
-def test_a_text_that_is_none(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_an_unusable_text_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     text = tmp_path / "text"
     if content is not None:
         text.write_bytes(content)
     writer = {"statistics_text": text, "address": f"127.0.0.1:{free_port()}"}
-    assert told in _refused(tmp_path, {"writer": writer})
+    assert message in _refused(tmp_path, {"writer": writer})
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     box = Box({"data_dir": tmp_path / "file" / "data", **free_addresses()})
     with pytest.raises(StartupError, match="Not a directory"):
         box.start()
 
 
-def test_a_port_that_a_running_errata_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_port_that_a_running_errata_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = grpc.server(futures.ThreadPoolExecutor(2))
     health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
     names = ["errata.v1.InferenceService", "errata.v1.EditingService", "errata.v1.EditLogService"]
@@ -116,7 +114,7 @@ def test_a_port_that_a_running_errata_holds(
     assert "an Errata's gateway runs there, not its log" in confused["log.address"].found
 
 
-def test_ports_of_metrics_and_of_others_are_looked_at_too(tmp_path: Path) -> None:
+def test_metrics_ports_and_foreign_programs_are_checked_too(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         taken = f"127.0.0.1:{stranger.getsockname()[1]}"
         worker = {"metrics_address": taken}
@@ -164,7 +162,7 @@ def test_one_data_dir_for_one_box(tmp_path: Path) -> None:
     DataDirLock(tmp_path, "the next").release()
 
 
-def test_a_model_of_ones_own_is_looked_at_without_its_weights(tmp_path: Path) -> None:
+def test_a_users_model_is_checked_without_its_weights(tmp_path: Path) -> None:
     model, text = tmp_path / "model", tmp_path / "text"
     model.mkdir()
     text.write_text("a paragraph\n")

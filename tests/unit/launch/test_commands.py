@@ -86,7 +86,7 @@ def test_settings_as_json_have_value_origin_and_description(
     assert not bare, "every setting says what it is"
 
 
-def test_versions_are_told_without_importing_torch() -> None:
+def test_versions_are_printed_without_importing_torch() -> None:
     code = (
         "import sys; from errata.cli import main; sys.argv = ['errata', '--version']\n"
         "try: main()\n"
@@ -102,13 +102,13 @@ def test_versions_are_told_without_importing_torch() -> None:
 
 
 def _asked(*arguments: str) -> str:
-    """Where a command asks; nobody is there, and the error says where."""
+    """The target of a command, taken from its error: no process listens there."""
     with pytest.raises(UnavailableError) as caught:
         RUN.invoke(app, [*arguments, "ask", "x"], catch_exceptions=False)
     return caught.value.metadata["target"]
 
 
-def test_where_to_ask_by_flag_variable_and_files(
+def test_the_target_comes_from_flag_variable_or_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     there = [f"127.0.0.1:{free_port()}" for _ in range(4)]
@@ -136,7 +136,7 @@ def test_where_to_ask_by_flag_variable_and_files(
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("[client]\ntarget = 7\n", "client.target"),
         ("[client]\ntimeout_seconds = 0\n", "client.timeout_seconds"),
@@ -145,13 +145,13 @@ def test_where_to_ask_by_flag_variable_and_files(
         ("client\n", "not valid TOML"),
     ],
 )
-def test_a_clients_file_that_is_wrong(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, told: str
+def test_a_wrong_client_file_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, message: str
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     client_file().parent.mkdir(parents=True)
     client_file().write_text(content)
-    with pytest.raises(StartupError, match=told):
+    with pytest.raises(StartupError, match=message):
         RUN.invoke(app, ["status"], catch_exceptions=False)
 
 
@@ -194,12 +194,12 @@ def test_the_demo_model_never_overwrites(tmp_path: Path) -> None:
     [
         ([], "give --model PATH to run in process"),
         (["--model", "m", "--in-process", "--target", "h:1"], "not both"),
-        (["--model", "m", "--records", "7"], "no range of records"),
+        (["--model", "m", "--records", "7"], "not a range of records"),
         (["--model", "m", "--method", "rome"], "no method is called 'rome'"),
         (["--model", "m", "--suite", "magic"], "no suite is called 'magic'"),
     ],
 )
-def test_options_of_the_bench_that_cannot_be_are_told(
+def test_impossible_options_of_the_bench_are_refused(
     tmp_path: Path, options: list[str], message: str
 ) -> None:
     data = tmp_path / "data.json"

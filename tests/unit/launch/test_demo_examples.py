@@ -1,4 +1,4 @@
-"""What the demo's lane model learns from."""
+"""Training examples of the demo's lane model."""
 
 from __future__ import annotations
 

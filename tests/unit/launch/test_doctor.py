@@ -1,4 +1,4 @@
-"""`errata doctor` says what would keep Errata from starting, and what to do."""
+"""`errata doctor` reports what would keep Errata from starting, and the remedy."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ def test_a_machine_that_is_ready() -> None:
     assert "lanes/facts (recipe)" in found["lanes"].found
 
 
-def test_what_is_wrong_is_named_with_a_remedy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_each_problem_has_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "lanes.toml").write_text('[lanes.main]\nmethod = "oracle"\n')
     monkeypatch.setenv("ERRATA_LOG__REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
@@ -61,7 +59,7 @@ def test_what_is_wrong_is_named_with_a_remedy(
     assert "oracle" in found["lanes"].found
 
 
-def test_what_a_generation_config_asks_in_vain_is_told_before_and_at_the_start(
+def test_ignored_fields_of_a_generation_config_are_reported_before_and_at_the_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
@@ -70,9 +68,9 @@ def test_what_a_generation_config_asks_in_vain_is_told_before_and_at_the_start(
     path.write_text(json.dumps({**json.loads(path.read_text()), "repetition_penalty": 1.3}))
     monkeypatch.setenv("ERRATA_MODEL__PATH", str(folder))
     monkeypatch.setenv("ERRATA_WRITER__STATISTICS_TEXT", str(path))
-    told = _found()["generation config"]
-    assert told.grade == "warn"
-    assert "repetition_penalty=1.3" in told.found
+    finding = _found()["generation config"]
+    assert finding.grade == "warn"
+    assert "repetition_penalty=1.3" in finding.found
     with capture_logs() as logs:
         load_base_model(load_settings())
     (warned,) = [entry for entry in logs if entry["log_level"] == "warning"]
@@ -81,7 +79,7 @@ def test_what_a_generation_config_asks_in_vain_is_told_before_and_at_the_start(
     assert "generation config" not in _found()
 
 
-def test_settings_that_cannot_be_read_come_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_settings_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ERRATA_WORKER__NUM_REPLICAS", "none")
     (finding,) = diagnose()
     assert (finding.grade, finding.name) == ("fail", "settings")
@@ -119,7 +117,7 @@ def test_metrics_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["gateway.metrics_address"].grade == "fail"
 
 
-def test_a_redis_that_would_lose_edits_and_what_to_set(
+def test_a_redis_that_would_lose_edits_is_refused_with_the_setting_to_change(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     port = free_port()

@@ -1,4 +1,4 @@
-"""Child processes: whose lines are shown, and what happens to a log that grows."""
+"""Child processes: which log lines are shown, and what happens to a long log."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_failed_start_shows_its_own_lines_only(tmp_path: Path) -> None:
     assert "port is taken" in kept
 
 
-def test_a_long_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_log_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log_path = tmp_path / "service.log"
     log_path.write_text("old line\n" * 100)
     monkeypatch.setattr(processes, "_MAX_LOG_BYTES", 500)
@@ -48,7 +48,9 @@ def test_a_long_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "old line" in (tmp_path / "service.log.1").read_text()
 
 
-def test_only_the_end_of_much_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_end_of_a_long_output_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(processes, "_TAIL_BYTES", 200)
     said = "\n".join(f"line {n:04}" for n in range(1_000))
     message = _failing(tmp_path / "service.log", said).message
@@ -56,7 +58,7 @@ def test_only_the_end_of_much_is_shown(tmp_path: Path, monkeypatch: pytest.Monke
     assert "line 0900" not in message
 
 
-def test_waiting_can_be_given_up(tmp_path: Path) -> None:
+def test_waiting_can_be_cancelled(tmp_path: Path) -> None:
     process = Process.start("service", ["sleep", "60"], {}, tmp_path / "service.log")
     try:
         with pytest.raises(KeyboardInterrupt):

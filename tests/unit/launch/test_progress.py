@@ -28,7 +28,7 @@ class _Output(io.StringIO):
             assert self.changed.wait_for(lambda: text in self.getvalue(), 30), self.getvalue()
 
 
-def test_plain_lines_say_what_is_waited_for_and_how_long() -> None:
+def test_plain_lines_show_what_is_awaited_and_for_how_long() -> None:
     out = _Output()
     steps = Steps(Console(file=out, width=40), report_seconds=0.01)
     with steps.starting("a service with a long name, longer than the console is wide"):
@@ -40,7 +40,7 @@ def test_plain_lines_say_what_is_waited_for_and_how_long() -> None:
     assert lines[-1].endswith("is up after 0.0 s") or " is up after " in lines[-1]
 
 
-def test_work_that_is_quick_says_nothing_and_slow_work_does() -> None:
+def test_quick_work_prints_nothing_and_slow_work_does() -> None:
     out = _Output()
     with Steps(Console(file=out), report_seconds=30).doing("checking model"):
         pass
@@ -57,7 +57,7 @@ def test_seconds_are_counted() -> None:
     assert out.getvalue().splitlines() == ["starting writer …", "writer is up after 12.2 s"]
 
 
-def test_a_terminal_gets_a_spinner_that_goes_away() -> None:
+def test_a_terminal_gets_a_spinner_that_disappears() -> None:
     out = _Output()
     console = Console(file=out, force_terminal=True, width=60)
     with Steps(console).starting("writer"):
@@ -68,7 +68,7 @@ def test_a_terminal_gets_a_spinner_that_goes_away() -> None:
     assert "writer is up after" in shown.rpartition("\x1b[2K")[2]
 
 
-def test_what_fails_is_not_said_to_be_up() -> None:
+def test_a_failed_start_is_not_reported_as_up() -> None:
     out = _Output()
     with pytest.raises(ValueError, match="no"):
         with Steps(Console(file=out)).starting("writer"):
@@ -76,6 +76,6 @@ def test_what_fails_is_not_said_to_be_up() -> None:
     assert "is up" not in out.getvalue()
 
 
-def test_without_a_console_nothing_is_said() -> None:
+def test_without_a_console_nothing_is_printed() -> None:
     with Steps().starting("writer"), Steps().doing("checking"):
         pass

@@ -1,4 +1,4 @@
-"""What terminals show."""
+"""Output on terminals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from errata.launch.show import status_lines
 from errata_client import Edit, EditSpec, EditState, Head, Replica
 
 
-def test_status_tells_which_experts_are_on_whose_device() -> None:
+def test_status_shows_the_experts_on_each_replicas_device() -> None:
     sizes = {"lanes/experts": {"experts": 3, "bytes": 4_721_664}}
     replicas = [
         Replica(name, role, 7, 0, "ab" * 32, "cd" * 32, True, datetime.now(UTC), resident)
@@ -25,13 +25,13 @@ def test_status_tells_which_experts_are_on_whose_device() -> None:
     console.print(status_lines(Head("log", 7, "ab" * 32, 0, 1), replicas, {"committed": 4}, []))
     file = console.file
     assert isinstance(file, io.StringIO)
-    told = file.getvalue()
-    assert "worker-0, on its device: lanes/experts bytes 4,721,664  experts 3" in told
-    assert "retrieval-0, on its device" not in told
+    shown = file.getvalue()
+    assert "worker-0, on its device: lanes/experts bytes 4,721,664  experts 3" in shown
+    assert "retrieval-0, on its device" not in shown
 
 
-def test_names_from_outside_are_text_and_no_markup() -> None:
-    """Such an author is in the log for good: `errata edits` must be able to show it."""
+def test_names_from_outside_are_shown_as_text_not_markup() -> None:
+    """Such an author stays in the log: `errata edits` must be able to show it."""
     spec = EditSpec("The [bold]capital[/] is", "[/red]Lyon")
     edit = Edit(
         name="edits/8-0",
@@ -52,6 +52,6 @@ def test_names_from_outside_are_text_and_no_markup() -> None:
     )
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(show.edit_list([edit]))
-    told = console.export_text()
-    assert "bob [/ops]" in told
-    assert "[bold]capital[/]" in told
+    shown = console.export_text()
+    assert "bob [/ops]" in shown
+    assert "[bold]capital[/]" in shown

@@ -1,4 +1,4 @@
-"""Waiting for an address, as a gateway does for the Ray head that it is to join."""
+"""Waiting for an address, as a gateway waits for the Ray head that it joins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.ports import free_port
 from tests.waiting import PATIENCE
 
 
-async def test_a_head_that_comes_later_is_waited_for() -> None:
+async def test_it_waits_for_a_head_that_starts_later() -> None:
     port = free_port()
     waiting = asyncio.create_task(wait_for_listener(f"127.0.0.1:{port}", "a setting", PATIENCE))
     await asyncio.sleep(0.3)
@@ -23,12 +23,12 @@ async def test_a_head_that_comes_later_is_waited_for() -> None:
         await asyncio.wait_for(waiting, PATIENCE)
 
 
-async def test_a_head_that_never_comes_is_told_with_its_setting() -> None:
+async def test_the_error_for_a_missing_head_names_the_setting() -> None:
     with pytest.raises(StartupError, match=r"which gateway\.ray_address names"):
         await wait_for_listener("nowhere.invalid:6379", "gateway.ray_address", 0.0)
 
 
-async def test_who_is_told_to_stop_waits_no_longer() -> None:
+async def test_stopping_ends_the_wait() -> None:
     stop = asyncio.Event()
     waiting = asyncio.create_task(
         unless_stopped(

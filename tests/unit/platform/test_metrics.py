@@ -1,4 +1,4 @@
-"""The endpoint that Prometheus reads, and what collectors yield."""
+"""The endpoint that Prometheus reads, and metrics of collectors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_replicas_of_one_machine_take_the_next_free_port() -> None:
                 pass
 
 
-def test_without_an_address_there_is_none() -> None:
+def test_without_an_address_there_is_no_endpoint() -> None:
     with metrics_endpoint("") as port:
         assert port == 0
     with pytest.raises(StartupError, match="give host:port"):

@@ -11,7 +11,7 @@ from errata.platform.status_convert import to_status
 
 
 def crossed(error: errors.ErrataError) -> errors.ErrataError:
-    """The error after a trip over the wire."""
+    """The error after it was sent as a status."""
     status = to_status(error)
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     trailing = Metadata((DETAILS_KEY, status.SerializeToString()))
@@ -36,10 +36,10 @@ def crossed(error: errors.ErrataError) -> errors.ErrataError:
     ],
 )
 def test_class_field_and_metadata_survive_the_wire(kind: type[errors.ErrataError]) -> None:
-    told = crossed(kind("what happened.", field="a.b", floor_seq=7))
-    assert type(told) is kind
-    assert told.message == "what happened."
-    assert told.metadata == {"floor_seq": "7"}
+    received = crossed(kind("what happened.", field="a.b", floor_seq=7))
+    assert type(received) is kind
+    assert received.message == "what happened."
+    assert received.metadata == {"floor_seq": "7"}
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_class_field_and_metadata_survive_the_wire(kind: type[errors.ErrataError
         (grpc.StatusCode.UNIMPLEMENTED, errors.ErrataError),
     ],
 )
-def test_what_has_no_reason_is_judged_by_its_code(
+def test_a_status_without_reason_is_classified_by_its_code(
     code: grpc.StatusCode, kind: type[errors.ErrataError]
 ) -> None:
-    told = service_error(AioRpcError(code, Metadata(), Metadata(), "details"))
-    assert type(told) is kind
-    assert code.name in told.message
+    received = service_error(AioRpcError(code, Metadata(), Metadata(), "details"))
+    assert type(received) is kind
+    assert code.name in received.message

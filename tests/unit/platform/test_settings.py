@@ -12,7 +12,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ERRATA_CONFIG", raising=False)
 
 
-def test_flag_goes_before_environment_before_file_before_default(
+def test_precedence_is_flag_environment_file_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "errata.toml"
@@ -34,7 +34,7 @@ def test_flag_goes_before_environment_before_file_before_default(
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("ERRATA_WRITER__ADRESS", "x", r"no setting writer\.adress .*is it writer\.address\?"),
         ("ERRATA_WRITERS__ADDRESS", "x", r"ERRATA_WRITERS__ADDRESS name no section; .*writer"),
@@ -54,15 +54,17 @@ def test_flag_goes_before_environment_before_file_before_default(
         ("ERRATA_LOG__SUBSCRIBE_BATCH", "x", r"\(ERRATA_LOG__SUBSCRIBE_BATCH\).*found 'x'"),
     ],
 )
-def test_bad_settings_are_named_with_what_was_found_and_what_is_allowed(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+def test_errors_name_the_setting_the_value_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(StartupError, match=told):
+    with pytest.raises(StartupError, match=message):
         load_settings()
 
 
-def test_a_missing_or_broken_file_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_or_broken_file_is_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("ERRATA_CONFIG", str(tmp_path / "none.toml"))
     with pytest.raises(StartupError, match="does not exist"):
         load_settings()
@@ -98,7 +100,9 @@ def test_a_flag_that_equals_a_default_reaches_the_children(
     assert load_settings() == parent
 
 
-def test_the_witness_is_where_the_data_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_witness_is_in_the_data_dir_by_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("ERRATA_DATA_DIR", str(tmp_path / "one"))
     assert load_settings().log.witness_path == tmp_path / "one/witness"
     assert load_settings({"data_dir": tmp_path}).log.witness_path == tmp_path / "witness"
@@ -106,14 +110,16 @@ def test_the_witness_is_where_the_data_are(monkeypatch: pytest.MonkeyPatch, tmp_
     assert load_settings().log.witness_path == tmp_path / "another-disk/witness"
 
 
-def test_variables_that_kubernetes_makes_of_services_are_no_settings(
+def test_variables_that_kubernetes_derives_from_services_are_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ERRATA_WORKERS_HEAD_SVC_PORT", "tcp://10.0.0.1:6379")
     assert load_settings() == Settings()
 
 
-def test_what_a_url_holds_is_not_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_errors_do_not_show_passwords_in_urls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     file = tmp_path / "errata.toml"
     file.write_text('[log]\nredis_url = ["redis://:secret@redis"]\n')
     monkeypatch.setenv("ERRATA_CONFIG", str(file))

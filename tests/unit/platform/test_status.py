@@ -40,24 +40,24 @@ def test_every_reason_of_the_contract_is_raised_by_a_class() -> None:
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_an_error_survives_the_way_through_a_status(kind: type[errors.ErrataError]) -> None:
+def test_an_error_survives_a_round_trip_through_a_status(kind: type[errors.ErrataError]) -> None:
     error = kind("the message", field="edits[3].target", limit=256)
     back = from_status(status_pb2.Status.FromString(to_status(error).SerializeToString()))
     assert back.reason == error.reason
     assert back.message == "the message"
     assert back.metadata == {"limit": "256"}
-    told = client_errors.from_status(to_status(error))
-    assert told.reason == error.reason
-    assert told.field == "edits[3].target"
+    received = client_errors.from_status(to_status(error))
+    assert received.reason == error.reason
+    assert received.field == "edits[3].target"
 
 
 def test_a_delay_reaches_the_client() -> None:
-    told = client_errors.from_status(
+    received = client_errors.from_status(
         to_status(errors.QueueFullError("full", retry_after_seconds=1.5))
     )
-    assert isinstance(told, client_errors.QueueFullError)
-    assert told.retry_after_seconds == 1.5
-    assert told.retryable
+    assert isinstance(received, client_errors.QueueFullError)
+    assert received.retry_after_seconds == 1.5
+    assert received.retryable
 
 
 def test_an_error_keeps_every_attribute_between_processes() -> None:
@@ -76,7 +76,7 @@ class _Service(edit_log_pb2_grpc.EditLogServiceServicer):
         raise RuntimeError("a bug with a secret in its message")
 
 
-async def test_bugs_are_internal_with_a_trace_id_and_tell_nothing_else() -> None:
+async def test_bugs_are_internal_errors_that_reveal_only_a_trace_id() -> None:
     server = GrpcServer("127.0.0.1:0", [])
     edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(_Service(), server.server)
     await server.start()
@@ -85,13 +85,13 @@ async def test_bugs_are_internal_with_a_trace_id_and_tell_nothing_else() -> None
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.GetHead(edit_log_pb2.GetHeadRequest())
     await server.stop(0)
-    told = client_errors.from_rpc_error(caught.value)
-    assert told.code is grpc.StatusCode.INTERNAL
-    assert "secret" not in told.message
-    assert told.metadata["trace_id"] in told.message
+    received = client_errors.from_rpc_error(caught.value)
+    assert received.code is grpc.StatusCode.INTERNAL
+    assert "secret" not in received.message
+    assert received.metadata["trace_id"] in received.message
 
 
-async def test_bytes_that_are_no_message_are_the_callers_fault() -> None:
+async def test_undecodable_bytes_are_the_callers_fault() -> None:
     server = GrpcServer("127.0.0.1:0", [])
     edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(_Service(), server.server)
     await server.start()
@@ -117,7 +117,7 @@ async def test_a_port_in_use_is_named() -> None:
             await GrpcServer(address, []).start()
 
 
-def test_an_unmapped_class_would_be_seen() -> None:
+def test_an_unmapped_class_is_detected() -> None:
     with pytest.raises(KeyError):
         code_of(errors.ErrataError)
 
@@ -130,8 +130,8 @@ class _Behind(edit_log_pb2_grpc.EditLogServiceServicer):
         raise errors.ReplicaBehindError("stands at 3", applied_seq=3)
 
 
-async def test_a_replica_that_is_behind_is_told_and_not_retried_by_the_channel() -> None:
-    """A retry would run into the deadline, which tells nothing."""
+async def test_a_replica_behind_is_reported_and_not_retried_by_the_channel() -> None:
+    """A retry would run into the deadline, whose error has no details."""
     server, service = GrpcServer("127.0.0.1:0", []), _Behind()
     edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(service, server.server)
     await server.start()

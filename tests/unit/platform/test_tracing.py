@@ -1,4 +1,4 @@
-"""Traces cross processes by `traceparent`, and cost nothing where nobody asked for them."""
+"""Traces cross processes by `traceparent`, and cost nothing if they are off."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_without_an_endpoint_nothing_is_traced() -> None:
         assert "trace_id" not in structlog.contextvars.get_contextvars()
 
 
-def test_a_span_continues_the_trace_that_it_is_given(exporter: InMemorySpanExporter) -> None:
+def test_a_span_continues_its_parents_trace(exporter: InMemorySpanExporter) -> None:
     with span("submit"):
         parent = trace_parent()
         assert outgoing() == (("traceparent", parent),)
     with span("other"):
         link = trace_parent()
     with span("fit", parent=parent, links=[link, ""], lane="lanes/main"):
-        told = structlog.contextvars.get_contextvars()["trace_id"]
+        trace_id = structlog.contextvars.get_contextvars()["trace_id"]
     submit, other, fit = exporter.get_finished_spans()
     assert fit.parent is not None
     assert fit.context is not None
@@ -54,11 +54,11 @@ def test_a_span_continues_the_trace_that_it_is_given(exporter: InMemorySpanExpor
     assert fit.parent.span_id == submit.context.span_id
     assert fit.context.trace_id == submit.context.trace_id != other.context.trace_id
     assert [item.context.trace_id for item in fit.links] == [other.context.trace_id]
-    assert told == trace.format_trace_id(fit.context.trace_id)
+    assert trace_id == trace.format_trace_id(fit.context.trace_id)
     assert dict(fit.attributes or {}) == {"lane": "lanes/main"}
 
 
-def test_a_missing_exporter_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_exporter_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(StartupError, match=r"errata\[tracing\]"):

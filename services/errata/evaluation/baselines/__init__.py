@@ -1,4 +1,4 @@
-"""The peers' methods, as thin as their publications have them; no lanes, for comparison only.
+"""Baseline methods as published, for comparison only; they are not lanes.
 
 | name | method | publication |
 |---|---|---|
@@ -6,7 +6,7 @@
 | `ft-l` | constrained fine-tuning of one layer | Zhu et al. 2020, as in Meng et al. 2022 |
 | `grace` | discrete key-value codebook | Hartvigsen et al. 2023 |
 | `memit` | closed form on hidden states, no drop-and-rescale | Meng et al. 2023 |
-| `retrieval-prompt` | the knowledge statement put before the query | |
+| `retrieval-prompt` | the knowledge statement before the query | |
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ MEMIT: Mapping[str, Any] = {
     "covariance": "fixed",
     "fusion": "none",
 }
-"""MEMIT as values of an AdaPLE lane; λ and step, relative to the model, are tuned for it."""
+"""MEMIT as configuration of an AdaPLE lane; λ and step, relative to the model, are tuned for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneVariant:
-    """A published method that a lane's method turns into under other values.
+    """A published method that equals a lane's method with other configuration values.
 
     Attributes:
         method: of the lane.
-        values: of its configuration, below those that a plan gives.
+        values: of its configuration; a plan's own values override them.
     """
 
     method: str
@@ -55,10 +55,10 @@ LANE_VARIANTS: Mapping[str, LaneVariant] = {"memit": LaneVariant("adaple", MEMIT
 
 @dataclass(frozen=True, slots=True)
 class BaselineMethod:
-    """A method that is compared with.
+    """A method outside the lanes, for comparison.
 
     Attributes:
-        config: its knobs.
+        config: class of its configuration.
         make: model and configuration → system.
     """
 

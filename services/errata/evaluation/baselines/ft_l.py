@@ -29,7 +29,7 @@ class FtlConfig(LaneConfig):
 
     Attributes:
         layer: whose down projection is tuned. Meng et al. find 0 best.
-        steps: at most. Theirs: 25.
+        steps: upper limit. Theirs: 25.
         learning_rate: of Adam. Theirs: 5e-4.
         bound: ε. Theirs: 5e-4 for GPT-2 XL, 5e-5 for GPT-J.
         stop_loss: training ends below it. Theirs: 1e-2.
@@ -43,10 +43,10 @@ class FtlConfig(LaneConfig):
 
 
 class ConstrainedFineTuning(LocalModel):
-    """A model of which one matrix is fine-tuned."""
+    """A model with one fine-tuned matrix."""
 
     def __init__(self, model: CausalLM, config: FtlConfig) -> None:
-        """Keeps the base weight, to which `reset` returns.
+        """Copies the base weight, which `reset` restores.
 
         Raises:
             InvalidRequestError: no such layer.
@@ -59,7 +59,7 @@ class ConstrainedFineTuning(LocalModel):
         self.state_bytes = self._base.numel() * self._base.element_size()
 
     def edit(self, records: Sequence[Record]) -> EditOutcome:
-        """Tunes on all records together."""
+        """Tunes the weight on all records together."""
         start = perf_counter()
         parts = [
             self._loss(records[first : first + _ROWS], 1.0 / len(records))
@@ -69,7 +69,7 @@ class ConstrainedFineTuning(LocalModel):
         return EditOutcome(num_rejected=0, seconds=perf_counter() - start)
 
     def reset(self) -> None:
-        """Puts the base weight back, bit for bit."""
+        """Restores the base weight, bit for bit."""
         self._weight.data.copy_(self._base)
 
     def _loss(self, records: Sequence[Record], weight: float) -> Callable[[], Tensor]:

@@ -2,8 +2,8 @@
 
 A query is the input of one FFN's down projection at the prompt's last token. Within the radius εᵢ
 of its nearest key, the layer's output there is replaced by that key's value. An edit whose query
-lies in a ball with the same answer moves nothing; near one with the same answer it widens it; near
-one with another answer both shrink to half their distance; else it is a new key with radius ε.
+lies in a ball with the same answer changes nothing; near such a ball, it widens the ball; near a
+ball with another answer, both get half their distance as radius; else it adds a key with radius ε.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class GraceConfig(LaneConfig):
         epsilon: radius of a new key, in units of the query space. Theirs: 1.
         steps: of a value's training. Theirs: 100.
         learning_rate: of Adam. Theirs: 1.
-        stop_loss: a value whose NLL is below is done.
+        stop_loss: training of a value stops below this NLL.
     """
 
     layer: int | None = Field(default=None, ge=0)
@@ -57,14 +57,14 @@ class Codebook:
     """
 
     def __init__(self, width: int, out: int, device: torch.device) -> None:
-        """Empty."""
+        """Makes an empty codebook."""
         self.keys = torch.zeros(0, width, device=device)
         self.radii = torch.zeros(0, device=device)
         self.values = torch.zeros(0, out, device=device)
         self.answers: list[str] = []
 
     def add(self, key: Tensor, answer: str, epsilon: float) -> bool:
-        """Makes room for an edit.
+        """Adds a key for an edit, or widens a key with the same answer.
 
         Args:
             key: (d_ff,).
@@ -72,7 +72,7 @@ class Codebook:
             epsilon: radius of a new key.
 
         Returns:
-            Whether there is a new key, whose value is still to be trained.
+            Whether a key was added; its value is not trained yet.
         """
         radius = epsilon
         if self.answers:
@@ -91,15 +91,15 @@ class Codebook:
         return True
 
     def look_up(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """The values of queries in reach of their nearest key.
+        """The values for queries within the radius of their nearest key.
 
         Args:
             queries: (B, d_ff).
 
         Returns:
-            (B,) bool, whether in reach; (B, d) fp32 values, of no meaning for the others.
+            (B,) bool, whether within the radius; (B, d) fp32 values, meaningless for other rows.
         """
-        # The way over a matrix product would put a query away from itself by rounding.
+        # Distances by matrix products would not be zero between equal rows, because of rounding.
         exact = "donot_use_mm_for_euclid_dist"
         distances = torch.cdist(queries.float(), self.keys, compute_mode=exact)
         distance, index = distances.min(dim=-1)
@@ -107,10 +107,10 @@ class Codebook:
 
 
 class Grace(LocalModel):
-    """A model with a codebook; its weights stay as they are."""
+    """A model with a codebook; its weights do not change."""
 
     def __init__(self, model: CausalLM, config: GraceConfig) -> None:
-        """An empty codebook.
+        """Starts with an empty codebook.
 
         Raises:
             InvalidRequestError: no such layer.
@@ -123,12 +123,12 @@ class Grace(LocalModel):
 
     @property
     def state_bytes(self) -> int:
-        """Keys, radii and values."""
+        """Bytes of keys, radii and values."""
         book = self.codebook
         return sum(x.numel() * x.element_size() for x in (book.keys, book.radii, book.values))
 
     def edit(self, records: Sequence[Record]) -> EditOutcome:
-        """Adds keys in order; their values are trained together, since none depends on another."""
+        """Adds keys in order; trains their values together, since they are independent."""
         start = perf_counter()
         for first in range(0, len(records), _ROWS):
             self._add(records[first : first + _ROWS])
@@ -190,10 +190,10 @@ class Grace(LocalModel):
         return seen[0], seen[1]
 
     def _train(self, replay: Replay, rows: Sequence[TokenRow], initial: Tensor) -> Tensor:
-        """Values (u, d) that make the model say the answers."""
+        """Values (u, d) that make the model give the answers."""
         row_of, column_of, label = torch.tensor(target_places(rows), device=self.model.device).T
         lasts = torch.tensor([len(row.ids) - row.num_target - 1 for row in rows])
-        column_of = column_of - lasts.to(self.model.device)[row_of]  # the replay begins there
+        column_of = column_of - lasts.to(self.model.device)[row_of]  # the replay starts there
         sizes = torch.tensor([row.num_target for row in rows], device=self.model.device)
         values = initial.clone().requires_grad_(True)
         optimiser = torch.optim.Adam([values], lr=self._config.learning_rate)

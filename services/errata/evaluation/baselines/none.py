@@ -1,4 +1,4 @@
-"""No editing: the figures that everything starts from."""
+"""No editing: the figures of the base model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from errata.evaluation.systems.local import LocalModel
 
 
 class NothingConfig(LaneConfig):
-    """Nothing can be configured."""
+    """No settings."""
 
 
 class NoEditing(LocalModel):
-    """The base model, whatever it is told."""
+    """The base model; edits have no effect."""
 
     state_bytes = 0
 

@@ -1,4 +1,4 @@
-"""Retrieval prompt: the likeliest knowledge statement, put before the query as plain text."""
+"""Retrieval prompt: the nearest knowledge statement, put before the query as plain text."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ class RetrievalPromptConfig(LaneConfig):
     """Settings of the retrieval prompt.
 
     Attributes:
-        threshold: cosine from which a statement is put before the query; 0 always puts one that
-            shares any word.
+        threshold: least cosine for a statement to be put before the query; 0 accepts any statement
+            that shares a word.
     """
 
     threshold: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
 class RetrievalPrompt(LocalModel):
-    """The base model, which reads the nearest statement by TF-IDF cosine first."""
+    """The base model with the nearest statement, by TF-IDF cosine, before each query."""
 
     def __init__(self, model: CausalLM, config: RetrievalPromptConfig) -> None:
-        """Knows no statement."""
+        """Starts without statements."""
         super().__init__(model)
         self._threshold = config.threshold
         self.reset()
 
     @property
     def state_bytes(self) -> int:
-        """The statements as UTF-8."""
+        """Bytes of the statements as UTF-8."""
         return sum(len(statement.encode()) for statement in self._statements)
 
     def edit(self, records: Sequence[Record]) -> EditOutcome:
-        """Adds statements, and indexes all of them anew."""
+        """Adds statements and rebuilds the index."""
         start = perf_counter()
         self._statements += [f"{join(r.prompt, r.target_new)}." for r in records]
         self._index = self._vectorizer.fit_transform(self._statements)
         return EditOutcome(num_rejected=0, seconds=perf_counter() - start)
 
     def score(self, pairs: Sequence[Pair]) -> list[Scored]:
-        """Scores continuations behind statement and prompt."""
+        """Scores continuations of statement and prompt."""
         prompts = self.with_statements([prompt for prompt, _ in pairs])
         targets = [target for _, target in pairs]
         return super().score(list(zip(prompts, targets, strict=True)))
@@ -64,7 +64,7 @@ class RetrievalPrompt(LocalModel):
         return super().generate(self.with_statements(prompts), max_tokens, sampling)
 
     def with_statements(self, queries: Sequence[str]) -> list[str]:
-        """Each query behind its nearest statement; the later one of two equally near ones."""
+        """Each query with its nearest statement before it; the later statement on a tie."""
         if not self._statements:
             return list(queries)
         found: dict[str, str] = {}
@@ -80,6 +80,6 @@ class RetrievalPrompt(LocalModel):
         return [found[query] for query in queries]
 
     def reset(self) -> None:
-        """Forgets all statements."""
+        """Removes all statements."""
         self._statements: list[str] = []
         self._vectorizer = TfidfVectorizer()

@@ -1,4 +1,4 @@
-"""Data sets in their public formats, each a loader that yields the same records."""
+"""Data sets in their public formats; every loader yields the same kind of records."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@ from errata.evaluation.data.record import Record
 
 
 def load_counterfact(path: Path) -> list[Record]:
-    """Reads a JSON array of counterfactuals; records of both layouts may be mixed.
+    """Reads a JSON array of counterfactuals; a file can mix records of both layouts.
 
     Flat: `prompt`, `subject`, `target_new`, `ground_truth`, `rephrase_prompt`, `locality_prompt`,
     `locality_ground_truth`. Nested: `requested_rewrite`, `paraphrase_prompts`,
-    `neighborhood_prompts`, perhaps `generation_prompts`; the neighbours share the true object.
+    `neighborhood_prompts`, optional `generation_prompts`; the neighbours share the true object.
 
     Raises:
         InvalidRequestError: the message names file, record and field.

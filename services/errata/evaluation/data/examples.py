@@ -1,4 +1,4 @@
-"""Records as what RECIPE's meta-training learns from, and with rephrasings of one another."""
+"""Records as examples for RECIPE's meta-training, and records with rephrasings added."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def as_examples(records: Sequence[Record]) -> list[Example]:
 
 
 def with_rephrasings(records: Sequence[Record], number: int, seed: int) -> list[Record]:
-    """Records whose edits bring rephrasings, asked as other records of the same relation are.
+    """Records with rephrasings added to their edits, worded like other records of the relation.
 
-    Those that the record itself is measured on are not among them.
+    The rephrasings that a record is measured on are excluded.
 
     Args:
         records: of a data set.
-        number: of rephrasings that an edit brings, at most; fewer where there are no others.
-        seed: of the choice.
+        number: most rephrasings to add to an edit; fewer if there are not enough.
+        seed: selects them.
     """
     if not number:
         return list(records)

@@ -24,30 +24,30 @@ def read_text(path: Path) -> str:
             f"{path} cannot be read ({error.strerror}); give the path of a data file.", field="data"
         ) from error
     except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"{path} is no UTF-8 text: {error}.", field="data") from error
+        raise InvalidRequestError(f"{path} is not UTF-8 text: {error}.", field="data") from error
 
 
 def read_array(path: Path) -> Iterator[Fields]:
     """The records of a file that holds one JSON array.
 
     Raises:
-        InvalidRequestError: no such file, no JSON, no array, an empty one, or an item that is no
-            object.
+        InvalidRequestError: the file is missing, is not JSON, or is not a non-empty array of
+            objects.
     """
     try:
         items = json.loads(read_text(path))
     except ValueError as error:
         raise InvalidRequestError(f"{path} is not JSON: {error}.", field="data") from error
     if not isinstance(items, list) or not items:
-        raise InvalidRequestError(f"{path} holds no JSON array of records.", field="data")
+        raise InvalidRequestError(f"{path} contains no JSON array of records.", field="data")
     return (Fields(item, f"{path}, record {number}") for number, item in enumerate(items))
 
 
 def read_lines(path: Path) -> Iterator[Fields]:
-    """The records of a file with one JSON object a line; blank lines are skipped.
+    """The records of a file with one JSON object per line; blank lines are skipped.
 
     Raises:
-        InvalidRequestError: no such file, no record, or a line that is no JSON object.
+        InvalidRequestError: the file is missing or has no record, or a line is not a JSON object.
     """
     lines = [
         (number, line)
@@ -55,7 +55,7 @@ def read_lines(path: Path) -> Iterator[Fields]:
         if line.strip()
     ]
     if not lines:
-        raise InvalidRequestError(f"{path} holds no record.", field="data")
+        raise InvalidRequestError(f"{path} contains no record.", field="data")
     for number, line in lines:
         try:
             item = json.loads(line)
@@ -70,11 +70,11 @@ def read_paragraphs(path: Path) -> list[str]:
     """The lines of a plain text file that are not blank.
 
     Raises:
-        InvalidRequestError: the file cannot be read or has none.
+        InvalidRequestError: the file cannot be read or has no such line.
     """
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     if not lines:
-        raise InvalidRequestError(f"{path} holds no text.", field="text")
+        raise InvalidRequestError(f"{path} contains no text.", field="text")
     return lines
 
 
@@ -91,32 +91,32 @@ class Fields:
         return self._values.get(name) is not None
 
     def has_items(self, name: str) -> bool:
-        """Whether the field is a list that is not empty."""
+        """Whether the field is a non-empty list."""
         return isinstance(self._values.get(name), list) and bool(self._values[name])
 
     def is_blank(self, name: str) -> bool:
-        """Whether the field is a text with nothing in it."""
+        """Whether the field is an empty or blank text."""
         value = self._values.get(name)
         return isinstance(value, str) and not value.strip()
 
     def error(self, name: str, problem: str) -> InvalidRequestError:
-        """What to raise about a field."""
+        """The error about a field."""
         return InvalidRequestError(f"{self._where}, field {name}: {problem}.", field="data")
 
     def text(self, name: str) -> str:
-        """A text that is not blank, without white space around it, in NFC as services keep it."""
+        """A non-blank text, without surrounding white space, in NFC as services store it."""
         value = self._values.get(name)
         if not isinstance(value, str) or not value.strip():
             raise self.error(name, "must be a text that is not empty")
         return _clean(value)
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """A list of such texts, at least one."""
+        """A non-empty list of texts, as `text` gives them."""
         value = self._values.get(name)
         if not isinstance(value, list) or not value:
             raise self.error(name, "must be a list of texts")
         if not all(isinstance(item, str) and item.strip() for item in value):
-            raise self.error(name, "holds an item that is no text or is empty")
+            raise self.error(name, "contains an item that is empty or not a text")
         return tuple(_clean(item) for item in value)
 
     def number(self, name: str) -> int:
@@ -131,7 +131,7 @@ class Fields:
         return Fields(self._values.get(name), f"{self._where}, field {name}")
 
     def inners(self, name: str) -> list[Fields]:
-        """A list of JSON objects, perhaps empty."""
+        """A list of JSON objects, which can be empty."""
         value = self._values.get(name)
         if not isinstance(value, list):
             raise self.error(name, "must be a list of objects")
@@ -141,7 +141,7 @@ class Fields:
         ]
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
-        """One of some texts."""
+        """A text out of `choices`."""
         value = self.text(name)
         if value not in choices:
             raise self.error(name, f"is {value!r}; must be one of {', '.join(choices)}")
@@ -153,10 +153,10 @@ def _clean(text: str) -> str:
 
 
 def check_subject(fields: Fields, subject: str, prompt: str) -> None:
-    """An edit must say where in its prompt the subject is.
+    """Checks that the subject occurs in the prompt.
 
     Raises:
-        InvalidRequestError: it is not there.
+        InvalidRequestError: it does not.
     """
     if subject not in prompt:
         raise fields.error("subject", f"{subject!r} does not occur in the prompt {prompt!r}")

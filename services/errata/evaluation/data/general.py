@@ -1,4 +1,4 @@
-"""Questions about general ability, in JSON lines, to see what editing costs elsewhere.
+"""Questions about general ability, in JSON lines, to measure side effects of editing.
 
 A line is either a multiple-choice question or an open one:
 
@@ -19,9 +19,9 @@ class GeneralQuestion:
     """A question; `choices` is empty for an open one.
 
     Attributes:
-        question: what is put before each choice or the answer.
+        question: text before each choice or the answer.
         choices: of which one is right.
-        answer: the right choice, or the answer of an open question.
+        answer: the right choice, or the answer to an open question.
     """
 
     question: str

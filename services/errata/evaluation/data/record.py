@@ -1,4 +1,4 @@
-"""One edit of a data set, with everything that is asked about it; the same for every data set."""
+"""One edit of a data set with everything that is asked about it; the same for all data sets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class RippleQuestion:
-    """A prompt and the answers of which any one is right."""
+    """A prompt and its accepted answers."""
 
     prompt: str
     answers: tuple[str, ...]
@@ -21,13 +21,13 @@ class Record:
     Attributes:
         case_id: of the data set, or the record's number.
         prompt: contains `subject`.
-        subject: whom or what the fact is about.
+        subject: person or thing that the fact is about.
         target_new: the answer after the edit.
-        target_true: the answer before it; None where the data set has none.
-        rephrases: other prompts that shall have the new answer.
-        locality: prompts that shall stay as they are, each with its own true answer.
-        generation_prompts: starts of texts about the subject, for fluency and consistency.
-        brought: rephrasings that the edit itself brings; nothing is measured on them.
+        target_true: the answer before it; None if the data set has none.
+        rephrases: other prompts that must get the new answer.
+        locality: prompts whose answers must not change, each with its own true answer.
+        generation_prompts: beginnings of texts about the subject, for fluency and consistency.
+        brought: rephrasings submitted with the edit; nothing is measured on them.
         ripples: RippleEdits' groups of questions whose answers follow from the edit.
     """
 

@@ -9,7 +9,7 @@ from errata.evaluation.data.fields import read_lines
 
 
 def load_references(path: Path) -> Mapping[str, tuple[str, ...]]:
-    """Reads texts by what they are about.
+    """Reads texts by the target they are about.
 
     Raises:
         InvalidRequestError: the message names file, line and field.

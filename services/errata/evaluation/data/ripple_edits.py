@@ -26,13 +26,14 @@ _VERB = re.compile(r"\b(?:is|are)\b")
 
 
 def load_ripple_edits(path: Path) -> list[Record]:
-    """Reads a JSON array in the public layout; popular, random and recent are alike.
+    """Reads a JSON array in the public layout, the same for popular, random and recent edits.
 
-    An edit is published as one sentence with Wikidata ids. What the sentence ends with is the
-    target (a value that the aliasing questions accept, or else all behind its last verb); what its
-    phrase shares with questions about other relations of the same entity is the subject. Rephrases
-    are the aliasing questions, locality is relation specificity and forgetfulness; each of the six
-    groups is also kept as it is. Recent facts have no old answer, so none is taken for any.
+    An edit is published as one sentence with Wikidata ids. The target is the end of the sentence:
+    a value that the aliasing questions accept, or else everything after its last verb. The subject
+    is the part that its phrase shares with questions about other relations of the same entity.
+    Rephrases are the aliasing questions; locality is relation specificity and forgetfulness; each
+    of the six groups is also kept unchanged. Recent facts have no old answer, so old answers are
+    never used.
 
     Raises:
         InvalidRequestError: the message names file, record and field.
@@ -79,7 +80,7 @@ def _queries(fields: Fields, group: str) -> Iterator[Fields]:
 
 
 def _question(query: Fields) -> RippleQuestion | None:
-    """None for a question that the data set has no answer to."""
+    """None for a question without an answer in the data set."""
     answers: list[str] = []
     for answer in query.inners("answers"):
         if "value" in answer:
@@ -103,9 +104,10 @@ def _split(edit: Fields, sentence: str, aliasing: tuple[RippleQuestion, ...]) ->
 
 
 def _subject(edit: Fields, prompt: str, phrases: list[str]) -> str:
-    """The words of the edit's phrase that most phrases about its other relations have as well.
+    """The words of the edit's phrase that also occur in most phrases about its other relations.
 
-    Of equally frequent runs of words the longest; a name neither begins nor ends with a small word.
+    Among equally frequent runs of words, the longest; a name neither begins nor ends with a small
+    word.
     """
     words = prompt.split()
     others = [f" {other} " for other in dict.fromkeys(phrases) if other != prompt]
@@ -122,5 +124,5 @@ def _subject(edit: Fields, prompt: str, phrases: list[str]) -> str:
     _, of, behind = prompt.rpartition(" of ")
     alone = " ".join(word for word in behind.split() if not _VERB.fullmatch(word))
     if not of or not alone:
-        raise edit.error("prompt", f"names no subject that other questions share: {prompt!r}")
+        raise edit.error("prompt", f"has no subject that other questions share: {prompt!r}")
     return alone

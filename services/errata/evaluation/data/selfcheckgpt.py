@@ -12,9 +12,9 @@ from errata.evaluation.data.record import Record
 def load_selfcheckgpt(path: Path) -> list[Record]:
     """Reads a JSON array with `prompt`, `target_new`, `subject` and the locality pair.
 
-    The prompt is a passage and the target its next sentence. The subject is taken as the passage
-    spells it where it names it last. Some published records have a locality text without anything
-    behind it; nothing can be asked about those, so they have no locality probe.
+    The prompt is a passage and the target its next sentence. The subject is spelled as in its last
+    occurrence in the passage. Some published records have a locality text without an answer; those
+    have no locality probe.
 
     Raises:
         InvalidRequestError: the message names file, record and field.

@@ -1,4 +1,4 @@
-"""ZsRE (Levy et al., 2017) as MEND's authors laid it out: questions and their new answers."""
+"""ZsRE (Levy et al., 2017) in the layout of MEND's authors: questions and their new answers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from errata.evaluation.data.record import Record
 def load_zsre(path: Path) -> list[Record]:
     """Reads a JSON array with `src`, `alt`, `subject`, `rephrase`, `loc` and `loc_ans`.
 
-    `alt` is the new answer. The old ones, `answers`, are in some files and left out: the figures
-    of this data set do not compare with them.
+    `alt` is the new answer. The old ones, `answers`, are in some files and are ignored: no figure
+    of this data set uses them.
 
     Raises:
         InvalidRequestError: the message names file, record and field.

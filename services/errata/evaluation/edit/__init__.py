@@ -1,13 +1,13 @@
 """`errata bench edit`: editing methods measured as their authors do.
 
-| file | what it answers |
+| module | contents |
 |---|---|
-| `plan` | what is to be run |
-| `suites` | which runs a suite consists of |
-| `system_factory` | from a method's name to the system that is edited |
+| `plan` | what to run |
+| `suites` | the runs of each suite |
+| `system_factory` | opens the system under test for a method's name |
 | `unit` | one run: ask, edit, ask again |
-| `auxiliary` | what is measured beside the records |
-| `bench`, `summary` | all runs of a plan, resumed where they were left; what they say together |
-| `inspections`, `similarity`, `experts`, `embedding` | what is measured inside a lane |
-| `families`, `report`, `plots`, `compare` | what people see |
+| `auxiliary` | what is measured in addition to the records |
+| `bench`, `summary` | all runs of a plan, with resumption; figures over all runs |
+| `inspections`, `update_cosines`, `experts`, `embedding` | what is measured inside a lane |
+| `families`, `report`, `plots`, `compare` | reports, plots and comparisons |
 """

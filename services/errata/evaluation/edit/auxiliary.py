@@ -1,4 +1,4 @@
-"""What is asked beside the records: held-out text, general ability, generated texts."""
+"""Measurements in addition to the records: held-out text, general ability, generated texts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _TOP_K = 5
 
 @dataclass(frozen=True, slots=True)
 class AuxiliaryMetrics:
-    """Everything that is asked before the first edit and after the last.
+    """Measurements before the first edit and after the last.
 
     Attributes:
-        heldout: paragraphs as pairs; empty for none.
+        heldout: paragraphs as pairs; empty for no perplexity.
         questions: name of a file → its questions.
-        num_texts: records whose generated texts are judged.
-        consistency: against reference texts; None for none.
+        num_texts: number of records whose generated texts are judged.
+        consistency: against reference texts; None if it is not measured.
     """
 
     heldout: Sequence[Pair]
@@ -45,12 +45,12 @@ class AuxiliaryMetrics:
         """Reads the files.
 
         Raises:
-            InvalidRequestError: one is unusable.
+            InvalidRequestError: a file is unusable.
         """
         stems = [path.stem for path in data.retention]
         if len(set(stems)) < len(stems):
             raise InvalidRequestError(
-                "two files of questions have the same name; figures go by it, so rename one.",
+                "two files of questions have the same name, which names their figures; rename one.",
                 field="retention",
             )
         references = load_references(data.references) if data.references else None
@@ -62,7 +62,7 @@ class AuxiliaryMetrics:
         )
 
     def measure(self, system: System, records: Sequence[Record]) -> Measures:
-        """`perplexity`, `retention.{file}`, `fluency` and `consistency`, as far as asked for."""
+        """`perplexity`, `retention.{file}`, `fluency` and `consistency`, as far as configured."""
         figures: Measures = {}
         if self.heldout:
             figures["perplexity"] = round(perplexity(system.score(self.heldout)), 2)
@@ -74,7 +74,7 @@ class AuxiliaryMetrics:
         return figures
 
     def _texts(self, system: System, records: Sequence[Record]) -> Measures:
-        """Figures of one text each: sampled among five tokens, from the record's own prompt."""
+        """Figures of one text per record: sampled with top-k 5 from the record's own prompt."""
         prompts = [(record.generation_prompts or (record.prompt,))[0] for record in records]
         sampling = [
             Sampling(temperature=1.0, top_k=_TOP_K, seed=zlib.crc32(prompt.encode()))

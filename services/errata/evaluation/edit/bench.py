@@ -1,4 +1,4 @@
-"""All runs of a plan: those that are finished are read back, the others are made."""
+"""All runs of a plan: finished ones are read back, the others are run."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from errata.evaluation.report import code_version, file_digest, write
 
 
 def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
-    """Runs a plan, or what is left of it, and says what all its runs found.
+    """Runs a plan, or its remaining runs, and returns figures over all runs.
 
-    Each finished run lies in `out/runs` under the digest of everything that it depends on, the
-    code's commit included.
+    Each finished run is stored in `out/runs` under the digest of everything that it depends on,
+    including the code's commit.
 
     Args:
         plan: what to run.
-        console: shows progress and an estimate of the time that is left; None shows nothing.
+        console: shows progress and the estimated remaining time; None shows nothing.
 
     Returns:
         JSON under the names that other tools read (`summary`).
@@ -61,7 +61,7 @@ def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
             progress.update(statistics, completed=done, total=wanted, visible=done < wanted)
 
         with closing(SystemFactory(plan, show_statistics)) as factory:
-            # Everything that can be wrong is found before the model is loaded.
+            # Errors in the plan are found before the model is loaded.
             for point in points:
                 factory.check(point)
             whole = load_records(plan.dataset, plan.data)
@@ -105,7 +105,7 @@ class _Runs:
         self._task: TaskID = progress.add_task("edits", total=total)
 
     def run_or_read(self, point: Point, fact: Mapping[str, Any], seed: int) -> Unit:
-        """One run; `fact` is the model's digest and the configuration in force."""
+        """One run; `fact` is the model's digest and the effective configuration."""
         self._progress.update(self._task, description=f"{point.label}, seed {seed}")
         folder, name = self._plan.out / "runs", f"{self._key(point, fact, seed)}.json"
         if (folder / name).is_file():
@@ -149,8 +149,8 @@ class _Runs:
 def _check_size(plan: Plan, point: Point, num_records: int) -> None:
     if point.num_records > num_records:
         raise InvalidRequestError(
-            f"{point.num_records:,} edits were asked for; {plan.data} has {num_records:,} records "
-            "in the range. Use fewer edits or a wider range.",
+            f"{point.num_records:,} records are needed; {plan.data} has {num_records:,} records "
+            "in its range. Use fewer edits or a wider range.",
             field="edits",
         )
 

@@ -1,4 +1,4 @@
-"""Who claims what: the half of an answer that is decided before an edit has its say."""
+"""Which edit claims each prompt: the routing half of an answer."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from errata.evaluation.metrics.tokens import exact_agreement, exact_match
 from errata.evaluation.systems import System
 from errata.evaluation.systems.lane import LaneSystem
 
-Claimant = Literal["own", "other", "nobody"]
+Claimant = Literal["own", "other", "none"]
 
-_MOST_EXAMPLES = 20  # of each kind of failure
+_MAX_EXAMPLES = 20  # of each kind of failure
 _KINDS = {
     "own": "claimed by its edit, answered otherwise",
     "other": "claimed by another edit",
-    "nobody": "claimed by no edit",
+    "none": "claimed by no edit",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class RecordClaims:
-    """Who claims a record's prompts: an edit of its own prompt, another edit, or nobody.
+    """Who claims a record's prompts: the edit of its own prompt, another edit, or none.
 
     Attributes:
-        prompt: the edited one.
-        rephrases: of it.
-        locality: prompts that no edit should claim.
+        prompt: claimant of the edited prompt.
+        rephrases: claimants of its rephrases.
+        locality: claimants of prompts that no edit should claim.
     """
 
     prompt: Claimant
@@ -40,7 +40,7 @@ class RecordClaims:
 
 
 def claims_of(system: System, records: Sequence[Record]) -> list[RecordClaims]:
-    """Asks about all prompts in one call; nothing for systems that do not route."""
+    """Routes all prompts in one call; empty for systems that do not route."""
     if not isinstance(system, LaneSystem) or not system.routes:
         return []
     texts = [
@@ -53,7 +53,7 @@ def claims_of(system: System, records: Sequence[Record]) -> list[RecordClaims]:
     def take(record: Record) -> Claimant:
         claim = next(claims)
         if not claim.holds:
-            return "nobody"
+            return "none"
         return "own" if system.prompt_of(claim.edit) == record.prompt else "other"
 
     return [
@@ -71,13 +71,13 @@ def claim_figures(claims: Sequence[RecordClaims], records: Sequence[Record]) -> 
 
     Args:
         claims: of the records' prompts.
-        records: that are in force.
+        records: whose edits are active.
 
     Returns:
-        `claims.prompts` and `claims.rephrases`, by an edit of the record's own prompt;
-        `claims.others`, rephrases by another edit; `claims.unrelated`, locality prompts by any;
-        `claims.changed`, locality prompts that ask what another edit changed, claimed or not.
-        Nothing without claims.
+        `claims.prompts` and `claims.rephrases`: claimed by the edit of the record's own prompt;
+        `claims.others`: rephrases claimed by another edit; `claims.unrelated`: locality prompts
+        claimed by any edit; `claims.changed`: locality prompts about what another edit changed,
+        claimed or not. Empty without claims.
     """
     if not claims:
         return {}
@@ -95,7 +95,7 @@ def claim_figures(claims: Sequence[RecordClaims], records: Sequence[Record]) -> 
 def _changed(records: Sequence[Record]) -> float | None:
     """Share of locality prompts with the subject and the true answer of another record.
 
-    Whoever answers them as that edit says is right, and loses locality by it.
+    A system that answers them as that edit says is right, and loses locality.
     """
     subjects: defaultdict[str, set[str]] = defaultdict(set)
     for record in records:
@@ -116,13 +116,13 @@ def failures(
     now: Sequence[Answers],
     claims: Sequence[RecordClaims],
 ) -> dict[str, Any]:
-    """What went wrong, by who claimed the prompt.
+    """Failed questions, by the claimant of the prompt.
 
     Args:
         records: that were edited.
         before: their answers before the first edit.
-        now: their answers now.
-        claims: as of now.
+        now: their current answers.
+        claims: their current claims.
 
     Returns:
         JSON: `counts` and `examples`, by `prompt`, `rephrase` or `locality` and kind.
@@ -133,7 +133,7 @@ def failures(
         for what, prompt, claimant in _failed(record, old, new, claimed):
             kind = f"{what}: {_KINDS[claimant]}"
             counts[kind] += 1
-            if len(examples.setdefault(kind, [])) < _MOST_EXAMPLES:
+            if len(examples.setdefault(kind, [])) < _MAX_EXAMPLES:
                 examples[kind].append({"asked": prompt, "target": record.target_new})
     return {"counts": dict(sorted(counts.items())), "examples": examples}
 

@@ -1,4 +1,4 @@
-"""Runs side by side."""
+"""Compares runs side by side."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ _IDENTITIES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 def read_runs(folders: Sequence[Path]) -> Runs:
-    """Results with a label each: the method, and the folder where that is not enough.
+    """Reads results; each gets a label: the method, and the folder if the method is not unique.
 
     Raises:
-        InvalidRequestError: fewer than two, one that cannot be read, or runs whose figures do not
-            belong side by side, since their model, data set, records or seeds differ.
+        InvalidRequestError: fewer than two runs, an unreadable one, or runs that cannot be compared
+            because their model, data set, records or seeds differ.
     """
     if len(folders) < 2:
-        raise InvalidRequestError("comparing takes at least two runs.", field="runs")
+        raise InvalidRequestError("a comparison needs at least two runs.", field="runs")
     results = [read_result(folder) for folder in folders]
     for name, identity in _IDENTITIES.items():
         if len({json.dumps(identity(found)) for found in results}) > 1:
             raise InvalidRequestError(
-                f"the runs were made on different {name}, so their figures do not belong side by "
-                "side.",
+                f"the runs were made on different {name}, so their figures cannot be compared.",
                 field="runs",
             )
     methods = [str(found["method"]) for found in results]
@@ -49,7 +48,7 @@ def read_runs(folders: Sequence[Path]) -> Runs:
 
 
 def compared(runs: Runs) -> str:
-    """Markdown: for each number of edits that runs share, the families' tables, a row a run."""
+    """Markdown: for each number of edits that runs share, tables with one row per run."""
     headings = ["", "Suite", "Edits submitted together", "Through", "Command"]
     about = [
         [label, found["suite"], str(found["batch"]), found["through"], f"`{found['command']}`"]
@@ -69,7 +68,7 @@ def compared(runs: Runs) -> str:
 
 
 def _points(runs: Runs, number: int) -> list[tuple[str, Mapping[str, Any]]]:
-    """Every point of so many edits; its label says what a grid varies."""
+    """Every point with this number of edits; its label includes the values that a grid varies."""
     return [
         (f"{label}, {point['label']}" if point["varied"] else label, point)
         for label, found in runs

@@ -1,7 +1,7 @@
-"""What a lane's edits look like in a plane, laid out by t-SNE.
+"""A lane's edits in the plane, placed by t-SNE.
 
 RECIPE: continuous prompts among the LLM's word embeddings. ELDER: allocation codes of edits, of
-their rephrasings, and of prompts that are about something else.
+their rephrasings, and of unrelated prompts.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from errata.editing.model.prompts import tokenise
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems.lane import LaneSystem
 
-_MOST_EDITS = 200
+_MAX_EDITS = 200
 _NUM_WORDS = 2_000
 
 
 def prompt_plane(system: LaneSystem, records: Sequence[Record]) -> dict[str, Any]:
-    """Where a RECIPE lane's continuous prompts lie among the LLM's word embeddings.
+    """Places a RECIPE lane's continuous prompts among the LLM's word embeddings.
 
     Args:
         system: a RECIPE lane with active edits.
@@ -34,7 +34,7 @@ def prompt_plane(system: LaneSystem, records: Sequence[Record]) -> dict[str, Any
         JSON: points (x, y) of `words`, of `targets`, and of each prompt row, `prompt 1`,
         `prompt 2`, ….
     """
-    shown = records[:_MOST_EDITS]
+    shown = records[:_MAX_EDITS]
     model = system.model
     prompts = torch.cat([commit.artifact.tensors["prompts"] for commit in system.commits])
     words = model.embeddings.get_parameter("weight").detach().float().cpu()
@@ -55,7 +55,7 @@ def prompt_plane(system: LaneSystem, records: Sequence[Record]) -> dict[str, Any
 
 
 def code_plane(system: LaneSystem, records: Sequence[Record]) -> dict[str, Any]:
-    """Where the allocation codes of an ELDER lane's prompts lie.
+    """Places the allocation codes of an ELDER lane's prompts.
 
     Args:
         system: an ELDER lane with active edits.
@@ -64,7 +64,7 @@ def code_plane(system: LaneSystem, records: Sequence[Record]) -> dict[str, Any]:
     Returns:
         JSON: points (x, y) of `edits`, `rephrasings` and `unrelated` prompts.
     """
-    shown = records[:_MOST_EDITS]
+    shown = records[:_MAX_EDITS]
     view = system.view()
     assert isinstance(view, ElderView), "suites ask for it with ELDER only"
     learned = view.contents.learned

@@ -1,4 +1,4 @@
-"""LEMoE's experts after a run: how alike their edits are, and who is routed to whom."""
+"""LEMoE's experts after a run: the similarity of their edits, and where prompts are routed."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _SHARES = ("reliability.token", "generality.token")
 def expert_figures(
     system: LaneSystem, shares_of: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Any]:
-    """How a LEMoE lane shares out its edits.
+    """How a LEMoE lane distributes its edits over experts.
 
     Args:
         system: a LEMoE lane with active edits.
-        shares_of: prompt of a record → what `judge.shares` says of it.
+        shares_of: prompt of a record → its `judge.shares`.
 
     Returns:
-        JSON: `within` and `between`, mean cosines of pairs of edits (mean embeddings of prompt and
-        target) of the same expert and of different ones; `routing`, for each expert the shares of
-        its edits' prompts that go to each expert, the last column those that go to none;
-        `consistency`, the share that goes to its own, all edits alike; `bytes` of an expert;
-        `each`, for every expert its `edits`, their mean cosine `within` it, and the mean
-        `reliability.token` and `generality.token` of the newest records with their prompts.
+        JSON: `within` and `between`: mean cosines of pairs of edits (mean embeddings of prompt and
+        target) of the same expert and of different experts; `routing`: for each expert the shares
+        of its edits' prompts that go to each expert, in the last column to none; `consistency`: the
+        share of all edits' prompts that go to their own expert; `bytes` of each expert; `each`: for
+        every expert its `edits`, their mean cosine `within` it, and the mean `reliability.token`
+        and `generality.token` of the newest records with their prompts.
     """
     view = system.view()
     assert isinstance(view, LemoeView), "suites ask for it with LEMoE only"
@@ -60,7 +60,7 @@ def expert_figures(
 
 
 def _figures_of(vectors: Tensor, shares: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Of one expert's edits."""
+    """Figures of one expert's edits."""
     number = len(vectors)
     found: dict[str, Any] = {
         "edits": number,

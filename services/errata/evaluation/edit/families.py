@@ -1,4 +1,4 @@
-"""Which figures stand in one table: those of one family, under the names of its papers."""
+"""Families of figures: each family is one table, under the names of its papers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _DIGITS = {"perplexity": 1, "target_perplexity": 1, "fluency": 1, "consistency":
 
 @dataclass(frozen=True, slots=True)
 class FigureFamily:
-    """A table.
+    """Figures that are shown in one table.
 
     Attributes:
-        title: above it.
+        title: above the table.
         columns: dotted name of a figure → heading.
-        note: below it.
+        note: below the table.
     """
 
     title: str
@@ -69,7 +69,7 @@ FAMILIES: Sequence[FigureFamily] = (TOKENS, MEMIT, LIKELIHOOD, CLAIMS)
 
 
 def figure(figures: Mapping[str, Any], name: str) -> float | None:
-    """A figure by its dotted name; None where it was not measured."""
+    """A figure by its dotted name; None if it was not measured."""
     group, dot, rest = name.partition(".")
     found: Any = figures.get(group)
     if dot:
@@ -78,7 +78,7 @@ def figure(figures: Mapping[str, Any], name: str) -> float | None:
 
 
 def families_in(stages: Sequence[Mapping[str, Any]]) -> list[FigureFamily]:
-    """The tables that have something in them, with only the columns that were measured."""
+    """The families with measured figures, with only the columns that were measured."""
     groups = {
         "retention": ("General ability", "Share of questions answered right."),
         "ripple": ("Ripple effects", "Share of questions answered with one of the right answers."),
@@ -101,7 +101,7 @@ def families_in(stages: Sequence[Mapping[str, Any]]) -> list[FigureFamily]:
 
 
 def cell(name: str, value: float | None, interval: float | None = None) -> str:
-    """A figure as people read it, with the half-width of its interval if there is one."""
+    """A figure as text, with the half-width of its interval if there is one."""
     if value is None:
         return "–"
     digits = _DIGITS.get(name, 3)

@@ -1,4 +1,4 @@
-"""What is measured inside a lane, beside its answers; a suite's points name what they want."""
+"""Measurements inside a lane, in addition to its answers; a suite's points name them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FinishedRun:
     Attributes:
         system: the lane.
         records: of the run.
-        shares: prompt of a record whose edit is active → what `judge.shares` says of it.
+        shares: prompt of a record whose edit is active → its `judge.shares`.
     """
 
     system: LaneSystem
@@ -35,7 +35,7 @@ class Inspection:
 
     Attributes:
         key: of its JSON in the run's results.
-        measure: gives the JSON; None if there is nothing to measure.
+        measure: returns the JSON; None if there is nothing to measure.
     """
 
     key: str
@@ -43,7 +43,7 @@ class Inspection:
 
 
 def _update_cosines(run: FinishedRun) -> dict[str, Any] | None:
-    """In the last edited layer; takes two commits."""
+    """Cosines in the last edited layer; needs two commits."""
     system, config = run.system, run.system.config
     assert isinstance(config, AdapleConfig), "suites ask for it with AdaPLE only"
     if len(system.commits) < 2:
@@ -58,4 +58,4 @@ INSPECTIONS: Mapping[str, Inspection] = {
     "code plane": Inspection("embedding", lambda run: code_plane(run.system, run.records)),
     "update cosines": Inspection("similarity", _update_cosines),
 }
-"""Measurements by the names under which points ask for them."""
+"""Measurements by the names that points use."""

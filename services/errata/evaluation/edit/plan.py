@@ -1,4 +1,4 @@
-"""What `errata bench edit` is to run."""
+"""The plan of `errata bench edit`, and parsers for its options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def default_cache_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class AuxiliaryData:
-    """What is measured beside the records.
+    """What to measure in addition to the records.
 
     Attributes:
         heldout: plain text, one paragraph per line, for perplexity.
@@ -45,25 +45,25 @@ class Plan:
         method: a lane's method or a baseline.
         dataset: format of `data`.
         data: file of records.
-        out: folder for results; what is finished there is not run again.
-        model: folder or hub id; may be empty with `target`.
-        edits: that the model carries in the end.
+        out: folder for results; runs that are finished there are not repeated.
+        model: folder or hub id; can be empty with `target`.
+        edits: number that the model carries at the end.
         batch: edits that are submitted together.
-        seed: the first one; each chooses other records.
-        num_seeds: seeds in a row, from `seed`.
+        seed: the first seed; each seed selects other records.
+        num_seeds: number of consecutive seeds, from `seed` on.
         suite: a name in `suites.SUITES`.
         preset: of the method; empty for its defaults.
         values: of the configuration, where they differ from preset and defaults.
-        lane_model: folder of what the lane learned once, for methods that have it.
+        lane_model: folder of the trained lane model, for methods that have one.
         points: numbers of edits of the suite `scaling`.
         vary: configuration key → values, the grid of the suite `ablation`.
-        target: `host:port` of a running cluster; empty for in process.
+        target: `host:port` of a running cluster; empty to run in this process.
         lane: of the cluster; its default lane if empty.
-        records: range of the data set to draw from, so that tuning and reporting stay apart.
-        text: plain text for statistics; None lets the model write some.
-        auxiliary: what is measured beside the records.
-        rephrasings: that each edit brings, asked as other records of its relation are.
-        check: whether edits must pass the writer's checks, as they must in production.
+        records: range of the data set to draw from, to keep tuning and reporting apart.
+        text: plain text for statistics; None lets the model write it.
+        auxiliary: what to measure in addition to the records.
+        rephrasings: number added to each edit, worded like other records of its relation.
+        check: whether edits must pass the writer's checks, as in production.
         cache_dir: for statistics.
         device: torch device.
     """
@@ -108,8 +108,8 @@ class Plan:
         for name, is_given in useless.items():
             if self.target and is_given:
                 raise InvalidRequestError(
-                    f"--{name} has no effect on a running cluster; set it there, and leave it "
-                    "out here.",
+                    f"--{name} has no effect on a running cluster; configure the cluster, and "
+                    "leave the option out.",
                     field=name,
                 )
         for name in ("edits", "batch", "num_seeds"):
@@ -126,7 +126,7 @@ def read_values(path: Path) -> dict[str, Any]:
     """Configuration values from a TOML or JSON file, by its suffix.
 
     Raises:
-        InvalidRequestError: it cannot be read, or holds no table.
+        InvalidRequestError: the file cannot be read, or is not a table.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -142,16 +142,16 @@ def read_values(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise InvalidRequestError(
-            f"the lane configuration {path} is no table of keys and values.", field="lane_config"
+            f"the lane configuration {path} is not a table of keys and values.", field="lane_config"
         )
     return values
 
 
 def parse_range(text: str) -> tuple[int, int]:
-    """`a:b` as (a, b); either may be left out.
+    """Parses `a:b` to (a, b); both ends are optional.
 
     Raises:
-        InvalidRequestError: no such range.
+        InvalidRequestError: the text is not a range.
     """
     start, colon, end = text.partition(":")
     try:
@@ -160,16 +160,16 @@ def parse_range(text: str) -> tuple[int, int]:
         found = (0, 0)
     if not colon or not 0 <= found[0] < found[1]:
         raise InvalidRequestError(
-            f"{text!r} is no range of records; write 0:2500.", field="records"
+            f"{text!r} is not a range of records; write it as 0:2500.", field="records"
         )
     return found
 
 
 def parse_numbers(text: str, name: str) -> tuple[int, ...]:
-    """Ascending whole numbers from `1,10,100`.
+    """Parses ascending whole numbers such as `1,10,100`.
 
     Raises:
-        InvalidRequestError: something else.
+        InvalidRequestError: the text is not a list of ascending whole numbers.
     """
     try:
         found = tuple(int(part.replace("_", "")) for part in text.split(","))
@@ -183,18 +183,18 @@ def parse_numbers(text: str, name: str) -> tuple[int, ...]:
 
 
 def parse_grid(settings: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """A grid from `key=a,b,c` settings; values are JSON where they can be, else text.
+    """Parses a grid from `key=a,b,c` settings; values are JSON if possible, else text.
 
     Raises:
-        InvalidRequestError: a setting is of another form, or a key comes twice.
+        InvalidRequestError: a setting has another form, or a key occurs twice.
     """
     grid: dict[str, tuple[Any, ...]] = {}
     for setting in settings:
         key, equals, values = setting.partition("=")
         if not equals or not key or not values or key in grid:
             raise InvalidRequestError(
-                f"--vary {setting!r}: write each key once, as in --vary drop=0,0.3,0.8; values "
-                "that hold commas as a JSON list of values, as in --vary 'layers=[[0,1],[2,3]]'.",
+                f"--vary {setting!r}: write each key once, as in --vary drop=0,0.3,0.8; write "
+                "values that contain commas as a JSON list, as in --vary 'layers=[[0,1],[2,3]]'.",
                 field="vary",
             )
         whole = _json_or_text(values)
@@ -206,10 +206,10 @@ def parse_grid(settings: Sequence[str]) -> dict[str, tuple[Any, ...]]:
 
 
 def parse_values(settings: Sequence[str]) -> dict[str, Any]:
-    """Values from `key=value` settings; JSON where they can be, else text.
+    """Parses values from `key=value` settings; they are JSON if possible, else text.
 
     Raises:
-        InvalidRequestError: a setting is of another form, or a key comes twice.
+        InvalidRequestError: a setting has another form, or a key occurs twice.
     """
     values: dict[str, Any] = {}
     for setting in settings:

@@ -1,4 +1,4 @@
-"""Pictures of a run, as PNG; all are over all seeds."""
+"""Plots of a run as PNG files; figures are over all seeds."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PAIRED = (*TOKENS.columns, *MEMIT.columns)
 
 
 def draw(found: Mapping[str, Any], folder: Path) -> list[str]:
-    """Draws what the run has to show.
+    """Draws all plots for which the run has data.
 
     Args:
-        found: as `summary.summary` gives it.
-        folder: exists.
+        found: as `summary.summary` returns it.
+        folder: must exist.
 
     Returns:
-        The files' names.
+        The names of the files.
 
     Raises:
         StartupError: matplotlib is not installed.
@@ -85,13 +85,13 @@ def draw_compared(runs: Sequence[tuple[str, Mapping[str, Any]]], path: Path) -> 
 
 
 def _figure_of(points: Points) -> str:
-    """The figure that stands for a row: Score where all have it."""
+    """The figure that represents a row: Score if all rows have it."""
     has_score = all(figure(point["final"], "score") is not None for point in points)
     return "score" if has_score else "reliability.token"
 
 
 def _curve(axes: Any, xs: Sequence[Any], points: Points, name: str, label: str) -> None:
-    """A figure with its intervals, where there are any."""
+    """Draws a figure, with its intervals if there are any."""
     ys = [figure(point["final"], name) for point in points]
     if None in ys:
         return
@@ -146,7 +146,7 @@ def _attenuation(axes: Any, checkpoints: Points) -> None:
 
 
 def _claims(axes: Any, points: Points) -> None:
-    """Rightly and wrongly claimed shares, one colour for each row."""
+    """Draws rightly and wrongly claimed shares, one colour for each row."""
     for number, point in enumerate(points):
         xs = [checkpoint["edits"] for checkpoint in point["checkpoints"]]
         for name, style in (("claims.unrelated", "-"), ("claims.rephrases", ":")):
@@ -189,7 +189,7 @@ def _edit_time(axes: Any, points: Points) -> None:
 
 
 def _grid(axes: Any, points: Points) -> None:
-    """A heat map of the two keys that have most values, the best of the others; a curve of one."""
+    """Draws a heat map over the two keys with most values, else a curve."""
     name = _figure_of(points)
     values = {
         key: list(dict.fromkeys(str(point["varied"][key]) for point in points))
@@ -208,7 +208,7 @@ def _grid(axes: Any, points: Points) -> None:
     for point in sorted(points, key=lambda point: figure(point["final"], name) or 0.0):
         row = values[down].index(str(point["varied"][down]))
         column = values[across].index(str(point["varied"][across]))
-        best[row][column] = figure(point["final"], name) or 0.0  # a later one is better
+        best[row][column] = figure(point["final"], name) or 0.0  # sorted: a later one is better
     image = axes.imshow(best, aspect="auto")
     axes.figure.colorbar(image, label=name)
     axes.set_xticks(range(len(values[across])), values[across], rotation=30, ha="right")
@@ -235,7 +235,7 @@ def _similarity(axes: Any, found: Mapping[str, Any]) -> None:
 
 
 def _experts(axes: Any, points: Points) -> None:
-    """The first run's routing consistency, and every expert's similarity against its figures."""
+    """Draws the first run's routing, and each expert's similarity against its figures."""
     routing = points[0]["units"][0]["experts"]["routing"]
     image = axes[0].imshow(routing, aspect="equal", vmin=0.0, vmax=1.0)
     axes[0].set_title(f"prompts routed, {points[0]['label']}")

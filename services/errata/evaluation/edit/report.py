@@ -1,4 +1,4 @@
-"""`report.md` of a run: its figures in the papers' tables, one family each."""
+"""`report.md` of a run: its figures in the papers' tables, one per family."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def markdown(found: Mapping[str, Any], pictures: Sequence[str]) -> str:
     """The report of a result.
 
     Args:
-        found: as `summary.summary` gives it.
-        pictures: file names beside the report.
+        found: as `summary.summary` returns it.
+        pictures: file names in the report's folder.
     """
     points = found["points"]
     parts = [_head(found)]
@@ -40,7 +40,7 @@ def markdown(found: Mapping[str, Any], pictures: Sequence[str]) -> str:
 
 
 def tables(rows: Sequence[FigureRow], remark: str) -> list[str]:
-    """One table for each family of figures that some row has."""
+    """One table for each family with a figure in some row."""
     made = []
     for family in families_in([figures for _, figures, _ in rows]):
         cells = [
@@ -71,7 +71,7 @@ def _head(found: Mapping[str, Any]) -> str:
 
 
 def _attenuation(checkpoints: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Tables of all edits so far, and of the first ones, as edits go on."""
+    """Tables of all edits so far, and of the first edits, at each checkpoint."""
     if not checkpoints:
         return []
     titles = {
@@ -142,7 +142,7 @@ def _cost(points: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _failures(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How many questions failed, by who claimed them."""
+    """The number of failed questions, by the edit that claimed them."""
     counts: list[Counter[str]] = []
     for point in points:
         counts.append(Counter())
@@ -160,7 +160,7 @@ def _failures(points: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _experts(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How alike edits of one expert are, and how often they are routed to it."""
+    """The similarity of edits within an expert, and how often they are routed to it."""
     rows = [
         [
             f"{point['label']}, seed {unit['seed']}",

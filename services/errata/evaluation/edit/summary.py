@@ -1,4 +1,4 @@
-"""What all runs of a plan say together, and how it is read back."""
+"""Figures over all runs of a plan, and reading them back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from errata.evaluation.judge import Measures
 from errata.evaluation.report import circumstances, code_version, file_digest
 
 Unit = Mapping[str, Any]
-"""One run, as `unit.run_unit` gives it, with its seed."""
+"""One run, as `unit.run_unit` returns it, with its seed."""
 
 _STAGES = ("pre", "immediate", "final")
 _HEADLINE = (*_STAGES, "ci95", "ci95_over", "edit_seconds_mean", "state_bytes", "num_rejected")
@@ -30,19 +30,19 @@ def summary(
     *,
     num_records: int,
 ) -> dict[str, Any]:
-    """What all runs say together.
+    """Figures over all runs.
 
     Args:
         plan: that was run.
         points: its rows.
         facts: for each row, the model's digest and the whole configuration.
         found: for each row, a unit for each seed.
-        num_records: of the data set.
+        num_records: in the data set.
 
     Returns:
-        JSON. The row that stands for the run is spread out at the top: `metrics` (the same as
-        `final`), `pre`, `immediate`, `final`, `ci95`, `edit_seconds_mean`, `state_bytes`.
-        `points` has the same for every row, and its `units`, one for each seed.
+        JSON. The suite's headline row is at the top level: `metrics` (the same as `final`), `pre`,
+        `immediate`, `final`, `ci95`, `edit_seconds_mean`, `state_bytes`. `points` has the same for
+        every row, and its `units`, one for each seed.
     """
     rows = [
         {
@@ -90,20 +90,20 @@ def _lane_model(plan: Plan, fact: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """A run's `result.json`.
+    """Reads a run's `result.json`.
 
     Raises:
-        InvalidRequestError: there is none, or it is of another benchmark.
+        InvalidRequestError: it does not exist, or comes from another benchmark.
     """
     path = folder / "result.json" if folder.is_dir() else folder
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidRequestError(
-            f"{path} is no result that can be read: {error}.", field="runs"
+            f"{path} is not a readable result: {error}.", field="runs"
         ) from error
     if not isinstance(found, dict) or "points" not in found:
-        raise InvalidRequestError(f"{path} is no result of `errata bench edit`.", field="runs")
+        raise InvalidRequestError(f"{path} is not a result of `errata bench edit`.", field="runs")
     return found
 
 
@@ -167,7 +167,7 @@ def _half_widths(figures: Sequence[Measures]) -> Measures:
 
 
 def _columns(figures: Sequence[Measures]) -> dict[str, list[float]]:
-    """Every figure that some row has, with the values of the rows that have it."""
+    """Every figure that occurs in a row, with its values from all rows that have it."""
     names = dict.fromkeys(name for row in figures for name in row)
     return {
         name: [value for row in figures if (value := row.get(name)) is not None] for name in names

@@ -1,4 +1,4 @@
-"""From a method's name to the system that is edited and asked."""
+"""Opens the system under test for a method's name."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _LANE_SYSTEMS: Mapping[str, type[LaneSystem]] = {
 
 
 class SystemFactory:
-    """Where a plan's runs take place: one model in this process, or one cluster."""
+    """Opens the systems of a plan's runs: on one model in this process, or on one cluster."""
 
     def __init__(self, plan: Plan, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Checks the method; loads nothing yet.
 
         Args:
-            plan: to be run.
-            on_progress: told of the progress of statistics.
+            plan: to run.
+            on_progress: called with the progress of statistics.
 
         Raises:
-            InvalidRequestError: no such method, or a baseline against a cluster.
+            InvalidRequestError: no such method, or a baseline with a cluster.
         """
         self._plan, self._on_progress = plan, on_progress
         self._cleanup = ExitStack()
@@ -64,7 +64,7 @@ class SystemFactory:
             )
         if plan.target and plan.method not in methods():
             raise InvalidRequestError(
-                f"{plan.method} is a baseline, which no cluster offers; run it in process.",
+                f"{plan.method} is a baseline, which clusters do not offer; run it in process.",
                 field="target",
             )
         if plan.method in BASELINES and plan.preset:
@@ -77,7 +77,7 @@ class SystemFactory:
             )
 
     def close(self) -> None:
-        """Ends connections."""
+        """Closes connections."""
         self._cleanup.close()
 
     def config(self, varied: Mapping[str, Any]) -> LaneConfig:
@@ -100,17 +100,17 @@ class SystemFactory:
             ) from error
 
     def check(self, point: Point) -> None:
-        """Finds what is wrong with a point before the model is loaded.
+        """Finds errors in a point before the model is loaded.
 
         Raises:
-            InvalidRequestError: as `config`, or a lane model is missing, or is of no use.
+            InvalidRequestError: as `config`, or a lane model is missing or not applicable.
         """
         config = self.config(point.varied)
         if self._plan.method not in BASELINES and not self._plan.target:
             check_lane_model(get_method(self._lane_method), config, self._plan.lane_model)
 
     def describe(self, point: Point) -> dict[str, Any]:
-        """The model's digest and the whole configuration in force; a cluster says its own."""
+        """The model's digest and the effective configuration; a cluster's own for a cluster."""
         if self._plan.target:
             system = self.open(point)
             if isinstance(system, ClusterSystem):
@@ -133,7 +133,7 @@ class SystemFactory:
         return hashlib.sha256(read_bytes(folder)).hexdigest()
 
     def open(self, point: Point) -> System:
-        """The system of a point, without any edit of this plan.
+        """Opens the system of a point, without any edit of this plan.
 
         Raises:
             PreconditionError: the cluster has another configuration or another model.
@@ -155,8 +155,8 @@ class SystemFactory:
         plan = self._plan
         if point.varied or point.lane_model or point.served != "lane":
             raise PreconditionError(
-                f"suite {plan.suite} changes how the lane works, which a running cluster has "
-                "fixed; run it in process."
+                f"suite {plan.suite} changes the lane's configuration, which is fixed in a running "
+                "cluster; run it in process."
             )
         expected = config.model_dump_json() if plan.values else None
         system = ClusterSystem(plan.target, plan.method, plan.lane, expected)
@@ -165,7 +165,7 @@ class SystemFactory:
             wanted = CausalLM.load(plan.model).digest
             if wanted != system.model_digest:
                 raise PreconditionError(
-                    f"{plan.target} runs another model than {plan.model}: its digest is "
+                    f"{plan.target} does not run {plan.model}: its model's digest is "
                     f"{system.model_digest[:12]}…, not {wanted[:12]}…."
                 )
         return system
@@ -196,7 +196,7 @@ class SystemFactory:
         return FileText(read_paragraphs(self._plan.text), self._plan.cache_dir)
 
     def _limits(self, model: CausalLM) -> WriterSettings:
-        """The writer's, without what protects a service from its clients."""
+        """The writer's limits, without those that protect a service from its clients."""
         settings: dict[str, Any] = {
             "max_edits_per_request": _NO_LIMIT,
             "max_prompt_chars": _NO_LIMIT,

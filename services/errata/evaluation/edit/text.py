@@ -1,4 +1,4 @@
-"""Text for statistics: a file's, or the model's own where nobody gave any."""
+"""Text for statistics: from a file, or written by the model itself."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _LENGTH = 128
 class OwnText:
     """Text that the model writes (`lane.contract.Resources`); the same at every call.
 
-    A covariance of keys wants inputs as the model meets them, and a language model's samples are
-    what it takes for such.
+    A covariance of keys needs inputs that are typical for the model, and a language model's samples
+    are such inputs.
     """
 
     adapters: Sequence[Path] = ()
 
     def __init__(self, model: CausalLM, cache_dir: Path) -> None:
-        """Nothing is written yet."""
+        """Prepares; writes no text yet."""
         self._model = model
         self.cache_dir = cache_dir
 
     def text(self) -> Sequence[str]:
-        """100 · d_ff tokens, at most 200,000, sampled at temperature 1, cached.
+        """100 · d_ff tokens, at most 200,000, sampled at temperature 1 and cached.
 
         Call it while the model is unedited.
         """
@@ -63,12 +63,12 @@ class OwnText:
 
 
 class FileText:
-    """A plain text file, a paragraph a line."""
+    """Text from a plain text file, one paragraph per line."""
 
     adapters: Sequence[Path] = ()
 
     def __init__(self, paragraphs: Sequence[str], cache_dir: Path) -> None:
-        """Takes paragraphs that were read."""
+        """Uses paragraphs that were read from the file."""
         self._paragraphs = paragraphs
         self.cache_dir = cache_dir
 

@@ -26,21 +26,21 @@ def run_unit(
     auxiliary: AuxiliaryMetrics,
     on_edited: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Runs one point with one seed's records; no edit of it is in force afterwards.
+    """Runs one point with one seed's records; none of its edits is active afterwards.
 
     Args:
         system: without edits of this run.
         records: `point.num_records` of them.
-        point: what is run.
-        auxiliary: what is asked beside the records.
-        on_edited: told of every batch's size.
+        point: what to run.
+        auxiliary: what to measure in addition to the records.
+        on_edited: called with every batch's size.
 
     Returns:
         JSON: `pre`, `immediate` and `final` figures, `spread` (half-widths of 95 % intervals over
-        records), `batches`, `checkpoints`, `edit_seconds`, `parts` of them, `ask_seconds`,
-        `num_rejected`, `state_bytes`, `fitted` (figures and `state_bytes` before a compaction,
-        where there is one), `failures` of systems that route, and what the point's inspections
-        measure in a lane of this process.
+        records), `batches`, `checkpoints`, `edit_seconds` and their `parts`, `ask_seconds`,
+        `num_rejected`, `state_bytes`, `fitted` (figures and `state_bytes` before a compaction, if
+        there is one), `failures` of systems that route, and the results of the point's inspections
+        of a lane in this process.
     """
     try:
         return _UnitRun(system, records, point, auxiliary, on_edited).run()
@@ -105,7 +105,7 @@ class _UnitRun:
         }
 
     def _edit_all(self, start: int) -> None:
-        """Edits one chunk of records, from the unedited model on."""
+        """Edits one chunk of records, starting from the unedited model."""
         point, end = self._point, start + self._point.edits
         for first in range(start, end, point.batch):
             batch = self._records[first : min(first + point.batch, end)]
@@ -160,7 +160,7 @@ class _UnitRun:
         )
 
     def _figures(self, start: int, answers: Sequence[Answers], size: int | None = None) -> Measures:
-        """Figures of records from `start`, of which `answers` holds those from record 0 on."""
+        """Figures of records from `start` on; `answers` starts with record 0."""
         part = slice(start, None if size is None else start + size)
         now = answers[part]
         records, before = self._records[part], self._before[part]
@@ -171,7 +171,7 @@ class _UnitRun:
         return {name: half_width([row[name] for row in rows if name in row]) for name in SHARES}
 
     def _state(self, claims: Sequence[RecordClaims]) -> dict[str, Any]:
-        """What is to be had of the system itself, while the last edits are in force."""
+        """Measurements of the system itself, while the last edits are active."""
         system = self._system
         found: dict[str, Any] = {"state_bytes": system.state_bytes}
         if not isinstance(system, LaneSystem):

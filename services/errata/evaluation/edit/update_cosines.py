@@ -1,7 +1,7 @@
 """Cosines between AdaPLE's updates, before and after drop-and-rescale.
 
-Independent masks multiply the cosine of two updates by about 1 − p whatever the updates are
-(E⟨Δ̂₁, Δ̂₂⟩ = ⟨Δ₁, Δ₂⟩ while each norm grows by 1/√(1 − p)): a fall to that line alone shows nothing.
+Independent masks multiply the cosine of any two updates by about 1 − p
+(E⟨Δ̂₁, Δ̂₂⟩ = ⟨Δ₁, Δ₂⟩ while each norm grows by 1/√(1 − p)): a decrease to that value shows nothing.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from errata.editing.adaple.fusion import fuse
 from errata.editing.adaple.solve import LowRankDelta
 from errata.editing.lane.commits import Commit
 
-_MOST = 100  # commits: their dense updates are held at once
+_MAX_COMMITS = 100  # whose dense updates are in memory together
 
 
 def update_cosines(commits: Sequence[Commit], config: AdapleConfig, layer: int) -> dict[str, Any]:
     """Cosines of all pairs of commits in one layer.
 
     Args:
-        commits: at least two; of more than 100, evenly chosen ones.
+        commits: at least two; of more than 100, an even selection.
         config: of the lane.
-        layer: an edited one.
+        layer: an edited layer.
 
     Returns:
         JSON: `layer`, `drop`, matrices `before` and `after`, their off-diagonal means
         `mean_before` and `mean_after`, and `mechanical`, (1 − p) · mean_before.
     """
-    step = max(1, -(-len(commits) // _MOST))
+    step = max(1, -(-len(commits) // _MAX_COMMITS))
     chosen = commits[::step]
     before, after = [], []
     for commit in chosen:

@@ -10,17 +10,17 @@ from errata.evaluation.systems import Pair, Scored
 
 
 def question_pairs(questions: Sequence[GeneralQuestion]) -> list[Pair]:
-    """What has to be scored, question by question: every choice, or the open answer."""
+    """The pairs to score, question by question: every choice, or the open answer."""
     return [
         (item.question, text) for item in questions for text in (item.choices or (item.answer,))
     ]
 
 
 def share_right(questions: Sequence[GeneralQuestion], scored: Sequence[Scored]) -> float:
-    """Share of questions that the model answers right.
+    """Share of questions that the model answers correctly.
 
-    A choice is answered by the likeliest one per token, the first on a tie; an open question by
-    exact match.
+    The model chooses the likeliest choice per token, the first on a tie; an open question counts
+    by exact match.
 
     Args:
         questions: at least one.

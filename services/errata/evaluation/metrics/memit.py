@@ -1,10 +1,10 @@
-"""The figures of MEMIT's authors: which of two answers the model finds likelier.
+"""The figures of MEMIT's authors: which of two answers is likelier for the model.
 
-P is the per-token mean log-probability, so that a long answer is not punished for its length.
+P is the per-token mean log-probability, so that a long answer is not penalised for its length.
 Efficacy: P(new) > P(true) at the prompt. Generalization: the same at rephrases. Specificity:
 P(true) > P(new) at neighbours. Each is a share per record, then a mean over records; Score is the
-harmonic mean of the three. Data sets without true answers (ZsRE, SelfCheckGPT, RippleEdits) have
-the figures that MEMIT's authors have for ZsRE: efficacy and generalization are token accuracy of
+harmonic mean of the three. For data sets without true answers (ZsRE, SelfCheckGPT, RippleEdits),
+the figures are those of MEMIT's authors for ZsRE: efficacy and generalization are token accuracy of
 the new answer, specificity is token accuracy of the unrelated question's own answer.
 """
 
@@ -16,7 +16,7 @@ from errata.evaluation.systems import Scored
 
 
 def prefers(wanted: Scored, other: Scored) -> float:
-    """1 if the model finds `wanted` likelier by token than `other`, else 0, also on a tie."""
+    """1 if `wanted` is likelier per token than `other`, else 0; 0 on a tie."""
     return float(wanted.mean_log_prob > other.mean_log_prob)
 
 

@@ -34,7 +34,7 @@ class Consistency:
     """TF-IDF over the reference texts of a data set."""
 
     def __init__(self, references: Mapping[str, Sequence[str]]) -> None:
-        """Learns words and document frequencies from all reference texts.
+        """Counts words and document frequencies in all reference texts.
 
         Args:
             references: target → texts about it.
@@ -44,7 +44,7 @@ class Consistency:
         self._references = {target: " ".join(texts) for target, texts in references.items()}
 
     def __call__(self, generated: str, target: str) -> float | None:
-        """100 · cosine; None where nothing was written about the target."""
+        """100 · cosine; None if there is no reference text about the target."""
         if target not in self._references:
             return None
         # Rows have unit length, so their product is the cosine.

@@ -1,7 +1,7 @@
 """Teacher-forced token accuracy and exact match (reliability, generality), and locality.
 
-Exact match asks whether greedy decoding would begin with the whole answer: it does just when every
-token of the answer is the likeliest one behind those before it.
+Exact match tells whether greedy decoding would begin with the whole answer: it does if and only if
+every token of the answer is the likeliest one after the tokens before it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ def exact_match(answer: Scored) -> float:
 
 
 def token_agreement(before: Scored, now: Scored) -> float:
-    """Share of the answer's places where the model ranks first what it did before the edits.
+    """Share of the answer's positions whose first-ranked token is the same as before the edits.
 
-    Whether the answer is right does not matter: locality asks for no change.
+    Whether the answer is right does not matter: locality means no change.
     """
     return _share(before.argmax_ids, now.argmax_ids)
 
 
 def exact_agreement(before: Scored, now: Scored) -> float:
-    """1 if nothing changed at any of the answer's places, else 0."""
+    """1 if the first-ranked tokens did not change at any of the answer's positions, else 0."""
     return float(before.argmax_ids == now.argmax_ids)
 
 

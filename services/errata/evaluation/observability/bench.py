@@ -1,7 +1,8 @@
-"""What metrics and traces cost: three systems side by side, asked in turns through their gateways.
+"""The cost of metrics and traces: three systems side by side, measured in turn.
 
-One has neither, one is scraped every second, one traces a tenth of its calls, too. Each round asks
-all three the same, so that what else the machine does hits them alike.
+The first has neither, the second is scraped every second, the third also traces a tenth of its
+calls. Each round sends all three the same requests, so that other load on the machine affects them
+alike.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ _VARIANTS = ("plain", "metrics", "traces")
 
 
 def run(out: Path, *, rounds: int, num_requests: int, console: Console) -> dict[str, Any]:
-    """Starts the systems, asks them in turns, writes `result.json`.
+    """Starts the systems, measures them in turn, writes `result.json`.
 
     Args:
         out: folder.
-        rounds: in each of which every system is asked.
+        rounds: each one measures every system.
         num_requests: of a round, 16 at a time.
-        console: tells what is going on.
+        console: shows progress.
 
     Returns:
-        What was written: requests per second, and ratios to the system without either.
+        The JSON that was written: requests per second, and ratios to the system without either.
     """
     with ExitStack() as stack:
         endpoint, spans = stack.enter_context(span_collector())
@@ -118,4 +119,4 @@ def _scraped(flags: Mapping[str, Any]) -> Iterator[None]:
             yield
         finally:
             ended.set()
-        scraping.result()  # an endpoint that was not there would make metrics look cheap
+        scraping.result()  # raises if an endpoint was missing, which would make metrics look cheap

@@ -1,4 +1,4 @@
-"""A collector of traces that only counts the spans it receives."""
+"""A trace collector that only counts the spans it receives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came back for each request of a load run, and what is wrong with it."""
+"""The answer to each request of a load run, and counts of wrong answers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from errata_client import Provenance
 
 @dataclass(slots=True)
 class Sample:
-    """One request and what came back; times are seconds since the start of the run.
+    """One request and its answer; times are seconds since the start of the run.
 
     Attributes:
-        scheduled: when it was to be sent, whatever was still under way.
-        streamed: whether pieces were asked for as they are made.
-        min_seq: what was asked for; 0 if any position would do.
-        expected: what an edit says the answer is; empty if nothing is expected.
+        scheduled: when it was due, regardless of requests in flight.
+        streamed: whether it asked for a stream.
+        min_seq: as requested; 0 if any position is allowed.
+        expected: the answer according to an edit; empty if none is expected.
         ended: when the answer or the error was complete; None if neither came.
-        first: when the first token came, of streams.
+        first: when a stream's first token came.
         between: seconds for each token after the first piece.
         text: of the answer.
         num_tokens: of the answer.
@@ -41,19 +41,19 @@ class Sample:
 
     @property
     def answered(self) -> bool:
-        """Whether a whole answer came."""
+        """Whether a complete answer came."""
         return self.ended is not None and not self.error
 
 
 def count_stale(samples: Iterable[Sample]) -> int:
-    """Answers of which any part was computed below the position that was asked for (P5)."""
+    """Answers with any part computed below the requested position (P5)."""
     return sum(
         any(p.applied_seq < sample.min_seq for p in sample.provenances) for sample in samples
     )
 
 
 def count_mixed(samples: Iterable[Sample]) -> int:
-    """Answers of more than one version (P6), and of replicas that differ at one position (P7)."""
+    """Answers of more than one version (P6), or of replicas that differ at one position (P7)."""
     states: dict[int, set[tuple[str, str]]] = defaultdict(set)
     mixed = 0
     for sample in samples:
@@ -65,7 +65,7 @@ def count_mixed(samples: Iterable[Sample]) -> int:
 
 
 def count_wrong(samples: Iterable[Sample]) -> int:
-    """Answers that do not begin with what the edit that they asked for says."""
+    """Answers that do not begin with the target of the edit they asked about."""
     return sum(
         bool(s.expected) and s.answered and not s.text.strip().startswith(s.expected)
         for s in samples

@@ -1,4 +1,4 @@
-"""An engine, and how a suite compares it with a baseline: ratios, interleaved in one run.
+"""Runs an engine and compares it with a baseline: interleaved rounds, ratios within one run.
 
 Every round, the baseline's included, runs in the engine's own thread: a second thread's worker pool
 would slow whichever comes later.

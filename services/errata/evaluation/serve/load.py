@@ -86,7 +86,7 @@ async def _serve(
         tasks.append(asyncio.create_task(_ask(client, arrival, sample, edits, edited)))
     await asyncio.wait(tasks, timeout=2 * PATIENCE_SECONDS)
     for task in tasks:
-        task.cancel()  # what has neither answered nor failed by now is lost, and counted so
+        task.cancel()  # a request without answer or failure by now counts as lost
     return LoadSlice(edited, samples, time.monotonic() - begun)
 
 

@@ -22,10 +22,20 @@ _POLL_SECONDS = 0.005
 
 @dataclass(slots=True)
 class EditTimings:
-    """What became of the edits, in seconds since the start where it is a time."""
+    """Outcomes of the edits; times are seconds, `commits` since `begun`.
+
+    Attributes:
+        begun: start of the run, by the monotonic clock.
+        newest: commit_seq and edit of the newest commit.
+        commits: times of the commits.
+        first: from each commit until the first replica had it.
+        all: from each commit until all replicas had it.
+        rejected: number of rejected edits.
+        late: number of commits that some replica did not have in time.
+    """
 
     begun: float
-    newest: tuple[int, EditSpec] | None = None  # commit_seq and edit
+    newest: tuple[int, EditSpec] | None = None
     commits: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
     all: list[float] = field(default_factory=list)
@@ -34,7 +44,7 @@ class EditTimings:
 
 
 def counterfactual_edits() -> list[EditSpec]:
-    """Facts of the demo corpus, each with the object of the next fact of its relation."""
+    """Edits that contradict the demo corpus: each fact with the next fact's object."""
     corpus = demo.load_corpus()
     specs = []
     for name, relation in corpus.relations().items():
@@ -51,7 +61,7 @@ def counterfactual_edits() -> list[EditSpec]:
 async def arriving_edits(
     plan: LoadPlan, client: AsyncClient, specs: Iterator[EditSpec], edits: EditTimings
 ) -> AsyncIterator[None]:
-    """Submits edits at the plan's rate while inside, and notes in `edits` what becomes of them."""
+    """Submits edits at the plan's rate while inside, and records their outcomes in `edits`."""
     submitting = asyncio.create_task(_submit_at_rate(plan, client, specs, edits))
     try:
         yield
@@ -63,7 +73,7 @@ async def arriving_edits(
 async def _submit_at_rate(
     plan: LoadPlan, client: AsyncClient, specs: Iterator[EditSpec], edits: EditTimings
 ) -> None:
-    """Submits edits at their rate, each when its time has come."""
+    """Submits edits at the plan's rate, whether or not earlier ones have settled."""
     rng = random.Random(plan.seed)
     watching: set[asyncio.Task[None]] = set()
     try:
@@ -73,7 +83,7 @@ async def _submit_at_rate(
             watching.add(task)
             task.add_done_callback(watching.discard)
     finally:
-        # What was submitted is seen through: its visibility is what is measured.
+        # Submitted edits are awaited: their visibility is measured.
         await asyncio.gather(*watching, return_exceptions=True)
 
 

@@ -1,4 +1,4 @@
-"""What the suite `load` runs, and its requests, decided beforehand."""
+"""The plan of the suite `load`, and its requests, which are generated in advance."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class LoadPlan:
     Attributes:
         out: folder for the plot.
         model: folder or hub id; the demo model if empty.
-        statistics_text: for the writer, if the model is another than the demo's.
-        target: a running system to be loaded; one is started if empty.
-        lane: that edits go to; the default lane if empty.
-        retrieval: whether the system that is started has a retrieval service, which workers ask.
-        replicas: of the system that is started.
+        statistics_text: for the writer, unless the model is the demo's.
+        target: a running system to measure; one is started if empty.
+        lane: takes the edits; the default lane if empty.
+        retrieval: whether the started system has a retrieval service, which its workers ask.
+        replicas: of the started system.
         rate: requests per second, Poisson.
-        edit_rate: edits per second in the slices that have them.
+        edit_rate: edits per second in the slices with edits.
         seconds: of all slices together.
-        max_requests: of all slices together.
+        max_requests: in all slices together.
         streaming_share: share of streamed requests.
         max_tokens: fewest and most new tokens of a request.
         ttft_limit_ms: to the first token, for goodput.
@@ -56,7 +56,7 @@ class LoadPlan:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request that is to come: `at` seconds into its slice."""
+    """A request that is due `at` seconds into its slice."""
 
     at: float
     prompt: str
@@ -66,14 +66,14 @@ class Arrival:
 
 
 def arrivals(plan: LoadPlan, prompts: Sequence[str], seed: int) -> list[Arrival]:
-    """A slice's requests, decided beforehand: Poisson at `plan.rate`, the same for one seed."""
+    """A slice's requests: Poisson at `plan.rate`, the same for the same seed."""
     rng = random.Random(seed)
     seconds = plan.seconds / len(SLICES)
     found: list[Arrival] = []
     at = rng.expovariate(plan.rate)
     while at < seconds and len(found) < plan.max_requests // len(SLICES):
         streamed, asks_edited = rng.random() < plan.streaming_share, rng.random() < _ASK_EDITED
-        # In slices without edits those ask something else, but for as many tokens.
+        # In slices without edits, these ask about something else, for as many tokens.
         wanted = _EDITED_TOKENS if asks_edited else rng.randint(*plan.max_tokens)
         found.append(Arrival(at, rng.choice(prompts), wanted, streamed, asks_edited))
         at += rng.expovariate(plan.rate)

@@ -16,7 +16,7 @@ from errata.evaluation.serve.report import suite_report
 
 @dataclass(slots=True)
 class LoadSlice:
-    """What one slice yielded."""
+    """The samples of one slice."""
 
     edited: bool
     samples: list[Sample]
@@ -24,7 +24,7 @@ class LoadSlice:
 
 
 def load_figures(plan: LoadPlan, slices: Sequence[LoadSlice], edits: EditTimings) -> dict[str, Any]:
-    """JSON as `suite_report` describes it, with what only a load run has; draws `load.png`."""
+    """JSON as `suite_report` describes it, plus figures of load runs; draws `load.png`."""
     samples = [sample for one in slices for sample in one.samples]
     answered = [sample for sample in samples if sample.answered]
     firsts = [(s.scheduled, s.first - s.scheduled) for s in answered if s.first is not None]

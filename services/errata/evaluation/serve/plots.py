@@ -1,4 +1,4 @@
-"""One picture of a load run: latencies over time, with the instants of commits."""
+"""The plot of a load run: latencies over time, with the times of commits."""
 
 from __future__ import annotations
 

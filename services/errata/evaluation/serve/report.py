@@ -1,4 +1,4 @@
-"""What every suite of `errata bench serve` reports, and its table."""
+"""The result of every suite of `errata bench serve`, and its table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Quantiles = dict[str, float | None]
 
 
 def quantiles_ms(seconds: Sequence[float]) -> Quantiles:
-    """p50, p95 and p99 in milliseconds, by rank; None where nothing was measured."""
+    """p50, p95 and p99 in milliseconds, by rank; None if nothing was measured."""
     ranked = sorted(seconds)
 
     def at(share: float) -> float | None:
@@ -51,12 +51,12 @@ def suite_report(
         first: seconds to the first token of each stream.
         between: seconds between tokens.
         whole: seconds to the end of each answer.
-        requests: how many were sent.
-        errors: how many failed.
-        stale_answers: answers older than the `min_seq` that was asked for.
+        requests: number sent.
+        errors: number failed.
+        stale_answers: answers older than the requested `min_seq`.
         mixed_version_answers: answers of more than one version.
-        edit_visible: seconds from commit to visible on the `first` and on `all` replicas.
-        **more: what else the suite measured; JSON values.
+        edit_visible: seconds from commit until visible on the `first` and on `all` replicas.
+        **more: further figures of the suite; JSON values.
     """
     visible = edit_visible or {"first": (), "all": ()}
     return {
@@ -78,7 +78,7 @@ def suite_report(
 
 
 def terminal_table(found: Mapping[str, Any]) -> Table:
-    """The figures for people."""
+    """The figures as a table for a terminal."""
     made = Table("", "p50", "p95", "p99", title=f"suite {found['suite']}")
     rows = [
         ("time to first token, ms", found["ttft_ms"]),

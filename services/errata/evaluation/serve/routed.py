@@ -1,7 +1,7 @@
-"""The engine with a lane that routes: thousands of edits in force, decided in the engine's thread.
+"""A lane that routes, filled with thousands of random edits, served in the engine's thread.
 
-Keys and what edits carry are random, for only time is measured; encoder, MLPs, widths and numbers
-of experts are a real lane's. Every prompt is searched for, and then counts as claimed or as not.
+Keys and artifacts are random because only time is measured; encoder, MLPs, widths and numbers of
+experts are those of a real lane. Every prompt is searched for, and then counts as claimed or not.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from errata.replica.routing_table import RoutingTable
 from errata.worker.lane_router import LaneRouter
 
 _LANE = "lanes/facts"
-_SMALL = 0.02  # what random edits are made of: answers shall not become noise
+_SMALL = 0.02  # scale of random edits, so that answers do not become noise
 
 
 @dataclass(frozen=True, slots=True)
 class SyntheticLane:
-    """Which lane is served.
+    """A lane filled with random edits.
 
     Attributes:
         method: of the lane.
         values: of its configuration, where they differ from the defaults.
-        model: folder of its lane model; None where it needs none.
-        num_edits: random ones.
-        num_experts: of LEMoE, among which the edits are shared out.
+        model: folder of its lane model; None if it needs none.
+        num_edits: number of random edits.
+        num_experts: number of LEMoE experts that share the edits.
     """
 
     method: str
@@ -67,12 +67,12 @@ class SyntheticLane:
 def routed_state(
     model: CausalLM, lane: SyntheticLane, *, claimed: bool, seed: int = 0
 ) -> ServingState:
-    """What requests are admitted under while a lane has many edits in force.
+    """The serving state of a lane with many active edits.
 
     Args:
         model: the LLM.
-        lane: what is served.
-        claimed: whether an edit claims every row, or none any.
+        lane: what to serve.
+        claimed: whether edits claim every row, or none.
         seed: of all random numbers.
 
     Raises:
@@ -117,7 +117,7 @@ def _learn(lane: Lane, model: CausalLM, folder: Path | None) -> Gate | None:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Forced:
-    """A lane's view whose every claim holds, or none; all else is done as ever."""
+    """A lane's view in which every claim holds, or none; everything else is unchanged."""
 
     view: RoutingView
     holds: bool
@@ -136,7 +136,7 @@ class _Forced:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _ForcedVectors:
-    """The same of a lane that decides by vectors."""
+    """The same for a lane that decides by vectors."""
 
     view: VectorView
     holds: bool

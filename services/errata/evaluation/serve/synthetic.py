@@ -1,4 +1,4 @@
-"""Artifacts of the right shapes with random content, for measurements of speed alone."""
+"""Artifacts of realistic shapes with random content, to measure speed only."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def mixed_plans(
 ) -> dict[tuple[int, ...], RowPlan]:
     """A plan for each prompt, in turn with a prefix, a mixture, an expert and nothing.
 
-    Places are those of the papers, in proportion to the model's depth: LoRAs on the down
-    projections from two thirds on, experts a little behind the middle.
+    Layers are those of the papers, in proportion to the model's depth: LoRAs on the down
+    projections from two thirds on, experts slightly after the middle.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -75,9 +75,9 @@ def mixed_plans(
 
 
 def adaple_state(model: CausalLM, num_edits: int, seed: int = 0) -> ServingState:
-    """Puts `num_edits` random AdaPLE edits into the model; they claim nothing that is asked.
+    """Applies `num_edits` random AdaPLE edits to the model; they claim none of the requests.
 
-    The weights that they change are left in the model.
+    The changed weights stay in the model.
     """
     generator = torch.Generator().manual_seed(seed)
     config = AdapleConfig()
@@ -104,5 +104,5 @@ def _random_commit(
     for layer in layers:
         key = torch.randn(model.d_ff, size, generator=generator)
         deltas[layer] = LowRankDelta(1e-6 * torch.randn(model.d, size, generator=generator), key)
-        keys[layer] = 100.0 * key.double()  # far from whatever is asked
+        keys[layer] = 100.0 * key.double()  # far from every request
     return pack(model, config, 0, deltas, keys, facts, [()] * size)

@@ -1,4 +1,4 @@
-"""Requests of the engine's suites, and how they are run and timed."""
+"""Requests of the engine's suites; runs and times them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.engine.engine import Engine
 from errata.engine.sequence import GenerationRequest
 
-_NUM_PARAGRAPHS = 400  # of the demo's text, that prompts are cut from
+_NUM_PARAGRAPHS = 400  # of the demo's text, from which prompts are cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class Workload:
     """Requests of mixed or of equal lengths.
 
     Attributes:
-        num_requests: how many in one round.
-        concurrency: how many are under way at a time.
+        num_requests: number in one round.
+        concurrency: number in flight.
         prompt_tokens: shortest and longest prompt.
-        new_tokens: fewest and most new tokens, drawn evenly on a logarithmic scale.
+        new_tokens: fewest and most new tokens, uniform on a logarithmic scale.
         seed: of lengths and tokens.
     """
 
@@ -36,7 +36,7 @@ class Workload:
     seed: int = 0
 
     def requests(self, vocabulary: int, max_context: int) -> list[GenerationRequest]:
-        """The requests, which run to their last token whatever the model says."""
+        """The requests; each runs to its last token, even if the model ends its text earlier."""
         rng = random.Random(self.seed)
         low, high = (math.log(n) for n in self.new_tokens)
         made = []
@@ -49,9 +49,9 @@ class Workload:
 
 
 def in_words(model: CausalLM, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
-    """The same requests with text for prompts, each as long as it was.
+    """The same requests with text as prompts, of the same lengths.
 
-    A retriever reads texts: random tokens would be several times as long to its own tokenizer.
+    A retriever reads texts: random tokens would be several times as long for its own tokenizer.
     """
     text = " ".join(demo.load_corpus().training_text(0, _NUM_PARAGRAPHS))
     ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -66,7 +66,7 @@ def in_words(model: CausalLM, requests: Sequence[GenerationRequest]) -> list[Gen
 
 @dataclass(slots=True)
 class Timings:
-    """What one round took, in seconds.
+    """The times of one round, in seconds.
 
     Attributes:
         elapsed: of the whole round.
@@ -91,7 +91,7 @@ class Timings:
 async def run_round(
     engine: Engine, requests: Sequence[GenerationRequest], concurrency: int, *, streaming: bool
 ) -> Timings:
-    """Runs the requests in order, so many at a time."""
+    """Runs the requests in order, with `concurrency` of them in flight."""
     timings, room = Timings(), asyncio.Semaphore(concurrency)
 
     async def one(request: GenerationRequest) -> None:

@@ -1,7 +1,7 @@
-"""What can be judged: a model that takes edits and answers, wherever it runs.
+"""Systems under test: models that take edits and answer, wherever they run.
 
-Suites and metrics know this protocol alone, so the same suite measures a lane in this process, a
-cluster behind its gRPC front door, and a baseline.
+Suites and metrics use only this protocol, so the same suite measures a lane in this process, a
+cluster through its gateway, and a baseline.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from errata.engine.sampling import Sampling
 from errata.evaluation.data.record import Record
 
 Pair = tuple[str, str]
-"""A prompt and what shall follow it after one blank."""
+"""A prompt and its continuation after one space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Scored:
 
     Attributes:
         token_ids: of the continuation.
-        argmax_ids: what the model ranks first at each of its places.
+        argmax_ids: the token that the model ranks first at each position.
         log_probs: natural logarithms of the tokens' probabilities.
     """
 
@@ -40,12 +40,12 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class EditOutcome:
-    """What came of a batch of edits.
+    """The outcome of a batch of edits.
 
     Attributes:
-        num_rejected: edits that the system refused after trying.
-        seconds: wall clock until the last of them was settled.
-        parts: seconds of the work's parts, where the system can tell.
+        num_rejected: edits that the system rejected after a fit.
+        seconds: wall clock until all of them were settled.
+        parts: seconds of each part of the work, if the system reports them.
     """
 
     num_rejected: int
@@ -54,7 +54,7 @@ class EditOutcome:
 
 
 def requests_of(records: Sequence[Record]) -> list[list[Record]]:
-    """Records in as few runs as have no prompt twice: one request may not contradict itself."""
+    """Splits records into runs without a repeated prompt: a request must not contradict itself."""
     runs: list[list[Record]] = []
     seen: set[str] = set()
     for record in records:
@@ -75,10 +75,10 @@ class System(Protocol):
 
     @property
     def state_bytes(self) -> int:
-        """Size of what carries the effect of all edits in force."""
+        """Size of the state that carries the effect of all active edits."""
 
     def edit(self, records: Sequence[Record]) -> EditOutcome:
-        """Makes the records' new answers true, as far as the system can."""
+        """Edits the records' new answers into the model."""
 
     def score(self, pairs: Sequence[Pair]) -> list[Scored]:
         """Scores continuations, in the order of `pairs`."""
@@ -89,4 +89,4 @@ class System(Protocol):
         """Continues each prompt by at most `max_tokens` tokens."""
 
     def reset(self) -> None:
-        """Takes all edits back."""
+        """Reverts all edits."""

@@ -1,4 +1,4 @@
-"""A running cluster, edited and asked through its gRPC front door with the SDK."""
+"""A running cluster, edited and asked through its gateway with the SDK."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from errata_client import AsyncClient, Edit, EditSpec, EditState
 from errata_client import Sampling as SamplingSpec
 
 T = TypeVar("T")
-_CONCURRENCY = 64  # requests under way at a time
+_CONCURRENCY = 64  # requests in flight
 _ASK_SECONDS = 120.0
 _SETTLE_SECONDS = 3600.0
 
@@ -24,7 +24,7 @@ _SETTLE_SECONDS = 3600.0
 class ClusterSystem:
     """A lane of a running cluster; answers are never older than the last commit.
 
-    Edits that others made stay in force, and are part of what is measured.
+    Edits by others stay active and are part of what is measured.
     """
 
     def __init__(self, target: str, method: str, lane: str, config_json: str | None) -> None:
@@ -32,9 +32,9 @@ class ClusterSystem:
 
         Args:
             target: `host:port` of the gateway.
-            method: that the lane must have.
+            method: required of the lane.
             lane: `lanes/{lane}`; the cluster's default lane if empty.
-            config_json: that the lane must have, if given.
+            config_json: required of the lane, unless None.
 
         Raises:
             PreconditionError: the lane has another method or configuration.
@@ -57,8 +57,8 @@ class ClusterSystem:
             )
         if config_json is not None and config_json != self._lane.config_json:
             raise PreconditionError(
-                f"{self._lane.name} of {target} has another configuration than --lane-config "
-                f"says: {self._lane.config_json}"
+                f"{self._lane.name} of {target} does not have the configuration of --lane-config: "
+                f"{self._lane.config_json}"
             )
         self.config_json = self._lane.config_json
         self.model_digest = self._lane.base_model_digest
@@ -72,10 +72,10 @@ class ClusterSystem:
         return sum(sizes.values())
 
     def edit(self, records: Sequence[Record]) -> EditOutcome:
-        """Submits the edits in as few requests as a writer takes, and waits until all are settled.
+        """Submits the edits in as few requests as the writer accepts, and waits for all of them.
 
         Raises:
-            PreconditionError: the writer did not settle them in an hour.
+            PreconditionError: edits were still pending after an hour.
         """
         start = perf_counter()
         settled = [
@@ -90,7 +90,7 @@ class ClusterSystem:
         return EditOutcome(len(settled) - len(committed), perf_counter() - start)
 
     def score(self, pairs: Sequence[Pair]) -> list[Scored]:
-        """Scores continuations with as many requests as pairs, many at a time."""
+        """Scores continuations, one request per pair, many requests at a time."""
 
         async def one(pair: Pair) -> Scored:
             tokens = (await self._client.score(*pair, timeout=_ASK_SECONDS)).tokens
@@ -120,7 +120,7 @@ class ClusterSystem:
         return self._run(_gathered(one, list(zip(prompts, sampling, strict=True))))
 
     def reset(self) -> None:
-        """Reverts the edits that this object made, those of an interrupted request as well."""
+        """Reverts the edits that this object made, including those of an interrupted request."""
         left = [name for name in self._accepted if name not in self._committed]
         for edit in self._run(self._wait(left)) if left else ():
             if edit.state is EditState.COMMITTED:
@@ -132,7 +132,7 @@ class ClusterSystem:
         self._committed.clear()
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._run(self._client.close())
         self._runner.close()
 
@@ -154,7 +154,7 @@ class ClusterSystem:
         late = [edit.name for edit in settled if edit.state in waiting]
         if late:
             raise PreconditionError(
-                f"{len(late)} edits, {late[0]} among them, are still pending after "
+                f"{len(late)} edits, among them {late[0]}, are still pending after "
                 f"{_SETTLE_SECONDS / 60:.0f} minutes; see the writer's log."
             )
         return settled
@@ -168,7 +168,7 @@ async def _connected(target: str) -> AsyncClient:
 
 
 async def _gathered(ask: Callable[[Any], Coroutine[Any, Any, T]], items: Sequence[Any]) -> list[T]:
-    """The answers to all items in their order, `_CONCURRENCY` under way at a time."""
+    """The answers to all items in order, with `_CONCURRENCY` requests in flight."""
     free = asyncio.Semaphore(_CONCURRENCY)
 
     async def one(item: Any) -> T:

@@ -18,10 +18,10 @@ _MAX_ROWS = 64  # continuations at once: each holds a cache
 
 
 class LocalModel:
-    """Answers of a model as it is now; edits are somebody else's."""
+    """Answers of a model in its current state; subclasses edit it."""
 
     def __init__(self, model: CausalLM) -> None:
-        """Takes the model as it is."""
+        """Uses the model in its current state."""
         self.model = model
         self.model_digest = model.digest
 
@@ -47,7 +47,7 @@ class LocalModel:
     def generate(
         self, prompts: Sequence[str], max_tokens: int, sampling: Sequence[Sampling]
     ) -> list[str]:
-        """Continues each prompt, at most to the end of text."""
+        """Continues each prompt, up to the end of text."""
         texts: list[str] = []
         tokenizer = self.model.tokenizer
         for start in range(0, len(prompts), _MAX_ROWS):
@@ -63,20 +63,20 @@ class LocalModel:
         return texts
 
     def _query(self, prompt: str, row: TokenRow) -> str:
-        """What edits are looked for with when a continuation is scored: the prompt alone."""
+        """The text that is routed when a continuation is scored: the prompt alone."""
         return prompt
 
     def _plans(self, prompts: Sequence[str]) -> Sequence[RowPlan]:
-        """What edits give each of these prompts beside the model's weights."""
+        """The edits' effect on each prompt, apart from the model's weights."""
         return [BASE] * len(prompts)
 
     def _reading(self, prompts: Sequence[Sequence[int]]) -> AbstractContextManager[None]:
-        """Surrounds a pass that reads prompts from column 0 on, for what hooks into it."""
+        """Surrounds a pass that reads prompts from column 0 on, for subclasses with hooks."""
         return nullcontext()
 
 
 def _chunks(sizes: Sequence[int]) -> list[list[int]]:
-    """Indices, grouped by similar size so that little is padded."""
+    """Indices grouped by similar size, so that little is padded."""
     chunks: list[list[int]] = [[]]
     for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
         if chunks[-1] and (len(chunks[-1]) + 1) * sizes[i] > _MAX_CELLS:

@@ -1,4 +1,4 @@
-"""RECIPE served in other ways than it should be: what its analyses compare it with."""
+"""Variants of serving RECIPE that its analyses compare it with."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from errata.evaluation.systems.lane import LaneSystem
 
 
 class WordsSystem(LaneSystem):
-    """Retrieval as it is, but in place of continuous prompts the knowledge statement's own words.
+    """RECIPE's retrieval with the knowledge statement's own words as prompts.
 
-    The statement's token embeddings stand where the continuous prompt would: the paper's ablation
+    The statement's token embeddings take the place of the continuous prompt: the paper's ablation
     without prompts.
     """
 
@@ -46,10 +46,10 @@ class WordsSystem(LaneSystem):
 
 
 class LeakySystem(LaneSystem):
-    """Retrieval asked with what the LLM reads under teacher forcing: prompt and target.
+    """Retrieval with the text that the LLM reads under teacher forcing: prompt and target.
 
-    All but the target's last token, as the paper's evaluation has it. The answer is in the
-    question; for comparison only.
+    The query has all but the target's last token, as in the paper's evaluation. It contains the
+    answer; for comparison only.
     """
 
     def _query(self, prompt: str, row: TokenRow) -> str:

@@ -1,10 +1,10 @@
-"""Which runs a suite consists of.
+"""The runs of each suite.
 
 | module | suites |
 |---|---|
-| `general` | about any method |
-| `adaple`, `recipe`, `elder`, `lemoe` | about one method |
-| `shared` | about several methods that route |
+| `general` | for any method |
+| `adaple`, `recipe`, `elder`, `lemoe` | for one method |
+| `shared` | for several methods that route |
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def points_of(plan: Plan) -> list[Point]:
     """The rows of the plan's suite.
 
     Raises:
-        InvalidRequestError: no such suite, one of another method, or a grid that it cannot use.
+        InvalidRequestError: no such suite, a suite for another method, or a grid that the suite
+            does not use.
     """
     if plan.suite not in SUITES:
         raise InvalidRequestError(
@@ -76,12 +77,12 @@ def points_of(plan: Plan) -> list[Point]:
     suite = SUITES[plan.suite]
     if suite.methods and plan.method not in suite.methods:
         raise InvalidRequestError(
-            f"suite {plan.suite} is about {' and '.join(suite.methods)}, not {plan.method}.",
+            f"suite {plan.suite} is for {' and '.join(suite.methods)}, not for {plan.method}.",
             field="suite",
         )
     if bool(plan.vary) != (plan.suite == "ablation"):
         raise InvalidRequestError(
-            "suite ablation needs --vary KEY=a,b,c, and no other suite takes it.", field="vary"
+            "suite ablation needs --vary KEY=a,b,c; no other suite accepts it.", field="vary"
         )
     always = _ALWAYS_INSPECTED.get(plan.method, ())
     return [

@@ -1,4 +1,4 @@
-"""Suites about AdaPLE: its fusions, and what they do to updates."""
+"""Suites for AdaPLE: its fusions, and their effect on updates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suites about ELDER: its budget, its losses, its replay, and its scope test."""
+"""Suites for ELDER: its budget, losses, replay and scope test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from errata.evaluation.edit.suites.point import Point, grid
 
 
 def budget(plan: Plan) -> list[Point]:
-    """Layers, experts and ranks around the defaults, one at a time, as far as all edits fit in."""
+    """Layers, experts and ranks around the defaults, one at a time, if all edits fit."""
     own = ElderConfig.model_validate(dict(plan.values))
     sweeps = {"num_layers": (1, 2, 4, 6, 8), "num_experts": (3, 4, 8, 16), "rank": (4, 8, 16, 32)}
     points = [point for key, values in sweeps.items() for point in grid(plan, {key: values})]
@@ -43,7 +43,7 @@ def scope(plan: Plan) -> list[Point]:
 
 
 def false_claims(plan: Plan) -> list[Point]:
-    """Who is claimed as edits go on: the published rule, its calibration, and the others."""
+    """False claims as edits accumulate: the published rule, its calibration, and the others."""
     rows: dict[str, Mapping[str, Any]] = {
         "ε = 12, as published": dict(get_method(plan.method).presets["paper"]),
         "ε calibrated": {"scope": "codes", "epsilon": None},

@@ -1,4 +1,4 @@
-"""Suites about any method."""
+"""Suites for any method."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites.point import Point, grid
 
-_FEWEST_MEASURED = 30  # records of a point of `scaling`: a single edit says nothing
+_FEWEST_MEASURED = 30  # records of a point of `scaling`: a single edit is not enough
 _NUM_CHECKPOINTS = 10
 # What a method's batch mode sets: LEMoE fits all edits into one expert.
 _ALL_AT_ONCE: Mapping[str, Callable[[Plan], Mapping[str, Any]]] = {

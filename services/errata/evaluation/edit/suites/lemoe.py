@@ -1,4 +1,4 @@
-"""Suites about LEMoE: its routing, its order, and its experts."""
+"""Suites for LEMoE: its routing, order and experts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def expert_kinds(plan: Plan) -> list[Point]:
 
 
 def expert_grid(plan: Plan) -> list[Point]:
-    """LoRA ranks × experts × k; several experts answer only where no scope test names one."""
+    """LoRA ranks × experts × k; without a scope test, several experts can answer."""
     sizes = tuple(math.ceil(plan.edits / experts) for experts in (2, 5, 10))
     choices = {"scope": ("off",), "expert": ("lora",), "rank": (4, 16, 32)}
     return grid(plan, {**choices, "expert_edits": sizes, "top_k": (1, 2)})

@@ -1,4 +1,4 @@
-"""A row of a suite's results, and the grids that many suites consist of."""
+"""The rows of a suite's results, and grids of rows."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class Point:
 
     Attributes:
         label: for tables.
-        varied: configuration values of this point, on top of the plan's.
-        edits: that the model carries in the end.
+        varied: configuration values of this point; they override the plan's.
+        edits: number that the model carries at the end.
         batch: edits that are submitted together.
-        repeats: how often other edits are made from the unedited model, measured as one.
-        checkpoints: numbers of edits at which all edits so far are asked about.
-        inspections: what is measured inside the lane (`inspections.INSPECTIONS`).
-        lane_model: folder inside the plan's `lane_model`; empty for that one itself.
-        served: the lane as it is, or another way to compare with (`systems.recipe_variants`).
-        compact: experts that the lane is compacted to once all edits are in; 0 for the method's own
-            number, None for no compaction.
+        repeats: number of repetitions from the unedited model with other edits, measured as one.
+        checkpoints: numbers of edits after which all edits so far are measured.
+        inspections: measurements inside the lane (`inspections.INSPECTIONS`).
+        lane_model: folder inside the plan's `lane_model`; empty for that folder itself.
+        served: the lane itself, or a variant for comparison (`systems.recipe_variants`).
+        compact: number of experts to compact the lane to after all edits; 0 uses the method's
+            default, None does not compact.
     """
 
     label: str
@@ -51,9 +51,9 @@ class EditSuite:
 
     Attributes:
         about: one line for `errata bench suites`.
-        points: the plan's rows.
-        headline: index of the row that stands for the whole run.
-        methods: it is about; empty for all.
+        points: gives the plan's rows.
+        headline: index of the row that represents the whole run.
+        methods: that it is for; empty for all.
     """
 
     about: str
@@ -71,5 +71,5 @@ def grid(plan: Plan, choices: Mapping[str, tuple[Any, ...]]) -> list[Point]:
 
 
 def label(varied: Mapping[str, Any]) -> str:
-    """What a row is called that differs in some values."""
+    """The label of a row with these values."""
     return ", ".join(f"{key} {value}" for key, value in varied.items())

@@ -1,4 +1,4 @@
-"""Suites about RECIPE: who is claimed, and what a prompt is made of."""
+"""Suites for RECIPE: claims, and variants of its prompts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sentinel(plan: Plan) -> list[Point]:
 
 
 def prompt_tokens(plan: Plan) -> list[Point]:
-    """One row for each lane model in the plan's folder, in the order of their numbers."""
+    """A row for each lane model in the plan's folder, in the order of their numbers."""
     folder = plan.lane_model or Path()
     names = [path.name for path in folder.iterdir() if path.name.isdigit()]
     if not names:

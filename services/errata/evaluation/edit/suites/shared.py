@@ -1,4 +1,4 @@
-"""Suites about several methods that route."""
+"""Suites for several methods that route."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COMPACTED_EXPERTS = {"elder": 0, "lemoe": 5}  # 0 is the method's own number; t
 
 
 def tsne(plan: Plan) -> list[Point]:
-    """One row that lays the lane's vectors out in a plane."""
+    """One row that places the lane's vectors in a plane."""
     shown = _PLANES[plan.method]
     return [Point(f"{plan.edits} edits", {}, plan.edits, plan.batch, inspections=(shown,))]
 
@@ -26,7 +26,7 @@ def published(plan: Plan) -> list[Point]:
 
 
 def compaction(plan: Plan) -> list[Point]:
-    """One row that is compacted once all edits are in."""
+    """One row that is compacted after all edits."""
     number = min(_COMPACTED_EXPERTS[plan.method], plan.edits)
     label = f"compacted to {number} experts" if number else "compacted"
     return [Point(label, {}, plan.edits, plan.batch, compact=number)]
