@@ -81,13 +81,15 @@ class EffectTable(Protocol[E_contra]):
         Kept and used again for as long as the same rows run together.
         """
 
-    def view_inserted(self, first: int, offsets: Tensor) -> BatchEffect | None:
+    def view_inserted(self, first: int, inserted: Tensor, offsets: Tensor) -> BatchEffect | None:
         """What acts at the positions that effects take; None if nothing does.
 
         Args:
             first: the batch's first row.
-            offsets: (B, T) int64 in host memory, 0 … num_positions − 1 at positions that an effect
-                of the row takes, −1 elsewhere. Not every row there has an effect of this type.
+            inserted: (B, T) bool in host memory, positions that an effect takes; not every row
+                that has some has an effect of this type.
+            offsets: (B, T) int64 in host memory, 0 … num_positions − 1 at those positions and
+                anything elsewhere.
         """
         return None
 

@@ -41,7 +41,7 @@ class PlanHooks:
     def applied(self, plan: BatchPlan) -> Iterator[None]:
         """Lets the passes inside follow `plan`; one batch at a time."""
         try:
-            self.follow(plan)
+            self._start(plan)
             yield
         finally:
             self._stop()
@@ -49,18 +49,21 @@ class PlanHooks:
     def follow(self, plan: BatchPlan) -> None:
         """Lets the rest of the pass that runs follow another plan, decided in its middle."""
         self._stop()
+        self._start(plan)
+
+    def _start(self, plan: BatchPlan) -> None:
         for batch in plan.effects:
             hooks = self._hooks_of(batch)
             hooks.register(batch)
             if self.enabled:
                 hooks.follow(batch)
 
+    def _stop(self) -> None:
+        for hooks in self._hooks.values():
+            hooks.follow(None)
+
     def _hooks_of(self, batch: B) -> EffectHooks[B]:
         found = self._hooks.get(type(batch))
         if found is None:
             found = self._hooks[type(batch)] = batch.new_hooks(self._model)
         return cast(EffectHooks[B], found)  # the key says so
-
-    def _stop(self) -> None:
-        for hooks in self._hooks.values():
-            hooks.follow(None)

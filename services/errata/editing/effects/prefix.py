@@ -104,10 +104,10 @@ class PrefixTable(EffectTable[Prefix]):
         """Behind a prompt's positions nothing is left of it but keys and values."""
         return None
 
-    def view_inserted(self, first: int, offsets: Tensor) -> PrefixBatch | None:
+    def view_inserted(self, first: int, inserted: Tensor, offsets: Tensor) -> PrefixBatch | None:
         """What the positions that prompts take hold; None where no row has a prompt."""
         num_rows = len(offsets)
-        inside = (offsets >= 0) & self._has_prefix[first : first + num_rows, None]
+        inside = inserted & self._has_prefix[first : first + num_rows, None]
         if not bool(inside.any()):
             return None
         index = offsets.clamp(0, self._embeddings.shape[1] - 1).to(self._device)

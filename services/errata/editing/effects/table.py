@@ -106,8 +106,7 @@ class PlanTable:
         inserted = (offsets >= 0) & (offsets < count)
         if not bool(inserted.any()):
             return shared
-        offsets = torch.where(inserted, offsets, -1)
-        views = [table.view_inserted(first, offsets) for table in self._tables.values()]
+        views = [t.view_inserted(first, inserted, offsets) for t in self._tables.values()]
         here = tuple(view for view in views if view is not None)
         return BatchPlan((*shared.effects, *here), inserted)
 
