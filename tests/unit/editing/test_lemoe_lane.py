@@ -307,7 +307,7 @@ def test_a_full_lane_says_so_before_it_trains(llama: CausalLM, resources: TextRe
         lane.edit(*FACTS[2:])
     assert lane.lane.digest() == before
     literal = lane.lane.config.model_copy(update={"routing": "literal"})
-    assert "compact" not in literal.way_out, "what cannot be done is no way out"
+    assert "compact" not in literal.remedy, "what cannot be done is no way out"
 
 
 def test_a_lane_that_fills_up_warns_before_it_is_full(

@@ -8,7 +8,13 @@ from errata.editing.lemoe.config import PAPER, LemoeConfig
 from errata.editing.lemoe.experts import Shape, as_expert, new_expert
 from errata.editing.lemoe.order import in_clusters, plan_order, similarity, vectors_of
 from errata.editing.lemoe.projection import Projection, anchored_gates, literal_gates
-from errata.editing.lemoe.training import Earlier, TrainingSet, consulting, only, train
+from errata.editing.lemoe.training import (
+    Earlier,
+    TrainingSet,
+    applied_experts,
+    single_expert_rows,
+    train,
+)
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, tokenise
 from errata.editing.scope import mean_embeddings, unit
@@ -30,7 +36,7 @@ def test_an_expert_changes_no_bit_at_birth(family: str, kind: str) -> None:
     ids, mask = pad_right(llm, [tokenise(llm, "Nokia made phones").ids])
     with torch.no_grad():
         before = llm.body(input_ids=ids, attention_mask=mask).last_hidden_state
-        with consulting(llm, shape.layer, only(expert, 1, 1.0, llm.device)):
+        with applied_experts(llm, shape.layer, single_expert_rows(expert, 1, 1.0, llm.device)):
             after = llm.body(input_ids=ids, attention_mask=mask).last_hidden_state
     assert torch.equal(before, after)
     assert shape.num_parameters == sum(p.numel() for p in new_expert(llm, shape, 1).values())
