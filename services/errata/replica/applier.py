@@ -1,8 +1,7 @@
 """Applies log entries to the lanes of one model; used by every process that follows the log.
 
 Applying never fits: artifacts are bytes, and the same entries in the same order give the same
-state on every replica (P7). Each change is prepared separately from the running model, then swapped
-in.
+state on every replica (P7). Each change is prepared apart from the running model, then swapped in.
 """
 
 from __future__ import annotations
@@ -304,7 +303,8 @@ class Applier:
         lane = self._lane(seq, payload.lane)
         if lane.lane.compact is None:
             raise DataLossError(
-                f"entry {seq} compacts {payload.lane}, but {lane.configured.method} has no compaction.",
+                f"entry {seq} compacts {payload.lane}, but {lane.configured.method} has no "
+                "compaction.",
                 seq=seq,
             )
         compaction = Compaction(seq, payload.edits, await self._load(payload.artifact))

@@ -1,4 +1,4 @@
-"""The lane configuration: scaling with the model, and refusals."""
+"""The lane configuration: scaling with the model, and rejected values."""
 
 from __future__ import annotations
 
