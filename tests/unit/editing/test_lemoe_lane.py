@@ -12,7 +12,6 @@ from errata.editing.effects.expert import Expert, ExpertBatch, WeightedExperts
 from errata.editing.effects.plan import RowPlan
 from errata.editing.effects.table import PlanTable
 from errata.editing.lane.commits import Reversal
-from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.view import LemoeView
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
