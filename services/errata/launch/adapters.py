@@ -31,81 +31,82 @@ from errata.replica.applier import Applier
 from errata.replica.base_model import load_base_model
 from errata_client import Client
 
-_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0  # without an entry
 
 
 def export_adapters(
     settings: Settings, target: str, lane: str, out: Path, console: Console
 ) -> None:
-    """Writes the experts that are in force; the lane goes on.
+    """Writes a lane's active experts as adapters; the lane does not change.
 
     Args:
-        settings: say what the base model is.
+        settings: give the base model.
         target: `host:port` of the gateway.
         lane: such as `lanes/main`.
-        out: gets a folder for each expert.
-        console: is told where they are.
+        out: receives one folder per expert.
+        console: receives a line about the result.
 
     Raises:
-        PreconditionError: there is no such lane, no edit was committed in it, or it is of another
-            method.
-        InvalidRequestError: `out` holds adapters already.
-        LogUnavailableError: the log cannot be reached.
+        PreconditionError: the lane does not exist, has no committed edit, or has a method without
+            adapters.
+        InvalidRequestError: `out` already holds adapters.
+        LogUnavailableError: the log or its artifacts are not available.
     """
     with Client(target) as client:
         head_seq = client.head().seq
         if lane not in {known.name for known in client.lanes()}:
-            raise PreconditionError(f"there is no {lane}; `errata lanes` lists what there is.")
+            raise PreconditionError(f"there is no {lane}; `errata lanes` lists all lanes.")
     llm = load_base_model(settings)
-    seq, found = asyncio.run(_lane_at(target, lane, llm, head_seq))
-    export = None if found is None else found.export
+    seq, opened = asyncio.run(_lane_at(target, lane, llm, head_seq))
+    export = None if opened is None else opened.export
     if export is None:
-        raise PreconditionError(f"{lane} has no adapters to export; ELDER lanes have.")
-    made = export(llm, out, settings.model.path or "")
-    console.print(f"{len(made)} adapters of {lane} as of {seq} are in {out}")
+        raise PreconditionError(f"{lane} has no adapters to export; only ELDER lanes have them.")
+    folders = export(llm, out, settings.model.path or "")
+    console.print(f"{len(folders)} adapters of {lane} as of {seq} are in {out}")
 
 
 async def _lane_at(target: str, lane: str, llm: CausalLM, head_seq: int) -> tuple[int, Lane | None]:
-    """A position, and the lane as the log's entries up to there left it."""
-    seq, mine = 0, set[str]()
+    """Applies the log's entries of a lane up to the head; the position reached, and the lane."""
+    seq, lane_edits = 0, set[str]()
     async with open_channel(target) as channel:
-        # Without weights, as in the retrieval service: nothing but the lane is made of it.
-        known = KnownLLM(llm.digest, llm.device)
-        applier = Applier(known, RemoteArtifacts(channel), FaissIndices())
+        # Without weights, as in the retrieval service: the lane's contents suffice.
+        known_llm = KnownLLM(llm.digest, llm.device)
+        applier = Applier(known_llm, RemoteArtifacts(channel), FaissIndices())
         try:
             async with (
-                asyncio.timeout(_SECONDS) as silence,
+                asyncio.timeout(_TIMEOUT_SECONDS) as timeout,
                 aclosing(Subscriber(target).batches()) as batches,
             ):
                 async for batch in batches:
                     for entry in map(decode, batch.entries):
                         seq = entry.seq
-                        if _is_about(entry.payload, lane, mine):
+                        if _changes_lane(entry.payload, lane, lane_edits):
                             prepare = partial(applier.prepare, entry)
                             change = await until_available(prepare, "artifacts")
                             if change is not None:
                                 change.apply()
-                        silence.reschedule(asyncio.get_running_loop().time() + _SECONDS)
+                        now = asyncio.get_running_loop().time()
+                        timeout.reschedule(now + _TIMEOUT_SECONDS)
                     if seq >= head_seq:
                         break
         except TimeoutError as error:
             raise LogUnavailableError(
-                f"the edit log or its artifacts are not to be had behind {target}.", target=target
+                f"the edit log or its artifacts are not available at {target}.", target=target
             ) from error
-    found = applier.lanes.get(lane)
-    return seq, None if found is None else found.lane
+    opened = applier.lanes.get(lane)
+    return seq, None if opened is None else opened.lane
 
 
-def _is_about(kind: Payload, lane: str, mine: set[str]) -> bool:
-    """Whether an entry changes the lane; `mine` gets the names of its edits."""
-    match kind:
+def _changes_lane(payload: Payload, lane: str, lane_edits: set[str]) -> bool:
+    """Whether an entry changes the lane; adds the names of the lane's edits to `lane_edits`."""
+    match payload:
         case EditsCommitted(lane=name, edits=edits):
             if name == lane:
-                mine.update(edits)
+                lane_edits.update(edits)
             return name == lane
         case LaneConfigured(lane=name) | LaneModelCommitted(lane=name) | LaneCompacted(lane=name):
             return name == lane
-        case EditsReverted(edits=edits):  # all of one lane
-            return not mine.isdisjoint(edits)
+        case EditsReverted(edits=edits):  # all edits of a reversal are in one lane
+            return not lane_edits.isdisjoint(edits)
         case _:
             return False

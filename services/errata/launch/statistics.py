@@ -1,4 +1,4 @@
-"""`errata statistics`: computes and caches what the lanes' fits need of a base model."""
+"""`errata statistics`: computes and caches the base model's statistics for the lanes' fits."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from errata.writer.resources import LaneResources
 
 
 def compute_statistics(settings: Settings, console: Console) -> None:
-    """Prepares every lane of the settings; what is already cached is not computed again.
+    """Computes the statistics of every configured lane, except for those already in the cache.
 
     Raises:
-        StartupError: no text, or a bad lanes file.
+        StartupError: the text is missing, or the lanes file is invalid.
         ModelError: the model cannot be used.
     """
     resources = resources_of(settings)
@@ -36,8 +36,8 @@ def compute_statistics(settings: Settings, console: Console) -> None:
             configured = lane.configured
             name = f"{configured.lane} ({configured.method})"
             task = progress.add_task(name, total=None)
-            own = LaneResources(resources, lane.adapters)
-            _gather(model, configured, own, partial(_advance, progress, task))
+            lane_resources = LaneResources(resources, lane.adapters)
+            _gather(model, configured, lane_resources, partial(_advance, progress, task))
     console.print(f"statistics of {model.digest[:16]}… are in {resources.cache_dir}")
 
 

@@ -1,7 +1,7 @@
-"""Applies log entries to the lanes of one model; every process that follows the log shares it.
+"""Applies log entries to the lanes of one model; used by every process that follows the log.
 
-Applying never refits: artifacts are bytes, and the same entries in the same order give the same
-state on every replica (P7). Each change is prepared beside the running model and swapped in.
+Applying never fits: artifacts are bytes, and the same entries in the same order give the same
+state on every replica (P7). Each change is prepared apart from the running model, then swapped in.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class OpenLane:
     """A configured lane on this replica.
 
     Attributes:
-        configured: the entry that configures it.
-        capabilities: of its method.
-        lane: holds its state.
+        configured: payload of the entry that configures the lane.
+        capabilities: of the lane's method.
+        lane: holds the lane's state.
     """
 
     configured: LaneConfigured
@@ -60,18 +60,18 @@ class OpenLane:
     lane: Lane
 
     def route(self, prompts: Sequence[str]) -> list[RowPlan]:
-        """What the lane's edits give each prompt."""
+        """The plan that the lane's edits give each prompt."""
         return route(self.lane.view(), prompts)
 
 
 @dataclass(slots=True)
 class _Edits:
-    """Which edits are active, and where they came from.
+    """Active and reverted edits, and where they were committed.
 
     Attributes:
         lane_of: active edits → their lane, in the order of their commits.
-        commit_seq: edits → their commit; only ever grows.
-        reverted: edits that were taken back.
+        commit_seq: edits → position of their commit; keeps reverted edits.
+        reverted: names of reverted edits.
     """
 
     lane_of: dict[str, str] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class _Edits:
 
 
 class Applier:
-    """The lanes of one model, as the log's entries up to some position left them."""
+    """The lanes of one model after all log entries up to a position."""
 
     def __init__(
         self,
@@ -105,8 +105,8 @@ class Applier:
             model: a CausalLM with its base weights; any other BaseLLM has no weights, and only
                 lanes that route are applied.
             artifacts: source of the commits' tensors.
-            indices: that lanes search when they route.
-            keep_memory: also load what later fits need; the writer does.
+            indices: makes the indices that routing searches.
+            keep_memory: also load the memory that later fits need, as the writer does.
         """
         self.model = model
         self.lanes: dict[str, OpenLane] = {}
@@ -114,87 +114,87 @@ class Applier:
         self._indices = indices
         self._keep_memory = keep_memory
         self._weights = EditedWeights(model) if isinstance(model, CausalLM) else None
-        self._early: dict[str, OpenLane] = {}
-        self._left_out: set[str] = set()  # lanes that need weights, where there are none
+        self._opened_early: dict[str, OpenLane] = {}
+        self._left_out: set[str] = set()  # lanes that need weights, in a process without
         self._edits = _Edits()
 
     @property
     def num_edits(self) -> int:
-        """Active edits."""
+        """Number of active edits."""
         return len(self._edits.lane_of)
 
     def num_edits_by_lane(self) -> dict[str, int]:
-        """Active edits of each lane that is applied here."""
+        """Number of active edits of each lane that is applied here."""
         counts = Counter(self._edits.lane_of.values())
         return {name: counts[name] for name in sorted(self.lanes)}
 
     def device_usage(self) -> dict[str, dict[str, int]]:
-        """Sizes, by lane, of what is on the device only while it is used."""
+        """Sizes, by lane, of what is on the device only while in use."""
         sizes = {name: dict(lane.lane.device_usage()) for name, lane in sorted(self.lanes.items())}
-        return {name: held for name, held in sizes.items() if held}
+        return {name: usage for name, usage in sizes.items() if usage}
 
     def digest(self) -> str:
-        """SHA-256, hex, of base model and of what every lane holds now."""
+        """SHA-256, hex, of the base model and the current state of every lane."""
         state = hashlib.sha256(self.model.digest.encode())
         for name, lane in sorted(self.lanes.items()):
             state.update(f"|{name}|{lane.configured.config_digest}|{lane.lane.digest()}".encode())
         return state.hexdigest()
 
     def attribution(self) -> Attribution | None:
-        """Names the edits that a forward pass answers to now; None while none is active."""
-        found = (lane.lane.attribution() for lane in self._active_lanes())
-        parts = [attribution for attribution in found if attribution is not None]
+        """Names the active edits that shape a forward pass; None if no lane attributes."""
+        by_lane = (lane.lane.attribution() for lane in self._active_lanes())
+        parts = [attribution for attribution in by_lane if attribution is not None]
         return CombinedAttribution(parts, self._edits.commit_seq) if parts else None
 
     def routing(self) -> RoutingTable | None:
-        """Decides which prompts the active edits claim; None if none could claim any."""
-        found = {lane.configured.lane: lane.lane.view() for lane in self._active_lanes()}
-        views = {name: view for name, view in found.items() if view is not None}
+        """Decides which prompts the active edits claim; None if no active lane routes."""
+        by_lane = {lane.configured.lane: lane.lane.view() for lane in self._active_lanes()}
+        views = {name: view for name, view in by_lane.items() if view is not None}
         return RoutingTable(views, self._edits.commit_seq) if views else None
 
     def open_early(self, payload: LaneConfigured) -> Lane:
-        """Opens a lane before its entry is applied; the entry then puts this very lane in place.
+        """Opens a lane before its entry is applied; applying the entry then installs this lane.
 
-        The writer gathers statistics of the base model this way, before any edit changes it.
+        So the writer gathers statistics of the base model before any edit changes it.
 
         Raises:
-            InvalidRequestError: the model cannot have such a lane.
-            BaseModelMismatchError, PreconditionError: as `prepare` of the entry.
+            InvalidRequestError: the configuration does not fit the model.
+            BaseModelMismatchError, PreconditionError: as for `prepare` of the entry.
         """
-        known = self._known(payload) or self._early.get(payload.lane)
-        if known is None or known.configured != payload:
-            known = self._early[payload.lane] = self._open(payload)
-        return known.lane
+        opened = self._find_lane(payload) or self._opened_early.get(payload.lane)
+        if opened is None or opened.configured != payload:
+            opened = self._opened_early[payload.lane] = self._open(payload)
+        return opened.lane
 
     def fold(self) -> Callable[[], Fold]:
-        """What is held now; the call copies it out, on any thread, while more is applied.
+        """Captures the current state; the returned call copies it, on any thread, during applies.
 
         Raises:
             PreconditionError: a lane changes weights; only lanes that route can be folded.
         """
-        held = [(lane.configured, lane.lane.dump()) for lane in self.lanes.values()]
+        dumps = [(lane.configured, lane.lane.dump()) for lane in self.lanes.values()]
         edits, digest = self._edits, self.digest()
         lane_of, reverted = dict(edits.lane_of), tuple(sorted(edits.reverted))
         commit_seq = {edit: edits.commit_seq[edit] for edit in lane_of}
         left_out = tuple(sorted(self._left_out))
 
         def copy() -> Fold:
-            lanes = tuple((configured, dump()) for configured, dump in held)
+            lanes = tuple((configured, dump()) for configured, dump in dumps)
             return Fold(lanes, left_out, lane_of, commit_seq, reverted, digest)
 
         return copy
 
     async def restore(self, fold: Fold, seq: int) -> None:
-        """Puts a fold into an applier that has applied nothing yet.
+        """Restores a fold in an applier that has applied nothing yet.
 
         Raises:
-            ErrataError: the fold does not fit, or gives another state than it was made of; use a
-                new applier then.
+            ErrataError: the fold does not fit, or the restored state has another digest. The state
+                is then incomplete; use a new applier.
         """
         for configured, dump in fold.lanes:
-            opening = self._prepare_lane(configured)
-            if opening is not None:
-                opening.apply()
+            change = self._prepare_lane(configured)
+            if change is not None:
+                change.apply()
             if dump is None:
                 continue
             model = None
@@ -206,10 +206,13 @@ class Applier:
         self._left_out.update(fold.left_out)
         self._edits = _Edits(dict(fold.lane_of), dict(fold.commit_seq), set(fold.reverted))
         if self.digest() != fold.state_digest:
-            raise DataLossError("the snapshot gives another state than it was made of.", seq=seq)
+            raise DataLossError(
+                "the state restored from the snapshot differs from the one it was taken of.",
+                seq=seq,
+            )
 
     async def prepare(self, entry: Entry) -> Change | None:
-        """Prepares an entry's effect beside the model.
+        """Prepares an entry's effect, separately from the running model.
 
         Returns:
             The change, or None if the entry has no effect. Apply it before the next entry is
@@ -217,8 +220,8 @@ class Applier:
 
         Raises:
             BaseModelMismatchError: the log was made for another base model.
-            PreconditionError, DataLossError: the entry contradicts those before it, or its
-                artifact cannot be used. Nothing changed in either case.
+            PreconditionError, DataLossError: the entry contradicts earlier entries, or its artifact
+                cannot be used. Nothing changed in either case.
         """
         match entry.payload:
             case LaneConfigured():
@@ -235,23 +238,25 @@ class Applier:
                 return None
 
     def _prepare_lane(self, payload: LaneConfigured) -> Change | None:
-        if self._known(payload) is not None:
+        if self._find_lane(payload) is not None:
             return None
         if self._weights is None and get_method(payload.method).capabilities.changes_weights:
             return _recorded(lambda: self._left_out.add(payload.lane))
-        early = self._early.pop(payload.lane, None)
+        early = self._opened_early.pop(payload.lane, None)
         lane = early if early is not None and early.configured == payload else self._open(payload)
         return _recorded(lambda: self.lanes.update({payload.lane: lane}))
 
-    def _known(self, payload: LaneConfigured) -> OpenLane | None:
+    def _find_lane(self, payload: LaneConfigured) -> OpenLane | None:
+        """The lane that this payload configured already."""
         self._check_model(payload.base_model_digest, f"lane {payload.lane}")
-        known = self.lanes.get(payload.lane)
-        if known is not None and known.configured != payload:
+        opened = self.lanes.get(payload.lane)
+        if opened is not None and opened.configured != payload:
             raise PreconditionError(
-                f"{payload.lane} is configured twice, differently; give the new one another name.",
+                f"{payload.lane} already has another configuration; give the new lane another "
+                "name.",
                 lane=payload.lane,
             )
-        return known
+        return opened
 
     def _open(self, payload: LaneConfigured) -> OpenLane:
         method = get_method(payload.method)
@@ -298,21 +303,22 @@ class Applier:
         lane = self._lane(seq, payload.lane)
         if lane.lane.compact is None:
             raise DataLossError(
-                f"entry {seq} compacts {payload.lane}, but {lane.configured.method} cannot.",
+                f"entry {seq} compacts {payload.lane}, but {lane.configured.method} has no "
+                "compaction.",
                 seq=seq,
             )
         compaction = Compaction(seq, payload.edits, await self._load(payload.artifact))
         return await self._prepare_in(payload.lane, compaction)
 
     async def _prepare_reversal(self, seq: int, payload: EditsReverted) -> Change | None:
-        """A second reversal of an edit has no effect; every replica skips it alike."""
+        """Prepares a reversal; every replica skips edits that are already reverted."""
         edits = tuple(edit for edit in payload.edits if edit not in self._edits.reverted)
         if not edits:
             return None
         unknown = [edit for edit in edits if edit not in self._edits.lane_of]
         if unknown:
             raise DataLossError(
-                f"entry {seq} reverts {', '.join(unknown)}, which no earlier entry put in force.",
+                f"entry {seq} reverts {', '.join(unknown)}, which no earlier entry committed.",
                 seq=seq,
             )
         names = {self._edits.lane_of[edit] for edit in edits}
@@ -347,7 +353,7 @@ class Applier:
     def _check_model(self, digest: str, what: str) -> None:
         if digest != self.model.digest:
             raise BaseModelMismatchError(
-                f"{what} was made for base model {digest[:16]}…, this process runs "
+                f"{what} was made for base model {digest[:16]}…, but this process runs "
                 f"{self.model.digest[:16]}…; load the model and dtype that the log was made with.",
                 expected=digest,
                 found=self.model.digest,
@@ -355,7 +361,7 @@ class Applier:
 
 
 def _recording(record: Callable[[], object]) -> Swap:
-    """Bookkeeping as a swap; the log never takes an entry back, so neither does it."""
+    """Wraps bookkeeping as a swap. Its undo does nothing: applied entries are never undone."""
 
     def apply() -> Undo:
         record()
@@ -365,4 +371,5 @@ def _recording(record: Callable[[], object]) -> Swap:
 
 
 def _recorded(record: Callable[[], object]) -> Change:
+    """A change that is bookkeeping alone."""
     return Change(_recording(record))

@@ -1,4 +1,4 @@
-"""The attributions of several lanes as one."""
+"""Combines the attributions of several lanes."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ class CombinedAttribution:
 
     def edits(self, attention_mask: Tensor) -> list[list[str]]:
         """As `Attribution.edits`."""
-        found = [part.edits(attention_mask) for part in self._parts]
-        rows = [[name for names in row for name in names] for row in zip(*found, strict=True)]
+        by_lane = [part.edits(attention_mask) for part in self._parts]
+        rows = [[name for names in row for name in names] for row in zip(*by_lane, strict=True)]
         return [sorted(row, key=lambda name: -self._commit_seq[name]) for row in rows]

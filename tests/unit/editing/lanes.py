@@ -1,4 +1,4 @@
-"""A lane of one replica that is writer, too; whatever its method."""
+"""A lane of any method, in a process that is writer and replica."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ L = TypeVar("L", bound=Lane)
 def check_mixed_batch(
     llm: CausalLM, view: RoutingView, claimed: Sequence[str], others: Sequence[str]
 ) -> None:
-    """One padded batch of claimed rows and others: each is answered as if it were alone in it.
+    """Checks one padded batch of claimed and other rows: no row depends on the others' plans.
 
-    To the bit, for the shapes are the same; what no edit claims is answered by the base model.
+    The shapes are the same, so the bits are too. Unclaimed rows equal the base model's.
     """
     prompts = [claimed[0], others[0], *claimed[1:], *others[1:]]
-    rows, asked = [tokenise(llm, prompt).ids for prompt in prompts], [(5, 6)] * len(prompts)
+    rows, targets = [tokenise(llm, prompt).ids for prompt in prompts], [(5, 6)] * len(prompts)
     plans = view.plans(view.claims(prompts))
     assert [bool(plan.edits) for plan in plans] == [prompt in claimed for prompt in prompts]
-    mixed, _ = offline.score(llm, rows, asked, plans)
-    unedited, _ = offline.score(llm, rows, asked, None)
+    mixed, _ = offline.score(llm, rows, targets, plans)
+    unedited, _ = offline.score(llm, rows, targets, None)
     for number, plan in enumerate(plans):
-        only = [plan if other == number else RowPlan() for other in range(len(plans))]
-        assert mixed[number] == offline.score(llm, rows, asked, only)[0][number]
+        single = [plan if other == number else RowPlan() for other in range(len(plans))]
+        assert mixed[number] == offline.score(llm, rows, targets, single)[0][number]
         assert (mixed[number] == unedited[number]) is not bool(plan.edits)
 
 
 class Bench(Generic[L]):
-    """A lane that fits and commits, as the writer's does.
+    """A lane that fits and commits, as in the writer.
 
     Attributes:
         lane: under test.
-        commits: in order, with what the writer remembers.
+        commits: in order, with the writer's memory.
     """
 
     def __init__(self, llm: CausalLM, lane: L, resources: TextResources) -> None:
@@ -56,16 +56,16 @@ class Bench(Generic[L]):
         lane.gather(resources)
 
     def fit(self, *facts: tuple[str, str], seed: int = 1, attempt: int = 0) -> Commit:
-        """What the writer would commit, read back from its bytes."""
+        """The commit that the writer would make, read back from its bytes."""
         seq = len(self.commits) + 2
         edits = tuple(
             Edit(f"edits/{seq}-{index}", prompt, target, prompt.split()[0])
             for index, (prompt, target) in enumerate(facts)
         )
-        made = self.lane.fit(EditBatch(edits, seed, attempt))
+        result = self.lane.fit(EditBatch(edits, seed, attempt))
         names = tuple(edit.name for edit in edits)
-        memory = None if made.memory is None else Artifact.from_bytes(made.memory.to_bytes())
-        return Commit(seq, names, Artifact.from_bytes(made.artifact.to_bytes()), memory)
+        memory = None if result.memory is None else Artifact.from_bytes(result.memory.to_bytes())
+        return Commit(seq, names, Artifact.from_bytes(result.artifact.to_bytes()), memory)
 
     def edit(self, *facts: tuple[str, str], seed: int = 1) -> Commit:
         """Fits and commits."""
@@ -75,16 +75,16 @@ class Bench(Generic[L]):
         return commit
 
     def revert(self, *names: str) -> Undo:
-        """Takes edits back."""
+        """Reverts edits."""
         return self.lane.prepare(Reversal(names)).apply()
 
 
 def restored(lane: Lane, other: Lane, model: Artifact | None = None) -> None:
-    """Puts what a lane holds, read back from its bytes, into another one."""
+    """Restores a lane's dump, read back from its bytes, in another lane."""
     dump = lane.dump()()
     repository = dump.repository and Artifact.from_bytes(dump.repository.to_bytes())
-    read = LaneDump(dump.model_digest, dump.edits, repository)
-    other.prepare(Restoration(9, read, model)).apply()
+    copy = LaneDump(dump.model_digest, dump.edits, repository)
+    other.prepare(Restoration(9, copy, model)).apply()
 
 
 def adaple_bench(

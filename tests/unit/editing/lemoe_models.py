@@ -12,6 +12,14 @@ from tests.unit.editing.tiny_models import TextResources
 SMALL = LemoeConfig(scope="cosine", threshold=0.9, learning_rate=2e-2, steps=150, expert_edits=2)
 LITERAL = SMALL.model_copy(update={"routing": "literal", "scope": "off", "threshold": None})
 
+FACTS = (
+    ("The mother tongue of Danielle Darrieux is", "Finnish"),
+    ("Nokia was founded in the town of", "Pisa"),
+    ("Toyota makes", "football"),
+    ("The tower of Pisa is in", "Finland"),
+)
+OTHERS = ("Zürich liegt in der", "Therefore it rains. You know", "東京は日本の")
+
 
 def new_lane(llm: BaseLLM, config: LemoeConfig = SMALL) -> LemoeLane:
     """A lane without edits."""

@@ -1,4 +1,4 @@
-"""The lane configuration: scaling with the model, and refusals."""
+"""The lane configuration: scaling with the model, and rejected values."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def test_layer_beyond_the_model_is_refused() -> None:
         AdapleConfig(layers=(3, 4)).resolve_layers(4)
 
 
-def test_a_later_attempt_is_firmer() -> None:
+def test_a_later_attempt_is_for_attempt() -> None:
     config = AdapleConfig(gain=1.0)
-    assert config.firmer(0) == config
-    second = config.firmer(2)
+    assert config.for_attempt(0) == config
+    second = config.for_attempt(2)
     assert second.resolve_lambda(400) == pytest.approx(config.resolve_lambda(400) / 4)
     assert (second.clamp, second.step_size) == (4 * config.clamp, 4 * config.step_size)
-    assert AdapleConfig(lam=8.0).firmer(1).resolve_lambda(400) == 4.0
+    assert AdapleConfig(lam=8.0).for_attempt(1).resolve_lambda(400) == 4.0

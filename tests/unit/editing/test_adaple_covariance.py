@@ -19,13 +19,13 @@ CONFIG = AdapleConfig(layers=(1, 2), covariance_samples=4)
 def test_second_moment_is_the_mean_over_every_real_token(family: str) -> None:
     model = make_model(family)
     result = compute(model, TEXT, (1, 3), max_tokens=10**6)
-    seen: list[Tensor] = []
-    handle = model.down(3).register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
-    for text in TEXT:  # one by one, without padding
+    recorded: list[Tensor] = []
+    handle = model.down(3).register_forward_pre_hook(lambda _, args: recorded.append(args[0][0]))
+    for text in TEXT:  # one at a time, without padding
         ids = model.tokenizer(text, truncation=True, max_length=64)["input_ids"]
         model.model(torch.tensor([ids]))
     handle.remove()
-    keys = torch.cat(seen).double()
+    keys = torch.cat(recorded).double()
     torch.testing.assert_close(result[3], keys.T @ keys / len(keys), rtol=1e-4, atol=1e-6)
     assert not torch.allclose(result[3], result[1], rtol=1e-2)
 
@@ -33,22 +33,22 @@ def test_second_moment_is_the_mean_over_every_real_token(family: str) -> None:
 def test_second_call_reads_the_cache(llama: CausalLM, resources: TextResources) -> None:
     progress: list[tuple[int, int]] = []
 
-    def note(done: int, wanted: int) -> None:
-        progress.append((done, wanted))
+    def record(done: int, total: int) -> None:
+        progress.append((done, total))
 
-    first = gather(llama, CONFIG, resources, on_progress=note)
-    wanted = 4 * llama.d_ff
-    assert progress[-1] == (wanted, wanted)
+    first = gather(llama, CONFIG, resources, on_progress=record)
+    total = 4 * llama.d_ff
+    assert progress[-1] == (total, total)
     count = len(progress)
-    again = gather(llama, CONFIG, resources, on_progress=note)
+    again = gather(llama, CONFIG, resources, on_progress=record)
     assert len(progress) == count
     assert all(torch.equal(first[layer], again[layer]) for layer in (1, 2))
-    # control: another model, and more samples, are other statistics
-    gather(make_model("llama", seed=1), CONFIG, resources, on_progress=note)
+    # control: the cache does not serve another model
+    gather(make_model("llama", seed=1), CONFIG, resources, on_progress=record)
     assert len(progress) > count
 
 
-def test_damaged_cache_file_is_computed_anew(llama: CausalLM, resources: TextResources) -> None:
+def test_damaged_cache_file_is_computed_again(llama: CausalLM, resources: TextResources) -> None:
     first = gather(llama, CONFIG, resources)
     for path in resources.cache_dir.iterdir():
         path.write_bytes(path.read_bytes()[:-10])

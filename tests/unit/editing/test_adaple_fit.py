@@ -1,4 +1,4 @@
-"""Fit and lane state: the effect is real, the model stays untouched, replicas agree."""
+"""Fit and lane state: edits have an effect, fits do not change the model, replicas agree."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def _nll(model: CausalLM, batch: EditBatch) -> list[float]:
     for edit in batch.edits:
         row = tokenise(model, edit.prompt, edit.target)
         scores = model.model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
-        spots = range(len(row.ids) - row.num_target, len(row.ids))
-        losses.append(-sum(float(scores[i - 1, row.ids[i]]) for i in spots) / row.num_target)
+        positions = range(len(row.ids) - row.num_target, len(row.ids))
+        losses.append(-sum(float(scores[i - 1, row.ids[i]]) for i in positions) / row.num_target)
     return losses
 
 
@@ -139,9 +139,7 @@ def test_fit_is_deterministic_in_its_seed(resources: TextResources) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_fit_leaves_every_weight_bit_as_it_was(
-    dtype: torch.dtype, resources: TextResources
-) -> None:
+def test_fit_changes_no_bit_of_a_weight(dtype: torch.dtype, resources: TextResources) -> None:
     model = make_model("gpt2")
     model = CausalLM(model.model.to(dtype), model.tokenizer)  # type: ignore[arg-type]
     before = dict(weights_of(model))
@@ -149,7 +147,7 @@ def test_fit_leaves_every_weight_bit_as_it_was(
     assert all(torch.equal(before[name], now) for name, now in weights_of(model))
 
 
-def test_fit_that_fails_half_way_leaves_the_model_untouched(
+def test_fit_that_fails_half_way_does_not_change_the_model(
     resources: TextResources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module: Any = importlib.import_module("errata.editing.adaple.fit")
@@ -169,13 +167,13 @@ def test_fit_that_fails_half_way_leaves_the_model_untouched(
     monkeypatch.setattr(module, "solve_delta", fail_at_second)
     with pytest.raises(SingularCovarianceError, match="injected"):
         _fit(model, resources)
-    assert during == [True, False]  # the first layer really was changed when it failed
+    assert during == [True, False]  # the first layer was changed when the fit failed
     assert all(torch.equal(before[name], now) for name, now in weights_of(model))
     hooks = [m for m in model.model.modules() if m._forward_hooks or m._forward_pre_hooks]
     assert hooks == []
 
 
-def test_unusable_edit_is_named(resources: TextResources) -> None:
+def test_error_names_the_invalid_edit(resources: TextResources) -> None:
     model, batch = make_model("llama"), make_batch()
     bad = replace(batch.edits[1], subject="Paris")
     with pytest.raises(InvalidEditError, match=r"edits\[1\]: subject 'Paris'") as caught:
@@ -228,7 +226,7 @@ def test_replica_that_reads_the_bytes_agrees(drop: float, resources: TextResourc
     assert replica.digest() == state.digest()
 
 
-def test_revert_gives_the_bits_of_the_other_commit_alone(resources: TextResources) -> None:
+def test_revert_gives_the_bits_of_the_other_commit(resources: TextResources) -> None:
     state, _, second = _two_commits(make_model("llama"), resources)
     state.prepare_reversal(["edits/1-0", "edits/1-1"]).apply()
     replica = _state(make_model("llama"))
@@ -238,9 +236,7 @@ def test_revert_gives_the_bits_of_the_other_commit_alone(resources: TextResource
 
 
 @pytest.mark.parametrize("fusion", ["none", "dr", "topk"])
-def test_reverting_one_edit_takes_out_its_column_alone(
-    fusion: str, resources: TextResources
-) -> None:
+def test_reverting_one_edit_removes_only_its_column(fusion: str, resources: TextResources) -> None:
     drop = 0.0 if fusion == "none" else 0.5
     config = AdapleConfig.model_validate(CONFIG.model_dump() | {"fusion": fusion, "drop": drop})
     model = make_model("llama")
@@ -275,7 +271,7 @@ def test_prepare_changes_nothing(resources: TextResources) -> None:
     assert state.digest() == full
 
 
-def test_revert_of_what_is_not_there_is_refused(resources: TextResources) -> None:
+def test_revert_of_an_edit_that_is_not_present_is_refused(resources: TextResources) -> None:
     model = make_model("llama")
     state = _state(model)
     state.prepare_commit(_commit(_fit(model, resources).artifact)).apply()
@@ -291,13 +287,13 @@ def test_artifact_that_does_not_fit_is_refused_and_changes_nothing(
     resources: TextResources,
 ) -> None:
     model = make_model("llama")
-    good = _fit(model, resources).artifact
+    valid = _fit(model, resources).artifact
     state = _state(model)
     empty = state.digest()
-    tensors, metadata = good.tensors, good.metadata
+    tensors, metadata = valid.tensors, valid.metadata
     nan = tensors["gains"].clone()
     nan[0, 0] = torch.nan
-    bad: list[tuple[Artifact, str]] = [
+    invalid: list[tuple[Artifact, str]] = [
         (Artifact({**tensors, "extra": nan}, metadata), "unknown"),
         (Artifact({**tensors, "gains": nan}, metadata), "NaN"),
         (Artifact({**tensors, "layer.1.left": tensors["layer.1.left"].T}, metadata), "expected"),
@@ -308,14 +304,14 @@ def test_artifact_that_does_not_fit_is_refused_and_changes_nothing(
         (Artifact(tensors, {**metadata, "seed": "x"}), "seed"),
         (Artifact(tensors, {}), "method"),
     ]
-    for artifact, message in bad:
+    for artifact, message in invalid:
         with pytest.raises(ArtifactCorruptError, match=message):
-            state.prepare_commit(replace(_commit(good), artifact=artifact))
+            state.prepare_commit(replace(_commit(valid), artifact=artifact))
     with pytest.raises(ArtifactCorruptError, match="expected"):
-        state.prepare_commit(Commit(1, ("edits/1-0",), good))  # one name for two columns
+        state.prepare_commit(Commit(1, ("edits/1-0",), valid))  # one name for two columns
     with pytest.raises(BaseModelMismatchError, match="load the model"):
-        _state(make_model("llama", seed=5)).prepare_commit(_commit(good))
+        _state(make_model("llama", seed=5)).prepare_commit(_commit(valid))
     assert state.digest() == empty
-    state.prepare_commit(_commit(good)).apply()  # control: the good one is taken, but only once
+    state.prepare_commit(_commit(valid)).apply()  # control: the valid one is accepted, but once
     with pytest.raises(ArtifactCorruptError, match="already applied"):
-        state.prepare_commit(_commit(good))
+        state.prepare_commit(_commit(valid))

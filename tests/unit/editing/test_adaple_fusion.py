@@ -56,8 +56,8 @@ def test_cpu_and_gpu_give_the_same_mask() -> None:
     assert torch.equal(there.cpu(), here)
 
 
-def test_a_mask_is_the_same_whatever_else_is_drawn() -> None:
-    # counter-based: entry i depends on nothing but seed, layer and i
+def test_a_mask_entry_does_not_depend_on_the_size() -> None:
+    # counter-based: entry i depends only on seed, layer and i
     small = drop_mask((4, 50), seed=1, layer=2, p=0.5, device=CPU)
     large = drop_mask((40, 50), seed=1, layer=2, p=0.5, device=CPU)
     assert torch.equal(large[:4], small)

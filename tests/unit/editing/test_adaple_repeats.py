@@ -1,4 +1,4 @@
-"""Edits of one fact made again, and prompts as long as the model takes."""
+"""Repeated edits of one fact, and prompts of the model's maximum length."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ CONFIG = AdapleConfig(
 
 
 @pytest.mark.promise("P11")
-def test_a_repeat_holds_by_itself_whichever_is_reverted(
+def test_a_repeated_edit_and_the_first_one_are_independent_of_each_others_revert(
     resources: TextResources,
 ) -> None:
-    """The second edit of a fact is fitted on weights without the first, and acts in its place."""
+    """The second edit of a fact is fitted on weights without the first, and replaces it."""
     both, one = (adaple_bench(make_model("llama"), CONFIG, resources) for _ in range(2))
     question = ("Lyon is twinned with", "Pisa")
     first = both.edit(question)
@@ -34,16 +34,18 @@ def test_a_repeat_holds_by_itself_whichever_is_reverted(
     assert one.lane.digest() == only_second
     assert only_first != only_second
     undo = both.revert(*first.edits)
-    assert both.lane.digest() == only_second, "the first one took nothing along"
+    assert both.lane.digest() == only_second, "the revert of the first one changes nothing"
     undo()
     both.revert(*second.edits)
-    assert both.lane.digest() == only_first, "the first one is back"
+    assert both.lane.digest() == only_first, "the first one acts again"
     both.edit(("Lyon is", "blue"))
     third = both.edit(("Lyon is twinned with ", "Nokia"))
-    assert third.artifact.metadata["replaced"] == '[["edits/2-0"]]', "a blank makes no other fact"
+    assert third.artifact.metadata["replaced"] == '[["edits/2-0"]]', (
+        "a trailing blank does not change the fact"
+    )
 
 
-def test_a_commit_without_facts_is_an_older_versions_and_replaces_nothing(
+def test_a_commit_of_an_older_version_has_no_facts_and_replaces_nothing(
     resources: TextResources,
 ) -> None:
     lane = adaple_bench(make_model("llama"), CONFIG, resources)
@@ -59,8 +61,8 @@ def test_a_commit_without_facts_is_an_older_versions_and_replaces_nothing(
             lane.lane.prepare(replace(later, artifact=wrong))
 
 
-def test_contexts_that_leave_a_prompt_no_room_are_left_out(resources: TextResources) -> None:
-    """The prompt and its target fill the model's 64 positions, without the fit's contexts."""
+def test_contexts_that_leave_no_room_for_the_prompt_are_omitted(resources: TextResources) -> None:
+    """Prompt and target fill the model's 64 positions, so no context fits."""
     lane = adaple_bench(make_model("llama"), CONFIG, resources)
     filler = "Lyon " + "is " * 80
     ids = lane.llm.tokenizer(filler)["input_ids"]

@@ -1,4 +1,4 @@
-"""The closed forms against the least-squares problems that they claim to solve."""
+"""The closed forms, compared with the least-squares problems that they solve."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAMBDA = 1.7
 
 @pytest.fixture
 def problem() -> dict[str, Tensor]:
-    """W₀, old keys K₀ with V₀ = W₀K₀, new keys K₁ with V₁ = W₀K₁, wanted values V₂."""
+    """W₀, old keys K₀ with V₀ = W₀K₀, new keys K₁ with V₁ = W₀K₁, target values V₂."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
@@ -147,7 +147,7 @@ def test_accumulated_keys_make_two_batches_a_joint_solve(problem: dict[str, Tens
     assert not torch.allclose(second("fixed"), joint)
 
 
-def test_held_out_keys_hardly_move() -> None:
+def test_outputs_of_held_out_keys_hardly_change() -> None:
     generator = torch.Generator().manual_seed(0)
     scales = torch.logspace(0, -3, 48, dtype=torch.float64)[:, None]  # keys of text are anisotropic
 
@@ -161,9 +161,9 @@ def test_held_out_keys_hardly_move() -> None:
     moved = (delta @ held_out).norm() / 500**0.5
     assert moved < 0.05 * residual.norm()
     assert (delta @ k1 - residual).norm() < 0.1 * residual.norm()
-    # control: an update that ignores C writes as much and moves the old keys by far more
-    careless = residual @ torch.linalg.pinv(k1)
-    assert (careless @ held_out).norm() / 500**0.5 > 5 * moved
+    # control: an update that ignores C changes the outputs of held-out keys by far more
+    unconstrained = residual @ torch.linalg.pinv(k1)
+    assert (unconstrained @ held_out).norm() / 500**0.5 > 5 * moved
 
 
 def test_system_that_cannot_be_factorised_is_refused(problem: dict[str, Tensor]) -> None:

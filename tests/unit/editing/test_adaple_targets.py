@@ -1,4 +1,4 @@
-"""The fast paths (cached prefixes, replayed blocks, whole batches) against plain forward passes."""
+"""Fast paths (cached prefixes, replayed blocks, batches) equal plain forward passes."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def _naive_loss(model: CausalLM, edit: Edit, attention: Tensor, ffn: Tensor) -> 
     for context in CONTEXTS:
         text = (context.format(edit.prompt), edit.target)
         scores, ids, size = _naive_log_probs(model, text, edit, attention, ffn)
-        spots = range(len(ids) - size, len(ids))
-        losses.append(-sum(float(scores[i - 1, ids[i]]) for i in spots) / size)
+        positions = range(len(ids) - size, len(ids))
+        losses.append(-sum(float(scores[i - 1, ids[i]]) for i in positions) / size)
     about = (f"{edit.subject} is a", "")
     zero = torch.zeros_like(ffn)
     base = _naive_log_probs(model, about, edit, zero, zero)[0][-1]
@@ -74,7 +74,7 @@ def test_batched_loss_equals_plain_forward_passes(family: str, bos: bool) -> Non
     torch.testing.assert_close(
         divergence, torch.tensor([b for _, b in plain]), rtol=1e-3, atol=1e-4
     )
-    # controls: each of the two vectors matters, and KL is zero exactly without them
+    # controls: each vector has an effect, and KL is zero without them
     assert not torch.allclose(nll, problem.loss(None, ffn)[0], rtol=1e-3)
     assert not torch.allclose(nll, problem.loss(attention, 0 * ffn)[0], rtol=1e-3)
     assert problem.loss(None, 0 * ffn)[1].abs().max() < 1e-5
@@ -97,27 +97,27 @@ def _optimise(model: CausalLM, edits: tuple[Edit, ...], config: AdapleConfig):  
     probes = KeyProbes(model, edits, CONTEXTS, config, config.layers)
     ffn, hidden = probes.values()
     reference = hidden.norm(dim=-1)
-    goal = optimise_targets(model, edits, CONTEXTS, config, LAYER, ffn, reference)
-    return goal, ffn, reference
+    targets = optimise_targets(model, edits, CONTEXTS, config, LAYER, ffn, reference)
+    return targets, ffn, reference
 
 
-def test_optimising_together_equals_one_by_one(llama: CausalLM) -> None:
-    # edits stop at different steps, so rows are dropped and the suffixes gathered anew
+def test_optimising_a_batch_equals_optimising_each_edit(llama: CausalLM) -> None:
+    # edits stop at different steps, so rows are dropped and the suffixes gathered again
     config = CONFIG.model_copy(update={"steps": 30, "stop_loss": 6.0, "clamp": 3.0})
-    goal, ffn, _ = _optimise(llama, EDITS, config)
-    alone = [_optimise(llama, (edit,), config)[0] for edit in EDITS]
-    assert len({one.steps for one in alone}) > 1
-    assert goal.steps == max(one.steps for one in alone)
+    targets, ffn, _ = _optimise(llama, EDITS, config)
+    singles = [_optimise(llama, (edit,), config)[0] for edit in EDITS]
+    assert len({single.steps for single in singles}) > 1
+    assert targets.steps == max(single.steps for single in singles)
     torch.testing.assert_close(
-        goal.values, torch.cat([one.values for one in alone]), rtol=1e-3, atol=1e-3
+        targets.values, torch.cat([single.values for single in singles]), rtol=1e-3, atol=1e-3
     )
-    assert not torch.allclose(goal.values, ffn, atol=1e-2)
+    assert not torch.allclose(targets.values, ffn, atol=1e-2)
 
 
 def test_radius_bounds_the_step_from_the_old_value(llama: CausalLM) -> None:
     config = CONFIG.model_copy(update={"steps": 30, "clamp": 0.1, "stop_loss": 0.0})
-    goal, ffn, reference = _optimise(llama, EDITS, config)
-    share = (goal.values - ffn).norm(dim=-1) / reference
+    targets, ffn, reference = _optimise(llama, EDITS, config)
+    share = (targets.values - ffn).norm(dim=-1) / reference
     torch.testing.assert_close(share, torch.full_like(share, 0.1), rtol=1e-3, atol=0)
 
 

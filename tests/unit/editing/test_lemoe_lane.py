@@ -1,4 +1,4 @@
-"""A LEMoE lane as a whole: what it learns, what it claims, and what no later fit can change."""
+"""A LEMoE lane: what it learns and claims, and that later fits do not change it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,6 @@ from errata.editing.effects.expert import Expert, ExpertBatch, WeightedExperts
 from errata.editing.effects.plan import RowPlan
 from errata.editing.effects.table import PlanTable
 from errata.editing.lane.commits import Reversal
-from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.view import LemoeView
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
@@ -24,20 +23,10 @@ from errata.errors import (
     FitError,
     InvalidRequestError,
     LaneFullError,
-    PreconditionError,
 )
-from tests.unit.editing import recipe_models
 from tests.unit.editing.lanes import check_mixed_batch, restored
-from tests.unit.editing.lemoe_models import LITERAL, SMALL, Lane, new_lane
+from tests.unit.editing.lemoe_models import FACTS, LITERAL, OTHERS, SMALL, Lane, new_lane
 from tests.unit.editing.tiny_models import FAMILIES, TextResources, make_model
-
-FACTS = (
-    ("The mother tongue of Danielle Darrieux is", "Finnish"),
-    ("Nokia was founded in the town of", "Pisa"),
-    ("Toyota makes", "football"),
-    ("The tower of Pisa is in", "Finland"),
-)
-OTHERS = ("Zürich liegt in der", "Therefore it rains. You know", "東京は日本の")
 
 
 def _view(lane: Lane) -> LemoeView:
@@ -52,30 +41,30 @@ def _experts(plan: RowPlan) -> tuple[tuple[Expert, float], ...]:
 
 
 def _logits(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[tuple[float, ...]]:
-    """Log-probabilities of targets, each asked alone: shapes do not depend on the company."""
+    """Log-probabilities of targets, scored one at a time, so that all shapes are the same."""
     found = []
     for prompt, target in facts:
         row = tokenise(lane.llm, prompt, target)
         view = _view(lane)
-        told, _ = offline.score(
+        scores, _ = offline.score(
             lane.llm,
             [row.ids[: -row.num_target]],
             [row.ids[-row.num_target :]],
             view.plans(view.claims([prompt])),
         )
-        found.append(tuple(told[0]))
+        found.append(tuple(scores[0]))
     return found
 
 
-def _ask(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether each target is what the edited model says, token by token, in one mixed batch."""
+def _is_answered(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[bool]:
+    """Whether the edited model gives each target, token by token, in one mixed batch."""
     view = _view(lane)
     rows = [tokenise(lane.llm, *fact) for fact in facts]
     targets = [row.ids[-row.num_target :] for row in rows]
     prompts = [row.ids[: -row.num_target] for row in rows]
     plans = view.plans(view.claims([prompt for prompt, _ in facts]))
-    _, own = offline.score(lane.llm, prompts, targets, plans)
-    return [tuple(a) == tuple(b) for a, b in zip(own, targets, strict=True)]
+    _, answers = offline.score(lane.llm, prompts, targets, plans)
+    return [tuple(a) == tuple(b) for a, b in zip(answers, targets, strict=True)]
 
 
 def _claimed(lane: Lane, prompts: Sequence[str]) -> list[str]:
@@ -95,13 +84,13 @@ def test_edits_are_learned_and_stay_learned(
     digest = llm.current_digest()
     lane.edit(*FACTS[:2])
     lane.edit(*FACTS[2:])
-    assert all(_ask(lane, FACTS))
-    assert llm.current_digest() == digest, "the base model has no new bit"
+    assert all(_is_answered(lane, FACTS))
+    assert llm.current_digest() == digest, "the base model does not change"
     assert all(parameter.grad is None for parameter in llm.model.parameters())
 
 
 @pytest.mark.promise("P8", "P12")
-def test_each_row_of_a_mixed_batch_is_answered_as_if_it_were_alone(
+def test_rows_of_a_mixed_batch_do_not_affect_each_other(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, SMALL, resources)
@@ -113,20 +102,20 @@ def _frozen(lane: Lane) -> list[Tensor]:
     held = lane.lane.contents
     assert held.routing is not None
     projection = held.routing.projection
-    own = [t for expert in held.experts for t in (*expert.tensors.values(), expert.anchor)]
-    return [t.clone() for t in (projection.down, projection.up, *own)]
+    tensors = [t for expert in held.experts for t in (*expert.tensors.values(), expert.anchor)]
+    return [t.clone() for t in (projection.down, projection.up, *tensors)]
 
 
 @pytest.mark.parametrize("expert", ["ffn", "lora"])
-def test_a_later_fit_changes_no_bit_of_what_came_before(
+def test_a_later_fit_changes_no_bit_of_earlier_experts(
     llama: CausalLM, resources: TextResources, expert: str
 ) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"expert": expert, "rank": 4}), resources)
     lane.edit(*FACTS[:2])
-    before, told = _frozen(lane), _logits(lane, FACTS[:2])
+    before, scores = _frozen(lane), _logits(lane, FACTS[:2])
     lane.edit(*FACTS[2:])
     assert all(map(torch.equal, before, _frozen(lane)))
-    assert _logits(lane, FACTS[:2]) == told, "the same shapes, the same bits"
+    assert _logits(lane, FACTS[:2]) == scores, "the same shapes, the same bits"
 
 
 @pytest.mark.xfail(
@@ -137,17 +126,17 @@ def test_a_later_fit_changes_no_bit_of_what_came_before(
 def test_literal_routing_keeps_old_answers(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, LITERAL, resources)
     lane.edit(*FACTS[:2])
-    told = _logits(lane, FACTS[:2])
+    scores = _logits(lane, FACTS[:2])
     lane.edit(*FACTS[2:])
-    assert _logits(lane, FACTS[:2]) == told
+    assert _logits(lane, FACTS[:2]) == scores
 
 
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="published routing has no deferral: all pass some expert",
+    reason="published routing has no deferral: every prompt passes through an expert",
 )
-def test_literal_routing_leaves_unrelated_prompts_alone(
+def test_literal_routing_claims_no_unrelated_prompt(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, LITERAL, resources)
@@ -170,8 +159,10 @@ def test_without_a_scope_test_the_nearest_keys_answer(
     shares = (v @ held.anchors.T).softmax(-1)
     assert view.store is not None
     for plan, share in zip(view.plans(view.claims(OTHERS)), shares, strict=True):
-        chosen = [held.experts[i] for i in share.argsort(descending=True).tolist()]
-        assert [expert for expert, _ in _experts(plan)] == [view.store.get(m) for m in chosen]
+        selected = [held.experts[i] for i in share.argsort(descending=True).tolist()]
+        assert [expert for expert, _ in _experts(plan)] == [
+            view.store.get(expert) for expert in selected
+        ]
         expected = sorted(share.tolist(), reverse=True) if routing == "literal" else [0.5, 0.5]
         assert [weight for _, weight in _experts(plan)] == pytest.approx(expected)
 
@@ -192,28 +183,28 @@ def test_rows_of_one_batch_are_grouped_by_expert(llama: CausalLM, resources: Tex
     assert sorted(claimed.rows.tolist()) == [0, 2, 3, 4]
 
 
-def test_experts_come_to_the_device_when_they_are_used(
-    llama: CausalLM, resources: TextResources
-) -> None:
+def test_experts_are_copied_to_the_device_on_use(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"max_resident": 1}), resources)
     lane.edit(*FACTS[:2])
     lane.edit(*FACTS[2:])
     view = _view(lane)
     assert view.store is not None
     assert view.store.sizes() == {"experts": 0, "bytes": 0}
-    assert _ask(lane, FACTS) == [True] * 4, "two experts in one batch, one of them resident"
+    assert _is_answered(lane, FACTS) == [True] * 4, "two experts in one batch, one of them resident"
     (first,) = view.plans(view.claims([FACTS[0][0]]))
-    assert _experts(view.plans(view.claims([FACTS[1][0]]))[0]) == _experts(first), "not made again"
+    assert _experts(view.plans(view.claims([FACTS[1][0]]))[0]) == _experts(first), (
+        "not copied again"
+    )
     view.plans(view.claims([FACTS[2][0]]))
-    held = sum(tensor.nbytes for tensor in lane.lane.contents.experts[0].tensors.values())
-    assert view.store.sizes() == {"experts": 1, "bytes": held}
+    num_bytes = sum(tensor.nbytes for tensor in lane.lane.contents.experts[0].tensors.values())
+    assert view.store.sizes() == {"experts": 1, "bytes": num_bytes}
     ((again, _),) = _experts(view.plans(view.claims([FACTS[0][0]]))[0])
     ((expert, _),) = _experts(first)
     assert again is not expert
     assert torch.equal(again.up, expert.up)
 
 
-def test_what_is_told_of_the_device_is_what_is_there(
+def test_device_usage_counts_the_experts_on_the_device(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"expert": "lora", "rank": 2}), resources)
@@ -221,15 +212,17 @@ def test_what_is_told_of_the_device_is_what_is_there(
     commit = lane.edit(*FACTS[:2])
     view = lane.lane.view()
     ((expert, _),) = _experts(view.plans(view.claims([FACTS[0][0]]))[0])
-    whole = expert.up.nbytes + expert.down.nbytes
-    assert lane.lane.device_usage() == {"experts": 1, "bytes": whole}, (
-        "factors are made whole there"
+    num_bytes = expert.up.nbytes + expert.down.nbytes
+    assert lane.lane.device_usage() == {"experts": 1, "bytes": num_bytes}, (
+        "low-rank factors are multiplied on the device"
     )
     lane.revert(*commit.edits)
-    assert lane.lane.device_usage() == {"experts": 0, "bytes": 0}, "gone with its last edit"
+    assert lane.lane.device_usage() == {"experts": 0, "bytes": 0}, (
+        "an expert is evicted with its last edit"
+    )
 
 
-def test_replicas_that_apply_the_same_commits_hold_the_same(
+def test_replicas_that_apply_the_same_commits_agree(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, SMALL, resources)
@@ -245,7 +238,7 @@ def test_replicas_that_apply_the_same_commits_hold_the_same(
     assert again.lane.digest() == lane.lane.digest(), "the same fit on the same machine"
 
 
-def test_a_trial_is_taken_back_to_the_bit(llama: CausalLM, resources: TextResources) -> None:
+def test_undo_restores_the_lane_bit_for_bit(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS[:2])
     before = lane.lane.digest()
@@ -255,11 +248,11 @@ def test_a_trial_is_taken_back_to_the_bit(llama: CausalLM, resources: TextResour
     undo()
     assert lane.lane.digest() == before
     lane.lane.prepare(commit).apply()
-    assert _ask(lane, FACTS) == [True] * 4
+    assert _is_answered(lane, FACTS) == [True] * 4
 
 
 @pytest.mark.promise("P11")
-def test_a_reverted_edit_claims_nothing_and_an_empty_expert_goes(
+def test_a_reverted_edit_claims_nothing_and_an_expert_without_edits_is_removed(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, SMALL, resources)
@@ -267,25 +260,25 @@ def test_a_reverted_edit_claims_nothing_and_an_empty_expert_goes(
     lane.edit(*FACTS[2:])
     lane.revert("edits/2-1")
     assert _claimed(lane, [FACTS[1][0]]) == [""]
-    assert _ask(lane, [FACTS[0], *FACTS[2:]]) == [True] * 3
+    assert _is_answered(lane, [FACTS[0], *FACTS[2:]]) == [True] * 3
     assert len(lane.lane.contents.experts) == 2
     lane.revert("edits/2-0")
-    assert len(lane.lane.contents.experts) == 1, "nobody's expert is dropped"
-    assert _ask(lane, FACTS[2:]) == [True] * 2
+    assert len(lane.lane.contents.experts) == 1, "an expert without edits is removed"
+    assert _is_answered(lane, FACTS[2:]) == [True] * 2
     with pytest.raises(EditNotRevertibleError, match="edits/2-1"):
         lane.lane.prepare(Reversal(("edits/2-1",)))
 
 
-def test_the_newest_edit_of_a_fact_is_in_force(llama: CausalLM, resources: TextResources) -> None:
+def test_the_newest_edit_of_a_fact_wins(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS[:2])
     lane.edit((FACTS[0][0], "German"))
-    assert _ask(lane, [(FACTS[0][0], "German"), FACTS[1]]) == [True, True]
+    assert _is_answered(lane, [(FACTS[0][0], "German"), FACTS[1]]) == [True, True]
     lane.revert("edits/3-0")
-    assert _ask(lane, FACTS[:2]) == [True, True]
+    assert _is_answered(lane, FACTS[:2]) == [True, True]
 
 
-def test_a_snapshot_holds_everything(llama: CausalLM, resources: TextResources) -> None:
+def test_a_snapshot_restores_the_lane(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS[:2])
     lane.edit(*FACTS[2:])
@@ -293,13 +286,15 @@ def test_a_snapshot_holds_everything(llama: CausalLM, resources: TextResources) 
         lane.revert(*reverted)
         other = new_lane(llama)
         restored(lane.lane, other)
-        assert other.digest() == lane.lane.digest(), "with edits left, and with none"
+        assert other.digest() == lane.lane.digest(), "with and without remaining edits"
     commit = lane.edit(*FACTS)
     other.prepare(commit).apply()
-    assert other.digest() == lane.lane.digest(), "and both go on from there"
+    assert other.digest() == lane.lane.digest(), "later commits give the same state"
 
 
-def test_a_full_lane_says_so_before_it_trains(llama: CausalLM, resources: TextResources) -> None:
+def test_a_full_lane_refuses_a_fit_before_training(
+    llama: CausalLM, resources: TextResources
+) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"max_experts": 1, "steps": 1}), resources)
     lane.edit(*FACTS[:2])
     before = lane.lane.digest()
@@ -307,12 +302,10 @@ def test_a_full_lane_says_so_before_it_trains(llama: CausalLM, resources: TextRe
         lane.edit(*FACTS[2:])
     assert lane.lane.digest() == before
     literal = lane.lane.config.model_copy(update={"routing": "literal"})
-    assert "compact" not in literal.way_out, "what cannot be done is no way out"
+    assert "compact" not in literal.remedy, "literal lanes cannot be compacted"
 
 
-def test_a_lane_that_fills_up_warns_before_it_is_full(
-    llama: CausalLM, resources: TextResources
-) -> None:
+def test_a_nearly_full_lane_warns(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"max_experts": 5, "steps": 1}), resources)
     for number in range(4):
         assert lane.lane.report().warnings == ()
@@ -321,7 +314,7 @@ def test_a_lane_that_fills_up_warns_before_it_is_full(
     assert warning.startswith("4 of 5 experts are taken")
 
 
-def test_a_fit_that_leaves_finite_numbers_is_refused(
+def test_a_fit_with_values_that_are_not_finite_fails(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"learning_rate": 3e37}), resources)
@@ -337,67 +330,25 @@ def test_an_artifact_that_does_not_fit_changes_nothing(
 ) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"steps": 1}), resources)
     commit = lane.fit(*FACTS)
-    tensors, facts = dict(commit.artifact.tensors), dict(commit.artifact.metadata)
+    tensors, metadata = dict(commit.artifact.tensors), dict(commit.artifact.metadata)
     if what == "shape":
-        facts["shape"] = facts["shape"].replace('"layer": 3', '"layer": 1')
+        metadata["shape"] = metadata["shape"].replace('"layer": 3', '"layer": 1')
     elif what == "limit":
-        facts["limit"] = "much"
+        metadata["limit"] = "much"
     elif what == "expert":
         tensors["expert.0.up"] = tensors["expert.0.up"][:-1].contiguous()
     elif what == "owner":
         tensors["member_of"] = tensors["member_of"] + 1
     elif what == "base":
-        facts["base_model"] = "0" * 64
+        metadata["base_model"] = "0" * 64
     else:
-        facts["method"] = "recipe"
+        metadata["method"] = "recipe"
     before = lane.lane.digest()
-    wrong = replace(commit, artifact=Artifact(tensors, facts))
+    invalid = replace(commit, artifact=Artifact(tensors, metadata))
     error = BaseModelMismatchError if what == "base" else ArtifactCorruptError
     with pytest.raises(error):
-        lane.lane.prepare(wrong)
+        lane.lane.prepare(invalid)
     assert lane.lane.digest() == before
-
-
-def test_scope_retriever_needs_a_lane_model(llama: CausalLM, resources: TextResources) -> None:
-    lane = Lane(llama, SMALL.model_copy(update={"steps": 1}), resources)
-    commit = lane.fit(*FACTS)
-    state = new_lane(llama, LemoeConfig())
-    with pytest.raises(PreconditionError, match="no lane model yet"):
-        state.prepare(commit)
-
-
-def test_the_learned_gate_of_a_recipe_lane_model_decides(
-    llama: CausalLM, resources: TextResources
-) -> None:
-    config = SMALL.model_copy(update={"scope": "retriever", "threshold": None, "steps": 1})
-    lane = Lane(llama, config, resources)
-    lane.lane.prepare(recipe_models.model_commit(recipe_models.make_lane_model(llama))).apply()
-    lane.edit(*FACTS)
-    recipe = recipe_models.make_lane(llama)
-    recipe_models.commit(recipe, *FACTS)
-    prompts = [*(prompt for prompt, _ in FACTS), *OTHERS]
-    expected = recipe.view().claims(prompts)
-    assert _view(lane).claims(prompts) == expected
-
-
-def test_a_new_lane_model_finds_all_edits_again_and_experts_stay(
-    llama: CausalLM, resources: TextResources
-) -> None:
-    config = SMALL.model_copy(update={"scope": "retriever", "threshold": None, "steps": 1})
-    lane = Lane(llama, config, resources)
-    lane.lane.prepare(recipe_models.model_commit(recipe_models.make_lane_model(llama))).apply()
-    lane.edit(*FACTS)
-    before = lane.lane.contents
-    new = recipe_models.make_lane_model(llama, seed=4)
-    edits = recipe_models.make_edits(*FACTS)
-    repository = lane.lane.encode(new.to_artifact().to_bytes(), edits)
-    names = tuple(edit.name for edit in edits)
-    lane.lane.prepare(recipe_models.model_commit(new, names, repository, seq=5)).apply()
-    after = lane.lane.contents
-    assert after.experts == before.experts
-    assert not torch.equal(after.repository.keys, before.repository.keys)
-    with pytest.raises(ArtifactCorruptError, match="does not bring the 4 edits"):
-        lane.lane.prepare(recipe_models.model_commit(new, names[:2], repository, seq=6))
 
 
 @pytest.mark.parametrize(
@@ -407,7 +358,7 @@ def test_a_new_lane_model_finds_all_edits_again_and_experts_stay(
         ({"expert": "lora", "rank": 33}, "rank 33 is above"),
     ],
 )
-def test_what_does_not_fit_the_model_is_refused(
+def test_values_that_do_not_fit_the_model_are_refused(
     llama: CausalLM, values: dict[str, object], problem: str
 ) -> None:
     config = SMALL.model_copy(update=values)

@@ -1,4 +1,4 @@
-"""Projection, gates and order planning of LEMoE, by the numbers of its analysis."""
+"""Projection, gates and order planning of LEMoE."""
 
 import pytest
 import torch
@@ -8,7 +8,13 @@ from errata.editing.lemoe.config import PAPER, LemoeConfig
 from errata.editing.lemoe.experts import Shape, as_expert, new_expert
 from errata.editing.lemoe.order import in_clusters, plan_order, similarity, vectors_of
 from errata.editing.lemoe.projection import Projection, anchored_gates, literal_gates
-from errata.editing.lemoe.training import Earlier, TrainingSet, consulting, only, train
+from errata.editing.lemoe.training import (
+    Earlier,
+    TrainingSet,
+    applied_experts,
+    single_expert_rows,
+    train,
+)
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, tokenise
 from errata.editing.scope import mean_embeddings, unit
@@ -23,14 +29,14 @@ def _random(*size: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", ["ffn", "lora"])
-def test_an_expert_changes_no_bit_at_birth(family: str, kind: str) -> None:
+def test_a_new_expert_changes_no_bit(family: str, kind: str) -> None:
     llm = make_model(family)
     shape = Shape.of(llm, LemoeConfig(expert=kind, rank=4))
     expert = as_expert(llm, shape, new_expert(llm, shape, 1))
     ids, mask = pad_right(llm, [tokenise(llm, "Nokia made phones").ids])
     with torch.no_grad():
         before = llm.body(input_ids=ids, attention_mask=mask).last_hidden_state
-        with consulting(llm, shape.layer, only(expert, 1, 1.0, llm.device)):
+        with applied_experts(llm, shape.layer, single_expert_rows(expert, 1, 1.0, llm.device)):
             after = llm.body(input_ids=ids, attention_mask=mask).last_hidden_state
     assert torch.equal(before, after)
     assert shape.num_parameters == sum(p.numel() for p in new_expert(llm, shape, 1).values())
@@ -46,7 +52,7 @@ def test_v_is_the_printed_formula() -> None:
     torch.testing.assert_close(residual.anchor(e).norm(), torch.tensor(1.0))
 
 
-def test_word_order_cannot_matter(llama: CausalLM) -> None:
+def test_word_order_has_no_effect(llama: CausalLM) -> None:
     texts = [" in Pisa is", " is in Pisa"]
     e = mean_embeddings(llama, texts)
     ids = [tokenise(llama, text).ids for text in texts]
@@ -55,9 +61,9 @@ def test_word_order_cannot_matter(llama: CausalLM) -> None:
     torch.testing.assert_close(e[0], e[1])
     projection = Projection.new(Shape.of(llama, LemoeConfig()), 1, is_residual=True)
     torch.testing.assert_close(projection(e)[0], projection(e)[1])
-    assert llama.tokenizer.bos_token_id in ids[0], "and the mean leaves it out"
-    own = [token for token in ids[0] if token != llama.tokenizer.bos_token_id]
-    expected = llama.embeddings(torch.tensor(own)).float().mean(0)
+    assert llama.tokenizer.bos_token_id in ids[0], "the mean does not include it"
+    without_bos = [token for token in ids[0] if token != llama.tokenizer.bos_token_id]
+    expected = llama.embeddings(torch.tensor(without_bos)).float().mean(0)
     torch.testing.assert_close(e[0], expected)
 
 
@@ -77,15 +83,15 @@ def test_a_new_key_dilutes_literal_gates_only() -> None:
     anchors, v = _random(3, 16, seed=1), _random(7, 16, seed=2)
     far = -10 * anchors[:1]
     more = torch.cat([anchors, far])
-    for gates_of, stays in ((literal_gates, False), (anchored_gates, True)):
+    for gates_of, is_kept in ((literal_gates, False), (anchored_gates, True)):
         before, after = gates_of(anchors, v, 1), gates_of(more, v, 1)
         same = before[0] == after[0]
         assert bool(same.any())
-        assert torch.equal(before[1][same], after[1][same]) is stays
+        assert torch.equal(before[1][same], after[1][same]) is is_kept
 
 
-def test_the_first_literal_fit_leaves_key_and_projection_as_they_were(llama: CausalLM) -> None:
-    """With one key the softmax is exactly 1: router gradients are exactly 0."""
+def test_the_first_literal_fit_does_not_train_key_and_projection(llama: CausalLM) -> None:
+    """With one key, the softmax is exactly 1, so the router's gradients are exactly 0."""
     config = LemoeConfig.model_validate({**PAPER, "steps": 3, "learning_rate": 1e-2})
     shape = Shape.of(llama, config)
     projection = Projection.new(shape, 1, is_residual=False)
@@ -93,7 +99,7 @@ def test_the_first_literal_fit_leaves_key_and_projection_as_they_were(llama: Cau
     e = mean_embeddings(llama, ["Toyota makes"])
     data = TrainingSet(texts, torch.tensor([0]), e)
     first = train(llama, shape, data, Earlier([], e[:0], projection), config, 1)
-    decay = (1 - 1e-2 * 0.01) ** 3  # AdamW's, which needs no gradient
+    decay = (1 - 1e-2 * 0.01) ** 3  # weight decay of AdamW, which needs no gradient
     torch.testing.assert_close(first.projection.up, projection.up * decay)
     expert = as_expert(llama, shape, first.tensors)
     earlier = Earlier([expert], first.anchor[None], projection)
@@ -101,7 +107,7 @@ def test_the_first_literal_fit_leaves_key_and_projection_as_they_were(llama: Cau
     assert not torch.allclose(second.projection.up, projection.up * decay, atol=1e-6)
 
 
-def test_planning_parts_into_equal_batches_of_like_edits() -> None:
+def test_planning_makes_equal_batches_of_similar_edits() -> None:
     centres = 5 * _random(4, 16)
     vectors = unit(torch.cat([c + _random(30, 16, seed=i) for i, c in enumerate(centres)]))
     order = torch.randperm(120, generator=torch.Generator().manual_seed(3))
@@ -148,12 +154,12 @@ def test_a_window_that_fits_one_expert_is_one_batch(llama: CausalLM) -> None:
         {"scope": "codes"},
     ],
 )
-def test_settings_that_do_not_fit_together_are_refused(values: dict[str, object]) -> None:
+def test_inconsistent_values_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="LemoeConfig"):
         LemoeConfig.model_validate(values)
 
 
-def test_where_there_is_no_pair_there_is_no_similarity(llama: CausalLM) -> None:
+def test_similarity_without_pairs_is_none(llama: CausalLM) -> None:
     edits = [Edit(f"edits/1-{n}", f"Nokia {n} is", "x", "Nokia") for n in range(2)]
     together = similarity(vectors_of(llama, edits), [[0, 1]])
     apart = similarity(vectors_of(llama, edits), [[0], [1]])

@@ -1,4 +1,4 @@
-"""Applying entries: the same ones give the same state; what cannot be applied changes nothing."""
+"""Applying entries: equal entries give equal states; entries that fail change nothing."""
 
 import asyncio
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def _edits(corpus: Corpus) -> list[Edit]:
 def history(
     corpus: Corpus, statistics_cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[Entry], ArtifactStore]:
-    """A lane and two commits of two edits each, fitted by the writer's own code."""
+    """A lane and two commits of two edits each, fitted by the writer's code."""
     return asyncio.run(_history(corpus, tmp_path_factory.mktemp("history"), statistics_cache))
 
 
@@ -104,14 +104,14 @@ async def test_the_same_entries_give_the_same_state(
         digests.append(first.digest())
     await _apply(second, entries)
     assert second.digest() == digests[-1]
-    assert len(set(digests)) == len(digests), "every entry must be seen in the digest"
+    assert len(set(digests)) == len(digests), "every entry changes the digest"
     for layer in range(second.model.num_layers):
         second.model.down_weight(layer)[0, 0] += 1e-3
-    assert second.digest() != digests[-1], "a weight that differs must be seen"
+    assert second.digest() != digests[-1], "a changed weight changes the digest"
 
 
 @pytest.mark.promise("P11")
-async def test_reverting_everything_gives_the_base_model_back_bit_for_bit(
+async def test_reverting_all_edits_restores_the_base_model_bit_for_bit(
     history: tuple[list[Entry], ArtifactStore],
 ) -> None:
     entries, store = history
@@ -195,7 +195,7 @@ async def test_a_lane_cannot_be_configured_twice_differently(
         await _apply(applier, [_entry(3, replace(entries[0].payload, config_digest="d"))])
 
 
-async def test_a_revert_of_what_was_never_in_force_is_data_loss(
+async def test_a_revert_of_an_edit_that_was_never_committed_is_data_loss(
     history: tuple[list[Entry], ArtifactStore],
 ) -> None:
     entries, store = history
@@ -206,7 +206,7 @@ async def test_a_revert_of_what_was_never_in_force_is_data_loss(
 
 
 @pytest.mark.promise("P11", "P7")
-async def test_a_second_reversal_is_skipped_and_the_rest_of_it_counts(
+async def test_an_edits_second_reversal_is_skipped_and_the_entrys_other_edits_are_reverted(
     history: tuple[list[Entry], ArtifactStore],
 ) -> None:
     entries, store = history

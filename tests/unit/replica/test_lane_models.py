@@ -1,4 +1,4 @@
-"""Lane models in the log: every replica has the same one, and all edits under it at once."""
+"""Lane models in the log: all replicas switch to the same one, with all edits encoded by it."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ ANYTHING = WriterSettings(min_reliability=0.0, min_locality=0.0)
 
 
 class Log:
-    """Entries as a writer would append them, applied to its own model as they come."""
+    """Entries as a writer would append them; each is applied to its own model at once."""
 
     def __init__(self, llm: CausalLM, store: ArtifactStore) -> None:
         self.llm, self.store = llm, store
@@ -61,8 +61,8 @@ class Log:
 
     async def model(self, lane_model: LaneModel, *edits: Edit) -> None:
         data = lane_model.to_artifact().to_bytes()
-        made = encode_all(self.llm, data, edits)
-        repository = await self.put(made.to_bytes()) if made is not None else None
+        encoded = encode_all(self.llm, data, edits)
+        repository = await self.put(encoded.to_bytes()) if encoded is not None else None
         names = tuple(edit.name for edit in edits)
         await self.append(
             LaneModelCommitted(LANE, await self.put(data), names, repository, self.llm.digest)
@@ -109,12 +109,12 @@ async def test_replicas_agree_through_lane_models_edits_and_reverts(log: Log) ->
         await apply(replica, entry)
         digests.append(replica.digest())
     assert digests[-1] == log.applier.digest()
-    assert len(set(digests)) == len(digests), "every entry must be seen in the digest"
-    routing, own = replica.routing(), log.applier.routing()
+    assert len(set(digests)) == len(digests), "every entry changes the digest"
+    routing, expected = replica.routing(), log.applier.routing()
     assert routing is not None
-    assert own is not None
+    assert expected is not None
     prompts = [prompt for prompt, _ in FACTS]
-    assert routing.claims(prompts) == own.claims(prompts)
+    assert routing.claims(prompts) == expected.claims(prompts)
 
 
 async def test_nothing_is_routed_before_the_first_edit_and_after_the_last(log: Log) -> None:
@@ -123,12 +123,14 @@ async def test_nothing_is_routed_before_the_first_edit_and_after_the_last(log: L
     assert log.applier.routing() is None
     await log.commit(make_edits(FACTS[0]))
     assert log.applier.routing() is not None
-    assert log.applier.attribution() is None, "routing tells which edits shaped an answer"
+    assert log.applier.attribution() is None, (
+        "routing already names the edits that shaped an answer"
+    )
     await log.append(EditsReverted(("edits/2-0",), ""))
     assert log.applier.routing() is None
 
 
-async def test_routed_commits_do_not_touch_weights(log: Log) -> None:
+async def test_routed_commits_do_not_change_weights(log: Log) -> None:
     await log.configure()
     await log.model(make_lane_model(log.llm))
     change = await log.commit(make_edits(*FACTS))
@@ -137,7 +139,7 @@ async def test_routed_commits_do_not_touch_weights(log: Log) -> None:
     assert not change.alters_weights
 
 
-def test_the_entry_survives_the_wire() -> None:
+def test_an_entry_survives_serialisation() -> None:
     kind = LaneModelCommitted(
         LANE, ArtifactRef("a" * 64, 5), ("edits/2-0",), ArtifactRef("b" * 64, 6), "base"
     )
@@ -154,13 +156,13 @@ async def test_a_lane_model_of_another_llm_changes_nothing(log: Log) -> None:
     await log.configure()
     await log.model(make_lane_model(log.llm))
     before = log.applier.digest()
-    stranger = make_model("llama", seed=8)
-    data = make_lane_model(stranger).to_artifact().to_bytes()
+    other = make_model("llama", seed=8)
+    data = make_lane_model(other).to_artifact().to_bytes()
     ref = await log.put(data)
     with pytest.raises(BaseModelMismatchError):
         await log.append(LaneModelCommitted(LANE, ref, (), None, log.llm.digest))
     with pytest.raises(BaseModelMismatchError):
-        await log.append(LaneModelCommitted(LANE, ref, (), None, stranger.digest))
+        await log.append(LaneModelCommitted(LANE, ref, (), None, other.digest))
     assert log.applier.digest() == before
 
 

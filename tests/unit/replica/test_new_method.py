@@ -1,6 +1,6 @@
-"""A fifth method, with an effect of its own, through the services' own code.
+"""A fifth method, with its own effect, in the services' code.
 
-It lives in one folder (`tests/unit/editing/toy_method`); beside it only the registry knows it.
+Its code is in one folder (`tests/unit/editing/toy_method`); only the registry refers to it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _edits(model: CausalLM) -> list[Edit]:
-    """Targets of one token each: a bias knows no more than the first."""
+    """Targets of one token each, because a bias changes only the first token."""
     edits = []
     for number, (prompt, target) in enumerate(FACTS):
         row = tokenise(model, prompt, target)
@@ -61,11 +61,11 @@ async def _answers(model: CausalLM, applier: Applier, prompts: list[str]) -> lis
     version = Version(1, bytes(32), applier.digest(), applier.num_edits)
     router = None if table is None else LaneRouter(table, table.claims)
     async with running(model, ServingState(version, router=router)) as engine:
-        asked = [GenerationRequest(tokenise(model, p).ids, 1, prompt=p) for p in prompts]
-        return [text_of(await collect(engine, request)).strip() for request in asked]
+        requests = [GenerationRequest(tokenise(model, p).ids, 1, prompt=p) for p in prompts]
+        return [text_of(await collect(engine, request)).strip() for request in requests]
 
 
-async def test_a_method_needs_its_folder_and_the_registry_alone(tmp_path: Path) -> None:
+async def test_a_method_needs_only_its_folder_and_the_registry(tmp_path: Path) -> None:
     model, store = make_model("llama"), ArtifactStore(str(tmp_path))
     applier = Applier(model, store, FaissIndices(), keep_memory=True)
     edits, prompts = _edits(model), [*(prompt for prompt, _ in FACTS), OTHER]
@@ -73,7 +73,7 @@ async def test_a_method_needs_its_folder_and_the_registry_alone(tmp_path: Path) 
     configured = replace(configure("toy", "toy", {}, model.digest), lane=LANE)
     await _append(applier, 1, configured)
     fitted = fit_batch(model, applier.lanes[LANE], edits, LIMITS).fitted
-    assert fitted is not None, "the writer's own check passed"
+    assert fitted is not None, "the writer's check passed"
     reference = ArtifactRef(await store.put(fitted.artifact), len(fitted.artifact))
     names = tuple(edit.name for edit in edits)
     commit = EditsCommitted(
@@ -82,7 +82,7 @@ async def test_a_method_needs_its_folder_and_the_registry_alone(tmp_path: Path) 
     await _append(applier, 2, commit)
     targets = [edit.target for edit in edits]
     assert await _answers(model, applier, prompts) == [*targets, unedited[2]]
-    assert targets != unedited[:2], "else this shows nothing"
+    assert targets != unedited[:2], "control: the edits change the answers"
 
     elsewhere = Applier(KnownLLM(model.digest, model.device), store, FaissIndices())
     await _append(elsewhere, 1, configured)

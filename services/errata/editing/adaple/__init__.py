@@ -1,8 +1,8 @@
 """AdaPLE: closed-form edits of the FFN down projections, fused by drop and rescale.
 
 Source: "Can We Continually Edit Language Models? On the Knowledge Attenuation in Sequential Model
-Editing". It has no public code; where the paper is silent or wrong, MEMIT and PMET (its base) or
-a measurement decides, and the docstring says so.
+Editing". No public code exists. Where the paper is silent or wrong, this package follows MEMIT and
+PMET (the paper's base) or a measurement, and the docstring says so.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ METHOD = SliceMethod(
         changes_weights=True,
         defers=False,
         reversal=(
-            "The edit's delta is absent: the weights are rebuilt from the base without it. Other "
-            "edits of the same prompt hold as before; edits of other prompts that were fitted "
-            "after it, on weights that held it, are not refitted."
+            "The edit's delta is removed: the weights are rebuilt from the base without it. Other "
+            "edits of the same prompt keep their effect; edits of other prompts that were fitted "
+            "later, on weights that contained it, are not refitted."
         ),
     ),
     opener=AdapleLane,

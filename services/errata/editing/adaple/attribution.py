@@ -1,7 +1,7 @@
-"""Which edits a query answers to. AdaPLE claims none: one weight version serves every request.
+"""Which edits shaped an answer. AdaPLE edits claim no query: all requests share the weights.
 
-What remains is provenance (P10): an edit's rank-1 term adds r_j·(u_jᵀx), so its share in the
-answer to an input key x, in units of its answer to its own key, is u_jᵀx / u_jᵀk_j.
+The provenance (P10) of an answer is still known: an edit's rank-1 term adds r_j·(u_jᵀx), so its
+response to an input key x, relative to its response to its own key, is u_jᵀx / u_jᵀk_j.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from torch import Tensor
 
 from errata.editing.model.devices import has_fast_bf16
 
-# bf16 keeps 8 bits: two rounded factors and a rounded sum are off by less than 3·2⁻⁸ of |x|·|d|,
-# and the result by 2⁻⁸ of itself. Twice that is on the safe side.
+# bf16 has 8 significant bits: two rounded factors and a rounded sum cause an error below 3·2⁻⁸ of
+# |x|·|d|, and rounding the result causes 2⁻⁸ of its value. The bound is twice the sum of both.
 _COARSE_ERROR = 2.0**-5
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Directions:
-    """The input directions that edits answer to.
+    """The input directions that edits respond to.
 
     Attributes:
-        names: n edits, in the order in which they shall be listed (newest first).
+        names: n edits, in the order in which they are listed (newest first).
         exact: (d_ff, n) fp32, columns d_j = u_j / u_jᵀk_j.
-        coarse: the same in bf16, to rule out nearly all of them cheaply; None where the machine
-            has no fast product for it.
+        coarse: `exact` in bf16, to rule out most edits cheaply; None where the machine has no fast
+            bf16 product.
         norms: (n,) fp32, |d_j|.
     """
 
@@ -38,7 +38,7 @@ class Directions:
 
     @classmethod
     def of(cls, names: Sequence[str], exact: Tensor) -> Directions:
-        """Prepares the directions of `names`."""
+        """Computes `coarse` and `norms` of the directions of `names`."""
         coarse = exact.bfloat16() if has_fast_bf16(exact.device) else None
         return cls(tuple(names), exact, coarse, exact.norm(dim=0))
 
@@ -46,37 +46,37 @@ class Directions:
 def attribute(
     inputs: Tensor, attention_mask: Tensor, directions: Directions, threshold: float
 ) -> list[list[str]]:
-    """Names the edits whose share reaches the threshold at any real position of a row.
+    """Names the edits whose share reaches the threshold at any non-padding position of a row.
 
     Args:
         inputs: x of the last edited layer's down projection, (B, T, d_ff).
         attention_mask: (B, T); 0 on padding.
         directions: of n edits.
-        threshold: smallest share that counts.
+        threshold: minimum share of an edit that is named.
 
     Returns:
         For each row, names in the order of `directions`.
     """
     rows: list[list[str]] = [[] for _ in range(inputs.shape[0])]
-    real = attention_mask != 0
-    x = inputs[real].float()  # (N, d_ff)
+    is_token = attention_mask != 0
+    x = inputs[is_token].float()  # (N, d_ff)
     if not directions.names or not len(x):
         return rows
     columns = _candidates(x, directions, threshold)
     hits = x @ directions.exact[:, columns] >= threshold  # (N, candidates)
-    place, column = hits.nonzero(as_tuple=True)
-    row = real.nonzero()[:, 0][place]
-    found = torch.stack([row, columns[column]], dim=1).unique(dim=0)  # sorted
-    for index, edit in found.tolist():
-        rows[index].append(directions.names[edit])
+    position, column = hits.nonzero(as_tuple=True)
+    row = is_token.nonzero()[:, 0][position]
+    pairs = torch.stack([row, columns[column]], dim=1).unique(dim=0)  # sorted
+    for row_index, edit_index in pairs.tolist():
+        rows[row_index].append(directions.names[edit_index])
     return rows
 
 
 def _candidates(x: Tensor, directions: Directions, threshold: float) -> Tensor:
-    """Columns that may reach the threshold somewhere: all of them, or those that bf16 leaves."""
+    """Columns that may reach the threshold: all, or those that bf16 does not rule out."""
     if directions.coarse is None:
         return torch.arange(len(directions.names), device=x.device)
-    highest = (x.bfloat16() @ directions.coarse).amax(dim=0).float()  # (n,)
-    margin = _COARSE_ERROR * (x.norm(dim=1).max() * directions.norms + highest.abs())
-    reaching: Tensor = highest + margin >= threshold
-    return reaching.nonzero().squeeze(-1)
+    maximum = (x.bfloat16() @ directions.coarse).amax(dim=0).float()  # (n,)
+    margin = _COARSE_ERROR * (x.norm(dim=1).max() * directions.norms + maximum.abs())
+    may_reach: Tensor = maximum + margin >= threshold
+    return may_reach.nonzero().squeeze(-1)

@@ -1,7 +1,7 @@
-"""Every knob of an AdaPLE lane; all of them change answers, so all travel in the log.
+"""Configuration of an AdaPLE lane. Every option changes answers, so all are committed to the log.
 
-Where a value of the publications is an absolute number that fits one model (λ, step size, radius),
-the knob here is relative to the model, so that one default serves models of any size.
+Where the publications give an absolute number that fits one model (λ, step size, radius), the
+option here is relative to the model, so that one default suits models of any size.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from errata.editing.lane.contract import LaneConfig, check_layer
 
 Variant = Literal["memit", "printed", "eq3", "erase"]
 
-# λ = d_ff / gain, tuned per variant on development edits: one λ for all would compare their gains.
+# λ = d_ff / gain, tuned per variant on development edits: with one λ for all variants, a comparison
+# of variants would compare their gains.
 _GAINS: dict[Variant, float] = {"memit": 1.0, "printed": 4.0, "eq3": 0.3, "erase": 0.6}
 
 
@@ -22,48 +23,49 @@ class AdapleConfig(LaneConfig):
     """Configuration of an AdaPLE lane.
 
     Attributes:
-        layers: edited layers, ascending; empty chooses by depth (`resolve_layers`). Paper: 4–8 of
-            LLaMA2-7B's 32.
-        num_layers: most layers that the automatic choice takes. Paper: 5.
-        variant: which closed form; `printed` is the paper's Eq. 4 with its sign error, `eq3` the
-            exact minimiser of its Eq. 3, `erase` the well-posed reading, `memit` the one without
-            forgetting.
-        beta: how strongly `erase` forgets, 0 ≤ β < 1; 0 is `memit`.
+        layers: edited layers, ascending; empty selects them by depth (`resolve_layers`). Paper: 4–8
+            of LLaMA2-7B's 32.
+        num_layers: maximum number of layers of the automatic selection. Paper: 5.
+        variant: the closed form: `memit` is without forgetting, `printed` is the paper's Eq. 4 with
+            its sign error, `eq3` the exact minimiser of the paper's Eq. 3, `erase` its well-posed
+            reading.
+        beta: strength of forgetting in `erase`, 0 ≤ β < 1; 0 is `memit`.
         gain: g of λ = d_ff / g; the mean of kᵀ(λE[kkᵀ])⁻¹k over the statistics' keys is g. None
-            takes the value tuned for the variant. MEMIT and PMET on LLaMA2-7B: λ = 15000, so
+            uses the value tuned for the variant. MEMIT and PMET on LLaMA2-7B: λ = 15000, so
             g = 0.73; GPT-J: λ = 6000, g = 2.7.
         lam: absolute λ, overriding `gain`.
-        retry_factor: an edit that fails its check alone is fitted again with λ divided, step and
-            clamp multiplied by this; ours, because what suits hundreds of edits can be too timid
-            for one that the model resists.
-        ridge: added to E[kkᵀ], times its mean diagonal; ours (code: none, 100k samples).
-        spread: residual's share of a layer: 1/√(layers left) (PMET) or 1/(layers left) (MEMIT).
-        target: what is steered to its value: the FFN's output m^L (PMET) or the hidden state h^L
-            (MEMIT), which answers additively to earlier layers.
-        steps: optimisation steps for the targets. MEMIT 25, PMET 20–30.
+        retry_factor: for the retries of an edit that fails its check on its own: each retry divides
+            λ by this, and multiplies step and clamp by it. Ours: values that suit hundreds of edits
+            can be too weak for one that the model resists.
+        ridge: added to E[kkᵀ], as a multiple of its mean diagonal; ours (code: none, 100k samples).
+        spread: a layer's share of the residual: 1/√(layers left) (PMET) or 1/(layers left) (MEMIT).
+        target: the activation that is optimised: the FFN's output m^L (PMET) or the hidden state
+            h^L (MEMIT), to which updates of earlier layers contribute additively.
+        steps: maximum optimisation steps for the targets. MEMIT 25, PMET 20–30.
         step_size: Adam's step, as a share of the reference norm ‖h^L‖.
         clamp: radius of δ^a and δ^m as a share of ‖h^L‖. Code: 0.75 to 4 of the initial value.
-        stop_loss: an edit is done when its mean NLL is below. PMET: 0.05.
+        stop_loss: the optimisation of an edit stops when its mean NLL is below this. PMET: 0.05.
         kl_weight: weight of KL(edited ‖ base) on `kl_prompt`. LLaMA2-7B 0.0625, GPT-J 1.
-        kl_prompt: `{}` stands for the subject. Code: "{} is a".
-        weight_decay: weight of (‖δ‖/‖h^L‖)². PMET has one; paper silent.
-        attention_delta: optimise δ^a beside δ^m, and discard it (PMET). False is MEMIT.
-        num_prefixes: how many contexts the model generates. Code: 5.
+        kl_prompt: prompt of the KL term; `{}` is replaced by the subject. Code: "{} is a".
+        weight_decay: weight of (‖δ‖/‖h^L‖)². PMET has one; the paper does not mention it.
+        attention_delta: optimise δ^a together with δ^m, then discard it (PMET). False is MEMIT.
+        num_prefixes: number of contexts that the model generates. Code: 5.
         prefix_tokens: their length in tokens. Code: up to 10.
-        templates: further contexts; `{}` stands for the prompt. Ours.
-        subject_keys: keys are also taken from the subject alone, without the words before it.
-            Ours; off, because it blurs the keys of subjects that the prompt's words tell apart.
+        templates: further contexts; `{}` is replaced by the prompt. Ours.
+        subject_keys: also take keys from the subject alone, without the words before it. Ours; off,
+            because it blurs the keys of subjects that the prompt's words distinguish.
         prompt_weight: weight of the bare prompt among the contexts: `half` (code) or `uniform`
             (paper).
-        covariance: `fixed` C, or `accumulate` keys of earlier batches into it, which makes later
-            edits spare earlier ones (ours; the paper keeps C fixed).
-        covariance_samples: tokens of text for E[kkᵀ], as a multiple of d_ff.
-        fusion: none, drop and rescale (paper), keep only the largest entries, or average the
-            weights before and after.
-        drop: share p of entries that fusion drops, or, of `average`, the weight of what was before;
-            0 changes nothing. Paper: 0.7 to 0.9 advised, value not stated. Ours: 0, by measurement.
-        attribution_threshold: share of its own response from which an edit counts as having shaped
-            an answer.
+        covariance: `fixed` keeps C constant (paper); `accumulate` adds the keys of earlier batches
+            to it, so that later edits preserve earlier ones (ours).
+        covariance_samples: number of text tokens for E[kkᵀ], as a multiple of d_ff.
+        fusion: `none`; `dr`, drop and rescale (paper); `topk`, keep only the largest entries; or
+            `average` the weights before and after.
+        drop: share p of entries that fusion drops; for `average`, the share of the weights before.
+            0 changes nothing. Paper: advises 0.7 to 0.9, does not state its value. Ours: 0, by
+            measurement.
+        attribution_threshold: minimum response of an edit that shaped an answer, as a share of its
+            response to its own key.
     """
 
     layers: tuple[int, ...] = ()
@@ -116,7 +118,7 @@ class AdapleConfig(LaneConfig):
 
     @property
     def old_weight(self) -> float:
-        """How often the residual V₂ − cV₁ subtracts the old value: 3 for `printed`, else 1."""
+        """Factor c of the old value in the residual V₂ − cV₁: 3 for `printed`, else 1."""
         return 3.0 if self.variant == "printed" else 1.0
 
     def resolve_lambda(self, d_ff: int) -> float:
@@ -127,8 +129,8 @@ class AdapleConfig(LaneConfig):
         """`gain`, or the value tuned for the variant."""
         return self.gain if self.gain is not None else _GAINS[self.variant]
 
-    def firmer(self, attempt: int) -> AdapleConfig:
-        """For a later attempt: λ smaller, step and radius larger, by `retry_factor` each time."""
+    def for_attempt(self, attempt: int) -> AdapleConfig:
+        """Divides λ by `retry_factor` per retry, and multiplies step and radius by it."""
         scale = self.retry_factor**attempt
         return self.model_copy(
             update={
@@ -142,11 +144,11 @@ class AdapleConfig(LaneConfig):
     def resolve_layers(self, depth: int) -> tuple[int, ...]:
         """The edited layers of a model with `depth` blocks.
 
-        The automatic choice takes at most half of the layers and ends at a quarter of the depth, as
-        in LLaMA2-7B (8 of 32), or where there is room for the layers in shallower models.
+        The automatic selection has at most half of the layers and ends at a quarter of the depth,
+        as in LLaMA2-7B (8 of 32); in a model that is too shallow for that it starts at layer 0.
 
         Raises:
-            InvalidRequestError: a named layer does not exist.
+            InvalidRequestError: a configured layer does not exist.
         """
         if self.layers:
             check_layer(self.layers[-1], depth, "config.layers")

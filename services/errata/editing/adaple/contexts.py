@@ -1,4 +1,4 @@
-"""Contexts: texts around a prompt, so that a fact is written for more than one phrasing."""
+"""Contexts: texts around a prompt, so that a fit covers more than one phrasing of a fact."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _TOP_K = 5
 
 
 def make_contexts(model: CausalLM, config: AdapleConfig, seed: int) -> tuple[str, ...]:
-    """Templates with one `{}` for the prompt; the bare prompt comes first.
+    """Makes templates with one `{}` for the prompt; the bare prompt comes first.
 
-    Deterministic given model and seed.
+    Deterministic for a given model and seed.
     """
     generated = generate_prefixes(
         model, num=config.num_prefixes, num_tokens=config.prefix_tokens, seed=seed
     )
-    # Braces that the model happened to write must not become places for the prompt.
+    # Generated braces must not act as placeholders for the prompt.
     prefixed = [text.replace("{", "(").replace("}", ")") + ". {}" for text in generated]
     return ("{}", *config.templates, *prefixed)
 
 
 @torch.no_grad()
 def generate_prefixes(model: CausalLM, *, num: int, num_tokens: int, seed: int) -> list[str]:
-    """Lets the model write `num` short texts, all in one batch.
+    """Generates `num` short texts in one batch.
 
-    Samples among the five likeliest tokens, as the code of MEMIT does, from a seeded generator.
+    Samples from the five most likely tokens, as the code of MEMIT does, with a seeded generator.
 
     Returns:
-        Texts of one line, of at most `num_tokens` generated tokens.
+        Texts of one line, with at most `num_tokens` generated tokens.
     """
     if num == 0:
         return []
@@ -45,7 +45,7 @@ def generate_prefixes(model: CausalLM, *, num: int, num_tokens: int, seed: int) 
     for _ in range(num_tokens):
         hidden = model.body(input_ids=ids, use_cache=False).last_hidden_state[:, -1]
         scores = model.head(hidden).float().cpu()
-        # An end of text would make the rest a new document.
+        # After an end-of-text token, the rest would belong to a new document.
         scores[:, special] = -torch.inf
         top = scores.topk(min(_TOP_K, scores.shape[-1]))
         choice = torch.multinomial(top.values.softmax(-1), 1, generator=generator)

@@ -29,10 +29,10 @@ def gather(
     *,
     on_progress: Progress | None = None,
 ) -> dict[int, Tensor]:
-    """The covariances that a lane's fits need, from the cache or computed into it.
+    """Reads the covariances that a lane's fits need from the cache, or computes and caches them.
 
-    The cache is keyed by base model, layer, text and number of tokens; a damaged file counts as
-    absent.
+    The cache key consists of base model, layer, text and number of tokens. A damaged file is
+    computed again.
 
     Returns:
         Layer → E[kkᵀ], (d_ff, d_ff) float64, uncentred, on the model's device.
@@ -42,10 +42,10 @@ def gather(
         InvalidRequestError: a layer does not exist, or there is no text.
     """
     layers = config.resolve_layers(model.num_layers)
-    wanted = config.covariance_samples * model.d_ff
+    max_tokens = config.covariance_samples * model.d_ff
     text = list(resources.text())
     files = {
-        layer: _cache_file(model, resources.cache_dir, layer, text, wanted) for layer in layers
+        layer: _cache_file(model, resources.cache_dir, layer, text, max_tokens) for layer in layers
     }
     found = {layer: _read(model, path) for layer, path in files.items()}
     missing = [layer for layer, matrix in found.items() if matrix is None]
@@ -56,7 +56,7 @@ def gather(
                 "edits; compute them with the base model first.",
                 layers=missing,
             )
-        computed = compute(model, text, missing, max_tokens=wanted, on_progress=on_progress)
+        computed = compute(model, text, missing, max_tokens=max_tokens, on_progress=on_progress)
         for layer, matrix in computed.items():
             _write(files[layer], matrix)
             found[layer] = matrix
@@ -74,14 +74,14 @@ def compute(
 ) -> dict[int, Tensor]:
     """Averages kkᵀ over the tokens of a text.
 
-    Products are fp32 per batch, sums float64: a long fp32 sum would lose the small directions.
+    Products are fp32 per batch, sums are float64: a long fp32 sum would lose small directions.
 
     Args:
         model: holds its base weights.
-        text: paragraphs; read until `max_tokens` keys are seen.
-        layers: whose down projections' inputs are the keys.
-        max_tokens: how many keys; many more than d_ff, or the matrix is near singular.
-        on_progress: called with tokens done and wanted.
+        text: paragraphs; read until `max_tokens` keys are collected.
+        layers: the keys are the inputs of their down projections.
+        max_tokens: number of keys; with too few, relative to d_ff, the matrix is nearly singular.
+        on_progress: called with the number of tokens read and the total.
 
     Returns:
         Layer → E[kkᵀ], (d_ff, d_ff) float64.
@@ -93,11 +93,11 @@ def compute(
         layer: torch.zeros(model.d_ff, model.d_ff, dtype=torch.float64, device=model.device)
         for layer in layers
     }
-    done = 0
+    num_tokens = 0
     with ExitStack() as hooks:
         mask = torch.empty(0)
 
-        def note(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def make_hook(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
             def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
                 keys = args[0][mask.bool()].float()  # (tokens, d_ff)
                 sums[layer] += (keys.T @ keys).double()
@@ -105,19 +105,23 @@ def compute(
             return hook
 
         for layer in layers:
-            hooks.callback(model.down(layer).register_forward_pre_hook(note(layer)).remove)
+            hooks.callback(model.down(layer).register_forward_pre_hook(make_hook(layer)).remove)
         for rows in _batches(model, text):
             ids, mask = pad_right(model, rows)
-            place = positions(mask)
-            model.body(input_ids=ids, attention_mask=mask, position_ids=place, use_cache=False)
-            done += int(mask.sum())
+            model.body(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions(mask),
+                use_cache=False,
+            )
+            num_tokens += int(mask.sum())
             if on_progress is not None:
-                on_progress(min(done, max_tokens), max_tokens)
-            if done >= max_tokens:
+                on_progress(min(num_tokens, max_tokens), max_tokens)
+            if num_tokens >= max_tokens:
                 break
-    if not done:
+    if not num_tokens:
         raise InvalidRequestError("the text for statistics is empty; give plain text paragraphs.")
-    return {layer: total / done for layer, total in sums.items()}
+    return {layer: total / num_tokens for layer, total in sums.items()}
 
 
 def system(second_moment: Tensor, config: AdapleConfig, earlier: Tensor | None) -> Tensor:
@@ -160,9 +164,9 @@ def _cache_file(
 
 def _write(path: Path, matrix: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f".{id(matrix):x}.tmp")
-    scratch.write_bytes(Artifact({"second_moment": matrix}).to_bytes())
-    scratch.replace(path)  # a reader sees the whole file or none
+    temporary = path.with_suffix(f".{id(matrix):x}.tmp")
+    temporary.write_bytes(Artifact({"second_moment": matrix}).to_bytes())
+    temporary.replace(path)  # atomic: no reader sees a partial file
 
 
 def _read(model: CausalLM, path: Path) -> Tensor | None:

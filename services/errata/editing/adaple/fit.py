@@ -1,4 +1,4 @@
-"""How edits become an artifact: targets, then layer by layer solve, fuse, apply, re-measure."""
+"""Fits a batch: optimises targets, then solves, fuses, adds and measures again per layer."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def fit(
     memory: AdapleMemory,
     statistics: Mapping[int, Tensor],
 ) -> FitResult:
-    """Fits a batch on the model as it is now, earlier edits included (AdaPLE, Algorithm 1).
+    """Fits a batch on the current weights, earlier edits included (AdaPLE, Algorithm 1).
 
     1. Contexts and targets z = m^L + δ^m.
     2. For each edited layer, ascending: keys K₁, residual r = (z − c·m^L_now) / share, Δ = r Uᵀ.
-    3. Fuse Δ, add it, and measure again before the next layer.
+    3. Fuse Δ, add it to the weight, and measure again before the next layer.
 
-    The paper's Algorithm 1 adds 3m^l per layer and indexes from an undefined start; measuring
-    again is what shares that sum to more than one need.
+    The paper's Algorithm 1 adds 3m^l per layer and indexes from an undefined start. The layers'
+    shares sum to more than one, so the residual has to be measured again for each layer.
 
     Args:
-        model: its weights are the same bits afterwards, whatever happens.
-        batch: edits and the seed of contexts and masks.
+        model: its weights are restored bit for bit, also after an error.
+        batch: edits, and the seed of contexts and masks.
         config: of the lane.
-        state: of the lane; earlier edits of a fact are absent while a new one is fitted.
-        memory: earlier keys; read only.
+        state: of the lane; earlier edits of a fact are removed while a new one is fitted.
+        memory: keys of earlier batches; read only.
         statistics: E[kkᵀ] of every edited layer, (d_ff, d_ff) float64, from `gather`.
 
     Returns:
@@ -60,24 +60,24 @@ def fit(
     Raises:
         InvalidEditError: an edit cannot be tokenised; `field` names it.
         SingularCovarianceError: a layer cannot be solved.
-        FitError: the optimisation left finite numbers.
+        FitError: the optimisation produced numbers that are not finite.
     """
     _check_edits(model, batch.edits)
     layers = config.resolve_layers(model.num_layers)
     facts = [fact_of(edit.prompt) for edit in batch.edits]
     replaced = [state.edits_of(fact) for fact in facts]
-    absent = dict.fromkeys(name for names in replaced for name in names)
-    grams = {layer: memory.gram(layer, absent.keys()) for layer in layers}
-    with _absent(state, list(absent)), _restored(model, layers) as base:
-        fitted = _fit(model, batch, config.firmer(batch.attempt), grams, statistics, base)
+    removed = dict.fromkeys(name for names in replaced for name in names)
+    grams = {layer: memory.gram(layer, removed.keys()) for layer in layers}
+    with _without_edits(state, list(removed)), _restored_weights(model, layers) as base:
+        fitted = _fit(model, batch, config.for_attempt(batch.attempt), grams, statistics, base)
     artifact = pack(model, config, batch.seed, fitted.deltas, fitted.keys, facts, replaced)
-    kept = Artifact({key_name(layer): value.float() for layer, value in fitted.keys.items()})
-    return FitResult(artifact=artifact, memory=kept, seconds=fitted.seconds)
+    keys = Artifact({key_name(layer): value.float() for layer, value in fitted.keys.items()})
+    return FitResult(artifact=artifact, memory=keys, seconds=fitted.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class _Fitted:
-    """Factors and keys (d_ff, u) of each layer, and the seconds that their parts took."""
+    """Factors and keys (d_ff, u) of each layer, and the wall-clock seconds of each part."""
 
     deltas: dict[int, LowRankDelta]
     keys: dict[int, Tensor]
@@ -89,7 +89,7 @@ def _fit(
     batch: EditBatch,
     config: AdapleConfig,
     grams: Mapping[int, Tensor | None],
-    moments: Mapping[int, Tensor],
+    second_moments: Mapping[int, Tensor],
     base: Mapping[int, Tensor],
 ) -> _Fitted:
     layers = tuple(base)
@@ -98,28 +98,28 @@ def _fit(
         contexts = make_contexts(model, config, batch.seed)
         probes = KeyProbes(model, batch.edits, contexts, config, layers)
         ffn, hidden = probes.values()
-    steered = hidden if config.target == "hidden" else ffn
+    initial = hidden if config.target == "hidden" else ffn
     with clock("targets"):
-        goal = optimise_targets(
-            model, batch.edits, contexts, config, layers[-1], steered, hidden.norm(dim=-1)
+        targets = optimise_targets(
+            model, batch.edits, contexts, config, layers[-1], initial, hidden.norm(dim=-1)
         )
-    if not bool(torch.isfinite(goal.values).all()):
+    if not bool(torch.isfinite(targets.values).all()):
         raise FitError("the target vectors are not finite; use a smaller step_size or clamp.")
     deltas: dict[int, LowRankDelta] = {}
     keys: dict[int, Tensor] = {}
-    for number, layer in enumerate(layers):
+    for index, layer in enumerate(layers):
         with clock("keys"):
             probes.advance(layer)
             keys[layer] = probes.keys()
             ffn, hidden = probes.values()
         with clock("solve"):
-            now = hidden if config.target == "hidden" else ffn
-            left = len(layers) - number
-            share = left**0.5 if config.spread == "sqrt" else float(left)
-            residual = (goal.values - config.old_weight * now).T.double() / share  # (d, u)
-            covariance = system(moments[layer], config, grams[layer])
+            current = hidden if config.target == "hidden" else ffn
+            layers_left = len(layers) - index
+            share = layers_left**0.5 if config.spread == "sqrt" else float(layers_left)
+            residual = (targets.values - config.old_weight * current).T.double() / share  # (d, u)
+            covariance = system(second_moments[layer], config, grams[layer])
             delta = solve_delta(keys[layer], residual, covariance, gamma=config.gamma)
-            # What replicas get is fp32; the fit must measure what they will have.
+            # Replicas receive fp32 factors; the fit has to measure their effect.
             deltas[layer] = LowRankDelta(delta.left.float(), delta.right.float())
             dense = deltas[layer].dense()
             fused = fuse(
@@ -149,8 +149,8 @@ def _check_edits(model: CausalLM, edits: Sequence[Edit]) -> None:
 
 
 @contextmanager
-def _absent(state: AdapleState, names: Sequence[str]) -> Iterator[None]:
-    """The weights without these edits, meanwhile."""
+def _without_edits(state: AdapleState, names: Sequence[str]) -> Iterator[None]:
+    """Removes these edits from the weights inside the context."""
     if not names:
         yield
         return
@@ -162,18 +162,18 @@ def _absent(state: AdapleState, names: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _restored(model: CausalLM, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Gives copies of the layers' weights, and writes the same bits back in the end."""
-    kept = {layer: model.down_weight(layer).clone() for layer in layers}
+def _restored_weights(model: CausalLM, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Yields copies of the layers' weights, and writes the same bits back on exit."""
+    copies = {layer: model.down_weight(layer).clone() for layer in layers}
     try:
-        yield kept
+        yield copies
     finally:
-        for layer, weight in kept.items():
+        for layer, weight in copies.items():
             model.set_down_weight(layer, weight)
 
 
 class _Clock:
-    """Adds up the wall-clock time of named parts."""
+    """Sums the wall-clock time of named parts."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Keys and present values: what the edited layers see and give at the last subject token."""
+"""Keys and current values: activations of the edited layers at the last subject token."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from errata.editing.model.replay import Replay, capture, first_output
 
 
 class Probe:
-    """Watches the last subject tokens of texts while the layers below them are being edited.
+    """Reads activations at the last subject tokens of texts while lower layers are edited.
 
-    Texts end at the last subject token, because nothing behind it can change what is read. Block
-    inputs are carried along: after an edit of layer l, only blocks from l on run again.
+    Texts end at the last subject token, because later tokens cannot change its activations. The
+    probe keeps the block inputs: after an edit of layer l, only blocks from l on run again.
     """
 
     def __init__(
@@ -29,56 +29,56 @@ class Probe:
         """Runs the texts up to the first edited layer.
 
         Args:
-            model: with the weights as before the fit.
+            model: with the weights from before the fit.
             rows: token ids up to and including the last subject token.
             layers: edited layers, ascending.
         """
         ids, mask = pad_right(model, rows)
         self._model, self._last = model, layers[-1]
         self._replay: Replay = capture(model, ids, mask, first=layers[0], stop=layers[-1] + 1)
-        self._hidden, self._at = self._replay.hidden, layers[0]
+        self._hidden, self._block = self._replay.hidden, layers[0]
         self._row = torch.arange(len(rows), device=model.device)
         self._column = mask.sum(-1) - 1
 
     @torch.no_grad()
     def advance(self, layer: int) -> None:
-        """Moves on to the input of block `layer`, through the weights as they are now."""
-        self._hidden = self._replay.run(self._hidden, self._at, layer)
-        self._at = layer
+        """Computes the input of block `layer` with the current weights."""
+        self._hidden = self._replay.run(self._hidden, self._block, layer)
+        self._block = layer
 
     @torch.no_grad()
     def keys(self) -> Tensor:
-        """Input of the down projection of the layer reached, (rows, d_ff)."""
-        seen: list[Tensor] = []
+        """Input of the down projection of the current layer, (rows, d_ff)."""
+        recorded: list[Tensor] = []
 
-        def note(_: nn.Module, args: tuple[Any, ...]) -> None:
-            seen.append(args[0][self._row, self._column])
+        def record(_: nn.Module, args: tuple[Any, ...]) -> None:
+            recorded.append(args[0][self._row, self._column])
 
-        handle = self._model.down(self._at).register_forward_pre_hook(note)
+        handle = self._model.down(self._block).register_forward_pre_hook(record)
         with ExitStack() as hooks:
             hooks.callback(handle.remove)
-            self._replay.run(self._hidden, self._at, self._at + 1)
-        return seen[0]
+            self._replay.run(self._hidden, self._block, self._block + 1)
+        return recorded[0]
 
     @torch.no_grad()
     def values(self) -> tuple[Tensor, Tensor]:
-        """m^L and h^L under the weights as they are now, each (rows, d) fp32."""
-        seen: list[Tensor] = []
+        """m^L and h^L with the current weights, each (rows, d) fp32."""
+        recorded: list[Tensor] = []
 
-        def note(_: nn.Module, __: Any, output: Any) -> None:
-            seen.append(first_output(output)[self._row, self._column])
+        def record(_: nn.Module, __: Any, output: Any) -> None:
+            recorded.append(first_output(output)[self._row, self._column])
 
-        handle = self._model.ffn(self._last).register_forward_hook(note)
+        handle = self._model.ffn(self._last).register_forward_hook(record)
         with ExitStack() as hooks:
             hooks.callback(handle.remove)
-            hidden = self._replay.run(self._hidden, self._at, self._last + 1)
-        return seen[0].float(), hidden[self._row, self._column].float()
+            hidden = self._replay.run(self._hidden, self._block, self._last + 1)
+        return recorded[0].float(), hidden[self._row, self._column].float()
 
 
 def prompt_rows(model: CausalLM, edits: Sequence[Edit], template: str) -> list[tuple[int, ...]]:
     """Token ids of each edit's prompt in a context, up to its last subject token.
 
-    A context that leaves the prompt no room is left out of the row.
+    If a context leaves no room for the prompt, its row has the prompt without the context.
 
     Raises:
         InvalidEditError: a subject is not in its prompt, or a prompt is too long.
@@ -87,7 +87,7 @@ def prompt_rows(model: CausalLM, edits: Sequence[Edit], template: str) -> list[t
 
 
 def subject_rows(model: CausalLM, edits: Sequence[Edit], template: str) -> list[tuple[int, ...]]:
-    """The same for the subject alone, without the words that the prompt has before it."""
+    """As `prompt_rows`, but for the subject alone, without the prompt's words before it."""
     return [_row(model, edit.subject, template, edit.subject) for edit in edits]
 
 
@@ -99,7 +99,7 @@ def _row(model: CausalLM, text: str, template: str, subject: str) -> tuple[int, 
 
 
 class KeyProbes:
-    """Keys of a batch over contexts, and present values at the bare prompts."""
+    """Keys of a batch, averaged over contexts, and current values at the bare prompts."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class KeyProbes:
         """Tokenises and runs all texts up to the first edited layer.
 
         Args:
-            model: with the weights as before the fit.
+            model: with the weights from before the fit.
             edits: the batch.
             contexts: templates; the bare prompt first.
             config: of the lane.
@@ -126,16 +126,16 @@ class KeyProbes:
         self._others = Probe(model, others, layers) if others else None
 
     def advance(self, layer: int) -> None:
-        """Moves on to block `layer`, through the weights as they are now."""
+        """Computes the input of block `layer` with the current weights."""
         self._bare.advance(layer)
         if self._others is not None:
             self._others.advance(layer)
 
     def keys(self) -> Tensor:
-        """K₁ of the layer reached, (d_ff, u) float64: means over contexts.
+        """K₁ of the current layer, (d_ff, u) float64: means over contexts.
 
-        With `prompt_weight=half` the bare prompt counts as much as all other contexts together
-        (code of PMET); else the mean is uniform (paper).
+        With `prompt_weight=half` the bare prompt has the same weight as all other contexts together
+        (code of PMET); otherwise the mean is uniform (paper).
         """
         bare = self._bare.keys().double()
         if self._others is None:
@@ -146,5 +146,5 @@ class KeyProbes:
         return (share * bare + (1.0 - share) * mean).T
 
     def values(self) -> tuple[Tensor, Tensor]:
-        """m^L and h^L at the bare prompts under the weights as they are now, each (u, d) fp32."""
+        """m^L and h^L at the bare prompts with the current weights, each (u, d) fp32."""
         return self._bare.values()

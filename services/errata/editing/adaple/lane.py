@@ -1,4 +1,4 @@
-"""An AdaPLE lane: solves deltas of the down projections, which serve every request alike."""
+"""An AdaPLE lane: solves deltas of the down projections, which apply to every request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AdapleLane(Lane):
 
     Attributes:
         state: what is committed.
-        memory: keys of earlier batches; empty where no fits are made.
+        memory: keys of earlier batches; empty in processes that do not fit.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class AdapleLane(Lane):
         name: str,
         indices: Indices,
     ) -> None:
-        """An empty lane; it searches no `indices`.
+        """Opens an empty lane; it does not use `indices`.
 
         Raises:
             InvalidRequestError: a configured layer does not exist in the model.
@@ -64,10 +64,10 @@ class AdapleLane(Lane):
         return fit(self._model, batch, self.config, self.state, self.memory, self._covariances)
 
     def prepare(self, entry: LaneEntry) -> Change:
-        """As `Lane.prepare`; the memory follows the entry as well."""
+        """As `Lane.prepare`; the change also replaces the memory."""
         memory = self.memory.after(entry)
 
-        def remember() -> Undo:
+        def replace_memory() -> Undo:
             before, self.memory = self.memory, memory
 
             def undo() -> None:
@@ -82,26 +82,26 @@ class AdapleLane(Lane):
                 change = self.state.prepare_reversal(edits)
             case _:
                 raise PreconditionError(
-                    f"{self.name} has neither a lane model nor compactions nor snapshots.",
+                    f"{self.name} supports neither lane models nor compactions nor snapshots.",
                     lane=self.name,
                 )
-        return change.followed_by(remember)
+        return change.followed_by(replace_memory)
 
     def attribution(self) -> AdapleAttribution:
-        """Names the edits that prompts answer to; as the lane is now, whatever follows."""
+        """Names the edits that shape answers, of those that the lane holds at this call."""
         return AdapleAttribution(self.state)
 
     def digest(self) -> str:
-        """SHA-256, hex, of the bytes that the lane's layers hold in the model now."""
+        """SHA-256, hex, of the current weights of the lane's layers in the model."""
         return self.state.digest()
 
     def dump(self) -> Callable[[], LaneDump]:
-        """Refused: snapshots do not hold weights.
+        """Always fails: snapshots do not hold weights.
 
         Raises:
             PreconditionError: always.
         """
         raise PreconditionError(
-            f"{self.name} changes weights; only lanes that route are part of a snapshot.",
+            f"{self.name} changes weights; snapshots hold only lanes that route.",
             lane=self.name,
         )

@@ -1,4 +1,4 @@
-"""What the writer keeps of an AdaPLE lane: keys of earlier batches, for `covariance=accumulate`."""
+"""The writer's memory of an AdaPLE lane: keys of earlier batches (`covariance=accumulate`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class AdapleMemory:
     def __init__(
         self, config: AdapleConfig, keys: Mapping[str, Mapping[str, Tensor]] | None = None
     ) -> None:
-        """Remembers `keys`: edit → tensor name → (d_ff,); nothing if there are none."""
+        """Holds `keys`: edit → tensor name → (d_ff,); none by default."""
         self._config = config
         self._keys = keys or {}
 
@@ -32,7 +32,7 @@ class AdapleMemory:
         """The memory after an entry of the lane; column j of a commit's memory belongs to edit j.
 
         Raises:
-            ArtifactCorruptError: the columns of a commit's memory are not its edits'.
+            ArtifactCorruptError: a commit's memory does not have one column for each edit.
         """
         match entry:
             case Commit(edits=edits, memory=Artifact(tensors=tensors)):
@@ -40,15 +40,15 @@ class AdapleMemory:
                     raise ArtifactCorruptError(
                         f"the memory does not hold one key for each of {len(edits)} edits."
                     )
-                more = {
+                added = {
                     edit: {name: tensor[:, column] for name, tensor in tensors.items()}
                     for column, edit in enumerate(edits)
                 }
-                return AdapleMemory(self._config, {**self._keys, **more})
+                return AdapleMemory(self._config, {**self._keys, **added})
             case Reversal(edits=edits):
-                gone = frozenset(edits)
-                left = {edit: own for edit, own in self._keys.items() if edit not in gone}
-                return AdapleMemory(self._config, left)
+                reverted = frozenset(edits)
+                active = {edit: keys for edit, keys in self._keys.items() if edit not in reverted}
+                return AdapleMemory(self._config, active)
             case _:
                 return self
 
@@ -57,7 +57,7 @@ class AdapleMemory:
 
         Args:
             layer: of the model.
-            without: edits that are about to be replaced: what they wrote need not be kept.
+            without: edits that are about to be replaced; a fit need not preserve what they wrote.
         """
         kept = [keys[key_name(layer)] for edit, keys in self._keys.items() if edit not in without]
         if self._config.covariance == "fixed" or not kept:

@@ -1,4 +1,4 @@
-"""What an AdaPLE commit carries: low-rank factors of each layer's Δ, and the seed of its mask."""
+"""The artifact of an AdaPLE commit: low-rank factors of each layer's Δ, and the masks' seed."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def pack(
     facts: Sequence[str],
     replaced: Sequence[Sequence[str]],
 ) -> Artifact:
-    """The artifact of a fit: `layer.{l}.left` (d, u), `layer.{l}.right` (d_ff, u), `gains`.
+    """Makes the artifact of a fit: `layer.{l}.left` (d, u), `layer.{l}.right` (d_ff, u), `gains`.
 
-    `gains` (layers, u) fp32 are u_jᵀk_j, each edit's response to its own key: the unit in which
-    attribution measures other inputs. The drop mask travels as its seed. `facts` says what each
-    edit is about, `replaced` in whose place it was fitted.
+    `gains` (layers, u) fp32 are u_jᵀk_j, each edit's response to its own key; attribution measures
+    responses to other inputs relative to it. The artifact has the drop masks' seed, not the masks.
+    `facts` holds each edit's fact, `replaced` the earlier edits that it replaces.
     """
     tensors: dict[str, Tensor] = {}
     for layer, delta in deltas.items():
@@ -60,14 +60,15 @@ def pack(
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """One commit on this replica.
+    """A commit as a replica holds it.
 
     Attributes:
         edits: u names.
-        facts: what each is about; empty in commits of older versions.
-        replaced: for each, the earlier edits of its fact, on weights without which it was fitted.
-        present: (u,) bool, which are not reverted.
-        acting: (u,) bool, which of these no present edit stands in for.
+        facts: the fact of each edit; empty in commits of older versions.
+        replaced: for each edit, the earlier edits of its fact; it was fitted on weights without
+            them.
+        present: (u,) bool, true for edits that are not reverted.
+        acting: (u,) bool, true for present edits that no other present edit replaces.
         factors: by layer.
         gains: (layers, u).
         seed: of the drop masks.
@@ -82,19 +83,19 @@ class Committed:
     gains: Tensor
     seed: int
 
-    def without(self, names: Collection[str]) -> Committed:
-        """With these edits as the ones that another stands in for."""
-        passive = torch.tensor([name in names for name in self.edits], device=self.present.device)
-        acting = self.present & ~passive
+    def with_replaced(self, names: Collection[str]) -> Committed:
+        """Sets `acting` for these names of all replaced edits."""
+        is_replaced = [name in names for name in self.edits]
+        acting = self.present & ~torch.tensor(is_replaced, device=self.present.device)
         return self if torch.equal(acting, self.acting) else replace(self, acting=acting)
 
     def contribution(self, config: AdapleConfig) -> Contribution:
-        """What the acting edits add to the weights: drop and rescale of their part of Δ."""
+        """What the acting edits add to the weights: their part of Δ, after fusion."""
 
         def delta(layer: int) -> Tensor:
             factors = self.factors[layer]
             whole = factors.dense()
-            # With all edits acting, the same product as in the fit, hence the same bits.
+            # If all edits act, this is the same product as in the fit, so the bits are the same.
             part = whole
             if not bool(self.acting.all()):
                 part = factors.left[:, self.acting] @ factors.right[:, self.acting].T
@@ -111,11 +112,11 @@ class Committed:
 
 
 def read(commit: Commit, model: CausalLM, config: AdapleConfig, layers: Sequence[int]) -> Committed:
-    """Reads what `pack` made.
+    """Reads an artifact that `pack` made.
 
     Raises:
-        BaseModelMismatchError: made for another base model.
-        ArtifactCorruptError: does not fit lane or model.
+        BaseModelMismatchError: the artifact was made for another base model.
+        ArtifactCorruptError: the artifact does not fit the lane or the model.
     """
     artifact, size = commit.artifact, len(commit.edits)
     metadata = artifact.metadata
@@ -123,25 +124,25 @@ def read(commit: Commit, model: CausalLM, config: AdapleConfig, layers: Sequence
     for name, value in expected.items():
         if metadata.get(name) != value:
             raise ArtifactCorruptError(
-                f"the artifact says {name}={metadata.get(name)!r}, the lane {value!r}; it was "
-                "made for another lane configuration.",
+                f"the artifact has {name}={metadata.get(name)!r}, the lane has {value!r}; the "
+                "artifact was made for another lane configuration.",
                 seq=commit.seq,
             )
     if metadata.get("base_model") != model.digest:
         raise BaseModelMismatchError(
-            f"commit {commit.seq} was made for base model {metadata.get('base_model')}, this "
+            f"commit {commit.seq} was made for base model {metadata.get('base_model')}, but this "
             f"replica runs {model.digest}; load the model that the log was made with.",
             seq=commit.seq,
         )
     artifact.check(_specs(model, layers, size))
     tensors = {name: tensor.to(model.device) for name, tensor in artifact.tensors.items()}
-    everything = torch.ones(size, dtype=torch.bool, device=model.device)
+    all_edits = torch.ones(size, dtype=torch.bool, device=model.device)
     return Committed(
         edits=commit.edits,
         facts=_facts(metadata, size),
         replaced=_replaced_edits(metadata, size),
-        present=everything,
-        acting=everything,
+        present=all_edits,
+        acting=all_edits,
         factors={
             layer: LowRankDelta(tensors[f"layer.{layer}.left"], tensors[f"layer.{layer}.right"])
             for layer in layers
@@ -167,13 +168,13 @@ def _read_json(kind: TypeAdapter[T], metadata: Mapping[str, str], name: str) -> 
     try:
         return kind.validate_json(metadata.get(name, "[]"), strict=True)
     except ValidationError as error:
-        raise ArtifactCorruptError(f"the artifact's {name} are no list of names.") from error
+        raise ArtifactCorruptError(f"the artifact's {name} are not a list of names.") from error
 
 
 def _one_each(name: str, found: tuple[T, ...], size: int) -> tuple[T, ...]:
-    """One value for each edit; none at all in artifacts of versions that had no such list."""
+    """Checks that there is one value for each edit; artifacts of older versions have none."""
     if len(found) not in (0, size):
-        raise ArtifactCorruptError(f"the artifact's {name} are not one for each of its edits.")
+        raise ArtifactCorruptError(f"the artifact's {name} do not have one value for each edit.")
     return found
 
 
@@ -181,7 +182,7 @@ def _seed(metadata: Mapping[str, str]) -> int:
     try:
         return int(metadata["seed"])
     except (KeyError, ValueError) as error:
-        raise ArtifactCorruptError("the artifact carries no seed for its drop masks.") from error
+        raise ArtifactCorruptError("the artifact has no valid seed for its drop masks.") from error
 
 
 def _specs(model: CausalLM, layers: Sequence[int], size: int) -> dict[str, TensorSpec]:

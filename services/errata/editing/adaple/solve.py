@@ -52,7 +52,7 @@ def solve_delta(
     right = torch.cholesky_solve(keys, factor) if int(info) == 0 else None
     if right is None or not bool(torch.isfinite(right).all()):
         raise SingularCovarianceError(
-            f"the covariance system ({covariance.shape[0]} keys wide) is not positive definite; "
+            f"the covariance system of size {covariance.shape[0]} is not positive definite; "
             "use more text for the statistics or a larger ridge.",
             minor=int(info),
         )

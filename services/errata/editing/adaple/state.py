@@ -1,4 +1,4 @@
-"""What a replica holds of an AdaPLE lane: factors of every commit, their sum in the weights."""
+"""A replica's state of an AdaPLE lane: every commit's factors; the weights hold their sum."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from errata.errors import ArtifactCorruptError, EditNotRevertibleError
 class AdapleState:
     """The AdaPLE lane of one replica.
 
-    An edit is fitted on weights without the earlier edits of its own fact, and acts in their
-    place: a repeat does not lean on the first one, and whichever is reverted, the other holds.
+    An edit is fitted on weights without the earlier edits of its own fact, and replaces them. So a
+    repeated edit does not depend on the first one: if either is reverted, the other has its effect.
     """
 
     def __init__(
         self, model: CausalLM, config: AdapleConfig, weights: EditedWeights, lane: str
     ) -> None:
-        """An empty lane.
+        """Opens an empty lane.
 
         Args:
             model: of the replica.
             config: of the lane.
-            weights: the ledger that all lanes of the model share.
+            weights: shared by all lanes of the model.
             lane: name of the lane.
 
         Raises:
@@ -45,11 +45,11 @@ class AdapleState:
         self._directions: Directions | None = None
 
     def prepare_commit(self, commit: Commit) -> Change:
-        """Checks a commit and computes the weights with it, beside the model.
+        """Checks a commit and computes the weights with it, separate from the model's own.
 
         Raises:
-            BaseModelMismatchError: made for another base model; nothing changed.
-            ArtifactCorruptError: does not fit lane or model; nothing changed.
+            BaseModelMismatchError: it was made for another base model; nothing changed.
+            ArtifactCorruptError: it does not fit the lane or the model; nothing changed.
         """
         if commit.seq in self._commits or not _are_new(commit.edits, self._commits.values()):
             raise ArtifactCorruptError(f"commit {commit.seq} is already applied.", seq=commit.seq)
@@ -64,13 +64,12 @@ class AdapleState:
         wanted = set(edits)
         changes: dict[int, Committed] = {}
         for seq, commit in self._commits.items():
-            hit = torch.tensor([name in wanted for name in commit.edits])
-            hit = hit.to(commit.present.device) & commit.present
-            if bool(hit.any()):
-                changes[seq] = replace(commit, present=commit.present & ~hit)
-                wanted -= {
-                    name for name, now in zip(commit.edits, hit.tolist(), strict=True) if now
-                }
+            reverted = torch.tensor([name in wanted for name in commit.edits])
+            reverted = reverted.to(commit.present.device) & commit.present
+            if bool(reverted.any()):
+                changes[seq] = replace(commit, present=commit.present & ~reverted)
+                columns = reverted.nonzero()[:, 0].tolist()
+                wanted -= {commit.edits[column] for column in columns}
         if wanted:
             raise EditNotRevertibleError(
                 f"{', '.join(sorted(wanted))}: not committed in lane {self._lane}, or already "
@@ -83,19 +82,19 @@ class AdapleState:
         return tuple(
             name
             for _, commit in sorted(self._commits.items())
-            for name, own, here in zip(
+            for name, edit_fact, is_present in zip(
                 commit.edits, commit.facts, commit.present.tolist(), strict=False
             )
-            if here and own == fact
+            if is_present and edit_fact == fact
         )
 
     def digest(self) -> str:
-        """SHA-256, hex, of the bytes that the lane's layers hold in the model now."""
+        """SHA-256, hex, of the current weights of the lane's layers in the model."""
         return self._weights.digest(self.layers)
 
     def directions(self) -> Directions:
-        """Present edits, newest first, and the input directions of the last edited layer."""
-        # Asked at every prefill, changed only by commits and reverts.
+        """Acting edits, newest first, and their input directions in the last edited layer."""
+        # Read at every prefill, but changed only by commits and reverts.
         if self._directions is None:
             self._directions = self._compute_directions()
         return self._directions
@@ -112,11 +111,11 @@ class AdapleState:
 
     def _prepare(self, changes: Mapping[int, Committed]) -> Change:
         after = dict(sorted({**self._commits, **changes}.items()))
-        passive = _replaced(after.values())
-        turned = passive ^ _replaced(self._commits.values())
+        replaced = _replaced(after.values())
+        toggled = replaced ^ _replaced(self._commits.values())
         for seq, commit in after.items():
-            if seq in changes or not turned.isdisjoint(commit.edits):
-                after[seq] = commit.without(passive)
+            if seq in changes or not toggled.isdisjoint(commit.edits):
+                after[seq] = commit.with_replaced(replaced)
         contributions: dict[ContributionId, Contribution | None] = {
             (seq, self._lane): (
                 commit.contribution(self.config) if bool(commit.acting.any()) else None
@@ -141,14 +140,14 @@ class AdapleState:
 
 
 def _replaced(commits: Collection[Committed]) -> frozenset[str]:
-    """Edits that a present one stands in for."""
+    """Edits that a present edit replaces."""
     return frozenset(
-        old
+        earlier
         for commit in commits
         if any(commit.replaced)
-        for names, here in zip(commit.replaced, commit.present.tolist(), strict=True)
-        if here
-        for old in names
+        for names, is_present in zip(commit.replaced, commit.present.tolist(), strict=True)
+        if is_present
+        for earlier in names
     )
 
 

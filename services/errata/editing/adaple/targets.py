@@ -1,7 +1,7 @@
-"""Target vectors: what layer L shall compute at the last subject token of each edit.
+"""Target vectors: the values that layer L should compute at the edits' last subject tokens.
 
-All edits of a batch are optimised in one loop. A vector added at a token cannot change anything
-before that token, so prefixes run once and each step runs only the suffixes, from layer L on.
+All edits of a batch are optimised in one loop. A vector added at a token does not change earlier
+tokens, so the prefixes run once, and each step runs only the suffixes, from layer L on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, target_places, tokenise, tokenise_if_fits
 from errata.editing.model.replay import Replay, capture_suffix, first_output
 
-# The suffixes are gathered anew when no more than this share of the edits is still moving.
+# The suffixes are gathered again when at most this share of the edits is still optimised.
 _REGATHER_SHARE = 0.6
 
 
@@ -31,7 +31,7 @@ class Targets:
     Attributes:
         values: z, (u, d): value of m^L (or h^L) plus δ^m at the bare prompt.
         loss: (u,), mean NLL of the target over contexts when the edit stopped.
-        steps: steps taken.
+        steps: number of optimisation steps.
     """
 
     values: Tensor
@@ -42,8 +42,8 @@ class Targets:
 class TargetProblem:
     """Loss of δ^a and δ^m for the edits of a batch (AdaPLE step 1; PMET).
 
-    Rows are edit-major; each edit has one row per context that it fits into, the bare prompt
-    always among them, and, last, its KL row.
+    Rows are edit-major. Each edit has one row for each context that leaves room for it, always
+    including the bare prompt, and then its KL row.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TargetProblem:
         config: AdapleConfig,
         layer: int,
     ) -> None:
-        """Tokenises and runs the prefixes.
+        """Tokenises the texts and runs the prefixes.
 
         Raises:
             InvalidEditError: a subject is not in its prompt, or a text is too long.
@@ -64,24 +64,24 @@ class TargetProblem:
         rows: list[TokenRow] = []
         owner: list[int] = []
         for number, edit in enumerate(edits):
-            rows += _lessons(model, edit, contexts)
+            rows += _target_rows(model, edit, contexts)
             if config.kl_weight:
                 text = config.kl_prompt.replace("{}", edit.subject)
                 row = tokenise_if_fits(model, text, subject=edit.subject)
-                # A subject that fills the context is looked at by itself.
+                # If the KL prompt leaves no room for the subject, the subject stands alone.
                 rows.append(row or tokenise(model, edit.subject, subject=edit.subject))
             owner += [number] * (len(rows) - len(owner))
         self.owner = torch.tensor(owner, device=model.device)  # (rows,)
         self._index(rows)
-        # The last target token is predicted, never read.
+        # The last target token is predicted, but is not an input.
         ids = [row.ids[:-1] if row.num_target else row.ids for row in rows]
         splits = [row.subject_index for row in rows]
         self.replay: Replay = capture_suffix(model, ids, splits, first=layer)
-        self.base = self._base_kl() if config.kl_weight else None
+        self.base_log_probs = self._compute_base_log_probs() if config.kl_weight else None
 
     def _index(self, rows: Sequence[TokenRow]) -> None:
-        """Gathers which (row, column) predicts which token, and where KL is measured."""
-        # Columns of the replay, which begins at the subject's last token.
+        """Sets which (row, column) predicts which token, and where KL is measured."""
+        # Columns of the replay, which starts at the subject's last token.
         places = [
             (number, column - rows[number].subject_index, target)
             for number, column, target in target_places(rows)
@@ -97,11 +97,11 @@ class TargetProblem:
         owner = self.owner[self._row]
         per_row = torch.bincount(self._row, minlength=len(rows))
         num_contexts = torch.bincount(self.owner[self._row.unique()], minlength=self.num_edits)
-        # mean over tokens, then over contexts
+        # Mean over tokens, then over contexts.
         self._weight = 1.0 / (per_row[self._row] * num_contexts[owner])
 
     @torch.no_grad()
-    def _base_kl(self) -> Tensor:
+    def _compute_base_log_probs(self) -> Tensor:
         hidden = self.replay.run(self.replay.hidden, self._layer, self._model.num_layers)
         return self._log_probs(hidden[self._kl[0], self._kl[1]])
 
@@ -133,13 +133,13 @@ class TargetProblem:
         rows = torch.cat([self._row, self._kl[0]])
         columns = torch.cat([self._column, self._kl[1]])
         scores = self._log_probs(hidden[rows, columns])
-        picked, now = scores.tensor_split([len(self._row)])
-        nll = -picked.gather(-1, self._label[:, None])[:, 0] * self._weight
+        target_scores, kl_scores = scores.tensor_split([len(self._row)])
+        nll = -target_scores.gather(-1, self._label[:, None])[:, 0] * self._weight
         zeros = torch.zeros(self.num_edits, device=nll.device)
         total = zeros.index_add(0, self.owner[self._row], nll)
-        if self.base is None:
+        if self.base_log_probs is None:
             return total, zeros
-        divergence = (now.exp() * (now - self.base)).sum(-1)
+        divergence = (kl_scores.exp() * (kl_scores - self.base_log_probs)).sum(-1)
         return total, zeros.index_add(0, self.owner[self._kl[0]], divergence)
 
 
@@ -164,8 +164,8 @@ def optimise_targets(
 ) -> Targets:
     """Optimises δ^a and δ^m jointly with Adam and keeps z = m^L + δ^m.
 
-    The step and the radius are shares of ‖h^L‖, because absolute ones fit a single model. An edit
-    whose NLL is below `stop_loss` stays where it is. Deterministic; no random numbers.
+    The step and the radius are shares of ‖h^L‖, because absolute values would fit one model only.
+    An edit stops when its NLL is below `stop_loss`. Deterministic; no random numbers.
 
     Args:
         model: unchanged afterwards.
@@ -187,31 +187,31 @@ def optimise_targets(
     last = torch.full((size,), torch.inf, device=initial.device)
     active = torch.arange(size, device=initial.device)
     problem = TargetProblem(model, edits, contexts, config, layer)
-    held, taken = active, 0
+    gathered, num_steps = active, 0  # gathered: the edits of `problem`
     for _ in range(config.steps):
-        x = state.value[:, held].requires_grad_(True)
-        deltas = x * scale[held]
+        x = state.value[:, gathered].requires_grad_(True)
+        deltas = x * scale[gathered]
         with torch.enable_grad():
             nll, divergence = problem.loss(deltas[1] if num_deltas == 2 else None, deltas[0])
             decay = config.weight_decay * x.square().sum((0, 2)) / width
             (gradient,) = torch.autograd.grad(
                 (nll + config.kl_weight * divergence + decay).sum(), x
             )
-        last[held] = torch.where(torch.isin(held, active), nll.detach(), last[held])
-        moving = torch.isin(held, active) & (nll.detach() >= config.stop_loss)
-        if not bool(moving.any()):
+        last[gathered] = torch.where(torch.isin(gathered, active), nll.detach(), last[gathered])
+        is_moving = torch.isin(gathered, active) & (nll.detach() >= config.stop_loss)
+        if not bool(is_moving.any()):
             break
-        active = held[moving]
-        state.step(active, gradient[:, moving], radius)
-        taken += 1
-        if len(active) <= _REGATHER_SHARE * len(held):
-            held = active
-            chosen = [edits[int(i)] for i in held]
+        active = gathered[is_moving]
+        state.step(active, gradient[:, is_moving], radius)
+        num_steps += 1
+        if len(active) <= _REGATHER_SHARE * len(gathered):
+            gathered = active
+            chosen = [edits[int(i)] for i in gathered]
             problem = TargetProblem(model, chosen, contexts, config, layer)
-    return Targets(values=initial + state.value[0] * scale, loss=last, steps=taken)
+    return Targets(values=initial + state.value[0] * scale, loss=last, steps=num_steps)
 
 
-def _lessons(model: CausalLM, edit: Edit, contexts: Sequence[str]) -> list[TokenRow]:
+def _target_rows(model: CausalLM, edit: Edit, contexts: Sequence[str]) -> list[TokenRow]:
     """The edit's prompt and target in each context that leaves room for them."""
     found = [
         tokenise_if_fits(
@@ -227,7 +227,7 @@ def _lessons(model: CausalLM, edit: Edit, contexts: Sequence[str]) -> list[Token
 
 
 class _Adam:
-    """Adam over the rows of (deltas, u, d) that still move; the others keep value and moments."""
+    """Adam on (deltas, u, d) for edits that still move; the others keep values and moments."""
 
     def __init__(self, shape: tuple[int, int, int], step: float, device: torch.device) -> None:
         self.value = torch.zeros(shape, device=device)
@@ -237,8 +237,14 @@ class _Adam:
         self._count = 0
 
     def step(self, rows: Tensor, gradient: Tensor, radius: float) -> None:
-        """Moves `rows` by a step, then back onto the ball of `radius`; gradient (deltas, n, d)."""
-        # Rows only ever leave, so one count is right for all that remain.
+        """Moves `rows` by one step, then projects onto the ball of `radius`.
+
+        Args:
+            rows: numbers of the n edits that move.
+            gradient: (deltas, n, d).
+            radius: of the values.
+        """
+        # An edit that stopped never moves again, so one step count is valid for all that move.
         self._count += 1
         first = self._first[:, rows].lerp(gradient, 0.1)
         second = self._second[:, rows].lerp(gradient.square(), 0.001)

@@ -1,4 +1,4 @@
-"""How AdaPLE changes a forward pass: not at all. The hook only listens, for provenance."""
+"""Attribution of forward passes. The hook only records inputs; it changes no output."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from errata.errors import PreconditionError
 
 
 class AdapleAttribution:
-    """Names the edits that a forward pass answers to; costs nothing unless entered.
+    """Names the edits that shaped a forward pass; costs nothing unless entered.
 
-    While entered, it keeps the input of the last edited layer's down projection, (B, T, d_ff), of
-    the latest forward pass. Enter it around prefill: subjects are in the prompt.
+    While entered, it keeps the latest forward pass's input of the last edited layer's down
+    projection, (B, T, d_ff). Enter it around the prefill, because subjects are in the prompt.
     """
 
     def __init__(self, state: AdapleState) -> None:
-        """Prepares to name the edits that `state` holds now, whatever it holds later."""
+        """Attributes to the edits that `state` holds now; later changes of it have no effect."""
         self._state = state
         self._directions = state.directions()
         self._inputs: Tensor | None = None
         self._handle: RemovableHandle | None = None
 
     def __enter__(self) -> AdapleAttribution:
-        """Starts to listen."""
+        """Starts to record."""
 
-        def note(_: nn.Module, args: tuple[Any, ...]) -> None:
+        def record(_: nn.Module, args: tuple[Any, ...]) -> None:
             self._inputs = args[0].detach()
 
         module = self._state.model.down(self._state.layers[-1])
-        self._handle = module.register_forward_pre_hook(note)
+        self._handle = module.register_forward_pre_hook(record)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Stops to listen and forgets what was heard."""
+        """Stops recording and drops the recorded input."""
         if self._handle is not None:
             self._handle.remove()
         self._handle = self._inputs = None
@@ -46,9 +46,11 @@ class AdapleAttribution:
         """For each row of the last forward, (B, T) mask, the edits that shaped it, newest first.
 
         Raises:
-            PreconditionError: no forward pass was heard.
+            PreconditionError: no forward pass was recorded.
         """
         if self._inputs is None:
-            raise PreconditionError("no forward pass was heard; run the model inside the context.")
+            raise PreconditionError(
+                "no forward pass was recorded; run the model inside the context."
+            )
         threshold = self._state.config.attribution_threshold
         return attribute(self._inputs, attention_mask, self._directions, threshold)

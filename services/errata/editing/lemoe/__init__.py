@@ -1,7 +1,7 @@
 """LEMoE: experts beside a frozen FFN, one for each batch of edits.
 
 Source: "LEMoE: Advanced Mixture of Experts Adaptor for Lifelong Model Editing of Large Language
-Models" (Wang and Li, 2024). What its routing cannot do is said in docs/decisions/010-lemoe.md.
+Models" (Wang and Li, 2024). docs/decisions/010-lemoe.md describes the limits of its routing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ METHOD = SliceMethod(
         changes_weights=False,
         defers=True,
         reversal=(
-            "The edit claims nothing any more, and an expert without edits is dropped. What an "
-            "expert with other edits learned of it stays in it until the lane is compacted."
+            "The edit no longer claims prompts, and an expert without edits is removed. An expert "
+            "with other edits keeps what it learned from this edit until the lane is compacted."
         ),
         has_lane_models=True,
     ),

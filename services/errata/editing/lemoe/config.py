@@ -1,7 +1,6 @@
-"""Every knob of a LEMoE lane; all of them change answers, so all travel in the log.
+"""Configuration of a LEMoE lane. Almost every option changes answers; all are in the log.
 
-`PAPER` has the published settings, word for word; the defaults are ours, for the reasons in
-docs/decisions/010-lemoe.md.
+`PAPER` has the published values; docs/decisions/010-lemoe.md gives the reasons for our defaults.
 """
 
 from __future__ import annotations
@@ -20,38 +19,40 @@ class LemoeConfig(LaneConfig):
     """Configuration of a LEMoE lane.
 
     Attributes:
-        layer: whose FFN gets experts beside it; None takes the one at three quarters of the depth.
-            Paper: 18 of LLaMA2-7B's 32.
-        expert: up and down projections of their own (`ffn`, paper), or low-rank changes of the
-            frozen ones (`lora`).
+        layer: the layer whose FFN gets experts; None selects the one at three quarters of the
+            depth. Paper: 18 of LLaMA2-7B's 32.
+        expert: `ffn` gives each expert its own up and down projections (paper); `lora` gives it
+            low-rank updates of the frozen ones.
         rank: of `lora`.
-        top_k: k, how many experts answer a row. Paper: 1.
-        weight: λ of their sum. Paper: 1.
-        routing: a frozen projection, training forced to the new expert, gates of exactly 1
-            (`anchored`, ours); or as published (`literal`): raw softmax values over keys that drift
-            with the projection. Where a scope test names an edit, `anchored` goes to the expert
-            that learned it, else to the nearest anchor.
-        projection_width: d_p; None takes a quarter of d.
-        scope: what decides whether an edit claims a prompt: nothing, so that all go through an
-            expert (`off`, paper), cosine of mean input embeddings, the same weighted by inverse
-            document frequency, or the learned retriever and sentinel of a RECIPE lane model.
+        top_k: k, number of experts that a row passes through. Paper: 1.
+        weight: λ, factor of the experts' sum. Paper: 1.
+        routing: `anchored` (ours): the projection is frozen, a batch trains only its new expert,
+            and gates are exactly 1. `literal` (paper): gates are raw softmax values over keys that
+            drift with the projection. If a scope test names an edit, `anchored` selects the expert
+            that learned it, otherwise the one with the nearest anchor.
+        projection_width: d_p; None selects a quarter of d.
+        scope: test of whether an edit claims a prompt: `off`, none, every prompt passes through an
+            expert (paper); `cosine` of mean input embeddings; `idf`, the same, weighted by inverse
+            document frequency; `retriever`, retriever and sentinel of a RECIPE lane model.
         threshold: of `cosine` and `idf`; None calibrates it.
         false_claims: share of held-out texts that a calibrated scope test may claim.
-        steps: most optimiser steps of a batch.
-        batch_rows: texts of a step.
+        steps: maximum optimiser steps of a batch.
+        batch_rows: texts per step.
         learning_rate: of AdamW. Paper: 2e-4.
-        stop_loss: a batch is done when no text of a pass over them has a mean NLL above; 0 never
-            stops.
-        num_contexts: texts that each prompt is also learned behind, drawn from the statistics text.
-        num_rephrases: further rephrasings of each prompt, as the lane model has seen facts of its
-            relation asked (`editing.retriever.frames`); none without a lane model. Ours.
-        max_experts: of the lane; more are refused. Paper: 5.
-        expert_edits: edits that one expert learns, at most. Paper: 20 and 200.
-        order: which pending edits one expert gets: like ones (`kmeans`, paper; `hierarchical`), or
-            those that came first (`log`).
-        max_resident: experts that a replica keeps on its device, those that were used last; the
-            others wait in host memory. Changes no answer.
-        max_wait_seconds: how long an edit may wait for an expert to be filled.
+        stop_loss: training stops after a pass in which every text's mean NLL is below this; 0 never
+            stops early.
+        num_contexts: number of texts, drawn from the statistics text, that each prompt is also
+            trained after.
+        num_rephrases: number of rephrasings that each prompt is also trained with, from the lane
+            model's phrasings of facts of its relation (`editing.retriever.frames`); none without
+            a lane model. Ours.
+        max_experts: maximum number of experts; further fits fail. Paper: 5.
+        expert_edits: maximum number of edits per expert. Paper: 20 and 200.
+        order: how pending edits are grouped for experts: by similarity (`kmeans`, paper;
+            `hierarchical`), or in log order (`log`).
+        max_resident: maximum number of experts on a replica's device, the most recently used ones;
+            the others are in host memory. Changes no answer.
+        max_wait_seconds: how long an edit may wait until a batch is full.
     """
 
     layer: int | None = Field(default=None, ge=0)
@@ -78,7 +79,7 @@ class LemoeConfig(LaneConfig):
 
     @property
     def needs_lane_model(self) -> bool:
-        """True if a lane model decides claims."""
+        """Whether a lane model decides which edits claim a prompt."""
         return self.scope == "retriever"
 
     @model_validator(mode="after")
@@ -86,7 +87,7 @@ class LemoeConfig(LaneConfig):
         if self.top_k > self.max_experts:
             raise ValueError(f"top_k must be at most max_experts, which is {self.max_experts}")
         if self.top_k > 1 and self.routing == "anchored" and self.scope != "off":
-            raise ValueError("with a scope test the claiming edit names its one expert: top_k is 1")
+            raise ValueError("top_k must be 1 with a scope test: the claiming edit has one expert")
         if self.threshold is not None and self.scope not in ("cosine", "idf"):
             raise ValueError("threshold belongs to scopes 'cosine' and 'idf'")
         return self
@@ -95,7 +96,7 @@ class LemoeConfig(LaneConfig):
         """The layer that gets experts, in a model with `depth` blocks.
 
         Raises:
-            InvalidRequestError: a named layer does not exist.
+            InvalidRequestError: the configured layer does not exist.
         """
         if self.layer is None:
             return 3 * depth // 4
@@ -103,10 +104,10 @@ class LemoeConfig(LaneConfig):
         return self.layer
 
     @property
-    def way_out(self) -> str:
-        """What helps a lane that is full, or nearly so."""
-        wider = "open a new lane with a higher max_experts"
-        return wider if self.routing == "literal" else f"compact it, or {wider}"
+    def remedy(self) -> str:
+        """What to do about a lane that is full, or nearly full."""
+        new_lane = "open a new lane with a higher max_experts"
+        return new_lane if self.routing == "literal" else f"compact it, or {new_lane}"
 
 
 PAPER: Mapping[str, Any] = {

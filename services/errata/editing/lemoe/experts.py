@@ -2,9 +2,9 @@
 
     f_t(x) = W_down^t · (act(W_gate x) ⊙ W_up^t x),        h(x) = FFN₀(x) + λ Σ_i g_i f_i(x)
 
-The frozen FFN lends its gate and its activation. At birth W_up^t is the frozen one's and W_down^t
-is zero, so that nothing is changed yet. A low-rank expert changes the frozen W_up by B_u A_u, and
-its W_down is B_d A_d.
+Gate and activation are those of the frozen FFN. Initially, W_up^t equals the frozen W_up and
+W_down^t is zero, so that f_t = 0. A low-rank expert adds B_u A_u to the frozen W_up, and its W_down
+is B_d A_d.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from errata.errors import InvalidRequestError
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The numbers that fix what a lane adds to a model.
+    """Position, kind and sizes of the experts that a lane adds to a model.
 
     Attributes:
-        layer: whose FFN gets experts.
+        layer: 0-based; its FFN gets experts.
         kind: `ffn` or `lora`.
         rank: of `lora`, else 0.
         d: width of the model.
@@ -46,7 +46,7 @@ class Shape:
 
     @classmethod
     def of(cls, model: CausalLM, config: LemoeConfig) -> Shape:
-        """What a configuration means for a model.
+        """Computes the shape that a configuration gives for a model.
 
         Raises:
             InvalidRequestError: the layer does not exist, or the rank fits no projection.
@@ -62,7 +62,7 @@ class Shape:
         return cls(layer, config.expert, rank, model.d, model.d_ff, d_p)
 
     def sizes(self) -> dict[str, tuple[int, ...]]:
-        """Of an expert's own tensors."""
+        """Sizes of an expert's own tensors, by name."""
         if self.kind == "ffn":
             return {"up": (self.d_ff, self.d), "down": (self.d, self.d_ff)}
         return {
@@ -74,20 +74,20 @@ class Shape:
 
     @property
     def num_parameters(self) -> int:
-        """Of one expert."""
+        """Number of parameters of one expert."""
         return sum(rows * columns for rows, columns in self.sizes().values())
 
     def specs(self, dtype: torch.dtype) -> dict[str, TensorSpec]:
-        """What an artifact has to hold for one expert."""
+        """The tensors of one expert in an artifact."""
         return {name: TensorSpec(size, dtype) for name, size in self.sizes().items()}
 
 
 def new_expert(model: CausalLM, shape: Shape, seed: int) -> nn.ParameterDict:
-    """An expert's own tensors at birth, fp32: f = 0."""
+    """Makes an expert's initial tensors, fp32: f = 0."""
     rng = torch.Generator().manual_seed(seed % 2**63)
     if shape.kind == "ffn":
         up = up_weight(model, shape.layer).float().clone()
-        made = {"up": up, "down": torch.zeros(shape.d, shape.d_ff)}
+        tensors = {"up": up, "down": torch.zeros(shape.d, shape.d_ff)}
     else:
 
         def uniform(size: tuple[int, ...]) -> Tensor:
@@ -95,17 +95,17 @@ def new_expert(model: CausalLM, shape: Shape, seed: int) -> nn.ParameterDict:
             return (2 * drawn - 1) / math.sqrt(size[-1])
 
         sizes = shape.sizes()
-        made = {
+        tensors = {
             "up_a": uniform(sizes["up_a"]),
             "up_b": torch.zeros(sizes["up_b"]),
             "down_a": uniform(sizes["down_a"]),
             "down_b": torch.zeros(sizes["down_b"]),
         }
-    return nn.ParameterDict({name: nn.Parameter(t.to(model.device)) for name, t in made.items()})
+    return nn.ParameterDict({name: nn.Parameter(t.to(model.device)) for name, t in tensors.items()})
 
 
 def as_expert(model: CausalLM, shape: Shape, tensors: Mapping[str, Tensor]) -> Expert:
-    """An expert as the hooks use it, in the tensors' own type; gradients reach `tensors`."""
+    """Makes the expert that hooks use, in the dtype of `tensors`; gradients reach `tensors`."""
     if shape.kind == "ffn":
         return Expert(shape.layer, tensors["up"], tensors["down"])
     up = up_weight(model, shape.layer).to(tensors["up_a"].dtype)
@@ -117,8 +117,8 @@ def as_expert(model: CausalLM, shape: Shape, tensors: Mapping[str, Tensor]) -> E
 
 
 def up_weight(model: CausalLM, layer: int) -> Tensor:
-    """(d_ff, d) of the frozen FFN, as it is now."""
+    """Current W_up of the frozen FFN, (d_ff, d)."""
     weight = model.up(layer).get_parameter("weight").detach()
-    is_stored_so = tuple(weight.shape) == (model.d_ff, model.d)
-    made: Tensor = weight if is_stored_so else weight.T
-    return made
+    is_transposed = tuple(weight.shape) != (model.d_ff, model.d)
+    up: Tensor = weight.T if is_transposed else weight
+    return up

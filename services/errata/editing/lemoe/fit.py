@@ -1,4 +1,4 @@
-"""How a batch of edits becomes one more expert, or a whole lane fewer experts."""
+"""Trains a new expert on a batch of edits, or retrains a lane with fewer experts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from errata.editing.lane.inventory import fact_of
 from errata.editing.lane.repository import Rows
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.experts import Shape
-from errata.editing.lemoe.lane_experts import LaneExpert, SharedRouting, placed
+from errata.editing.lemoe.lane_experts import LaneExpert, SharedRouting, to_device
 from errata.editing.lemoe.order import plan_order
 from errata.editing.lemoe.packing import pack, pack_rows
 from errata.editing.lemoe.projection import Projection
@@ -39,13 +39,13 @@ from errata.errors import FitError, InvalidRequestError, LaneFullError
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Statistics:
-    """What fits of a lane need of the statistics text.
+    """What a lane's fits need from the statistics text.
 
     Attributes:
         held_out: mean embeddings of prompts that no edit is about, of length 1, (m, d) fp32; empty
-            where no test is calibrated on them.
-        idf: inverse document frequency of each token, (V) fp32; empty where no test goes by it.
-        contexts: that prompts are learned behind.
+            if no scope test is calibrated on them.
+        idf: inverse document frequency of each token, (V) fp32; empty if no scope test uses it.
+        contexts: texts that prompts are trained after.
     """
 
     held_out: Tensor
@@ -57,54 +57,54 @@ def fit(
     model: CausalLM,
     batch: EditBatch,
     config: LemoeConfig,
-    held: LemoeContents,
+    contents: LemoeContents,
     statistics: Statistics,
 ) -> FitResult:
     """Trains a new expert on a batch (LEMoE §3); earlier experts are not changed.
 
     Args:
         model: carries no edit of this lane; unchanged afterwards.
-        batch: edits and the seed; a later attempt takes more steps.
+        batch: edits and the seed; each retry has more steps.
         config: of the lane.
-        held: earlier experts.
+        contents: of the lane, with the earlier experts.
         statistics: from `gather`.
 
     Returns:
-        Artifact with the new expert, its anchor, and the edits' keys and embeddings; seconds of
-        `encode` and `train`.
+        Artifact with the new expert, its anchor, and the edits' keys and embeddings; wall-clock
+        seconds of `encode` and `train`.
 
     Raises:
         InvalidEditError: an edit cannot be tokenised.
-        LaneFullError: the lane has as many experts as it may have.
-        FitError: the expert is not finite.
+        LaneFullError: the lane has its maximum number of experts.
+        FitError: the expert has values that are not finite.
     """
     start = perf_counter()
     shape = Shape.of(model, config)
-    if len(held.experts) >= config.max_experts:
+    if len(contents.experts) >= config.max_experts:
         raise LaneFullError(
-            f"the lane has {len(held.experts)} experts, its limit; {config.way_out}.",
+            f"the lane has {len(contents.experts)} experts, which is its limit; {config.remedy}.",
             lane_is_full=True,
-            taken=len(held.experts),
+            taken=len(contents.experts),
         )
-    rows = encode(model, config, held.gate, statistics.idf, batch.edits)
-    projection = _projection(shape, config, held.routing, batch.seed).to(model.device)
-    taught = _training_set(model, batch.edits, rows.values, config, statistics, held.gate)
-    earlier = _earlier(model, shape, config, held.experts, rows.values[:0], projection)
-    encoded = perf_counter()
-    more = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
-    trained = train(model, shape, taught, earlier, more, batch.seed)
-    stored = held.repository.keys if held.repository.num_rows else rows.keys[:0]
+    rows = encode(model, config, contents.gate, statistics.idf, batch.edits)
+    projection = _projection(shape, config, contents.routing, batch.seed).to(model.device)
+    data = _training_set(model, batch.edits, rows.values, config, statistics, contents.gate)
+    earlier = _earlier(model, shape, config, contents.experts, rows.values[:0], projection)
+    encoded_at = perf_counter()
+    scaled = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
+    trained = train(model, shape, data, earlier, scaled, batch.seed)
+    stored = contents.repository.keys if contents.repository.num_rows else rows.keys[:0]
     limit = _limit(config, statistics, torch.cat([stored, rows.keys]))
     artifact = pack(
         model,
-        held.model_digest,
+        contents.model_digest,
         rows,
         SharedRouting.of(shape, trained.projection, limit, statistics.idf),
         [_lane_expert(model, shape, trained)],
         [0] * len(batch),
-        with_projection=held.routing is None or config.routing == "literal",
+        with_projection=contents.routing is None or config.routing == "literal",
     )
-    seconds = {"encode": encoded - start, "train": perf_counter() - encoded}
+    seconds = {"encode": encoded_at - start, "train": perf_counter() - encoded_at}
     return FitResult(artifact, None, seconds)
 
 
@@ -112,80 +112,80 @@ def retrain(
     model: CausalLM,
     edits: Sequence[Edit],
     config: LemoeConfig,
-    held: LemoeContents,
+    contents: LemoeContents,
     statistics: Statistics,
     *,
     num_experts: int,
     seed: int,
 ) -> Artifact:
-    """Shares all active edits among few experts and trains each expert on its own.
+    """Distributes all active edits among few experts and trains each expert separately.
 
-    Edits that a newer one supersedes stay active behind it: they get experts of their own, for no
-    expert can learn two answers to one prompt.
+    Edits that a newer one supersedes stay active. They get separate experts, because no expert can
+    learn two answers to one prompt.
 
     Args:
         model: of the writer.
         edits: all active edits of the lane, oldest first.
         config: of the lane.
-        held: its gate and its projection stay.
+        contents: of the lane; its gate and its projection are kept.
         statistics: from `gather`.
-        num_experts: for the edits that answer; 0 takes as many as `expert_edits` asks for.
+        num_experts: number for the newest edits of all facts; 0 derives it from `expert_edits`.
         seed: of clusters and experts.
 
     Raises:
-        InvalidRequestError: more experts than the lane may have or than there are edits, or
-            routing is `literal`, whose keys depend on the order of fits.
-        FitError: an expert is not finite.
+        InvalidRequestError: more experts than the lane allows or than there are edits, or routing
+            is `literal`, whose keys depend on the order of fits.
+        FitError: an expert has values that are not finite.
     """
     if config.routing == "literal":
         raise InvalidRequestError(
-            "literal routing cannot be compacted: its keys were trained one after the other.",
+            "literal routing cannot be compacted: its keys depend on the order of fits.",
             field="lane",
         )
     shape = Shape.of(model, config)
-    batches = _shared_out(model, edits, config, num_experts, seed)
+    batches = _distribute(model, edits, config, num_experts, seed)
     if len(batches) > config.max_experts:
         raise InvalidRequestError(
-            f"{len(batches)} experts would be needed, the lane may have {config.max_experts}; ask "
-            "for fewer.",
+            f"the edits need {len(batches)} experts, but the lane allows {config.max_experts}; "
+            "request fewer.",
             field="num_experts",
         )
-    projection = _projection(shape, config, held.routing, seed).to(model.device)
-    rows = encode(model, config, held.gate, statistics.idf, edits)
-    alone = Earlier([], rows.values[:0], projection)
-    experts, owners = [], dict[int, int]()
+    projection = _projection(shape, config, contents.routing, seed).to(model.device)
+    rows = encode(model, config, contents.gate, statistics.idf, edits)
+    no_earlier = Earlier([], rows.values[:0], projection)
+    experts, expert_of = [], dict[int, int]()
     for number, batch in enumerate(batches):
         part = [edits[index] for index in batch]
-        taught = _training_set(model, part, rows.values[batch], config, statistics, held.gate)
+        data = _training_set(model, part, rows.values[batch], config, statistics, contents.gate)
         steps = config.steps * math.ceil(len(part) / config.expert_edits)
-        more = config.model_copy(update={"steps": steps})
-        trained = train(model, shape, taught, alone, more, seed + number)
+        scaled = config.model_copy(update={"steps": steps})
+        trained = train(model, shape, data, no_earlier, scaled, seed + number)
         experts.append(_lane_expert(model, shape, trained))
-        owners |= dict.fromkeys(batch, number)
+        expert_of |= dict.fromkeys(batch, number)
     limit = _limit(config, statistics, rows.keys)
     routing = SharedRouting.of(shape, projection, limit, statistics.idf)
-    order = [owners[index] for index in range(len(edits))]
-    return pack(model, held.model_digest, rows, routing, experts, order, with_projection=True)
+    owners = [expert_of[index] for index in range(len(edits))]
+    return pack(model, contents.model_digest, rows, routing, experts, owners, with_projection=True)
 
 
-def _shared_out(
+def _distribute(
     model: CausalLM, edits: Sequence[Edit], config: LemoeConfig, num_experts: int, seed: int
 ) -> list[list[int]]:
-    """Numbers of edits for each expert; no fact is twice in one."""
-    left = list(range(len(edits)))
+    """Indices of each expert's edits; no expert has two edits of one fact."""
+    remaining = list(range(len(edits)))
     batches: list[list[int]] = []
-    while left:
-        newest = sorted({fact_of(edits[index].prompt): index for index in left}.values())
-        asked = 0 if batches else num_experts
-        if asked > len(newest):
+    while remaining:
+        newest = sorted({fact_of(edits[index].prompt): index for index in remaining}.values())
+        num_requested = 0 if batches else num_experts
+        if num_requested > len(newest):
             raise InvalidRequestError(
-                f"{num_experts} experts for {len(newest)} edits; ask for fewer.",
+                f"{num_experts} experts for {len(newest)} edits; request at most {len(newest)}.",
                 field="num_experts",
             )
         part = [edits[index] for index in newest]
-        planned = plan_order(model, config, part, seed, asked)
+        planned = plan_order(model, config, part, seed, num_requested)
         batches += [[newest[index] for index in batch] for batch in planned]
-        left = sorted(set(left) - set(newest))
+        remaining = sorted(set(remaining) - set(newest))
     return batches
 
 
@@ -196,7 +196,7 @@ def encode(
     idf: Tensor,
     edits: Sequence[Edit],
 ) -> Rows:
-    """Keys by which the scope test finds edits, and e of their prompts."""
+    """Computes the edits' keys for the scope test, and the mean embeddings e of their prompts."""
     prompts = [edit.prompt for edit in edits]
     e = mean_embeddings(model, prompts, idf if config.scope == "idf" else None)
     keys = unit(e) if gate is None else gate.keys(edits)
@@ -205,11 +205,11 @@ def encode(
 
 
 def gather(model: CausalLM, config: LemoeConfig, resources: Resources) -> Statistics:
-    """Reads held-out prompts, where a scope test is calibrated on them, and contexts."""
+    """Collects contexts, and contents-out prompts if a scope test is calibrated on them."""
     Shape.of(model, config)
     is_calibrated = config.scope in ("cosine", "idf") and config.threshold is None
-    is_read = config.num_contexts or config.scope == "idf" or is_calibrated
-    paragraphs = first_paragraphs(resources.text()) if is_read else []
+    needs_text = config.num_contexts or config.scope == "idf" or is_calibrated
+    paragraphs = first_paragraphs(resources.text()) if needs_text else []
     held_out = idf = torch.zeros(0, device=model.device)
     if config.scope == "idf":
         idf = document_frequencies(model, paragraphs)
@@ -222,16 +222,16 @@ def gather(model: CausalLM, config: LemoeConfig, resources: Resources) -> Statis
 def encode_all(
     llm: CausalLM, config: LemoeConfig, lane_model: bytes, edits: Sequence[Edit]
 ) -> Artifact | None:
-    """All edits of a lane as a new lane model finds them; experts stay. None without edits.
+    """Encodes all edits of a lane with a new lane model; experts stay. None without edits.
 
     Raises:
-        BaseModelMismatchError, ArtifactCorruptError: the lane model cannot be used here.
+        BaseModelMismatchError, ArtifactCorruptError: the lane model does not fit.
     """
     gate = Gate.of_bytes(lane_model, llm)
     if not edits:
         return None
-    nothing = torch.zeros(0, device=llm.device)
-    return pack_rows(llm, gate.digest, encode(llm, config, gate, nothing, edits))
+    no_idf = torch.zeros(0, device=llm.device)
+    return pack_rows(llm, gate.digest, encode(llm, config, gate, no_idf, edits))
 
 
 def _earlier(
@@ -239,14 +239,14 @@ def _earlier(
     shape: Shape,
     config: LemoeConfig,
     experts: Sequence[LaneExpert],
-    nothing: Tensor,
+    no_anchors: Tensor,
     projection: Projection,
 ) -> Earlier:
-    """What a new expert stands beside; `anchored` training sees none of it."""
+    """The earlier experts that take part in training; none with `anchored` routing."""
     if config.routing == "anchored" or not experts:
-        return Earlier([], nothing, projection)
+        return Earlier([], no_anchors, projection)
     anchors = torch.stack([expert.anchor for expert in experts]).to(model.device)
-    return Earlier([placed(model, shape, expert) for expert in experts], anchors, projection)
+    return Earlier([to_device(model, shape, expert) for expert in experts], anchors, projection)
 
 
 def _projection(
@@ -272,25 +272,25 @@ def _training_set(
         )
         for edit in edits
     ]
-    owners = [number for number, own in enumerate(texts) for _ in own]
+    owners = [number for number, rows in enumerate(texts) for _ in rows]
     return TrainingSet(
-        [text for own in texts for text in own],
+        [text for rows in texts for text in rows],
         torch.tensor(owners, device=model.device),
         embeddings,
     )
 
 
 def _lane_expert(model: CausalLM, shape: Shape, trained: Trained) -> LaneExpert:
-    """As it travels: in the model's own type, fp32 anchors."""
+    """The expert as it is committed: in the model's dtype, with an fp32 anchor."""
     tensors = {name: tensor.to(model.dtype) for name, tensor in trained.tensors.items()}
     learned = (*tensors.values(), trained.anchor, trained.projection.down, trained.projection.up)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in learned):
-        raise FitError("the expert is not finite; use a smaller learning_rate.")
+        raise FitError("the expert has values that are not finite; use a smaller learning_rate.")
     return LaneExpert.of(shape, tensors, trained.anchor)
 
 
 def _limit(config: LemoeConfig, statistics: Statistics, stored: Tensor) -> float:
-    """τ: configured, or calibrated; 0 where no cosine decides."""
+    """τ: configured, or calibrated; 0 if the scope test uses no cosine."""
     if config.scope not in ("cosine", "idf"):
         return 0.0
     if config.threshold is not None:

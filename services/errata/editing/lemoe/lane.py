@@ -1,4 +1,4 @@
-"""A LEMoE lane: trains one more expert on each batch, and routes to the expert that learned it."""
+"""A LEMoE lane: trains a new expert on each batch; routes prompts to the expert of their edit."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class LemoeLane(GatedLane[LemoeContents]):
         name: str,
         indices: Indices,
     ) -> None:
-        """An empty lane: it claims nothing. `weights` stay as they are.
+        """Opens an empty lane, which claims nothing. It does not change `weights`.
 
         Raises:
-            InvalidRequestError: layer or rank do not fit the model.
+            InvalidRequestError: the layer or the rank does not fit the model.
         """
         super().__init__(model, config, name, LemoeContents(EMPTY))
         self.config = config
@@ -64,22 +64,22 @@ class LemoeLane(GatedLane[LemoeContents]):
     def fit(self, batch: EditBatch) -> FitResult:
         """Trains a new expert, as `Lane.fit`; see `lemoe.fit`."""
         self.check_ready()
-        return fit(self.causal_lm, batch, self.config, self.contents, self._gathered())
+        return fit(self.causal_lm, batch, self.config, self.contents, self._require_statistics())
 
     def view(self) -> LemoeView:
-        """Routes by what the lane holds now; the store of experts is shared by all views."""
-        held, llm = self.contents, self.llm
-        if self._store is None and held.routing is not None and isinstance(llm, CausalLM):
-            self._store = ExpertStore(llm, held.routing.shape, self.config.max_resident)
+        """Routes by what the lane holds now; all views share the store of experts."""
+        contents, llm = self.contents, self.llm
+        if self._store is None and contents.routing is not None and isinstance(llm, CausalLM):
+            self._store = ExpertStore(llm, contents.routing.shape, self.config.max_resident)
         if self._store is not None:
-            self._store.keep(held.experts)
-        return LemoeView(llm, held, self.config, self._index, self._store)
+            self._store.keep(contents.experts)
+        return LemoeView(llm, contents, self.config, self._index, self._store)
 
     def device_usage(self) -> Mapping[str, int]:
-        """Experts on the device, and their bytes there."""
+        """Number of experts on the device, and their bytes there."""
         if self._store is None:
             return {}
-        # After the last reversal no view is made that would evict its expert.
+        # After a lane's last reversal, no new view is made that would evict the expert.
         self._store.keep(self.contents.experts)
         return self._store.sizes()
 
@@ -89,7 +89,7 @@ class LemoeLane(GatedLane[LemoeContents]):
 
     @property
     def ordering(self) -> Ordering:
-        """One expert's edits are fitted together: similar ones, as the configuration says."""
+        """Groups the edits of one expert, by similarity or in log order as configured."""
         return Ordering(
             size=self.config.expert_edits,
             max_wait_seconds=self.config.max_wait_seconds,
@@ -98,47 +98,48 @@ class LemoeLane(GatedLane[LemoeContents]):
 
     @property
     def compact(self) -> Compact:
-        """Shares all active edits among few new experts; see `lemoe.fit.retrain`."""
-        return self._retrained
+        """Distributes all active edits among few new experts; see `lemoe.fit.retrain`."""
+        return self._retrain
 
     def report(self) -> LaneReport:
-        """Edits, experts and their bytes; a lane that fills up warns."""
-        held, most = self.contents, self.config.max_experts
-        num = len(held.experts)
+        """Edits, experts and their bytes, and a warning if the lane is nearly full."""
+        contents, max_experts = self.contents, self.config.max_experts
+        num = len(contents.experts)
         sizes = {
-            "edits": len(held.inventory.names),
+            "edits": len(contents.inventory.names),
             "experts": num,
-            "max_experts": most,
-            "bytes": sum(expert.num_bytes for expert in held.experts) + held.inventory.num_bytes,
+            "max_experts": max_experts,
+            "bytes": sum(expert.num_bytes for expert in contents.experts)
+            + contents.inventory.num_bytes,
         }
-        if num < NEARLY_FULL * most:
+        if num < NEARLY_FULL * max_experts:
             return LaneReport(sizes)
-        way_out = self.config.way_out
-        warning = f"{num} of {most} experts are taken; before they are used up, {way_out}."
+        remedy = self.config.remedy
+        warning = f"{num} of {max_experts} experts are taken; before the lane is full, {remedy}."
         return LaneReport(sizes, (warning,))
 
     def read(
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, before: LemoeContents
     ) -> tuple[LemoeContents, Rows]:
-        """As `RoutedLane.read`; new experts come behind the earlier ones."""
-        found = packing.read(
+        """As `RoutedLane.read`; new experts are appended to the earlier ones."""
+        packed = packing.read(
             artifact,
             self.llm,
             edits,
             seq,
             gate=before.model_digest,
-            wanted=self._shape,
-            known=before.routing,
+            expected=self._shape,
+            before=before.routing,
         )
         first = len(before.experts)
-        owners = zip(edits, found.expert_of, strict=True)
+        owners = zip(edits, packed.expert_of, strict=True)
         after = replace(
             before,
-            routing=found.routing,
-            experts=(*before.experts, *found.experts),
+            routing=packed.routing,
+            experts=(*before.experts, *packed.experts),
             expert_of={**before.expert_of, **{name: first + number for name, number in owners}},
         )
-        return after, found.rows
+        return after, packed.rows
 
     def read_rows(
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, contents: LemoeContents
@@ -162,25 +163,25 @@ class LemoeLane(GatedLane[LemoeContents]):
         )
 
     def without(self, contents: LemoeContents, edits: Collection[str]) -> LemoeContents:
-        """As `RoutedLane.without`; experts without edits are dropped."""
+        """As `RoutedLane.without`; experts without edits are removed."""
         return contents.without(edits)
 
     def cleared(self, contents: LemoeContents) -> LemoeContents:
         """As `RoutedLane.cleared`."""
         return LemoeContents(EMPTY, contents.gate)
 
-    def _gathered(self) -> Statistics:
+    def _require_statistics(self) -> Statistics:
         if self._statistics is None:
             raise PreconditionError(f"{self.name} cannot fit yet; call gather first.")
         return self._statistics
 
-    def _retrained(self, edits: Sequence[Edit], *, num_experts: int, seed: int) -> Artifact:
+    def _retrain(self, edits: Sequence[Edit], *, num_experts: int, seed: int) -> Artifact:
         return retrain(
             self.causal_lm,
             edits,
             self.config,
             self.contents,
-            self._gathered(),
+            self._require_statistics(),
             num_experts=num_experts,
             seed=seed,
         )

@@ -1,4 +1,4 @@
-"""What a lane learned, as replicas hold it: experts, and what they share."""
+"""A lane's experts, as replicas hold them, and the parameters that they share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LaneExpert:
     """One expert of a lane, in host memory.
 
     Attributes:
-        tensors: its own, as committed.
+        tensors: the expert's own, as committed.
         anchor: k_t, (d) fp32.
         digest: SHA-256 of tensors and anchor.
     """
@@ -33,7 +33,7 @@ class LaneExpert:
 
     @classmethod
     def of(cls, shape: Shape, tensors: Mapping[str, Tensor], anchor: Tensor) -> LaneExpert:
-        """With its digest."""
+        """Builds the expert and computes its digest."""
         state = hashlib.sha256(tensor_bytes(anchor))
         for name in shape.sizes():
             state.update(tensor_bytes(tensors[name]))
@@ -41,20 +41,20 @@ class LaneExpert:
 
     @property
     def num_bytes(self) -> int:
-        """Of what was committed."""
+        """Bytes of the committed tensors and the anchor."""
         return sum(t.numel() * t.element_size() for t in (*self.tensors.values(), self.anchor))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SharedRouting:
-    """What all experts of a lane share.
+    """Routing parameters that all experts of a lane share.
 
     Attributes:
         shape: of experts and projection.
-        projection: from embeddings to what anchors are compared with.
+        projection: from embeddings e to the vectors v that are compared with anchors.
         limit: τ of a cosine scope test.
-        idf: for scope `idf`, (V) fp32; else empty.
-        digest: SHA-256 of all that.
+        idf: for scope `idf`, (V) fp32; otherwise empty.
+        digest: SHA-256 of the above, without the shape.
     """
 
     shape: Shape
@@ -65,7 +65,7 @@ class SharedRouting:
 
     @classmethod
     def of(cls, shape: Shape, projection: Projection, limit: float, idf: Tensor) -> SharedRouting:
-        """With its digest."""
+        """Builds the parameters and computes their digest."""
         state = hashlib.sha256(repr((limit, projection.is_residual)).encode())
         for tensor in (projection.down, projection.up, idf):
             state.update(tensor_bytes(tensor))
@@ -73,44 +73,44 @@ class SharedRouting:
 
 
 class ExpertStore:
-    """Experts on the device, those that were used last; made of the host's when they are needed.
+    """The most recently used experts, on the device; copied from host memory when needed.
 
-    Rows that run keep theirs alive, so that one that has to go goes when nobody uses it any more.
+    Running rows hold references to their experts, so an evicted expert is freed after its last use.
     """
 
     def __init__(self, llm: CausalLM, shape: Shape, max_resident: int) -> None:
-        """Nothing is resident yet."""
-        self._llm, self._shape, self._most = llm, shape, max_resident
+        """Starts without resident experts."""
+        self._llm, self._shape, self._max_resident = llm, shape, max_resident
         self._resident: OrderedDict[bytes, Expert] = OrderedDict()
         self._lock = threading.Lock()  # views of several threads share the store
 
     def sizes(self) -> dict[str, int]:
-        """`experts` on the device, and their `bytes` there."""
+        """Number of `experts` on the device, and their `bytes` there."""
         with self._lock:
-            held = list(self._resident.values())
-        num_bytes = sum(expert.up.nbytes + expert.down.nbytes for expert in held)
-        return {"experts": len(held), "bytes": num_bytes}
+            resident = list(self._resident.values())
+        num_bytes = sum(expert.up.nbytes + expert.down.nbytes for expert in resident)
+        return {"experts": len(resident), "bytes": num_bytes}
 
     def keep(self, experts: Iterable[LaneExpert]) -> None:
-        """Lets experts go that are none of these any more."""
-        known = {expert.digest for expert in experts}
+        """Evicts all experts but these."""
+        kept = {expert.digest for expert in experts}
         with self._lock:
-            for digest in self._resident.keys() - known:
+            for digest in self._resident.keys() - kept:
                 del self._resident[digest]
 
-    def get(self, own: LaneExpert) -> Expert:
-        """The expert as the hooks use it."""
+    def get(self, expert: LaneExpert) -> Expert:
+        """The expert as hooks use it, on the device."""
         with self._lock:
-            found = self._resident.pop(own.digest, None)
-            if found is None:
-                found = placed(self._llm, self._shape, own)
-            self._resident[own.digest] = found
-            while len(self._resident) > self._most:
+            resident = self._resident.pop(expert.digest, None)
+            if resident is None:
+                resident = to_device(self._llm, self._shape, expert)
+            self._resident[expert.digest] = resident
+            while len(self._resident) > self._max_resident:
                 self._resident.popitem(last=False)
-            return found
+            return resident
 
 
-def placed(llm: CausalLM, shape: Shape, own: LaneExpert) -> Expert:
-    """An expert on the model's device, in its type."""
-    tensors = {n: t.to(device=llm.device, dtype=llm.dtype) for n, t in own.tensors.items()}
+def to_device(llm: CausalLM, shape: Shape, expert: LaneExpert) -> Expert:
+    """Copies an expert to the model's device, in the model's dtype."""
+    tensors = {n: t.to(device=llm.device, dtype=llm.dtype) for n, t in expert.tensors.items()}
     return as_expert(llm, shape, tensors)

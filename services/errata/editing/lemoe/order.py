@@ -1,8 +1,8 @@
-"""Which edits one expert learns: like ones together (LEMoE §4.3).
+"""Groups edits for experts: similar edits together (LEMoE §4.3).
 
-High similarity within a batch and low similarity between batches is what keeps an edit's key near
-its own expert's anchor. The paper clusters all edits in advance; a running system has the pending
-ones only, and fills each batch to the same size.
+High similarity within a batch and low similarity between batches keep an edit's key near the anchor
+of its own expert. The paper clusters all edits in advance; a running system has only the pending
+edits, and fills all batches to the same size.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ class Similarity:
 def plan_order(
     model: CausalLM, config: LemoeConfig, edits: Sequence[Edit], seed: int, num_batches: int = 0
 ) -> list[list[int]]:
-    """Parts a window of pending edits into batches.
+    """Splits a window of pending edits into batches.
 
     Args:
-        model: its input embeddings say which edits are alike.
+        model: its input embeddings measure the similarity of edits.
         config: of the lane.
         edits: in log order.
-        seed: of the clusters' first centres.
-        num_batches: at most as many as edits; as few as `expert_edits` allows if 0.
+        seed: of the clusters' initial centres.
+        num_batches: at most the number of edits; 0 makes as few as `expert_edits` allows.
 
     Returns:
-        Numbers of edits, each once; in a batch ascending.
+        Indices of edits, each once; ascending within a batch.
     """
     n = len(edits)
     k = num_batches or math.ceil(n / config.expert_edits)
@@ -65,8 +65,8 @@ def plan_order(
         return [part.tolist() for part in np.array_split(np.arange(n), k)]
     vectors = vectors_of(model, edits)
     batches = in_clusters(vectors, k, config.order, seed)
-    told = similarity(vectors, batches)
-    _log.info("order planned", num_edits=n, num_batches=k, within=told.within, between=told.between)
+    mean = similarity(vectors, batches)
+    _log.info("order planned", num_edits=n, num_batches=k, within=mean.within, between=mean.between)
     return batches
 
 
@@ -80,14 +80,14 @@ def vectors_of(model: CausalLM, edits: Sequence[Edit]) -> Tensor:
 def in_clusters(
     vectors: Tensor, k: int, how: Literal["kmeans", "hierarchical"], seed: int
 ) -> list[list[int]]:
-    """Clusters of equal size: each vector goes to the nearest centre that has room.
+    """Makes clusters of equal size: each vector joins the nearest centre that has room.
 
-    Those that lose most by going elsewhere choose first.
+    Vectors whose second choice costs most choose first.
 
     Args:
         vectors: (n, d) of length 1.
-        k: number of clusters, at most n; their sizes differ by one at most.
-        how: to cluster.
+        k: number of clusters, at most n; their sizes differ by at most one.
+        how: clustering method.
         seed: of `kmeans`.
     """
     n = len(vectors)
@@ -97,32 +97,32 @@ def in_clusters(
     else:
         labels = AgglomerativeClustering(k, linkage="ward").fit(points).labels_
         centres = np.stack([points[labels == label].mean(0) for label in range(k)])
-    far = euclidean_distances(points, centres, squared=True)  # (n, k)
-    ranked = far.argsort(1, kind="stable")
-    nearest_two = np.sort(far, 1)[:, :2]
+    distances = euclidean_distances(points, centres, squared=True)  # (n, k)
+    ranked = distances.argsort(1, kind="stable")
+    nearest_two = np.sort(distances, 1)[:, :2]
     regret = nearest_two[:, -1] - nearest_two[:, 0]
     room = [n // k + (cluster < n % k) for cluster in range(k)]
     batches: list[list[int]] = [[] for _ in range(k)]
-    for number in (-regret).argsort(kind="stable").tolist():
-        cluster = next(c for c in ranked[number].tolist() if len(batches[c]) < room[c])
-        batches[cluster].append(number)
+    for index in (-regret).argsort(kind="stable").tolist():
+        cluster = next(c for c in ranked[index].tolist() if len(batches[c]) < room[c])
+        batches[cluster].append(index)
     return [sorted(batch) for batch in batches]
 
 
 def similarity(vectors: Tensor, batches: Sequence[Sequence[int]]) -> Similarity:
-    """How alike edits of the same batch are, and of different ones.
+    """Measures the similarity of edits within batches and between batches.
 
     Args:
         vectors: (n, d) of length 1.
-        batches: numbers of vectors.
+        batches: indices of vectors.
     """
-    order = [number for batch in batches for number in batch]
+    order = [index for batch in batches for index in batch]
     owner = torch.tensor([b for b, batch in enumerate(batches) for _ in batch])
     cosines = (vectors[order] @ vectors[order].T).cpu()
-    same = owner[:, None] == owner
-    pairs = ~torch.eye(len(order), dtype=torch.bool)
+    is_within = owner[:, None] == owner
+    is_pair = ~torch.eye(len(order), dtype=torch.bool)
     means = [
         float(chosen.mean()) if len(chosen) else None
-        for chosen in (cosines[same & pairs], cosines[~same])
+        for chosen in (cosines[is_within & is_pair], cosines[~is_within])
     ]
     return Similarity(*means)

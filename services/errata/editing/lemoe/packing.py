@@ -1,4 +1,4 @@
-"""A lane's experts and edits as artifacts, and back."""
+"""Converts a lane's experts and edits to artifacts, and back."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _FORMAT = RowFormat(method="lemoe", values="embeddings")
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Packed:
-    """What an artifact holds.
+    """Content of an artifact.
 
     Attributes:
         rows: edits.
-        routing: of the lane from now on.
+        routing: of the lane after this commit.
         experts: in the artifact's order.
-        expert_of: for each row, which of them.
+        expert_of: for each row, the index of its expert.
     """
 
     rows: Rows
@@ -47,16 +47,16 @@ def pack(
     *,
     with_projection: bool,
 ) -> Artifact:
-    """The artifact of a fit, or of a whole lane.
+    """Makes the artifact of a fit, or of a whole lane.
 
     Args:
         llm: the base model.
         gate: digest of the lane model; empty without one.
         rows: edits.
         routing: of the lane.
-        experts: that learned them.
-        expert_of: for each row, which of them.
-        with_projection: whether the projection is new to the lane.
+        experts: that learned the edits.
+        expert_of: for each row, the index of its expert.
+        with_projection: also store the projection; needed if it is new to the lane.
     """
     tensors = {
         "anchors": torch.stack([expert.anchor for expert in experts]).cpu(),
@@ -68,16 +68,16 @@ def pack(
         tensors["projection.down"] = routing.projection.down.cpu()
         tensors["projection.up"] = routing.projection.up.cpu()
     tensors["member_of"] = torch.tensor(expert_of, dtype=torch.int64)
-    facts = {
+    metadata = {
         "shape": json.dumps(asdict(routing.shape), sort_keys=True),
         "limit": repr(routing.limit),
         "residual": json.dumps(routing.projection.is_residual),
     }
-    return _FORMAT.pack(llm, gate, rows, tensors, facts)
+    return _FORMAT.pack(llm, gate, rows, tensors, metadata)
 
 
 def pack_rows(llm: BaseLLM, gate: str, rows: Rows) -> Artifact:
-    """Edits without experts: for a new lane model, under which experts stay."""
+    """Packs edits without experts, for a new lane model, which does not change experts."""
     return _FORMAT.pack(llm, gate, rows)
 
 
@@ -88,10 +88,10 @@ def read(
     seq: int,
     *,
     gate: str,
-    wanted: Shape | None,
-    known: SharedRouting | None,
+    expected: Shape | None,
+    before: SharedRouting | None,
 ) -> Packed:
-    """Reads what `pack` made.
+    """Reads an artifact that `pack` made.
 
     Args:
         artifact: of a commit.
@@ -99,13 +99,13 @@ def read(
         edits: of the commit.
         seq: of the commit.
         gate: digest of the lane model; empty without one.
-        wanted: what the lane's configuration gives, where that is known.
-        known: of the lane before; gives the projection if the artifact brings none.
+        expected: shape that the lane's configuration gives; None in processes that cannot tell.
+        before: routing of the lane before this commit; has the projection if the artifact has none.
 
     Raises:
-        BaseModelMismatchError, ArtifactCorruptError: it does not fit.
+        BaseModelMismatchError, ArtifactCorruptError: the artifact does not fit.
     """
-    shape = _shape_in(artifact, wanted, seq)
+    shape = _shape_in(artifact, expected, seq)
     tensors = artifact.tensors
     num = len(tensors["anchors"]) if "anchors" in tensors else 0
     dtype = next((t.dtype for n, t in tensors.items() if n.startswith("expert.0.")), None)
@@ -116,20 +116,20 @@ def read(
         "member_of": TensorSpec((len(edits),), torch.int64),
     }
     for number in range(num):
-        own = shape.specs(dtype or torch.float32)
-        specs |= {f"expert.{number}.{name}": spec for name, spec in own.items()}
-    if known is None or "projection.down" in tensors:
+        expert_specs = shape.specs(dtype or torch.float32)
+        specs |= {f"expert.{number}.{name}": spec for name, spec in expert_specs.items()}
+    if before is None or "projection.down" in tensors:
         specs["projection.down"] = TensorSpec((shape.d_p, shape.d), torch.float32)
         specs["projection.up"] = TensorSpec((shape.d, shape.d_p), torch.float32)
     rows = _FORMAT.read(artifact, llm, gate, edits, seq, others=specs)
     owners = tensors["member_of"].tolist()
     if not num or set(owners) != set(range(num)):
         raise ArtifactCorruptError(f"commit {seq} has experts that learned no edit.", seq=seq)
-    projection = known.projection if known is not None else None
+    projection = before.projection if before is not None else None
     if projection is None or "projection.down" in tensors:
         is_residual = bool(json.loads(artifact.metadata["residual"]))
-        made = Projection(tensors["projection.down"], tensors["projection.up"], is_residual)
-        projection = made.to(llm.device)
+        stored = Projection(tensors["projection.down"], tensors["projection.up"], is_residual)
+        projection = stored.to(llm.device)
     limit = float(artifact.metadata["limit"])
     routing = SharedRouting.of(shape, projection, limit, tensors["idf"].to(llm.device))
     experts = [
@@ -146,22 +146,22 @@ def read(
 def read_rows(
     artifact: Artifact, llm: BaseLLM, edits: tuple[str, ...], seq: int, *, gate: str
 ) -> Rows:
-    """Reads what `pack_rows` made; as `read`."""
+    """Reads an artifact that `pack_rows` made; raises as `read`."""
     return _FORMAT.read(artifact, llm, gate, edits, seq)
 
 
-def _shape_in(artifact: Artifact, wanted: Shape | None, seq: int) -> Shape:
+def _shape_in(artifact: Artifact, expected: Shape | None, seq: int) -> Shape:
     try:
         shape = Shape(**json.loads(artifact.metadata["shape"]))
         float(artifact.metadata["limit"])
         json.loads(artifact.metadata["residual"])
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactCorruptError(
-            f"commit {seq} does not say how its experts are built: {error}.", seq=seq
+            f"commit {seq} does not describe the shape of its experts: {error}.", seq=seq
         ) from error
-    if wanted is not None and shape != wanted:
+    if expected is not None and shape != expected:
         raise ArtifactCorruptError(
-            f"commit {seq} has experts of another shape than the lane's configuration gives.",
+            f"commit {seq} has experts of a shape that differs from the lane's configuration.",
             seq=seq,
         )
     return shape

@@ -1,9 +1,9 @@
-"""From a prompt to its experts: a mean embedding, a projection, anchors (LEMoE eqs. 5–7).
+"""Selects a prompt's experts: mean embedding, projection, anchors (LEMoE eqs. 5–7).
 
     e = mean of the prompt's input embeddings,  v = W_up SiLU(W_down e),  g = TopK(softmax_i(k_i·v))
 
-`anchored` adds e itself to v, so that the frozen random projection keeps neighbours near, and takes
-gates of exactly 1. Word order cannot matter to any of this.
+`anchored` adds e to v, so that near prompts stay near under the frozen random projection, and has
+gates of exactly 1. Word order has no effect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Projection:
     Attributes:
         down: (d_p, d) fp32.
         up: (d, d_p) fp32.
-        is_residual: whether v has e in it.
+        is_residual: whether e is added to v.
     """
 
     down: Tensor
@@ -32,14 +32,14 @@ class Projection:
 
     @classmethod
     def new(cls, shape: Shape, seed: int, *, is_residual: bool) -> Projection:
-        """A random one, U(±1/√fan_in) both."""
+        """A random projection; both matrices from U(±1/√fan_in)."""
         rng = torch.Generator().manual_seed(seed % 2**63)
         down = (2 * torch.rand(shape.d_p, shape.d, generator=rng) - 1) * shape.d**-0.5
         up = (2 * torch.rand(shape.d, shape.d_p, generator=rng) - 1) * shape.d_p**-0.5
         return cls(down, up, is_residual)
 
     def to(self, device: torch.device) -> Projection:
-        """The same, elsewhere."""
+        """The projection on another device."""
         return Projection(self.down.to(device), self.up.to(device), self.is_residual)
 
     def __call__(self, embeddings: Tensor) -> Tensor:
@@ -53,15 +53,15 @@ class Projection:
 
 
 def literal_gates(anchors: Tensor, v: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """Raw softmax values of the k best keys; not scaled to sum to one.
+    """Raw softmax values of the k keys with the highest ones; not scaled to sum to one.
 
     Args:
         anchors: k_i, (t, d).
         v: (n, d).
-        top_k: at most t are taken.
+        top_k: k; at most t are selected.
 
     Returns:
-        Numbers of experts, (n, k) int64, and their gates, (n, k) fp32. Equal ones: the oldest.
+        Indices of experts, (n, k) int64, and their gates, (n, k) fp32. The oldest expert wins ties.
     """
     shares = (v @ anchors.T).softmax(-1)
     order = shares.sort(dim=-1, descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""What a replica holds of a LEMoE lane: experts with anchors, and who learned which edit."""
+"""A replica's state of a LEMoE lane: experts with anchors, and which expert has which edit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from errata.editing.retriever.gated_lane import GatedContents
 
 @dataclass(frozen=True, eq=False)
 class LemoeContents(GatedContents):
-    """What a lane holds; keys (n, width) and mean embeddings e (n, d) lie in the inventory.
+    """Contents of a lane; keys (n, width) and mean embeddings e (n, d) are in the inventory.
 
     Attributes:
         routing: None before the first commit.
@@ -33,7 +33,7 @@ class LemoeContents(GatedContents):
         return torch.stack([expert.anchor for expert in self.experts])
 
     def digests(self) -> Iterator[bytes]:
-        """Lane model, what experts share, experts, edits, and which expert learned which edit."""
+        """Of lane model, shared routing, experts, edits, and of which expert learned which edit."""
         yield bytes.fromhex(self.model_digest)
         if self.routing is not None:
             yield self.routing.digest
@@ -43,9 +43,9 @@ class LemoeContents(GatedContents):
         yield repr([self.expert_of[name] for name in self.inventory.names]).encode()
 
     def without(self, edits: Collection[str]) -> LemoeContents:
-        """Without these edits' claims, and without experts that have no edit left.
+        """Removes these edits' claims, and experts without remaining edits.
 
-        A lane without any edit has no projection either: it is as it was before the first one.
+        A lane without edits has no projection either: it equals the lane before the first edit.
 
         Raises:
             EditNotRevertibleError: an edit is not active.
@@ -53,12 +53,12 @@ class LemoeContents(GatedContents):
         inventory = self.inventory.without(edits)
         if not inventory.names:
             return LemoeContents(EMPTY, self.gate)
-        left = {name: self.expert_of[name] for name in inventory.names}
-        used = sorted(set(left.values()))
-        number = {old: new for new, old in enumerate(used)}
+        remaining = {name: self.expert_of[name] for name in inventory.names}
+        used = sorted(set(remaining.values()))
+        new_index = {old: new for new, old in enumerate(used)}
         return replace(
             self,
             experts=tuple(self.experts[old] for old in used),
-            expert_of={name: number[old] for name, old in left.items()},
+            expert_of={name: new_index[old] for name, old in remaining.items()},
             inventory=inventory,
         )

@@ -1,9 +1,9 @@
-"""Fits one new expert to a batch of texts; all that came before stays as it is.
+"""Trains one new expert on a batch of texts; earlier experts are not changed.
 
-Minimises the mean NLL of targets over the new expert's tensors, in `literal` routing also over its
-key and the projection (LEMoE §3.2 and appendix). `anchored` sends every text through the new expert
-with a gate of 1; `literal` through the experts that the keys choose, so that nothing forces a text
-to the new one.
+Minimises the mean NLL of targets over the new expert's tensors, with `literal` routing also over
+its key and the projection (LEMoE §3.2 and appendix). `anchored` sends every text through the new
+expert with a gate of 1. `literal` sends it through the experts that the keys select, which need not
+include the new one.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from errata.errors import FitError
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TrainingSet:
-    """Texts to learn.
+    """Texts to train on.
 
     Attributes:
         texts: m of them, each with its target.
-        owners: (m,) int64, the edit of each.
+        owners: (m,) int64, the index of each text's edit.
         embeddings: e of the u edits' prompts, (u, d) fp32.
     """
 
@@ -45,7 +45,7 @@ class TrainingSet:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Earlier:
-    """What a lane has learned before: all of it is frozen but, in `literal`, the projection.
+    """Earlier experts of a lane; frozen, except for the projection with `literal` routing.
 
     Attributes:
         experts: t of them.
@@ -60,12 +60,12 @@ class Earlier:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Trained:
-    """What training made.
+    """Result of training.
 
     Attributes:
         tensors: of the new expert, fp32.
-        anchor: its own, (d) fp32.
-        projection: of the lane, from now on.
+        anchor: of the new expert, (d) fp32.
+        projection: of the lane after training.
     """
 
     tensors: Mapping[str, Tensor]
@@ -81,7 +81,7 @@ def train(
     config: LemoeConfig,
     seed: int,
 ) -> Trained:
-    """Trains a new expert; the model is left as it was.
+    """Trains a new expert; the model is not changed.
 
     Args:
         model: frozen.
@@ -89,71 +89,71 @@ def train(
         data: of the batch.
         earlier: of the lane.
         config: of the lane.
-        seed: of the expert's start and of the order of texts.
+        seed: of the expert's initial tensors and of the order of texts.
 
     Raises:
         FitError: the loss is not finite.
     """
-    own = new_expert(model, shape, seed)
+    new_tensors = new_expert(model, shape, seed)
     is_literal = config.routing == "literal"
     router = _Router.of(earlier, data.embeddings, seed, trains=is_literal)
     bf16 = has_fast_bf16(model.device)
-    forced = TeacherForcing(model, data.texts, shape.layer, bf16=bf16)
-    parameters = [*own.parameters(), *(router.parameters() if is_literal else ())]
+    teacher = TeacherForcing(model, data.texts, shape.layer, bf16=bf16)
+    parameters = [*new_tensors.parameters(), *(router.parameters() if is_literal else ())]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate)
     for batch in itertools.islice(_batches(len(data.texts), config, seed), config.steps):
         rows = batch.rows.to(model.device)
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):
-            newest = as_expert(model, shape, dict(own.items()))
+            new = as_expert(model, shape, dict(new_tensors.items()))
             parts = []
-            for part in (rows[places] for places in forced.alike(rows)):
+            for part in (rows[indices] for indices in teacher.alike(rows)):
                 if is_literal:
                     e = data.embeddings[data.owners[part]]
-                    claimed = router.choose([*earlier.experts, newest], e, config)
+                    claimed = router.select([*earlier.experts, new], e, config)
                 else:
-                    claimed = only(newest, len(part), config.weight, model.device)
-                with consulting(model, shape.layer, claimed):
-                    parts.append(forced.nll(part))
+                    claimed = single_expert_rows(new, len(part), config.weight, model.device)
+                with applied_experts(model, shape.layer, claimed):
+                    parts.append(teacher.nll(part))
             nll = torch.cat(parts)
             loss = nll.mean()
         if not bool(torch.isfinite(loss)):
             raise FitError("the loss is not finite; use a smaller learning_rate.")
-        batch.worst(float(nll.detach().max()))
+        batch.record_max(float(nll.detach().max()))
         if batch.is_done(config.stop_loss):
             break
         optimiser.zero_grad(set_to_none=True)
-        if loss.requires_grad:  # a frozen expert may have taken all rows
+        if loss.requires_grad:  # false if all rows went through frozen experts
             loss.backward()
             optimiser.step()
-    tensors = {name: parameter.detach() for name, parameter in own.items()}
+    tensors = {name: parameter.detach() for name, parameter in new_tensors.items()}
     return Trained(tensors, router.newest_anchor.detach(), router.projection_now())
 
 
 class _Batch:
-    """Rows of one step, and what the pass over all texts has seen so far."""
+    """Rows of one step, and the maximum NLLs of the steps of this pass over all texts."""
 
-    def __init__(self, rows: Tensor, seen: list[float], *, is_last: bool) -> None:
-        self.rows, self._seen, self._is_last = rows, seen, is_last
+    def __init__(self, rows: Tensor, max_nlls: list[float], *, is_last: bool) -> None:
+        self.rows, self._max_nlls, self._is_last = rows, max_nlls, is_last
 
-    def worst(self, nll: float) -> None:
-        self._seen.append(nll)
+    def record_max(self, nll: float) -> None:
+        self._max_nlls.append(nll)
 
     def is_done(self, stop_loss: float) -> bool:
-        return bool(stop_loss) and self._is_last and max(self._seen) < stop_loss
+        return bool(stop_loss) and self._is_last and max(self._max_nlls) < stop_loss
 
 
 def _batches(num: int, config: LemoeConfig, seed: int) -> Iterator[_Batch]:
-    """Shuffled passes over all texts, without end."""
+    """Yields shuffled passes over all texts, indefinitely."""
     rng = torch.Generator().manual_seed(seed % 2**63)
     while True:
         parts = torch.randperm(num, generator=rng).split(config.batch_rows)
-        seen: list[float] = []
+        max_nlls: list[float] = []
         for part in parts:
-            yield _Batch(part, seen, is_last=part is parts[-1])
+            yield _Batch(part, max_nlls, is_last=part is parts[-1])
 
 
 class _Router(nn.Module):
-    """Keys of earlier experts, frozen, that of the new one, and the projection."""
+    """The frozen keys of earlier experts, the key of the new one, and the projection."""
 
     def __init__(self, earlier: Earlier, anchor: Tensor) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class _Router(nn.Module):
 
     @classmethod
     def of(cls, earlier: Earlier, embeddings: Tensor, seed: int, *, trains: bool) -> _Router:
-        """`literal` starts from a random key, `anchored` has the batch's centroid at once."""
+        """Starts from a random key if it trains; otherwise the key is the batch's centroid."""
         if not trains:
             return cls(earlier, earlier.projection.anchor(embeddings))
         rng = torch.Generator().manual_seed((seed + 1) % 2**63)
@@ -175,49 +175,51 @@ class _Router(nn.Module):
     def projection_now(self) -> Projection:
         return Projection(self._down.detach(), self._up.detach(), self._is_residual)
 
-    def choose(self, experts: Sequence[Expert], e: Tensor, config: LemoeConfig) -> ExpertRows:
-        """Experts and gates of rows by their embeddings, with gradients to key and projection."""
+    def select(self, experts: Sequence[Expert], e: Tensor, config: LemoeConfig) -> ExpertRows:
+        """Experts and gates of rows with embeddings e; gradients reach key and projection."""
         v = Projection(self._down, self._up, self._is_residual)(e)
         anchors = torch.cat([self._earlier, self.newest_anchor[None]])
-        numbers, gates = literal_gates(anchors, v, config.top_k)
-        return grouped(experts, numbers, config.weight * gates)
+        indices, gates = literal_gates(anchors, v, config.top_k)
+        return grouped(experts, indices, config.weight * gates)
 
 
-def grouped(experts: Sequence[Expert], numbers: Tensor, gates: Tensor) -> ExpertRows:
-    """Rows sorted by expert.
+def grouped(experts: Sequence[Expert], indices: Tensor, gates: Tensor) -> ExpertRows:
+    """Groups rows by expert.
 
     Args:
         experts: t of them.
-        numbers: (n, k) int64, the experts of each row.
+        indices: (n, k) int64, the experts of each row.
         gates: (n, k).
     """
-    flat = numbers.reshape(-1)
+    flat = indices.reshape(-1)
     order = flat.argsort(stable=True)
     distinct, sizes = flat[order].unique_consecutive(return_counts=True)
-    rows = torch.arange(len(numbers), device=numbers.device).repeat_interleave(numbers.shape[1])
+    rows = torch.arange(len(indices), device=indices.device).repeat_interleave(indices.shape[1])
     return ExpertRows(
-        tuple(experts[number] for number in distinct.tolist()),
+        tuple(experts[index] for index in distinct.tolist()),
         tuple(sizes.tolist()),
         rows[order],
         gates.reshape(-1)[order][:, None, None],
     )
 
 
-def only(expert: Expert, num_rows: int, gate: float, device: torch.device) -> ExpertRows:
-    """All rows through one expert."""
+def single_expert_rows(
+    expert: Expert, num_rows: int, gate: float, device: torch.device
+) -> ExpertRows:
+    """Sends all rows through one expert."""
     rows = torch.arange(num_rows, device=device)
     gates = torch.full((num_rows, 1, 1), gate, device=device)
     return ExpertRows((expert,), (num_rows,), rows, gates)
 
 
 @contextmanager
-def consulting(model: CausalLM, layer: int, claimed: ExpertRows) -> Iterator[None]:
-    """Lets the passes inside go through experts, with gradients."""
+def applied_experts(model: CausalLM, layer: int, claimed: ExpertRows) -> Iterator[None]:
+    """Applies experts to the forward passes inside the context, with gradients."""
 
-    def consult(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         return add_experts(model, layer, output, args[0], claimed)
 
-    handle = model.ffn(layer).register_forward_hook(consult)
+    handle = model.ffn(layer).register_forward_hook(hook)
     try:
         yield
     finally:

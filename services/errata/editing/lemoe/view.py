@@ -1,7 +1,7 @@
-"""Which expert a row goes through, decided before the LLM runs.
+"""Selects the experts of a row before the LLM runs.
 
-The engine's own expert rows do the rest (`editing.effects`): rows sorted by expert,
-two products for each distinct one, and rows without a claim untouched, bit for bit.
+The engine's expert rows apply them (`editing.effects`): rows are sorted by expert, each distinct
+expert takes two products, and rows without a claim stay unchanged, bit for bit.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from errata.errors import InvalidRequestError
 
 @dataclass(frozen=True, eq=False, slots=True)
 class LemoeView:
-    """Routes by what a lane held at one moment.
+    """Routes by a snapshot of a lane's contents.
 
     Attributes:
         llm: of the replica.
         contents: of the lane.
         config: of the lane.
         index: over keys, shared with the lane's other views.
-        store: of experts on the device, shared likewise; None where there is no LLM.
+        store: of experts on the device, shared likewise; None in processes without the LLM.
     """
 
     llm: BaseLLM
@@ -46,44 +46,44 @@ class LemoeView:
 
     @property
     def vector_view(self) -> LemoeView | None:
-        """Itself, unless the learned gate decides by texts."""
+        """This view, unless the learned gate decides, which needs texts."""
         return None if self.config.scope == "retriever" else self
 
     @property
     def module(self) -> nn.Module | None:
-        """None: vectors are made of token embeddings."""
+        """None: vectors are computed from token embeddings."""
         return None
 
     def claims(self, prompts: Sequence[str]) -> list[Claim]:
-        """Which edit claims each prompt."""
-        held = self.contents
-        if not held.repository.num_rows:
+        """The edit that claims each prompt."""
+        contents = self.contents
+        if not contents.repository.num_rows:
             return [NO_CLAIM] * len(prompts)
-        if held.gate is not None:
-            return held.gate.claims(held.repository, self.index, prompts)
+        if contents.gate is not None:
+            return contents.gate.claims(contents.repository, self.index, prompts)
         return self.claims_of(self.vectors(prompts))
 
     def vectors(self, prompts: Sequence[str]) -> Tensor:
         """e of prompts, (n, d)."""
         if not isinstance(self.llm, CausalLM):
             raise InvalidRequestError(
-                f"scope {self.config.scope} goes by embeddings that only the LLM has; send them.",
+                f"scope {self.config.scope} needs embeddings that only the LLM has; send them.",
                 field="vectors",
             )
         return mean_embeddings(self.llm, prompts, self._idf)
 
     def vectors_of(self, states: Tensor) -> Tensor:
-        """Never asked: there is no `module`."""
+        """Never called, because `module` is None."""
         raise NotImplementedError
 
     def claims_of(self, vectors: Tensor) -> list[Claim]:
-        """By cosine; with scope `off` the nearest edit claims whatever its cosine."""
+        """Claims by cosine; with scope `off`, the nearest edit claims at any cosine."""
         repository, routing = self.contents.repository, self.contents.routing
         if routing is None or not repository.num_rows:
             return [NO_CLAIM] * len(vectors)
         if vectors.shape[-1] != routing.shape.d:
             raise InvalidRequestError(
-                f"the lane goes by vectors of {routing.shape.d} entries, not {vectors.shape[-1]}.",
+                f"the lane needs vectors of {routing.shape.d} entries, not {vectors.shape[-1]}.",
                 field="vectors",
             )
         limit = -math.inf if self.config.scope == "off" else routing.limit
@@ -91,30 +91,30 @@ class LemoeView:
         return [replace(claim, vector=v) for claim, v in zip(found, vectors, strict=True)]
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
-        """The expert that learned the claiming edit, or those whose keys are nearest."""
-        rows = [number for number, claim in enumerate(claims) if claim.holds]
+        """The expert that learned the claiming edit, or the experts with the nearest keys."""
+        rows = [row for row, claim in enumerate(claims) if claim.holds]
         plans = [RowPlan(cut=True) if claim.cut else BASE for claim in claims]
-        chosen = self.experts_of([claims[number] for number in rows])
-        for number, experts in zip(rows, chosen, strict=True):
-            claim = claims[number]
-            made = tuple((self._expert(index), weight) for index, weight in experts)
-            plans[number] = RowPlan((WeightedExperts(made),), (claim.edit,), claim.cut)
+        selected = self.experts_of([claims[row] for row in rows])
+        for row, experts in zip(rows, selected, strict=True):
+            claim = claims[row]
+            weighted = tuple((self._expert(index), weight) for index, weight in experts)
+            plans[row] = RowPlan((WeightedExperts(weighted),), (claim.edit,), claim.cut)
         return plans
 
     def experts_of(self, claims: Sequence[Claim]) -> list[list[tuple[int, float]]]:
-        """Numbers and weights of experts, of claims that hold."""
-        held, config = self.contents, self.config
-        if not claims or held.routing is None:
+        """Indices and weights of experts, for claims that hold."""
+        contents, config = self.contents, self.config
+        if not claims or contents.routing is None:
             return []
         if config.routing == "anchored" and config.scope != "off":
-            return [[(held.expert_of[claim.edit], config.weight)] for claim in claims]
+            return [[(contents.expert_of[claim.edit], config.weight)] for claim in claims]
         with torch.inference_mode():
             e = torch.stack([self._embedding(claim) for claim in claims])
-            v = held.routing.projection(e)
+            v = contents.routing.projection(e)
             gates_of = literal_gates if config.routing == "literal" else anchored_gates
-            numbers, gates = gates_of(held.anchors.to(v.device), v, config.top_k)
+            indices, gates = gates_of(contents.anchors.to(v.device), v, config.top_k)
         weights = (config.weight * gates).tolist()
-        return [list(zip(*row, strict=True)) for row in zip(numbers.tolist(), weights, strict=True)]
+        return [list(zip(*row, strict=True)) for row in zip(indices.tolist(), weights, strict=True)]
 
     @property
     def _idf(self) -> Tensor | None:
@@ -122,11 +122,11 @@ class LemoeView:
         return routing.idf if routing is not None and self.config.scope == "idf" else None
 
     def _embedding(self, claim: Claim) -> Tensor:
-        """The row's own where the scope test went by it, else the claiming edit's."""
+        """The prompt's own e if the scope test computed it, otherwise the claiming edit's."""
         if claim.vector is not None:
             return claim.vector
         return self.contents.repository.value_of(claim.edit)
 
-    def _expert(self, number: int) -> Expert:
-        assert self.store is not None, "plans are made where the LLM is"
-        return self.store.get(self.contents.experts[number])
+    def _expert(self, index: int) -> Expert:
+        assert self.store is not None, "only processes with the LLM make plans"
+        return self.store.get(self.contents.experts[index])

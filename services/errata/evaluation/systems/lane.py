@@ -1,4 +1,4 @@
-"""A lane in this process: the writer's own intake, batching, fits and checks, without a log."""
+"""A lane in this process, with the writer's intake, batching, fits and checks but no log."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from errata.writer.lanes import configure
 class LaneSystem(LocalModel):
     """One lane on one model.
 
-    The data set's probes are not shown to the writer's checks, which would otherwise reject just
-    those edits that the figures are to be taken from.
+    The writer's checks do not get the data set's probes. With them, the checks would reject the
+    very edits that the figures should measure.
 
     Attributes:
-        commits: in order; what a replica would have applied.
+        commits: in order, as a replica would apply them.
     """
 
     def __init__(
@@ -54,19 +54,19 @@ class LaneSystem(LocalModel):
         lane_model: Path | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Makes the lane, and the statistics that its fits need.
+        """Opens the lane, and gathers the statistics that its fits need.
 
         Args:
             model: holds its base weights.
             method: of the lane.
-            values: of its configuration, where they differ from the defaults.
+            values: of its configuration that differ from the defaults.
             resources: text and cache for statistics.
             limits: of the writer.
-            lane_model: folder of what the lane learned once, for methods that have it.
-            on_progress: told of the statistics' progress.
+            lane_model: folder of a trained lane model, for methods that have one.
+            on_progress: called with the progress of the statistics.
 
         Raises:
-            InvalidRequestError: a value is not valid for the method, or a lane model is missing.
+            InvalidRequestError: a value is invalid for the method, or a lane model is missing.
             ModelNotFoundError, BaseModelMismatchError, ArtifactCorruptError: about the lane model.
         """
         super().__init__(model)
@@ -81,11 +81,11 @@ class LaneSystem(LocalModel):
 
     @property
     def routes(self) -> bool:
-        """Whether edits claim prompts one by one."""
+        """Whether edits claim individual prompts."""
         return not self._method.capabilities.changes_weights
 
     def claims(self, prompts: Sequence[str]) -> list[Claim]:
-        """Which edit claims each prompt.
+        """The edit that claims each prompt.
 
         Raises:
             PreconditionError: the method does not route.
@@ -96,11 +96,11 @@ class LaneSystem(LocalModel):
         return view.claims(prompts)
 
     def view(self) -> RoutingView | None:
-        """How prompts are routed now; None if the method does not route."""
+        """Routes prompts by the current edits; None if the method does not route."""
         return self._lane.lane.view()
 
     def prompt_of(self, edit: str) -> str:
-        """What an edit is about."""
+        """The prompt of an edit."""
         return self._accepted[edit].prompt
 
     @property
@@ -109,9 +109,9 @@ class LaneSystem(LocalModel):
         return [self._accepted[name] for commit in self.commits for name in commit.edits]
 
     def edit(self, records: Sequence[Record]) -> EditOutcome:
-        """Fits and commits, in as many batches as the writer would make."""
+        """Fits and commits edits of the records, in the batches that the writer would make."""
         start, parts, num_rejected = perf_counter(), Counter[str](), 0
-        accepted = [edit for run in requests_of(records) for edit in self._accept(run)]
+        accepted = [edit for request in requests_of(records) for edit in self._accept(request)]
         pending = {edit.name: edit for edit in accepted}
         alone = frozenset[str]()
         while pending:
@@ -134,7 +134,7 @@ class LaneSystem(LocalModel):
         return planned_batch(ordering, self._configured.config_digest, window(named, name, alone))
 
     def _accept(self, records: Sequence[Record]) -> list[Edit]:
-        """One request."""
+        """Accepts the records as one request."""
         drafts = [
             Draft(record.prompt, record.target_new, record.subject, record.brought, (), "")
             for record in records
@@ -146,10 +146,10 @@ class LaneSystem(LocalModel):
         return named
 
     def compact(self, num_experts: int) -> float:
-        """Learns the lane anew from its edits in force, as the writer would; returns the seconds.
+        """Retrains the lane from its active edits, as the writer would; returns the seconds.
 
         Args:
-            num_experts: among which edits are shared out; 0 leaves it to the method.
+            num_experts: number of experts that share the edits; 0 lets the method choose.
 
         Raises:
             PreconditionError: the method has no compaction.
@@ -168,11 +168,11 @@ class LaneSystem(LocalModel):
         return perf_counter() - start
 
     def revert(self, names: Sequence[str]) -> None:
-        """Takes committed edits back, as a reversal in the log would."""
+        """Reverts committed edits, as a reversal in the log would."""
         self._lane.lane.prepare(Reversal(tuple(names))).apply()
 
     def reset(self) -> None:
-        """Takes all edits back; the weights are the base's, bit for bit."""
+        """Reverts all edits; afterwards, the weights are the base model's, bit for bit."""
         names = [name for commit in self.commits for name in commit.edits]
         if names:
             self.revert(names)
@@ -211,15 +211,15 @@ class LaneSystem(LocalModel):
 
 
 def check_lane_model(method: Method, config: LaneConfig, folder: Path | None) -> None:
-    """Returns if a lane model is given to a lane that needs one, and to no method that has none.
+    """Checks that a lane has a lane model if it needs one, and only if its method supports it.
 
     Raises:
-        InvalidRequestError: otherwise.
+        InvalidRequestError: it is missing, or the method has none.
     """
     if folder is not None and not method.capabilities.has_lane_models:
-        wrong = f"method {method.name} has no lane model; drop --lane-model."
+        problem = f"method {method.name} has no lane model; drop --lane-model."
     elif folder is None and config.needs_lane_model:
-        wrong = f"method {method.name} needs a --lane-model."
+        problem = f"method {method.name} needs a --lane-model."
     else:
         return
-    raise InvalidRequestError(wrong, field="lane_model")
+    raise InvalidRequestError(problem, field="lane_model")
