@@ -54,7 +54,7 @@ def test_peft_computes_what_an_expert_with_a_gate_of_one_does(
         with torch.no_grad():
             assert not torch.allclose(llm.model(input_ids=_ids(llm)).logits, ours)
     assert (tmp_path / "routers.safetensors").is_file()
-    with pytest.raises(InvalidRequestError, match="an adapter already"):
+    with pytest.raises(InvalidRequestError, match="already holds an adapter"):
         peft.export(llm, experts, tmp_path, "")
 
 
@@ -123,7 +123,7 @@ def test_adapters_that_do_not_fit_are_refused(
     told = json.loads(path.read_text())
     for wrong, problem in (
         ({**told, "peft_type": "LOHA"}, "is of type LOHA"),
-        ({k: v for k, v in told.items() if k != "lora_alpha"}, "does not say its r"),
+        ({k: v for k, v in told.items() if k != "lora_alpha"}, "has no valid r"),
         ({**told, "alpha_pattern": {"down_proj": 3}}, "has alpha_pattern"),
         ({**told, "init_lora_weights": "pissa_niter_4"}, "changes the base model"),
     ):
