@@ -376,5 +376,5 @@ def test_a_new_lane_model_finds_all_edits_again_and_experts_stay(
     assert after.learned is before.learned
     assert not torch.equal(after.repository.keys, before.repository.keys)
     torch.testing.assert_close(after.repository.values, before.repository.values)
-    with pytest.raises(ArtifactCorruptError, match="does not bring the 4 edits"):
+    with pytest.raises(ArtifactCorruptError, match="does not carry the 4 active edits"):
         lane.lane.prepare(recipe_models.model_commit(new, names[:2], repository, seq=6))

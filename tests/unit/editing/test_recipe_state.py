@@ -138,7 +138,7 @@ def test_a_new_lane_model_encodes_all_edits_again_at_once(llama: CausalLM) -> No
     state.prepare(model_commit(new, names, repository, seq=3)).apply()
     fresh.prepare(fit(fresh, edits)).apply()
     assert state.digest() == fresh.digest(), "as if it had been there from the start"
-    with pytest.raises(ArtifactCorruptError, match="3 edits in force"):
+    with pytest.raises(ArtifactCorruptError, match="3 active edits"):
         state.prepare(model_commit(make_lane_model(llama), names[:2], repository, seq=4))
     assert state.digest() == fresh.digest()
     assert encode_all(llama, new.to_artifact().to_bytes(), []) is None

@@ -1,4 +1,4 @@
-"""How a claimed row changes the forward pass: the edit's continuous prompt precedes its prompt.
+"""How a claimed row changes the forward pass: the edit's continuous prompt precedes the row's.
 
 The engine's prefix rows do the rest (`editing.effects`): positions are shifted by l, rows of
 different lengths are padded and masked, and rows without a claim stay unchanged.
