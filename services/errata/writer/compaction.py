@@ -116,7 +116,8 @@ def _check(metric: str, before: float, after: float, max_loss: float) -> None:
     if after < before - max_loss:
         raise CheckFailedError(
             f"{metric} would fall from {before:.3f} to {after:.3f}; {max_loss:.3f} is allowed. "
-            "Nothing was changed. Allow a larger loss, or request more experts if the method can.",
+            "Nothing was changed. Allow a larger loss, or request more experts if the method "
+            "supports that.",
             metric=metric,
             value=f"{after:.4f}",
             limit=f"{before - max_loss:.4f}",
