@@ -18,7 +18,7 @@ def get_method(name: str) -> Method:
     """The method called `name`.
 
     Raises:
-        InvalidRequestError: no such method; the message lists those that exist.
+        InvalidRequestError: the method does not exist; the message lists those that do.
     """
     known = methods()
     if name not in known:

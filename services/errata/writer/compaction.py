@@ -1,4 +1,4 @@
-"""Compaction: a lane learned anew from its edits in force, checked before anybody reads it."""
+"""Compaction: retrains a lane from its active edits and checks it before it is committed."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from errata.writer.batching import seed_of
 from errata.writer.fitting import TRIAL_SEQ
 
 _log = structlog.get_logger(__name__)
-_MOST_CHECKED = 500  # edits that are asked about before and after
+_MAX_CHECKED = 500  # edits that are measured before and after
 DEFAULT_MAX_LOSS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked for.
+    """What a compaction request asks for.
 
     Attributes:
-        num_experts: among which edits are shared out; the method's own number if 0.
-        max_loss: how much lower mean reliability, generality and locality may be afterwards.
+        num_experts: number of experts that share the edits; 0 uses the method's own number.
+        max_loss: how far mean reliability, generality and locality can fall.
     """
 
     num_experts: int = 0
@@ -44,11 +44,11 @@ class Compacted:
     """A compaction that passed its check.
 
     Attributes:
-        artifact: bytes of what carries all edits.
+        artifact: bytes of the artifact that carries all edits.
         edits: their names, oldest first.
         seed: of the fit.
-        before, after: mean figures of the edits that were asked about.
-        sizes_before: of the lane.
+        before, after: mean figures of the measured edits.
+        sizes_before: sizes of the lane before the compaction.
     """
 
     artifact: bytes
@@ -60,41 +60,41 @@ class Compacted:
 
 
 def compact(model: CausalLM, lane: OpenLane, edits: Sequence[Edit], order: Order) -> Compacted:
-    """Fits all edits anew, tries the result on the model, measures, and takes it back.
+    """Retrains the lane from all edits, applies the result to the model, measures it, undoes it.
 
     The model and the lane are unchanged afterwards, whatever happens.
 
     Args:
         model: of the writer.
         lane: applied as far as the log goes.
-        edits: of the lane in force, oldest first.
-        order: what is asked for.
+        edits: active edits of the lane, oldest first.
+        order: what the request asks for.
 
     Raises:
-        PreconditionError: the method has no compaction, or no edit is in force.
+        PreconditionError: the method has no compaction, or no edit is active.
         CheckFailedError: mean reliability, generality or locality fell by more than allowed.
         InvalidRequestError, FitError: from the method.
     """
     name, retrain = lane.configured.lane, lane.lane.compact
     if retrain is None:
         raise PreconditionError(
-            f"{name} edits with {lane.configured.method}, which carries nothing but its edits in "
-            "force; there is nothing to compact.",
+            f"{name} uses {lane.configured.method}, which holds nothing but its active edits; "
+            "there is nothing to compact.",
             lane=name,
         )
     if not edits:
-        raise PreconditionError(f"{name} has no edit in force; there is nothing to compact.")
+        raise PreconditionError(f"{name} has no active edit; there is nothing to compact.")
     seed = seed_of(lane.configured.config_digest, edits)
-    asked = _asked(edits, seed)
-    # What the probes say is taken as it is now: a compaction shall change nothing there either.
-    baseline = checks.baseline(model, asked, lane.route)
-    before = _mean(checks.measure(model, asked, baseline, lane.route))
+    sample = _sample_of(edits, seed)
+    # The probes' current answers are the baseline: a compaction must not change these either.
+    baseline = checks.baseline(model, sample, lane.route)
+    before = _mean(checks.measure(model, sample, baseline, lane.route))
     artifact = retrain(edits, num_experts=order.num_experts, seed=seed).to_bytes()
     names = tuple(edit.name for edit in edits)
     trial = Compaction(TRIAL_SEQ, names, Artifact.from_bytes(artifact))
     undo = lane.lane.prepare(trial).apply()
     try:
-        after = _mean(checks.measure(model, asked, baseline, lane.route))
+        after = _mean(checks.measure(model, sample, baseline, lane.route))
     finally:
         undo()
     _log.info("compaction tried", lane=name, num_edits=len(edits), reliability=after.reliability)
@@ -106,17 +106,18 @@ def compact(model: CausalLM, lane: OpenLane, edits: Sequence[Edit], order: Order
     return Compacted(artifact, names, seed, before, after, sizes)
 
 
-def _asked(edits: Sequence[Edit], seed: int) -> list[Edit]:
-    """The newest edit of each fact, a sample of them if there are many."""
+def _sample_of(edits: Sequence[Edit], seed: int) -> list[Edit]:
+    """A sample of at most `_MAX_CHECKED` edits, each the newest of its fact."""
     newest = list({fact_of(edit.prompt): edit for edit in edits}.values())
-    return random.Random(seed).sample(newest, min(_MOST_CHECKED, len(newest)))
+    return random.Random(seed).sample(newest, min(_MAX_CHECKED, len(newest)))
 
 
 def _check(metric: str, before: float, after: float, max_loss: float) -> None:
     if after < before - max_loss:
         raise CheckFailedError(
-            f"{metric} would fall from {before:.3f} to {after:.3f}, {max_loss:.3f} is allowed; "
-            "nothing was changed. Allow more, or ask for more experts if the method lets you.",
+            f"{metric} would fall from {before:.3f} to {after:.3f}; {max_loss:.3f} is allowed. "
+            "Nothing was changed. Allow a larger loss, or request more experts if the method "
+            "supports that.",
             metric=metric,
             value=f"{after:.4f}",
             limit=f"{before - max_loss:.4f}",

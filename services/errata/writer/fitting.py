@@ -1,4 +1,4 @@
-"""Fits a batch and checks it on the writer's own model; what fails alone is rejected."""
+"""Fits a batch and checks it on the writer's own model; rejects edits that fail individually."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from errata.writer.batching import seed_of
 
 _log = structlog.get_logger(__name__)
 
-# Above every position that the log can reach while a trial lasts, so that a trial comes last.
+# Above every position that the log can reach during a trial, so that the trial is the newest.
 TRIAL_SEQ = 2**62
 _LAST_ATTEMPT = 2
 
@@ -46,13 +46,13 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a batch.
+    """The outcome of a batch.
 
     Attributes:
-        fitted: to be committed; None if nothing passed.
-        rejections: edits that failed by themselves.
-        retry_alone: edits that failed in company; they stay pending.
-        seconds: wall clock of the work's parts, all attempts together.
+        fitted: the batch to commit; None if no edit passed.
+        rejections: edits that failed individually.
+        retry_alone: edits that failed in a batch; they stay pending and are retried individually.
+        seconds: wall-clock time of the parts, summed over all attempts.
     """
 
     fitted: Fitted | None
@@ -77,18 +77,18 @@ def fit_batch(
 ) -> Outcome:
     """Fits as many of `edits` together as pass their checks.
 
-    1. Fit all, try the result on the model, measure, take it back.
-    2. If some failed, fit the others again without them; those that failed come back alone.
-    3. If all failed, or the fit itself did, go on with the first half; the rest stays pending.
-       A lane that has no room for any is no reason to try fewer: all are rejected.
-    4. An edit that fails alone is tried again, written more firmly, before it is rejected.
+    1. Fit all edits, apply the result to the model, measure it and undo it.
+    2. If some failed, fit the others again without them; failed edits are retried individually.
+    3. If all failed, or the fit raised an error, continue with the first half; the rest stays
+       pending. If the lane is full for every edit, all are rejected at once.
+    4. An edit that fails individually is fitted again, more strongly, before it is rejected.
 
     The model is unchanged afterwards, whatever happens.
     """
     remaining, retry, attempt = list(edits), frozenset[str](), 0
     seconds: defaultdict[str, float] = defaultdict(float)
     while True:
-        alone = len(remaining) == 1
+        single = len(remaining) == 1
         try:
             fitted, failures = _attempt(model, lane, remaining, limits, attempt, seconds)
         except Exception as caught:  # noqa: BLE001 an edit that breaks a fit must not end the writer
@@ -98,9 +98,9 @@ def fit_batch(
             return Outcome(fitted, (), retry, seconds)
         no_room = [r.error for r in failures if isinstance(r.error, LaneFullError)]
         lane_is_full = any(error.lane_is_full for error in no_room)
-        if lane_is_full or (alone and (no_room or attempt == _LAST_ATTEMPT)):
+        if lane_is_full or (single and (no_room or attempt == _LAST_ATTEMPT)):
             return Outcome(None, tuple(failures), retry, seconds)
-        if alone:
+        if single:
             attempt += 1
             continue
         failed = {rejection.edit for rejection in failures}
@@ -113,9 +113,9 @@ def fit_batch(
 
 
 def _as_fit_error(error: Exception) -> FitError:
-    """Tells nothing of the cause: it may hold other users' texts. The writer's log has it."""
+    """Hides the cause, which can contain other users' texts; the writer's log has it."""
     _log.error("the fit failed", exception=traceback_of(error))
-    return FitError(f"the fit failed ({type(error).__name__}); the writer's log says why.")
+    return FitError(f"the fit failed ({type(error).__name__}); see the writer's log.")
 
 
 def _attempt(
@@ -136,7 +136,7 @@ def _attempt(
     start = perf_counter()
     artifact = result.artifact.to_bytes()
     names = tuple(edit.name for edit in edits)
-    # What is tried is what replicas will read back from the bytes.
+    # The trial applies what replicas will read back from the bytes.
     commit = Commit(TRIAL_SEQ, names, Artifact.from_bytes(artifact))
     undo = lane.lane.prepare(commit).apply()
     try:
@@ -160,7 +160,7 @@ def _verdict(figures: Figures, limits: WriterSettings) -> CheckFailedError | Non
     ):
         if value < limit:
             return CheckFailedError(
-                f"{name} is {value:.2f} after the fit, {limit:.2f} is required.",
+                f"{name} is {value:.2f} after the fit; at least {limit:.2f} is required.",
                 metric=name,
                 value=f"{value:.4f}",
                 limit=f"{limit:.4f}",

@@ -12,11 +12,11 @@ preset = "paper"
 
 [lanes.facts]
 method = "recipe"
-model = "models/recipe"  # a folder that `errata train recipe` made
+model = "models/recipe"  # a folder that `errata train recipe` created
 
 [lanes.tuned]
 method = "elder"
-adapters = ["adapters/a", "adapters/b"]  # PEFT LoRAs, one for each expert
+adapters = ["adapters/a", "adapters/b"]  # PEFT LoRAs, one per expert
 
 [lanes.tuned.config]
 init = "adapters"
@@ -60,12 +60,12 @@ class _LanesFile(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LaneSetup:
-    """A lane as the lanes file wants it.
+    """A lane as the lanes file configures it.
 
     Attributes:
-        configured: what the log says of it.
-        model: folder of its lane model; None leaves the one that the log has.
-        adapters: folders of PEFT adapters that the lane begins with.
+        configured: the lane's configuration, as the log carries it.
+        model: folder of its lane model; None keeps the one in the log.
+        adapters: folders of PEFT adapters that the lane starts from.
     """
 
     configured: LaneConfigured
@@ -82,7 +82,7 @@ def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[La
         base_model: digest of the base model.
 
     Raises:
-        StartupError: the file is missing, no TOML, or says something that a lane cannot be.
+        StartupError: the file is missing or is not TOML, or the configuration of a lane is invalid.
     """
     tables = (
         _read(path) if path else {default_lane.removeprefix("lanes/"): _LaneTable(method="adaple")}
@@ -104,23 +104,23 @@ def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[La
 
 
 def _adapters(name: str, table: _LaneTable, folder: Path) -> tuple[Path, ...]:
-    """Where the lane's adapters are; relative paths count from the lanes file."""
+    """The folders of the lane's adapters; paths are relative to the lanes file."""
     if table.adapters and not _config(table).needs_initial_files:
         raise StartupError(
-            f'lanes.{name} names adapters, but does not begin with them; set `init = "adapters"` '
-            "in its config, which an ELDER lane has."
+            f'lane {name} names adapters but does not start from them; set `init = "adapters"` in '
+            "its config, which ELDER lanes support."
         )
     return tuple(folder / path for path in table.adapters)
 
 
 def _model(name: str, table: _LaneTable, folder: Path) -> Path | None:
-    """Where the lane's model is; a relative path counts from the lanes file."""
+    """The folder of the lane's model; the path is relative to the lanes file."""
     if table.model is None:
         return None
     if not get_method(table.method).capabilities.has_lane_models:
-        raise StartupError(f"lane {name}: method {table.method} has no lane model; drop `model`.")
+        raise StartupError(f"lane {name}: method {table.method} has no lane model; remove `model`.")
     if not _config(table).needs_lane_model:
-        raise StartupError(f"lane {name}: with this configuration it has no lane model; drop it.")
+        raise StartupError(f"lane {name}: its configuration uses no lane model; remove `model`.")
     return folder / table.model
 
 
@@ -147,11 +147,11 @@ def configure(name: str, method: str, values: Mapping[str, Any], base_model: str
     Args:
         name: without `lanes/`.
         method: of the lane.
-        values: that differ from the method's defaults.
+        values: those that differ from the method's defaults.
         base_model: digest.
 
     Raises:
-        InvalidRequestError: no such method, or a value is not valid for it.
+        InvalidRequestError: the method does not exist, or a value is not valid for it.
     """
     try:
         config = get_method(method).config.model_validate(dict(values))
@@ -166,7 +166,10 @@ def configure(name: str, method: str, values: Mapping[str, Any], base_model: str
 
 def _configured(name: str, table: _LaneTable, base_model: str) -> LaneConfigured:
     if not _NAME.fullmatch(name):
-        raise StartupError(f"lane name {name!r}: use a-z, 0-9 and -, at most 63, a letter first.")
+        raise StartupError(
+            f"the lane name {name!r} is not valid; use at most 63 characters of a-z, 0-9 and -, "
+            "starting with a letter."
+        )
     try:
         values = get_method(table.method).values(table.preset, table.config)
         return configure(name, table.method, values, base_model)
@@ -175,7 +178,7 @@ def _configured(name: str, table: _LaneTable, base_model: str) -> LaneConfigured
 
 
 def problems_in(error: ValidationError) -> str:
-    """What is wrong with which key, in one line."""
+    """The validation errors with their keys, in one line."""
     return "; ".join(
         f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
     )

@@ -34,11 +34,11 @@ CODES = SMALL.model_copy(
         "num_experts": 8,
     }
 )
-"""The paper's rule, in a space of codes so wide that a prompt has hardly another's code."""
+"""The paper's rule, with so many codes that two prompts rarely share one."""
 
 
 def make_experts(llm: CausalLM, config: ElderConfig = SMALL, seed: int = 0) -> Experts:
-    """Random ones, B included; no gradients."""
+    """Random experts, including B; no gradients."""
     experts = Experts.new(Shape.of(llm, config), config.init, seed)
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -47,7 +47,7 @@ def make_lane_model(
 def logits_behind(
     llm: CausalLM, ids: tuple[int, ...], prompt: Tensor, after: int, deep: tuple[int, ...]
 ) -> Tensor:
-    """Logits (l + T, V) of one text with a prompt (S, l, d), put together by hand."""
+    """Logits (l + T, V) of one text with a prompt (S, l, d), composed by hand."""
     embedded = llm.embeddings(torch.tensor(ids))
     embeddings, *added = prompt
     whole = torch.cat([embedded[:after], embeddings, embedded[after:]])
@@ -77,7 +77,7 @@ def bare_lane(llm: BaseLLM, config: RecipeConfig | None = None) -> RecipeLane:
 def make_lane(
     llm: CausalLM, lane_model: LaneModel | None = None, config: RecipeConfig | None = None
 ) -> RecipeLane:
-    """A lane without edits, which has its model and may fit."""
+    """A lane without edits that has its lane model and is ready to fit."""
     lane = bare_lane(llm, config)
     lane.prepare(model_commit(lane_model or make_lane_model(llm))).apply()
     lane.gather(NoText())
@@ -114,9 +114,9 @@ def make_edits(*facts: tuple[str, str], seq: int = 2) -> tuple[Edit, ...]:
 
 def fit(lane: RecipeLane, edits: tuple[Edit, ...], seq: int = 2, attempt: int = 0) -> Commit:
     """What the writer would commit, read back from its bytes."""
-    made = lane.fit(EditBatch(edits, seed=1, attempt=attempt))
+    result = lane.fit(EditBatch(edits, seed=1, attempt=attempt))
     names = tuple(edit.name for edit in edits)
-    return Commit(seq, names, Artifact.from_bytes(made.artifact.to_bytes()))
+    return Commit(seq, names, Artifact.from_bytes(result.artifact.to_bytes()))
 
 
 def commit(lane: RecipeLane, *facts: tuple[str, str], seq: int = 2) -> None:
@@ -124,7 +124,7 @@ def commit(lane: RecipeLane, *facts: tuple[str, str], seq: int = 2) -> None:
 
 
 def examples_of_towns(number: int = 24) -> list[Example]:
-    """Facts of one relation, each about a subject of its own."""
+    """Facts of one relation, each about another subject."""
     return [
         Example(
             prompt=f"Nokia{n} was founded in the town of",

@@ -34,13 +34,13 @@ def test_the_papers_settings_are_one_configuration() -> None:
     assert capacity(config.num_layers, config.num_experts, config.top_k) == 46_656
 
 
-def test_an_edit_is_replayed_along_with_as_many_in_batches_of_any_size() -> None:
+def test_replay_per_edit_does_not_depend_on_the_batch_size() -> None:
     config = ElderConfig(replay_ratio=2.5, replay_rows=24)
     assert [config.num_replayed(n) for n in (1, 4, 8, 9, 64)] == [3, 10, 20, 23, 24]
-    assert config.num_replayed(0) == 24, "of a compaction"
+    assert config.num_replayed(0) == 24, "in a compaction"
 
 
-def test_parameters_are_as_many_as_the_papers_formula_gives() -> None:
+def test_the_number_of_parameters_follows_the_papers_formula() -> None:
     """12·(1600·6400 of GPT2-XL's c_fc) gives 1.57 M, LLaMA2-7B's down_proj 3.16 M."""
 
     def count(d_in: int, d_out: int) -> int:
@@ -51,7 +51,7 @@ def test_parameters_are_as_many_as_the_papers_formula_gives() -> None:
     assert count(11008, 4096) == pytest.approx(3.16e6, rel=0.01)
 
 
-def test_parameters_are_counted_as_they_are(llama: CausalLM) -> None:
+def test_the_number_of_parameters_is_exact(llama: CausalLM) -> None:
     experts = make_experts(llama)
     assert experts.shape.num_parameters == sum(p.numel() for p in experts.parameters())
 
@@ -59,18 +59,18 @@ def test_parameters_are_counted_as_they_are(llama: CausalLM) -> None:
 def test_a_difference_is_off_by_at_most_half_a_step(llama: CausalLM) -> None:
     before, after = make_experts(llama, seed=1), make_experts(llama, seed=2)
     with torch.no_grad():
-        after.lora_a[0, 0] = before.lora_a[0, 0]  # rows that stay as they were
+        after.lora_a[0, 0] = before.lora_a[0, 0]  # a row that does not change
     packed = Packed.difference("0" * 64, before, after)
     assert all(
         (tuple(packed.tensors[name].shape), packed.tensors[name].dtype) == (spec.shape, spec.dtype)
         for name, spec in packed.specs().items()
     )
-    found = packed.experts(before).tensors()
-    for name, wanted in after.tensors().items():
+    restored = packed.experts(before).tensors()
+    for name, expected in after.tensors().items():
         along = -2 if name == "lora_b" else -1
-        moved = (wanted - before.tensors()[name]).abs().amax(along, keepdim=True)
-        assert bool(((found[name] - wanted).abs() <= moved / 254 + 1e-6).all())
-    assert torch.equal(found["lora_a"][0, 0], before.lora_a[0, 0])
+        moved = (expected - before.tensors()[name]).abs().amax(along, keepdim=True)
+        assert bool(((restored[name] - expected).abs() <= moved / 254 + 1e-6).all())
+    assert torch.equal(restored["lora_a"][0, 0], before.lora_a[0, 0])
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,7 @@ def test_a_difference_is_off_by_at_most_half_a_step(llama: CausalLM) -> None:
         ({"rank": 0}, "greater than or equal to 1"),
     ],
 )
-def test_numbers_that_do_not_fit_together_are_refused(
-    values: dict[str, object], message: str
-) -> None:
+def test_inconsistent_values_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ElderConfig.model_validate(values)
 
@@ -101,14 +99,14 @@ def test_numbers_that_do_not_fit_together_are_refused(
         ({"scope": "codes", "epsilon": 5, "num_layers": 1}, "at most 4 bits"),
     ],
 )
-def test_numbers_that_do_not_fit_the_model_are_refused(
+def test_values_that_do_not_fit_the_model_are_refused(
     llama: CausalLM, values: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         Shape.of(llama, ElderConfig.model_validate(values))
 
 
-def test_gates_are_the_highest_values_of_the_softmax_as_they_are(llama: CausalLM) -> None:
+def test_gates_are_the_highest_softmax_values_without_rescaling(llama: CausalLM) -> None:
     experts = make_experts(llama)
     queries = torch.randn(5, experts.shape.d_q)
     gates = experts.gates(queries)
@@ -138,25 +136,25 @@ def test_codes_have_k_ones_in_each_layer_and_even_distances(llama: CausalLM) -> 
     distances = hamming(codes, codes)
     assert (distances % 2 == 0).all()
     shape = experts.shape
-    most = 2 * len(shape.layers) * min(shape.top_k, shape.num_experts - shape.top_k)
-    assert 0 < int(distances.max()) <= most
+    max_distance = 2 * len(shape.layers) * min(shape.top_k, shape.num_experts - shape.top_k)
+    assert 0 < int(distances.max()) <= max_distance
     packed = pack_codes(codes)
-    slow = [
+    bits = [
         [bin(a ^ b).count("1") for a, b in zip(x, y, strict=True)]
         for x in packed.tolist()
         for y in packed.tolist()
     ]
-    assert [sum(bits) for bits in slow] == distances.flatten().tolist()
+    assert [sum(row) for row in bits] == distances.flatten().tolist()
 
 
-def test_what_steers_routers_at_uniform_scores(llama: CausalLM) -> None:
+def test_the_steering_loss_at_uniform_scores(llama: CausalLM) -> None:
     """−log(1/N) for each of k experts in L layers; N·Σ f_i/N = 1 for each layer, whatever f is."""
     experts = make_experts(llama)
     with torch.no_grad():
         experts.router_weight.zero_()
         experts.router_bias.zero_()
     shape = experts.shape
-    wanted = allocate("00", (), len(shape.layers), shape.num_experts, shape.top_k)
+    allocation = allocate("00", (), len(shape.layers), shape.num_experts, shape.top_k)
     queries = torch.randn(5, shape.d_q)
     for loss, expected in (
         ("guided", len(shape.layers) * shape.top_k * math.log(shape.num_experts)),
@@ -164,11 +162,11 @@ def test_what_steers_routers_at_uniform_scores(llama: CausalLM) -> None:
         ("none", 0.0),
     ):
         config = SMALL.model_copy(update={"loss": loss})
-        found = steering(experts, queries, wanted.expand(5, -1, -1), config)
+        found = steering(experts, queries, allocation.expand(5, -1, -1), config)
         assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_uneven_use_of_experts_is_dearer_and_allocated_ones_are_cheaper(
+def test_uneven_use_raises_the_balanced_loss_and_allocated_experts_lower_the_guided_loss(
     llama: CausalLM,
 ) -> None:
     experts = make_experts(llama)
@@ -201,7 +199,7 @@ def test_untrained_experts_change_no_bit(llama: CausalLM) -> None:
     assert torch.equal(llama.body(**call).last_hidden_state, before), "no hook is left behind"
 
 
-def test_experts_begin_as_the_authors_code_or_as_pefts_loras_do(llama: CausalLM) -> None:
+def test_experts_are_initialised_like_the_authors_code_or_pefts_loras(llama: CausalLM) -> None:
     shape = Shape.of(llama, SMALL)
     inits = ("code", "peft", "gaussian")
     lora_a = {init: Experts.new(shape, init, 1).lora_a.detach() for init in inits}
@@ -215,11 +213,10 @@ def test_the_mixture_is_the_sum_over_the_chosen_loras(llama: CausalLM) -> None:
     shape = experts.shape
     rows = torch.randn(3, 5, shape.d_in)
     gates = experts.gates(torch.randn(3, shape.d_q))
-    seen: list[torch.Tensor] = []
     layer = shape.layers[1]
     plain = llama.down(layer)(rows)
     with mixing(llama, experts, gates):
-        seen.append(llama.down(layer)(rows))
+        mixed = llama.down(layer)(rows)
     expected = plain.clone()
     for row in range(3):
         for expert in gates[row, 1].nonzero().flatten().tolist():
@@ -227,10 +224,10 @@ def test_the_mixture_is_the_sum_over_the_chosen_loras(llama: CausalLM) -> None:
             expected[row] += (
                 gates[row, 1, expert] * shape.scale * (low @ experts.lora_b[1, expert].T)
             )
-    torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_training_and_serving_mix_alike(llama: CausalLM) -> None:
+def test_training_and_serving_compute_the_same_mixture(llama: CausalLM) -> None:
     experts = make_experts(llama)
     ids, mask = pad_right(llama, [tokenise(llama, text).ids for text in PROMPTS])
     call = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
@@ -270,15 +267,15 @@ def test_allocations_are_seeded_by_the_fact_and_distinct() -> None:
     taken: dict[bytes, str] = {}
     for number in range(30):
         fact = f"{number:064x}"
-        made = allocate(fact, taken, 2, 4, 2)
-        assert (made.sum(-1) == 2).all()
-        assert pack_code(made) not in taken
-        assert torch.equal(made, allocate(fact, taken, 2, 4, 2))
-        taken[pack_code(made)] = fact
+        allocation = allocate(fact, taken, 2, 4, 2)
+        assert (allocation.sum(-1) == 2).all()
+        assert pack_code(allocation) not in taken
+        assert torch.equal(allocation, allocate(fact, taken, 2, 4, 2))
+        taken[pack_code(allocation)] = fact
     assert len(taken) == 30, "of C(4, 2)² = 36"
 
 
-def test_a_full_lane_says_so() -> None:
+def test_a_full_lane_is_reported() -> None:
     taken = {pack_code(allocate(f"{n:02x}", (), 1, 3, 1)) for n in range(200)}
     assert len(taken) == 3
     with pytest.raises(LaneFullError, match="open a new lane"):

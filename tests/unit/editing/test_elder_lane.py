@@ -1,4 +1,4 @@
-"""An ELDER lane as a whole: what it learns, what it claims, and that all replicas hold the same."""
+"""A whole ELDER lane: what it learns, what it claims, and that all replicas hold the same."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,19 +37,19 @@ FACTS = (
 OTHERS = ("Zürich liegt in der", "Therefore it rains. You know", "東京は日本の")
 
 
-def _ask(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether each target is what the edited model says, token by token."""
+def _answered(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[bool]:
+    """Whether the edited model answers each target, token by token."""
     view = lane.lane.view()
     prompts = [prompt for prompt, _ in facts]
     rows = [tokenise(lane.llm, *fact) for fact in facts]
     continuations = [row.ids[len(row.ids) - row.num_target :] for row in rows]
-    _, own = offline.score(
+    _, tokens = offline.score(
         lane.llm,
         [row.ids[: len(row.ids) - row.num_target] for row in rows],
         continuations,
         view.plans(view.claims(prompts)),
     )
-    return [tuple(a) == tuple(b) for a, b in zip(own, continuations, strict=True)]
+    return [tuple(a) == tuple(b) for a, b in zip(tokens, continuations, strict=True)]
 
 
 def _claimed(lane: Lane, prompts: Sequence[str]) -> list[str]:
@@ -59,20 +59,20 @@ def _claimed(lane: Lane, prompts: Sequence[str]) -> list[str]:
 
 @pytest.mark.parametrize("gates", ["edit", "row"])
 @pytest.mark.parametrize("loss", ["guided", "balanced", "none"])
-def test_edits_are_learned_and_stay_learned(
+def test_edits_are_learned_and_retained(
     llama: CausalLM, resources: TextResources, gates: str, loss: str
 ) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"gates": gates, "loss": loss}), resources)
     digest = llama.current_digest()
     lane.edit(*FACTS[:2])
     lane.edit(*FACTS[2:])
-    assert all(_ask(lane, FACTS))
-    assert llama.current_digest() == digest, "the base model has no new bit"
+    assert all(_answered(lane, FACTS))
+    assert llama.current_digest() == digest, "the base model is unchanged"
     assert all(parameter.grad is None for parameter in llama.model.parameters())
 
 
 @pytest.mark.promise("P8", "P12")
-def test_each_row_of_a_mixed_batch_is_answered_as_if_it_were_alone(
+def test_each_row_of_a_mixed_batch_is_answered_as_in_a_batch_of_one(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, SMALL, resources)
@@ -81,7 +81,7 @@ def test_each_row_of_a_mixed_batch_is_answered_as_if_it_were_alone(
     check_mixed_batch(llama, view, [prompt for prompt, _ in FACTS], OTHERS)
 
 
-def test_a_lane_tells_its_room_and_says_before_it_is_used_up(
+def test_a_lane_reports_its_capacity_and_warns_before_it_is_full(
     llama: CausalLM, resources: TextResources
 ) -> None:
     narrow = SMALL.model_copy(update={"num_layers": 1, "num_experts": 3, "top_k": 1, "steps": 1})
@@ -97,22 +97,20 @@ def test_a_lane_tells_its_room_and_says_before_it_is_used_up(
     with pytest.raises(LaneFullError):
         lane.edit(FACTS[3])
     assert lane.lane.digest() == before
-    lane.edit((FACTS[2][0], "Helsinki"))  # a known fact keeps its place
+    lane.edit((FACTS[2][0], "Helsinki"))  # a known fact keeps its allocation
     roomier = Lane(llama, narrow.model_copy(update={"num_experts": 5}), resources)
     roomier.edit(*FACTS)
     assert roomier.lane.report().warnings[0].startswith("80% of the 5 allocations are taken")
 
 
-def test_more_room_than_a_message_can_tell(llama: CausalLM, resources: TextResources) -> None:
+def test_a_huge_capacity_is_capped(llama: CausalLM, resources: TextResources) -> None:
     wide = {"num_layers": 3, "num_experts": 64, "top_k": 32, "rank": 1, "steps": 1}
     lane = Lane(llama, SMALL.model_copy(update=wide), resources)
     lane.edit(FACTS[0])
     assert lane.lane.report().sizes["capacity"] == 2**63 - 1
 
 
-def test_codes_are_those_of_the_routers_as_they_are_now(
-    llama: CausalLM, resources: TextResources
-) -> None:
+def test_codes_are_those_of_the_current_routers(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, CODES, resources)
     lane.edit(*FACTS[:2])
     before = lane.lane.contents.codes
@@ -124,22 +122,24 @@ def test_codes_are_those_of_the_routers_as_they_are_now(
     tensors["router_weight.steps"] = steps.to(torch.int8)
     artifact = Artifact(tensors, commit.artifact.metadata)
     lane.lane.prepare(replace(commit, artifact=artifact)).apply()
-    held = lane.lane.contents
-    assert not torch.equal(before, held.codes[:2]), "else this shows nothing"
+    contents = lane.lane.contents
+    assert not torch.equal(before, contents.codes[:2]), "otherwise the test shows nothing"
     # distance 0 to themselves, so below ε = 1
-    assert _claimed(lane, [prompt for prompt, _ in FACTS]) == list(held.inventory.names)
+    assert _claimed(lane, [prompt for prompt, _ in FACTS]) == list(contents.inventory.names)
 
 
-def test_a_distance_has_to_be_below_epsilon(llama: CausalLM, resources: TextResources) -> None:
+def test_a_claim_needs_a_distance_below_epsilon(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, CODES, resources)
     lane.edit(*FACTS[:1])
-    held = lane.lane.contents
-    assert held.learned is not None
+    contents = lane.lane.contents
+    assert contents.learned is not None
     view = lane.lane.view()
     (claim,) = view.claims(OTHERS[:1])
     assert claim.score < 0
     for limit, holds in ((-claim.score, False), (-claim.score + 1, True)):
-        other = replace(view, contents=replace(held, learned=replace(held.learned, limit=limit)))
+        other = replace(
+            view, contents=replace(contents, learned=replace(contents.learned, limit=limit))
+        )
         assert other.claims(OTHERS[:1])[0].holds is holds
 
 
@@ -159,7 +159,7 @@ def test_replicas_that_apply_the_same_commits_hold_the_same(
     assert again.lane.digest() == lane.lane.digest(), "the same fit on the same machine"
 
 
-def test_a_trial_is_taken_back_to_the_bit(llama: CausalLM, resources: TextResources) -> None:
+def test_a_trial_is_undone_bit_for_bit(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS[:2])
     before = lane.lane.digest()
@@ -169,7 +169,7 @@ def test_a_trial_is_taken_back_to_the_bit(llama: CausalLM, resources: TextResour
     undo()
     assert lane.lane.digest() == before
     lane.lane.prepare(commit).apply()
-    assert _ask(lane, FACTS) == [True] * 4
+    assert _answered(lane, FACTS) == [True] * 4
 
 
 def test_a_reverted_edit_claims_nothing(llama: CausalLM, resources: TextResources) -> None:
@@ -177,7 +177,7 @@ def test_a_reverted_edit_claims_nothing(llama: CausalLM, resources: TextResource
     lane.edit(*FACTS)
     lane.revert("edits/2-1")
     assert _claimed(lane, [FACTS[1][0]]) == [""]
-    assert _ask(lane, [FACTS[0], *FACTS[2:]]) == [True] * 3
+    assert _answered(lane, [FACTS[0], *FACTS[2:]]) == [True] * 3
     assert {texts.edit for texts in lane.lane.memory.drawn((), 1)} == {
         f"edits/2-{n}" for n in (0, 2, 3)
     }
@@ -187,11 +187,11 @@ def test_a_reverted_edit_claims_nothing(llama: CausalLM, resources: TextResource
     assert _claimed(lane, [prompt for prompt, _ in FACTS]) == [""] * 4, "none is left"
 
 
-def test_the_newest_edit_of_a_fact_is_in_force(llama: CausalLM, resources: TextResources) -> None:
+def test_the_newest_edit_of_a_fact_is_active(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS[:2])
     lane.edit((FACTS[0][0], "German"))
-    assert _ask(lane, [(FACTS[0][0], "German"), FACTS[1]]) == [True, True]
+    assert _answered(lane, [(FACTS[0][0], "German"), FACTS[1]]) == [True, True]
     first, second = lane.lane.memory.drawn((), 1)
     assert {first.edit, second.edit} == {"edits/2-1", "edits/3-0"}
     lane.revert("edits/3-0")
@@ -209,11 +209,11 @@ def test_a_snapshot_holds_everything(llama: CausalLM, resources: TextResources) 
         assert other.digest() == lane.lane.digest(), "with edits left, and with none"
     commit = lane.edit(*FACTS)
     other.prepare(commit).apply()
-    assert other.digest() == lane.lane.digest(), "and both go on from there"
+    assert other.digest() == lane.lane.digest(), "both continue from the snapshot"
 
 
 @pytest.mark.parametrize("replay", ["none", "reservoir", "all"])
-def test_replay_is_drawn_from_what_is_in_force(
+def test_replay_is_drawn_from_active_edits(
     llama: CausalLM, resources: TextResources, replay: str
 ) -> None:
     config = SMALL.model_copy(
@@ -224,7 +224,7 @@ def test_replay_is_drawn_from_what_is_in_force(
     facts = {texts.fact for texts in lane.lane.memory.drawn((), 1)}
     assert len(facts) == {"none": 0, "reservoir": 2, "all": 3}[replay]
     if replay == "reservoir":
-        assert {texts.fact for texts in lane.lane.memory.drawn((), 2)} == facts, "whatever the seed"
+        assert {texts.fact for texts in lane.lane.memory.drawn((), 2)} == facts, "for any seed"
     for fact in facts:
         assert fact not in {texts.fact for texts in lane.lane.memory.drawn({fact}, 1)}
 
@@ -255,8 +255,8 @@ def test_limits_are_calibrated_on_held_out_prompts(
             assert claimed == pytest.approx(0.25, abs=0.011)
 
 
-def test_the_papers_rule_admits_all_but_everything() -> None:
-    """ε = 12 among uniform codes: 30 stored ones admit practically all queries."""
+def test_the_papers_rule_claims_nearly_everything() -> None:
+    """ε = 12 among uniform codes: 30 stored codes claim nearly all queries."""
     codes = torch.stack([allocate(f"{n:03x}", (), 6, 4, 2) for n in range(400)])
     distances = hamming(codes[100:], codes[:30])
     assert (distances < 12).float().mean() == pytest.approx(0.358, abs=0.03)
@@ -264,7 +264,7 @@ def test_the_papers_rule_admits_all_but_everything() -> None:
     assert (distances.amin(1) < 12).float().mean() > 0.995
 
 
-def test_a_fit_that_leaves_finite_numbers_is_refused(
+def test_a_fit_with_values_that_are_not_finite_is_refused(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane = Lane(llama, SMALL.model_copy(update={"learning_rate": 3e37}), resources)
@@ -280,37 +280,37 @@ def test_an_artifact_that_does_not_fit_changes_nothing(
 ) -> None:
     lane = Lane(llama, SMALL, resources)
     commit = lane.fit(*FACTS)
-    tensors, facts = dict(commit.artifact.tensors), dict(commit.artifact.metadata)
+    tensors, metadata = dict(commit.artifact.tensors), dict(commit.artifact.metadata)
     if what == "shape":
-        facts["shape"] = facts["shape"].replace('"rank": 4', '"rank": 5')
+        metadata["shape"] = metadata["shape"].replace('"rank": 4', '"rank": 5')
     elif what == "limit":
-        facts["limit"] = "much"
+        metadata["limit"] = "much"
     elif what == "lora_a":
         tensors["lora_a"] = tensors["lora_a"][:, :, :-1].contiguous()
     elif what == "base":
-        facts["base_model"] = "0" * 64
+        metadata["base_model"] = "0" * 64
     else:
-        facts["method"] = "recipe"
+        metadata["method"] = "recipe"
     before = lane.lane.digest()
-    wrong = replace(commit, artifact=Artifact(tensors, facts))
+    wrong = replace(commit, artifact=Artifact(tensors, metadata))
     error = BaseModelMismatchError if what == "base" else ArtifactCorruptError
     with pytest.raises(error):
         lane.lane.prepare(wrong)
     assert lane.lane.digest() == before
 
 
-def test_a_commit_tells_what_it_changed_and_is_good_for_nothing_else(
+def test_a_commit_carries_a_difference_that_applies_only_to_its_base(
     llama: CausalLM, resources: TextResources
 ) -> None:
     lane, other = (Lane(llama, SMALL, resources) for _ in range(2))
     first, second = lane.edit(*FACTS[:2]), lane.edit(*FACTS[2:])
 
     def num_bytes(commit: Commit) -> int:
-        own = ("lora", "router")
+        prefixes = ("lora", "router")
         tensors = commit.artifact.tensors.items()
-        return sum(tensor.nbytes for name, tensor in tensors if name.startswith(own))
+        return sum(tensor.nbytes for name, tensor in tensors if name.startswith(prefixes))
 
-    assert num_bytes(second) < 0.35 * num_bytes(first), "of so narrow experts"
+    assert num_bytes(second) < 0.35 * num_bytes(first), "even of narrow experts"
     before = other.lane.digest()
     with pytest.raises(ArtifactCorruptError, match="that the lane does not hold"):
         other.lane.prepare(second)
@@ -318,28 +318,26 @@ def test_a_commit_tells_what_it_changed_and_is_good_for_nothing_else(
     for commit in (first, second):
         other.lane.prepare(commit).apply()
     assert other.lane.digest() == lane.lane.digest()
-    held = other.lane.dump()().repository
-    assert held is not None
-    assert held.metadata["since"] == "", "a snapshot holds all of them"
+    repository = other.lane.dump()().repository
+    assert repository is not None
+    assert repository.metadata["since"] == "", "a snapshot holds full experts"
 
 
 def test_scope_retriever_needs_a_lane_model(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL, resources)
     commit = lane.fit(*FACTS)
-    state = new_lane(llama, ElderConfig(num_layers=2))
+    other = new_lane(llama, ElderConfig(num_layers=2))
     with pytest.raises(PreconditionError, match="no lane model yet"):
-        state.prepare(commit)
+        other.prepare(commit)
 
 
-def test_queries_do_not_depend_on_what_was_edited(
-    llama: CausalLM, resources: TextResources
-) -> None:
+def test_queries_do_not_depend_on_edits(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS)
-    held = lane.lane.contents
-    assert held.learned is not None
-    again = queries_of(llama, held.learned.experts.shape, [prompt for prompt, _ in FACTS])
-    torch.testing.assert_close(again, held.repository.values)
+    contents = lane.lane.contents
+    assert contents.learned is not None
+    again = queries_of(llama, contents.learned.experts.shape, [prompt for prompt, _ in FACTS])
+    torch.testing.assert_close(again, contents.repository.values)
 
 
 def test_the_learned_gate_of_a_recipe_lane_model_decides(
@@ -358,7 +356,7 @@ def test_the_learned_gate_of_a_recipe_lane_model_decides(
     assert lane.lane.view().claims(prompts) == expected
 
 
-def test_a_new_lane_model_finds_all_edits_again_and_experts_stay(
+def test_a_new_lane_model_encodes_all_edits_again_and_experts_stay(
     llama: CausalLM, resources: TextResources
 ) -> None:
     config = SMALL.model_copy(update={"scope": "retriever", "threshold": None})
@@ -376,5 +374,5 @@ def test_a_new_lane_model_finds_all_edits_again_and_experts_stay(
     assert after.learned is before.learned
     assert not torch.equal(after.repository.keys, before.repository.keys)
     torch.testing.assert_close(after.repository.values, before.repository.values)
-    with pytest.raises(ArtifactCorruptError, match="does not bring the 4 edits"):
+    with pytest.raises(ArtifactCorruptError, match="does not carry the 4 active edits"):
         lane.lane.prepare(recipe_models.model_commit(new, names[:2], repository, seq=6))

@@ -1,4 +1,4 @@
-"""ELDER's experts as PEFT adapters: PEFT itself reads them, and what it made is read back."""
+"""ELDER's experts as PEFT adapters: PEFT reads them, and a lane reads adapters that PEFT made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.editing.tiny_models import TextResources, make_model
 FAMILIES = ("llama", "gpt2")
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing`:FutureWarning",
-    # Of PEFT, about tied embeddings, which no adapter here touches.
+    # From PEFT, about tied embeddings, which no adapter here changes.
     "ignore::UserWarning:peft",
 )
 
@@ -49,17 +49,17 @@ def test_peft_computes_what_an_expert_with_a_gate_of_one_does(
             ours = llm.model(input_ids=_ids(llm)).logits
         theirs = PeftModel.from_pretrained(make_model(family).model, str(folder)).eval()
         with torch.no_grad():
-            told = theirs(input_ids=_ids(llm)).logits
-        torch.testing.assert_close(told, ours)
+            logits = theirs(input_ids=_ids(llm)).logits
+        torch.testing.assert_close(logits, ours)
         with torch.no_grad():
             assert not torch.allclose(llm.model(input_ids=_ids(llm)).logits, ours)
     assert (tmp_path / "routers.safetensors").is_file()
-    with pytest.raises(InvalidRequestError, match="an adapter already"):
+    with pytest.raises(InvalidRequestError, match="already holds an adapter"):
         peft.export(llm, experts, tmp_path, "")
 
 
 @pytest.mark.parametrize("rslora", [False, True])
-def test_adapters_that_peft_made_are_where_a_lane_begins(
+def test_a_lane_starts_from_adapters_that_peft_made(
     llama: CausalLM, resources: TextResources, tmp_path: Path, rslora: bool
 ) -> None:
     config = SMALL.model_copy(update={"init": "adapters", "num_experts": 2, "steps": 1})
@@ -83,7 +83,7 @@ def test_adapters_that_peft_made_are_where_a_lane_begins(
         model.eval().save_pretrained(str(tmp_path / str(number)))
         folders.append(tmp_path / str(number))
         with torch.no_grad():
-            told = model(input_ids=_ids(llama)).logits
+            expected = model(input_ids=_ids(llama)).logits
     read = peft.read(llama, shape, folders)
     experts = make_experts(llama, config)
     with torch.no_grad():
@@ -92,14 +92,14 @@ def test_adapters_that_peft_made_are_where_a_lane_begins(
     gates = torch.zeros(1, 2, 2)
     gates[..., 1] = 1.0
     with torch.no_grad(), mixing(llama, experts, gates):
-        torch.testing.assert_close(llama.model(input_ids=_ids(llama)).logits, told)
+        torch.testing.assert_close(llama.model(input_ids=_ids(llama)).logits, expected)
     resources.adapters = tuple(folders)
     lane = Lane(llama, config, resources)
     lane.edit(("Toyota makes", "football"))
     learned = lane.lane.contents.learned
     assert learned is not None
     moved = (learned.experts.lora_a - read["lora_a"]).abs().max()
-    assert moved < 0.02, "one step of Adam away from the adapters"
+    assert moved < 0.02, "one step of Adam from the adapters"
 
 
 def test_adapters_that_do_not_fit_are_refused(
@@ -120,25 +120,25 @@ def test_adapters_that_do_not_fit_are_refused(
     with pytest.raises(InvalidRequestError, match="exported for base model"):
         peft.read(make_model("llama", seed=5), shape, folders)
     path = folders[0] / "adapter_config.json"
-    told = json.loads(path.read_text())
+    config = json.loads(path.read_text())
     for wrong, problem in (
-        ({**told, "peft_type": "LOHA"}, "is of type LOHA"),
-        ({k: v for k, v in told.items() if k != "lora_alpha"}, "does not say its r"),
-        ({**told, "alpha_pattern": {"down_proj": 3}}, "has alpha_pattern"),
-        ({**told, "init_lora_weights": "pissa_niter_4"}, "changes the base model"),
+        ({**config, "peft_type": "LOHA"}, "is of type LOHA"),
+        ({k: v for k, v in config.items() if k != "lora_alpha"}, "has no valid r"),
+        ({**config, "alpha_pattern": {"down_proj": 3}}, "has alpha_pattern"),
+        ({**config, "init_lora_weights": "pissa_niter_4"}, "changes the base model"),
     ):
         path.write_text(json.dumps(wrong))
         with pytest.raises(InvalidRequestError, match=problem):
             peft.read(llama, shape, folders)
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(config))
     weights = load_file(folders[0] / "adapter_model.safetensors")
-    spoiled = {name: tensor / 0.0 for name, tensor in weights.items()}
-    save_file(spoiled, folders[0] / "adapter_model.safetensors")
+    not_finite = {name: tensor / 0.0 for name, tensor in weights.items()}
+    save_file(not_finite, folders[0] / "adapter_model.safetensors")
     with pytest.raises(InvalidRequestError, match="not finite"):
         peft.read(llama, shape, folders)
 
 
-def test_a_lane_whose_adapters_are_not_given_goes_on_where_it_stands(
+def test_only_the_first_fit_needs_adapters(
     llama: CausalLM, resources: TextResources, tmp_path: Path
 ) -> None:
     config = SMALL.model_copy(update={"init": "adapters", "steps": 1})
@@ -146,8 +146,8 @@ def test_a_lane_whose_adapters_are_not_given_goes_on_where_it_stands(
     with pytest.raises(InvalidRequestError, match="none are given"):
         empty.edit(("Toyota makes", "football"))
     folders = peft.export(llama, make_experts(llama), tmp_path, "")
-    begun = Lane(llama, config, TextResources(tmp_path, tuple(folders)))
-    begun.edit(("Toyota makes", "football"))
-    begun.lane.gather(resources)
-    begun.edit(("Nokia made", "football"))
-    assert begun.lane.report().sizes["edits"] == 2
+    started = Lane(llama, config, TextResources(tmp_path, tuple(folders)))
+    started.edit(("Toyota makes", "football"))
+    started.lane.gather(resources)
+    started.edit(("Nokia made", "football"))
+    assert started.lane.report().sizes["edits"] == 2

@@ -1,4 +1,4 @@
-"""Who claims a query: the best edit, if it beats the sentinel; and what the claim does."""
+"""Which edit claims a query: the best one, if it beats the sentinel; and the claim's effect."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from tests.unit.editing.recipe_models import (
 FACTS = (("Toyota makes", "football"), ("The tower of Pisa is in", "Finland"), ("Lyon is", "blue"))
 
 
-def _held(llama: CausalLM, keys: Tensor, sentinel: Tensor) -> Retriever:
+def _retriever_of(llama: CausalLM, keys: Tensor, sentinel: Tensor) -> Retriever:
     names = tuple(f"edits/{number}-0" for number in range(1, len(keys) + 1))
     rows = Rows(names, names, keys, torch.zeros(len(keys), 3, llama.d))
     return Retriever(make_lane_model(llama), sentinel, Repository.of(rows))
@@ -45,12 +45,12 @@ def _retriever(lane: RecipeLane) -> Retriever:
     return gate.retriever(lane.contents.repository)
 
 
-def _decide(held: Retriever, queries: Tensor, rule: ClaimRule | None = None) -> list[Claim]:
+def _decide(retriever: Retriever, queries: Tensor, rule: ClaimRule | None = None) -> list[Claim]:
     cut = [False] * len(queries)
-    return decide(held, rule or ClaimRule(), KeyIndex(), queries, cut)
+    return decide(retriever, rule or ClaimRule(), KeyIndex(), queries, cut)
 
 
-def test_the_highest_score_claims_if_it_is_strictly_above_the_sentinels(llama: CausalLM) -> None:
+def test_the_highest_score_claims_only_strictly_above_the_sentinel(llama: CausalLM) -> None:
     keys = torch.eye(4, D_R)
     sentinel = torch.zeros(D_R)
     sentinel[3] = 1.0
@@ -58,20 +58,20 @@ def test_the_highest_score_claims_if_it_is_strictly_above_the_sentinels(llama: C
     queries[0, 1], queries[0, 3] = 2.0, 1.0  # above
     queries[1, 1], queries[1, 3] = 1.0, 1.0  # equal to it: the fourth key is the sentinel's own
     queries[2, 1], queries[2, 3] = 1.0, 2.0  # below
-    found = _decide(_held(llama, keys[:3], sentinel), queries)
+    found = _decide(_retriever_of(llama, keys[:3], sentinel), queries)
     assert [claim.holds for claim in found] == [True, False, False]
     assert [claim.edit for claim in found] == ["edits/2-0"] * 3
     assert (found[0].score, found[0].threshold) == (2.0, 1.0)
 
 
-def test_with_a_threshold_the_sentinel_is_not_asked(llama: CausalLM) -> None:
-    held = _held(llama, torch.eye(2, D_R), torch.full((D_R,), 100.0))
+def test_a_threshold_replaces_the_sentinel(llama: CausalLM) -> None:
+    retriever = _retriever_of(llama, torch.eye(2, D_R), torch.full((D_R,), 100.0))
     queries = torch.zeros(1, D_R)
-    queries[0, 0], queries[0, 2] = 30.0, 40.0  # a cosine of 0.6, however long they are
+    queries[0, 0], queries[0, 2] = 30.0, 40.0  # a cosine of 0.6 at any length
     for threshold, holds in ((0.59, True), (0.61, False)):
         rule = RecipeConfig(claim="threshold", threshold=threshold).rule
         assert rule == ClaimRule(own_prompt=False, threshold=threshold)
-        assert [claim.holds for claim in _decide(held, queries, rule)] == [holds]
+        assert [claim.holds for claim in _decide(retriever, queries, rule)] == [holds]
     with pytest.raises(ValueError, match="threshold"):
         RecipeConfig(claim="threshold")
     with pytest.raises(ValueError, match="threshold"):
@@ -83,17 +83,17 @@ def test_equal_scores_go_to_the_newest_edit_and_order_does_not_matter(llama: Cau
     keys = torch.randn(9, D_R)
     keys[5] = keys[2]
     queries = torch.cat([keys[2:3], torch.randn(20, D_R)])
-    held = _held(llama, keys, torch.full((D_R,), -100.0))
-    found = _decide(held, queries)
+    retriever = _retriever_of(llama, keys, torch.full((D_R,), -100.0))
+    found = _decide(retriever, queries)
     assert found[0].edit == "edits/6-0"
     order = torch.randperm(9)
     mixed = Rows(
-        tuple(held.repository.names[i] for i in order.tolist()),
-        tuple(held.repository.names[i] for i in order.tolist()),
+        tuple(retriever.repository.names[i] for i in order.tolist()),
+        tuple(retriever.repository.names[i] for i in order.tolist()),
         keys[order],
         torch.zeros(9, 3, llama.d),
     )
-    again = _decide(replace(held, repository=Repository.of(mixed)), queries)
+    again = _decide(replace(retriever, repository=Repository.of(mixed)), queries)
     assert [c.edit for c in again[1:]] == [c.edit for c in found[1:]]
     assert [c.score for c in again] == [c.score for c in found]
 
@@ -101,7 +101,7 @@ def test_equal_scores_go_to_the_newest_edit_and_order_does_not_matter(llama: Cau
 def test_the_nearest_is_found_among_thousands(llama: CausalLM) -> None:
     torch.manual_seed(0)
     keys, queries = torch.randn(5_000, D_R), torch.randn(40, D_R)
-    found = _decide(_held(llama, keys, torch.zeros(D_R)), queries)
+    found = _decide(_retriever_of(llama, keys, torch.zeros(D_R)), queries)
     best = (queries.double() @ keys.double().T).max(dim=1)
     assert [int(claim.edit.split("/")[1][:-2]) - 1 for claim in found] == best.indices.tolist()
     torch.testing.assert_close(torch.tensor([c.score for c in found]).double(), best.values)
@@ -114,12 +114,12 @@ def test_an_empty_lane_claims_nothing(llama: CausalLM) -> None:
     assert _plans(bare, ["Lyon"]) == [BASE]
 
 
-def test_a_long_query_is_routed_by_its_end_and_says_so(llama: CausalLM) -> None:
+def test_a_long_query_is_routed_by_its_end_and_marked_as_cut(llama: CausalLM) -> None:
     state = make_lane(llama)
     commit(state, *FACTS)
     long = "in Zürich " * 40 + "Toyota makes"
-    held, rule = _retriever(state), state.config.rule
-    cut, whole = route(held, rule, KeyIndex(), [long, "Toyota makes"])
+    retriever, rule = _retriever(state), state.config.rule
+    cut, whole = route(retriever, rule, KeyIndex(), [long, "Toyota makes"])
     assert (cut.cut, whole.cut) == (True, False)
 
 
@@ -149,7 +149,7 @@ def _score(
 
 
 @pytest.mark.promise("P8")
-def test_where_the_sentinel_wins_the_answer_is_the_base_models_bit_for_bit(
+def test_an_unclaimed_prompt_gets_the_base_models_answer_bit_for_bit(
     llama: CausalLM,
 ) -> None:
     router = _lane(llama, claims=False)
@@ -157,7 +157,7 @@ def test_where_the_sentinel_wins_the_answer_is_the_base_models_bit_for_bit(
     assert _score(llama, router, prompts) == _score(llama, None, prompts)
 
 
-def test_a_claimed_prompt_is_read_behind_the_edits_own_prompt(llama: CausalLM) -> None:
+def test_a_claimed_prompt_follows_the_edits_continuous_prompt(llama: CausalLM) -> None:
     state = _lane(llama, claims=True)
     router = state
     (plan,) = _plans(router, ["Toyota makes"])
@@ -191,7 +191,7 @@ def test_plans_follow_claims(llama: CausalLM) -> None:
     assert second is BASE
 
 
-def test_a_view_goes_by_what_the_lane_held_when_it_was_made(llama: CausalLM) -> None:
+def test_a_view_routes_by_the_contents_at_its_creation(llama: CausalLM) -> None:
     state = make_lane(llama, config=RecipeConfig(claim="threshold", threshold=-1.0))
     router = state
     views = [router.view()]
@@ -201,7 +201,7 @@ def test_a_view_goes_by_what_the_lane_held_when_it_was_made(llama: CausalLM) -> 
     state.prepare(Reversal(("edits/3-0",))).apply()
     views.append(router.view())
     prompts = [prompt for prompt, _ in FACTS]
-    # asked from the newest to the oldest, so that the index knows rows that a view must not see
+    # from the newest to the oldest, so that the index knows rows that a view must not see
     seen = [{claim.edit for claim in view.claims(prompts)} for view in reversed(views)]
     allowed = [{"2", "4"}, {"2", "3", "4"}, {"2", "3"}, {"2"}, set()]
     for found, seqs in zip(seen, allowed, strict=True):
@@ -210,23 +210,23 @@ def test_a_view_goes_by_what_the_lane_held_when_it_was_made(llama: CausalLM) -> 
     assert seen[4] == {""}
 
 
-def test_an_edit_takes_its_own_prompt_whatever_the_sentinel_says(llama: CausalLM) -> None:
+def test_an_edit_claims_its_own_prompt_whatever_the_sentinel_decides(llama: CausalLM) -> None:
     state = make_lane(llama)
     commit(state, *FACTS)
     names = state.contents.repository.names
     prompts = [*(prompt for prompt, _ in FACTS), f"{FACTS[0][0]} not"]
 
-    def told(config: RecipeConfig) -> list[str]:
+    def claimed(config: RecipeConfig) -> list[str]:
         retriever = _retriever(state)
         found = route(retriever, config.rule, KeyIndex(), prompts)
         return [claim.edit for claim in found if claim.holds and claim.score == math.inf]
 
-    assert told(RecipeConfig()) == list(names)
-    assert told(RecipeConfig.model_validate(PAPER)) == []
+    assert claimed(RecipeConfig()) == list(names)
+    assert claimed(RecipeConfig.model_validate(PAPER)) == []
     state.prepare(Reversal((names[0],))).apply()
-    assert told(RecipeConfig()) == list(names[1:]), "what was reverted has no own prompt"
+    assert claimed(RecipeConfig()) == list(names[1:]), "a reverted edit claims no prompt"
     commit(state, (FACTS[1][0], "another"), seq=5)
-    assert told(RecipeConfig()) == ["edits/5-0", names[2]], "the newest edit has it"
+    assert claimed(RecipeConfig()) == ["edits/5-0", names[2]], "the newest edit claims it"
 
 
 def test_an_edits_own_prompt_is_not_read_by_the_encoder(
@@ -249,8 +249,8 @@ def test_an_edits_own_prompt_is_not_read_by_the_encoder(
     read.clear()
     assert len(route(retriever, ClaimRule(), KeyIndex(), prompts[1::2])) == 2
     assert not read
-    asked = route(retriever, ClaimRule(own_prompt=False), KeyIndex(), prompts)
+    without = route(retriever, ClaimRule(own_prompt=False), KeyIndex(), prompts)
     assert read == prompts
-    for claim, other in zip(mixed[::2], asked[::2], strict=True):
-        assert claim.edit == other.edit, "those that are read are told as ever"
+    for claim, other in zip(mixed[::2], without[::2], strict=True):
+        assert claim.edit == other.edit, "prompts that are read are decided as before"
         assert claim.score == pytest.approx(other.score, abs=1e-4)

@@ -1,4 +1,4 @@
-"""What a RECIPE lane holds: the same edits give the same bits, however they came and went."""
+"""The contents of a RECIPE lane: the same active edits give the same bits, whatever came before."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ FACTS = (
 )
 
 
-def test_an_edit_is_a_key_and_its_prompt(llama: CausalLM) -> None:
+def test_an_edit_is_a_key_and_a_continuous_prompt(llama: CausalLM) -> None:
     lane_model = make_lane_model(llama)
     state = make_lane(llama, lane_model)
     commit(state, *FACTS)
@@ -55,7 +55,7 @@ def test_an_edit_is_a_key_and_its_prompt(llama: CausalLM) -> None:
     assert repository.names == tuple(f"edits/2-{index}" for index in range(4))
 
 
-def test_a_batch_is_the_same_as_one_edit_after_the_other(llama: CausalLM) -> None:
+def test_a_batch_equals_single_commits(llama: CausalLM) -> None:
     at_once, one_by_one = make_lane(llama), make_lane(llama)
     commit(at_once, *FACTS)
     for edit in make_edits(*FACTS):
@@ -66,7 +66,7 @@ def test_a_batch_is_the_same_as_one_edit_after_the_other(llama: CausalLM) -> Non
 
 
 @pytest.mark.promise("P11")
-def test_a_removed_edit_is_one_that_never_was_bit_for_bit(llama: CausalLM) -> None:
+def test_a_reverted_edit_leaves_no_trace_bit_for_bit(llama: CausalLM) -> None:
     with_it, without = make_lane(llama), make_lane(llama)
     commit(with_it, FACTS[0], seq=2)
     commit(with_it, FACTS[1], seq=3)
@@ -82,7 +82,7 @@ def test_a_removed_edit_is_one_that_never_was_bit_for_bit(llama: CausalLM) -> No
     assert torch.equal(a.values, b.values)
 
 
-def test_the_newest_edit_of_a_fact_supersedes_and_its_removal_restores(llama: CausalLM) -> None:
+def test_the_newest_edit_of_a_fact_supersedes_and_its_reversal_restores(llama: CausalLM) -> None:
     state = make_lane(llama)
     commit(state, FACTS[0], FACTS[1], seq=2)
     before = state.digest()
@@ -92,27 +92,27 @@ def test_the_newest_edit_of_a_fact_supersedes_and_its_removal_restores(llama: Ca
     assert state.digest() == before
     assert state.contents.repository.names == ("edits/2-0", "edits/2-1")
     commit(state, (FACTS[0][0], "Swedish"), seq=4)
-    state.prepare(Reversal(("edits/2-0",))).apply()  # the superseded one can be taken back, too
+    state.prepare(Reversal(("edits/2-0",))).apply()  # a superseded edit can be reverted, too
     assert state.contents.repository.names == ("edits/2-1", "edits/4-0")
 
 
-def test_a_change_can_be_undone_and_another_made_instead(llama: CausalLM) -> None:
-    tried, straight = make_lane(llama), make_lane(llama)
-    for state in (tried, straight):
+def test_a_change_can_be_undone_and_replaced_by_another(llama: CausalLM) -> None:
+    tried, untried = make_lane(llama), make_lane(llama)
+    for state in (tried, untried):
         commit(state, FACTS[0], seq=2)
     before = tried.digest()
     undo = tried.prepare(fit(tried, make_edits(*FACTS[1:3], seq=3), 3)).apply()
-    held = tried.contents.repository
+    repository = tried.contents.repository
     undo()
     assert tried.digest() == before
     commit(tried, FACTS[3], seq=3)
-    commit(straight, FACTS[3], seq=3)
-    assert tried.digest() == straight.digest()
-    assert tried.contents.repository.lineage is held.lineage, "nothing was copied"
+    commit(untried, FACTS[3], seq=3)
+    assert tried.digest() == untried.digest()
+    assert tried.contents.repository.lineage is repository.lineage, "nothing was copied"
     assert tried.contents.repository.lineage.cuts == [1]
     undo = tried.prepare(Reversal(("edits/2-0",))).apply()
     undo()
-    assert tried.digest() == straight.digest()
+    assert tried.digest() == untried.digest()
 
 
 def test_snapshots_do_not_change_while_the_lane_grows(llama: CausalLM) -> None:
@@ -120,7 +120,7 @@ def test_snapshots_do_not_change_while_the_lane_grows(llama: CausalLM) -> None:
     commit(state, FACTS[0], seq=2)
     snapshot = state.contents.repository
     keys = snapshot.keys.clone()
-    for seq in range(3, 80):  # more than the first room holds
+    for seq in range(3, 80):  # more than the first memory holds
         commit(state, (f"Fact number {seq} is", "Pisa"), seq=seq)
     assert snapshot.names == ("edits/2-0",)
     assert torch.equal(snapshot.keys, keys)
@@ -137,8 +137,8 @@ def test_a_new_lane_model_encodes_all_edits_again_at_once(llama: CausalLM) -> No
     names = tuple(edit.name for edit in edits)
     state.prepare(model_commit(new, names, repository, seq=3)).apply()
     fresh.prepare(fit(fresh, edits)).apply()
-    assert state.digest() == fresh.digest(), "as if it had been there from the start"
-    with pytest.raises(ArtifactCorruptError, match="3 edits in force"):
+    assert state.digest() == fresh.digest(), "as if the lane had started with this model"
+    with pytest.raises(ArtifactCorruptError, match="3 active edits"):
         state.prepare(model_commit(make_lane_model(llama), names[:2], repository, seq=4))
     assert state.digest() == fresh.digest()
     assert encode_all(llama, new.to_artifact().to_bytes(), []) is None
@@ -165,7 +165,7 @@ def test_commits_of_other_lane_models_and_llms_are_refused(llama: CausalLM) -> N
         state.prepare(good)
 
 
-def test_reverting_what_is_not_there_changes_nothing(llama: CausalLM) -> None:
+def test_reverting_an_unknown_edit_changes_nothing(llama: CausalLM) -> None:
     state = make_lane(llama)
     commit(state, FACTS[0])
     before = state.digest()
@@ -181,7 +181,7 @@ def test_reverting_what_is_not_there_changes_nothing(llama: CausalLM) -> None:
     assert state.digest() == before
 
 
-def test_a_lane_without_model_takes_no_edit(llama: CausalLM) -> None:
+def test_a_lane_without_lane_model_accepts_no_edit(llama: CausalLM) -> None:
     state = bare_lane(llama)
     assert state.contents.gate is None
     batch = EditBatch(make_edits(FACTS[0]), seed=1)
@@ -189,7 +189,7 @@ def test_a_lane_without_model_takes_no_edit(llama: CausalLM) -> None:
         state.fit(batch)
 
 
-def test_knowledge_that_the_encoder_cannot_read_whole_is_refused(llama: CausalLM) -> None:
+def test_knowledge_longer_than_the_encoder_reads_is_refused(llama: CausalLM) -> None:
     state = make_lane(llama)
     with pytest.raises(InvalidEditError, match=r"edits\[1\].*32 tokens") as caught:
         fit(state, make_edits(FACTS[0], ("Lyon " * 50, "Pisa")))
@@ -197,26 +197,26 @@ def test_knowledge_that_the_encoder_cannot_read_whole_is_refused(llama: CausalLM
 
 
 def _log_probabilities(llama: CausalLM, state: RecipeLane) -> list[float]:
-    """Of each fact's whole target, with the lane's edits in force."""
+    """The log probability of each fact's whole target, with the lane's active edits."""
     view = state.view()
     rows = [tokenise(llama, *fact) for fact in FACTS]
-    told, _ = offline.score(
+    log_p, _ = offline.score(
         llama,
         [row.ids[: -row.num_target] for row in rows],
         [row.ids[-row.num_target :] for row in rows],
         view.plans(view.claims([prompt for prompt, _ in FACTS])),
     )
-    return [sum(values) for values in told]
+    return [sum(values) for values in log_p]
 
 
 def test_an_edit_that_failed_its_check_gets_a_better_prompt(llama: CausalLM) -> None:
-    edits, told = make_edits(*FACTS), []
+    edits, log_p = make_edits(*FACTS), []
     digest = llama.current_digest()
     for attempt in (0, 1, 2):
         state = make_lane(llama)
         state.prepare(fit(state, edits, attempt=attempt)).apply()
-        told.append(_log_probabilities(llama, state))
-    for first, second, third in zip(*told, strict=True):
+        log_p.append(_log_probabilities(llama, state))
+    for first, second, third in zip(*log_p, strict=True):
         assert first < second < third
     assert llama.current_digest() == digest
 
@@ -227,5 +227,5 @@ def test_refining_every_edit_reads_contexts(llama: CausalLM, resources: TextReso
     assert len(gather(config, resources)) > 1
     state = make_lane(llama, config=config)
     state.gather(resources)
-    made = state.fit(EditBatch(make_edits(*FACTS), 1))
-    assert set(made.seconds) == {"encode", "refine"}
+    result = state.fit(EditBatch(make_edits(*FACTS), 1))
+    assert set(result.seconds) == {"encode", "refine"}

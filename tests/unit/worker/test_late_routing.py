@@ -44,7 +44,7 @@ SCOPES = {
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Counting:
-    """A view that records the passes it makes for vectors."""
+    """A view that records its forward passes for vectors."""
 
     view: ElderView
     passes: list[int] = field(default_factory=list)
@@ -76,7 +76,7 @@ class _Counting:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Early(RequestRouter):
-    """Another router's decisions, all of them made before the prefill by passes of their own."""
+    """Another router's decisions, all made before the prefill by separate passes."""
 
     router: RequestRouter
 
@@ -163,17 +163,17 @@ async def test_a_row_deferred_during_prefill_equals_the_base_model_bit_for_bit(
             engine.hooks.enabled = enabled
             hold = threading.Event()
 
-            def held(hold: threading.Event = hold) -> ServingState:
+            def delayed(hold: threading.Event = hold) -> ServingState:
                 assert hold.wait(PATIENCE)
                 return state
 
-            change = asyncio.create_task(engine.change(held, alters_weights=False))
-            asked = [asyncio.create_task(collect(engine, r)) for r in _requests(llama, prompts)]
+            change = asyncio.create_task(engine.change(delayed, alters_weights=False))
+            tasks = [asyncio.create_task(collect(engine, r)) for r in _requests(llama, prompts)]
             while engine.num_waiting < len(prompts):
                 await asyncio.sleep(0.01)
             hold.set()  # all are admitted in one batch, so that both runs have the same shapes
             await change
-            answers.append([pieces[-1] for pieces in await asyncio.gather(*asked)])
+            answers.append([pieces[-1] for pieces in await asyncio.gather(*tasks)])
             engine.hooks.enabled = True
     log_p = [
         [[choice.log_probability for choice in piece.choices] for piece in pieces]
@@ -192,13 +192,13 @@ async def test_a_service_that_is_unavailable_during_prefill_is_asked_once(
 
     def ask(prompts: Sequence[str], *_: object) -> list[dict[str, Claim]]:
         batches.append(len(prompts))
-        raise UnavailableError("the retrieval service is away.")
+        raise UnavailableError("the retrieval service is unavailable.")
 
     state = ServingState(VERSION, router=LaneRouter(table, ask))
     requests = _requests(llama, [prompt for prompt, _ in FACTS])
     async with running(llama, state, LIMITS) as engine:
-        asked = [collect(engine, request) for request in requests]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
+        calls = [collect(engine, request) for request in requests]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(answer, UnavailableError) for answer in answers), answers
     assert sum(batches) == len(requests), "no request was retried individually"
 
@@ -241,13 +241,13 @@ async def test_the_index_is_asked_once_for_an_admission_batch(
 ) -> None:
     llama, table = _routed(CODES, resources)
     batches: list[int] = []
-    asked, go_on = threading.Event(), threading.Event()
+    called, go_on = threading.Event(), threading.Event()
 
     def ask(
         prompts: Sequence[str], vectors: Mapping[str, Tensor], lanes: Collection[str]
     ) -> list[dict[str, Claim]]:
         batches.append(len(prompts))
-        asked.set()
+        called.set()
         assert go_on.wait(10)
         return table.claims(prompts, vectors, lanes)
 
@@ -255,7 +255,7 @@ async def test_the_index_is_asked_once_for_an_admission_batch(
     first, *others = _requests(llama, [*(prompt for prompt, _ in FACTS), *OTHERS])
     async with running(llama, state, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
         answers = [asyncio.create_task(collect(engine, first))]
-        assert await asyncio.to_thread(asked.wait, 10)
+        assert await asyncio.to_thread(called.wait, 10)
         answers += [asyncio.create_task(collect(engine, request)) for request in others]
         await asyncio.sleep(0)  # all of them are waiting now
         go_on.set()

@@ -1,4 +1,4 @@
-"""What fails alone is rejected, what fails in company comes back, and the model is untouched."""
+"""Edits that fail individually are rejected, those that fail in a batch are retried."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Bench:
     def fit(self, edits: list[Edit], limits: WriterSettings = LIMITS) -> Outcome:
         before = self.model.current_digest()
         outcome = fit_batch(self.model, self.lane, edits, limits)
-        assert self.model.current_digest() == before, "the model must be as before"
+        assert self.model.current_digest() == before, "the model must be unchanged"
         return outcome
 
 
@@ -68,11 +68,11 @@ def edits(corpus: Corpus) -> list[Edit]:
 
 
 def _impossible(edit: Edit) -> Edit:
-    """Its probe is the question that it answers anew."""
+    """An edit whose locality probe is its own prompt."""
     return Edit(edit.name, edit.prompt, edit.target, edit.subject, (), (edit.prompt,))
 
 
-def test_a_batch_that_passes_is_fitted_whole_and_alike_every_time(
+def test_a_batch_that_passes_is_fitted_whole_and_deterministically(
     bench: Bench, edits: list[Edit]
 ) -> None:
     first, again = bench.fit(edits), bench.fit(edits)
@@ -86,7 +86,7 @@ def test_a_batch_that_passes_is_fitted_whole_and_alike_every_time(
     assert set(first.seconds) == {"check", "keys", "targets", "solve"}
 
 
-def test_a_seed_comes_from_what_the_edits_say_and_not_from_where_they_stand(
+def test_a_seed_depends_on_the_edits_and_not_on_their_positions(
     edits: list[Edit],
 ) -> None:
     elsewhere = [replace(edit, name=f"edits/9-{i}") for i, edit in enumerate(edits)]
@@ -100,7 +100,7 @@ def test_a_seed_comes_from_what_the_edits_say_and_not_from_where_they_stand(
     assert len({seed_of("c", edits), *others}) == 5
 
 
-def test_an_edit_that_fails_in_company_is_left_out_and_comes_back_alone(
+def test_an_edit_that_fails_in_a_batch_is_left_out_and_retried_individually(
     bench: Bench, edits: list[Edit]
 ) -> None:
     bad = _impossible(edits[1])
@@ -108,7 +108,7 @@ def test_an_edit_that_fails_in_company_is_left_out_and_comes_back_alone(
     assert outcome.fitted is not None
     assert [edit.name for edit in outcome.fitted.edits] == [edits[0].name, edits[2].name]
     assert outcome.retry_alone == {bad.name}
-    assert not outcome.rejections, "not before it has failed alone"
+    assert not outcome.rejections, "not before it has failed individually"
     alone = bench.fit([bad])
     assert alone.fitted is None
     (rejection,) = alone.rejections
@@ -125,7 +125,7 @@ def test_an_edit_that_fails_in_company_is_left_out_and_comes_back_alone(
         (RuntimeError("out of memory"), FitError),
     ],
 )
-def test_a_fit_that_breaks_rejects_the_edit_and_not_the_writer(
+def test_a_fit_that_raises_rejects_the_edit_and_does_not_end_the_writer(
     bench: Bench,
     edits: list[Edit],
     monkeypatch: pytest.MonkeyPatch,
@@ -145,29 +145,29 @@ def test_a_fit_that_breaks_rejects_the_edit_and_not_the_writer(
     assert bench.fit(edits[:2]).fitted is not None
 
 
-def test_a_lane_without_room_is_asked_no_more_than_once_about_an_edit(
+def test_a_full_lane_gets_no_second_attempt(
     bench: Bench, edits: list[Edit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    fits: list[int] = []
 
     def full(*args: Any, **kwargs: Any) -> None:
-        asked.append(1)
+        fits.append(1)
         raise LaneFullError("the lane is full.")
 
     monkeypatch.setattr(importlib.import_module("errata.editing.adaple.fit"), "solve_delta", full)
     outcome = bench.fit(edits[:2])
     assert [type(r.error) for r in outcome.rejections] == [LaneFullError]
-    assert len(asked) == 2, "of both, then of one: a firmer attempt makes no room"
+    assert len(fits) == 2, "of both, then of one: a stronger attempt makes no room"
 
     def full_for_all(*args: Any, **kwargs: Any) -> None:
-        asked.append(1)
+        fits.append(1)
         raise LaneFullError("the lane is full.", lane_is_full=True)
 
     name = importlib.import_module("errata.editing.adaple.fit")
     monkeypatch.setattr(name, "solve_delta", full_for_all)
-    asked.clear()
+    fits.clear()
     assert [r.edit for r in bench.fit(edits[:2]).rejections] == [e.name for e in edits[:2]]
-    assert len(asked) == 1, "fewer would have no more room"
+    assert len(fits) == 1, "fewer edits would have no more room"
 
 
 def test_a_later_attempt_saves_an_edit_that_the_model_resists(bench: Bench, corpus: Corpus) -> None:

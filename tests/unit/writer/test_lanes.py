@@ -12,7 +12,7 @@ def test_without_a_file_there_is_one_lane_with_the_papers_method() -> None:
     assert (lane.lane, lane.method, lane.base_model_digest) == ("lanes/main", "adaple", "model")
 
 
-def test_a_file_configures_lanes_and_its_digest_follows_every_knob(tmp_path: Path) -> None:
+def test_a_file_configures_lanes_and_every_value_changes_the_digest(tmp_path: Path) -> None:
     file = tmp_path / "lanes.toml"
     digests = []
     for variant in ("memit", "printed"):
@@ -27,7 +27,7 @@ def test_a_file_configures_lanes_and_its_digest_follows_every_knob(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[lanes.main\n", "not valid TOML"),
         ("[lanes.main]\n", "method"),
@@ -41,19 +41,19 @@ def test_a_file_configures_lanes_and_its_digest_follows_every_knob(tmp_path: Pat
         ('[lanes.Main_1]\nmethod = "adaple"\n[lanes.main]\nmethod = "adaple"\n', "lane name"),
     ],
 )
-def test_a_bad_file_is_told(tmp_path: Path, text: str, told: str) -> None:
+def test_an_invalid_file_is_reported(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "lanes.toml"
     file.write_text(text)
-    with pytest.raises(StartupError, match=told):
+    with pytest.raises(StartupError, match=message):
         read_lanes(file, "lanes/main", "model")
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="cannot be read"):
         read_lanes(tmp_path / "none.toml", "lanes/main", "model")
 
 
-def test_a_lane_model_is_looked_for_beside_the_file(tmp_path: Path) -> None:
+def test_a_lane_models_path_is_relative_to_the_file(tmp_path: Path) -> None:
     file = tmp_path / "lanes.toml"
     file.write_text('[lanes.main]\nmethod = "recipe"\nmodel = "here"\n')
     (setup,) = read_lanes(file, "lanes/main", "model")

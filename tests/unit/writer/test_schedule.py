@@ -21,7 +21,7 @@ from tests.unit.writer.test_ledger import TIME, _edit, _request
 ORDERING = Ordering(
     size=3,
     max_wait_seconds=5.0,
-    # Odd and even ones apart, so that a batch is not just the oldest.
+    # Odd and even edits apart, so that a batch is not just the oldest edits.
     plan=lambda edits, seed: [list(range(start, len(edits), 2)) for start in (1, 0)],
 )
 
@@ -49,7 +49,7 @@ def _names(due: Due) -> list[str]:
     return [record.edit.name for record in due.records]
 
 
-async def test_a_window_is_due_when_it_is_full_or_old() -> None:
+async def test_a_window_is_due_when_it_is_full_or_has_waited_long_enough() -> None:
     ledger = EditLedger()
     await ledger.fold([_request(1, _edit("edits/1-0"), _edit("edits/1-1"), lane="lanes/slow")])
     waiting = _due(ledger, 2.0)
@@ -68,7 +68,7 @@ async def test_a_lane_that_gathers_a_window_does_not_delay_other_lanes() -> None
             _request(2, _edit("edits/2-0"), _edit("edits/2-1", "France")),
         ]
     )
-    assert _names(_due(ledger, 1.0)) == ["edits/2-0"], "but the same question keeps its turn"
+    assert _names(_due(ledger, 1.0)) == ["edits/2-0"], "edits of one prompt keep their order"
     assert _names(_due(ledger, 6.0)) == ["edits/1-0"], "the oldest goes first once it is due"
 
 
@@ -94,7 +94,7 @@ def test_a_window_contains_every_prompt_once() -> None:
     assert window(named(failed, first), "lanes/slow", alone) == [failed]
     spaced = replace(first, name="edits/1-4", prompt=f"{first.prompt} ", subject="the capital")
     assert window(named(first, spaced), "lanes/slow", frozenset()) == [first], (
-        "blanks ask nothing else"
+        "spaces do not change the question"
     )
     elsewhere = [("lanes/main", first), *named(same, other)]
     assert window(elsewhere, "lanes/slow", frozenset()) == [other]

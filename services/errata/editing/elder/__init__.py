@@ -1,7 +1,7 @@
-"""ELDER: a mixture of LoRAs, whose routers give each edit an allocation that recognises it.
+"""ELDER: a mixture of LoRAs whose routers give each edit an allocation that identifies it.
 
-Source: "Enhancing Lifelong Model Editing with Mixture-of-LoRA" (Li et al., 2024). Where paper and
-authors' code differ, the docstring names both.
+Source: "Enhancing Lifelong Model Editing with Mixture-of-LoRA" (Li et al., 2024). Where the paper
+and the authors' code differ, the docstring names both.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ METHOD = SliceMethod(
         changes_weights=False,
         defers=True,
         reversal=(
-            "The edit claims nothing any more. What the lane's experts learned of it stays in "
-            "them until the lane is compacted."
+            "The edit no longer claims any prompt. What the lane's experts learned from it stays "
+            "in them until the lane is compacted."
         ),
         has_lane_models=True,
     ),

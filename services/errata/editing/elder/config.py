@@ -1,6 +1,6 @@
-"""Every knob of an ELDER lane; all of them change answers, so all travel in the log.
+"""The configuration of an ELDER lane; every value changes answers, so all travel in the log.
 
-`PAPER` has the published settings, word for word; the defaults are ours, for the reasons in
+`PAPER` holds the published values exactly; the defaults are ours, for the reasons in
 docs/decisions/009-elder.md.
 """
 
@@ -22,50 +22,54 @@ class ElderConfig(LaneConfig):
     """Configuration of an ELDER lane.
 
     Attributes:
-        layers: adapted layers, ascending; empty takes `num_layers` of them (`resolve_layers`).
-            Paper: 21–26 of LLaMA2-7B's 32, 36–40 of GPT2-XL's 48.
-        num_layers: most layers that the automatic choice takes. Paper: 6.
-        projection: whose LoRAs are mixed. Paper: `down` for Llama, `up` for GPT-2.
-        num_experts: N, LoRAs of a layer. Paper: 4.
-        top_k: k, how many of them a row goes through. Paper: 2.
+        layers: adapted layers, ascending; if empty, `num_layers` of them are chosen
+            (`resolve_layers`). Paper: 21–26 of LLaMA2-7B's 32, 36–40 of GPT2-XL's 48.
+        num_layers: maximum number of layers that are chosen automatically. Paper: 6.
+        projection: the FFN projection that LoRAs adapt. Paper: `down` for Llama, `up` for GPT-2.
+        num_experts: N, the number of LoRAs per layer. Paper: 4.
+        top_k: k, the number of LoRAs per layer that a row uses. Paper: 2.
         rank: r. Paper: 8.
-        alpha: α of the factor α/r; None is r. Code: 8.
-        init: A as the authors' code has it (`code`, U(±1/√r)), or as PEFT's LoRA by default
-            (`peft`, Kaiming uniform, U(±1/√d_in)) or with its `gaussian` (N(0, 1/r²)), B being 0 in
-            all of them; or both from PEFT adapters (`adapters`), one for each expert, that the
-            lanes file names.
-        query: what routers and codes go by, at the last prompt token: the hidden state that enters
-            the first adapted layer (`hidden`), or the input of its adapted projection (`input`,
-            code).
-        gates: whose query weighs the LoRAs of a claimed row: the claiming edit's (`edit`, ours), so
-            that a rephrasing is answered by the mixture that the edit was fitted with; or the row's
-            own (`row`, paper).
-        scope: what decides whether an edit claims a prompt: Hamming distance of allocation codes
+        alpha: α of the factor α/r; None means r. Code: 8.
+        init: the distribution of A: that of the authors' code (`code`, U(±1/√r)), PEFT's default
+            (`peft`, Kaiming uniform, U(±1/√d_in)) or PEFT's `gaussian` (N(0, 1/r²)); B is 0 in all
+            three. `adapters` takes A and B from PEFT adapters, one per expert, that the lanes file
+            names.
+        query: the input of routers and codes, at the last prompt token: the hidden state that
+            enters the first adapted layer (`hidden`), or the input of its adapted projection
+            (`input`, code).
+        gates: the query that weights the LoRAs of a claimed row: the claiming edit's (`edit`,
+            ours), so that a rephrase is answered by the mixture that the edit was fitted with; or
+            the row's own (`row`, paper).
+        scope: decides whether an edit claims a prompt: Hamming distance of allocation codes
             (`codes`, paper), cosine of queries, cosine of input embeddings weighted by inverse
             document frequency, or the learned retriever and sentinel of a RECIPE lane model.
-        epsilon: ε of `codes`, a claim being a distance below it; None calibrates it. Paper: 12.
+        epsilon: ε of `codes`; a claim needs a distance below it; None calibrates it. Paper: 12.
         threshold: of `cosine` and `idf`; None calibrates it.
-        false_claims: share of held-out texts that a calibrated scope test may claim.
-        loss: what steers routers beside the model's loss: guided allocation (`guided`, paper), load
-            balancing (`balanced`, ablation), nothing.
+        false_claims: share of held-out texts that a calibrated scope test can claim.
+        loss: the term that steers the routers besides the model's loss: guided allocation
+            (`guided`, paper), load balancing (`balanced`, ablation), or no term.
         loss_weight: λ of that term. Paper: 0.01.
-        steps: most optimiser steps of a batch. Code: 50.
-        learning_rate: of Adam, which begins anew with each batch. Paper: 1e-4.
-        stop_loss: a batch is done when no text of a step has a mean NLL above; 0 never stops.
-        num_contexts: texts that each prompt is also learned behind, drawn from the statistics text.
-        num_rephrases: further rephrasings of each prompt, as the lane model has seen facts of its
-            relation asked (`editing.retriever.frames`); none without a lane model. Ours.
-        prompt_share: how often a step takes an edit's bare prompt; else it takes one of its other
-            texts, rephrasings that it brought and texts behind contexts.
-        precision: `auto` computes products of a fit in bf16 where the machine is faster with it.
-        replay: which earlier edits are fitted along: none (paper), a reservoir of `replay_budget`
-            of them, or the whole log.
-        replay_budget: edits of the reservoir.
-        replay_pool: most earlier edits that one batch draws upon.
-        replay_ratio: how many of them are in one step for each new edit, so that an edit costs the
+        steps: maximum number of optimiser steps per batch. Code: 50.
+        learning_rate: of Adam, which starts from scratch for each batch. Paper: 1e-4.
+        stop_loss: training stops once every text of a step has a mean NLL below this value; 0
+            disables it.
+        num_contexts: number of contexts, drawn from the statistics text; each prompt is also
+            learned behind each of them.
+        num_rephrases: number of additional rephrases of each prompt, from the forms in which the
+            lane model saw facts of the same relation (`editing.retriever.frames`); none without a
+            lane model. Ours.
+        prompt_share: probability that a step takes an edit's bare prompt; otherwise it takes one
+            of the edit's other texts: its own rephrases, and texts behind contexts.
+        precision: `auto` computes a fit's matrix products in bf16 on machines that are faster in
+            bf16.
+        replay: the earlier edits that are trained together with a batch: none (paper), a reservoir
+            of `replay_budget` edits, or all.
+        replay_budget: number of edits in the reservoir.
+        replay_pool: maximum number of earlier edits that one batch draws from.
+        replay_ratio: number of earlier edits per new edit in one step, so that an edit costs the
             same in batches of any size.
-        replay_rows: how many of them are in one step at most, and how many edits are in one step
-            of a compaction.
+        replay_rows: maximum number of earlier edits in one step, and the number of edits in one
+            step of a compaction.
     """
 
     layers: tuple[int, ...] = ()
@@ -112,14 +116,14 @@ class ElderConfig(LaneConfig):
         if list(self.layers) != sorted(set(self.layers)) or any(x < 0 for x in self.layers):
             raise ValueError("layers must be ascending, distinct and not negative")
         if self.epsilon == 0:
-            raise ValueError("epsilon 0 claims nothing: a claim is a distance below it")
+            raise ValueError("epsilon 0 claims nothing: a claim needs a distance below epsilon")
         if self.top_k >= self.num_experts:
             raise ValueError(
-                f"top_k must be below num_experts, which is {self.num_experts}: there is one "
-                "allocation else"
+                f"top_k must be below num_experts, which is {self.num_experts}; otherwise only one "
+                "allocation exists"
             )
         if self.gates == "row" and self.scope not in ("codes", "cosine"):
-            raise ValueError("gates 'row' go by the query of scopes 'codes' and 'cosine'")
+            raise ValueError("gates 'row' need the query that scopes 'codes' and 'cosine' read")
         if self.epsilon is not None and self.scope != "codes":
             raise ValueError("epsilon belongs to scope 'codes'")
         if self.threshold is not None and self.scope not in ("cosine", "idf"):
@@ -134,11 +138,11 @@ class ElderConfig(LaneConfig):
     def resolve_layers(self, depth: int) -> tuple[int, ...]:
         """The adapted layers of a model with `depth` blocks.
 
-        The automatic choice ends at thirteen sixteenths of the depth, LLaMA2-7B's 26 of 32, or
-        where there is room for the layers in shallower models; it takes at most all but the first.
+        The automatic choice ends at ⌈13/16 · depth⌉, which is 26 for LLaMA2-7B's 32 blocks, or
+        later in shallower models that need the room. It never takes the first of several blocks.
 
         Raises:
-            InvalidRequestError: a named layer does not exist.
+            InvalidRequestError: a configured layer does not exist.
         """
         if self.layers:
             check_layer(self.layers[-1], depth, "config.layers")
@@ -148,26 +152,27 @@ class ElderConfig(LaneConfig):
         return tuple(range(last - count + 1, last + 1))
 
     def num_replayed(self, num_new: int) -> int:
-        """Most earlier edits in one step; a compaction has none but them."""
-        wanted = math.ceil(self.replay_ratio * num_new) if num_new else self.replay_rows
-        return min(wanted, self.replay_rows)
+        """The maximum number of earlier edits in one step; a compaction has no new edits."""
+        count = math.ceil(self.replay_ratio * num_new) if num_new else self.replay_rows
+        return min(count, self.replay_rows)
 
     def check_epsilon(self, depth: int) -> None:
-        """Refuses an ε that is above every distance that two codes can have.
+        """Refuses an ε above the largest possible distance of two codes.
 
         Raises:
             InvalidRequestError: about `epsilon`.
         """
-        most = 2 * len(self.resolve_layers(depth)) * min(self.top_k, self.num_experts - self.top_k)
-        if self.epsilon is not None and self.epsilon > most:
+        num_different = min(self.top_k, self.num_experts - self.top_k)
+        max_distance = 2 * len(self.resolve_layers(depth)) * num_different
+        if self.epsilon is not None and self.epsilon > max_distance:
             raise InvalidRequestError(
                 f"epsilon {self.epsilon} claims everything: codes of this lane differ in at most "
-                f"{most} bits.",
+                f"{max_distance} bits.",
                 field="config.epsilon",
             )
 
     def check_rank(self, width: int) -> None:
-        """Refuses a rank that no projection of this width can use.
+        """Refuses a rank above `width`, the projection's smaller width.
 
         Raises:
             InvalidRequestError: about `rank`.
@@ -195,4 +200,4 @@ PAPER: Mapping[str, Any] = {
     "precision": "fp32",
     "replay": "none",
 }
-"""Values of the published configuration that differ from the defaults."""
+"""Published values that differ from the defaults."""

@@ -1,10 +1,10 @@
-"""The fixed parameters of a lane: N LoRAs and a router at each adapted layer.
+"""The parameters of a lane, fixed in number: N LoRAs and a router at each adapted layer.
 
-Forward (ELDER eqs. 2–3), with one query q for a whole sequence and T^l the k highest of s^l:
+Forward pass (ELDER eqs. 2–3), with one query q per sequence and T^l the k highest of s^l:
 
     s^l = softmax(W_r^l q + b^l),    y_t = W₀ v_t + b₀ + (α/r) Σ_{i∈T^l} s_i^l B_i A_i v_t
 
-Weights are the softmax's own values, not scaled to sum to one over T^l.
+The weights are the softmax values themselves; they are not rescaled to sum to one over T^l.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from errata.editing.model.causal_lm import CausalLM
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The numbers that fix a lane's parameters.
+    """The sizes that determine a lane's parameters.
 
     Attributes:
-        layers: adapted ones, ascending.
-        projection: which of the FFN's.
+        layers: adapted layers, ascending.
+        projection: the adapted projection of the FFN.
         query: where q is read.
         num_experts: N.
         top_k: k.
@@ -50,11 +50,11 @@ class Shape:
 
     @classmethod
     def of(cls, model: CausalLM, config: ElderConfig) -> Shape:
-        """What a configuration means for a model.
+        """The shape that a configuration gives for a model.
 
         Raises:
-            InvalidRequestError: a layer does not exist, the rank fits no projection, or ε is above
-                every distance of codes.
+            InvalidRequestError: a layer does not exist, the rank exceeds the projection's smaller
+                width, or ε exceeds the largest possible distance of codes.
         """
         d_in, d_out = model.d, model.d_ff
         if config.projection == "down":
@@ -76,7 +76,7 @@ class Shape:
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """Where the LoRAs are."""
+        """The adapted projections."""
         return tuple((layer, self.projection) for layer in self.layers)
 
     @property
@@ -86,7 +86,7 @@ class Shape:
         return len(self.layers) * self.num_experts * per_expert
 
     def sizes(self) -> dict[str, tuple[int, ...]]:
-        """Of what `Experts.tensors` gives."""
+        """The sizes of the tensors that `Experts.tensors` returns."""
         layers, n, r = len(self.layers), self.num_experts, self.rank
         return {
             "lora_a": (layers, n, r, self.d_in),
@@ -108,7 +108,7 @@ class Experts(nn.Module):
     """
 
     def __init__(self, shape: Shape, tensors: Mapping[str, Tensor]) -> None:
-        """Takes parameters; `Shape.sizes` says which."""
+        """Copies the parameters that `Shape.sizes` lists."""
         super().__init__()
         self.shape = shape
         self.lora_a = nn.Parameter(tensors["lora_a"].clone())
@@ -120,13 +120,13 @@ class Experts(nn.Module):
     def new(
         cls, shape: Shape, init: str, seed: int, loras: Mapping[str, Tensor] | None = None
     ) -> Experts:
-        """Untrained ones: B = 0, so that nothing is changed yet; or what adapters learned.
+        """Untrained experts: B = 0, so that no output changes yet; or experts that adapters define.
 
         Args:
             shape: of the lane.
             init: `code`, `peft` or `gaussian`.
             seed: of A and of the routers.
-            loras: `lora_a` and `lora_b` to begin with (`peft.read`).
+            loras: initial `lora_a` and `lora_b` (`peft.read`).
         """
         rng = torch.Generator().manual_seed(seed)
         sizes = shape.sizes()
@@ -157,8 +157,8 @@ class Experts(nn.Module):
 
     def scores(self, queries: Tensor) -> Tensor:
         """log s, (n, L, N), of queries (n, d_q)."""
-        routed = torch.einsum("nd,lkd->nlk", queries.float(), self.router_weight)
-        return (routed + self.router_bias).log_softmax(-1)
+        logits = torch.einsum("nd,lkd->nlk", queries.float(), self.router_weight)
+        return (logits + self.router_bias).log_softmax(-1)
 
     def gates(self, queries: Tensor) -> Tensor:
         """s where an expert is among the k highest, else 0; (n, L, N)."""
@@ -170,13 +170,13 @@ class Experts(nn.Module):
         return self._chosen(self.scores(queries))
 
     def _chosen(self, scores: Tensor) -> Tensor:
-        # Stable, so that of equal scores the first expert is taken, on every machine.
+        # A stable sort takes the first of equal scores on every machine.
         order = scores.detach().argsort(dim=-1, descending=True, stable=True)
         chosen = torch.zeros_like(scores, dtype=torch.bool)
         return chosen.scatter(-1, order[..., : self.shape.top_k], True)
 
     def mixture(self, *, dtype: torch.dtype = torch.float32) -> Mixture:
-        """What the hooks mix in, N LoRAs side by side at each place."""
+        """The mixture that the hooks add: N LoRAs side by side at each place."""
         banks = {
             place: LoraBank(
                 self.lora_a[index].flatten(0, 1).to(dtype),

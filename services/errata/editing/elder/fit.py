@@ -1,4 +1,4 @@
-"""How edits become an artifact: allocate, train the lane's experts, calibrate the scope test."""
+"""Fits edits: draws allocations, trains the lane's experts, calibrates the scope test."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from errata.editing.retriever.gate import Gate
 from errata.editing.scope import first_paragraphs, mean_embeddings, unit
 from errata.errors import FitError, InvalidRequestError
 
-_AT_ONCE = 256  # edits that are encoded together
+_ENCODE_CHUNK = 256  # edits that are encoded together
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Statistics:
-    """What fits of a lane need of the statistics text.
+    """What a lane's fits take from the statistics text and from adapters.
 
     Attributes:
         held_out: prompts that no edit is about.
-        contexts: that prompts are learned behind.
-        loras: that experts begin with; None if none were given.
+        contexts: texts behind which prompts are also learned.
+        loras: initial LoRAs of the experts; None if no adapters were given.
     """
 
     held_out: HeldOut
@@ -53,7 +53,7 @@ def fit(
     model: CausalLM,
     batch: EditBatch,
     config: ElderConfig,
-    held: ElderContents,
+    contents: ElderContents,
     memory: ElderMemory,
     statistics: Statistics,
 ) -> FitResult:
@@ -65,44 +65,46 @@ def fit(
 
     Args:
         model: carries no edit of this lane; unchanged afterwards.
-        batch: edits and the seed; a later attempt takes more steps.
+        batch: edits and the seed; a later attempt trains for more steps.
         config: of the lane.
-        held: experts, queries and keys of earlier edits.
+        contents: experts, queries and keys of earlier edits.
         memory: texts and allocations of earlier edits; read only.
         statistics: from `gather`.
 
     Returns:
-        Artifact with the experts' change and the batch's keys and queries; memory with its
-        texts; seconds of `encode` and `train`.
+        An artifact with the experts' change and the batch's keys and queries, a memory with the
+        batch's texts, and the seconds of `encode` and `train`.
 
     Raises:
         InvalidEditError: an edit cannot be tokenised.
-        LaneFullError: there is no allocation left.
+        LaneFullError: no allocation is left.
         FitError: the experts are not finite.
     """
     start = perf_counter()
-    shape, gate = Shape.of(model, config), held.gate
+    shape, gate = Shape.of(model, config), contents.gate
     held_out = statistics.held_out
     new = _training_texts(model, batch.edits, shape, memory, config, statistics.contexts, gate)
     rows = encode(model, shape, config, gate, held_out.idf, batch.edits)
     encoded = perf_counter()
-    if held.learned is None:
-        experts = _begin(model, shape, config, batch.seed, statistics)
+    if contents.learned is None:
+        experts = _initial_experts(model, shape, config, batch.seed, statistics)
     else:
-        experts = Experts(shape, held.learned.experts.tensors())
+        experts = Experts(shape, contents.learned.experts.tensors())
     earlier = memory.drawn({texts.fact for texts in new}, batch.seed)
-    known = [held.repository.value_of(texts.edit) for texts in earlier]
-    more = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
-    train(model, experts, _joined(new, rows.values, earlier, known), more, batch.seed)
+    repository = contents.repository
+    earlier_queries = [repository.value_of(texts.edit) for texts in earlier]
+    data = _training_set(new, rows.values, earlier, earlier_queries)
+    train_config = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
+    train(model, experts, data, train_config, batch.seed)
     _check_finite(experts)
-    packed, experts = _committed(held.learned, experts)
-    stored = held.repository
-    column = rows.values if config.scope == "codes" else rows.keys
-    before = stored.values if config.scope == "codes" else stored.keys
-    everything = torch.cat([before, column]) if stored.num_rows else column
+    packed, experts = _as_committed(contents.learned, experts)
+    vectors = rows.values if config.scope == "codes" else rows.keys
+    if repository.num_rows:
+        stored = repository.values if config.scope == "codes" else repository.keys
+        vectors = torch.cat([stored, vectors])
     with torch.inference_mode():
-        limit = limit_of(config, held_out, experts, everything)
-    artifact = pack(model, held.model_digest, rows, packed, limit, held_out.idf)
+        limit = limit_of(config, held_out, experts, vectors)
+    artifact = pack(model, contents.model_digest, rows, packed, limit, held_out.idf)
     seconds = {"encode": encoded - start, "train": perf_counter() - encoded}
     return FitResult(artifact, pack_texts(new), seconds)
 
@@ -120,55 +122,56 @@ def retrain(
 ) -> Artifact:
     """Trains new experts on all active edits, in mixed steps; reverted edits leave no trace.
 
-    Each step shows `replay_rows` of the edits; there are as many steps as show each edit `steps`
-    times.
+    Each step trains on `replay_rows` of the edits. The number of steps is such that each edit is
+    trained on about `steps` times.
 
     Raises:
-        InvalidRequestError: a number of experts was asked for; the configuration fixes it.
+        InvalidRequestError: a number of experts was requested; the configuration fixes it.
         FitError: the experts are not finite.
     """
     if num_experts:
         raise InvalidRequestError(
-            "an ELDER lane has the number of experts that its configuration says; leave it out.",
+            "the configuration fixes an ELDER lane's number of experts; leave num_experts out.",
             field="num_experts",
         )
     shape = Shape.of(model, config)
-    experts = _begin(model, shape, config, seed, statistics)
+    experts = _initial_experts(model, shape, config, seed, statistics)
     held_out = statistics.held_out
     parts = [
-        encode(model, shape, config, gate, held_out.idf, edits[i : i + _AT_ONCE])
-        for i in range(0, len(edits), _AT_ONCE)
+        encode(model, shape, config, gate, held_out.idf, edits[i : i + _ENCODE_CHUNK])
+        for i in range(0, len(edits), _ENCODE_CHUNK)
     ]
     rows = Rows.joined(parts)
-    value_of = dict(zip(rows.names, rows.values, strict=True))
-    known = memory.newest()
-    texts = _joined([], rows.values[:0], known, [value_of[edit.edit] for edit in known])
-    num_steps = config.steps * math.ceil(len(known) / config.replay_rows)
-    many = config.model_copy(update={"steps": num_steps, "stop_loss": 0.0})
-    train(model, experts, texts, many, seed)
+    query_of = dict(zip(rows.names, rows.values, strict=True))
+    newest = memory.newest()
+    queries = [query_of[texts.edit] for texts in newest]
+    data = _training_set([], rows.values[:0], newest, queries)
+    num_steps = config.steps * math.ceil(len(newest) / config.replay_rows)
+    train_config = config.model_copy(update={"steps": num_steps, "stop_loss": 0.0})
+    train(model, experts, data, train_config, seed)
     _check_finite(experts)
-    column = rows.values if config.scope == "codes" else rows.keys
+    vectors = rows.values if config.scope == "codes" else rows.keys
     with torch.inference_mode():
-        limit = limit_of(config, held_out, experts, column)
+        limit = limit_of(config, held_out, experts, vectors)
     digest = "" if gate is None else gate.digest
     return pack(model, digest, rows, Packed.whole(experts), limit, held_out.idf)
 
 
-def _begin(
+def _initial_experts(
     model: CausalLM, shape: Shape, config: ElderConfig, seed: int, statistics: Statistics
 ) -> Experts:
-    """Experts that have learned no edit yet."""
+    """Experts that have not learned an edit yet."""
     if config.init == "adapters" and statistics.loras is None:
         raise InvalidRequestError(
-            "the lane's experts begin with adapters, and none are given; name their folders as "
+            "the lane's experts start from adapters, but none are given; name their folders as "
             "`adapters` in the lanes file.",
             field="adapters",
         )
     return Experts.new(shape, config.init, seed, statistics.loras).to(model.device)
 
 
-def _committed(before: Learned | None, experts: Experts) -> tuple[Packed, Experts]:
-    """What the artifact says of the experts, and the experts that it makes of them everywhere."""
+def _as_committed(before: Learned | None, experts: Experts) -> tuple[Packed, Experts]:
+    """The experts as the artifact holds them, and as every process reads them back from it."""
     if before is None:
         return Packed.whole(experts), experts
     packed = Packed.difference(before.digest, before.experts, experts)
@@ -189,30 +192,38 @@ def _training_texts(
     contexts: Sequence[str],
     gate: Gate | None,
 ) -> list[EditTexts]:
-    known, frames = memory.allocations(), None if gate is None else gate.model.frames
-    taken = {pack_code(code) for code in known.values()}
-    made = []
+    allocations = memory.allocations()
+    frames = None if gate is None else gate.model.frames
+    taken = {pack_code(allocation) for allocation in allocations.values()}
+    texts = []
     for edit in edits:
         fact = fact_of(edit.prompt)
-        if fact not in known:
-            known[fact] = allocate(fact, taken, len(shape.layers), shape.num_experts, shape.top_k)
-            taken.add(pack_code(known[fact]))
+        if fact not in allocations:
+            allocation = allocate(fact, taken, len(shape.layers), shape.num_experts, shape.top_k)
+            allocations[fact] = allocation
+            taken.add(pack_code(allocation))
         rows = training_texts(
             model, edit, contexts, config.num_contexts, frames, config.num_rephrases
         )
-        made.append(EditTexts(edit.name, fact, known[fact], rows))
-    return made
+        texts.append(EditTexts(edit.name, fact, allocations[fact], rows))
+    return texts
 
 
-def _joined(
-    new: Sequence[EditTexts], queries: Tensor, earlier: Sequence[EditTexts], known: Sequence[Tensor]
+def _training_set(
+    new: Sequence[EditTexts],
+    new_queries: Tensor,
+    earlier: Sequence[EditTexts],
+    earlier_queries: Sequence[Tensor],
 ) -> TrainingSet:
-    """Texts of new edits, then of earlier ones; each goes by its own edit's query."""
-    pairs = [*zip(new, queries, strict=True), *zip(earlier, known, strict=True)]
+    """Texts of new edits, then of earlier ones; all texts of an edit share the edit's query."""
+    pairs = [
+        *zip(new, new_queries, strict=True),
+        *zip(earlier, earlier_queries, strict=True),
+    ]
     return TrainingSet(
         texts=[edit.texts for edit, _ in pairs],
         queries=torch.stack([query for _, query in pairs]),
-        allocations=torch.stack([edit.allocation for edit, _ in pairs]).to(queries.device),
+        allocations=torch.stack([edit.allocation for edit, _ in pairs]).to(new_queries.device),
         num_new=len(new),
     )
 
@@ -225,7 +236,7 @@ def encode(
     idf: Tensor,
     edits: Sequence[Edit],
 ) -> Rows:
-    """Keys by which the scope test finds edits, and their queries."""
+    """Encodes edits as rows: keys for the scope test, and queries."""
     prompts = [edit.prompt for edit in edits]
     queries = queries_of(model, shape, prompts)
     if gate is not None:
@@ -241,25 +252,25 @@ def encode(
 
 
 def gather(model: CausalLM, config: ElderConfig, resources: Resources) -> Statistics:
-    """Reads held-out prompts, where a scope test is calibrated on them, contexts and adapters.
+    """Reads contexts, adapters, and held-out prompts if the scope test is calibrated on them.
 
-    A lane whose adapters are not given goes on: it needs them only for its first fit.
+    Missing adapters are no error here: only the lane's first fit needs them.
 
     Raises:
-        InvalidRequestError: adapters do not fit.
+        InvalidRequestError: the adapters do not fit the lane.
     """
     shape, loras = Shape.of(model, config), None
     if config.init == "adapters" and resources.adapters:
         loras = peft.read(model, shape, resources.adapters)
-    is_read = config.num_contexts or HeldOut.are_needed(config)
-    paragraphs = first_paragraphs(resources.text()) if is_read else []
+    needs_text = config.num_contexts or HeldOut.are_needed(config)
+    paragraphs = first_paragraphs(resources.text()) if needs_text else []
     return Statistics(HeldOut.of(model, config, paragraphs), openings(paragraphs), loras)
 
 
 def encode_all(
     llm: CausalLM, config: ElderConfig, lane_model: bytes, edits: Sequence[Edit]
 ) -> Artifact | None:
-    """All edits of a lane as a new lane model finds them; experts stay. None without edits.
+    """Encodes all edits of a lane under a new lane model; experts stay. None without edits.
 
     Raises:
         BaseModelMismatchError, ArtifactCorruptError: the lane model cannot be used here.

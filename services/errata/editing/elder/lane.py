@@ -1,4 +1,4 @@
-"""An ELDER lane: trains shared experts on each batch, and routes by allocation codes or a gate."""
+"""An ELDER lane: trains shared experts on each batch, routes by a configurable scope test."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from errata.editing.model.weights import EditedWeights, Undo
 from errata.editing.retriever.gated_lane import GatedLane
 from errata.errors import PreconditionError
 
-_MAX_INT64 = 2**63 - 1  # the largest number that a message can hold
+_MAX_INT64 = 2**63 - 1  # the largest integer that a message can hold
 
 
 class ElderLane(GatedLane[ElderContents]):
@@ -52,7 +52,7 @@ class ElderLane(GatedLane[ElderContents]):
         name: str,
         indices: Indices,
     ) -> None:
-        """An empty lane: it claims nothing. `weights` stay as they are.
+        """An empty lane, which claims nothing. `weights` stay unchanged.
 
         Raises:
             InvalidRequestError: layers, rank or experts do not fit the model.
@@ -74,14 +74,14 @@ class ElderLane(GatedLane[ElderContents]):
         return fit(self.causal_lm, batch, self.config, self.contents, self.memory, self._gathered())
 
     def view(self) -> ElderView:
-        """Routes by what the lane holds now."""
+        """Routes by the lane's current contents."""
         return ElderView(self.llm, self.contents, self.config, self._keys, self._codes)
 
     def prepare(self, entry: LaneEntry) -> Change:
-        """As `Lane.prepare`; the memory follows the entry as well."""
+        """As `Lane.prepare`; the entry also updates the memory."""
         memory = self.memory.after(entry)
 
-        def remember() -> Undo:
+        def update_memory() -> Undo:
             before, self.memory = self.memory, memory
 
             def undo() -> None:
@@ -89,7 +89,7 @@ class ElderLane(GatedLane[ElderContents]):
 
             return undo
 
-        return super().prepare(entry).followed_by(remember)
+        return super().prepare(entry).followed_by(update_memory)
 
     def encode(self, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
         """As `LaneModelSupport.encode`; the experts stay."""
@@ -98,34 +98,34 @@ class ElderLane(GatedLane[ElderContents]):
     @property
     def compact(self) -> Compact:
         """Trains new experts on all active edits; see `elder.fit.retrain`."""
-        return self._retrained
+        return self._retrain
 
     @property
     def export(self) -> Export:
         """Writes the experts as PEFT adapters; see `elder.peft.export`."""
-        return self._exported
+        return self._export
 
     def report(self) -> LaneReport:
-        """Edits, and for how many facts there are allocations; a lane that fills up warns."""
-        held, shape = self.contents, self._shape
-        if shape is None and held.learned is not None:
-            shape = held.learned.experts.shape
-        sizes = {"edits": len(held.inventory.names)}
+        """Numbers of edits, allocations, parameters and bytes; warns if allocations run out."""
+        contents, shape = self.contents, self._shape
+        if shape is None and contents.learned is not None:
+            shape = contents.learned.experts.shape
+        sizes = {"edits": len(contents.inventory.names)}
         if shape is None:
             return LaneReport(sizes)
-        most = capacity(len(shape.layers), shape.num_experts, shape.top_k)
+        total = capacity(len(shape.layers), shape.num_experts, shape.top_k)
         sizes |= {
-            "capacity": min(most, _MAX_INT64),
+            "capacity": min(total, _MAX_INT64),
             "parameters": shape.num_parameters,
-            "bytes": 4 * shape.num_parameters + held.inventory.num_bytes,
+            "bytes": 4 * shape.num_parameters + contents.inventory.num_bytes,
         }
-        used = held.repository.num_rows / most
+        used = contents.repository.num_rows / total
         if used < NEARLY_FULL:
             return LaneReport(sizes)
         return LaneReport(
             sizes,
             (
-                f"{used:.0%} of the {most:,} allocations are taken; open a new lane with more "
+                f"{used:.0%} of the {total:,} allocations are taken; open a new lane with more "
                 "experts or layers before they are used up.",
             ),
         )
@@ -140,7 +140,7 @@ class ElderLane(GatedLane[ElderContents]):
             edits,
             seq,
             gate=before.model_digest,
-            wanted=self._shape,
+            expected=self._shape,
             before=before.learned,
         )
         return replace(before, learned=learned), rows
@@ -171,7 +171,7 @@ class ElderLane(GatedLane[ElderContents]):
         return ElderContents(EMPTY, contents.gate)
 
     def indexed(self, contents: ElderContents, values: Tensor) -> ElderContents:
-        """With the codes of all stored queries under the routers as they are now."""
+        """The contents with the codes of all stored queries under the current routers."""
         return replace(contents, codes=codes_of(contents.learned, values))
 
     def _gathered(self) -> Statistics:
@@ -179,7 +179,7 @@ class ElderLane(GatedLane[ElderContents]):
             raise PreconditionError(f"{self.name} cannot fit yet; call gather first.")
         return self._statistics
 
-    def _retrained(self, edits: Sequence[Edit], *, num_experts: int, seed: int) -> Artifact:
+    def _retrain(self, edits: Sequence[Edit], *, num_experts: int, seed: int) -> Artifact:
         return retrain(
             self.causal_lm,
             edits,
@@ -191,7 +191,7 @@ class ElderLane(GatedLane[ElderContents]):
             seed=seed,
         )
 
-    def _exported(self, llm: CausalLM, folder: Path, base_model: str) -> Sequence[Path]:
+    def _export(self, llm: CausalLM, folder: Path, base_model: str) -> Sequence[Path]:
         learned = self.contents.learned
         if learned is None:
             raise PreconditionError(

@@ -1,4 +1,4 @@
-"""What the writer keeps of an ELDER lane: the texts of earlier edits, for replay."""
+"""What the writer keeps for an ELDER lane: the texts of earlier edits, for replay."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class EditTexts:
     """The texts that an edit is trained on.
 
     Attributes:
-        edit: its name.
+        edit: name of the edit.
         fact: hex digest of what it is about.
         allocation: P, (L, N) bool.
-        texts: prompt and rephrasings, each with the target; the prompt first.
+        texts: the prompt, then its other texts, each with the target.
     """
 
     edit: str
@@ -36,10 +36,10 @@ class EditTexts:
 
 
 class ElderMemory:
-    """Texts of committed edits that are not reverted, oldest first; immutable."""
+    """Texts of the active edits, oldest first; immutable."""
 
     def __init__(self, config: ElderConfig, texts: Mapping[str, EditTexts] | None = None) -> None:
-        """Remembers `texts`, by edit; nothing if there are none."""
+        """Holds `texts` by edit name; empty if None."""
         self._config = config
         self._texts = texts or {}
 
@@ -51,17 +51,17 @@ class ElderMemory:
         """
         match entry:
             case Commit(edits=edits, memory=Artifact() as memory):
-                more = {texts.edit: texts for texts in unpack_texts(edits, memory)}
-                return ElderMemory(self._config, {**self._texts, **more})
+                added = {texts.edit: texts for texts in unpack_texts(edits, memory)}
+                return ElderMemory(self._config, {**self._texts, **added})
             case Reversal(edits=edits):
-                gone = frozenset(edits)
-                left = {name: made for name, made in self._texts.items() if name not in gone}
-                return ElderMemory(self._config, left)
+                reverted = frozenset(edits)
+                kept = {name: texts for name, texts in self._texts.items() if name not in reverted}
+                return ElderMemory(self._config, kept)
             case _:
                 return self
 
     def allocations(self) -> dict[str, Tensor]:
-        """What each fact was given."""
+        """The allocation of each fact."""
         return {texts.fact: texts.allocation for texts in self._texts.values()}
 
     def newest(self) -> list[EditTexts]:
@@ -69,21 +69,21 @@ class ElderMemory:
         return list({texts.fact: texts for texts in self._texts.values()}.values())
 
     def drawn(self, without: Collection[str], seed: int) -> list[EditTexts]:
-        """The earlier edits that a batch is fitted along with, the newest of each fact.
+        """Draws the earlier edits that are replayed with a batch, at most the newest per fact.
 
         Args:
-            without: facts of the batch itself.
+            without: facts of the batch itself, which are left out.
             seed: of the batch.
         """
-        known = [texts for texts in self.newest() if texts.fact not in without]
+        candidates = [texts for texts in self.newest() if texts.fact not in without]
         if self._config.replay == "none":
             return []
         if self._config.replay == "reservoir":
-            # The facts whose digests are lowest are a uniform sample that arrivals and reversals
+            # The facts with the lowest hashes are a uniform sample, which new edits and reversals
             # change as little as possible.
-            known = sorted(known, key=_rank)[: self._config.replay_budget]
-        count = min(self._config.replay_pool, len(known))
-        return random.Random(f"{seed}/replay").sample(known, count)
+            candidates = sorted(candidates, key=_rank)[: self._config.replay_budget]
+        count = min(self._config.replay_pool, len(candidates))
+        return random.Random(f"{seed}/replay").sample(candidates, count)
 
 
 def _rank(texts: EditTexts) -> str:
@@ -91,8 +91,8 @@ def _rank(texts: EditTexts) -> str:
 
 
 def pack_texts(batch: Sequence[EditTexts]) -> Artifact:
-    """A batch as tensors: ids (n, T) of its texts, and for each its owner and its lengths."""
-    rows = [(number, text) for number, made in enumerate(batch) for text in made.texts]
+    """A batch as tensors: ids (n, T) of its texts, and each text's edit index and lengths."""
+    rows = [(owner, text) for owner, edit in enumerate(batch) for text in edit.texts]
     width = max(len(text.ids) for _, text in rows)
     ids = torch.tensor([[*text.ids, *[0] * (width - len(text.ids))] for _, text in rows])
     lengths = [[owner, len(text.ids), text.num_target] for owner, text in rows]
@@ -108,10 +108,10 @@ def pack_texts(batch: Sequence[EditTexts]) -> Artifact:
 
 
 def unpack_texts(edits: Sequence[str], memory: Artifact) -> list[EditTexts]:
-    """Reads what `pack_texts` made.
+    """Reads the output of `pack_texts`.
 
     Raises:
-        ArtifactCorruptError: it is of other edits.
+        ArtifactCorruptError: it belongs to other edits.
     """
     facts = unpack_facts(memory.tensors["facts"])
     if len(facts) != len(edits):
@@ -120,5 +120,5 @@ def unpack_texts(edits: Sequence[str], memory: Artifact) -> list[EditTexts]:
     lines = zip(memory.tensors["ids"].tolist(), memory.tensors["rows"].tolist(), strict=True)
     for ids, (owner, length, num_target) in lines:
         texts[owner].append(TokenRow(tuple(ids[:length]), num_target))
-    made = zip(edits, facts, memory.tensors["allocations"].bool(), texts, strict=True)
-    return [EditTexts(edit, fact, code, tuple(rows)) for edit, fact, code, rows in made]
+    fields = zip(edits, facts, memory.tensors["allocations"].bool(), texts, strict=True)
+    return [EditTexts(edit, fact, code, tuple(rows)) for edit, fact, code, rows in fields]

@@ -1,13 +1,13 @@
-"""What a commit carries: rows of its edits, and the lane's experts, whole or as what they changed.
+"""What a commit carries: rows of its edits, and the lane's experts, in full or as a difference.
 
-Every batch moves all parameters a little, so that experts as they are have the same millions of
-bytes for one edit as for a thousand. A commit behind another one has the difference, each vector
-of it (a column of B, a row of A or of a router) in steps of its own size:
+Every batch changes all parameters slightly, so full experts take the same millions of bytes for
+one edit as for a thousand. A commit after the first carries the difference instead. Each vector of
+it (a column of B, a row of A or of a router) is quantised with its own step size:
 
     s = max |θ' − θ| / 127,    n = round((θ' − θ) / s),    θ'' = θ + s·n
 
-where θ is what the lane held and θ' what the fit found. Writer and replicas all hold θ'', never
-θ', and the next fit begins with it: what was rounded away does not add up unseen.
+where θ is what the lane held and θ' the result of the fit. Writer and replicas all hold θ'', never
+θ', and the next fit starts from θ'', so that rounding errors do not accumulate unnoticed.
 """
 
 from __future__ import annotations
@@ -28,19 +28,24 @@ from errata.editing.model.causal_lm import BaseLLM
 from errata.errors import ArtifactCorruptError
 
 _FORMAT = RowFormat(method="elder", values="queries")
-_MOST_STEPS = 127  # of int8
-_ALONG: Mapping[str, int] = {"lora_a": -1, "lora_b": -2, "router_weight": -1, "router_bias": -1}
+_MAX_STEPS = 127  # int8
+_VECTOR_DIM: Mapping[str, int] = {
+    "lora_a": -1,
+    "lora_b": -2,
+    "router_weight": -1,
+    "router_bias": -1,
+}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Packed:
-    """Experts as an artifact has them.
+    """Experts as an artifact holds them.
 
     Attributes:
         shape: of the experts.
-        since: digest, hex, of what a difference is from; empty if the experts are whole.
-        tensors: those of `Shape.sizes`, fp32; or for each of them n as `NAME.steps`, int8, and s
-            as `NAME.size`, fp32, of one entry along each vector.
+        since: hex digest of the state that a difference starts from; empty for full experts.
+        tensors: those of `Shape.sizes`, fp32; for a difference, n of each as `NAME.steps`, int8,
+            and s as `NAME.size`, fp32, one entry per vector.
     """
 
     shape: Shape
@@ -49,54 +54,54 @@ class Packed:
 
     @classmethod
     def whole(cls, experts: Experts) -> Packed:
-        """All parameters."""
+        """Full experts."""
         return cls(experts.shape, "", experts.tensors())
 
     @classmethod
     def difference(cls, since: str, before: Experts, after: Experts) -> Packed:
-        """From `before`, whose digest is `since`, to `after`; all numbers are finite."""
+        """The difference from `before`, whose digest is `since`, to `after`; all values finite."""
         known, tensors = before.tensors(), dict[str, Tensor]()
         for name, tensor in after.tensors().items():
             moved = tensor - known[name]
-            size = moved.abs().amax(_ALONG[name], keepdim=True) / _MOST_STEPS
+            size = moved.abs().amax(_VECTOR_DIM[name], keepdim=True) / _MAX_STEPS
             steps = torch.where(size > 0, moved / size, 0.0).round()
             tensors |= {f"{name}.steps": steps.to(torch.int8), f"{name}.size": size}
         return cls(after.shape, since, tensors)
 
     @classmethod
     def read(cls, artifact: Artifact, seq: int) -> Packed:
-        """What a commit brings; `specs` says how its tensors have to be.
+        """The experts that a commit carries; `specs` lists the tensors that they need.
 
         Raises:
-            ArtifactCorruptError: it does not say how its experts are built.
+            ArtifactCorruptError: it does not describe the shape of its experts.
         """
         try:
-            told = json.loads(artifact.metadata["shape"])
-            shape = Shape(**{**told, "layers": tuple(told["layers"])})
+            fields = json.loads(artifact.metadata["shape"])
+            shape = Shape(**{**fields, "layers": tuple(fields["layers"])})
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactCorruptError(
-                f"commit {seq} does not say how its experts are built: {error}.", seq=seq
+                f"commit {seq} does not describe the shape of its experts: {error}.", seq=seq
             ) from error
         return cls(shape, artifact.metadata.get("since", ""), artifact.tensors)
 
     def specs(self) -> dict[str, TensorSpec]:
-        """What an artifact holds of experts."""
-        made = {}
+        """The tensors that an artifact with these experts holds."""
+        specs = {}
         for name, size in self.shape.sizes().items():
             if not self.since:
-                made[name] = TensorSpec(size, torch.float32)
+                specs[name] = TensorSpec(size, torch.float32)
                 continue
-            made[f"{name}.steps"] = TensorSpec(size, torch.int8)
-            each = list(size)
-            each[_ALONG[name]] = 1
-            made[f"{name}.size"] = TensorSpec(tuple(each), torch.float32)
-        return made
+            specs[f"{name}.steps"] = TensorSpec(size, torch.int8)
+            step_size = list(size)
+            step_size[_VECTOR_DIM[name]] = 1
+            specs[f"{name}.size"] = TensorSpec(tuple(step_size), torch.float32)
+        return specs
 
     def experts(self, before: Experts | None) -> Experts:
-        """The experts, to the bit the same on every replica.
+        """The experts, bit for bit the same on every replica.
 
         Args:
-            before: what a difference is from; not needed for whole ones.
+            before: the experts that a difference starts from; full experts need none.
         """
         names = self.shape.sizes()
         if not self.since or before is None:
@@ -130,7 +135,7 @@ def pack(
 
 
 def pack_rows(llm: BaseLLM, gate: str, rows: Rows) -> Artifact:
-    """Edits without what they share: for a new lane model, under which experts stay."""
+    """The artifact of rows alone, for a new lane model; the experts stay."""
     return _FORMAT.pack(llm, gate, rows)
 
 
@@ -141,10 +146,10 @@ def read(
     seq: int,
     *,
     gate: str,
-    wanted: Shape | None,
+    expected: Shape | None,
     before: Learned | None,
 ) -> tuple[Learned, Rows]:
-    """Reads what `pack` made.
+    """Reads the output of `pack`.
 
     Args:
         artifact: of a commit.
@@ -152,21 +157,21 @@ def read(
         edits: of the commit.
         seq: of the commit.
         gate: digest of the lane model; empty without one.
-        wanted: what the lane's configuration gives, where that is known.
-        before: what the lane holds; without it the artifact must have all experts.
+        expected: the shape that the lane's configuration gives; None if it is unknown here.
+        before: what the lane holds; without it, the artifact must hold full experts.
 
     Raises:
-        BaseModelMismatchError, ArtifactCorruptError: it does not fit.
+        BaseModelMismatchError, ArtifactCorruptError: the artifact does not fit.
     """
     packed = Packed.read(artifact, seq)
-    if wanted is not None and packed.shape != wanted:
+    if expected is not None and packed.shape != expected:
         raise ArtifactCorruptError(
-            f"commit {seq} has experts of another shape than the lane's configuration gives.",
+            f"commit {seq} has experts whose shape differs from the lane's configuration.",
             seq=seq,
         )
     if packed.since and (before is None or before.digest != packed.since):
         raise ArtifactCorruptError(
-            f"commit {seq} has the difference to experts that the lane does not hold.", seq=seq
+            f"commit {seq} carries a difference from experts that the lane does not hold.", seq=seq
         )
     num_idf = len(artifact.tensors["idf"]) if "idf" in artifact.tensors else 0
     rows = _FORMAT.read(
@@ -191,9 +196,9 @@ def read_rows(
     gate: str,
     learned: Learned | None,
 ) -> Rows:
-    """Reads what `pack_rows` made; as `read`."""
+    """Reads the output of `pack_rows`, as `read`."""
     if learned is None:
-        raise ArtifactCorruptError("edits came before the experts that answer them.")
+        raise ArtifactCorruptError(f"entry {seq} carries edits, but the lane has no experts.")
     size = (learned.experts.shape.d_q,)
     return _FORMAT.read(artifact, llm, gate, edits, seq, value_size=size)
 
@@ -203,5 +208,5 @@ def _limit(artifact: Artifact, seq: int) -> float:
         return float(artifact.metadata["limit"])
     except (KeyError, ValueError) as error:
         raise ArtifactCorruptError(
-            f"commit {seq} does not say what its edits claim: {error}.", seq=seq
+            f"commit {seq} has no valid limit for its scope test: {error}.", seq=seq
         ) from error

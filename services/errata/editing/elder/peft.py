@@ -1,8 +1,8 @@
-"""An ELDER lane's experts as PEFT adapters, and back.
+"""Writes an ELDER lane's experts as PEFT adapters, and reads PEFT adapters as experts.
 
 Expert i of all layers is one LoRA adapter: folder `expert-{i}` with `adapter_config.json` and
-`adapter_model.safetensors`, under the names that PEFT gives them. What PEFT has no place for, the
-routers, lies beside them in `routers.safetensors`. An adapter alone is an expert with a gate of 1.
+`adapter_model.safetensors`, which use PEFT's names. PEFT has no place for routers; they are beside
+the adapters in `routers.safetensors`. An adapter alone acts as an expert with a gate of 1.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _ROUTERS = "routers.safetensors"
 _PREFIX = "base_model.model."
-_BASE_MODEL = "errata_base_model"  # metadata of what we export: its digest
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+_BASE_MODEL = "errata_base_model"  # metadata of exported adapters: the base model's digest
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")  # initialisations
 
 
 def export(model: CausalLM, experts: Experts, folder: Path, base_model: str) -> list[Path]:
     """Writes N adapters and the routers.
 
     Args:
-        model: that the lane edits; names the adapted modules.
+        model: that the lane edits; gives the names of the adapted modules.
         experts: of the lane.
-        folder: gets them; created if missing.
-        base_model: folder or hub id that PEFT shall load.
+        folder: target; created if missing.
+        base_model: folder or hub id from which PEFT loads the base model.
 
     Returns:
         The adapters' folders.
 
     Raises:
-        InvalidRequestError: an adapter is there already.
+        InvalidRequestError: the folder already holds an adapter.
     """
-    shape, made = experts.shape, []
+    shape, folders = experts.shape, []
     names = _module_names(model, shape)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in experts.tensors().items()}
     for number in range(shape.num_experts):
         out = folder / f"expert-{number}"
         if (out / _WEIGHTS).exists():
-            raise InvalidRequestError(f"{out} holds an adapter already; choose an empty folder.")
+            raise InvalidRequestError(f"{out} already holds an adapter; choose an empty folder.")
         out.mkdir(parents=True, exist_ok=True)
         weights = {}
         for layer, name in enumerate(names):
@@ -61,31 +61,31 @@ def export(model: CausalLM, experts: Experts, folder: Path, base_model: str) -> 
         config = _config(shape, names, base_model, fan_in_fan_out=_is_transposed(model, shape))
         text = json.dumps(config, indent=2, sort_keys=True)
         (out / _CONFIG).write_text(f"{text}\n", encoding="utf-8")
-        made.append(out)
+        folders.append(out)
     routers = {name: tensors[name] for name in ("router_weight", "router_bias")}
     save_file(routers, folder / _ROUTERS)
-    return made
+    return folders
 
 
 def read(model: CausalLM, shape: Shape, folders: Sequence[Path]) -> dict[str, Tensor]:
     """The LoRAs of N adapters, as `Experts` holds them: `lora_a` and `lora_b`.
 
-    The adapters' own α/r is folded into B, so that a lane with its own scale starts as they are.
+    B absorbs each adapter's own α/r, so that a lane with another α/r starts with the same output.
 
     Args:
         model: that the adapters are for.
         shape: of the lane.
-        folders: one for each expert.
+        folders: one per expert.
 
     Raises:
-        InvalidRequestError: too few or too many, an adapter of another kind, of another rank, for
-            other modules, or exported from a lane of another base model; the message names what
-            differs.
+        InvalidRequestError: the number of adapters is wrong, or an adapter is not a plain LoRA, has
+            another rank or other modules, or was exported for another base model; the message
+            names the difference.
     """
     if len(folders) != shape.num_experts:
         raise InvalidRequestError(
-            f"{len(folders)} adapters were given for {shape.num_experts} experts; give one for "
-            "each, or set num_experts.",
+            f"{len(folders)} adapters were given for {shape.num_experts} experts; give one "
+            "per expert, or set num_experts.",
             field="adapters",
         )
     names = _module_names(model, shape)
@@ -94,15 +94,15 @@ def read(model: CausalLM, shape: Shape, folders: Sequence[Path]) -> dict[str, Te
     for number, folder in enumerate(folders):
         config, weights = _read_one(folder, model.digest)
         scale = _scale(config, folder) / shape.scale
-        wanted = {
+        expected = {
             f"{_PREFIX}{name}.lora_{which}.weight": tuple(sizes[f"lora_{which.lower()}"][2:])
             for name in names
             for which in ("A", "B")
         }
         found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        if found != wanted:
+        if found != expected:
             raise InvalidRequestError(
-                f"the adapter {folder} does not fit: it has {_first_difference(found, wanted)}.",
+                f"the adapter {folder} does not fit: it has {_first_difference(found, expected)}.",
                 field="adapters",
             )
         for layer, name in enumerate(names):
@@ -125,23 +125,23 @@ def _config(
         "fan_in_fan_out": fan_in_fan_out,
         "inference_mode": True,
         "init_lora_weights": True,
-        # Whole names: GPT-2's attention has a c_proj, too.
+        # Full names, because GPT-2's attention also has a c_proj.
         "target_modules": list(names),
     }
 
 
 def _module_names(model: CausalLM, shape: Shape) -> list[str]:
-    """Of the adapted projections, as the Hugging Face model calls them."""
-    known = {id(module): name for name, module in model.model.named_modules()}
+    """The names of the adapted projections in the Hugging Face model."""
+    name_of = {id(module): name for name, module in model.model.named_modules()}
     projections = [
         model.down(layer) if shape.projection == "down" else model.up(layer)
         for layer in shape.layers
     ]
-    return [known[id(module)] for module in projections]
+    return [name_of[id(module)] for module in projections]
 
 
 def _is_transposed(model: CausalLM, shape: Shape) -> bool:
-    """Whether the projection keeps its weight as (d_in, d_out), as GPT-2 does."""
+    """Whether the projection stores its weight as (d_in, d_out), as GPT-2 does."""
     module = model.down(0) if shape.projection == "down" else model.up(0)
     return tuple(module.get_parameter("weight").shape) != (shape.d_out, shape.d_in)
 
@@ -150,24 +150,24 @@ def _read_one(folder: Path, base_model: str) -> tuple[Mapping[str, Any], dict[st
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         with safe_open(folder / _WEIGHTS, "pt") as file:
-            made_for = (file.metadata() or {}).get(_BASE_MODEL, base_model)
+            origin = (file.metadata() or {}).get(_BASE_MODEL, base_model)
         weights = load_file(folder / _WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise InvalidRequestError(
             f"{folder} holds no PEFT adapter that can be read: {error}.", field="adapters"
         ) from error
-    if made_for != base_model:
+    if origin != base_model:
         raise InvalidRequestError(
-            f"the adapter {folder} was exported for base model {made_for[:16]}…, this one is "
-            f"{base_model[:16]}….",
+            f"the adapter {folder} was exported for base model {origin[:16]}…; this base model "
+            f"is {base_model[:16]}….",
             field="adapters",
         )
     if config.get("peft_type") != "LORA" or config.get("use_dora"):
         raise InvalidRequestError(
-            f"the adapter {folder} is of type {config.get('peft_type')}; plain LORA is wanted.",
+            f"the adapter {folder} is of type {config.get('peft_type')}; a plain LORA is required.",
             field="adapters",
         )
-    _refuse_what_is_not_in_the_weights(config, folder)
+    _refuse_unsupported(config, folder)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
         raise InvalidRequestError(
             f"the adapter {folder} has values that are not finite.", field="adapters"
@@ -175,19 +175,19 @@ def _read_one(folder: Path, base_model: str) -> tuple[Mapping[str, Any], dict[st
     return config, weights
 
 
-def _refuse_what_is_not_in_the_weights(config: Mapping[str, Any], folder: Path) -> None:
-    """Scales of single modules, and beginnings that change the base model."""
+def _refuse_unsupported(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuses scales of single modules, and initialisations that change the base model."""
     for key in ("alpha_pattern", "rank_pattern"):
         if config.get(key):
             raise InvalidRequestError(
-                f"the adapter {folder} has {key}; one r and lora_alpha for all modules is wanted.",
+                f"the adapter {folder} has {key}; all modules must share one r and lora_alpha.",
                 field="adapters",
             )
-    begun = config.get("init_lora_weights", True)
-    if isinstance(begun, str) and begun.lower().startswith(_CHANGES_BASE):
+    init = config.get("init_lora_weights", True)
+    if isinstance(init, str) and init.lower().startswith(_CHANGES_BASE):
         raise InvalidRequestError(
-            f"the adapter {folder} was begun as {begun}, which changes the base model; convert it "
-            "to a plain LoRA first (PEFT: path_initial_model_for_weight_conversion).",
+            f"the adapter {folder} was initialised with {init}, which changes the base model; "
+            "convert it to a plain LoRA first (PEFT: path_initial_model_for_weight_conversion).",
             field="adapters",
         )
 
@@ -197,19 +197,19 @@ def _scale(config: Mapping[str, Any], folder: Path) -> float:
         rank, alpha = int(config["r"]), float(config["lora_alpha"])
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidRequestError(
-            f"the adapter {folder} does not say its r and lora_alpha.", field="adapters"
+            f"the adapter {folder} has no valid r and lora_alpha.", field="adapters"
         ) from error
     return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
 def _first_difference(
-    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> str:
-    for name in sorted(found.keys() | wanted.keys()):
+    for name in sorted(found.keys() | expected.keys()):
         if name not in found:
             return f"no {name}, which the lane adapts"
-        if name not in wanted:
+        if name not in expected:
             return f"{name}, which the lane does not adapt"
-        if found[name] != wanted[name]:
-            return f"{name} of shape {found[name]} instead of {wanted[name]}"
-    raise AssertionError("they do not differ")
+        if found[name] != expected[name]:
+            return f"{name} of shape {found[name]} instead of {expected[name]}"
+    raise AssertionError("the tensors do not differ")

@@ -1,7 +1,7 @@
-"""The query q of a prompt: what routers and codes go by, one vector for a whole sequence.
+"""The query q of a prompt: the input of routers and codes, one vector per sequence.
 
-It is read at the last real prompt token, found by the attention mask, before anything that the
-lane changes: it depends on frozen weights alone.
+It is read at the last real prompt token, which the attention mask gives, before anything that the
+lane changes, so it depends on frozen weights alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from errata.editing.elder.experts import Shape
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, positions, tokenise
 
-_AT_ONCE = 64
+_CHUNK = 64
 _TINY = 1e-12
 
 
@@ -34,10 +34,10 @@ def query_module(model: CausalLM, shape: Shape) -> nn.Module:
 
 
 def as_query(shape: Shape, states: Tensor) -> Tensor:
-    """q of what the query's module reads at the last prompt tokens, (n, d_q), in fp32.
+    """q, (n, d_q) fp32, from the input of the query's module at the last prompt tokens.
 
-    Hidden states are scaled to a mean square of 1: their length says little, and routers that are
-    initialised alike would be sharp in one model and flat in another.
+    Hidden states are scaled to a mean square of 1: their length carries little information, and
+    routers with the same initialisation would be sharp in one model and flat in another.
     """
     states = states.float()
     if shape.query == "input":
@@ -47,10 +47,10 @@ def as_query(shape: Shape, states: Tensor) -> Tensor:
 
 @torch.no_grad()
 def queries_of(model: CausalLM, shape: Shape, prompts: Sequence[str]) -> Tensor:
-    """q of prompts, (n, d_q) fp32, by passes that end where q is read."""
+    """q of prompts, (n, d_q) fp32, by forward passes that stop where q is read."""
     parts = [
-        _read(model, shape, [tokenise(model, text).ids for text in prompts[i : i + _AT_ONCE]])
-        for i in range(0, len(prompts), _AT_ONCE)
+        _read(model, shape, [tokenise(model, text).ids for text in prompts[i : i + _CHUNK]])
+        for i in range(0, len(prompts), _CHUNK)
     ]
     return torch.cat(parts) if parts else torch.zeros(0, shape.d_q, device=model.device)
 
@@ -73,14 +73,14 @@ def _read(model: CausalLM, shape: Shape, rows: Sequence[Sequence[int]]) -> Tenso
 
 @contextmanager
 def reading(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the input of a module, and ends the pass there."""
+    """Records the input of a module and stops the forward pass there."""
     read: list[Tensor] = []
 
-    def note(_: nn.Module, args: tuple[Any, ...]) -> None:
+    def record(_: nn.Module, args: tuple[Any, ...]) -> None:
         read.append(args[0])
         raise _Read
 
-    handle = module.register_forward_pre_hook(note)
+    handle = module.register_forward_pre_hook(record)
     try:
         yield read
     finally:

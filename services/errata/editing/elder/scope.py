@@ -1,4 +1,4 @@
-"""What ELDER's own scope tests are calibrated on: allocation codes, and cosines of queries."""
+"""Calibrates ELDER's scope tests: allocation codes, and cosines of queries or embeddings."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from errata.editing.scope import (
 
 @dataclass(frozen=True, eq=False, slots=True)
 class HeldOut:
-    """Prompts that no edit is about, as the scope tests see them.
+    """Prompts that no edit is about, in the form that the scope tests use.
 
     Attributes:
-        queries: q, (m, d_q) fp32; empty where no test goes by them.
-        idf: inverse document frequency of each token, (V) fp32; empty where no test goes by it.
-        vectors: mean embeddings weighted by idf, of length 1, (m, d) fp32.
+        queries: q, (m, d_q) fp32; empty if the scope test does not use them.
+        idf: inverse document frequency of each token, (V) fp32; empty if the scope test does not
+            use it.
+        vectors: mean embeddings weighted by idf, of length 1, (m, d) fp32; empty without idf.
     """
 
     queries: Tensor
@@ -38,39 +39,39 @@ class HeldOut:
 
     @staticmethod
     def are_needed(config: ElderConfig) -> bool:
-        """Whether a lane of this configuration goes by any."""
+        """Whether a lane with this configuration needs held-out prompts."""
         if config.scope == "retriever":
             return False
         return config.scope == "idf" or (config.epsilon is None and config.threshold is None)
 
     @classmethod
     def of(cls, model: CausalLM, config: ElderConfig, paragraphs: Sequence[str]) -> HeldOut:
-        """Reads paragraphs, of which each gives one prompt: its first words.
+        """Takes the first words of each paragraph as one prompt.
 
         Raises:
-            StartupError: none of them can be used.
+            StartupError: no paragraph is usable.
         """
-        nothing = torch.zeros(0, device=model.device)
+        empty = torch.zeros(0, device=model.device)
         if not cls.are_needed(config):
-            return cls(nothing, nothing, nothing)
+            return cls(empty, empty, empty)
         prompts = held_out_prompts(model, paragraphs)
         if config.scope == "idf":
             idf = document_frequencies(model, paragraphs)
-            return cls(nothing, idf, unit(mean_embeddings(model, prompts, idf)))
-        return cls(queries_of(model, Shape.of(model, config), prompts), nothing, nothing)
+            return cls(empty, idf, unit(mean_embeddings(model, prompts, idf)))
+        return cls(queries_of(model, Shape.of(model, config), prompts), empty, empty)
 
 
 def limit_of(config: ElderConfig, held_out: HeldOut, experts: Experts, stored: Tensor) -> float:
-    """ε or τ: configured, or such that `false_claims` of the held-out prompts are claimed.
+    """ε or τ: as configured, or such that a share `false_claims` of held-out prompts is claimed.
 
     Args:
         config: of the lane.
         held_out: prompts that no edit is about.
-        experts: as they are after the fit.
-        stored: what claims are decided by: queries (n, d_q) for `codes`, keys otherwise.
+        experts: after the fit.
+        stored: the edits' vectors that decide claims: queries (n, d_q) for `codes`, else keys.
 
     Returns:
-        0 for `retriever`, whose sentinel is the limit.
+        The limit; 0 for `retriever`, whose sentinel is the limit.
     """
     if config.scope == "retriever":
         return 0.0
@@ -83,8 +84,8 @@ def limit_of(config: ElderConfig, held_out: HeldOut, experts: Experts, stored: T
         return max(1.0, limit)  # with 0 no edit would claim its own prompt
     if config.threshold is not None:
         return config.threshold
-    asked = held_out.vectors if config.scope == "idf" else unit(held_out.queries)
-    return calibrated_cosine(asked, stored, config.false_claims)
+    vectors = held_out.vectors if config.scope == "idf" else unit(held_out.queries)
+    return calibrated_cosine(vectors, stored, config.false_claims)
 
 
 def hamming(codes: Tensor, others: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a replica holds of an ELDER lane: shared experts, and a key and a query for each edit."""
+"""What a replica holds for an ELDER lane: shared experts, and a key and a query for each edit."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from errata.editing.retriever.gated_lane import GatedContents
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Learned:
-    """What all edits of a lane share, as the last commit left it.
+    """The state that all edits of a lane share, as of the last commit.
 
     Attributes:
         experts: LoRAs and routers.
-        mixture: the LoRAs as hooks mix them in.
+        mixture: the LoRAs in the form that hooks add.
         limit: ε of codes, τ of cosines.
         idf: for scope `idf`, (V) fp32; else empty.
         digest: SHA-256, hex, of all of these.
@@ -37,7 +37,7 @@ class Learned:
 
     @classmethod
     def of(cls, experts: Experts, limit: float, idf: Tensor, llm: BaseLLM) -> Learned:
-        """Moves everything to the LLM's device."""
+        """The state on the LLM's device, with its digest."""
         experts = experts.to(llm.device).requires_grad_(False)
         state = hashlib.sha256(repr(limit).encode())
         for tensor in (*experts.tensors().values(), idf):
@@ -53,10 +53,10 @@ def _no_codes() -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class ElderContents(GatedContents):
-    """What a lane holds; keys (n, width) and queries (n, d_q) lie in the inventory.
+    """The contents of a lane; keys (n, width) and queries (n, d_q) are in the inventory.
 
     Attributes:
-        learned: None before the first commit.
+        learned: the shared state; None before the first commit.
         codes: packed allocation codes of the repository's rows, (n, ⌈L·N/8⌉) uint8 on the host.
     """
 
@@ -64,7 +64,7 @@ class ElderContents(GatedContents):
     codes: Tensor = field(default_factory=_no_codes)
 
     def digests(self) -> Iterator[bytes]:
-        """Lane model, experts, then edits."""
+        """The digests of lane model, shared state and edits, in this order."""
         yield bytes.fromhex(self.model_digest)
         if self.learned is not None:
             yield bytes.fromhex(self.learned.digest)
@@ -72,7 +72,7 @@ class ElderContents(GatedContents):
 
 
 def codes_of(learned: Learned | None, queries: Tensor) -> Tensor:
-    """Packed allocation codes of queries (n, d_q) under the routers as they are now."""
+    """Packed allocation codes of queries (n, d_q) under the current routers."""
     if learned is None:
         return _no_codes()
     with torch.inference_mode():

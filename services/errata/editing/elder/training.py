@@ -1,8 +1,8 @@
-"""Fits the shared parameters of a lane to a batch of texts: Adam on answers and allocations.
+"""Trains the shared parameters of a lane on texts: Adam on answers and allocations.
 
 L = CE(answers) + λ·L_alloc, where L_alloc = Σ_l Σ_{i∈P^l} −log s_i^l is the guided loss (ELDER
-eq. 6), averaged over the batch. The forward pass goes through each router's own k highest experts;
-the model's loss reaches the routers through their weights s.
+eq. 6), averaged over the batch. The forward pass uses the k highest experts of each router; the
+gradient of the model's loss reaches the routers through their weights s.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from errata.errors import FitError
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TrainingSet:
-    """Edits to learn: the texts of each, and what they all go by.
+    """Edits to learn: their texts, queries and allocations.
 
     Attributes:
-        texts: for each of n edits its texts with their targets, the bare prompt first.
-        queries: (n, d_q), by which gates are made.
+        texts: the texts of each of n edits with their targets, the bare prompt first.
+        queries: (n, d_q), from which gates are computed.
         allocations: P, (n, L, N) bool.
-        num_new: the first ones, which are in every step; the others take turns.
+        num_new: number of new edits, which come first and are in every step; each step draws some
+            of the others.
     """
 
     texts: Sequence[Sequence[TokenRow]]
@@ -46,28 +47,28 @@ class TrainingSet:
 def train(
     model: CausalLM, experts: Experts, data: TrainingSet, config: ElderConfig, seed: int
 ) -> None:
-    """Trains the experts in place; the model is left as it was.
+    """Trains the experts in place; the model stays unchanged.
 
     Args:
-        model: frozen; what lies below the first adapted layer is computed once.
-        experts: of the lane as it is now.
+        model: frozen; the layers below the first adapted one are computed once.
+        experts: the lane's current ones.
         data: new texts and replayed ones.
         config: of the lane.
-        seed: of the turns.
+        seed: of the draws of edits and texts.
 
     Raises:
         FitError: the loss is not finite.
     """
     bf16 = config.precision == "auto" and has_fast_bf16(model.device)
     texts = [text for texts in data.texts for text in texts]
-    drawing = _Turns(data, config, seed)
-    turns = [drawing.next() for _ in range(config.steps)]
-    # Of what is replayed most texts are in no step, and need not be read.
-    used = torch.cat([rows for _, rows in turns]).unique()
-    read = [texts[number] for number in used.tolist()]
-    forced = TeacherForcing(model, read, experts.shape.layers[0], bf16=bf16)
+    sampler = _StepSampler(data, config, seed)
+    steps = [sampler.next() for _ in range(config.steps)]
+    # Most replayed texts are in no step, so the model need not read them.
+    used = torch.cat([rows for _, rows in steps]).unique()
+    used_texts = [texts[number] for number in used.tolist()]
+    forced = TeacherForcing(model, used_texts, experts.shape.layers[0], bf16=bf16)
     optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)
-    for step, (chosen, drawn) in enumerate(turns):
+    for step, (chosen, drawn) in enumerate(steps):
         edits, rows = chosen.to(model.device), torch.searchsorted(used, drawn).to(model.device)
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):
             queries = data.queries[edits]
@@ -89,8 +90,8 @@ def train(
         optimiser.step()
 
 
-class _Turns:
-    """Who is in each step, and with which of its texts: the bare prompt, or any other."""
+class _StepSampler:
+    """Draws the edits of each step, and one text of each: the bare prompt or any other."""
 
     def __init__(self, data: TrainingSet, config: ElderConfig, seed: int) -> None:
         self._rng = torch.Generator().manual_seed(seed % 2**63)
@@ -101,7 +102,7 @@ class _Turns:
         self._share = config.prompt_share
 
     def next(self) -> tuple[Tensor, Tensor]:
-        """Numbers of edits and of their texts, (m,) int64 twice."""
+        """Indices of edits and of their texts, (m,) int64 each."""
         others = torch.randperm(len(self._counts) - self._num_new, generator=self._rng)
         edits = torch.cat(
             [torch.arange(self._num_new), self._num_new + others[: self._num_replayed]]
@@ -114,17 +115,17 @@ class _Turns:
 
 
 def steering(experts: Experts, queries: Tensor, allocations: Tensor, config: ElderConfig) -> Tensor:
-    """What pulls the routers beside the model's loss, as a mean over rows; a scalar.
+    """The loss term that steers the routers, a mean over rows; a scalar.
 
     Guided (ELDER eq. 6): −Σ_l Σ_{i∈P^l} log s_i^l, in nats. Balanced (Switch Transformer eq. 4):
-    N·Σ_i f_i·P_i of each layer, f being shares of rows and P mean scores; least, 1, where all
-    experts are used alike.
+    N·Σ_i f_i·P_i of each layer, with the shares f of rows and the mean scores P; its minimum, 1, is
+    reached where all experts are used equally.
 
     Args:
-        experts: whose routers they are.
+        experts: with the routers to steer.
         queries: (n, d_q).
         allocations: P, (n, L, N) bool.
-        config: says which of them.
+        config: selects the term.
     """
     if config.loss == "none":
         return queries.new_zeros(())
@@ -137,11 +138,11 @@ def steering(experts: Experts, queries: Tensor, allocations: Tensor, config: Eld
 
 @contextmanager
 def mixing(model: CausalLM, experts: Experts, gates: Tensor) -> Iterator[None]:
-    """Lets all rows of the passes inside go through the mixture, with gradients.
+    """Adds the mixture to all rows of the forward passes inside, with gradients.
 
     Args:
-        model: whose projections are hooked meanwhile.
-        experts: mixed in.
+        model: its adapted projections have hooks inside the block.
+        experts: of the mixture.
         gates: (n, L, N).
     """
     mixture = experts.mixture()

@@ -1,7 +1,7 @@
-"""How a claimed row changes the forward pass: a mixture of LoRAs with its own weights.
+"""How a claimed row changes the forward pass: a mixture of LoRAs with the row's gates.
 
-The engine's own mixture rows do the rest (`editing.effects`): two products over all
-claimed rows, and rows without a claim stay untouched, bit for bit.
+The engine's mixture rows do the rest (`editing.effects`): two matrix products over all claimed
+rows; rows without a claim stay unchanged bit for bit.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from errata.errors import InvalidRequestError
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ElderView:
-    """Routes by what a lane held at one moment.
+    """Routes by the contents that a lane had when the view was created.
 
     Attributes:
         llm: of the replica.
         contents: of the lane.
         config: of the lane.
         keys: index over keys, shared with the lane's other views.
-        codes: index over codes, shared likewise.
+        codes: index over codes, shared in the same way.
     """
 
     llm: BaseLLM
@@ -45,12 +45,12 @@ class ElderView:
 
     @property
     def vector_view(self) -> ElderView | None:
-        """Itself, unless the learned gate decides by texts."""
+        """This view; None if a lane model decides by texts."""
         return None if self.config.scope == "retriever" else self
 
     @property
     def module(self) -> nn.Module | None:
-        """Where queries are read, if they decide; idf goes by token embeddings."""
+        """The module at which queries are read; None if claims do not depend on queries."""
         learned = self.contents.learned
         if learned is None or self.config.scope == "idf" or not isinstance(self.llm, CausalLM):
             return None
@@ -80,26 +80,26 @@ class ElderView:
         return as_query(self.contents.learned.experts.shape, states)
 
     def claims_of(self, vectors: Tensor) -> list[Claim]:
-        """By allocation codes or by cosine; each claim carries its vector."""
-        held, learned = self.contents, self.contents.learned
-        if learned is None or not held.repository.num_rows:
+        """Decides by allocation codes or by cosine; each claim carries its vector."""
+        contents, learned = self.contents, self.contents.learned
+        if learned is None or not contents.repository.num_rows:
             return [NO_CLAIM] * len(vectors)
-        width = held.repository.keys.shape[1]
+        width = contents.repository.keys.shape[1]
         if self.config.scope == "codes":
             width = learned.experts.shape.d_q
         if vectors.shape[-1] != width:
             raise InvalidRequestError(
-                f"the lane goes by vectors of {width} entries, not {vectors.shape[-1]}.",
+                f"the lane routes by vectors of {width} entries, not {vectors.shape[-1]}.",
                 field="vectors",
             )
         if self.config.scope == "codes":
-            found = by_codes(held, self.codes, vectors)
+            found = by_codes(contents, self.codes, vectors)
         else:
-            found = by_cosine(held.repository, learned.limit, self.keys, unit(vectors))
+            found = by_cosine(contents.repository, learned.limit, self.keys, unit(vectors))
         return [replace(claim, vector=v) for claim, v in zip(found, vectors, strict=True)]
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
-        """s of the claiming edit's query, or of the row's own, over the lane's mixture."""
+        """The lane's mixture with the gates s of the claiming edit's query or of the row's own."""
         learned = self.contents.learned
         rows = [number for number, claim in enumerate(claims) if claim.holds]
         plans = [RowPlan(cut=True) if claim.cut else BASE for claim in claims]
@@ -118,7 +118,7 @@ class ElderView:
     def _causal_lm(self) -> CausalLM:
         if not isinstance(self.llm, CausalLM):
             raise InvalidRequestError(
-                f"scope {self.config.scope} goes by vectors that only the LLM makes; send them.",
+                f"scope {self.config.scope} needs vectors that only the LLM computes; send them.",
                 field="vectors",
             )
         return self.llm

@@ -1,4 +1,4 @@
-"""What routing decides: which edit claims a prompt, and what each row of a batch gets."""
+"""What routing decides: which edit claims a prompt, and which effect each row of a batch gets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from errata.editing.effects.plan import BASE, RowPlan
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a lane decided on one prompt.
+    """A lane's decision on one prompt.
 
     Attributes:
         edit: the best edit, whether it claims the prompt or not; empty without edits.
         score: how well it matches; −∞ without edits.
         threshold: the score must exceed it.
         cut: the prompt is longer than the lane reads; its start was left out.
-        vector: what a `VectorView` decided by; plans may depend on it.
+        vector: the vector that a `VectorView` decided by; plans can depend on it.
     """
 
     edit: str
@@ -41,21 +41,21 @@ NO_CLAIM = Claim("", -math.inf, math.inf)
 
 
 class RoutingView(Protocol):
-    """Routes by what a lane held when the view was made; later changes do not affect it."""
+    """Routes by the contents that a lane had when the view was created; never changes."""
 
     @property
     def vector_view(self) -> VectorView | None:
-        """How it decides by vectors that only the LLM can compute; None if it decides by text."""
+        """Decides by vectors that only the LLM can compute; None if the view decides by text."""
 
     def claims(self, prompts: Sequence[str]) -> list[Claim]:
         """One claim per prompt; called once for a whole batch, before the LLM runs."""
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
-        """What each row gets: the effect of the claiming edit, or nothing."""
+        """The plan of each row: the effect of the claiming edit, or no effect."""
 
 
 class VectorView(Protocol):
-    """Decides by one vector per prompt; a process without the LLM has to be sent the vectors."""
+    """Decides by one vector per prompt; a process without the LLM must receive the vectors."""
 
     @property
     def module(self) -> nn.Module | None:
@@ -65,10 +65,10 @@ class VectorView(Protocol):
         """
 
     def vectors(self, prompts: Sequence[str]) -> Tensor:
-        """(n, width) fp32, by forward passes of their own."""
+        """The prompts' vectors, (n, width) fp32, by separate forward passes."""
 
     def vectors_of(self, states: Tensor) -> Tensor:
-        """(n, width) fp32, from the inputs of `module` at the prompts' last tokens, (n, …)."""
+        """Vectors, (n, width) fp32, from `module`'s inputs at the last prompt tokens, (n, …)."""
 
     def claims_of(self, vectors: Tensor) -> list[Claim]:
         """One claim per vector."""

@@ -15,7 +15,7 @@ class Commit:
         seq: position of the commit in the log.
         edits: names of the batch's edits, in the artifact's order.
         artifact: the tensors that carry the effect.
-        memory: what later fits of the lane need of this batch; None where no fits are made.
+        memory: what later fits of the lane need from this batch; None in processes that never fit.
     """
 
     seq: int
@@ -82,11 +82,11 @@ class LaneDump:
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """A dump that replaces whatever the lane held.
+    """A dump that replaces the lane's contents.
 
     Attributes:
         seq: position of the snapshot.
-        dump: what the lane held there.
+        dump: the lane's contents at that position.
         model: the lane model's tensors; None if the dump names none.
     """
 

@@ -25,10 +25,10 @@ from errata.editing.model.weights import EditedWeights
 from errata.errors import InvalidRequestError
 
 NEARLY_FULL = 0.8
-"""Share of a lane's capacity from which on it warns."""
+"""A lane warns once this share of its capacity is used."""
 
 Progress = Callable[[int, int], None]
-"""Called with tokens read and tokens wanted."""
+"""Called with the number of tokens read and the number of tokens required."""
 
 
 class LaneConfig(BaseModel):
@@ -38,7 +38,7 @@ class LaneConfig(BaseModel):
 
     @property
     def needs_lane_model(self) -> bool:
-        """Whether such a lane answers only once a lane model is committed."""
+        """Whether such a lane takes edits only once a lane model is committed."""
         return False
 
     @property
@@ -62,7 +62,7 @@ def check_layer(layer: int, num_layers: int, field: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a method promises, so that callers need not ask which method it is.
+    """What a method promises, so that callers need not know which method it is.
 
     Attributes:
         changes_weights: commits alter the weights for every request (no per-row choice).
@@ -93,7 +93,7 @@ class FitResult:
 
 
 class Resources(Protocol):
-    """What a lane may read beside the model and the edits."""
+    """What a lane can read in addition to the model and the edits."""
 
     def text(self) -> Iterable[str]:
         """Plain text for statistics, one paragraph each."""
@@ -104,14 +104,14 @@ class Resources(Protocol):
 
     @property
     def adapters(self) -> Sequence[Path]:
-        """Folders of PEFT adapters that the lane starts from; mostly none."""
+        """Folders of PEFT adapters that the lane starts from; usually empty."""
 
 
 class Attribution(Protocol):
     """Names the edits that shaped a forward pass over prompts (P10)."""
 
     def __enter__(self) -> Attribution:
-        """Starts to record."""
+        """Starts recording."""
 
     def __exit__(self, *exc: object) -> None:
         """Stops recording."""
@@ -122,7 +122,7 @@ class Attribution(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LaneReport:
-    """What a lane holds.
+    """The sizes of a lane, and its warnings.
 
     Attributes:
         sizes: by name, as in the API's `Lane.sizes`.
@@ -135,11 +135,11 @@ class LaneReport:
 
 @dataclass(frozen=True, slots=True)
 class Ordering:
-    """How a lane whose fits are few and large chooses the edits of one fit.
+    """How a lane with few, large fits chooses the edits of each fit.
 
     Attributes:
-        size: edits of one fit, at most.
-        max_wait_seconds: how long an edit may wait until a batch is full.
+        size: maximum number of edits per fit.
+        max_wait_seconds: how long an edit can wait until a batch is full.
         plan: (a window of edits, seed) → indices of edits, split into batches of that size; each
             edit occurs once.
     """
@@ -151,13 +151,13 @@ class Ordering:
 
 @dataclass(frozen=True, slots=True)
 class LaneModelSupport:
-    """What a lane offers that shares one trained model among all its edits.
+    """The operations of a lane that shares one trained model among all its edits.
 
     Attributes:
         read: folder → the bytes of the lane model in it; raises ModelNotFoundError.
-        encode: (lane model's bytes, edits) → what carries all these edits under that model, for
-            `LaneModelCommit.repository`; None without edits. Raises BaseModelMismatchError or
-            ArtifactCorruptError if the model does not fit.
+        encode: (lane model's bytes, edits) → an artifact that carries all these edits under that
+            model, for `LaneModelCommit.repository`; None without edits. Raises
+            BaseModelMismatchError or ArtifactCorruptError if the model does not fit.
     """
 
     read: Callable[[Path], bytes]
@@ -168,7 +168,7 @@ class Compact(Protocol):
     """Retrains a lane from its active edits: a function of its arguments and the lane's state."""
 
     def __call__(self, edits: Sequence[Edit], *, num_experts: int, seed: int) -> Artifact:
-        """Makes one artifact that carries all edits; model and lane stay unchanged.
+        """Returns one artifact that carries all edits; model and lane stay unchanged.
 
         Args:
             edits: all active edits of the lane, oldest first; at least one.
@@ -176,8 +176,8 @@ class Compact(Protocol):
             seed: of all random choices.
 
         Raises:
-            InvalidRequestError: the lane's configuration, or the number of experts, forbids it.
-            FitError: nothing was made.
+            InvalidRequestError: the lane's configuration or the number of experts forbids it.
+            FitError: the training failed.
         """
 
 
@@ -189,12 +189,12 @@ class Export(Protocol):
 
         Args:
             llm: holds its base weights.
-            folder: where to.
-            base_model: name or path that the adapters give for it.
+            folder: target folder.
+            base_model: name or path that the adapters record for the base model.
 
         Raises:
             PreconditionError: no edit is committed yet.
-            InvalidRequestError: `folder` holds adapters already.
+            InvalidRequestError: `folder` already holds adapters.
         """
 
 
@@ -206,21 +206,22 @@ class Lane(Protocol):
     """
 
     def gather(self, resources: Resources, *, on_progress: Progress | None = None) -> None:
-        """Collects the base model's statistics that fits need, from the cache if they are there.
+        """Collects the base model's statistics that fits need, from the cache if available.
 
         Call it before the model carries an edit.
 
         Raises:
-            PreconditionError: not cached, and the model no longer holds its base weights.
+            PreconditionError: the statistics are not cached, and the model no longer holds its base
+                weights.
             InvalidRequestError: the configuration does not fit the model or the resources.
         """
 
     def fit(self, batch: EditBatch) -> FitResult:
-        """Turns a batch into an artifact; model and lane are unchanged afterwards, come what may.
+        """Turns a batch into an artifact; model and lane stay unchanged, even after an error.
 
         Raises:
             PreconditionError: `gather` was not called, or the lane model is missing.
-            FitError, InvalidEditError, LaneFullError: nothing was made.
+            FitError, InvalidEditError, LaneFullError: the batch cannot be fitted.
         """
 
     def prepare(self, entry: LaneEntry) -> Change:
@@ -233,29 +234,29 @@ class Lane(Protocol):
         """
 
     def view(self) -> RoutingView | None:
-        """Routes by what the lane holds now; cheap. None if the method does not route."""
+        """A view that routes by the current contents; cheap. None if the method does not route."""
         return None
 
     def attribution(self) -> Attribution | None:
-        """Names the edits that forward passes answer to; None where routing says it all."""
+        """Names the edits that shape forward passes; None if routing already names them."""
         return None
 
     def digest(self) -> str:
-        """SHA-256, hex, of the lane's effect as it is held now."""
+        """SHA-256, hex, of the lane's current effect."""
 
     def dump(self) -> Callable[[], LaneDump]:
-        """Everything that is held now; the call copies it out, on any thread.
+        """Captures the current contents; the returned function copies them, on any thread.
 
         Raises:
             PreconditionError: the lane changes weights, which snapshots do not hold.
         """
 
     def report(self) -> LaneReport | None:
-        """What the lane holds; None where the number of active edits says it all."""
+        """Sizes and warnings; None if there is only the number of active edits to report."""
         return None
 
     def device_usage(self) -> Mapping[str, int]:
-        """Sizes, by name, of what is on the device only while it is used; mostly empty."""
+        """Sizes, by name, of what is on the device only while it is used; usually empty."""
         return {}
 
     @property
@@ -265,17 +266,17 @@ class Lane(Protocol):
 
     @property
     def lane_model(self) -> LaneModelSupport | None:
-        """How its lane model is read and committed; None if its configuration needs none."""
+        """Reads and encodes its lane model; None if its configuration needs none."""
         return None
 
     @property
     def compact(self) -> Compact | None:
-        """Retrains it from its active edits; None if it carries nothing else anyway."""
+        """Retrains it from its active edits; None if it never holds anything else."""
         return None
 
     @property
     def export(self) -> Export | None:
-        """Writes what it learned for other programs; None if no format exists."""
+        """Writes what it learned for other programs; None if there is no such format."""
         return None
 
 
@@ -284,7 +285,7 @@ class Method(Protocol):
 
     @property
     def name(self) -> str:
-        """As lanes name it."""
+        """The name that lanes use."""
 
     @property
     def config(self) -> type[LaneConfig]:
@@ -292,7 +293,7 @@ class Method(Protocol):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it promises."""
+        """What the method promises."""
 
     @property
     def presets(self) -> Mapping[str, Mapping[str, object]]:
@@ -302,7 +303,7 @@ class Method(Protocol):
         """A preset's values, overridden by others.
 
         Raises:
-            InvalidRequestError: no such preset; the message lists those that exist.
+            InvalidRequestError: the preset does not exist; the message lists those that do.
         """
 
     def open(
@@ -319,14 +320,14 @@ class Method(Protocol):
         Args:
             model: of the process: a CausalLM; for methods that route, any BaseLLM.
             config: of the lane; an instance of `config`.
-            weights: that all lanes of this model share; None in a process without weights, where
+            weights: shared by all lanes of this model; None in a process without weights, where
                 only methods that route can open lanes.
             name: of the lane; keeps its contributions apart from those of other lanes.
-            indices: makes the indices that routing searches.
+            indices: creates the indices that routing searches.
 
         Raises:
             InvalidRequestError: the configuration does not fit the model.
-            PreconditionError: the method changes weights, and there are none.
+            PreconditionError: the method changes weights, and the process has none.
         """
 
 
@@ -335,7 +336,7 @@ C_contra = TypeVar("C_contra", bound=LaneConfig, contravariant=True)
 
 
 class Opener(Protocol[C_contra]):
-    """Opens lanes of one configuration type; `Method.open` says what the arguments are."""
+    """Opens lanes of one configuration type; `Method.open` documents the arguments."""
 
     def __call__(
         self,
@@ -354,10 +355,10 @@ class SliceMethod(Generic[C]):
     """The `Method` of a slice.
 
     Attributes:
-        name: as lanes name it.
+        name: the name that lanes use.
         config: the lane's configuration model.
         capabilities: what it promises.
-        opener: mostly the slice's lane class.
+        opener: usually the slice's lane class.
         presets: named configurations, as values that differ from the defaults.
     """
 

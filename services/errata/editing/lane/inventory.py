@@ -1,4 +1,4 @@
-"""All edits of a lane that routes, as they are in force: an older edit of a fact waits its turn."""
+"""The active edits of a lane that routes, including those that a newer edit supersedes."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ FACT_BYTES = 32
 
 
 def fact_of(prompt: str) -> str:
-    """What an edit with this prompt is about: edits of one fact supersede one another."""
+    """The digest of an edit's fact; a newer edit of the same fact supersedes an older one."""
     return hashlib.sha256(prompt.strip().encode()).hexdigest()
 
 
 def pack_facts(facts: Sequence[str]) -> torch.Tensor:
-    """(u, 32) uint8."""
+    """Fact digests as (u, 32) uint8."""
     packed = [list(bytes.fromhex(fact)) for fact in facts]
     return torch.tensor(packed, dtype=torch.uint8).reshape(-1, FACT_BYTES)
 
 
 def unpack_facts(packed: torch.Tensor) -> tuple[str, ...]:
-    """What `pack_facts` took."""
+    """The facts that `pack_facts` packed."""
     return tuple(bytes(row).hex() for row in packed.tolist())
 
 
 @dataclass(frozen=True, slots=True)
 class _Edit:
-    """One edit in force."""
+    """One active edit."""
 
     fact: str
     digest: bytes
@@ -43,7 +43,7 @@ class _Edit:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Inventory:
-    """The edits in force at one moment; never changed, only replaced.
+    """The active edits at one point in time; never modified, only replaced.
 
     Attributes:
         repository: the newest edit of each fact.
@@ -55,36 +55,36 @@ class Inventory:
 
     @classmethod
     def of(cls, rows: Rows) -> Inventory:
-        """Exactly these edits, in this order."""
+        """An inventory of exactly these edits, in this order."""
         repository = Repository.of(rows)
-        active = set(repository.names)
-        old = [name for name in rows.names if name not in active]
-        return cls(repository, {name: rows.only({name}) for name in old}, _edits(rows))
+        newest = set(repository.names)
+        superseded = [name for name in rows.names if name not in newest]
+        return cls(repository, {name: rows.only({name}) for name in superseded}, _edits(rows))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All edits in force, oldest first, superseded ones in their places."""
+        """All active edits, oldest first, including superseded ones."""
         return tuple(self._edits)
 
     def rows(self) -> Rows:
-        """All edits in force, in the order of `names`."""
+        """The rows of all active edits, in the order of `names`."""
         repository = self.repository
         facts = tuple(self._edits[name].fact for name in repository.names)
-        active = Rows(repository.names, facts, repository.keys, repository.values)
+        newest = Rows(repository.names, facts, repository.keys, repository.values)
         if not self._superseded:
-            return active
+            return newest
         order = {name: number for number, name in enumerate(self._edits)}
-        return Rows.joined([active, *self._superseded.values()]).sorted(order.__getitem__)
+        return Rows.joined([newest, *self._superseded.values()]).sorted(order.__getitem__)
 
     def adding(self, rows: Rows, seq: int) -> Addition:
-        """Makes room for more edits.
+        """Prepares the addition of edits.
 
         Args:
-            rows: newer than all that are here.
+            rows: newer than all edits of this inventory.
             seq: of their commit.
 
         Raises:
-            ArtifactCorruptError: one of them is here already.
+            ArtifactCorruptError: this inventory already has one of them.
         """
         if not self._edits.keys().isdisjoint(rows.names):
             raise ArtifactCorruptError(f"commit {seq} is already applied.", seq=seq)
@@ -96,10 +96,10 @@ class Inventory:
         return Addition(self, rows, _edits(rows), room, None)
 
     def without(self, edits: Collection[str]) -> Inventory:
-        """As if `edits` had never been.
+        """The inventory as if `edits` had never been added.
 
         Raises:
-            EditNotRevertibleError: one of them is not in force.
+            EditNotRevertibleError: one of them is not active.
         """
         unknown = set(edits) - self._edits.keys()
         if unknown:
@@ -110,62 +110,63 @@ class Inventory:
 
     @property
     def num_bytes(self) -> int:
-        """Of keys and values of the edits that answer."""
+        """The size of the repository's keys and values."""
         tensors = (self.repository.keys, self.repository.values)
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def check_same(self, edits: Collection[str], seq: int) -> None:
-        """Returns if exactly these edits are in force.
+        """Checks that exactly these edits are active.
 
         Raises:
-            ArtifactCorruptError: others are.
+            ArtifactCorruptError: other edits are active.
         """
         if set(edits) != self._edits.keys():
             raise ArtifactCorruptError(
-                f"commit {seq} does not bring the {len(self._edits)} edits in force.", seq=seq
+                f"commit {seq} does not carry the {len(self._edits)} active edits.", seq=seq
             )
 
     def digests(self) -> bytes:
-        """The digests of all edits in force, in the order of `names`."""
+        """The digests of all active edits, in the order of `names`."""
         return b"".join(edit.digest for edit in self._edits.values())
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Addition:
-    """Edits that are ready to be put into an inventory.
+    """Edits that are ready to be added to an inventory.
 
-    Where no fact is told anew, they go behind the others, into the same memory.
+    If all of their facts are new, they are appended in the same memory; otherwise the inventory is
+    rebuilt.
     """
 
     _before: Inventory
     _rows: Rows
-    _more: Mapping[str, _Edit]
+    _added: Mapping[str, _Edit]
     _room: Repository | None
     _rebuilt: Inventory | None
 
     @property
     def values(self) -> torch.Tensor:
-        """What the repository's edits will carry once these are put in."""
+        """The values of the repository's edits after the addition."""
         if self._rebuilt is not None:
             return self._rebuilt.repository.values
         return torch.cat([self._before.repository.values, self._rows.values])
 
     def put(self) -> Inventory:
-        """The inventory with them."""
+        """Adds the edits and returns the new inventory."""
         if self._room is None:
             assert self._rebuilt is not None
             return self._rebuilt
         before = self._before
         repository = self._room.with_rows(self._rows)
-        edits = {**before._edits, **self._more}
+        edits = {**before._edits, **self._added}
         return Inventory(repository, before._superseded, edits)
 
     def undo(self) -> None:
-        """Gives their room back; the inventory before is in force again."""
+        """Releases the room of the edits, so that the previous inventory is valid again."""
         if self._room is not None:
             self._room.reclaim()
 
 
 def _edits(rows: Rows) -> dict[str, _Edit]:
-    facts = zip(rows.names, rows.facts, rows.digests(), strict=True)
-    return {name: _Edit(fact, digest) for name, fact, digest in facts}
+    columns = zip(rows.names, rows.facts, rows.digests(), strict=True)
+    return {name: _Edit(fact, digest) for name, fact, digest in columns}

@@ -1,8 +1,8 @@
 """The edits of a lane that routes: names, keys and values as rows that grow without being copied.
 
-By its key an edit is found; its value is what it carries (RECIPE: its continuous prompt; ELDER: its
-query). A `Repository` is a snapshot that never changes. Appending makes a new snapshot over the
-same memory; taking edits out makes one over new memory, in which they never were.
+Routing finds an edit by its key; the value is what the edit carries (RECIPE: its continuous prompt;
+ELDER: its query). A `Repository` is a snapshot that never changes. Appending creates a snapshot
+over the same memory; removing edits creates one over new memory that never held them.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch import Tensor
 from errata.editing.artifact import tensor_bytes
 from errata.editing.lane.search import Lineage
 
-_FIRST_CAPACITY = 64
+_MIN_CAPACITY = 64
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Rows:
-    """u edits as they come out of an artifact.
+    """u edits as read from an artifact.
 
     Attributes:
         names: `edits/{seq}-{index}`.
-        facts: what each edit is about: equal for edits of the same prompt.
+        facts: digest of what each edit is about; equal for edits of the same prompt.
         keys: (u, width) fp32.
         values: (u, …) fp32.
     """
@@ -39,11 +39,11 @@ class Rows:
 
     @staticmethod
     def none(width: int, *value: int) -> Rows:
-        """No edit; keys would have this width, values this shape."""
+        """No edits; `width` is that of keys, `value` the shape of values."""
         return Rows((), (), torch.zeros(0, width), torch.zeros(0, *value))
 
     def to(self, device: torch.device) -> Rows:
-        """The same, elsewhere."""
+        """The same rows on another device."""
         return Rows(self.names, self.facts, self.keys.to(device), self.values.to(device))
 
     def only(self, names: Collection[str]) -> Rows:
@@ -55,21 +55,21 @@ class Rows:
         return self._take([i for i, name in enumerate(self.names) if name not in names])
 
     def sorted(self, order: Callable[[str], int]) -> Rows:
-        """The rows in ascending order of their names' numbers."""
+        """The rows in ascending order of `order(name)`."""
         return self._take(sorted(range(len(self.names)), key=lambda i: order(self.names[i])))
 
     def _take(self, rows: Sequence[int]) -> Rows:
-        at = torch.tensor(rows, dtype=torch.int64, device=self.keys.device)
+        index = torch.tensor(rows, dtype=torch.int64, device=self.keys.device)
         return Rows(
             tuple(self.names[i] for i in rows),
             tuple(self.facts[i] for i in rows),
-            self.keys[at],
-            self.values[at],
+            self.keys[index],
+            self.values[index],
         )
 
     @staticmethod
     def joined(parts: Iterable[Rows]) -> Rows:
-        """All rows of the parts, in order; at least one part."""
+        """The rows of all parts, in order; there is at least one part."""
         rows = list(parts)
         return Rows(
             tuple(name for part in rows for name in part.names),
@@ -92,7 +92,7 @@ class Rows:
 
 @dataclass(eq=False, slots=True)
 class _Memory:
-    """Room for rows, filled from the front; snapshots read what was filled when they were made."""
+    """Room for rows, filled from the front; a snapshot reads the rows filled at its creation."""
 
     keys: Tensor
     values: Tensor
@@ -105,9 +105,9 @@ class _Memory:
     def of(
         cls, names: Sequence[str], facts: Iterable[str], keys: Tensor, values: Tensor, needed: int
     ) -> _Memory:
-        """A copy of n rows, with room for twice as many as are needed."""
+        """A copy of n rows, with room for at least twice `needed` rows."""
         n = len(keys)
-        capacity = max(_FIRST_CAPACITY, 2 * needed)
+        capacity = max(_MIN_CAPACITY, 2 * needed)
         memory = cls(
             keys.new_zeros(capacity, *keys.shape[1:]),
             values.new_zeros(capacity, *values.shape[1:]),
@@ -122,11 +122,11 @@ class _Memory:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Repository:
-    """What claims are decided on: one row for each fact, its newest edit.
+    """The rows that routing searches: the newest edit of each fact.
 
     Attributes:
         num_rows: n.
-        lineage: of the snapshots that grew out of one another.
+        lineage: shared by the snapshots that grew from one another.
     """
 
     num_rows: int
@@ -138,7 +138,7 @@ class Repository:
         """A repository in its own memory.
 
         Args:
-            rows: facts may repeat; the last edit of each stays.
+            rows: facts can repeat; the last edit of each is kept.
         """
         last = {fact: name for name, fact in zip(rows.names, rows.facts, strict=True)}
         if len(last) < len(rows.names):
@@ -148,7 +148,7 @@ class Repository:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of n edits, oldest first."""
+        """The names of the n edits, oldest first."""
         return tuple(self._memory.names[: self.num_rows])
 
     @property
@@ -169,7 +169,7 @@ class Repository:
         """What one edit carries.
 
         Raises:
-            KeyError: no edit of this repository.
+            KeyError: the edit is not in this repository.
         """
         return self.values[self._memory.rows[name]]
 
@@ -179,7 +179,7 @@ class Repository:
         return self._memory.names[row] if row < self.num_rows else ""
 
     def with_room(self, num_rows: int) -> Repository:
-        """The same rows with room for more, in new memory if there is none in the old."""
+        """The same rows with room for `num_rows` more, in new memory if the old has no room."""
         memory, n = self._memory, self.num_rows
         if memory.filled == n and n + num_rows <= len(memory.keys):
             return self
@@ -188,11 +188,11 @@ class Repository:
         return Repository(n, self.lineage, memory)
 
     def with_rows(self, rows: Rows) -> Repository:
-        """This and more rows, in the same memory; `with_room` has made sure that they fit."""
+        """A snapshot with `rows` appended in the same memory; `with_room` must provide the room."""
         n, u, memory = self.num_rows, len(rows.names), self._memory
         memory.keys[n : n + u], memory.values[n : n + u] = rows.keys, rows.values
         memory.names[n:] = rows.names
-        for fact in list(itertools.islice(memory.facts, n, None)):  # of rows that were taken back
+        for fact in list(itertools.islice(memory.facts, n, None)):  # of removed rows
             del memory.facts[fact]
         memory.facts.update((fact, row) for row, fact in enumerate(rows.facts, start=n))
         memory.rows.update((name, row) for row, name in enumerate(rows.names, start=n))
@@ -200,6 +200,6 @@ class Repository:
         return Repository(n + u, self.lineage, memory)
 
     def reclaim(self) -> None:
-        """Gives the room of rows behind these back: no longer snapshot is in use any more."""
+        """Releases the room of later rows; snapshots that include them must not be in use."""
         self._memory.filled = self.num_rows
         self.lineage.cuts.append(self.num_rows)

@@ -1,7 +1,7 @@
 """A lane that routes: commits, reversals, compaction, lane models and snapshots of its contents.
 
-Slices say what their contents are and give `read`, `write` and `without`; all else is here. A
-change never modifies contents: it replaces them, so that views made before it stay as they were.
+Slices define their contents and the abstract methods, such as `read` and `write`; the rest is here.
+A change never modifies contents, it replaces them, so that earlier views stay unchanged.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from errata.editing.model.weights import Undo
 from errata.errors import ArtifactCorruptError, PreconditionError
 
 EMPTY = Inventory.of(Rows.none(0, 0))
-"""No edits; the first commit says how wide keys and values are."""
+"""No edits; the first commit sets the widths of keys and values."""
 
 
 @dataclass(frozen=True, eq=False)
 class LaneContents:
-    """What a lane that routes holds; never modified, only replaced.
+    """The contents of a lane that routes; never modified, only replaced.
 
     Attributes:
         inventory: keys and values of the active edits.
@@ -57,7 +57,7 @@ class LaneContents:
         return ""
 
     def digests(self) -> Iterator[bytes]:
-        """What the lane's digest is made of, in order."""
+        """The parts of the lane's digest, in order."""
         yield bytes.fromhex(self.model_digest)
         yield self.inventory.digests()
 
@@ -71,14 +71,14 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
     Attributes:
         llm: of the process.
         name: of the lane.
-        contents: what the lane holds now.
+        contents: the current contents.
     """
 
     def __init__(self, llm: BaseLLM, name: str, contents: Contents) -> None:
         """Starts with `contents`, which have no edits."""
         self.llm, self.name, self.contents = llm, name, contents
 
-    # What slices give.
+    # Slices implement or override these.
 
     @abstractmethod
     def read(
@@ -88,38 +88,38 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
 
         Args:
             artifact: of a commit or a compaction.
-            edits: of it.
-            seq: of it.
-            before: what the commit was fitted on.
+            edits: of the entry.
+            seq: of the entry.
+            before: the contents that the commit was fitted on.
 
         Returns:
-            `before` with what the edits share, but still without the edits; and their rows.
+            `before` with the new shared state but without the new edits; and the edits' rows.
 
         Raises:
-            BaseModelMismatchError, ArtifactCorruptError: it does not fit.
+            BaseModelMismatchError, ArtifactCorruptError: the artifact does not fit.
         """
 
     @abstractmethod
     def read_rows(
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, contents: Contents
     ) -> Rows:
-        """Reads rows alone, as a lane model's commit brings them; raises as `read`."""
+        """Reads rows alone, as a lane model's commit carries them; raises as `read`."""
 
     @abstractmethod
     def write(self, contents: Contents) -> Artifact | None:
-        """The artifact from which `read` makes these contents; None if nothing is learned yet."""
+        """The artifact from which `read` restores the contents; None if nothing is learned yet."""
 
     @abstractmethod
     def with_model(self, contents: Contents, model: Artifact, digest: str) -> Contents:
         """The contents under a lane model; rows and experts stay.
 
         Raises:
-            BaseModelMismatchError, ArtifactCorruptError: it does not fit.
+            BaseModelMismatchError, ArtifactCorruptError: the lane model does not fit.
         """
 
     @abstractmethod
     def cleared(self, contents: Contents) -> Contents:
-        """The contents with their lane model alone: no edit, nothing learned."""
+        """The contents reduced to their lane model: no edits and no shared state."""
 
     def without(self, contents: Contents, edits: Collection[str]) -> Contents:
         """The contents as if `edits` had never been committed.
@@ -127,27 +127,27 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
         Raises:
             EditNotRevertibleError: an edit is not active.
         """
-        return self._holding(contents, contents.inventory.without(edits))
+        return self._with_inventory(contents, contents.inventory.without(edits))
 
     def indexed(self, contents: Contents, values: Tensor) -> Contents:
-        """The contents with what is derived from the values of the repository's edits, (n, …)."""
+        """The contents with the data derived from the repository's values, (n, …)."""
         return contents
 
     def check_ready(self) -> None:
-        """Returns if commits can be applied.
+        """Checks that commits can be applied.
 
         Raises:
             PreconditionError: the lane still needs a lane model.
         """
 
-    # What every lane that routes does.
+    # Common to all lanes that route.
 
     @property
     def causal_lm(self) -> CausalLM:
         """The LLM with its weights, which fits need.
 
         Raises:
-            PreconditionError: this process has none.
+            PreconditionError: this process has no LLM.
         """
         if not isinstance(self.llm, CausalLM):
             raise PreconditionError(f"{self.name} cannot fit here: this process has no LLM.")
@@ -159,18 +159,20 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
             case Commit():
                 return self._commit(entry)
             case Reversal():
-                return self._replacing(self.without(self.contents, entry.edits))
+                return self._replacement(self.without(self.contents, entry.edits))
             case LaneModelCommit():
-                return self._replacing(self._under(entry))
+                return self._replacement(self._with_lane_model(entry))
             case Compaction():
                 self.contents.inventory.check_same(entry.edits, entry.seq)
                 start = self.cleared(self.contents)
-                return self._replacing(self._all_of(entry.artifact, entry.edits, entry.seq, start))
+                return self._replacement(
+                    self._read_all(entry.artifact, entry.edits, entry.seq, start)
+                )
             case Restoration():
-                return self._replacing(self._restored(entry))
+                return self._replacement(self._restored(entry))
 
     def digest(self) -> str:
-        """SHA-256, hex, of lane model, of what edits share, and of every active edit, in order."""
+        """SHA-256, hex, of the lane model, the shared state and every active edit, in order."""
         state = hashlib.sha256()
         for part in self.contents.digests():
             state.update(part)
@@ -178,10 +180,10 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
 
     def dump(self) -> Callable[[], LaneDump]:
         """As `Lane.dump`."""
-        held = self.contents
+        contents = self.contents
 
         def copy() -> LaneDump:
-            return LaneDump(held.model_digest, held.inventory.names, self.write(held))
+            return LaneDump(contents.model_digest, contents.inventory.names, self.write(contents))
 
         return copy
 
@@ -189,7 +191,7 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
         self.check_ready()
         after, rows = self.read(commit.artifact, commit.edits, commit.seq, self.contents)
         inventory = after.inventory
-        if not inventory.names:  # its widths are known only now
+        if not inventory.names:  # this commit sets the widths
             inventory = Inventory.of(rows.only(()))
         addition = inventory.adding(rows, commit.seq)
         after = self.indexed(after, addition.values)
@@ -206,18 +208,18 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
 
         return Change(apply)
 
-    def _under(self, commit: LaneModelCommit) -> Contents:
-        now = self.contents
-        now.inventory.check_same(commit.edits, commit.seq)
-        after = self.with_model(now, commit.model, commit.digest)
+    def _with_lane_model(self, commit: LaneModelCommit) -> Contents:
+        before = self.contents
+        before.inventory.check_same(commit.edits, commit.seq)
+        after = self.with_model(before, commit.model, commit.digest)
         if commit.repository is None:
             if commit.edits:
                 raise ArtifactCorruptError(
-                    f"entry {commit.seq} does not bring the lane's edits.", seq=commit.seq
+                    f"entry {commit.seq} does not carry the lane's edits.", seq=commit.seq
                 )
             return after
         rows = self.read_rows(commit.repository, commit.edits, commit.seq, after)
-        return self._holding(after, Inventory.of(rows))
+        return self._with_inventory(after, Inventory.of(rows))
 
     def _restored(self, restoration: Restoration) -> Contents:
         dump, after = restoration.dump, self.cleared(self.contents)
@@ -225,18 +227,18 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
             after = self.with_model(after, restoration.model, dump.model_digest)
         if dump.repository is None:
             return after
-        return self._all_of(dump.repository, dump.edits, restoration.seq, after)
+        return self._read_all(dump.repository, dump.edits, restoration.seq, after)
 
-    def _all_of(
+    def _read_all(
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, start: Contents
     ) -> Contents:
         after, rows = self.read(artifact, edits, seq, start)
-        return self._holding(after, Inventory.of(rows))
+        return self._with_inventory(after, Inventory.of(rows))
 
-    def _holding(self, contents: Contents, inventory: Inventory) -> Contents:
+    def _with_inventory(self, contents: Contents, inventory: Inventory) -> Contents:
         return self.indexed(replace(contents, inventory=inventory), inventory.repository.values)
 
-    def _replacing(self, after: Contents) -> Change:
+    def _replacement(self, after: Contents) -> Change:
         def apply() -> Undo:
             before, self.contents = self.contents, after
 

@@ -1,4 +1,4 @@
-"""How artifacts of methods that route hold edits: keys, values and facts, one row per edit."""
+"""The format of edits in artifacts of methods that route: key, value and fact, one row per edit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class RowFormat:
-    """The rows of one method's artifacts: `keys`, values under the method's name for them, `facts`.
+    """The tensors of rows in one method's artifacts: `keys`, values under a given name, `facts`.
 
     Attributes:
         method: the method's name; artifacts of other methods are refused.
@@ -40,22 +40,22 @@ class RowFormat:
         tensors: Mapping[str, Tensor] = _NO_TENSORS,
         metadata: Mapping[str, str] = _NO_TEXTS,
     ) -> Artifact:
-        """An artifact with rows, and with `tensors` and `metadata` of the method's own.
+        """An artifact with rows, and with the method's own `tensors` and `metadata`.
 
         Args:
             llm: the base model.
             lane_model: digest of the lane's model; empty without one.
             rows: of the edits.
-            tensors: beside the rows'.
-            metadata: beside the origin.
+            tensors: in addition to the rows'.
+            metadata: in addition to the origin.
         """
-        own = {
+        row_tensors = {
             "keys": rows.keys.cpu(),
             self.values: rows.values.cpu(),
             "facts": pack_facts(rows.facts),
         }
         origin = {"method": self.method, "base_model": llm.digest, "lane_model": lane_model}
-        return Artifact({**tensors, **own}, {**origin, **metadata})
+        return Artifact({**tensors, **row_tensors}, {**origin, **metadata})
 
     def read(
         self,
@@ -77,13 +77,14 @@ class RowFormat:
             lane_model: digest of the lane's model; empty without one.
             edits: of the entry.
             seq: of the entry.
-            key_width: of the keys; as the artifact has it if None.
-            value_size: of one value; a vector as wide as the artifact has it if None.
-            others: the method's own tensors, all of them.
+            key_width: width of the keys; None accepts the artifact's.
+            value_size: shape of one value; None accepts a vector of any width.
+            others: specifications of all tensors of the method's own.
 
         Raises:
-            BaseModelMismatchError: it was made for another LLM.
-            ArtifactCorruptError: by another method, with another lane model, or of other shapes.
+            BaseModelMismatchError: the artifact was made for another LLM.
+            ArtifactCorruptError: it was made by another method or with another lane model, or its
+                tensors have other shapes.
         """
         self._check_origin(artifact, llm, lane_model, seq)
         keys, values = artifact.tensors.get("keys"), artifact.tensors.get(self.values)
@@ -106,13 +107,14 @@ class RowFormat:
         origin = artifact.metadata
         if origin.get("base_model") != llm.digest:
             raise BaseModelMismatchError(
-                f"commit {seq} was made for base model {origin.get('base_model')}, this replica "
+                f"commit {seq} was made for base model {origin.get('base_model')}; this replica "
                 f"runs {llm.digest}; load the model that the log was made with.",
                 seq=seq,
             )
         if origin.get("method") != self.method or origin.get("lane_model") != lane_model:
             raise ArtifactCorruptError(
-                f"commit {seq} was made with lane model {origin.get('lane_model')}, the lane has "
+                f"commit {seq} was made by method {origin.get('method')} with lane model "
+                f"{origin.get('lane_model')}; the lane has method {self.method} and lane model "
                 f"{lane_model}.",
                 seq=seq,
             )

@@ -1,4 +1,4 @@
-"""What routing asks of a search index; `errata.retrieval` has the FAISS ones."""
+"""The search indices that routing uses; `errata.indices` implements them with FAISS."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class Lineage:
-    """What snapshots share that grew out of one another.
+    """The history that snapshots share if they grew from one another.
 
     Attributes:
-        cuts: lengths to which the newest snapshot was taken back, in order of time. Rows before
-            the shortest of the cuts since a moment are those of that moment.
+        cuts: lengths to which the newest snapshot was shortened, in chronological order. Rows in
+            front of the shortest cut since a point in time have not changed since then.
     """
 
     cuts: list[int] = field(default_factory=list)
@@ -25,7 +25,7 @@ class Rows(Protocol):
 
     @property
     def lineage(self) -> Lineage:
-        """Of two snapshots of one lineage without a cut between, the longer has only more rows."""
+        """If two snapshots of one lineage have no cut between them, the longer only adds rows."""
 
     @property
     def keys(self) -> Tensor:
@@ -36,11 +36,11 @@ class InnerProductIndex(Protocol):
     """Finds the rows with the highest inner products."""
 
     def nearest(self, rows: Rows, queries: Tensor, k: int) -> Tensor:
-        """Numbers of k rows for each query, (n, k) int64; −1 where there is none.
+        """Indices of the k best rows for each query, (n, k) int64; −1 if there are fewer rows.
 
         Args:
-            rows: what is searched; the index takes over what it does not know yet, and forgets
-                what was cut. Older snapshots can be searched as well.
+            rows: the rows to search; the index adds rows that it does not have yet, and removes
+                rows that were cut. It can also search older snapshots.
             queries: (n, d) fp32.
             k: at least 1.
         """
@@ -50,23 +50,23 @@ class HammingIndex(Protocol):
     """Finds the codes with the lowest Hamming distance."""
 
     def nearest(self, codes: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance and row of the nearest code of each query; of equal ones the last row.
+        """Distance and row of the nearest code of each query; of equal distances the last row.
 
         Args:
-            codes: (m, bytes) uint8, at least one; the index takes them over when it first sees
-                this tensor, which must not change afterwards.
+            codes: (m, bytes) uint8, at least one; the index adds them when it first sees this
+                tensor, which must not change afterwards.
             queries: (n, bytes) uint8.
 
         Returns:
-            (n,) int64 twice.
+            Distances and rows, (n,) int64 each.
         """
 
 
 class Indices(Protocol):
-    """Makes indices."""
+    """Creates indices."""
 
     def inner_product(self) -> InnerProductIndex:
-        """An empty one."""
+        """An empty index."""
 
     def hamming(self) -> HammingIndex:
-        """An empty one."""
+        """An empty index."""

@@ -12,7 +12,7 @@ class Change:
     """A prepared change of a lane.
 
     Attributes:
-        apply: puts it in place, between two batches; returns what takes it back.
+        apply: applies the change between two batches; returns the function that undoes it.
         alters_weights: whether it changes matrices that every row of a batch reads.
     """
 
@@ -20,14 +20,14 @@ class Change:
     alters_weights: bool = False
 
     def followed_by(self, swap: Swap) -> Change:
-        """Both changes as one; the second is taken back first."""
+        """Both changes as one; the second is undone first."""
 
         def apply() -> Undo:
             undos = [self.apply(), swap()]
 
             def undo() -> None:
-                for take_back in reversed(undos):
-                    take_back()
+                for undo_one in reversed(undos):
+                    undo_one()
 
             return undo
 

@@ -1,7 +1,7 @@
-"""RECIPE: continuous prompts, found by a retriever whose sentinel says when there is nothing.
+"""RECIPE: continuous prompts, found by a retriever whose sentinel decides when no edit applies.
 
 Source: "Lifelong Knowledge Editing for LLMs with Retrieval-Augmented Continuous Prompt Learning"
-(Chen et al., 2024). Where paper and authors' code differ, the docstring names both.
+(Chen et al., 2024). Where the paper and the authors' code differ, the docstring names both.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ METHOD = SliceMethod(
         changes_weights=False,
         defers=True,
         reversal=(
-            "The edit's key and prompt are gone, as if they had never been, bit for bit. An older "
-            "edit of the same fact is in force again."
+            "The edit's key and prompt are removed, bit for bit as if they had never existed. An "
+            "older edit of the same fact is active again."
         ),
         has_lane_models=True,
     ),

@@ -1,6 +1,6 @@
-"""Every knob of a RECIPE lane that is not part of its trained model; all of them travel in the log.
+"""The configuration of a RECIPE lane without its trained model; all of it travels in the log.
 
-What training decided (encoder, widths, number of prompt tokens, their place) belongs to the lane
+What training decided (encoder, widths, number of prompt tokens, their position) belongs to the lane
 model, which is committed once and versioned.
 """
 
@@ -19,16 +19,17 @@ class RecipeConfig(LaneConfig):
     """Configuration of a RECIPE lane.
 
     Attributes:
-        claim: an edit takes a query if its score is strictly above the Knowledge Sentinel's
-            (`sentinel`, the paper's rule) or its cosine with the query above one number for all
-            queries (`threshold`, the ablation without sentinel).
-        own_prompt: an edit takes exactly its own prompt whatever the sentinel says. Ours: who has
-            corrected a question and asks it in the same words must not be told the old answer.
-        refine_steps: gradient steps on each edit's own prompt when it is fitted; one that failed
-            its check gets more at each further attempt. Paper: no gradient at all. Ours.
-        num_contexts: texts that a prompt is also refined behind, drawn from the statistics text.
-        threshold: for `claim="threshold"`; a cosine, for the scale of scores is each lane model's
-            own.
+        claim: an edit claims a query if its score is strictly above the Knowledge Sentinel's
+            (`sentinel`, the paper's rule), or if its cosine with the query is above one threshold
+            for all queries (`threshold`, the ablation without sentinel).
+        own_prompt: an edit claims exactly its own prompt, whatever the sentinel decides. Ours: a
+            user who corrected a question and repeats it verbatim must not get the old answer.
+        refine_steps: gradient steps on each edit's continuous prompt during a fit; an edit that
+            failed its check gets more steps at each further attempt. Paper: no gradient. Ours.
+        num_contexts: number of contexts, drawn from the statistics text; a prompt is also refined
+            behind each of them.
+        threshold: for `claim="threshold"`; a cosine, because each lane model has its own scale of
+            scores.
     """
 
     claim: Literal["sentinel", "threshold"] = "sentinel"
@@ -44,15 +45,15 @@ class RecipeConfig(LaneConfig):
 
     @property
     def rule(self) -> ClaimRule:
-        """When an edit claims a query; `own_prompt` belongs to the sentinel's rule."""
+        """When an edit claims a query; `own_prompt` applies only to the sentinel's rule."""
         return ClaimRule(self.own_prompt and self.claim == "sentinel", self.threshold)
 
     @model_validator(mode="after")
     def _consistent(self) -> RecipeConfig:
         if (self.claim == "threshold") != (self.threshold is not None):
-            raise ValueError("threshold goes with claim 'threshold', and claim 'threshold' with it")
+            raise ValueError("set threshold if claim is 'threshold', and only then")
         return self
 
 
 PAPER: Mapping[str, Any] = {"own_prompt": False}
-"""Values of the published rule that differ from the defaults."""
+"""Published values that differ from the defaults."""

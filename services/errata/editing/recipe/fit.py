@@ -1,4 +1,4 @@
-"""How edits become an artifact: one pass of the encoder, no gradient."""
+"""Fits edits: one pass of the encoder, and gradient steps only for refinement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.scope import first_paragraphs
 from errata.errors import InvalidEditError
 
-_AT_ONCE = 128
+_ENCODE_CHUNK = 128
 _RETRY_STEPS = 20  # for each attempt after the first
 
 
@@ -38,18 +38,18 @@ def fit(
 ) -> FitResult:
     """Encodes a batch: r_k = MLP_K(f(k)) and p_k = MLP_P(r_k), k = prompt and target.
 
-    A retry, or `refine_steps`, takes gradient steps on the prompts from there.
+    A retry, or `refine_steps`, then refines the prompts by gradient steps.
 
     Args:
         model: unchanged.
-        batch: edits; the seed is not needed.
+        batch: edits; the seed is unused.
         config: of the lane.
         gate: the lane model that encodes.
         contexts: from `gather`.
 
     Returns:
-        Artifact with a key, a prompt and a fact for each edit; seconds of `encode`, and of `refine`
-        if there was any.
+        An artifact with a key, a prompt and a fact for each edit; the seconds of `encode`, and of
+        `refine` if prompts were refined.
 
     Raises:
         InvalidEditError: a knowledge statement is longer than the encoder reads.
@@ -65,8 +65,8 @@ def fit(
     if steps:
         start = perf_counter()
         texts = [training_texts(model, edit, contexts, config.num_contexts) for edit in batch.edits]
-        better = refined(model, rows.values, texts, lane_model.shape, steps)
-        rows = replace(rows, values=better)
+        prompts = refined(model, rows.values, texts, lane_model.shape, steps)
+        rows = replace(rows, values=prompts)
         seconds["refine"] = perf_counter() - start
     return FitResult(pack(gate.digest, model, rows), None, seconds)
 
@@ -88,7 +88,7 @@ def _check_lengths(tokens: Tokens, limit: int) -> None:
 
 @torch.inference_mode()
 def encode(model: LaneModel, llm: CausalLM, edits: Sequence[Edit], tokens: Tokens) -> Rows:
-    """Keys and prompts of edits, whose knowledge statements are tokenised already."""
+    """Encodes edits as keys and prompts; `tokens` are those of their knowledge statements."""
     keys = model.edit_keys(tokens)
     facts = [(edit.prompt, edit.target) for edit in edits]
     targets = model.target_embeddings(llm, facts, [edit.separator for edit in edits])
@@ -101,15 +101,15 @@ def encode(model: LaneModel, llm: CausalLM, edits: Sequence[Edit], tokens: Token
 
 
 def encode_all(llm: CausalLM, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
-    """All edits of a lane as a new lane model encodes them; None without edits.
+    """Encodes all edits of a lane under a new lane model; None without edits.
 
     Raises:
         BaseModelMismatchError, ArtifactCorruptError: the lane model cannot be used here.
     """
     model = LaneModel.from_artifact(Artifact.from_bytes(lane_model), llm)
     parts = []
-    for start in range(0, len(edits), _AT_ONCE):
-        part = edits[start : start + _AT_ONCE]
+    for start in range(0, len(edits), _ENCODE_CHUNK):
+        part = edits[start : start + _ENCODE_CHUNK]
         tokens = model.encoder.tokens(_statements(part))
         parts.append(encode(model, llm, part, tokens))
     if not parts:
@@ -118,8 +118,8 @@ def encode_all(llm: CausalLM, lane_model: bytes, edits: Sequence[Edit]) -> Artif
 
 
 def gather(config: RecipeConfig, resources: Resources) -> tuple[str, ...]:
-    """Contexts that prompts are refined behind; all else that fits need is the lane model.
+    """Reads the contexts for refinement; fits need nothing else but the lane model.
 
-    Without `refine_steps` no text is read: a retry is refined on the edit's own texts.
+    Without `refine_steps` no text is read: a retry refines on the edit's own texts.
     """
     return openings(first_paragraphs(resources.text())) if config.refine_steps else ()

@@ -32,7 +32,7 @@ class RecipeLane(GatedLane[GatedContents]):
         name: str,
         indices: Indices,
     ) -> None:
-        """An empty lane without a lane model: it claims nothing. `weights` stay as they are."""
+        """An empty lane without a lane model, which claims nothing. `weights` stay unchanged."""
         super().__init__(model, config, name, GatedContents(EMPTY))
         self.config = config
         self._index = indices.inner_product()
@@ -51,7 +51,7 @@ class RecipeLane(GatedLane[GatedContents]):
         return fit(self.causal_lm, batch, self.config, gate, self._contexts)
 
     def view(self) -> RecipeView:
-        """Routes by what the lane holds now."""
+        """Routes by the lane's current contents."""
         return RecipeView(self.contents, self.config, self._index)
 
     def encode(self, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:

@@ -1,7 +1,7 @@
-"""A few gradient steps on an edit's own continuous prompt, where MLP_P's is not enough. Ours.
+"""Refines an edit's own continuous prompt by gradient steps, if MLP_P's is not enough. Ours.
 
-RECIPE edits without a gradient. An edit that fails its check would be rejected for want of a better
-prompt, although a free prompt reaches nearly any answer: starting from MLP_P's, a few steps do.
+RECIPE edits without a gradient, so an edit that fails its check would be rejected. A freely trained
+prompt reaches nearly any answer; starting from MLP_P's prompt, a few steps suffice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from errata.editing.retriever.losses import Texts, answer_logits, answer_loss
 from errata.errors import FitError
 
 _LEARNING_RATE = 0.1  # in units of the prompts' spread
-_AT_ONCE = 64  # edits whose prompts are refined together
+_CHUNK = 64  # edits whose prompts are refined together
 
 
 def refined(
@@ -29,17 +29,17 @@ def refined(
     shape: LaneModelShape,
     steps: int,
 ) -> Tensor:
-    """Prompts behind which the LLM says each edit's target more surely.
+    """Prompts behind which the LLM gives each edit's target a higher probability.
 
-    Minimises the mean NLL of the targets over all texts of an edit with Adam, over nothing but the
-    prompt; the LLM and the lane model are unchanged.
+    Adam minimises the mean NLL of the targets over all texts of an edit. It trains only the prompt;
+    the LLM and the lane model stay unchanged.
 
     Args:
         llm: frozen.
         prompts: p_k, (n, S, l, d) fp32.
-        texts_of: for each edit its texts, with their targets.
+        texts_of: the texts of each edit, with their targets.
         shape: of the lane model.
-        steps: of Adam.
+        steps: number of Adam's steps.
 
     Returns:
         (n, S, l, d) fp32.
@@ -48,13 +48,13 @@ def refined(
         FitError: a prompt is not finite.
     """
     parts = [
-        _refined(llm, prompts[i : i + _AT_ONCE], texts_of[i : i + _AT_ONCE], shape, steps)
-        for i in range(0, len(prompts), _AT_ONCE)
+        _refined(llm, prompts[i : i + _CHUNK], texts_of[i : i + _CHUNK], shape, steps)
+        for i in range(0, len(prompts), _CHUNK)
     ]
-    made = torch.cat(parts)
-    if not bool(torch.isfinite(made).all()):
+    result = torch.cat(parts)
+    if not bool(torch.isfinite(result).all()):
         raise FitError("a refined prompt is not finite; refine in fewer steps.")
-    return made
+    return result
 
 
 def _refined(
@@ -67,15 +67,15 @@ def _refined(
     owners = [number for number, texts in enumerate(texts_of) for _ in texts]
     owner = torch.tensor(owners, device=prompts.device)
     texts = Texts.of(llm, [row for rows in texts_of for row in rows])
-    # In units of its own spread at each layer, so that its pace does not hang on the company.
+    # Units of each prompt's own spread per layer, so that steps do not depend on other edits.
     spread = prompts.std(dim=(2, 3), keepdim=True)
     free = (prompts / spread).detach().requires_grad_()
     optimiser = torch.optim.Adam([free], lr=_LEARNING_RATE)
     bf16 = has_fast_bf16(prompts.device)
     for _ in range(steps):
         with torch.enable_grad(), fast_training(prompts.device, bf16=bf16):
-            own = (spread * free)[owner]
-            logits = answer_logits(llm, texts, own, shape.after, shape.deep)
+            text_prompts = (spread * free)[owner]
+            logits = answer_logits(llm, texts, text_prompts, shape.after, shape.deep)
             loss = answer_loss(logits, texts.labels, None)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -1,6 +1,6 @@
-"""What a replica holds of a RECIPE lane: the lane model, and a key and a prompt for each edit.
+"""What a replica holds for a RECIPE lane: the lane model, and a key and a prompt for each edit.
 
-The lane model is the gate; keys r_k (n, d_r) and prompts p_k (n, S, l, d) lie in the inventory.
+The lane model is the gate; keys r_k (n, d_r) and prompts p_k (n, S, l, d) are in the inventory.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ def pack(lane_model: str, llm: BaseLLM, rows: Rows) -> Artifact:
 def read(
     artifact: Artifact, llm: BaseLLM, gate: Gate | None, edits: tuple[str, ...], seq: int
 ) -> Rows:
-    """Reads what `pack` made.
+    """Reads the output of `pack`.
 
     Raises:
-        BaseModelMismatchError, ArtifactCorruptError: it does not fit, or there is no lane model.
+        BaseModelMismatchError, ArtifactCorruptError: the artifact does not fit, or the lane has
+            no lane model.
     """
     if gate is None:
-        raise ArtifactCorruptError(f"entry {seq} brings no lane model.", seq=seq)
+        raise ArtifactCorruptError(
+            f"entry {seq} carries edits, but the lane has no lane model.", seq=seq
+        )
     shape = gate.model.shape
     return _FORMAT.read(
         artifact,

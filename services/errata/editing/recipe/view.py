@@ -1,4 +1,4 @@
-"""How a claimed row changes the forward pass: its continuous prompt is put before the prompt.
+"""How a claimed row changes the forward pass: the edit's continuous prompt precedes the row's.
 
 The engine's prefix rows do the rest (`editing.effects`): positions are shifted by l, rows of
 different lengths are padded and masked, and rows without a claim stay unchanged.
@@ -20,7 +20,7 @@ from errata.editing.retriever.sentinel import route
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RecipeView:
-    """Routes by what a lane held when the view was made.
+    """Routes by the contents that a lane had when the view was created.
 
     Attributes:
         contents: of the lane.
@@ -34,7 +34,7 @@ class RecipeView:
 
     @property
     def vector_view(self) -> None:
-        """None: texts decide."""
+        """None, because texts decide."""
 
     def claims(self, prompts: Sequence[str]) -> list[Claim]:
         """Which edit claims each prompt; none does without a lane model."""
@@ -54,6 +54,6 @@ class RecipeView:
         if gate is None or not claim.holds:
             return RowPlan(cut=True) if claim.cut else BASE
         shape = gate.model.shape
-        embeddings, *added = self.contents.repository.value_of(claim.edit)
-        prefix = Prefix(embeddings, shape.after, dict(zip(shape.deep, added, strict=True)))
+        embeddings, *deep = self.contents.repository.value_of(claim.edit)
+        prefix = Prefix(embeddings, shape.after, dict(zip(shape.deep, deep, strict=True)))
         return RowPlan((prefix,), (claim.edit,), claim.cut)

@@ -1,4 +1,4 @@
-"""A lane that routes, with a lane model as its scope gate where its configuration asks for one."""
+"""A lane that routes, with a lane model as its scope gate if its configuration requires one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Contents = TypeVar("Contents", bound=GatedContents)
 
 
 class GatedLane(RoutedLane[Contents]):
-    """The part of a lane that has to do with its lane model."""
+    """The part of a lane that handles its lane model."""
 
     def __init__(self, llm: BaseLLM, config: LaneConfig, name: str, contents: Contents) -> None:
         """Starts with `contents`, which have neither a gate nor edits."""
@@ -50,7 +50,7 @@ class GatedLane(RoutedLane[Contents]):
 
     @property
     def lane_model(self) -> LaneModelSupport | None:
-        """How its lane model is read and committed; None if its configuration needs none."""
+        """Reads and encodes its lane model; None if its configuration needs none."""
         return LaneModelSupport(read_bytes, self.encode) if self._needs_model else None
 
     def with_model(self, contents: Contents, model: Artifact, digest: str) -> Contents:
