@@ -49,5 +49,5 @@ def test_a_new_lane_model_re_encodes_all_edits_and_experts_stay(
     after = lane.lane.contents
     assert after.experts == before.experts
     assert not torch.equal(after.repository.keys, before.repository.keys)
-    with pytest.raises(ArtifactCorruptError, match="does not bring the 4 edits"):
+    with pytest.raises(ArtifactCorruptError, match="does not carry the 4 active edits"):
         lane.lane.prepare(recipe_models.model_commit(new, names[:2], repository, seq=6))

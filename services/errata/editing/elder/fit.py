@@ -13,12 +13,12 @@ from torch import Tensor
 from errata.editing.artifact import Artifact
 from errata.editing.contexts import openings, training_texts
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.elder import peft
 from errata.editing.elder.allocation import allocate, pack_code
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
 from errata.editing.elder.memory import EditTexts, ElderMemory, pack_texts
 from errata.editing.elder.packing import Packed, pack, pack_rows
+from errata.editing.elder.peft import read as read_adapters
 from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, limit_of
 from errata.editing.elder.state import ElderContents, Learned
@@ -261,7 +261,7 @@ def gather(model: CausalLM, config: ElderConfig, resources: Resources) -> Statis
     """
     shape, loras = Shape.of(model, config), None
     if config.init == "adapters" and resources.adapters:
-        loras = peft.read(model, shape, resources.adapters)
+        loras = read_adapters(model, shape, resources.adapters)
     needs_text = config.num_contexts or HeldOut.are_needed(config)
     paragraphs = first_paragraphs(resources.text()) if needs_text else []
     return Statistics(HeldOut.of(model, config, paragraphs), openings(paragraphs), loras)

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.elder import packing, peft
 from errata.editing.elder.allocation import capacity
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Shape
 from errata.editing.elder.fit import Statistics, encode_all, fit, gather, retrain
 from errata.editing.elder.memory import ElderMemory
+from errata.editing.elder.packing import Packed, pack, read_artifact, read_rows
+from errata.editing.elder.peft import export as export_adapters
 from errata.editing.elder.state import ElderContents, codes_of
 from errata.editing.elder.view import ElderView
 from errata.editing.lane.commits import LaneEntry
@@ -134,7 +135,7 @@ class ElderLane(GatedLane[ElderContents]):
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, before: ElderContents
     ) -> tuple[ElderContents, Rows]:
         """As `RoutedLane.read`."""
-        learned, rows = packing.read(
+        learned, rows = read_artifact(
             artifact,
             self.llm,
             edits,
@@ -149,7 +150,7 @@ class ElderLane(GatedLane[ElderContents]):
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, contents: ElderContents
     ) -> Rows:
         """As `RoutedLane.read_rows`; the experts stay."""
-        return packing.read_rows(
+        return read_rows(
             artifact, self.llm, edits, seq, gate=contents.model_digest, learned=contents.learned
         )
 
@@ -157,11 +158,11 @@ class ElderLane(GatedLane[ElderContents]):
         """As `RoutedLane.write`."""
         if contents.learned is None:
             return None
-        return packing.pack(
+        return pack(
             self.llm,
             contents.model_digest,
             contents.inventory.rows(),
-            packing.Packed.whole(contents.learned.experts),
+            Packed.whole(contents.learned.experts),
             contents.learned.limit,
             contents.learned.idf,
         )
@@ -197,4 +198,4 @@ class ElderLane(GatedLane[ElderContents]):
             raise PreconditionError(
                 f"no edit is committed in {self.name}; there is nothing to export."
             )
-        return peft.export(llm, learned.experts, folder, base_model)
+        return export_adapters(llm, learned.experts, folder, base_model)

@@ -139,7 +139,7 @@ def pack_rows(llm: BaseLLM, gate: str, rows: Rows) -> Artifact:
     return _FORMAT.pack(llm, gate, rows)
 
 
-def read(
+def read_artifact(
     artifact: Artifact,
     llm: BaseLLM,
     edits: tuple[str, ...],
@@ -196,7 +196,7 @@ def read_rows(
     gate: str,
     learned: Learned | None,
 ) -> Rows:
-    """Reads the output of `pack_rows`, as `read`."""
+    """Reads the output of `pack_rows`, as `read_artifact`."""
     if learned is None:
         raise ArtifactCorruptError(f"entry {seq} carries edits, but the lane has no experts.")
     size = (learned.experts.shape.d_q,)

@@ -19,12 +19,12 @@ from errata.editing.lane.contract import (
 from errata.editing.lane.repository import Rows
 from errata.editing.lane.routed import EMPTY
 from errata.editing.lane.search import Indices
-from errata.editing.lemoe import packing
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.experts import Shape
 from errata.editing.lemoe.fit import Statistics, encode_all, fit, gather, retrain
 from errata.editing.lemoe.lane_experts import ExpertStore
 from errata.editing.lemoe.order import plan_order
+from errata.editing.lemoe.packing import pack, read_artifact, read_rows
 from errata.editing.lemoe.state import LemoeContents
 from errata.editing.lemoe.view import LemoeView
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
@@ -122,7 +122,7 @@ class LemoeLane(GatedLane[LemoeContents]):
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, before: LemoeContents
     ) -> tuple[LemoeContents, Rows]:
         """As `RoutedLane.read`; new experts are appended to the earlier ones."""
-        packed = packing.read(
+        packed = read_artifact(
             artifact,
             self.llm,
             edits,
@@ -145,14 +145,14 @@ class LemoeLane(GatedLane[LemoeContents]):
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, contents: LemoeContents
     ) -> Rows:
         """As `RoutedLane.read_rows`; the experts stay."""
-        return packing.read_rows(artifact, self.llm, edits, seq, gate=contents.model_digest)
+        return read_rows(artifact, self.llm, edits, seq, gate=contents.model_digest)
 
     def write(self, contents: LemoeContents) -> Artifact | None:
         """As `RoutedLane.write`."""
         if contents.routing is None:
             return None
         rows = contents.inventory.rows()
-        return packing.pack(
+        return pack(
             self.llm,
             contents.model_digest,
             rows,

@@ -81,7 +81,7 @@ def pack_rows(llm: BaseLLM, gate: str, rows: Rows) -> Artifact:
     return _FORMAT.pack(llm, gate, rows)
 
 
-def read(
+def read_artifact(
     artifact: Artifact,
     llm: BaseLLM,
     edits: tuple[str, ...],
@@ -146,7 +146,7 @@ def read(
 def read_rows(
     artifact: Artifact, llm: BaseLLM, edits: tuple[str, ...], seq: int, *, gate: str
 ) -> Rows:
-    """Reads an artifact that `pack_rows` made; raises as `read`."""
+    """Reads an artifact that `pack_rows` made; raises as `read_artifact`."""
     return _FORMAT.read(artifact, llm, gate, edits, seq)
 
 

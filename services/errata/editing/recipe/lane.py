@@ -12,9 +12,9 @@ from errata.editing.lane.routed import EMPTY
 from errata.editing.lane.search import Indices
 from errata.editing.model.causal_lm import BaseLLM
 from errata.editing.model.weights import EditedWeights
-from errata.editing.recipe import state
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.fit import encode_all, fit, gather
+from errata.editing.recipe.state import pack, read_rows
 from errata.editing.recipe.view import RecipeView
 from errata.editing.retriever.gated_lane import GatedContents, GatedLane
 from errata.errors import PreconditionError
@@ -68,13 +68,13 @@ class RecipeLane(GatedLane[GatedContents]):
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, contents: GatedContents
     ) -> Rows:
         """As `RoutedLane.read_rows`."""
-        return state.read(artifact, self.llm, contents.gate, edits, seq)
+        return read_rows(artifact, self.llm, contents.gate, edits, seq)
 
     def write(self, contents: GatedContents) -> Artifact | None:
         """As `RoutedLane.write`."""
         if not contents.inventory.names:
             return None
-        return state.pack(contents.model_digest, self.llm, contents.inventory.rows())
+        return pack(contents.model_digest, self.llm, contents.inventory.rows())
 
     def cleared(self, contents: GatedContents) -> GatedContents:
         """As `RoutedLane.cleared`."""

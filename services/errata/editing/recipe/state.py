@@ -26,7 +26,7 @@ def pack(lane_model: str, llm: BaseLLM, rows: Rows) -> Artifact:
     return _FORMAT.pack(llm, lane_model, rows)
 
 
-def read(
+def read_rows(
     artifact: Artifact, llm: BaseLLM, gate: Gate | None, edits: tuple[str, ...], seq: int
 ) -> Rows:
     """Reads the output of `pack`.
