@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from errata.editing.lemoe.config import LemoeConfig
+from errata.editing.lemoe.lane import LemoeLane
 from errata.errors import (
     CheckFailedError,
     InvalidRequestError,
@@ -107,12 +107,13 @@ async def test_a_compaction_that_falls_short_changes_nothing(stack: Stack) -> No
         await eventually(lambda: writer.report(LANE).sizes["edits"] == 4, "the last commit")
         digest, head = writer._applier.digest(), writer.ledger.seq
         spoiled = {**CONFIGS["lemoe"], "steps": 1}
-        lanes = writer._applier.lanes
-        lanes[LANE] = replace(lanes[LANE], config=LemoeConfig.model_validate(spoiled))
+        lane = writer._applier.lanes[LANE].lane
+        assert isinstance(lane, LemoeLane)
+        lane.config = LemoeConfig.model_validate(spoiled)
         request = _request()
         with pytest.raises(CheckFailedError, match="reliability would fall"):
             await writer.compact(request, LANE, Order(), "test", 60.0)
-        lanes[LANE] = replace(lanes[LANE], config=LemoeConfig.model_validate(CONFIGS["lemoe"]))
+        lane.config = LemoeConfig.model_validate(CONFIGS["lemoe"])
         with pytest.raises(CheckFailedError, match="reliability would fall"):
             await writer.compact(request, LANE, Order(), "test", 0.1)  # who left learns it, too
         with pytest.raises(RequestIdReusedError):
