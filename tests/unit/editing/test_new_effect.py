@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.effects.prefix import Prefix
 from errata.editing.effects.table import PlanTable
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.limits import EngineLimits
@@ -149,6 +151,20 @@ def test_rows_with_a_new_effect_move_and_are_freed(model: CausalLM) -> None:
     runner.free(1)
     runner.put(1, prompts[1], BASE, GREEDY)
     assert runner.plans.view(0, last).effect(BiasBatch) is None, "nothing of it is left"
+
+
+def test_a_plan_has_one_effect_of_a_type_and_one_that_takes_positions(model: CausalLM) -> None:
+    @dataclass(frozen=True, eq=False)
+    class Suffix(Prefix):
+        """Takes positions, too."""
+
+    prompt, bias = torch.zeros(2, model.d), Bias(LAYER, torch.zeros(model.d))
+    both = RowPlan((Prefix(prompt), bias))
+    assert (both.num_positions, both.effect(Bias)) == (2, bias)
+    with pytest.raises(ValueError, match="two effects of one type"):
+        RowPlan((bias, Bias(LAYER, bias.bias)))
+    with pytest.raises(ValueError, match="take positions"):
+        RowPlan((Prefix(prompt), Suffix(prompt)))
 
 
 def test_a_table_keeps_rows_of_a_new_effect_by_layer(model: CausalLM) -> None:

@@ -62,8 +62,8 @@ class Effect(Protocol):
 class EffectTable(Protocol[E_contra]):
     """The effects of one type of the rows that run; rows keep their place until they are moved.
 
-    No method loops over rows. Numbers that steer (ids, lengths) are in host memory, what enters
-    products is on the model's device and in its dtype.
+    No method loops over rows. Ids and lengths are in host memory; what enters products is on the
+    model's device, in its dtype.
     """
 
     def put(self, row: int, effect: E_contra) -> None:
@@ -78,7 +78,7 @@ class EffectTable(Protocol[E_contra]):
     def view(self, first: int, num_rows: int) -> BatchEffect | None:
         """What acts on `num_rows` rows from `first` on, at every position; None if nothing does.
 
-        Kept and used again for as long as the same rows run together.
+        `PlanTable` caches it while the same rows run together.
         """
 
     def view_inserted(self, first: int, inserted: Tensor, offsets: Tensor) -> BatchEffect | None:
@@ -112,4 +112,4 @@ class EffectHooks(Protocol[B_contra]):
         """Registers the hooks that `batch` needs and the model does not have yet; they stay."""
 
     def follow(self, batch: B_contra | None) -> None:
-        """Lets passes follow `batch` from now on; with None, hooks change nothing."""
+        """Applies `batch` to the passes that follow; with None, the hooks change nothing."""

@@ -113,9 +113,9 @@ class ExpertTable(EffectTable[WeightedExperts]):
     def view(self, first: int, num_rows: int) -> ExpertBatch | None:
         """Rows by layer, sorted by expert."""
         numbers = self._expert[first : first + num_rows]
-        if not bool((numbers >= 0).any()):
-            return None
         rows, columns = (numbers >= 0).nonzero(as_tuple=True)
+        if not len(rows):
+            return None
         flat = numbers[rows, columns]
         order = flat.argsort(stable=True)
         rows, columns = rows[order], columns[order]
@@ -138,10 +138,10 @@ class ExpertTable(EffectTable[WeightedExperts]):
 
 
 class ExpertHooks(EffectHooks[ExpertBatch]):
-    """Adds weighted experts to what FFNs give."""
+    """Adds weighted experts to the output of FFNs."""
 
     def __init__(self, model: CausalLM) -> None:
-        """Nothing is hooked."""
+        """No hook is registered."""
         self._model = model
         self._batch: ExpertBatch | None = None
         self._layers: set[int] = set()
@@ -153,7 +153,7 @@ class ExpertHooks(EffectHooks[ExpertBatch]):
             self._layers.add(layer)
 
     def follow(self, batch: ExpertBatch | None) -> None:
-        """Lets passes go through the experts of `batch`."""
+        """Applies the experts of `batch` to the passes that follow."""
         self._batch = batch
 
     def _add(self, layer: int, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ def add_experts(
     """LEMoE eq. 4, h(x) += Σ_i g_i f_i(x): one pass over each distinct expert's rows.
 
     Args:
-        model: lends its gate and activation.
+        model: supplies gate and activation.
         layer: of the FFN.
         output: (B, T, d), FFN₀(x); changed in place.
         inputs: (B, T, d), x.

@@ -1,6 +1,6 @@
 """How plans change a forward pass: each effect's hooks follow the current `BatchPlan`.
 
-A hook is put on a module when the first plan needs it, and stays. Rows without a claim are not
+A hook is registered when the first plan needs it, and stays. Rows without a claim are not
 touched at all, so their bits are those of the unhooked pass of the same shape (P8).
 """
 
@@ -21,25 +21,25 @@ class PlanHooks:
     """The hooks of one model.
 
     Attributes:
-        enabled: False lets plans have no effect: the other side of every comparison.
+        enabled: if False, plans have no effect; comparisons use this as their baseline.
     """
 
     def __init__(self, model: CausalLM) -> None:
-        """Use `of`: hooks stay, and those of a second object would be called for nothing."""
+        """Use `of`: hooks stay registered, and a second object would add redundant ones."""
         self._model = model
         self._hooks: dict[type[BatchEffect], EffectHooks[Never]] = {}
         self.enabled = True
 
     @classmethod
     def of(cls, model: CausalLM) -> PlanHooks:
-        """The hooks of a model; nothing is hooked before the first plan that needs it."""
+        """The hooks of a model; none is registered before the first plan that needs it."""
         if not isinstance(model.plan_hooks, cls):
             model.plan_hooks = cls(model)
         return model.plan_hooks
 
     @contextmanager
     def applied(self, plan: BatchPlan) -> Iterator[None]:
-        """Lets the passes inside follow `plan`; one batch at a time."""
+        """Applies `plan` to the passes inside; one batch at a time."""
         try:
             self._start(plan)
             yield
@@ -47,7 +47,7 @@ class PlanHooks:
             self._stop()
 
     def follow(self, plan: BatchPlan) -> None:
-        """Lets the rest of the pass that runs follow another plan, decided in its middle."""
+        """Applies another plan to the rest of the current pass."""
         self._stop()
         self._start(plan)
 
@@ -66,4 +66,4 @@ class PlanHooks:
         found = self._hooks.get(type(batch))
         if found is None:
             found = self._hooks[type(batch)] = batch.new_hooks(self._model)
-        return cast(EffectHooks[B], found)  # the key says so
+        return cast(EffectHooks[B], found)  # hooks are stored by their batch's type

@@ -70,7 +70,7 @@ class MixtureRows:
     """The rows of a batch that one mixture claims.
 
     Attributes:
-        mixture: whose.
+        mixture: the one that claims them.
         rows: (n,) int64, ascending.
         gates: (n, places, N), in the model's dtype.
     """
@@ -128,9 +128,7 @@ class MixtureTable(EffectTable[GatedMixture]):
         """Rows by place and mixture."""
         places: dict[Place, tuple[tuple[int, MixtureRows], ...]] = {}
         numbers = self._mixture[first : first + num_rows]
-        for number in numbers.unique().tolist():
-            if number < 0:
-                continue
+        for number in sorted(set(numbers.tolist()) - {-1}):
             mixture = self._mixtures[number]
             rows = (numbers == number).nonzero().squeeze(-1).to(self._device)
             shape = (len(rows), len(mixture.banks), mixture.num_experts)
@@ -142,10 +140,10 @@ class MixtureTable(EffectTable[GatedMixture]):
 
 
 class MixtureHooks(EffectHooks[MixtureBatch]):
-    """Adds gated LoRAs to what projections give."""
+    """Adds gated LoRAs to the output of projections."""
 
     def __init__(self, model: CausalLM) -> None:
-        """Nothing is hooked."""
+        """No hook is registered."""
         self._model = model
         self._batch: MixtureBatch | None = None
         self._places: set[Place] = set()
@@ -159,7 +157,7 @@ class MixtureHooks(EffectHooks[MixtureBatch]):
             self._places.add(place)
 
     def follow(self, batch: MixtureBatch | None) -> None:
-        """Lets passes have the mixtures of `batch`."""
+        """Applies the mixtures of `batch` to the passes that follow."""
         self._batch = batch
 
     def _mix(self, place: Place, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:

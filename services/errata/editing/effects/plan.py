@@ -24,7 +24,7 @@ class RowPlan:
     Attributes:
         effects: at most one of each type; at most one of them takes positions.
         edits: names of the edits that claimed the request, newest first.
-        cut: claims were decided on the end of the prompt alone, for all of it was too long.
+        cut: claims were decided on the end of the prompt alone, because the prompt was too long.
     """
 
     effects: tuple[Effect, ...] = ()

@@ -1,4 +1,4 @@
-"""A continuous prompt in front of a row's own, or behind its first token (RECIPE).
+"""A continuous prompt before a row's own prompt, or after its first token (RECIPE).
 
 The engine counts its positions: tokens, cache and masks make room for them. Embeddings replace
 those of the tokens at its positions; what deepens the prompt is added at the entry of blocks.
@@ -84,7 +84,7 @@ class PrefixTable(EffectTable[Prefix]):
                 torch.zeros_like(self._embeddings) if column is None else column,
                 self._embeddings.shape[1],
             )
-            self._deep[layer][row] = 0  # whatever the row before it had there
+            self._deep[layer][row] = 0  # an earlier prompt may have been deepened there
         self._embeddings[row, :length] = effect.embeddings.to(self._device, self._dtype)
         for layer, added in effect.deep.items():
             self._deep[layer][row, :length] = added.to(self._device, self._dtype)
@@ -101,11 +101,11 @@ class PrefixTable(EffectTable[Prefix]):
         self._has_prefix[source] = False
 
     def view(self, first: int, num_rows: int) -> None:
-        """Behind a prompt's positions nothing is left of it but keys and values."""
+        """None: after its positions, a prompt acts through keys and values alone."""
         return None
 
     def view_inserted(self, first: int, inserted: Tensor, offsets: Tensor) -> PrefixBatch | None:
-        """What the positions that prompts take hold; None where no row has a prompt."""
+        """What is at the positions that prompts take; None if no row has a prompt there."""
         num_rows = len(offsets)
         inside = inserted & self._has_prefix[first : first + num_rows, None]
         if not bool(inside.any()):
@@ -123,7 +123,7 @@ class PrefixHooks(EffectHooks[PrefixBatch]):
     """Puts continuous prompts into the embeddings, and deepens them at the entry of blocks."""
 
     def __init__(self, model: CausalLM) -> None:
-        """Nothing is hooked."""
+        """No hook is registered."""
         self._model = model
         self._batch: PrefixBatch | None = None
         self._has_embeddings_hook = False
@@ -140,7 +140,7 @@ class PrefixHooks(EffectHooks[PrefixBatch]):
             self._layers.add(layer)
 
     def follow(self, batch: PrefixBatch | None) -> None:
-        """Lets passes have the prompts of `batch`."""
+        """Applies the prompts of `batch` to the passes that follow."""
         self._batch = batch
 
     def _put_prefixes(self, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The plans of the rows that run, as tensors: a table for each type of effect.
 
-What a forward pass needs is found with tensor operations, and kept for as long as the same rows
-run together.
+Tensor operations find what a forward pass needs; the result is cached while the same rows run
+together.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ E = TypeVar("E", bound=Effect)
 class PlanTable:
     """The plans of the rows that run; rows keep their place until they are moved.
 
-    It knows which positions effects take; all else it leaves to the effects' own tables, which it
-    makes when the first row with such an effect is put.
+    It holds which positions effects take. All else is in the effects' own tables, each created
+    when the first row with its effect is put.
     """
 
     def __init__(self, num_rows: int, width: int, *, device: torch.device, dtype: torch.dtype):
@@ -56,7 +56,7 @@ class PlanTable:
         found = self._tables.get(type(effect))
         if found is None:
             found = self._tables[type(effect)] = effect.new_table(self._shape)
-        return cast(EffectTable[E], found)  # the key says so
+        return cast(EffectTable[E], found)  # tables are stored by their effect's type
 
     def free(self, row: int) -> None:
         """Takes the plan from a row."""
@@ -77,7 +77,7 @@ class PlanTable:
         self._num_inserted[source] = 0
 
     def token_index(self, first: int, positions: Tensor) -> Tensor:
-        """Which token of each row's prompt a position holds; anything where it holds none.
+        """Which token of each row's prompt a position holds; undefined where it holds none.
 
         Args:
             first: the batch's first row.
