@@ -152,7 +152,7 @@ def test_options_as_text() -> None:
 
 @pytest.mark.parametrize("text", ["7", "a:b", "5:5", "-1:3"])
 def test_an_unusable_range_is_refused(text: str) -> None:
-    with pytest.raises(InvalidRequestError, match="no range of records"):
+    with pytest.raises(InvalidRequestError, match="not a range of records"):
         plans.parse_range(text)
 
 

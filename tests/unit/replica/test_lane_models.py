@@ -48,7 +48,7 @@ class Log:
         entry = Entry(len(self.entries) + 1, "id", datetime.now(UTC), "test", payload)
         change = await apply(self.applier, entry)
         self.entries.append(entry)
-        if isinstance(payload, LaneConfigured) and payload.lane in self.applier.lanes:
+        if isinstance(payload, LaneConfigured) and payload.method == "recipe":
             self.applier.lanes[payload.lane].lane.gather(NoText())
         return change
 
