@@ -170,7 +170,7 @@ def test_mistakes_are_told_in_words(cli: Cli) -> None:
     assert "nothing to compact" in cli.run("compact", "lanes/main", code=1)
     assert "UNKNOWN_LANE" in cli.run("compact", "lanes/nowhere", code=1)
     assert "there is no lanes/nowhere" in cli.run("adapters", "lanes/nowhere", "out", code=1)
-    assert "no ELDER lane" in cli.run("adapters", "lanes/main", "out", code=1)
+    assert "only ELDER lanes" in cli.run("adapters", "lanes/main", "out", code=1)
     assert "nothing to export" in cli.run("adapters", "lanes/mixture", "out", code=1)
 
 

@@ -253,7 +253,7 @@ def test_a_reverted_edit_is_as_if_its_delta_had_never_been(client: Client, corpu
     gone = client.edit(second.prompt, second.target, subject=second.subject)
     assert _everywhere(client, second.prompt)[0].text.strip() == second.target
     reversal = client.revert([gone.name], comment="by mistake")
-    assert "absent" in reversal.meanings[0]
+    assert "is removed" in reversal.meanings[0]
     for answer in _everywhere(client, second.prompt, reversal.seq):
         assert answer.text == old
         assert answer.provenance.state_digest == state

@@ -154,7 +154,7 @@ class _Readers:
                 self._in_the_middle += not has_begun
                 has_begun = True
         except UnavailableError as error:
-            return "told" if "went away" in error.message else error.message
+            return "told" if "the replica stopped" in error.message else error.message
         finally:
             self._in_the_middle -= has_begun
         return "whole"
