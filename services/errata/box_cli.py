@@ -69,7 +69,7 @@ def up(
                 if not process.running:
                     raise process.ended()
     except KeyboardInterrupt:
-        err.print("stopping: ended before everything was up")
+        err.print("stopping: interrupted before all services were up")
         raise
     finally:
         try:

@@ -28,7 +28,7 @@ AuthorOption = Annotated[
     typer.Option(
         default_factory=login_name,
         show_default="the login name",
-        help="Who requests the change; default from ERRATA_AUTHOR.",
+        help="Author of the change; default from ERRATA_AUTHOR.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -26,7 +26,7 @@ SeparatorOption = Annotated[
         "it depends on the prompt's end and its script."
     ),
 ]
-MinSeqOption = Annotated[int | None, typer.Option(help="Oldest log position to answer from.")]
+MinSeqOption = Annotated[int | None, typer.Option(help="Minimum log position of the answer.")]
 StateName = Literal["requested", "fitting", "committed", "rejected", "reverted"]
 
 
@@ -74,13 +74,13 @@ def edit(
 def ask(
     prompt: str,
     min_seq: MinSeqOption = None,
-    max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 16,
+    max_tokens: Annotated[int, typer.Option(help="Maximum number of new tokens.")] = 16,
     stop: Annotated[
         list[str] | None, typer.Option(help="Stop before this text; repeatable.")
     ] = None,
     temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.0,
     top_p: Annotated[
-        float, typer.Option(help="Sample from the likeliest tokens with this total probability.")
+        float, typer.Option(help="Sample from the most likely tokens up to this probability.")
     ] = 1.0,
     top_k: Annotated[
         int, typer.Option(help="Sample from the k most likely tokens; 0 disables.")

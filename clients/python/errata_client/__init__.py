@@ -1,4 +1,4 @@
-"""Python SDK of Errata: submit corrections and ask the edited model.
+"""Python SDK of Errata: submit corrections and query the edited model.
 
 It needs grpcio and protobuf only, and never imports torch.
 """

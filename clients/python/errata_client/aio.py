@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """Submits corrections and asks the edited model; belongs to the event loop that made it.
+    """Submits corrections and queries the edited model; belongs to the event loop that made it.
 
     By default, answers are never older than the edits that this client has waited for; `min_seq`
     overrides this for a call.

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """Submits corrections and asks the edited model; safe to share between threads.
+    """Submits corrections and queries the edited model; safe to share between threads.
 
     By default, answers are never older than the edits that this client has waited for; `min_seq`
     overrides this for a call.

@@ -41,7 +41,7 @@ ModelOption = Annotated[str, typer.Option(help="Folder or hub id; the demo model
 DtypeOption = Annotated[str, typer.Option(help="Data type of the weights.")]
 RoundsOption = Annotated[int, typer.Option(help="Alternations with the baseline.", min=1)]
 RequestsOption = Annotated[
-    int, typer.Option(help="Requests in one round; for load, at most so many in all.", min=1)
+    int, typer.Option(help="Requests in one round; for load, the maximum in all slices.", min=1)
 ]
 ConcurrencyOption = Annotated[
     int,

@@ -1,4 +1,4 @@
-"""The texts that an edit is trained on: prompt and rephrases, alone and behind other text."""
+"""The texts that an edit is trained on: prompt and rephrases, alone and after other text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def training_texts(
 ) -> tuple[TokenRow, ...]:
     """The tokenised texts that an edit is trained on; the prompt is the first.
 
-    The edit's rephrases follow, then prompt and rephrases in turn behind contexts, then rephrases
+    The edit's rephrases follow, then prompt and rephrases in turn after contexts, then rephrases
     from frames. All random choices depend on the edit's prompt and target alone.
 
     Args:

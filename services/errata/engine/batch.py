@@ -1,6 +1,6 @@
 """The running batch: which generation has which row.
 
-Rows lie side by side in order of (weights version, still prefilling): rows under one set of weights
+Rows are contiguous, in order of (weights version, still prefilling): rows under one set of weights
 are one slice, and rows that are still reading their prompts are the last ones. The place of a row
 that leaves is filled from the end of its group, and that place from the end of the next group.
 """

@@ -1,6 +1,6 @@
 """Keys and values of the running rows: one block per layer, and a length for each row.
 
-Rows 0 … B−1 run and lie side by side, so that a step reads a view and copies nothing; the place of
+Rows 0 … B−1 run and are contiguous, so that a step reads a view and copies nothing; the place of
 a row that leaves is filled by another row (`move`). Position p of a row is entry p of its block.
 Entries past a row's length are never attended to before they are written.
 """

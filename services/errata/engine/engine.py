@@ -195,7 +195,7 @@ class Engine:
             while self._wait_for_work():
                 self._iterate()
         except Exception as error:  # a bug; health reports it, and no caller waits indefinitely
-            _log.critical("the engine died", exception=traceback_of(error))
+            _log.critical("engine thread failed", exception=traceback_of(error))
             raise
         finally:
             with self._wake:

@@ -1,4 +1,4 @@
-"""What happens to requests whose routing or forward pass failed."""
+"""The policy for requests whose routing or forward pass failed."""
 
 from __future__ import annotations
 

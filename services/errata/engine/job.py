@@ -1,4 +1,4 @@
-"""A request inside the engine, and the way its results take back to the caller's event loop."""
+"""A request inside the engine, and the delivery of its results to the caller's event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much work the engine accepts at once."""
+"""Limits on the work that the engine accepts at once."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ def shutting_down() -> UnavailableError:
 def queue_full(limit: int, delay: int) -> QueueFullError:
     """`limit` requests are waiting already; one of them will be done in about `delay` seconds."""
     return QueueFullError(
-        f"{limit:,} requests wait already; try again in {delay} s.", retry_after_seconds=delay
+        f"{limit:,} requests are already waiting; try again in {delay} s.",
+        retry_after_seconds=delay,
     )
 
 
@@ -51,7 +52,7 @@ def too_long(num_tokens: int, limit: int) -> InvalidRequestError:
 def no_room(num_positions: int, needed: int, limit: int) -> InvalidRequestError:
     """The prefix of an edit makes the sequence too long."""
     return InvalidRequestError(
-        f"an edit puts {num_positions} positions before the prompt, which makes {needed:,} in all; "
+        f"an edit adds {num_positions} positions to the prompt, {needed:,} positions in total; "
         f"the limit is {limit:,}. Shorten the prompt or lower max_tokens.",
         field="prompt",
         num_tokens=needed,

@@ -11,7 +11,7 @@ from errata.engine.sequence import GenerationRequest, Request
 from errata.engine.serving_state import Decision, ServingState
 
 TOGETHER = 32
-"""Most requests that are routed in one call."""
+"""Maximum number of requests in one routing call."""
 
 
 def route_jobs(

@@ -34,7 +34,7 @@ class Row:
         request: of the job.
         state: it is computed under this state, from first to last token.
         weights: of that state.
-        plan: the row's for life, or until `pending` is completed.
+        plan: final, or valid until `pending` is completed.
         text: of the new tokens.
         num_left: entries that prefill has not read yet.
         pending: the decision that its prefill completes; None if the plan is final.
@@ -57,7 +57,7 @@ class Row:
 
     @property
     def group(self) -> tuple[int, bool]:
-        """Rows of one group lie side by side, groups in ascending order."""
+        """Rows of one group are contiguous; groups are in ascending order."""
         return (self.weights.version, self.num_left > 0)
 
     @property

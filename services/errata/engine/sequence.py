@@ -67,7 +67,7 @@ class GenerationRequest:
 
     @property
     def num_new_tokens(self) -> int:
-        """Most tokens that are made."""
+        """Maximum number of new tokens."""
         return self.max_tokens
 
 

@@ -64,7 +64,7 @@ async def _forward_error(context: Any, path: str, error: grpc.aio.AioRpcError) -
     if not details and error.code() is grpc.StatusCode.UNAVAILABLE:
         service = path.split("/")[1].rpartition(".")[2]
         raise UnavailableError(
-            f"{service} cannot be reached behind the gateway; try again with the same request id.",
+            f"the gateway cannot reach {service}; try again with the same request id.",
             service=service,
         ) from error
     await context.abort(error.code(), error.details() or "", trailing_metadata=details)

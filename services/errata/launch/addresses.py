@@ -67,13 +67,13 @@ def _service(name: str, address: str) -> Finding:
         return Finding("fail", name, found, f"stop it, or set {name}")
     expected = name.partition(".")[0].replace("worker", "retrieval")
     if kind != expected:
-        found = f"{address} is taken: an Errata's {kind} runs there, not its {expected}"
+        found = f"{address} is taken by an Errata {kind} service, not by a {expected} service"
         return Finding("fail", name, found, f"correct {name}, or stop what runs there")
     if health_of(address, _SECONDS) != "SERVING":
         remedy = "wait while it catches up; if it does not, its last log lines give the reason"
-        found = f"{address} is in use: an Errata's {kind} runs there, and is not ready"
+        found = f"{address} is in use by an Errata {kind} service, which is not ready"
         return Finding("warn", name, found, remedy)
-    found = f"{address} is in use: an Errata's {kind} runs there, and is healthy"
+    found = f"{address} is in use by an Errata {kind} service, which is healthy"
     return Finding("ok", name, found, _OTHER_BOX if kind == "gateway" else "")
 
 
@@ -112,7 +112,7 @@ def check_listening(addresses: Iterable[tuple[str, str]]) -> Iterator[Finding]:
             continue
         kind = service_at(address)
         found = (
-            f"{address} is taken: an Errata's {kind} already runs there"
+            f"{address} is taken by another Errata {kind} service"
             if kind
             else f"{address} is taken by a program that is not Errata"
         )

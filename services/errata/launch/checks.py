@@ -86,7 +86,7 @@ def _refuse(findings: Iterable[Finding], remedy: str = "") -> None:
             f"{finding.name}: {finding.found}" + (f" → {finding.remedy}" if finding.remedy else "")
             for finding in bad
         )
-        parts = ["Errata cannot start here, and has started nothing.", *lines, remedy]
+        parts = ["Errata cannot start here; nothing was started.", *lines, remedy]
         raise StartupError("\n".join(filter(None, parts)))
 
 
@@ -105,7 +105,7 @@ def disk(settings: Settings) -> Iterator[Finding]:
             with tempfile.TemporaryFile(dir=existing):
                 pass
         except OSError as error:
-            remedy = f"let this user write there, or set {name} to another folder"
+            remedy = f"give this user write access, or set {name} to another folder"
             yield Finding("fail", name, f"{existing}: {error.strerror}", remedy)
             continue
         free = shutil.disk_usage(existing).free
@@ -129,7 +129,7 @@ def redis(settings: Settings) -> Iterator[Finding]:
 def _redis_remedy(error: ErrataError) -> str:
     if not isinstance(error, StartupError):
         return "start Redis, or correct log.redis_url"
-    return error.remedy or "correct the setting that is named"
+    return error.remedy or "correct the named setting"
 
 
 async def _checked_redis(settings: Settings) -> str:

@@ -75,7 +75,7 @@ def run_demo(console: Console, *, redis_url: str | None = None) -> bool:
         finally:
             with Steps(console).doing("stopping"):
                 box.stop()
-    verdict = "[bold green]everything held[/]" if verdicts.all_hold else "[bold red]it failed[/]"
+    verdict = "[bold green]all checks passed[/]" if verdicts.all_hold else "[bold red]failed[/]"
     console.print(f"\n{verdict} · {time.monotonic() - started:.1f} s in all")
     return verdicts.all_hold
 
@@ -158,7 +158,7 @@ def _show_prompt_lane(console: Console, client: Client, verdicts: Verdicts, edit
     for prompt, old in stays.items():
         answer = client.generate(prompt, max_tokens=_MAX_TOKENS, stop=["."])
         verdicts.check(
-            f"{prompt} [bold]{answer.text.strip()}[/]: the sentinel says, nothing here",
+            f"{prompt} [bold]{answer.text.strip()}[/]: the sentinel finds no edit for it",
             answer.text == old and not answer.provenance.edits,
         )
     client.revert([committed.name], comment="end of the demo", author="errata demo")

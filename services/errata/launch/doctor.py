@@ -44,7 +44,7 @@ def diagnose(flags: Mapping[str, Any] | None = None, steps: Steps | None = None)
     try:
         settings = load_settings(flags)
     except StartupError as error:
-        return [Finding("fail", "settings", error.message, "correct the setting that is named")]
+        return [Finding("fail", "settings", error.message, "correct the named setting")]
     checkers: dict[str, Callable[[Settings], Iterator[Finding]]] = {
         "versions": _versions,
         "Redis": _redis,

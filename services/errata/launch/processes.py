@@ -100,7 +100,7 @@ class Process:
         """The error for a child that has ended."""
         return StartupError(
             f"{self.name} ended with status {self.popen.returncode}:\n"
-            f"{self.tail() or '(it wrote nothing)'}\n({self.log_path})",
+            f"{self.tail() or '(no output)'}\n({self.log_path})",
             process=self.name,
         )
 

@@ -52,7 +52,7 @@ def edit_lines(edit: Edit) -> Group:
         Text.assemble("  ", edit.spec.prompt, " → ", (edit.spec.target, "bold")),
     ]
     if edit.subject_found:
-        lines.append(Text(f"  about {edit.spec.subject!r}, for no subject was named"))
+        lines.append(Text(f"  subject {edit.spec.subject!r}, found in the prompt"))
     if edit.figures is not None:
         figures = edit.figures
         line = f"  reliability {figures.reliability:.2f}  locality {figures.locality:.2f}"
@@ -81,7 +81,7 @@ def answer_lines(prompt: str, answer: Answer) -> Group:
         Text(
             f"  seq {provenance.applied_seq}  state {short(provenance.state_digest)}  "
             f"{provenance.replica}\n  shaped by: {edits} "
-            f"(of {provenance.num_edits_in_force} in force)"
+            f"(of {provenance.num_edits_in_force} active)"
             + ("; claims decided on the prompt's end alone" if provenance.prompt_cut else ""),
             "dim",
         ),
@@ -139,7 +139,7 @@ def _sizes(sizes: Mapping[str, int]) -> str:
 def edit_list(edits: Iterable[Edit]) -> Table:
     """Edits, one row each, with times in this machine's time zone."""
     table = TextTable()
-    for column in ("edit", "state", "lane", "asked for", "by", "correction", "what came of it"):
+    for column in ("edit", "state", "lane", "requested", "by", "correction", "outcome"):
         table.add_column(column, overflow="fold", no_wrap=column in ("edit", "state"))
     for edit in edits:
         table.add_row(

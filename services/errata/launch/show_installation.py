@@ -18,7 +18,7 @@ from errata.platform.settings.report import SettingReport
 def config_table(settings: Iterable[SettingReport]) -> Table:
     """Every setting with its value, origin and description."""
     table = TextTable()
-    for column in ("setting", "value", "from", "what it is"):
+    for column in ("setting", "value", "from", "description"):
         table.add_column(column, overflow="fold")
     for item in settings:
         value = "" if item.value is None else str(item.value)

@@ -100,8 +100,8 @@ def report_from(position: edit_log_pb2.ReplicaPosition) -> ReplicaReport:
     name(position.replica, "position.replica")
     if position.applied_seq < 0:
         raise InvalidRequestError(
-            f"position.applied_seq is {position.applied_seq}; the least is 0, before the first "
-            "entry.",
+            f"position.applied_seq is {position.applied_seq}; the minimum is 0, before the "
+            "first entry.",
             field="position.applied_seq",
         )
     if len(position.chain_digest) != DIGEST_BYTES:

@@ -50,7 +50,7 @@ class Delivery:
         if not self.entries and self.head_seq > received.seq:
             raise LogBehindWitnessError(
                 f"the log reports that it delivered all entries up to {self.head_seq}, but entry "
-                f"{received.seq + 1} never came: entries are missing.",
+                f"{received.seq + 1} did not arrive: entries are missing.",
                 head_seq=self.head_seq,
                 applied_seq=received.seq,
             )

@@ -56,7 +56,7 @@ HELP: Mapping[str, str] = {
     "errata_fit_seconds": "Duration of one batch's fit, checks and attempts included, by lane.",
     "errata_artifact_bytes_total": "Bytes of committed artifacts, by lane.",
     "errata_info": "1, labelled with a process's service and version.",
-    "errata_replicas_wanted": "Fewest replicas that the workers' settings require.",
+    "errata_replicas_wanted": "Minimum number of replicas in the workers' settings.",
     "errata_grpc_requests_total": "Calls that ended, by method and code.",
     "errata_grpc_seconds": "Duration of calls, streams to their end, by method.",
 }

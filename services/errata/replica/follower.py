@@ -165,7 +165,7 @@ class Follower:
         silence = self._subscriber.silence_seconds
         if silence > self._tolerance.max_silence_seconds:
             raise LogUnavailableError(
-                f"{self.name} has not heard from the log for {silence:.0f} s."
+                f"{self.name} has had no message from the log for {silence:.0f} s."
             )
         applied, head = self._current_position().seq, self._subscriber.head_seq
         lag = head - applied

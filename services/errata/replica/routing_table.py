@@ -1,4 +1,4 @@
-"""Which edits claim which prompts, as decided by all lanes together at one position of the log."""
+"""Decides with all lanes which edits claim which prompts, at one position of the log."""
 
 from __future__ import annotations
 

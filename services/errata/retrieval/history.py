@@ -73,7 +73,7 @@ class RoutingHistory:
         if found is None:
             raise SeqTrimmedError(
                 f"{self._replica} keeps the positions from {self.floor_seq:,} on and cannot decide "
-                f"as of {seq:,}; ask as of a later one.",
+                f"as of {seq:,}; request a later position.",
                 field="at_seq",
                 at_seq=seq,
                 floor_seq=self.floor_seq,

@@ -181,7 +181,7 @@ def scoring(model: CausalLM, asked: ScoringInput, timeout_seconds: float) -> Sco
     if stated is not None and not is_separator(stated):
         raise InvalidRequestError(
             f"separator may be nothing, or white space of up to {MOST_STATED} characters; put "
-            "other text in front of the continuation.",
+            "other text at the start of the continuation.",
             field="separator",
         )
     row = _tokenised(model, prompt, _text(asked.continuation, "continuation"), stated)

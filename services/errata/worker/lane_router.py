@@ -48,7 +48,7 @@ class LaneRouter(RequestRouter):
         """Decides on a batch of requests; vectors that are needed now take passes of their own.
 
         Two kinds of prompts get a final plan before their prefill. Of a prompt that is read in
-        parts, the first parts would pass all layers before the hidden state is known. Behind
+        parts, the first parts would pass all layers before the hidden state is known. After
         another lane's prefix, the hidden state would not be that of the prompt alone.
         """
         if self._by_state is None or not single_pass:

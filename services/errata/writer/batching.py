@@ -1,4 +1,4 @@
-"""Which pending edits are fitted together."""
+"""Chooses the pending edits that are fitted together."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ DEFAULT_MAX_LOSS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a compaction request asks for.
+    """The options of a compaction request.
 
     Attributes:
         num_experts: number of experts that share the edits; 0 uses the method's own number.

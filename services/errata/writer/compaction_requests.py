@@ -41,7 +41,7 @@ class CompactionRequests:
     """Compacts lanes.
 
     The outcomes of the newest requests are kept by request id, so that a caller who left early
-    can ask again. The log itself tells which older requests were committed.
+    can ask again. The log shows which older requests were committed.
     """
 
     def __init__(self, edited: EditedModel, publisher: Publisher, detached: Detached) -> None:

@@ -24,7 +24,7 @@ class EditedModel:
     """What fits, checks and compactions work on.
 
     `follow` folds entries into the ledger as they arrive. They are applied to the model only by
-    `apply_all`. A commit must land on exactly the state that it was checked on, so whoever fits
+    `apply_all`. A commit must land on exactly the state that it was checked on, so a task that fits
     or appends commits, compactions or reverts holds `exclusive` meanwhile.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Start-up: the log gets the lanes of the lanes file, and fits get their statistics."""
+"""Start-up: appends the lanes of the lanes file to the log, and gathers statistics for fits."""
 
 from __future__ import annotations
 

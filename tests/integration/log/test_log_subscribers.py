@@ -320,7 +320,7 @@ async def test_subscriber_believes_no_lie(lie: Callable[[], list[list[ChainedEnt
 
 async def test_progress_that_skips_entries_is_not_believed() -> None:
     async with lying([TRUE[:2], []]) as address:  # "all up to 100 was delivered"
-        with pytest.raises(LogBehindWitnessError, match="entry 3 never came"):
+        with pytest.raises(LogBehindWitnessError, match="entry 3 did not arrive"):
             await asyncio.wait_for(take(Subscriber(address), 100), 10)
 
 

@@ -238,7 +238,7 @@ async def test_a_decision_can_be_asked_for_as_of_an_earlier_position(stack: Stac
             name, _ = await _submit(writer, FACTS[2])
             await _revert(writer, name[0])
         await _route(replica, min_seq=writer.ledger.seq)
-        with pytest.raises(SeqTrimmedError, match="ask as of a later one"):
+        with pytest.raises(SeqTrimmedError, match="request a later position"):
             await _route(replica, at_seq=at_first)
 
 

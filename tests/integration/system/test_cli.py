@@ -106,7 +106,7 @@ def test_edits_are_listed_with_who_when_and_why_and_filtered(cli: Cli, corpus: C
     plain = cli.json("edit", edit.prompt, edit.target, "--source", "TICKET-7", "--wait")
     assert plain["author"] == getpass.getuser()
     assert plain["subject_found"]
-    assert "no subject was named" in cli.run("edit", edit.prompt, edit.target, "--wait")
+    assert "found in the prompt" in cli.run("edit", edit.prompt, edit.target, "--wait")
     shown = cli.run("edits", "--state", "rejected", "--author", "ada")
     (line,) = [line for line in shown.splitlines() if refused["name"] in line]
     assert "rejected" in line
@@ -148,12 +148,12 @@ def test_a_second_system_is_told_of_the_first(system: System) -> None:
     _, said = told("up", code=1)
     assert f"{system.data_dir} is in use by the Errata at {system.target}" in said
     for name in ("gateway", "log", "writer"):
-        assert f"an Errata's {name} already runs there" in said
+        assert f"another Errata {name} service" in said
     assert "`errata up --port " in said
     findings, _ = told("doctor", "--json", code=0)
     found = {item["name"]: item for item in json.loads(findings)}
     for name in ("gateway", "log", "writer"):
-        assert f"in use: an Errata's {name} runs there" in found[f"{name}.address"]["found"]
+        assert f"in use by an Errata {name} service" in found[f"{name}.address"]["found"]
     assert "is in use by the Errata" in found["data_dir in use"]["found"]
 
 

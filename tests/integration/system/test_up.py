@@ -39,7 +39,7 @@ def test_a_start_that_is_interrupted_leaves_nothing_running(tmp_path: Path, numb
     process.send_signal(number)
     rest, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, rest
-    assert "ended before everything was up" in rest
+    assert "interrupted before all services were up" in rest
     assert "Traceback" not in rest
     _, alive = psutil.wait_procs(children, timeout=PATIENCE)
     assert not alive

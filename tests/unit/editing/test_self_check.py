@@ -102,7 +102,7 @@ def test_a_model_whose_rows_affect_each_other_is_refused() -> None:
     tokenizer = make_tokenizer()
     model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=len(tokenizer), **_SIZES))
     model.model.layers[1] = _Mixing(model.model.layers[1])
-    with pytest.raises(UnsupportedModelError, match="in a batch of unequal rows than alone"):
+    with pytest.raises(UnsupportedModelError, match="in a batch of unequal lengths than alone"):
         CausalLM(model, tokenizer)
 
 

@@ -101,17 +101,15 @@ def test_a_port_that_a_running_errata_uses(tmp_path: Path, monkeypatch: pytest.M
         confused = {finding.name: finding for finding in diagnose()}
     finally:
         server.stop(0).wait()
-    assert f"gateway.address: {taken} is taken: an Errata's gateway already runs there" in said
+    assert f"gateway.address: {taken} is taken by another Errata gateway service" in said
     assert "ERRATA_GATEWAY__ADDRESS" in said
     assert "`errata up --port " in said
     assert "--data-dir" in said
     assert found["gateway.address"].grade == "ok"
-    assert (
-        "in use: an Errata's gateway runs there, and is healthy" in found["gateway.address"].found
-    )
+    assert "in use by an Errata gateway service, which is healthy" in found["gateway.address"].found
     assert "--port" in found["gateway.address"].remedy
     assert confused["log.address"].grade == "fail"
-    assert "an Errata's gateway runs there, not its log" in confused["log.address"].found
+    assert "an Errata gateway service, not by a log service" in confused["log.address"].found
 
 
 def test_metrics_ports_and_foreign_programs_are_checked_too(tmp_path: Path) -> None:

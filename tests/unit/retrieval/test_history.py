@@ -24,7 +24,7 @@ def test_a_position_before_the_oldest_state_is_refused() -> None:
     history = RoutingHistory("retrieval", 2)
     for seq in (2, 5):
         history.append(_at(seq))
-    with pytest.raises(SeqTrimmedError, match="ask as of a later one") as caught:
+    with pytest.raises(SeqTrimmedError, match="request a later position") as caught:
         history.as_of(1)
     assert caught.value.metadata["floor_seq"] == "2"
 

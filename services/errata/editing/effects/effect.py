@@ -43,11 +43,11 @@ class TableShape:
 
 
 class Effect(Protocol):
-    """What one row gets; immutable, and compared by identity."""
+    """The effect on one row; immutable, and compared by identity."""
 
     @property
     def num_positions(self) -> int:
-        """Positions of the row's sequence that the effect takes beside the prompt's tokens."""
+        """Positions that the effect adds to the prompt's tokens in the row's sequence."""
         return 0
 
     @property
@@ -76,13 +76,13 @@ class EffectTable(Protocol[E_contra]):
         """Moves the effect of a row that has one to a free row."""
 
     def view(self, first: int, num_rows: int) -> BatchEffect | None:
-        """What acts on `num_rows` rows from `first` on, at every position; None if nothing does.
+        """The effects on `num_rows` rows from `first` on, at every position; None without any.
 
         `PlanTable` caches it while the same rows run together.
         """
 
     def view_inserted(self, first: int, inserted: Tensor, offsets: Tensor) -> BatchEffect | None:
-        """What acts at the positions that effects take; None if nothing does.
+        """The effects at the positions that effects take; None without any.
 
         Args:
             first: the batch's first row.

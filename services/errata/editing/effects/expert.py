@@ -34,7 +34,7 @@ class Expert:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class WeightedExperts(Effect):
-    """What one row gets of experts.
+    """The experts of one row, with their weights.
 
     Attributes:
         experts: each with its weight; rows share experts.

@@ -50,7 +50,7 @@ class Mixture:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class GatedMixture(Effect):
-    """What one row gets of a mixture.
+    """A mixture with the gates of one row.
 
     Attributes:
         mixture: whose LoRAs are mixed in; rows share it.

@@ -1,6 +1,6 @@
-"""What each row of a batch gets beside the base model, and what one pass needs of it.
+"""Plans: the effects on each row of a batch, and the part that one pass needs.
 
-A `RowPlan` is made once, when a request is routed, and stays with its row for life (P6). Running
+A `RowPlan` is made once, when a request is routed, and stays with its row to the end (P6). Running
 rows' effects are in a `PlanTable`; a `BatchPlan` is what the table gives to one forward pass.
 """
 
@@ -19,7 +19,7 @@ B = TypeVar("B", bound=BatchEffect)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RowPlan:
-    """What one request gets; the default is the base model.
+    """The effects on one request; by default none, so that the base model answers.
 
     Attributes:
         effects: at most one of each type; at most one of them takes positions.
@@ -39,7 +39,7 @@ class RowPlan:
 
     @property
     def num_positions(self) -> int:
-        """Positions that the plan takes beside the prompt's tokens."""
+        """Positions that the plan adds to the prompt's tokens."""
         return sum(effect.num_positions for effect in self.effects)
 
     def effect(self, kind: type[E]) -> E | None:
@@ -53,7 +53,7 @@ BASE = RowPlan()
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BatchPlan:
-    """What the hooks follow during one forward pass.
+    """The effects that hooks apply during one forward pass.
 
     Attributes:
         effects: at most one of each type.

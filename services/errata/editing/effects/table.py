@@ -90,7 +90,7 @@ class PlanTable:
         return torch.where(positions < after, positions, positions - count)
 
     def view(self, first: int, num_rows: int) -> BatchPlan:
-        """The plan of `num_rows` rows from `first` on, behind all positions that effects take."""
+        """The plan of `num_rows` rows from `first` on, after all positions that effects take."""
         found = self._views.get((first, num_rows))
         if found is None:
             views = [table.view(first, num_rows) for table in self._tables.values()]

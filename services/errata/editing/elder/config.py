@@ -54,12 +54,12 @@ class ElderConfig(LaneConfig):
         stop_loss: training stops once every text of a step has a mean NLL below this value; 0
             disables it.
         num_contexts: number of contexts, drawn from the statistics text; each prompt is also
-            learned behind each of them.
+            learned after each of them.
         num_rephrases: number of additional rephrases of each prompt, from the forms in which the
             lane model saw facts of the same relation (`editing.retriever.frames`); none without a
             lane model. Ours.
         prompt_share: probability that a step takes an edit's bare prompt; otherwise it takes one
-            of the edit's other texts: its own rephrases, and texts behind contexts.
+            of the edit's other texts: its own rephrases, and texts after contexts.
         precision: `auto` computes a fit's matrix products in bf16 on machines that are faster in
             bf16.
         replay: the earlier edits that are trained together with a batch: none (paper), a reservoir

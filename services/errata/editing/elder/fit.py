@@ -40,7 +40,7 @@ class Statistics:
 
     Attributes:
         held_out: prompts that no edit is about.
-        contexts: texts behind which prompts are also learned.
+        contexts: texts after which prompts are also learned.
         loras: initial LoRAs of the experts; None if no adapters were given.
     """
 

@@ -1,4 +1,4 @@
-"""What the writer keeps for an ELDER lane: the texts of earlier edits, for replay."""
+"""The writer's memory of an ELDER lane: the texts of earlier edits, for replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a commit carries: rows of its edits, and the lane's experts, in full or as a difference.
+"""The content of a commit: rows of its edits, and the lane's experts, in full or as a difference.
 
 Every batch changes all parameters slightly, so full experts take the same millions of bytes for
 one edit as for a thousand. A commit after the first carries the difference instead. Each vector of

@@ -1,1 +1,1 @@
-"""What every lane is: the contract, commits, claims, and the parts that lanes share."""
+"""Lanes: the contract, commits, claims, and the parts that lanes share."""

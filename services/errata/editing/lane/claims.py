@@ -1,4 +1,4 @@
-"""What routing decides: which edit claims a prompt, and which effect each row of a batch gets."""
+"""Results of routing: the edit that claims a prompt, and the effect on each row of a batch."""
 
 from __future__ import annotations
 

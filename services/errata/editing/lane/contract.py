@@ -1,4 +1,4 @@
-"""What every editing method offers: a typed factory of lanes, and what a lane can do.
+"""The contract of editing methods: a typed factory of lanes, and the operations of a lane.
 
 Nothing outside a slice branches on a method's name. The writer and the workers see `Method` and
 `Lane`; a capability that only some lanes have is an optional member of `Lane`, None elsewhere.
@@ -225,7 +225,7 @@ class Lane(Protocol):
         """
 
     def prepare(self, entry: LaneEntry) -> Change:
-        """Checks an entry and prepares its effect beside the running model; changes nothing yet.
+        """Checks an entry and prepares its effect; the running model stays unchanged.
 
         Raises:
             EditNotRevertibleError: an edit of a reversal is not active in this lane.

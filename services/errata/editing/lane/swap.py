@@ -1,4 +1,4 @@
-"""The two steps of every change of a lane: prepare it beside the model, then swap it in."""
+"""The two steps of every change of a lane: prepare it apart from the model, then swap it in."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def encode(
 
 
 def gather(model: CausalLM, config: LemoeConfig, resources: Resources) -> Statistics:
-    """Collects contexts, and contents-out prompts if a scope test is calibrated on them."""
+    """Collects contexts, and held-out prompts if a scope test is calibrated on them."""
     Shape.of(model, config)
     is_calibrated = config.scope in ("cosine", "idf") and config.threshold is None
     needs_text = config.num_contexts or config.scope == "idf" or is_calibrated

@@ -61,7 +61,7 @@ def tokenise(
 
     The row begins with the ids of the prompt alone, except for a blank at its end that merges with
     the next word. If prompt and target as one text have other ids, the target gets tokens that
-    spell it behind the prompt's ids. Special tokens that the tokenizer appends are omitted, because
+    spell it after the prompt's ids. Special tokens that the tokenizer appends are omitted, because
     the model continues the text.
 
     Args:
@@ -192,7 +192,7 @@ def _asked(model: CausalLM, prompts: Sequence[str]) -> list[tuple[tuple[int, ...
 
 
 def _following(model: CausalLM, ids: tuple[int, ...], text: str) -> tuple[int, ...]:
-    """Token ids that spell `text` behind `ids`.
+    """Token ids that spell `text` after `ids`.
 
     Raises:
         InvalidEditError: there are none.
@@ -209,7 +209,7 @@ def _following(model: CausalLM, ids: tuple[int, ...], text: str) -> tuple[int, .
         if candidate and spelled(candidate) == wanted:
             return candidate
     raise InvalidEditError(
-        f"the model's tokens cannot spell {text!r} behind this prompt; end the prompt in front of "
+        f"the model's tokens cannot spell {text!r} after this prompt; end the prompt before "
         "the word that follows.",
         field="prompt",
     )

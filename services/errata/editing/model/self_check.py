@@ -72,7 +72,7 @@ def check_forward(model: Parts) -> None:
     _refuse_if_other(
         model,
         _difference(alone, _parts(model, ids, places, places)),
-        "gives other answers in a batch of unequal rows than alone",
+        "gives different answers to a row in a batch of unequal lengths than alone",
         *("mask", "rope", "window"),
     )
     far = places.clone()

@@ -27,7 +27,7 @@ class RecipeConfig(LaneConfig):
         refine_steps: gradient steps on each edit's continuous prompt during a fit; an edit that
             failed its check gets more steps at each further attempt. Paper: no gradient. Ours.
         num_contexts: number of contexts, drawn from the statistics text; a prompt is also refined
-            behind each of them.
+            after each of them.
         threshold: for `claim="threshold"`; a cosine, because each lane model has its own scale of
             scores.
     """

@@ -29,7 +29,7 @@ def refined(
     shape: LaneModelShape,
     steps: int,
 ) -> Tensor:
-    """Prompts behind which the LLM gives each edit's target a higher probability.
+    """Prompts after which the LLM gives each edit's target a higher probability.
 
     Adam minimises the mean NLL of the targets over all texts of an edit. It trains only the prompt;
     the LLM and the lane model stay unchanged.

@@ -172,7 +172,7 @@ def _retrieval(
 def _answers(
     model: LaneModel, llm: CausalLM, samples: Sequence[Sample], keys: Tensor, config: TrainingConfig
 ) -> dict[str, Tensor]:
-    """Losses of the LLM's answers behind the facts' own continuous prompts."""
+    """Losses of the LLM's answers after the facts' own continuous prompts."""
     facts = [(sample.example.prompt, sample.example.target) for sample in samples]
     prompts = model.prompts(keys, model.target_embeddings(llm, facts))
     found = _target_losses(model, llm, samples, prompts, config)

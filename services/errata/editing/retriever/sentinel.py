@@ -39,7 +39,7 @@ class ClaimRule:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Retriever:
-    """What decides claims: a snapshot that is cheap to keep, because its parts are shared.
+    """Decides claims: a snapshot that is cheap to keep, because its parts are shared.
 
     Attributes:
         model: the lane model.

@@ -26,7 +26,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class RecordClaims:
-    """Who claims a record's prompts: the edit of its own prompt, another edit, or none.
+    """The claimants of a record's prompts: the edit of its own prompt, another edit, or none.
 
     Attributes:
         prompt: claimant of the edited prompt.

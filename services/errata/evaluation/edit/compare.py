@@ -87,4 +87,4 @@ def _cost(points: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         ]
         for label, point in points
     ]
-    return markdown_table(["", "Seconds an edit", "Bytes an edit", "Rejected"], rows)
+    return markdown_table(["", "Seconds per edit", "Bytes per edit", "Rejected"], rows)

@@ -184,7 +184,7 @@ def _edit_time(axes: Any, points: Points) -> None:
         ys = [batch["seconds_each"] for batch in point["batches"]]
         axes.plot(xs, ys, marker=".", label=point["label"])
     axes.set_xlabel("edits so far")
-    axes.set_ylabel("seconds an edit")
+    axes.set_ylabel("seconds per edit")
     axes.legend(fontsize="small")
 
 

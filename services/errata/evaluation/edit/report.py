@@ -131,11 +131,11 @@ def _cost(points: Sequence[Mapping[str, Any]]) -> str:
         )
     headings = [
         "",
-        "Seconds an edit",
-        "of which",
-        "Asking, seconds a run",
+        "Seconds per edit",
+        "Parts",
+        "Evaluation, seconds per run",
         "State, bytes",
-        "Bytes an edit",
+        "Bytes per edit",
         "Rejected",
     ]
     return "### Cost\n\n" + markdown_table(headings, rows)
@@ -156,7 +156,7 @@ def _failures(points: Sequence[Mapping[str, Any]]) -> list[str]:
         for point, row in zip(points, counts, strict=True)
     ]
     note = "Questions of all seeds together; result.json has examples of each kind.\n"
-    return ["### What failed\n", markdown_table(["", *kinds], rows), note]
+    return ["### Failures\n", markdown_table(["", *kinds], rows), note]
 
 
 def _experts(points: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -21,5 +21,5 @@ class ClientSettings(Section):
         description="Timeout of a command; each command's own if unset. Also ERRATA_TIMEOUT.",
     )
     author: str = Field(
-        "", description="Who requests edits; the login name if empty. Also ERRATA_AUTHOR."
+        "", description="Author of edits; the login name if empty. Also ERRATA_AUTHOR."
     )

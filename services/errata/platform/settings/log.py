@@ -40,7 +40,7 @@ class LogSettings(ServiceSettings):
     )
     max_payload_bytes: int = Field(1_000_000, ge=1_000, description="Largest size of one entry.")
     subscribe_batch: int = Field(
-        500, ge=1, le=10_000, description="Most entries in one message to a subscriber."
+        500, ge=1, le=10_000, description="Maximum entries in one message to a subscriber."
     )
     progress_interval_seconds: float = Field(
         1.0, gt=0, description="Seconds between progress messages while nothing is appended."

@@ -1,4 +1,4 @@
-"""What is wrong with settings, in words: unknown variables and keys, values not allowed."""
+"""Describes problems of settings: unknown variables and keys, values not allowed."""
 
 from __future__ import annotations
 

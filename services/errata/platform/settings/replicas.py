@@ -14,7 +14,7 @@ class ReplicaSettings(ServiceSettings):
     """Settings of a replica, which follows the log."""
 
     max_lag: int = Field(
-        1_000, ge=1, description="Entries behind the head from which a replica is unhealthy."
+        1_000, ge=1, description="Maximum lag in entries; beyond it, a replica is unhealthy."
     )
     max_silence_seconds: float = Field(
         30.0,
@@ -31,45 +31,49 @@ class WorkerSettings(ReplicaSettings):
     )
     num_replicas: int = Field(2, ge=1, description="LLM workers, each with the whole model.")
     max_replicas: int = Field(
-        0, ge=0, description="Most replicas when scaling with the load; 0 keeps num_replicas."
+        0, ge=0, description="Maximum replicas when scaling with the load; 0 keeps num_replicas."
     )
     num_cpus: float = Field(0.5, ge=0, description="Ray CPUs of each replica.")
     num_gpus: float = Field(0.0, ge=0, description="Ray GPUs of each replica.")
     node_cpus: int = Field(
         0,
         ge=0,
-        description="Ray CPUs of the node that Errata starts; 0 takes what the replicas need.",
+        description="Ray CPUs of the node that Errata starts; 0 uses what the replicas need.",
     )
     num_threads: int = Field(1, ge=1, description="Torch threads of each replica, on CPU.")
     retrieval_address: OptionalAddress = Field(
         "",
-        description="Retrieval service that decides claims; each replica decides if it is empty.",
+        description="Retrieval service that decides claims; if empty, each replica decides.",
     )
     retrieval_timeout_seconds: float = Field(
         2.0,
         gt=0,
         description="Timeout of the decisions on one batch, after which its requests fail.",
     )
-    max_batch_size: int = Field(16, ge=1, description="Most generations that run at once.")
-    max_queue: int = Field(256, ge=1, description="Most requests that wait in a replica.")
-    max_new_tokens: int = Field(512, ge=1, description="Most tokens of one continuation.")
+    max_batch_size: int = Field(
+        16, ge=1, description="Maximum number of generations that run at once."
+    )
+    max_queue: int = Field(
+        256, ge=1, description="Maximum number of waiting requests in a replica."
+    )
+    max_new_tokens: int = Field(512, ge=1, description="Maximum tokens of one continuation.")
     max_context: int = Field(
-        0, ge=0, description="Most tokens of prompt and continuation; 0 uses the model's limit."
+        0, ge=0, description="Maximum tokens of prompt plus continuation; 0: the model's."
     )
     prefill_tokens: int = Field(
-        512, ge=16, description="Most prompt tokens that are read between two steps of a batch."
+        512, ge=16, description="Maximum prompt tokens read between two steps of a batch."
     )
     weight_versions: int = Field(
         2,
         ge=1,
-        description="Most versions of edited weights that serve rows at once; with 1, a commit "
+        description="Maximum versions of edited weights in use at once; with 1, a commit "
         "waits until the running rows are done.",
     )
     max_drain_seconds: float = Field(
         10.0, gt=0, description="Seconds that a commit waits for rows before they restart."
     )
     drain_seconds: float = Field(
-        10.0, ge=0, description="Seconds that a replica lets its rows finish when it is stopped."
+        10.0, ge=0, description="Seconds for running rows to finish when a replica stops."
     )
 
     @model_validator(mode="after")
@@ -90,9 +94,9 @@ class RetrievalSettings(ReplicaSettings):
     address: Address = Field("127.0.0.1:7713", description="host:port where the service listens.")
     device: str = Field("cpu", description="Torch device of the encoders.")
     num_threads: int = Field(1, ge=1, description="Torch threads, on CPU.")
-    max_prompts: int = Field(1_024, ge=1, description="Most prompts in one request.")
+    max_prompts: int = Field(1_024, ge=1, description="Maximum prompts in one request.")
     history: int = Field(
-        256, ge=1, description="Number of newest positions as of which it can decide."
+        256, ge=1, description="Number of recent log positions for which it can decide."
     )
     snapshots: Path | None = Field(
         None, description="Folder for snapshots, from which a restart resumes; none if unset."

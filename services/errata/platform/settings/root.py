@@ -23,7 +23,7 @@ class Settings(SourcedSettings):
 
     data_dir: Path = Field(
         default_factory=default_data_dir,
-        description="Folder with everything that a system on one machine keeps.",
+        description="Folder for all data of a system on one machine.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest level that the services log."

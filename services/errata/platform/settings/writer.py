@@ -16,32 +16,41 @@ class WriterSettings(ServiceSettings):
         "127.0.0.1:7712", description="host:port where the edit-writer listens."
     )
     lanes_file: Path | None = Field(None, description="TOML, one table per lane; see the docs.")
-    default_lane: str = Field("lanes/main", description="Lane for edits that name none.")
+    default_lane: str = Field("lanes/main", description="Lane of edits that name no lane.")
     statistics_text: Path | None = Field(
         None, description="Plain text, one paragraph per line; the demo corpus if unset."
     )
     num_threads: int = Field(0, ge=0, description="Torch threads for fits; 0 uses all cores.")
-    max_edits_per_request: int = Field(100, ge=1, description="Most edits in one request.")
+    max_edits_per_request: int = Field(
+        100, ge=1, description="Maximum number of edits in one request."
+    )
     max_prompt_chars: int = Field(
         4_000,
         ge=1,
-        description="Most characters in each text of an edit: prompt, target, rephrase, probe.",
+        description="Maximum length of each text of an edit, in characters.",
     )
-    max_target_tokens: int = Field(64, ge=1, description="Most tokens in an edit's target.")
-    max_prompt_tokens: int = Field(256, ge=1, description="Most tokens in each prompt of an edit.")
+    max_target_tokens: int = Field(64, ge=1, description="Maximum length of a target, in tokens.")
+    max_prompt_tokens: int = Field(
+        256, ge=1, description="Maximum length of each prompt of an edit, in tokens."
+    )
     max_probes: int = Field(
-        32, ge=0, description="Most rephrases, and most locality probes, of an edit."
+        32, ge=0, description="Maximum number of an edit's rephrases, and of its probes."
     )
-    max_batch_edits: int = Field(10, ge=1, description="Most edits that are fitted together.")
+    max_batch_edits: int = Field(
+        10, ge=1, description="Maximum number of edits that are fitted together."
+    )
     max_pending_edits: int = Field(
-        10_000, ge=1, description="Most edits that wait to be fitted; more are refused for now."
+        10_000, ge=1, description="Maximum number of pending edits; beyond it, QUEUE_FULL."
     )
     batch_window_seconds: float = Field(
         0.05, ge=0, description="Seconds that a batch's first edit waits for more edits."
     )
     min_reliability: float = Field(
-        1.0, ge=0, le=1, description="Share of target tokens that an edit must get right."
+        1.0,
+        ge=0,
+        le=1,
+        description="Minimum share of target tokens that the edited model ranks first.",
     )
     min_locality: float = Field(
-        0.5, ge=0, le=1, description="Share of probes whose answer an edit must not change."
+        0.5, ge=0, le=1, description="Minimum share of probes whose answer does not change."
     )
