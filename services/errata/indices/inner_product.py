@@ -16,7 +16,7 @@ import faiss
 import torch
 from torch import Tensor
 
-from errata.editing.lane.search import Lineage, Rows
+from errata.editing.lane.search import Lineage, SearchedRows
 
 APPROXIMATE_FROM = 100_000
 _ROWS_PER_LIST = 100
@@ -72,7 +72,7 @@ class KeyIndex:
         self._approximate_from = approximate_from
         self._known: WeakKeyDictionary[Lineage, _Known] = WeakKeyDictionary()
 
-    def nearest(self, rows: Rows, queries: Tensor, k: int) -> Tensor:
+    def nearest(self, rows: SearchedRows, queries: Tensor, k: int) -> Tensor:
         """Numbers of the k rows with the highest inner products, (n, k) int64; −1 for none.
 
         It first adds the rows that are new since the last call, and removes those that were cut.
@@ -99,7 +99,7 @@ class KeyIndex:
             if known.making is not None:
                 known.making.done.wait()
 
-    def _updated(self, rows: Rows) -> _Known:
+    def _updated(self, rows: SearchedRows) -> _Known:
         keys, lineage = rows.keys, rows.lineage
         known = self._known.get(lineage)
         if known is None:
@@ -119,7 +119,7 @@ class KeyIndex:
             known.making = self._make_lists(keys, len(lineage.cuts))
         return known
 
-    def _adopt_lists(self, known: _Known, rows: Rows) -> None:
+    def _adopt_lists(self, known: _Known, rows: SearchedRows) -> None:
         """Replaces the exact index by finished lists, if none of their rows was cut."""
         making = known.making
         if making is None or not making.done.is_set():

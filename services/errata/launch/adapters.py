@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -24,10 +23,10 @@ from errata.log.entries import (
 )
 from errata.log.payload_convert import decode
 from errata.log.subscriber import Subscriber
-from errata.platform.retry import until_available
 from errata.platform.server import open_channel
 from errata.platform.settings import Settings
 from errata.replica.applier import Applier
+from errata.replica.apply import apply
 from errata.replica.base_model import load_base_model
 from errata_client import Client
 
@@ -81,10 +80,7 @@ async def _lane_at(target: str, lane: str, llm: CausalLM, head_seq: int) -> tupl
                     for entry in map(decode, batch.entries):
                         seq = entry.seq
                         if _changes_lane(entry.payload, lane, lane_edits):
-                            prepare = partial(applier.prepare, entry)
-                            change = await until_available(prepare, "artifacts")
-                            if change is not None:
-                                change.apply()
+                            await apply(applier, entry)
                         now = asyncio.get_running_loop().time()
                         timeout.reschedule(now + _TIMEOUT_SECONDS)
                     if seq >= head_seq:

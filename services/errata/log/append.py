@@ -25,7 +25,7 @@ class NewEntry:
     payload: bytes
 
 
-class Outcome(StrEnum):
+class AppendOutcome(StrEnum):
     """The append script's decision; it writes only for OK (and a counter for DUPLICATE)."""
 
     OK = "OK"
@@ -37,7 +37,9 @@ class Outcome(StrEnum):
     FOREIGN = "FOREIGN"
 
 
-def refusal(outcome: Outcome, number: int, entry: NewEntry, max_payload_bytes: int) -> ErrataError:
+def refusal(
+    outcome: AppendOutcome, number: int, entry: NewEntry, max_payload_bytes: int
+) -> ErrataError:
     """The error for an append that the script refused because of its content, id or epoch.
 
     Args:
@@ -47,14 +49,14 @@ def refusal(outcome: Outcome, number: int, entry: NewEntry, max_payload_bytes: i
         max_payload_bytes: the limit for a payload.
     """
     match outcome:
-        case Outcome.FENCED:
+        case AppendOutcome.FENCED:
             return EpochLostError(
                 f"epoch {entry.epoch} is not active; the active epoch is {number}, because another "
                 "writer took over. Nothing was appended; acquire a new epoch to write again.",
                 epoch=entry.epoch,
                 current_epoch=number,
             )
-        case Outcome.CONFLICT:
+        case AppendOutcome.CONFLICT:
             return RequestIdReusedError(
                 f"request id {entry.request_id} was used for entry {number} with other content. "
                 "Use a new id for a new request.",

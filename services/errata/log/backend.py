@@ -23,7 +23,7 @@ from redis.exceptions import (
 )
 
 from errata.errors import LimitExceededError, LogUnavailableError, StartupError
-from errata.log.append import NewEntry, Outcome
+from errata.log.append import AppendOutcome, NewEntry
 from errata.log.chain import ORIGIN, ChainedEntry, Position
 from errata.platform.settings import LogSettings
 
@@ -176,7 +176,7 @@ class RedisBackend:
 
     async def append(
         self, log_id: str, entry: NewEntry, head: Position, new: Position
-    ) -> tuple[Outcome, int]:
+    ) -> tuple[AppendOutcome, int]:
         """Runs the append script.
 
         Args:
@@ -206,7 +206,7 @@ class RedisBackend:
         )
         keys = (self._stream, self._head, self._requests)
         reply = await self._run(self._append, keys, arguments)
-        return Outcome(reply[0].decode()), int(reply[1]) if len(reply) > 1 else 0
+        return AppendOutcome(reply[0].decode()), int(reply[1]) if len(reply) > 1 else 0
 
     async def acquire_epoch(self, log_id: str, writer: str) -> int | None:
         """Grants the next epoch; returns None if Redis holds another log or none."""

@@ -20,7 +20,7 @@ from errata.errors import (
     SeqTrimmedError,
     StartupError,
 )
-from errata.log.append import NewEntry, Outcome, refusal
+from errata.log.append import AppendOutcome, NewEntry, refusal
 from errata.log.backend import RedisBackend
 from errata.log.chain import Position, extend
 from errata.log.history import (
@@ -257,19 +257,19 @@ class RedisLog:
             new = extend(tip, entry.payload)
             outcome, number = await self._backend.append(self.log_id, entry, tip, new)
             match outcome:
-                case Outcome.OK:
+                case AppendOutcome.OK:
                     self._known = replace(self._known, head=new)
                     return Appended(new.seq, duplicate=False)
-                case Outcome.DUPLICATE:
+                case AppendOutcome.DUPLICATE:
                     if number > tip.seq:
                         await self._advance()
                     return Appended(number, duplicate=True)
-                case Outcome.MOVED:
+                case AppendOutcome.MOVED:
                     await self._advance()
-                case Outcome.FENCED:
+                case AppendOutcome.FENCED:
                     check_epoch(number, self._known)
                     raise refusal(outcome, number, entry, self._max_payload_bytes)
-                case Outcome.FOREIGN:
+                case AppendOutcome.FOREIGN:
                     raise another_log(self._known, None)
                 case _:
                     raise refusal(outcome, number, entry, self._max_payload_bytes)

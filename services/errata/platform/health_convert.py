@@ -8,7 +8,7 @@ HEALTH_SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _STATES = health_pb2.HealthCheckResponse.ServingStatus
 
 
-def serving_state(serving: bool) -> int:
+def health_state(serving: bool) -> int:
     """The protocol's value for a service that serves, or does not."""
     return int(_STATES.Value("SERVING" if serving else "NOT_SERVING"))
 

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
 from errata.platform.calls import CallMetrics
-from errata.platform.health_convert import HEALTH_SERVICE, serving_state
+from errata.platform.health_convert import HEALTH_SERVICE, health_state
 from errata.platform.status_interceptor import StatusInterceptor
 from errata.platform.tracing import CallTraces
 
@@ -91,7 +91,7 @@ class GrpcServer:
 
     async def set_serving(self, serving: bool) -> None:
         """Sets the health of the process and of each of its services."""
-        value = serving_state(serving)
+        value = health_state(serving)
         for service in ("", *self._services):
             await self._health.set(service, value)
 

@@ -42,7 +42,7 @@ from errata.log.entries import (
 )
 from errata.replica.attribution import CombinedAttribution
 from errata.replica.routing_table import RoutingTable
-from errata.replica.snapshot import Fold
+from errata.replica.snapshot import CapturedState
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class Applier:
             opened = self._opened_early[payload.lane] = self._open(payload)
         return opened.lane
 
-    def fold(self) -> Callable[[], Fold]:
+    def capture(self) -> Callable[[], CapturedState]:
         """Captures the current state; the returned call copies it, on any thread, during applies.
 
         Raises:
@@ -178,20 +178,20 @@ class Applier:
         commit_seq = {edit: edits.commit_seq[edit] for edit in lane_of}
         left_out = tuple(sorted(self._left_out))
 
-        def copy() -> Fold:
+        def copy() -> CapturedState:
             lanes = tuple((configured, dump()) for configured, dump in dumps)
-            return Fold(lanes, left_out, lane_of, commit_seq, reverted, digest)
+            return CapturedState(lanes, left_out, lane_of, commit_seq, reverted, digest)
 
         return copy
 
-    async def restore(self, fold: Fold, seq: int) -> None:
-        """Restores a fold in an applier that has applied nothing yet.
+    async def restore(self, captured: CapturedState, seq: int) -> None:
+        """Restores a captured state in an applier that has applied nothing yet.
 
         Raises:
-            ErrataError: the fold does not fit, or the restored state has another digest. The state
+            ErrataError: the state does not fit, or the restored state has another digest. The state
                 is then incomplete; use a new applier.
         """
-        for configured, dump in fold.lanes:
+        for configured, dump in captured.lanes:
             change = self._prepare_lane(configured)
             if change is not None:
                 change.apply()
@@ -203,9 +203,11 @@ class Applier:
                 model = await asyncio.to_thread(Artifact.from_bytes, data)
             restoration = Restoration(seq, dump, model)
             (await self._prepare_in(configured.lane, restoration)).apply()
-        self._left_out.update(fold.left_out)
-        self._edits = _Edits(dict(fold.lane_of), dict(fold.commit_seq), set(fold.reverted))
-        if self.digest() != fold.state_digest:
+        self._left_out.update(captured.left_out)
+        self._edits = _Edits(
+            dict(captured.lane_of), dict(captured.commit_seq), set(captured.reverted)
+        )
+        if self.digest() != captured.state_digest:
             raise DataLossError(
                 "the state restored from the snapshot differs from the one it was taken of.",
                 seq=seq,

@@ -28,11 +28,12 @@ _KEPT = 2  # the newest may be damaged
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Fold:
+class CapturedState:
     """The state of a replica without LLM weights at one position of the log.
 
     Attributes:
-        lanes: the applied lanes, each with its contents; None without a lane model.
+        lanes: the applied lanes, each with its contents; None in snapshots of earlier versions,
+            for a lane without a lane model.
         left_out: names of the lanes that need weights, which are not applied.
         lane_of: active edits → their lane, in the order of their commits.
         commit_seq: active edits → position of their commit.
@@ -50,23 +51,23 @@ class Fold:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Snapshot:
-    """A fold and its position in a log.
+    """A captured state and its position in a log.
 
     Attributes:
         log_id: the log's identity.
-        position: the last entry that the fold contains.
-        fold: the state there.
+        position: the last entry that the state contains.
+        captured: the state there.
     """
 
     log_id: str
     position: Position
-    fold: Fold
+    captured: CapturedState
 
     def to_bytes(self) -> bytes:
         """A safetensors file: the lanes' tensors, and everything else as JSON metadata."""
-        fold, lanes = self.fold, []
+        captured, lanes = self.captured, []
         tensors: dict[str, Tensor] = {}
-        for number, (configured, held) in enumerate(fold.lanes):
+        for number, (configured, held) in enumerate(captured.lanes):
             lane: dict[str, object] = {"configured": asdict(configured)}
             if held is not None:
                 lane |= {"model": held.model_digest, "edits": held.edits}
@@ -80,11 +81,11 @@ class Snapshot:
             "seq": self.position.seq,
             "chain_digest": self.position.chain_digest.hex(),
             "lanes": lanes,
-            "left_out": fold.left_out,
-            "lane_of": list(fold.lane_of.items()),
-            "commit_seq": dict(fold.commit_seq),
-            "reverted": fold.reverted,
-            "state_digest": fold.state_digest,
+            "left_out": captured.left_out,
+            "lane_of": list(captured.lane_of.items()),
+            "commit_seq": dict(captured.commit_seq),
+            "reverted": captured.reverted,
+            "state_digest": captured.state_digest,
         }
         return Artifact(tensors, {"kind": _KIND, "facts": json.dumps(facts)}).to_bytes()
 
@@ -110,7 +111,7 @@ class Snapshot:
                         repository = Artifact(tensors, lane["repository"])
                     held = LaneDump(lane["model"], tuple(lane["edits"]), repository)
                 lanes.append((configured, held))
-            fold = Fold(
+            captured = CapturedState(
                 lanes=tuple(lanes),
                 left_out=tuple(facts["left_out"]),
                 lane_of=dict(facts["lane_of"]),
@@ -119,7 +120,7 @@ class Snapshot:
                 state_digest=facts["state_digest"],
             )
             position = Position(facts["seq"], bytes.fromhex(facts["chain_digest"]))
-            return cls(facts["log_id"], position, fold)
+            return cls(facts["log_id"], position, captured)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactCorruptError(f"the snapshot cannot be read: {error!r}.") from error
 

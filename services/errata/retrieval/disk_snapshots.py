@@ -59,12 +59,12 @@ class DiskSnapshots:
             An applier with the snapshot's state, and the snapshot.
         """
         snapshot = await asyncio.to_thread(self._folder.newest)
-        if snapshot is None or not snapshot.fold.lanes:
+        if snapshot is None or not snapshot.captured.lanes:
             return None
-        fold, seq = snapshot.fold, snapshot.position.seq
-        applier = new_applier(fold.lanes[0][0].base_model_digest)
+        captured, seq = snapshot.captured, snapshot.position.seq
+        applier = new_applier(captured.lanes[0][0].base_model_digest)
         try:
-            await until_available(lambda: applier.restore(fold, seq), "artifacts")
+            await until_available(lambda: applier.restore(captured, seq), "artifacts")
         except ErrataError as error:
             _log.warning("snapshot skipped", seq=seq, reason=error.message)
             return None

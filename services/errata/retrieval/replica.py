@@ -176,7 +176,7 @@ class RetrievalReplica:
     def _take_snapshot(self) -> Callable[[], Snapshot]:
         assert self._applier is not None
         position = Position(self.latest.seq, self.latest.chain_digest)
-        log_id, copy = self._subscriber.log_id, self._applier.fold()
+        log_id, copy = self._subscriber.log_id, self._applier.capture()
         return lambda: Snapshot(log_id, position, copy())
 
     def _new_disk_snapshots(self) -> DiskSnapshots | None:

@@ -27,7 +27,7 @@ DEFAULT_MAX_LOSS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class CompactionOptions:
     """The options of a compaction request.
 
     Attributes:
@@ -59,7 +59,9 @@ class Compacted:
     sizes_before: Mapping[str, int]
 
 
-def compact(model: CausalLM, lane: OpenLane, edits: Sequence[Edit], order: Order) -> Compacted:
+def compact(
+    model: CausalLM, lane: OpenLane, edits: Sequence[Edit], order: CompactionOptions
+) -> Compacted:
     """Retrains the lane from all edits, applies the result to the model, measures it, undoes it.
 
     The model and the lane are unchanged afterwards, whatever happens.

@@ -11,7 +11,7 @@ import structlog
 from errata.errors import RequestIdReusedError, UnavailableError, UnknownLaneError
 from errata.log.entries import LaneCompacted
 from errata.platform.detached import Detached, StillRunningError, result_within
-from errata.writer.compaction import Compacted, Order, compact
+from errata.writer.compaction import Compacted, CompactionOptions, compact
 from errata.writer.edited_model import EditedModel
 from errata.writer.intake import check_request_id
 from errata.writer.publish import Publisher
@@ -30,7 +30,7 @@ class _Request:
     """
 
     lane: str
-    order: Order
+    order: CompactionOptions
 
 
 _Outcome = tuple[int, Compacted]
@@ -58,7 +58,7 @@ class CompactionRequests:
         self._newest: dict[str, tuple[_Request, asyncio.Task[_Outcome]]] = {}
 
     async def compact(
-        self, request_id: str, name: str, order: Order, author: str, wait_seconds: float
+        self, request_id: str, name: str, order: CompactionOptions, author: str, wait_seconds: float
     ) -> tuple[int, Compacted | None]:
         """Retrains a lane from its active edits; see `Writer.compact`."""
         request_id = check_request_id(request_id)

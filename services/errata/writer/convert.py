@@ -9,7 +9,7 @@ from errata.errors import InvalidRequestError
 from errata.log.entries import LaneConfigured
 from errata.log.payload_convert import figures_message, ref_message, spec_message
 from errata.platform.status_convert import to_status
-from errata.writer.compaction import DEFAULT_MAX_LOSS, Compacted, Order
+from errata.writer.compaction import DEFAULT_MAX_LOSS, Compacted, CompactionOptions
 from errata.writer.filters import EditFilter
 from errata.writer.intake import Draft
 from errata.writer.ledger import EditRecord, State
@@ -111,7 +111,7 @@ def lane_message(
     )
 
 
-def order(request: editing_pb2.CompactLaneRequest) -> Order:
+def order(request: editing_pb2.CompactLaneRequest) -> CompactionOptions:
     """How the client wants a lane compacted.
 
     Raises:
@@ -122,7 +122,7 @@ def order(request: editing_pb2.CompactLaneRequest) -> Order:
         raise InvalidRequestError("max_loss must be between 0 and 1.", field="max_loss")
     if request.num_experts < 0:
         raise InvalidRequestError("num_experts must not be negative.", field="num_experts")
-    return Order(request.num_experts, max_loss)
+    return CompactionOptions(request.num_experts, max_loss)
 
 
 def compacted_message(seq: int, made: Compacted | None) -> editing_pb2.CompactLaneResponse:

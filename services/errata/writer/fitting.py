@@ -45,7 +45,7 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FitOutcome:
     """The outcome of a batch.
 
     Attributes:
@@ -74,7 +74,7 @@ def fit_batch(
     lane: OpenLane,
     edits: Sequence[Edit],
     limits: WriterSettings,
-) -> Outcome:
+) -> FitOutcome:
     """Fits as many of `edits` together as pass their checks.
 
     1. Fit all edits, apply the result to the model, measure it and undo it.
@@ -95,11 +95,11 @@ def fit_batch(
             error = caught if isinstance(caught, ErrataError) else _as_fit_error(caught)
             fitted, failures = None, [Rejection(edit.name, error, None) for edit in remaining]
         if not failures:
-            return Outcome(fitted, (), retry, seconds)
+            return FitOutcome(fitted, (), retry, seconds)
         no_room = [r.error for r in failures if isinstance(r.error, LaneFullError)]
         lane_is_full = any(error.lane_is_full for error in no_room)
         if lane_is_full or (single and (no_room or attempt == _LAST_ATTEMPT)):
-            return Outcome(None, tuple(failures), retry, seconds)
+            return FitOutcome(None, tuple(failures), retry, seconds)
         if single:
             attempt += 1
             continue

@@ -12,7 +12,7 @@ from errata.log.entries import ArtifactRef, EditsCommitted, EditsRejected, Paylo
 from errata.platform.metrics import ARTIFACT_BYTES
 from errata.platform.retry import until_available
 from errata.writer.advice import advised
-from errata.writer.fitting import Fitted, Outcome
+from errata.writer.fitting import FitOutcome, Fitted
 from errata.writer.ledger import EditLedger
 from errata.writer.log_client import LogClient
 
@@ -83,7 +83,7 @@ class Publisher:
         digest = await until_available(lambda: self._store.put(data), "the artifact store")
         return ArtifactRef(digest, len(data))
 
-    async def publish(self, lane: str, config_digest: str, outcome: Outcome) -> None:
+    async def publish(self, lane: str, config_digest: str, outcome: FitOutcome) -> None:
         """Appends the commit and the rejections of a fitted batch.
 
         Args:

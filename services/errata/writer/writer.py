@@ -17,7 +17,7 @@ from errata.log.subscriber import Subscriber
 from errata.platform.detached import Detached
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier
-from errata.writer.compaction import Compacted, Order
+from errata.writer.compaction import Compacted, CompactionOptions
 from errata.writer.compaction_requests import CompactionRequests
 from errata.writer.edited_model import EditedModel
 from errata.writer.fit_loop import FitLoop
@@ -166,7 +166,7 @@ class Writer:
         return await self._reversals.revert(request_id, names, comment, author, wait_seconds)
 
     async def compact(
-        self, request_id: str, name: str, order: Order, author: str, wait_seconds: float
+        self, request_id: str, name: str, order: CompactionOptions, author: str, wait_seconds: float
     ) -> tuple[int, Compacted | None]:
         """Retrains a lane from its active edits, and commits it.
 

@@ -18,7 +18,7 @@ from errata.errors import (
     UnavailableError,
     UnknownLaneError,
 )
-from errata.writer.compaction import Order
+from errata.writer.compaction import CompactionOptions
 from errata.writer.intake import Draft
 from tests.integration.log.harness import eventually
 from tests.integration.retrieval.test_retrieval import (
@@ -58,7 +58,7 @@ async def test_a_compacted_lane_answers_as_before_and_knows_reverted_edits_no_mo
         at = await _revert(writer, names[1])
         async with stack.worker() as worker, stack.retrieval() as service:
             before = await asyncio.gather(*[_answer(worker, p, at) for p in PROMPTS])
-            request, order = _request(), Order()
+            request, order = _request(), CompactionOptions()
             seq, made = await writer.compact(request, LANE, order, "test", 60.0)
             assert made is not None
             assert (made.before.reliability, made.after.reliability) == (1.0, 1.0)
@@ -88,7 +88,9 @@ async def test_experts_are_merged(stack: Stack) -> None:
     async with stack.writer(None, "lemoe", config=config) as writer:
         await _submit(writer, *FACTS)
         await eventually(lambda: writer.report(LANE).sizes["experts"] == 4, "the last commit")
-        _, made = await writer.compact(_request(), LANE, Order(num_experts=2), "test", 60.0)
+        _, made = await writer.compact(
+            _request(), LANE, CompactionOptions(num_experts=2), "test", 60.0
+        )
         assert made is not None
         assert made.sizes_before["experts"] == 4
         sizes = writer.report(LANE).sizes
@@ -112,12 +114,14 @@ async def test_a_compaction_that_falls_short_changes_nothing(stack: Stack) -> No
         lane.config = LemoeConfig.model_validate(spoiled)
         request = _request()
         with pytest.raises(CheckFailedError, match="reliability would fall"):
-            await writer.compact(request, LANE, Order(), "test", 60.0)
+            await writer.compact(request, LANE, CompactionOptions(), "test", 60.0)
         lane.config = LemoeConfig.model_validate(CONFIGS["lemoe"])
         with pytest.raises(CheckFailedError, match="reliability would fall"):
-            await writer.compact(request, LANE, Order(), "test", 0.1)  # who left learns it, too
+            await writer.compact(
+                request, LANE, CompactionOptions(), "test", 0.1
+            )  # who left learns it, too
         with pytest.raises(RequestIdReusedError):
-            await writer.compact(request, LANE, Order(num_experts=1), "test", 60.0)
+            await writer.compact(request, LANE, CompactionOptions(num_experts=1), "test", 60.0)
         assert (writer._applier.digest(), writer.ledger.seq) == (digest, head)
         async with stack.worker() as worker:
             assert (await _answer(worker, PROMPTS[0], seq))[1]
@@ -128,7 +132,7 @@ async def test_what_cannot_be_compacted_is_refused(stack: Stack) -> None:
         await _submit(writer, FACTS[0])
 
         async def refused(lane: str = LANE, wait: float = 60.0, **order: Any) -> None:
-            await writer.compact(_request(), lane, Order(**order), "test", wait)
+            await writer.compact(_request(), lane, CompactionOptions(**order), "test", wait)
 
         with pytest.raises(UnknownLaneError):
             await refused("lanes/nowhere")
@@ -139,10 +143,10 @@ async def test_what_cannot_be_compacted_is_refused(stack: Stack) -> None:
         used = _request()
         await writer.submit(used, [Draft(*FACTS[1], "", (), (), "")], LANE, "test")
         with pytest.raises(RequestIdReusedError):
-            await writer.compact(used, LANE, Order(), "test", 60.0)
+            await writer.compact(used, LANE, CompactionOptions(), "test", 60.0)
 
 
 async def test_a_method_that_carries_only_its_edits_has_nothing_to_compact(stack: Stack) -> None:
     async with stack.writer(stack.lane_model()) as writer:
         with pytest.raises(PreconditionError, match="nothing to compact"):
-            await writer.compact(_request(), LANE, Order(), "test", 60.0)
+            await writer.compact(_request(), LANE, CompactionOptions(), "test", 60.0)

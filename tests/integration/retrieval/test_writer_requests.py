@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from errata.errors import EditNotRevertibleError, UnavailableError
-from errata.writer.compaction import Order
+from errata.writer.compaction import CompactionOptions
 from errata.writer.ledger import State
 from errata.writer.resources import WriterResources
 from tests.integration.retrieval.test_retrieval import FACTS, LANE, Stack, _submit, stack
@@ -76,7 +76,7 @@ async def test_the_model_has_its_base_weights_until_statistics_are_gathered(stac
         try:
             _, meanings = await writer.revert(_request(), names[:1], "", "test", 60.0)
             assert len(meanings) == 1, "what depended on it cannot be checked yet"
-            compaction = _request(), LANE, Order(), "test"
+            compaction = _request(), LANE, CompactionOptions(), "test"
             with pytest.raises(UnavailableError, match="still running"):
                 await writer.compact(*compaction, 0.01)
             assert not writer._applier.lanes, "nothing was applied"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.lane.commits import Commit, LaneModelCommit
+from errata.editing.lane.contract import Lane
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.lane import RecipeLane
@@ -112,7 +113,12 @@ def make_edits(*facts: tuple[str, str], seq: int = 2) -> tuple[Edit, ...]:
     )
 
 
-def fit(lane: RecipeLane, edits: tuple[Edit, ...], seq: int = 2, attempt: int = 0) -> Commit:
+def commit_of(lane: Lane, *facts: tuple[str, str], seq: int = 2) -> Commit:
+    """What the writer would commit of a lane of any method."""
+    return fit(lane, make_edits(*facts, seq=seq), seq)
+
+
+def fit(lane: Lane, edits: tuple[Edit, ...], seq: int = 2, attempt: int = 0) -> Commit:
     """What the writer would commit, read back from its bytes."""
     result = lane.fit(EditBatch(edits, seed=1, attempt=attempt))
     names = tuple(edit.name for edit in edits)

@@ -50,7 +50,8 @@ def _fit(
 ) -> FitResult:
     batch = make_batch() if batch is None else batch
     lane = adaple_bench(model, config, resources).lane
-    lane.memory = memory or lane.memory
+    if memory is not None:
+        lane.memory.value = memory
     return lane.fit(batch)
 
 

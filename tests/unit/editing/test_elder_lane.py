@@ -178,7 +178,7 @@ def test_a_reverted_edit_claims_nothing(llama: CausalLM, resources: TextResource
     lane.revert("edits/2-1")
     assert _claimed(lane, [FACTS[1][0]]) == [""]
     assert _answered(lane, [FACTS[0], *FACTS[2:]]) == [True] * 3
-    assert {texts.edit for texts in lane.lane.memory.drawn((), 1)} == {
+    assert {texts.edit for texts in lane.lane.memory.value.drawn((), 1)} == {
         f"edits/2-{n}" for n in (0, 2, 3)
     }
     with pytest.raises(EditNotRevertibleError, match="edits/2-1"):
@@ -192,7 +192,7 @@ def test_the_newest_edit_of_a_fact_is_active(llama: CausalLM, resources: TextRes
     lane.edit(*FACTS[:2])
     lane.edit((FACTS[0][0], "German"))
     assert _answered(lane, [(FACTS[0][0], "German"), FACTS[1]]) == [True, True]
-    first, second = lane.lane.memory.drawn((), 1)
+    first, second = lane.lane.memory.value.drawn((), 1)
     assert {first.edit, second.edit} == {"edits/2-1", "edits/3-0"}
     lane.revert("edits/3-0")
     assert _claimed(lane, [FACTS[0][0]]) == ["edits/2-0"]
@@ -221,12 +221,14 @@ def test_replay_is_drawn_from_active_edits(
     )
     lane = Lane(llama, config, resources)
     lane.edit(*FACTS)
-    facts = {texts.fact for texts in lane.lane.memory.drawn((), 1)}
+    facts = {texts.fact for texts in lane.lane.memory.value.drawn((), 1)}
     assert len(facts) == {"none": 0, "reservoir": 2, "all": 3}[replay]
     if replay == "reservoir":
-        assert {texts.fact for texts in lane.lane.memory.drawn((), 2)} == facts, "for any seed"
+        assert {texts.fact for texts in lane.lane.memory.value.drawn((), 2)} == facts, (
+            "for any seed"
+        )
     for fact in facts:
-        assert fact not in {texts.fact for texts in lane.lane.memory.drawn({fact}, 1)}
+        assert fact not in {texts.fact for texts in lane.lane.memory.value.drawn({fact}, 1)}
 
 
 @pytest.mark.parametrize("scope", ["codes", "cosine", "idf"])

@@ -88,7 +88,7 @@ async def test_a_method_needs_only_its_folder_and_the_registry(tmp_path: Path) -
     await _append(elsewhere, 1, configured)
     await _append(elsewhere, 2, commit)
     restored = Applier(make_model("llama"), store, FaissIndices())
-    await restored.restore(elsewhere.fold()(), 2)
+    await restored.restore(elsewhere.capture()(), 2)
     assert restored.digest() == applier.digest(), "a snapshot of a process without the LLM"
 
     await _append(applier, 3, EditsReverted(names[:1], ""))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from errata.log.chain import Position
-from errata.replica.snapshot import Fold, Snapshot, SnapshotFolder
+from errata.replica.snapshot import CapturedState, Snapshot, SnapshotFolder
 from errata.retrieval.disk_snapshots import DiskSnapshots
 from tests.waiting import PATIENCE
 
@@ -31,8 +31,8 @@ class Replica:
 
     def _take(self) -> Callable[[], Snapshot]:
         self.taken.append(self.seq)
-        fold = Fold((), (), {}, {}, (), "")
-        snapshot = Snapshot("log", Position(self.seq, bytes(32)), fold)
+        captured = CapturedState((), (), {}, {}, (), "")
+        snapshot = Snapshot("log", Position(self.seq, bytes(32)), captured)
 
         def copy() -> Snapshot:
             assert self.may_copy.wait(PATIENCE)

@@ -23,7 +23,7 @@ from errata.log.entries import Entry, LaneConfigured
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier, OpenLane
 from errata.writer.batching import seed_of
-from errata.writer.fitting import Outcome, fit_batch
+from errata.writer.fitting import FitOutcome, fit_batch
 from errata.writer.resources import WriterResources
 
 LIMITS = WriterSettings()
@@ -47,7 +47,7 @@ class Bench:
         self.lane: OpenLane = applier.lanes["lanes/main"]
         self.lane.lane.gather(resources)
 
-    def fit(self, edits: list[Edit], limits: WriterSettings = LIMITS) -> Outcome:
+    def fit(self, edits: list[Edit], limits: WriterSettings = LIMITS) -> FitOutcome:
         before = self.model.current_digest()
         outcome = fit_batch(self.model, self.lane, edits, limits)
         assert self.model.current_digest() == before, "the model must be unchanged"

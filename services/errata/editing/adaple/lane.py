@@ -14,11 +14,11 @@ from errata.editing.adaple.state import AdapleState
 from errata.editing.adaple.view import AdapleAttribution
 from errata.editing.edit import EditBatch
 from errata.editing.lane.commits import Commit, LaneDump, LaneEntry, Reversal
-from errata.editing.lane.contract import FitResult, Lane, Progress, Resources
+from errata.editing.lane.contract import FitResult, Lane, Progress, Resources, require_gathered
 from errata.editing.lane.search import Indices
-from errata.editing.lane.swap import Change
+from errata.editing.lane.swap import Cell, Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
-from errata.editing.model.weights import EditedWeights, Undo
+from errata.editing.model.weights import EditedWeights
 from errata.errors import PreconditionError
 
 
@@ -49,7 +49,7 @@ class AdapleLane(Lane):
             raise PreconditionError(f"{name} changes weights; this process has none.", lane=name)
         self.config, self.name = config, name
         self.state = AdapleState(model, config, weights, name)
-        self.memory = AdapleMemory(config)
+        self.memory = Cell(AdapleMemory(config))
         self._model = model
         self._covariances: Mapping[int, Tensor] | None = None
 
@@ -59,22 +59,12 @@ class AdapleLane(Lane):
 
     def fit(self, batch: EditBatch) -> FitResult:
         """Solves a batch, as `Lane.fit`; see `adaple.fit`."""
-        if self._covariances is None:
-            raise PreconditionError(f"{self.name} cannot fit yet; call gather first.")
-        return fit(self._model, batch, self.config, self.state, self.memory, self._covariances)
+        covariances = require_gathered(self._covariances, self.name)
+        return fit(self._model, batch, self.config, self.state, self.memory.value, covariances)
 
     def prepare(self, entry: LaneEntry) -> Change:
         """As `Lane.prepare`; the change also replaces the memory."""
-        memory = self.memory.after(entry)
-
-        def replace_memory() -> Undo:
-            before, self.memory = self.memory, memory
-
-            def undo() -> None:
-                self.memory = before
-
-            return undo
-
+        memory = self.memory.value.after(entry)
         match entry:
             case Commit():
                 change = self.state.prepare_commit(entry)
@@ -85,7 +75,7 @@ class AdapleLane(Lane):
                     f"{self.name} supports neither lane models nor compactions nor snapshots.",
                     lane=self.name,
                 )
-        return change.followed_by(replace_memory)
+        return change.followed_by(self.memory.replaced_by(memory))
 
     def attribution(self) -> AdapleAttribution:
         """Names the edits that shape answers, of those that the lane holds at this call."""

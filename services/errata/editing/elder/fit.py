@@ -35,7 +35,7 @@ _ENCODE_CHUNK = 256  # edits that are encoded together
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Statistics:
+class FitInputs:
     """What a lane's fits take from the statistics text and from adapters.
 
     Attributes:
@@ -55,7 +55,7 @@ def fit(
     config: ElderConfig,
     contents: ElderContents,
     memory: ElderMemory,
-    statistics: Statistics,
+    statistics: FitInputs,
 ) -> FitResult:
     """Fits a batch together with earlier edits (ELDER, Algorithm 1).
 
@@ -115,7 +115,7 @@ def retrain(
     config: ElderConfig,
     gate: Gate | None,
     memory: ElderMemory,
-    statistics: Statistics,
+    statistics: FitInputs,
     *,
     num_experts: int,
     seed: int,
@@ -158,7 +158,7 @@ def retrain(
 
 
 def _initial_experts(
-    model: CausalLM, shape: Shape, config: ElderConfig, seed: int, statistics: Statistics
+    model: CausalLM, shape: Shape, config: ElderConfig, seed: int, statistics: FitInputs
 ) -> Experts:
     """Experts that have not learned an edit yet."""
     if config.init == "adapters" and statistics.loras is None:
@@ -251,7 +251,7 @@ def encode(
     return Rows(names, tuple(map(fact_of, prompts)), keys, queries)
 
 
-def gather(model: CausalLM, config: ElderConfig, resources: Resources) -> Statistics:
+def gather(model: CausalLM, config: ElderConfig, resources: Resources) -> FitInputs:
     """Reads contexts, adapters, and held-out prompts if the scope test is calibrated on them.
 
     Missing adapters are no error here: only the lane's first fit needs them.
@@ -264,7 +264,7 @@ def gather(model: CausalLM, config: ElderConfig, resources: Resources) -> Statis
         loras = read_adapters(model, shape, resources.adapters)
     needs_text = config.num_contexts or HeldOut.are_needed(config)
     paragraphs = first_paragraphs(resources.text()) if needs_text else []
-    return Statistics(HeldOut.of(model, config, paragraphs), openings(paragraphs), loras)
+    return FitInputs(HeldOut.of(model, config, paragraphs), openings(paragraphs), loras)
 
 
 def encode_all(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from errata.editing.edit import Edit, EditBatch
 from errata.editing.elder.allocation import capacity
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Shape
-from errata.editing.elder.fit import Statistics, encode_all, fit, gather, retrain
+from errata.editing.elder.fit import FitInputs, encode_all, fit, gather, retrain
 from errata.editing.elder.memory import ElderMemory
 from errata.editing.elder.packing import Packed, pack, read_artifact, read_rows
 from errata.editing.elder.peft import export as export_adapters
@@ -28,13 +28,14 @@ from errata.editing.lane.contract import (
     LaneReport,
     Progress,
     Resources,
+    require_gathered,
 )
 from errata.editing.lane.repository import Rows
 from errata.editing.lane.routed import EMPTY
 from errata.editing.lane.search import Indices
-from errata.editing.lane.swap import Change
+from errata.editing.lane.swap import Cell, Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
-from errata.editing.model.weights import EditedWeights, Undo
+from errata.editing.model.weights import EditedWeights
 from errata.editing.retriever.gated_lane import GatedLane
 from errata.errors import PreconditionError
 
@@ -60,10 +61,10 @@ class ElderLane(GatedLane[ElderContents]):
         """
         super().__init__(model, config, name, ElderContents(EMPTY))
         self.config = config
-        self.memory = ElderMemory(config)
+        self.memory = Cell(ElderMemory(config))
         self._shape = Shape.of(model, config) if isinstance(model, CausalLM) else None
         self._keys, self._codes = indices.inner_product(), indices.hamming()
-        self._statistics: Statistics | None = None
+        self._statistics: FitInputs | None = None
 
     def gather(self, resources: Resources, *, on_progress: Progress | None = None) -> None:
         """Reads held-out prompts, contexts and adapters, as `Lane.gather`; see `elder.fit`."""
@@ -72,7 +73,15 @@ class ElderLane(GatedLane[ElderContents]):
     def fit(self, batch: EditBatch) -> FitResult:
         """Trains the experts on a batch, as `Lane.fit`; see `elder.fit`."""
         self.check_ready()
-        return fit(self.causal_lm, batch, self.config, self.contents, self.memory, self._gathered())
+        memory = self.memory.value
+        return fit(
+            self.causal_lm,
+            batch,
+            self.config,
+            self.contents,
+            memory,
+            require_gathered(self._statistics, self.name),
+        )
 
     def view(self) -> ElderView:
         """Routes by the lane's current contents."""
@@ -80,17 +89,8 @@ class ElderLane(GatedLane[ElderContents]):
 
     def prepare(self, entry: LaneEntry) -> Change:
         """As `Lane.prepare`; the entry also updates the memory."""
-        memory = self.memory.after(entry)
-
-        def update_memory() -> Undo:
-            before, self.memory = self.memory, memory
-
-            def undo() -> None:
-                self.memory = before
-
-            return undo
-
-        return super().prepare(entry).followed_by(update_memory)
+        memory = self.memory.value.after(entry)
+        return super().prepare(entry).followed_by(self.memory.replaced_by(memory))
 
     def encode(self, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
         """As `LaneModelSupport.encode`; the experts stay."""
@@ -171,14 +171,9 @@ class ElderLane(GatedLane[ElderContents]):
         """As `RoutedLane.cleared`."""
         return ElderContents(EMPTY, contents.gate)
 
-    def indexed(self, contents: ElderContents, values: Tensor) -> ElderContents:
+    def indexed(self, contents: ElderContents, values: Callable[[], Tensor]) -> ElderContents:
         """The contents with the codes of all stored queries under the current routers."""
-        return replace(contents, codes=codes_of(contents.learned, values))
-
-    def _gathered(self) -> Statistics:
-        if self._statistics is None:
-            raise PreconditionError(f"{self.name} cannot fit yet; call gather first.")
-        return self._statistics
+        return replace(contents, codes=codes_of(contents.learned, values()))
 
     def _retrain(self, edits: Sequence[Edit], *, num_experts: int, seed: int) -> Artifact:
         return retrain(
@@ -186,8 +181,8 @@ class ElderLane(GatedLane[ElderContents]):
             edits,
             self.config,
             self.contents.gate,
-            self.memory,
-            self._gathered(),
+            self.memory.value,
+            require_gathered(self._statistics, self.name),
             num_experts=num_experts,
             seed=seed,
         )

@@ -22,10 +22,12 @@ from errata.editing.lane.search import Indices
 from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.model.weights import EditedWeights
-from errata.errors import InvalidRequestError
+from errata.errors import InvalidRequestError, PreconditionError
 
 NEARLY_FULL = 0.8
 """A lane warns once this share of its capacity is used."""
+
+T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 """Called with the number of tokens read and the number of tokens required."""
@@ -45,6 +47,17 @@ class LaneConfig(BaseModel):
     def needs_initial_files(self) -> bool:
         """Whether such a lane starts from files that its operator names (`Resources.adapters`)."""
         return False
+
+
+def require_gathered(gathered: T | None, name: str) -> T:
+    """What `Lane.gather` has collected for the lane `name`.
+
+    Raises:
+        PreconditionError: it was not called yet.
+    """
+    if gathered is None:
+        raise PreconditionError(f"{name} cannot fit yet; call gather first.", lane=name)
+    return gathered
 
 
 def check_layer(layer: int, num_layers: int, field: str) -> None:

@@ -27,7 +27,7 @@ from errata.editing.lane.commits import (
 from errata.editing.lane.contract import Lane
 from errata.editing.lane.inventory import Inventory
 from errata.editing.lane.repository import Repository, Rows
-from errata.editing.lane.swap import Change
+from errata.editing.lane.swap import Cell, Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.model.weights import Undo
 from errata.errors import ArtifactCorruptError, PreconditionError
@@ -76,7 +76,13 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
 
     def __init__(self, llm: BaseLLM, name: str, contents: Contents) -> None:
         """Starts with `contents`, which have no edits."""
-        self.llm, self.name, self.contents = llm, name, contents
+        self.llm, self.name = llm, name
+        self._contents = Cell(contents)
+
+    @property
+    def contents(self) -> Contents:
+        """What the lane holds now."""
+        return self._contents.value
 
     # Slices implement or override these.
 
@@ -129,7 +135,7 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
         """
         return self._with_inventory(contents, contents.inventory.without(edits))
 
-    def indexed(self, contents: Contents, values: Tensor) -> Contents:
+    def indexed(self, contents: Contents, values: Callable[[], Tensor]) -> Contents:
         """The contents with the data derived from the repository's values, (n, …)."""
         return contents
 
@@ -194,15 +200,14 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
         if not inventory.names:  # this commit sets the widths
             inventory = Inventory.of(rows.only(()))
         addition = inventory.adding(rows, commit.seq)
-        after = self.indexed(after, addition.values)
+        after = self.indexed(after, lambda: addition.values)
 
         def apply() -> Undo:
-            before = self.contents
-            self.contents = replace(after, inventory=addition.put())
+            undo_contents = self._contents.replaced_by(replace(after, inventory=addition.put()))()
 
             def undo() -> None:
                 addition.undo()
-                self.contents = before
+                undo_contents()
 
             return undo
 
@@ -236,15 +241,8 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
         return self._with_inventory(after, Inventory.of(rows))
 
     def _with_inventory(self, contents: Contents, inventory: Inventory) -> Contents:
-        return self.indexed(replace(contents, inventory=inventory), inventory.repository.values)
+        after = replace(contents, inventory=inventory)
+        return self.indexed(after, lambda: inventory.repository.values)
 
     def _replacement(self, after: Contents) -> Change:
-        def apply() -> Undo:
-            before, self.contents = self.contents, after
-
-            def undo() -> None:
-                self.contents = before
-
-            return undo
-
-        return Change(apply)
+        return Change(self._contents.replaced_by(after))

@@ -13,14 +13,14 @@ class Lineage:
     """The history that snapshots share if they grew from one another.
 
     Attributes:
-        cuts: lengths to which the newest snapshot was shortened, in chronological order. Rows in
-            front of the shortest cut since a point in time have not changed since then.
+        cuts: lengths to which the newest snapshot was shortened, in chronological order. Rows before the
+            shortest cut since a point in time have not changed since then.
     """
 
     cuts: list[int] = field(default_factory=list)
 
 
-class Rows(Protocol):
+class SearchedRows(Protocol):
     """Vectors that an index searches: a snapshot that never changes."""
 
     @property
@@ -35,7 +35,7 @@ class Rows(Protocol):
 class InnerProductIndex(Protocol):
     """Finds the rows with the highest inner products."""
 
-    def nearest(self, rows: Rows, queries: Tensor, k: int) -> Tensor:
+    def nearest(self, rows: SearchedRows, queries: Tensor, k: int) -> Tensor:
         """Indices of the k best rows for each query, (n, k) int64; −1 if there are fewer rows.
 
         Args:

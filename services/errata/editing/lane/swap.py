@@ -3,8 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from errata.editing.model.weights import Swap, Undo
+
+T = TypeVar("T")
+
+
+class Cell(Generic[T]):
+    """An immutable value that changes replace.
+
+    Attributes:
+        value: the current one.
+    """
+
+    def __init__(self, value: T) -> None:
+        """Starts with `value`."""
+        self.value = value
+
+    def replaced_by(self, after: T) -> Swap:
+        """Puts `after` in the place of the current value."""
+
+        def apply() -> Undo:
+            before, self.value = self.value, after
+
+            def undo() -> None:
+                self.value = before
+
+            return undo
+
+        return apply
 
 
 @dataclass(frozen=True, slots=True)

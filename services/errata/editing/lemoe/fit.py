@@ -38,7 +38,7 @@ from errata.errors import FitError, InvalidRequestError, LaneFullError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Statistics:
+class FitInputs:
     """What a lane's fits need from the statistics text.
 
     Attributes:
@@ -58,7 +58,7 @@ def fit(
     batch: EditBatch,
     config: LemoeConfig,
     contents: LemoeContents,
-    statistics: Statistics,
+    statistics: FitInputs,
 ) -> FitResult:
     """Trains a new expert on a batch (LEMoE §3); earlier experts are not changed.
 
@@ -113,7 +113,7 @@ def retrain(
     edits: Sequence[Edit],
     config: LemoeConfig,
     contents: LemoeContents,
-    statistics: Statistics,
+    statistics: FitInputs,
     *,
     num_experts: int,
     seed: int,
@@ -204,7 +204,7 @@ def encode(
     return Rows(names, tuple(map(fact_of, prompts)), keys, e)
 
 
-def gather(model: CausalLM, config: LemoeConfig, resources: Resources) -> Statistics:
+def gather(model: CausalLM, config: LemoeConfig, resources: Resources) -> FitInputs:
     """Collects contexts, and held-out prompts if a scope test is calibrated on them."""
     Shape.of(model, config)
     is_calibrated = config.scope in ("cosine", "idf") and config.threshold is None
@@ -216,7 +216,7 @@ def gather(model: CausalLM, config: LemoeConfig, resources: Resources) -> Statis
     if is_calibrated:
         prompts = held_out_prompts(model, paragraphs)
         held_out = unit(mean_embeddings(model, prompts, idf if len(idf) else None))
-    return Statistics(held_out, idf, openings(paragraphs))
+    return FitInputs(held_out, idf, openings(paragraphs))
 
 
 def encode_all(
@@ -262,7 +262,7 @@ def _training_set(
     edits: Sequence[Edit],
     embeddings: Tensor,
     config: LemoeConfig,
-    statistics: Statistics,
+    statistics: FitInputs,
     gate: Gate | None,
 ) -> TrainingSet:
     frames = None if gate is None else gate.model.frames
@@ -289,7 +289,7 @@ def _lane_expert(model: CausalLM, shape: Shape, trained: Trained) -> LaneExpert:
     return LaneExpert.of(shape, tensors, trained.anchor)
 
 
-def _limit(config: LemoeConfig, statistics: Statistics, stored: Tensor) -> float:
+def _limit(config: LemoeConfig, statistics: FitInputs, stored: Tensor) -> float:
     """τ: configured, or calibrated; 0 if the scope test uses no cosine."""
     if config.scope not in ("cosine", "idf"):
         return 0.0

@@ -15,13 +15,14 @@ from errata.editing.lane.contract import (
     Ordering,
     Progress,
     Resources,
+    require_gathered,
 )
 from errata.editing.lane.repository import Rows
 from errata.editing.lane.routed import EMPTY
 from errata.editing.lane.search import Indices
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.experts import Shape
-from errata.editing.lemoe.fit import Statistics, encode_all, fit, gather, retrain
+from errata.editing.lemoe.fit import FitInputs, encode_all, fit, gather, retrain
 from errata.editing.lemoe.lane_experts import ExpertStore
 from errata.editing.lemoe.order import plan_order
 from errata.editing.lemoe.packing import pack, read_artifact, read_rows
@@ -30,7 +31,6 @@ from errata.editing.lemoe.view import LemoeView
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.model.weights import EditedWeights
 from errata.editing.retriever.gated_lane import GatedLane
-from errata.errors import PreconditionError
 
 
 class LemoeLane(GatedLane[LemoeContents]):
@@ -55,7 +55,7 @@ class LemoeLane(GatedLane[LemoeContents]):
         self._shape = Shape.of(model, config) if isinstance(model, CausalLM) else None
         self._index = indices.inner_product()
         self._store: ExpertStore | None = None
-        self._statistics: Statistics | None = None
+        self._statistics: FitInputs | None = None
 
     def gather(self, resources: Resources, *, on_progress: Progress | None = None) -> None:
         """Reads held-out prompts and contexts, as `Lane.gather`; see `lemoe.fit`."""
@@ -64,7 +64,13 @@ class LemoeLane(GatedLane[LemoeContents]):
     def fit(self, batch: EditBatch) -> FitResult:
         """Trains a new expert, as `Lane.fit`; see `lemoe.fit`."""
         self.check_ready()
-        return fit(self.causal_lm, batch, self.config, self.contents, self._require_statistics())
+        return fit(
+            self.causal_lm,
+            batch,
+            self.config,
+            self.contents,
+            require_gathered(self._statistics, self.name),
+        )
 
     def view(self) -> LemoeView:
         """Routes by what the lane holds now; all views share the store of experts."""
@@ -170,18 +176,13 @@ class LemoeLane(GatedLane[LemoeContents]):
         """As `RoutedLane.cleared`."""
         return LemoeContents(EMPTY, contents.gate)
 
-    def _require_statistics(self) -> Statistics:
-        if self._statistics is None:
-            raise PreconditionError(f"{self.name} cannot fit yet; call gather first.")
-        return self._statistics
-
     def _retrain(self, edits: Sequence[Edit], *, num_experts: int, seed: int) -> Artifact:
         return retrain(
             self.causal_lm,
             edits,
             self.config,
             self.contents,
-            self._require_statistics(),
+            require_gathered(self._statistics, self.name),
             num_experts=num_experts,
             seed=seed,
         )

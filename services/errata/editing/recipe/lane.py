@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.lane.contract import FitResult, Progress, Resources
+from errata.editing.lane.contract import FitResult, Progress, Resources, require_gathered
 from errata.editing.lane.repository import Rows
 from errata.editing.lane.routed import EMPTY
 from errata.editing.lane.search import Indices
@@ -17,7 +17,6 @@ from errata.editing.recipe.fit import encode_all, fit, gather
 from errata.editing.recipe.state import pack, read_rows
 from errata.editing.recipe.view import RecipeView
 from errata.editing.retriever.gated_lane import GatedContents, GatedLane
-from errata.errors import PreconditionError
 
 
 class RecipeLane(GatedLane[GatedContents]):
@@ -44,11 +43,8 @@ class RecipeLane(GatedLane[GatedContents]):
 
     def fit(self, batch: EditBatch) -> FitResult:
         """Encodes a batch, as `Lane.fit`; see `recipe.fit`."""
-        self.check_ready()
-        gate = self.contents.gate
-        if gate is None or self._contexts is None:
-            raise PreconditionError(f"{self.name} cannot fit yet; call gather first.")
-        return fit(self.causal_lm, batch, self.config, gate, self._contexts)
+        gate, contexts = self.require_gate(), require_gathered(self._contexts, self.name)
+        return fit(self.causal_lm, batch, self.config, gate, contexts)
 
     def view(self) -> RecipeView:
         """Routes by the lane's current contents."""

@@ -61,7 +61,17 @@ class GatedLane(RoutedLane[Contents]):
 
     def check_ready(self) -> None:
         """As `RoutedLane.check_ready`."""
-        if self._needs_model and self.contents.gate is None:
+        if self._needs_model:
+            self.require_gate()
+
+    def require_gate(self) -> Gate:
+        """The gate.
+
+        Raises:
+            PreconditionError: no lane model was committed yet.
+        """
+        if self.contents.gate is None:
             raise PreconditionError(
                 f"{self.name} has no lane model yet; name one in the lanes file.", lane=self.name
             )
+        return self.contents.gate

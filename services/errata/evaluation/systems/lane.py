@@ -15,7 +15,14 @@ from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit
 from errata.editing.effects.plan import RowPlan
 from errata.editing.lane.claims import Claim, RoutingView
-from errata.editing.lane.commits import Commit, Compaction, LaneModelCommit, Reversal
+from errata.editing.lane.commits import (
+    Commit,
+    Compaction,
+    LaneDump,
+    LaneModelCommit,
+    Restoration,
+    Reversal,
+)
 from errata.editing.lane.contract import LaneConfig, Method, Progress, Resources
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.weights import EditedWeights
@@ -78,6 +85,7 @@ class LaneSystem(LocalModel):
         self._lane_model = lane_model
         check_lane_model(self._method, self.config, lane_model)
         self._open(on_progress)
+        self._start_over()
 
     @property
     def routes(self) -> bool:
@@ -176,7 +184,18 @@ class LaneSystem(LocalModel):
         names = [name for commit in self.commits for name in commit.edits]
         if names:
             self.revert(names)
-        self._open()
+        if self._method.capabilities.changes_weights:
+            self._open()
+        else:
+            self._restore_empty()
+        self._start_over()
+
+    def _restore_empty(self) -> None:
+        """The contents of the lane before the first edit; what was gathered stays."""
+        model, digest = None, ""
+        if self._lane_model_commit is not None:
+            model, digest = self._lane_model_commit.model, self._lane_model_commit.digest
+        self._lane.lane.prepare(Restoration(0, LaneDump(digest, (), None), model)).apply()
 
     def _open(self, on_progress: Progress | None = None) -> None:
         lane = self._method.open(
@@ -187,11 +206,17 @@ class LaneSystem(LocalModel):
             indices=FaissIndices(),
         )
         lane.gather(self._resources, on_progress=on_progress)
+        self._lane_model_commit: LaneModelCommit | None = None
         if lane.lane_model is not None and self._lane_model is not None:
             data = lane.lane_model.read(self._lane_model)
             digest = hashlib.sha256(data).hexdigest()
-            lane.prepare(LaneModelCommit(0, Artifact.from_bytes(data), digest, (), None)).apply()
+            self._lane_model_commit = LaneModelCommit(
+                0, Artifact.from_bytes(data), digest, (), None
+            )
+            lane.prepare(self._lane_model_commit).apply()
         self._lane = OpenLane(self._configured, self._method.capabilities, lane)
+
+    def _start_over(self) -> None:
         self._requests = itertools.count(1)
         self._accepted: dict[str, Edit] = {}
         self.commits: list[Commit] = []

@@ -10,7 +10,6 @@ import torch
 from errata.editing.edit import Edit
 from errata.editing.effects.plan import RowPlan
 from errata.editing.effects.prefix import Prefix
-from errata.editing.lane.contract import Progress
 from errata.editing.model.prompts import TokenRow, join, tokenise
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems.lane import LaneSystem
@@ -28,8 +27,8 @@ class WordsSystem(LaneSystem):
         self._statements.update({e.name: f"{join(e.prompt, e.target)}." for e in edits})
         return edits
 
-    def _open(self, on_progress: Progress | None = None) -> None:
-        super()._open(on_progress)
+    def _start_over(self) -> None:
+        super()._start_over()
         self._statements: dict[str, str] = {}
 
     def _plans(self, prompts: Sequence[str]) -> Sequence[RowPlan]:

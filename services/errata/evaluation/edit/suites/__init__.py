@@ -24,7 +24,6 @@ _adaple = partial(EditSuite, methods=("adaple",))
 _recipe = partial(EditSuite, methods=("recipe",))
 _elder = partial(EditSuite, methods=("elder",))
 _lemoe = partial(EditSuite, methods=("lemoe",))
-_prompts_or_codes = partial(EditSuite, methods=("recipe", "elder"))
 _expert_methods = partial(EditSuite, methods=("elder", "lemoe"))
 _ALWAYS_INSPECTED: Mapping[str, tuple[str, ...]] = {"lemoe": ("experts",)}
 SUITES: Mapping[str, EditSuite] = {
