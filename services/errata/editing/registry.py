@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from errata.editing import adaple, elder, lemoe, recipe
-from errata.editing.lane.contract import Method
+from errata.editing.lane.method import Method
 from errata.errors import InvalidRequestError
 
 _METHODS: tuple[Method, ...] = (adaple.METHOD, recipe.METHOD, elder.METHOD, lemoe.METHOD)

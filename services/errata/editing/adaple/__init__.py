@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.lane import AdapleLane
-from errata.editing.lane.contract import Capabilities, SliceMethod
+from errata.editing.lane.contract import Capabilities
+from errata.editing.lane.method import SliceMethod
 
 METHOD = SliceMethod(
     name="adaple",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from errata.editing.elder.config import PAPER, ElderConfig
 from errata.editing.elder.lane import ElderLane
-from errata.editing.lane.contract import Capabilities, SliceMethod
+from errata.editing.lane.contract import Capabilities
+from errata.editing.lane.method import SliceMethod
 
 METHOD = SliceMethod(
     name="elder",

@@ -1,7 +1,8 @@
-"""The contract of editing methods: a typed factory of lanes, and the operations of a lane.
+"""The contract of lanes: their configuration, their operations, and what these yield.
 
-Nothing outside a slice branches on a method's name. The writer and the workers see `Method` and
-`Lane`; a capability that only some lanes have is an optional member of `Lane`, None elsewhere.
+Nothing outside a slice branches on a method's name. The writer and the workers see `Method`
+(`lane.method`) and `Lane`; a capability that only some lanes have is an optional member of `Lane`,
+None elsewhere.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -18,10 +19,8 @@ from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.lane.claims import RoutingView
 from errata.editing.lane.commits import LaneDump, LaneEntry
-from errata.editing.lane.search import Indices
 from errata.editing.lane.swap import Change
-from errata.editing.model.causal_lm import BaseLLM, CausalLM
-from errata.editing.model.weights import EditedWeights
+from errata.editing.model.causal_lm import CausalLM
 from errata.errors import InvalidRequestError, PreconditionError
 
 NEARLY_FULL = 0.8
@@ -291,115 +290,3 @@ class Lane(Protocol):
     def export(self) -> Export | None:
         """Writes what it learned for other programs; None if there is no such format."""
         return None
-
-
-class Method(Protocol):
-    """One editing method: a typed factory of lanes."""
-
-    @property
-    def name(self) -> str:
-        """The name that lanes use."""
-
-    @property
-    def config(self) -> type[LaneConfig]:
-        """The lane's configuration model."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the method promises."""
-
-    @property
-    def presets(self) -> Mapping[str, Mapping[str, object]]:
-        """Named configurations, as values that differ from the defaults."""
-
-    def values(self, preset: str, values: Mapping[str, object]) -> dict[str, object]:
-        """A preset's values, overridden by others.
-
-        Raises:
-            InvalidRequestError: the preset does not exist; the message lists those that do.
-        """
-
-    def open(
-        self,
-        model: BaseLLM,
-        config: LaneConfig,
-        weights: EditedWeights | None,
-        *,
-        name: str,
-        indices: Indices,
-    ) -> Lane:
-        """An empty lane.
-
-        Args:
-            model: of the process: a CausalLM; for methods that route, any BaseLLM.
-            config: of the lane; an instance of `config`.
-            weights: shared by all lanes of this model; None in a process without weights, where
-                only methods that route can open lanes.
-            name: of the lane; keeps its contributions apart from those of other lanes.
-            indices: creates the indices that routing searches.
-
-        Raises:
-            InvalidRequestError: the configuration does not fit the model.
-            PreconditionError: the method changes weights, and the process has none.
-        """
-
-
-C = TypeVar("C", bound=LaneConfig)
-C_contra = TypeVar("C_contra", bound=LaneConfig, contravariant=True)
-
-
-class Opener(Protocol[C_contra]):
-    """Opens lanes of one configuration type; `Method.open` documents the arguments."""
-
-    def __call__(
-        self,
-        model: BaseLLM,
-        config: C_contra,
-        weights: EditedWeights | None,
-        *,
-        name: str,
-        indices: Indices,
-    ) -> Lane:
-        """An empty lane."""
-
-
-@dataclass(frozen=True, slots=True)
-class SliceMethod(Generic[C]):
-    """The `Method` of a slice.
-
-    Attributes:
-        name: the name that lanes use.
-        config: the lane's configuration model.
-        capabilities: what it promises.
-        opener: usually the slice's lane class.
-        presets: named configurations, as values that differ from the defaults.
-    """
-
-    name: str
-    config: type[C]
-    capabilities: Capabilities
-    opener: Opener[C]
-    presets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-
-    def values(self, preset: str, values: Mapping[str, object]) -> dict[str, object]:
-        """As `Method.values`."""
-        if preset and preset not in self.presets:
-            known = ", ".join(sorted(self.presets)) or "none"
-            raise InvalidRequestError(
-                f"method {self.name} has no preset {preset!r}; it has: {known}.", field="preset"
-            )
-        return {**(self.presets[preset] if preset else {}), **values}
-
-    def open(
-        self,
-        model: BaseLLM,
-        config: LaneConfig,
-        weights: EditedWeights | None,
-        *,
-        name: str,
-        indices: Indices,
-    ) -> Lane:
-        """As `Method.open`."""
-        if not isinstance(config, self.config):
-            raise TypeError(f"a {self.name} lane needs a {self.config.__name__}, not {config!r}")
-        return self.opener(model, config, weights, name=name, indices=indices)

@@ -13,8 +13,8 @@ class Lineage:
     """The history that snapshots share if they grew from one another.
 
     Attributes:
-        cuts: lengths to which the newest snapshot was shortened, in chronological order. Rows before the
-            shortest cut since a point in time have not changed since then.
+        cuts: lengths to which the newest snapshot was shortened, in chronological order. Rows
+            before the shortest cut since a point in time have not changed since then.
     """
 
     cuts: list[int] = field(default_factory=list)

@@ -6,7 +6,8 @@ Models" (Wang and Li, 2024). docs/decisions/010-lemoe.md describes the limits of
 
 from __future__ import annotations
 
-from errata.editing.lane.contract import Capabilities, SliceMethod
+from errata.editing.lane.contract import Capabilities
+from errata.editing.lane.method import SliceMethod
 from errata.editing.lemoe.config import PAPER, LemoeConfig
 from errata.editing.lemoe.lane import LemoeLane
 

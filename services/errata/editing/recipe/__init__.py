@@ -6,7 +6,8 @@ Source: "Lifelong Knowledge Editing for LLMs with Retrieval-Augmented Continuous
 
 from __future__ import annotations
 
-from errata.editing.lane.contract import Capabilities, SliceMethod
+from errata.editing.lane.contract import Capabilities
+from errata.editing.lane.method import SliceMethod
 from errata.editing.recipe.config import PAPER, RecipeConfig
 from errata.editing.recipe.lane import RecipeLane
 

@@ -23,7 +23,8 @@ from errata.editing.lane.commits import (
     Restoration,
     Reversal,
 )
-from errata.editing.lane.contract import LaneConfig, Method, Progress, Resources
+from errata.editing.lane.contract import LaneConfig, Progress, Resources
+from errata.editing.lane.method import Method
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.weights import EditedWeights
 from errata.editing.registry import get_method

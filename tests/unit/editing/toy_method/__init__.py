@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from errata.editing.lane.contract import Capabilities, SliceMethod
+from errata.editing.lane.contract import Capabilities
+from errata.editing.lane.method import SliceMethod
 from tests.unit.editing.toy_method.config import ToyConfig
 from tests.unit.editing.toy_method.lane import ToyLane
 

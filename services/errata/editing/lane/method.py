@@ -1,0 +1,125 @@
+"""Methods: typed factories of lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from errata.editing.lane.contract import Capabilities, Lane, LaneConfig
+from errata.editing.lane.search import Indices
+from errata.editing.model.causal_lm import BaseLLM
+from errata.editing.model.weights import EditedWeights
+from errata.errors import InvalidRequestError
+
+
+class Method(Protocol):
+    """One editing method: a typed factory of lanes."""
+
+    @property
+    def name(self) -> str:
+        """The name that lanes use."""
+
+    @property
+    def config(self) -> type[LaneConfig]:
+        """The lane's configuration model."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the method promises."""
+
+    @property
+    def presets(self) -> Mapping[str, Mapping[str, object]]:
+        """Named configurations, as values that differ from the defaults."""
+
+    def values(self, preset: str, values: Mapping[str, object]) -> dict[str, object]:
+        """A preset's values, overridden by others.
+
+        Raises:
+            InvalidRequestError: the preset does not exist; the message lists those that do.
+        """
+
+    def open(
+        self,
+        model: BaseLLM,
+        config: LaneConfig,
+        weights: EditedWeights | None,
+        *,
+        name: str,
+        indices: Indices,
+    ) -> Lane:
+        """An empty lane.
+
+        Args:
+            model: of the process: a CausalLM; for methods that route, any BaseLLM.
+            config: of the lane; an instance of `config`.
+            weights: shared by all lanes of this model; None in a process without weights, where
+                only methods that route can open lanes.
+            name: of the lane; keeps its contributions apart from those of other lanes.
+            indices: creates the indices that routing searches.
+
+        Raises:
+            InvalidRequestError: the configuration does not fit the model.
+            PreconditionError: the method changes weights, and the process has none.
+        """
+
+
+C = TypeVar("C", bound=LaneConfig)
+C_contra = TypeVar("C_contra", bound=LaneConfig, contravariant=True)
+
+
+class Opener(Protocol[C_contra]):
+    """Opens lanes of one configuration type; `Method.open` documents the arguments."""
+
+    def __call__(
+        self,
+        model: BaseLLM,
+        config: C_contra,
+        weights: EditedWeights | None,
+        *,
+        name: str,
+        indices: Indices,
+    ) -> Lane:
+        """An empty lane."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceMethod(Generic[C]):
+    """The `Method` of a slice.
+
+    Attributes:
+        name: the name that lanes use.
+        config: the lane's configuration model.
+        capabilities: what it promises.
+        opener: usually the slice's lane class.
+        presets: named configurations, as values that differ from the defaults.
+    """
+
+    name: str
+    config: type[C]
+    capabilities: Capabilities
+    opener: Opener[C]
+    presets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    def values(self, preset: str, values: Mapping[str, object]) -> dict[str, object]:
+        """As `Method.values`."""
+        if preset and preset not in self.presets:
+            known = ", ".join(sorted(self.presets)) or "none"
+            raise InvalidRequestError(
+                f"method {self.name} has no preset {preset!r}; it has: {known}.", field="preset"
+            )
+        return {**(self.presets[preset] if preset else {}), **values}
+
+    def open(
+        self,
+        model: BaseLLM,
+        config: LaneConfig,
+        weights: EditedWeights | None,
+        *,
+        name: str,
+        indices: Indices,
+    ) -> Lane:
+        """As `Method.open`."""
+        if not isinstance(config, self.config):
+            raise TypeError(f"a {self.name} lane needs a {self.config.__name__}, not {config!r}")
+        return self.opener(model, config, weights, name=name, indices=indices)
