@@ -355,7 +355,7 @@ async def test_a_prefix_that_leaves_no_room_is_refused() -> None:
     plan = Synthetic(model).plan("prefix")
     full = (3,) * (model.max_positions - 1)
     async with running(model, routed({full: plan})) as engine:
-        with pytest.raises(InvalidRequestError, match="before the prompt"):
+        with pytest.raises(InvalidRequestError, match="adds 4 positions to the prompt"):
             await collect(engine, GenerationRequest(full, 1))
         assert await collect(engine, GenerationRequest((3,), 1))
 

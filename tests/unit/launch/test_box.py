@@ -28,7 +28,7 @@ def _refused(folder: Path, flags: dict[str, object], redis_url: str | None = Non
         box.start()
     assert not box.processes
     assert not (folder / "data").exists(), "nothing was begun"
-    assert "has started nothing" in caught.value.message
+    assert "nothing was started" in caught.value.message
     return caught.value.message
 
 
