@@ -176,15 +176,15 @@ class LaneSystem(LocalModel):
         self.state_bytes = len(data)
         return perf_counter() - start
 
-    def revert(self, names: Sequence[str]) -> None:
+    def revert(self, *names: str) -> None:
         """Reverts committed edits, as a reversal in the log would."""
-        self._lane.lane.prepare(Reversal(tuple(names))).apply()
+        self._lane.lane.prepare(Reversal(names)).apply()
 
     def reset(self) -> None:
         """Reverts all edits; afterwards, the weights are the base model's, bit for bit."""
         names = [name for commit in self.commits for name in commit.edits]
         if names:
-            self.revert(names)
+            self.revert(*names)
         if self._method.capabilities.changes_weights:
             self._open()
         else:
