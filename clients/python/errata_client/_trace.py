@@ -4,7 +4,7 @@ from __future__ import annotations
 
 try:
     from opentelemetry import propagate
-except ImportError:  # optional
+except ImportError:  # OpenTelemetry is optional; mypy takes a module's name for a constant
     propagate = None  # type: ignore[assignment]
 
 

@@ -75,7 +75,7 @@ class RequestRouter(ABC):
         Returns:
             One plan for each of `pending`, without prefixes: the prompts have been read.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # a router that leaves no plan pending is never asked
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -8,7 +8,6 @@ import torch
 
 from errata.editing.artifact import Artifact
 from errata.editing.elder.allocation import allocate
-from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, hamming, limit_of
 from errata.editing.lane.commits import Commit, Reversal
@@ -21,9 +20,7 @@ from errata.errors import (
     EditNotRevertibleError,
     FitError,
     LaneFullError,
-    PreconditionError,
 )
-from tests.unit.editing import recipe_models
 from tests.unit.editing.elder_models import CODES, SMALL, Lane, make_experts, new_lane
 from tests.unit.editing.lanes import check_mixed_batch, restored
 from tests.unit.editing.tiny_models import TextResources, make_model
@@ -325,14 +322,6 @@ def test_a_commit_carries_a_difference_that_applies_only_to_its_base(
     assert repository.metadata["since"] == "", "a snapshot holds full experts"
 
 
-def test_scope_retriever_needs_a_lane_model(llama: CausalLM, resources: TextResources) -> None:
-    lane = Lane(llama, SMALL, resources)
-    commit = lane.fit(*FACTS)
-    other = new_lane(llama, ElderConfig(num_layers=2))
-    with pytest.raises(PreconditionError, match="no lane model yet"):
-        other.prepare(commit)
-
-
 def test_queries_do_not_depend_on_edits(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, SMALL, resources)
     lane.edit(*FACTS)
@@ -340,41 +329,3 @@ def test_queries_do_not_depend_on_edits(llama: CausalLM, resources: TextResource
     assert contents.learned is not None
     again = queries_of(llama, contents.learned.experts.shape, [prompt for prompt, _ in FACTS])
     torch.testing.assert_close(again, contents.repository.values)
-
-
-def test_the_learned_gate_of_a_recipe_lane_model_decides(
-    llama: CausalLM, resources: TextResources
-) -> None:
-    config = SMALL.model_copy(update={"scope": "retriever", "threshold": None})
-    lane = Lane(llama, config, resources)
-    assert lane.lane.lane_model is not None
-    assert new_lane(llama).lane_model is None
-    lane.lane.prepare(recipe_models.model_commit(recipe_models.make_lane_model(llama))).apply()
-    lane.edit(*FACTS)
-    recipe = recipe_models.make_lane(llama)
-    recipe_models.commit(recipe, *FACTS)
-    prompts = [*(prompt for prompt, _ in FACTS), *OTHERS]
-    expected = recipe.view().claims(prompts)
-    assert lane.lane.view().claims(prompts) == expected
-
-
-def test_a_new_lane_model_encodes_all_edits_again_and_experts_stay(
-    llama: CausalLM, resources: TextResources
-) -> None:
-    config = SMALL.model_copy(update={"scope": "retriever", "threshold": None})
-    lane = Lane(llama, config, resources)
-    lane.lane.prepare(recipe_models.model_commit(recipe_models.make_lane_model(llama))).apply()
-    lane.edit(*FACTS)
-    before = lane.lane.contents
-    assert before.learned is not None
-    new = recipe_models.make_lane_model(llama, seed=4)
-    edits = recipe_models.make_edits(*FACTS)
-    repository = lane.lane.encode(new.to_artifact().to_bytes(), edits)
-    names = tuple(edit.name for edit in edits)
-    lane.lane.prepare(recipe_models.model_commit(new, names, repository, seq=5)).apply()
-    after = lane.lane.contents
-    assert after.learned is before.learned
-    assert not torch.equal(after.repository.keys, before.repository.keys)
-    torch.testing.assert_close(after.repository.values, before.repository.values)
-    with pytest.raises(ArtifactCorruptError, match="does not carry the 4 active edits"):
-        lane.lane.prepare(recipe_models.model_commit(new, names[:2], repository, seq=6))

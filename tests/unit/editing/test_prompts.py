@@ -6,6 +6,7 @@ import functools
 
 import pytest
 import torch
+from tokenizers import normalizers
 
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import join, pad_right, positions, subject_end, tokenise
@@ -108,6 +109,14 @@ def test_empty_prompt_is_refused() -> None:
     with pytest.raises(InvalidEditError, match="empty") as caught:
         tokenise(make_model("llama", bos=False), "")
     assert caught.value.field == "prompt"
+
+
+def test_a_target_that_the_tokenizer_drops_is_refused() -> None:
+    model = make_model("llama")
+    model.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    with pytest.raises(InvalidEditError, match="has no token") as caught:
+        tokenise(model, "Lyon is", "\u200b", stated="")
+    assert caught.value.field == "target"
 
 
 def test_padding_is_masked_and_positions_count_real_tokens(llama: CausalLM) -> None:

@@ -73,7 +73,7 @@ class LemoeView:
         return mean_embeddings(self.llm, prompts, self._idf)
 
     def vectors_of(self, states: Tensor) -> Tensor:
-        """Never called, because `module` is None."""
+        """Never called: the view names no `module`, so no claim waits for states of prefill."""
         raise NotImplementedError
 
     def claims_of(self, vectors: Tensor) -> list[Claim]:

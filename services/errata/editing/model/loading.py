@@ -62,6 +62,7 @@ def load_model(source: str | Path, *, dtype: str, device: str) -> tuple[nn.Modul
     _check_config(name)
     model = _load_weights(name, DTYPES[dtype])
     tokenizer = _load_tokenizer(name)
+    # Some releases of transformers leave `to` untyped, others do not.
     model = model.to(device).eval()  # type: ignore[no-untyped-call,unused-ignore]
     for parameter in model.parameters():
         parameter.requires_grad_(False)
