@@ -21,19 +21,16 @@ from errata.errors import (
 from errata.writer.compaction import CompactionOptions
 from errata.writer.intake import Draft
 from tests.integration.log.harness import eventually
-from tests.integration.retrieval.test_retrieval import (
+from tests.integration.retrieval.stack import (
     FACTS,
     LANE,
     PROMPTS,
     Stack,
-    _answer,
-    _revert,
-    _submit,
-    stack,
+    answer_of,
+    revert,
+    submit,
 )
 from tests.unit.editing import elder_models, lemoe_models
-
-__all__ = ["stack"]
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "lemoe": {**lemoe_models.SMALL.model_dump(mode="json"), "max_wait_seconds": 0.0},
@@ -54,16 +51,16 @@ async def test_a_compacted_lane_answers_as_before_and_knows_reverted_edits_no_mo
     stack: Stack, method: str
 ) -> None:
     async with stack.writer(None, method, config=CONFIGS[method]) as writer:
-        names, _ = await _submit(writer, *FACTS)
-        at = await _revert(writer, names[1])
+        names, _ = await submit(writer, *FACTS)
+        at = await revert(writer, names[1])
         async with stack.worker() as worker, stack.retrieval() as service:
-            before = await asyncio.gather(*[_answer(worker, p, at) for p in PROMPTS])
+            before = await asyncio.gather(*[answer_of(worker, p, at) for p in PROMPTS])
             request, order = _request(), CompactionOptions()
             seq, made = await writer.compact(request, LANE, order, "test", 60.0)
             assert made is not None
             assert (made.before.reliability, made.after.reliability) == (1.0, 1.0)
             assert made.edits == (names[0], *names[2:])
-            after = await asyncio.gather(*[_answer(worker, p, seq) for p in PROMPTS])
+            after = await asyncio.gather(*[answer_of(worker, p, seq) for p in PROMPTS])
             assert after[1] == before[1], "what was reverted is answered by the base model"
             for number, (_, target) in enumerate(FACTS):
                 if number != 1:
@@ -74,19 +71,19 @@ async def test_a_compacted_lane_answers_as_before_and_knows_reverted_edits_no_mo
             digests = {worker.engine.version.state_digest, service.latest.state_digest}
             assert digests == {writer._applier.digest()}
             assert await writer.compact(request, LANE, order, "test", 60.0) == (seq, None)
-            more, at = await _submit(writer, ("Finland is known for its", "football"))
-            answer, claimed = await _answer(worker, "Finland is known for its", at)
+            more, at = await submit(writer, ("Finland is known for its", "football"))
+            answer, claimed = await answer_of(worker, "Finland is known for its", at)
             assert (answer.startswith(" football"), claimed) == (True, tuple(more))
         async with stack.worker() as late:
-            assert await _answer(late, PROMPTS[0], seq) == await _answer(late, PROMPTS[0], at)
-            assert (await _answer(late, PROMPTS[0], at))[1] == (names[0],), "a fresh replica, too"
+            assert await answer_of(late, PROMPTS[0], seq) == await answer_of(late, PROMPTS[0], at)
+            assert (await answer_of(late, PROMPTS[0], at))[1] == (names[0],), "a fresh replica, too"
             assert late.engine.version.state_digest == writer._applier.digest()
 
 
 async def test_experts_are_merged(stack: Stack) -> None:
     config = {**CONFIGS["lemoe"], "expert_edits": 1}
     async with stack.writer(None, "lemoe", config=config) as writer:
-        await _submit(writer, *FACTS)
+        await submit(writer, *FACTS)
         await eventually(lambda: writer.report(LANE).sizes["experts"] == 4, "the last commit")
         _, made = await writer.compact(
             _request(), LANE, CompactionOptions(num_experts=2), "test", 60.0
@@ -96,16 +93,16 @@ async def test_experts_are_merged(stack: Stack) -> None:
         sizes = writer.report(LANE).sizes
         assert sizes["experts"] == 2
         assert sizes["bytes"] < made.sizes_before["bytes"]
-        names, seq = await _submit(writer, ("Lyon is", "blue"))
+        names, seq = await submit(writer, ("Lyon is", "blue"))
         await eventually(lambda: writer.report(LANE).sizes["experts"] == 3, "the lane goes on")
         async with stack.worker() as worker:
-            _, edits = await _answer(worker, "Lyon is", seq)
+            _, edits = await answer_of(worker, "Lyon is", seq)
             assert edits == tuple(names)
 
 
 async def test_a_compaction_that_falls_short_changes_nothing(stack: Stack) -> None:
     async with stack.writer(None, "lemoe", config=CONFIGS["lemoe"]) as writer:
-        _, seq = await _submit(writer, *FACTS)
+        _, seq = await submit(writer, *FACTS)
         await eventually(lambda: writer.report(LANE).sizes["edits"] == 4, "the last commit")
         digest, head = writer._applier.digest(), writer.ledger.seq
         spoiled = {**CONFIGS["lemoe"], "steps": 1}
@@ -124,12 +121,12 @@ async def test_a_compaction_that_falls_short_changes_nothing(stack: Stack) -> No
             await writer.compact(request, LANE, CompactionOptions(num_experts=1), "test", 60.0)
         assert (writer._applier.digest(), writer.ledger.seq) == (digest, head)
         async with stack.worker() as worker:
-            assert (await _answer(worker, PROMPTS[0], seq))[1]
+            assert (await answer_of(worker, PROMPTS[0], seq))[1]
 
 
 async def test_what_cannot_be_compacted_is_refused(stack: Stack) -> None:
     async with stack.writer(None, "lemoe", config=CONFIGS["lemoe"]) as writer:
-        await _submit(writer, FACTS[0])
+        await submit(writer, FACTS[0])
 
         async def refused(lane: str = LANE, wait: float = 60.0, **order: Any) -> None:
             await writer.compact(_request(), lane, CompactionOptions(**order), "test", wait)

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import pytest_asyncio
 
-from errata.artifacts.store import ArtifactStore
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.retriever.lane_model import read_bytes
-from errata.engine.sequence import Piece
 from errata.errors import (
     BaseModelMismatchError,
     InvalidRequestError,
@@ -30,151 +25,26 @@ from errata.errors import (
     StartupError,
     UnavailableError,
 )
-from errata.log.subscriber import Subscriber
-from errata.platform.server import GrpcServer, open_channel
-from errata.platform.settings import LogSettings, RetrievalSettings, WorkerSettings, WriterSettings
 from errata.replica.snapshot import SnapshotFolder
 from errata.retrieval.deciding import Decision, RoutingQuery
 from errata.retrieval.history import RoutingSnapshot
 from errata.retrieval.replica import RetrievalReplica
-from errata.retrieval.service import RetrievalService
-from errata.worker.admission import GenerationInput
-from errata.worker.replica import Replica
-from errata.writer.intake import Draft
-from errata.writer.lanes import LaneSetup, configure
-from errata.writer.log_client import LogClient
-from errata.writer.resources import WriterResources
-from errata.writer.writer import Writer
 from errata_client._gen.errata.v1 import retrieval_pb2, retrieval_pb2_grpc
-from tests.integration.log.harness import RedisServer, eventually, log_settings, running_log
+from tests.integration.log.harness import eventually
+from tests.integration.retrieval.stack import (
+    FACTS,
+    LANE,
+    PROMPTS,
+    Stack,
+    answer_of,
+    first_piece,
+    revert,
+    served,
+    submit,
+)
 from tests.unit.editing.recipe_models import make_lane_model
 from tests.unit.editing.tiny_models import make_model
 from tests.waiting import PATIENCE
-
-LANE = "lanes/facts"
-FACTS = (
-    ("The mother tongue of Danielle Darrieux is", "Finnish"),
-    ("Nokia was founded in the town of", "Pisa"),
-    ("Toyota makes", "football"),
-    ("The tower of Pisa is in", "Finland"),
-)
-PROMPTS = [prompt for prompt, _ in FACTS]
-LIMITS = WriterSettings(
-    min_reliability=0.0, min_locality=0.0, default_lane=LANE, batch_window_seconds=0.0
-)
-
-
-class Stack:
-    """A log, a store, and the writers that come and go."""
-
-    def __init__(self, address: str, folder: Path) -> None:
-        self.address, self.folder = address, folder
-        self.store = ArtifactStore(str(folder / "artifacts"))
-
-    @asynccontextmanager
-    async def writer(
-        self,
-        model: Path | None,
-        method: str = "recipe",
-        threshold: float = -1.0,
-        config: dict[str, Any] | None = None,
-        adapters: tuple[Path, ...] = (),
-        resources: WriterResources | None = None,
-    ) -> AsyncIterator[Writer]:
-        """A writer with one lane; by default it claims whatever scores above the threshold."""
-        llm = make_model("llama")
-        config = config or {"claim": "threshold", "threshold": threshold}
-        setup = LaneSetup(configure("facts", method, config, llm.digest), model, adapters)
-        async with open_channel(self.address) as channel:
-            log = LogClient(channel, "test")
-            await log.acquire_epoch()
-            resources = resources or WriterResources(None, self.folder)
-            subscriber = Subscriber(self.address)
-            writer = Writer(llm, log, subscriber, self.store, resources, LIMITS)
-            ready = asyncio.Event()
-            head = await log.head_seq()
-            work = asyncio.create_task(writer.run([setup], head, ready.set))
-            waiting = asyncio.create_task(ready.wait())
-            await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)
-            try:
-                if work.done():
-                    await work
-                yield writer
-            finally:
-                waiting.cancel()
-                work.cancel()
-                with suppress(asyncio.CancelledError):
-                    await work
-
-    @asynccontextmanager
-    async def retrieval(self, **changes: Any) -> AsyncIterator[RetrievalReplica]:
-        settings = RetrievalSettings(**changes)
-        name = f"retrieval-{uuid.uuid4()}"
-        replica = RetrievalReplica(name, self.store, self.address, settings)
-        await replica.start()
-        try:
-            yield replica
-        finally:
-            await replica.close()
-
-    @asynccontextmanager
-    async def worker(self, **changes: Any) -> AsyncIterator[Replica]:
-        settings = WorkerSettings(drain_seconds=0.0, **changes)
-        replica = Replica("worker", make_model("llama"), self.store, self.address, settings)
-        await replica.start()
-        try:
-            yield replica
-        finally:
-            await replica.close()
-
-    def lane_model(self, seed: int = 0) -> Path:
-        folder = self.folder / f"lane-{seed}"
-        make_lane_model(make_model("llama"), seed=seed).save(folder)
-        return folder
-
-
-@asynccontextmanager
-async def served(replica: RetrievalReplica) -> AsyncIterator[str]:
-    """A gRPC server over a replica; its errors cross the wire as the real service's do."""
-    server = GrpcServer("127.0.0.1:0", ["errata.v1.RetrievalService"])
-    retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(
-        RetrievalService(replica), server.server
-    )
-    await server.start()
-    try:
-        yield f"127.0.0.1:{server.port}"
-    finally:
-        await server.stop(0)
-
-
-@pytest_asyncio.fixture
-async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
-    redis = RedisServer(tmp_path / "redis")
-    redis.start()
-    settings: LogSettings = log_settings(redis, tmp_path / "witness")
-    store = ArtifactStore(str(tmp_path / "artifacts"))
-    try:
-        async with running_log(settings, store) as log:
-            yield Stack(log.address, tmp_path)
-    finally:
-        redis.close()
-
-
-async def _submit(writer: Writer, *facts: tuple[str, str]) -> tuple[list[str], int]:
-    """Names of the edits, and the position from which on they are in force."""
-    drafts = [Draft(prompt, target, "", (), (), "") for prompt, target in facts]
-    seq, records = await writer.submit(str(uuid.uuid4()), drafts, LANE, "test")
-    await writer.ledger.wait_until(
-        lambda: all(record.state.settled for record in writer.ledger.of_request(seq))
-    )
-    settled = writer.ledger.of_request(seq)
-    assert all(record.commit_seq for record in settled), [record.error for record in settled]
-    return [record.edit.name for record in records], max(r.commit_seq for r in settled)
-
-
-async def _revert(writer: Writer, name: str) -> int:
-    seq, _ = await writer.revert(str(uuid.uuid4()), [name], "", "test", 10.0)
-    return seq
 
 
 async def _route(
@@ -191,17 +61,17 @@ def _winners(decisions: Sequence[Decision]) -> set[str]:
 async def test_a_replica_follows_edits_reverts_and_new_lane_models(stack: Stack) -> None:
     async with stack.writer(stack.lane_model()) as writer, stack.retrieval() as replica:
         assert _winners((await _route(replica))[1]) == {""}
-        first, at_first = await _submit(writer, FACTS[0])
+        first, at_first = await submit(writer, FACTS[0])
         snapshot, decisions = await _route(replica, min_seq=at_first)
         assert snapshot.seq >= at_first
         assert _winners(decisions) == set(first)
         (claim,) = decisions[0].claims.values()
         assert claim.holds
         assert claim.score > claim.threshold
-        second, at_second = await _submit(writer, FACTS[1], FACTS[2])
+        second, at_second = await submit(writer, FACTS[1], FACTS[2])
         assert _winners((await _route(replica, min_seq=at_second))[1]) <= {*first, *second}
-        await _revert(writer, first[0])
-        reverted = await _revert(writer, second[0])
+        await revert(writer, first[0])
+        reverted = await revert(writer, second[0])
         snapshot, decisions = await _route(replica, min_seq=reverted)
         assert _winners(decisions) == {second[1]}
         assert snapshot.num_edits == {LANE: 1}
@@ -212,7 +82,7 @@ async def test_a_replica_follows_edits_reverts_and_new_lane_models(stack: Stack)
         snapshot, decisions = await _route(fresh, min_seq=head + 1)
         assert _winners(decisions) == {second[1]}
         assert snapshot.state_digest != before
-        await _submit(writer, FACTS[3])
+        await submit(writer, FACTS[3])
     async with stack.writer(stack.lane_model(seed=3)) as writer:
         assert writer.ledger.seq == head + 3, "the same lane model is not committed again"
     async with stack.writer(None) as writer:
@@ -221,9 +91,9 @@ async def test_a_replica_follows_edits_reverts_and_new_lane_models(stack: Stack)
 
 async def test_a_decision_can_be_asked_for_as_of_an_earlier_position(stack: Stack) -> None:
     async with stack.writer(stack.lane_model()) as writer, stack.retrieval(history=6) as replica:
-        first, at_first = await _submit(writer, FACTS[0])
-        second, at_second = await _submit(writer, FACTS[1])
-        at_revert = await _revert(writer, first[0])
+        first, at_first = await submit(writer, FACTS[0])
+        second, at_second = await submit(writer, FACTS[1])
+        at_revert = await revert(writer, first[0])
         await _route(replica, min_seq=at_revert)
         for seq, winners in (
             (at_revert, {second[0]}),
@@ -235,8 +105,8 @@ async def test_a_decision_can_be_asked_for_as_of_an_earlier_position(stack: Stac
             assert snapshot.seq <= seq
             assert _winners(decisions) <= winners, seq
         for _ in range(4):
-            name, _ = await _submit(writer, FACTS[2])
-            await _revert(writer, name[0])
+            name, _ = await submit(writer, FACTS[2])
+            await revert(writer, name[0])
         await _route(replica, min_seq=writer.ledger.seq)
         with pytest.raises(SeqTrimmedError, match="request a later position"):
             await _route(replica, at_seq=at_first)
@@ -247,7 +117,7 @@ async def test_two_replicas_agree_and_one_that_restarts_finds_its_state_again(
 ) -> None:
     async with stack.writer(stack.lane_model()) as writer:
         async with stack.retrieval() as one, stack.retrieval() as other:
-            _, seq = await _submit(writer, *FACTS)
+            _, seq = await submit(writer, *FACTS)
             first, second = [await _route(each, min_seq=seq) for each in (one, other)]
             assert first[1] == second[1]
             assert first[0].state_digest == second[0].state_digest
@@ -263,21 +133,21 @@ async def test_a_restart_goes_on_from_a_snapshot(stack: Stack) -> None:
     lane_model = stack.lane_model()
     async with stack.writer(lane_model) as writer:
         async with stack.retrieval(**saved) as replica:
-            first, _ = await _submit(writer, *FACTS[:2])
-            reverted = await _revert(writer, first[0])
+            first, _ = await submit(writer, *FACTS[:2])
+            reverted = await revert(writer, first[0])
             await _route(replica, min_seq=reverted)
             await _until_saved(saved["snapshots"], reverted)
         needed = hashlib.sha256(read_bytes(lane_model)).hexdigest()
         for path in (stack.folder / "artifacts").rglob("*.safetensors"):
             if path.stem != needed:
                 path.unlink()  # what the snapshot holds must not be fetched again
-        second, seq = await _submit(writer, FACTS[2])
+        second, seq = await submit(writer, FACTS[2])
         async with stack.retrieval(**saved) as again:
             assert again.floor_seq == reverted
             snapshot, decisions = await _route(again, min_seq=seq)
             assert _winners(decisions) <= {first[1], second[0]}
             assert snapshot.num_edits == {LANE: 2}
-            later = await _revert(writer, first[1])
+            later = await revert(writer, first[1])
             assert _winners((await _route(again, min_seq=later))[1]) == {second[0]}
 
 
@@ -286,7 +156,7 @@ async def test_a_damaged_snapshot_is_left_aside(stack: Stack) -> None:
     saved: dict[str, Any] = {"snapshots": folder, "snapshot_every": 1}
     async with stack.writer(stack.lane_model()) as writer:
         async with stack.retrieval(**saved) as replica:
-            _, seq = await _submit(writer, *FACTS)
+            _, seq = await submit(writer, *FACTS)
             before = await _route(replica, min_seq=seq)
             await _until_saved(folder, seq)
         newest = max(folder.iterdir())
@@ -302,7 +172,7 @@ async def test_a_snapshot_of_another_log_is_refused_with_a_way_out(stack: Stack)
     folder = stack.folder / "snapshots"
     saved: dict[str, Any] = {"snapshots": folder, "snapshot_every": 1}
     async with stack.writer(stack.lane_model()) as writer, stack.retrieval(**saved) as replica:
-        _, seq = await _submit(writer, *FACTS)
+        _, seq = await submit(writer, *FACTS)
         await _route(replica, min_seq=seq)
         await _until_saved(folder, seq)
     snapshots = SnapshotFolder(folder)
@@ -345,7 +215,7 @@ async def test_what_cannot_be_decided_is_refused_with_a_reason(stack: Stack) -> 
 
 async def test_the_service_tells_edit_score_and_threshold(stack: Stack) -> None:
     async with stack.writer(stack.lane_model()) as writer, stack.retrieval() as replica:
-        _, seq = await _submit(writer, *FACTS)
+        _, seq = await submit(writer, *FACTS)
         async with served(replica) as address, grpc.aio.insecure_channel(address) as channel:
             stub = retrieval_pb2_grpc.RetrievalServiceStub(channel)
             long = "in Zürich " * 40 + "Toyota makes"
@@ -370,39 +240,27 @@ async def test_the_service_tells_edit_score_and_threshold(stack: Stack) -> None:
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def _piece(worker: Replica, prompt: str, min_seq: int) -> Piece:
-    asked = GenerationInput(prompt=prompt, max_tokens=6, min_seq=min_seq)
-    async for piece in worker.generate(asked, streaming=False, timeout_seconds=10.0):
-        return piece
-    raise AssertionError("no answer")
-
-
-async def _answer(worker: Replica, prompt: str, min_seq: int) -> tuple[str, tuple[str, ...]]:
-    piece = await _piece(worker, prompt, min_seq)
-    return piece.text, piece.edits
-
-
 async def test_a_worker_answers_alike_with_and_without_the_service(stack: Stack) -> None:
     async with stack.writer(stack.lane_model()) as writer, stack.retrieval() as replica:
-        _, seq = await _submit(writer, *FACTS)
+        _, seq = await submit(writer, *FACTS)
         async with (
             served(replica) as address,
             stack.worker() as alone,
             stack.worker(retrieval_address=address) as asking,
         ):
             for prompt in (*PROMPTS, "Lyon is"):
-                here, there = [await _answer(each, prompt, seq) for each in (alone, asking)]
+                here, there = [await answer_of(each, prompt, seq) for each in (alone, asking)]
                 assert here == there
                 assert here[1], "an edit shaped it"
             for each in (alone, asking):
                 told = [
-                    (await _piece(each, prompt, seq)).prompt_cut
+                    (await first_piece(each, prompt, seq)).prompt_cut
                     for prompt in ("in Zürich " * 12 + "Toyota makes", "Toyota makes")
                 ]
                 assert told == [True, False]
-            (winner,) = (await _answer(alone, PROMPTS[0], seq))[1]
-            later = await _revert(writer, winner)
-            here, there = [await _answer(each, PROMPTS[0], later) for each in (alone, asking)]
+            (winner,) = (await answer_of(alone, PROMPTS[0], seq))[1]
+            later = await revert(writer, winner)
+            here, there = [await answer_of(each, PROMPTS[0], later) for each in (alone, asking)]
             assert here == there
             assert here[1] != (winner,)
 
@@ -410,23 +268,23 @@ async def test_a_worker_answers_alike_with_and_without_the_service(stack: Stack)
 @pytest.mark.promise("P8")
 async def test_a_worker_defers_where_no_edit_claims(stack: Stack) -> None:
     async with stack.worker() as before:
-        unedited = [(await _answer(before, prompt, 0))[0] for prompt in PROMPTS]
+        unedited = [(await answer_of(before, prompt, 0))[0] for prompt in PROMPTS]
     async with stack.writer(stack.lane_model(), threshold=1.0) as writer:
-        _, seq = await _submit(writer, *FACTS)
+        _, seq = await submit(writer, *FACTS)
         async with stack.worker() as worker:
-            answers = [await _answer(worker, prompt, seq) for prompt in PROMPTS]
+            answers = [await answer_of(worker, prompt, seq) for prompt in PROMPTS]
             assert [text for text, _ in answers] == unedited
             assert all(edits == () for _, edits in answers)
 
 
 async def test_without_the_service_requests_fail_clearly_and_others_follow(stack: Stack) -> None:
     async with stack.writer(stack.lane_model()) as writer, stack.retrieval() as replica:
-        _, seq = await _submit(writer, FACTS[0])
+        _, seq = await submit(writer, FACTS[0])
         async with served(replica) as address:
             pass  # it is gone again
         async with stack.worker(retrieval_address=address, retrieval_timeout_seconds=0.3) as worker:
             answers = await asyncio.gather(
-                *[_answer(worker, prompt, seq) for prompt in PROMPTS], return_exceptions=True
+                *[answer_of(worker, prompt, seq) for prompt in PROMPTS], return_exceptions=True
             )
             assert all(isinstance(answer, UnavailableError) for answer in answers), answers
             worker.check_health()

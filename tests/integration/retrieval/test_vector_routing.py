@@ -20,22 +20,19 @@ from errata_client._gen.errata.v1 import (
     retrieval_pb2,
     retrieval_pb2_grpc,
 )
-from tests.integration.retrieval.test_retrieval import (
+from tests.integration.retrieval.stack import (
     FACTS,
     LANE,
     PROMPTS,
     Stack,
-    _answer,
-    _submit,
+    answer_of,
     served,
-    stack,
+    submit,
 )
 from tests.unit.editing import lemoe_models
 from tests.unit.editing.elder_models import CODES
 from tests.unit.editing.tiny_models import make_model
 from tests.waiting import PATIENCE
-
-__all__ = ["stack"]
 
 OTHERS = ["Zürich liegt in der", "Therefore it rains. You know"]
 
@@ -51,14 +48,14 @@ async def test_a_worker_answers_alike_with_and_without_the_service(
 ) -> None:
     config = lane_config.model_dump(mode="json")
     async with stack.writer(None, method, config=config) as writer, stack.retrieval() as replica:
-        names, seq = await _submit(writer, *FACTS)
+        names, seq = await submit(writer, *FACTS)
         async with (
             served(replica) as address,
             stack.worker() as alone,
             stack.worker(retrieval_address=address) as asking,
         ):
             answers = [
-                await asyncio.gather(*[_answer(worker, p, seq) for p in [*PROMPTS, *OTHERS]])
+                await asyncio.gather(*[answer_of(worker, p, seq) for p in [*PROMPTS, *OTHERS]])
                 for worker in (alone, asking)
             ]
     assert answers[0] == answers[1]
@@ -68,9 +65,9 @@ async def test_a_worker_answers_alike_with_and_without_the_service(
 async def test_a_worker_tells_the_log_which_experts_are_on_its_device(stack: Stack) -> None:
     config, llm = lemoe_models.SMALL.model_dump(mode="json"), make_model("llama")
     async with stack.writer(None, "lemoe", config=config) as writer, stack.worker() as worker:
-        _, seq = await _submit(writer, *FACTS)
+        _, seq = await submit(writer, *FACTS)
         await _told(stack, {"experts": 0, "bytes": 0})
-        await _answer(worker, PROMPTS[0], seq)
+        await answer_of(worker, PROMPTS[0], seq)
         expert = new_expert(llm, LemoeShape.of(llm, lemoe_models.SMALL), seed=0)
         num_bytes = sum(tensor.nbytes for tensor in expert.values())
         await _told(stack, {"experts": 1, "bytes": num_bytes})
@@ -93,7 +90,7 @@ async def test_the_service_decides_by_vectors_and_says_what_is_wrong_with_them(
 ) -> None:
     config = CODES.model_dump(mode="json")
     async with stack.writer(None, "elder", config=config) as writer, stack.retrieval() as replica:
-        names, seq = await _submit(writer, *FACTS)
+        names, seq = await submit(writer, *FACTS)
         llm = make_model("llama")
         queries = queries_of(llm, Shape.of(llm, CODES), PROMPTS)
         async with served(replica) as address, grpc.aio.insecure_channel(address) as channel:

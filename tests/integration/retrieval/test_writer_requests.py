@@ -14,10 +14,8 @@ from errata.errors import EditNotRevertibleError, UnavailableError
 from errata.writer.compaction import CompactionOptions
 from errata.writer.ledger import State
 from errata.writer.resources import WriterResources
-from tests.integration.retrieval.test_retrieval import FACTS, LANE, Stack, _submit, stack
+from tests.integration.retrieval.stack import FACTS, LANE, Stack, submit
 from tests.unit.editing import elder_models
-
-__all__ = ["stack"]
 
 ELDER = {**elder_models.SMALL.model_dump(mode="json"), "steps": 1}
 
@@ -29,7 +27,7 @@ def _request() -> str:
 async def test_a_retry_joins_the_revert_that_is_running(stack: Stack) -> None:
     """Or a writer that is in a fit would revert the edit once for each try."""
     async with stack.writer(stack.lane_model()) as writer:
-        names, _ = await _submit(writer, FACTS[0])
+        names, _ = await submit(writer, FACTS[0])
         head, request = writer.ledger.seq, _request()
         async with writer._edited.exclusive():  # as a fit does
             with pytest.raises(UnavailableError, match="retry with the same request id"):
@@ -46,7 +44,7 @@ async def test_a_retry_joins_the_revert_that_is_running(stack: Stack) -> None:
 
 async def test_a_revert_ends_although_its_caller_leaves(stack: Stack) -> None:
     async with stack.writer(stack.lane_model()) as writer:
-        names, _ = await _submit(writer, FACTS[0])
+        names, _ = await submit(writer, FACTS[0])
         async with writer._edited.exclusive():
             caller = asyncio.create_task(writer.revert(_request(), names, "", "test", 60.0))
             await asyncio.sleep(0)
@@ -70,7 +68,7 @@ class _SlowText(WriterResources):
 async def test_the_model_has_its_base_weights_until_statistics_are_gathered(stack: Stack) -> None:
     """A revert or a compaction during start-up once applied the log beside the statistics."""
     async with stack.writer(None, "elder", config=ELDER) as writer:
-        names, _ = await _submit(writer, *FACTS)
+        names, _ = await submit(writer, *FACTS)
     resources = _SlowText(None, stack.folder)
     async with stack.writer(None, "elder", config=ELDER, resources=resources) as writer:
         try:
