@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from records import FAST, write_flat
@@ -12,7 +11,8 @@ from tiny_models import TEXT, make_model
 from typer.testing import CliRunner
 
 from errata.cli import app
-from errata.evaluation.edit.plan import default_cache_dir
+from errata.evaluation.edit.bench import run
+from errata.evaluation.edit.plan import Plan, default_cache_dir
 
 
 def _run(*arguments: str | Path) -> str:
@@ -37,7 +37,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = "\n\n".join(f" {paragraph}\u2028More. " for paragraph in TEXT * 4)
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     (tmp_path / "other.txt").write_text(text[:-60], encoding="utf-8")
-    (tmp_path / "lane.json").write_text(json.dumps(FAST))
     values = "\n".join(f"{key} = {json.dumps(value)}" for key, value in FAST.items())
     (tmp_path / "lanes.toml").write_text(
         f'[lanes.main]\nmethod = "adaple"\n[lanes.main.config]\n{values}\n'
@@ -45,12 +44,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _bench(folder: Path, text: str, out: str, *more: Any) -> None:
-    _run(
-        "bench", "edit", "--model", folder / "model", "--data", folder / "data.json",
-        "--text", folder / text, "--lane-config", folder / "lane.json", "--no-check",
-        "--edits", 2, "--batch", 2, "--out", folder / out, *more,
-    )  # fmt: skip
+def _bench(folder: Path, text: str) -> None:
+    """A benchmark that names no folder for its cache."""
+    run(
+        Plan(
+            "adaple",
+            "counterfact",
+            folder / "data.json",
+            folder / f"out-{text}",
+            model=str(folder / "model"),
+            edits=2,
+            batch=2,
+            values=FAST,
+            text=folder / text,
+            check=False,
+        )
+    )
 
 
 def test_a_benchmark_uses_what_errata_statistics_computed(folder: Path) -> None:
@@ -62,13 +71,10 @@ def test_a_benchmark_uses_what_errata_statistics_computed(folder: Path) -> None:
     assert default_cache_dir() == cache
     computed = _written(cache)
     assert len(computed) == 2, "one file for each layer"
-    _bench(folder, "text.txt", "out")
+    _bench(folder, "text.txt")
     assert _written(cache) == computed
-    # controls: another text, and another folder
-    _bench(folder, "other.txt", "out-other")
+    _bench(folder, "other.txt")  # control
     assert len(_written(cache)) == 4
-    _bench(folder, "text.txt", "out-own", "--cache-dir", folder / "own")
-    assert len(_written(folder / "own")) == 2
 
 
 def test_a_data_dir_can_be_prepared_for_a_system(folder: Path) -> None:
