@@ -77,6 +77,21 @@ def test_batches_change_nothing(llama: CausalLM, monkeypatch: pytest.MonkeyPatch
         torch.testing.assert_close(together[layer], alone[layer], rtol=1e-4, atol=1e-7)
 
 
+def test_little_is_computed_on_padding(llama: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = ["You know." * (1 + number % 6) for number in range(60)]
+    shapes: list[torch.Size] = []
+    handle = llama.embeddings.register_forward_pre_hook(
+        lambda _, args: shapes.append(args[0].shape)
+    )
+    monkeypatch.setattr(covariance, "_BATCH_TOKENS", 80)
+    compute(llama, text, (0,), max_tokens=10**6)
+    handle.remove()
+    assert sum(rows for rows, _ in shapes) == len(text)
+    assert max(shape.numel() for shape in shapes) <= 80
+    num_tokens = sum(map(len, text_ids(llama, text)))
+    assert num_tokens <= sum(shape.numel() for shape in shapes) < 1.2 * num_tokens
+
+
 def test_the_first_tokens_of_a_text_are_counted(llama: CausalLM) -> None:
     """In whole groups of paragraphs; blank paragraphs are no part of a group."""
     told: list[tuple[int, int]] = []
