@@ -120,14 +120,8 @@ def compute(
         for batch in _batches(rows):
             ids, mask = pad_right(model, batch)
             is_real = mask.bool()
-            forward = partial(
-                model.body,
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions(mask),
-                use_cache=False,
-            )
-            run_until(model.down(max(layers)), forward)
+            call = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
+            run_until(model.down(max(layers)), partial(model.body, **call, use_cache=False))
             done += sum(map(len, batch))
             report(done, total)
     return {layer: _symmetric(upper) / total for layer, upper in sums.items()}
