@@ -19,11 +19,15 @@ def statistics(
     lanes_file: Annotated[
         Path | None, typer.Option(help="Lanes that need statistics (TOML).")
     ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder for all data of the system that needs them.")
+    ] = None,
 ) -> None:
     """Computes the statistics of a model that the lanes' fits need, and caches them."""
     from errata.launch.statistics import compute_statistics
 
     flags = {
+        "data_dir": data_dir,
         "model": {"path": model or None},
         "writer": {"statistics_text": text, "lanes_file": lanes_file},
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,10 @@ class TextResources:
 
     cache_dir: Path
     adapters: tuple[Path, ...] = ()
+    paragraphs: Sequence[str] = tuple(TEXT * 8)
 
     def text(self) -> Iterable[str]:
-        return TEXT * 8
+        return self.paragraphs
 
 
 def make_batch(seed: int = 1, first: int = 0) -> EditBatch:
