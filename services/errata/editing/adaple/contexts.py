@@ -25,6 +25,11 @@ def make_contexts(model: CausalLM, config: AdapleConfig, seed: int) -> tuple[str
     return ("{}", *config.templates, *prefixed)
 
 
+def num_contexts(config: AdapleConfig) -> int:
+    """The number of templates that `make_contexts` makes."""
+    return 1 + len(config.templates) + config.num_prefixes
+
+
 @torch.no_grad()
 def generate_prefixes(model: CausalLM, *, num: int, num_tokens: int, seed: int) -> list[str]:
     """Generates `num` short texts in one batch.
