@@ -34,17 +34,17 @@ def engine_needs(model: ModelShape, limits: EngineLimits) -> list[Need]:
             limits.max_rows * (capacity - kept) * entry
             + limits.max_rows * capacity * entry // model.num_layers,
             "R(C − 1024)·kv·b, and one layer's block again",
-            is_brief=True,
+            during="request",
         ),
         Need("tokens of rows", limits.max_rows * (longest + 1) * INT64, "R(M + 1)·8", "host"),
         Need(
             "a pass",
             inner + tokens * capacity * model.element_bytes,
             "tokens((4·d + 3·d_ff)·b + C·b)",
-            is_brief=True,
+            during="request",
             is_estimate=True,
         ),
-        Need("logits", logits, "R·V(b + 8)", is_brief=True, is_estimate=True),
+        Need("logits", logits, "R·V(b + 8)", during="request", is_estimate=True),
     ]
 
 

@@ -31,11 +31,9 @@ def index_needs(searched: Searched, device: str) -> list[Need]:
             size = keys + n * INT64 + lists * width * FP32
             found += [
                 Need("inverted lists of keys", size, "N(4·w + 8) + lists·4·w", "host"),
-                Need("making inverted lists", 2 * keys, "2·N·4·w", "host", is_brief=True),
+                Need("making inverted lists", 2 * keys, "2·N·4·w", "host", during="request"),
             ]
     if searched.code_bytes:
         words = 8 * math.ceil(searched.code_bytes / 8)
-        found.append(
-            Need("indices of codes", KEPT_CODES * n * 2 * words, "4·N·2·8·words", "host")
-        )
+        found.append(Need("indices of codes", KEPT_CODES * n * 2 * words, "4·N·2·8·words", "host"))
     return found

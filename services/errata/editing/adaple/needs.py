@@ -32,6 +32,7 @@ def needs(model: ModelShape, config: AdapleConfig, load: EditLoad) -> LaneNeeds:
         batch=load.batch_edits,
         searched=Searched(0, 0),
         work=tuple(_work(model, config, layers, load)),
+        matrices=len(layers) * model.matrix_numbers * model.element_bytes,
     )
 
 
@@ -61,9 +62,11 @@ def _replica(model: ModelShape, layers: tuple[int, ...], load: EditLoad) -> list
             "change of weights",
             matrices * (FP32 + model.element_bytes) + 2 * model.matrix_numbers * FP32,
             "L·d·d_ff(4 + b) + 2·d·d_ff·4",
-            is_brief=True,
+            during="commit",
         ),
-        Need("renewal of directions", 2 * edits * model.d_ff * FP32, "2·N·d_ff·4", is_brief=True),
+        Need(
+            "renewal of directions", 2 * edits * model.d_ff * FP32, "2·N·d_ff·4", during="request"
+        ),
     ]
 
 
@@ -84,25 +87,25 @@ def _writer(
             "statistics pass",
             count * square * FP64 + square * (FP32 + FP64),
             "L·d_ff²·8 + d_ff²·12",
-            is_brief=True,
+            during="statistics",
         ),
-        Need("reading cached statistics", 2 * square * FP64, "2·d_ff²·8", "host", is_brief=True),
+        Need("reading cached statistics", 2 * square * FP64, "2·d_ff²·8", "host", during="start"),
     ]
     if config.covariance == "accumulate":
         found += [
             Need("keys of earlier edits", count * edits * model.d_ff * FP32, "L·N·d_ff·4", "host"),
-            Need("Gram matrices of a fit", count * square * FP64, "L·d_ff²·8", "host", True),
-            Need("making a Gram matrix", edits * model.d_ff * 20, "N·d_ff·20", "host", True),
+            Need("Gram matrices of a fit", count * square * FP64, "L·d_ff²·8", "host", "fit"),
+            Need("making a Gram matrix", edits * model.d_ff * 20, "N·d_ff·20", "host", "fit"),
         ]
     return [
         *found,
-        Need("solving a layer", 3 * square * FP64, "3·d_ff²·8", is_brief=True),
+        Need("solving a layer", 3 * square * FP64, "3·d_ff²·8", during="fit"),
         Need(
             "weights during a fit",
             len(layers) * model.matrix_numbers * model.element_bytes
             + 2 * model.matrix_numbers * FP32,
             "L·d·d_ff·b + 2·d·d_ff·4",
-            is_brief=True,
+            during="fit",
         ),
         *_targets(model, config, layers, load),
     ]
@@ -127,19 +130,19 @@ def _targets(
     adam = 3 * num_deltas * load.batch_edits * model.d * FP32
     logits = scored * (model.element_bytes + 2 * FP32) + 3 * kl_rows * FP32
     return [
-        Need("targets' optimiser", adam, "3·2·u·d·4", is_brief=True),
+        Need("targets' optimiser", adam, "3·2·u·d·4", during="fit"),
         Need(
             "targets' activations",
             model.saved_bytes(rows + kl_rows, load.text_tokens, layers[-1]),
             "kept by the blocks from the last edited one on, for u(contexts + 1) rows of T tokens",
-            is_brief=True,
+            during="fit",
             is_estimate=True,
         ),
         Need(
             "targets' logits",
             logits * model.num_embeddings,
             "V·(n(b + 8) + 12·u), n = u·contexts·t + u",
-            is_brief=True,
+            during="fit",
             is_estimate=True,
         ),
     ]

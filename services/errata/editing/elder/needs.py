@@ -37,7 +37,7 @@ def needs(model: ModelShape, config: ElderConfig, load: EditLoad) -> LaneNeeds:
         *(gate.replica() if gate else ()),
         *repository_needs(load, batch, width, shape.d_q),
         Need("codes", load.num_edits * code_bytes, "N·⌈L·N_e/8⌉", "host"),
-        Need("making codes", load.num_edits * shape.d_q * FP32, "N·d_q·4", is_brief=True),
+        Need("making codes", load.num_edits * shape.d_q * FP32, "N·d_q·4", during="commit"),
     ]
     shared = _experts(shape, FP32)
     # Every commit changes all experts, and each position that is kept has its own.
@@ -116,19 +116,19 @@ def _writer(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad
             "host",
             is_estimate=True,
         ),
-        Need("training of experts", 5 * FP32 * shape.num_parameters, "5·4·P_e", is_brief=True),
+        Need("training of experts", 5 * FP32 * shape.num_parameters, "5·4·P_e", during="fit"),
         Need(
             "inputs of the first adapted block",
             below * tokens * model.d * FP32,
             "texts·T·d·4",
-            is_brief=True,
+            during="fit",
             is_estimate=True,
         ),
         Need(
             "training's activations",
             model.saved_bytes(rows, tokens, shape.layers[0]) + mixtures + logits,
             "kept by the blocks from the first adapted one on, for u + replayed rows of T tokens",
-            is_brief=True,
+            during="fit",
             is_estimate=True,
         ),
     ]

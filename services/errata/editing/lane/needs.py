@@ -15,8 +15,7 @@ Symbols of the formulas, in every slice's `needs.py`:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +24,9 @@ from errata.editing.lane.repository import room_after
 
 Place = Literal["device", "host", "disk"]
 """Memory of the LLM's device, memory of the host, or a file; on a CPU the first two are one."""
+
+During = Literal["", "start", "statistics", "fit", "commit", "request"]
+"""While what runs; empty for all the time."""
 
 FP32, FP64, INT32, INT64 = 4, 8, 4, 8
 
@@ -47,7 +49,8 @@ class Need:
         num_bytes: how many.
         formula: how they are computed, in the module's symbols.
         place: where they are.
-        is_brief: they are taken only while something runs, which `name` says; else all the time.
+        during: they are taken only meanwhile: `start`, `statistics`, `fit`, `commit` or `request`;
+            empty if they are taken all the time.
         is_estimate: the formula leaves something out, or assumes something; else tensors have
             exactly this size.
     """
@@ -56,7 +59,7 @@ class Need:
     num_bytes: int
     formula: str
     place: Place = "device"
-    is_brief: bool = False
+    during: During = ""
     is_estimate: bool = False
 
 
@@ -145,6 +148,7 @@ class LaneNeeds:
         searched: by its indices.
         work: operations of fits and requests.
         warnings: about the lane and this number of edits.
+        matrices: edited matrices in the LLM's dtype, bytes; 0 if the lane changes no weights.
     """
 
     replica: tuple[Need, ...]
@@ -155,12 +159,21 @@ class LaneNeeds:
     batch: int
     searched: Searched
     work: tuple[Work, ...]
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+    matrices: int = 0
 
+    def versions(self, count: int) -> list[Need]:
+        """Older versions of the edited matrices, while rows still run with them.
 
-def total(needs: Iterable[Need], *places: Place, brief: bool = False) -> int:
-    """The bytes of needs at some places: those that last, or those that are brief."""
-    return sum(need.num_bytes for need in needs if need.place in places and need.is_brief == brief)
+        Args:
+            count: versions that can serve rows at once.
+        """
+        if not self.matrices or count < 2:
+            return []
+        size = (count - 1) * self.matrices
+        return [
+            Need("older versions of weights", size, "(versions − 1)·L·d·d_ff·b", during="request")
+        ]
 
 
 def repository_needs(load: EditLoad, batch: int, key_width: int, value_numbers: int) -> list[Need]:
@@ -179,7 +192,7 @@ def repository_needs(load: EditLoad, batch: int, key_width: int, value_numbers: 
     row = FP32 * (key_width + value_numbers)
     return [
         Need("keys and values", room * row, "C·4(w + v)"),
-        Need("growth of keys and values", load.num_edits * row, "N·4(w + v)", is_brief=True),
+        Need("growth of keys and values", load.num_edits * row, "N·4(w + v)", during="commit"),
         Need(
             "names and facts",
             load.num_edits * BOOKKEEPING_BYTES,

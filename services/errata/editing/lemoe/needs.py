@@ -76,19 +76,19 @@ def _training(model: ModelShape, config: LemoeConfig, shape: Shape, load: EditLo
     inner = rows * load.text_tokens * (3 * model.d_ff + model.d) * FP32
     logits = rows * load.target_tokens * model.num_embeddings * 3 * FP32
     return [
-        Need("training of an expert", 4 * FP32 * shape.num_parameters, "4·4·P_x", is_brief=True),
+        Need("training of an expert", 4 * FP32 * shape.num_parameters, "4·4·P_x", during="fit"),
         Need(
             "inputs of the expert's block",
             texts * load.text_tokens * model.d * FP32,
             "texts·T·d·4",
-            is_brief=True,
+            during="fit",
             is_estimate=True,
         ),
         Need(
             "training's activations",
             model.saved_bytes(rows, load.text_tokens, shape.layer) + inner + logits,
             "kept by the blocks from the expert's on, for batch_rows rows of T tokens",
-            is_brief=True,
+            during="fit",
             is_estimate=True,
         ),
     ]

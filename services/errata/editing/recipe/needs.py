@@ -66,12 +66,12 @@ def _refinement(model: ModelShape, gate: GateNeeds, load: EditLoad) -> list[Need
     numbers = load.batch_edits * math.prod(gate.shape.prompt_size)
     logits = rows * load.target_tokens * model.num_embeddings
     return [
-        Need("refined prompts", 5 * numbers * FP32, "5·u·S·l·d·4", is_brief=True),
+        Need("refined prompts", 5 * numbers * FP32, "5·u·S·l·d·4", during="fit"),
         Need(
             "refinement's activations",
             model.saved_bytes(rows, tokens, 0) + logits * (model.element_bytes + 2 * FP32),
             "kept by all blocks for u(1 + rephrases) rows of T + l tokens, and their logits",
-            is_brief=True,
+            during="fit",
             is_estimate=True,
         ),
     ]

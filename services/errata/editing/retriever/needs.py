@@ -87,7 +87,7 @@ class GateNeeds:
                 "pass of the encoder",
                 tokens * 12 * self.encoder_width * FP32,
                 "128·T_e·12·w_e·4",
-                is_brief=True,
+                during="request",
                 is_estimate=True,
             ),
         ]
