@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from errata.cli_options import JsonOption
 from errata.launch.terminal import console
 from errata.platform.settings import load_settings
+
+if TYPE_CHECKING:
+    from errata.evaluation.memory.report import Comparison
+    from errata.launch.plan.plan import Plan
 
 
 def statistics(
@@ -52,6 +56,12 @@ def plan(
     ] = None,
     text_tokens: Annotated[int, typer.Option(help="Tokens of an edit's prompt and target.")] = 32,
     totals: Annotated[bool, typer.Option("--totals", help="Print only the totals.")] = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="Also load the model and compare the plan with two real processes."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Computes what each service needs for a number of edits, from configurations alone."""
@@ -66,10 +76,21 @@ def plan(
         "worker": {"num_replicas": replicas, "max_batch_size": rows, "max_context": max_context},
     }
     made = plan_of(load_settings(flags), Options(edits, method, text_tokens))
+    measured = _measured(made) if measure else []
     if as_json:
-        print_json(console(), json_of(made))
-    else:
-        console().print(plan_lines(made, only_totals=totals))
+        print_json(console(), {**json_of(made), "measured": measured})
+        return
+    console().print(plan_lines(made, only_totals=totals))
+    if measured:
+        from errata.evaluation.memory.report import comparison_table
+
+        console().print(comparison_table(measured))
+
+
+def _measured(made: Plan) -> list[Comparison]:
+    from errata.evaluation.memory.report import compare  # imports all that services import
+
+    return compare(made)
 
 
 def demo_model(

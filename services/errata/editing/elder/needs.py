@@ -83,7 +83,7 @@ def _experts(shape: Shape, element_bytes: int) -> Need:
     )
 
 
-def _num_texts(config: ElderConfig, load: EditLoad) -> int:
+def num_texts(config: ElderConfig, load: EditLoad) -> int:
     """Texts of an edit: prompt, its own rephrases, those after contexts, and invented ones."""
     invented = config.num_rephrases if config.needs_lane_model else 0
     return 1 + load.num_rephrases + config.num_contexts + invented
@@ -103,7 +103,7 @@ def _writer(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad
     LoRAs' two products. Inputs of the first adapted block are kept for all texts of a fit.
     """
     rows, tokens = _step_rows(config, load), load.text_tokens
-    texts = _num_texts(config, load)
+    texts = num_texts(config, load)
     numbers = rows * tokens * len(shape.layers)
     mixtures = numbers * (shape.d_in + 2 * shape.num_experts * shape.rank) * FP32
     logits = rows * load.target_tokens * model.num_embeddings * 3 * FP32
@@ -150,7 +150,7 @@ def _store(config: ElderConfig, shape: Shape, key_width: int, load: EditLoad) ->
 def _text_store(config: ElderConfig, shape: Shape, load: EditLoad) -> Need:
     """Memories (`elder.memory.pack_texts`): int32 ids, three int32 a text, allocation and fact."""
     text = INT32 * (load.text_tokens + 3)
-    edit = _num_texts(config, load) * text + len(shape.layers) * shape.num_experts + FACT_BYTES
+    edit = num_texts(config, load) * text + len(shape.layers) * shape.num_experts + FACT_BYTES
     return Need(
         "memories: texts",
         load.num_edits * edit,

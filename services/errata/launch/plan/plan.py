@@ -108,6 +108,7 @@ class Plan:
     Attributes:
         model: the LLM.
         load: the edits of each lane.
+        limits: of every worker's engine.
         lanes: the lanes.
         services: in the order of the request's path.
         work: operations, by lane; the LLM's own are under `model`.
@@ -116,6 +117,7 @@ class Plan:
 
     model: ModelShape
     load: EditLoad
+    limits: EngineLimits
     lanes: tuple[PlannedLane, ...]
     services: tuple[Service, ...]
     work: Mapping[str, tuple[Work, ...]]
@@ -166,7 +168,13 @@ def make_plan(
     work = {"model": (token,), **{name: needs.work for name, needs in by_lane.items()}}
     found = [f"{name}: {text}" for name, needs in by_lane.items() for text in needs.warnings]
     return Plan(
-        model, load, tuple(lanes), services, work, (*found, *_context_warning(model, services))
+        model,
+        load,
+        limits,
+        tuple(lanes),
+        services,
+        work,
+        (*found, *_context_warning(model, services)),
     )
 
 
