@@ -40,7 +40,7 @@ from errata.writer.resources import WriterResources
 
 LANE_MODEL = demo.lanes_path().parent / "recipe"
 ROUTED = ("recipe", "elder", "lemoe")
-N, U = 150, 7
+N, U = 66, 11  # more rows than a new repository has room for
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,12 @@ def llm() -> CausalLM:
 @pytest.fixture(scope="module")
 def shape() -> ModelShape:
     return ModelShape.read(demo.model_path())
+
+
+@pytest.fixture(scope="module")
+def lanes(llm: CausalLM) -> Mapping[str, Any]:
+    """A filled lane of each method that routes; tests only read them."""
+    return {method: filled(llm, method) for method in ROUTED}
 
 
 def load_of(num_edits: int, batch: int) -> EditLoad:
@@ -133,7 +139,7 @@ def test_activations_are_close_to_those_that_a_block_keeps(
     assert shape.saved_bytes(rows, tokens, first) == pytest.approx(num_bytes(kept), rel=0.2)
 
 
-def test_adaple_holds_matrices_factors_and_directions(llm: CausalLM, shape: ModelShape) -> None:
+def test_adaple_holds_matrices_factors_and_directions(shape: ModelShape) -> None:
     model = CausalLM.load(demo.model_path())  # its weights change
     lane: Any = filled(model, "adaple")
     found = needs_of(shape, "adaple", load_of(N, U)).replica
@@ -166,9 +172,9 @@ def test_adaples_writer_holds_statistics_and_keys(shape: ModelShape, tmp_path: P
 
 @pytest.mark.parametrize("method", ROUTED)
 def test_keys_and_values_have_the_room_of_a_repository(
-    llm: CausalLM, shape: ModelShape, method: str
+    lanes: Mapping[str, Any], shape: ModelShape, method: str
 ) -> None:
-    lane: Any = filled(llm, method)
+    lane = lanes[method]
     memory = lane.contents.repository._memory
     assert lane.contents.repository.num_rows == N
     values = {"expert_edits": U} if method == "lemoe" else {}
@@ -178,8 +184,8 @@ def test_keys_and_values_have_the_room_of_a_repository(
     assert (found.searched.num_keys, found.searched.key_width) == (N, memory.keys.shape[1])
 
 
-def test_elders_experts_are_counted_once(llm: CausalLM, shape: ModelShape) -> None:
-    lane: Any = filled(llm, "elder")
+def test_elders_experts_are_counted_once(lanes: Mapping[str, Any], shape: ModelShape) -> None:
+    lane = lanes["elder"]
     learned = lane.contents.learned
     banks = [t for bank in learned.mixture.banks.values() for t in (bank.a, bank.b)]
     found = needs_of(shape, "elder", load_of(N, U))
@@ -189,8 +195,8 @@ def test_elders_experts_are_counted_once(llm: CausalLM, shape: ModelShape) -> No
     assert of(found.replica, "codes") == lane.contents.codes.nbytes
 
 
-def test_lemoes_experts_are_those_on_the_host(llm: CausalLM, shape: ModelShape) -> None:
-    lane: Any = filled(llm, "lemoe")
+def test_lemoes_experts_are_those_on_the_host(lanes: Mapping[str, Any], shape: ModelShape) -> None:
+    lane = lanes["lemoe"]
     held = sum(expert.num_bytes for expert in lane.contents.experts)
     found = needs_of(shape, "lemoe", load_of(N, U), expert_edits=U)
     assert of(found.replica, "experts and anchors") == held
@@ -216,8 +222,10 @@ def test_files_hold_the_tensors_of_a_commit(llm: CausalLM, shape: ModelShape, me
     assert sum(exact) == sum(t.nbytes for t in artifact_of(llm, method, U).values())
 
 
-def test_later_commits_of_elder_hold_differences(llm: CausalLM, shape: ModelShape) -> None:
-    lane: Any = filled(llm, "elder")
+def test_later_commits_of_elder_hold_differences(
+    lanes: Mapping[str, Any], shape: ModelShape
+) -> None:
+    lane = lanes["elder"]
     experts = lane.contents.learned.experts
     packed = Packed.difference("digest", experts, experts)
     size = sum(tensor.nbytes for tensor in packed.tensors.values())
@@ -237,8 +245,8 @@ def test_the_lane_model_is_the_one_in_the_folder_or_a_new_one(
         assert found.shape.prompt_size == model.shape.prompt_size
 
 
-def test_indices_copy_keys_and_codes(llm: CausalLM, shape: ModelShape) -> None:
-    lane: Any = filled(llm, "recipe")
+def test_indices_copy_keys_and_codes(lanes: Mapping[str, Any], shape: ModelShape) -> None:
+    lane = lanes["recipe"]
     lane.view().claims(["One two three is"])
     (known,) = lane._index._known.values()
     searched = needs_of(shape, "recipe", load_of(N, U)).searched

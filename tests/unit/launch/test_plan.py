@@ -134,7 +134,7 @@ def test_bad_options_get_a_remedy(options: tuple[str, ...], reason: str, words: 
     [
         ("{", "cannot be read"),
         ("{}", "cannot be read"),
-        (json.dumps({**LLAMA, "model_type": "bert"}), "cannot be edited"),
+        (json.dumps({**LLAMA, "model_type": "bert"}), "none of the module layouts"),
         (json.dumps({"model_type": "t5"}), "causal language model"),
     ],
 )

@@ -115,13 +115,21 @@ def read_config(source: str | Path) -> Any:
     """
     name = str(source)
     path = Path(name).expanduser()
-    if not path.is_file():
-        if path.suffix == ".json":
-            raise ModelNotFoundError(
-                f"there is no file {name}; give a model's config.json, its folder or its hub id.",
+    if path.is_file():
+        try:
+            return AutoConfig.from_pretrained(str(path))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UnsupportedModelError(
+                f"{name} cannot be read as a configuration ({_first_line(error)}). Copy the "
+                "model's config.json again.",
                 model=name,
-            )
-        _check_folder(name)
+            ) from error
+    if path.suffix == ".json":
+        raise ModelNotFoundError(
+            f"there is no file {name}; give a model's config.json, its folder or its hub id.",
+            model=name,
+        )
+    _check_folder(name)
     return _read_config(name)
 
 
