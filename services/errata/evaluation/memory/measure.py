@@ -117,21 +117,20 @@ def measure_writer(measured: Measured) -> dict[str, int]:
         lane = filled_lane(model, filling, WriterResources(None, Path(folder)))
     steps.note("lane")
     edits = new_edits(model, measured.batch, measured.text_tokens)
-    process.private_bytes()
-    process.reset_highest()
     before = process.resident_bytes()
+    process.reset_highest()
     # A retry, because only it refines the prompts of a RECIPE lane.
     lane.fit(EditBatch(edits, seed=0, attempt=1))
     return {**steps.found, "fit": process.highest_bytes() - before}
 
 
 class _Steps:
-    """What each step adds to the private memory of this process."""
+    """What each step adds to the memory of this process."""
 
     def __init__(self) -> None:
         self.found: dict[str, int] = {}
-        self._before = process.private_bytes()
+        self._before = process.resident_bytes()
 
     def note(self, name: str) -> None:
-        now = process.private_bytes()
+        now = process.resident_bytes()
         self.found[name], self._before = now - self._before, now

@@ -17,21 +17,18 @@ def check_is_measurable() -> None:
     Raises:
         InvalidRequestError: it is not Linux.
     """
-    if not (_PROC / "smaps_rollup").exists():
+    if not (_PROC / "clear_refs").exists():
         raise InvalidRequestError("--measure reads /proc, which only Linux has.", field="measure")
 
 
-def private_bytes() -> int:
-    """Pages that only this process has, after everything unused is given back."""
+def resident_bytes() -> int:
+    """Pages in memory, after everything unused is given back.
+
+    Weights are read from a mapped file, whose pages other processes may share: they count, too.
+    """
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    values = _fields("smaps_rollup")
-    return values["Private_Clean"] + values["Private_Dirty"]
-
-
-def resident_bytes() -> int:
-    """Pages in memory, shared ones included."""
-    return _fields("status")["VmRSS"]
+    return _fields()["VmRSS"]
 
 
 def reset_highest() -> None:
@@ -41,13 +38,13 @@ def reset_highest() -> None:
 
 def highest_bytes() -> int:
     """The most pages that were in memory at once since the last reset."""
-    return _fields("status")["VmHWM"]
+    return _fields()["VmHWM"]
 
 
-def _fields(name: str) -> dict[str, int]:
-    """The fields in kB of a file, in bytes."""
+def _fields() -> dict[str, int]:
+    """The fields in kB of this process's status, in bytes."""
     found = {}
-    for line in (_PROC / name).read_text().splitlines():
+    for line in (_PROC / "status").read_text().splitlines():
         key, _, rest = line.partition(":")
         words = rest.split()
         if len(words) == 2 and words[1] == "kB":
