@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from errata.editing.artifact import TensorSpec
 from errata.editing.effects.expert import Expert
 from errata.editing.lemoe.config import LemoeConfig
-from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM, Widths
 from errata.errors import InvalidRequestError
 
 
@@ -45,7 +45,7 @@ class Shape:
     d_p: int
 
     @classmethod
-    def of(cls, model: CausalLM, config: LemoeConfig) -> Shape:
+    def of(cls, model: Widths, config: LemoeConfig) -> Shape:
         """Computes the shape that a configuration gives for a model.
 
         Raises:

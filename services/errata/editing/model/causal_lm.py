@@ -37,6 +37,22 @@ class BaseLLM(Protocol):
         """The device for tensors."""
 
 
+class Widths(Protocol):
+    """The sizes of an LLM that determine those of its lanes."""
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks."""
+
+    @property
+    def d(self) -> int:
+        """Width."""
+
+    @property
+    def d_ff(self) -> int:
+        """Width of the FFN's intermediate."""
+
+
 @dataclass(frozen=True, slots=True)
 class KnownLLM:
     """An LLM that is known by its digest alone."""
