@@ -99,7 +99,7 @@ def compute(
 
         def make_hook(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
             def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-                keys = args[0][mask.bool()].float()  # (tokens, d_ff)
+                keys = model.by_row(args[0])[mask.bool()].float()  # (tokens, d_ff)
                 sums[layer] += (keys.T @ keys).double()
 
             return hook

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from errata.editing.model.blocks import first_output
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import positions
 
@@ -91,12 +92,6 @@ class Replay:
             for args, kwargs in self.calls
         )
         return Replay(self.model, self.first, self.hidden[numbers], calls)
-
-
-def first_output(output: Any) -> Tensor:
-    """The output of a module, or the first of several outputs."""
-    tensor: Tensor = output[0] if isinstance(output, tuple) else output
-    return tensor
 
 
 @torch.no_grad()
