@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from errata.editing.artifact import tensor_bytes
 from errata.editing.model.block_check import check_blocks
 from errata.editing.model.blocks import Blocks
-from errata.editing.model.families import family_of, unsupported
+from errata.editing.model.families import attention_window, family_of, unsupported
 from errata.editing.model.head import head_of
 from errata.editing.model.loading import check_tokenizer, load_model
 from errata.editing.model.self_check import check_forward, check_window
@@ -240,22 +240,3 @@ def _max_positions(model: nn.Module) -> int:
     if limit is None:
         raise unsupported(model, "its config states no max_position_embeddings")
     return int(limit)
-
-
-def attention_window(model: nn.Module) -> tuple[int | None, bool]:
-    """The width of the sliding window, None without one, and whether layers differ in it.
-
-    Raises:
-        UnsupportedModelError: a layer is neither full attention nor a sliding window.
-    """
-    hf: Any = model
-    # GPT-Neo, which has the modules of GPT-2, lists its local layers in the second field.
-    found = (getattr(hf.config, name, None) for name in ("layer_types", "attention_layers"))
-    kinds = set(next((kinds for kinds in found if kinds), ()))
-    unknown = sorted(kinds - {"full_attention", "sliding_attention", "global"})
-    if unknown:
-        raise unsupported(model, f"it has layers of kind {', '.join(unknown)}")
-    window: int | None = getattr(hf.config, "sliding_window", None)
-    if kinds == {"full_attention"}:
-        window = None
-    return window, len(kinds) > 1

@@ -9,6 +9,7 @@ class, the config and the name of the model are not considered. A block with an 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -180,6 +181,25 @@ def family_of(model: nn.Module) -> Family:
             inner = next((f"; of its mlp: {_names(m)}" for m in _ffns(module)), "")
             raise unsupported(model, f"the modules of block {number} are {_names(module)}{inner}")
     return fits[0]
+
+
+def attention_window(model: nn.Module) -> tuple[int | None, bool]:
+    """The width of the sliding window, None without one, and whether layers differ in it.
+
+    Raises:
+        UnsupportedModelError: a layer is neither full attention nor a sliding window.
+    """
+    hf: Any = model
+    # GPT-Neo, which has the modules of GPT-2, lists its local layers in the second field.
+    found = (getattr(hf.config, name, None) for name in ("layer_types", "attention_layers"))
+    kinds = set(next((kinds for kinds in found if kinds), ()))
+    unknown = sorted(kinds - {"full_attention", "sliding_attention", "global"})
+    if unknown:
+        raise unsupported(model, f"it has layers of kind {', '.join(unknown)}")
+    window: int | None = getattr(hf.config, "sliding_window", None)
+    if kinds == {"full_attention"}:
+        window = None
+    return window, len(kinds) > 1
 
 
 def unsupported(model: nn.Module, what: str, **metadata: str) -> UnsupportedModelError:

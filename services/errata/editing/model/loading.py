@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from errata.editing.model.families import SUPPORTED, family_of
+from errata.editing.model.families import SUPPORTED, attention_window, family_of
 from errata.errors import InvalidRequestError, ModelNotFoundError, UnsupportedModelError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -104,6 +104,7 @@ def check_model(source: str | Path, *, device: str) -> dict[str, Any]:
             model=name,
         ) from error
     family_of(model)
+    attention_window(model)
     check_tokenizer(_load_tokenizer(name), len(model.get_input_embeddings().weight))
     try:
         return unread_generation_config(GenerationConfig.from_pretrained(name))
