@@ -85,7 +85,7 @@ _OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "arcee": ("arcee", {}),
     "codegen": ("codegen", {**_GPT2_NAMES, "rotary_dim": 4}),
     "cohere": ("cohere", {"logit_scale": 0.25}),
-    "cohere2": ("cohere2", _MIXED),
+    "cohere2": ("cohere2", {**_MIXED, "logit_scale": 0.25}),
     "exaone4": ("exaone4", _MIXED),
     "falcon": ("falcon", _FALCON),
     "falcon-new": ("falcon", {**_FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}),
