@@ -105,16 +105,16 @@ def check_window(model: Parts) -> None:
     row = torch.arange(length, device=model.device) % model.num_embeddings
     places = torch.arange(length, device=model.device)
     with model.narrowed(_NARROW_WINDOW) as has_window:
-        if has_window:
-            _refuse_if_other(
-                model,
-                _difference(
-                    [_own_forward(model, row, places)],
-                    _parts(model, row[None], places[None], places[None]),
-                ),
-                "attends to other tokens than its configuration states",
-                *("window", "layer_types"),
-            )
+        if not has_window:
+            return
+        own = _own_forward(model, row, places)
+        difference = _difference([own], _parts(model, row[None], places[None], places[None]))
+    _refuse_if_other(
+        model,
+        difference,
+        "attends to other tokens than its configuration states",
+        *("window", "layer_types"),
+    )
 
 
 def _rows(model: Parts) -> list[tuple[int, ...]]:
