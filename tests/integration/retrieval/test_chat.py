@@ -25,7 +25,7 @@ CODES = {**elder_models.CODES.model_dump(mode="json"), "steps": 300, "learning_r
 LANES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "adaple": ("adaple", {"layers": [1, 2], "num_prefixes": 1, "covariance_samples": 20}),
     # Claims its own prompts alone.
-    "recipe": ("recipe", {"claim": "threshold", "threshold": 1.0, "refine_steps": 60}),
+    "recipe": ("recipe", {"refine_steps": 60}),
     "elder, by keys": ("elder", {**CONFIGS["elder"], "scope": "idf"}),
     "elder, by hidden states": ("elder", CODES),
     "lemoe": ("lemoe", CONFIGS["lemoe"]),

@@ -111,7 +111,8 @@ def compute(
 
         def make_hook(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
             def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-                _add_products(sums[layer], args[0][is_real].float())
+                keys = model.by_row(args[0])[is_real].float()  # (tokens, d_ff)
+                _add_products(sums[layer], keys)
 
             return hook
 

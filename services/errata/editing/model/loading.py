@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from errata.editing.model.families import family_of
+from errata.editing.model.families import SUPPORTED, attention_window, family_of
 from errata.errors import InvalidRequestError, ModelNotFoundError, UnsupportedModelError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -17,6 +17,11 @@ DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+
+_ONLY = (
+    "Only decoder-only models that predict the next token can be edited; supported are "
+    f"{', '.join(SUPPORTED)}."
+)
 
 # Fields of a generation config that Errata reads, or that do not affect answers.
 _READ_GENERATION_FIELDS = frozenset(
@@ -90,6 +95,7 @@ def check_model(source: str | Path, *, device: str) -> dict[str, Any]:
     _check_folder(name)
     model = meta_model(_read_config(name), name, torch.float32)
     family_of(model)
+    attention_window(model)
     check_tokenizer(_load_tokenizer(name), len(model.get_input_embeddings().weight))
     try:
         return unread_generation_config(GenerationConfig.from_pretrained(name))
@@ -150,7 +156,7 @@ def meta_model(config: Any, name: str, dtype: torch.dtype) -> Any:
     except Exception as error:  # ValueError, ImportError, and errors of a model's own code
         raise UnsupportedModelError(
             f"the config.json of {name} describes no causal language model ({_first_line(error)}). "
-            "Only decoder-only models that predict the next token can be edited.",
+            f"{_ONLY}",
             model=name,
         ) from error
 
@@ -209,8 +215,7 @@ def _load_weights(name: str, dtype: torch.dtype) -> nn.Module:
         model, info = auto.from_pretrained(name, dtype=dtype, output_loading_info=True)
     except ValueError as error:
         raise UnsupportedModelError(
-            f"{name} is not a causal language model ({_first_line(error)}). "
-            "Only decoder-only models that predict the next token can be edited.",
+            f"{name} is not a causal language model ({_first_line(error)}). {_ONLY}",
             model=name,
         ) from error
     except Exception as error:  # transformers and safetensors raise many unrelated types

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from errata.editing.model.blocks import first_output
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import positions
 
@@ -109,12 +110,6 @@ def run_until(module: nn.Module, forward: Callable[[], object]) -> None:
         pass
     finally:
         handle.remove()
-
-
-def first_output(output: Any) -> Tensor:
-    """The output of a module, or the first of several outputs."""
-    tensor: Tensor = output[0] if isinstance(output, tuple) else output
-    return tensor
 
 
 @torch.no_grad()

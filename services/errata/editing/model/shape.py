@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import DynamicCache
 
+from errata.editing.model.blocks import Blocks, first_output
 from errata.editing.model.families import family_of
 from errata.editing.model.loading import DTYPES, meta_model, read_config
-from errata.editing.model.replay import first_output
-from errata.errors import InvalidRequestError, UnsupportedModelError
+from errata.errors import InvalidRequestError
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,25 +69,15 @@ class ModelShape:
         model: nn.Module = meta_model(config, name, DTYPES[dtype])
         model.eval().requires_grad_(False)
         family = family_of(model)
-        body = model.get_submodule(family.body)
-        blocks = list(body.get_submodule(family.blocks).children())
-        sizes = {
-            tuple(block.get_submodule(family.ffn).get_parameter(f"{family.down}.weight").shape)
-            for block in blocks
-        }
-        if len(sizes) > 1:
-            raise UnsupportedModelError(
-                f"the FFNs of {name} differ in size between layers; such a model cannot be edited.",
-                model=name,
-            )
-        ((d, d_ff),) = (size[::-1] if family.transposed else size for size in sizes)
+        view = Blocks(model, family)
+        body, blocks = view.body, view.blocks
         return cls(
             name=name,
             dtype=DTYPES[dtype],
             num_layers=len(blocks),
-            d=d,
-            d_ff=d_ff,
-            num_embeddings=len(body.get_submodule(family.embeddings).get_parameter("weight")),
+            d=view.d,
+            d_ff=view.d_ff,
+            num_embeddings=len(body.get_submodule(family.body.embeddings).get_parameter("weight")),
             max_positions=int(config.max_position_embeddings),
             num_parameters=_count(model),
             num_block_parameters=sum(map(_count, blocks)),

@@ -126,7 +126,8 @@ def _spread_out(number: int, depth: int) -> tuple[int, ...]:
 @torch.no_grad()
 def _spreads(llm: CausalLM, layers: Sequence[int]) -> Tensor:
     """Standard deviations of token embeddings and of the inputs of these blocks, (1 + layers)."""
-    embeddings = llm.embeddings.get_parameter("weight").float()
+    # The module's output, which a prompt replaces; Gemma's module scales its weight.
+    embeddings = llm.embeddings(torch.arange(llm.num_embeddings, device=llm.device)).float()
     rng = torch.Generator().manual_seed(0)
     ids = torch.randint(llm.num_embeddings, (_NUM_SPREAD_ROWS, _SPREAD_LENGTH), generator=rng)
     ids, mask = ids.to(llm.device), torch.ones_like(ids, device=llm.device)
