@@ -114,7 +114,7 @@ async def test_an_edit_made_in_chat_answers_chat_and_text_and_can_be_reverted(
             assert method == "adaple" or piece.edits == (name,)
         elsewhere = [await asked(second, prompt, seq) for prompt in asking]
         assert [piece.text for piece in elsewhere] == [piece.text for piece in answers]
-        # AdaPLE changes weights for all requests; the sentinel of a random lane model knows nothing.
+        # AdaPLE changes weights for all requests; a random lane model's sentinel knows nothing.
         if method not in ("adaple", "recipe"):
             for prompt, old in zip(others, before[len(asking) :], strict=True):
                 piece = await asked(worker, prompt, seq)
