@@ -238,7 +238,9 @@ def read_gguf(file: GgufFile, *, dtype: torch.dtype) -> tuple[nn.Module, nn.Modu
     try:
         # transformers' progress bar would be written into the command's own.
         with contextlib.redirect_stderr(io.StringIO()):
-            model, info = auto.from_pretrained(**source, dtype=dtype, output_loading_info=True)
+            model, info = auto.from_pretrained(
+                **source, config=savable.config, dtype=dtype, output_loading_info=True
+            )
         tokenizer: Any = AutoTokenizer.from_pretrained(**source)
     except Exception as error:  # gguf, numpy, transformers and tokenizers raise many types
         raise _damaged(file.path, f"{type(error).__name__}: {_first_line(error)}") from error
@@ -264,6 +266,16 @@ def read_gguf(file: GgufFile, *, dtype: torch.dtype) -> tuple[nn.Module, nn.Modu
             ]
         )
     return model, savable, tokenizer
+
+
+def split_warning(file: GgufFile) -> str:
+    """A warning if it is unknown how the vocabulary splits texts; else empty."""
+    if not file.split or file.split in _SINGLE_DIGITS | _READ_SPLITS:
+        return ""
+    return (
+        f"the file splits texts by the rule {file.split!r}, which may be read as GPT-2's; numbers "
+        "and blanks can then become other tokens than in training. Compare with the original."
+    )
 
 
 def _damaged(path: Path, found: str) -> UnsupportedModelError:

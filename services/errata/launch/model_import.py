@@ -23,7 +23,7 @@ from torch import nn
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.loading import DTYPES, check_device, load_model
 from errata.errors import ModelNotFoundError, PreconditionError
-from errata.launch.gguf_file import open_gguf, packaged_gguf, read_gguf
+from errata.launch.gguf_file import open_gguf, packaged_gguf, read_gguf, split_warning
 from errata.launch.import_check import Answers, compare, greedy_answers
 from errata.launch.output import TextTable
 from errata.launch.progress import Steps
@@ -42,12 +42,14 @@ class _Read:
         savable: has the same weights and can be saved.
         tokenizer: the model's.
         origin: what was read, for people.
+        warning: what may differ from the original; empty if nothing.
     """
 
     model: nn.Module
     savable: nn.Module
     tokenizer: Any
     origin: str
+    warning: str = ""
 
 
 def import_model(
@@ -101,6 +103,8 @@ def _convert(
     with steps.doing(f"reading {source}"):
         read = _read(source, dtype, device)
     _say(console, f"read {read.origin}")
+    if read.warning:
+        _say(console, f"warning: {read.warning}")
     with steps.doing("asking for continuations"):
         # Some releases of transformers leave `to` untyped, others do not.
         model = read.model.to(device).eval()  # type: ignore[no-untyped-call,unused-ignore]
@@ -118,7 +122,7 @@ def _read(source: str, dtype: Dtype, device: str) -> _Read:
         model, savable, tokenizer = read_gguf(file, dtype=DTYPES[dtype])
         size = path.stat().st_size / 1e6
         origin = f"{path.name}: {size:,.1f} MB, GGUF, {file.architecture}, {file.types}"
-        return _Read(model, savable, tokenizer, origin)
+        return _Read(model, savable, tokenizer, origin, split_warning(file))
     found = sorted(path.glob("*.gguf")) if path.is_dir() else []
     if found and not (path / "config.json").exists():
         raise ModelNotFoundError(
