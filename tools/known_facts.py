@@ -31,7 +31,7 @@ from errata.engine.offline import generate
 ROOT = Path(__file__).resolve().parent.parent
 CANDIDATES = ROOT / "tools/smollm2_candidates.toml"
 EDITS = ROOT / "services/errata/demo/smollm2.toml"
-_NUM_TOKENS = 24
+_NUM_TOKENS = 20
 _ROWS_AT_ONCE = 32
 
 

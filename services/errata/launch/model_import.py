@@ -85,7 +85,8 @@ def import_model(
         with steps.doing("reopening and comparing"):
             llm = CausalLM.load(folder, dtype=dtype, device=device)
             difference = compare(answers, llm)
-        folder.rename(output)
+        with _writing(output):
+            folder.rename(output)
     _show(console, llm, answers, output, origin)
     _say(
         console,
@@ -110,7 +111,7 @@ def _convert(
         model = read.model.to(device).eval()  # type: ignore[no-untyped-call,unused-ignore]
         answers = greedy_answers(model, read.tokenizer)
     needed = sum(p.nbytes for p in read.savable.parameters()) + _SPARE_BYTES
-    with steps.doing(f"writing {needed / 1e6:,.0f} MB"):
+    with steps.doing(f"writing {needed / 1e6:,.0f} MB"), _writing(folder):
         _write(read, folder, needed)
     return answers, read.origin
 
@@ -150,18 +151,24 @@ def _check_output(output: Path) -> None:
 def _beside(output: Path) -> Iterator[Path]:
     """A new folder on the same disk, which does not remain unless it was renamed."""
     folder = output.with_name(f".{output.name}.{os.getpid()}")
+    with _writing(output):
+        folder.mkdir()  # not by `tempfile`, whose folders only their owner can read
     try:
-        # Not by `tempfile`, whose folders only their owner can read.
-        folder.mkdir()
         yield folder
-    except (OSError, SafetensorError) as error:
-        raise PreconditionError(
-            f"{output} cannot be written ({error}); nothing remains of it. Check free space and "
-            "permissions.",
-            field="output",
-        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise PreconditionError(
+            f"the model cannot be written to {path.parent} ({error}); nothing remains of it. Check "
+            "free space and permissions.",
+            field="output",
+        ) from error
 
 
 def _write(read: _Read, folder: Path, needed: int) -> None:
