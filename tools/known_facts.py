@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import transformers
 from rich.console import Console
 
 from errata.editing.model.causal_lm import CausalLM
@@ -31,7 +32,7 @@ from errata.engine.offline import generate
 ROOT = Path(__file__).resolve().parent.parent
 CANDIDATES = ROOT / "tools/smollm2_candidates.toml"
 EDITS = ROOT / "services/errata/demo/smollm2.toml"
-_NUM_TOKENS = 20
+_NUM_TOKENS = 24
 _ROWS_AT_ONCE = 32
 
 
@@ -141,6 +142,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="receives every answer (JSON)")
     parser.add_argument("--check", action="store_true", help="ask only for what the edits need")
     given = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
     llm = CausalLM.load(given.model)
     asked = list(facts())
     if given.check:

@@ -296,7 +296,7 @@ def test_a_write_that_fails_leaves_nothing(tiny: Tiny, tmp_path: Path, most: int
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert isinstance(error, PreconditionError)
-    assert "cannot be written" in error.message
+    assert f"cannot be written to {tmp_path}" in error.message
 
 
 def test_another_model_or_tokenizer_is_noticed(tiny: Tiny, tmp_path: Path) -> None:
