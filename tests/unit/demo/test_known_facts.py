@@ -5,9 +5,9 @@ from __future__ import annotations
 import tomllib
 
 import pytest
+from tools.known_facts import EDITS, Fact, facts, needed, says
 
 from errata.editing.registry import methods
-from tools.known_facts import EDITS, Fact, facts, needed, says
 
 CHOSEN = tomllib.loads(EDITS.read_text("utf-8"))
 BY_NAME = {(fact.relation, fact.subject): fact for fact in facts()}
