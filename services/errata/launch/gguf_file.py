@@ -211,9 +211,11 @@ def describe_gguf(file: GgufFile) -> nn.Module:
 
 
 def _expected_tensors(file: GgufFile, model: nn.Module) -> frozenset[str]:
-    """The file's names of the model's weights."""
+    """The file's names of the model's weights; empty if the package `gguf` knows none."""
     gguf: Any = importlib.import_module("gguf")
     numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+    if file.architecture not in numbers:
+        return frozenset()
     names = gguf.get_tensor_name_map(numbers[file.architecture], file.num_layers)
     found = (names.get_name(key, (".weight", ".bias")) for key in model.state_dict())
     return frozenset(name for name in found if name is not None)

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from errata.editing.chat import Chat, Prompt, as_chat, said
 from errata.editing.edit import Edit
 from errata.editing.effects.plan import RowPlan
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.model.prompts import tokenise
+from errata.editing.model.prompts import TokenRow, tokenise
 from errata.engine import offline
 from errata.log.entries import Figures
 
@@ -34,11 +35,16 @@ Route = Callable[[Sequence[str]], Sequence[RowPlan]]
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A prompt, its token ids, and those of the continuation to score."""
+    """A prompt, its tokens, and the continuation to score."""
 
-    prompt: str
-    prompt_ids: tuple[int, ...]
+    prompt: Prompt
+    row: TokenRow
     continuation_ids: tuple[int, ...]
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """Token ids of the prompt."""
+        return self.row.ids[: len(self.row.ids) - self.row.num_target]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +57,27 @@ class Baseline:
     """
 
     answered: dict[str, bool]
-    continuations: dict[str, tuple[int, ...]]
+    continuations: dict[Prompt, tuple[int, ...]]
 
 
-def probes_of(edit: Edit) -> tuple[str, ...]:
-    """The edit's own locality probes, or the default ones if it has none."""
-    return edit.locality_probes or DEFAULT_PROBES
+def probes_of(edit: Edit) -> tuple[Prompt, ...]:
+    """The edit's own locality probes, or the default ones, in the form of its prompt."""
+    if edit.locality_probes:
+        return edit.locality_probes
+    if isinstance(edit.prompt, Chat):
+        return tuple(map(as_chat, DEFAULT_PROBES))
+    return DEFAULT_PROBES
 
 
 def baseline(model: CausalLM, edits: Sequence[Edit], route: Route) -> Baseline:
     """Measures the model before a batch."""
     probes = list(dict.fromkeys(probe for edit in edits for probe in probes_of(edit)))
-    continuations: dict[str, tuple[int, ...]] = {}
+    continuations: dict[Prompt, tuple[int, ...]] = {}
     for start in range(0, len(probes), _ROWS):
         chunk = probes[start : start + _ROWS]
-        prompts = [tokenise(model, probe).ids for probe in chunk]
-        made = offline.generate(model, prompts, PROBE_TOKENS, plans=route(chunk))
+        rows = [tokenise(model, probe) for probe in chunk]
+        plans = _plans(chunk, rows, route)
+        made = offline.generate(model, [row.ids for row in rows], PROBE_TOKENS, plans=plans)
         continuations.update(zip(chunk, made, strict=True))
     return Baseline(answered(model, edits, route), continuations)
 
@@ -82,12 +93,11 @@ def measure(
 ) -> list[Figures]:
     """Measures the edited model and compares it with the baseline."""
     reliability = _accuracies(model, [(edit.prompt, edit) for edit in edits], route)
-    rephrased = [(text, edit) for edit in edits for text in edit.rephrases]
+    rephrased = [(prompt, edit) for edit in edits for prompt in edit.rephrases]
     generality = iter(_accuracies(model, rephrased, route))
     probes = list(before.continuations)
     asked = [
-        _Question(probe, tokenise(model, probe).ids, before.continuations[probe])
-        for probe in probes
+        _Question(probe, tokenise(model, probe), before.continuations[probe]) for probe in probes
     ]
     kept = _shares(model, asked, route)
     locality = {probe: float(share == 1.0) for probe, share in zip(probes, kept, strict=True)}
@@ -102,12 +112,12 @@ def measure(
     ]
 
 
-def _accuracies(model: CausalLM, pairs: Sequence[tuple[str, Edit]], route: Route) -> list[float]:
+def _accuracies(model: CausalLM, pairs: Sequence[tuple[Prompt, Edit]], route: Route) -> list[float]:
     """Share of target tokens that the model ranks first, for each prompt and its edit."""
     asked = []
     for prompt, edit in pairs:
-        row = tokenise(model, prompt, edit.target, stated=edit.separator)
-        asked.append(_Question(prompt, row.ids[: -row.num_target], row.ids[-row.num_target :]))
+        row = tokenise(model, prompt, edit.target, stated=edit.separator_of(prompt))
+        asked.append(_Question(prompt, row, row.ids[-row.num_target :]))
     return _shares(model, asked, route)
 
 
@@ -121,13 +131,19 @@ def _shares(model: CausalLM, asked: Sequence[_Question], route: Route) -> list[f
             model,
             [question.prompt_ids for question in part],
             continuations,
-            route([question.prompt for question in part]),
+            _plans([q.prompt for q in part], [q.row for q in part], route),
         )
         shares += [
             sum(a == b for a, b in zip(ids, given, strict=True)) / len(given)
             for ids, given in zip(own, continuations, strict=True)
         ]
     return shares
+
+
+def _plans(prompts: Sequence[Prompt], rows: Sequence[TokenRow], route: Route) -> list[RowPlan]:
+    """The plan of each prompt, with the place of what the user says in it, as served."""
+    plans = route([said(prompt) for prompt in prompts])
+    return [plan.behind(row.said_index) for plan, row in zip(plans, rows, strict=True)]
 
 
 def _mean(values: Sequence[float]) -> float | None:

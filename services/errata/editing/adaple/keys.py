@@ -10,10 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.contexts import prompts_of
+from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
+from errata.editing.model.blocks import first_output
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, tokenise, tokenise_if_fits
-from errata.editing.model.replay import Replay, capture, first_output
+from errata.editing.model.replay import Replay, capture
+
+_TINY = 1e-12
 
 
 class Probe:
@@ -52,7 +57,7 @@ class Probe:
         recorded: list[Tensor] = []
 
         def record(_: nn.Module, args: tuple[Any, ...]) -> None:
-            recorded.append(args[0][self._row, self._column])
+            recorded.append(self._model.by_row(args[0])[self._row, self._column])
 
         handle = self._model.down(self._block).register_forward_pre_hook(record)
         with ExitStack() as hooks:
@@ -63,38 +68,80 @@ class Probe:
     @torch.no_grad()
     def values(self) -> tuple[Tensor, Tensor]:
         """m^L and h^L with the current weights, each (rows, d) fp32."""
-        recorded: list[Tensor] = []
+        (values,), hidden = self._outputs([self._model.down(self._last)], self._last)
+        return values, hidden
 
-        def record(_: nn.Module, __: Any, output: Any) -> None:
-            recorded.append(first_output(output)[self._row, self._column])
+    @torch.no_grad()
+    def gains(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Norms of outputs relative to what they add to the residual stream, (rows,) fp32 each.
 
-        handle = self._model.ffn(self._last).register_forward_hook(record)
+        Where outputs are added as they are, both are 1. A multiplier s makes both 1/s. A norm of
+        the output follows its direction only: to first order, it passes on a change that is small
+        relative to the output as an equally small change relative to the normed output.
+
+        Returns:
+            Of the FFN's and of the attention's output at a layer, with the current weights.
+        """
+        model = self._model
+        if model.adds_plainly:
+            ones = torch.ones(len(self._row), device=self._row.device)
+            return ones, ones
+        ffn, attention = model.down(layer), model.attention(layer)
+        added = model.ffn_norm(layer) or ffn, model.attention_norm(layer) or attention
+        outputs, _ = self._outputs([ffn, added[0], attention, added[1]], layer)
+        m, f, a, b = (part.norm(dim=-1) for part in outputs)
+        return tuple(
+            output / (model.residual_multiplier * entering).clamp(min=_TINY)
+            for output, entering in ((m, f), (a, b))
+        )
+
+    def _outputs(self, modules: Sequence[nn.Module], layer: int) -> tuple[list[Tensor], Tensor]:
+        """Outputs of modules and of block `layer` at the rows' tokens, (rows, d) fp32 each."""
+        recorded: dict[nn.Module, Tensor] = {}
+
+        def record(module: nn.Module, _: Any, output: Any) -> None:
+            own = self._model.by_row(first_output(output))
+            recorded[module] = own[self._row, self._column].float()
+
         with ExitStack() as hooks:
-            hooks.callback(handle.remove)
-            hidden = self._replay.run(self._hidden, self._block, self._last + 1)
-        return recorded[0].float(), hidden[self._row, self._column].float()
+            for module in set(modules):
+                hooks.callback(module.register_forward_hook(record).remove)
+            hidden = self._replay.run(self._hidden, self._block, layer + 1)
+        return [recorded[module] for module in modules], hidden[self._row, self._column].float()
 
 
-def prompt_rows(model: CausalLM, edits: Sequence[Edit], template: str) -> list[tuple[int, ...]]:
-    """Token ids of each edit's prompt in a context, up to its last subject token.
+def prompt_rows(
+    model: CausalLM, edits: Sequence[Edit], contexts: Sequence[str]
+) -> list[list[tuple[int, ...]]]:
+    """Token ids of the edits' prompts up to the last subject token, for each of `prompts_of`.
 
     If a context leaves no room for the prompt, its row has the prompt without the context.
 
     Raises:
         InvalidEditError: a subject is not in its prompt, or a prompt is too long.
     """
-    return [_row(model, edit.prompt, template, edit.subject) for edit in edits]
+    asked = [prompts_of(model, edit, contexts) for edit in edits]
+    return [
+        [
+            _row(model, prompt, edit.prompt, edit.subject)
+            for prompt, edit in zip(prompts, edits, strict=True)
+        ]
+        for prompts in zip(*asked, strict=True)
+    ]
 
 
 def subject_rows(model: CausalLM, edits: Sequence[Edit], template: str) -> list[tuple[int, ...]]:
-    """As `prompt_rows`, but for the subject alone, without the prompt's words before it."""
-    return [_row(model, edit.subject, template, edit.subject) for edit in edits]
+    """Token ids of each edit's subject alone in a context."""
+    return [
+        _row(model, template.replace("{}", edit.subject), edit.subject, edit.subject)
+        for edit in edits
+    ]
 
 
-def _row(model: CausalLM, text: str, template: str, subject: str) -> tuple[int, ...]:
-    row = tokenise_if_fits(model, template.replace("{}", text), subject=subject)
+def _row(model: CausalLM, prompt: Prompt, bare: Prompt, subject: str) -> tuple[int, ...]:
+    row = tokenise_if_fits(model, prompt, subject=subject)
     if row is None:
-        row = tokenise(model, text, subject=subject)
+        row = tokenise(model, bare, subject=subject)
     return row.ids[: row.subject_index + 1]
 
 
@@ -119,10 +166,11 @@ class KeyProbes:
             layers: edited layers, ascending.
         """
         self._half = config.prompt_weight == "half"
-        others = [row for text in contexts[1:] for row in prompt_rows(model, edits, text)]
+        bare, *in_contexts = prompt_rows(model, edits, contexts)
+        others = [row for rows in in_contexts for row in rows]
         if config.subject_keys:
             others += [row for text in contexts for row in subject_rows(model, edits, text)]
-        self._bare = Probe(model, prompt_rows(model, edits, contexts[0]), layers)
+        self._bare = Probe(model, bare, layers)
         self._others = Probe(model, others, layers) if others else None
 
     def advance(self, layer: int) -> None:
@@ -148,3 +196,7 @@ class KeyProbes:
     def values(self) -> tuple[Tensor, Tensor]:
         """m^L and h^L at the bare prompts with the current weights, each (u, d) fp32."""
         return self._bare.values()
+
+    def gains(self, layer: int) -> tuple[Tensor, Tensor]:
+        """As `Probe.gains`, at the bare prompts; (u,) fp32 each."""
+        return self._bare.gains(layer)

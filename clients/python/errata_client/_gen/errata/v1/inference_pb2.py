@@ -22,46 +22,51 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from errata_client._gen.errata.v1 import types_pb2 as errata_dot_v1_dot_types__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65rrata/v1/inference.proto\x12\terrata.v1\x1a\x17google/rpc/status.proto\"\x9d\x01\n\nProvenance\x12\x13\n\x0b\x61pplied_seq\x18\x01 \x01(\x03\x12\x14\n\x0c\x63hain_digest\x18\x02 \x01(\x0c\x12\x14\n\x0cstate_digest\x18\x03 \x01(\t\x12\x0f\n\x07replica\x18\x04 \x01(\t\x12\r\n\x05\x65\x64its\x18\x05 \x03(\t\x12\x1a\n\x12num_edits_in_force\x18\x06 \x01(\x03\x12\x12\n\nprompt_cut\x18\x07 \x01(\x08\"u\n\nTokenScore\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x14\n\x0c\x61rgmax_token\x18\x04 \x01(\t\x12\x17\n\x0f\x61rgmax_token_id\x18\x05 \x01(\x05\"h\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x01\x88\x01\x01\x42\x08\n\x06_top_pB\x07\n\x05_seed\"\xca\x01\n\x0bTokenChoice\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x38\n\x0c\x61lternatives\x18\x04 \x03(\x0b\x32\".errata.v1.TokenChoice.Alternative\x1aG\n\x0b\x41lternative\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\"\xe6\x01\n\x0fGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.errata.v1.SamplingH\x02\x88\x01\x01\x12\x1d\n\x10num_alternatives\x18\x06 \x01(\x05H\x03\x88\x01\x01\x42\n\n\x08_min_seqB\r\n\x0b_max_tokensB\x0b\n\t_samplingB\x13\n\x11_num_alternatives\"\xd2\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12.\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x17.errata.v1.FinishReason\x12\x19\n\x11num_prompt_tokens\x18\x03 \x01(\x05\x12\x12\n\nnum_tokens\x18\x04 \x01(\x05\x12)\n\nprovenance\x18\x05 \x01(\x0b\x32\x15.errata.v1.Provenance\x12&\n\x06tokens\x18\x06 \x03(\x0b\x32\x16.errata.v1.TokenChoice\"\xec\x01\n\x15StreamGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.errata.v1.SamplingH\x02\x88\x01\x01\x12\x1d\n\x10num_alternatives\x18\x06 \x01(\x05H\x03\x88\x01\x01\x42\n\n\x08_min_seqB\r\n\x0b_max_tokensB\x0b\n\t_samplingB\x13\n\x11_num_alternatives\"\xd8\x01\n\x16StreamGenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12.\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x17.errata.v1.FinishReason\x12\x12\n\nnum_tokens\x18\x03 \x01(\x05\x12)\n\nprovenance\x18\x04 \x01(\x0b\x32\x15.errata.v1.Provenance\x12\x19\n\x11num_prompt_tokens\x18\x05 \x01(\x05\x12&\n\x06tokens\x18\x06 \x03(\x0b\x32\x16.errata.v1.TokenChoice\"|\n\x0cScoreRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontinuation\x18\x02 \x01(\t\x12\x14\n\x07min_seq\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tseparator\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\n\n\x08_min_seqB\x0c\n\n_separator\"a\n\rScoreResponse\x12%\n\x06tokens\x18\x01 \x03(\x0b\x32\x15.errata.v1.TokenScore\x12)\n\nprovenance\x18\x02 \x01(\x0b\x32\x15.errata.v1.Provenance\"\xf0\x01\n\x19GenerateEverywhereRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.errata.v1.SamplingH\x02\x88\x01\x01\x12\x1d\n\x10num_alternatives\x18\x06 \x01(\x05H\x03\x88\x01\x01\x42\n\n\x08_min_seqB\r\n\x0b_max_tokensB\x0b\n\t_samplingB\x13\n\x11_num_alternatives\"\x93\x01\n\rReplicaAnswer\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x32\n\x08response\x18\x02 \x01(\x0b\x32\x1b.errata.v1.GenerateResponseH\x00\x88\x01\x01\x12&\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x01\x88\x01\x01\x42\x0b\n\t_responseB\x08\n\x06_error\"G\n\x1aGenerateEverywhereResponse\x12)\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x18.errata.v1.ReplicaAnswer*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xcf\x02\n\x10InferenceService\x12\x43\n\x08Generate\x12\x1a.errata.v1.GenerateRequest\x1a\x1b.errata.v1.GenerateResponse\x12W\n\x0eStreamGenerate\x12 .errata.v1.StreamGenerateRequest\x1a!.errata.v1.StreamGenerateResponse0\x01\x12:\n\x05Score\x12\x17.errata.v1.ScoreRequest\x1a\x18.errata.v1.ScoreResponse\x12\x61\n\x12GenerateEverywhere\x12$.errata.v1.GenerateEverywhereRequest\x1a%.errata.v1.GenerateEverywhereResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65rrata/v1/inference.proto\x12\terrata.v1\x1a\x15\x65rrata/v1/types.proto\x1a\x17google/rpc/status.proto\"\x9d\x01\n\nProvenance\x12\x13\n\x0b\x61pplied_seq\x18\x01 \x01(\x03\x12\x14\n\x0c\x63hain_digest\x18\x02 \x01(\x0c\x12\x14\n\x0cstate_digest\x18\x03 \x01(\t\x12\x0f\n\x07replica\x18\x04 \x01(\t\x12\r\n\x05\x65\x64its\x18\x05 \x03(\t\x12\x1a\n\x12num_edits_in_force\x18\x06 \x01(\x03\x12\x12\n\nprompt_cut\x18\x07 \x01(\x08\"u\n\nTokenScore\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x14\n\x0c\x61rgmax_token\x18\x04 \x01(\t\x12\x17\n\x0f\x61rgmax_token_id\x18\x05 \x01(\x05\"h\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x01\x88\x01\x01\x42\x08\n\x06_top_pB\x07\n\x05_seed\"\xca\x01\n\x0bTokenChoice\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x38\n\x0c\x61lternatives\x18\x04 \x03(\x0b\x32\".errata.v1.TokenChoice.Alternative\x1aG\n\x0b\x41lternative\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\"\xac\x02\n\x0fGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.errata.v1.SamplingH\x02\x88\x01\x01\x12\x1d\n\x10num_alternatives\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\"\n\x04\x63hat\x18\x07 \x01(\x0b\x32\x0f.errata.v1.ChatH\x04\x88\x01\x01\x12\x17\n\x0f\x63lip_max_tokens\x18\x08 \x01(\x08\x42\n\n\x08_min_seqB\r\n\x0b_max_tokensB\x0b\n\t_samplingB\x13\n\x11_num_alternativesB\x07\n\x05_chat\"\xd2\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12.\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x17.errata.v1.FinishReason\x12\x19\n\x11num_prompt_tokens\x18\x03 \x01(\x05\x12\x12\n\nnum_tokens\x18\x04 \x01(\x05\x12)\n\nprovenance\x18\x05 \x01(\x0b\x32\x15.errata.v1.Provenance\x12&\n\x06tokens\x18\x06 \x03(\x0b\x32\x16.errata.v1.TokenChoice\"\xb2\x02\n\x15StreamGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.errata.v1.SamplingH\x02\x88\x01\x01\x12\x1d\n\x10num_alternatives\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\"\n\x04\x63hat\x18\x07 \x01(\x0b\x32\x0f.errata.v1.ChatH\x04\x88\x01\x01\x12\x17\n\x0f\x63lip_max_tokens\x18\x08 \x01(\x08\x42\n\n\x08_min_seqB\r\n\x0b_max_tokensB\x0b\n\t_samplingB\x13\n\x11_num_alternativesB\x07\n\x05_chat\"\xd8\x01\n\x16StreamGenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12.\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x17.errata.v1.FinishReason\x12\x12\n\nnum_tokens\x18\x03 \x01(\x05\x12)\n\nprovenance\x18\x04 \x01(\x0b\x32\x15.errata.v1.Provenance\x12\x19\n\x11num_prompt_tokens\x18\x05 \x01(\x05\x12&\n\x06tokens\x18\x06 \x03(\x0b\x32\x16.errata.v1.TokenChoice\"\xa9\x01\n\x0cScoreRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontinuation\x18\x02 \x01(\t\x12\x14\n\x07min_seq\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tseparator\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\"\n\x04\x63hat\x18\x05 \x01(\x0b\x32\x0f.errata.v1.ChatH\x02\x88\x01\x01\x42\n\n\x08_min_seqB\x0c\n\n_separatorB\x07\n\x05_chat\"a\n\rScoreResponse\x12%\n\x06tokens\x18\x01 \x03(\x0b\x32\x15.errata.v1.TokenScore\x12)\n\nprovenance\x18\x02 \x01(\x0b\x32\x15.errata.v1.Provenance\"\xb6\x02\n\x19GenerateEverywhereRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.errata.v1.SamplingH\x02\x88\x01\x01\x12\x1d\n\x10num_alternatives\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\"\n\x04\x63hat\x18\x07 \x01(\x0b\x32\x0f.errata.v1.ChatH\x04\x88\x01\x01\x12\x17\n\x0f\x63lip_max_tokens\x18\x08 \x01(\x08\x42\n\n\x08_min_seqB\r\n\x0b_max_tokensB\x0b\n\t_samplingB\x13\n\x11_num_alternativesB\x07\n\x05_chat\"\x93\x01\n\rReplicaAnswer\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x32\n\x08response\x18\x02 \x01(\x0b\x32\x1b.errata.v1.GenerateResponseH\x00\x88\x01\x01\x12&\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x01\x88\x01\x01\x42\x0b\n\t_responseB\x08\n\x06_error\"G\n\x1aGenerateEverywhereResponse\x12)\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x18.errata.v1.ReplicaAnswer\"\x11\n\x0fGetModelRequest\"\x81\x01\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11\x62\x61se_model_digest\x18\x02 \x01(\t\x12\x15\n\rmax_positions\x18\x03 \x01(\x05\x12\x12\n\nmax_tokens\x18\x04 \x01(\x05\x12\x19\n\x11has_chat_template\x18\x05 \x01(\x08*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\x94\x03\n\x10InferenceService\x12\x43\n\x08Generate\x12\x1a.errata.v1.GenerateRequest\x1a\x1b.errata.v1.GenerateResponse\x12W\n\x0eStreamGenerate\x12 .errata.v1.StreamGenerateRequest\x1a!.errata.v1.StreamGenerateResponse0\x01\x12:\n\x05Score\x12\x17.errata.v1.ScoreRequest\x1a\x18.errata.v1.ScoreResponse\x12\x61\n\x12GenerateEverywhere\x12$.errata.v1.GenerateEverywhereRequest\x1a%.errata.v1.GenerateEverywhereResponse\x12\x43\n\x08GetModel\x12\x1a.errata.v1.GetModelRequest\x1a\x1b.errata.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'errata_client._gen.errata.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=2250
-  _globals['_FINISHREASON']._serialized_end=2345
-  _globals['_PROVENANCE']._serialized_start=66
-  _globals['_PROVENANCE']._serialized_end=223
-  _globals['_TOKENSCORE']._serialized_start=225
-  _globals['_TOKENSCORE']._serialized_end=342
-  _globals['_SAMPLING']._serialized_start=344
-  _globals['_SAMPLING']._serialized_end=448
-  _globals['_TOKENCHOICE']._serialized_start=451
-  _globals['_TOKENCHOICE']._serialized_end=653
-  _globals['_TOKENCHOICE_ALTERNATIVE']._serialized_start=582
-  _globals['_TOKENCHOICE_ALTERNATIVE']._serialized_end=653
-  _globals['_GENERATEREQUEST']._serialized_start=656
-  _globals['_GENERATEREQUEST']._serialized_end=886
-  _globals['_GENERATERESPONSE']._serialized_start=889
-  _globals['_GENERATERESPONSE']._serialized_end=1099
-  _globals['_STREAMGENERATEREQUEST']._serialized_start=1102
-  _globals['_STREAMGENERATEREQUEST']._serialized_end=1338
-  _globals['_STREAMGENERATERESPONSE']._serialized_start=1341
-  _globals['_STREAMGENERATERESPONSE']._serialized_end=1557
-  _globals['_SCOREREQUEST']._serialized_start=1559
-  _globals['_SCOREREQUEST']._serialized_end=1683
-  _globals['_SCORERESPONSE']._serialized_start=1685
-  _globals['_SCORERESPONSE']._serialized_end=1782
-  _globals['_GENERATEEVERYWHEREREQUEST']._serialized_start=1785
-  _globals['_GENERATEEVERYWHEREREQUEST']._serialized_end=2025
-  _globals['_REPLICAANSWER']._serialized_start=2028
-  _globals['_REPLICAANSWER']._serialized_end=2175
-  _globals['_GENERATEEVERYWHERERESPONSE']._serialized_start=2177
-  _globals['_GENERATEEVERYWHERERESPONSE']._serialized_end=2248
-  _globals['_INFERENCESERVICE']._serialized_start=2348
-  _globals['_INFERENCESERVICE']._serialized_end=2683
+  _globals['_FINISHREASON']._serialized_start=2680
+  _globals['_FINISHREASON']._serialized_end=2775
+  _globals['_PROVENANCE']._serialized_start=89
+  _globals['_PROVENANCE']._serialized_end=246
+  _globals['_TOKENSCORE']._serialized_start=248
+  _globals['_TOKENSCORE']._serialized_end=365
+  _globals['_SAMPLING']._serialized_start=367
+  _globals['_SAMPLING']._serialized_end=471
+  _globals['_TOKENCHOICE']._serialized_start=474
+  _globals['_TOKENCHOICE']._serialized_end=676
+  _globals['_TOKENCHOICE_ALTERNATIVE']._serialized_start=605
+  _globals['_TOKENCHOICE_ALTERNATIVE']._serialized_end=676
+  _globals['_GENERATEREQUEST']._serialized_start=679
+  _globals['_GENERATEREQUEST']._serialized_end=979
+  _globals['_GENERATERESPONSE']._serialized_start=982
+  _globals['_GENERATERESPONSE']._serialized_end=1192
+  _globals['_STREAMGENERATEREQUEST']._serialized_start=1195
+  _globals['_STREAMGENERATEREQUEST']._serialized_end=1501
+  _globals['_STREAMGENERATERESPONSE']._serialized_start=1504
+  _globals['_STREAMGENERATERESPONSE']._serialized_end=1720
+  _globals['_SCOREREQUEST']._serialized_start=1723
+  _globals['_SCOREREQUEST']._serialized_end=1892
+  _globals['_SCORERESPONSE']._serialized_start=1894
+  _globals['_SCORERESPONSE']._serialized_end=1991
+  _globals['_GENERATEEVERYWHEREREQUEST']._serialized_start=1994
+  _globals['_GENERATEEVERYWHEREREQUEST']._serialized_end=2304
+  _globals['_REPLICAANSWER']._serialized_start=2307
+  _globals['_REPLICAANSWER']._serialized_end=2454
+  _globals['_GENERATEEVERYWHERERESPONSE']._serialized_start=2456
+  _globals['_GENERATEEVERYWHERERESPONSE']._serialized_end=2527
+  _globals['_GETMODELREQUEST']._serialized_start=2529
+  _globals['_GETMODELREQUEST']._serialized_end=2546
+  _globals['_GETMODELRESPONSE']._serialized_start=2549
+  _globals['_GETMODELRESPONSE']._serialized_end=2678
+  _globals['_INFERENCESERVICE']._serialized_start=2778
+  _globals['_INFERENCESERVICE']._serialized_end=3182
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ Inference: the edited model's answers, and the log position of each."""
 
 import builtins
 import collections.abc
+import errata_client._gen.errata.v1.types_pb2
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
@@ -219,14 +220,18 @@ class GenerateRequest(google.protobuf.message.Message):
     STOP_FIELD_NUMBER: builtins.int
     SAMPLING_FIELD_NUMBER: builtins.int
     NUM_ALTERNATIVES_FIELD_NUMBER: builtins.int
+    CHAT_FIELD_NUMBER: builtins.int
+    CLIP_MAX_TOKENS_FIELD_NUMBER: builtins.int
     prompt: builtins.str
-    """Required."""
+    """Text to continue. Either this or `chat` is required."""
     min_seq: builtins.int
     """Never answer from an older position; the replica waits until the deadline."""
     max_tokens: builtins.int
     """32 if unset."""
     num_alternatives: builtins.int
     """If set, return each token's log-probability and this many alternatives, at most 20."""
+    clip_max_tokens: builtins.bool
+    """If max_tokens is more than the model's window leaves after the prompt, take what it leaves."""
     @property
     def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Generation ends before the first of these, which is not returned."""
@@ -234,6 +239,10 @@ class GenerateRequest(google.protobuf.message.Message):
     @property
     def sampling(self) -> global___Sampling:
         """Greedy if unset."""
+
+    @property
+    def chat(self) -> errata_client._gen.errata.v1.types_pb2.Chat:
+        """A conversation to answer."""
 
     def __init__(
         self,
@@ -244,9 +253,13 @@ class GenerateRequest(google.protobuf.message.Message):
         stop: collections.abc.Iterable[builtins.str] | None = ...,
         sampling: global___Sampling | None = ...,
         num_alternatives: builtins.int | None = ...,
+        chat: errata_client._gen.errata.v1.types_pb2.Chat | None = ...,
+        clip_max_tokens: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_tokens", b"_max_tokens"]) -> typing.Literal["max_tokens"] | None: ...
     @typing.overload
@@ -313,14 +326,18 @@ class StreamGenerateRequest(google.protobuf.message.Message):
     STOP_FIELD_NUMBER: builtins.int
     SAMPLING_FIELD_NUMBER: builtins.int
     NUM_ALTERNATIVES_FIELD_NUMBER: builtins.int
+    CHAT_FIELD_NUMBER: builtins.int
+    CLIP_MAX_TOKENS_FIELD_NUMBER: builtins.int
     prompt: builtins.str
-    """Required."""
+    """Text to continue. Either this or `chat` is required."""
     min_seq: builtins.int
     """Never answer from an older position."""
     max_tokens: builtins.int
     """32 if unset."""
     num_alternatives: builtins.int
     """If set, return each token's log-probability and this many alternatives, at most 20."""
+    clip_max_tokens: builtins.bool
+    """If max_tokens is more than the model's window leaves after the prompt, take what it leaves."""
     @property
     def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Generation ends before the first of these."""
@@ -328,6 +345,10 @@ class StreamGenerateRequest(google.protobuf.message.Message):
     @property
     def sampling(self) -> global___Sampling:
         """Greedy if unset."""
+
+    @property
+    def chat(self) -> errata_client._gen.errata.v1.types_pb2.Chat:
+        """A conversation to answer."""
 
     def __init__(
         self,
@@ -338,9 +359,13 @@ class StreamGenerateRequest(google.protobuf.message.Message):
         stop: collections.abc.Iterable[builtins.str] | None = ...,
         sampling: global___Sampling | None = ...,
         num_alternatives: builtins.int | None = ...,
+        chat: errata_client._gen.errata.v1.types_pb2.Chat | None = ...,
+        clip_max_tokens: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_tokens", b"_max_tokens"]) -> typing.Literal["max_tokens"] | None: ...
     @typing.overload
@@ -405,14 +430,19 @@ class ScoreRequest(google.protobuf.message.Message):
     CONTINUATION_FIELD_NUMBER: builtins.int
     MIN_SEQ_FIELD_NUMBER: builtins.int
     SEPARATOR_FIELD_NUMBER: builtins.int
+    CHAT_FIELD_NUMBER: builtins.int
     prompt: builtins.str
-    """Required."""
+    """Text to continue. Either this or `chat` is required."""
     continuation: builtins.str
     """Required. Scored after the prompt."""
     min_seq: builtins.int
     """Never answer from an older position."""
     separator: builtins.str
     """Text between prompt and continuation, as in EditSpec."""
+    @property
+    def chat(self) -> errata_client._gen.errata.v1.types_pb2.Chat:
+        """A conversation; the continuation is scored as its answer."""
+
     def __init__(
         self,
         *,
@@ -420,9 +450,12 @@ class ScoreRequest(google.protobuf.message.Message):
         continuation: builtins.str = ...,
         min_seq: builtins.int | None = ...,
         separator: builtins.str | None = ...,
+        chat: errata_client._gen.errata.v1.types_pb2.Chat | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_min_seq", b"_min_seq", "_separator", b"_separator", "min_seq", b"min_seq", "separator", b"separator"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_seq", b"_min_seq", "_separator", b"_separator", "continuation", b"continuation", "min_seq", b"min_seq", "prompt", b"prompt", "separator", b"separator"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_min_seq", b"_min_seq", "_separator", b"_separator", "chat", b"chat", "min_seq", b"min_seq", "separator", b"separator"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_min_seq", b"_min_seq", "_separator", b"_separator", "chat", b"chat", "continuation", b"continuation", "min_seq", b"min_seq", "prompt", b"prompt", "separator", b"separator"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_seq", b"_min_seq"]) -> typing.Literal["min_seq"] | None: ...
     @typing.overload
@@ -469,14 +502,18 @@ class GenerateEverywhereRequest(google.protobuf.message.Message):
     STOP_FIELD_NUMBER: builtins.int
     SAMPLING_FIELD_NUMBER: builtins.int
     NUM_ALTERNATIVES_FIELD_NUMBER: builtins.int
+    CHAT_FIELD_NUMBER: builtins.int
+    CLIP_MAX_TOKENS_FIELD_NUMBER: builtins.int
     prompt: builtins.str
-    """Required."""
+    """Text to continue. Either this or `chat` is required."""
     min_seq: builtins.int
     """Never answer from an older position."""
     max_tokens: builtins.int
     """32 if unset."""
     num_alternatives: builtins.int
     """If set, return each token's log-probability and this many alternatives, at most 20."""
+    clip_max_tokens: builtins.bool
+    """If max_tokens is more than the model's window leaves after the prompt, take what it leaves."""
     @property
     def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Generation ends before the first of these."""
@@ -484,6 +521,10 @@ class GenerateEverywhereRequest(google.protobuf.message.Message):
     @property
     def sampling(self) -> global___Sampling:
         """Greedy if unset."""
+
+    @property
+    def chat(self) -> errata_client._gen.errata.v1.types_pb2.Chat:
+        """A conversation to answer."""
 
     def __init__(
         self,
@@ -494,9 +535,13 @@ class GenerateEverywhereRequest(google.protobuf.message.Message):
         stop: collections.abc.Iterable[builtins.str] | None = ...,
         sampling: global___Sampling | None = ...,
         num_alternatives: builtins.int | None = ...,
+        chat: errata_client._gen.errata.v1.types_pb2.Chat | None = ...,
+        clip_max_tokens: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_tokens", b"_max_tokens"]) -> typing.Literal["max_tokens"] | None: ...
     @typing.overload
@@ -562,3 +607,49 @@ class GenerateEverywhereResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["answers", b"answers"]) -> None: ...
 
 global___GenerateEverywhereResponse = GenerateEverywhereResponse
+
+@typing.final
+class GetModelRequest(google.protobuf.message.Message):
+    """Requests the model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___GetModelRequest = GetModelRequest
+
+@typing.final
+class GetModelResponse(google.protobuf.message.Message):
+    """The model that is served, and its limits."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    BASE_MODEL_DIGEST_FIELD_NUMBER: builtins.int
+    MAX_POSITIONS_FIELD_NUMBER: builtins.int
+    MAX_TOKENS_FIELD_NUMBER: builtins.int
+    HAS_CHAT_TEMPLATE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The name under which it is served."""
+    base_model_digest: builtins.str
+    """Digest of the base model."""
+    max_positions: builtins.int
+    """Longest text of prompt and continuation, in tokens."""
+    max_tokens: builtins.int
+    """Most tokens that one request can ask for."""
+    has_chat_template: builtins.bool
+    """Whether it has a chat template; without one, it takes no conversations."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        base_model_digest: builtins.str = ...,
+        max_positions: builtins.int = ...,
+        max_tokens: builtins.int = ...,
+        has_chat_template: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_model_digest", b"base_model_digest", "has_chat_template", b"has_chat_template", "max_positions", b"max_positions", "max_tokens", b"max_tokens", "name", b"name"]) -> None: ...
+
+global___GetModelResponse = GetModelResponse

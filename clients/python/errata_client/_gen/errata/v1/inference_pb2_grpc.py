@@ -55,6 +55,11 @@ class InferenceServiceStub(object):
                 request_serializer=errata_dot_v1_dot_inference__pb2.GenerateEverywhereRequest.SerializeToString,
                 response_deserializer=errata_dot_v1_dot_inference__pb2.GenerateEverywhereResponse.FromString,
                 _registered_method=True)
+        self.GetModel = channel.unary_unary(
+                '/errata.v1.InferenceService/GetModel',
+                request_serializer=errata_dot_v1_dot_inference__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_inference__pb2.GetModelResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer(object):
@@ -89,6 +94,13 @@ class InferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetModel(self, request, context):
+        """The model that is served, and its limits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +123,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.GenerateEverywhere,
                     request_deserializer=errata_dot_v1_dot_inference__pb2.GenerateEverywhereRequest.FromString,
                     response_serializer=errata_dot_v1_dot_inference__pb2.GenerateEverywhereResponse.SerializeToString,
+            ),
+            'GetModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModel,
+                    request_deserializer=errata_dot_v1_dot_inference__pb2.GetModelRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_inference__pb2.GetModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +239,33 @@ class InferenceService(object):
             '/errata.v1.InferenceService/GenerateEverywhere',
             errata_dot_v1_dot_inference__pb2.GenerateEverywhereRequest.SerializeToString,
             errata_dot_v1_dot_inference__pb2.GenerateEverywhereResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.InferenceService/GetModel',
+            errata_dot_v1_dot_inference__pb2.GetModelRequest.SerializeToString,
+            errata_dot_v1_dot_inference__pb2.GetModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

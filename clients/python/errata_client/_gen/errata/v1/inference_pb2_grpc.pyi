@@ -45,6 +45,12 @@ class InferenceServiceStub:
     ]
     """The same prompt on every live replica, for an operator to check that they agree."""
 
+    GetModel: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.inference_pb2.GetModelRequest,
+        errata_client._gen.errata.v1.inference_pb2.GetModelResponse,
+    ]
+    """The model that is served, and its limits."""
+
 class InferenceServiceAsyncStub:
     """The worker pool's service."""
 
@@ -71,6 +77,12 @@ class InferenceServiceAsyncStub:
         errata_client._gen.errata.v1.inference_pb2.GenerateEverywhereResponse,
     ]
     """The same prompt on every live replica, for an operator to check that they agree."""
+
+    GetModel: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.inference_pb2.GetModelRequest,
+        errata_client._gen.errata.v1.inference_pb2.GetModelResponse,
+    ]
+    """The model that is served, and its limits."""
 
 class InferenceServiceServicer(metaclass=abc.ABCMeta):
     """The worker pool's service."""
@@ -106,5 +118,13 @@ class InferenceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.inference_pb2.GenerateEverywhereResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.inference_pb2.GenerateEverywhereResponse]]:
         """The same prompt on every live replica, for an operator to check that they agree."""
+
+    @abc.abstractmethod
+    def GetModel(
+        self,
+        request: errata_client._gen.errata.v1.inference_pb2.GetModelRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.inference_pb2.GetModelResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.inference_pb2.GetModelResponse]]:
+        """The model that is served, and its limits."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -95,6 +95,106 @@ ERROR_REASON_LANE_FULL: ErrorReason.ValueType  # 30
 global___ErrorReason = ErrorReason
 
 @typing.final
+class ToolCall(google.protobuf.message.Message):
+    """A function call that the assistant made in its turn."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ARGUMENTS_JSON_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """Chosen by the caller; the tool's turn refers to it."""
+    name: builtins.str
+    """Name of the function."""
+    arguments_json: builtins.str
+    """Its arguments, a JSON object."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        name: builtins.str = ...,
+        arguments_json: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arguments_json", b"arguments_json", "id", b"id", "name", b"name"]) -> None: ...
+
+global___ToolCall = ToolCall
+
+@typing.final
+class ChatMessage(google.protobuf.message.Message):
+    """One turn of a conversation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: builtins.int
+    CONTENT_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    TOOL_CALLS_FIELD_NUMBER: builtins.int
+    TOOL_CALL_ID_FIELD_NUMBER: builtins.int
+    role: builtins.str
+    """Required. Such as system, user, assistant or tool; the model's template decides which it takes."""
+    content: builtins.str
+    """What was said; may be empty in a turn that only calls tools."""
+    name: builtins.str
+    """The speaker's or the tool's name, if the template shows it."""
+    tool_call_id: builtins.str
+    """Only in a tool's turn: the call that it answers."""
+    @property
+    def tool_calls(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ToolCall]:
+        """Only in an assistant's turn."""
+
+    def __init__(
+        self,
+        *,
+        role: builtins.str = ...,
+        content: builtins.str = ...,
+        name: builtins.str = ...,
+        tool_calls: collections.abc.Iterable[global___ToolCall] | None = ...,
+        tool_call_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content", "name", b"name", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]) -> None: ...
+
+global___ChatMessage = ChatMessage
+
+@typing.final
+class Chat(google.protobuf.message.Message):
+    """A conversation, which the model's chat template renders. Claims are decided on the last turn of
+    the user alone.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: builtins.int
+    TOOLS_JSON_FIELD_NUMBER: builtins.int
+    ADD_GENERATION_PROMPT_FIELD_NUMBER: builtins.int
+    CONTINUE_FINAL_MESSAGE_FIELD_NUMBER: builtins.int
+    add_generation_prompt: builtins.bool
+    """Open the assistant's turn after the last message; true if unset, unless that turn is continued."""
+    continue_final_message: builtins.bool
+    """Continue the last message instead of closing it."""
+    @property
+    def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ChatMessage]:
+        """At least one; one of them by the user."""
+
+    @property
+    def tools_json(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Functions that the model may call, each a JSON object as in the OpenAI API."""
+
+    def __init__(
+        self,
+        *,
+        messages: collections.abc.Iterable[global___ChatMessage] | None = ...,
+        tools_json: collections.abc.Iterable[builtins.str] | None = ...,
+        add_generation_prompt: builtins.bool | None = ...,
+        continue_final_message: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_add_generation_prompt", b"_add_generation_prompt", "add_generation_prompt", b"add_generation_prompt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_add_generation_prompt", b"_add_generation_prompt", "add_generation_prompt", b"add_generation_prompt", "continue_final_message", b"continue_final_message", "messages", b"messages", "tools_json", b"tools_json"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_add_generation_prompt", b"_add_generation_prompt"]) -> typing.Literal["add_generation_prompt"] | None: ...
+
+global___Chat = Chat
+
+@typing.final
 class EditSpec(google.protobuf.message.Message):
     """One correction as its author states it."""
 
@@ -108,8 +208,11 @@ class EditSpec(google.protobuf.message.Message):
     SOURCE_FIELD_NUMBER: builtins.int
     SEPARATOR_FIELD_NUMBER: builtins.int
     SUBJECT_FOUND_FIELD_NUMBER: builtins.int
+    CHAT_FIELD_NUMBER: builtins.int
+    CHAT_REPHRASES_FIELD_NUMBER: builtins.int
+    CHAT_LOCALITY_PROBES_FIELD_NUMBER: builtins.int
     prompt: builtins.str
-    """Required. The prompt to correct; must contain the subject."""
+    """The prompt to correct; must contain the subject. Either this or `chat` is required."""
     target: builtins.str
     """Required. The text with which the model should continue the prompt."""
     subject: builtins.str
@@ -134,6 +237,18 @@ class EditSpec(google.protobuf.message.Message):
     def locality_probes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Prompts whose continuation should not change; if none are given, the lane's own are used."""
 
+    @property
+    def chat(self) -> global___Chat:
+        """The prompt to correct, as a conversation that the target answers."""
+
+    @property
+    def chat_rephrases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Chat]:
+        """As `rephrases`, but conversations."""
+
+    @property
+    def chat_locality_probes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Chat]:
+        """As `locality_probes`, but conversations."""
+
     def __init__(
         self,
         *,
@@ -145,9 +260,15 @@ class EditSpec(google.protobuf.message.Message):
         source: builtins.str = ...,
         separator: builtins.str | None = ...,
         subject_found: builtins.bool = ...,
+        chat: global___Chat | None = ...,
+        chat_rephrases: collections.abc.Iterable[global___Chat] | None = ...,
+        chat_locality_probes: collections.abc.Iterable[global___Chat] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_separator", b"_separator", "separator", b"separator"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_separator", b"_separator", "locality_probes", b"locality_probes", "prompt", b"prompt", "rephrases", b"rephrases", "separator", b"separator", "source", b"source", "subject", b"subject", "subject_found", b"subject_found", "target", b"target"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_separator", b"_separator", "chat", b"chat", "separator", b"separator"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_separator", b"_separator", "chat", b"chat", "chat_locality_probes", b"chat_locality_probes", "chat_rephrases", b"chat_rephrases", "locality_probes", b"locality_probes", "prompt", b"prompt", "rephrases", b"rephrases", "separator", b"separator", "source", b"source", "subject", b"subject", "subject_found", b"subject_found", "target", b"target"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_separator", b"_separator"]) -> typing.Literal["separator"] | None: ...
 
 global___EditSpec = EditSpec
