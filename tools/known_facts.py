@@ -6,7 +6,8 @@
 Each fact of `tools/smollm2_candidates.toml` is asked in plain texts, which the model continues, and
 in questions, which its chat template renders. Answers are greedy. An answer says a fact if, of the
 relation's objects, it names the fact's first. `--check` asks only for the facts that the edits in
-`services/errata/demo/smollm2.toml` need, and fails unless the model says each in every phrasing.
+`services/errata/demo/smollm2/edits.toml` need, and fails unless the model says each in every
+phrasing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from errata.engine.offline import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 CANDIDATES = ROOT / "tools/smollm2_candidates.toml"
-EDITS = ROOT / "services/errata/demo/smollm2.toml"
+EDITS = ROOT / "services/errata/demo/smollm2/edits.toml"
 _NUM_TOKENS = 24
 _ROWS_AT_ONCE = 32
 

