@@ -27,6 +27,8 @@ def request_to_each(
         num_alternatives=(
             request.num_alternatives if request.HasField("num_alternatives") else None
         ),
+        chat=request.chat if request.HasField("chat") else None,
+        clip_max_tokens=request.clip_max_tokens,
     )
 
 

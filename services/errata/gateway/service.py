@@ -51,6 +51,13 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         answers = await self._pool.everywhere("try_generate", one, self._seconds(context))
         return everywhere_response(answers)
 
+    async def GetModel(
+        self, request: inference_pb2.GetModelRequest, context: Any
+    ) -> inference_pb2.GetModelResponse:
+        """The model that is served, and its limits."""
+        response = await self._pool.call("get_model", request, self._seconds(context))
+        return cast("inference_pb2.GetModelResponse", response)
+
     def _seconds(self, context: Any) -> float:
         left: float | None = context.time_remaining()
         return self._default if left is None else left
