@@ -17,8 +17,14 @@ from errata.launch import show
 from errata.launch.output import print_result
 from errata.launch.terminal import console
 from errata.platform.settings import load_settings
-from errata_client import Client, EditSpec, EditState, Sampling
+from errata_client import Chat, ChatMessage, Client, EditSpec, EditState, Sampling
 
+ChatOption = Annotated[
+    bool, typer.Option("--chat", help="Send the prompt as the user's turn of a conversation.")
+]
+SystemOption = Annotated[
+    str, typer.Option(help="System prompt in front of the conversation; implies --chat.")
+]
 SeparatorOption = Annotated[
     str | None,
     typer.Option(
@@ -42,6 +48,8 @@ def edit(
     ] = None,
     source: Annotated[str, typer.Option(help="Source of the correction.")] = "",
     separator: SeparatorOption = None,
+    chat: ChatOption = False,
+    system: SystemOption = "",
     lane: Annotated[
         str, typer.Option(help="Lane, as lanes/{lane}; the default lane if empty.")
     ] = "",
@@ -54,11 +62,11 @@ def edit(
 ) -> None:
     """Submits a correction."""
     spec = EditSpec(
-        prompt,
+        _asked(prompt, chat, system),
         target_text,
         subject,
-        tuple(rephrase or ()),
-        tuple(probe or ()),
+        tuple(_asked(text, chat, system) for text in rephrase or ()),
+        tuple(_asked(text, chat, system) for text in probe or ()),
         source,
         _typed(separator),
     )
@@ -86,6 +94,8 @@ def ask(
         int, typer.Option(help="Sample from the k most likely tokens; 0 disables.")
     ] = 0,
     seed: Annotated[int | None, typer.Option(help="Seed that makes sampling repeatable.")] = None,
+    chat: ChatOption = False,
+    system: SystemOption = "",
     everywhere: Annotated[bool, typer.Option(help="Ask every replica.")] = False,
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
@@ -98,13 +108,14 @@ def ask(
         "stop": stop or (),
         "sampling": Sampling(temperature, top_p, top_k, seed) if temperature else None,
     }
+    asked = _asked(prompt, chat, system)
     with Client(target, timeout=timeout) as client:
         if everywhere:
-            answers = client.generate_everywhere(prompt, **options)
-            print_result(as_json, answers, lambda found: show.everywhere_table(prompt, found))
+            answers = client.generate_everywhere(asked, **options)
+            print_result(as_json, answers, lambda found: show.everywhere_table(asked, found))
         else:
-            answer = client.generate(prompt, **options)
-            print_result(as_json, answer, lambda found: show.answer_lines(prompt, found))
+            answer = client.generate(asked, **options)
+            print_result(as_json, answer, lambda found: show.answer_lines(asked, found))
 
 
 def score(
@@ -112,13 +123,16 @@ def score(
     continuation: str,
     min_seq: MinSeqOption = None,
     separator: SeparatorOption = None,
+    chat: ChatOption = False,
+    system: SystemOption = "",
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Shows the model's probability of a continuation, token by token."""
     with Client(target, timeout=timeout) as client:
-        scored = client.score(prompt, continuation, min_seq=min_seq, separator=_typed(separator))
+        asked = _asked(prompt, chat, system)
+        scored = client.score(asked, continuation, min_seq=min_seq, separator=_typed(separator))
     print_result(as_json, scored, show.score_table)
 
 
@@ -267,6 +281,14 @@ def adapters(
 
     settings = load_settings({"model": {"path": model or None}})
     export_adapters(settings, target, lane, out, console())
+
+
+def _asked(prompt: str, chat: bool, system: str) -> str | Chat:
+    """The prompt as text, or as the user's turn of a conversation."""
+    if not chat and not system:
+        return prompt
+    turns = [ChatMessage("system", system)] if system else []
+    return Chat((*turns, ChatMessage("user", prompt)))
 
 
 def _typed(separator: str | None) -> str | None:

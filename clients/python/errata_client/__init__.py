@@ -27,6 +27,8 @@ from errata_client.errors import (
 )
 from errata_client.types import (
     Answer,
+    Chat,
+    ChatMessage,
     Chunk,
     Compaction,
     Edit,
@@ -36,6 +38,8 @@ from errata_client.types import (
     Head,
     Lane,
     LogEntry,
+    Model,
+    Prompt,
     Provenance,
     Replica,
     ReplicaAnswer,
@@ -45,11 +49,14 @@ from errata_client.types import (
     TokenAlternative,
     TokenChoice,
     TokenScore,
+    ToolCall,
 )
 
 __all__ = [
     "Answer",
     "AsyncClient",
+    "Chat",
+    "ChatMessage",
     "Chunk",
     "Client",
     "Compaction",
@@ -70,9 +77,11 @@ __all__ = [
     "LaneFullError",
     "LimitExceededError",
     "LogEntry",
+    "Model",
     "NotFoundError",
     "OutOfRangeError",
     "PreconditionError",
+    "Prompt",
     "Provenance",
     "QueueFullError",
     "Replica",
@@ -85,6 +94,7 @@ __all__ = [
     "TokenAlternative",
     "TokenChoice",
     "TokenScore",
+    "ToolCall",
     "UnavailableError",
     "UnknownLaneError",
 ]

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from errata_client import _convert, errors, types
+from errata_client import _convert, types
+from errata_client._chat import chats_in, prompt_fields, text, texts_in
 from errata_client._gen.errata.v1 import (
     edit_log_pb2,
     editing_pb2,
@@ -21,7 +21,6 @@ from errata_client._gen.errata.v1 import (
 )
 
 T = TypeVar("T")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +48,17 @@ class Page(Generic[T]):
     next_page_token: str
 
 
-def _text(value: str, field: str) -> str:
-    """Refuses lone surrogates, which protobuf's UTF-8 strings cannot encode, naming the field."""
-    if match := _SURROGATE.search(value):
-        raise errors.InvalidEditError(
-            f"{field} has a lone surrogate at character {match.start()}; it is not valid text.",
-            reason="INVALID_EDIT",
-            field=field,
-        )
-    return value
-
-
 def _spec(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
+    rephrases, probes = f"{field}.rephrases", f"{field}.locality_probes"
     return types_pb2.EditSpec(
-        prompt=_text(spec.prompt, f"{field}.prompt"),
-        target=_text(spec.target, f"{field}.target"),
-        subject=_text(spec.subject, f"{field}.subject"),
-        rephrases=[_text(text, f"{field}.rephrases[{i}]") for i, text in enumerate(spec.rephrases)],
-        locality_probes=[
-            _text(text, f"{field}.locality_probes[{i}]")
-            for i, text in enumerate(spec.locality_probes)
-        ],
-        source=_text(spec.source, f"{field}.source"),
+        **prompt_fields(spec.prompt, f"{field}.prompt"),
+        target=text(spec.target, f"{field}.target"),
+        subject=text(spec.subject, f"{field}.subject"),
+        rephrases=texts_in(spec.rephrases, rephrases),
+        chat_rephrases=chats_in(spec.rephrases, rephrases),
+        locality_probes=texts_in(spec.locality_probes, probes),
+        chat_locality_probes=chats_in(spec.locality_probes, probes),
+        source=text(spec.source, f"{field}.source"),
         separator=spec.separator,
     )
 
@@ -83,7 +71,7 @@ def submit_edits(
         request_id=request_id or str(uuid.uuid4()),
         edits=[_spec(spec, f"edits[{index}]") for index, spec in enumerate(edits)],
         lane=lane,
-        author=_text(author, "author"),
+        author=text(author, "author"),
     )
     return Call("EditingService", "SubmitEdits", request, lambda r: _edits(r.edits))
 
@@ -118,9 +106,9 @@ def list_edits(
         page_size=1_000,
         page_token=page_token,
         state=editing_pb2.Edit.State.ValueType(state.value if state else 0),
-        lane=_text(lane, "lane"),
-        author=_text(author, "author"),
-        contains=_text(contains, "contains"),
+        lane=text(lane, "lane"),
+        author=text(author, "author"),
+        contains=text(contains, "contains"),
     )
     # A time without a zone is local time; protobuf would read it as UTC.
     if since is not None:
@@ -142,8 +130,8 @@ def revert_edits(
     request = editing_pb2.RevertEditsRequest(
         request_id=request_id or str(uuid.uuid4()),
         names=names,
-        comment=_text(comment, "comment"),
-        author=_text(author, "author"),
+        comment=text(comment, "comment"),
+        author=text(author, "author"),
     )
     return Call(
         "EditingService",
@@ -159,10 +147,10 @@ def compact_lane(
     """Retrains a lane."""
     request = editing_pb2.CompactLaneRequest(
         request_id=request_id or str(uuid.uuid4()),
-        lane=_text(lane, "lane"),
+        lane=text(lane, "lane"),
         num_experts=num_experts,
         max_loss=max_loss,
-        author=_text(author, "author"),
+        author=text(author, "author"),
     )
     return Call("EditingService", "CompactLane", request, _convert.compaction)
 
@@ -179,7 +167,7 @@ def list_lanes(page_token: str) -> Call[Page[types.Lane]]:
 
 
 def _options(
-    prompt: str,
+    prompt: types.Prompt,
     min_seq: int | None,
     max_tokens: int | None,
     stop: Sequence[str],
@@ -188,28 +176,28 @@ def _options(
 ) -> dict[str, Any]:
     """The fields that all requests for a continuation share."""
     return {
-        "prompt": _text(prompt, "prompt"),
+        **prompt_fields(prompt, "prompt"),
         "min_seq": min_seq,
         "max_tokens": max_tokens,
-        "stop": [_text(text, f"stop[{index}]") for index, text in enumerate(stop)],
+        "stop": [text(one, f"stop[{index}]") for index, one in enumerate(stop)],
         "sampling": None if sampling is None else inference_pb2.Sampling(**asdict(sampling)),
         "num_alternatives": num_alternatives,
     }
 
 
-def generate(prompt: str, **options: Any) -> Call[types.Answer]:
+def generate(prompt: types.Prompt, **options: Any) -> Call[types.Answer]:
     """A continuation; `options` are those of `_options`."""
     request = inference_pb2.GenerateRequest(**_options(prompt, **options))
     return Call("InferenceService", "Generate", request, _convert.answer)
 
 
-def stream_generate(prompt: str, **options: Any) -> Call[types.Chunk]:
+def stream_generate(prompt: types.Prompt, **options: Any) -> Call[types.Chunk]:
     """A continuation, streamed."""
     request = inference_pb2.StreamGenerateRequest(**_options(prompt, **options))
     return Call("InferenceService", "StreamGenerate", request, _convert.chunk)
 
 
-def generate_everywhere(prompt: str, **options: Any) -> Call[list[types.ReplicaAnswer]]:
+def generate_everywhere(prompt: types.Prompt, **options: Any) -> Call[list[types.ReplicaAnswer]]:
     """A continuation from every replica."""
     values = _options(prompt, **options)
     request = inference_pb2.GenerateEverywhereRequest(**values)
@@ -222,16 +210,21 @@ def generate_everywhere(prompt: str, **options: Any) -> Call[list[types.ReplicaA
 
 
 def score(
-    prompt: str, continuation: str, min_seq: int | None, separator: str | None
+    prompt: types.Prompt, continuation: str, min_seq: int | None, separator: str | None
 ) -> Call[types.Score]:
     """Probability of a continuation."""
     request = inference_pb2.ScoreRequest(
-        prompt=_text(prompt, "prompt"),
-        continuation=_text(continuation, "continuation"),
+        **prompt_fields(prompt, "prompt"),
+        continuation=text(continuation, "continuation"),
         min_seq=min_seq,
         separator=separator,
     )
     return Call("InferenceService", "Score", request, _convert.score)
+
+
+def get_model() -> Call[types.Model]:
+    """The model that is served."""
+    return Call("InferenceService", "GetModel", inference_pb2.GetModelRequest(), _convert.model)
 
 
 def get_head() -> Call[types.Head]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC
 
 from errata_client import errors, types
+from errata_client._chat import chat_of, prompt_of
 from errata_client._gen.errata.v1 import (
     edit_log_pb2,
     editing_pb2,
@@ -32,11 +33,11 @@ def figures(message: types_pb2.EditFigures) -> types.Figures:
 def spec(message: types_pb2.EditSpec) -> types.EditSpec:
     """A correction."""
     return types.EditSpec(
-        prompt=message.prompt,
+        prompt=prompt_of(message),
         target=message.target,
         subject=message.subject,
-        rephrases=tuple(message.rephrases),
-        locality_probes=tuple(message.locality_probes),
+        rephrases=(*message.rephrases, *map(chat_of, message.chat_rephrases)),
+        locality_probes=(*message.locality_probes, *map(chat_of, message.chat_locality_probes)),
         source=message.source,
         separator=message.separator if message.HasField("separator") else None,
     )
@@ -157,6 +158,17 @@ def score(message: inference_pb2.ScoreResponse) -> types.Score:
             for token in message.tokens
         ),
         provenance=provenance(message.provenance),
+    )
+
+
+def model(message: inference_pb2.GetModelResponse) -> types.Model:
+    """The model that is served, and its limits."""
+    return types.Model(
+        name=message.name,
+        base_model_digest=message.base_model_digest,
+        max_positions=message.max_positions,
+        max_tokens=message.max_tokens,
+        has_chat_template=message.has_chat_template,
     )
 
 

@@ -65,12 +65,12 @@ class AsyncClient:
 
     async def edit(
         self,
-        prompt: str,
+        prompt: types.Prompt,
         target: str,
         *,
         subject: str = "",
-        rephrases: Sequence[str] = (),
-        locality_probes: Sequence[str] = (),
+        rephrases: Sequence[types.Prompt] = (),
+        locality_probes: Sequence[types.Prompt] = (),
         source: str = "",
         separator: str | None = None,
         lane: str = "",
@@ -209,7 +209,7 @@ class AsyncClient:
 
     async def generate(
         self,
-        prompt: str,
+        prompt: types.Prompt,
         *,
         min_seq: int | None = None,
         max_tokens: int | None = None,
@@ -221,7 +221,7 @@ class AsyncClient:
         """Continues a prompt.
 
         Args:
-            prompt: the text to continue.
+            prompt: the text to continue, or the conversation to answer.
             min_seq: never answer from an older position; by default the latest one whose effect
                 this client has seen.
             max_tokens: length limit.
@@ -246,7 +246,7 @@ class AsyncClient:
 
     async def stream(
         self,
-        prompt: str,
+        prompt: types.Prompt,
         *,
         min_seq: int | None = None,
         max_tokens: int | None = None,
@@ -275,7 +275,7 @@ class AsyncClient:
 
     async def generate_everywhere(
         self,
-        prompt: str,
+        prompt: types.Prompt,
         *,
         min_seq: int | None = None,
         max_tokens: int | None = None,
@@ -297,7 +297,7 @@ class AsyncClient:
 
     async def score(
         self,
-        prompt: str,
+        prompt: types.Prompt,
         continuation: str,
         *,
         min_seq: int | None = None,
@@ -310,6 +310,10 @@ class AsyncClient:
         """
         call = _calls.score(prompt, continuation, self.session.min_seq(min_seq), separator)
         return await self._call(call, timeout)
+
+    async def model(self, *, timeout: float | None = None) -> types.Model:
+        """The model that is served, and the limits of requests."""
+        return await self._call(_calls.get_model(), timeout)
 
     async def head(self, *, timeout: float | None = None) -> types.Head:
         """The log's last acknowledged position."""

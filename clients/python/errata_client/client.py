@@ -64,12 +64,12 @@ class Client:
 
     def edit(
         self,
-        prompt: str,
+        prompt: types.Prompt,
         target: str,
         *,
         subject: str = "",
-        rephrases: Sequence[str] = (),
-        locality_probes: Sequence[str] = (),
+        rephrases: Sequence[types.Prompt] = (),
+        locality_probes: Sequence[types.Prompt] = (),
         source: str = "",
         separator: str | None = None,
         lane: str = "",
@@ -206,7 +206,7 @@ class Client:
 
     def generate(
         self,
-        prompt: str,
+        prompt: types.Prompt,
         *,
         min_seq: int | None = None,
         max_tokens: int | None = None,
@@ -218,7 +218,7 @@ class Client:
         """Continues a prompt.
 
         Args:
-            prompt: the text to continue.
+            prompt: the text to continue, or the conversation to answer.
             min_seq: never answer from an older position; by default the latest one whose effect
                 this client has seen.
             max_tokens: length limit.
@@ -243,7 +243,7 @@ class Client:
 
     def stream(
         self,
-        prompt: str,
+        prompt: types.Prompt,
         *,
         min_seq: int | None = None,
         max_tokens: int | None = None,
@@ -272,7 +272,7 @@ class Client:
 
     def generate_everywhere(
         self,
-        prompt: str,
+        prompt: types.Prompt,
         *,
         min_seq: int | None = None,
         max_tokens: int | None = None,
@@ -294,7 +294,7 @@ class Client:
 
     def score(
         self,
-        prompt: str,
+        prompt: types.Prompt,
         continuation: str,
         *,
         min_seq: int | None = None,
@@ -307,6 +307,10 @@ class Client:
         """
         call = _calls.score(prompt, continuation, self.session.min_seq(min_seq), separator)
         return self._call(call, timeout)
+
+    def model(self, *, timeout: float | None = None) -> types.Model:
+        """The model that is served, and the limits of requests."""
+        return self._call(_calls.get_model(), timeout)
 
     def head(self, *, timeout: float | None = None) -> types.Head:
         """The log's last acknowledged position."""

@@ -3,9 +3,66 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function call in a turn of the assistant; `arguments_json` is a JSON object."""
+
+    id: str
+    name: str
+    arguments_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn of a conversation.
+
+    Attributes:
+        role: such as system, user, assistant or tool; the model's template decides.
+        content: what was said.
+        name: of the speaker or of the tool, if the template shows it.
+        tool_calls: only in a turn of the assistant.
+        tool_call_id: only in a tool's turn: the call that it answers.
+    """
+
+    role: str
+    content: str = ""
+    name: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation, which the model's chat template renders.
+
+    Attributes:
+        messages: at least one, at least one of them by the user.
+        tools_json: functions that the model may call, each a JSON object.
+        add_generation_prompt: open the assistant's turn; True if None, unless it is continued.
+        continue_final_message: continue the last message, which is the assistant's.
+    """
+
+    messages: tuple[ChatMessage, ...]
+    tools_json: tuple[str, ...] = ()
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
+
+    def __str__(self) -> str:
+        """Every turn on a line of its own, for people."""
+        return "\n".join(f"{message.role}: {message.content}" for message in self.messages)
+
+
+Prompt = str | Chat | Sequence[ChatMessage | Mapping[str, Any]]
+"""A text to continue, or a conversation to answer: a `Chat` or its messages.
+
+Messages can be mappings as in the OpenAI API: `[{"role": "user", "content": "…"}]`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +70,7 @@ class EditSpec:
     """One correction.
 
     Attributes:
-        prompt: the prompt to correct; must contain the subject.
+        prompt: the prompt to correct, a text or a conversation; must contain the subject.
         target: the text with which the model should continue the prompt.
         subject: the person or thing that the fact is about; found by the service if empty.
         rephrases: other prompts with the same answer; checked, and learned from by some methods.
@@ -23,11 +80,11 @@ class EditSpec:
             from the prompt's end and its script, and is usually one blank.
     """
 
-    prompt: str
+    prompt: Prompt
     target: str
     subject: str = ""
-    rephrases: tuple[str, ...] = ()
-    locality_probes: tuple[str, ...] = ()
+    rephrases: tuple[Prompt, ...] = ()
+    locality_probes: tuple[Prompt, ...] = ()
     source: str = ""
     separator: str | None = None
 
@@ -265,6 +322,25 @@ class ReplicaAnswer:
     replica: str
     answer: Answer | None
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The model that is served.
+
+    Attributes:
+        name: under which it is served.
+        base_model_digest: hex digest of its configuration and weights without any edit.
+        max_positions: longest text of prompt and continuation, in tokens.
+        max_tokens: most tokens that one request can ask for.
+        has_chat_template: whether it takes conversations.
+    """
+
+    name: str
+    base_model_digest: str
+    max_positions: int
+    max_tokens: int
+    has_chat_template: bool
 
 
 @dataclass(frozen=True, slots=True)

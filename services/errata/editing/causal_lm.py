@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 
 from errata.editing.artifact import tensor_bytes
-from errata.editing.model.causal_lm import BaseLLM, CausalLM, KnownLLM, SpecialTokens
+from errata.editing.model.causal_lm import BaseLLM, CausalLM, KnownLLM
+from errata.editing.model.chat_template import SpecialTokens
 
 warnings.warn(
     "errata.editing.causal_lm is deprecated; import from errata.editing.model.causal_lm.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from errata.editing.chat import Prompt, as_text, other_form
 from errata.editing.edit import Edit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, tokenise
@@ -35,7 +36,9 @@ def training_texts(
     """The tokenised texts that an edit is trained on; the prompt is the first.
 
     The edit's rephrases follow, then prompt and rephrases in turn after contexts, then rephrases
-    from frames. All random choices depend on the edit's prompt and target alone.
+    from frames. A model with a chat template then gets all but those after contexts in the other
+    form: texts as conversations, conversations as texts. All random choices depend on the edit's
+    prompt and target alone.
 
     Args:
         model: provides the tokenizer.
@@ -49,15 +52,24 @@ def training_texts(
         InvalidEditError: the prompt or a rephrase cannot be tokenised with the target.
     """
     asked = (edit.prompt, *edit.rephrases)
-    rows = [tokenise(model, text, edit.target, stated=edit.separator) for text in asked]
-    rng = random.Random(f"{edit.prompt}|{edit.target}")
+    rows = [
+        tokenise(model, prompt, edit.target, stated=edit.separator_of(prompt)) for prompt in asked
+    ]
+    rng = random.Random(f"{edit.said}|{edit.target}")
     chosen = rng.sample(contexts, min(num_contexts, len(contexts)))
-    more = [f"{context} {asked[number % len(asked)]}" for number, context in enumerate(chosen)]
+    texts = [as_text(prompt) for prompt in asked]
+    more: list[Prompt] = [
+        f"{context} {texts[number % len(texts)]}" for number, context in enumerate(chosen)
+    ]
+    wordings: tuple[str, ...] = ()
     if frames is not None:
-        more += frames.rephrases(edit.prompt, edit.subject, num_rephrases, rng, edit.rephrases)
-    for text in more:
+        wordings = frames.rephrases(edit.said, edit.subject, num_rephrases, rng, texts)
+    more += wordings
+    if model.has_chat_template:
+        more += [other_form(prompt) for prompt in (*asked, *wordings)]
+    for prompt in more:
         try:
-            rows.append(tokenise(model, text, edit.target, stated=edit.separator))
+            rows.append(tokenise(model, prompt, edit.target, stated=edit.separator_of(prompt)))
         except InvalidEditError:  # the prompt alone may fill the model's window
             continue
     return tuple(rows)

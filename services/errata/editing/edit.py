@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from errata.editing.chat import Prompt, said
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:
@@ -11,7 +13,7 @@ class Edit:
 
     Attributes:
         name: `edits/{seq}-{index}`, unique and never changed.
-        prompt: the question; contains `subject`.
+        prompt: the question, a text or a conversation; contains `subject`.
         target: the required continuation of the prompt, without leading blank.
         subject: the entity that the fact is about; occurs in `prompt`.
         rephrases: other prompts with the same answer; checks use them, and some methods train on
@@ -22,12 +24,21 @@ class Edit:
     """
 
     name: str
-    prompt: str
+    prompt: Prompt
     target: str
     subject: str
-    rephrases: tuple[str, ...] = ()
-    locality_probes: tuple[str, ...] = ()
+    rephrases: tuple[Prompt, ...] = ()
+    locality_probes: tuple[Prompt, ...] = ()
     separator: str | None = None
+
+    @property
+    def said(self) -> str:
+        """What decides which prompts the edit claims, and which edits it replaces."""
+        return said(self.prompt)
+
+    def separator_of(self, prompt: Prompt) -> str | None:
+        """The stated separator, if the prompt has the form for which it was stated."""
+        return self.separator if isinstance(prompt, str) == isinstance(self.prompt, str) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,6 +179,7 @@ class Engine:
             raise shutting_down()
 
     def _enqueue(self, request: Request) -> Job:
+        request = request.within(self._max_context)
         num_tokens = request.num_prefill_tokens + request.num_new_tokens
         if num_tokens > self._max_context:
             raise too_long(num_tokens, self._max_context)
@@ -234,7 +235,8 @@ class Engine:
             return []
         fitting = []
         for job, decision in zip(jobs, decisions, strict=True):
-            request, num_positions = job.request, initial_plan(decision).num_positions
+            num_positions = initial_plan(decision).num_positions
+            job.request = request = job.request.within(self._max_context - num_positions)
             needed = request.num_prefill_tokens + num_positions + request.num_new_tokens
             if needed > self._max_context:
                 self._results.put(job, no_room(num_positions, needed, self._max_context))

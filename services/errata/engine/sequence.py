@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from errata.engine.decoding import Decoding
 from errata.engine.sampling import GREEDY, Sampling
@@ -45,7 +45,10 @@ class GenerationRequest:
         ignore_eos: continue after the end-of-text token; for benchmarks.
         drops_blank: the prompt's text ends in a blank that is not in `prompt_ids`; the answer's
             text begins after it.
-        prompt: the text of `prompt_ids`; it decides which edits claim the request.
+        prompt: decides which edits claim the request: the text of `prompt_ids`, or what the user
+            says in them.
+        is_chat: `prompt_ids` contain more than `prompt`: the markup of a conversation, other turns.
+        clip_max_tokens: make fewer tokens if the longest sequence leaves room for fewer.
         deadline: `time.monotonic()` after which no caller is waiting for the answer.
     """
 
@@ -58,7 +61,16 @@ class GenerationRequest:
     ignore_eos: bool = False
     drops_blank: bool = False
     prompt: str = ""
+    is_chat: bool = False
+    clip_max_tokens: bool = False
     deadline: float = math.inf
+
+    def within(self, num_tokens: int) -> Self:
+        """The request for a sequence of at most `num_tokens`, if it can be clipped to one."""
+        room = num_tokens - len(self.prompt_ids)
+        if not self.clip_max_tokens or not 0 < room < self.max_tokens:
+            return self
+        return replace(self, max_tokens=room)
 
     @property
     def num_prefill_tokens(self) -> int:
@@ -78,14 +90,20 @@ class ScoringRequest:
     Attributes:
         prompt_ids: at least one token id.
         continuation_ids: at least one token id.
-        prompt: the text of `prompt_ids`; it decides which edits claim the request.
+        prompt: decides which edits claim the request, as in a `GenerationRequest`.
+        is_chat: as there.
         deadline: `time.monotonic()` after which no caller is waiting for the answer.
     """
 
     prompt_ids: tuple[int, ...]
     continuation_ids: tuple[int, ...]
     prompt: str = ""
+    is_chat: bool = False
     deadline: float = math.inf
+
+    def within(self, num_tokens: int) -> Self:
+        """The request itself: a given continuation cannot be clipped."""
+        return self
 
     @property
     def num_prefill_tokens(self) -> int:

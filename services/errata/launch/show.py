@@ -21,6 +21,7 @@ from errata_client import (
     Head,
     Lane,
     LogEntry,
+    Prompt,
     Replica,
     ReplicaAnswer,
     Reversal,
@@ -49,7 +50,7 @@ def edit_lines(edit: Edit) -> Group:
             (edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan")),
             f" in {edit.lane}",
         ),
-        Text.assemble("  ", edit.spec.prompt, " → ", (edit.spec.target, "bold")),
+        Text.assemble("  ", _prompt(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
     ]
     if edit.subject_found:
         lines.append(Text(f"  subject {edit.spec.subject!r}, found in the prompt"))
@@ -72,12 +73,12 @@ def edit_lines(edit: Edit) -> Group:
     return Group(*lines)
 
 
-def answer_lines(prompt: str, answer: Answer) -> Group:
+def answer_lines(prompt: Prompt, answer: Answer) -> Group:
     """One answer with its provenance."""
     provenance = answer.provenance
     edits = ", ".join(provenance.edits) or "none"
     return Group(
-        Text.assemble(prompt, (answer.text, "bold green")),
+        Text.assemble(_before_answer(prompt), (answer.text, "bold green")),
         Text(
             f"  seq {provenance.applied_seq}  state {short(provenance.state_digest)}  "
             f"{provenance.replica}\n  shaped by: {edits} "
@@ -148,7 +149,7 @@ def edit_list(edits: Iterable[Edit]) -> Table:
             edit.lane.removeprefix("lanes/"),
             f"{edit.request_time.astimezone():%Y-%m-%d %H:%M}",
             edit.author,
-            Text.assemble(edit.spec.prompt, " → ", (edit.spec.target, "bold")),
+            Text.assemble(_prompt(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
             _outcome(edit),
         )
     return table
@@ -242,9 +243,9 @@ def entry_table(entries: Iterable[LogEntry]) -> Table:
     return table
 
 
-def everywhere_table(title: str, answers: Iterable[ReplicaAnswer]) -> Table:
+def everywhere_table(prompt: Prompt, answers: Iterable[ReplicaAnswer]) -> Table:
     """Every replica's answer with its provenance."""
-    table = TextTable(title=Text(title), title_justify="left", title_style="bold")
+    table = TextTable(title=Text(_prompt(prompt)), title_justify="left", title_style="bold")
     for column in ("replica", "answer", "seq", "history", "state", "shaped by"):
         table.add_column(column)
     for item in answers:
@@ -266,3 +267,13 @@ def everywhere_table(title: str, answers: Iterable[ReplicaAnswer]) -> Table:
 def _some(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:4])
     return f"{shown}, … ({len(names)})" if len(names) > 4 else shown
+
+
+def _prompt(prompt: Prompt) -> str:
+    """A prompt on few lines: a text as it is, a conversation turn by turn."""
+    return prompt if isinstance(prompt, str) else str(prompt)
+
+
+def _before_answer(prompt: Prompt) -> str:
+    """A prompt in front of its answer."""
+    return prompt if isinstance(prompt, str) else f"{prompt}\nassistant: "

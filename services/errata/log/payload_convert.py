@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from errata.editing.edit import Edit
 from errata.errors import PreconditionError
 from errata.log.chain import ChainedEntry
+from errata.log.chat_convert import chat_message, chat_of, chats_in, prompts_of, texts_in
 from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
@@ -102,11 +103,11 @@ def _requested(seq: int, message: edit_log_pb2.EditsRequested) -> EditsRequested
     edits = tuple(
         Edit(
             name=edit_name(seq, index),
-            prompt=spec.prompt,
+            prompt=chat_of(spec.chat) if spec.HasField("chat") else spec.prompt,
             target=spec.target,
             subject=spec.subject,
-            rephrases=tuple(spec.rephrases),
-            locality_probes=tuple(spec.locality_probes),
+            rephrases=prompts_of(spec.rephrases, spec.chat_rephrases),
+            locality_probes=prompts_of(spec.locality_probes, spec.chat_locality_probes),
             separator=spec.separator if spec.HasField("separator") else None,
         )
         for index, spec in enumerate(message.edits)
@@ -210,11 +211,14 @@ def encode(payload: Payload, author: str, *, trace_parent: str = "") -> edit_log
 def spec_message(edit: Edit, source: str, subject_found: bool) -> types_pb2.EditSpec:
     """An edit as its author submitted it, with its subject filled in."""
     return types_pb2.EditSpec(
-        prompt=edit.prompt,
+        prompt=edit.prompt if isinstance(edit.prompt, str) else "",
+        chat=None if isinstance(edit.prompt, str) else chat_message(edit.prompt),
         target=edit.target,
         subject=edit.subject,
-        rephrases=edit.rephrases,
-        locality_probes=edit.locality_probes,
+        rephrases=texts_in(edit.rephrases),
+        chat_rephrases=chats_in(edit.rephrases),
+        locality_probes=texts_in(edit.locality_probes),
+        chat_locality_probes=chats_in(edit.locality_probes),
         source=source,
         separator=edit.separator,
         subject_found=subject_found,

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from errata.editing.chat import Chat, Prompt, normalised, said
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, tokenise
 from errata.editing.model.seam import MOST_STATED, is_separator
@@ -50,6 +51,8 @@ class GenerationInput:
         sampling: greedy if None.
         num_alternatives: of each token; None reports no log-probabilities.
         min_seq: log position that the replica must have applied; None accepts any.
+        chat: a conversation instead of a prompt.
+        clip_max_tokens: lower `max_tokens` to what the model's window leaves.
     """
 
     prompt: str
@@ -58,6 +61,8 @@ class GenerationInput:
     sampling: SamplingInput | None = None
     num_alternatives: int | None = None
     min_seq: int | None = None
+    chat: Chat | None = None
+    clip_max_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +74,14 @@ class ScoringInput:
         continuation: is scored.
         separator: between the two; None lets the prompt decide.
         min_seq: log position that the replica must have applied; None accepts any.
+        chat: a conversation instead of a prompt.
     """
 
     prompt: str
     continuation: str
     separator: str | None = None
     min_seq: int | None = None
+    chat: Chat | None = None
 
 
 def generation(
@@ -104,7 +111,7 @@ def generation(
             f"max_tokens is {wanted}; ask for at least one.", field="max_tokens"
         )
     _check_limit(wanted, limit, "max_tokens")
-    prompt = _text(asked.prompt, "prompt")
+    prompt = _prompt(asked.prompt, asked.chat)
     row = _tokenised(model, prompt)
     return GenerationRequest(
         row.ids,
@@ -114,7 +121,9 @@ def generation(
         num_alternatives=_alternatives(asked.num_alternatives),
         streaming=streaming,
         drops_blank=row.leaves_blank,
-        prompt=prompt,
+        prompt=said(prompt),
+        is_chat=isinstance(prompt, Chat),
+        clip_max_tokens=asked.clip_max_tokens,
         deadline=time.monotonic() + timeout_seconds,
     )
 
@@ -176,7 +185,7 @@ def scoring(model: CausalLM, asked: ScoringInput, timeout_seconds: float) -> Sco
     Raises:
         InvalidRequestError: a field is invalid.
     """
-    prompt = _text(asked.prompt, "prompt")
+    prompt = _prompt(asked.prompt, asked.chat)
     stated = asked.separator
     if stated is not None and not is_separator(stated):
         raise InvalidRequestError(
@@ -188,18 +197,31 @@ def scoring(model: CausalLM, asked: ScoringInput, timeout_seconds: float) -> Sco
     return ScoringRequest(
         row.ids[: -row.num_target],
         row.ids[-row.num_target :],
-        prompt,
+        said(prompt),
+        isinstance(prompt, Chat),
         time.monotonic() + timeout_seconds,
     )
 
 
 def _tokenised(
-    model: CausalLM, prompt: str, continuation: str = "", stated: str | None = None
+    model: CausalLM, prompt: Prompt, continuation: str = "", stated: str | None = None
 ) -> TokenRow:
     try:
         return tokenise(model, prompt, continuation, stated=stated)
     except InvalidEditError as error:
-        raise InvalidRequestError(error.message, field="prompt", **error.metadata) from error
+        field = "prompt" if isinstance(prompt, str) else error.field or "chat"
+        raise InvalidRequestError(error.message, field=field, **error.metadata) from error
+
+
+def _prompt(text: str, chat: Chat | None) -> Prompt:
+    """The prompt in the form that was sent, all of it NFC."""
+    if chat is None:
+        return _text(text, "prompt")
+    if text:
+        raise InvalidRequestError(
+            "the request has a prompt and a conversation; send one of them.", field="chat"
+        )
+    return normalised(chat)
 
 
 def _text(text: str, field: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.sequence import Piece, ScoredContinuation, TokenChoice
 from errata.errors import ErrataError
+from errata.log.chat_convert import chat_of
+from errata.platform.settings import WorkerSettings
 from errata.platform.status_convert import to_status
 from errata.worker.admission import GenerationInput, SamplingInput, ScoringInput
 from errata_client._gen.errata.v1 import inference_pb2
@@ -30,6 +32,8 @@ def generation_input(
         _sampling_input(message.sampling) if given("sampling") else None,
         message.num_alternatives if given("num_alternatives") else None,
         message.min_seq if given("min_seq") else None,
+        chat_of(message.chat) if given("chat") else None,
+        message.clip_max_tokens,
     )
 
 
@@ -49,6 +53,21 @@ def scoring_input(message: inference_pb2.ScoreRequest) -> ScoringInput:
         message.continuation,
         message.separator if message.HasField("separator") else None,
         message.min_seq if message.HasField("min_seq") else None,
+        chat_of(message.chat) if message.HasField("chat") else None,
+    )
+
+
+def model_message(
+    model: CausalLM, name: str, settings: WorkerSettings
+) -> inference_pb2.GetModelResponse:
+    """The model that a worker serves, and the limits of its requests."""
+    longest = min(settings.max_context or model.max_positions, model.max_positions)
+    return inference_pb2.GetModelResponse(
+        name=name,
+        base_model_digest=model.digest,
+        max_positions=longest,
+        max_tokens=settings.max_new_tokens,
+        has_chat_template=model.has_chat_template,
     )
 
 

@@ -47,22 +47,27 @@ class LaneRouter(RequestRouter):
     ) -> Sequence[Decision]:
         """Decides on a batch of requests; vectors that are needed now take passes of their own.
 
-        Two kinds of prompts get a final plan before their prefill. Of a prompt that is read in
+        Three kinds of prompts get a final plan before their prefill. Of a prompt that is read in
         parts, the first parts would pass all layers before the hidden state is known. After
-        another lane's prefix, the hidden state would not be that of the prompt alone.
+        another lane's prefix, or inside a conversation, the hidden state would not be that of what
+        the user says alone.
         """
         if self._by_state is None or not single_pass:
             return self._plans(requests, list(self._table.views))
         lane, _ = self._by_state
         others = [name for name in self._table.views if name != lane]
         plans = self._plans(requests, others)
-        prefixed = [number for number, plan in enumerate(plans) if plan.num_positions]
+        early = [
+            number
+            for number, (request, plan) in enumerate(zip(requests, plans, strict=True))
+            if plan.num_positions or request.is_chat
+        ]
         decisions: list[Decision] = [
             PendingPlan(request, plan, self) for request, plan in zip(requests, plans, strict=True)
         ]
-        if prefixed:
-            final = self._plans([requests[n] for n in prefixed], list(self._table.views))
-            for number, plan in zip(prefixed, final, strict=True):
+        if early:
+            final = self._plans([requests[n] for n in early], list(self._table.views))
+            for number, plan in zip(early, final, strict=True):
                 decisions[number] = plan
         return decisions
 

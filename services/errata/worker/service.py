@@ -47,6 +47,7 @@ class Worker:
         REPLICAS_WANTED.labels("worker").set(settings.worker.num_replicas)
         if settings.model.device == "cpu":
             torch.set_num_threads(settings.worker.num_threads)
+        self._settings = settings
         name = serve.get_replica_context().replica_id.unique_id
         self._channel = open_channel(settings.log.address)
         self._replica = Replica(
@@ -112,6 +113,15 @@ class Worker:
             convert.scoring_input(request), timeout_seconds=timeout_seconds
         )
         return convert.score(self._replica.model, token_ids, scored, self._replica.name)
+
+    async def get_model(
+        self, request: inference_pb2.GetModelRequest, timeout_seconds: float
+    ) -> inference_pb2.GetModelResponse:
+        """The model that is served, and its limits."""
+        settings = self._settings
+        return convert.model_message(
+            self._replica.model, settings.model.served_name, settings.worker
+        )
 
     async def __del__(self) -> None:
         """Serve calls this after it has drained the replica."""

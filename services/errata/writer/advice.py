@@ -21,7 +21,7 @@ def advised(rejection: Rejection, record: EditRecord, lanes: Collection[str]) ->
     if not isinstance(error, CheckFailedError):
         return rejection
     ways = ["reword the prompt"]
-    if record.edit.prompt != record.edit.prompt.rstrip():
+    if record.edit.said != record.edit.said.rstrip():
         ways.insert(0, "remove the white space at the prompt's end")
     if record.subject_found:
         ways.append(f"name the subject, which was taken to be {record.edit.subject!r}")

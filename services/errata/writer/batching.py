@@ -22,7 +22,7 @@ def seed_of(lane_config_digest: str, edits: Sequence[Edit]) -> int:
     Returns:
         63 bits.
     """
-    facts = [[edit.prompt, edit.target, edit.subject] for edit in edits]
+    facts = [[edit.said, edit.target, edit.subject] for edit in edits]
     text = json.dumps([lane_config_digest, facts])
     return int.from_bytes(sha256(text.encode()).digest()[:8], "big") >> 1
 
@@ -94,4 +94,4 @@ def planned_batch(ordering: Ordering, config_digest: str, edits: Sequence[Edit])
 
 
 def _keys(edit: Edit) -> set[tuple[str, str]]:
-    return {("fact", fact_of(edit.prompt)), ("subject", edit.subject)}
+    return {("fact", fact_of(edit.said)), ("subject", edit.subject)}

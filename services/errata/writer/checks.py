@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from errata.editing.chat import Chat, Prompt, as_chat, said
 from errata.editing.edit import Edit
 from errata.editing.effects.plan import RowPlan
 from errata.editing.model.causal_lm import CausalLM
@@ -36,7 +37,7 @@ Route = Callable[[Sequence[str]], Sequence[RowPlan]]
 class _Question:
     """A prompt, its token ids, and those of the continuation to score."""
 
-    prompt: str
+    prompt: Prompt
     prompt_ids: tuple[int, ...]
     continuation_ids: tuple[int, ...]
 
@@ -51,22 +52,28 @@ class Baseline:
     """
 
     answered: dict[str, bool]
-    continuations: dict[str, tuple[int, ...]]
+    continuations: dict[Prompt, tuple[int, ...]]
 
 
-def probes_of(edit: Edit) -> tuple[str, ...]:
-    """The edit's own locality probes, or the default ones if it has none."""
-    return edit.locality_probes or DEFAULT_PROBES
+def probes_of(edit: Edit) -> tuple[Prompt, ...]:
+    """The edit's own locality probes, or the default ones, in the form of its prompt."""
+    if edit.locality_probes:
+        return edit.locality_probes
+    if isinstance(edit.prompt, Chat):
+        return tuple(map(as_chat, DEFAULT_PROBES))
+    return DEFAULT_PROBES
 
 
 def baseline(model: CausalLM, edits: Sequence[Edit], route: Route) -> Baseline:
     """Measures the model before a batch."""
     probes = list(dict.fromkeys(probe for edit in edits for probe in probes_of(edit)))
-    continuations: dict[str, tuple[int, ...]] = {}
+    continuations: dict[Prompt, tuple[int, ...]] = {}
     for start in range(0, len(probes), _ROWS):
         chunk = probes[start : start + _ROWS]
         prompts = [tokenise(model, probe).ids for probe in chunk]
-        made = offline.generate(model, prompts, PROBE_TOKENS, plans=route(chunk))
+        made = offline.generate(
+            model, prompts, PROBE_TOKENS, plans=route([said(probe) for probe in chunk])
+        )
         continuations.update(zip(chunk, made, strict=True))
     return Baseline(answered(model, edits, route), continuations)
 
@@ -82,7 +89,7 @@ def measure(
 ) -> list[Figures]:
     """Measures the edited model and compares it with the baseline."""
     reliability = _accuracies(model, [(edit.prompt, edit) for edit in edits], route)
-    rephrased = [(text, edit) for edit in edits for text in edit.rephrases]
+    rephrased = [(prompt, edit) for edit in edits for prompt in edit.rephrases]
     generality = iter(_accuracies(model, rephrased, route))
     probes = list(before.continuations)
     asked = [
@@ -102,11 +109,11 @@ def measure(
     ]
 
 
-def _accuracies(model: CausalLM, pairs: Sequence[tuple[str, Edit]], route: Route) -> list[float]:
+def _accuracies(model: CausalLM, pairs: Sequence[tuple[Prompt, Edit]], route: Route) -> list[float]:
     """Share of target tokens that the model ranks first, for each prompt and its edit."""
     asked = []
     for prompt, edit in pairs:
-        row = tokenise(model, prompt, edit.target, stated=edit.separator)
+        row = tokenise(model, prompt, edit.target, stated=edit.separator_of(prompt))
         asked.append(_Question(prompt, row.ids[: -row.num_target], row.ids[-row.num_target :]))
     return _shares(model, asked, route)
 
@@ -121,7 +128,7 @@ def _shares(model: CausalLM, asked: Sequence[_Question], route: Route) -> list[f
             model,
             [question.prompt_ids for question in part],
             continuations,
-            route([question.prompt for question in part]),
+            route([said(question.prompt) for question in part]),
         )
         shares += [
             sum(a == b for a, b in zip(ids, given, strict=True)) / len(given)

@@ -110,7 +110,7 @@ def compact(
 
 def _sample_of(edits: Sequence[Edit], seed: int) -> list[Edit]:
     """A sample of at most `_MAX_CHECKED` edits, each the newest of its fact."""
-    newest = list({fact_of(edit.prompt): edit for edit in edits}.values())
+    newest = list({fact_of(edit.said): edit for edit in edits}.values())
     return random.Random(seed).sample(newest, min(_MAX_CHECKED, len(newest)))
 
 

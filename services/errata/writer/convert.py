@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from errata.editing.lane.contract import LaneReport
 from errata.errors import InvalidRequestError
+from errata.log.chat_convert import chat_of, prompts_of
 from errata.log.entries import LaneConfigured
 from errata.log.payload_convert import figures_message, ref_message, spec_message
 from errata.platform.status_convert import to_status
@@ -29,10 +30,11 @@ def draft(message: types_pb2.EditSpec) -> Draft:
     """An edit as the client sent it."""
     return Draft(
         prompt=message.prompt,
+        chat=chat_of(message.chat) if message.HasField("chat") else None,
         target=message.target,
         subject=message.subject,
-        rephrases=tuple(message.rephrases),
-        locality_probes=tuple(message.locality_probes),
+        rephrases=prompts_of(message.rephrases, message.chat_rephrases),
+        locality_probes=prompts_of(message.locality_probes, message.chat_locality_probes),
         source=message.source,
         separator=message.separator if message.HasField("separator") else None,
     )

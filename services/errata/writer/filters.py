@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from errata.editing.chat import texts_of
 from errata.writer.ledger import EditRecord, State
 
 
@@ -41,5 +42,5 @@ class EditFilter:
 
     def _is_in(self, record: EditRecord) -> bool:
         edit, wanted = record.edit, self.contains.casefold()
-        texts = (edit.prompt, edit.target, edit.subject, record.source)
+        texts = (*texts_of(edit.prompt), edit.target, edit.subject, record.source)
         return any(wanted in text.casefold() for text in texts)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import unicodedata
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from errata.editing.chat import Chat, Prompt, said, texts_of
 from errata.editing.edit import Edit
 from errata.editing.lane.inventory import fact_of
 from errata.editing.model.causal_lm import CausalLM
@@ -20,15 +21,16 @@ from errata.writer.subjects import longest_name
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An edit as a client sent it, before it has a name."""
+    """An edit as a client sent it, before it has a name; `chat` instead of `prompt`, or neither."""
 
     prompt: str
     target: str
     subject: str
-    rephrases: tuple[str, ...]
-    locality_probes: tuple[str, ...]
+    rephrases: tuple[Prompt, ...]
+    locality_probes: tuple[Prompt, ...]
     source: str
     separator: str | None = None
+    chat: Chat | None = None
 
 
 def check_request_id(request_id: str) -> str:
@@ -79,7 +81,7 @@ def accept(drafts: Sequence[Draft], model: CausalLM, limits: WriterSettings) -> 
 def _refuse_contradictions(edits: Sequence[Edit]) -> None:
     first: dict[str, int] = {}
     for index, edit in enumerate(edits):
-        other = first.setdefault(fact_of(edit.prompt), index)
+        other = first.setdefault(fact_of(edit.said), index)
         if edits[other].target != edit.target:
             raise InvalidEditError(
                 f"edits[{other}] and edits[{index}] give different targets for the same prompt; "
@@ -90,10 +92,15 @@ def _refuse_contradictions(edits: Sequence[Edit]) -> None:
 
 
 def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSettings) -> Edit:
-    prompt = _text(draft.prompt, f"{field}.prompt", limits.max_prompt_chars)
+    if draft.prompt and draft.chat is not None:
+        raise InvalidEditError(
+            f"{field} has a prompt and a conversation; give one of them.", field=f"{field}.chat"
+        )
+    asked = draft.prompt if draft.chat is None else draft.chat
+    prompt = _prompt(asked, f"{field}.{_kind(asked)}", limits.max_prompt_chars)
     target = _text(draft.target, f"{field}.target", limits.max_prompt_chars).strip()
     subject = _text(draft.subject, f"{field}.subject", limits.max_prompt_chars, required=False)
-    subject = subject.strip() or _find_subject(prompt, f"{field}.subject")
+    subject = subject.strip() or _find_subject(said(prompt), f"{field}.subject")
     stated = draft.separator
     if stated is not None and not is_separator(stated):
         raise InvalidEditError(
@@ -102,59 +109,83 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
             field=f"{field}.separator",
         )
     for text, limit, name in (
-        (prompt, limits.max_prompt_tokens, "prompt"),
+        ("\n".join(texts_of(prompt)), limits.max_prompt_tokens, _kind(prompt)),
         (target, limits.max_target_tokens, "target"),
     ):
         num_tokens = len(model.tokenizer(text, add_special_tokens=False)["input_ids"])
         _check_length(num_tokens, limit, f"{field}.{name}")
     try:
-        subject_end(prompt, subject)
+        if isinstance(prompt, str):
+            subject_end(prompt, subject)
         tokenise(model, prompt, target, subject=subject, stated=stated)
     except InvalidEditError as error:
-        named = f"{field}.{error.field}"
+        part = _kind(prompt) if error.field == "prompt" else error.field
+        named = f"{field}.{part}"
         raise InvalidEditError(
             f"{named}: {error.message}", field=named, **error.metadata
         ) from error
-    return Edit(
-        name="",
-        prompt=prompt,
-        target=target,
-        subject=subject,
-        rephrases=_probes(draft.rephrases, target, stated, f"{field}.rephrases", model, limits),
+    edit = Edit(name="", prompt=prompt, target=target, subject=subject, separator=stated)
+    return replace(
+        edit,
+        rephrases=_probes(draft.rephrases, edit, f"{field}.rephrases", model, limits),
         locality_probes=_probes(
-            draft.locality_probes, "", None, f"{field}.locality_probes", model, limits
+            draft.locality_probes, None, f"{field}.locality_probes", model, limits
         ),
-        separator=stated,
     )
 
 
+def _kind(prompt: Prompt) -> str:
+    """The field that holds a prompt."""
+    return "prompt" if isinstance(prompt, str) else "chat"
+
+
+def _prompt(prompt: Prompt, field: str, max_chars: int) -> Prompt:
+    """A prompt whose texts are checked and normalised; turns without content are allowed."""
+    if isinstance(prompt, str):
+        return _text(prompt, field, max_chars)
+    if not prompt.messages:
+        raise InvalidEditError(f"{field} has no messages; give at least one.", field=field)
+    messages = tuple(
+        replace(
+            message,
+            content=_text(
+                message.content, f"{field}.messages[{index}].content", max_chars, required=False
+            ),
+        )
+        for index, message in enumerate(prompt.messages)
+    )
+    return replace(prompt, messages=messages)
+
+
 def _probes(
-    texts: Sequence[str],
-    target: str,
-    stated: str | None,
+    prompts: Sequence[Prompt],
+    edit: Edit | None,
     field: str,
     model: CausalLM,
     limits: WriterSettings,
-) -> tuple[str, ...]:
-    """Checks each text, and that it fits into the model together with the target."""
-    if len(texts) > limits.max_probes:
+) -> tuple[Prompt, ...]:
+    """Checks each prompt, and that it fits into the model together with the edit's target."""
+    if len(prompts) > limits.max_probes:
         raise LimitExceededError(
-            f"{field} has {len(texts)} prompts; the limit is {limits.max_probes}. Give fewer.",
+            f"{field} has {len(prompts)} prompts; the limit is {limits.max_probes}. Give fewer.",
             field=field,
             limit=limits.max_probes,
         )
-    checked = []
-    for index, text in enumerate(texts):
+    checked: list[Prompt] = []
+    for index, prompt in enumerate(prompts):
         one = f"{field}[{index}]"
-        checked.append(_text(text, one, limits.max_prompt_chars))
+        checked.append(_prompt(prompt, one, limits.max_prompt_chars))
         try:
+            target, stated = (
+                ("", None) if edit is None else (edit.target, edit.separator_of(prompt))
+            )
             row = tokenise(model, checked[-1], target, stated=stated)
         except InvalidEditError as error:
             raise InvalidEditError(
                 f"{one}: {error.message}", field=one, **error.metadata
             ) from error
         limit = limits.max_prompt_tokens
-        if not target:  # the model continues it by PROBE_TOKENS tokens
+        if edit is None:  # the model continues it by PROBE_TOKENS tokens
             limit = min(limit, model.max_positions - PROBE_TOKENS)
         _check_length(len(row.ids) - row.num_target, limit, one)
     return tuple(checked)

@@ -168,7 +168,7 @@ class EditLedger:
         """The newest active edit of the same prompt and lane, if it is another; else empty."""
         if record.state is not State.COMMITTED:
             return ""
-        newest = self._same[record.lane, fact_of(record.edit.prompt)][-1]
+        newest = self._same[record.lane, fact_of(record.edit.said)][-1]
         return "" if newest == record.edit.name else newest
 
     def seq_of_request(self, request_id: str) -> int | None:
@@ -221,7 +221,7 @@ class EditLedger:
                         artifact=kind.artifact,
                         base_model_digest=kind.base_model_digest,
                     )
-                    fact = fact_of(self._records[name].edit.prompt)
+                    fact = fact_of(self._records[name].edit.said)
                     self._same[kind.lane, fact].append(name)
             case EditsRejected() as kind:
                 for item in kind.rejections:
@@ -233,7 +233,7 @@ class EditLedger:
                     if self._records[name].state is not State.REVERTED:  # the first reversal counts
                         self._settle(name, state=State.REVERTED, revert_seq=entry.seq)
                         record = self._records[name]
-                        self._same[record.lane, fact_of(record.edit.prompt)].remove(name)
+                        self._same[record.lane, fact_of(record.edit.said)].remove(name)
             case LaneConfigured() as kind:
                 self.lanes[kind.lane] = (entry.seq, kind)
             case LaneModelCommitted() as kind:

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from errata.editing import artifact
-from errata.editing.model import causal_lm, prompts
+from errata.editing.model import causal_lm, chat_template, prompts
 
 ALIASES = [("causal_lm", causal_lm), ("prompts", prompts)]
 
@@ -38,4 +38,4 @@ def test_an_old_path_warns_and_gives_the_same_objects(name: str, new: ModuleType
 
 def test_other_public_names_of_the_old_paths_stay() -> None:
     assert _import_old("causal_lm").tensor_bytes is artifact.tensor_bytes
-    assert _import_old("causal_lm").SpecialTokens is causal_lm.SpecialTokens
+    assert _import_old("causal_lm").SpecialTokens is chat_template.SpecialTokens

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from errata.editing.adaple.config import AdapleConfig
+from errata.editing.chat import Prompt, as_text, other_form
+from errata.editing.edit import Edit
 from errata.editing.model.causal_lm import CausalLM
 
 # The code of MEMIT and PMET begins its contexts with these words.
@@ -23,6 +27,23 @@ def make_contexts(model: CausalLM, config: AdapleConfig, seed: int) -> tuple[str
     # Generated braces must not act as placeholders for the prompt.
     prefixed = [text.replace("{", "(").replace("}", ")") + ". {}" for text in generated]
     return ("{}", *config.templates, *prefixed)
+
+
+def prompts_of(model: CausalLM, edit: Edit, contexts: Sequence[str]) -> list[Prompt]:
+    """The edit's prompt in each context and, if the model has a chat template, in its other form.
+
+    The bare context `{}` leaves the prompt as it is; in front of other text, a conversation is
+    replaced by its text. A form without the subject is replaced by the prompt.
+    """
+    found: list[Prompt] = []
+    for context in contexts:
+        text = context.replace("{}", as_text(edit.prompt))
+        found.append(edit.prompt if context == "{}" or edit.subject not in text else text)
+    if model.has_chat_template:
+        other = other_form(edit.prompt)
+        lacks = isinstance(other, str) and edit.subject not in other
+        found.append(edit.prompt if lacks else other)
+    return found
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ def fit(
     """
     _check_edits(model, batch.edits)
     layers = config.resolve_layers(model.num_layers)
-    facts = [fact_of(edit.prompt) for edit in batch.edits]
+    facts = [fact_of(edit.said) for edit in batch.edits]
     replaced = [state.edits_of(fact) for fact in facts]
     removed = dict.fromkeys(name for names in replaced for name in names)
     grams = {layer: memory.gram(layer, removed.keys()) for layer in layers}

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.contexts import prompts_of
+from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, tokenise, tokenise_if_fits
@@ -75,26 +77,38 @@ class Probe:
         return recorded[0].float(), hidden[self._row, self._column].float()
 
 
-def prompt_rows(model: CausalLM, edits: Sequence[Edit], template: str) -> list[tuple[int, ...]]:
-    """Token ids of each edit's prompt in a context, up to its last subject token.
+def prompt_rows(
+    model: CausalLM, edits: Sequence[Edit], contexts: Sequence[str]
+) -> list[list[tuple[int, ...]]]:
+    """Token ids of the edits' prompts up to the last subject token, for each of `prompts_of`.
 
     If a context leaves no room for the prompt, its row has the prompt without the context.
 
     Raises:
         InvalidEditError: a subject is not in its prompt, or a prompt is too long.
     """
-    return [_row(model, edit.prompt, template, edit.subject) for edit in edits]
+    asked = [prompts_of(model, edit, contexts) for edit in edits]
+    return [
+        [
+            _row(model, prompt, edit.prompt, edit.subject)
+            for prompt, edit in zip(prompts, edits, strict=True)
+        ]
+        for prompts in zip(*asked, strict=True)
+    ]
 
 
 def subject_rows(model: CausalLM, edits: Sequence[Edit], template: str) -> list[tuple[int, ...]]:
-    """As `prompt_rows`, but for the subject alone, without the prompt's words before it."""
-    return [_row(model, edit.subject, template, edit.subject) for edit in edits]
+    """Token ids of each edit's subject alone in a context."""
+    return [
+        _row(model, template.replace("{}", edit.subject), edit.subject, edit.subject)
+        for edit in edits
+    ]
 
 
-def _row(model: CausalLM, text: str, template: str, subject: str) -> tuple[int, ...]:
-    row = tokenise_if_fits(model, template.replace("{}", text), subject=subject)
+def _row(model: CausalLM, prompt: Prompt, bare: Prompt, subject: str) -> tuple[int, ...]:
+    row = tokenise_if_fits(model, prompt, subject=subject)
     if row is None:
-        row = tokenise(model, text, subject=subject)
+        row = tokenise(model, bare, subject=subject)
     return row.ids[: row.subject_index + 1]
 
 
@@ -119,10 +133,11 @@ class KeyProbes:
             layers: edited layers, ascending.
         """
         self._half = config.prompt_weight == "half"
-        others = [row for text in contexts[1:] for row in prompt_rows(model, edits, text)]
+        bare, *in_contexts = prompt_rows(model, edits, contexts)
+        others = [row for rows in in_contexts for row in rows]
         if config.subject_keys:
             others += [row for text in contexts for row in subject_rows(model, edits, text)]
-        self._bare = Probe(model, prompt_rows(model, edits, contexts[0]), layers)
+        self._bare = Probe(model, bare, layers)
         self._others = Probe(model, others, layers) if others else None
 
     def advance(self, layer: int) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.contexts import prompts_of
 from errata.editing.edit import Edit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, target_places, tokenise, tokenise_if_fits
@@ -216,12 +217,12 @@ def _target_rows(model: CausalLM, edit: Edit, contexts: Sequence[str]) -> list[T
     found = [
         tokenise_if_fits(
             model,
-            context.replace("{}", edit.prompt),
+            prompt,
             edit.target,
             subject=edit.subject,
-            stated=edit.separator,
+            stated=edit.separator_of(prompt),
         )
-        for context in contexts
+        for prompt in prompts_of(model, edit, contexts)
     ]
     return [row for row in found if row is not None]
 

@@ -197,7 +197,7 @@ def _training_texts(
     taken = {pack_code(allocation) for allocation in allocations.values()}
     texts = []
     for edit in edits:
-        fact = fact_of(edit.prompt)
+        fact = fact_of(edit.said)
         if fact not in allocations:
             allocation = allocate(fact, taken, len(shape.layers), shape.num_experts, shape.top_k)
             allocations[fact] = allocation
@@ -237,7 +237,7 @@ def encode(
     edits: Sequence[Edit],
 ) -> Rows:
     """Encodes edits as rows: keys for the scope test, and queries."""
-    prompts = [edit.prompt for edit in edits]
+    prompts = [edit.said for edit in edits]
     queries = queries_of(model, shape, prompts)
     if gate is not None:
         keys = gate.keys(edits)

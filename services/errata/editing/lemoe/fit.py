@@ -175,7 +175,7 @@ def _distribute(
     remaining = list(range(len(edits)))
     batches: list[list[int]] = []
     while remaining:
-        newest = sorted({fact_of(edits[index].prompt): index for index in remaining}.values())
+        newest = sorted({fact_of(edits[index].said): index for index in remaining}.values())
         num_requested = 0 if batches else num_experts
         if num_requested > len(newest):
             raise InvalidRequestError(
@@ -197,7 +197,7 @@ def encode(
     edits: Sequence[Edit],
 ) -> Rows:
     """Computes the edits' keys for the scope test, and the mean embeddings e of their prompts."""
-    prompts = [edit.prompt for edit in edits]
+    prompts = [edit.said for edit in edits]
     e = mean_embeddings(model, prompts, idf if config.scope == "idf" else None)
     keys = unit(e) if gate is None else gate.keys(edits)
     names = tuple(edit.name for edit in edits)

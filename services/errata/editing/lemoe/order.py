@@ -73,7 +73,7 @@ def plan_order(
 def vectors_of(model: CausalLM, edits: Sequence[Edit]) -> Tensor:
     """Mean input embeddings of prompt and target, of length 1; (n, d) fp32."""
     return unit(
-        mean_embeddings(model, [join(edit.prompt, edit.target, edit.separator) for edit in edits])
+        mean_embeddings(model, [join(edit.said, edit.target, edit.separator) for edit in edits])
     )
 
 

@@ -7,12 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from errata.editing.artifact import tensor_bytes
+from errata.editing.model.chat_template import SpecialTokens, has_template, turn_end_ids
 from errata.editing.model.families import family_of
 from errata.editing.model.loading import check_tokenizer, load_model
 from errata.editing.model.self_check import check_forward
@@ -22,10 +23,6 @@ from errata.errors import UnsupportedModelError
 _VOLATILE = frozenset(
     {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 )
-
-
-SpecialTokens = Literal["text", "parse"]
-"""How a control token written out in a prompt is read: as plain text, or as the control token."""
 
 
 class BaseLLM(Protocol):
@@ -155,6 +152,11 @@ class CausalLM:
         return not self._mixed_layers
 
     @property
+    def has_chat_template(self) -> bool:
+        """Whether it takes conversations; its edits are then trained in both forms."""
+        return has_template(self.tokenizer)
+
+    @property
     def pad_id(self) -> int:
         """A token id for padding, always masked: the pad token, else end of text, else 0.
 
@@ -176,10 +178,10 @@ class CausalLM:
                 )
 
     def _find_end_ids(self) -> tuple[int, ...]:
-        """All end-of-text tokens in tokenizer, generation config and config."""
+        """All tokens that end a text or an answer: of tokenizer, configs and chat template."""
         hf: Any = self.model
         generation = getattr(hf, "generation_config", None)
-        found: set[int] = set()
+        found: set[int] = set(turn_end_ids(self.tokenizer))
         for source in (self.tokenizer, generation, hf.config):
             named = getattr(source, "eos_token_id", None)
             if named is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.chat_template import Rendered
 
 # In front of a text, these keep a tokenizer from treating the text's start as a word's start.
 _ANCHORS = ("\n", ".", "a", "(", "的")
@@ -41,6 +42,47 @@ def encode(model: CausalLM, texts: Sequence[str], *, bare: bool = False) -> list
             start = 1
         made.append(Encoded(tuple(ids[start:size]), list(offsets[start:size])))
     return made
+
+
+def encode_rendered(model: CausalLM, prompts: Sequence[Rendered]) -> list[Encoded]:
+    """Encodes prompts; conversations get no special tokens but those of their template."""
+    plain = iter(encode(model, [prompt.text for prompt in prompts if not prompt.by_template]))
+    whole = [prompt for prompt in prompts if prompt.by_template and not prompt.quoted]
+    at_once = iter(_encode_markup(model, [prompt.text for prompt in whole]))
+    made = []
+    for prompt in prompts:
+        if not prompt.by_template:
+            made.append(next(plain))
+        else:
+            made.append(_encode_quoting(model, prompt) if prompt.quoted else next(at_once))
+    return made
+
+
+def _encode_markup(
+    model: CausalLM, texts: Sequence[str], *, quoted: bool = False
+) -> Iterator[Encoded]:
+    """Encodes parts of conversations; control tokens in quotations are only text."""
+    if not texts:
+        return
+    encoded = model.tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=quoted,
+        return_offsets_mapping=True,
+    )
+    for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        yield Encoded(tuple(ids), list(offsets))
+
+
+def _encode_quoting(model: CausalLM, prompt: Rendered) -> Encoded:
+    """Encodes a conversation in which somebody wrote control tokens."""
+    ids: list[int] = []
+    offsets: list[tuple[int, int]] = []
+    for start, text, quoted in prompt.pieces():
+        (part,) = _encode_markup(model, [text], quoted=quoted)
+        ids += part.ids
+        offsets += [(start + first, start + last) for first, last in part.offsets]
+    return Encoded(tuple(ids), offsets)
 
 
 def spellings(model: CausalLM, text: str) -> Iterator[tuple[int, ...]]:

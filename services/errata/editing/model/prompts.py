@@ -18,8 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from errata.editing.chat import Chat, Prompt
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.model.encoding import encode, spellings
+from errata.editing.model.chat_template import (
+    Rendered,
+    answer_separator,
+    control_tokens,
+    rendered,
+    subject_place,
+)
+from errata.editing.model.encoding import encode, encode_rendered, spellings
 from errata.editing.model.seam import separator
 from errata.errors import InvalidEditError
 
@@ -51,7 +59,7 @@ def join(prompt: str, target: str, stated: str | None = None) -> str:
 
 def tokenise(
     model: CausalLM,
-    prompt: str,
+    prompt: Prompt,
     target: str = "",
     *,
     subject: str | None = None,
@@ -65,15 +73,17 @@ def tokenise(
     the model continues the text.
 
     Args:
-        model: provides tokenizer and maximum length.
-        prompt: the beginning of the text.
-        target: the continuation; joined by `join`.
+        model: provides tokenizer, chat template and maximum length.
+        prompt: the beginning of the text, or a conversation.
+        target: the continuation; joined by `join`, or by what the chat template puts in front of
+            an answer.
         subject: if given, `subject_index` is set to its last token in the prompt.
         stated: the separator between prompt and target, if the author stated it.
 
     Raises:
         InvalidEditError: no token, no target token, too long, a token that the model does not
-            have, or the subject is not in the prompt; `field` is `prompt`, `target` or `subject`.
+            have, the subject is not in the prompt, or the chat template refuses the conversation;
+            `field` is `prompt`, `target`, `subject` or `chat`.
     """
     (row,) = tokenise_all(model, [(prompt, target)], [stated])
     return row if subject is None else _located(model, row, prompt, subject)
@@ -95,7 +105,7 @@ def text_ids(model: CausalLM, texts: Sequence[str], *, most: int = 0) -> list[li
 
 def tokenise_if_fits(
     model: CausalLM,
-    prompt: str,
+    prompt: Prompt,
     target: str = "",
     *,
     subject: str,
@@ -108,10 +118,14 @@ def tokenise_if_fits(
     return _located(model, row, prompt, subject)
 
 
-def _located(model: CausalLM, row: TokenRow, prompt: str, subject: str) -> TokenRow:
+def _located(model: CausalLM, row: TokenRow, prompt: Prompt, subject: str) -> TokenRow:
     """The row with the index of the subject's last token."""
-    (encoded,) = encode(model, [prompt])
-    last_char = subject_end(prompt, subject) - 1
+    text = rendered(model, prompt)
+    (encoded,) = encode_rendered(model, [text])
+    start, end = 0, len(text.text)
+    if isinstance(prompt, Chat):  # the markup and the system's words can contain the subject too
+        start, end = subject_place(prompt, text.text, subject)
+    last_char = start + subject_end(text.text[start:end], subject) - 1
     spans = enumerate(encoded.offsets)
     index = max((i for i, (a, b) in spans if a <= last_char < b), default=-1)
     if index < 0:
@@ -124,7 +138,7 @@ def _located(model: CausalLM, row: TokenRow, prompt: str, subject: str) -> Token
 
 
 def tokenise_all(
-    model: CausalLM, pairs: Sequence[tuple[str, str]], stated: Sequence[str | None] = ()
+    model: CausalLM, pairs: Sequence[tuple[Prompt, str]], stated: Sequence[str | None] = ()
 ) -> list[TokenRow]:
     """`tokenise` for many prompts, each with its target, in two calls of the tokenizer.
 
@@ -143,46 +157,67 @@ def tokenise_all(
 
 
 def _rows(
-    model: CausalLM, pairs: Sequence[tuple[str, str]], stated: Sequence[str | None]
+    model: CausalLM, pairs: Sequence[tuple[Prompt, str]], stated: Sequence[str | None]
 ) -> list[TokenRow]:
     """As `tokenise_all`, for rows of any length."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
-    own = dict(zip(prompts, _asked(model, prompts), strict=True))
+    texts = {prompt: rendered(model, prompt) for prompt in prompts}
+    own = dict(zip(prompts, _asked(model, list(texts.values())), strict=True))
+    control = control_tokens(model.tokenizer) if model.special_tokens == "text" else None
     seams = stated or [None] * len(pairs)
-    texts = [
-        join(prompt, target, seam) if target else ""
+    after = [
+        _separator(model, prompt, target, seam) + target if target else ""
         for (prompt, target), seam in zip(pairs, seams, strict=True)
     ]
-    followed = [text for text in texts if text]
-    joined = iter(encode(model, followed))
+    followed = [
+        texts[prompt].followed_by(rest, control)
+        for (prompt, _), rest in zip(pairs, after, strict=True)
+        if rest
+    ]
+    joined = iter(encode_rendered(model, followed))
     rows = []
-    for (prompt, target), text in zip(pairs, texts, strict=True):
+    for (prompt, target), rest in zip(pairs, after, strict=True):
         ids, leaves_blank = own[prompt]
         if not ids:
             raise InvalidEditError(
                 "the prompt is empty; give the text to be continued.", field="prompt"
             )
-        after: tuple[int, ...] = ()
+        more: tuple[int, ...] = ()
         if target:
             whole = next(joined).ids
             merges = whole[: len(ids)] != ids
-            rest = text[len(prompt) - leaves_blank :]
-            after = _following(model, ids, rest) if merges else whole[len(ids) :]
-            if not after:
+            more = (
+                _following(model, ids, " " * leaves_blank + rest) if merges else whole[len(ids) :]
+            )
+            if not more:
                 raise InvalidEditError(
                     f"target {target!r} has no token; give a visible target.", field="target"
                 )
-        rows.append(TokenRow((*ids, *after), len(after), leaves_blank=leaves_blank))
+        rows.append(TokenRow((*ids, *more), len(more), leaves_blank=leaves_blank))
         _check_ids(model, rows[-1])
     return rows
 
 
-def _asked(model: CausalLM, prompts: Sequence[str]) -> list[tuple[tuple[int, ...], bool]]:
+def _separator(model: CausalLM, prompt: Prompt, target: str, stated: str | None) -> str:
+    """The text between a prompt and its target."""
+    if stated is not None:
+        return stated
+    if isinstance(prompt, str):
+        return separator(prompt, target)
+    if prompt.continue_final_message:
+        return separator(prompt.messages[-1].content, target)
+    return answer_separator(model, prompt, target)
+
+
+def _asked(model: CausalLM, prompts: Sequence[Rendered]) -> list[tuple[tuple[int, ...], bool]]:
     """The ids of prompts, and whether each leaves the blank at its end to the next token."""
-    found = [(encoded.ids, False) for encoded in encode(model, prompts)]
-    blank = [n for n, prompt in enumerate(prompts) if prompt[-1:] == " " and prompt.strip()]
-    shorter = encode(model, [prompts[n][:-1] for n in blank])
-    longer = iter(encode(model, [prompts[n] + word for n in blank for word in _WORDS]))
+    found = [(encoded.ids, False) for encoded in encode_rendered(model, prompts)]
+    blank = [
+        n for n, prompt in enumerate(prompts) if prompt.text[-1:] == " " and prompt.text.strip()
+    ]
+    shorter = encode_rendered(model, [prompts[n].without_last() for n in blank])
+    words = [prompts[n].followed_by(word, None) for n in blank for word in _WORDS]
+    longer = iter(encode_rendered(model, words))
     for n, less in zip(blank, shorter, strict=True):
         (ids, _), kept = found[n], less.ids
         followed = [next(longer).ids for _ in _WORDS]

@@ -72,7 +72,7 @@ def fit(
 
 
 def _statements(edits: Sequence[Edit]) -> list[str]:
-    return [knowledge(edit.prompt, edit.target, edit.separator) for edit in edits]
+    return [knowledge(edit.said, edit.target, edit.separator) for edit in edits]
 
 
 def _check_lengths(tokens: Tokens, limit: int) -> None:
@@ -90,11 +90,11 @@ def _check_lengths(tokens: Tokens, limit: int) -> None:
 def encode(model: LaneModel, llm: CausalLM, edits: Sequence[Edit], tokens: Tokens) -> Rows:
     """Encodes edits as keys and prompts; `tokens` are those of their knowledge statements."""
     keys = model.edit_keys(tokens)
-    facts = [(edit.prompt, edit.target) for edit in edits]
+    facts = [(edit.said, edit.target) for edit in edits]
     targets = model.target_embeddings(llm, facts, [edit.separator for edit in edits])
     return Rows(
         tuple(edit.name for edit in edits),
-        tuple(fact_of(edit.prompt) for edit in edits),
+        tuple(fact_of(edit.said) for edit in edits),
         keys,
         model.prompts(keys, targets),
     )

@@ -58,7 +58,7 @@ class Gate:
     def keys(self, edits: Sequence[Edit]) -> Tensor:
         """The keys by which edits are found, (n, d_r) fp32."""
         with torch.inference_mode():
-            return self.model.edit_keys([knowledge(e.prompt, e.target, e.separator) for e in edits])
+            return self.model.edit_keys([knowledge(e.said, e.target, e.separator) for e in edits])
 
     def claims(
         self, repository: Repository, index: InnerProductIndex, prompts: Sequence[str]

@@ -41,7 +41,7 @@ def expert_figures(
     vectors = vectors_of(system.model, edits)
     alike = similarity(vectors, batches)
     none = len(held.experts)
-    claims = view.claims([edit.prompt for edit in edits])
+    claims = view.claims([edit.said for edit in edits])
     chosen = iter(view.experts_of([claim for claim in claims if claim.holds]))
     routed = torch.tensor([next(chosen)[0][0] if claim.holds else none for claim in claims])
     matrix = torch.zeros(none, none + 1)

@@ -55,7 +55,7 @@ def run_load(plan: LoadPlan, *, console: Console) -> dict[str, Any]:
 
 async def _measure(plan: LoadPlan, target: str, console: Console) -> dict[str, Any]:
     specs = counterfactual_edits()
-    prompts = [spec.prompt for spec in specs[::3]]
+    prompts = [str(spec.prompt) for spec in specs[::3]]
     edits = EditTimings(time.monotonic())
     to_edit = iter([spec for index, spec in enumerate(specs) if index % 3])
     async with AsyncClient(target, timeout=PATIENCE_SECONDS) as client:
@@ -96,7 +96,7 @@ async def _ask(
     prompt = arrival.prompt
     if edited and edits.newest is not None and arrival.asks_edited:
         sample.min_seq, spec = edits.newest
-        prompt, sample.expected = spec.prompt, spec.target
+        prompt, sample.expected = str(spec.prompt), spec.target
     options: dict[str, Any] = {"min_seq": sample.min_seq, "max_tokens": arrival.max_tokens}
     try:
         if arrival.streamed:

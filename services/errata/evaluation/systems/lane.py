@@ -110,7 +110,7 @@ class LaneSystem(LocalModel):
 
     def prompt_of(self, edit: str) -> str:
         """The prompt of an edit."""
-        return self._accepted[edit].prompt
+        return self._accepted[edit].said
 
     @property
     def edits(self) -> list[Edit]:

@@ -24,7 +24,7 @@ class WordsSystem(LaneSystem):
 
     def _accept(self, records: Sequence[Record]) -> list[Edit]:
         edits = super()._accept(records)
-        self._statements.update({e.name: f"{join(e.prompt, e.target)}." for e in edits})
+        self._statements.update({e.name: f"{join(e.said, e.target)}." for e in edits})
         return edits
 
     def _start_over(self) -> None:

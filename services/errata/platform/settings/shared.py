@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Literal
 
 from pydantic import Field
@@ -13,6 +14,9 @@ class ModelSettings(Section):
     """The base model; the same for writer and workers."""
 
     path: str = Field("", description="Folder or hub id; the demo model if empty.")
+    name: str = Field(
+        "", description="Name under which it is served; if empty, the last part of its path."
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Data type of the weights and of the computation."
     )
@@ -23,6 +27,11 @@ class ModelSettings(Section):
         "reads <|endoftext|> as those letters; `parse` reads the control token, and a prompt can "
         "contain its own start of text. Must be the same for writer and workers.",
     )
+
+    @property
+    def served_name(self) -> str:
+        """The name by which clients know the model."""
+        return self.name or PurePosixPath(self.path).name or "errata-demo"
 
 
 class ArtifactSettings(Section):
