@@ -64,6 +64,7 @@ class ServedModel:
                 "owned_by": "errata",
                 "root": model.name,
                 "max_model_len": model.max_positions,
+                "has_chat_template": model.has_chat_template,
             }
             for name in dict.fromkeys((model.name, *self._aliases))
         ]

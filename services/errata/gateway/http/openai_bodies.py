@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from errata.gateway.http.openai_convert import (
     Answer,
@@ -40,6 +40,7 @@ class Bodies:
         chat: a chat completion, or a plain one.
         with_tokens: whether choices have log-probabilities.
         num_choices: for each prompt.
+        streamed_usage: which chunks have the numbers of tokens.
         id: of the answer.
         created: when it was asked for, in seconds since 1970.
     """
@@ -48,6 +49,7 @@ class Bodies:
     chat: bool
     with_tokens: bool
     num_choices: int
+    streamed_usage: Literal["never", "last", "always"] = "never"
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
     _offsets: dict[int, int] = field(default_factory=dict)
@@ -83,14 +85,8 @@ class Bodies:
             "errata": merged_provenance([answer.provenance]),
         }
 
-    def chunk(self, index: int, piece: Piece, *, with_usage: bool) -> dict[str, Any]:
-        """The body of one piece of a choice; call it in the order of the pieces.
-
-        Args:
-            index: of the choice.
-            piece: its next piece.
-            with_usage: the stream ends with a chunk of usage, so that others have a null there.
-        """
+    def chunk(self, index: int, piece: Piece) -> dict[str, Any]:
+        """The body of the next piece of a choice."""
         found = merged_provenance([piece.provenance])
         tokens: dict[str, Any] | None = None
         content: dict[str, Any]
@@ -115,9 +111,14 @@ class Bodies:
         return {
             **self._head(self._chunk_kind, found),
             "choices": [choice],
-            **({"usage": None} if with_usage else {}),
+            **self._usage_of(piece),
             "errata": found,
         }
+
+    def _usage_of(self, piece: Piece) -> dict[str, Any]:
+        if self.streamed_usage == "never":
+            return {}
+        return {"usage": usage([piece], [piece]) if self.streamed_usage == "always" else None}
 
     def usage_chunk(self, last: Mapping[int, Piece]) -> dict[str, Any]:
         """The chunk at the end of a stream that asked for usage.

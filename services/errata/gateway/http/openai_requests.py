@@ -131,6 +131,7 @@ class StreamOptions(_Body):
     """Options of a stream."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = Field(None, description="As in vLLM.")
     include_obfuscation: bool | None = Field(None, description="No effect.")
 
 
@@ -180,9 +181,12 @@ class GenerationBody(_Body):
         return max((seq for seq in asked if seq is not None), default=None)
 
     @property
-    def with_usage(self) -> bool:
-        """Whether a stream ends with the numbers of tokens."""
-        return bool(self.stream_options and self.stream_options.include_usage)
+    def streamed_usage(self) -> Literal["never", "last", "always"]:
+        """Which chunks of a stream have the numbers of tokens."""
+        options = self.stream_options
+        if options is None or not options.include_usage:
+            return "never"
+        return "always" if options.continuous_usage_stats else "last"
 
 
 class ChatBody(GenerationBody):

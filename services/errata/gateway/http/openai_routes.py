@@ -58,7 +58,7 @@ class OpenAiRoutes:
         position = asked_position(request, body.least_seq)
         model = await self._model.named(body.model)
         asked = chat_requests(body, model, position)
-        bodies = Bodies(body.model, True, bool(body.logprobs), body.n or 1)
+        bodies = Bodies(body.model, True, bool(body.logprobs), body.n or 1, body.streamed_usage)
         return await self._answer(request, body, asked, bodies)
 
     async def completions(self, request: Request) -> Response:
@@ -71,7 +71,8 @@ class OpenAiRoutes:
             raise HttpError(400, message, code="invalid_value", param="prompt")
         await self._model.named(body.model)
         asked = completion_requests(body, position)
-        bodies = Bodies(body.model, False, body.logprobs is not None, body.n or 1)
+        with_tokens = body.logprobs is not None
+        bodies = Bodies(body.model, False, with_tokens, body.n or 1, body.streamed_usage)
         return await self._answer(request, body, asked, bodies)
 
     async def _answer(
@@ -79,36 +80,33 @@ class OpenAiRoutes:
     ) -> Response:
         seconds = asked_seconds(request, self._settings.default_timeout_seconds)
         if body.stream:
-            return await self._stream(
-                request, ChoiceStreams(self._pool, asked, seconds), bodies, body.with_usage
-            )
+            return await _stream(request, ChoiceStreams(self._pool, asked, seconds), bodies)
         answers = await unless_left(request, whole(self._pool, asked, seconds))
         found = bodies.whole(answers)
         return JSONResponse(found, headers=headers_of(found["errata"]))
 
-    async def _stream(
-        self, request: Request, streams: ChoiceStreams, bodies: Bodies, with_usage: bool
-    ) -> Response:
-        """Answers once the first pieces are known: until then an error has a status of its own."""
-        try:
-            await unless_left(request, streams.start())
-        except BaseException:
-            await streams.close()
-            raise
-        found = merged_provenance([piece.provenance for piece in streams.firsts])
-        return EventStream(_events(streams, bodies, with_usage), headers_of(found), streams.close)
+
+async def _stream(request: Request, streams: ChoiceStreams, bodies: Bodies) -> Response:
+    """Answers once the first pieces are known: until then an error has a status of its own."""
+    try:
+        await unless_left(request, streams.start())
+    except BaseException:
+        await streams.close()
+        raise
+    found = merged_provenance([piece.provenance for piece in streams.firsts])
+    return EventStream(_events(streams, bodies), headers_of(found), streams.close)
 
 
-async def _events(streams: ChoiceStreams, bodies: Bodies, with_usage: bool) -> AsyncIterator[bytes]:
+async def _events(streams: ChoiceStreams, bodies: Bodies) -> AsyncIterator[bytes]:
     """The events of one answer. A failed stream ends with its error, without the last event."""
     last: dict[int, Piece] = {}
     try:
         async for index, piece in streams.pieces():
             last[index] = piece
-            yield event(bodies.chunk(index, piece, with_usage=with_usage))
+            yield event(bodies.chunk(index, piece))
     except Exception as error:  # noqa: BLE001 the status is sent; the error is an event
         yield event(failure_of(error).body)
         return
-    if with_usage:
+    if bodies.streamed_usage != "never":
         yield event(bodies.usage_chunk(last))
     yield DONE
