@@ -11,7 +11,11 @@ from xdist.scheduler import LoadScopeScheduling
 
 SYSTEM = "system"
 _SYSTEM_FOLDER = "tests/integration/system/"
-_OF_THEIR_OWN = ("test_compose.py", "test_demo.py")  # these start their own systems
+_OF_THEIR_OWN = (
+    "test_compose.py",
+    "test_demo.py",
+    "test_http_chat.py",
+)  # these start their own systems
 
 # Seconds that long groups take on two quiet cores; other groups are short. Long groups run first,
 # so that the workers end together.
@@ -22,6 +26,7 @@ SECONDS = {
     "tests/integration/system/test_compose.py": 60,
     "tests/load/test_load.py": 50,
     "tests/integration/system/test_demo.py": 40,
+    "tests/integration/system/test_http_chat.py": 40,
     "tests/unit/editing/test_lemoe_lane.py": 30,
     "tests/unit/evaluation/test_mixture_suites.py": 30,
     "tests/integration/retrieval/test_compaction.py": 20,

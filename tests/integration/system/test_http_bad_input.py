@@ -76,6 +76,11 @@ CASES: dict[str, tuple[str, dict[str, Any], int, str, str | None]] = {
         {"messages": [USER], "max_tokens": 2, "max_completion_tokens": 3},
         *(400, "invalid_value", "max_tokens"),
     ),
+    "a conversation with a model that takes none": (
+        CHAT,
+        {"messages": [USER]},
+        *(400, "invalid_request", "messages"),
+    ),
     "no prompt": (PLAIN, {}, 400, "missing_required_parameter", "prompt"),
     "no prompts": (PLAIN, {"prompt": []}, 400, "invalid_value", "prompt"),
     "token ids": (PLAIN, {"prompt": [1, 2]}, 400, "unsupported_parameter", "prompt"),

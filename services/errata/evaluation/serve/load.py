@@ -78,7 +78,8 @@ async def _measure(plan: LoadPlan, target: str, url: str, console: Console) -> d
             with_edits = arriving_edits(plan, client, to_edit, edits) if edited else nullcontext()
             async with with_edits:
                 slices.append(await _serve(asking, due, edits, edited))
-    return load_figures(plan, slices, edits)
+        path = asking.path if isinstance(asking, HttpClient) else ""
+    return {**load_figures(plan, slices, edits), "path": path}
 
 
 def _asking(plan: LoadPlan, client: AsyncClient, url: str) -> AbstractAsyncContextManager[Asking]:

@@ -127,8 +127,7 @@ def _of_errata(error: errors.ErrataError) -> Failure:
         (_NEVER_RETRIED[ancestor] for ancestor in kind.__mro__ if ancestor in _NEVER_RETRIED), None
     )
     if status is None:
-        known = any(issubclass(kind, base) for base in errors.ErrataError.__subclasses__())
-        status = _STATUSES[code_of(kind)] if known else 500
+        status = 500 if kind is errors.ErrataError else _STATUSES[code_of(kind)]
     body = _body(status, error.message, error.reason.lower(), _param(error.field))
     body["error"]["errata"] = {"reason": error.reason, "metadata": error.metadata}
     headers = {}

@@ -38,6 +38,10 @@ _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
 }
 
 
+Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+Position = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class _Body(BaseModel):
     """Unknown keys are errors, and nothing is converted from another type."""
 
@@ -138,7 +142,7 @@ class StreamOptions(_Body):
 class ErrataOptions(_Body):
     """Errata's own parameters."""
 
-    min_seq: int | None = Field(None, ge=0, description="Never answer from an older position.")
+    min_seq: Position | None = Field(None, description="Never answer from an older position.")
 
 
 class GenerationBody(_Body):
@@ -151,13 +155,13 @@ class GenerationBody(_Body):
     )
     temperature: float | None = Field(None, description="1 if unset; 0 is greedy.")
     top_p: float | None = Field(None, description="1 if unset.")
-    top_k: int | None = Field(None, description="All tokens if unset, 0 or -1.")
+    top_k: Int32 | None = Field(None, description="All tokens if unset, 0 or -1.")
     seed: int | None = Field(
         None, description="Of the first choice; each further one has the next. Random if unset."
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    min_seq: int | None = Field(None, ge=0, description="Never answer from an older position.")
+    min_seq: Position | None = Field(None, description="Never answer from an older position.")
     errata: ErrataOptions | None = None
     frequency_penalty: Any = None
     logit_bias: Any = None
@@ -193,10 +197,10 @@ class ChatBody(GenerationBody):
     """Body of `/v1/chat/completions`."""
 
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(
+    max_completion_tokens: Int32 | None = Field(
         None, description="What the model's window leaves if unset."
     )
-    max_tokens: int | None = Field(None, description="The old name of max_completion_tokens.")
+    max_tokens: Int32 | None = Field(None, description="The old name of max_completion_tokens.")
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=_MAX_ALTERNATIVES)
     tools: list[Tool] | None = None
@@ -250,7 +254,7 @@ class CompletionBody(GenerationBody):
     prompt: Annotated[list[str], BeforeValidator(_prompt_list)] = Field(
         min_length=1, description="Text or texts to continue."
     )
-    max_tokens: int | None = Field(None, description="16 if unset.")
+    max_tokens: Int32 | None = Field(None, description="16 if unset.")
     logprobs: int | None = Field(None, ge=0, le=_MAX_ALTERNATIVES)
     best_of: Any = None
     echo: Any = None
