@@ -7,6 +7,7 @@ a prompt depends on what the user says, not on the system prompt, the markup or 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 USER, ASSISTANT, SYSTEM, TOOL = "user", "assistant", "system", "tool"
@@ -84,6 +85,11 @@ def as_chat(prompt: Prompt) -> Chat:
 def other_form(prompt: Prompt) -> Prompt:
     """The conversation of a text, or the text of a conversation."""
     return as_chat(prompt) if isinstance(prompt, str) else as_text(prompt)
+
+
+def in_both_forms(texts: Sequence[str], *, chats: bool) -> list[Prompt]:
+    """The texts, every second one as a conversation if `chats`: both forms are learned alike."""
+    return [as_chat(text) if chats and number % 2 else text for number, text in enumerate(texts)]
 
 
 def texts_of(prompt: Prompt) -> tuple[str, ...]:

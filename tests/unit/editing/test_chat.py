@@ -154,7 +154,6 @@ def test_the_turns_end_ends_an_answer(llama: CausalLM) -> None:
     tokens = llama.tokenizer.convert_ids_to_tokens(llama.end_ids)
     assert set(tokens) == {"<|end|>", "<|im_end|>"}
     assert len(make_chat_model(ALTERNATING).end_ids) == 1, "its turns end with the end of text"
-    assert len(make_model("llama").end_ids) == 1
 
 
 def test_tools_and_their_results_are_rendered() -> None:

@@ -67,8 +67,8 @@ def test_prompted_logits_are_those_of_the_hand_made_sequence(
         tokenise(llama, "Toyota", "makes cars in the town"),
     ]
     prompts = 0.1 * torch.randn(2, 1 + len(deep), 3, llama.d)
-    texts = Texts.of(llama, rows)
-    found = answer_logits(llama, texts, prompts, after, deep)
+    texts = Texts.of(llama, rows, after)
+    found = answer_logits(llama, texts, prompts, deep)
     expected = []
     for row, prompt in zip(rows, prompts, strict=True):  # alone, so that nothing is padded
         hf = logits_behind(llama, row.ids, prompt, after, deep)
@@ -79,7 +79,9 @@ def test_prompted_logits_are_those_of_the_hand_made_sequence(
 
 
 def test_shares_are_computed_per_text(llama: CausalLM) -> None:
-    texts = Texts.of(llama, [tokenise(llama, "Toyota", "makes"), tokenise(llama, "Nokia", "東京")])
+    texts = Texts.of(
+        llama, [tokenise(llama, "Toyota", "makes"), tokenise(llama, "Nokia", "東京")], 0
+    )
     values = torch.ones(len(texts.labels))
     values[-1] = 0
     counts = texts.rows.bincount()

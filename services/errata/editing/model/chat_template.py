@@ -210,21 +210,30 @@ def turn_end_ids(tokenizer: Any) -> tuple[int, ...]:
     return tuple(token for token in ids if token in special)[:1]
 
 
-def subject_place(chat: Chat, text: str, subject: str) -> tuple[int, int]:
-    """Where the newest turn that contains the subject lies in the rendered text.
+def said_start(chat: Chat, text: str) -> int:
+    """Where the user's last turn begins in the rendered text; 0 if the template omits it."""
+    turns = zip(chat.messages, _turn_places(chat, text), strict=True)
+    found = (start for message, (start, _) in reversed(list(turns)) if message.role == USER)
+    return next(found, 0)
 
-    Returns:
-        Start and end of that turn's content; (0, 0) if no turn contains the subject.
-    """
+
+def subject_place(chat: Chat, text: str, subject: str) -> tuple[int, int]:
+    """Start and end of the newest turn that contains the subject; (0, 0) if none does."""
+    turns = zip(chat.messages, _turn_places(chat, text), strict=True)
+    found = (place for message, place in reversed(list(turns)) if subject in message.content)
+    return next(found, (0, 0))
+
+
+def _turn_places(chat: Chat, text: str) -> list[tuple[int, int]]:
+    """Start and end of every turn's content in the rendered text; (0, 0) if it is not there."""
+    places: list[tuple[int, int]] = []
     end = len(text)
-    for message in reversed(chat.messages):
+    for message in reversed(chat.messages):  # markup after the last turn cannot contain a turn
         content = message.content.strip()
         start = text.rfind(content, 0, end) if content else -1
-        if start >= 0:
-            if subject in content:
-                return start, start + len(content)
-            end = start
-    return 0, 0
+        places.append((start, start + len(content)) if start >= 0 else (0, 0))
+        end = end if start < 0 else start
+    return places[::-1]
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ tokenising pieces.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from errata.editing.model.chat_template import (
     answer_separator,
     control_tokens,
     rendered,
+    said_start,
     subject_place,
 )
 from errata.editing.model.encoding import encode, encode_rendered, spellings
@@ -44,12 +45,14 @@ class TokenRow:
         num_target: number of ids at the end that belong to the target.
         subject_index: index of the last subject token; −1 if no subject was given.
         leaves_blank: the prompt ends in a blank that belongs to the next token.
+        said_index: index of the first token of what the user says; 0 in a text.
     """
 
     ids: tuple[int, ...]
     num_target: int = 0
     subject_index: int = -1
     leaves_blank: bool = False
+    said_index: int = 0
 
 
 def join(prompt: str, target: str, stated: str | None = None) -> str:
@@ -163,6 +166,7 @@ def _rows(
     prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
     texts = {prompt: rendered(model, prompt) for prompt in prompts}
     own = dict(zip(prompts, _asked(model, list(texts.values())), strict=True))
+    said = dict(zip(prompts, _said_indices(model, texts), strict=True))
     control = control_tokens(model.tokenizer) if model.special_tokens == "text" else None
     seams = stated or [None] * len(pairs)
     after = [
@@ -193,9 +197,23 @@ def _rows(
                 raise InvalidEditError(
                     f"target {target!r} has no token; give a visible target.", field="target"
                 )
-        rows.append(TokenRow((*ids, *more), len(more), leaves_blank=leaves_blank))
+        rows.append(
+            TokenRow((*ids, *more), len(more), leaves_blank=leaves_blank, said_index=said[prompt])
+        )
         _check_ids(model, rows[-1])
     return rows
+
+
+def _said_indices(model: CausalLM, texts: Mapping[Prompt, Rendered]) -> list[int]:
+    """For each prompt, the index of the first token of what the user says."""
+    chats = {prompt: text for prompt, text in texts.items() if isinstance(prompt, Chat)}
+    found: dict[Prompt, int] = {}
+    for (chat, text), encoded in zip(
+        chats.items(), encode_rendered(model, list(chats.values())), strict=True
+    ):
+        start = said_start(chat, text.text)
+        found[chat] = next((i for i, (_, end) in enumerate(encoded.offsets) if end > start), 0)
+    return [found.get(prompt, 0) for prompt in texts]
 
 
 def _separator(model: CausalLM, prompt: Prompt, target: str, stated: str | None) -> str:

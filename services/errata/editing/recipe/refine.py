@@ -66,7 +66,7 @@ def _refined(
 ) -> Tensor:
     owners = [number for number, texts in enumerate(texts_of) for _ in texts]
     owner = torch.tensor(owners, device=prompts.device)
-    texts = Texts.of(llm, [row for rows in texts_of for row in rows])
+    texts = Texts.of(llm, [row for rows in texts_of for row in rows], shape.after)
     # Units of each prompt's own spread per layer, so that steps do not depend on other edits.
     spread = prompts.std(dim=(2, 3), keepdim=True)
     free = (prompts / spread).detach().requires_grad_()
@@ -75,7 +75,7 @@ def _refined(
     for _ in range(steps):
         with torch.enable_grad(), fast_training(prompts.device, bf16=bf16):
             text_prompts = (spread * free)[owner]
-            logits = answer_logits(llm, texts, text_prompts, shape.after, shape.deep)
+            logits = answer_logits(llm, texts, text_prompts, shape.deep)
             loss = answer_loss(logits, texts.labels, None)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

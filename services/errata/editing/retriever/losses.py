@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div, pad
+from torch.nn.functional import cross_entropy, kl_div
 
 from errata.editing.effects.hooks import PlanHooks
 from errata.editing.effects.plan import BatchPlan
@@ -87,6 +87,7 @@ class Texts:
         mask: (n, T) int64.
         rows, columns: (places,) int64; the token at each position predicts its label.
         labels: (places,) int64.
+        after: (n, 1) int64, how many tokens come before a continuous prompt.
     """
 
     ids: Tensor
@@ -94,13 +95,22 @@ class Texts:
     rows: Tensor
     columns: Tensor
     labels: Tensor
+    after: Tensor
 
     @classmethod
-    def of(cls, llm: CausalLM, texts: Sequence[TokenRow]) -> Texts:
-        """Pads rows of `tokenise`, each with a target."""
+    def of(cls, llm: CausalLM, texts: Sequence[TokenRow], after: int) -> Texts:
+        """Pads rows of `tokenise`, each with a target.
+
+        Args:
+            llm: provides padding and device.
+            texts: n rows.
+            after: how many tokens come before a continuous prompt; in a conversation, at least
+                those before the user's words.
+        """
         ids, mask = pad_right(llm, [text.ids for text in texts])
         at = torch.tensor(target_places(texts), device=llm.device).T
-        return cls(ids, mask, at[0], at[1], at[2])
+        places = torch.tensor([max(after, text.said_index) for text in texts], device=llm.device)
+        return cls(ids, mask, at[0], at[1], at[2], places[:, None])
 
     def per_text(self, values: Tensor) -> Tensor:
         """Means (n,) of values (places,) over the positions of each text."""
@@ -113,7 +123,6 @@ def answer_logits(
     llm: CausalLM,
     texts: Texts,
     prompts: Tensor | None,
-    after: int,
     deep: Sequence[int] = (),
 ) -> Tensor:
     """Logits (places, V) that predict the targets, with a continuous prompt in each row.
@@ -125,20 +134,21 @@ def answer_logits(
         llm: frozen; gradients flow to `prompts`.
         texts: n rows.
         prompts: (n, S, l, d); None for the base model's logits.
-        after: how many tokens come before the continuous prompt.
         deep: its S − 1 deep layers.
     """
     ids, mask, columns = texts.ids, texts.mask, texts.columns
     plan = BatchPlan()
     if prompts is not None:
         num_rows, _, length, _ = prompts.shape
-        ids = torch.cat([ids[:, :after], ids.new_zeros(num_rows, length), ids[:, after:]], dim=1)
         mask = torch.cat([mask.new_ones(num_rows, length), mask], dim=1)
         columns = columns + length
-        is_prefix = torch.zeros_like(mask, dtype=torch.bool)
-        is_prefix[:, after : after + length] = True
-        around = (0, 0, after, mask.shape[1] - after - length)
-        embeddings, *added = pad(prompts.to(llm.dtype), around).unbind(1)
+        offsets = torch.arange(mask.shape[1], device=ids.device) - texts.after  # (n, T + l)
+        is_prefix = (offsets >= 0) & (offsets < length)
+        index = torch.where(offsets < 0, offsets, offsets - length) + texts.after
+        ids = ids.gather(1, index.clamp(0, ids.shape[1] - 1))
+        rows = torch.arange(num_rows, device=ids.device)[:, None]
+        spread = prompts.to(llm.dtype)[rows, :, offsets.clamp(0, length - 1)]  # (n, T + l, S, d)
+        embeddings, *added = spread.unbind(2)
         prefixes = PrefixBatch(is_prefix, embeddings, dict(zip(deep, added, strict=True)))
         plan = BatchPlan((prefixes,))
     with PlanHooks.of(llm).applied(plan):

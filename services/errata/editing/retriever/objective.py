@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from errata.editing.chat import in_both_forms
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise_all
 from errata.editing.retriever.encoder import Encoder
@@ -178,10 +179,12 @@ def _answers(
     found = _target_losses(model, llm, samples, prompts, config)
     if config.locality_weight:
         shape = model.shape
-        texts = Texts.of(llm, tokenise_all(llm, [sample.locality for sample in samples]))
+        texts = Texts.of(
+            llm, tokenise_all(llm, [sample.locality for sample in samples]), shape.after
+        )
         with torch.no_grad():
-            base = answer_logits(llm, texts, None, shape.after)
-        prompted = answer_logits(llm, texts, prompts, shape.after, shape.deep)
+            base = answer_logits(llm, texts, None)
+        prompted = answer_logits(llm, texts, prompts, shape.deep)
         found["locality"] = config.locality_weight * locality_loss(base, prompted)
     return found
 
@@ -193,22 +196,32 @@ def _target_losses(
     prompts: Tensor,
     config: TrainingConfig,
 ) -> dict[str, Tensor]:
-    """`reliability` on the facts' own prompts, `generality` on their rephrases."""
+    """`reliability` on the facts' own prompts, `generality` on their rephrases.
+
+    A model with a chat template is asked every second question in a conversation.
+    """
     shape = model.shape
     own = range(0, len(samples), config.own_prompt_every)
     questions = [
         *(("reliability", n, samples[n].example.prompt) for n in own),
         *(("generality", n, sample.rephrase) for n, sample in enumerate(samples)),
     ]
-    tokenised = tokenise_all(llm, [(text, samples[n].example.target) for _, n, text in questions])
+    asked = in_both_forms([text for _, _, text in questions], chats=llm.has_chat_template)
+    tokenised = tokenise_all(
+        llm,
+        [
+            (prompt, samples[n].example.target)
+            for prompt, (_, n, _) in zip(asked, questions, strict=True)
+        ],
+    )
     rows = [(kind, n, row) for (kind, n, _), row in zip(questions, tokenised, strict=True)]
     rows.sort(key=lambda row: len(row[2].ids))
     logits, labels, kinds = [], [], []
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = rows[start : start + _ROWS_AT_ONCE]
-        texts = Texts.of(llm, [row for _, _, row in part])
+        texts = Texts.of(llm, [row for _, _, row in part], shape.after)
         fact = torch.tensor([n for _, n, _ in part], device=prompts.device)
-        logits.append(answer_logits(llm, texts, prompts[fact], shape.after, shape.deep))
+        logits.append(answer_logits(llm, texts, prompts[fact], shape.deep))
         labels.append(texts.labels)
         kinds += [part[n][0] for n in texts.rows.tolist()]
     all_logits, all_labels = torch.cat(logits), torch.cat(labels)
