@@ -11,11 +11,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 SYSTEM = "system"
 _SYSTEM_FOLDER = "tests/integration/system/"
-_OF_THEIR_OWN = (
-    "test_compose.py",
-    "test_demo.py",
-    "test_http_chat.py",
-)  # these start their own systems
+# These start their own systems.
+_OF_THEIR_OWN = ("test_compose.py", "test_demo.py", "test_http_chat.py")
 
 # Seconds that long groups take on two quiet cores; other groups are short. Long groups run first,
 # so that the workers end together.

@@ -10,12 +10,15 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from errata.errors import DeadlineExceededError, UnavailableError
 from errata.gateway.http.openai_convert import Answer, Asked, Piece, as_stream, from_position
-from errata.gateway.pool import WorkerPool
 from errata.platform.tracing import trace_parent
+
+if TYPE_CHECKING:
+    from errata.gateway.pool import WorkerPool  # loads Ray
+
 
 T = TypeVar("T", Answer, Piece)
 R = TypeVar("R")
@@ -41,7 +44,7 @@ async def whole(pool: WorkerPool, requests: Sequence[Asked], seconds: float) -> 
         return cast(Answer, await pool.call("generate", request, left, trace_parent()))
 
     async with _until(seconds):
-        return await _of_one_state(requests, ask)
+        return await of_one_state(requests, ask)
 
 
 class ChoiceStreams:
@@ -70,7 +73,7 @@ class ChoiceStreams:
             ErrataError: as `whole`.
         """
         async with _until(self._seconds):
-            self.firsts = await _of_one_state(self._requests, self._first)
+            self.firsts = await of_one_state(self._requests, self._first)
 
     async def _first(self, index: int, request: Asked) -> Piece:
         if index in self._streams:
@@ -130,7 +133,7 @@ async def _read(
         await queue.put(None)
 
 
-async def _of_one_state(
+async def of_one_state(
     requests: Sequence[Asked], ask: Callable[[int, Asked], Awaitable[T]]
 ) -> list[T]:
     """Asks for all choices, and again for those that are of an older position than others.

@@ -43,9 +43,8 @@ _NEVER_RETRIED = {errors.LimitExceededError: 400, errors.QueueFullError: 429}
 # The request's names for fields of the protos.
 _PARAMS = (
     (re.compile(r"^chat\.tools_json"), "tools"),
-    (re.compile(r"^chat\.messages"), "messages"),
-    (re.compile(r"^chat\.?"), "messages"),
-    (re.compile(r"^sampling\."), ""),
+    (re.compile(r"^chat$"), "messages"),
+    (re.compile(r"^(chat|sampling)\."), ""),
     (re.compile(r"^num_alternatives$"), "top_logprobs"),
 )
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from errata.gateway.http.errors import HttpError
 from errata.gateway.http.openai_convert import Model, model_request
-from errata.gateway.pool import WorkerPool
+
+if TYPE_CHECKING:
+    from errata.gateway.pool import WorkerPool  # loads Ray
+
 
 _FRESH_SECONDS = 60.0  # limits can change when the workers are replaced
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -26,8 +27,10 @@ from errata.gateway.http.openai_requests import (
     GenerationBody,
 )
 from errata.gateway.http.sse import DONE, EventStream, event
-from errata.gateway.pool import WorkerPool
 from errata.platform.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from errata.gateway.pool import WorkerPool  # loads Ray
 
 
 class OpenAiRoutes:
@@ -94,14 +97,14 @@ async def _stream(request: Request, streams: ChoiceStreams, bodies: Bodies) -> R
         await streams.close()
         raise
     found = merged_provenance([piece.provenance for piece in streams.firsts])
-    return EventStream(_events(streams, bodies), headers_of(found), streams.close)
+    return EventStream(events(streams.pieces(), bodies), headers_of(found), streams.close)
 
 
-async def _events(streams: ChoiceStreams, bodies: Bodies) -> AsyncIterator[bytes]:
+async def events(pieces: AsyncIterator[tuple[int, Piece]], bodies: Bodies) -> AsyncIterator[bytes]:
     """The events of one answer. A failed stream ends with its error, without the last event."""
     last: dict[int, Piece] = {}
     try:
-        async for index, piece in streams.pieces():
+        async for index, piece in pieces:
             last[index] = piece
             yield event(bodies.chunk(index, piece))
     except Exception as error:  # noqa: BLE001 the status is sent; the error is an event
