@@ -5,6 +5,7 @@ Host names become loopback, ports free ones, volumes folders; all else is as the
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys

@@ -92,7 +92,7 @@ def _answer(openai: OpenAI, messages: list[Any], **more: Any) -> str:
 
 
 def test_an_answer_is_that_of_grpc(openai: OpenAI, client: Client) -> None:
-    expected = client.generate(Chat([ChatMessage("user", PROMPT)]), max_tokens=8)
+    expected = client.generate(Chat((ChatMessage("user", PROMPT),)), max_tokens=8)
     done = openai.chat.completions.create(**_asked([USER]))
     (choice,) = done.choices
     assert choice.message.role == "assistant"
@@ -168,14 +168,14 @@ def test_messages_have_the_forms_of_the_api(openai: OpenAI, client: Client) -> N
     first = openai.chat.completions.create(**_asked([USER], stop="."))
     said = str(first.choices[0].message.content)
     turns = [("user", PROMPT), ("assistant", said), ("user", "The capital of Italy is")]
-    expected = client.generate(Chat([ChatMessage(*turn) for turn in turns]), max_tokens=8)
+    expected = client.generate(Chat(tuple(ChatMessage(*turn) for turn in turns)), max_tokens=8)
     more = [USER, first.choices[0].message, {"role": "user", "content": "The capital of Italy is"}]
     assert _answer(openai, more) == expected.text
     begun = [{"role": "user", "content": "Go on."}, {"role": "assistant", "content": PROMPT}]
     extra = {"continue_final_message": True, "add_generation_prompt": False}
     expected = client.generate(
         Chat(
-            [ChatMessage("user", "Go on."), ChatMessage("assistant", PROMPT)],
+            (ChatMessage("user", "Go on."), ChatMessage("assistant", PROMPT)),
             continue_final_message=True,
         ),
         max_tokens=8,
@@ -200,7 +200,7 @@ def test_tools_reach_the_template(openai: OpenAI) -> None:
 
 def test_log_probabilities_are_those_of_grpc(openai: OpenAI, client: Client) -> None:
     expected = client.generate(
-        Chat([ChatMessage("user", PROMPT)]), max_tokens=4, num_alternatives=2
+        Chat((ChatMessage("user", PROMPT),)), max_tokens=4, num_alternatives=2
     ).tokens
     asked = _asked([USER], max_tokens=4, logprobs=True, top_logprobs=2)
     found = openai.chat.completions.create(**asked).choices[0].logprobs
