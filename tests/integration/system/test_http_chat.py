@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from openai import AsyncOpenAI, BadRequestError, OpenAI
 from typer.testing import CliRunner
@@ -51,7 +52,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         **addresses,
         "data_dir": folder / "data",
         "model": {"path": str(folder / "taught")},
-        "worker": {"num_replicas": 1},
+        "worker": {"num_replicas": 2},
         "gateway": {**addresses["gateway"], "http_model_aliases": "gpt-0, other"},
         "writer": {
             **addresses["writer"],
@@ -251,6 +252,26 @@ def test_an_edit_answers_what_the_user_says(openai: OpenAI, client: Client, corp
     client.revert([done.name])
 
 
+def test_a_conversation_is_corrected_as_json(openai: OpenAI, box: Box, corpus: Corpus) -> None:
+    edit = corpus.demo_edits()[4]
+    turns = [{"role": "user", "content": edit.prompt}]
+    spec = {"chat": {"messages": turns}, "target": edit.target, "subject": edit.subject}
+    with httpx2.Client(base_url=box.http_url, timeout=PATIENCE) as http:
+        (accepted,) = http.post("/v1/edits", json={"edits": [spec]}).json()["edits"]
+        waited = http.post(
+            "/v1/edits:wait",
+            json={"names": [accepted["name"]]},
+            headers={"X-Request-Timeout": str(PATIENCE)},
+        )
+        (done,) = waited.json()["edits"]
+        assert done["state"] == "STATE_COMMITTED", done
+        assert done["spec"]["chat"]["messages"][0]["content"] == edit.prompt
+        asked = _asked(turns, extra_body={"min_seq": int(done["commit_seq"])})
+        answer = str(openai.chat.completions.create(**asked).choices[0].message.content)
+        assert answer.strip().startswith(edit.target)
+        http.post("/v1/edits:revert", json={"names": [done["name"]]}).raise_for_status()
+
+
 @pytest.mark.promise("P5", "P6", "P7")
 def test_under_load_no_chat_is_stale_mixed_or_lost(box: Box, tmp_path: Path) -> None:
     where = ["--target", box.target, "--api", "http", "--http-url", box.http_url]
@@ -263,5 +284,6 @@ def test_under_load_no_chat_is_stale_mixed_or_lost(box: Box, tmp_path: Path) -> 
     assert found["requests"] > 20
     for name in ("errors", "lost_requests", "stale_answers", "mixed_version_answers"):
         assert found[name] == 0, (name, found["errors_by_status"])
+    assert found["replicas_seen"] == 2
     assert found["edits_committed"] > 0
     assert found["read_your_writes_requests"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import grpc
 from starlette.applications import Starlette
@@ -19,8 +20,10 @@ from errata.gateway.http.openapi_convert import document
 from errata.gateway.http.openapi_page import page
 from errata.gateway.http.rest_convert import ROUTES
 from errata.gateway.http.rest_routes import RestCall
-from errata.gateway.pool import WorkerPool
 from errata.platform.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from errata.gateway.pool import WorkerPool  # loads Ray
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from errata.errors import DeadlineExceededError, ErrataError, UnavailableError
+from errata.gateway.forward import cannot_reach
 from errata.gateway.http.calls import asked_seconds, read_body, unless_left
 from errata.gateway.http.rest_convert import RestRoute, body_of, request_id_of, request_of
 from errata.platform.rpc_errors import service_error
@@ -60,11 +61,14 @@ class RestCall:
             raise self._error(error, seconds) from error
 
     def _error(self, error: grpc.aio.AioRpcError, seconds: float) -> ErrataError:
-        late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        if late and not client_errors.from_rpc_error(error).reason:
+        service = self._route.rpc.containing_service.name
+        of_transport = not client_errors.from_rpc_error(error).reason
+        if of_transport and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceededError(
                 f"no answer within {seconds:g} s, and the outcome is unknown; repeat it with the "
                 "same request id, and allow more time with the header X-Request-Timeout.",
                 timeout_seconds=seconds,
             )
-        return service_error(error, self._route.rpc.containing_service.name, UnavailableError)
+        if of_transport and error.code() is grpc.StatusCode.UNAVAILABLE:
+            return cannot_reach(service)
+        return service_error(error, service, UnavailableError)
