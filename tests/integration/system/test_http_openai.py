@@ -47,12 +47,15 @@ def model(openai: OpenAI) -> str:
     return openai.models.list().data[0].id
 
 
-def test_the_model_is_listed_and_found(openai: OpenAI, model: str) -> None:
+def test_the_model_is_listed_and_found(openai: OpenAI, client: Client, model: str) -> None:
     (listed,) = openai.models.list().data
     found = openai.models.retrieve(model)
     assert listed == found
     assert found.object == "model"
-    assert found.model_dump()["max_model_len"] > 0
+    told = found.model_dump()
+    served = client.model()
+    assert (found.id, told["max_model_len"]) == (served.name, served.max_positions)
+    assert told["has_chat_template"] is served.has_chat_template is False
 
 
 def test_an_answer_is_that_of_grpc_and_tells_its_state(

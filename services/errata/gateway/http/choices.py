@@ -92,12 +92,12 @@ class ChoiceStreams:
         for index, first in enumerate(self.firsts):
             yield index, first
         if len(self._streams) == 1:
-            async for piece in self._streams[0]:
+            async for piece in self._until_deadline(self._streams[0]):
                 yield 0, piece
             return
         queue: asyncio.Queue[tuple[int, Piece] | Exception | None] = asyncio.Queue(maxsize=64)
         self._readers = [
-            asyncio.create_task(_read(index, stream, queue))
+            asyncio.create_task(_read(index, self._until_deadline(stream), queue))
             for index, stream in self._streams.items()
         ]
         num_open = len(self._readers)
@@ -109,6 +109,15 @@ class ChoiceStreams:
                 num_open -= 1
             else:
                 yield item
+
+    async def _until_deadline(self, stream: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+        """The stream's pieces; a worker that hangs must not hang its reader."""
+        while True:
+            async with _until(self._deadline - time.monotonic()):
+                piece = await anext(stream, None)
+            if piece is None:
+                return
+            yield piece
 
     async def close(self) -> None:
         """Ends all generations that still run, which frees their rows."""
@@ -174,6 +183,5 @@ async def _until(seconds: float) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise DeadlineExceededError(
-            f"no answer within {seconds:g} s; allow more time with the header X-Request-Timeout.",
-            timeout_seconds=seconds,
+            "no answer before the deadline; allow more time with the header X-Request-Timeout."
         ) from error
