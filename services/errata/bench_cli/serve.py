@@ -77,12 +77,14 @@ MaxTokensOption = Annotated[int, typer.Option(help="load: tokens of the longest 
 TextOption = Annotated[
     Path | None, typer.Option(help="load: statistics text for a model of your own.")
 ]
-TargetOption = Annotated[str, typer.Option(help="load: address of a running system.")]
+TargetOption = Annotated[str, typer.Option(help="load, http: address of a running system.")]
 ApiOption = Annotated[
     Api,
     typer.Option(help="load: the API of requests; over http, in chats if the model takes them."),
 ]
-HttpUrlOption = Annotated[str, typer.Option(help="load: URL of the running system's HTTP API.")]
+HttpUrlOption = Annotated[
+    str, typer.Option(help="load, http: URL of the running system's HTTP API.")
+]
 LaneOption = Annotated[
     str, typer.Option(help="load: lane that takes the edits; the default lane if empty.")
 ]
@@ -137,7 +139,14 @@ def serve(
             max_requests=max(requests, round(2 * rate * seconds)),
         )
     elif suite is ServeSuite.HTTP:
-        found = _http(replicas=replicas, rounds=rounds, requests=requests, concurrency=concurrency)
+        found = _http(
+            target=target,
+            http_url=http_url,
+            replicas=replicas,
+            rounds=rounds,
+            requests=requests,
+            concurrency=concurrency,
+        )
     else:
         values = read_values(lane_config) if lane_config else {}
         machine = (model or str(demo.model_path()), dtype, device, rounds)

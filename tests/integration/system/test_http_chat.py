@@ -272,6 +272,17 @@ def test_a_conversation_is_corrected_as_json(openai: OpenAI, box: Box, corpus: C
         http.post("/v1/edits:revert", json={"names": [done["name"]]}).raise_for_status()
 
 
+def test_both_apis_are_compared(box: Box, tmp_path: Path) -> None:
+    where = ["--target", box.target, "--http-url", box.http_url, "--out", str(tmp_path)]
+    size = ["--rounds", "2", "--requests", "12", "--concurrency", "4"]
+    done = CliRunner().invoke(app, ["bench", "serve", "--suite", "http", *where, *size])
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "result.json").read_text("utf-8"))
+    assert found["p50_ratio"].keys() == {"ttft", "e2e"}
+    assert found["requests"] == 4 * 2 * 12
+    assert found["ratio"] > 0
+
+
 @pytest.mark.promise("P5", "P6", "P7")
 def test_under_load_no_chat_is_stale_mixed_or_lost(box: Box, tmp_path: Path) -> None:
     where = ["--target", box.target, "--api", "http", "--http-url", box.http_url]

@@ -7,6 +7,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -30,13 +31,17 @@ class HttpPlan:
     """What to run.
 
     Attributes:
-        replicas: of the system.
+        target: a running system to measure; one is started if empty.
+        http_url: of its HTTP API.
+        replicas: of the started system.
         rounds: alternations of the two APIs.
         requests: over each API in a round, once one by one and once in parallel.
         concurrency: requests in flight in the parallel part.
         max_tokens: of an answer.
     """
 
+    target: str = ""
+    http_url: str = ""
     replicas: int = 2
     rounds: int = 5
     requests: int = 96
@@ -45,7 +50,7 @@ class HttpPlan:
 
 
 def run_http(plan: HttpPlan, *, console: Console) -> dict[str, Any]:
-    """Runs the suite on the demo model; see `suite_report` for what comes back.
+    """Runs the suite, by itself on the demo model; see `suite_report` for what comes back.
 
     Raises:
         StartupError: the system did not start.
@@ -56,8 +61,10 @@ def run_http(plan: HttpPlan, *, console: Console) -> dict[str, Any]:
             "worker": {"num_replicas": plan.replicas},
             **free_addresses(),
         }
-        with Box(flags, steps=Steps(console)) as box:
-            return asyncio.run(_measure(plan, box.target, box.http_url, console))
+        box = Box(flags, steps=Steps(console))
+        with nullcontext() if plan.target else box:
+            target, url = plan.target or box.target, plan.http_url or box.http_url
+            return asyncio.run(_measure(plan, target, url, console))
 
 
 async def _measure(plan: HttpPlan, target: str, url: str, console: Console) -> dict[str, Any]:
