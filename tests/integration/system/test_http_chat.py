@@ -255,7 +255,9 @@ def test_an_edit_answers_what_the_user_says(openai: OpenAI, client: Client, corp
 def test_a_conversation_is_corrected_as_json(openai: OpenAI, box: Box, corpus: Corpus) -> None:
     edit = corpus.demo_edits()[4]
     turns = [{"role": "user", "content": edit.prompt}]
-    spec = {"chat": {"messages": turns}, "target": edit.target, "subject": edit.subject}
+    # The template puts nothing between the user's words and the answer.
+    said = {"target": edit.target, "subject": edit.subject, "separator": " "}
+    spec = {"chat": {"messages": turns}, **said}
     with httpx2.Client(base_url=box.http_url, timeout=PATIENCE) as http:
         (accepted,) = http.post("/v1/edits", json={"edits": [spec]}).json()["edits"]
         waited = http.post(
