@@ -47,6 +47,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("serve", serve),
     ("health", client_cli.health),
     ("statistics", model_cli.statistics),
+    ("plan", model_cli.plan),
     ("adapters", client_cli.adapters),
     ("demo-model", model_cli.demo_model),
 )

@@ -81,7 +81,12 @@ RephrasingsOption = Annotated[
 NoCheckOption = Annotated[
     bool, typer.Option("--no-check", help="Commit edits even if they fail the writer's checks.")
 ]
-CacheDirOption = Annotated[Path | None, typer.Option(help="Folder where statistics are cached.")]
+CacheDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder where statistics are cached; if left out, the one that the services use."
+    ),
+]
 
 
 def edit(

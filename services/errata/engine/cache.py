@@ -15,7 +15,16 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 _FIRST_CAPACITY = 128
-_KEPT_CAPACITY = 1_024  # keeping this much memory is cheaper than allocating it again
+KEPT_CAPACITY = 1_024
+"""Entries per row that stay allocated when no row runs: allocating them again would cost more."""
+
+
+def grown(capacity: int, length: int) -> int:
+    """The capacity, doubled until rows of `length` entries fit; at least the first capacity."""
+    capacity = max(capacity, _FIRST_CAPACITY)
+    while capacity < length:
+        capacity *= 2
+    return capacity
 
 
 @dataclass(slots=True)
@@ -123,15 +132,12 @@ class SlotCache(Cache):
     def reserve(self, length: int) -> None:
         """Makes room for rows of `length` entries; capacity doubles, so that copies are rare."""
         if length > self._capacity:
-            capacity = max(self._capacity, _FIRST_CAPACITY)
-            while capacity < length:
-                capacity *= 2
-            self._resize(min(capacity, self._max_length))
+            self._resize(min(grown(self._capacity, length), self._max_length))
 
     def shrink(self) -> None:
         """Releases memory that a long row needed; call it when no row runs."""
-        if self._capacity > _KEPT_CAPACITY:
-            self._resize(_KEPT_CAPACITY)
+        if self._capacity > KEPT_CAPACITY:
+            self._resize(KEPT_CAPACITY)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copies a row's first `length` entries to another row."""

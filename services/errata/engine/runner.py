@@ -137,7 +137,7 @@ class Runner:
         router = decisions[0].router
 
         def complete(_: nn.Module, args: tuple[Any, ...]) -> None:
-            states = args[0][torch.arange(len(sizes)), sizes - 1]
+            states = self.model.by_row(args[0])[torch.arange(len(sizes)), sizes - 1]
             completed = router.during_prefill(decisions, states[numbers])
             plans.update(zip(numbers, completed, strict=True))
             for number, plan in plans.items():

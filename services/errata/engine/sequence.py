@@ -47,7 +47,8 @@ class GenerationRequest:
             text begins after it.
         prompt: decides which edits claim the request: the text of `prompt_ids`, or what the user
             says in them.
-        is_chat: `prompt_ids` contain more than `prompt`: the markup of a conversation, other turns.
+        said_at: where in `prompt_ids` the user's words begin, if other turns and markup surround
+            them; None if `prompt_ids` are those of `prompt`.
         clip_max_tokens: make fewer tokens if the longest sequence leaves room for fewer.
         deadline: `time.monotonic()` after which no caller is waiting for the answer.
     """
@@ -61,7 +62,7 @@ class GenerationRequest:
     ignore_eos: bool = False
     drops_blank: bool = False
     prompt: str = ""
-    is_chat: bool = False
+    said_at: int | None = None
     clip_max_tokens: bool = False
     deadline: float = math.inf
 
@@ -91,14 +92,14 @@ class ScoringRequest:
         prompt_ids: at least one token id.
         continuation_ids: at least one token id.
         prompt: decides which edits claim the request, as in a `GenerationRequest`.
-        is_chat: as there.
+        said_at: as there.
         deadline: `time.monotonic()` after which no caller is waiting for the answer.
     """
 
     prompt_ids: tuple[int, ...]
     continuation_ids: tuple[int, ...]
     prompt: str = ""
-    is_chat: bool = False
+    said_at: int | None = None
     deadline: float = math.inf
 
     def within(self, num_tokens: int) -> Self:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_KEPT_CODES = 4
+KEPT_CODES = 4
 
 
 class CodeIndex:
@@ -43,7 +43,7 @@ class CodeIndex:
         padded = _padded(codes)
         index = faiss.IndexBinaryFlat(8 * padded.shape[1])
         index.add(padded)
-        self._known = [(codes, index), *self._known[: _KEPT_CODES - 1]]
+        self._known = [(codes, index), *self._known[: KEPT_CODES - 1]]
         return index
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from errata.editing.lane.search import Lineage, SearchedRows
 
 APPROXIMATE_FROM = 100_000
-_ROWS_PER_LIST = 100
+ROWS_PER_LIST = 100
 _PROBED_SHARE = 0.02  # of the lists
 _FEWEST_PROBED = 8
 _SAMPLES_PER_LIST = 40
@@ -142,7 +142,7 @@ class KeyIndex:
 def _fill(making: _Making, keys: Any, num_first: int) -> None:
     try:
         width = keys.shape[1]
-        num_lists = max(1, num_first // _ROWS_PER_LIST)
+        num_lists = max(1, num_first // ROWS_PER_LIST)
         lists = faiss.IndexIVFFlat(
             faiss.IndexFlatIP(width), width, num_lists, faiss.METRIC_INNER_PRODUCT
         )

@@ -1,4 +1,4 @@
-"""Shows what a command waits for, and for how long: a spinner on a terminal, else plain lines."""
+"""Shows what a command waits for, and for how long: moving on a terminal, else in plain lines."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-_REPORT_SECONDS = 5.0
+from errata.platform.countdown import EVERY_SECONDS, Countdown
 
 
 class Steps:
@@ -24,7 +32,7 @@ class Steps:
         self,
         console: Console | None = None,
         *,
-        report_seconds: float = _REPORT_SECONDS,
+        report_seconds: float = EVERY_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepares.
@@ -85,4 +93,46 @@ class Steps:
 
     def _line(self, text: str) -> None:
         if self._console is not None:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            _print(self._console, text)
+
+
+def bars(console: Console | None, *, transient: bool = False) -> Progress:
+    """Bars with done and total, and with the time that has passed and that is left.
+
+    Args:
+        console: where to show them; None shows nothing.
+        transient: whether they disappear at the end.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=console is None,
+        transient=transient,
+    )
+
+
+@contextmanager
+def counting(console: Console, what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows work whose size is known, by a function that takes (done, total).
+
+    On a terminal, a bar disappears when the work is done. Elsewhere, the line `…: 200 of 1,000
+    tokens, 40 s left` is printed every few seconds.
+    """
+    if not console.is_terminal:
+        yield Countdown(
+            lambda done, total, left: _print(
+                console, f"{what}: {done:,} of {total:,} {unit}, {left:.0f} s left"
+            )
+        )
+        return
+    with bars(console, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
-from errata.editing.lane.contract import Resources
+from errata.editing.lane.contract import Progress, Resources
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.weights import EditedWeights
 from errata.editing.registry import get_method
 from errata.indices.faiss_indices import FaissIndices
+from errata.launch.progress import counting
 from errata.log.entries import LaneConfigured
 from errata.platform.settings import Settings
 from errata.replica.base_model import load_base_model
@@ -31,13 +28,11 @@ def compute_statistics(settings: Settings, console: Console) -> None:
     resources = resources_of(settings)
     model = load_base_model(settings)
     lanes = read_lanes(settings.writer.lanes_file, settings.writer.default_lane, model.digest)
-    with Progress(console=console) as progress:
-        for lane in lanes:
-            configured = lane.configured
-            name = f"{configured.lane} ({configured.method})"
-            task = progress.add_task(name, total=None)
-            lane_resources = LaneResources(resources, lane.adapters)
-            _gather(model, configured, lane_resources, partial(_advance, progress, task))
+    for lane in lanes:
+        configured = lane.configured
+        lane_resources = LaneResources(resources, lane.adapters)
+        with counting(console, f"{configured.lane} ({configured.method})", "tokens") as progress:
+            _gather(model, configured, lane_resources, progress)
     console.print(f"statistics of {model.digest[:16]}… are in {resources.cache_dir}")
 
 
@@ -45,7 +40,7 @@ def _gather(
     model: CausalLM,
     lane: LaneConfigured,
     resources: Resources,
-    on_progress: Callable[[int, int], None],
+    on_progress: Progress,
 ) -> None:
     method = get_method(lane.method)
     config = method.config.model_validate_json(lane.config_json)
@@ -53,8 +48,3 @@ def _gather(
         model, config, EditedWeights(model), name=lane.lane, indices=FaissIndices()
     )
     opened.gather(resources, on_progress=on_progress)
-    on_progress(1, 1)
-
-
-def _advance(progress: Progress, task: TaskID, done: int, total: int) -> None:
-    progress.update(task, completed=done, total=total)

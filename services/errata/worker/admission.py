@@ -122,7 +122,7 @@ def generation(
         streaming=streaming,
         drops_blank=row.leaves_blank,
         prompt=said(prompt),
-        is_chat=isinstance(prompt, Chat),
+        said_at=_said_at(prompt, row),
         clip_max_tokens=asked.clip_max_tokens,
         deadline=time.monotonic() + timeout_seconds,
     )
@@ -198,7 +198,7 @@ def scoring(model: CausalLM, asked: ScoringInput, timeout_seconds: float) -> Sco
         row.ids[: -row.num_target],
         row.ids[-row.num_target :],
         said(prompt),
-        isinstance(prompt, Chat),
+        _said_at(prompt, row),
         time.monotonic() + timeout_seconds,
     )
 
@@ -211,6 +211,10 @@ def _tokenised(
     except InvalidEditError as error:
         field = "prompt" if isinstance(prompt, str) else error.field or "chat"
         raise InvalidRequestError(error.message, field=field, **error.metadata) from error
+
+
+def _said_at(prompt: Prompt, row: TokenRow) -> int | None:
+    return row.said_index if isinstance(prompt, Chat) else None
 
 
 def _prompt(text: str, chat: Chat | None) -> Prompt:

@@ -60,7 +60,7 @@ class LaneRouter(RequestRouter):
         early = [
             number
             for number, (request, plan) in enumerate(zip(requests, plans, strict=True))
-            if plan.num_positions or request.is_chat
+            if plan.num_positions or request.said_at is not None
         ]
         decisions: list[Decision] = [
             PendingPlan(request, plan, self) for request, plan in zip(requests, plans, strict=True)
@@ -87,7 +87,10 @@ class LaneRouter(RequestRouter):
         prompts = [request.prompt for request in requests]
         by_vector = self._table.by_vector
         vectors = {lane: by_vector[lane].vectors(prompts) for lane in lanes if lane in by_vector}
-        return self._table.plans(self._claims(prompts, vectors, lanes))
+        plans = self._table.plans(self._claims(prompts, vectors, lanes))
+        return [
+            plan.behind(request.said_at or 0) for plan, request in zip(plans, requests, strict=True)
+        ]
 
     def _claims(
         self, prompts: Sequence[str], vectors: Mapping[str, Tensor], lanes: Sequence[str]

@@ -14,7 +14,7 @@ from errata.editing.chat import Chat, Prompt, as_chat, said
 from errata.editing.edit import Edit
 from errata.editing.effects.plan import RowPlan
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.model.prompts import tokenise
+from errata.editing.model.prompts import TokenRow, tokenise
 from errata.engine import offline
 from errata.log.entries import Figures
 
@@ -35,11 +35,16 @@ Route = Callable[[Sequence[str]], Sequence[RowPlan]]
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A prompt, its token ids, and those of the continuation to score."""
+    """A prompt, its tokens, and the continuation to score."""
 
     prompt: Prompt
-    prompt_ids: tuple[int, ...]
+    row: TokenRow
     continuation_ids: tuple[int, ...]
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """Token ids of the prompt."""
+        return self.row.ids[: len(self.row.ids) - self.row.num_target]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +75,9 @@ def baseline(model: CausalLM, edits: Sequence[Edit], route: Route) -> Baseline:
     continuations: dict[Prompt, tuple[int, ...]] = {}
     for start in range(0, len(probes), _ROWS):
         chunk = probes[start : start + _ROWS]
-        prompts = [tokenise(model, probe).ids for probe in chunk]
-        made = offline.generate(
-            model, prompts, PROBE_TOKENS, plans=route([said(probe) for probe in chunk])
-        )
+        rows = [tokenise(model, probe) for probe in chunk]
+        plans = _plans(chunk, rows, route)
+        made = offline.generate(model, [row.ids for row in rows], PROBE_TOKENS, plans=plans)
         continuations.update(zip(chunk, made, strict=True))
     return Baseline(answered(model, edits, route), continuations)
 
@@ -93,8 +97,7 @@ def measure(
     generality = iter(_accuracies(model, rephrased, route))
     probes = list(before.continuations)
     asked = [
-        _Question(probe, tokenise(model, probe).ids, before.continuations[probe])
-        for probe in probes
+        _Question(probe, tokenise(model, probe), before.continuations[probe]) for probe in probes
     ]
     kept = _shares(model, asked, route)
     locality = {probe: float(share == 1.0) for probe, share in zip(probes, kept, strict=True)}
@@ -114,7 +117,7 @@ def _accuracies(model: CausalLM, pairs: Sequence[tuple[Prompt, Edit]], route: Ro
     asked = []
     for prompt, edit in pairs:
         row = tokenise(model, prompt, edit.target, stated=edit.separator_of(prompt))
-        asked.append(_Question(prompt, row.ids[: -row.num_target], row.ids[-row.num_target :]))
+        asked.append(_Question(prompt, row, row.ids[-row.num_target :]))
     return _shares(model, asked, route)
 
 
@@ -128,13 +131,19 @@ def _shares(model: CausalLM, asked: Sequence[_Question], route: Route) -> list[f
             model,
             [question.prompt_ids for question in part],
             continuations,
-            route([said(question.prompt) for question in part]),
+            _plans([q.prompt for q in part], [q.row for q in part], route),
         )
         shares += [
             sum(a == b for a, b in zip(ids, given, strict=True)) / len(given)
             for ids, given in zip(own, continuations, strict=True)
         ]
     return shares
+
+
+def _plans(prompts: Sequence[Prompt], rows: Sequence[TokenRow], route: Route) -> list[RowPlan]:
+    """The plan of each prompt, with the place of what the user says in it, as served."""
+    plans = route([said(prompt) for prompt in prompts])
+    return [plan.behind(row.said_index) for plan, row in zip(plans, rows, strict=True)]
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -50,7 +50,7 @@ def resources_of(settings: Settings) -> WriterResources:
             f"writer.statistics_text (ERRATA_WRITER__STATISTICS_TEXT): {text} is not a file; give "
             "a plain text file with one paragraph per line."
         )
-    return WriterResources(text, settings.data_dir / "statistics")
+    return WriterResources(text, settings.statistics_dir)
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:

@@ -6,13 +6,18 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 
+import structlog
+
 from errata.editing.lane.contract import Lane, Resources
 from errata.errors import InvalidRequestError, StartupError
 from errata.log.entries import LaneConfigured, LaneModelCommitted
+from errata.platform.countdown import Countdown
 from errata.writer.edited_model import EditedModel
 from errata.writer.lanes import LaneSetup
 from errata.writer.publish import Publisher
 from errata.writer.resources import LaneResources
+
+_log = structlog.get_logger(__name__)
 
 
 class Startup:
@@ -76,7 +81,17 @@ class Startup:
             ) from error
 
     def _gather(self, name: str, lane: Lane) -> None:
-        lane.gather(LaneResources(self._resources, self._adapters.get(name, ())))
+        def report(done: int, total: int, seconds_left: float) -> None:
+            _log.info(
+                "statistics of the base model",
+                lane=name,
+                tokens=done,
+                total=total,
+                seconds_left=round(seconds_left),
+            )
+
+        resources = LaneResources(self._resources, self._adapters.get(name, ()))
+        lane.gather(resources, on_progress=Countdown(report))
 
     async def _commit_lane_model(self, setup: LaneSetup) -> None:
         """Commits the lane's model together with all its edits, unless it is already active."""

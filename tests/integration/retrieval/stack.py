@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from errata.artifacts.store import ArtifactStore
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine.sequence import Piece
 from errata.log.subscriber import Subscriber
 from errata.platform.server import GrpcServer, open_channel
@@ -46,6 +48,7 @@ class Stack:
     def __init__(self, address: str, folder: Path) -> None:
         self.address, self.folder = address, folder
         self.store = ArtifactStore(str(folder / "artifacts"))
+        self.make_llm: Callable[[], CausalLM] = partial(make_model, "llama")
 
     @asynccontextmanager
     async def writer(
@@ -58,7 +61,7 @@ class Stack:
         resources: WriterResources | None = None,
     ) -> AsyncIterator[Writer]:
         """A writer with one lane; by default it claims whatever scores above the threshold."""
-        llm = make_model("llama")
+        llm = self.make_llm()
         config = config or {"claim": "threshold", "threshold": threshold}
         setup = LaneSetup(configure("facts", method, config, llm.digest), model, adapters)
         async with open_channel(self.address) as channel:
@@ -96,7 +99,7 @@ class Stack:
     @asynccontextmanager
     async def worker(self, **changes: Any) -> AsyncIterator[Replica]:
         settings = WorkerSettings(drain_seconds=0.0, **changes)
-        replica = Replica("worker", make_model("llama"), self.store, self.address, settings)
+        replica = Replica("worker", self.make_llm(), self.store, self.address, settings)
         await replica.start()
         try:
             yield replica
@@ -105,7 +108,7 @@ class Stack:
 
     def lane_model(self, seed: int = 0) -> Path:
         folder = self.folder / f"lane-{seed}"
-        make_lane_model(make_model("llama"), seed=seed).save(folder)
+        make_lane_model(self.make_llm(), seed=seed).save(folder)
         return folder
 
 

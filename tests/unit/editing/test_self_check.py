@@ -32,10 +32,12 @@ def _view(kind: Any, dtype: torch.dtype = torch.float32, **fields: Any) -> Causa
         return CausalLM(AutoModelForCausalLM.from_config(config).to(dtype), tokenizer)
 
 
-def test_a_model_that_scales_logits_after_the_head_is_refused_with_the_field() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"GraniteForCausalLM.*logits_scaling=8\.0"):
-        _view(GraniteConfig, logits_scaling=8.0)
-    _view(GraniteConfig, logits_scaling=1.0)  # the same model without it is taken
+def test_logits_that_are_scaled_behind_the_head_are_reproduced() -> None:
+    model = _view(GraniteConfig, logits_scaling=8.0)
+    ids = torch.tensor([[0, 5, 9, 30]])
+    own = model.model(ids).logits
+    assert torch.equal(model.head(model.body(input_ids=ids).last_hidden_state), own)
+    assert not torch.allclose(own, _view(GraniteConfig, logits_scaling=1.0).model(ids).logits)
 
 
 class _Capped(nn.Module):
@@ -58,11 +60,13 @@ class _Capped(nn.Module):
         return output
 
 
-def test_a_model_that_caps_logits_is_refused() -> None:
+def test_a_model_that_caps_logits_in_an_unknown_way_is_refused_with_the_field() -> None:
     tokenizer = make_tokenizer()
-    model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=len(tokenizer), **_SIZES))
+    config = LlamaConfig(vocab_size=len(tokenizer), cap_of_logits=5.0, **_SIZES)
+    model = AutoModelForCausalLM.from_config(config)
     CausalLM(model, tokenizer)
-    with pytest.raises(UnsupportedModelError, match="_Capped computes something"):
+    expected = r"_Capped computes something.*cap_of_logits=5\.0.*supported are"
+    with pytest.raises(UnsupportedModelError, match=expected):
         CausalLM(_Capped(model), tokenizer)
 
 
@@ -104,6 +108,13 @@ def test_a_model_whose_rows_affect_each_other_is_refused() -> None:
     model.model.layers[1] = _Mixing(model.model.layers[1])
     with pytest.raises(UnsupportedModelError, match="in a batch of unequal lengths than alone"):
         CausalLM(model, tokenizer)
+
+
+def test_a_window_that_the_model_ignores_is_refused_with_the_field() -> None:
+    """Its prompts are longer than any check, so the check narrows it."""
+    with pytest.raises(UnsupportedModelError, match=r"other tokens.*sliding_window=4096"):
+        _view(LlamaConfig, sliding_window=4096)
+    assert _view(MistralConfig, sliding_window=4096).model.config.sliding_window == 4096
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
     GPTJConfig,
@@ -72,6 +73,64 @@ _CONFIGS: dict[str, Callable[[int], Any]] = {
     "qwen3": lambda vocab: Qwen3Config(vocab_size=vocab, head_dim=8, **_LLAMA),
 }
 FAMILIES = tuple(_CONFIGS)
+"""Families that most tests run on; `test_families` runs on all."""
+
+_GPT2_NAMES = {"n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 64}
+_WINDOW = {"sliding_window": 6}
+_MIXED = {**_WINDOW, "layer_types": ["sliding_attention", "full_attention"] * 2}
+_GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 8}
+_FALCON = {"ffn_hidden_size": 48, "alibi": False}
+# Name → transformers' name of the architecture, and fields that differ from those of `_LLAMA`.
+_OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "arcee": ("arcee", {}),
+    "codegen": ("codegen", {**_GPT2_NAMES, "rotary_dim": 4}),
+    "cohere": ("cohere", {"logit_scale": 0.25}),
+    "cohere2": ("cohere2", {**_MIXED, "logit_scale": 0.25}),
+    "exaone4": ("exaone4", _MIXED),
+    "falcon": ("falcon", _FALCON),
+    "falcon-new": ("falcon", {**_FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon-sequential": ("falcon", {**_FALCON, "parallel_attn": False, "multi_query": False}),
+    "gemma": ("gemma", {"head_dim": 8}),
+    "gemma2": ("gemma2", {**_GEMMA, **_MIXED, "final_logit_softcapping": 3.0}),
+    "gemma3": ("gemma3_text", {**_GEMMA, **_MIXED}),
+    "glm": ("glm", {"head_dim": 8}),
+    "glm4": ("glm4", {"head_dim": 8}),
+    "gpt-bigcode": ("gpt_bigcode", _GPT2_NAMES),
+    "gpt-neox": ("gpt_neox", {}),
+    "gpt-neox-sequential": ("gpt_neox", {"use_parallel_residual": False}),
+    "granite": (
+        "granite",
+        {"logits_scaling": 4.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.5},
+    ),
+    "nemotron": ("nemotron", {}),
+    "olmo": ("olmo", {}),
+    "olmo2": ("olmo2", {}),
+    "olmo3": ("olmo3", _MIXED),
+    "opt": ("opt", {"ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "persimmon": ("persimmon", {}),
+    "phi": ("phi", {}),
+    "phi3": ("phi3", _WINDOW),
+    "qwen2-mixed": (
+        "qwen2",
+        {**_MIXED, "use_sliding_window": True, "max_window_layers": 2},
+    ),
+    "smollm3": ("smollm3", {}),
+    "stablelm": ("stablelm", {}),
+    "stablelm-parallel": ("stablelm", {"use_parallel_residual": True}),
+    "starcoder2": ("starcoder2", _WINDOW),
+}
+OTHER_FAMILIES = tuple(_OTHERS)
+ALL_FAMILIES = (*FAMILIES, *OTHER_FAMILIES)
+
+
+def make_config(family: str, vocabulary: int) -> Any:
+    """The configuration of a tiny model."""
+    if family in _CONFIGS:
+        return _CONFIGS[family](vocabulary)
+    architecture, fields = _OTHERS[family]
+    special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+    given = {"vocab_size": vocabulary, **special, **_LLAMA, **fields}
+    return AutoConfig.for_model(architecture, **given)
 
 
 def make_tokenizer(*, bos: bool = True) -> PreTrainedTokenizerFast:
@@ -95,7 +154,7 @@ def make_tokenizer(*, bos: bool = True) -> PreTrainedTokenizerFast:
 def make_model(family: str, *, seed: int = 0, bos: bool = True) -> CausalLM:
     """A random model; equal arguments give equal weights."""
     tokenizer = make_tokenizer(bos=bos)
-    config = _CONFIGS[family](len(tokenizer))
+    config = make_config(family, len(tokenizer))
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -113,9 +172,10 @@ class TextResources:
 
     cache_dir: Path
     adapters: tuple[Path, ...] = ()
+    paragraphs: Sequence[str] = tuple(TEXT * 8)
 
     def text(self) -> Iterable[str]:
-        return TEXT * 8
+        return self.paragraphs
 
 
 def make_batch(seed: int = 1, first: int = 0) -> EditBatch:

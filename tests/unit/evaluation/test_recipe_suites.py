@@ -9,7 +9,7 @@ import pytest
 import torch
 from recipe_models import make_lane_model
 from records import records, write_flat
-from tiny_models import TEXT, make_model
+from tiny_models import TEXT, TextResources, make_model
 
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
@@ -20,7 +20,6 @@ from errata.evaluation.edit.bench import run
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.plots import draw
 from errata.evaluation.edit.suites import points_of
-from errata.evaluation.edit.text import FileText
 from errata.evaluation.systems.lane import LaneSystem
 from errata.evaluation.systems.recipe_variants import LeakySystem, WordsSystem
 from errata.platform.settings import WriterSettings
@@ -56,7 +55,9 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 def _edited(kind: type[LaneSystem], llm: CausalLM, folder: Path) -> LaneSystem:
     make_lane_model(llm).save(folder)
-    system = kind(llm, "recipe", ALL, FileText(TEXT, folder), LIMITS, lane_model=folder)
+    system = kind(
+        llm, "recipe", ALL, TextResources(folder, paragraphs=TEXT), LIMITS, lane_model=folder
+    )
     system.edit(records())
     return system
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from recipe_models import make_lane_model
 from records import FAST, records
-from tiny_models import TEXT, make_model
+from tiny_models import TEXT, TextResources, make_model
 
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.engine.sampling import GREEDY, Sampling
 from errata.errors import BaseModelMismatchError, InvalidRequestError
-from errata.evaluation.edit.text import FileText, OwnText
+from errata.evaluation.edit.text import OwnText
 from errata.evaluation.systems import requests_of
 from errata.evaluation.systems.lane import LaneSystem
 from errata.evaluation.systems.local import LocalModel
@@ -62,7 +62,7 @@ def test_generation_is_greedy_decoding_and_repeatable_sampling(llama: CausalLM) 
 
 @pytest.fixture
 def lane(llama: CausalLM, tmp_path: Path) -> LaneSystem:
-    return LaneSystem(llama, "adaple", FAST, FileText(TEXT * 4, tmp_path), ANYTHING_GOES)
+    return LaneSystem(llama, "adaple", FAST, TextResources(tmp_path), ANYTHING_GOES)
 
 
 def test_a_lane_edits_in_batches_and_reverts_everything(lane: LaneSystem, llama: CausalLM) -> None:
@@ -93,7 +93,7 @@ def test_the_same_edits_give_the_same_weights_again(lane: LaneSystem, llama: Cau
 def test_the_writers_checks_decide(llama: CausalLM, tmp_path: Path) -> None:
     strict = WriterSettings(min_reliability=1.0, min_locality=1.0)
     weak = {**FAST, "steps": 1, "step_size": 1e-6, "retry_factor": 1.0}
-    lane = LaneSystem(llama, "adaple", weak, FileText(TEXT * 4, tmp_path), strict)
+    lane = LaneSystem(llama, "adaple", weak, TextResources(tmp_path), strict)
     before = llama.current_digest()
     assert lane.edit(records()[:2]).num_rejected == 2
     assert llama.current_digest() == before
@@ -102,14 +102,16 @@ def test_the_writers_checks_decide(llama: CausalLM, tmp_path: Path) -> None:
 
 def test_a_bad_configuration_is_refused(llama: CausalLM, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="stepz"):
-        LaneSystem(llama, "adaple", {"stepz": 1}, FileText(TEXT, tmp_path), ANYTHING_GOES)
+        LaneSystem(
+            llama, "adaple", {"stepz": 1}, TextResources(tmp_path, paragraphs=TEXT), ANYTHING_GOES
+        )
 
 
 def test_a_routed_lane_is_asked_as_in_serving(llama: CausalLM, tmp_path: Path) -> None:
     make_lane_model(llama).save(tmp_path)
     pairs = [(record.prompt, record.target_new) for record in records()]
     base = LocalModel(llama).score(pairs)
-    text = FileText(TEXT, tmp_path)
+    text = TextResources(tmp_path, paragraphs=TEXT)
     for threshold, differs in ((-1.0, True), (1.0, False)):
         values = {"claim": "threshold", "threshold": threshold}
         lane = LaneSystem(llama, "recipe", values, text, ANYTHING_GOES, lane_model=tmp_path)
@@ -125,7 +127,7 @@ def test_a_routed_lane_is_asked_as_in_serving(llama: CausalLM, tmp_path: Path) -
 
 
 def test_only_methods_with_a_lane_model_accept_one(llama: CausalLM, tmp_path: Path) -> None:
-    text = FileText(TEXT, tmp_path)
+    text = TextResources(tmp_path, paragraphs=TEXT)
     with pytest.raises(InvalidRequestError, match="needs a --lane-model"):
         LaneSystem(llama, "recipe", {}, text, ANYTHING_GOES)
     with pytest.raises(InvalidRequestError, match="drop --lane-model"):
@@ -143,7 +145,11 @@ def test_no_request_holds_a_prompt_twice() -> None:
 
 
 def test_a_model_writes_its_own_text_once(llama: CausalLM, tmp_path: Path) -> None:
-    texts = list(OwnText(llama, tmp_path).text())
+    told: list[tuple[int, int]] = []
+    texts = list(OwnText(llama, tmp_path, on_progress=lambda *now: told.append(now)).text())
+    assert told[0][0] == 0
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1] == told[0][1]
     ids = [llama.tokenizer(text)["input_ids"] for text in texts]
     assert len(set(texts)) == len(texts), "each paragraph has a seed of its own"
     assert sum(map(len, ids)) >= 10 * llama.d_ff

@@ -8,7 +8,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from errata.launch.progress import Steps
+from errata.launch.progress import Steps, counting
 
 
 class _Output(io.StringIO):
@@ -79,3 +79,20 @@ def test_a_failed_start_is_not_reported_as_up() -> None:
 def test_without_a_console_nothing_is_printed() -> None:
     with Steps().starting("writer"), Steps().doing("checking"):
         pass
+
+
+def test_counted_work_ends_with_a_line_in_a_pipe() -> None:
+    out = _Output()
+    with counting(Console(file=out, width=20), "statistics of lanes/main", "tokens") as progress:
+        for done in (0, 500, 1_000):
+            progress(done, 1_000)
+    last = "statistics of lanes/main: 1,000 of 1,000 tokens, 0 s left"
+    assert out.getvalue().splitlines() == [last]
+
+
+def test_counted_work_has_a_bar_on_a_terminal() -> None:
+    out = _Output()
+    with counting(Console(file=out, force_terminal=True, width=80), "lanes/main", "tokens") as bar:
+        bar(500, 1_000)
+        out.wait_for("500/1000")
+    assert "\x1b[2K" in out.getvalue(), "the line is taken away"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.lane import AdapleLane
+from errata.editing.adaple.needs import needs
 from errata.editing.lane.contract import Capabilities
 from errata.editing.lane.method import SliceMethod
 
@@ -25,6 +26,7 @@ METHOD = SliceMethod(
         ),
     ),
     opener=AdapleLane,
+    planner=needs,
 )
 
 __all__ = ["METHOD"]

@@ -46,6 +46,11 @@ def prompts_of(model: CausalLM, edit: Edit, contexts: Sequence[str]) -> list[Pro
     return found
 
 
+def num_contexts(config: AdapleConfig) -> int:
+    """The number of templates that `make_contexts` makes."""
+    return 1 + len(config.templates) + config.num_prefixes
+
+
 @torch.no_grad()
 def generate_prefixes(model: CausalLM, *, num: int, num_tokens: int, seed: int) -> list[str]:
     """Generates `num` short texts in one batch.

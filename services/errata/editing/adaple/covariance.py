@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,13 @@ from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.lane.contract import Progress, Resources
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, positions, text_ids
+from errata.editing.model.replay import run_until
 from errata.errors import ArtifactCorruptError, InvalidRequestError, PreconditionError
 
-_ROWS = 16
+_GROUP = 16  # paragraphs; cached matrices are of whole groups
 _MAX_TOKENS = 256  # of one paragraph
+_BATCH_TOKENS = 1024  # what a pass computes from them still fits into a CPU's cache
+_STRIPS = 8
 
 
 def gather(
@@ -74,14 +80,15 @@ def compute(
 ) -> dict[int, Tensor]:
     """Averages kkᵀ over the tokens of a text.
 
-    Products are fp32 per batch, sums are float64: a long fp32 sum would lose small directions.
+    Each pass ends at the last of these layers. Products are fp32 per batch, sums are float64: a
+    long fp32 sum would lose small directions.
 
     Args:
         model: holds its base weights.
         text: paragraphs; read until `max_tokens` keys are collected.
         layers: the keys are the inputs of their down projections.
         max_tokens: number of keys; with too few, relative to d_ff, the matrix is nearly singular.
-        on_progress: called with the number of tokens read and the total.
+        on_progress: called with the number of tokens read and the total, first with 0.
 
     Returns:
         Layer → E[kkᵀ], (d_ff, d_ff) float64.
@@ -89,39 +96,36 @@ def compute(
     Raises:
         InvalidRequestError: the text has no token.
     """
+    rows = _rows(model, text, max_tokens)
+    if not rows:
+        raise InvalidRequestError("the text for statistics is empty; give plain text paragraphs.")
+    report = on_progress or (lambda done, total: None)
     sums = {
         layer: torch.zeros(model.d_ff, model.d_ff, dtype=torch.float64, device=model.device)
         for layer in layers
     }
-    num_tokens = 0
+    done, total = 0, sum(map(len, rows))
+    report(done, total)
     with ExitStack() as hooks:
-        mask = torch.empty(0)
+        is_real = torch.empty(0)
 
         def make_hook(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
             def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-                keys = args[0][mask.bool()].float()  # (tokens, d_ff)
-                sums[layer] += (keys.T @ keys).double()
+                keys = model.by_row(args[0])[is_real].float()  # (tokens, d_ff)
+                _add_products(sums[layer], keys)
 
             return hook
 
         for layer in layers:
             hooks.callback(model.down(layer).register_forward_pre_hook(make_hook(layer)).remove)
-        for rows in _batches(model, text):
-            ids, mask = pad_right(model, rows)
-            model.body(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions(mask),
-                use_cache=False,
-            )
-            num_tokens += int(mask.sum())
-            if on_progress is not None:
-                on_progress(min(num_tokens, max_tokens), max_tokens)
-            if num_tokens >= max_tokens:
-                break
-    if not num_tokens:
-        raise InvalidRequestError("the text for statistics is empty; give plain text paragraphs.")
-    return {layer: total / num_tokens for layer, total in sums.items()}
+        for batch in _batches(rows):
+            ids, mask = pad_right(model, batch)
+            is_real = mask.bool()
+            call = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
+            run_until(model.down(max(layers)), partial(model.body, **call, use_cache=False))
+            done += sum(map(len, batch))
+            report(done, total)
+    return {layer: _symmetric(upper) / total for layer, upper in sums.items()}
 
 
 def system(second_moment: Tensor, config: AdapleConfig, earlier: Tensor | None) -> Tensor:
@@ -139,18 +143,46 @@ def system(second_moment: Tensor, config: AdapleConfig, earlier: Tensor | None) 
     return matrix if earlier is None else matrix + earlier
 
 
-def _batches(model: CausalLM, text: Iterable[str]) -> Iterator[list[list[int]]]:
+def _rows(model: CausalLM, text: Iterable[str], max_tokens: int) -> list[list[int]]:
+    """Token ids of the first paragraphs, in groups, until there are `max_tokens`."""
     limit = min(_MAX_TOKENS, model.max_positions)
+    paragraphs = iter(text)
+    groups = iter(lambda: list(islice(paragraphs, _GROUP)), [])
+    found = (row for group in groups for row in text_ids(model, group, most=limit) if row)
     rows: list[list[int]] = []
-    for paragraph in text:
-        (ids,) = text_ids(model, [paragraph], most=limit)
-        if ids:
-            rows.append(ids)
-        if len(rows) == _ROWS:
-            yield rows
-            rows = []
-    if rows:
-        yield rows
+    num_tokens = 0
+    while num_tokens < max_tokens and (group := list(islice(found, _GROUP))):
+        rows += group
+        num_tokens += sum(map(len, group))
+    return rows
+
+
+def _batches(rows: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+    """Rows of similar length, at most `_BATCH_TOKENS` tokens with padding; the longest first."""
+    batch: list[list[int]] = []
+    for row in sorted(rows, key=len, reverse=True):
+        if batch and len(batch[0]) * (len(batch) + 1) > _BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(row)
+    yield batch
+
+
+def _add_products(upper: Tensor, keys: Tensor) -> None:
+    """Adds the upper triangle of Σkkᵀ, in strips of rows: half the work of the whole product.
+
+    Args:
+        upper: (d_ff, d_ff) float64; changed, also in parts of the lower triangle.
+        keys: (tokens, d_ff) fp32.
+    """
+    width = -(-keys.shape[1] // _STRIPS)
+    for start in range(0, keys.shape[1], width):
+        strip = keys[:, start : start + width]
+        upper[start : start + width, start:] += strip.T @ keys[:, start:]
+
+
+def _symmetric(upper: Tensor) -> Tensor:
+    return upper.triu() + upper.triu(1).T
 
 
 def _cache_file(
@@ -164,7 +196,7 @@ def _cache_file(
 
 def _write(path: Path, matrix: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{id(matrix):x}.tmp")
+    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     temporary.write_bytes(Artifact({"second_moment": matrix}).to_bytes())
     temporary.replace(path)  # atomic: no reader sees a partial file
 

@@ -100,8 +100,10 @@ def _fit(
         ffn, hidden = probes.values()
     initial = hidden if config.target == "hidden" else ffn
     with clock("targets"):
+        # ‖h^L‖ in units of the outputs that δ^m and δ^a are added to, (2, u)
+        reference = hidden.norm(dim=-1) * torch.stack(probes.gains(layers[-1]))
         targets = optimise_targets(
-            model, batch.edits, contexts, config, layers[-1], initial, hidden.norm(dim=-1)
+            model, batch.edits, contexts, config, layers[-1], initial, reference
         )
     if not bool(torch.isfinite(targets.values).all()):
         raise FitError("the target vectors are not finite; use a smaller step_size or clamp.")
@@ -112,11 +114,14 @@ def _fit(
             probes.advance(layer)
             keys[layer] = probes.keys()
             ffn, hidden = probes.values()
+            # A layer adds to the residual stream what its own gain makes of its output.
+            gain = probes.gains(layer)[0] / probes.gains(layers[-1])[0]  # (u,)
         with clock("solve"):
             current = hidden if config.target == "hidden" else ffn
             layers_left = len(layers) - index
             share = layers_left**0.5 if config.spread == "sqrt" else float(layers_left)
-            residual = (targets.values - config.old_weight * current).T.double() / share  # (d, u)
+            residual = gain[:, None] * (targets.values - config.old_weight * current)  # (u, d)
+            residual = residual.T.double() / share  # (d, u)
             covariance = system(second_moments[layer], config, grams[layer])
             delta = solve_delta(keys[layer], residual, covariance, gamma=config.gamma)
             # Replicas receive fp32 factors; the fit has to measure their effect.

@@ -13,9 +13,12 @@ from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.contexts import prompts_of
 from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
+from errata.editing.model.blocks import first_output
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, tokenise, tokenise_if_fits
-from errata.editing.model.replay import Replay, capture, first_output
+from errata.editing.model.replay import Replay, capture
+
+_TINY = 1e-12
 
 
 class Probe:
@@ -54,7 +57,7 @@ class Probe:
         recorded: list[Tensor] = []
 
         def record(_: nn.Module, args: tuple[Any, ...]) -> None:
-            recorded.append(args[0][self._row, self._column])
+            recorded.append(self._model.by_row(args[0])[self._row, self._column])
 
         handle = self._model.down(self._block).register_forward_pre_hook(record)
         with ExitStack() as hooks:
@@ -65,16 +68,46 @@ class Probe:
     @torch.no_grad()
     def values(self) -> tuple[Tensor, Tensor]:
         """m^L and h^L with the current weights, each (rows, d) fp32."""
-        recorded: list[Tensor] = []
+        (values,), hidden = self._outputs([self._model.down(self._last)], self._last)
+        return values, hidden
 
-        def record(_: nn.Module, __: Any, output: Any) -> None:
-            recorded.append(first_output(output)[self._row, self._column])
+    @torch.no_grad()
+    def gains(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Norms of outputs relative to what they add to the residual stream, (rows,) fp32 each.
 
-        handle = self._model.ffn(self._last).register_forward_hook(record)
+        Where outputs are added as they are, both are 1. A multiplier s makes both 1/s. A norm of
+        the output follows its direction only: to first order, it passes on a change that is small
+        relative to the output as an equally small change relative to the normed output.
+
+        Returns:
+            Of the FFN's and of the attention's output at a layer, with the current weights.
+        """
+        model = self._model
+        if model.adds_plainly:
+            ones = torch.ones(len(self._row), device=self._row.device)
+            return ones, ones
+        ffn, attention = model.down(layer), model.attention(layer)
+        added = model.ffn_norm(layer) or ffn, model.attention_norm(layer) or attention
+        outputs, _ = self._outputs([ffn, added[0], attention, added[1]], layer)
+        m, f, a, b = (part.norm(dim=-1) for part in outputs)
+        return tuple(
+            output / (model.residual_multiplier * entering).clamp(min=_TINY)
+            for output, entering in ((m, f), (a, b))
+        )
+
+    def _outputs(self, modules: Sequence[nn.Module], layer: int) -> tuple[list[Tensor], Tensor]:
+        """Outputs of modules and of block `layer` at the rows' tokens, (rows, d) fp32 each."""
+        recorded: dict[nn.Module, Tensor] = {}
+
+        def record(module: nn.Module, _: Any, output: Any) -> None:
+            own = self._model.by_row(first_output(output))
+            recorded[module] = own[self._row, self._column].float()
+
         with ExitStack() as hooks:
-            hooks.callback(handle.remove)
-            hidden = self._replay.run(self._hidden, self._block, self._last + 1)
-        return recorded[0].float(), hidden[self._row, self._column].float()
+            for module in set(modules):
+                hooks.callback(module.register_forward_hook(record).remove)
+            hidden = self._replay.run(self._hidden, self._block, layer + 1)
+        return [recorded[module] for module in modules], hidden[self._row, self._column].float()
 
 
 def prompt_rows(
@@ -163,3 +196,7 @@ class KeyProbes:
     def values(self) -> tuple[Tensor, Tensor]:
         """m^L and h^L at the bare prompts with the current weights, each (u, d) fp32."""
         return self._bare.values()
+
+    def gains(self, layer: int) -> tuple[Tensor, Tensor]:
+        """As `Probe.gains`, at the bare prompts; (u,) fp32 each."""
+        return self._bare.gains(layer)

@@ -14,7 +14,7 @@ from errata.editing.lane.commits import Commit
 from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.weights import Contribution, ContributionId, EditedWeights, Undo
-from errata.errors import ArtifactCorruptError, EditNotRevertibleError
+from errata.errors import ArtifactCorruptError, EditNotRevertibleError, InvalidRequestError
 
 
 class AdapleState:
@@ -36,8 +36,16 @@ class AdapleState:
             lane: name of the lane.
 
         Raises:
-            InvalidRequestError: a configured layer does not exist in the model.
+            InvalidRequestError: a configured layer does not exist in the model, or its target does
+                not fit the model's blocks.
         """
+        if config.target == "hidden" and not model.adds_plainly:
+            raise InvalidRequestError(
+                f"target 'hidden' needs an FFN whose output is added to the hidden state as it is; "
+                f"{type(model.model).__name__} has a norm or a multiplier in between. Supported "
+                "is target 'ffn', the default.",
+                field="config.target",
+            )
         self.model, self.config = model, config
         self.layers = config.resolve_layers(model.num_layers)
         self._weights, self._lane = weights, lane

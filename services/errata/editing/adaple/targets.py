@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.contexts import prompts_of
 from errata.editing.edit import Edit
+from errata.editing.model.blocks import first_output
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, target_places, tokenise, tokenise_if_fits
-from errata.editing.model.replay import Replay, capture_suffix, first_output
+from errata.editing.model.replay import Replay, capture_suffix
 
 # The suffixes are gathered again when at most this share of the edits is still optimised.
 _REGATHER_SHARE = 0.6
@@ -124,11 +125,11 @@ class TargetProblem:
         with ExitStack() as hooks:
             pairs: list[tuple[nn.Module, Tensor | None]] = [
                 (model.attention(self._layer), attention),
-                (model.ffn(self._layer), ffn),
+                (model.down(self._layer), ffn),
             ]
             for module, delta in pairs:
                 if delta is not None:
-                    hook = _add_first(delta[self.owner])
+                    hook = _add_first(model, delta[self.owner])
                     hooks.callback(module.register_forward_hook(hook).remove)
             hidden = self.replay.run(self.replay.hidden, self._layer, model.num_layers)
         rows = torch.cat([self._row, self._kl[0]])
@@ -144,11 +145,12 @@ class TargetProblem:
         return total, zeros.index_add(0, self.owner[self._kl[0]], divergence)
 
 
-def _add_first(delta: Tensor) -> Any:
+def _add_first(model: CausalLM, delta: Tensor) -> Any:
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        old = first_output(output)
+        own = first_output(output)
+        old = model.by_row(own)
         first = (old[:, :1] + delta[:, None].to(old.dtype)).to(old.dtype)
-        new = torch.cat([first, old[:, 1:]], dim=1)
+        new = torch.cat([first, old[:, 1:]], dim=1).view_as(own)
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
     return hook
@@ -166,6 +168,8 @@ def optimise_targets(
     """Optimises δ^a and δ^m jointly with Adam and keeps z = m^L + δ^m.
 
     The step and the radius are shares of ‖h^L‖, because absolute values would fit one model only.
+    m^L is the output of the down projection: the value that a change of its weight can reach, also
+    where a norm or a multiplier follows.
     An edit stops when its NLL is below `stop_loss`. Deterministic; no random numbers.
 
     Args:
@@ -175,7 +179,7 @@ def optimise_targets(
         config: of the lane.
         layer: L.
         initial: m^L (or h^L) at the last subject token of the bare prompts, (u, d) fp32.
-        reference: ‖h^L‖ there, (u,) fp32.
+        reference: ‖h^L‖ there, (u,) fp32; or in units of FFN and of attention, (2, u) fp32.
 
     Raises:
         InvalidEditError: a subject is not in its prompt, or a text is too long.
@@ -183,7 +187,8 @@ def optimise_targets(
     size, width = initial.shape
     num_deltas = 2 if config.attention_delta else 1
     state = _Adam((num_deltas, size, width), config.step_size, initial.device)
-    scale = (reference / width**0.5)[:, None]
+    reference = reference.reshape(-1, size)[:num_deltas].expand(num_deltas, size)
+    scale = (reference / width**0.5)[..., None]  # (deltas, u, 1)
     radius = config.clamp * width**0.5  # of x, where δ = scale · x
     last = torch.full((size,), torch.inf, device=initial.device)
     active = torch.arange(size, device=initial.device)
@@ -191,7 +196,7 @@ def optimise_targets(
     gathered, num_steps = active, 0  # gathered: the edits of `problem`
     for _ in range(config.steps):
         x = state.value[:, gathered].requires_grad_(True)
-        deltas = x * scale[gathered]
+        deltas = x * scale[:, gathered]
         with torch.enable_grad():
             nll, divergence = problem.loss(deltas[1] if num_deltas == 2 else None, deltas[0])
             decay = config.weight_decay * x.square().sum((0, 2)) / width
@@ -209,7 +214,7 @@ def optimise_targets(
             gathered = active
             chosen = [edits[int(i)] for i in gathered]
             problem = TargetProblem(model, chosen, contexts, config, layer)
-    return Targets(values=initial + state.value[0] * scale, loss=last, steps=num_steps)
+    return Targets(values=initial + state.value[0] * scale[0], loss=last, steps=num_steps)
 
 
 def _target_rows(model: CausalLM, edit: Edit, contexts: Sequence[str]) -> list[TokenRow]:

@@ -28,11 +28,12 @@ class AdapleAttribution:
 
     def __enter__(self) -> AdapleAttribution:
         """Starts to record."""
+        model = self._state.model
 
         def record(_: nn.Module, args: tuple[Any, ...]) -> None:
-            self._inputs = args[0].detach()
+            self._inputs = model.by_row(args[0]).detach()
 
-        module = self._state.model.down(self._state.layers[-1])
+        module = model.down(self._state.layers[-1])
         self._handle = module.register_forward_pre_hook(record)
         return self
 

@@ -55,6 +55,10 @@ class Effect(Protocol):
         """How many of the prompt's tokens come before those positions."""
         return 0
 
+    def behind(self, num_tokens: int) -> Self:
+        """The effect for a prompt whose first `num_tokens` come before its positions."""
+        return self
+
     def new_table(self, shape: TableShape) -> EffectTable[Self]:
         """An empty table for effects of this type."""
 

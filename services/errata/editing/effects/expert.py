@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from errata.editing.effects.columns import Numbering, widened
 from errata.editing.effects.effect import BatchEffect, Effect, EffectHooks, EffectTable, TableShape
@@ -149,23 +149,22 @@ class ExpertHooks(EffectHooks[ExpertBatch]):
     def register(self, batch: ExpertBatch) -> None:
         """Hooks the FFNs that this batch has experts at."""
         for layer in batch.layers.keys() - self._layers:
-            self._model.ffn(layer).register_forward_hook(partial(self._add, layer))
+            self._model.hook_ffn(layer, partial(self._add, layer))
             self._layers.add(layer)
 
     def follow(self, batch: ExpertBatch | None) -> None:
         """Applies the experts of `batch` to the passes that follow."""
         self._batch = batch
 
-    def _add(self, layer: int, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def _add(self, layer: int, inputs: Tensor, output: Tensor) -> None:
         claimed = None if self._batch is None else self._batch.layers.get(layer)
-        if claimed is None:
-            return output
-        return add_experts(self._model, layer, output, args[0], claimed)
+        if claimed is not None:
+            add_experts(self._model, layer, output, inputs, claimed)
 
 
 def add_experts(
     model: CausalLM, layer: int, output: Tensor, inputs: Tensor, claimed: ExpertRows
-) -> Tensor:
+) -> None:
     """LEMoE eq. 4, h(x) += Σ_i g_i f_i(x): one pass over each distinct expert's rows.
 
     Args:
@@ -187,4 +186,4 @@ def add_experts(
         answers.append(inner @ expert.down.T)
         start += size
     weighted = (torch.cat(answers) * claimed.gates).to(output.dtype)
-    return output.index_add_(0, claimed.rows, weighted)
+    output.index_add_(0, claimed.rows, weighted)

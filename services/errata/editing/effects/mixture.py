@@ -164,24 +164,35 @@ class MixtureHooks(EffectHooks[MixtureBatch]):
         if self._batch is not None:
             for index, claimed in self._batch.places.get(place, ()):
                 bank = claimed.mixture.banks[place]
-                output = add_mixture(output, args[0], claimed, bank, index)
+                add_mixture(self._model, place, output, args[0], claimed, bank, index)
         return output
 
 
 def add_mixture(
-    output: Tensor, inputs: Tensor, claimed: MixtureRows, bank: LoraBank, index: int
-) -> Tensor:
+    model: CausalLM,
+    place: Place,
+    output: Tensor,
+    inputs: Tensor,
+    claimed: MixtureRows,
+    bank: LoraBank,
+    index: int,
+) -> None:
     """ELDER eq. 3, y_t += (α/r) Σ_i s_i B_i A_i v_t, for the claimed rows: two products in all.
 
     Args:
-        output: (B, T, d_out); changed in place.
-        inputs: (B, T, d_in), v.
+        model: gives the shapes of projections.
+        place: of the projection.
+        output: of the projection; changed in place.
+        inputs: of the projection, v.
         claimed: which rows, and their gates.
         bank: the LoRAs of this place.
         index: which of the gates' places this is.
     """
+    output, inputs = model.by_row(output), model.by_row(inputs)  # (B, T, …)
+    if place[1] == "up":
+        output = model.up_part(output)
     num_rows, length = len(claimed.rows), inputs.shape[1]
     low = inputs.index_select(0, claimed.rows) @ bank.a.T  # (n, T, N·r)
     experts = low.reshape(num_rows, length, claimed.mixture.num_experts, -1)
     gated = experts * claimed.gates[:, index, None, :, None]
-    return output.index_add_(0, claimed.rows, gated.reshape(low.shape) @ bank.b.T)
+    output.index_add_(0, claimed.rows, gated.reshape(low.shape) @ bank.b.T)

@@ -6,7 +6,7 @@ rows' effects are in a `PlanTable`; a `BatchPlan` is what the table gives to one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from torch import Tensor
@@ -41,6 +41,12 @@ class RowPlan:
     def num_positions(self) -> int:
         """Positions that the plan adds to the prompt's tokens."""
         return sum(effect.num_positions for effect in self.effects)
+
+    def behind(self, num_tokens: int) -> RowPlan:
+        """The plan for a prompt whose first `num_tokens` come before any position it adds."""
+        if not num_tokens or not self.num_positions:
+            return self
+        return replace(self, effects=tuple(effect.behind(num_tokens) for effect in self.effects))
 
     def effect(self, kind: type[E]) -> E | None:
         """The plan's effect of one type, if it has one."""

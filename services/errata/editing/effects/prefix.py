@@ -1,4 +1,4 @@
-"""A continuous prompt before a row's own prompt, or after its first token (RECIPE).
+"""A continuous prompt before a row's own prompt, or inside it (RECIPE).
 
 The engine counts its positions: tokens, cache and masks make room for them. Embeddings replace
 those of the tokens at its positions; what deepens the prompt is added at the entry of blocks.
@@ -7,9 +7,9 @@ those of the tokens at its positions; what deepens the prompt is added at the en
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,8 @@ class Prefix(Effect):
 
     Attributes:
         embeddings: (l, d), in place of token embeddings.
-        after: how many of the prompt's tokens come before it: 0, or 1 to follow the BOS token.
+        after: how many of the prompt's tokens come before it: 0, 1 to follow the BOS token, or
+            those before the user's words in a conversation.
         deep: layer → (l, d), added to what enters that block at the prompt's positions.
     """
 
@@ -37,6 +38,10 @@ class Prefix(Effect):
     def num_positions(self) -> int:
         """The prompt's length, l."""
         return len(self.embeddings)
+
+    def behind(self, num_tokens: int) -> Self:
+        """The continuous prompt behind at least `num_tokens` tokens."""
+        return replace(self, after=max(self.after, num_tokens))
 
     def new_table(self, shape: TableShape) -> PrefixTable:
         """An empty table of continuous prompts."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from errata.editing.elder.config import PAPER, ElderConfig
 from errata.editing.elder.lane import ElderLane
+from errata.editing.elder.needs import needs
 from errata.editing.lane.contract import Capabilities
 from errata.editing.lane.method import SliceMethod
 
@@ -24,6 +25,7 @@ METHOD = SliceMethod(
         has_lane_models=True,
     ),
     opener=ElderLane,
+    planner=needs,
     presets={"paper": PAPER},
 )
 

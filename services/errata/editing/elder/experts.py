@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from errata.editing.effects.mixture import LoraBank, Mixture, Place
 from errata.editing.elder.config import ElderConfig
-from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.causal_lm import Widths
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Shape:
     scale: float
 
     @classmethod
-    def of(cls, model: CausalLM, config: ElderConfig) -> Shape:
+    def of(cls, model: Widths, config: ElderConfig) -> Shape:
         """The shape that a configuration gives for a model.
 
         Raises:

@@ -13,6 +13,7 @@ where θ is what the lane held and θ' the result of the fit. Writer and replica
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -113,6 +114,12 @@ class Packed:
         }
         device = before.lora_a.device
         return Experts(self.shape, {name: known[name] + moved[name].to(device) for name in names})
+
+
+def difference_bytes(shape: Shape) -> int:
+    """The bytes of a difference: an int8 step per parameter, and an fp32 step size per vector."""
+    specs = Packed(shape, "a difference", {}).specs().values()
+    return sum(math.prod(filter(None, spec.shape)) * spec.dtype.itemsize for spec in specs)
 
 
 def pack(

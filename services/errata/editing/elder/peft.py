@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
 from errata.editing.elder.experts import Experts, Shape
 from errata.editing.model.causal_lm import CausalLM
@@ -133,6 +134,12 @@ def _config(
 def _module_names(model: CausalLM, shape: Shape) -> list[str]:
     """The names of the adapted projections in the Hugging Face model."""
     name_of = {id(module): name for name, module in model.model.named_modules()}
+    if shape.projection == "up" and model.is_fused:
+        raise InvalidRequestError(
+            "this model computes gate and up in one projection, which PEFT adapts as a whole; use "
+            "projection 'down' for adapters.",
+            field="config.projection",
+        )
     projections = [
         model.down(layer) if shape.projection == "down" else model.up(layer)
         for layer in shape.layers
@@ -143,7 +150,7 @@ def _module_names(model: CausalLM, shape: Shape) -> list[str]:
 def _is_transposed(model: CausalLM, shape: Shape) -> bool:
     """Whether the projection stores its weight as (d_in, d_out), as GPT-2 does."""
     module = model.down(0) if shape.projection == "down" else model.up(0)
-    return tuple(module.get_parameter("weight").shape) != (shape.d_out, shape.d_in)
+    return isinstance(module, Conv1D)
 
 
 def _read_one(folder: Path, base_model: str) -> tuple[Mapping[str, Any], dict[str, Tensor]]:

@@ -57,7 +57,7 @@ def queries_of(model: CausalLM, shape: Shape, prompts: Sequence[str]) -> Tensor:
 
 def _read(model: CausalLM, shape: Shape, rows: Sequence[Sequence[int]]) -> Tensor:
     ids, mask = pad_right(model, rows)
-    with reading(query_module(model, shape)) as read:
+    with reading(model, query_module(model, shape)) as read:
         try:
             model.body(
                 input_ids=ids,
@@ -72,12 +72,12 @@ def _read(model: CausalLM, shape: Shape, rows: Sequence[Sequence[int]]) -> Tenso
 
 
 @contextmanager
-def reading(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Records the input of a module and stops the forward pass there."""
+def reading(model: CausalLM, module: nn.Module) -> Iterator[list[Tensor]]:
+    """Records the input (B, T, …) of a module and stops the forward pass there."""
     read: list[Tensor] = []
 
     def record(_: nn.Module, args: tuple[Any, ...]) -> None:
-        read.append(args[0])
+        read.append(model.by_row(args[0]))
         raise _Read
 
     handle = module.register_forward_pre_hook(record)

@@ -149,7 +149,8 @@ def mixing(model: CausalLM, experts: Experts, gates: Tensor) -> Iterator[None]:
     claimed = MixtureRows(mixture, torch.arange(len(gates), device=gates.device), gates)
 
     def mix(index: int, place: Any, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        return add_mixture(output, args[0], claimed, mixture.banks[place], index)
+        add_mixture(model, place, output, args[0], claimed, mixture.banks[place], index)
+        return output
 
     with ExitStack() as hooks:
         for index, place in enumerate(mixture.banks):

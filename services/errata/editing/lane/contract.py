@@ -29,7 +29,7 @@ NEARLY_FULL = 0.8
 T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
-"""Called with the number of tokens read and the number of tokens required."""
+"""Called with the number of tokens read, which never decreases, and the number to read."""
 
 
 class LaneConfig(BaseModel):

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from errata.editing.lane.contract import Capabilities, Lane, LaneConfig
+from errata.editing.lane.needs import EditLoad, LaneNeeds
 from errata.editing.lane.search import Indices
 from errata.editing.model.causal_lm import BaseLLM
+from errata.editing.model.shape import ModelShape
 from errata.editing.model.weights import EditedWeights
 from errata.errors import InvalidRequestError
 
@@ -63,6 +65,19 @@ class Method(Protocol):
             PreconditionError: the method changes weights, and the process has none.
         """
 
+    def needs(self, model: ModelShape, config: LaneConfig, load: EditLoad) -> LaneNeeds:
+        """What a lane needs in each process, computed before anything runs.
+
+        Args:
+            model: the LLM, without weights.
+            config: of the lane; an instance of `config`.
+            load: the edits that it is planned for.
+
+        Raises:
+            InvalidRequestError: the configuration does not fit the model, or the method does not
+                say what its lanes need.
+        """
+
 
 C = TypeVar("C", bound=LaneConfig)
 C_contra = TypeVar("C_contra", bound=LaneConfig, contravariant=True)
@@ -83,6 +98,13 @@ class Opener(Protocol[C_contra]):
         """An empty lane."""
 
 
+class Planner(Protocol[C_contra]):
+    """What lanes of one configuration type need; `Method.needs` documents the arguments."""
+
+    def __call__(self, model: ModelShape, config: C_contra, load: EditLoad) -> LaneNeeds:
+        """The needs of a lane."""
+
+
 @dataclass(frozen=True, slots=True)
 class SliceMethod(Generic[C]):
     """The `Method` of a slice.
@@ -93,6 +115,7 @@ class SliceMethod(Generic[C]):
         capabilities: what it promises.
         opener: usually the slice's lane class.
         presets: named configurations, as values that differ from the defaults.
+        planner: says what a lane needs; without one, `errata plan` refuses the method.
     """
 
     name: str
@@ -100,6 +123,7 @@ class SliceMethod(Generic[C]):
     capabilities: Capabilities
     opener: Opener[C]
     presets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    planner: Planner[C] | None = None
 
     def values(self, preset: str, values: Mapping[str, object]) -> dict[str, object]:
         """As `Method.values`."""
@@ -120,6 +144,18 @@ class SliceMethod(Generic[C]):
         indices: Indices,
     ) -> Lane:
         """As `Method.open`."""
+        return self.opener(model, self._own(config), weights, name=name, indices=indices)
+
+    def needs(self, model: ModelShape, config: LaneConfig, load: EditLoad) -> LaneNeeds:
+        """As `Method.needs`."""
+        if self.planner is None:
+            raise InvalidRequestError(
+                f"method {self.name} does not say what its lanes need; give its METHOD a planner.",
+                field="method",
+            )
+        return self.planner(model, self._own(config), load)
+
+    def _own(self, config: LaneConfig) -> C:
         if not isinstance(config, self.config):
             raise TypeError(f"a {self.name} lane needs a {self.config.__name__}, not {config!r}")
-        return self.opener(model, config, weights, name=name, indices=indices)
+        return config

@@ -21,6 +21,26 @@ from errata.editing.lane.search import Lineage
 _MIN_CAPACITY = 64
 
 
+def room_for(num_rows: int) -> int:
+    """The capacity of new memory that must hold `num_rows` rows."""
+    return max(_MIN_CAPACITY, 2 * num_rows)
+
+
+def room_after(num_rows: int, batch: int) -> int:
+    """The capacity of a repository that grew from nothing to `num_rows` rows.
+
+    Args:
+        num_rows: rows of different facts.
+        batch: rows that are appended at once.
+    """
+    capacity, filled = room_for(0), 0
+    while filled < num_rows:
+        filled += min(batch, num_rows - filled)
+        if filled > capacity:
+            capacity = room_for(filled)
+    return capacity
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Rows:
     """u edits as read from an artifact.
@@ -107,7 +127,7 @@ class _Memory:
     ) -> _Memory:
         """A copy of n rows, with room for at least twice `needed` rows."""
         n = len(keys)
-        capacity = max(_MIN_CAPACITY, 2 * needed)
+        capacity = room_for(needed)
         memory = cls(
             keys.new_zeros(capacity, *keys.shape[1:]),
             values.new_zeros(capacity, *values.shape[1:]),

@@ -10,6 +10,7 @@ from errata.editing.lane.contract import Capabilities
 from errata.editing.lane.method import SliceMethod
 from errata.editing.lemoe.config import PAPER, LemoeConfig
 from errata.editing.lemoe.lane import LemoeLane
+from errata.editing.lemoe.needs import needs
 
 METHOD = SliceMethod(
     name="lemoe",
@@ -24,6 +25,7 @@ METHOD = SliceMethod(
         has_lane_models=True,
     ),
     opener=LemoeLane,
+    planner=needs,
     presets={"paper": PAPER},
 )
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from errata.editing.artifact import TensorSpec
 from errata.editing.effects.expert import Expert
 from errata.editing.lemoe.config import LemoeConfig
-from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM, Widths
 from errata.errors import InvalidRequestError
 
 
@@ -45,7 +45,7 @@ class Shape:
     d_p: int
 
     @classmethod
-    def of(cls, model: CausalLM, config: LemoeConfig) -> Shape:
+    def of(cls, model: Widths, config: LemoeConfig) -> Shape:
         """Computes the shape that a configuration gives for a model.
 
         Raises:
@@ -86,7 +86,7 @@ def new_expert(model: CausalLM, shape: Shape, seed: int) -> nn.ParameterDict:
     """Makes an expert's initial tensors, fp32: f = 0."""
     rng = torch.Generator().manual_seed(seed % 2**63)
     if shape.kind == "ffn":
-        up = up_weight(model, shape.layer).float().clone()
+        up = model.up_weight(shape.layer).float().clone()
         tensors = {"up": up, "down": torch.zeros(shape.d, shape.d_ff)}
     else:
 
@@ -108,17 +108,9 @@ def as_expert(model: CausalLM, shape: Shape, tensors: Mapping[str, Tensor]) -> E
     """Makes the expert that hooks use, in the dtype of `tensors`; gradients reach `tensors`."""
     if shape.kind == "ffn":
         return Expert(shape.layer, tensors["up"], tensors["down"])
-    up = up_weight(model, shape.layer).to(tensors["up_a"].dtype)
+    up = model.up_weight(shape.layer).to(tensors["up_a"].dtype)
     return Expert(
         shape.layer,
         up + tensors["up_b"] @ tensors["up_a"],
         tensors["down_b"] @ tensors["down_a"],
     )
-
-
-def up_weight(model: CausalLM, layer: int) -> Tensor:
-    """Current W_up of the frozen FFN, (d_ff, d)."""
-    weight = model.up(layer).get_parameter("weight").detach()
-    is_transposed = tuple(weight.shape) != (model.d_ff, model.d)
-    up: Tensor = weight.T if is_transposed else weight
-    return up

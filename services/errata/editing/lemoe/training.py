@@ -12,7 +12,6 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -216,11 +215,11 @@ def single_expert_rows(
 def applied_experts(model: CausalLM, layer: int, claimed: ExpertRows) -> Iterator[None]:
     """Applies experts to the forward passes inside the context, with gradients."""
 
-    def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        return add_experts(model, layer, output, args[0], claimed)
+    def add(inputs: Tensor, output: Tensor) -> None:
+        add_experts(model, layer, output, inputs, claimed)
 
-    handle = model.ffn(layer).register_forward_hook(hook)
+    remove = model.hook_ffn(layer, add)
     try:
         yield
     finally:
-        handle.remove()
+        remove()

@@ -1,10 +1,11 @@
-"""A common view of GPT-2, GPT-J, Llama, Mistral and Qwen: modules by role, weights as (d, d_ff)."""
+"""A common view of all families of causal language models: body, head, tokenizer and masks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.artifact import tensor_bytes
+from errata.editing.model.block_check import check_blocks
+from errata.editing.model.blocks import Blocks
 from errata.editing.model.chat_template import SpecialTokens, has_template, turn_end_ids
-from errata.editing.model.families import family_of
+from errata.editing.model.families import attention_window, family_of, unsupported
+from errata.editing.model.head import head_of
 from errata.editing.model.loading import check_tokenizer, load_model
-from errata.editing.model.self_check import check_forward
+from errata.editing.model.self_check import check_forward, check_window
 from errata.errors import UnsupportedModelError
 
 # Fields of a config that do not affect what the model computes.
@@ -37,6 +41,22 @@ class BaseLLM(Protocol):
         """The device for tensors."""
 
 
+class Widths(Protocol):
+    """The sizes of an LLM that determine those of its lanes."""
+
+    @property
+    def num_layers(self) -> int:
+        """Number of blocks."""
+
+    @property
+    def d(self) -> int:
+        """Width."""
+
+    @property
+    def d_ff(self) -> int:
+        """Width of the FFN's intermediate."""
+
+
 @dataclass(frozen=True, slots=True)
 class KnownLLM:
     """An LLM that is known by its digest alone."""
@@ -45,7 +65,7 @@ class KnownLLM:
     device: torch.device
 
 
-class CausalLM:
+class CausalLM(Blocks):
     """A causal language model and its tokenizer, with the same names for all families.
 
     Attributes:
@@ -86,34 +106,31 @@ class CausalLM:
                 tokens without an embedding, or body and head differ from the model's own forward.
         """
         family = family_of(model)
-        hf: Any = model
-        self.model = model.eval()
+        super().__init__(model.eval(), family)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         self.tokenizer = tokenizer
-        self.body: nn.Module = model.get_submodule(family.body)
-        self.blocks: list[nn.Module] = list(self.body.get_submodule(family.blocks).children())
-        self.norm: nn.Module = self.body.get_submodule(family.norm)
-        self.embeddings: nn.Module = self.body.get_submodule(family.embeddings)
-        self.head: nn.Module = hf.get_output_embeddings()
-        if self.head is None:
+        self.norm: nn.Module = self.body.get_submodule(family.body.norm)
+        self.embeddings: nn.Module = self.body.get_submodule(family.body.embeddings)
+        head = head_of(model)
+        if head is None:
             raise UnsupportedModelError(
                 f"{type(model).__name__} has no language-model head. Load a causal LM.",
                 model_class=type(model).__name__,
             )
-        self.num_embeddings = int(self.embeddings.get_parameter("weight").shape[0])
+        self.head: nn.Module = head
+        self.num_embeddings, width = self.embeddings.get_parameter("weight").shape
+        if width != self.d:
+            raise unsupported(model, f"its embeddings have width {width}, its blocks {self.d}")
         self.special_tokens = special_tokens
         self.end_ids = self._find_end_ids()
-        self._family = family
-        self.num_layers = len(self.blocks)
-        self.d = int(hf.config.hidden_size)
-        self.max_positions = int(hf.config.max_position_embeddings)
-        self._window, self._mixed_layers = _attention_window(hf.config)
-        self.d_ff = int(self.down_weight(0).shape[1])
-        self._check_layers()
+        self.max_positions = _max_positions(model)
+        self._window, self._mixed_layers = attention_window(model)
         self.plan_hooks: object | None = None
         check_tokenizer(tokenizer, self.num_embeddings)
         check_forward(self)
+        check_window(self)
+        check_blocks(self, self.embeddings, self.norm)
         self.digest: str = self.current_digest()
 
     @classmethod
@@ -151,6 +168,20 @@ class CausalLM:
         """Whether all blocks are called with the same masks."""
         return not self._mixed_layers
 
+    @contextmanager
+    def narrowed(self, window: int) -> Iterator[bool]:
+        """Narrows the sliding window of view and model inside; yields whether there is one."""
+        hf: Any = self.model
+        if self._window is None:
+            yield False
+            return
+        own, self._window = self._window, window
+        hf.config.sliding_window = window
+        try:
+            yield True
+        finally:
+            self._window = hf.config.sliding_window = own
+
     @property
     def has_chat_template(self) -> bool:
         """Whether it takes conversations; its edits are then trained in both forms."""
@@ -167,16 +198,6 @@ class CausalLM:
                 return int(token)
         return 0
 
-    def _check_layers(self) -> None:
-        """Refuses a model whose down projections differ in shape."""
-        for layer in range(self.num_layers):
-            if tuple(self.down_weight(layer).shape) != (self.d, self.d_ff):
-                raise UnsupportedModelError(
-                    f"the FFN of layer {layer} is not of shape ({self.d}, {self.d_ff}) like the "
-                    "first; models whose layers differ cannot be edited.",
-                    layer=layer,
-                )
-
     def _find_end_ids(self) -> tuple[int, ...]:
         """All tokens that end a text or an answer: of tokenizer, configs and chat template."""
         hf: Any = self.model
@@ -187,34 +208,6 @@ class CausalLM:
             if named is not None:
                 found.update(named if isinstance(named, list | tuple) else [named])
         return tuple(sorted(found))
-
-    def attention(self, layer: int) -> nn.Module:
-        """The attention of a block; its output (or the first of its outputs) is (B, T, d)."""
-        return self.blocks[layer].get_submodule(self._family.attention)
-
-    def ffn(self, layer: int) -> nn.Module:
-        """The feed-forward network of a block; (B, T, d) → (B, T, d)."""
-        return self.blocks[layer].get_submodule(self._family.ffn)
-
-    def down(self, layer: int) -> nn.Module:
-        """The FFN's down projection; (B, T, d_ff) → (B, T, d)."""
-        return self.ffn(layer).get_submodule(self._family.down)
-
-    def up(self, layer: int) -> nn.Module:
-        """The FFN's first projection; (B, T, d) → (B, T, d_ff)."""
-        return self.ffn(layer).get_submodule(self._family.up)
-
-    def gate(self, layer: int) -> nn.Module | None:
-        """The projection that gates `up` through the activation; None if the FFN has no gate.
-
-        (B, T, d) → (B, T, d_ff).
-        """
-        name = self._family.gate
-        return None if name is None else self.ffn(layer).get_submodule(name)
-
-    def activation(self, layer: int) -> nn.Module:
-        """The FFN's nonlinearity."""
-        return self.ffn(layer).get_submodule(self._family.activation)
 
     def attention_mask(self, positions: Tensor, length: int) -> Any:
         """The attention mask: each position attends to those up to itself, within its window.
@@ -241,29 +234,6 @@ class CausalLM:
         mask = torch.zeros(allowed.shape, device=allowed.device, dtype=self.dtype)
         return mask.masked_fill_(~allowed, torch.finfo(self.dtype).min)[:, None]
 
-    def down_weight(self, layer: int) -> Tensor:
-        """A (d, d_ff) view of the down projection's current weight."""
-        weight = self.down(layer).get_parameter("weight").detach()
-        return weight.T if self._family.transposed else weight
-
-    def set_down_weight(self, layer: int, weight: Tensor) -> None:
-        """Replaces the weight by a (d, d_ff) one, rounded to the model's dtype.
-
-        The old tensor is not changed; holders of `down_weights` can continue to use it.
-        """
-        own = self.down(layer).get_parameter("weight")
-        stored = weight.T if self._family.transposed else weight
-        own.data = torch.empty_like(own.data).copy_(stored)
-
-    def down_weights(self) -> list[Tensor]:
-        """The current down projections of all layers, as the model stores them, without a copy."""
-        return [self.down(n).get_parameter("weight").data for n in range(self.num_layers)]
-
-    def use_down_weights(self, weights: Sequence[Tensor]) -> None:
-        """Makes the model use a result of `down_weights`, without a copy."""
-        for layer, weight in enumerate(weights):
-            self.down(layer).get_parameter("weight").data = weight
-
     def current_digest(self) -> str:
         """SHA-256, hex, of config and of every weight's current name, dtype, shape and bytes.
 
@@ -282,10 +252,9 @@ class CausalLM:
         return state.hexdigest()
 
 
-def _attention_window(config: Any) -> tuple[int | None, bool]:
-    """The width of the sliding window, None without one, and whether layers differ in it."""
-    layer_types = set(getattr(config, "layer_types", None) or ())
-    window: int | None = getattr(config, "sliding_window", None)
-    if layer_types == {"full_attention"}:
-        window = None
-    return window, len(layer_types) > 1
+def _max_positions(model: nn.Module) -> int:
+    hf: Any = model
+    limit: int | None = getattr(hf.config, "max_position_embeddings", None)
+    if limit is None:
+        raise unsupported(model, "its config states no max_position_embeddings")
+    return int(limit)

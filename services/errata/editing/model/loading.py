@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from errata.editing.model.families import family_of
+from errata.editing.model.families import SUPPORTED, attention_window, family_of
 from errata.errors import InvalidRequestError, ModelNotFoundError, UnsupportedModelError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -17,6 +17,11 @@ DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+
+_ONLY = (
+    "Only decoder-only models that predict the next token can be edited; supported are "
+    f"{', '.join(SUPPORTED)}."
+)
 
 # Fields of a generation config that Errata reads, or that do not affect answers.
 _READ_GENERATION_FIELDS = frozenset(
@@ -59,7 +64,7 @@ def load_model(source: str | Path, *, dtype: str, device: str) -> tuple[nn.Modul
     check_device(device)
     name = str(source)
     _check_folder(name)
-    _check_config(name)
+    _read_config(name)
     model = _load_weights(name, DTYPES[dtype])
     tokenizer = _load_tokenizer(name)
     # Some releases of transformers leave `to` untyped, others do not.
@@ -88,17 +93,9 @@ def check_model(source: str | Path, *, device: str) -> dict[str, Any]:
     name = str(source)
     check_device(device)
     _check_folder(name)
-    _check_config(name)
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
-    except Exception as error:  # ValueError, ImportError, and errors of a model's own code
-        raise UnsupportedModelError(
-            f"the config.json of {name} describes no causal language model ({_first_line(error)}). "
-            "Only decoder-only models that predict the next token can be edited.",
-            model=name,
-        ) from error
+    model = meta_model(_read_config(name), name, torch.float32)
     family_of(model)
+    attention_window(model)
     check_tokenizer(_load_tokenizer(name), len(model.get_input_embeddings().weight))
     try:
         return unread_generation_config(GenerationConfig.from_pretrained(name))
@@ -108,6 +105,58 @@ def check_model(source: str | Path, *, device: str) -> dict[str, Any]:
         raise UnsupportedModelError(
             f"the generation_config.json of {name} cannot be read ({_first_line(error)}). "
             "Correct it, or remove it.",
+            model=name,
+        ) from error
+
+
+def read_config(source: str | Path) -> Any:
+    """The configuration of a model, of which nothing else need exist.
+
+    Args:
+        source: a model folder, a file such as `config.json`, or a Hugging Face hub id.
+
+    Raises:
+        ModelNotFoundError: there is nothing of this name.
+        UnsupportedModelError: the configuration cannot be read.
+    """
+    name = str(source)
+    path = Path(name).expanduser()
+    if path.is_file():
+        try:
+            return AutoConfig.from_pretrained(str(path))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UnsupportedModelError(
+                f"{name} cannot be read as a configuration ({_first_line(error)}). Copy the "
+                "model's config.json again.",
+                model=name,
+            ) from error
+    if path.suffix == ".json":
+        raise ModelNotFoundError(
+            f"there is no file {name}; give a model's config.json, its folder or its hub id.",
+            model=name,
+        )
+    _check_folder(name)
+    return _read_config(name)
+
+
+def meta_model(config: Any, name: str, dtype: torch.dtype) -> Any:
+    """A causal LM of a configuration, with shapes and dtypes but without memory for weights.
+
+    Args:
+        config: of Hugging Face.
+        name: of the model, for messages.
+        dtype: of the weights.
+
+    Raises:
+        UnsupportedModelError: the configuration describes no causal LM.
+    """
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype)
+    except Exception as error:  # ValueError, ImportError, and errors of a model's own code
+        raise UnsupportedModelError(
+            f"the config.json of {name} describes no causal language model ({_first_line(error)}). "
+            f"{_ONLY}",
             model=name,
         ) from error
 
@@ -143,9 +192,9 @@ def _check_folder(name: str) -> None:
         )
 
 
-def _check_config(name: str) -> None:
+def _read_config(name: str) -> Any:
     try:
-        AutoConfig.from_pretrained(name)
+        return AutoConfig.from_pretrained(name)
     except OSError as error:
         raise ModelNotFoundError(
             f"no model {name!r}: no such folder, and the hub cannot provide it "
@@ -166,8 +215,7 @@ def _load_weights(name: str, dtype: torch.dtype) -> nn.Module:
         model, info = auto.from_pretrained(name, dtype=dtype, output_loading_info=True)
     except ValueError as error:
         raise UnsupportedModelError(
-            f"{name} is not a causal language model ({_first_line(error)}). "
-            "Only decoder-only models that predict the next token can be edited.",
+            f"{name} is not a causal language model ({_first_line(error)}). {_ONLY}",
             model=name,
         ) from error
     except Exception as error:  # transformers and safetensors raise many unrelated types

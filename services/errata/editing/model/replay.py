@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from errata.editing.model.blocks import first_output
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import positions
 
 
 class _Reached(Exception):
-    """Ends a forward pass whose remaining blocks are not needed."""
+    """Ends a forward pass whose remaining modules are not needed."""
 
 
 class _PrefixCache(DynamicCache):
@@ -93,10 +94,22 @@ class Replay:
         return Replay(self.model, self.first, self.hidden[numbers], calls)
 
 
-def first_output(output: Any) -> Tensor:
-    """The output of a module, or the first of several outputs."""
-    tensor: Tensor = output[0] if isinstance(output, tuple) else output
-    return tensor
+def run_until(module: nn.Module, forward: Callable[[], object]) -> None:
+    """Runs a forward pass that ends where it would enter `module`; nothing behind is computed.
+
+    Pre-hooks that `module` already has still see its input.
+    """
+
+    def end(_: nn.Module, args: tuple[Any, ...]) -> None:
+        raise _Reached
+
+    handle = module.register_forward_pre_hook(end)  # hooks run in the order of registration
+    try:
+        forward()
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
 
 
 @torch.no_grad()
@@ -193,17 +206,12 @@ def _record(model: CausalLM, first: int, stop: int, forward: Callable[[], object
             entered.append(args[0])
         calls.append((args[1:], dict(kwargs)))
 
-    def end(_: nn.Module, args: tuple[Any, ...]) -> None:
-        raise _Reached
-
     with ExitStack() as hooks:
         for block in model.blocks[first : max(stop, first + 1)]:
             handle = block.register_forward_pre_hook(note, with_kwargs=True)
             hooks.callback(handle.remove)
         if stop < model.num_layers:
-            hooks.callback(model.blocks[stop].register_forward_pre_hook(end).remove)
-        try:
+            run_until(model.blocks[stop], forward)
+        else:
             forward()
-        except _Reached:
-            pass
     return Replay(model=model, first=first, hidden=entered[0], calls=tuple(calls))

@@ -1,24 +1,28 @@
 """Checks that body and head of a model together compute the same as the whole model.
 
-Some causal LMs scale or cap the output of their head, and some choose position embeddings by the
-longest row of a batch. Errata calls body and head separately, for rows of different lengths in one
-batch, and would give wrong answers with either. Such models are refused when they are loaded.
+Some causal LMs compute something behind their head that `head.head_of` does not know, and some
+choose position embeddings by the longest row of a batch. Errata calls body and head separately, for
+rows of different lengths in one batch, and would give wrong answers with either. Such models are
+refused when they are loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from errata.editing.model.families import SUPPORTED
 from errata.errors import UnsupportedModelError
 
 _LENGTHS = (1, 2, 5, 40, 11)
 # Of log-probabilities, in nats: kernels differ between shapes, more so in 16-bit formats.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
+_NARROW_WINDOW = 3
 _MOST_LIKELY = 32  # tokens that are compared at each position; the tail is noise
 
 
@@ -41,6 +45,9 @@ class Parts(Protocol):
 
     def attention_mask(self, positions: Tensor, length: int) -> Any:
         """The attention mask, as `CausalLM.attention_mask`."""
+
+    def narrowed(self, window: int) -> AbstractContextManager[bool]:
+        """As `CausalLM.narrowed`."""
 
 
 @torch.no_grad()
@@ -87,6 +94,29 @@ def check_forward(model: Parts) -> None:
     )
 
 
+@torch.no_grad()
+def check_window(model: Parts) -> None:
+    """Compares a row with a window of a few tokens, because real windows are longer than any check.
+
+    Raises:
+        UnsupportedModelError: the model's layers attend to other tokens than the view assumes.
+    """
+    length = min(max(_LENGTHS), model.max_positions)
+    row = torch.arange(length, device=model.device) % model.num_embeddings
+    places = torch.arange(length, device=model.device)
+    with model.narrowed(_NARROW_WINDOW) as has_window:
+        if not has_window:
+            return
+        own = _own_forward(model, row, places)
+        difference = _difference([own], _parts(model, row[None], places[None], places[None]))
+    _refuse_if_other(
+        model,
+        difference,
+        "attends to other tokens than its configuration states",
+        *("window", "layer_types"),
+    )
+
+
 def _rows(model: Parts) -> list[tuple[int, ...]]:
     """Pseudo-random ids with a fixed seed, in all lengths up to the model's maximum."""
     generator = torch.Generator().manual_seed(0)
@@ -114,12 +144,21 @@ def _parts(model: Parts, ids: Tensor, places: Tensor, shown: Tensor) -> Tensor:
         shown: (B, T), position ids for the model.
     """
     body: Any = model.body
-    hidden = body(
-        input_ids=ids,
-        attention_mask=model.attention_mask(places, ids.shape[1]),
-        position_ids=shown,
-        use_cache=False,
-    ).last_hidden_state
+    try:
+        output = body(
+            input_ids=ids,
+            attention_mask=model.attention_mask(places, ids.shape[1]),
+            position_ids=shown,
+            use_cache=False,
+        )
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise UnsupportedModelError(
+            f"{_name(model)} cannot be called with a mask and a position for each token"
+            f"{_settings(model, 'alibi', 'attn')}: {error}. Choose another model; supported are "
+            f"{', '.join(SUPPORTED)}.",
+            model_class=_name(model),
+        ) from error
+    hidden = output.last_hidden_state
     log_p: Tensor = model.head(hidden).float().log_softmax(dim=-1)
     return log_p
 
@@ -139,7 +178,7 @@ def _refuse_if_other(model: Parts, difference: float, what: str, *fields: str) -
     if not difference <= _TOLERANCE[model.dtype]:
         raise UnsupportedModelError(
             f"{_name(model)} {what}{_settings(model, *fields)}: log-probabilities are off by "
-            f"{difference:.3g}. Choose another model.",
+            f"{difference:.3g}. Choose another model; supported are {', '.join(SUPPORTED)}.",
             model_class=_name(model),
             difference=f"{difference:.6g}",
         )

@@ -10,6 +10,7 @@ from errata.editing.lane.contract import Capabilities
 from errata.editing.lane.method import SliceMethod
 from errata.editing.recipe.config import PAPER, RecipeConfig
 from errata.editing.recipe.lane import RecipeLane
+from errata.editing.recipe.needs import needs
 
 METHOD = SliceMethod(
     name="recipe",
@@ -24,6 +25,7 @@ METHOD = SliceMethod(
         has_lane_models=True,
     ),
     opener=RecipeLane,
+    planner=needs,
     presets={"paper": PAPER},
 )
 

@@ -124,15 +124,7 @@ class Encoder(nn.Module):
         widths differ, so that dissimilar words have dissimilar vectors from the start.
         """
         tokenizer = Tokenizer.from_str(llm.tokenizer.backend_tokenizer.to_str())
-        config = BertConfig(
-            vocab_size=len(llm.tokenizer),
-            hidden_size=width,
-            num_hidden_layers=depth,
-            num_attention_heads=max(1, width // 64),
-            intermediate_size=4 * width,
-            max_position_embeddings=max_tokens,
-            pad_token_id=llm.pad_id,
-        )
+        config = small_config(len(llm.tokenizer), llm.pad_id, max_tokens, width=width, depth=depth)
         model = BertModel(config)
         own = model.embeddings.word_embeddings.weight.data
         known = llm.embeddings.get_parameter("weight").detach().float().cpu()[: len(own)]
@@ -193,3 +185,18 @@ class Encoder(nn.Module):
         highest = hidden.masked_fill(~real, -torch.inf).amax(1)
         lowest = hidden.masked_fill(~real, torch.inf).amin(1)
         return torch.cat([first, mean, highest, lowest], dim=-1)
+
+
+def small_config(
+    num_tokens: int, pad_id: int, max_tokens: int, *, width: int, depth: int
+) -> BertConfig:
+    """The architecture of `Encoder.small`, for a vocabulary of `num_tokens`."""
+    return BertConfig(
+        vocab_size=num_tokens,
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=max(1, width // 64),
+        intermediate_size=4 * width,
+        max_position_embeddings=max_tokens,
+        pad_token_id=pad_id,
+    )

@@ -10,12 +10,13 @@ prompts start as copies of the target's tokens, to which MLP_P adds little.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.causal_lm import CausalLM, Widths
 from errata.editing.model.prompts import tokenise
 from errata.editing.model.replay import enter
 from errata.editing.retriever.encoder import Encoder
@@ -65,23 +66,38 @@ def new_lane_model(
         made = Encoder.small(llm, config.max_tokens, width=config.width, depth=config.depth)
     else:
         made = Encoder.load(encoder, config.max_tokens)
-    known = retriever.shape if retriever is not None else config
-    shape = LaneModelShape(
-        d_r=known.d_r,
-        num_prompt=config.num_prompt,
-        deep=_spread_out(config.num_deep, llm.num_layers),
-        num_target=config.num_target,
-        num_sentinel=known.num_sentinel,
-        after=place_behind_bos(llm) if config.placement == "after_bos" else 0,
-        d=llm.d,
-        max_tokens=made.max_tokens,
-    )
+    after = place_behind_bos(llm) if config.placement == "after_bos" else 0
+    shape = shape_of(config, llm, max_tokens=made.max_tokens, after=after)
+    if retriever is not None:
+        known = retriever.shape
+        shape = replace(shape, d_r=known.d_r, num_sentinel=known.num_sentinel)
     model = LaneModel(made, shape, llm.digest)
     if retriever is not None:
         model.key_mlp, model.query_mlp = retriever.key_mlp, retriever.query_mlp
         model.sentinel, model.calibration = retriever.sentinel, retriever.calibration
     model.prompt_mlp.scale.copy_(_spreads(llm, shape.deep)[:, None, None])
     return model.to(llm.device)
+
+
+def shape_of(config: TrainingConfig, llm: Widths, *, max_tokens: int, after: int) -> LaneModelShape:
+    """The sizes of the lane model that a training makes for an LLM.
+
+    Args:
+        config: of the training.
+        llm: with its number of layers and its width.
+        max_tokens: length of the longest text that the encoder reads.
+        after: as in `LaneModelShape`.
+    """
+    return LaneModelShape(
+        d_r=config.d_r,
+        num_prompt=config.num_prompt,
+        deep=_spread_out(config.num_deep, llm.num_layers),
+        num_target=config.num_target,
+        num_sentinel=config.num_sentinel,
+        after=after,
+        d=llm.d,
+        max_tokens=max_tokens,
+    )
 
 
 def place_behind_bos(llm: CausalLM) -> int:
@@ -110,7 +126,8 @@ def _spread_out(number: int, depth: int) -> tuple[int, ...]:
 @torch.no_grad()
 def _spreads(llm: CausalLM, layers: Sequence[int]) -> Tensor:
     """Standard deviations of token embeddings and of the inputs of these blocks, (1 + layers)."""
-    embeddings = llm.embeddings.get_parameter("weight").float()
+    # The module's output, which a prompt replaces; Gemma's module scales its weight.
+    embeddings = llm.embeddings(torch.arange(llm.num_embeddings, device=llm.device)).float()
     rng = torch.Generator().manual_seed(0)
     ids = torch.randint(llm.num_embeddings, (_NUM_SPREAD_ROWS, _SPREAD_LENGTH), generator=rng)
     ids, mask = ids.to(llm.device), torch.ones_like(ids, device=llm.device)

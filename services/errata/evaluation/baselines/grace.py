@@ -164,9 +164,10 @@ class Grace(LocalModel):
             if has_read or not self.codebook.answers:
                 return output  # later passes read what follows the prompt
             has_read = True
-            reached, values = self.codebook.look_up(args[0][rows, last])
-            changed = torch.where(reached[:, None], values.to(output.dtype), output[rows, last])
-            return output.index_put((rows, last), changed)
+            inputs, old = self.model.by_row(args[0]), self.model.by_row(output)
+            reached, values = self.codebook.look_up(inputs[rows, last])
+            changed = torch.where(reached[:, None], values.to(old.dtype), old[rows, last])
+            return old.index_put((rows, last), changed).view_as(output)
 
         handle = self.model.down(self._layer).register_forward_hook(replace)
         try:
@@ -179,7 +180,8 @@ class Grace(LocalModel):
         seen: list[Tensor] = []
 
         def note(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            seen.extend((args[0][:, 0].float(), output[:, 0].float()))
+            parts = self.model.by_row(args[0]), self.model.by_row(output)
+            seen.extend(part[:, 0].float() for part in parts)
 
         handle = self.model.down(self._layer).register_forward_hook(note)
         try:
@@ -200,7 +202,8 @@ class Grace(LocalModel):
 
         def put(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             first = values[:, None].to(output.dtype)
-            return torch.cat([first, output[:, 1:]], dim=1)
+            rest = self.model.by_row(output)[:, 1:]
+            return torch.cat([first, rest], dim=1).view_as(output)
 
         best, least = initial.clone(), torch.full((len(rows),), torch.inf, device=initial.device)
         handle = self.model.down(self._layer).register_forward_hook(put)

@@ -11,15 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 
 from errata.errors import InvalidRequestError
 from errata.evaluation.data import load_records
@@ -33,6 +25,7 @@ from errata.evaluation.edit.summary import Unit, summary
 from errata.evaluation.edit.system_factory import SystemFactory
 from errata.evaluation.edit.unit import run_unit
 from errata.evaluation.report import code_version, file_digest, write
+from errata.launch.progress import bars
 
 
 def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
@@ -54,13 +47,9 @@ def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
         ModelError: the model cannot be used.
     """
     points = points_of(plan)
-    with _progress(console) as progress:
-        statistics = progress.add_task("statistics", visible=False)
-
-        def show_statistics(done: int, wanted: int) -> None:
-            progress.update(statistics, completed=done, total=wanted, visible=done < wanted)
-
-        with closing(SystemFactory(plan, show_statistics)) as factory:
+    with bars(console) as progress:
+        text, statistics = _Preparation(progress, "text"), _Preparation(progress, "statistics")
+        with closing(SystemFactory(plan, statistics, text)) as factory:
             # Errors in the plan are found before the model is loaded.
             for point in points:
                 factory.check(point)
@@ -78,6 +67,22 @@ def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
                 for point, fact in zip(points, facts, strict=True)
             ]
     return summary(plan, points, facts, found, num_records=len(whole))
+
+
+class _Preparation:
+    """A bar that exists while something is prepared for the edits."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress, self._name = progress, name
+        self._task: TaskID | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task(self._name, total=total)
+        self._progress.update(self._task, completed=done, total=total)
+        if done >= total:
+            self._progress.remove_task(self._task)
+            self._task = None
 
 
 class _Runs:
@@ -153,15 +158,3 @@ def _check_size(plan: Plan, point: Point, num_records: int) -> None:
             "in its range. Use fewer edits or a wider range.",
             field="edits",
         )
-
-
-def _progress(console: Console | None) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=console is None,
-    )

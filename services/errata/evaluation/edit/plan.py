@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from errata.errors import InvalidRequestError
+from errata.platform.settings import load_settings
 
 
 def default_cache_dir() -> Path:
-    """Where statistics and sampled text are kept between runs."""
-    return Path(platformdirs.user_cache_dir("errata", appauthor=False))
+    """The folder in which the services of this machine keep statistics.
+
+    Raises:
+        StartupError: a setting is invalid.
+    """
+    return load_settings().statistics_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Plan:
         auxiliary: what to measure in addition to the records.
         rephrasings: number added to each edit, worded like other records of its relation.
         check: whether edits must pass the writer's checks, as in production.
-        cache_dir: for statistics.
+        cache_dir: for statistics and sampled text.
         device: torch device.
     """
 

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from errata.editing.lane.contract import LaneConfig, Resources
+from errata.editing.lane.contract import LaneConfig, Progress, Resources
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.registry import get_method, methods
 from errata.editing.retriever.lane_model import read_bytes
 from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.baselines import BASELINES, LANE_VARIANTS, LaneVariant
-from errata.evaluation.data.fields import read_paragraphs
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites import points_of
 from errata.evaluation.edit.suites.point import Point
-from errata.evaluation.edit.text import FileText, OwnText
+from errata.evaluation.edit.text import OwnText
 from errata.evaluation.systems import System
 from errata.evaluation.systems.cluster import ClusterSystem
 from errata.evaluation.systems.lane import LaneSystem, check_lane_model
 from errata.evaluation.systems.recipe_variants import LeakySystem, WordsSystem
 from errata.platform.settings import WriterSettings
 from errata.writer.lanes import problems_in
+from errata.writer.resources import WriterResources
 
 _NO_LIMIT = 2**31
 _LANE_SYSTEMS: Mapping[str, type[LaneSystem]] = {
@@ -40,17 +40,20 @@ _LANE_SYSTEMS: Mapping[str, type[LaneSystem]] = {
 class SystemFactory:
     """Opens the systems of a plan's runs: on one model in this process, or on one cluster."""
 
-    def __init__(self, plan: Plan, on_progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self, plan: Plan, on_statistics: Progress | None = None, on_text: Progress | None = None
+    ) -> None:
         """Checks the method; loads nothing yet.
 
         Args:
             plan: to run.
-            on_progress: called with the progress of statistics.
+            on_statistics: called with the progress of statistics.
+            on_text: called with the progress of the text that the model writes for them.
 
         Raises:
             InvalidRequestError: no such method, or a baseline with a cluster.
         """
-        self._plan, self._on_progress = plan, on_progress
+        self._plan, self._on_statistics, self._on_text = plan, on_statistics, on_text
         self._cleanup = ExitStack()
         self._model: CausalLM | None = None
         self._system: tuple[str, System] | None = None
@@ -182,7 +185,7 @@ class SystemFactory:
             self._resources(model),
             self._limits(model),
             lane_model=self._lane_model(point),
-            on_progress=self._on_progress,
+            on_progress=self._on_statistics,
         )
 
     def _local_model(self) -> CausalLM:
@@ -192,8 +195,8 @@ class SystemFactory:
 
     def _resources(self, model: CausalLM) -> Resources:
         if self._plan.text is None:
-            return OwnText(model, self._plan.cache_dir)
-        return FileText(read_paragraphs(self._plan.text), self._plan.cache_dir)
+            return OwnText(model, self._plan.cache_dir, on_progress=self._on_text)
+        return WriterResources(self._plan.text, self._plan.cache_dir)
 
     def _limits(self, model: CausalLM) -> WriterSettings:
         """The writer's limits, without those that protect a service from its clients."""

@@ -1,12 +1,14 @@
-"""Text for statistics: from a file, or written by the model itself."""
+"""Text for statistics that the model itself writes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from errata.editing.lane.contract import Progress
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine import offline
 from errata.engine.sampling import Sampling
@@ -25,9 +27,18 @@ class OwnText:
 
     adapters: Sequence[Path] = ()
 
-    def __init__(self, model: CausalLM, cache_dir: Path) -> None:
-        """Prepares; writes no text yet."""
+    def __init__(
+        self, model: CausalLM, cache_dir: Path, *, on_progress: Progress | None = None
+    ) -> None:
+        """Prepares; writes no text yet.
+
+        Args:
+            model: writes the text, unedited.
+            cache_dir: keeps the text.
+            on_progress: called with the number of tokens written and the total, first with 0.
+        """
         self._model = model
+        self._report = on_progress or (lambda done, total: None)
         self.cache_dir = cache_dir
 
     def text(self) -> Sequence[str]:
@@ -42,7 +53,7 @@ class OwnText:
             return [str(item) for item in json.loads(path.read_text(encoding="utf-8"))]
         texts = self._write(num_tokens)
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(".tmp")
+        scratch = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         scratch.write_text(json.dumps(texts), encoding="utf-8")
         scratch.replace(path)
         return texts
@@ -55,23 +66,11 @@ class OwnText:
         )
         length = min(_LENGTH, self._model.max_positions - 1)
         texts: list[str] = []
-        for first in range(0, max(1, num_tokens // length), _ROWS):
+        starts = range(0, max(1, num_tokens // length), _ROWS)
+        self._report(0, len(starts) * _ROWS * length)
+        for first in starts:
             sampling = [Sampling(temperature=1.0, seed=first + row) for row in range(_ROWS)]
             rows = offline.generate(self._model, [[start]] * _ROWS, length, sampling)
             texts += [" ".join(whole_text(tokenizer, ids).split()) for ids in rows]
+            self._report((first + _ROWS) * length, len(starts) * _ROWS * length)
         return [text for text in texts if text]
-
-
-class FileText:
-    """Text from a plain text file, one paragraph per line."""
-
-    adapters: Sequence[Path] = ()
-
-    def __init__(self, paragraphs: Sequence[str], cache_dir: Path) -> None:
-        """Uses paragraphs that were read from the file."""
-        self._paragraphs = paragraphs
-        self.cache_dir = cache_dir
-
-    def text(self) -> Sequence[str]:
-        """The paragraphs."""
-        return self._paragraphs

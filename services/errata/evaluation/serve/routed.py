@@ -80,15 +80,15 @@ def routed_state(
         ModelNotFoundError, BaseModelMismatchError, ArtifactCorruptError: about the lane model.
     """
     method = get_method(lane.method)
-    make = _MAKERS.get(lane.method)
+    make = MAKERS.get(lane.method)
     if make is None:
         raise InvalidRequestError(
-            f"method {lane.method} does not route; choose one of {', '.join(_MAKERS)}.",
+            f"method {lane.method} does not route; choose one of {', '.join(MAKERS)}.",
             field="method",
         )
     config = method.config.model_validate(dict(lane.values))
     opened = method.open(model, config, None, name=_LANE, indices=FaissIndices())
-    gate = _learn(opened, model, lane.model)
+    gate = learn(opened, model, lane.model)
     names = tuple(f"edits/2-{number}" for number in range(lane.num_edits))
     rng = torch.Generator().manual_seed(seed)
     artifact = make(model, config, gate, names, lane, rng)
@@ -101,7 +101,7 @@ def routed_state(
     return ServingState(version, router=LaneRouter(table, table.claims))
 
 
-def _learn(lane: Lane, model: CausalLM, folder: Path | None) -> Gate | None:
+def learn(lane: Lane, model: CausalLM, folder: Path | None) -> Gate | None:
     """Gives the lane its lane model, if it needs one; what decides its claims then."""
     if lane.lane_model is None:
         return None
@@ -229,8 +229,9 @@ def _lemoe(
     return pack_lemoe(model, digest, rows, routing, experts, owners, with_projection=True)
 
 
-_MAKERS: Mapping[str, Callable[..., Artifact]] = {
+MAKERS: Mapping[str, Callable[..., Artifact]] = {
     "recipe": _recipe,
     "elder": _elder,
     "lemoe": _lemoe,
 }
+"""What makes the artifact of a commit, by method: (LLM, config, gate, names, lane, generator)."""

@@ -87,19 +87,20 @@ def adaple_state(model: CausalLM, num_edits: int, seed: int = 0) -> ServingState
         size = min(_EDITS_PER_COMMIT, num_edits - start)
         names = tuple(f"edits/{seq}-{index}" for index in range(size))
         facts = [fact_of(name) for name in names]
-        artifact = _random_commit(model, config, layers, facts, generator)
+        artifact = random_commit(model, config, layers, facts, generator)
         state.prepare_commit(Commit(seq, names, artifact)).apply()
     version = Version(num_edits, bytes(32), state.digest(), num_edits)
     return ServingState(version, AdapleAttribution(state))
 
 
-def _random_commit(
+def random_commit(
     model: CausalLM,
     config: AdapleConfig,
     layers: Sequence[int],
     facts: Sequence[str],
     generator: torch.Generator,
 ) -> Artifact:
+    """A commit of one random edit for each fact, whose effect on answers is negligible."""
     size, deltas, keys = len(facts), {}, {}
     for layer in layers:
         key = torch.randn(model.d_ff, size, generator=generator)

@@ -55,6 +55,11 @@ class Settings(SourcedSettings):
         """The artifact store's URL, or its default."""
         return self.artifacts.url or str(self.data_dir / "artifacts")
 
+    @property
+    def statistics_dir(self) -> Path:
+        """Where the statistics of base models are cached, for services and benchmarks."""
+        return self.data_dir / "statistics"
+
     def environment(self) -> dict[str, str]:
         """Environment variables that give a child process the same settings.
 

@@ -1,0 +1,176 @@
+"""What an ELDER lane needs: shared LoRAs and routers, and a key, a query and a code per edit."""
+
+from __future__ import annotations
+
+import math
+
+from errata.editing.elder.config import ElderConfig
+from errata.editing.elder.experts import Shape
+from errata.editing.elder.packing import difference_bytes
+from errata.editing.lane.inventory import FACT_BYTES
+from errata.editing.lane.needs import (
+    FP32,
+    INT32,
+    TEXT_TOKEN_BYTES,
+    EditLoad,
+    LaneNeeds,
+    Need,
+    Searched,
+    Work,
+    header_store,
+    repository_needs,
+    row_store,
+)
+from errata.editing.model.shape import ModelShape
+from errata.editing.retriever.needs import GateNeeds
+
+_HEADER_BYTES = 1_800
+
+
+def needs(model: ModelShape, config: ElderConfig, load: EditLoad) -> LaneNeeds:
+    """The needs of a lane (symbols: `editing.lane.needs`), with P_e = `Shape.num_parameters`."""
+    shape, batch = Shape.of(model, config), load.batch_edits
+    gate = GateNeeds.of(model, load.lane_model) if config.needs_lane_model else None
+    width = _key_width(model, config, shape, gate)
+    code_bytes = math.ceil(len(shape.layers) * shape.num_experts / 8)
+    rows = [
+        *(gate.replica() if gate else ()),
+        *repository_needs(load, batch, width, shape.d_q),
+        Need("codes", load.num_edits * code_bytes, "N·⌈L·N_e/8⌉", "host"),
+        Need("making codes", load.num_edits * shape.d_q * FP32, "N·d_q·4", during="commit"),
+    ]
+    shared = _experts(shape, FP32)
+    # Every commit changes all experts, and each position that is kept has its own.
+    history = load.num_kept(batch) * shared.num_bytes
+    return LaneNeeds(
+        replica=(*rows, _experts(shape, model.element_bytes)),
+        writer=(*(gate.writer(load) if gate else ()), *_writer(model, config, shape, load)),
+        retrieval=(
+            *rows,
+            Need("experts of kept positions", history, "⌈history/(u + 1)⌉·4(P_e + P_B)"),
+        ),
+        effects=(
+            Need(
+                "gates of running rows",
+                load.rows * len(shape.layers) * shape.num_experts * model.element_bytes,
+                "rows·L·N_e·b",
+            ),
+        ),
+        store=(*((gate.store(),) if gate else ()), *_store(config, shape, width, load)),
+        batch=batch,
+        searched=Searched(load.num_edits, width, code_bytes if config.scope == "codes" else 0),
+        work=(*(gate.request(load) if gate else ()), *_work(model, config, shape, load)),
+    )
+
+
+def _key_width(model: ModelShape, config: ElderConfig, shape: Shape, gate: GateNeeds | None) -> int:
+    """The width of keys, as `elder.fit.encode` makes them."""
+    if gate is not None:
+        return gate.shape.d_r
+    return {"codes": 0, "cosine": shape.d_q, "idf": model.d}[config.scope]
+
+
+def _experts(shape: Shape, element_bytes: int) -> Need:
+    """Parameters in fp32, and the mixture's LoRAs: B is scaled, A copied unless it is fp32."""
+    per_rank = len(shape.layers) * shape.num_experts * shape.rank
+    mixture = per_rank * shape.d_out * element_bytes
+    if element_bytes != FP32:
+        mixture += per_rank * shape.d_in * element_bytes
+    return Need(
+        "experts and routers",
+        FP32 * shape.num_parameters + mixture,
+        "4·P_e + L·N_e·r·d_out·b (+ L·N_e·r·d_in·b)",
+    )
+
+
+def num_texts(config: ElderConfig, load: EditLoad) -> int:
+    """Texts of an edit: prompt, its own rephrases, those after contexts, and invented ones."""
+    invented = config.num_rephrases if config.needs_lane_model else 0
+    return 1 + load.num_rephrases + config.num_contexts + invented
+
+
+def _step_rows(config: ElderConfig, load: EditLoad) -> int:
+    """Edits in one step of a fit: the new ones and those that are replayed."""
+    earlier = max(0, load.num_edits - load.batch_edits)
+    replayed = min(config.num_replayed(load.batch_edits), config.replay_pool, earlier)
+    return load.batch_edits + (0 if config.replay == "none" else replayed)
+
+
+def _writer(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad) -> list[Need]:
+    """Texts of all edits for replay; a fit's copy of the experts, its Adam and its activations.
+
+    The step's rows keep, besides the blocks' activations, each adapted projection's input and the
+    LoRAs' two products. Inputs of the first adapted block are kept for all texts of a fit.
+    """
+    rows, tokens = _step_rows(config, load), load.text_tokens
+    texts = num_texts(config, load)
+    numbers = rows * tokens * len(shape.layers)
+    mixtures = numbers * (shape.d_in + 2 * shape.num_experts * shape.rank) * FP32
+    logits = rows * load.target_tokens * model.num_embeddings * 3 * FP32
+    below = min(rows * config.steps, texts * load.batch_edits + texts * config.replay_pool)
+    return [
+        Need(
+            "texts of earlier edits",
+            load.num_edits * texts * tokens * TEXT_TOKEN_BYTES,
+            f"N·texts·T·{TEXT_TOKEN_BYTES}",
+            "host",
+            is_estimate=True,
+        ),
+        Need("training of experts", 5 * FP32 * shape.num_parameters, "5·4·P_e", during="fit"),
+        Need(
+            "inputs of the first adapted block",
+            below * tokens * model.d * FP32,
+            "texts·T·d·4",
+            during="fit",
+            is_estimate=True,
+        ),
+        Need(
+            "training's activations",
+            model.saved_bytes(rows, tokens, shape.layers[0]) + mixtures + logits,
+            "kept by the blocks from the first adapted one on, for u + replayed rows of T tokens",
+            during="fit",
+            is_estimate=True,
+        ),
+    ]
+
+
+def _store(config: ElderConfig, shape: Shape, key_width: int, load: EditLoad) -> list[Need]:
+    """Experts in full in the first commit, as int8 differences in all others; rows; texts."""
+    commits = load.num_commits(load.batch_edits)
+    differences = max(0, commits - 1) * difference_bytes(shape)
+    return [
+        Need("experts of the first commit", FP32 * shape.num_parameters, "4·P_e", "disk"),
+        Need("differences of experts", differences, "(c − 1)(P_e + 4·vectors)", "disk"),
+        row_store(load, key_width, shape.d_q),
+        _text_store(config, shape, load),
+        header_store(2 * commits, _HEADER_BYTES),
+    ]
+
+
+def _text_store(config: ElderConfig, shape: Shape, load: EditLoad) -> Need:
+    """Memories (`elder.memory.pack_texts`): int32 ids, three int32 a text, allocation and fact."""
+    text = INT32 * (load.text_tokens + 3)
+    edit = num_texts(config, load) * text + len(shape.layers) * shape.num_experts + FACT_BYTES
+    return Need(
+        "memories: texts",
+        load.num_edits * edit,
+        "N(texts·4(T + 3) + L·N_e + 32)",
+        "disk",
+        is_estimate=True,
+    )
+
+
+def _work(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad) -> list[Work]:
+    """A fit's steps, and a token of a claimed row, which passes all LoRAs of each layer."""
+    per_block = model.num_block_parameters // model.num_layers
+    upper = per_block * (model.num_layers - shape.layers[0])
+    loras = shape.num_parameters
+    rows = _step_rows(config, load)
+    return [
+        Work(
+            "training of a fit, at most",
+            config.steps * rows * load.text_tokens * (4 * upper + 6 * loras),
+            "steps·rows·T(4·P_upper + 6·P_e)",
+        ),
+        Work("a token of a claimed row", 2 * loras, "2·P_e"),
+    ]

@@ -1,0 +1,77 @@
+"""What a RECIPE lane needs: the lane model, and a key and a continuous prompt for every edit."""
+
+from __future__ import annotations
+
+import math
+
+from errata.editing.lane.needs import (
+    FP32,
+    EditLoad,
+    LaneNeeds,
+    Need,
+    Searched,
+    Work,
+    header_store,
+    repository_needs,
+    row_store,
+)
+from errata.editing.model.shape import ModelShape
+from errata.editing.recipe.config import RecipeConfig
+from errata.editing.retriever.needs import GateNeeds
+
+_HEADER_BYTES = 600
+
+
+def needs(model: ModelShape, config: RecipeConfig, load: EditLoad) -> LaneNeeds:
+    """The needs of a lane (symbols: `editing.lane.needs`); a value has v = S·l·d numbers.
+
+    S − 1 layers are deep, and l is the length of a continuous prompt, as the lane model has them.
+    """
+    gate, batch = GateNeeds.of(model, load.lane_model), load.batch_edits
+    numbers = math.prod(gate.shape.prompt_size)
+    rows = repository_needs(load, batch, gate.shape.d_r, numbers)
+    return LaneNeeds(
+        replica=(*gate.replica(), *rows),
+        writer=(*gate.writer(load), *_refinement(model, gate, load)),
+        retrieval=(*gate.replica(), *rows),
+        effects=(
+            Need(
+                "prompts of running rows",
+                load.rows * numbers * model.element_bytes,
+                "rows·S·l·d·b",
+            ),
+        ),
+        store=(
+            gate.store(),
+            row_store(load, gate.shape.d_r, numbers),
+            header_store(load.num_commits(batch), _HEADER_BYTES),
+        ),
+        batch=batch,
+        searched=Searched(load.num_edits, gate.shape.d_r),
+        work=(
+            *gate.request(load),
+            Work(
+                "positions of a claimed prompt",
+                2 * model.num_block_parameters * gate.shape.num_prompt,
+                "2·P_blocks·l",
+            ),
+        ),
+    )
+
+
+def _refinement(model: ModelShape, gate: GateNeeds, load: EditLoad) -> list[Need]:
+    """A retry's gradient steps: prompts with Adam's moments, and activations of all blocks."""
+    rows = load.batch_edits * (1 + load.num_rephrases)
+    tokens = load.text_tokens + gate.shape.num_prompt
+    numbers = load.batch_edits * math.prod(gate.shape.prompt_size)
+    logits = rows * load.target_tokens * model.num_embeddings
+    return [
+        Need("refined prompts", 5 * numbers * FP32, "5·u·S·l·d·4", during="fit"),
+        Need(
+            "refinement's activations",
+            model.saved_bytes(rows, tokens, 0) + logits * (model.element_bytes + 2 * FP32),
+            "kept by all blocks for u(1 + rephrases) rows of T + l tokens, and their logits",
+            during="fit",
+            is_estimate=True,
+        ),
+    ]

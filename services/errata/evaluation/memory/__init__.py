@@ -1,0 +1,1 @@
+"""`errata plan --measure`: what processes really take, beside what the plan says."""

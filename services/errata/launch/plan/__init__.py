@@ -1,0 +1,1 @@
+"""`errata plan`: what a deployment needs, from configurations alone."""
