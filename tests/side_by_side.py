@@ -12,7 +12,12 @@ from xdist.scheduler import LoadScopeScheduling
 SYSTEM = "system"
 _SYSTEM_FOLDER = "tests/integration/system/"
 # These start their own systems.
-_OF_THEIR_OWN = ("test_compose.py", "test_demo.py", "test_http_chat.py")
+_OF_THEIR_OWN = (
+    "test_compose.py",
+    "test_demo.py",
+    "test_http_chat.py",
+    "test_imported_model.py",
+)
 
 # Seconds that long groups take on two quiet cores; other groups are short. Long groups run first,
 # so that the workers end together.
@@ -24,11 +29,13 @@ SECONDS = {
     "tests/load/test_load.py": 50,
     "tests/integration/system/test_demo.py": 40,
     "tests/integration/system/test_http_chat.py": 40,
+    "tests/integration/system/test_imported_model.py": 30,
     "tests/unit/editing/test_lemoe_lane.py": 30,
     "tests/unit/evaluation/test_mixture_suites.py": 30,
     "tests/integration/retrieval/test_compaction.py": 20,
     "tests/unit/editing/test_elder_lane.py": 20,
     "tests/unit/editing/test_recipe_training.py": 20,
+    "tests/unit/launch/test_model_import.py": 20,
     "tests/unit/writer/test_fitting.py": 20,
     "tests/unit/evaluation/test_serve_bench.py": 20,
     "tests/unit/engine/test_engine.py": 15,

@@ -67,6 +67,7 @@ for _name, _command in _COMMANDS:
     app.command(_name)(_command)
 app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")
+app.add_typer(model_cli.model, name="model")
 
 
 def _print_versions(wanted: bool) -> None:

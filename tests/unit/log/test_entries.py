@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from errata.editing.chat import Chat, Message, ToolCall
 from errata.editing.edit import Edit
 from errata.errors import CheckFailedError
 from errata.log.chain import ChainedEntry
@@ -23,12 +24,27 @@ REF = ArtifactRef("ab" * 32, 123)
 FIGURES = Figures(1.0, 0.5, 0.75, True)
 EDIT = Edit("edits/7-0", "The capital of France is", "Lyon", "France", ("a",), ("b", "c"))
 
+CHAT = Chat(
+    (
+        Message("system", "Be brief."),
+        Message("user", "How warm is Pisa?", "ada"),
+        Message("assistant", "", tool_calls=(ToolCall("1", "warmth", "{}"),)),
+        Message("tool", "30 degrees", tool_call_id="1"),
+    ),
+    tools_json=("{}",),
+    add_generation_prompt=False,
+)
+
 KINDS: list[Payload] = [
     EditsRequested(
         "lanes/main",
-        (EDIT, replace(EDIT, name="edits/7-1", separator="")),
-        ("a ticket", ""),
-        (True, False),
+        (
+            EDIT,
+            replace(EDIT, name="edits/7-1", separator=""),
+            replace(EDIT, name="edits/7-2", prompt=CHAT, rephrases=("a", CHAT)),
+        ),
+        ("a ticket", "", ""),
+        (True, False, False),
     ),
     EditsCommitted("lanes/main", ("edits/1-0",), (FIGURES,), REF, REF, 42, "model", "config"),
     EditsCommitted(
