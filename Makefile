@@ -72,6 +72,7 @@ bench: setup  ## Measures the whole system and the engine; writes to build/.
 	$(BIN)/errata bench serve --suite mixed --out build/serve-mixed
 	$(BIN)/errata bench serve --suite unclaimed --out build/serve-unclaimed
 	$(BIN)/errata bench serve --suite load --out build/serve-load
+	$(BIN)/errata bench serve --suite http --out build/serve-http
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

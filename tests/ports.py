@@ -27,4 +27,15 @@ def free_port() -> int:
 def free_addresses() -> dict[str, dict[str, str]]:
     """Settings that put every service on a free port."""
     names = ("log", "writer", "retrieval", "gateway")
-    return {name: {"address": f"127.0.0.1:{free_port()}"} for name in names}
+    found = {name: {"address": f"127.0.0.1:{free_port()}"} for name in names}
+    found["gateway"]["http_address"] = f"127.0.0.1:{free_port()}"
+    return found
+
+
+def address_variables(addresses: dict[str, dict[str, str]]) -> dict[str, str]:
+    """The environment variables of such settings."""
+    return {
+        f"ERRATA_{section}__{name}".upper(): address
+        for section, values in addresses.items()
+        for name, address in values.items()
+    }

@@ -12,7 +12,12 @@ from xdist.scheduler import LoadScopeScheduling
 SYSTEM = "system"
 _SYSTEM_FOLDER = "tests/integration/system/"
 # These start their own systems.
-_OF_THEIR_OWN = ("test_compose.py", "test_demo.py", "test_imported_model.py")
+_OF_THEIR_OWN = (
+    "test_compose.py",
+    "test_demo.py",
+    "test_http_chat.py",
+    "test_imported_model.py",
+)
 
 # Seconds that long groups take on two quiet cores; other groups are short. Long groups run first,
 # so that the workers end together.
@@ -23,6 +28,7 @@ SECONDS = {
     "tests/integration/system/test_compose.py": 60,
     "tests/load/test_load.py": 50,
     "tests/integration/system/test_demo.py": 40,
+    "tests/integration/system/test_http_chat.py": 40,
     "tests/integration/system/test_imported_model.py": 30,
     "tests/unit/editing/test_lemoe_lane.py": 30,
     "tests/unit/evaluation/test_mixture_suites.py": 30,

@@ -176,6 +176,17 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ),
             ),
             Panel("Calls", "s", _quantiles("errata_grpc_seconds")),
+            Panel(
+                "HTTP requests by status",
+                "reqps",
+                (
+                    (
+                        "sum by (status) (rate(errata_http_requests_total[$__rate_interval]))",
+                        "{{status}}",
+                    ),
+                ),
+            ),
+            Panel("HTTP requests", "s", _quantiles("errata_http_seconds", by="route")[:2]),
         ),
     ),
 )

@@ -59,8 +59,10 @@ def up(
     box = Box(flags, redis_url=_redis_url(load_settings(flags)), steps=steps, given_up=stop.is_set)
     try:
         box.start()
+        also = f", over HTTP at {box.http_url}" if box.http_url else ""
         out.print(
-            f"[bold green]Errata is up[/] at {box.target}; data in {box.settings.data_dir}.\n"
+            f"[bold green]Errata is up[/] at {box.target}{also}; "
+            f"data in {box.settings.data_dir}.\n"
             f'Try: errata ask --target {box.target} "The capital of France is"   (Ctrl-C ends)',
             soft_wrap=True,
         )

@@ -54,6 +54,7 @@ def _environment(at: Mapping[str, Host], folder: Path) -> dict[str, str]:
         "ERRATA_WRITER__ADDRESS": f"{at['writer'].address}:7712",
         "ERRATA_RETRIEVAL__ADDRESS": f"{at['retrieval'].address}:7713",
         "ERRATA_GATEWAY__ADDRESS": f"{at['gateway'].address}:7700",
+        "ERRATA_GATEWAY__HTTP_ADDRESS": f"{at['gateway'].address}:7701",
         "ERRATA_GATEWAY__RAY_ADDRESS": f"{at['worker1'].address}:6380",
         "ERRATA_WORKER__RAY_ADDRESS": f"{at['worker1'].address}:6380",
         "ERRATA_WORKER__RETRIEVAL_ADDRESS": f"{at['retrieval'].address}:7713",

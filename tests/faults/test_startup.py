@@ -14,7 +14,7 @@ from transformers import BertConfig, BertModel
 
 from errata.launch.processes import Process
 from tests.command_line import run_here
-from tests.ports import free_addresses, free_port
+from tests.ports import address_variables, free_addresses, free_port
 from tests.waiting import PATIENCE
 
 
@@ -48,10 +48,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "ERRATA_DATA_DIR": str(tmp_path),
         "ERRATA_LOG__WITNESS_PATH": str(tmp_path / "witness"),
         "ERRATA_LOG__REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
-        **{
-            f"ERRATA_{name}__ADDRESS".upper(): section["address"]
-            for name, section in free_addresses().items()
-        },
+        **address_variables(free_addresses()),
     }
 
 

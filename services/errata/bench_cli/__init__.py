@@ -2,7 +2,7 @@
 
 | module | commands |
 |---|---|
-| `serve` | `serve`: throughput and latency, in five suites |
+| `serve` | `serve`: throughput and latency, in six suites |
 | `edit` | `edit`, `suites`, `compare`: editing methods as the papers measure them |
 | `route` | `route`: searches of synthetic keys |
 | `system` | `system`, `observability`: whole systems on this machine |

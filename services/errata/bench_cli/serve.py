@@ -1,4 +1,4 @@
-"""`errata bench serve`: throughput and latency as ratios, in five suites."""
+"""`errata bench serve`: throughput and latency as ratios, in six suites."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ class ServeSuite(StrEnum):
     UNCLAIMED = "unclaimed"
     ROUTED = "routed"
     LOAD = "load"
+    HTTP = "http"
+
+
+class Api(StrEnum):
+    """The API over which a load run asks."""
+
+    GRPC = "grpc"
+    HTTP = "http"
 
 
 SuiteOption = Annotated[
@@ -32,8 +40,8 @@ SuiteOption = Annotated[
     typer.Option(
         help="baseline: against transformers' static batches. mixed: a batch with rows of every "
         "kind, against hooks off. unclaimed: 10,000 active edits, against none. routed: 5,000 "
-        "edits of a lane that claims all rows or none, against none. load: the whole system over "
-        "gRPC while edits arrive, against the same without edits."
+        "edits of a lane that claims all rows or none, against none. load: the whole system while "
+        "edits arrive, against the same without edits. http: the HTTP API, against gRPC."
     ),
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder for result.json and plots.")]
@@ -60,7 +68,7 @@ LaneModelOption = Annotated[
 ExpertsOption = Annotated[
     int, typer.Option(help="routed, lemoe: number of experts that share the edits.", min=1)
 ]
-ReplicasOption = Annotated[int, typer.Option(help="load: number of LLM replicas.", min=1)]
+ReplicasOption = Annotated[int, typer.Option(help="load, http: number of LLM replicas.", min=1)]
 RateOption = Annotated[float, typer.Option(help="load: requests per second.", min=0.01)]
 EditRateOption = Annotated[float, typer.Option(help="load: edits per second.", min=0)]
 SecondsOption = Annotated[float, typer.Option(help="load: how long requests arrive.", min=1)]
@@ -69,7 +77,14 @@ MaxTokensOption = Annotated[int, typer.Option(help="load: tokens of the longest 
 TextOption = Annotated[
     Path | None, typer.Option(help="load: statistics text for a model of your own.")
 ]
-TargetOption = Annotated[str, typer.Option(help="load: address of a running system.")]
+TargetOption = Annotated[str, typer.Option(help="load, http: address of a running system.")]
+ApiOption = Annotated[
+    Api,
+    typer.Option(help="load: the API of requests; over http, in chats if the model takes them."),
+]
+HttpUrlOption = Annotated[
+    str, typer.Option(help="load, http: URL of the running system's HTTP API.")
+]
 LaneOption = Annotated[
     str, typer.Option(help="load: lane that takes the edits; the default lane if empty.")
 ]
@@ -100,23 +115,20 @@ def serve(
     max_tokens: MaxTokensOption = 32,
     text: TextOption = None,
     target: TargetOption = "",
+    api: ApiOption = Api.GRPC,
+    http_url: HttpUrlOption = "",
     lane: LaneOption = "",
     retrieval: RetrievalOption = False,
 ) -> None:
     """Measures throughput and latency as ratios in one run; writes OUT/result.json."""
-    from errata.evaluation.serve.engine_bench import EnginePlan
-    from errata.evaluation.serve.engine_suites import run
-    from errata.evaluation.serve.load import run_load
-    from errata.evaluation.serve.load_plan import LoadPlan
-    from errata.evaluation.serve.routed import SyntheticLane
-    from errata.evaluation.serve.workload import Workload
-
     if suite is ServeSuite.LOAD:
-        load_plan = LoadPlan(
+        found = _load(
             out=out,
             model=model,
             statistics_text=text,
             target=target,
+            api=api.value,
+            http_url=http_url,
             lane=lane,
             retrieval=retrieval,
             replicas=replicas,
@@ -126,14 +138,50 @@ def serve(
             max_tokens=(min(min_tokens, max_tokens), max_tokens),
             max_requests=max(requests, round(2 * rate * seconds)),
         )
-        _report(run_load(load_plan, console=_out), out)
-        return
-    values = read_values(lane_config) if lane_config else {}
-    routed = SyntheticLane(method, values, lane_model, edits or 5_000, experts)
-    workload = Workload(num_requests=requests, concurrency=concurrency)
-    path = model or str(demo.model_path())
-    plan = EnginePlan(path, dtype, device, rounds, workload, edits or 10_000, lane=routed)
-    _report(run(suite.value, plan, console=_out), out)
+    elif suite is ServeSuite.HTTP:
+        found = _http(
+            target=target,
+            http_url=http_url,
+            replicas=replicas,
+            rounds=rounds,
+            requests=requests,
+            concurrency=concurrency,
+        )
+    else:
+        values = read_values(lane_config) if lane_config else {}
+        machine = (model or str(demo.model_path()), dtype, device, rounds)
+        routed = (method, values, lane_model, edits or 5_000, experts)
+        found = _engine(suite, machine, (requests, concurrency), edits or 10_000, routed)
+    _report(found, out)
+
+
+def _load(**values: Any) -> dict[str, Any]:
+    from errata.evaluation.serve.load import run_load
+    from errata.evaluation.serve.load_plan import LoadPlan
+
+    return run_load(LoadPlan(**values), console=_out)
+
+
+def _http(**values: Any) -> dict[str, Any]:
+    from errata.evaluation.serve.http_bench import HttpPlan, run_http
+
+    return run_http(HttpPlan(**values), console=_out)
+
+
+def _engine(
+    suite: ServeSuite,
+    machine: tuple[str, str, str, int],
+    requests: tuple[int, int],
+    edits: int,
+    lane: tuple[Any, ...],
+) -> dict[str, Any]:
+    from errata.evaluation.serve.engine_bench import EnginePlan
+    from errata.evaluation.serve.engine_suites import run
+    from errata.evaluation.serve.routed import SyntheticLane
+    from errata.evaluation.serve.workload import Workload
+
+    plan = EnginePlan(*machine, Workload(*requests), edits, lane=SyntheticLane(*lane))
+    return run(suite.value, plan, console=_out)
 
 
 def _report(found: Mapping[str, Any], out: Path) -> None:

@@ -57,15 +57,19 @@ def _stream(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, 
     return grpc.unary_stream_rpc_method_handler(forwarded)
 
 
+def cannot_reach(service: str) -> UnavailableError:
+    """The error of a call whose connection failed."""
+    return UnavailableError(
+        f"the gateway cannot reach {service}; try again with the same request id.", service=service
+    )
+
+
 async def _forward_error(context: Any, path: str, error: grpc.aio.AioRpcError) -> NoReturn:
     """Forwards a service's status unchanged; a failed connection gets a reason."""
     keys = (DETAILS_KEY, PUSHBACK_KEY)
     details = tuple((key, value) for key, value in error.trailing_metadata() if key in keys)
     if not details and error.code() is grpc.StatusCode.UNAVAILABLE:
         service = path.split("/")[1].rpartition(".")[2]
-        raise UnavailableError(
-            f"the gateway cannot reach {service}; try again with the same request id.",
-            service=service,
-        ) from error
+        raise cannot_reach(service) from error
     await context.abort(error.code(), error.details() or "", trailing_metadata=details)
     raise AssertionError("abort always raises")

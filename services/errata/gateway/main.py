@@ -1,4 +1,4 @@
-"""The gateway's process (Ray, the worker pool, gRPC), and the process of workers alone."""
+"""The gateway's process (Ray, the worker pool, gRPC, HTTP), and the process of workers alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import structlog
 from errata.errors import UnavailableError
 from errata.gateway import forward
 from errata.gateway.convert import EDIT_LOG, EDITING, INFERENCE
+from errata.gateway.http.app import build_app
+from errata.gateway.http.server import HttpServer
 from errata.gateway.pool import WorkerPool
 from errata.gateway.service import InferenceService
 from errata.platform.addresses import wait_for_listener
@@ -41,6 +43,8 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
         StartupError: the address is taken, or the workers cannot start.
     """
     check_address(settings.gateway.address)
+    if settings.gateway.http_address:
+        check_address(settings.gateway.http_address)
     if not await unless_stopped(_head_answers(settings.gateway.ray_address), stop):
         return
     # Ray forks its processes; if gRPC's threads exist already, a child can hang indefinitely.
@@ -53,17 +57,22 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
             open_channel(settings.writer.address) as editing,
             open_channel(settings.log.address) as log,
         ):
+            http = HttpServer(
+                settings.gateway.http_address, build_app(pool, editing, log, settings.gateway)
+            )
             inference_pb2_grpc.add_InferenceServiceServicer_to_server(
                 InferenceService(pool, settings.gateway.default_timeout_seconds), server.server
             )
             server.server.add_generic_rpc_handlers(forward.handlers(editing, log))
             with metrics_endpoint(settings.gateway.metrics_address):
+                # HTTP first: gRPC's health, which probes ask, then answers for both.
+                await http.start()
                 await server.start()
-                _log.info("gateway serves", port=server.port)
+                _log.info("gateway serves", port=server.port, http_port=http.port)
                 try:
                     await _while_ray_lives(is_alive, stop)
                 finally:
-                    await server.stop()
+                    await asyncio.gather(server.stop(), http.stop())
 
 
 async def _head_answers(address: str) -> None:

@@ -51,10 +51,12 @@ def check_addresses(settings: Settings) -> Iterator[Finding]:
     yield _ray("worker.ray_address", settings.worker.ray_address)
     if settings.gateway.ray_address not in ("local", settings.worker.ray_address):
         yield _ray("gateway.ray_address", settings.gateway.ray_address)
+    if address := settings.gateway.http_address:
+        yield _http("gateway.http_address", address, "/health", "the HTTP API of Errata answers")
     for name in (*_SERVICES, "worker"):
-        address = getattr(settings, name).metrics_address
-        if address:
-            yield _metrics(f"{name}.metrics_address", address)
+        if address := getattr(settings, name).metrics_address:
+            served = "metrics of Errata are served"
+            yield _http(f"{name}.metrics_address", address, "/metrics", served)
 
 
 def _service(name: str, address: str) -> Finding:
@@ -147,21 +149,21 @@ def _ray(name: str, address: str) -> Finding:
     return _unanswered(name, address, state)
 
 
-def _metrics(name: str, address: str) -> Finding:
-    """A metrics address is free, or an Errata already serves its metrics there."""
+def _http(name: str, address: str, path: str, served: str) -> Finding:
+    """The address is free, or an Errata already answers there."""
     state = _state_of(address)
     if state is not _AddressState.ANSWERED:
         return _unanswered(name, address, state)
-    if _serves_metrics(address):
-        return Finding("ok", name, f"{address}: metrics of Errata are served")
+    if _answers_as_errata(address, path):
+        return Finding("ok", name, f"{address}: {served}")
     return Finding("fail", name, f"{address} is taken", f"stop what uses it, or set {name}")
 
 
-def _serves_metrics(address: str) -> bool:
+def _answers_as_errata(address: str, path: str) -> bool:
     connection = http.client.HTTPConnection(*host_and_port(address), timeout=_SECONDS)
     try:
-        connection.request("GET", "/metrics")
-        return b"errata_" in connection.getresponse().read()
+        connection.request("GET", path)
+        return b"errata" in connection.getresponse().read()
     except (OSError, http.client.HTTPException):
         return False
     finally:

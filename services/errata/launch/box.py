@@ -87,6 +87,12 @@ class Box:
         """Where clients connect."""
         return self.settings.gateway.address
 
+    @property
+    def http_url(self) -> str:
+        """Where HTTP clients connect; empty without HTTP."""
+        address = self.settings.gateway.http_address
+        return f"http://{address}" if address else ""
+
     def start(self) -> None:
         """Runs the checks, then starts everything in the order of dependence.
 
@@ -125,7 +131,8 @@ class Box:
             f"{name}.metrics_address": getattr(self.settings, name).metrics_address
             for name in (*services, "worker")
         }
-        found = {f"{name}.address": address for name, address in services.items()} | metrics
+        found = {f"{name}.address": address for name, address in services.items()}
+        found |= {"gateway.http_address": self.settings.gateway.http_address} | metrics
         return [(name, address) for name, address in found.items() if address]
 
     def start_redis(self) -> None:
@@ -184,7 +191,9 @@ def free_port() -> int:
 def free_addresses() -> dict[str, dict[str, str]]:
     """Settings that put the services on free loopback ports."""
     names = ("log", "writer", "retrieval", "gateway")
-    return {name: {"address": f"127.0.0.1:{free_port()}"} for name in names}
+    found = {name: {"address": f"127.0.0.1:{free_port()}"} for name in names}
+    found["gateway"]["http_address"] = f"127.0.0.1:{free_port()}"
+    return found
 
 
 def _accepts(host: str, port: int) -> bool:

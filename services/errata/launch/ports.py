@@ -25,6 +25,8 @@ def moved_ports(settings: Settings, port: int) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {
         name: {"address": _moved(getattr(settings, name).address, by)} for name in _SERVICES
     }
+    if address := settings.gateway.http_address:
+        found["gateway"]["http_address"] = _moved(address, by)
     if settings.worker.retrieval_address == settings.retrieval.address:
         found["worker"] = {"retrieval_address": found["retrieval"]["address"]}
     for name in (*_SERVICES, "worker"):

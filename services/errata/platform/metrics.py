@@ -59,6 +59,8 @@ HELP: Mapping[str, str] = {
     "errata_replicas_wanted": "Minimum number of replicas in the workers' settings.",
     "errata_grpc_requests_total": "Calls that ended, by method and code.",
     "errata_grpc_seconds": "Duration of calls, streams to their end, by method.",
+    "errata_http_requests_total": "HTTP requests that ended, by route and status.",
+    "errata_http_seconds": "Duration of HTTP requests, streams to their end, by route.",
 }
 """Help texts by metric name, as scraped; docs/metrics.md lists the same metrics."""
 
@@ -100,6 +102,8 @@ INFO = _gauge("errata_info", ["service", "version"])
 REPLICAS_WANTED = _gauge("errata_replicas_wanted", ["role"])
 GRPC_REQUESTS = _counter("errata_grpc_requests_total", ["method", "code"])
 GRPC_SECONDS = _histogram("errata_grpc_seconds", LATENCY_BUCKETS, ["method"])
+HTTP_REQUESTS = _counter("errata_http_requests_total", ["route", "status"])
+HTTP_SECONDS = _histogram("errata_http_seconds", LATENCY_BUCKETS, ["route"])
 
 
 def note_service(service: str) -> None:

@@ -44,13 +44,16 @@ def service_error(
 
 
 def error_classes() -> list[type[errors.ErrataError]]:
-    """Every class of the tree below `ErrataError`, parents before their children."""
+    """Every class of the tree below `ErrataError`, parents before their children.
+
+    Ray makes subclasses of its own for errors of its tasks; they are not in the tree.
+    """
     found: list[type[errors.ErrataError]] = []
     level = errors.ErrataError.__subclasses__()
     while level:
         found += level
         level = [leaf for kind in level for leaf in kind.__subclasses__()]
-    return found
+    return [kind for kind in found if kind.__module__ == errors.__name__]
 
 
 def _by_reason() -> dict[str, type[errors.ErrataError]]:

@@ -33,6 +33,7 @@ class System:
     data_dir: Path
     home: Path
     worker_metrics: str = ""
+    http_url: str = ""
 
 
 @pytest.fixture(scope="package")
@@ -48,6 +49,7 @@ def system(tmp_path_factory: pytest.TempPathFactory, statistics_cache: Path) -> 
         "HOME": str(home),
         "ERRATA_LOG__ADDRESS": addresses["log"]["address"],
         "ERRATA_WRITER__ADDRESS": addresses["writer"]["address"],
+        "ERRATA_GATEWAY__HTTP_ADDRESS": addresses["gateway"]["http_address"],
         "ERRATA_WORKER__MAX_QUEUE": str(MAX_QUEUE),
         "ERRATA_WORKER__METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
         # Fits in a test's own process give the same digits with as many threads.
@@ -80,6 +82,7 @@ def system(tmp_path_factory: pytest.TempPathFactory, statistics_cache: Path) -> 
             folder / "data",
             home,
             environment["ERRATA_WORKER__METRICS_ADDRESS"],
+            f"http://{environment['ERRATA_GATEWAY__HTTP_ADDRESS']}",
         )
     finally:
         process.send_signal(signal.SIGINT)

@@ -5,6 +5,7 @@ Host names become loopback, ports free ones, volumes folders; all else is as the
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -167,8 +168,18 @@ def test_the_processes_make_a_system(
         assert {replica.role for replica in client.replicas()} == {"worker", "retrieval"}
 
 
+def test_http_is_served_too(composed: Composed) -> None:
+    with urllib.request.urlopen(
+        f"http://{composed.address(7701)}/v1/replicas", timeout=PATIENCE
+    ) as answer:
+        roles = {replica["role"] for replica in json.load(answer)["replicas"]}
+    assert roles == {"worker", "retrieval"}
+
+
 @pytest.mark.usefixtures("edited")
 def test_every_metric_is_served_somewhere(composed: Composed) -> None:
+    with urllib.request.urlopen(f"http://{composed.address(7701)}/health", timeout=PATIENCE):
+        pass
     found = {port: _metrics(composed.address(port)) for port in (9711, 9712, 9713, 9700, 9720)}
     assert set().union(*found.values()) == HELP.keys()
     replicas = {port for port, names in found.items() if "errata_replica_healthy" in names}

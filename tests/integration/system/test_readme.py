@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports import free_addresses
+from tests.ports import address_variables, free_addresses
 from tests.waiting import PATIENCE
 
 README = Path(__file__).parents[3] / "README.md"
@@ -33,10 +33,7 @@ def _block(language: str) -> list[str]:
 def environment(tmp_path: Path) -> dict[str, str]:
     """The user's, but on free ports: other systems may run here."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ERRATA_")}
-    addresses = {
-        f"ERRATA_{name.upper()}__ADDRESS": values["address"]
-        for name, values in free_addresses().items()
-    }
+    addresses = address_variables(free_addresses())
     return {
         **kept,
         **addresses,

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 
 import psutil
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from errata_client import (
     AsyncClient,
@@ -22,6 +19,7 @@ from errata_client import (
 )
 from tests.integration.log.harness import eventually
 from tests.integration.system.conftest import MAX_QUEUE, System
+from tests.integration.system.rows import num_finished, num_running
 from tests.waiting import PATIENCE
 
 PROMPT = "The capital of France is"
@@ -94,39 +92,15 @@ async def test_readers_that_go_away_free_their_rows(system: System) -> None:
     """
     hot = Sampling(temperature=9.0, seed=1)
     async with AsyncClient(system.target, timeout=PATIENCE) as client:
-        before = _num_finished(system)
+        before = num_finished(system)
         [_ async for _ in client.stream(PROMPT, max_tokens=200, sampling=hot)]
-        assert _num_finished(system) == before + 1
+        assert num_finished(system) == before + 1
         for _ in range(40):
             stream = client.stream(PROMPT, max_tokens=200, sampling=hot)
             await anext(stream)
             await stream.aclose()
-        await eventually(lambda: _num_running(system) == 0, "no row is left")
-        assert _num_finished(system) <= before + 20
-
-
-def _num_finished(system: System) -> float:
-    return _sum(system, "errata_request_success_total")
-
-
-def _num_running(system: System) -> float:
-    return _sum(system, "errata_requests_running") + _sum(system, "errata_requests_waiting")
-
-
-def _sum(system: System, name: str) -> float:
-    """A metric's sum over both replicas, which have ports side by side."""
-    host, _, first = system.worker_metrics.rpartition(":")
-    total, num_pages = 0.0, 0
-    for port in range(int(first), int(first) + 16):
-        try:
-            with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=PATIENCE) as page:
-                families = text_string_to_metric_families(page.read().decode())
-        except urllib.error.URLError:
-            continue
-        num_pages += 1
-        total += sum(s.value for f in families for s in f.samples if s.name == name)
-    assert num_pages == 2
-    return total
+        await eventually(lambda: num_running(system) == 0, "no row is left")
+        assert num_finished(system) <= before + 20
 
 
 def _worker_processes() -> list[psutil.Process]:

@@ -11,16 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.ports import free_addresses
+from tests.ports import address_variables, free_addresses
 from tests.waiting import PATIENCE
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_start_that_is_interrupted_leaves_nothing_running(tmp_path: Path, number: int) -> None:
-    addresses = {
-        f"ERRATA_{name.upper()}__ADDRESS": values["address"]
-        for name, values in free_addresses().items()
-    }
+    addresses = address_variables(free_addresses())
     process = subprocess.Popen(
         [sys.executable, "-m", "errata.cli", "up", "--data-dir", str(tmp_path)],
         env={**os.environ, **addresses},

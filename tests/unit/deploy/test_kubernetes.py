@@ -314,6 +314,18 @@ def test_who_calls_whom_is_let_in(overlay: str) -> None:
         assert rule["ports"] == [{"protocol": "TCP", "port": port}]
 
 
+def test_clients_are_let_in_where_the_gateway_listens(overlay: str) -> None:
+    services = of_kind(overlay, "Service")
+    served = {
+        port["port"]
+        for name in ("gateway", "gateway-http")
+        for port in services[name]["spec"]["ports"]
+        if port["name"] != "metrics"
+    }
+    (rule,) = of_kind(overlay, "NetworkPolicy")["clients"]["spec"]["ingress"]
+    assert {port["port"] for port in rule["ports"]} == served == {7700, 7701}
+
+
 def test_a_managed_redis_takes_the_place_of_ours(overlay: str, tmp_path: Path) -> None:
     kubernetes = Path(os.path.relpath(DEPLOY / "kubernetes", tmp_path))
     own = {

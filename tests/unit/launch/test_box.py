@@ -20,6 +20,7 @@ from errata.launch.doctor import diagnose
 from errata.launch.lock import DataDirLock, held_by
 from errata.launch.ports import moved_ports, with_flags
 from errata.platform.settings import load_settings
+from tests.ports import address_variables
 
 
 def _refused(folder: Path, flags: dict[str, object], redis_url: str | None = None) -> str:
@@ -92,9 +93,11 @@ def test_a_port_that_a_running_errata_uses(tmp_path: Path, monkeypatch: pytest.M
     taken = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:
-        said = _refused(tmp_path, {"gateway": {"address": taken}})
-        for name, address in {**free_addresses(), "gateway": {"address": taken}}.items():
-            monkeypatch.setenv(f"ERRATA_{name.upper()}__ADDRESS", address["address"])
+        said = _refused(tmp_path, {"gateway": {"address": taken, "http_address": ""}})
+        addresses = free_addresses()
+        addresses["gateway"]["address"] = taken
+        for name, address in address_variables(addresses).items():
+            monkeypatch.setenv(name, address)
         monkeypatch.setenv("ERRATA_DATA_DIR", str(tmp_path))
         found = {finding.name: finding for finding in diagnose()}
         monkeypatch.setenv("ERRATA_LOG__ADDRESS", taken)
@@ -118,7 +121,7 @@ def test_metrics_ports_and_foreign_programs_are_checked_too(tmp_path: Path) -> N
         worker = {"metrics_address": taken}
         said = _refused(tmp_path, {"worker": worker})
     assert f"worker.metrics_address: {taken} is taken by a program that is not Errata" in said
-    said = _refused(tmp_path, {"gateway": {"address": "192.0.2.77:7700"}})
+    said = _refused(tmp_path, {"gateway": {"address": "192.0.2.77:7700", "http_address": ""}})
     assert "is not an address of this machine" in said
 
 
@@ -129,6 +132,7 @@ def test_one_port_moves_the_whole_box(monkeypatch: pytest.MonkeyPatch) -> None:
     before = load_settings()
     moved = load_settings(moved_ports(before, 7800))
     assert moved.gateway.address == "127.0.0.1:7800"
+    assert moved.gateway.http_address == "127.0.0.1:7801"
     assert moved.log.address == "127.0.0.1:7811"
     assert moved.writer.address == "127.0.0.2:8099", "what a setting says moves from there"
     assert moved.retrieval.address == moved.worker.retrieval_address == "127.0.0.1:7813"

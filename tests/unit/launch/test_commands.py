@@ -20,6 +20,7 @@ from errata.errors import InvalidRequestError, StartupError
 from errata.launch.box import free_addresses, free_port
 from errata.platform.settings.sources import client_file
 from errata_client import UnavailableError
+from tests.ports import address_variables
 
 RUN = CliRunner()
 FLAT = {
@@ -158,8 +159,8 @@ def test_a_wrong_client_file_is_refused(
 def test_up_takes_the_redis_that_the_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     monkeypatch.setenv("ERRATA_LOG__REDIS_URL", f"redis://127.0.0.1:{port}/0")
-    for name, values in free_addresses().items():
-        monkeypatch.setenv(f"ERRATA_{name.upper()}__ADDRESS", values["address"])
+    for name, address in address_variables(free_addresses()).items():
+        monkeypatch.setenv(name, address)
     with pytest.raises(StartupError, match=rf"\nRedis: .*{port}"):
         RUN.invoke(app, ["up"], catch_exceptions=False)
 

@@ -5,7 +5,7 @@ import pytest
 from grpc.aio import AioRpcError, Metadata
 
 from errata import errors
-from errata.platform.rpc_errors import service_error
+from errata.platform.rpc_errors import error_classes, service_error
 from errata.platform.status import DETAILS_KEY
 from errata.platform.status_convert import to_status
 
@@ -40,6 +40,17 @@ def test_class_field_and_metadata_survive_the_wire(kind: type[errors.ErrataError
     assert type(received) is kind
     assert received.message == "what happened."
     assert received.metadata == {"floor_seq": "7"}
+
+
+def test_classes_that_others_derive_are_not_in_the_tree() -> None:
+    """Ray derives a class from the error of a failed task; it takes other arguments."""
+
+    class Derived(errors.InvalidRequestError):
+        def __init__(self, cause: Exception) -> None:
+            super().__init__(str(cause))
+
+    assert type(crossed(errors.InvalidRequestError("no."))) is errors.InvalidRequestError
+    assert Derived not in error_classes()
 
 
 @pytest.mark.parametrize(

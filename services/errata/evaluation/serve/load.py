@@ -1,4 +1,4 @@
-"""The suite `load`: open-loop arrivals over gRPC against N replicas while edits arrive.
+"""The suite `load`: open-loop arrivals over gRPC or HTTP at N replicas while edits arrive.
 
 Requests are sent when they are due, whatever is still in flight, and latencies count from that
 time: a server that falls behind cannot hide it (no coordinated omission). Slices without and with
@@ -11,13 +11,14 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from errata.evaluation.serve.answers import Sample
+from errata.evaluation.serve.http_client import HttpClient
 from errata.evaluation.serve.load_edits import (
     PATIENCE_SECONDS,
     EditTimings,
@@ -29,6 +30,8 @@ from errata.evaluation.serve.load_report import LoadSlice, load_figures
 from errata.launch.box import Box, free_addresses
 from errata.launch.progress import Steps
 from errata_client import AsyncClient, ErrataError
+
+Asking = AsyncClient | HttpClient
 
 
 def run_load(plan: LoadPlan, *, console: Console) -> dict[str, Any]:
@@ -50,17 +53,21 @@ def run_load(plan: LoadPlan, *, console: Console) -> dict[str, Any]:
             flags["worker"]["retrieval_address"] = flags["retrieval"]["address"]
         box = Box(flags, steps=Steps(console))
         with nullcontext() if plan.target else box:
-            return asyncio.run(_measure(plan, plan.target or box.target, console))
+            url = plan.http_url or box.http_url
+            return asyncio.run(_measure(plan, plan.target or box.target, url, console))
 
 
-async def _measure(plan: LoadPlan, target: str, console: Console) -> dict[str, Any]:
+async def _measure(plan: LoadPlan, target: str, url: str, console: Console) -> dict[str, Any]:
     specs = counterfactual_edits()
     prompts = [str(spec.prompt) for spec in specs[::3]]
     edits = EditTimings(time.monotonic())
     to_edit = iter([spec for index, spec in enumerate(specs) if index % 3])
-    async with AsyncClient(target, timeout=PATIENCE_SECONDS) as client:
+    async with (
+        AsyncClient(target, timeout=PATIENCE_SECONDS) as client,
+        _asking(plan, client, url) as asking,
+    ):
         for prompt in prompts[:8]:  # warm up
-            await client.generate(prompt, max_tokens=8)
+            await asking.generate(prompt, max_tokens=8)
         slices = []
         for number, edited in enumerate(SLICES):
             due = arrivals(plan, prompts, plan.seed + number // 2)
@@ -70,12 +77,20 @@ async def _measure(plan: LoadPlan, target: str, console: Console) -> dict[str, A
             )
             with_edits = arriving_edits(plan, client, to_edit, edits) if edited else nullcontext()
             async with with_edits:
-                slices.append(await _serve(client, due, edits, edited))
-    return load_figures(plan, slices, edits)
+                slices.append(await _serve(asking, due, edits, edited))
+        path = asking.path if isinstance(asking, HttpClient) else ""
+    return {**load_figures(plan, slices, edits), "path": path}
+
+
+def _asking(plan: LoadPlan, client: AsyncClient, url: str) -> AbstractAsyncContextManager[Asking]:
+    """The client that asks: over HTTP one of its own, over gRPC the one that edits."""
+    if plan.api == "http":
+        return HttpClient(url, PATIENCE_SECONDS)
+    return nullcontext(client)
 
 
 async def _serve(
-    client: AsyncClient, due: Sequence[Arrival], edits: EditTimings, edited: bool
+    client: Asking, due: Sequence[Arrival], edits: EditTimings, edited: bool
 ) -> LoadSlice:
     begun = time.monotonic()
     samples, tasks = [], []
@@ -91,7 +106,7 @@ async def _serve(
 
 
 async def _ask(
-    client: AsyncClient, arrival: Arrival, sample: Sample, edits: EditTimings, edited: bool
+    client: Asking, arrival: Arrival, sample: Sample, edits: EditTimings, edited: bool
 ) -> None:
     prompt = arrival.prompt
     if edited and edits.newest is not None and arrival.asks_edited:
@@ -111,7 +126,7 @@ async def _ask(
 
 
 async def _read(
-    client: AsyncClient, prompt: str, options: dict[str, Any], sample: Sample, begun: float
+    client: Asking, prompt: str, options: dict[str, Any], sample: Sample, begun: float
 ) -> None:
     last = 0.0
     async for chunk in client.stream(prompt, **options):

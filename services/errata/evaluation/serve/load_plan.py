@@ -22,6 +22,8 @@ class LoadPlan:
         model: folder or hub id; the demo model if empty.
         statistics_text: for the writer, unless the model is the demo's.
         target: a running system to measure; one is started if empty.
+        api: requests go over `grpc` or `http`; edits always go over gRPC.
+        http_url: of the running system's HTTP API, if `api` is `http`.
         lane: takes the edits; the default lane if empty.
         retrieval: whether the started system has a retrieval service, which its workers ask.
         replicas: of the started system.
@@ -40,6 +42,8 @@ class LoadPlan:
     model: str = ""
     statistics_text: Path | None = None
     target: str = ""
+    api: str = "grpc"
+    http_url: str = ""
     lane: str = ""
     retrieval: bool = False
     replicas: int = 2

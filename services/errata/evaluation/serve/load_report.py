@@ -70,7 +70,7 @@ def _within_limits(plan: LoadPlan, sample: Sample) -> bool:
 
 def _parameters(plan: LoadPlan) -> dict[str, Any]:
     names = (
-        *("replicas", "lane", "retrieval", "rate", "edit_rate", "seconds", "max_tokens"),
+        *("api", "replicas", "lane", "retrieval", "rate", "edit_rate", "seconds", "max_tokens"),
         *("ttft_limit_ms", "e2e_limit_ms", "seed"),
     )
     return {name: getattr(plan, name) for name in names}

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from errata.platform.settings.section import Address, RayAddress, ServiceSettings
+from errata.platform.settings.section import (
+    Address,
+    OptionalAddress,
+    RayAddress,
+    ServiceSettings,
+)
 
 
 class GatewaySettings(ServiceSettings):
@@ -19,4 +24,13 @@ class GatewaySettings(ServiceSettings):
     application: str = Field("errata", description="The workers' application in Ray Serve.")
     default_timeout_seconds: float = Field(
         30.0, gt=0, description="Timeout of calls without a deadline."
+    )
+    http_address: OptionalAddress = Field(
+        "127.0.0.1:7701", description="host:port of the HTTP API; none if empty."
+    )
+    http_model_aliases: str = Field(
+        "", description="More names, separated by commas, for which HTTP clients get the model."
+    )
+    http_max_body_bytes: int = Field(
+        4 * 1024 * 1024, ge=1_024, description="Maximum size of an HTTP request's body."
     )

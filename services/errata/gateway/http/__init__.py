@@ -1,0 +1,1 @@
+"""The gateway over HTTP: the OpenAI API for inference, JSON for editing and reading the log."""

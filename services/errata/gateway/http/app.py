@@ -1,0 +1,96 @@
+"""The HTTP application: which path is answered by which handler."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import grpc
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from errata.gateway.http.errors import failure_of
+from errata.gateway.http.observed import ROUTE_KEY, Observed
+from errata.gateway.http.openai_routes import OpenAiRoutes
+from errata.gateway.http.openapi_convert import document
+from errata.gateway.http.openapi_page import page
+from errata.gateway.http.rest_convert import ROUTES
+from errata.gateway.http.rest_routes import RestCall
+from errata.platform.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from errata.gateway.pool import WorkerPool  # loads Ray
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def build_app(
+    pool: WorkerPool,
+    editing: grpc.aio.Channel,
+    log: grpc.aio.Channel,
+    settings: GatewaySettings,
+) -> Starlette:
+    """The application.
+
+    Args:
+        pool: answers inference.
+        editing: channel to the edit-writer.
+        log: channel to the log service.
+        settings: of the gateway.
+    """
+    openai = OpenAiRoutes(pool, settings)
+    described = document()
+    shown = page(described)
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(described)
+
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(shown)
+
+    return Starlette(
+        routes=[
+            _route("POST", "/v1/chat/completions", openai.chat),
+            _route("POST", "/v1/completions", openai.completions),
+            _route("GET", "/v1/models", openai.models),
+            _route("GET", "/v1/models/{model:path}", openai.model),
+            *(
+                _route(
+                    each.verb,
+                    each.path,
+                    RestCall(each, editing if each.is_editing else log, settings),
+                )
+                for each in ROUTES
+            ),
+            _route("GET", "/health", _health),
+            _route("GET", "/openapi.json", openapi),
+            _route("GET", "/docs", docs),
+        ],
+        middleware=[Middleware(Observed)],
+        exception_handlers={HTTPException: _refused},
+    )
+
+
+async def _health(request: Request) -> Response:
+    """The server listens only while the gateway serves."""
+    return JSONResponse({"service": "errata", "status": "SERVING"})
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """No such path, or another method."""
+    return failure_of(error).response()
+
+
+def _route(verb: str, path: str, handle: Handler) -> Route:
+    async def guarded(request: Request) -> Response:
+        request.scope[ROUTE_KEY] = path
+        try:
+            return await handle(request)
+        except Exception as error:  # noqa: BLE001 every failure gets a status here
+            return failure_of(error).response()
+
+    return Route(path, guarded, methods=[verb])

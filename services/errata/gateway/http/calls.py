@@ -1,0 +1,106 @@
+"""What every HTTP handler does: reads the body within its limit, heeds headers and departures."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from errata.gateway.http.errors import HttpError
+
+R = TypeVar("R")
+MIN_SEQ_HEADER = "X-Errata-Min-Seq"
+TIMEOUT_HEADER = "X-Request-Timeout"
+_MAX_SEQ = 2**63 - 1
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The request's body.
+
+    Raises:
+        HttpError: 413, as soon as it is clear that the body has more than `limit` bytes.
+        ClientDisconnect: the client left.
+    """
+    told = request.headers.get("content-length", "")
+    if told.isdecimal() and int(told) > limit:
+        raise _too_large(limit)
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> HttpError:
+    return HttpError(
+        413,
+        f"the body has more than {limit:,} bytes, the limit of gateway.http_max_body_bytes; send "
+        "less.",
+        code="request_too_large",
+        headers={"Connection": "close"},  # the rest of the body is not read
+    )
+
+
+def asked_seconds(request: Request, default: float) -> float:
+    """The client's time limit, from its header.
+
+    Raises:
+        HttpError: 400, the header is no positive number.
+    """
+    text = request.headers.get(TIMEOUT_HEADER)
+    if text is None:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise _bad_header(TIMEOUT_HEADER, text, "a number of seconds above 0")
+    return seconds
+
+
+def asked_position(request: Request, of_body: int | None) -> int | None:
+    """The position that an answer must have reached: the newer one of header and body.
+
+    Raises:
+        HttpError: 400, the header is no position.
+    """
+    text = request.headers.get(MIN_SEQ_HEADER)
+    if text is None:
+        return of_body
+    if not (text.isascii() and text.isdecimal() and int(text) <= _MAX_SEQ):
+        raise _bad_header(MIN_SEQ_HEADER, text, "a position of the log")
+    return max(int(text), of_body or 0)
+
+
+def _bad_header(name: str, text: str, wanted: str) -> HttpError:
+    message = f"the header {name} is {text[:40]!r}; give {wanted}."
+    return HttpError(400, message, code="invalid_header", param=name)
+
+
+async def unless_left(request: Request, work: Coroutine[Any, Any, R]) -> R:
+    """The result of `work`, which is cancelled if the client leaves first; read the body before.
+
+    Raises:
+        ClientDisconnect: the client left.
+    """
+    task, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        leaving.cancel()
+        task.cancel()
+        await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

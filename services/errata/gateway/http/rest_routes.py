@@ -1,0 +1,74 @@
+"""Handlers of the JSON routes: they call the services behind the gateway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.protobuf.message_factory import GetMessageClass
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from errata.errors import DeadlineExceededError, ErrataError, UnavailableError
+from errata.gateway.forward import cannot_reach
+from errata.gateway.http.calls import asked_seconds, read_body, unless_left
+from errata.gateway.http.rest_convert import RestRoute, body_of, request_id_of, request_of
+from errata.platform.rpc_errors import service_error
+from errata.platform.settings import GatewaySettings
+from errata.platform.tracing import outgoing
+from errata_client import errors as client_errors
+
+_ID_HEADER = "Idempotency-Key"
+
+
+class RestCall:
+    """The handler of one route."""
+
+    def __init__(
+        self, route: RestRoute, channel: grpc.aio.Channel, settings: GatewaySettings
+    ) -> None:
+        """Calls the route's RPC over `channel`."""
+        self._route = route
+        self._settings = settings
+        self._call: Any = channel.unary_unary(
+            route.rpc_path,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=GetMessageClass(route.rpc.output_type).FromString,
+        )
+
+    async def __call__(self, request: Request) -> Response:
+        """Answers one request."""
+        body = b""
+        if self._route.verb == "POST":
+            body = await read_body(request, self._settings.http_max_body_bytes)
+        message = request_of(
+            self._route,
+            body,
+            request.query_params.multi_items(),
+            request.path_params,
+            request.headers.get(_ID_HEADER, ""),
+        )
+        seconds = asked_seconds(request, self._settings.default_timeout_seconds)
+        answer = await unless_left(request, self._forward(message, seconds))
+        # Whoever repeats the request under this id gets the same outcome.
+        used = request_id_of(message)
+        return JSONResponse(body_of(answer), headers={_ID_HEADER: used} if used else {})
+
+    async def _forward(self, message: Any, seconds: float) -> Any:
+        try:
+            return await self._call(message, timeout=seconds, metadata=outgoing())
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error, seconds) from error
+
+    def _error(self, error: grpc.aio.AioRpcError, seconds: float) -> ErrataError:
+        service = self._route.rpc.containing_service.name
+        of_transport = not client_errors.from_rpc_error(error).reason
+        if of_transport and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceededError(
+                f"no answer within {seconds:g} s, and the outcome is unknown; repeat it with the "
+                "same request id, and allow more time with the header X-Request-Timeout.",
+                timeout_seconds=seconds,
+            )
+        if of_transport and error.code() is grpc.StatusCode.UNAVAILABLE:
+            return cannot_reach(service)
+        return service_error(error, service, UnavailableError)
