@@ -41,8 +41,8 @@ build/smollm2: $(STAMP)
 	mkdir -p build
 	$(BIN)/errata model import smollm2 build/smollm2
 
-demo: setup  ## Runs the main job on this machine: ask, edit, every replica answers, revert.
-	$(BIN)/errata demo
+demo: build/smollm2  ## Runs the main job on this machine with a chat model: ask, edit, ask again, revert.
+	$(BIN)/errata demo --model build/smollm2
 
 test: setup  ## Runs all tests, two at a time; tests that share a running system stay together.
 	$(BIN)/pytest $(SIDE_BY_SIDE)

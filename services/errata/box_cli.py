@@ -103,8 +103,12 @@ def _run_demo(model: str, redis_url: str | None) -> bool:
         return run_demo(console(), redis_url=redis_url)
     from errata.launch.chat_demo import packaged_model, run_chat_demo
 
-    prepared = load_settings().data_dir / "smollm2"
-    folder = packaged_model(prepared, console()) if model == "smollm2" else Path(model)
+    if model == "smollm2":
+        prepared = load_settings().data_dir / "smollm2"
+        folder = packaged_model(prepared, console())
+    else:
+        folder = Path(model)
+        prepared = folder.parent / f"{folder.name}-demo"
     return run_chat_demo(console(), folder, prepared, redis_url=redis_url)
 
 

@@ -1,4 +1,4 @@
-"""`errata demo` as the README's first command runs it."""
+"""`errata demo` with the model that the repository contains."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from tests.waiting import PATIENCE
 
 def test_the_demo_holds_and_leaves_nothing_running() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "errata.cli", "demo"],
+        [sys.executable, "-m", "errata.cli", "demo", "--model", "tiny"],
         capture_output=True,
         text=True,
         timeout=3 * PATIENCE,
