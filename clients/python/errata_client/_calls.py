@@ -49,15 +49,14 @@ class Page(Generic[T]):
 
 
 def _spec(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
-    rephrases, probes = f"{field}.rephrases", f"{field}.locality_probes"
     return types_pb2.EditSpec(
-        **prompt_fields(spec.prompt, f"{field}.prompt"),
+        **prompt_fields(spec.prompt, f"{field}."),
         target=text(spec.target, f"{field}.target"),
         subject=text(spec.subject, f"{field}.subject"),
-        rephrases=texts_in(spec.rephrases, rephrases),
-        chat_rephrases=chats_in(spec.rephrases, rephrases),
-        locality_probes=texts_in(spec.locality_probes, probes),
-        chat_locality_probes=chats_in(spec.locality_probes, probes),
+        rephrases=texts_in(spec.rephrases, f"{field}.rephrases"),
+        chat_rephrases=chats_in(spec.rephrases, f"{field}.chat_rephrases"),
+        locality_probes=texts_in(spec.locality_probes, f"{field}.locality_probes"),
+        chat_locality_probes=chats_in(spec.locality_probes, f"{field}.chat_locality_probes"),
         source=text(spec.source, f"{field}.source"),
         separator=spec.separator,
     )
@@ -176,7 +175,7 @@ def _options(
 ) -> dict[str, Any]:
     """The fields that all requests for a continuation share."""
     return {
-        **prompt_fields(prompt, "prompt"),
+        **prompt_fields(prompt),
         "min_seq": min_seq,
         "max_tokens": max_tokens,
         "stop": [text(one, f"stop[{index}]") for index, one in enumerate(stop)],
@@ -214,7 +213,7 @@ def score(
 ) -> Call[types.Score]:
     """Probability of a continuation."""
     request = inference_pb2.ScoreRequest(
-        **prompt_fields(prompt, "prompt"),
+        **prompt_fields(prompt),
         continuation=text(continuation, "continuation"),
         min_seq=min_seq,
         separator=separator,

@@ -25,21 +25,23 @@ def text(value: str, field: str) -> str:
     return value
 
 
-def prompt_fields(prompt: types.Prompt, field: str) -> dict[str, Any]:
-    """The fields `prompt` and `chat` of a request, of which one is set."""
+def prompt_fields(prompt: types.Prompt, parent: str = "") -> dict[str, Any]:
+    """The fields `prompt` and `chat` of a message, of which one is set; `parent` ends in a dot."""
     if isinstance(prompt, str):
-        return {"prompt": text(prompt, field)}
-    return {"chat": _chat(prompt, field)}
+        return {"prompt": text(prompt, f"{parent}prompt")}
+    return {"chat": _chat(prompt, f"{parent}chat")}
 
 
 def texts_in(prompts: Iterable[types.Prompt], field: str) -> list[str]:
     """The prompts that are texts."""
-    return [text(p, f"{field}[{i}]") for i, p in enumerate(prompts) if isinstance(p, str)]
+    texts = (prompt for prompt in prompts if isinstance(prompt, str))
+    return [text(prompt, f"{field}[{number}]") for number, prompt in enumerate(texts)]
 
 
 def chats_in(prompts: Iterable[types.Prompt], field: str) -> list[types_pb2.Chat]:
     """The prompts that are conversations."""
-    return [_chat(p, f"{field}[{i}]") for i, p in enumerate(prompts) if not isinstance(p, str)]
+    chats = (prompt for prompt in prompts if not isinstance(prompt, str))
+    return [_chat(prompt, f"{field}[{number}]") for number, prompt in enumerate(chats)]
 
 
 def prompt_of(message: types_pb2.EditSpec) -> types.Prompt:
@@ -95,46 +97,55 @@ def _message(message: object, field: str) -> types_pb2.ChatMessage:
     if not isinstance(message, types.ChatMessage):
         raise _invalid(f"{field} is no message; give a ChatMessage or a mapping.", field)
     return types_pb2.ChatMessage(
-        role=text(message.role, f"{field}.role"),
-        content=text(message.content, f"{field}.content"),
-        name=text(message.name, f"{field}.name"),
+        role=_checked(message.role, f"{field}.role"),
+        content=_checked(message.content, f"{field}.content"),
+        name=_checked(message.name, f"{field}.name"),
         tool_calls=[
-            types_pb2.ToolCall(id=call.id, name=call.name, arguments_json=call.arguments_json)
-            for call in message.tool_calls
+            types_pb2.ToolCall(
+                id=_checked(call.id, f"{field}.tool_calls[{number}].id"),
+                name=_checked(call.name, f"{field}.tool_calls[{number}].name"),
+                arguments_json=_checked(
+                    call.arguments_json, f"{field}.tool_calls[{number}].arguments_json"
+                ),
+            )
+            for number, call in enumerate(message.tool_calls)
         ],
-        tool_call_id=message.tool_call_id,
+        tool_call_id=_checked(message.tool_call_id, f"{field}.tool_call_id"),
     )
 
 
+def _checked(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise _invalid(f"{field} is of type {type(value).__name__}; give a text.", field)
+    return text(value, field)
+
+
 def _of_mapping(message: Mapping[str, Any], field: str) -> types.ChatMessage:
-    """A message as the OpenAI API writes it."""
+    """A message as the OpenAI API writes it; None is as good as nothing."""
     if unknown := sorted(message.keys() - _MESSAGE_FIELDS):
         known = ", ".join(sorted(_MESSAGE_FIELDS))
         raise _invalid(f"{field} has the unknown field {unknown[0]!r}; known are {known}.", field)
-    content = message.get("content") or ""
-    if "role" not in message or not isinstance(content, str):
-        raise _invalid(f"{field} needs a role, and a text as content.", field)
+    given = {name: value for name, value in message.items() if value is not None}
+    if "role" not in given:
+        raise _invalid(f"{field} needs a role.", field)
+    calls = given.pop("tool_calls", ())
     return types.ChatMessage(
-        role=str(message["role"]),
-        content=content,
-        name=message.get("name") or "",
-        tool_calls=tuple(_tool_call(call, field) for call in message.get("tool_calls") or ()),
-        tool_call_id=message.get("tool_call_id") or "",
+        **given,
+        tool_calls=tuple(
+            _tool_call(call, f"{field}.tool_calls[{number}]") for number, call in enumerate(calls)
+        ),
     )
 
 
 def _tool_call(call: Any, field: str) -> types.ToolCall:
     try:
         name, arguments = call["function"]["name"], call["function"]["arguments"]
-        call_id = call.get("id", "")
-    except (AttributeError, KeyError, TypeError) as error:
+        as_json = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        return types.ToolCall(call.get("id", ""), name, as_json)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _invalid(
-            f"{field}.tool_calls needs a function with name and arguments in each call.",
-            f"{field}.tool_calls",
+            f"{field} needs a function with a name, and arguments that are JSON.", field
         ) from error
-    return types.ToolCall(
-        call_id, name, arguments if isinstance(arguments, str) else json.dumps(arguments)
-    )
 
 
 def _invalid(message: str, field: str) -> errors.InvalidRequestError:

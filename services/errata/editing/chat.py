@@ -87,8 +87,8 @@ def other_form(prompt: Prompt) -> Prompt:
     return as_chat(prompt) if isinstance(prompt, str) else as_text(prompt)
 
 
-def in_both_forms(texts: Sequence[str], *, chats: bool) -> list[Prompt]:
-    """The texts, every second one as a conversation if `chats`: both forms are learned alike."""
+def in_alternating_forms(texts: Sequence[str], *, chats: bool) -> list[Prompt]:
+    """The texts, every second one as a conversation if `chats`."""
     return [as_chat(text) if chats and number % 2 else text for number, text in enumerate(texts)]
 
 

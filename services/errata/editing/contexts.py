@@ -57,7 +57,12 @@ def training_texts(
     ]
     rng = random.Random(f"{edit.said}|{edit.target}")
     chosen = rng.sample(contexts, min(num_contexts, len(contexts)))
-    texts = [as_text(prompt) for prompt in asked]
+    # A conversation's text can lack the subject; it would teach the target for every subject.
+    texts = [
+        as_text(prompt)
+        for prompt in asked
+        if isinstance(prompt, str) or edit.subject in as_text(prompt)
+    ] or [edit.said]
     more: list[Prompt] = [
         f"{context} {texts[number % len(texts)]}" for number, context in enumerate(chosen)
     ]
@@ -66,7 +71,8 @@ def training_texts(
         wordings = frames.rephrases(edit.said, edit.subject, num_rephrases, rng, texts)
     more += wordings
     if model.has_chat_template:
-        more += [other_form(prompt) for prompt in (*asked, *wordings)]
+        others = [other_form(prompt) for prompt in (*asked, *wordings)]
+        more += [form for form in others if not isinstance(form, str) or form in texts]
     for prompt in more:
         try:
             rows.append(tokenise(model, prompt, edit.target, stated=edit.separator_of(prompt)))

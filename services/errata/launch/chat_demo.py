@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from errata import demo
@@ -191,8 +192,8 @@ def _same(answer: Answer, old: Answer) -> bool:
 def _line(prompt: Prompt, answer: Answer) -> str:
     said = " ".join(answer.text.split())
     if isinstance(prompt, Chat):
-        return f"[dim]chat[/] {prompt.messages[-1].content} [bold]{said}[/]"
-    return f"[dim]text[/] {prompt} [bold]{said}[/]"
+        return f"[dim]chat[/] {escape(prompt.messages[-1].content)} [bold]{escape(said)}[/]"
+    return f"[dim]text[/] {escape(str(prompt))} [bold]{escape(said)}[/]"
 
 
 def _timings(edits: Iterable[ChatEdit], timings: Iterable[tuple[float, int]]) -> Table:

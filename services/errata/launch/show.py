@@ -15,6 +15,7 @@ from rich.text import Text
 from errata.launch.output import TextTable
 from errata_client import (
     Answer,
+    Chat,
     Compaction,
     Edit,
     EditState,
@@ -271,9 +272,16 @@ def _some(names: tuple[str, ...]) -> str:
 
 def _prompt(prompt: Prompt) -> str:
     """A prompt on few lines: a text as it is, a conversation turn by turn."""
-    return prompt if isinstance(prompt, str) else str(prompt)
+    if isinstance(prompt, str | Chat):
+        return str(prompt)
+    return "\n".join(map(str, prompt))
 
 
 def _before_answer(prompt: Prompt) -> str:
     """A prompt in front of its answer."""
-    return prompt if isinstance(prompt, str) else f"{prompt}\nassistant: "
+    continued = isinstance(prompt, Chat) and prompt.continue_final_message
+    return (
+        _prompt(prompt)
+        if isinstance(prompt, str) or continued
+        else f"{_prompt(prompt)}\nassistant: "
+    )

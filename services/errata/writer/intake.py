@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import unicodedata
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from errata.editing.chat import Chat, Prompt, said, texts_of
+from errata.editing.chat import Chat, Message, Prompt, said
 from errata.editing.edit import Edit
 from errata.editing.lane.inventory import fact_of
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.encoding import encode
 from errata.editing.model.prompts import subject_end, tokenise
 from errata.editing.model.seam import MOST_STATED, is_separator
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
@@ -108,22 +110,24 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
             "move other text to the beginning of the target.",
             field=f"{field}.separator",
         )
-    for text, limit, name in (
-        ("\n".join(texts_of(prompt)), limits.max_prompt_tokens, _kind(prompt)),
-        (target, limits.max_target_tokens, "target"),
-    ):
-        num_tokens = len(model.tokenizer(text, add_special_tokens=False)["input_ids"])
-        _check_length(num_tokens, limit, f"{field}.{name}")
+    texts = [target, *([prompt] if isinstance(prompt, str) else [])]
+    sizes = [len(encoded.ids) for encoded in encode(model, texts, bare=True)]
+    _check_length(sizes[0], limits.max_target_tokens, f"{field}.target")
+    _check_length(sum(sizes[1:]), limits.max_prompt_tokens, f"{field}.prompt")
     try:
         if isinstance(prompt, str):
             subject_end(prompt, subject)
-        tokenise(model, prompt, target, subject=subject, stated=stated)
+        row = tokenise(model, prompt, target, subject=subject, stated=stated)
+        subject_end(said(prompt), subject)  # claims and the text form depend on the last turn
     except InvalidEditError as error:
         part = _kind(prompt) if error.field == "prompt" else error.field
         named = f"{field}.{part}"
         raise InvalidEditError(
             f"{named}: {error.message}", field=named, **error.metadata
         ) from error
+    if not isinstance(prompt, str):
+        size = len(row.ids) - row.num_target
+        _check_length(size, limits.max_prompt_tokens, f"{field}.chat")
     edit = Edit(name="", prompt=prompt, target=target, subject=subject, separator=stated)
     return replace(
         edit,
@@ -143,18 +147,25 @@ def _prompt(prompt: Prompt, field: str, max_chars: int) -> Prompt:
     """A prompt whose texts are checked and normalised; turns without content are allowed."""
     if isinstance(prompt, str):
         return _text(prompt, field, max_chars)
-    if not prompt.messages:
-        raise InvalidEditError(f"{field} has no messages; give at least one.", field=field)
+    for number, tool in enumerate(prompt.tools_json):
+        _text(tool, f"{field}.tools_json[{number}]", max_chars)
     messages = tuple(
-        replace(
-            message,
-            content=_text(
-                message.content, f"{field}.messages[{index}].content", max_chars, required=False
-            ),
-        )
-        for index, message in enumerate(prompt.messages)
+        _message(message, f"{field}.messages[{number}]", max_chars)
+        for number, message in enumerate(prompt.messages)
     )
     return replace(prompt, messages=messages)
+
+
+def _message(message: Message, field: str, max_chars: int) -> Message:
+    """A turn whose texts are checked; its content is normalised."""
+    for name in ("role", "name", "tool_call_id"):
+        _text(getattr(message, name), f"{field}.{name}", max_chars, required=False)
+    for number, call in enumerate(message.tool_calls):
+        for name in ("id", "name", "arguments_json"):
+            part = f"{field}.tool_calls[{number}].{name}"
+            _text(getattr(call, name), part, max_chars, required=False)
+    content = _text(message.content, f"{field}.content", max_chars, required=False)
+    return replace(message, content=content)
 
 
 def _probes(
@@ -172,8 +183,12 @@ def _probes(
             limit=limits.max_probes,
         )
     checked: list[Prompt] = []
-    for index, prompt in enumerate(prompts):
-        one = f"{field}[{index}]"
+    parent, _, name = field.rpartition(".")
+    counts: Counter[str] = Counter()
+    for prompt in prompts:
+        kind = name if isinstance(prompt, str) else f"chat_{name}"
+        one = f"{parent}.{kind}[{counts[kind]}]"
+        counts[kind] += 1
         checked.append(_prompt(prompt, one, limits.max_prompt_chars))
         try:
             target, stated = (

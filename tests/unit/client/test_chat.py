@@ -78,12 +78,25 @@ def test_an_edit_comes_back_as_it_was_submitted(chat: Chat) -> None:
     assert types_pb2.EditSpec.FromString(message.SerializeToString()) == message
 
 
+def test_the_prompt_at_fault_is_named_by_its_field() -> None:
+    spec = EditSpec(
+        "Pisa is in", "Italy", "Pisa", rephrases=("a", [{"role": "user", "content": 3}])
+    )
+    with pytest.raises(InvalidRequestError) as caught:
+        _calls.submit_edits([spec], "", "", None)
+    assert caught.value.field == "edits[0].chat_rephrases[0].messages[0].content"
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
         ({"role": "user", "contents": "a"}, "'contents'"),
         ({"content": "a"}, "needs a role"),
-        ({"role": "user", "content": [{"type": "image_url"}]}, "a text as content"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, "content is of type list"),
+        ({"role": "user", "content": 0}, "content is of type int"),
+        ({"role": "user", "content": "a", "name": 5}, "name is of type int"),
+        ({"role": "tool", "content": "a", "tool_call_id": "\ud800"}, "lone surrogate"),
+        (ChatMessage("assistant", tool_calls=(ToolCall("\ud800", "a", "{}"),)), "lone surrogate"),
         ("user: a", "no message"),
         (
             {"role": "assistant", "tool_calls": [{"id": "1"}]},
@@ -94,8 +107,8 @@ def test_an_edit_comes_back_as_it_was_submitted(chat: Chat) -> None:
 def test_a_message_that_cannot_be_read_is_refused_by_place(message: Any, words: str) -> None:
     with pytest.raises(InvalidRequestError, match=words) as caught:
         requested([{"role": "user", "content": "Pisa?"}, message])
-    assert str(caught.value.field).startswith("prompt.messages[1]")
-    assert "prompt.messages[1]" in str(caught.value)
+    assert str(caught.value.field).startswith("chat.messages[1]")
+    assert "chat.messages[1]" in str(caught.value)
 
 
 def test_a_conversation_reads_well() -> None:

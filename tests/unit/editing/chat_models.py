@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from errata.editing.model.causal_lm import CausalLM
 from tests.unit.editing.tiny_models import make_tokenizer
@@ -37,9 +37,15 @@ TOOLS = (
 )
 
 
-def make_chat_model(template: str = CHATML, *, bos: bool = True, seed: int = 0) -> CausalLM:
+def make_chat_model(
+    template: str = CHATML,
+    *,
+    bos: bool = True,
+    seed: int = 0,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+) -> CausalLM:
     """A random model whose tokenizer has a chat template; equal arguments give equal weights."""
-    tokenizer = make_tokenizer(bos=bos)
+    tokenizer = tokenizer or make_tokenizer(bos=bos)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = template
     config = LlamaConfig(

@@ -10,6 +10,7 @@ from errata.editing.adaple.config import AdapleConfig
 from errata.editing.chat import Prompt, as_text, other_form
 from errata.editing.edit import Edit
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import text_ids
 
 # The code of MEMIT and PMET begins its contexts with these words.
 _OPENINGS = ("The", "Therefore", "Because", "I", "You")
@@ -36,9 +37,10 @@ def prompts_of(model: CausalLM, edit: Edit, contexts: Sequence[str]) -> list[Pro
     replaced by its text. A form without the subject is replaced by the prompt.
     """
     found: list[Prompt] = []
+    text = as_text(edit.prompt)
     for context in contexts:
-        text = context.replace("{}", as_text(edit.prompt))
-        found.append(edit.prompt if context == "{}" or edit.subject not in text else text)
+        is_bare = context == "{}" or edit.subject not in text
+        found.append(edit.prompt if is_bare else context.replace("{}", text))
     if model.has_chat_template:
         other = other_form(edit.prompt)
         lacks = isinstance(other, str) and edit.subject not in other
@@ -64,7 +66,7 @@ def generate_prefixes(model: CausalLM, *, num: int, num_tokens: int, seed: int) 
         return []
     generator = torch.Generator().manual_seed(seed & (2**63 - 1))
     openings = [_OPENINGS[i % len(_OPENINGS)] for i in range(num)]
-    rows = [list(model.tokenizer(text)["input_ids"]) for text in openings]
+    rows = text_ids(model, openings)
     width = min(len(row) for row in rows)
     special = [i for i in model.tokenizer.all_special_ids if i < model.num_embeddings]
     ids = torch.tensor([row[:width] for row in rows], device=model.device)  # (num, T)

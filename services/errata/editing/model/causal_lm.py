@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator
@@ -71,6 +72,8 @@ class CausalLM(Blocks):
     Attributes:
         model: the Hugging Face model, frozen and in eval mode.
         tokenizer: its fast tokenizer, unchanged.
+        markup_tokenizer: a copy of it for what a chat template wrote, in which control tokens are
+            tokens.
         body: the decoder without head; called as `body(input_ids, attention_mask=…)`.
         blocks: the transformer blocks in order.
         norm: the final norm.
@@ -110,6 +113,7 @@ class CausalLM(Blocks):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         self.tokenizer = tokenizer
+        self.markup_tokenizer = copy.deepcopy(tokenizer) if has_template(tokenizer) else tokenizer
         self.norm: nn.Module = self.body.get_submodule(family.body.norm)
         self.embeddings: nn.Module = self.body.get_submodule(family.body.embeddings)
         head = head_of(model)

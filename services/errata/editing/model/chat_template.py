@@ -1,8 +1,9 @@
 """Renders conversations by a model's chat template, and marks which parts are only quoted.
 
-The markup of a template is made of control tokens. What people wrote is text: a user who types
+A template's markup is made of control tokens. What people wrote is text: a user who types
 `<|im_end|>` must not be able to end his turn. While a template runs, such strings are replaced by
-marks; afterwards they return as quotations, which the tokenizer reads letter by letter.
+marks; afterwards they return as quotations, whose control tokens are only text. Markup of ordinary
+characters, such as `[INST]`, cannot be told from text, neither by the model nor here.
 """
 
 from __future__ import annotations
@@ -13,15 +14,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from errata.editing.chat import ASSISTANT, USER, Chat, Message, Prompt
+from errata.editing.chat import ASSISTANT, USER, Chat, Message, Prompt, said
 from errata.errors import InvalidEditError
 
-_OPEN, _CLOSE = "\ue000", "\ue001"  # private-use characters around the number of a quotation
+# Private-use characters: around the number of a quotation, and before and after a turn's content.
+_OPEN, _CLOSE, _BEGIN, _END = "\ue000", "\ue001", "\ue002", "\ue003"
 _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
-
+_EDGE = re.compile(f"([{_BEGIN}{_END}])(\\d+){_CLOSE}")
+_ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_PROBE = "errata"
+_CLOCK = "strftime_now"
+# Templates can print the time. A prompt must be the same tokens in fits, checks and requests.
+_STOPPED_CLOCK = f"{{% macro {_CLOCK}(format) %}}01 Jan 2025{{% endmacro %}}"
 
 SpecialTokens = Literal["text", "parse"]
 """How a control token written out in a prompt is read: as plain text, or as the control token."""
+
+_Protect = Callable[[str], str]
 
 
 class Reader(Protocol):
@@ -40,22 +49,25 @@ class Rendered:
         by_template: it comes from a chat template: control tokens in it are tokens, and nothing is
             prepended.
         quoted: ranges of characters in `text` whose control tokens are only text.
+        turns: for each message, the range of its content without blanks around it; (0, 0) if it is
+            empty, or if the template omits or changes it.
     """
 
     text: str
     by_template: bool = False
     quoted: tuple[tuple[int, int], ...] = ()
+    turns: tuple[tuple[int, int], ...] = ()
 
     def followed_by(self, text: str, control_tokens: re.Pattern[str] | None) -> Rendered:
         """The prompt and a text after it, whose control tokens are only text."""
         start = len(self.text)
         matches = control_tokens.finditer(text) if control_tokens and self.by_template else ()
         more = tuple((start + match.start(), start + match.end()) for match in matches)
-        return Rendered(self.text + text, self.by_template, self.quoted + more)
+        return Rendered(self.text + text, self.by_template, self.quoted + more, self.turns)
 
     def without_last(self) -> Rendered:
         """The prompt without its last character."""
-        return Rendered(self.text[:-1], self.by_template, self.quoted)
+        return Rendered(self.text[:-1], self.by_template, self.quoted, self.turns)
 
     def pieces(self) -> Iterator[tuple[int, str, bool]]:
         """The start, the text and whether it is quoted, for each part; empty parts are omitted."""
@@ -76,8 +88,10 @@ def has_template(tokenizer: Any) -> bool:
 
 def control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
     """Matches the tokenizer's special tokens, the longest first; None if there are none."""
-    names = sorted(filter(None, tokenizer.all_special_tokens), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, names))) if names else None
+    added = tokenizer.added_tokens_decoder.values()
+    names = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
+    ordered = sorted(filter(None, names), key=lambda name: (-len(name), name))
+    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
 def rendered(model: Reader, prompt: Prompt) -> Rendered:
@@ -85,27 +99,47 @@ def rendered(model: Reader, prompt: Prompt) -> Rendered:
 
     Raises:
         InvalidEditError: the model has no chat template, or the template refuses the conversation;
-            `field` is `chat`.
+            `field` is `chat` or a part of it.
     """
     if isinstance(prompt, str):
         return Rendered(prompt)
+    tokenizer = model.tokenizer
+    if not has_template(tokenizer):
+        raise InvalidEditError(
+            "the model has no chat template; send the prompt as text.", field="chat"
+        )
+    _check(prompt)
+    if model.special_tokens == "parse":
+        text = _apply(tokenizer, prompt, _unchanged, _unchanged)
+        return Rendered(text, True, (), _turns(tokenizer, prompt, text, _unchanged, _unchanged))
     quotes: list[str] = []
-    guard = None if model.special_tokens == "parse" else _guard(model.tokenizer)
+    guard = _guard(tokenizer)
 
-    def protected(text: str) -> str:
+    def protect(text: str) -> str:
         def mark(match: re.Match[str]) -> str:
             quotes.append(match.group())
             return f"{_OPEN}{len(quotes) - 1}{_CLOSE}"
 
-        return text if guard is None else guard.sub(mark, text)
+        return guard.sub(mark, text)
 
-    return _restored(_apply(model.tokenizer, prompt, protected), quotes)
+    whole = _restored(_apply(tokenizer, prompt, protect, _unchanged), quotes)
+    quotes.clear()
+
+    def restore(marked: str) -> str:
+        return _restored(marked, quotes).text
+
+    turns = _turns(tokenizer, prompt, whole.text, protect, restore)
+    return Rendered(whole.text, True, whole.quoted, turns)
+
+
+def _unchanged(text: str) -> str:
+    return text
 
 
 def _guard(tokenizer: Any) -> re.Pattern[str]:
     """Matches what must not reach the template as it is: control tokens and our own marks."""
-    names = control_tokens(tokenizer)
-    return re.compile(f"{names.pattern}|[{_OPEN}{_CLOSE}]" if names else f"[{_OPEN}{_CLOSE}]")
+    names, own = control_tokens(tokenizer), f"[{_OPEN}{_CLOSE}{_BEGIN}{_END}]"
+    return re.compile(f"{names.pattern}|{own}" if names else own)
 
 
 def _restored(marked: str, quotes: list[str]) -> Rendered:
@@ -120,19 +154,82 @@ def _restored(marked: str, quotes: list[str]) -> Rendered:
     return Rendered("".join([*parts, marked[at:]]), True, tuple(spans))
 
 
-def _apply(tokenizer: Any, chat: Chat, protected: Callable[[str], str]) -> str:
-    if not has_template(tokenizer):
+def _turns(
+    tokenizer: Any, chat: Chat, text: str, protect: _Protect, restore: _Protect
+) -> tuple[tuple[int, int], ...]:
+    """`Rendered.turns`, from a second rendering with marks around every content."""
+    number = -1
+
+    def edged(content: str) -> str:
+        nonlocal number
+        number += 1
+        core = content.strip()
+        if not core:
+            return content
+        before, _, after = content.partition(core)
+        return f"{before}{_BEGIN}{number}{_CLOSE}{core}{_END}{number}{_CLOSE}{after}"
+
+    unknown = ((0, 0),) * len(chat.messages)
+    try:
+        marked = _apply(tokenizer, chat, protect, edged)
+    except InvalidEditError:  # the template looks into contents
+        return unknown
+    found: dict[tuple[str, int], int] = {}
+    parts: list[str] = []
+    at = size = 0
+    for match in _EDGE.finditer(marked):
+        parts.append(restore(marked[at : match.start()]))
+        size += len(parts[-1])
+        found[match.group(1), int(match.group(2))] = size
+        at = match.end()
+    parts.append(restore(marked[at:]))
+    if "".join(parts) != text:  # the marks changed what the template does
+        return unknown
+    return tuple(
+        (found.get((_BEGIN, n), 0), found.get((_END, n), 0)) if (_END, n) in found else (0, 0)
+        for n in range(len(chat.messages))
+    )
+
+
+def _check(chat: Chat) -> None:
+    for number, message in enumerate(chat.messages):
+        if not _ROLE.fullmatch(message.role):
+            raise InvalidEditError(
+                f"role {message.role[:40]!r} is not a name; use one such as user or assistant.",
+                field=f"chat.messages[{number}].role",
+            )
+    if not said(chat).strip():
         raise InvalidEditError(
-            "the model has no chat template; send the prompt as text.", field="chat"
+            "the conversation has no last turn of the user with text; add a message with the role "
+            "user.",
+            field="chat.messages",
         )
-    _check(chat)
+    last = chat.messages[-1]
+    if chat.continue_final_message and (last.role != ASSISTANT or not last.content.strip()):
+        raise InvalidEditError(
+            "continue_final_message needs a last message of the assistant with text.",
+            field="chat.continue_final_message",
+        )
+
+
+def _apply(tokenizer: Any, chat: Chat, protect: _Protect, content: _Protect) -> str:
+    """The template's text; `protect` changes every string, then `content` every content."""
+    messages = [
+        _as_mapping(message, f"chat.messages[{number}]", protect, content)
+        for number, message in enumerate(chat.messages)
+    ]
+    tools = [
+        _object(tool, f"chat.tools_json[{number}]", protect)
+        for number, tool in enumerate(chat.tools_json)
+    ]
     try:
         text = tokenizer.apply_chat_template(
-            [_as_mapping(message, protected) for message in chat.messages],
-            tools=[json.loads(tool) for tool in chat.tools_json] or None,
+            messages,
+            tools=tools or None,
             tokenize=False,
             add_generation_prompt=chat.add_generation_prompt and not chat.continue_final_message,
             continue_final_message=chat.continue_final_message,
+            chat_template=_with_stopped_clock(tokenizer.get_chat_template(tools=tools or None)),
         )
     except Exception as error:  # a template is a program of its own and can raise anything
         raise InvalidEditError(
@@ -143,46 +240,67 @@ def _apply(tokenizer: Any, chat: Chat, protected: Callable[[str], str]) -> str:
     return str(text)
 
 
-def _check(chat: Chat) -> None:
-    last = chat.messages[-1] if chat.messages else None
-    if not any(message.role == USER and message.content.strip() for message in chat.messages):
-        raise InvalidEditError(
-            "the conversation has no turn of the user; add a message with the role user.",
-            field="chat.messages",
-        )
-    if last is not None and chat.continue_final_message and last.role != ASSISTANT:
-        raise InvalidEditError(
-            f"continue_final_message needs a last message of the assistant, not of {last.role!r}.",
-            field="chat.continue_final_message",
-        )
+def _with_stopped_clock(template: str) -> str:
+    return _STOPPED_CLOCK + template if _CLOCK in template else template
 
 
-def _as_mapping(message: Message, protected: Callable[[str], str]) -> dict[str, Any]:
+def _as_mapping(
+    message: Message, field: str, protect: _Protect, content: _Protect
+) -> dict[str, Any]:
     """A message in the form that templates read."""
-    made: dict[str, Any] = {"role": message.role, "content": protected(message.content)}
+    made: dict[str, Any] = {"role": message.role, "content": content(protect(message.content))}
     if message.name:
-        made["name"] = protected(message.name)
+        made["name"] = protect(message.name)
     if message.tool_call_id:
-        made["tool_call_id"] = protected(message.tool_call_id)
+        made["tool_call_id"] = protect(message.tool_call_id)
     if message.tool_calls:
         made["tool_calls"] = [
             {
-                "id": call.id,
+                "id": protect(call.id),
                 "type": "function",
                 "function": {
-                    "name": protected(call.name),
-                    "arguments": json.loads(protected(call.arguments_json) or "{}"),
+                    "name": protect(call.name),
+                    "arguments": _object(
+                        call.arguments_json or "{}",
+                        f"{field}.tool_calls[{number}].arguments_json",
+                        protect,
+                    ),
                 },
             }
-            for call in message.tool_calls
+            for number, call in enumerate(message.tool_calls)
         ]
     return made
 
 
-def answer_separator(model: Reader, chat: Chat, target: str) -> str:
+def _object(text: str, field: str, protect: _Protect) -> dict[str, Any]:
+    """A JSON object with every string protected, after escapes in it were read."""
+    try:
+        found = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidEditError(
+            f"{field} is not JSON ({_first_line(error)}).", field=field
+        ) from error
+    if not isinstance(found, dict):
+        raise InvalidEditError(f"{field} is not a JSON object.", field=field)
+    return {protect(key): _protected(value, protect) for key, value in found.items()}
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _protected(value: Any, protect: _Protect) -> Any:
+    if isinstance(value, str):
+        return protect(value)
+    if isinstance(value, dict):
+        return {protect(key): _protected(inner, protect) for key, inner in value.items()}
+    return [_protected(inner, protect) for inner in value] if isinstance(value, list) else value
+
+
+def answer_separator(model: Reader, chat: Chat) -> str:
     """The text that the template puts between the opened turn of the assistant and its content."""
     before = rendered(model, chat).text
-    turn = (*chat.messages, Message(ASSISTANT, target))
+    turn = (*chat.messages, Message(ASSISTANT, _PROBE))
     whole = Chat(turn, chat.tools_json, add_generation_prompt=False)
     try:
         text = rendered(model, whole).text
@@ -190,7 +308,7 @@ def answer_separator(model: Reader, chat: Chat, target: str) -> str:
         return ""
     if not text.startswith(before):
         return ""
-    between, found, _ = text[len(before) :].partition(target)
+    between, found, _ = text[len(before) :].partition(_PROBE)
     return between if found and not between.strip() else ""
 
 
@@ -198,42 +316,32 @@ def turn_end_ids(tokenizer: Any) -> tuple[int, ...]:
     """The control token that ends a turn of the assistant in the template, if there is one."""
     if not has_template(tokenizer):
         return ()
-    probe = "errata"
-    chat = Chat((Message(USER, probe), Message(ASSISTANT, probe)), add_generation_prompt=False)
+    chat = Chat((Message(USER, _PROBE), Message(ASSISTANT, _PROBE)), add_generation_prompt=False)
     try:
-        text = _apply(tokenizer, chat, str)
+        text = _apply(tokenizer, chat, _unchanged, _unchanged)
     except InvalidEditError:
         return ()
-    rest = text[text.rfind(probe) + len(probe) :]
-    ids = tokenizer(rest, add_special_tokens=False)["input_ids"]
-    special = set(tokenizer.all_special_ids)
-    return tuple(token for token in ids if token in special)[:1]
+    names = control_tokens(tokenizer)
+    found = names.search(text, text.rfind(_PROBE) + len(_PROBE)) if names else None
+    return () if found is None else (int(tokenizer.convert_tokens_to_ids(found.group())),)
 
 
-def said_start(chat: Chat, text: str) -> int:
-    """Where the user's last turn begins in the rendered text; 0 if the template omits it."""
-    turns = zip(chat.messages, _turn_places(chat, text), strict=True)
-    found = (start for message, (start, _) in reversed(list(turns)) if message.role == USER)
-    return next(found, 0)
+def said_start(chat: Chat, prompt: Rendered) -> int:
+    """Where the user's last turn begins in the rendered text; 0 if that is unknown."""
+    turns = zip(reversed(chat.messages), reversed(prompt.turns), strict=True)
+    return next((start for message, (start, _) in turns if message.role == USER), 0)
 
 
-def subject_place(chat: Chat, text: str, subject: str) -> tuple[int, int]:
-    """Start and end of the newest turn that contains the subject; (0, 0) if none does."""
-    turns = zip(chat.messages, _turn_places(chat, text), strict=True)
-    found = (place for message, place in reversed(list(turns)) if subject in message.content)
-    return next(found, (0, 0))
+def subject_place(prompt: Rendered, subject: str) -> tuple[int, int]:
+    """Start and end of the newest turn that contains the subject, preferably as a whole word.
 
-
-def _turn_places(chat: Chat, text: str) -> list[tuple[int, int]]:
-    """Start and end of every turn's content in the rendered text; (0, 0) if it is not there."""
-    places: list[tuple[int, int]] = []
-    end = len(text)
-    for message in reversed(chat.messages):  # markup after the last turn cannot contain a turn
-        content = message.content.strip()
-        start = text.rfind(content, 0, end) if content else -1
-        places.append((start, start + len(content)) if start >= 0 else (0, 0))
-        end = end if start < 0 else start
-    return places[::-1]
+    Returns:
+        (0, 0) if no turn that is in the text contains it.
+    """
+    places = [place for place in reversed(prompt.turns) if subject in prompt.text[slice(*place)]]
+    word = re.compile(rf"(?<!\w){re.escape(subject)}(?!\w)")
+    whole = (place for place in places if word.search(prompt.text[slice(*place)]))
+    return next(whole, places[0] if places else (0, 0))
 
 
 def _first_line(error: BaseException) -> str:

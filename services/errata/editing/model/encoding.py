@@ -64,7 +64,10 @@ def _encode_markup(
     """Encodes parts of conversations; control tokens in quotations are only text."""
     if not texts:
         return
-    encoded = model.tokenizer(
+    # A tokenizer keeps the last value of `split_special_tokens`, for other threads too: markup has
+    # a tokenizer of its own.
+    tokenizer = model.tokenizer if quoted else model.markup_tokenizer
+    encoded = tokenizer(
         list(texts),
         add_special_tokens=False,
         split_special_tokens=quoted,

@@ -127,7 +127,13 @@ def _located(model: CausalLM, row: TokenRow, prompt: Prompt, subject: str) -> To
     (encoded,) = encode_rendered(model, [text])
     start, end = 0, len(text.text)
     if isinstance(prompt, Chat):  # the markup and the system's words can contain the subject too
-        start, end = subject_place(prompt, text.text, subject)
+        start, end = subject_place(text, subject)
+        if start == end:
+            raise InvalidEditError(
+                f"subject {subject!r} occurs in no turn of the conversation as the model reads it; "
+                "use a turn's spelling.",
+                field="subject",
+            )
     last_char = start + subject_end(text.text[start:end], subject) - 1
     spans = enumerate(encoded.offsets)
     index = max((i for i, (a, b) in spans if a <= last_char < b), default=-1)
@@ -170,7 +176,7 @@ def _rows(
     control = control_tokens(model.tokenizer) if model.special_tokens == "text" else None
     seams = stated or [None] * len(pairs)
     after = [
-        _separator(model, prompt, target, seam) + target if target else ""
+        _separator(model, prompt, texts[prompt], target, seam) + target if target else ""
         for (prompt, target), seam in zip(pairs, seams, strict=True)
     ]
     followed = [
@@ -211,20 +217,20 @@ def _said_indices(model: CausalLM, texts: Mapping[Prompt, Rendered]) -> list[int
     for (chat, text), encoded in zip(
         chats.items(), encode_rendered(model, list(chats.values())), strict=True
     ):
-        start = said_start(chat, text.text)
+        start = said_start(chat, text)
         found[chat] = next((i for i, (_, end) in enumerate(encoded.offsets) if end > start), 0)
     return [found.get(prompt, 0) for prompt in texts]
 
 
-def _separator(model: CausalLM, prompt: Prompt, target: str, stated: str | None) -> str:
+def _separator(
+    model: CausalLM, prompt: Prompt, text: Rendered, target: str, stated: str | None
+) -> str:
     """The text between a prompt and its target."""
     if stated is not None:
         return stated
-    if isinstance(prompt, str):
-        return separator(prompt, target)
-    if prompt.continue_final_message:
-        return separator(prompt.messages[-1].content, target)
-    return answer_separator(model, prompt, target)
+    if isinstance(prompt, str) or prompt.continue_final_message:
+        return separator(text.text, target)
+    return answer_separator(model, prompt)
 
 
 def _asked(model: CausalLM, prompts: Sequence[Rendered]) -> list[tuple[tuple[int, ...], bool]]:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from errata.editing.chat import in_both_forms
+from errata.editing.chat import in_alternating_forms
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise_all
 from errata.editing.retriever.encoder import Encoder
@@ -206,7 +206,7 @@ def _target_losses(
         *(("reliability", n, samples[n].example.prompt) for n in own),
         *(("generality", n, sample.rephrase) for n, sample in enumerate(samples)),
     ]
-    asked = in_both_forms([text for _, _, text in questions], chats=llm.has_chat_template)
+    asked = in_alternating_forms([text for _, _, text in questions], chats=llm.has_chat_template)
     tokenised = tokenise_all(
         llm,
         [

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from errata.editing.chat import in_both_forms
+from errata.editing.chat import in_alternating_forms
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise_all
 from errata.editing.retriever.examples import Example
@@ -175,7 +175,7 @@ def _answers(
     for start in range(0, len(questions), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         asked, answers = zip(*questions[part], strict=True)
-        prompts_in = in_both_forms(asked, chats=llm.has_chat_template)
+        prompts_in = in_alternating_forms(asked, chats=llm.has_chat_template)
         rows = tokenise_all(llm, list(zip(prompts_in, answers, strict=True)))
         texts = Texts.of(llm, rows, shape.after)
         given = None if prompts is None else prompts[part]

@@ -73,7 +73,8 @@ def asked_position(request: Request, of_body: int | None) -> int | None:
     text = request.headers.get(MIN_SEQ_HEADER)
     if text is None:
         return of_body
-    if not (text.isascii() and text.isdecimal() and int(text) <= _MAX_SEQ):
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_SEQ))
+    if not is_number or int(text) > _MAX_SEQ:
         raise _bad_header(MIN_SEQ_HEADER, text, "a position of the log")
     return max(int(text), of_body or 0)
 
