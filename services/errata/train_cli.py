@@ -39,7 +39,7 @@ EncoderOption = Annotated[
 ]
 RetrieverOption = Annotated[
     Path | None,
-    typer.Option(help="Lane model whose retriever is reused; only MLP_P is trained."),
+    typer.Option(help="Lane model, of any LLM, whose retriever is reused; only MLP_P is trained."),
 ]
 PresetOption = Annotated[str, typer.Option(help="errata, paper or code.")]
 SetOption = Annotated[
@@ -89,7 +89,7 @@ def recipe(
     if threads:
         torch.set_num_threads(threads)
     llm = CausalLM.load(model or demo.model_path(), device=device)
-    known = None if retriever is None else LaneModel.load(retriever, llm)
+    known = None if retriever is None else LaneModel.load_retriever(retriever, llm.device)
     lane_model = new_lane_model(llm, encoder or None, config, known)
     seconds = 60 * max_minutes if max_minutes else math.inf
     trainer = Trainer(

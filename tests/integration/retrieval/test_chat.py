@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from errata.editing.chat import Chat, Message, as_chat
+from errata.editing.model.prompts import tokenise
+from errata.engine import offline
 from errata.engine.sequence import Piece
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
 from errata.worker.admission import GenerationInput, ScoringInput
@@ -135,6 +137,37 @@ async def test_the_users_last_turn_decides_and_nothing_else(chat_stack: Stack) -
             in_system = conversation("Who makes cars?", system=QUESTION)
             assert (await asked(worker, in_system, seq)).edits == ()
             assert (await asked(worker, conversation(QUESTION), seq)).edits == (name,)
+
+
+async def test_a_request_in_chat_has_the_continuous_prompt_before_the_users_words(
+    chat_stack: Stack,
+) -> None:
+    method, config = LANES["recipe"]
+    async with (
+        chat_stack.writer(chat_stack.lane_model(), method, config=config) as writer,
+        chat_stack.worker() as worker,
+    ):
+        _, seq = await submit_chat(writer, conversation(QUESTION))
+        long = conversation(QUESTION, system="Be brief.", earlier=("Who makes cars?", "Toyota."))
+        served = await score_of(worker, long, seq)
+        row = tokenise(worker.model, long, ANSWER)
+        table = worker._applier.routing()
+        assert table is not None
+        (plan,) = table.plans(table.claims([QUESTION], {}, list(table.views)))
+        assert plan.num_positions, "else this shows nothing"
+        here, front = (
+            sum(
+                offline.score(
+                    worker.model,
+                    [row.ids[: -row.num_target]],
+                    [row.ids[-row.num_target :]],
+                    [placed],
+                )[0][0]
+            )
+            for placed in (plan.behind(row.said_index), plan)
+        )
+        assert served == pytest.approx(here, abs=1e-3)
+        assert abs(front - here) > 0.01
 
 
 async def test_a_chat_is_scored_as_it_is_answered(chat_stack: Stack) -> None:

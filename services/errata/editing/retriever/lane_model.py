@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.artifact import Artifact, TensorSpec
-from errata.editing.model.causal_lm import BaseLLM, CausalLM
+from errata.editing.model.causal_lm import BaseLLM, CausalLM, KnownLLM
 from errata.editing.model.devices import has_fast_bf16
 from errata.editing.model.prompts import join, tokenise_all
 from errata.editing.retriever.encoder import Encoder, Tokens
@@ -157,6 +157,17 @@ class LaneModel(nn.Module):
             BaseModelMismatchError, ArtifactCorruptError: as `from_artifact`.
         """
         return cls.from_artifact(Artifact.from_bytes(read_bytes(folder)), llm)
+
+    @classmethod
+    def load_retriever(cls, folder: Path, device: torch.device) -> LaneModel:
+        """Reads a lane model of any LLM, for its retriever: encoder, MLP_K, MLP_Q and sentinel.
+
+        Raises:
+            ModelNotFoundError, ArtifactCorruptError: as `load`.
+        """
+        artifact = Artifact.from_bytes(read_bytes(folder))
+        trained_for = KnownLLM(artifact.metadata.get("base_model", ""), device)
+        return cls.from_artifact(artifact, trained_for)
 
 
 def read_bytes(folder: Path) -> bytes:
