@@ -11,6 +11,7 @@ from rich.table import Table
 
 from errata.cli_options import DeviceOption
 from errata.errors import InvalidRequestError
+from errata.evaluation.asking import Asking
 from errata.evaluation.edit import plan as plans
 
 _out = Console()
@@ -71,6 +72,14 @@ ReferencesOption = Annotated[
 TextsOption = Annotated[
     int, typer.Option(help="Number of records whose generated texts are judged.", min=0)
 ]
+FormOption = Annotated[
+    str,
+    typer.Option(help="How records' questions are asked: text, chat (by the template), or both."),
+]
+GenerateOption = Annotated[
+    int,
+    typer.Option(help="Number of records whose whole answers are generated and judged.", min=0),
+]
 RephrasingsOption = Annotated[
     int,
     typer.Option(
@@ -114,6 +123,8 @@ def edit(
     retention: RetentionOption = None,
     references: ReferencesOption = None,
     texts: TextsOption = 0,
+    form: FormOption = "text",
+    generate: GenerateOption = 0,
     rephrasings: RephrasingsOption = 0,
     no_check: NoCheckOption = False,
     cache_dir: CacheDirOption = None,
@@ -146,6 +157,7 @@ def edit(
         check=not no_check,
         cache_dir=cache_dir or plans.default_cache_dir(),
         device=device,
+        asking=Asking(form, generate),
     )
     _run(plan)
 
