@@ -131,13 +131,9 @@ def edit(
     device: DeviceOption = "cpu",
 ) -> None:
     """Measures an editing method as the papers do, in process or through a cluster's gateway."""
-    _check_place(in_process, target)
+    basics = method, dataset, data, out, model
     plan = plans.Plan(
-        method=method,
-        dataset=dataset,
-        data=data,
-        out=out,
-        model=model,
+        *basics,
         edits=edits,
         batch=batch,
         seed=seed,
@@ -148,7 +144,7 @@ def edit(
         lane_model=lane_model,
         points=plans.parse_numbers(scale, "scale"),
         vary=plans.parse_grid(vary or []),
-        target=target,
+        target=_place(in_process, target),
         lane=lane,
         records=plans.parse_range(records),
         text=text,
@@ -162,9 +158,11 @@ def edit(
     _run(plan)
 
 
-def _check_place(in_process: bool, target: str) -> None:
+def _place(in_process: bool, target: str) -> str:
+    """The cluster to measure; empty for this process."""
     if in_process and target:
         raise InvalidRequestError("give --in-process or --target, not both.", field="target")
+    return target
 
 
 def _run(plan: plans.Plan) -> None:

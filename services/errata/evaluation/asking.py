@@ -39,6 +39,10 @@ class Asking:
         return CHAT in FORMS[self.form]
 
 
+AS_TEXTS = Asking()
+"""As the data has them, and no whole answers."""
+
+
 def in_form(prompt: str, form: str) -> Prompt:
     """A question in one form."""
     return as_chat(prompt) if form == CHAT else prompt

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from errata.evaluation.asking import CHAT, FORMS, Asking, in_form
+from errata.evaluation.asking import AS_TEXTS, CHAT, FORMS, Asking, in_form
 from errata.evaluation.data.record import Record
 from errata.evaluation.metrics.likelihood import perplexity
 from errata.evaluation.metrics.memit import harmonic_mean, prefers
@@ -63,7 +63,7 @@ class Answers:
     chat: Answers | None = None
 
 
-def ask(system: System, records: Sequence[Record], asking: Asking) -> list[Answers]:
+def ask(system: System, records: Sequence[Record], asking: Asking = AS_TEXTS) -> list[Answers]:
     """Asks all questions about the records, in each form.
 
     Args:

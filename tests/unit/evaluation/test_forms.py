@@ -234,7 +234,7 @@ def test_both_forms_are_measured_on_the_same_edits(plan: Plan) -> None:
             assert {"reliability", "generality", "known"} <= set(found[form][stage]["generation"])
         assert "generation" not in found[form]["immediate"], "generation takes time"
         assert "generation" in found[form]["ci95"]
-        assert (found[form]["form"], found[form]["generated"]) == (form, 3)
+        assert (found[form]["form"], found[form]["num_generated"]) == (form, 3)
 
 
 def test_the_report_shows_each_form_in_tables_of_its_own(plan: Plan) -> None:

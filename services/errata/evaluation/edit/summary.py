@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -64,8 +65,7 @@ def summary(
         "method": plan.method,
         "dataset": plan.dataset,
         "suite": plan.suite,
-        "form": plan.asking.form,
-        "generated": plan.asking.num_generated,
+        **asdict(plan.asking),
         "edits": headline["edits"],
         "batch": headline["batch"],
         "seed": plan.seed,
