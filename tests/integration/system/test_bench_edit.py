@@ -24,7 +24,7 @@ _COMPARED = (
 ).split()
 
 
-def _write_records(corpus: Corpus, path: Path) -> None:
+def write_records(corpus: Corpus, path: Path) -> None:
     """Facts of the demo corpus, turned round, in CounterFact's flat layout."""
     rows = []
     for name, relation in corpus.relations().items():
@@ -67,7 +67,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.usefixtures("one_thread")
 def test_both_ways_agree_to_the_last_digit(system: System, corpus: Corpus, tmp_path: Path) -> None:
     data, text, heldout = (tmp_path / name for name in ("facts.json", "text", "heldout"))
-    _write_records(corpus, data)
+    write_records(corpus, data)
     # The paragraphs that the system's writer takes its statistics from.
     text.write_text("\n".join(corpus.training_text(0, 2_000)), encoding="utf-8")
     heldout.write_text("\n".join(corpus.training_text(1, 20)), encoding="utf-8")
