@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from errata import demo
 from errata.bench_cli import bench
 from errata.demo import Corpus
+from errata.errors import InvalidRequestError
 from tests.integration.system.conftest import System
 
 # The same code and the same edits; only clocks differ.
@@ -97,3 +98,13 @@ def test_both_ways_agree_to_the_last_digit(system: System, corpus: Corpus, tmp_p
     assert whole["final"]["reliability"]["exact"] > 0.5, "the figures are of edits that took"
     forgotten = (whole[when]["target_perplexity"] for when in ("final", "immediate"))
     assert next(forgotten) > next(forgotten), "and so many that they got into each other's way"
+
+
+def test_a_cluster_without_a_chat_template_is_not_asked_in_chat(
+    system: System, corpus: Corpus, tmp_path: Path
+) -> None:
+    write_records(corpus, tmp_path / "facts.json")
+    arguments = ["edit", "--data", str(tmp_path / "facts.json"), "--out", str(tmp_path / "out")]
+    failed = CliRunner().invoke(bench, [*arguments, "--target", system.target, "--form", "chat"])
+    assert isinstance(failed.exception, InvalidRequestError)
+    assert f"the model of {system.target} has no chat template" in str(failed.exception)
