@@ -1,12 +1,13 @@
-"""Writes evaluation records about facts that SmolLM2 knows, for `errata bench edit`.
+"""Writes evaluation records about facts that a chat model knows, for `errata bench edit`.
 
-    python -m tools.known_records build/known-texts.json
-    python -m tools.known_records build/known-questions.json --questions
+    python tools/known_facts.py MODEL --output build/known.json
+    python -m tools.known_records build/known.json build/known-texts.json
+    python -m tools.known_records build/known.json build/known-questions.json --questions
 
-Each fact that `services/errata/demo/smollm2/edits.toml` lists as known gives one record in
-CounterFact's flat form: an edit of its first text to another object of the relation, a rephrasing,
-and a fact of the same relation that no record edits. Rephrasing and other fact are texts, or with
-`--questions` the questions that a user would put in a chat.
+Each fact that the model says in all phrasings gives one record in CounterFact's flat form: an edit
+of its first text to another object of the relation, a rephrasing, and a fact of the same relation
+that no record edits; the model says that one, too, if there is such a fact. Rephrasing and other
+fact are texts, or with `--questions` the questions that a user would put in a chat.
 """
 
 from __future__ import annotations
@@ -14,32 +15,44 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.known_facts import EDITS, Fact, facts
+from tools.known_facts import Fact, facts
+
+Said = Mapping[tuple[str, str], Sequence[bool]]
+"""(relation, subject) → whether the model says the fact: in each text, then in each question."""
 
 
-def known_facts() -> tuple[list[Fact], list[Fact]]:
-    """The facts that the model says in every phrasing, and all others."""
-    known = tomllib.loads(EDITS.read_text("utf-8"))["known"]
-    split: tuple[list[Fact], list[Fact]] = [], []
-    for fact in facts():
-        split[fact.subject not in known.get(fact.relation, ())].append(fact)
-    return split
+def read_said(path: Path) -> Said:
+    """Reads what `tools/known_facts.py --output` wrote."""
+    rows = json.loads(path.read_text("utf-8"))
+    return {(row["relation"], row["subject"]): row["said"] for row in rows}
 
 
-def records(*, questions: bool) -> Iterator[dict[str, Any]]:
-    """Yields the records, in an order that does not depend on their relations."""
-    known, others = known_facts()
+def records(said: Said, least: int, *, questions: bool) -> Iterator[dict[str, Any]]:
+    """Yields the records, in an order that does not depend on their relations.
+
+    Args:
+        said: by the model.
+        least: number of phrasings in which it must say a fact that is edited.
+        questions: ask for rephrasing and other fact in questions.
+    """
+
+    def answers(fact: Fact) -> Sequence[bool]:
+        return said[fact.relation, fact.subject]
+
+    candidates = list(facts())
+    known = [fact for fact in candidates if sum(answers(fact)) >= least]
+    others = [fact for fact in candidates if sum(answers(fact)) < least]
     for number, fact in enumerate(random.Random(0).sample(known, len(known))):
         rng = random.Random(f"{fact.relation}|{fact.subject}")
         target = rng.choice(sorted(fact.others))
         # Its answer is not the edit's, so that an edit that spreads too far is seen.
         alike = [x for x in others if x.relation == fact.relation and x.answer != target]
-        beside = rng.choice(alike)
+        asked = len(fact.texts) if questions else 0
+        beside = rng.choice([x for x in alike if answers(x)[asked]] or alike)
         yield {
             "case_id": number,
             "prompt": fact.texts[0],
@@ -57,10 +70,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("said", type=Path, help="made by tools/known_facts.py --output")
     parser.add_argument("output", type=Path, help="receives the records (JSON)")
     parser.add_argument("--questions", action="store_true", help="ask in a chat's questions")
+    parser.add_argument(
+        "--phrasings", type=int, default=4, help="in how many an edited fact must be said"
+    )
     given = parser.parse_args()
-    found = list(records(questions=given.questions))
+    found = list(records(read_said(given.said), given.phrasings, questions=given.questions))
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
