@@ -1,6 +1,6 @@
 """Writes training records for the lane model of the demo with SmolLM2.
 
-    python tools/chat_records.py build/chat-records.json
+    python -m tools.chat_records build/chat-records.json
 
 Each fact of `tools/smollm2_candidates.toml` gives a record for every ordered pair of its phrasings,
 texts and questions alike: an edit to another object of the relation, a rephrasing, and a question

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import tomllib
 from collections import Counter
@@ -26,6 +25,7 @@ from typing import Any
 import transformers
 from rich.console import Console
 
+from errata import demo
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise_all
 from errata.engine.offline import generate
@@ -72,15 +72,7 @@ def facts(path: Path = CANDIDATES) -> Iterator[Fact]:
 
 def says(answer: str, fact: Fact) -> bool:
     """Whether an answer names the fact's object, and no other object of the relation before it."""
-    places = {name: _place(answer, name) for name in {fact.answer, *fact.others}}
-    return places[fact.answer] < len(answer) and places[fact.answer] == min(places.values())
-
-
-def _place(answer: str, name: str) -> int:
-    """Where an answer names something, as a whole word; its length if nowhere."""
-    flags = re.IGNORECASE if len(name) > 2 else re.NOFLAG  # a symbol such as He has its spelling
-    found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", answer, flags)
-    return found.start() if found else len(answer)
+    return demo.says(answer, fact.answer, *fact.others)
 
 
 def ask(llm: CausalLM, asked: Sequence[Fact]) -> list[list[str]]:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from errata.cli_options import DeviceOption
 from errata.errors import InvalidRequestError
+from errata.evaluation.asking import Asking
 from errata.evaluation.edit import plan as plans
 
 _out = Console()
@@ -71,6 +72,14 @@ ReferencesOption = Annotated[
 TextsOption = Annotated[
     int, typer.Option(help="Number of records whose generated texts are judged.", min=0)
 ]
+FormOption = Annotated[
+    str,
+    typer.Option(help="How records' questions are asked: text, chat (by the template), or both."),
+]
+GenerateOption = Annotated[
+    int,
+    typer.Option(help="Number of records whose whole answers are generated and judged.", min=0),
+]
 RephrasingsOption = Annotated[
     int,
     typer.Option(
@@ -114,19 +123,17 @@ def edit(
     retention: RetentionOption = None,
     references: ReferencesOption = None,
     texts: TextsOption = 0,
+    form: FormOption = "text",
+    generate: GenerateOption = 0,
     rephrasings: RephrasingsOption = 0,
     no_check: NoCheckOption = False,
     cache_dir: CacheDirOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Measures an editing method as the papers do, in process or through a cluster's gateway."""
-    _check_place(in_process, target)
+    basics = method, dataset, data, out, model
     plan = plans.Plan(
-        method=method,
-        dataset=dataset,
-        data=data,
-        out=out,
-        model=model,
+        *basics,
         edits=edits,
         batch=batch,
         seed=seed,
@@ -137,7 +144,7 @@ def edit(
         lane_model=lane_model,
         points=plans.parse_numbers(scale, "scale"),
         vary=plans.parse_grid(vary or []),
-        target=target,
+        target=_place(in_process, target),
         lane=lane,
         records=plans.parse_range(records),
         text=text,
@@ -146,13 +153,16 @@ def edit(
         check=not no_check,
         cache_dir=cache_dir or plans.default_cache_dir(),
         device=device,
+        asking=Asking(form, generate),
     )
     _run(plan)
 
 
-def _check_place(in_process: bool, target: str) -> None:
+def _place(in_process: bool, target: str) -> str:
+    """The cluster to measure; empty for this process."""
     if in_process and target:
         raise InvalidRequestError("give --in-process or --target, not both.", field="target")
+    return target
 
 
 def _run(plan: plans.Plan) -> None:

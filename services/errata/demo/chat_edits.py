@@ -75,10 +75,18 @@ def chat_lanes_path() -> Path:
     return _FOLDER / "lanes.toml"
 
 
-def says(answer: str, wanted: str, other: str) -> bool:
-    """Whether an answer names one thing as a whole word, and not another one before it."""
-    found, before = (
-        re.search(rf"(?<!\w){re.escape(name)}(?!\w)", answer, re.IGNORECASE)
-        for name in (wanted, other)
-    )
-    return found is not None and (before is None or found.start() < before.start())
+def says(answer: str, wanted: str, *others: str) -> bool:
+    """Whether an answer names one thing in whole words, and none of the others before it.
+
+    Where one name begins with another, as New York City with New York, the longer one is named.
+    """
+    names = {wanted, *others}
+    named = [(start, -len(name), name) for name in names if (start := _place(answer, name)) >= 0]
+    return bool(named) and min(named)[-1] == wanted
+
+
+def _place(answer: str, name: str) -> int:
+    """Where an answer names something; −1 if nowhere."""
+    flags = re.IGNORECASE if len(name) > 2 else re.NOFLAG  # a symbol such as He has its spelling
+    found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", answer, flags)
+    return found.start() if found else -1

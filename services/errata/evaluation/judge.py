@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
+from errata.evaluation.asking import AS_TEXTS, CHAT, FORMS, Asking, in_form
 from errata.evaluation.data.record import Record
 from errata.evaluation.metrics.likelihood import perplexity
 from errata.evaluation.metrics.memit import harmonic_mean, prefers
@@ -14,8 +16,10 @@ from errata.evaluation.metrics.tokens import (
     token_accuracy,
     token_agreement,
 )
+from errata.evaluation.metrics.whole import WholeAnswers, whole_answers, whole_shares
 from errata.evaluation.systems import Pair, Scored, System
 
+T = TypeVar("T")
 Measures = dict[str, float | None]
 """Figures by name, such as `reliability.token`; None if the data set does not have the figure."""
 
@@ -34,7 +38,7 @@ SHARES = (
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """A system's scores for one record's questions at one point in time.
+    """A system's answers to one record's questions at one point in time.
 
     Attributes:
         new: the new answer at the prompt.
@@ -44,6 +48,8 @@ class Answers:
         locality_true: each locality prompt's own answer.
         locality_new: the edit's new answer at each locality prompt.
         ripples: for each group and question, every accepted answer.
+        whole: generated answers; None if they are not generated.
+        chat: the same questions in conversations; None if they are asked in one form only.
     """
 
     new: Scored
@@ -53,11 +59,27 @@ class Answers:
     locality_true: tuple[Scored, ...]
     locality_new: tuple[Scored, ...]
     ripples: Mapping[str, tuple[tuple[Scored, ...], ...]]
+    whole: WholeAnswers | None = None
+    chat: Answers | None = None
 
 
-def ask(system: System, records: Sequence[Record]) -> list[Answers]:
-    """Scores all questions about the records in one call; equal questions are asked once."""
-    pairs: dict[Pair, int] = {}
+def ask(system: System, records: Sequence[Record], asking: Asking = AS_TEXTS) -> list[Answers]:
+    """Asks all questions about the records, in each form.
+
+    Args:
+        system: to ask.
+        records: what to ask about.
+        asking: the form; whole answers are generated for the first `num_generated` records.
+    """
+    answers, *others = (_ask(system, records, form, asking) for form in FORMS[asking.form])
+    for chats in others:
+        answers = [replace(text, chat=chat) for text, chat in zip(answers, chats, strict=True)]
+    return answers
+
+
+def _ask(system: System, records: Sequence[Record], form: str, asking: Asking) -> list[Answers]:
+    """Scores all questions in one form in one call; equal questions are asked once."""
+    pairs: dict[tuple[str, str], int] = {}
 
     def note(prompt: str, answer: str) -> Scored:
         pairs.setdefault((prompt, answer), len(pairs))
@@ -65,8 +87,15 @@ def ask(system: System, records: Sequence[Record]) -> list[Answers]:
 
     for record in records:
         _walk(record, note)
-    scored = system.score(list(pairs))
-    return [_walk(record, lambda *pair: scored[pairs[pair]]) for record in records]
+    asked: list[Pair] = [(in_form(prompt, form), answer) for prompt, answer in pairs]
+    scored = system.score(asked)
+    answers = [_walk(record, lambda *pair: scored[pairs[pair]]) for record in records]
+    judged = records[: asking.num_generated]
+    if not judged:
+        return answers
+    whole = whole_answers(system, judged, form)
+    made = [replace(one, whole=said) for one, said in zip(answers, whole, strict=False)]
+    return made + answers[len(judged) :]
 
 
 _NOTHING = Scored((), (), ())
@@ -109,22 +138,38 @@ def measures_of(
 
     Returns:
         `SHARES`, each a mean per record and then over the records that have it; `score`, the
-        harmonic mean of the last three; `target_perplexity`; `ripple.{group}` where there are any.
+        harmonic mean of the last three; `target_perplexity`; `ripple.{group}` and `generation.…`
+        where there are any; and all of them as `chat.…` for questions that were asked twice.
     """
-    rows = [shares(*item) for item in zip(records, before, now, strict=True)]
+    rows = [dict(_shares(*item)) for item in zip(records, before, now, strict=True)]
     figures: Measures = {name: _mean_of(rows, name) for name in SHARES}
     last_three = [figures[name] for name in ("efficacy", "generalization", "specificity")]
     known = [value for value in last_three if value is not None]
     figures["score"] = harmonic_mean(known) if len(known) == len(last_three) else None
     figures["target_perplexity"] = round(perplexity(item.new for item in now), 2)
-    groups = dict.fromkeys(group for item in now for group in item.ripples)
-    figures |= {f"ripple.{group}": _mean_of(rows, f"ripple.{group}") for group in groups}
+    others = dict.fromkeys(name for row in rows for name in row if name not in figures)
+    figures |= {name: _mean_of(rows, name) for name in others}
+    chats = [_chats(*pair) for pair in zip(before, now, strict=True)]
+    known_chats = [pair for pair in chats if pair is not None]
+    if known_chats:
+        figures |= _in_chat(measures_of(records, *zip(*known_chats, strict=True)))
     return figures
 
 
 def shares(record: Record, before: Answers, now: Answers) -> dict[str, float]:
-    """One record's values of `SHARES` and of the ripples, as far as the record has them."""
-    return dict(_shares(record, before, now))
+    """One record's shares among the figures, as far as the record has them."""
+    found = dict(_shares(record, before, now))
+    chats = _chats(before, now)
+    return found if chats is None else found | _in_chat(dict(_shares(record, *chats)))
+
+
+def _chats(before: Answers, now: Answers) -> tuple[Answers, Answers] | None:
+    """The answers in conversations, if the questions were asked twice."""
+    return None if before.chat is None or now.chat is None else (before.chat, now.chat)
+
+
+def _in_chat(figures: Mapping[str, T]) -> dict[str, T]:
+    return {f"{CHAT}.{name}": value for name, value in figures.items()}
 
 
 def _shares(record: Record, before: Answers, now: Answers) -> Iterator[tuple[str, float]]:
@@ -141,6 +186,8 @@ def _shares(record: Record, before: Answers, now: Answers) -> Iterator[tuple[str
     for group, questions in now.ripples.items():
         right = [max(map(exact_match, answers)) for answers in questions]
         yield f"ripple.{group}", _mean(right)
+    if before.whole is not None and now.whole is not None:
+        yield from whole_shares(record, before.whole, now.whole)
 
 
 def _memit_shares(now: Answers) -> Iterator[tuple[str, float]]:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from errata import demo
 from errata.bench_cli import bench
 from errata.demo import Corpus
+from errata.errors import InvalidRequestError
 from tests.integration.system.conftest import System
 
 # The same code and the same edits; only clocks differ.
@@ -24,7 +25,7 @@ _COMPARED = (
 ).split()
 
 
-def _write_records(corpus: Corpus, path: Path) -> None:
+def write_records(corpus: Corpus, path: Path) -> None:
     """Facts of the demo corpus, turned round, in CounterFact's flat layout."""
     rows = []
     for name, relation in corpus.relations().items():
@@ -67,7 +68,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.usefixtures("one_thread")
 def test_both_ways_agree_to_the_last_digit(system: System, corpus: Corpus, tmp_path: Path) -> None:
     data, text, heldout = (tmp_path / name for name in ("facts.json", "text", "heldout"))
-    _write_records(corpus, data)
+    write_records(corpus, data)
     # The paragraphs that the system's writer takes its statistics from.
     text.write_text("\n".join(corpus.training_text(0, 2_000)), encoding="utf-8")
     heldout.write_text("\n".join(corpus.training_text(1, 20)), encoding="utf-8")
@@ -97,3 +98,13 @@ def test_both_ways_agree_to_the_last_digit(system: System, corpus: Corpus, tmp_p
     assert whole["final"]["reliability"]["exact"] > 0.5, "the figures are of edits that took"
     forgotten = (whole[when]["target_perplexity"] for when in ("final", "immediate"))
     assert next(forgotten) > next(forgotten), "and so many that they got into each other's way"
+
+
+def test_a_cluster_without_a_chat_template_is_not_asked_in_chat(
+    system: System, corpus: Corpus, tmp_path: Path
+) -> None:
+    write_records(corpus, tmp_path / "facts.json")
+    arguments = ["edit", "--data", str(tmp_path / "facts.json"), "--out", str(tmp_path / "out")]
+    failed = CliRunner().invoke(bench, [*arguments, "--target", system.target, "--form", "chat"])
+    assert isinstance(failed.exception, InvalidRequestError)
+    assert f"the model of {system.target} has no chat template" in str(failed.exception)

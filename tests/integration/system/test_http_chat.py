@@ -19,6 +19,7 @@ from errata.cli import app
 from errata.demo import Corpus
 from errata.launch.box import Box
 from errata_client import Chat, ChatMessage, Client
+from tests.integration.system.test_bench_edit import write_records
 from tests.ports import free_addresses
 from tests.waiting import PATIENCE
 
@@ -283,6 +284,38 @@ def test_both_apis_are_compared(box: Box, tmp_path: Path) -> None:
     assert found["p50_ratio"].keys() == {"ttft", "e2e"}
     assert found["requests"] == 4 * 2 * 12
     assert found["ratio"] > 0
+
+
+def test_a_benchmark_asks_a_cluster_in_chat_as_in_process(
+    box: Box, corpus: Corpus, tmp_path: Path
+) -> None:
+    data = tmp_path / "facts.json"
+    write_records(corpus, data)
+    recipe = demo.lanes_path().parent / "recipe"
+    model = box.settings.data_dir.parent / "taught"
+    text = ["--text", str(model.parent / "text"), "--lane-model", str(recipe)]
+    found = {}
+    for name, where in {"through": ["--target", box.target], "inside": text}.items():
+        out = tmp_path / name
+        asked = ["--form", "both", "--generate", "4", "--edits", "4", "--batch", "4"]
+        common = ["--method", "recipe", "--data", str(data), "--model", str(model)]
+        done = CliRunner().invoke(
+            app, ["bench", "edit", "--out", str(out), *common, *asked, *where]
+        )
+        assert done.exit_code == 0, done.output
+        found[name] = json.loads((out / "result.json").read_text("utf-8"))
+    assert found["through"]["num_rejected"] == found["inside"]["num_rejected"] == 0
+    for stage in ("pre", "immediate", "final"):
+        through, inside = found["through"][stage], found["inside"][stage]
+        inside.pop("claims", None)  # a cluster does not tell what claims a prompt
+        for ours, theirs in ((through, inside), (through["chat"], inside["chat"])):
+            # Its last digit depends on the shape of a batch.
+            assert ours.pop("target_perplexity") == pytest.approx(
+                theirs.pop("target_perplexity"), rel=1e-3
+            )
+        assert through == inside, stage
+        assert through["chat"] != {key: through[key] for key in through["chat"]}, stage
+    assert found["inside"]["final"]["generation"]["reliability"] > 0.5, "the edits took"
 
 
 @pytest.mark.promise("P5", "P6", "P7")

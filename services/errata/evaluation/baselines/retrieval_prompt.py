@@ -8,6 +8,7 @@ from time import perf_counter
 from pydantic import Field
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from errata.editing.chat import Prompt, as_chat, said
 from errata.editing.lane.contract import LaneConfig
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import join
@@ -53,15 +54,23 @@ class RetrievalPrompt(LocalModel):
 
     def score(self, pairs: Sequence[Pair]) -> list[Scored]:
         """Scores continuations of statement and prompt."""
-        prompts = self.with_statements([prompt for prompt, _ in pairs])
+        prompts = self._stated([prompt for prompt, _ in pairs])
         targets = [target for _, target in pairs]
         return super().score(list(zip(prompts, targets, strict=True)))
 
     def generate(
-        self, prompts: Sequence[str], max_tokens: int, sampling: Sequence[Sampling]
+        self, prompts: Sequence[Prompt], max_tokens: int, sampling: Sequence[Sampling]
     ) -> list[str]:
         """Continues statement and prompt."""
-        return super().generate(self.with_statements(prompts), max_tokens, sampling)
+        return super().generate(self._stated(prompts), max_tokens, sampling)
+
+    def _stated(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Each prompt with its nearest statement before what the user says."""
+        queries = self.with_statements([said(prompt) for prompt in prompts])
+        return [
+            query if isinstance(prompt, str) else as_chat(query)
+            for prompt, query in zip(prompts, queries, strict=True)
+        ]
 
     def with_statements(self, queries: Sequence[str]) -> list[str]:
         """Each query with its nearest statement before it; the later statement on a tie."""

@@ -123,6 +123,7 @@ class _Runs:
             point,
             self._auxiliary,
             lambda size: self._progress.advance(self._task, size),
+            self._plan.asking,
         )
         unit = {"seed": seed, **unit}
         write(unit, folder, name)
@@ -142,6 +143,7 @@ class _Runs:
             "point": asdict(point),
             "fact": fact,
             "seed": seed,
+            "asking": asdict(plan.asking),
             "num_texts": plan.auxiliary.num_texts,
             "rephrasings": [plan.rephrasings, plan.seed],
             "check": plan.check,

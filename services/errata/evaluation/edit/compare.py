@@ -20,6 +20,7 @@ _IDENTITIES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "data": lambda found: [found["dataset"], found["data"]["digest"]],
     "records": lambda found: found["data"]["records"],
     "seeds": lambda found: found["seeds"],
+    "forms of questions": lambda found: found.get("form", "text"),
 }
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from errata.evaluation.asking import CHAT
+
 _DIGITS = {"perplexity": 1, "target_perplexity": 1, "fluency": 1, "consistency": 1}
 
 
@@ -36,6 +38,18 @@ TOKENS = FigureFamily(
     },
     "Locality is agreement with the model's own answers before the first edit.",
 )
+GENERATION = FigureFamily(
+    "Whole answers, generated",
+    {
+        "generation.reliability": "Rel. said",
+        "generation.generality": "Gen. said",
+        "generation.locality": "Loc. still said",
+        "generation.known": "Loc. said before",
+    },
+    "Shares of greedy answers that say the object in whole words, and the other object not before "
+    "it; the edit's object at prompts and rephrases, the own answer at locality prompts, among "
+    "those that said it before the first edit.",
+)
 MEMIT = FigureFamily(
     "MEMIT's figures",
     {
@@ -65,11 +79,14 @@ CLAIMS = FigureFamily(
     },
     "Shares of prompts that an edit claims, whatever it then answers; last, those it may claim.",
 )
-FAMILIES: Sequence[FigureFamily] = (TOKENS, MEMIT, LIKELIHOOD, CLAIMS)
+IN_CHAT = f"{CHAT}."  # begins the names of figures of questions asked in conversations, too
+FAMILIES: Sequence[FigureFamily] = (TOKENS, GENERATION, MEMIT, LIKELIHOOD, CLAIMS)
 
 
 def figure(figures: Mapping[str, Any], name: str) -> float | None:
     """A figure by its dotted name; None if it was not measured."""
+    if name.startswith(IN_CHAT):
+        return figure(figures.get(CHAT, {}), name.removeprefix(IN_CHAT))
     group, dot, rest = name.partition(".")
     found: Any = figures.get(group)
     if dot:
@@ -78,7 +95,20 @@ def figure(figures: Mapping[str, Any], name: str) -> float | None:
 
 
 def families_in(stages: Sequence[Mapping[str, Any]]) -> list[FigureFamily]:
-    """The families with measured figures, with only the columns that were measured."""
+    """The families with measured figures, with only the columns that were measured.
+
+    Figures of questions that were also asked in conversations follow, in families of their own.
+    """
+    chats = [row[CHAT] for row in stages if CHAT in row]
+    return [*_families(stages), *(map(_of_chats, _families(chats)) if chats else ())]
+
+
+def _of_chats(family: FigureFamily) -> FigureFamily:
+    columns = {f"{IN_CHAT}{name}": title for name, title in family.columns.items()}
+    return FigureFamily(f"{family.title}, asked in conversations", columns, family.note)
+
+
+def _families(stages: Sequence[Mapping[str, Any]]) -> list[FigureFamily]:
     groups = {
         "retention": ("General ability", "Share of questions answered right."),
         "ripple": ("Ripple effects", "Share of questions answered with one of the right answers."),
@@ -104,7 +134,7 @@ def cell(name: str, value: float | None, interval: float | None = None) -> str:
     """A figure as text, with the half-width of its interval if there is one."""
     if value is None:
         return "–"
-    digits = _DIGITS.get(name, 3)
+    digits = _DIGITS.get(name.removeprefix(IN_CHAT), 3)
     text = f"{value:,.{digits}f}"
     return text if interval is None else f"{text} ± {interval:,.{digits}f}"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from errata.errors import InvalidRequestError
+from errata.evaluation.asking import Asking
 from errata.platform.settings import load_settings
 
 
@@ -69,6 +70,7 @@ class Plan:
         check: whether edits must pass the writer's checks, as in production.
         cache_dir: for statistics and sampled text.
         device: torch device.
+        asking: how the questions about the records are asked.
     """
 
     method: str
@@ -95,6 +97,7 @@ class Plan:
     check: bool = True
     cache_dir: Path = field(default_factory=default_cache_dir)
     device: str = "cpu"
+    asking: Asking = field(default_factory=Asking)
 
     def __post_init__(self) -> None:
         if not self.target and not self.model:

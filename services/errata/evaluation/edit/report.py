@@ -59,13 +59,21 @@ def tables(rows: Sequence[FigureRow], remark: str) -> list[str]:
     return made
 
 
+_ASKED: Mapping[str, str] = {
+    "text": "as texts",
+    "chat": "in conversations",
+    "both": "as texts and in conversations",
+}
+
+
 def _head(found: Mapping[str, Any]) -> str:
     seeds = ", ".join(str(seed) for seed in found["seeds"])
     over = found["ci95_over"]
+    asked = _ASKED[found["form"]]
     return (
         f"# {found['method']} on {found['dataset']}: {found['suite']}\n\n"
         f"{found['edits']:,} edits, submitted {found['batch']:,} at a time, {found['through']}; "
-        f"seeds {seeds}. ± is the 95 % interval (Student's t) over {over}.\n\n"
+        f"asked {asked}; seeds {seeds}. ± is the 95 % interval (Student's t) over {over}.\n\n"
         f"```\n{found['command']}\n```\n"
     )
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from errata.errors import InvalidRequestError
+from errata.evaluation.asking import CHAT
 from errata.evaluation.edit.confidence import half_width
+from errata.evaluation.edit.families import IN_CHAT
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites import SUITES, Point
 from errata.evaluation.judge import Measures
@@ -62,6 +65,7 @@ def summary(
         "method": plan.method,
         "dataset": plan.dataset,
         "suite": plan.suite,
+        **asdict(plan.asking),
         "edits": headline["edits"],
         "batch": headline["batch"],
         "seed": plan.seed,
@@ -108,15 +112,19 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def nested(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"a.b": 1, "c": 2}` as `{"a": {"b": 1}, "c": 2}`."""
+    """`{"a.b": 1, "c": 2}` as `{"a": {"b": 1}, "c": 2}`; figures in chat are one level deeper."""
     found: dict[str, Any] = {}
+    chats: dict[str, Any] = {}
     for name, value in figures.items():
+        if name.startswith(IN_CHAT):
+            chats[name.removeprefix(IN_CHAT)] = value
+            continue
         group, dot, rest = name.partition(".")
         if dot:
             found.setdefault(group, {})[rest] = value
         else:
             found[name] = value
-    return found
+    return found | {CHAT: nested(chats)} if chats else found
 
 
 def _together(point: Point, units: Sequence[Unit]) -> dict[str, Any]:

@@ -140,6 +140,7 @@ class SystemFactory:
 
         Raises:
             PreconditionError: the cluster has another configuration or another model.
+            InvalidRequestError: questions in conversations to a model without a chat template.
         """
         config = self.config(point.varied)
         key = f"{config.model_dump_json()}|{point.lane_model}|{point.served}"
@@ -164,6 +165,8 @@ class SystemFactory:
         expected = config.model_dump_json() if plan.values else None
         system = ClusterSystem(plan.target, plan.method, plan.lane, expected)
         self._cleanup.callback(system.close)
+        if plan.asking.in_chat:
+            self._check_form(f"the model of {plan.target}", system.has_chat_template)
         if plan.model:
             wanted = CausalLM.load(plan.model).digest
             if wanted != system.model_digest:
@@ -191,7 +194,16 @@ class SystemFactory:
     def _local_model(self) -> CausalLM:
         if self._model is None:
             self._model = CausalLM.load(self._plan.model, device=self._plan.device)
+            self._check_form(self._plan.model, self._model.has_chat_template)
         return self._model
+
+    def _check_form(self, model: str, has_chat_template: bool) -> None:
+        if self._plan.asking.in_chat and not has_chat_template:
+            raise InvalidRequestError(
+                f"{model} has no chat template, which --form {self._plan.asking.form} needs; give "
+                "a chat model, or --form text.",
+                field="form",
+            )
 
     def _resources(self, model: CausalLM) -> Resources:
         if self._plan.text is None:

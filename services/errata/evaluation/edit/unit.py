@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
+from errata.evaluation.asking import Asking
 from errata.evaluation.data.record import Record
 from errata.evaluation.edit.auxiliary import AuxiliaryMetrics
 from errata.evaluation.edit.claims import RecordClaims, claim_figures, claims_of, failures
@@ -25,6 +27,7 @@ def run_unit(
     point: Point,
     auxiliary: AuxiliaryMetrics,
     on_edited: Callable[[int], None],
+    asking: Asking,
 ) -> dict[str, Any]:
     """Runs one point with one seed's records; none of its edits is active afterwards.
 
@@ -34,6 +37,8 @@ def run_unit(
         point: what to run.
         auxiliary: what to measure in addition to the records.
         on_edited: called with every batch's size.
+        asking: how to ask about the records; whole answers are generated before the first edit and
+            after the last.
 
     Returns:
         JSON: `pre`, `immediate` and `final` figures, `spread` (half-widths of 95 % intervals over
@@ -43,7 +48,7 @@ def run_unit(
         of a lane in this process.
     """
     try:
-        return _UnitRun(system, records, point, auxiliary, on_edited).run()
+        return _UnitRun(system, records, point, auxiliary, on_edited, asking).run()
     finally:
         system.reset()
 
@@ -56,9 +61,10 @@ class _UnitRun:
         point: Point,
         auxiliary: AuxiliaryMetrics,
         on_edited: Callable[[int], None],
+        asking: Asking,
     ) -> None:
         self._system, self._records, self._point = system, records, point
-        self._auxiliary, self._on_edited = auxiliary, on_edited
+        self._auxiliary, self._on_edited, self._asking = auxiliary, on_edited, asking
         self._before: list[Answers] = []
         self._immediate: list[Answers] = []
         self._now: list[Answers] = []
@@ -70,14 +76,14 @@ class _UnitRun:
 
     def run(self) -> dict[str, Any]:
         records, point = self._records, self._point
-        self._before = self._ask(records)
+        self._before = self._ask(records, self._asking.num_generated)
         last = records[-point.edits :]
         pre = self._figures(0, self._before) | self._measure_auxiliary(last)
         more: dict[str, Any] = {}
         for start in range(0, len(records), point.edits):
             self._edit_all(start)
             self._compact(start)
-            self._now += self._ask(records[start : start + point.edits])
+            self._now += self._ask_all(start)
             if start + point.edits == len(records):
                 claims = claims_of(self._system, last)
                 final = (
@@ -130,14 +136,19 @@ class _UnitRun:
         number, system = self._point.compact, self._system
         if number is None or not isinstance(system, LaneSystem):
             return
-        answers = self._now + self._ask(self._records[start : start + self._point.edits])
+        answers = self._now + self._ask_all(start)
         figures = nested(self._figures(0, answers))
         self._fitted = {"fitted": {**figures, "state_bytes": system.state_bytes}}
         self._parts["compaction"] += system.compact(number)
 
-    def _ask(self, records: Sequence[Record]) -> list[Answers]:
+    def _ask_all(self, first: int) -> list[Answers]:
+        """Asks about all records of a chunk."""
+        num_generated = max(0, self._asking.num_generated - first)
+        return self._ask(self._records[first : first + self._point.edits], num_generated)
+
+    def _ask(self, records: Sequence[Record], num_generated: int = 0) -> list[Answers]:
         start = perf_counter()
-        answers = ask(self._system, records)
+        answers = ask(self._system, records, replace(self._asking, num_generated=num_generated))
         self._ask_seconds += perf_counter() - start
         return answers
 
@@ -168,7 +179,8 @@ class _UnitRun:
 
     def _spread(self) -> dict[str, float | None]:
         rows = [shares(*row) for row in zip(self._records, self._before, self._now, strict=True)]
-        return {name: half_width([row[name] for row in rows if name in row]) for name in SHARES}
+        names = dict.fromkeys((*SHARES, *(name for row in rows for name in row)))
+        return {name: half_width([row[name] for row in rows if name in row]) for name in names}
 
     def _state(self, claims: Sequence[RecordClaims]) -> dict[str, Any]:
         """Measurements of the system itself, while the last edits are active."""

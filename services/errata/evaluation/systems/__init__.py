@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from errata.editing.chat import Prompt
 from errata.engine.sampling import Sampling
 from errata.evaluation.data.record import Record
 
-Pair = tuple[str, str]
-"""A prompt and its continuation after one space."""
+Pair = tuple[Prompt, str]
+"""A prompt and its continuation: after one space in a text, by the template in a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class System(Protocol):
         """Scores continuations, in the order of `pairs`."""
 
     def generate(
-        self, prompts: Sequence[str], max_tokens: int, sampling: Sequence[Sampling]
+        self, prompts: Sequence[Prompt], max_tokens: int, sampling: Sequence[Sampling]
     ) -> list[str]:
         """Continues each prompt by at most `max_tokens` tokens."""
 

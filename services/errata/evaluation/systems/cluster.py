@@ -7,12 +7,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any, TypeVar
 
+from errata.editing.chat import Prompt
 from errata.engine.sampling import Sampling
 from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome, Pair, Scored, requests_of
 from errata.platform.settings import WriterSettings
-from errata_client import AsyncClient, Edit, EditSpec, EditState
+from errata_client import AsyncClient, ChatMessage, Edit, EditSpec, EditState
+from errata_client import Chat as ChatSpec
 from errata_client import Sampling as SamplingSpec
 
 T = TypeVar("T")
@@ -66,6 +68,11 @@ class ClusterSystem:
         self._committed: dict[str, Edit] = {}
 
     @property
+    def has_chat_template(self) -> bool:
+        """Whether the cluster's model takes conversations."""
+        return self._run(self._client.model()).has_chat_template
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of the artifacts of all edits that this object made."""
         sizes = {edit.artifact_digest: edit.artifact_size for edit in self._committed.values()}
@@ -93,7 +100,9 @@ class ClusterSystem:
         """Scores continuations, one request per pair, many requests at a time."""
 
         async def one(pair: Pair) -> Scored:
-            tokens = (await self._client.score(*pair, timeout=_ASK_SECONDS)).tokens
+            prompt, continuation = pair
+            scored = await self._client.score(_sent(prompt), continuation, timeout=_ASK_SECONDS)
+            tokens = scored.tokens
             return Scored(
                 tuple(token.token_id for token in tokens),
                 tuple(token.argmax_token_id for token in tokens),
@@ -103,14 +112,14 @@ class ClusterSystem:
         return self._run(_gathered(one, pairs))
 
     def generate(
-        self, prompts: Sequence[str], max_tokens: int, sampling: Sequence[Sampling]
+        self, prompts: Sequence[Prompt], max_tokens: int, sampling: Sequence[Sampling]
     ) -> list[str]:
         """Continues each prompt, many at a time."""
 
-        async def one(item: tuple[str, Sampling]) -> str:
+        async def one(item: tuple[Prompt, Sampling]) -> str:
             prompt, how = item
             answer = await self._client.generate(
-                prompt,
+                _sent(prompt),
                 max_tokens=max_tokens,
                 sampling=SamplingSpec(how.temperature, how.top_p, how.top_k, how.seed),
                 timeout=_ASK_SECONDS,
@@ -161,6 +170,13 @@ class ClusterSystem:
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)
+
+
+def _sent(prompt: Prompt) -> str | ChatSpec:
+    """A prompt as the SDK takes it; questions about records are turns of text."""
+    if isinstance(prompt, str):
+        return prompt
+    return ChatSpec(tuple(ChatMessage(turn.role, turn.content) for turn in prompt.messages))
 
 
 async def _connected(target: str) -> AsyncClient:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from errata.editing.chat import Prompt, said
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, tokenise
@@ -37,7 +38,8 @@ class LocalModel:
             batch = [rows[i] for i in chunk]
             targets = [row.ids[-row.num_target :] for row in batch]
             prompts = [row.ids[: -row.num_target] for row in batch]
-            plans = self._plans([self._query(pairs[i][0], rows[i]) for i in chunk])
+            queries = [self._query(pairs[i][0], rows[i]) for i in chunk]
+            plans = self._plans_in(batch, queries)
             with self._reading(prompts):
                 log_p, own = offline.score(self.model, prompts, targets, plans)
             for i, target, values, ids in zip(chunk, targets, log_p, own, strict=True):
@@ -45,26 +47,32 @@ class LocalModel:
         return [item for item in found if item is not None]
 
     def generate(
-        self, prompts: Sequence[str], max_tokens: int, sampling: Sequence[Sampling]
+        self, prompts: Sequence[Prompt], max_tokens: int, sampling: Sequence[Sampling]
     ) -> list[str]:
-        """Continues each prompt, up to the end of text."""
+        """Continues each prompt, up to the end of text or of the assistant's turn."""
         texts: list[str] = []
-        tokenizer = self.model.tokenizer
+        end_ids = self.model.end_ids
         for start in range(0, len(prompts), _MAX_ROWS):
             asked = prompts[start : start + _MAX_ROWS]
-            rows = [tokenise(self.model, text).ids for text in asked]
+            rows = [tokenise(self.model, prompt) for prompt in asked]
+            ids = [row.ids for row in rows]
             part = sampling[start : start + _MAX_ROWS]
-            plans = self._plans(asked)
-            with self._reading(rows):
-                made = offline.generate(self.model, rows, max_tokens, part, plans)
-            for ids in made:
-                end = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else None
-                texts.append(whole_text(tokenizer, ids[:end]))
+            plans = self._plans_in(rows, [said(prompt) for prompt in asked])
+            with self._reading(ids):
+                made = offline.generate(self.model, ids, max_tokens, part, plans)
+            for new in made:
+                end = next((n for n, token in enumerate(new) if token in end_ids), None)
+                texts.append(whole_text(self.model.tokenizer, new[:end]))
         return texts
 
-    def _query(self, prompt: str, row: TokenRow) -> str:
-        """The text that is routed when a continuation is scored: the prompt alone."""
-        return prompt
+    def _query(self, prompt: Prompt, row: TokenRow) -> str:
+        """The text that is routed when a continuation is scored: what the user says, alone."""
+        return said(prompt)
+
+    def _plans_in(self, rows: Sequence[TokenRow], queries: Sequence[str]) -> list[RowPlan]:
+        """The plan of each query, with the place of what the user says in its row, as served."""
+        plans = self._plans(queries)
+        return [plan.behind(row.said_index) for plan, row in zip(plans, rows, strict=True)]
 
     def _plans(self, prompts: Sequence[str]) -> Sequence[RowPlan]:
         """The edits' effect on each prompt, apart from the model's weights."""

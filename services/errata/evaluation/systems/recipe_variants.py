@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
 from errata.editing.effects.plan import RowPlan
 from errata.editing.effects.prefix import Prefix
@@ -51,6 +52,7 @@ class LeakySystem(LaneSystem):
     answer; for comparison only.
     """
 
-    def _query(self, prompt: str, row: TokenRow) -> str:
-        text: str = self.model.tokenizer.decode(row.ids[:-1], skip_special_tokens=True)
+    def _query(self, prompt: Prompt, row: TokenRow) -> str:
+        ids = row.ids[row.said_index : -1]
+        text: str = self.model.tokenizer.decode(ids, skip_special_tokens=True)
         return text
