@@ -22,7 +22,7 @@ from tests.integration.system.rows import num_finished, num_running
 from tests.waiting import PATIENCE
 
 PROMPT = "The capital of France is"
-HOT: dict[str, Any] = {"temperature": 9.0, "max_tokens": 200}
+HOT: dict[str, Any] = {"temperature": 9.0, "max_tokens": 450}
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ async def test_a_flood_is_pushed_back_and_others_are_served(system: System) -> N
 
         async def one() -> str:
             try:
-                await client.generate(PROMPT, max_tokens=100)
+                await client.generate(PROMPT, max_tokens=200)
             except QueueFullError as error:
                 return "refused" if error.retry_after_seconds else "refused without a delay"
             except UnavailableError:
@@ -88,15 +88,15 @@ async def test_readers_that_go_away_free_their_rows(system: System) -> None:
     """A row that is read to its end is counted as finished; of those that were left, most are not.
 
     Not none of them: a replica may be done before its reader has left. So hot, hardly a text ends
-    by itself before its 200 tokens; a cool one has ended before anybody can leave.
+    by itself before its 450 tokens; a cool one has ended before anybody can leave.
     """
     hot = Sampling(temperature=9.0, seed=1)
     async with AsyncClient(system.target, timeout=PATIENCE) as client:
         before = num_finished(system)
-        [_ async for _ in client.stream(PROMPT, max_tokens=200, sampling=hot)]
+        [_ async for _ in client.stream(PROMPT, max_tokens=450, sampling=hot)]
         assert num_finished(system) == before + 1
         for _ in range(40):
-            stream = client.stream(PROMPT, max_tokens=200, sampling=hot)
+            stream = client.stream(PROMPT, max_tokens=450, sampling=hot)
             await anext(stream)
             await stream.aclose()
         await eventually(lambda: num_running(system) == 0, "no row is left")
