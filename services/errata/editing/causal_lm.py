@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 from errata.editing.artifact import tensor_bytes
-from errata.editing.model.causal_lm import BaseLLM, CausalLM, KnownLLM
+from errata.editing.model.causal_lm import BaseLLM, CausalLM, KnownLLM, Widths
 from errata.editing.model.chat_template import SpecialTokens
 
 warnings.warn(
@@ -14,4 +14,4 @@ warnings.warn(
     stacklevel=2,
 )
 
-__all__ = ["BaseLLM", "CausalLM", "KnownLLM", "SpecialTokens", "tensor_bytes"]
+__all__ = ["BaseLLM", "CausalLM", "KnownLLM", "SpecialTokens", "Widths", "tensor_bytes"]

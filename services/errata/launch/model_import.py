@@ -203,8 +203,8 @@ def _show(console: Console, llm: CausalLM, answers: Answers, output: Path, origi
     table.add_row("vocabulary", f"{len(llm.tokenizer):,} tokens")
     table.add_row("end tokens", ", ".join(ends) or "none")
     table.add_row("chat template", "yes" if answers.has_chat else "no")
-    table.add_row("digest", llm.digest)
     console.print(table)
+    _say(console, f"digest {llm.digest}")  # in the table it would be folded
     for row in answers.rows:
         size = len(row.continuation)
         end = next((n for n in range(size) if row.continuation[n] in llm.end_ids), size)

@@ -228,8 +228,8 @@ def test_aliases_name_the_model(openai: OpenAI) -> None:
     ("messages", "param", "message"),
     [
         ([USER, {"role": "tool", "tool_call_id": "1", "content": "x"}], "messages", "not heard"),
-        ([{"role": "system", "content": "x"}], "messages", "no turn of the user"),
-        ([{"role": "user", "content": " "}], "messages", "no turn of the user"),
+        ([{"role": "system", "content": "x"}], "messages", "no last turn of the user"),
+        ([{"role": "user", "content": " "}], "messages", "no last turn of the user"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])

@@ -203,7 +203,7 @@ def test_a_weight_that_gives_the_target_value_has_the_loss_of_the_optimisation(f
 @pytest.mark.parametrize("family", ["gemma2", "olmo2", "glm4", "granite", "llama"])
 def test_gains_convert_between_outputs_and_the_residual_stream(family: str) -> None:
     model, layer = make_model(family), 2
-    probe = Probe(model, prompt_rows(model, EDITS, "{}"), (layer,))
+    probe = Probe(model, prompt_rows(model, EDITS, ("{}",))[0], (layer,))
     small = 1e-3 * torch.randn(64, model.d, generator=torch.Generator().manual_seed(1))
     modules = model.down(layer), model.attention(layer)
     _, base = probe.values()
