@@ -32,8 +32,8 @@ LIBRARY_BYTES: Mapping[str, int] = {
 """Memory of a process that has imported its service and done nothing else; measured on Linux."""
 
 _TOKENIZER_BYTES = 800  # of one token in a fast tokenizer of Hugging Face; measured
-_LEDGER_BYTES = 3_000  # of one edit in the writer's ledger and its names in an applier; measured
-_APPLIED_BYTES = 500  # of one edit in an applier's dictionaries; measured
+_LEDGER_BYTES = 3_000  # of one edit in the writer's ledger and its names in an applier; estimated
+_APPLIED_BYTES = 500  # of one edit in an applier's dictionaries; estimated
 
 
 @dataclass(frozen=True, slots=True)
