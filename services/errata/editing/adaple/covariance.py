@@ -140,7 +140,7 @@ def system(second_moment: Tensor, config: AdapleConfig, earlier: Tensor | None) 
     ridge = config.ridge * second_moment.diagonal().mean()
     matrix = second_moment + ridge * torch.eye(d_ff).to(second_moment)
     matrix = config.resolve_lambda(d_ff) * matrix
-    return matrix if earlier is None else matrix + earlier
+    return matrix if earlier is None else matrix + earlier.to(matrix)
 
 
 def _rows(model: CausalLM, text: Iterable[str], max_tokens: int) -> list[list[int]]:
