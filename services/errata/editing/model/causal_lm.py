@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from errata.editing.artifact import tensor_bytes
 from errata.editing.model.block_check import check_blocks
 from errata.editing.model.blocks import Blocks
-from errata.editing.model.chat_template import SpecialTokens, has_template, turn_end_ids
+from errata.editing.model.chat_template import (
+    SpecialTokens,
+    control_tokens,
+    has_template,
+    turn_end_ids,
+)
 from errata.editing.model.families import attention_window, family_of, unsupported
 from errata.editing.model.head import head_of
 from errata.editing.model.loading import check_tokenizer, load_model
@@ -74,6 +79,7 @@ class CausalLM(Blocks):
         tokenizer: its fast tokenizer, unchanged.
         markup_tokenizer: a copy of it for what a chat template wrote, in which control tokens are
             tokens.
+        control_tokens: matches a control token in a text; None if the tokenizer has none.
         body: the decoder without head; called as `body(input_ids, attention_mask=…)`.
         blocks: the transformer blocks in order.
         norm: the final norm.
@@ -113,6 +119,7 @@ class CausalLM(Blocks):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         self.tokenizer = tokenizer
+        self.control_tokens = control_tokens(tokenizer)
         self.markup_tokenizer = copy.deepcopy(tokenizer) if has_template(tokenizer) else tokenizer
         self.norm: nn.Module = self.body.get_submodule(family.body.norm)
         self.embeddings: nn.Module = self.body.get_submodule(family.body.embeddings)

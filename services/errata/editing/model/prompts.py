@@ -11,7 +11,7 @@ tokenising pieces.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +23,11 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.chat_template import (
     Rendered,
     answer_separator,
-    control_tokens,
     rendered,
     said_start,
     subject_place,
 )
-from errata.editing.model.encoding import encode, encode_rendered, spellings
+from errata.editing.model.encoding import Encoded, encode, encode_rendered, spellings
 from errata.editing.model.seam import separator
 from errata.errors import InvalidEditError
 
@@ -171,9 +170,9 @@ def _rows(
     """As `tokenise_all`, for rows of any length."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
     texts = {prompt: rendered(model, prompt) for prompt in prompts}
-    own = dict(zip(prompts, _asked(model, list(texts.values())), strict=True))
-    said = dict(zip(prompts, _said_indices(model, texts), strict=True))
-    control = control_tokens(model.tokenizer) if model.special_tokens == "text" else None
+    encoded = dict(zip(prompts, encode_rendered(model, list(texts.values())), strict=True))
+    own = dict(zip(prompts, _asked(model, list(texts.values()), encoded.values()), strict=True))
+    control = model.control_tokens if model.special_tokens == "text" else None
     seams = stated or [None] * len(pairs)
     after = [
         _separator(model, prompt, texts[prompt], target, seam) + target if target else ""
@@ -204,22 +203,23 @@ def _rows(
                     f"target {target!r} has no token; give a visible target.", field="target"
                 )
         rows.append(
-            TokenRow((*ids, *more), len(more), leaves_blank=leaves_blank, said_index=said[prompt])
+            TokenRow(
+                (*ids, *more),
+                len(more),
+                leaves_blank=leaves_blank,
+                said_index=_said_index(prompt, texts[prompt], encoded[prompt]),
+            )
         )
         _check_ids(model, rows[-1])
     return rows
 
 
-def _said_indices(model: CausalLM, texts: Mapping[Prompt, Rendered]) -> list[int]:
-    """For each prompt, the index of the first token of what the user says."""
-    chats = {prompt: text for prompt, text in texts.items() if isinstance(prompt, Chat)}
-    found: dict[Prompt, int] = {}
-    for (chat, text), encoded in zip(
-        chats.items(), encode_rendered(model, list(chats.values())), strict=True
-    ):
-        start = said_start(chat, text)
-        found[chat] = next((i for i, (_, end) in enumerate(encoded.offsets) if end > start), 0)
-    return [found.get(prompt, 0) for prompt in texts]
+def _said_index(prompt: Prompt, text: Rendered, encoded: Encoded) -> int:
+    """The index of the first token of what the user says."""
+    if isinstance(prompt, str):
+        return 0
+    start = said_start(prompt, text)
+    return next((i for i, (_, end) in enumerate(encoded.offsets) if end > start), 0)
 
 
 def _separator(
@@ -233,9 +233,11 @@ def _separator(
     return answer_separator(model, prompt)
 
 
-def _asked(model: CausalLM, prompts: Sequence[Rendered]) -> list[tuple[tuple[int, ...], bool]]:
+def _asked(
+    model: CausalLM, prompts: Sequence[Rendered], encoded: Iterable[Encoded]
+) -> list[tuple[tuple[int, ...], bool]]:
     """The ids of prompts, and whether each leaves the blank at its end to the next token."""
-    found = [(encoded.ids, False) for encoded in encode_rendered(model, prompts)]
+    found = [(each.ids, False) for each in encoded]
     blank = [
         n for n, prompt in enumerate(prompts) if prompt.text[-1:] == " " and prompt.text.strip()
     ]
