@@ -6,13 +6,13 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
 
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.batch import RunningBatch
+from errata.engine.contract import Swap
 from errata.engine.job import ResultBuffer
 from errata.engine.limits import EngineLimits
 from errata.engine.refusals import outlived
@@ -21,9 +21,6 @@ from errata.engine.scheduler import Scheduler
 from errata.engine.serving_state import ServingState
 
 _log = structlog.get_logger(__name__)
-
-Swap = Callable[[], ServingState]
-"""Puts a prepared change into the model and returns the new serving state."""
 
 
 @dataclass(eq=False, slots=True)

@@ -10,7 +10,6 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 
 import structlog
 import torch
@@ -18,9 +17,10 @@ import torch
 from errata.editing.effects.hooks import PlanHooks
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.batch import RunningBatch
-from errata.engine.changes import ChangeQueue, Swap
+from errata.engine.changes import ChangeQueue
+from errata.engine.contract import ServingEngine, Swap
 from errata.engine.failures import FailurePolicy
-from errata.engine.job import Job, ResultBuffer
+from errata.engine.job import Job, ResultBuffer, pieces_of
 from errata.engine.limits import EngineLimits
 from errata.engine.output import Output
 from errata.engine.refusals import no_room, shutting_down, too_long
@@ -43,7 +43,7 @@ from errata.errors import traceback_of
 _log = structlog.get_logger(__name__)
 
 
-class Engine:
+class Engine(ServingEngine):
     """Generation and scoring over one model, in a thread of its own."""
 
     def __init__(self, model: CausalLM, state: ServingState, limits: EngineLimits) -> None:
@@ -56,7 +56,7 @@ class Engine:
         """
         self._model = model
         self._limits = limits
-        self._max_context = min(limits.max_context or model.max_positions, model.max_positions)
+        self._max_context = limits.longest(model.max_positions)
         self._wake = threading.Condition()
         self._closed = False
         self._results = ResultBuffer()
@@ -106,16 +106,16 @@ class Engine:
         used = int(self._runner.lengths[: self.num_running].sum())
         return used / (self._limits.max_rows * self._max_context)
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Starts the engine's thread."""
         self._thread.start()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stops after the current iteration; unfinished requests fail with UnavailableError."""
         with self._wake:
             self._closed = True
             self._wake.notify()
-        self._thread.join()
+        await asyncio.to_thread(self._thread.join)
 
     async def drain(self, seconds: float) -> None:
         """Waits until no request is running or waiting, at most `seconds`."""
@@ -147,15 +147,8 @@ class Engine:
         """
         job = self._enqueue(request)
         try:
-            while True:
-                result = await job.results.get()
-                while isinstance(result, Piece) and not job.results.empty():
-                    result = _joined(result, job.results.get_nowait())
-                if isinstance(result, BaseException):
-                    raise result
-                yield result
-                if result.finish_reason:
-                    return
+            async for piece in pieces_of(job):
+                yield piece
         finally:
             self._scheduler.cancel(job)
 
@@ -275,13 +268,3 @@ class Engine:
             self._results.put(job, shutting_down())
         self._results.flush()
         self._changes.cancel_all()
-
-
-def _joined(earlier: Piece, later: object) -> Piece | BaseException:
-    """Joins two pieces of one stream; an error replaces the text before it."""
-    if not isinstance(later, Piece):
-        assert isinstance(later, BaseException)
-        return later
-    return replace(
-        later, text=earlier.text + later.text, choices=(*earlier.choices, *later.choices)
-    )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from errata.engine.sequence import Request
+from errata.engine.sequence import Piece, Request
 from errata.engine.serving_state import Decision, ServingState
 
 
@@ -41,6 +41,33 @@ class Job:
         if self.decision is None or self.decision[0] is not state:
             return None
         return self.decision[1]
+
+
+async def pieces_of(job: Job) -> AsyncGenerator[Piece, None]:
+    """Yields a generation's pieces; those that a slow reader has not read yet are joined.
+
+    Raises:
+        Whatever ended it without an answer.
+    """
+    while True:
+        result = await job.results.get()
+        while isinstance(result, Piece) and not job.results.empty():
+            result = _joined(result, job.results.get_nowait())
+        if isinstance(result, BaseException):
+            raise result
+        yield result
+        if result.finish_reason:
+            return
+
+
+def _joined(earlier: Piece, later: object) -> Piece | BaseException:
+    """Joins two pieces of one stream; an error replaces the text before it."""
+    if not isinstance(later, Piece):
+        assert isinstance(later, BaseException)
+        return later
+    return replace(
+        later, text=earlier.text + later.text, choices=(*earlier.choices, *later.choices)
+    )
 
 
 class ResultBuffer:

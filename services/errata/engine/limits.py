@@ -28,3 +28,7 @@ class EngineLimits:
     prefill_tokens: int = 512
     weight_versions: int = 2
     max_drain_seconds: float = 10.0
+
+    def longest(self, max_positions: int) -> int:
+        """The longest sequence that a model with `max_positions` may get."""
+        return min(self.max_context or max_positions, max_positions)

@@ -50,4 +50,4 @@ def engine_needs(model: ModelShape, limits: EngineLimits) -> list[Need]:
 
 def max_length(model: ModelShape, limits: EngineLimits) -> int:
     """M: the longest sequence that the engine accepts."""
-    return min(limits.max_context or model.max_positions, model.max_positions)
+    return limits.longest(model.max_positions)

@@ -9,7 +9,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from errata.editing.lane.claims import Claim
-from errata.engine.engine import Engine
+from errata.engine.contract import ServingEngine
 from errata.engine.statistics import Distribution
 from errata.platform.metrics import CLAIM_MARGIN, CLAIMS, DEFERRALS, counter, gauge, histogram
 
@@ -17,7 +17,7 @@ from errata.platform.metrics import CLAIM_MARGIN, CLAIMS, DEFERRALS, counter, ga
 class EngineCollector(Collector):
     """Reads an engine's statistics when Prometheus scrapes."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: ServingEngine) -> None:
         self._engine = engine
 
     def collect(self) -> Iterable[Metric]:

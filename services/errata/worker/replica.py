@@ -5,14 +5,12 @@ Does not depend on Ray, so that tests and single-process programs can use it dir
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.model.causal_lm import CausalLM
-from errata.engine.engine import Engine
 from errata.engine.limits import EngineLimits
 from errata.engine.sequence import Piece, ScoredContinuation, Version
 from errata.engine.serving_state import ServingState
@@ -27,6 +25,7 @@ from errata.replica.applier import Applier
 from errata.replica.apply import PreparedEntry, prepare
 from errata.replica.follower import Follower, Tolerance
 from errata.worker import admission
+from errata.worker.engines import engine_factory
 from errata.worker.lane_router import LaneRouter
 from errata.worker.retrieval_client import RetrievalClient
 
@@ -49,14 +48,19 @@ class Replica:
             model: holds its base weights; owned by this replica from now on.
             artifacts: source of the commits' tensors.
             log_address: of the edit log service.
-            settings: limits.
+            settings: engine and limits.
+
+        Raises:
+            InvalidRequestError: the engine that the settings name is not installed.
         """
         self.name = name
         self.model = model
         self._settings = settings
         self._applier = Applier(model, artifacts, FaissIndices())
         version = Version(0, ORIGIN.chain_digest, self._applier.digest(), 0)
-        self.engine = Engine(model, ServingState(version), _limits(settings))
+        self.engine = engine_factory(settings.engine)(
+            model, ServingState(version), _limits(settings)
+        )
         self._retrieval = (
             RetrievalClient(settings.retrieval_address, settings.retrieval_timeout_seconds)
             if settings.retrieval_address
@@ -81,8 +85,8 @@ class Replica:
             LogUnavailableError: the log cannot be reached.
             BaseModelMismatchError, DataLossError: this replica cannot apply the log.
         """
-        self.engine.start()
         try:
+            await self.engine.start()
             await self._follower.start()
         except BaseException:
             await self.close()
@@ -92,7 +96,7 @@ class Replica:
         """Lets running requests finish for up to `drain_seconds`, then stops following the log."""
         await self.engine.drain(self._settings.drain_seconds)
         await self._follower.close()
-        await asyncio.to_thread(self.engine.close)
+        await self.engine.close()
         if self._retrieval is not None:
             self._retrieval.close()
 

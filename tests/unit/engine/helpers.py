@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,11 +30,11 @@ async def running(
 ) -> AsyncIterator[Engine]:
     """An engine over `model`."""
     engine = Engine(model, state, limits or EngineLimits(max_rows=4, max_queue=64))
-    engine.start()
+    await engine.start()
     try:
         yield engine
     finally:
-        await asyncio.to_thread(engine.close)
+        await engine.close()
 
 
 async def collect(engine: Engine, request: GenerationRequest) -> list[Piece]:

@@ -132,11 +132,11 @@ async def running_engine(plan: EnginePlan, console: Console) -> AsyncIterator[En
         max_rows=plan.max_rows, max_queue=plan.workload.num_requests, prefill_tokens=1_024
     )
     engine = Engine(model, UNEDITED, limits)
-    engine.start()
+    await engine.start()
     try:
         yield EngineBench(plan, model, engine, console)
     finally:
-        await asyncio.to_thread(engine.close)
+        await engine.close()
 
 
 async def in_own_thread(make: Callable[[], T]) -> T:

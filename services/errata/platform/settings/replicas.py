@@ -29,6 +29,11 @@ class WorkerSettings(ReplicaSettings):
     ray_address: Address = Field(
         "127.0.0.1:6380", description="host:port where gateways join `errata serve workers`."
     )
+    engine: str = Field(
+        "errata",
+        min_length=1,
+        description="Engine of the workers: errata, or one that an installed package brings.",
+    )
     num_replicas: int = Field(2, ge=1, description="LLM workers, each with the whole model.")
     max_replicas: int = Field(
         0, ge=0, description="Maximum replicas when scaling with the load; 0 keeps num_replicas."

@@ -1,0 +1,131 @@
+"""What Errata adds to each vLLM worker: called by `collective_rpc`, between two steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from errata_vllm.artifacts import Part, moved, unpack
+from errata_vllm.worker.hooks import FlatHooks
+from errata_vllm.worker.rows import RowEffects, Span, StepPlan, step_plan
+from errata_vllm.worker.sharding import shard
+from errata_vllm.worker.structure import Structure
+from errata_vllm.worker.weights import DownProjections
+from errata_vllm.worker.wire import ARGUMENT
+
+
+class EditedRank:
+    """One rank's model with its hooks, artifacts and edited weights.
+
+    Reads the rows of a step from vLLM's V1 model runner, whose internals are no stable interface:
+    `versions.py` lists the versions that this is tested with.
+    """
+
+    def __init__(self, runner: Any) -> None:
+        """Takes over the runner's forward pass; without effects it is unchanged.
+
+        Args:
+            runner: the V1 model runner, with its model loaded.
+
+        Raises:
+            ValueError: the model cannot be edited.
+        """
+        model = runner.get_model()
+        self.structure = Structure.of(model, runner.device, runner.dtype)
+        self.hooks = FlatHooks(self.structure)
+        self.weights = DownProjections(self.structure)
+        self._runner = runner
+        self._parts: dict[str, Part] = {}
+        self._rows: dict[str, RowEffects | None] = {}  # requests that were seen
+        self._forward = runner._model_forward
+        runner._model_forward = self._edited_forward
+
+    def put(self, data: dict[str, bytes]) -> None:
+        """Adds artifacts, by digest."""
+        for digest, packed in data.items():
+            part = shard(unpack(packed), self.structure)
+            self._parts[digest] = moved(
+                part, lambda t: t.to(self.structure.device, self.structure.dtype)
+            )
+
+    def drop(self, digests: list[str]) -> None:
+        """Forgets artifacts that no request uses."""
+        for digest in digests:
+            self._parts.pop(digest, None)
+
+    def _edited_forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.hooks.follow(self._plan())
+        try:
+            return self._forward(*args, **kwargs)
+        finally:
+            self.hooks.follow(None)
+
+    def _plan(self) -> StepPlan | None:
+        runner = self._runner
+        ids: list[str] = runner.input_batch.req_ids
+        if self._rows.keys() - runner.requests.keys():
+            self._rows = {id_: row for id_, row in self._rows.items() if id_ in runner.requests}
+        starts, computed = runner.query_start_loc.np, runner.input_batch.num_computed_tokens_cpu
+        spans = [
+            Span(effects, int(starts[index]), int(starts[index + 1]), int(computed[index]))
+            for index, id_ in enumerate(ids)
+            if (effects := self._effects(id_)) is not None
+        ]
+        if not spans:
+            return None
+        return step_plan(spans, self.structure.device, self.structure.dtype)
+
+    def _effects(self, id_: str) -> RowEffects | None:
+        if id_ not in self._rows:
+            params = self._runner.requests[id_].sampling_params
+            wire = ((params and params.extra_args) or {}).get(ARGUMENT)
+            self._rows[id_] = None if wire is None else self._read(wire)
+        return self._rows[id_]
+
+    def _read(self, wire: dict[str, Any]) -> RowEffects:
+        prefix, mixture = wire.get("prefix"), wire.get("mixture")
+        fields: dict[str, Any] = {}
+        if prefix is not None:
+            fields |= {"prefix": self._parts[prefix["of"]], "after": prefix["after"]}
+        if mixture is not None:
+            gates = torch.tensor(mixture["gates"])
+            gates = gates.to(self.structure.device, self.structure.dtype)
+            fields |= {"mixture": self._parts[mixture["of"]], "gates": gates}
+        experts = tuple((self._parts[digest], w) for digest, w in wire.get("experts", ()))
+        return RowEffects(**fields, experts=experts)
+
+
+class ErrataWorkerExtension:
+    """Methods of a vLLM worker for `collective_rpc` (`worker_extension_cls`)."""
+
+    model_runner: Any
+
+    def errata_start(self) -> int:
+        """Prepares the model for edits; returns the number of its layers.
+
+        Raises:
+            ValueError: the model cannot be edited.
+        """
+        self._errata = EditedRank(self.model_runner)
+        return len(self._errata.structure.blocks)
+
+    def errata_put(self, data: dict[str, bytes]) -> None:
+        """Adds artifacts, by digest."""
+        self._errata.put(data)
+
+    def errata_drop(self, digests: list[str]) -> None:
+        """Forgets artifacts that no request uses."""
+        self._errata.drop(digests)
+
+    def errata_stage(self, data: bytes) -> str:
+        """Stages down projections; returns the digest of what was read."""
+        return self._errata.weights.stage(data)
+
+    def errata_commit(self) -> None:
+        """Swaps the staged down projections in."""
+        self._errata.weights.commit()
+
+    def errata_enable(self, enabled: bool) -> None:
+        """Whether effects act; comparisons turn them off."""
+        self._errata.hooks.enabled = enabled

@@ -1,0 +1,207 @@
+"""What the rows of one step get: plans over vLLM's flat tokens, built once for each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from errata.editing.effects.expert import Expert
+from errata.editing.effects.mixture import Mixture, Place
+from errata.editing.effects.prefix import Prefix
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RowEffects:
+    """The effects on one request.
+
+    Attributes:
+        prefix: its continuous prompt, whose place the prompt's token ids hold free.
+        after: how many of the prompt's tokens come before it.
+        mixture: its mixture of LoRAs.
+        gates: (places, N) of that mixture, on the model's device.
+        experts: each with its weight.
+    """
+
+    prefix: Prefix | None = None
+    after: int = 0
+    mixture: Mixture | None = None
+    gates: Tensor | None = None
+    experts: tuple[tuple[Expert, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One request's tokens in a step.
+
+    Attributes:
+        effects: on the request.
+        start, end: its flat tokens.
+        position: of the first of them in the request's sequence.
+    """
+
+    effects: RowEffects
+    start: int
+    end: int
+    position: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MixtureTokens:
+    """The tokens that one mixture claims.
+
+    Attributes:
+        mixture: the one that claims them.
+        tokens: (n,) int64.
+        gates: (n, places, N).
+    """
+
+    mixture: Mixture
+    tokens: Tensor
+    gates: Tensor
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ExpertTokens:
+    """The tokens that go through experts of one layer, sorted by expert.
+
+    Attributes:
+        experts: those that occur.
+        sizes: how many tokens each of them has.
+        tokens: (n,) int64.
+        weights: (n, 1).
+    """
+
+    experts: tuple[Expert, ...]
+    sizes: tuple[int, ...]
+    tokens: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PrefixTokens:
+    """The tokens that hold places of continuous prompts.
+
+    Attributes:
+        tokens: (n,) int64.
+        embeddings: (n, d).
+        deep: layer → (tokens, (n', d)), of the prompts that are deepened there.
+    """
+
+    tokens: Tensor
+    embeddings: Tensor
+    deep: Mapping[int, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class StepPlan:
+    """The effects of one step.
+
+    Attributes:
+        mixtures: place → the mixtures that claim tokens there, each with the place's number.
+        experts: layer → tokens.
+        prefix: places of continuous prompts in this step; None without any.
+    """
+
+    mixtures: Mapping[Place, tuple[tuple[int, MixtureTokens], ...]]
+    experts: Mapping[int, ExpertTokens]
+    prefix: PrefixTokens | None
+
+
+def step_plan(spans: Sequence[Span], device: torch.device, dtype: torch.dtype) -> StepPlan:
+    """The plan of a step, of the rows in it that have effects."""
+    return StepPlan(
+        _mixtures(spans, device), _experts(spans, device, dtype), _prefix(spans, device)
+    )
+
+
+def _mixtures(
+    spans: Sequence[Span], device: torch.device
+) -> dict[Place, tuple[tuple[int, MixtureTokens], ...]]:
+    groups: dict[int, list[Span]] = {}
+    for span in spans:
+        if span.effects.mixture is not None:
+            groups.setdefault(id(span.effects.mixture), []).append(span)
+    places: dict[Place, tuple[tuple[int, MixtureTokens], ...]] = {}
+    for group in groups.values():
+        mixture = group[0].effects.mixture
+        assert mixture is not None
+        counts = torch.tensor([span.end - span.start for span in group])
+        gates = torch.stack([_gates(span.effects) for span in group])
+        claimed = MixtureTokens(
+            mixture, _tokens(group, device), gates.repeat_interleave(counts.to(device), dim=0)
+        )
+        for number, place in enumerate(mixture.banks):
+            places[place] = (*places.get(place, ()), (number, claimed))
+    return places
+
+
+def _gates(effects: RowEffects) -> Tensor:
+    assert effects.gates is not None
+    return effects.gates
+
+
+def _experts(
+    spans: Sequence[Span], device: torch.device, dtype: torch.dtype
+) -> dict[int, ExpertTokens]:
+    groups: dict[int, dict[int, list[tuple[Expert, float, Span]]]] = {}
+    for span in spans:
+        for expert, weight in span.effects.experts:
+            by_expert = groups.setdefault(expert.layer, {})
+            by_expert.setdefault(id(expert), []).append((expert, weight, span))
+    found = {}
+    for layer, by_expert in groups.items():
+        members = [member for group in by_expert.values() for member in group]
+        counts = [span.end - span.start for _, _, span in members]
+        weights = np.repeat(np.asarray([weight for _, weight, _ in members]), counts)
+        found[layer] = ExpertTokens(
+            tuple(group[0][0] for group in by_expert.values()),
+            tuple(
+                sum(span.end - span.start for _, _, span in group) for group in by_expert.values()
+            ),
+            _tokens([span for _, _, span in members], device),
+            torch.from_numpy(weights).to(device, dtype)[:, None],
+        )
+    return found
+
+
+def _prefix(spans: Sequence[Span], device: torch.device) -> PrefixTokens | None:
+    tokens: list[NDArray[np.int64]] = []
+    embeddings: list[Tensor] = []
+    deep: dict[int, list[tuple[NDArray[np.int64], Tensor]]] = {}
+    for span in spans:
+        prefix = span.effects.prefix
+        if prefix is None:
+            continue
+        first = max(span.position, span.effects.after)
+        last = min(span.position + span.end - span.start, span.effects.after + prefix.num_positions)
+        if first >= last:
+            continue
+        here = np.arange(first, last) - span.position + span.start
+        inside = slice(first - span.effects.after, last - span.effects.after)
+        tokens.append(here)
+        embeddings.append(prefix.embeddings[inside])
+        for layer, added in prefix.deep.items():
+            deep.setdefault(layer, []).append((here, added[inside]))
+    if not tokens:
+        return None
+    return PrefixTokens(
+        torch.from_numpy(np.concatenate(tokens)).to(device),
+        torch.cat(embeddings),
+        {
+            layer: (
+                torch.from_numpy(np.concatenate([here for here, _ in parts])).to(device),
+                torch.cat([added for _, added in parts]),
+            )
+            for layer, parts in deep.items()
+        },
+    )
+
+
+def _tokens(spans: Sequence[Span], device: torch.device) -> Tensor:
+    ranges = [np.arange(span.start, span.end) for span in spans]
+    return torch.from_numpy(np.concatenate(ranges)).to(device)

@@ -1,0 +1,1 @@
+"""The contract of engines: every engine passes these tests."""

@@ -1,0 +1,1 @@
+"""Tests of errata-vllm, which run in an environment with vLLM: `make test-vllm`."""
