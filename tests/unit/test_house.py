@@ -17,7 +17,12 @@ PAGE = ROOT / "docs" / "architecture.md"
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 SOURCES = sorted(
     path
-    for folder in (SERVICES, ROOT / "clients" / "python" / "errata_client", ROOT / "tools")
+    for folder in (
+        SERVICES,
+        ROOT / "clients" / "python" / "errata_client",
+        ROOT / "integrations",
+        ROOT / "tools",
+    )
     for path in folder.rglob("*.py")
     if "_gen" not in path.parts
 )

@@ -36,7 +36,7 @@ class _Shared(Llm):
 class VllmHarness:
     """Runs engines on one vLLM, whose base weights it restores behind each of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, num_ranks: int = 1) -> None:
         self.folder = folder
         self._llm = _Shared(
             str(folder),
@@ -44,7 +44,7 @@ class VllmHarness:
             max_rows=8,
             max_context=512,
             prefill_tokens=256,
-            settings=VllmSettings(kv_cache_gib=0.5),
+            settings=VllmSettings(kv_cache_gib=0.5, tensor_parallel_size=num_ranks),
         )
 
     @property

@@ -48,7 +48,8 @@ class Answer:
     def take(self, made: CompletionOutput) -> Piece | None:
         """Adds new tokens; returns what can be sent now."""
         ids = list(made.token_ids)
-        noted = choices(ids, made.logprobs, self._request.num_alternatives)
+        found: Any = made.logprobs
+        noted = choices(ids, found, self._request.num_alternatives)
         if made.finish_reason == "stop" and ids and ids[-1] in self._end_ids:
             ids.pop()  # the end of text is neither text nor a token of the answer
         for number, token in enumerate(ids):

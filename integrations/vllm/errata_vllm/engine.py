@@ -12,8 +12,10 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import structlog
 from torch import Tensor
@@ -65,6 +67,7 @@ class VllmEngine(ServingEngine):
         model: CausalLM,
         state: ServingState,
         limits: EngineLimits,
+        options: Mapping[str, str] = MappingProxyType({}),
         *,
         open_llm: Callable[[], Llm] | None = None,
     ) -> None:
@@ -74,9 +77,13 @@ class VllmEngine(ServingEngine):
             model: the replica's, with its base weights.
             state: describes the model as it is now.
             limits: how much work to accept.
-            open_llm: starts vLLM; by default with the model's folder and the settings.
+            options: of `VllmSettings`.
+            open_llm: starts vLLM; by default with the model's folder and the options.
+
+        Raises:
+            InvalidRequestError: an option is unknown, or its value does not fit.
         """
-        self._settings = VllmSettings()
+        self._settings = VllmSettings.of(options)
         self._model = model
         self._state = state
         self._limits = limits
@@ -336,8 +343,9 @@ class VllmEngine(ServingEngine):
         running.weights_digest = hashlib.sha256(state.encode()).hexdigest()
 
     def _open_llm(self) -> Llm:
+        hf: Any = self._model.model
         return Llm(
-            self._model.model.config.name_or_path,
+            hf.config.name_or_path,
             str(self._model.dtype).removeprefix("torch."),
             max_rows=self._limits.max_rows,
             max_context=self._max_context,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -25,6 +26,7 @@ from errata_vllm.artifacts import PackedPart
 from errata_vllm.settings import VllmSettings
 from errata_vllm.versions import check_version
 
+_POLL_SECONDS = 0.5
 _EXTENSION = "errata_vllm.worker.extension.ErrataWorkerExtension"
 
 
@@ -87,9 +89,10 @@ class Llm:
         self.version = check_version()
         os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")  # rows are read from the V1 runner
         self.usage = Usage()
+        named: Any = dtype  # vLLM checks the name itself
         arguments = AsyncEngineArgs(
             model=model,
-            dtype=dtype,
+            dtype=named,
             max_model_len=max_context,
             max_num_seqs=max_rows,
             max_num_batched_tokens=max(prefill_tokens, max_rows),
@@ -105,9 +108,10 @@ class Llm:
             worker_extension_cls=_EXTENSION,
             enable_log_requests=False,
         )
-        self._llm = AsyncLLM.from_engine_args(
-            arguments, stat_loggers=[lambda config, index=0: self.usage]
-        )
+        self._llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._usage])
+
+    def _usage(self, config: VllmConfig, engine_index: int = 0) -> StatLoggerBase:
+        return self.usage
 
     @property
     def alive(self) -> bool:
@@ -182,7 +186,7 @@ class Llm:
             raise DataLossError(f"ranks staged {', '.join(sorted(set(staged)))}, not {digest}.")
         await self._call("errata_commit")
         return {
-            layer: hashlib.sha256(weight.view(torch.uint8).numpy()).hexdigest()
+            layer: hashlib.sha256(weight.view(torch.uint8).numpy().tobytes()).hexdigest()
             for layer, weight in own.items()
         }
 
@@ -195,10 +199,18 @@ class Llm:
         self._llm.shutdown()
 
     async def _call(self, method: str, *args: Any) -> list[Any]:
+        call = asyncio.create_task(self._llm.collective_rpc(method, args=args))
         try:
-            found: list[Any] = await self._llm.collective_rpc(method, args=args)
+            # vLLM never answers a call that was under way when its processes ended.
+            while not call.done() and self.alive:
+                await asyncio.wait({call}, timeout=_POLL_SECONDS)
+            if not call.done():
+                raise _dead()
+            found: list[Any] = await call
         except EngineDeadError as error:
             raise _dead() from error
+        finally:
+            call.cancel()
         return found
 
 

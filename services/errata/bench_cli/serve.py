@@ -12,7 +12,7 @@ from rich.console import Console
 
 from errata import demo
 from errata.cli_options import DeviceOption
-from errata.evaluation.edit.plan import read_values
+from errata.evaluation.edit.plan import parse_values, read_values
 
 _out = Console()
 
@@ -43,6 +43,16 @@ SuiteOption = Annotated[
         "edits of a lane that claims all rows or none, against none. load: the whole system while "
         "edits arrive, against the same without edits. http: the HTTP API, against gRPC."
     ),
+]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        help="mixed, unclaimed, routed: the engine, as ERRATA_WORKER__ENGINE names it. load and "
+        "http take it from there."
+    ),
+]
+EngineOptionsOption = Annotated[
+    list[str] | None, typer.Option(help="KEY=VALUE for that engine; repeatable.")
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder for result.json and plots.")]
 ModelOption = Annotated[str, typer.Option(help="Folder or hub id; the demo model if empty.")]
@@ -119,6 +129,8 @@ def serve(
     http_url: HttpUrlOption = "",
     lane: LaneOption = "",
     retrieval: RetrievalOption = False,
+    engine: EngineOption = "errata",
+    engine_option: EngineOptionsOption = None,
 ) -> None:
     """Measures throughput and latency as ratios in one run; writes OUT/result.json."""
     if suite is ServeSuite.LOAD:
@@ -151,7 +163,9 @@ def serve(
         values = read_values(lane_config) if lane_config else {}
         machine = (model or str(demo.model_path()), dtype, device, rounds)
         routed = (method, values, lane_model, edits or 5_000, experts)
-        found = _engine(suite, machine, (requests, concurrency), edits or 10_000, routed)
+        options = parse_values(engine_option or (), "--engine-option")
+        named = (engine, {key: str(value) for key, value in options.items()})
+        found = _engine(suite, machine, (requests, concurrency), edits or 10_000, routed, named)
     _report(found, out)
 
 
@@ -174,13 +188,21 @@ def _engine(
     requests: tuple[int, int],
     edits: int,
     lane: tuple[Any, ...],
+    engine: tuple[str, Mapping[str, str]],
 ) -> dict[str, Any]:
     from errata.evaluation.serve.engine_bench import EnginePlan
     from errata.evaluation.serve.engine_suites import run
     from errata.evaluation.serve.routed import SyntheticLane
     from errata.evaluation.serve.workload import Workload
 
-    plan = EnginePlan(*machine, Workload(*requests), edits, lane=SyntheticLane(*lane))
+    plan = EnginePlan(
+        *machine,
+        Workload(*requests),
+        edits,
+        lane=SyntheticLane(*lane),
+        engine=engine[0],
+        engine_options=engine[1],
+    )
     return run(suite.value, plan, console=_out)
 
 

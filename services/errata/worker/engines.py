@@ -5,7 +5,7 @@ A package brings an engine by an entry point of the group `errata.engines`: an `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 
 from errata.editing.model.causal_lm import CausalLM
@@ -18,8 +18,8 @@ from errata.errors import InvalidRequestError
 EMBEDDED = "errata"
 _GROUP = "errata.engines"
 
-EngineFactory = Callable[[CausalLM, ServingState, EngineLimits], ServingEngine]
-"""(the replica's model, the serving state that describes it, limits) → an engine to start."""
+EngineFactory = Callable[[CausalLM, ServingState, EngineLimits, Mapping[str, str]], ServingEngine]
+"""(the replica's model, the serving state that describes it, limits, options) → an engine."""
 
 
 def engine_factory(name: str) -> EngineFactory:
@@ -29,7 +29,7 @@ def engine_factory(name: str) -> EngineFactory:
         InvalidRequestError: no installed package brings such an engine.
     """
     if name == EMBEDDED:
-        return Engine
+        return _embedded
     found = {point.name: point for point in entry_points(group=_GROUP)}
     if name not in found:
         known = ", ".join(sorted({EMBEDDED, *found}))
@@ -40,3 +40,15 @@ def engine_factory(name: str) -> EngineFactory:
         )
     factory: EngineFactory = found[name].load()
     return factory
+
+
+def _embedded(
+    model: CausalLM, state: ServingState, limits: EngineLimits, options: Mapping[str, str]
+) -> ServingEngine:
+    if options:
+        raise InvalidRequestError(
+            f"worker.engine_options (ERRATA_WORKER__ENGINE_OPTIONS): the embedded engine has no "
+            f"options, such as {min(options)}; leave them out.",
+            field="engine_options",
+        )
+    return Engine(model, state, limits)

@@ -51,7 +51,8 @@ class Replica:
             settings: engine and limits.
 
         Raises:
-            InvalidRequestError: the engine that the settings name is not installed.
+            InvalidRequestError: the engine that the settings name is not installed, or does not
+                know its options.
         """
         self.name = name
         self.model = model
@@ -59,7 +60,7 @@ class Replica:
         self._applier = Applier(model, artifacts, FaissIndices())
         version = Version(0, ORIGIN.chain_digest, self._applier.digest(), 0)
         self.engine = engine_factory(settings.engine)(
-            model, ServingState(version), _limits(settings)
+            model, ServingState(version), _limits(settings), settings.engine_options
         )
         self._retrieval = (
             RetrievalClient(settings.retrieval_address, settings.retrieval_timeout_seconds)

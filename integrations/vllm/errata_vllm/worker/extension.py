@@ -93,7 +93,7 @@ class EditedRank:
             gates = gates.to(self.structure.device, self.structure.dtype)
             fields |= {"mixture": self._parts[mixture["of"]], "gates": gates}
         experts = tuple((self._parts[digest], w) for digest, w in wire.get("experts", ()))
-        return RowEffects(**fields, experts=experts)
+        return RowEffects(**fields | {"experts": experts})
 
 
 class ErrataWorkerExtension:

@@ -211,8 +211,8 @@ def parse_grid(settings: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     return grid
 
 
-def parse_values(settings: Sequence[str]) -> dict[str, Any]:
-    """Parses values from `key=value` settings; they are JSON if possible, else text.
+def parse_values(settings: Sequence[str], option: str = "--set") -> dict[str, Any]:
+    """Parses values from `key=value` settings of an option; they are JSON if possible, else text.
 
     Raises:
         InvalidRequestError: a setting has another form, or a key occurs twice.
@@ -222,7 +222,8 @@ def parse_values(settings: Sequence[str]) -> dict[str, Any]:
         key, equals, value = setting.partition("=")
         if not equals or not key or not value or key in values:
             raise InvalidRequestError(
-                f"--set {setting!r}: write each key once, as in --set batch=32.", field="set"
+                f"{option} {setting!r}: write each key once, as in {option} batch=32.",
+                field=option.removeprefix("--"),
             )
         values[key] = _json_or_text(value)
     return values

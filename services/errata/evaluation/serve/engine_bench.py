@@ -7,7 +7,7 @@ would slow whichever comes later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from errata.editing.model.causal_lm import CausalLM
-from errata.engine.engine import Engine
+from errata.engine.contract import ServingEngine
 from errata.engine.limits import EngineLimits
 from errata.engine.sequence import GenerationRequest, Version
 from errata.engine.serving_state import ServingState
 from errata.evaluation.serve.routed import SyntheticLane
 from errata.evaluation.serve.workload import Timings, Workload, run_round
+from errata.worker.engines import EMBEDDED, engine_factory
 
 T = TypeVar("T")
 Round = Callable[[], Awaitable[Timings]]
@@ -43,6 +44,8 @@ class EnginePlan:
         num_edits: active edits in the suite `unclaimed`.
         max_rows: rows of the running batch, and of the static batches.
         lane: for the suite `routed`.
+        engine: its name, as `ERRATA_WORKER__ENGINE` has it.
+        engine_options: of an engine that a package brings.
     """
 
     model: str
@@ -53,6 +56,8 @@ class EnginePlan:
     num_edits: int = 10_000
     max_rows: int = 32
     lane: SyntheticLane | None = None
+    engine: str = EMBEDDED
+    engine_options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class EngineBench:
 
     plan: EnginePlan
     model: CausalLM
-    engine: Engine
+    engine: ServingEngine
     console: Console
 
     def requests(self, reserved: int = 0) -> list[GenerationRequest]:
@@ -131,7 +136,7 @@ async def running_engine(plan: EnginePlan, console: Console) -> AsyncIterator[En
     limits = EngineLimits(
         max_rows=plan.max_rows, max_queue=plan.workload.num_requests, prefill_tokens=1_024
     )
-    engine = Engine(model, UNEDITED, limits)
+    engine = engine_factory(plan.engine)(model, UNEDITED, limits, plan.engine_options)
     await engine.start()
     try:
         yield EngineBench(plan, model, engine, console)

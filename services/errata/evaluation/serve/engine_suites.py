@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from errata.editing.effects.plan import BASE, RowPlan
+from errata.engine.engine import Engine
 from errata.engine.sequence import GenerationRequest, Request
 from errata.engine.serving_state import FunctionRouter, ServingState
 from errata.errors import InvalidRequestError
@@ -59,6 +60,7 @@ def run(suite: str, plan: EnginePlan, *, console: Console) -> dict[str, Any]:
             "device": plan.device,
             "rounds": plan.rounds,
             "max_rows": plan.max_rows,
+            "engine": plan.engine,
             **asdict(plan.workload),
         },
     )
@@ -73,6 +75,12 @@ async def _measure(
 
 async def _baseline(bench: EngineBench) -> dict[str, Any]:
     """Against `generate` of transformers in static batches, with mixed and with equal lengths."""
+    if not isinstance(bench.engine, Engine):
+        raise InvalidRequestError(
+            f"suite baseline compares the embedded engine; measure {bench.plan.engine} with the "
+            "other suites.",
+            field="suite",
+        )
     size = bench.plan.workload.concurrency
     equal = Workload(
         num_requests=2 * size,
@@ -128,7 +136,11 @@ def _generate_batch(bench: EngineBench, batch: Sequence[GenerationRequest]) -> N
 
 
 async def _mixed(bench: EngineBench) -> dict[str, Any]:
-    """A quarter each of prefix, mixture, expert and none, against the same with hooks off."""
+    """A quarter each of prefix, mixture, expert and none, against the same with hooks off.
+
+    An engine that another package brings is compared with the same requests without plans, whose
+    prompts are shorter by the positions of prefixes.
+    """
     requests, engine = bench.requests(reserved=4), bench.engine
     plans = await in_own_thread(
         lambda: mixed_plans(bench.model, [request.prompt_ids for request in requests])
@@ -141,13 +153,13 @@ async def _mixed(bench: EngineBench) -> dict[str, Any]:
     await engine.change(lambda: serving, alters_weights=False)
 
     async def one(enabled: bool) -> Timings:
-        engine.hooks.enabled = enabled
+        if isinstance(engine, Engine):
+            engine.hooks.enabled = enabled
+        else:
+            await engine.change(lambda: serving if enabled else UNEDITED, alters_weights=False)
         return await bench.round(requests)
 
-    try:
-        return await bench.compare("mixed", requests, partial(one, True), partial(one, False))
-    finally:
-        engine.hooks.enabled = True
+    return await bench.compare("mixed", requests, partial(one, True), partial(one, False))
 
 
 async def _unclaimed(bench: EngineBench) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from errata import demo
 from errata.editing.model.causal_lm import CausalLM
-from errata.engine.engine import Engine
+from errata.engine.contract import ServingEngine
 from errata.engine.sequence import GenerationRequest
 
 _NUM_PARAGRAPHS = 400  # of the demo's text, from which prompts are cut
@@ -89,7 +89,11 @@ class Timings:
 
 
 async def run_round(
-    engine: Engine, requests: Sequence[GenerationRequest], concurrency: int, *, streaming: bool
+    engine: ServingEngine,
+    requests: Sequence[GenerationRequest],
+    concurrency: int,
+    *,
+    streaming: bool,
 ) -> Timings:
     """Runs the requests in order, with `concurrency` of them in flight."""
     timings, room = Timings(), asyncio.Semaphore(concurrency)

@@ -34,6 +34,10 @@ class WorkerSettings(ReplicaSettings):
         min_length=1,
         description="Engine of the workers: errata, or one that an installed package brings.",
     )
+    engine_options: dict[str, str] = Field(
+        default_factory=dict,
+        description="Options of an engine that a package brings, as JSON; see its documentation.",
+    )
     num_replicas: int = Field(2, ge=1, description="LLM workers, each with the whole model.")
     max_replicas: int = Field(
         0, ge=0, description="Maximum replicas when scaling with the load; 0 keeps num_replicas."

@@ -98,12 +98,12 @@ def variable_of(dotted: str) -> str:
     return f"ERRATA_{dotted.replace('.', '__')}".upper()
 
 
-def leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens nested settings to dotted names."""
+def leaves(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Flattens sections to dotted names; a setting that is a table itself stays one value."""
     flat: dict[str, Any] = {}
-    for key, value in values.items():
+    for name, value in values.items():
         if isinstance(value, Mapping):
-            flat |= leaves(value, f"{prefix}{key}.")
+            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
         else:
-            flat[prefix + key] = value
+            flat[name] = value
     return flat

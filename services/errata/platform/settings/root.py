@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -70,7 +71,9 @@ class Settings(SourcedSettings):
             if isinstance(value, Mapping):
                 for key, inner in value.items():
                     if inner is not None:
-                        found[f"ERRATA_{name}__{key}".upper()] = str(inner)
+                        is_table = isinstance(inner, Mapping)
+                        text = json.dumps(inner) if is_table else str(inner)
+                        found[f"ERRATA_{name}__{key}".upper()] = text
             elif value is not None:
                 found[f"ERRATA_{name}".upper()] = str(value)
         return found

@@ -1,0 +1,190 @@
+"""Measures what Errata costs in vLLM: against plain vLLM, in the same run.
+
+    python -m errata_vllm.bench --model build/smollm2 --out build/vllm
+
+Rounds of five kinds alternate: plain vLLM without Errata; Errata without edits, with a quarter each
+of prefix, mixture, expert and nothing, and with edited weights; and Errata's embedded engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs import TokensPrompt
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.model.causal_lm import CausalLM
+from errata.engine.engine import Engine
+from errata.engine.limits import EngineLimits
+from errata.engine.sequence import GenerationRequest, Request
+from errata.engine.serving_state import FunctionRouter, ServingState
+from errata.evaluation.report import circumstances, code_version, write
+from errata.evaluation.serve.engine_bench import UNEDITED
+from errata.evaluation.serve.synthetic import mixed_plans
+from errata.evaluation.serve.workload import Timings, Workload, run_round
+from errata_vllm.engine import VllmEngine
+
+_RESERVED = 4  # positions that prefixes take
+_WARM_UP_ROUNDS = 2
+_app = typer.Typer(add_completion=False)
+_console = Console()
+
+Round = Callable[[], Awaitable[Timings]]
+
+
+@_app.command()
+def main(
+    model: Annotated[str, typer.Option(help="Folder or hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder for result.json.")],
+    rounds: Annotated[int, typer.Option(help="Alternations.", min=1)] = 5,
+    requests: Annotated[int, typer.Option(help="Requests in one round.", min=1)] = 48,
+    rows: Annotated[int, typer.Option(help="Requests in flight, and rows.", min=1)] = 16,
+    max_context: Annotated[int, typer.Option(help="Longest sequence.", min=64)] = 512,
+) -> None:
+    """Measures vLLM with Errata against vLLM without it; writes OUT/result.json."""
+    workload = Workload(num_requests=requests, concurrency=rows, new_tokens=(4, 64))
+    found = asyncio.run(_measure(model, workload, rounds, max_context))
+    _console.print(f"written to {write(found, out)}")
+
+
+async def _measure(path: str, workload: Workload, rounds: int, max_context: int) -> dict[str, Any]:
+    model = CausalLM.load(path)
+    rows = workload.concurrency
+    limits = EngineLimits(
+        max_rows=rows,
+        max_queue=workload.num_requests,
+        max_context=max_context,
+        prefill_tokens=1_024,
+    )
+    asked = workload.requests(len(model.tokenizer), max_context - _RESERVED)
+    plain = await asyncio.to_thread(_plain_vllm, path, rows, max_context)
+    ours = VllmEngine(model, UNEDITED, limits, {"kv_cache_gib": "0.5"})
+    await ours.start()
+    embedded = Engine(CausalLM.load(path), UNEDITED, limits)
+    await embedded.start()
+    try:
+        kinds = _rounds(plain, ours, embedded, model, asked, rows)
+        rates = await _alternate(kinds, rounds)
+    finally:
+        await embedded.close()
+        await ours.close()
+        plain.shutdown()
+    return _report(path, rates, workload)
+
+
+def _plain_vllm(path: str, rows: int, max_context: int) -> AsyncLLM:
+    """vLLM as Errata configures it, without Errata's extension."""
+    arguments = AsyncEngineArgs(
+        model=path,
+        dtype="float32",
+        max_model_len=max_context,
+        max_num_seqs=rows,
+        max_num_batched_tokens=1_024,
+        enforce_eager=True,
+        generation_config="vllm",
+        kv_cache_memory_bytes=2**29,
+        enable_log_requests=False,
+    )
+    return AsyncLLM.from_engine_args(arguments)
+
+
+def _rounds(
+    plain: AsyncLLM,
+    ours: VllmEngine,
+    embedded: Engine,
+    model: CausalLM,
+    asked: Sequence[GenerationRequest],
+    rows: int,
+) -> dict[str, Round]:
+    plans = mixed_plans(model, [request.prompt_ids for request in asked])
+
+    def route(requests: Sequence[Request]) -> list[RowPlan]:
+        return [plans.get(request.prompt_ids, BASE) for request in requests]
+
+    mixed = ServingState(UNEDITED.version, router=FunctionRouter(route))
+    base = model.down_weights()
+    edited = [1.001 * weight for weight in base]
+
+    async def under(state: ServingState, weights: Sequence[Any]) -> Timings:
+        def swap() -> ServingState:
+            model.use_down_weights(list(weights))
+            return state
+
+        await ours.change(swap, alters_weights=True)
+        return await run_round(ours, asked, rows, streaming=False)
+
+    return {
+        "plain": lambda: _plain_round(plain, asked, rows),
+        "no edits": lambda: under(UNEDITED, base),
+        "mixed": lambda: under(mixed, base),
+        "edited weights": lambda: under(UNEDITED, edited),
+        "embedded": lambda: run_round(embedded, asked, rows, streaming=False),
+    }
+
+
+async def _plain_round(llm: AsyncLLM, asked: Sequence[GenerationRequest], rows: int) -> Timings:
+    room, numbers = asyncio.Semaphore(rows), itertools.count()
+    loop = asyncio.get_running_loop()
+
+    async def one(request: GenerationRequest) -> None:
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=request.max_tokens,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt = TokensPrompt(prompt_token_ids=list(request.prompt_ids))
+        async with room:
+            async for _ in llm.generate(prompt, params, f"plain-{id(request)}-{next(numbers)}"):
+                pass
+
+    begun = loop.time()
+    await asyncio.gather(*[one(request) for request in asked])
+    made = sum(request.max_tokens for request in asked)
+    return replace(Timings(), elapsed=loop.time() - begun, num_tokens=made)
+
+
+async def _alternate(kinds: Mapping[str, Round], rounds: int) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {name: [] for name in kinds}
+    for number in range(_WARM_UP_ROUNDS + rounds):
+        for name, one in kinds.items():
+            timings = await one()
+            if number >= _WARM_UP_ROUNDS:
+                rates[name].append(timings.tokens_per_second)
+        if number >= _WARM_UP_ROUNDS:
+            newest = ", ".join(f"{name} {values[-1]:,.0f}" for name, values in rates.items())
+            _console.print(f"{number - _WARM_UP_ROUNDS + 1}/{rounds}: {newest} tokens/s")
+    return rates
+
+
+def _report(path: str, rates: Mapping[str, Sequence[float]], workload: Workload) -> dict[str, Any]:
+    ratios = {}
+    for name, values in rates.items():
+        pairs = sorted(mine / other for mine, other in zip(values, rates["plain"], strict=True))
+        ratios[name] = {"median": median(pairs), "min": pairs[0], "max": pairs[-1]}
+    return {
+        "suite": "vllm",
+        "model": path.rstrip("/").rpartition("/")[2],
+        "ratio_to_plain_vllm": ratios,
+        "tokens_per_second": {name: median(values) for name, values in rates.items()},
+        "requests_per_round": workload.num_requests,
+        "rows": workload.concurrency,
+        "code": code_version(),
+        **circumstances(),
+    }
+
+
+if __name__ == "__main__":
+    _app()
