@@ -20,6 +20,7 @@ class Answer:
 
     Attributes:
         in_parts: tokens have to be looked at as they are made.
+        edits: names of the edits that shape it, newest first.
         reason: `stop` or `length` once the answer has ended, else empty.
     """
 
@@ -35,6 +36,7 @@ class Answer:
         self.reason = ""
         self._request = request
         self._end_ids = () if request.ignore_eos else end_ids
+        self.edits = decided.edits
         self._decided = decided
         self._text = GrowingText(tokenizer, request.stop, request.drops_blank)
         self._unsent = ""
@@ -77,7 +79,7 @@ class Answer:
             self.num_tokens,
             self.reason,
             self._decided.state.version,
-            self._decided.edits,
+            self.edits,
             self._decided.plan.cut,
             noted,
         )

@@ -22,7 +22,19 @@ from errata.editing.effects.mixture import GatedMixture, LoraBank, Mixture
 from errata.editing.effects.plan import RowPlan
 from errata.editing.effects.prefix import Prefix
 
-Part = Prefix | Mixture | Expert
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Columns:
+    """Directions that edits are told by.
+
+    Attributes:
+        values: (d_ff, n) fp32.
+    """
+
+    values: Tensor
+
+
+Part = Prefix | Mixture | Expert | Columns
 """What an artifact becomes in a worker."""
 
 _IDLE_BYTES = 256 * 2**20
@@ -57,6 +69,9 @@ def pack(part: Part) -> PackedPart:
         case Expert():
             about = {"kind": "expert", "layer": part.layer}
             tensors = {"up": part.up, "down": part.down}
+        case Columns():
+            about = {"kind": "columns"}
+            tensors = {"values": part.values}
     # Copies: tensors may be views of one another, which the format does not know.
     own = {
         n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()
@@ -79,6 +94,8 @@ def unpack(data: bytes) -> Part:
             for number, (layer, part) in enumerate(about["places"])
         }
         return Mixture(about["num_experts"], banks)
+    if about["kind"] == "columns":
+        return Columns(tensors["values"])
     return Expert(about["layer"], tensors["up"], tensors["down"])
 
 
@@ -141,6 +158,11 @@ class Ledger:
                     raise TypeError(f"the vLLM engine does not know {type(effect).__name__}.")
         return RowArtifacts(wire, parts)
 
+    def of_parts(self, parts: Iterable[Part]) -> RowArtifacts:
+        """Artifacts that all rows of a state use; their wire form is a list of digests."""
+        found = {self._digest(part): part for part in parts}
+        return RowArtifacts({"of": list(found)}, found)
+
     def take(self, row: RowArtifacts) -> list[PackedPart]:
         """Counts one more request; returns the artifacts that the workers do not hold yet."""
         missing = []
@@ -193,3 +215,5 @@ def moved(part: Part, place: Callable[[Tensor], Tensor]) -> Part:
             return Mixture(part.num_experts, banks)
         case Expert():
             return Expert(part.layer, place(part.up), place(part.down))
+        case Columns():
+            return Columns(place(part.values))

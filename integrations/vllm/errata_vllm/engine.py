@@ -139,6 +139,7 @@ class VllmEngine(ServingEngine):
         await self._llm.start()
         idle_bytes = self._settings.artifact_mib * 2**20
         self._running = RunningRequests(self._llm, self._model, idle_bytes)
+        await self._running.listen(self._state.attribution)
         self._admitter = asyncio.create_task(
             self._admit(self._llm, self._running), name="errata-vllm-admit"
         )
@@ -283,7 +284,7 @@ class VllmEngine(ServingEngine):
             return
         requests = [job.request for job in jobs]
         try:
-            decided = await asyncio.to_thread(decide, self._model, self._state, requests)
+            decided = await asyncio.to_thread(decide, self._state, requests)
         except Exception as error:  # noqa: BLE001 reported to the callers that it concerns
             if len(jobs) > 1:
                 for job in jobs:
@@ -327,6 +328,7 @@ class VllmEngine(ServingEngine):
                 _resolve(change, failure)
                 return
             self._state = state
+            await running.listen(state.attribution)
             _resolve(change, None)
         self._inbox.extendleft(reversed(again))
 

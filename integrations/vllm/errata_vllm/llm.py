@@ -164,6 +164,11 @@ class Llm:
         if digests:
             await self._call("errata_drop", list(digests))
 
+    async def hits(self, keys: Sequence[str]) -> dict[str, list[list[int]]]:
+        """What probes heard in requests: key → pairs (probe, edit); the workers forget it."""
+        found: dict[str, list[list[int]]] = (await self._call("errata_hits", list(keys)))[0]
+        return found
+
     async def replace_down(self, weights: Mapping[int, Tensor]) -> dict[int, str]:
         """Puts down projections into all ranks between two steps; no request may be running.
 

@@ -11,6 +11,7 @@ from errata.editing.effects.plan import RowPlan
 from errata.engine.sequence import GenerationRequest, ScoredContinuation, TokenChoice
 from errata_vllm.artifacts import RowArtifacts
 from errata_vllm.decisions import Decided
+from errata_vllm.probes import OpenEar
 from errata_vllm.worker.wire import ARGUMENT
 
 _SEEDS = 2**63  # vLLM's are signed
@@ -26,7 +27,12 @@ def token_ids(ids: Sequence[int], plan: RowPlan) -> list[int]:
 
 
 def sampling_params(
-    request: GenerationRequest, row: RowArtifacts, end_ids: Sequence[int], *, in_parts: bool
+    request: GenerationRequest,
+    row: RowArtifacts,
+    end_ids: Sequence[int],
+    ear: OpenEar | None,
+    *,
+    in_parts: bool,
 ) -> SamplingParams:
     """The parameters of a generation.
 
@@ -34,6 +40,7 @@ def sampling_params(
         request: what to generate.
         row: what the workers get for it.
         end_ids: tokens that end a text.
+        ear: listens to the prompt.
         in_parts: yield new tokens as they are made, not all of them at the end.
     """
     sampling = request.sampling
@@ -48,12 +55,11 @@ def sampling_params(
         logprobs=request.num_alternatives,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA if in_parts else RequestOutputKind.FINAL_ONLY,
-        extra_args={ARGUMENT: row.wire} if row.wire else None,
-        skip_clone=True,
+        **_edited(row, ear),
     )
 
 
-def scoring_params(row: RowArtifacts) -> SamplingParams:
+def scoring_params(row: RowArtifacts, ear: OpenEar | None) -> SamplingParams:
     """The parameters of a pass that rates each token of its prompt."""
     return SamplingParams(
         temperature=0.0,
@@ -61,9 +67,18 @@ def scoring_params(row: RowArtifacts) -> SamplingParams:
         prompt_logprobs=1,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
-        extra_args={ARGUMENT: row.wire} if row.wire else None,
-        skip_clone=True,
+        **_edited(row, ear),
     )
+
+
+def _edited(row: RowArtifacts, ear: OpenEar | None) -> dict[str, Any]:
+    wire = row.wire if ear is None else {**row.wire, "listen": ear.argument}
+    return {
+        "extra_args": {ARGUMENT: wire} if wire else None,
+        # What is listened to must be computed, not read from the cache.
+        "skip_reading_prefix_cache": ear is not None,
+        "skip_clone": True,
+    }
 
 
 def choices(
@@ -85,6 +100,7 @@ def scored(
     continuation_ids: Sequence[int],
     found: Sequence[Mapping[int, Any] | None],
     decided: Decided,
+    edits: tuple[str, ...],
 ) -> ScoredContinuation:
     """The scores of a continuation, from those of all tokens of the prompt that it ends."""
     rated = found[len(found) - len(continuation_ids) :]
@@ -97,6 +113,6 @@ def scored(
         tuple(log_probabilities),
         tuple(best),
         decided.state.version,
-        decided.edits,
+        edits,
         decided.plan.cut,
     )

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 
+from errata.editing.lane.contract import Attribution
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.job import Job
 from errata.engine.rate import Rate
 from errata.engine.refusals import outlived, shutting_down, too_late
-from errata.engine.sequence import GenerationRequest, ScoringRequest
+from errata.engine.sequence import GenerationRequest, Request, ScoringRequest
 from errata.engine.statistics import Statistics
 from errata_vllm.answers import Answer
 from errata_vllm.artifacts import Ledger, RowArtifacts
 from errata_vllm.decisions import Decided
 from errata_vllm.llm import Llm
+from errata_vllm.probes import OpenEar, ProbeSet
 from errata_vllm.requests import sampling_params, scored, scoring_params, token_ids
 from errata_vllm.timings import Timings
 
@@ -50,7 +53,10 @@ class RunningRequests:
         self._model = model
         self._ledger = Ledger(idle_bytes)
         self._tasks: dict[Job, asyncio.Task[None]] = {}
-        self._drops: set[asyncio.Task[None]] = set()
+        self._probes: ProbeSet | None = None
+        self._held = RowArtifacts({}, {})  # of the probes
+        self._open_ears: dict[Job, OpenEar] = {}
+        self._calls: set[asyncio.Task[object]] = set()
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
@@ -58,6 +64,14 @@ class RunningRequests:
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self._tasks)
+
+    async def listen(self, attribution: Attribution | None) -> None:
+        """Requests that start from now on are listened to for these edits of the weights."""
+        probes = None if attribution is None else ProbeSet.of(attribution, self._probes)
+        held = self._ledger.of_parts(() if probes is None else probes.parts)
+        await self._llm.put(self._ledger.take(held))
+        await self._llm.drop(self._ledger.give_back(self._held))
+        self._probes, self._held = probes, held
 
     async def start(self, job: Job, decided: Decided) -> None:
         """Hands a request to vLLM, behind the artifacts that its workers lack for it."""
@@ -99,7 +113,7 @@ class RunningRequests:
         for job in self._tasks:
             job.results.put_nowait(shutting_down())
         await self._stop()
-        await asyncio.gather(*self._drops, return_exceptions=True)
+        await asyncio.gather(*self._calls, return_exceptions=True)
 
     async def _stop(self) -> None:
         tasks = list(self._tasks.values())
@@ -110,10 +124,16 @@ class RunningRequests:
     def _ended(self, job: Job, row: RowArtifacts, _: asyncio.Task[None]) -> None:
         del self._tasks[job]
         dropped = self._ledger.give_back(row)
-        if dropped and self._llm.alive:
-            task = asyncio.create_task(self._llm.drop(dropped))
-            self._drops.add(task)
-            task.add_done_callback(self._drops.discard)
+        ear = self._open_ears.pop(job, None)
+        if self._llm.alive and dropped:
+            self._later(self._llm.drop(dropped))
+        if self._llm.alive and ear is not None:  # nobody fetches what it heard
+            self._later(self._llm.hits([ear.key]))
+
+    def _later(self, call: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.create_task(call)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
     async def _run(self, job: Job, decided: Decided, row: RowArtifacts) -> None:
         request = job.request
@@ -134,13 +154,18 @@ class RunningRequests:
     ) -> None:
         model = self._model
         answer = Answer(request, model.tokenizer, model.end_ids, decided)
-        params = sampling_params(request, row, model.end_ids, in_parts=answer.in_parts)
+        ear = self._ear(request, decided)
+        params = sampling_params(request, row, model.end_ids, ear, in_parts=answer.in_parts)
         timings = Timings(job.arrived, self.statistics)
         ids = token_ids(request.prompt_ids, decided.plan)
         outputs = self._llm.generate(ids, params, self._salt(row), self._name())
+        if ear is not None:
+            self._open_ears[job] = ear
         async for output in outputs:
             made = output.outputs[0]
             timings.note(len(made.token_ids), output.metrics)
+            if job in self._open_ears:
+                answer.edits = await self._heard(self._open_ears.pop(job), decided)
             piece = answer.take(made)
             if answer.reason:
                 timings.end(answer.reason, len(request.prompt_ids), answer.num_tokens)
@@ -156,11 +181,25 @@ class RunningRequests:
         self, job: Job, request: ScoringRequest, decided: Decided, row: RowArtifacts
     ) -> None:
         ids = token_ids((*request.prompt_ids, *request.continuation_ids), decided.plan)
-        outputs = self._llm.generate(ids, scoring_params(row), self._salt(row), self._name())
-        async for output in outputs:
+        ear = self._ear(request, decided)
+        params = scoring_params(row, ear)
+        async for output in self._llm.generate(ids, params, self._salt(row), self._name()):
             assert output.prompt_logprobs is not None
-            result = scored(request.continuation_ids, output.prompt_logprobs, decided)
+            edits = decided.edits if ear is None else await self._heard(ear, decided)
+            result = scored(request.continuation_ids, output.prompt_logprobs, decided, edits)
             job.results.put_nowait(result)
+
+    def _ear(self, request: Request, decided: Decided) -> OpenEar | None:
+        """What listens to a request's prompt; None if no edit of the weights is in force."""
+        if self._probes is None:
+            return None
+        prompt_end = len(request.prompt_ids) + decided.plan.num_positions
+        return OpenEar(self._name(), prompt_end, self._probes, self._probes.wire(self._held))
+
+    async def _heard(self, ear: OpenEar, decided: Decided) -> tuple[str, ...]:
+        """The edits that claim a request, then those of the weights that shape its answer."""
+        hits = (await self._llm.hits([ear.key]))[ear.key]
+        return tuple(dict.fromkeys((*decided.edits, *ear.probes.edits(hits))))
 
     def _salt(self, row: RowArtifacts) -> str:
         """Requests share cached prefixes if their weights and their effects are the same."""

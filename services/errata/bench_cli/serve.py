@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,7 +85,7 @@ SecondsOption = Annotated[float, typer.Option(help="load: how long requests arri
 MinTokensOption = Annotated[int, typer.Option(help="load: tokens of the shortest answer.", min=1)]
 MaxTokensOption = Annotated[int, typer.Option(help="load: tokens of the longest answer.", min=1)]
 TextOption = Annotated[
-    Path | None, typer.Option(help="load: statistics text for a model of your own.")
+    Path | None, typer.Option(help="load, http: statistics text for a model of your own.")
 ]
 TargetOption = Annotated[str, typer.Option(help="load, http: address of a running system.")]
 ApiOption = Annotated[
@@ -133,17 +133,20 @@ def serve(
     engine_option: EngineOptionsOption = None,
 ) -> None:
     """Measures throughput and latency as ratios in one run; writes OUT/result.json."""
+    system = {
+        "model": model,
+        "statistics_text": text,
+        "target": target,
+        "http_url": http_url,
+        "replicas": replicas,
+    }
     if suite is ServeSuite.LOAD:
         found = _load(
+            **system,
             out=out,
-            model=model,
-            statistics_text=text,
-            target=target,
             api=api.value,
-            http_url=http_url,
             lane=lane,
             retrieval=retrieval,
-            replicas=replicas,
             rate=rate,
             edit_rate=edit_rate,
             seconds=seconds,
@@ -151,20 +154,12 @@ def serve(
             max_requests=max(requests, round(2 * rate * seconds)),
         )
     elif suite is ServeSuite.HTTP:
-        found = _http(
-            target=target,
-            http_url=http_url,
-            replicas=replicas,
-            rounds=rounds,
-            requests=requests,
-            concurrency=concurrency,
-        )
+        found = _http(**system, rounds=rounds, requests=requests, concurrency=concurrency)
     else:
         values = read_values(lane_config) if lane_config else {}
         machine = (model or str(demo.model_path()), dtype, device, rounds)
         routed = (method, values, lane_model, edits or 5_000, experts)
-        options = parse_values(engine_option or (), "--engine-option")
-        named = (engine, {key: str(value) for key, value in options.items()})
+        named = (engine, engine_option or ())
         found = _engine(suite, machine, (requests, concurrency), edits or 10_000, routed, named)
     _report(found, out)
 
@@ -188,20 +183,21 @@ def _engine(
     requests: tuple[int, int],
     edits: int,
     lane: tuple[Any, ...],
-    engine: tuple[str, Mapping[str, str]],
+    engine: tuple[str, Sequence[str]],
 ) -> dict[str, Any]:
     from errata.evaluation.serve.engine_bench import EnginePlan
     from errata.evaluation.serve.engine_suites import run
     from errata.evaluation.serve.routed import SyntheticLane
     from errata.evaluation.serve.workload import Workload
 
+    options = parse_values(engine[1], "--engine-option")
     plan = EnginePlan(
         *machine,
         Workload(*requests),
         edits,
         lane=SyntheticLane(*lane),
         engine=engine[0],
-        engine_options=engine[1],
+        engine_options={key: str(value) for key, value in options.items()},
     )
     return run(suite.value, plan, console=_out)
 

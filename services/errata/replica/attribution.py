@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 
 from torch import Tensor
 
-from errata.editing.lane.contract import Attribution
+from errata.editing.lane.contract import Attribution, Probe
 
 
 class CombinedAttribution:
@@ -24,6 +24,14 @@ class CombinedAttribution:
         self._commit_seq = commit_seq
         self._stack = ExitStack()
 
+    def probes(self) -> list[Probe]:
+        """Those of all lanes."""
+        return [probe for part in self._parts for probe in part.probes()]
+
+    def newest_first(self, names: Collection[str]) -> list[str]:
+        """The names, ordered by their commits."""
+        return sorted(names, key=lambda name: -self._commit_seq[name])
+
     def __enter__(self) -> Attribution:
         """Starts to record in every lane."""
         for part in self._parts:
@@ -38,4 +46,4 @@ class CombinedAttribution:
         """As `Attribution.edits`."""
         by_lane = [part.edits(attention_mask) for part in self._parts]
         rows = [[name for names in row for name in names] for row in zip(*by_lane, strict=True)]
-        return [sorted(row, key=lambda name: -self._commit_seq[name]) for row in rows]
+        return [self.newest_first(row) for row in rows]

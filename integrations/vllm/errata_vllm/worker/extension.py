@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
-from errata_vllm.artifacts import Part, moved, unpack
+from errata.editing.adaple.attribution import Directions
+from errata_vllm.artifacts import Columns, Part, moved, unpack
 from errata_vllm.worker.hooks import FlatHooks
+from errata_vllm.worker.listening import Ear
 from errata_vllm.worker.rows import RowEffects, Span, StepPlan, step_plan
 from errata_vllm.worker.sharding import shard
 from errata_vllm.worker.structure import Structure
@@ -38,6 +43,7 @@ class EditedRank:
         self._runner = runner
         self._parts: dict[str, Part] = {}
         self._rows: dict[str, RowEffects | None] = {}  # requests that were seen
+        self._ears: dict[str, tuple[Ear, ...]] = {}
         self._forward = runner._model_forward
         runner._model_forward = self._edited_forward
 
@@ -45,9 +51,11 @@ class EditedRank:
         """Adds artifacts, by digest."""
         for digest, packed in data.items():
             part = shard(unpack(packed), self.structure)
-            self._parts[digest] = moved(
-                part, lambda t: t.to(self.structure.device, self.structure.dtype)
-            )
+            dtype = torch.float32 if isinstance(part, Columns) else self.structure.dtype
+            self._parts[digest] = moved(part, partial(self._here, dtype))
+
+    def _here(self, dtype: torch.dtype, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.structure.device, dtype)
 
     def drop(self, digests: list[str]) -> None:
         """Forgets artifacts that no request uses."""
@@ -70,7 +78,7 @@ class EditedRank:
         spans = [
             Span(effects, int(starts[index]), int(starts[index + 1]), int(computed[index]))
             for index, id_ in enumerate(ids)
-            if (effects := self._effects(id_)) is not None
+            if (effects := self._effects(id_)) is not None and effects.acts_at(int(computed[index]))
         ]
         if not spans:
             return None
@@ -93,7 +101,26 @@ class EditedRank:
             gates = gates.to(self.structure.device, self.structure.dtype)
             fields |= {"mixture": self._parts[mixture["of"]], "gates": gates}
         experts = tuple((self._parts[digest], w) for digest, w in wire.get("experts", ()))
-        return RowEffects(**fields | {"experts": experts})
+        fields |= {"experts": experts}
+        if (listen := wire.get("listen")) is not None:
+            ears = self._ears_of(listen["probes"])
+            fields |= {"ears": ears, "key": listen["key"], "prompt_end": listen["prompt_end"]}
+        return RowEffects(**fields)
+
+    def _ears_of(self, probes: Sequence[dict[str, Any]]) -> tuple[Ear, ...]:
+        """The probes of a state; those of the newest two are kept for the next requests."""
+        key = json.dumps(probes, sort_keys=True)
+        if key not in self._ears:
+            self._ears[key] = tuple(self._ear(n, probe) for n, probe in enumerate(probes))
+            while len(self._ears) > 2:
+                del self._ears[next(iter(self._ears))]
+        return self._ears[key]
+
+    def _ear(self, number: int, probe: dict[str, Any]) -> Ear:
+        chunks = [self._parts[digest] for digest in probe["of"]]
+        exact = torch.cat([chunk.values for chunk in chunks if isinstance(chunk, Columns)], dim=1)
+        directions = Directions.of([""] * exact.shape[1], exact)  # the replica knows the names
+        return Ear(number, probe["layer"], directions, probe["threshold"])
 
 
 class ErrataWorkerExtension:
@@ -117,6 +144,10 @@ class ErrataWorkerExtension:
     def errata_drop(self, digests: list[str]) -> None:
         """Forgets artifacts that no request uses."""
         self._errata.drop(digests)
+
+    def errata_hits(self, keys: list[str]) -> dict[str, list[list[int]]]:
+        """The hits of requests' probes, which are forgotten."""
+        return self._errata.hooks.listener.fetch(keys)
 
     def errata_stage(self, data: bytes) -> str:
         """Stages down projections; returns the digest of what was read."""

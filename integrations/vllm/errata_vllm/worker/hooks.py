@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vllm.distributed import tensor_model_parallel_all_reduce
 
 from errata.editing.effects.mixture import LoraBank, Place
+from errata_vllm.worker.listening import Listener
 from errata_vllm.worker.rows import ExpertTokens, MixtureTokens, StepPlan
 from errata_vllm.worker.structure import Structure
 
@@ -26,11 +27,13 @@ class FlatHooks:
 
     Attributes:
         enabled: if False, plans have no effect; comparisons use this as their baseline.
+        listener: reads prompts, and changes nothing.
     """
 
     def __init__(self, structure: Structure) -> None:
         """No hook is registered."""
         self.enabled = True
+        self.listener = Listener(structure)
         self._structure = structure
         self._plan: StepPlan | None = None
         self._embeds = False
@@ -44,6 +47,7 @@ class FlatHooks:
         if plan is not None:
             self._register(plan)
         self._plan = plan if self.enabled else None
+        self.listener.follow(() if plan is None else plan.listening)
 
     def _register(self, plan: StepPlan) -> None:
         blocks = self._structure.blocks

@@ -13,6 +13,7 @@ from torch import Tensor
 from errata.editing.effects.expert import Expert
 from errata.editing.effects.mixture import Mixture, Place
 from errata.editing.effects.prefix import Prefix
+from errata_vllm.worker.listening import Ear, ListeningRows
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -25,6 +26,9 @@ class RowEffects:
         mixture: its mixture of LoRAs.
         gates: (places, N) of that mixture, on the model's device.
         experts: each with its weight.
+        ears: probes that listen to its prompt.
+        key: what their hits are kept under.
+        prompt_end: number of entries of its prompt, places of a continuous prompt included.
     """
 
     prefix: Prefix | None = None
@@ -32,6 +36,14 @@ class RowEffects:
     mixture: Mixture | None = None
     gates: Tensor | None = None
     experts: tuple[tuple[Expert, float], ...] = ()
+    ears: tuple[Ear, ...] = ()
+    key: str = ""
+    prompt_end: int = 0
+
+    def acts_at(self, position: int) -> bool:
+        """Whether a step from this position on has anything to do with it."""
+        changes = self.prefix is not None or self.mixture is not None or bool(self.experts)
+        return changes or (bool(self.ears) and position < self.prompt_end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +117,22 @@ class StepPlan:
         mixtures: place → the mixtures that claim tokens there, each with the place's number.
         experts: layer → tokens.
         prefix: places of continuous prompts in this step; None without any.
+        listening: prompts that probes listen to, by their ears.
     """
 
     mixtures: Mapping[Place, tuple[tuple[int, MixtureTokens], ...]]
     experts: Mapping[int, ExpertTokens]
     prefix: PrefixTokens | None
+    listening: tuple[ListeningRows, ...]
 
 
 def step_plan(spans: Sequence[Span], device: torch.device, dtype: torch.dtype) -> StepPlan:
     """The plan of a step, of the rows in it that have effects."""
     return StepPlan(
-        _mixtures(spans, device), _experts(spans, device, dtype), _prefix(spans, device)
+        _mixtures(spans, device),
+        _experts(spans, device, dtype),
+        _prefix(spans, device),
+        _listening(spans, device),
     )
 
 
@@ -200,6 +217,33 @@ def _prefix(spans: Sequence[Span], device: torch.device) -> PrefixTokens | None:
             for layer, parts in deep.items()
         },
     )
+
+
+def _listening(spans: Sequence[Span], device: torch.device) -> tuple[ListeningRows, ...]:
+    groups: dict[int, list[tuple[Span, NDArray[np.int64]]]] = {}
+    for span in spans:
+        effects = span.effects
+        last = min(span.position + span.end - span.start, effects.prompt_end)
+        if not effects.ears or last <= span.position:
+            continue
+        positions = np.arange(span.position, last)
+        if effects.prefix is not None:  # places of continuous prompts hold no tokens
+            end = effects.after + effects.prefix.num_positions
+            positions = positions[(positions < effects.after) | (positions >= end)]
+        here = positions - span.position + span.start
+        groups.setdefault(id(effects.ears), []).append((span, here))
+    found = []
+    for group in groups.values():
+        row_of = np.repeat(np.arange(len(group)), [len(here) for _, here in group])
+        found.append(
+            ListeningRows(
+                group[0][0].effects.ears,
+                tuple(span.effects.key for span, _ in group),
+                torch.from_numpy(np.concatenate([here for _, here in group])).to(device),
+                torch.from_numpy(row_of).to(device),
+            )
+        )
+    return tuple(found)
 
 
 def _tokens(spans: Sequence[Span], device: torch.device) -> Tensor:

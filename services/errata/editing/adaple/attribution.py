@@ -59,17 +59,34 @@ def attribute(
     """
     rows: list[list[str]] = [[] for _ in range(inputs.shape[0])]
     is_token = attention_mask != 0
-    x = inputs[is_token].float()  # (N, d_ff)
-    if not directions.names or not len(x):
-        return rows
+    row_of = is_token.nonzero()[:, 0]
+    for row, edit in responses(inputs[is_token], row_of, directions, threshold):
+        rows[row].append(directions.names[edit])
+    return rows
+
+
+def responses(
+    inputs: Tensor, row_of: Tensor, directions: Directions, threshold: float
+) -> list[tuple[int, int]]:
+    """Which rows respond to which edits.
+
+    Args:
+        inputs: x of N tokens, (N, d_ff).
+        row_of: (N,) int64, the row of each token.
+        directions: of n edits.
+        threshold: minimum share.
+
+    Returns:
+        Pairs (row, index of an edit), sorted, each once.
+    """
+    if not directions.names or not len(inputs):
+        return []
+    x = inputs.float()
     columns = _candidates(x, directions, threshold)
     hits = x @ directions.exact[:, columns] >= threshold  # (N, candidates)
     position, column = hits.nonzero(as_tuple=True)
-    row = is_token.nonzero()[:, 0][position]
-    pairs = torch.stack([row, columns[column]], dim=1).unique(dim=0)  # sorted
-    for row_index, edit_index in pairs.tolist():
-        rows[row_index].append(directions.names[edit_index])
-    return rows
+    pairs = torch.stack([row_of[position], columns[column]], dim=1).unique(dim=0)
+    return [(row, edit) for row, edit in pairs.tolist()]
 
 
 def _candidates(x: Tensor, directions: Directions, threshold: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from errata.editing.adaple.attribution import attribute
 from errata.editing.adaple.state import AdapleState
+from errata.editing.lane.contract import Probe
 from errata.errors import PreconditionError
 
 
@@ -25,6 +27,16 @@ class AdapleAttribution:
         self._directions = state.directions()
         self._inputs: Tensor | None = None
         self._handle: RemovableHandle | None = None
+
+    def probes(self) -> list[Probe]:
+        """The directions in the last edited layer."""
+        state, found = self._state, self._directions
+        threshold = state.config.attribution_threshold
+        return [Probe(state.layers[-1], found.names, found.exact, threshold)]
+
+    def newest_first(self, names: Collection[str]) -> list[str]:
+        """The names in the order of the directions."""
+        return [name for name in self._directions.names if name in names]
 
     def __enter__(self) -> AdapleAttribution:
         """Starts to record."""

@@ -7,7 +7,7 @@ None elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -119,8 +119,33 @@ class Resources(Protocol):
         """Folders of PEFT adapters that the lane starts from; usually empty."""
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Probe:
+    """How edits are told by the input x of a down projection, for engines with another model.
+
+    Edit j shaped an answer if d_jᵀx reaches the threshold at any token of the prompt.
+
+    Attributes:
+        layer: 0-based.
+        names: n edits, newest first.
+        directions: (d_ff, n) fp32, columns d_j.
+        threshold: minimum of the product.
+    """
+
+    layer: int
+    names: tuple[str, ...]
+    directions: Tensor
+    threshold: float
+
+
 class Attribution(Protocol):
     """Names the edits that shaped a forward pass over prompts (P10)."""
+
+    def probes(self) -> Sequence[Probe]:
+        """What this reads off a forward pass, as data."""
+
+    def newest_first(self, names: Collection[str]) -> list[str]:
+        """The names in the order in which an answer lists them."""
 
     def __enter__(self) -> Attribution:
         """Starts recording."""

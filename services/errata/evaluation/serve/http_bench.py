@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -15,12 +13,11 @@ from typing import Any
 
 from rich.console import Console
 
-from errata.evaluation.serve.http_client import HttpClient
+from errata.evaluation.serve.http_client import HttpClient, check_http_url
 from errata.evaluation.serve.load_edits import counterfactual_edits
+from errata.evaluation.serve.own_system import own_system
 from errata.evaluation.serve.report import quantiles_ms, suite_report
 from errata.evaluation.serve.workload import Timings
-from errata.launch.box import Box, free_addresses
-from errata.launch.progress import Steps
 from errata_client import AsyncClient
 
 _TIMEOUT_SECONDS = 120.0
@@ -33,6 +30,8 @@ class HttpPlan:
     Attributes:
         target: a running system to measure; one is started if empty.
         http_url: of its HTTP API.
+        model: folder or hub id; the demo model if empty.
+        statistics_text: for the writer, unless the model is the demo's.
         replicas: of the started system.
         rounds: alternations of the two APIs.
         requests: over each API in a round, once one by one and once in parallel.
@@ -42,6 +41,8 @@ class HttpPlan:
 
     target: str = ""
     http_url: str = ""
+    model: str = ""
+    statistics_text: Path | None = None
     replicas: int = 2
     rounds: int = 5
     requests: int = 96
@@ -50,21 +51,16 @@ class HttpPlan:
 
 
 def run_http(plan: HttpPlan, *, console: Console) -> dict[str, Any]:
-    """Runs the suite, by itself on the demo model; see `suite_report` for what comes back.
+    """Runs the suite; see `suite_report` for what comes back.
 
     Raises:
         StartupError: the system did not start.
     """
-    with tempfile.TemporaryDirectory(prefix="errata-http-") as folder:
-        flags = {
-            "data_dir": Path(folder),
-            "worker": {"num_replicas": plan.replicas},
-            **free_addresses(),
-        }
-        box = Box(flags, steps=Steps(console))
-        with nullcontext() if plan.target else box:
-            target, url = plan.target or box.target, plan.http_url or box.http_url
-            return asyncio.run(_measure(plan, target, url, console))
+    if plan.target:
+        check_http_url(plan.http_url)
+        return asyncio.run(_measure(plan, plan.target, plan.http_url, console))
+    with own_system(plan.replicas, plan.model, plan.statistics_text, console=console) as box:
+        return asyncio.run(_measure(plan, box.target, plan.http_url or box.http_url, console))
 
 
 async def _measure(plan: HttpPlan, target: str, url: str, console: Console) -> dict[str, Any]:

@@ -6,10 +6,23 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
-from errata.errors import StartupError
+from errata.errors import InvalidRequestError, StartupError
 from errata_client import Answer, Chunk, ErrataError, Provenance
 
 _EVENT = "data: "
+
+
+def check_http_url(url: str) -> None:
+    """Returns if a running system's HTTP API is named.
+
+    Raises:
+        InvalidRequestError: it is not.
+    """
+    if not url:
+        raise InvalidRequestError(
+            "name the HTTP API of the running system, too, as in --http-url http://127.0.0.1:7701.",
+            field="http_url",
+        )
 
 
 class HttpClient:

@@ -8,17 +8,16 @@ edits alternate, with the same arrivals and prompts, so that one run gives the r
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from errata.errors import UnknownLaneError
 from errata.evaluation.serve.answers import Sample
-from errata.evaluation.serve.http_client import HttpClient
+from errata.evaluation.serve.http_client import HttpClient, check_http_url
 from errata.evaluation.serve.load_edits import (
     PATIENCE_SECONDS,
     EditTimings,
@@ -27,8 +26,8 @@ from errata.evaluation.serve.load_edits import (
 )
 from errata.evaluation.serve.load_plan import SLICES, Arrival, LoadPlan, arrivals
 from errata.evaluation.serve.load_report import LoadSlice, load_figures
-from errata.launch.box import Box, free_addresses
-from errata.launch.progress import Steps
+from errata.evaluation.serve.own_system import own_system
+from errata.evaluation.serve.plots import require_matplotlib
 from errata_client import AsyncClient, ErrataError
 
 Asking = AsyncClient | HttpClient
@@ -38,23 +37,18 @@ def run_load(plan: LoadPlan, *, console: Console) -> dict[str, Any]:
     """Runs the suite; see `suite_report` for what comes back.
 
     Raises:
-        StartupError: the system did not start.
+        StartupError: the system did not start, or matplotlib is not installed.
+        UnknownLaneError: the system has no such lane.
     """
-    with tempfile.TemporaryDirectory(prefix="errata-load-") as folder:
-        flags: dict[str, Any] = {
-            "data_dir": Path(folder),
-            "worker": {"num_replicas": plan.replicas},
-            "model": {"path": plan.model or None},
-            "writer": {"statistics_text": plan.statistics_text},
-        }
-        for name, address in free_addresses().items():
-            flags[name] = {**flags.get(name, {}), **address}
-        if plan.retrieval:
-            flags["worker"]["retrieval_address"] = flags["retrieval"]["address"]
-        box = Box(flags, steps=Steps(console))
-        with nullcontext() if plan.target else box:
-            url = plan.http_url or box.http_url
-            return asyncio.run(_measure(plan, plan.target or box.target, url, console))
+    require_matplotlib()
+    if plan.target:
+        if plan.api == "http":
+            check_http_url(plan.http_url)
+        return asyncio.run(_measure(plan, plan.target, plan.http_url, console))
+    with own_system(
+        plan.replicas, plan.model, plan.statistics_text, retrieval=plan.retrieval, console=console
+    ) as box:
+        return asyncio.run(_measure(plan, box.target, plan.http_url or box.http_url, console))
 
 
 async def _measure(plan: LoadPlan, target: str, url: str, console: Console) -> dict[str, Any]:
@@ -66,6 +60,7 @@ async def _measure(plan: LoadPlan, target: str, url: str, console: Console) -> d
         AsyncClient(target, timeout=PATIENCE_SECONDS) as client,
         _asking(plan, client, url) as asking,
     ):
+        await _check_lane(client, plan.lane)
         for prompt in prompts[:8]:  # warm up
             await asking.generate(prompt, max_tokens=8)
         slices = []
@@ -80,6 +75,14 @@ async def _measure(plan: LoadPlan, target: str, url: str, console: Console) -> d
                 slices.append(await _serve(asking, due, edits, edited))
         path = asking.path if isinstance(asking, HttpClient) else ""
     return {**load_figures(plan, slices, edits), "path": path}
+
+
+async def _check_lane(client: AsyncClient, lane: str) -> None:
+    names = [known.name for known in await client.lanes()]
+    if lane and lane not in names:
+        raise UnknownLaneError(
+            f"there is no lane {lane!r}; choose one of {', '.join(names)}.", field="lane"
+        )
 
 
 def _asking(plan: LoadPlan, client: AsyncClient, url: str) -> AbstractAsyncContextManager[Asking]:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 from errata.errors import StartupError
+
+
+def require_matplotlib() -> None:
+    """Returns if plots can be drawn: who measures for minutes learns it first.
+
+    Raises:
+        StartupError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise StartupError("the plot needs matplotlib: pip install 'errata[bench]'.")
 
 
 def plot_load(
@@ -25,11 +36,10 @@ def plot_load(
     Raises:
         StartupError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise StartupError("the plot needs matplotlib: pip install 'errata[bench]'.") from error
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     for name, points in (("whole answer", answers), ("first token", firsts)):

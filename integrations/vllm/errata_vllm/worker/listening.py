@@ -1,0 +1,86 @@
+"""Reads off prompts which edits of the weights shape their answers, as AdaPLE attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from vllm.distributed import tensor_model_parallel_all_gather
+
+from errata.editing.adaple.attribution import Directions, responses
+from errata_vllm.worker.structure import Structure
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Ear:
+    """One probe in a worker.
+
+    Attributes:
+        number: of the probe in its request.
+        layer: whose down projection's input is read.
+        directions: of its edits.
+        threshold: minimum of the product.
+    """
+
+    number: int
+    layer: int
+    directions: Directions
+    threshold: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ListeningRows:
+    """The prompts' tokens of one step that are listened to; all rows have the same ears.
+
+    Attributes:
+        ears: of the rows.
+        keys: what the rows' hits are kept under.
+        tokens: (n,) int64, flat.
+        row_of: (n,) int64, numbers of `keys`.
+    """
+
+    ears: tuple[Ear, ...]
+    keys: tuple[str, ...]
+    tokens: Tensor
+    row_of: Tensor
+
+
+class Listener:
+    """Collects the hits of requests until they are fetched."""
+
+    def __init__(self, structure: Structure) -> None:
+        """Nothing is heard.
+
+        Args:
+            structure: of the rank's model.
+        """
+        self._structure = structure
+        self._now: tuple[ListeningRows, ...] = ()
+        self._hits: dict[str, set[tuple[int, int]]] = {}
+        self._layers: set[int] = set()
+
+    def follow(self, rows: tuple[ListeningRows, ...]) -> None:
+        """Listens to these rows in the passes that follow."""
+        for layer in {ear.layer for each in rows for ear in each.ears} - self._layers:
+            module = self._structure.blocks[layer].mlp.down_proj
+            module.register_forward_pre_hook(lambda _, args, at=layer: self._hear(at, args[0]))
+            self._layers.add(layer)
+        self._now = rows
+
+    def fetch(self, keys: Sequence[str]) -> dict[str, list[list[int]]]:
+        """The hits of requests, as pairs (probe, edit); they are forgotten."""
+        return {key: [list(pair) for pair in sorted(self._hits.pop(key, ()))] for key in keys}
+
+    def _hear(self, layer: int, inputs: Tensor) -> None:
+        for rows in self._now:
+            for ear in rows.ears:
+                if ear.layer == layer:
+                    x = inputs.index_select(0, rows.tokens)
+                    if self._structure.num_ranks > 1:
+                        x = tensor_model_parallel_all_gather(x, dim=-1)
+                    self._note(rows, ear, x)
+
+    def _note(self, rows: ListeningRows, ear: Ear, x: Tensor) -> None:
+        for row, edit in responses(x, rows.row_of, ear.directions, ear.threshold):
+            self._hits.setdefault(rows.keys[row], set()).add((ear.number, edit))
