@@ -65,8 +65,15 @@ def test_an_artifact_is_sent_once_and_dropped_when_idle_ones_are_too_many() -> N
     assert ledger.give_back(row) == []
     assert ledger.give_back(row) == []
     assert ledger.give_back(both) == [pack(first).digest], "one of the two fits"
-    assert ledger.held_bytes == size
     assert len(ledger.take(both)) == 1, "what was dropped is sent again"
+
+
+def test_an_artifact_that_did_not_arrive_is_sent_again() -> None:
+    ledger = Ledger()
+    row = ledger.row(_plan(_expert(0)))
+    ledger.lose(part.digest for part in ledger.take(row))
+    assert ledger.give_back(row) == []
+    assert len(ledger.take(row)) == 1
 
 
 def test_an_artifact_in_use_is_never_dropped() -> None:

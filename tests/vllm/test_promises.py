@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+import torch
 from vllm.sampling_params import SamplingParams
 
-from errata.editing.effects.plan import BASE
+from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.contract import ServingEngine
 from errata.engine.limits import EngineLimits
-from errata.engine.sequence import GenerationRequest, Piece
-from errata.engine.serving_state import ServingState
+from errata.engine.sequence import GenerationRequest, Piece, Request, ScoringRequest
+from errata.engine.serving_state import FunctionRouter, ServingState
+from errata.errors import DeadlineExceededError, UnavailableError
 from errata_vllm.running import RunningRequests
 from tests.unit.engine.helpers import (
     KINDS,
@@ -27,6 +31,7 @@ from tests.unit.engine.helpers import (
     running,
 )
 from tests.vllm.harness import VllmHarness
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -41,7 +46,7 @@ async def _first_step_together(
     raw = harness.llm._llm
     await raw.pause_generation(mode="keep", clear_cache=True)
     yield
-    while engine.num_running + engine.num_waiting < count or engine._inbox:  # type: ignore[attr-defined]
+    while engine._num_handed < count:  # type: ignore[attr-defined]
         await asyncio.sleep(0.005)
     await asyncio.sleep(0.05)  # on their way to vLLM's process
     await raw.resume_generation()
@@ -162,3 +167,86 @@ async def test_requests_without_a_claim_share_cached_prefixes(
         outputs = harness.llm.generate(prompt, SamplingParams(max_tokens=1), "", "probe")
         cached = [output.num_cached_tokens async for output in outputs]
     assert cached[-1] >= 128
+
+
+async def test_a_score_does_not_depend_on_what_is_in_the_prefix_cache(
+    harness: VllmHarness, model: CausalLM
+) -> None:
+    prompt = _long_prompt(model)
+    requests = [ScoringRequest(prompt, prompt[n : n + 3]) for n in (5, 40)]
+    async with running(model) as reference:
+        expected = [await reference.score(request) for request in requests]
+    async with harness.running(model) as engine:
+        await collect(engine, GenerationRequest(prompt, 2))
+        for request, wanted in zip(requests * 2, expected * 2, strict=True):
+            found = await engine.score(request)
+            assert list(found.log_probabilities) == pytest.approx(
+                list(wanted.log_probabilities), abs=TOLERANCE
+            )
+
+
+async def test_only_changed_weights_are_copied_and_only_by_changes_of_weights(
+    harness: VllmHarness, model: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[list[int]] = []
+    replace_down = harness.llm.replace_down
+
+    async def noted(weights: dict[int, torch.Tensor]) -> dict[int, str]:
+        copied.append(sorted(weights))
+        return await replace_down(weights)
+
+    def swap() -> ServingState:
+        model.set_down_weight(2, 1.1 * model.down_weight(2))
+        return ServingState(VERSION)
+
+    async with harness.running(model) as engine:
+        monkeypatch.setattr(harness.llm, "replace_down", noted)
+        await engine.change(lambda: ServingState(VERSION), alters_weights=False)
+        await engine.change(lambda: ServingState(VERSION), alters_weights=True)
+        assert copied == []
+        await engine.change(swap, alters_weights=True)
+        assert copied == [[2]]
+        monkeypatch.undo()
+
+
+async def test_requests_that_are_being_routed_fail_when_the_engine_closes(
+    harness: VllmHarness, model: CausalLM
+) -> None:
+    routing, go = threading.Event(), threading.Event()
+
+    def route(requests: Sequence[Request]) -> list[RowPlan]:
+        routing.set()
+        go.wait(PATIENCE)
+        return [BASE for _ in requests]
+
+    state = ServingState(VERSION, router=FunctionRouter(route))
+    async with harness.running(model, state) as engine:
+        task = asyncio.create_task(collect(engine, GenerationRequest((3,), 2)))
+        await asyncio.to_thread(routing.wait, PATIENCE)
+        assert engine.num_waiting == 1, "what is being routed still waits"
+        await engine.close()
+        go.set()
+        with pytest.raises(UnavailableError, match="shutting down"):
+            await asyncio.wait_for(task, PATIENCE)
+
+
+async def test_a_deadline_is_kept_while_a_change_waits(
+    harness: VllmHarness, model: CausalLM
+) -> None:
+    limits = EngineLimits(max_rows=2, max_queue=16, max_drain_seconds=PATIENCE)
+    go = threading.Event()
+
+    def swap() -> ServingState:
+        go.wait(PATIENCE)
+        return ServingState(VERSION)
+
+    async with harness.running(model, limits=limits) as engine:
+        change = asyncio.create_task(engine.change(swap, alters_weights=True))
+        await asyncio.sleep(0)
+        late = GenerationRequest((3,), 2, deadline=time.monotonic() + 0.05)
+        with pytest.raises(DeadlineExceededError):
+            await asyncio.wait_for(collect(engine, late), PATIENCE)
+        assert not change.done()
+        go.set()
+        await change
+        assert await collect(engine, GenerationRequest((3,), 2))

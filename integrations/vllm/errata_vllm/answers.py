@@ -8,6 +8,7 @@ from typing import Any
 from vllm.outputs import CompletionOutput
 
 from errata.engine.sequence import GenerationRequest, GrowingText, Piece, TokenChoice
+from errata.errors import UnavailableError
 from errata_vllm.decisions import Decided
 from errata_vllm.requests import choices
 
@@ -61,6 +62,8 @@ class Answer:
                 self.reason = "stop"
                 break
         if made.finish_reason and not self.reason:
+            if made.finish_reason not in ("stop", "length"):
+                raise UnavailableError(f"vLLM ended the answer: {made.finish_reason}; try again.")
             self.reason = made.finish_reason
         if self.reason:
             self._unsent += self._text.finish()

@@ -180,13 +180,21 @@ class Ledger:
             self._uses[digest] -= 1
             if not self._uses[digest]:
                 del self._uses[digest]
-                self._idle[digest] = None
+                if digest in self._sizes:
+                    self._idle[digest] = None
         return list(self._overflow())
 
-    @property
-    def held_bytes(self) -> int:
-        """Size of all artifacts that the workers hold."""
-        return sum(self._sizes.values())
+    def lose(self, digests: Iterable[str]) -> None:
+        """Artifacts that did not arrive."""
+        for digest in digests:
+            del self._sizes[digest]
+
+    def forget(self, row: RowArtifacts, *, but: RowArtifacts) -> None:
+        """Does not keep objects for their digests any more, except those of another row."""
+        kept = {id(part) for part in but.parts.values()}
+        for part in row.parts.values():
+            if id(part) not in kept:
+                self._digests.pop(id(part), None)
 
     def _overflow(self) -> Iterable[str]:
         while self._idle and sum(self._sizes[digest] for digest in self._idle) > self.idle_bytes:

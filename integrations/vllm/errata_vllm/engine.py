@@ -1,31 +1,18 @@
-"""The engine contract over vLLM.
-
-One task admits: it takes requests and changes in the order of their arrival, decides on plans, and
-hands requests to vLLM with all that they need. A change of weights waits until vLLM has no request;
-every other change concerns only the requests behind it (P6).
-"""
+"""The engine contract over vLLM: what a replica sees of admission, running requests and weights."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import structlog
-from torch import Tensor
-
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.contract import ServingEngine, Swap
-from errata.engine.job import Job, pieces_of
+from errata.engine.job import Job, pieces_of, score_of
 from errata.engine.limits import EngineLimits
-from errata.engine.refusals import no_room, queue_full, shutting_down, too_late, too_long
-from errata.engine.routing import TOGETHER
+from errata.engine.refusals import queue_full, shutting_down, too_long
 from errata.engine.sequence import (
     GenerationRequest,
     Piece,
@@ -36,30 +23,20 @@ from errata.engine.sequence import (
 )
 from errata.engine.serving_state import ServingState
 from errata.engine.statistics import Statistics
-from errata.errors import UnavailableError, traceback_of
-from errata_vllm.decisions import Decided, decide
+from errata_vllm.admission import Admission, Change
+from errata_vllm.copied_weights import CopiedWeights
 from errata_vllm.llm import Llm
-from errata_vllm.running import RunningRequests, fail
+from errata_vllm.running import RunningRequests
 from errata_vllm.settings import VllmSettings
 
-_log = structlog.get_logger(__name__)
 _POLL_SECONDS = 0.02
-
-
-@dataclass(eq=False, slots=True)
-class _Change:
-    """A change that is waiting for its turn."""
-
-    swap: Swap
-    alters_weights: bool
-    done: asyncio.Future[None]
 
 
 class VllmEngine(ServingEngine):
     """Generation and scoring by vLLM, over the weights of the replica's own model.
 
-    The replica's model routes and attributes. Its edited down projections are copied into vLLM's
-    workers whenever a change alters them.
+    The replica's model routes. Its edited down projections are copied into vLLM's workers whenever
+    a change alters them.
     """
 
     def __init__(
@@ -85,28 +62,28 @@ class VllmEngine(ServingEngine):
         """
         self._settings = VllmSettings.of(options)
         self._model = model
-        self._state = state
+        self._first_state = state
         self._limits = limits
         self._max_context = limits.longest(model.max_positions)
         self._open = open_llm or self._open_llm
         self._llm: Llm | None = None
         self._running: RunningRequests | None = None
-        self._held: list[Tensor] = model.down_weights()  # what vLLM's workers have
-        self._digests: dict[int, str] = {}  # of those that a change has replaced, by layer
-        self._inbox: deque[Job | _Change] = deque()
-        self._arrival = asyncio.Event()
+        self._admission: Admission | None = None
         self._admitter: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
     def version(self) -> Version:
         """New requests are admitted under this version."""
-        return self._state.version
+        state = self._first_state if self._admission is None else self._admission.state
+        return state.version
 
     @property
     def alive(self) -> bool:
         """Whether the engine works, now or once it is started."""
-        return not self._closed and (self._llm is None or self._llm.alive)
+        if self._closed or (self._admission is not None and self._admission.closed):
+            return False
+        return self._llm is None or self._llm.alive
 
     @property
     def num_running(self) -> int:
@@ -116,7 +93,7 @@ class VllmEngine(ServingEngine):
     @property
     def num_waiting(self) -> int:
         """Requests without a row."""
-        jobs = sum(isinstance(item, Job) for item in self._inbox)
+        jobs = 0 if self._admission is None else self._admission.num_jobs
         return jobs + self._num_handed - self.num_running
 
     @property
@@ -135,14 +112,23 @@ class VllmEngine(ServingEngine):
         Raises:
             PreconditionError: this version of vLLM is not tested, or cannot edit the model.
         """
-        self._llm = await asyncio.to_thread(self._open)
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open))
+        try:
+            self._llm = await asyncio.shield(opening)
+        except asyncio.CancelledError:  # processes that nobody knows would stay
+            opening.add_done_callback(_close_opened)
+            raise
         await self._llm.start()
-        idle_bytes = self._settings.artifact_mib * 2**20
-        self._running = RunningRequests(self._llm, self._model, idle_bytes)
-        await self._running.listen(self._state.attribution)
-        self._admitter = asyncio.create_task(
-            self._admit(self._llm, self._running), name="errata-vllm-admit"
+        self._running = RunningRequests(self._llm, self._model, self._settings.artifact_mib * 2**20)
+        await self._running.listen(self._first_state.attribution)
+        self._admission = Admission(
+            self._first_state,
+            self._limits,
+            self._max_context,
+            self._running,
+            CopiedWeights(self._model, self._llm),
         )
+        self._admitter = asyncio.create_task(self._admission.run(), name="errata-vllm-admit")
 
     async def close(self) -> None:
         """Stops; unfinished requests fail with UnavailableError."""
@@ -150,7 +136,8 @@ class VllmEngine(ServingEngine):
         if self._admitter is not None:
             self._admitter.cancel()
             await asyncio.gather(self._admitter, return_exceptions=True)
-        self._fail_waiting()
+        if self._admission is not None:
+            self._admission.close()
         if self._running is not None:
             await self._running.close()
         if self._llm is not None:
@@ -175,11 +162,9 @@ class VllmEngine(ServingEngine):
         Raises:
             UnavailableError: the engine was closed, or vLLM's processes have ended.
         """
-        self._refuse_if_closed()
-        done = asyncio.get_running_loop().create_future()
-        self._inbox.append(_Change(swap, alters_weights, done))
-        self._arrival.set()
-        await done
+        change = Change(swap, alters_weights, asyncio.get_running_loop().create_future())
+        self._open_admission().add(change)
+        await change.done
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
         """Yields the continuation; pieces that a slow reader has not read yet are joined.
@@ -202,147 +187,39 @@ class VllmEngine(ServingEngine):
         """
         job = self._enqueue(request)
         try:
-            result: ScoredContinuation | BaseException = await job.results.get()
+            return await score_of(job)
         finally:
             self._cancel(job)
-        if isinstance(result, BaseException):
-            raise result
-        return result
 
     @property
     def _num_handed(self) -> int:
         return 0 if self._running is None else len(self._running)
 
-    def _refuse_if_closed(self) -> None:
-        if not self.alive:
+    def _open_admission(self) -> Admission:
+        if self._admission is None or not self.alive:
             raise shutting_down()
+        return self._admission
 
     def _enqueue(self, request: Request) -> Job:
-        self._refuse_if_closed()
+        admission = self._open_admission()
         request = request.within(self._max_context)
         num_tokens = request.num_prefill_tokens + request.num_new_tokens
+        num_tokens += isinstance(request, ScoringRequest)  # vLLM makes a token behind it
         if num_tokens > self._max_context:
             raise too_long(num_tokens, self._max_context)
         if self.num_waiting >= self._limits.max_queue:
-            assert self._running is not None, "requests wait only once the engine is started"
+            assert self._running is not None, "it is started with the admission"
             seconds = self._running.rate.seconds_for(self.num_waiting)
             raise queue_full(self._limits.max_queue, seconds)
         job = Job(request, asyncio.get_running_loop())
-        self._inbox.append(job)
-        self._arrival.set()
+        admission.add(job)
         return job
 
     def _cancel(self, job: Job) -> None:
-        job.cancelled = True
+        if self._admission is not None:
+            self._admission.cancel(job)
         if self._running is not None:
             self._running.cancel(job)
-
-    def _fail_waiting(self) -> None:
-        for item in self._inbox:
-            if isinstance(item, Job):
-                fail([item], shutting_down())
-            else:
-                item.done.cancel()
-        self._inbox.clear()
-
-    async def _admit(self, llm: Llm, running: RunningRequests) -> None:
-        """Takes what arrives, in order."""
-        try:
-            while True:
-                await self._arrival.wait()
-                self._arrival.clear()
-                while self._inbox:
-                    first = self._inbox[0]
-                    if isinstance(first, _Change):
-                        self._inbox.popleft()
-                        await self._apply(first, llm, running)
-                    else:
-                        await self._start(self._next_jobs(), running)
-        except Exception as error:  # a bug; health reports it, and no caller waits indefinitely
-            _log.critical("the admission failed", exception=traceback_of(error))
-            self._closed = True
-            self._fail_waiting()
-            raise
-
-    def _next_jobs(self) -> list[Job]:
-        jobs: list[Job] = []
-        now = time.monotonic()
-        while self._inbox and len(jobs) < TOGETHER:
-            job = self._inbox[0]
-            if not isinstance(job, Job):
-                break
-            self._inbox.popleft()
-            if job.request.deadline < now:
-                fail([job], too_late())
-            elif not job.cancelled:
-                jobs.append(job)
-        return jobs
-
-    async def _start(self, jobs: Sequence[Job], running: RunningRequests) -> None:
-        """Decides on requests and hands them to vLLM; one that fails must not fail the others."""
-        if not jobs:
-            return
-        requests = [job.request for job in jobs]
-        try:
-            decided = await asyncio.to_thread(decide, self._state, requests)
-        except Exception as error:  # noqa: BLE001 reported to the callers that it concerns
-            if len(jobs) > 1:
-                for job in jobs:
-                    await self._start([job], running)
-                return
-            _log.error("a request could not be routed", exception=traceback_of(error))
-            fail(jobs, error)
-            return
-        for job, decision in zip(jobs, decided, strict=True):
-            if self._fits(job, decision) and not job.cancelled:
-                try:
-                    await running.start(job, decision)
-                except UnavailableError as error:  # vLLM has died; health reports it
-                    fail([job], error)
-
-    def _fits(self, job: Job, decision: Decided) -> bool:
-        num_positions = decision.plan.num_positions
-        job.request = request = job.request.within(self._max_context - num_positions)
-        needed = request.num_prefill_tokens + num_positions + request.num_new_tokens
-        if needed > self._max_context:
-            fail([job], no_room(num_positions, needed, self._max_context))
-            return False
-        return True
-
-    async def _apply(self, change: _Change, llm: Llm, running: RunningRequests) -> None:
-        again: list[Job] = []
-        if change.alters_weights:
-            again = await running.retract(self._limits.max_drain_seconds)
-        try:
-            state = await asyncio.to_thread(change.swap)
-        except Exception as error:  # noqa: BLE001 raised again in the waiting coroutine
-            _resolve(change, error)
-        else:
-            try:
-                await self._copy_weights(llm, running)
-            except Exception as error:  # noqa: BLE001 raised again in the waiting coroutine
-                # The replica's model and vLLM's differ now: only a restart from the log helps.
-                self._closed = True
-                failure = UnavailableError(f"vLLM did not take the new weights: {error}")
-                fail(again, failure)
-                _resolve(change, failure)
-                return
-            self._state = state
-            await running.listen(state.attribution)
-            _resolve(change, None)
-        self._inbox.extendleft(reversed(again))
-
-    async def _copy_weights(self, llm: Llm, running: RunningRequests) -> None:
-        """Gives vLLM the down projections that differ from those it has."""
-        wanted = self._model.down_weights()
-        pairs = zip(wanted, self._held, strict=True)
-        changed = {layer: new for layer, (new, old) in enumerate(pairs) if new is not old}
-        if not changed:
-            return
-        self._digests |= await llm.replace_down(changed)
-        self._held = wanted
-        state = json.dumps(self._digests, sort_keys=True)
-        running.weights_digest = hashlib.sha256(state.encode()).hexdigest()
 
     def _open_llm(self) -> Llm:
         hf: Any = self._model.model
@@ -356,10 +233,6 @@ class VllmEngine(ServingEngine):
         )
 
 
-def _resolve(change: _Change, error: Exception | None) -> None:
-    if change.done.cancelled():
-        return
-    if error is None:
-        change.done.set_result(None)
-    else:
-        change.done.set_exception(error)
+def _close_opened(opening: asyncio.Future[Llm]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import torch
@@ -35,13 +36,11 @@ class Usage(StatLoggerBase):
 
     Attributes:
         cache: KV cache in use, as a fraction.
-        running, waiting: numbers of requests.
     """
 
     def __init__(self, vllm_config: VllmConfig | None = None, engine_index: int = 0) -> None:
         """Nothing is known yet."""
         self.cache = 0.0
-        self.running = self.waiting = 0
 
     def record(
         self,
@@ -53,8 +52,6 @@ class Usage(StatLoggerBase):
         """Takes the statistics of a step."""
         if scheduler_stats is not None:
             self.cache = scheduler_stats.kv_cache_usage
-            self.running = scheduler_stats.num_running_reqs
-            self.waiting = scheduler_stats.num_waiting_reqs
 
     def log_engine_initialized(self) -> None:
         """Nothing to log."""
@@ -86,7 +83,7 @@ class Llm:
         Raises:
             PreconditionError: this version of vLLM is not tested.
         """
-        self.version = check_version()
+        check_version()
         os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")  # rows are read from the V1 runner
         self.usage = Usage()
         named: Any = dtype  # vLLM checks the name itself
@@ -149,8 +146,9 @@ class Llm:
         if salt:
             prompt["cache_salt"] = salt
         try:
-            async for output in self._llm.generate(prompt, params, name):
-                yield output
+            async with aclosing(self._llm.generate(prompt, params, name)) as outputs:
+                async for output in outputs:
+                    yield output
         except EngineDeadError as error:
             raise _dead() from error
 
@@ -184,7 +182,7 @@ class Llm:
             DataLossError: a rank has read something else; nothing was swapped in.
         """
         own = {layer: weight.detach().cpu().contiguous() for layer, weight in weights.items()}
-        data = save({str(layer): weight for layer, weight in own.items()})
+        data = await asyncio.to_thread(save, {str(n): weight for n, weight in own.items()})
         digest = hashlib.sha256(data).hexdigest()
         staged = await self._call("errata_stage", data)
         if set(staged) != {digest}:

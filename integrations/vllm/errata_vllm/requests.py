@@ -8,6 +8,7 @@ from typing import Any
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from errata.editing.effects.plan import RowPlan
+from errata.engine.sampling import LEAST_TEMPERATURE
 from errata.engine.sequence import GenerationRequest, ScoredContinuation, TokenChoice
 from errata_vllm.artifacts import RowArtifacts
 from errata_vllm.decisions import Decided
@@ -44,11 +45,12 @@ def sampling_params(
         in_parts: yield new tokens as they are made, not all of them at the end.
     """
     sampling = request.sampling
+    is_sampled = sampling.temperature >= LEAST_TEMPERATURE
     return SamplingParams(
-        temperature=sampling.temperature,
+        temperature=sampling.temperature if is_sampled else 0.0,
         top_k=sampling.top_k,
         top_p=sampling.top_p,
-        seed=sampling.seed % _SEEDS if sampling.temperature else None,
+        seed=sampling.seed % _SEEDS if is_sampled else None,
         max_tokens=request.max_tokens,
         stop_token_ids=[] if request.ignore_eos else list(end_ids),
         ignore_eos=True,  # of vLLM's own end of text; `stop_token_ids` has all of them
@@ -75,8 +77,8 @@ def _edited(row: RowArtifacts, ear: OpenEar | None) -> dict[str, Any]:
     wire = row.wire if ear is None else {**row.wire, "listen": ear.argument}
     return {
         "extra_args": {ARGUMENT: wire} if wire else None,
-        # What is listened to must be computed, not read from the cache.
-        "skip_reading_prefix_cache": ear is not None,
+        # What is listened to must be computed, not read from the cache. Otherwise vLLM decides.
+        "skip_reading_prefix_cache": None if ear is None else True,
         "skip_clone": True,
     }
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from functools import partial
-from typing import Any
 
 import structlog
+from vllm.outputs import RequestOutput
 
 from errata.editing.lane.contract import Attribution
 from errata.editing.model.causal_lm import CausalLM
@@ -35,6 +36,7 @@ class RunningRequests:
     Attributes:
         statistics: sums since the start.
         rate: at which generations finish.
+        on_end: called when a request has ended.
         weights_digest: of the edited down projections that vLLM has; empty for the base model's.
     """
 
@@ -48,6 +50,7 @@ class RunningRequests:
         """
         self.statistics = Statistics()
         self.rate = Rate()
+        self.on_end: Callable[[], object] = lambda: None
         self.weights_digest = ""
         self._llm = llm
         self._model = model
@@ -56,34 +59,53 @@ class RunningRequests:
         self._probes: ProbeSet | None = None
         self._held = RowArtifacts({}, {})  # of the probes
         self._open_ears: dict[Job, OpenEar] = {}
+        self._to_drop: list[str] = []  # digests of artifacts that the workers can forget
+        self._answered: set[Job] = set()  # their last result is sent
         self._calls: set[asyncio.Task[object]] = set()
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def __iter__(self) -> Iterator[Job]:
-        return iter(self._tasks)
-
     async def listen(self, attribution: Attribution | None) -> None:
-        """Requests that start from now on are listened to for these edits of the weights."""
+        """Requests that start from now on are listened to for these edits of the weights.
+
+        Raises:
+            UnavailableError: vLLM's processes have ended.
+        """
+        if attribution is None and self._probes is None:
+            return
         probes = None if attribution is None else ProbeSet.of(attribution, self._probes)
-        held = self._ledger.of_parts(() if probes is None else probes.parts)
-        await self._llm.put(self._ledger.take(held))
-        await self._llm.drop(self._ledger.give_back(self._held))
+        parts = [] if probes is None else probes.parts
+        held = await asyncio.to_thread(self._ledger.of_parts, parts)
+        await self._send(held)
+        self._to_drop += self._ledger.give_back(self._held)
+        self._ledger.forget(self._held, but=held)
         self._probes, self._held = probes, held
 
     async def start(self, job: Job, decided: Decided) -> None:
-        """Hands a request to vLLM, behind the artifacts that its workers lack for it."""
+        """Hands a request to vLLM, behind the artifacts that its workers lack for it.
+
+        Raises:
+            UnavailableError: vLLM's processes have ended.
+        """
         row = self._ledger.row(decided.plan)
-        try:
-            await self._llm.put(self._ledger.take(row))
-        except BaseException:
-            self._ledger.give_back(row)
-            raise
+        await self._send(row)
         task = asyncio.create_task(self._run(job, decided, row))
         self._tasks[job] = task
         task.add_done_callback(partial(self._ended, job, row))
+
+    async def _send(self, row: RowArtifacts) -> None:
+        """Sends what the workers lack; only here, so that no drop overtakes what follows it."""
+        missing = self._ledger.take(row)
+        dropped, self._to_drop = self._to_drop, []
+        try:
+            await self._llm.drop(dropped)
+            await self._llm.put(missing)
+        except BaseException:
+            self._ledger.lose([part.digest for part in missing])
+            self._ledger.give_back(row)
+            raise
 
     def cancel(self, job: Job) -> None:
         """Ends a request whose caller has left, if vLLM has it."""
@@ -100,17 +122,17 @@ class RunningRequests:
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=seconds)
         again = []
-        for job in self._tasks:
+        for job in self._tasks.keys() - self._answered:
             if job.has_output:
                 job.results.put_nowait(outlived(seconds))
             elif not job.cancelled:
                 again.append(job)
         await self._stop()
-        return again
+        return sorted(again, key=lambda job: job.arrived)
 
     async def close(self) -> None:
         """Fails every request."""
-        for job in self._tasks:
+        for job in self._tasks.keys() - self._answered:
             job.results.put_nowait(shutting_down())
         await self._stop()
         await asyncio.gather(*self._calls, return_exceptions=True)
@@ -123,17 +145,19 @@ class RunningRequests:
 
     def _ended(self, job: Job, row: RowArtifacts, _: asyncio.Task[None]) -> None:
         del self._tasks[job]
-        dropped = self._ledger.give_back(row)
+        self._answered.discard(job)
+        self._to_drop += self._ledger.give_back(row)
         ear = self._open_ears.pop(job, None)
-        if self._llm.alive and dropped:
-            self._later(self._llm.drop(dropped))
         if self._llm.alive and ear is not None:  # nobody fetches what it heard
-            self._later(self._llm.hits([ear.key]))
+            call = asyncio.create_task(self._llm.hits([ear.key]))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+        self.on_end()
 
-    def _later(self, call: Coroutine[Any, Any, object]) -> None:
-        task = asyncio.create_task(call)
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+    def _answer(self, job: Job, result: object) -> None:
+        """Sends the last result of a request."""
+        self._answered.add(job)
+        job.results.put_nowait(result)
 
     async def _run(self, job: Job, decided: Decided, row: RowArtifacts) -> None:
         request = job.request
@@ -144,10 +168,10 @@ class RunningRequests:
                 else:
                     await self._score(job, request, decided, row)
         except TimeoutError:
-            job.results.put_nowait(too_late())
+            self._answer(job, too_late())
         except Exception as error:  # noqa: BLE001 reported to the caller that it concerns
             _log.warning("a request failed in vLLM", error=type(error).__name__)
-            job.results.put_nowait(error)
+            self._answer(job, error)
 
     async def _generate(
         self, job: Job, request: GenerationRequest, decided: Decided, row: RowArtifacts
@@ -158,9 +182,23 @@ class RunningRequests:
         params = sampling_params(request, row, model.end_ids, ear, in_parts=answer.in_parts)
         timings = Timings(job.arrived, self.statistics)
         ids = token_ids(request.prompt_ids, decided.plan)
-        outputs = self._llm.generate(ids, params, self._salt(row), self._name())
         if ear is not None:
             self._open_ears[job] = ear
+        # Closed here, and not later by the garbage collector: vLLM must have ended the request
+        # before a change of weights may follow.
+        async with aclosing(
+            self._llm.generate(ids, params, self._salt(row), self._name())
+        ) as outputs:
+            await self._read(job, answer, outputs, timings, decided)
+
+    async def _read(
+        self,
+        job: Job,
+        answer: Answer,
+        outputs: AsyncIterator[RequestOutput],
+        timings: Timings,
+        decided: Decided,
+    ) -> None:
         async for output in outputs:
             made = output.outputs[0]
             timings.note(len(made.token_ids), output.metrics)
@@ -168,14 +206,14 @@ class RunningRequests:
                 answer.edits = await self._heard(self._open_ears.pop(job), decided)
             piece = answer.take(made)
             if answer.reason:
-                timings.end(answer.reason, len(request.prompt_ids), answer.num_tokens)
+                timings.end(answer.reason, len(job.request.prompt_ids), answer.num_tokens)
                 self.rate.note(sum(self.statistics.finished.values()))
+            if answer.reason:
+                self._answer(job, piece)
+                return
             if piece is not None:
                 job.has_output = True
                 job.results.put_nowait(piece)
-            if answer.reason:
-                break
-        await outputs.aclose()
 
     async def _score(
         self, job: Job, request: ScoringRequest, decided: Decided, row: RowArtifacts
@@ -183,11 +221,17 @@ class RunningRequests:
         ids = token_ids((*request.prompt_ids, *request.continuation_ids), decided.plan)
         ear = self._ear(request, decided)
         params = scoring_params(row, ear)
-        async for output in self._llm.generate(ids, params, self._salt(row), self._name()):
-            assert output.prompt_logprobs is not None
-            edits = decided.edits if ear is None else await self._heard(ear, decided)
-            result = scored(request.continuation_ids, output.prompt_logprobs, decided, edits)
-            job.results.put_nowait(result)
+        if ear is not None:
+            self._open_ears[job] = ear
+        async with aclosing(
+            self._llm.generate(ids, params, self._salt(row), self._name())
+        ) as outputs:
+            output = await anext(outputs)
+        edits = decided.edits
+        if job in self._open_ears:
+            edits = await self._heard(self._open_ears.pop(job), decided)
+        assert output.prompt_logprobs is not None
+        self._answer(job, scored(request.continuation_ids, output.prompt_logprobs, decided, edits))
 
     def _ear(self, request: Request, decided: Decided) -> OpenEar | None:
         """What listens to a request's prompt; None if no edit of the weights is in force."""
@@ -207,9 +251,3 @@ class RunningRequests:
 
     def _name(self) -> str:
         return f"errata-{next(self._numbers)}"
-
-
-def fail(jobs: Sequence[Job], error: BaseException) -> None:
-    """Ends requests with an error."""
-    for job in jobs:
-        job.results.put_nowait(error)

@@ -20,7 +20,7 @@ from errata.engine.batch import RunningBatch
 from errata.engine.changes import ChangeQueue
 from errata.engine.contract import ServingEngine, Swap
 from errata.engine.failures import FailurePolicy
-from errata.engine.job import Job, ResultBuffer, pieces_of
+from errata.engine.job import Job, ResultBuffer, pieces_of, score_of
 from errata.engine.limits import EngineLimits
 from errata.engine.output import Output
 from errata.engine.refusals import no_room, shutting_down, too_long
@@ -160,12 +160,9 @@ class Engine(ServingEngine):
         """
         job = self._enqueue(request)
         try:
-            result: ScoredContinuation | BaseException = await job.results.get()
+            return await score_of(job)
         finally:
             self._scheduler.cancel(job)
-        if isinstance(result, BaseException):
-            raise result
-        return result
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from errata.engine.sequence import Piece, Request
+from errata.engine.sequence import Piece, Request, ScoredContinuation
 from errata.engine.serving_state import Decision, ServingState
 
 
@@ -58,6 +58,18 @@ async def pieces_of(job: Job) -> AsyncGenerator[Piece, None]:
         yield result
         if result.finish_reason:
             return
+
+
+async def score_of(job: Job) -> ScoredContinuation:
+    """The result of a scoring request.
+
+    Raises:
+        Whatever ended it without one.
+    """
+    result: ScoredContinuation | BaseException = await job.results.get()
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 def _joined(earlier: Piece, later: object) -> Piece | BaseException:

@@ -62,6 +62,11 @@ class EditedRank:
         for digest in digests:
             self._parts.pop(digest, None)
 
+    def hits(self, keys: list[str]) -> dict[str, list[list[int]]]:
+        """The hits of requests' probes, which are forgotten."""
+        active = {row.key for row in self._rows.values() if row is not None}
+        return self.hooks.listener.fetch(keys, active)
+
     def _edited_forward(self, *args: Any, **kwargs: Any) -> Any:
         self.hooks.follow(self._plan())
         try:
@@ -72,8 +77,10 @@ class EditedRank:
     def _plan(self) -> StepPlan | None:
         runner = self._runner
         ids: list[str] = runner.input_batch.req_ids
-        if self._rows.keys() - runner.requests.keys():
-            self._rows = {id_: row for id_, row in self._rows.items() if id_ in runner.requests}
+        for id_ in self._rows.keys() - runner.requests.keys():
+            ended = self._rows.pop(id_)
+            if ended is not None:
+                self.hooks.listener.end(ended.key)
         starts, computed = runner.query_start_loc.np, runner.input_batch.num_computed_tokens_cpu
         spans = [
             Span(effects, int(starts[index]), int(starts[index + 1]), int(computed[index]))
@@ -147,7 +154,7 @@ class ErrataWorkerExtension:
 
     def errata_hits(self, keys: list[str]) -> dict[str, list[list[int]]]:
         """The hits of requests' probes, which are forgotten."""
-        return self._errata.hooks.listener.fetch(keys)
+        return self._errata.hits(keys)
 
     def errata_stage(self, data: bytes) -> str:
         """Stages down projections; returns the digest of what was read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -58,6 +58,7 @@ class Listener:
         self._structure = structure
         self._now: tuple[ListeningRows, ...] = ()
         self._hits: dict[str, set[tuple[int, int]]] = {}
+        self._fetched: set[str] = set()  # of requests that still have a row
         self._layers: set[int] = set()
 
     def follow(self, rows: tuple[ListeningRows, ...]) -> None:
@@ -68,9 +69,20 @@ class Listener:
             self._layers.add(layer)
         self._now = rows
 
-    def fetch(self, keys: Sequence[str]) -> dict[str, list[list[int]]]:
-        """The hits of requests, as pairs (probe, edit); they are forgotten."""
+    def fetch(self, keys: Sequence[str], active: Collection[str]) -> dict[str, list[list[int]]]:
+        """The hits of requests, as pairs (probe, edit); they are forgotten.
+
+        Args:
+            keys: of the requests.
+            active: keys of requests with a row. A row that vLLM preempts reads its prompt again;
+                what was fetched is not noted a second time.
+        """
+        self._fetched |= set(keys) & set(active)
         return {key: [list(pair) for pair in sorted(self._hits.pop(key, ()))] for key in keys}
+
+    def end(self, key: str) -> None:
+        """The request has no row any more."""
+        self._fetched.discard(key)
 
     def _hear(self, layer: int, inputs: Tensor) -> None:
         for rows in self._now:
@@ -83,4 +95,5 @@ class Listener:
 
     def _note(self, rows: ListeningRows, ear: Ear, x: Tensor) -> None:
         for row, edit in responses(x, rows.row_of, ear.directions, ear.threshold):
-            self._hits.setdefault(rows.keys[row], set()).add((ear.number, edit))
+            if rows.keys[row] not in self._fetched:
+                self._hits.setdefault(rows.keys[row], set()).add((ear.number, edit))
