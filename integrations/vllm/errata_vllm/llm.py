@@ -84,7 +84,7 @@ class Llm:
             PreconditionError: this version of vLLM is not tested.
         """
         check_version()
-        os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")  # rows are read from the V1 runner
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # rows are read from the V1 runner
         self.usage = Usage()
         named: Any = dtype  # vLLM checks the name itself
         arguments = AsyncEngineArgs(
