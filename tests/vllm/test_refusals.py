@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from errata.errors import InvalidRequestError, PreconditionError
 from errata.worker.engines import engine_factory
 from errata_vllm import versions
 from errata_vllm.engine import VllmEngine
+from errata_vllm.worker.structure import Structure
 from tests.unit.engine.helpers import EDITION
 
 
@@ -46,3 +48,20 @@ async def test_a_model_of_another_structure_is_refused_by_name(tmp_path: Path) -
             await engine.start()
     finally:
         await engine.close()
+
+
+@pytest.mark.parametrize("options", [{"kv_cache": "1"}, {"kv_cache_gib": "-1"}])
+def test_wrong_options_are_refused_with_those_that_exist(options: dict[str, str]) -> None:
+    model = CausalLM.load(demo.model_path())
+    with pytest.raises(InvalidRequestError, match="options are kv_cache_gib, gpu_memory"):
+        VllmEngine(model, EDITION, EngineLimits(), options)
+
+
+def test_quantised_ffns_are_refused() -> None:
+    """vLLM's modules are stood in for by names: its CPU build has no quantised model to load."""
+    linear = SimpleNamespace(quant_method=SimpleNamespace())
+    block = SimpleNamespace(mlp=SimpleNamespace(gate_up_proj=linear, down_proj=linear))
+    named = type("LlamaForCausalLM", (torch.nn.Module,), {})()
+    named.model = SimpleNamespace(layers=[block])
+    with pytest.raises(ValueError, match="quantised by SimpleNamespace"):
+        Structure.of(named, torch.device("cpu"), torch.float32)

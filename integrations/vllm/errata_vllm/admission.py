@@ -213,7 +213,6 @@ class Admission:
             try:
                 if change.alters_weights:
                     await self._weights.copy()
-                    self._running.weights_digest = self._weights.digest
                 await self._running.listen(state.attribution)
             except Exception as error:  # noqa: BLE001 raised again in the waiting coroutine
                 # The replica's model and vLLM's differ now: only a restart from the log helps.

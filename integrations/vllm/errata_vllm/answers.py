@@ -37,7 +37,7 @@ class Answer:
         self.reason = ""
         self._request = request
         self._end_ids = () if request.ignore_eos else end_ids
-        self.edits = decided.edits
+        self.edits = decided.plan.edits
         self._decided = decided
         self._text = GrowingText(tokenizer, request.stop, request.drops_blank)
         self._unsent = ""

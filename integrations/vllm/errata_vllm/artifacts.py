@@ -147,8 +147,7 @@ class Ledger:
         for effect in plan.effects:
             match effect:
                 case Prefix():
-                    size = effect.num_positions
-                    wire["prefix"] = {"of": digest(effect), "after": effect.after, "size": size}
+                    wire["prefix"] = {"of": digest(effect), "after": effect.after}
                 case GatedMixture():
                     gates = effect.gates.tolist()
                     wire["mixture"] = {"of": digest(effect.mixture), "gates": gates}
@@ -159,9 +158,8 @@ class Ledger:
         return RowArtifacts(wire, parts)
 
     def of_parts(self, parts: Iterable[Part]) -> RowArtifacts:
-        """Artifacts that all rows of a state use; their wire form is a list of digests."""
-        found = {self._digest(part): part for part in parts}
-        return RowArtifacts({"of": list(found)}, found)
+        """Artifacts that all rows of a state use, and that no row names by itself."""
+        return RowArtifacts({}, {self._digest(part): part for part in parts})
 
     def take(self, row: RowArtifacts) -> list[PackedPart]:
         """Counts one more request; returns the artifacts that the workers do not hold yet."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shlex
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import TokensPrompt
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -34,9 +34,13 @@ from errata.evaluation.serve.engine_bench import UNEDITED
 from errata.evaluation.serve.synthetic import mixed_plans
 from errata.evaluation.serve.workload import Timings, Workload, run_round
 from errata_vllm.engine import VllmEngine
+from errata_vllm.llm import engine_arguments
+from errata_vllm.settings import VllmSettings
 
 _RESERVED = 4  # positions that prefixes take
 _WARM_UP_ROUNDS = 2
+_PREFILL_TOKENS = 1_024
+_SETTINGS = VllmSettings(kv_cache_gib=0.5)
 _app = typer.Typer(add_completion=False)
 _console = Console()
 
@@ -65,11 +69,11 @@ async def _measure(path: str, workload: Workload, rounds: int, max_context: int)
         max_rows=rows,
         max_queue=workload.num_requests,
         max_context=max_context,
-        prefill_tokens=1_024,
+        prefill_tokens=_PREFILL_TOKENS,
     )
     asked = workload.requests(len(model.tokenizer), max_context - _RESERVED)
     plain = await asyncio.to_thread(_plain_vllm, path, rows, max_context)
-    ours = VllmEngine(model, UNEDITED, limits, {"kv_cache_gib": "0.5"})
+    ours = VllmEngine(model, UNEDITED, limits, {"kv_cache_gib": str(_SETTINGS.kv_cache_gib)})
     await ours.start()
     embedded = Engine(CausalLM.load(path), UNEDITED, limits)
     await embedded.start()
@@ -85,16 +89,13 @@ async def _measure(path: str, workload: Workload, rounds: int, max_context: int)
 
 def _plain_vllm(path: str, rows: int, max_context: int) -> AsyncLLM:
     """vLLM as Errata configures it, without Errata's extension."""
-    arguments = AsyncEngineArgs(
-        model=path,
-        dtype="float32",
-        max_model_len=max_context,
-        max_num_seqs=rows,
-        max_num_batched_tokens=1_024,
-        enforce_eager=True,
-        generation_config="vllm",
-        kv_cache_memory_bytes=2**29,
-        enable_log_requests=False,
+    arguments = engine_arguments(
+        path,
+        "float32",
+        max_rows=rows,
+        max_context=max_context,
+        prefill_tokens=_PREFILL_TOKENS,
+        settings=_SETTINGS,
     )
     return AsyncLLM.from_engine_args(arguments)
 
@@ -153,7 +154,7 @@ async def _plain_round(llm: AsyncLLM, asked: Sequence[GenerationRequest], rows: 
     begun = loop.time()
     await asyncio.gather(*[one(request) for request in asked])
     made = sum(request.max_tokens for request in asked)
-    return replace(Timings(), elapsed=loop.time() - begun, num_tokens=made)
+    return Timings(elapsed=loop.time() - begun, num_tokens=made)
 
 
 async def _alternate(kinds: Mapping[str, Round], rounds: int) -> dict[str, list[float]]:
@@ -183,6 +184,7 @@ def _report(path: str, rates: Mapping[str, Sequence[float]], workload: Workload)
         "rows": workload.concurrency,
         "code": code_version(),
         **circumstances(),
+        "command": shlex.join(["python", "-m", "errata_vllm.bench", *sys.argv[1:]]),
     }
 
 

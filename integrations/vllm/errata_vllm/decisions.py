@@ -1,4 +1,4 @@
-"""What is decided on requests before vLLM gets them: their plans, and whose edits shape them."""
+"""What is decided on requests before vLLM gets them: their plans, under one state."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ class Decided:
 
     Attributes:
         state: the request is computed under it.
-        plan: the effects on it.
-        edits: names of the edits that claim it, newest first.
+        plan: the effects on it, and the edits that claim it.
     """
 
     state: ServingState
     plan: RowPlan
-    edits: tuple[str, ...]
 
 
 def decide(state: ServingState, requests: Sequence[Request]) -> list[Decided]:
@@ -38,4 +36,4 @@ def decide(state: ServingState, requests: Sequence[Request]) -> list[Decided]:
     if state.router is not None:
         decisions = state.router.before_prefill(requests, single_pass=False)
         plans = [initial_plan(decision) for decision in decisions]
-    return [Decided(state, plan, plan.edits) for plan in plans]
+    return [Decided(state, plan) for plan in plans]

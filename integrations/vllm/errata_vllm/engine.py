@@ -119,14 +119,16 @@ class VllmEngine(ServingEngine):
             opening.add_done_callback(_close_opened)
             raise
         await self._llm.start()
-        self._running = RunningRequests(self._llm, self._model, self._settings.artifact_mib * 2**20)
+        weights = CopiedWeights(self._model, self._llm)
+        idle_bytes = self._settings.artifact_mib * 2**20
+        self._running = RunningRequests(self._llm, self._model, weights, idle_bytes)
         await self._running.listen(self._first_state.attribution)
         self._admission = Admission(
             self._first_state,
             self._limits,
             self._max_context,
             self._running,
-            CopiedWeights(self._model, self._llm),
+            weights,
         )
         self._admitter = asyncio.create_task(self._admission.run(), name="errata-vllm-admit")
 

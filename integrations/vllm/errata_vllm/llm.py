@@ -57,6 +57,36 @@ class Usage(StatLoggerBase):
         """Nothing to log."""
 
 
+def engine_arguments(
+    model: str,
+    dtype: str,
+    *,
+    max_rows: int,
+    max_context: int,
+    prefill_tokens: int,
+    settings: VllmSettings,
+) -> AsyncEngineArgs:
+    """vLLM's arguments as Errata needs them; parameters are those of `Llm`."""
+    named: Any = dtype  # vLLM checks the name itself
+    return AsyncEngineArgs(
+        model=model,
+        dtype=named,
+        max_model_len=max_context,
+        max_num_seqs=max_rows,
+        max_num_batched_tokens=max(prefill_tokens, max_rows),
+        enable_chunked_prefill=True,
+        enable_prefix_caching=True,
+        enforce_eager=True,  # Python hooks do not run in compiled graphs
+        generation_config="vllm",  # requests say all that they want
+        tensor_parallel_size=settings.tensor_parallel_size,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        kv_cache_memory_bytes=(
+            int(settings.kv_cache_gib * 2**30) if current_platform.is_cpu() else None
+        ),
+        enable_log_requests=False,
+    )
+
+
 class Llm:
     """One vLLM engine: requests, and what its workers hold for them."""
 
@@ -86,25 +116,15 @@ class Llm:
         check_version()
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # rows are read from the V1 runner
         self.usage = Usage()
-        named: Any = dtype  # vLLM checks the name itself
-        arguments = AsyncEngineArgs(
-            model=model,
-            dtype=named,
-            max_model_len=max_context,
-            max_num_seqs=max_rows,
-            max_num_batched_tokens=max(prefill_tokens, max_rows),
-            enable_chunked_prefill=True,
-            enable_prefix_caching=True,
-            enforce_eager=True,  # Python hooks do not run in compiled graphs
-            generation_config="vllm",  # requests say all that they want
-            tensor_parallel_size=settings.tensor_parallel_size,
-            gpu_memory_utilization=settings.gpu_memory_utilization,
-            kv_cache_memory_bytes=(
-                int(settings.kv_cache_gib * 2**30) if current_platform.is_cpu() else None
-            ),
-            worker_extension_cls=_EXTENSION,
-            enable_log_requests=False,
+        arguments = engine_arguments(
+            model,
+            dtype,
+            max_rows=max_rows,
+            max_context=max_context,
+            prefill_tokens=prefill_tokens,
+            settings=settings,
         )
+        arguments.worker_extension_cls = _EXTENSION
         self._llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._usage])
 
     def _usage(self, config: VllmConfig, engine_index: int = 0) -> StatLoggerBase:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
+from typing import Any
 
 import structlog
 from vllm.outputs import RequestOutput
@@ -21,6 +22,7 @@ from errata.engine.sequence import GenerationRequest, Request, ScoringRequest
 from errata.engine.statistics import Statistics
 from errata_vllm.answers import Answer
 from errata_vllm.artifacts import Ledger, RowArtifacts
+from errata_vllm.copied_weights import CopiedWeights
 from errata_vllm.decisions import Decided
 from errata_vllm.llm import Llm
 from errata_vllm.probes import OpenEar, ProbeSet
@@ -37,27 +39,28 @@ class RunningRequests:
         statistics: sums since the start.
         rate: at which generations finish.
         on_end: called when a request has ended.
-        weights_digest: of the edited down projections that vLLM has; empty for the base model's.
     """
 
-    def __init__(self, llm: Llm, model: CausalLM, idle_bytes: int) -> None:
+    def __init__(self, llm: Llm, model: CausalLM, weights: CopiedWeights, idle_bytes: int) -> None:
         """vLLM has no request.
 
         Args:
             llm: the running vLLM.
             model: the replica's; gives the tokenizer.
+            weights: what vLLM has of the model's edited weights.
             idle_bytes: size of artifacts without a request that stay in the workers.
         """
         self.statistics = Statistics()
         self.rate = Rate()
         self.on_end: Callable[[], object] = lambda: None
-        self.weights_digest = ""
         self._llm = llm
         self._model = model
+        self._weights = weights
         self._ledger = Ledger(idle_bytes)
         self._tasks: dict[Job, asyncio.Task[None]] = {}
         self._probes: ProbeSet | None = None
         self._held = RowArtifacts({}, {})  # of the probes
+        self._listen_to: list[dict[str, Any]] = []  # what requests tell the workers of them
         self._open_ears: dict[Job, OpenEar] = {}
         self._to_drop: list[str] = []  # digests of artifacts that the workers can forget
         self._answered: set[Job] = set()  # their last result is sent
@@ -82,6 +85,7 @@ class RunningRequests:
         self._to_drop += self._ledger.give_back(self._held)
         self._ledger.forget(self._held, but=held)
         self._probes, self._held = probes, held
+        self._listen_to = [] if probes is None else probes.wire(held)
 
     async def start(self, job: Job, decided: Decided) -> None:
         """Hands a request to vLLM, behind the artifacts that its workers lack for it.
@@ -91,6 +95,9 @@ class RunningRequests:
         """
         row = self._ledger.row(decided.plan)
         await self._send(row)
+        if job.cancelled:  # while the artifacts were under way
+            self._to_drop += self._ledger.give_back(row)
+            return
         task = asyncio.create_task(self._run(job, decided, row))
         self._tasks[job] = task
         task.add_done_callback(partial(self._ended, job, row))
@@ -208,7 +215,6 @@ class RunningRequests:
             if answer.reason:
                 timings.end(answer.reason, len(job.request.prompt_ids), answer.num_tokens)
                 self.rate.note(sum(self.statistics.finished.values()))
-            if answer.reason:
                 self._answer(job, piece)
                 return
             if piece is not None:
@@ -227,7 +233,7 @@ class RunningRequests:
             self._llm.generate(ids, params, self._salt(row), self._name())
         ) as outputs:
             output = await anext(outputs)
-        edits = decided.edits
+        edits = decided.plan.edits
         if job in self._open_ears:
             edits = await self._heard(self._open_ears.pop(job), decided)
         assert output.prompt_logprobs is not None
@@ -238,16 +244,16 @@ class RunningRequests:
         if self._probes is None:
             return None
         prompt_end = len(request.prompt_ids) + decided.plan.num_positions
-        return OpenEar(self._name(), prompt_end, self._probes, self._probes.wire(self._held))
+        return OpenEar(self._name(), prompt_end, self._probes, self._listen_to)
 
     async def _heard(self, ear: OpenEar, decided: Decided) -> tuple[str, ...]:
         """The edits that claim a request, then those of the weights that shape its answer."""
         hits = (await self._llm.hits([ear.key]))[ear.key]
-        return tuple(dict.fromkeys((*decided.edits, *ear.probes.edits(hits))))
+        return tuple(dict.fromkeys((*decided.plan.edits, *ear.probes.edits(hits))))
 
     def _salt(self, row: RowArtifacts) -> str:
         """Requests share cached prefixes if their weights and their effects are the same."""
-        return f"{self.weights_digest}{row.digest}"
+        return f"{self._weights.digest}{row.digest}"
 
     def _name(self) -> str:
         return f"errata-{next(self._numbers)}"

@@ -44,6 +44,7 @@ class EditedRank:
         self._parts: dict[str, Part] = {}
         self._rows: dict[str, RowEffects | None] = {}  # requests that were seen
         self._ears: dict[str, tuple[Ear, ...]] = {}
+        self._planned: tuple[tuple[Any, ...], StepPlan | None] = ((), None)  # of the last rows
         self._forward = runner._model_forward
         runner._model_forward = self._edited_forward
 
@@ -89,7 +90,13 @@ class EditedRank:
         ]
         if not spans:
             return None
-        return step_plan(spans, self.structure.device, self.structure.dtype)
+        if any(span.effects.reads_at(span.position) for span in spans):
+            return step_plan(spans, self.structure.device, self.structure.dtype)
+        # Behind their prompts, the same rows have the same plan, step after step.
+        rows = tuple((span.effects, span.start, span.end) for span in spans)
+        if rows != self._planned[0]:
+            self._planned = rows, step_plan(spans, self.structure.device, self.structure.dtype)
+        return self._planned[1]
 
     def _effects(self, id_: str) -> RowEffects | None:
         if id_ not in self._rows:
@@ -135,14 +142,13 @@ class ErrataWorkerExtension:
 
     model_runner: Any
 
-    def errata_start(self) -> int:
-        """Prepares the model for edits; returns the number of its layers.
+    def errata_start(self) -> None:
+        """Prepares the model for edits.
 
         Raises:
             ValueError: the model cannot be edited.
         """
         self._errata = EditedRank(self.model_runner)
-        return len(self._errata.structure.blocks)
 
     def errata_put(self, data: dict[str, bytes]) -> None:
         """Adds artifacts, by digest."""

@@ -42,8 +42,13 @@ class RowEffects:
 
     def acts_at(self, position: int) -> bool:
         """Whether a step from this position on has anything to do with it."""
-        changes = self.prefix is not None or self.mixture is not None or bool(self.experts)
-        return changes or (bool(self.ears) and position < self.prompt_end)
+        return self.mixture is not None or bool(self.experts) or self.reads_at(position)
+
+    def reads_at(self, position: int) -> bool:
+        """Whether a step from this position on reads a part of the prompt that matters."""
+        if self.prefix is not None and position < self.after + self.prefix.num_positions:
+            return True
+        return bool(self.ears) and position < self.prompt_end
 
 
 @dataclass(frozen=True, slots=True)

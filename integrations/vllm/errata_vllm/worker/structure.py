@@ -49,15 +49,7 @@ class Structure:
                 "Serve it with ERRATA_WORKER__ENGINE=errata."
             )
         body: Any = model.model
-        structure = cls(
-            body.embed_tokens,
-            tuple(body.layers),
-            device,
-            dtype,
-            get_tensor_model_parallel_rank(),
-            get_tensor_model_parallel_world_size(),
-        )
-        for block in structure.blocks:
+        for block in body.layers:
             for linear in (block.mlp.gate_up_proj, block.mlp.down_proj):
                 if not isinstance(linear.quant_method, UnquantizedLinearMethod):
                     raise ValueError(
@@ -65,7 +57,14 @@ class Structure:
                         f"{type(linear.quant_method).__name__}; Errata edits unquantised FFNs in "
                         "vLLM. Serve the model in bf16 or fp32."
                     )
-        return structure
+        return cls(
+            body.embed_tokens,
+            tuple(body.layers),
+            device,
+            dtype,
+            get_tensor_model_parallel_rank(),
+            get_tensor_model_parallel_world_size(),
+        )
 
     def slice_ff(self, size: int) -> slice:
         """This rank's part of `size` FFN neurons."""
