@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from errata.editing.model.causal_lm import CausalLM
-from errata.engine.contract import ServingEngine, Swap
-from errata.engine.job import Job, pieces_of, score_of
+from errata.engine.contract import Swap
+from errata.engine.job import Job
 from errata.engine.limits import EngineLimits
+from errata.engine.queued import QueuedEngine
 from errata.engine.refusals import queue_full, shutting_down, too_long
 from errata.engine.sequence import (
-    GenerationRequest,
-    Piece,
     Request,
-    ScoredContinuation,
     ScoringRequest,
     Version,
 )
@@ -29,10 +26,8 @@ from errata_vllm.llm import Llm
 from errata_vllm.running import RunningRequests
 from errata_vllm.settings import VllmSettings
 
-_POLL_SECONDS = 0.02
 
-
-class VllmEngine(ServingEngine):
+class VllmEngine(QueuedEngine):
     """Generation and scoring by vLLM, over the weights of the replica's own model.
 
     The replica's model routes. Its edited down projections are copied into vLLM's workers whenever
@@ -145,12 +140,6 @@ class VllmEngine(ServingEngine):
         if self._llm is not None:
             await asyncio.to_thread(self._llm.close)
 
-    async def drain(self, seconds: float) -> None:
-        """Waits until no request is running or waiting, at most `seconds`."""
-        end = time.monotonic() + seconds
-        while (self.num_running or self.num_waiting) and time.monotonic() < end:
-            await asyncio.sleep(_POLL_SECONDS)
-
     async def change(self, swap: Swap, *, alters_weights: bool) -> None:
         """Runs `swap` behind the requests that have arrived; returns when new ones get its state.
 
@@ -167,31 +156,6 @@ class VllmEngine(ServingEngine):
         change = Change(swap, alters_weights, asyncio.get_running_loop().create_future())
         self._open_admission().add(change)
         await change.done
-
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
-        """Yields the continuation; pieces that a slow reader has not read yet are joined.
-
-        Raises:
-            As the contract says.
-        """
-        job = self._enqueue(request)
-        try:
-            async for piece in pieces_of(job):
-                yield piece
-        finally:
-            self._cancel(job)
-
-    async def score(self, request: ScoringRequest) -> ScoredContinuation:
-        """Scores a continuation.
-
-        Raises:
-            As `generate`.
-        """
-        job = self._enqueue(request)
-        try:
-            return await score_of(job)
-        finally:
-            self._cancel(job)
 
     @property
     def _num_handed(self) -> int:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import AsyncGenerator
 
 import structlog
 import torch
@@ -18,21 +16,19 @@ from errata.editing.effects.hooks import PlanHooks
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.batch import RunningBatch
 from errata.engine.changes import ChangeQueue
-from errata.engine.contract import ServingEngine, Swap
+from errata.engine.contract import Swap
 from errata.engine.failures import FailurePolicy
-from errata.engine.job import Job, ResultBuffer, pieces_of, score_of
+from errata.engine.job import Job, ResultBuffer
 from errata.engine.limits import EngineLimits
 from errata.engine.output import Output
+from errata.engine.queued import QueuedEngine
 from errata.engine.refusals import no_room, shutting_down, too_long
 from errata.engine.routing import TOGETHER, route_jobs
 from errata.engine.runner import Runner
-from errata.engine.scheduler import EXPIRY_SECONDS, Scheduler
+from errata.engine.scheduler import Scheduler
 from errata.engine.scoring import score_jobs
 from errata.engine.sequence import (
-    GenerationRequest,
-    Piece,
     Request,
-    ScoredContinuation,
     ScoringRequest,
     Version,
 )
@@ -43,7 +39,7 @@ from errata.errors import traceback_of
 _log = structlog.get_logger(__name__)
 
 
-class Engine(ServingEngine):
+class Engine(QueuedEngine):
     """Generation and scoring over one model, in a thread of its own."""
 
     def __init__(self, model: CausalLM, state: ServingState, limits: EngineLimits) -> None:
@@ -117,12 +113,6 @@ class Engine(ServingEngine):
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
 
-    async def drain(self, seconds: float) -> None:
-        """Waits until no request is running or waiting, at most `seconds`."""
-        end = time.monotonic() + seconds
-        while (self.num_waiting or self.num_running) and time.monotonic() < end:
-            await asyncio.sleep(EXPIRY_SECONDS)
-
     async def change(self, swap: Swap, *, alters_weights: bool) -> None:
         """Runs `swap` between two iterations; returns when new requests get the new state.
 
@@ -135,34 +125,6 @@ class Engine(ServingEngine):
             self._refuse_if_closed()
             done = self._changes.add(swap, alters_weights=alters_weights)
         await done
-
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
-        """Yields the continuation; pieces that a slow reader has not read yet are joined.
-
-        Raises:
-            InvalidRequestError: prompt and `max_tokens` exceed the longest sequence.
-            QueueFullError: too many requests are waiting.
-            DeadlineExceededError: the deadline passed in the queue or in the batch.
-            UnavailableError: the engine was closed, or a stream outlived its weights.
-        """
-        job = self._enqueue(request)
-        try:
-            async for piece in pieces_of(job):
-                yield piece
-        finally:
-            self._scheduler.cancel(job)
-
-    async def score(self, request: ScoringRequest) -> ScoredContinuation:
-        """Scores a continuation.
-
-        Raises:
-            As `generate`.
-        """
-        job = self._enqueue(request)
-        try:
-            return await score_of(job)
-        finally:
-            self._scheduler.cancel(job)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -178,6 +140,9 @@ class Engine(ServingEngine):
             self._refuse_if_closed()
             self._scheduler.add(job)
         return job
+
+    def _cancel(self, job: Job) -> None:
+        self._scheduler.cancel(job)
 
     # What follows runs in the engine's thread.
 

@@ -25,7 +25,7 @@ def test_the_embedded_engine_needs_no_package_and_takes_no_options(shared_model:
 
 
 def test_an_engine_that_no_package_brings_is_refused_by_name() -> None:
-    with pytest.raises(InvalidRequestError, match="ERRATA_WORKER__ENGINE.*'sglang', only errata"):
+    with pytest.raises(InvalidRequestError, match=r"ERRATA_WORKER__ENGINE.*'sglang', only errata"):
         engine_factory("sglang")
 
 
