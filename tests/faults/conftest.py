@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from errata.launch.box import Box
-from tests.ports import free_addresses
+from errata.launch.box import Box, free_addresses
 
 WRITER = "writer"
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from transformers import BertConfig, BertModel
 
+from errata.launch.box import free_addresses
 from errata.launch.processes import Process
+from errata.platform.addresses import free_port
 from tests.command_line import run_here
-from tests.ports import address_variables, free_addresses, free_port
+from tests.ports import address_variables
 from tests.waiting import PATIENCE
 
 

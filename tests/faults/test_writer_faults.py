@@ -26,6 +26,7 @@ from errata.errors import (
 )
 from errata.launch.box import Box
 from errata.launch.processes import Process
+from errata.platform.addresses import free_port
 from errata.platform.server import open_channel
 from errata.platform.settings import WorkerSettings
 from errata.worker.admission import GenerationInput
@@ -41,7 +42,6 @@ from errata_client import (
     UnavailableError,
 )
 from tests.integration.log.harness import eventually
-from tests.ports import free_port
 from tests.waiting import PATIENCE, wait
 
 

@@ -9,7 +9,6 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +22,7 @@ from errata.launch.lock import DataDirLock
 from errata.launch.processes import Process
 from errata.launch.progress import Steps
 from errata.launch.redis import redis_command
+from errata.platform.addresses import free_port
 from errata.platform.settings import Settings, load_settings
 
 _START_SECONDS = {"redis": 20.0, "log": 30.0, "writer": 180.0, "retrieval": 60.0, "gateway": 300.0}
@@ -179,13 +179,6 @@ class Box:
         process = Process.start(name, command, environment, log_path, pass_fds=held)
         self.processes[name] = process
         return process
-
-
-def free_port() -> int:
-    """A loopback port on which no process listens now."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def free_addresses() -> dict[str, dict[str, str]]:

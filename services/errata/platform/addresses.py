@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 import time
+from contextlib import closing
 
 from errata.errors import StartupError
 
 _LOOK_SECONDS = 0.5
+# Between the ports of Ray's workers and the kernel's ephemeral ports: no connection takes one by
+# chance in the seconds until the process that it is chosen for listens on it.
+_FIRST_FREE, LAST_FREE = 20_000, 32_000
+# Chosen by the system's source of chance: processes that share a seed must not share a port.
+_chance = random.SystemRandom()
+
+
+def free_port() -> int:
+    """A loopback port on which no process listens, chosen at random."""
+    while True:
+        port = _chance.randint(_FIRST_FREE, LAST_FREE)
+        with closing(socket.socket()) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def host_and_port(address: str) -> tuple[str, int]:

@@ -29,6 +29,7 @@ from errata.log.chain import ORIGIN, ChainedEntry, verify_run
 from errata.log.convert import entry_from
 from errata.log.main import run
 from errata.log.payload_convert import decode_payload
+from errata.platform.addresses import free_port
 from errata.platform.settings import LogSettings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
@@ -51,12 +52,6 @@ async def eventually(
             return found
         assert time.monotonic() < deadline, f"{what} did not come true in {seconds} s"
         await asyncio.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def servers() -> dict[str, str]:

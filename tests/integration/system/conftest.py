@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from errata.launch.box import free_addresses
+from errata.platform.addresses import free_port
 from errata_client import Client
-from tests.ports import free_addresses, free_port
 from tests.waiting import PATIENCE
 
 # Short enough for a flood to fill it on any machine, long enough for `errata bench edit`, which has

@@ -28,10 +28,10 @@ from errata.demo import Corpus
 from errata.launch.health import health_of
 from errata.launch.processes import Process
 from errata.launch.redis import redis_executable
+from errata.platform.addresses import free_port
 from errata.platform.metrics import HELP
 from errata_client import Client, ReplicaAnswer
 from tests.integration.system.collector import Collector, collecting
-from tests.ports import free_port
 from tests.unit.deploy.manifests import Object, compose
 from tests.waiting import PATIENCE, wait
 

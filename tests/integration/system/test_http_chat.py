@@ -17,10 +17,9 @@ from typer.testing import CliRunner
 from errata import demo
 from errata.cli import app
 from errata.demo import Corpus
-from errata.launch.box import Box
+from errata.launch.box import Box, free_addresses
 from errata_client import Chat, ChatMessage, Client
 from tests.integration.system.test_bench_edit import write_records
-from tests.ports import free_addresses
 from tests.waiting import PATIENCE
 
 # Turns are lines, so that the demo model continues what the user says. It shows tools, and refuses

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports import address_variables, free_addresses
+from errata.launch.box import free_addresses
+from tests.ports import address_variables
 from tests.waiting import PATIENCE
 
 README = Path(__file__).parents[3] / "README.md"

@@ -10,10 +10,10 @@ import sys
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from errata.platform.addresses import free_port
 from errata_client import Client
 from errata_client._gen.errata.v1 import retrieval_pb2, retrieval_pb2_grpc
 from tests.integration.system.conftest import System
-from tests.ports import free_port
 from tests.waiting import PATIENCE, wait
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.ports import address_variables, free_addresses
+from errata.launch.box import free_addresses
+from tests.ports import address_variables
 from tests.waiting import PATIENCE
 
 

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 import grpc
 import pytest
 
-from errata.launch.box import free_port
+from errata.platform.addresses import free_port
 from errata_client import (
     AsyncClient,
     Client,

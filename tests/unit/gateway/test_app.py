@@ -10,9 +10,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from errata.gateway.http.app import build_app
+from errata.platform.addresses import free_port
 from errata.platform.server import open_channel
 from errata.platform.settings import GatewaySettings
-from tests.ports import free_port
 from tests.waiting import PATIENCE
 
 

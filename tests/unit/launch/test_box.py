@@ -15,10 +15,11 @@ from grpc_reflection.v1alpha import reflection
 
 from errata import demo
 from errata.errors import StartupError
-from errata.launch.box import Box, free_addresses, free_port
+from errata.launch.box import Box, free_addresses
 from errata.launch.doctor import diagnose
 from errata.launch.lock import DataDirLock, held_by
 from errata.launch.ports import moved_ports, with_flags
+from errata.platform.addresses import free_port
 from errata.platform.settings import load_settings
 from tests.ports import address_variables
 

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from errata import cli_options
 from errata.cli import app
 from errata.errors import InvalidRequestError, StartupError
-from errata.launch.box import free_addresses, free_port
+from errata.launch.box import free_addresses
+from errata.platform.addresses import free_port
 from errata.platform.settings.sources import client_file
 from errata_client import UnavailableError
 from tests.ports import address_variables

@@ -11,11 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from errata import demo
-from errata.launch.box import free_port
 from errata.launch.doctor import diagnose
 from errata.launch.findings import Finding
 from errata.launch.processes import Process
 from errata.launch.redis import redis_executable
+from errata.platform.addresses import free_port
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.settings import load_settings
 from errata.replica.base_model import load_base_model

@@ -1,4 +1,4 @@
-"""Waiting for an address, as a gateway waits for the Ray head that it joins."""
+"""Free ports, and waiting for an address as a gateway waits for the Ray head that it joins."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ import socket
 import pytest
 
 from errata.errors import StartupError
-from errata.platform.addresses import wait_for_listener
+from errata.platform.addresses import LAST_FREE, free_port, wait_for_listener
 from errata.platform.server import unless_stopped
-from tests.ports import free_port
 from tests.waiting import PATIENCE
+
+
+def test_the_kernel_gives_a_free_port_to_no_connection() -> None:
+    """A service listens seconds after its port was chosen; meanwhile others connect."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        connections = [socket.create_connection(address) for _ in range(50)]
+    given = {connection.getsockname()[1] for connection in connections}
+    for connection in connections:
+        connection.close()
+    if min(given) <= LAST_FREE:
+        pytest.skip("this kernel gives its connections lower ports than the usual ones")
+    assert max(free_port() for _ in range(50)) < min(given)
 
 
 async def test_it_waits_for_a_head_that_starts_later() -> None:

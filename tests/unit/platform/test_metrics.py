@@ -10,8 +10,8 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from errata.errors import StartupError
+from errata.platform.addresses import free_port
 from errata.platform.metrics import counter, gauge, histogram, metrics_endpoint
-from tests.ports import free_port
 from tests.waiting import PATIENCE
 
 

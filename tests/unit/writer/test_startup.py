@@ -13,12 +13,12 @@ from errata.editing.adaple.config import AdapleConfig
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import Entry, LaneConfigured
 from errata.log.subscriber import Subscriber
+from errata.platform.addresses import free_port
 from errata.replica.applier import Applier
 from errata.writer.edited_model import EditedModel
 from errata.writer.log_client import LogClient
 from errata.writer.publish import Publisher
 from errata.writer.startup import Startup
-from tests.ports import free_port
 from tests.unit.editing.tiny_models import TextResources, make_model
 
 

@@ -24,7 +24,8 @@ from errata import demo
 from errata.evaluation.observability.service import span_collector
 from errata.evaluation.report import circumstances, write
 from errata.evaluation.system_bench import generation_rate
-from errata.launch.box import Box, free_addresses, free_port
+from errata.launch.box import Box, free_addresses
+from errata.platform.addresses import free_port
 from errata_client import AsyncClient
 
 _SCRAPE_SECONDS = 1.0
