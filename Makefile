@@ -50,7 +50,7 @@ test: setup  ## Runs all tests, two at a time; tests that share a running system
 
 test-vllm: $(VLLM)/.installed  ## Runs the tests of vLLM as the workers' engine, in an environment of its own.
 	ERRATA_TEST_ENGINE=vllm OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest \
-		-o filterwarnings=default tests/engine_contract tests/vllm
+		-o filterwarnings=default tests/engines
 	MYPYPATH=services:clients/python:integrations/vllm $(VLLM)/bin/python -m mypy -p errata_vllm
 
 # vLLM's CPU build does not import beside the CUDA builds that its requirements may bring.

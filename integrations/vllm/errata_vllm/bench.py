@@ -40,7 +40,6 @@ from errata_vllm.settings import VllmSettings
 _RESERVED = 4  # positions that prefixes take
 _WARM_UP_ROUNDS = 2
 _PREFILL_TOKENS = 1_024
-_SETTINGS = VllmSettings(kv_cache_gib=0.5)
 _app = typer.Typer(add_completion=False)
 _console = Console()
 
@@ -55,14 +54,18 @@ def main(
     requests: Annotated[int, typer.Option(help="Requests in one round.", min=1)] = 48,
     rows: Annotated[int, typer.Option(help="Requests in flight, and rows.", min=1)] = 16,
     max_context: Annotated[int, typer.Option(help="Longest sequence.", min=64)] = 512,
+    compiled: Annotated[bool, typer.Option(help="Let vLLM compile the model, in both.")] = False,
 ) -> None:
     """Measures vLLM with Errata against vLLM without it; writes OUT/result.json."""
     workload = Workload(num_requests=requests, concurrency=rows, new_tokens=(4, 64))
-    found = asyncio.run(_measure(model, workload, rounds, max_context))
+    settings = VllmSettings(kv_cache_gib=0.5, compiled=compiled)
+    found = asyncio.run(_measure(model, workload, rounds, max_context, settings))
     _console.print(f"written to {write(found, out)}")
 
 
-async def _measure(path: str, workload: Workload, rounds: int, max_context: int) -> dict[str, Any]:
+async def _measure(
+    path: str, workload: Workload, rounds: int, max_context: int, settings: VllmSettings
+) -> dict[str, Any]:
     model = CausalLM.load(path)
     rows = workload.concurrency
     limits = EngineLimits(
@@ -72,8 +75,9 @@ async def _measure(path: str, workload: Workload, rounds: int, max_context: int)
         prefill_tokens=_PREFILL_TOKENS,
     )
     asked = workload.requests(len(model.tokenizer), max_context - _RESERVED)
-    plain = await asyncio.to_thread(_plain_vllm, path, rows, max_context)
-    ours = VllmEngine(model, UNEDITED, limits, {"kv_cache_gib": str(_SETTINGS.kv_cache_gib)})
+    plain = await asyncio.to_thread(_plain_vllm, path, rows, max_context, settings)
+    options = {name: str(value) for name, value in settings.model_dump().items()}
+    ours = VllmEngine(model, UNEDITED, limits, options)
     await ours.start()
     embedded = Engine(CausalLM.load(path), UNEDITED, limits)
     await embedded.start()
@@ -84,18 +88,18 @@ async def _measure(path: str, workload: Workload, rounds: int, max_context: int)
         await embedded.close()
         await ours.close()
         plain.shutdown()
-    return _report(path, rates, workload)
+    return _report(path, rates, workload, settings)
 
 
-def _plain_vllm(path: str, rows: int, max_context: int) -> AsyncLLM:
-    """vLLM as Errata configures it, without Errata's extension."""
+def _plain_vllm(path: str, rows: int, max_context: int, settings: VllmSettings) -> AsyncLLM:
+    """vLLM as Errata configures it, without Errata's workers."""
     arguments = engine_arguments(
         path,
         "float32",
         max_rows=rows,
         max_context=max_context,
         prefill_tokens=_PREFILL_TOKENS,
-        settings=_SETTINGS,
+        settings=settings,
     )
     return AsyncLLM.from_engine_args(arguments)
 
@@ -170,7 +174,12 @@ async def _alternate(kinds: Mapping[str, Round], rounds: int) -> dict[str, list[
     return rates
 
 
-def _report(path: str, rates: Mapping[str, Sequence[float]], workload: Workload) -> dict[str, Any]:
+def _report(
+    path: str,
+    rates: Mapping[str, Sequence[float]],
+    workload: Workload,
+    settings: VllmSettings,
+) -> dict[str, Any]:
     ratios = {}
     for name, values in rates.items():
         pairs = sorted(mine / other for mine, other in zip(values, rates["plain"], strict=True))
@@ -180,6 +189,7 @@ def _report(path: str, rates: Mapping[str, Sequence[float]], workload: Workload)
         "model": path.rstrip("/").rpartition("/")[2],
         "ratio_to_plain_vllm": ratios,
         "tokens_per_second": {name: median(values) for name, values in rates.items()},
+        "compiled": settings.compiled,
         "requests_per_round": workload.num_requests,
         "rows": workload.concurrency,
         "code": code_version(),

@@ -1,4 +1,4 @@
-"""vLLM's asynchronous engine with Errata's extension in its workers."""
+"""vLLM's asynchronous engine with Errata's workers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import hashlib
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from importlib.metadata import version
 from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from vllm.config import VllmConfig
+from vllm.config import CompilationConfig, CUDAGraphMode, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import TokensPrompt
 from vllm.outputs import RequestOutput
@@ -28,7 +29,7 @@ from errata_vllm.settings import VllmSettings
 from errata_vllm.versions import check_version
 
 _POLL_SECONDS = 0.5
-_EXTENSION = "errata_vllm.worker.extension.ErrataWorkerExtension"
+_WORKERS = "errata_vllm.worker.worker"
 
 
 class Usage(StatLoggerBase):
@@ -76,7 +77,9 @@ def engine_arguments(
         max_num_batched_tokens=max(prefill_tokens, max_rows),
         enable_chunked_prefill=True,
         enable_prefix_caching=True,
-        enforce_eager=True,  # Python hooks do not run in compiled graphs
+        enforce_eager=not settings.compiled,
+        # Graphs would replay what an earlier step's rows got.
+        compilation_config=CompilationConfig(cudagraph_mode=CUDAGraphMode.NONE),
         generation_config="vllm",  # requests say all that they want
         tensor_parallel_size=settings.tensor_parallel_size,
         gpu_memory_utilization=settings.gpu_memory_utilization,
@@ -124,7 +127,10 @@ class Llm:
             prefill_tokens=prefill_tokens,
             settings=settings,
         )
-        arguments.worker_extension_cls = _EXTENSION
+        kind = "EditedCpuWorker" if current_platform.is_cpu() else "EditedGpuWorker"
+        arguments.worker_cls = f"{_WORKERS}.{kind}"
+        # vLLM keeps compiled models on disk; this tells ours from others of the same model.
+        arguments.additional_config = {"errata": version("errata-vllm")}
         self._llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._usage])
 
     def _usage(self, config: VllmConfig, engine_index: int = 0) -> StatLoggerBase:

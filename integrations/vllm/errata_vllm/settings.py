@@ -20,6 +20,9 @@ class VllmSettings(BaseModel):
         0.85, gt=0, le=1, description="Share of a GPU's memory for weights and KV cache."
     )
     tensor_parallel_size: int = Field(1, ge=1, description="Ranks that share each model.")
+    compiled: bool = Field(
+        False, description="Whether vLLM compiles the model; its start then takes longer."
+    )
     artifact_mib: int = Field(
         256, ge=0, description="Artifacts without a request that stay in the workers, in MiB."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,11 +45,7 @@ SuiteOption = Annotated[
     ),
 ]
 EngineOption = Annotated[
-    str,
-    typer.Option(
-        help="mixed, unclaimed, routed: the engine, as ERRATA_WORKER__ENGINE names it. load and "
-        "http take it from there."
-    ),
+    str, typer.Option(help="Engine of the workers, by name.", envvar="ERRATA_WORKER__ENGINE")
 ]
 EngineOptionsOption = Annotated[
     list[str] | None, typer.Option(help="KEY=VALUE for that engine; repeatable.")
@@ -133,20 +129,17 @@ def serve(
     engine_option: EngineOptionsOption = None,
 ) -> None:
     """Measures throughput and latency as ratios in one run; writes OUT/result.json."""
-    system = {
-        "model": model,
-        "statistics_text": text,
-        "target": target,
-        "http_url": http_url,
-        "replicas": replicas,
-    }
+    options = parse_values(engine_option or (), "--engine-option")
+    named = (engine, {key: str(value) for key, value in options.items()})
+    system = (model, text, replicas, retrieval, *named)
+    running = {"target": target, "http_url": http_url}
     if suite is ServeSuite.LOAD:
         found = _load(
-            **system,
+            system,
+            **running,
             out=out,
             api=api.value,
             lane=lane,
-            retrieval=retrieval,
             rate=rate,
             edit_rate=edit_rate,
             seconds=seconds,
@@ -154,27 +147,29 @@ def serve(
             max_requests=max(requests, round(2 * rate * seconds)),
         )
     elif suite is ServeSuite.HTTP:
-        found = _http(**system, rounds=rounds, requests=requests, concurrency=concurrency)
+        parallel = {"requests": requests, "concurrency": concurrency}
+        found = _http(system, **running, rounds=rounds, **parallel)
     else:
         values = read_values(lane_config) if lane_config else {}
         machine = (model or str(demo.model_path()), dtype, device, rounds)
         routed = (method, values, lane_model, edits or 5_000, experts)
-        named = (engine, engine_option or ())
         found = _engine(suite, machine, (requests, concurrency), edits or 10_000, routed, named)
     _report(found, out)
 
 
-def _load(**values: Any) -> dict[str, Any]:
+def _load(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
     from errata.evaluation.serve.load import run_load
     from errata.evaluation.serve.load_plan import LoadPlan
+    from errata.evaluation.serve.own_system import OwnSystem
 
-    return run_load(LoadPlan(**values), console=_out)
+    return run_load(LoadPlan(system=OwnSystem(*system), **values), console=_out)
 
 
-def _http(**values: Any) -> dict[str, Any]:
+def _http(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
     from errata.evaluation.serve.http_bench import HttpPlan, run_http
+    from errata.evaluation.serve.own_system import OwnSystem
 
-    return run_http(HttpPlan(**values), console=_out)
+    return run_http(HttpPlan(OwnSystem(*system), **values), console=_out)
 
 
 def _engine(
@@ -183,21 +178,20 @@ def _engine(
     requests: tuple[int, int],
     edits: int,
     lane: tuple[Any, ...],
-    engine: tuple[str, Sequence[str]],
+    engine: tuple[str, Mapping[str, str]],
 ) -> dict[str, Any]:
     from errata.evaluation.serve.engine_bench import EnginePlan
     from errata.evaluation.serve.engine_suites import run
     from errata.evaluation.serve.routed import SyntheticLane
     from errata.evaluation.serve.workload import Workload
 
-    options = parse_values(engine[1], "--engine-option")
     plan = EnginePlan(
         *machine,
         Workload(*requests),
         edits,
         lane=SyntheticLane(*lane),
         engine=engine[0],
-        engine_options={key: str(value) for key, value in options.items()},
+        engine_options=engine[1],
     )
     return run(suite.value, plan, console=_out)
 

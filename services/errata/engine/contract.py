@@ -1,7 +1,7 @@
 """The contract of an engine: what a replica needs of whatever generates and scores.
 
 `engine.py` is the embedded engine; integrations bring others, as `worker/engines.py` finds them.
-All of them pass `tests/engine_contract`.
+All of them pass `tests/engines/contract`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from torch import Tensor
 from vllm.distributed import tensor_model_parallel_all_gather
 
 from errata.editing.adaple.attribution import Directions, responses
-from errata_vllm.worker.structure import Structure
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -49,24 +48,19 @@ class ListeningRows:
 class Listener:
     """Collects the hits of requests until they are fetched."""
 
-    def __init__(self, structure: Structure) -> None:
+    def __init__(self, num_ranks: int) -> None:
         """Nothing is heard.
 
         Args:
-            structure: of the rank's model.
+            num_ranks: of tensor parallelism.
         """
-        self._structure = structure
+        self._num_ranks = num_ranks
         self._now: tuple[ListeningRows, ...] = ()
         self._hits: dict[str, set[tuple[int, int]]] = {}
         self._fetched: set[str] = set()  # of requests that still have a row
-        self._layers: set[int] = set()
 
     def follow(self, rows: tuple[ListeningRows, ...]) -> None:
         """Listens to these rows in the passes that follow."""
-        for layer in {ear.layer for each in rows for ear in each.ears} - self._layers:
-            module = self._structure.blocks[layer].mlp.down_proj
-            module.register_forward_pre_hook(lambda _, args, at=layer: self._hear(at, args[0]))
-            self._layers.add(layer)
         self._now = rows
 
     def fetch(self, keys: Sequence[str], active: Collection[str]) -> dict[str, list[list[int]]]:
@@ -84,12 +78,18 @@ class Listener:
         """The request has no row any more."""
         self._fetched.discard(key)
 
-    def _hear(self, layer: int, inputs: Tensor) -> None:
+    def hear(self, layer: int, inputs: Tensor) -> None:
+        """Compares with the layer's ears.
+
+        Args:
+            layer: of the FFN.
+            inputs: (n, d_ff), of its down projection; d_ff counts the rank's neurons.
+        """
         for rows in self._now:
             for ear in rows.ears:
                 if ear.layer == layer:
                     x = inputs.index_select(0, rows.tokens)
-                    if self._structure.num_ranks > 1:
+                    if self._num_ranks > 1:
                         x = tensor_model_parallel_all_gather(x, dim=-1)
                     self._note(rows, ear, x)
 

@@ -22,14 +22,16 @@ class Structure:
     """The modules of one rank's model.
 
     Attributes:
+        body: its `embed_tokens` and the `mlp` of its `layers` can be replaced.
         embeddings: token ids → hidden states.
-        blocks: in order; each takes (positions, hidden states, residual).
+        ffns: in order, each with `gate_up_proj`, `act_fn` and `down_proj`.
         device, dtype: of the weights.
         rank, num_ranks: of tensor parallelism.
     """
 
+    body: Any
     embeddings: nn.Module
-    blocks: tuple[Any, ...]
+    ffns: tuple[Any, ...]
     device: torch.device
     dtype: torch.dtype
     rank: int
@@ -58,8 +60,9 @@ class Structure:
                         "vLLM. Serve the model in bf16 or fp32."
                     )
         return cls(
+            body,
             body.embed_tokens,
-            tuple(body.layers),
+            tuple(block.mlp for block in body.layers),
             device,
             dtype,
             get_tensor_model_parallel_rank(),

@@ -40,7 +40,7 @@ class DownProjections:
         staged = {}
         for name, whole in load(data).items():
             layer = int(name)
-            linear = self._structure.blocks[layer].mlp.down_proj
+            linear = self._structure.ffns[layer].down_proj
             expected = (linear.output_size, linear.input_size)
             if tuple(whole.shape) != expected:
                 raise ValueError(
@@ -54,7 +54,7 @@ class DownProjections:
     def commit(self) -> None:
         """Swaps the staged matrices in; the passes that follow read them."""
         for layer, weight in self._staged.items():
-            self._put(self._structure.blocks[layer].mlp.down_proj, weight)
+            self._put(self._structure.ffns[layer].down_proj, weight)
         self._staged = {}
 
     def _put(self, linear: Any, weight: Tensor) -> None:

@@ -75,12 +75,6 @@ async def _measure(
 
 async def _baseline(bench: EngineBench) -> dict[str, Any]:
     """Against `generate` of transformers in static batches, with mixed and with equal lengths."""
-    if not isinstance(bench.engine, Engine):
-        raise InvalidRequestError(
-            f"suite baseline compares the embedded engine; measure {bench.plan.engine} with the "
-            "other suites.",
-            field="suite",
-        )
     size = bench.plan.workload.concurrency
     equal = Workload(
         num_requests=2 * size,

@@ -7,7 +7,6 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -15,7 +14,7 @@ from rich.console import Console
 
 from errata.evaluation.serve.http_client import HttpClient, check_http_url
 from errata.evaluation.serve.load_edits import counterfactual_edits
-from errata.evaluation.serve.own_system import own_system
+from errata.evaluation.serve.own_system import OwnSystem, own_system
 from errata.evaluation.serve.report import quantiles_ms, suite_report
 from errata.evaluation.serve.workload import Timings
 from errata_client import AsyncClient
@@ -28,22 +27,18 @@ class HttpPlan:
     """What to run.
 
     Attributes:
-        target: a running system to measure; one is started if empty.
+        system: the one that is started.
+        target: a running system to measure instead.
         http_url: of its HTTP API.
-        model: folder or hub id; the demo model if empty.
-        statistics_text: for the writer, unless the model is the demo's.
-        replicas: of the started system.
         rounds: alternations of the two APIs.
         requests: over each API in a round, once one by one and once in parallel.
         concurrency: requests in flight in the parallel part.
         max_tokens: of an answer.
     """
 
+    system: OwnSystem
     target: str = ""
     http_url: str = ""
-    model: str = ""
-    statistics_text: Path | None = None
-    replicas: int = 2
     rounds: int = 5
     requests: int = 96
     concurrency: int = 32
@@ -59,7 +54,7 @@ def run_http(plan: HttpPlan, *, console: Console) -> dict[str, Any]:
     if plan.target:
         check_http_url(plan.http_url)
         return asyncio.run(_measure(plan, plan.target, plan.http_url, console))
-    with own_system(plan.replicas, plan.model, plan.statistics_text, console=console) as box:
+    with own_system(plan.system, console) as box:
         return asyncio.run(_measure(plan, box.target, plan.http_url or box.http_url, console))
 
 

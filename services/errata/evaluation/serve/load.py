@@ -45,9 +45,7 @@ def run_load(plan: LoadPlan, *, console: Console) -> dict[str, Any]:
         if plan.api == "http":
             check_http_url(plan.http_url)
         return asyncio.run(_measure(plan, plan.target, plan.http_url, console))
-    with own_system(
-        plan.replicas, plan.model, plan.statistics_text, retrieval=plan.retrieval, console=console
-    ) as box:
+    with own_system(plan.system, console) as box:
         return asyncio.run(_measure(plan, box.target, plan.http_url or box.http_url, console))
 
 

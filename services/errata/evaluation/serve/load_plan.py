@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from errata.evaluation.serve.own_system import OwnSystem
 
 SLICES = (False, True, False, True)
 """Whether edits arrive during each slice of a run."""
@@ -19,14 +21,11 @@ class LoadPlan:
 
     Attributes:
         out: folder for the plot.
-        model: folder or hub id; the demo model if empty.
-        statistics_text: for the writer, unless the model is the demo's.
-        target: a running system to measure; one is started if empty.
+        system: the one that is started.
+        target: a running system to measure instead.
         api: requests go over `grpc` or `http`; edits always go over gRPC.
         http_url: of the running system's HTTP API, if `api` is `http`.
         lane: takes the edits; the default lane if empty.
-        retrieval: whether the started system has a retrieval service, which its workers ask.
-        replicas: of the started system.
         rate: requests per second, Poisson.
         edit_rate: edits per second in the slices with edits.
         seconds: of all slices together.
@@ -39,14 +38,11 @@ class LoadPlan:
     """
 
     out: Path
-    model: str = ""
-    statistics_text: Path | None = None
+    system: OwnSystem = field(default_factory=OwnSystem)
     target: str = ""
     api: str = "grpc"
     http_url: str = ""
     lane: str = ""
-    retrieval: bool = False
-    replicas: int = 2
     rate: float = 8.0
     edit_rate: float = 0.5
     seconds: float = 40.0

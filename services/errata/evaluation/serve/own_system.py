@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,30 @@ from errata.launch.box import Box, free_addresses
 from errata.launch.progress import Steps
 
 
-@contextmanager
-def own_system(
-    replicas: int,
-    model: str,
-    statistics_text: Path | None,
-    *,
-    retrieval: bool = False,
-    console: Console,
-) -> Iterator[Box]:
-    """Runs a system while inside.
+@dataclass(frozen=True, slots=True)
+class OwnSystem:
+    """What to start.
 
-    Args:
-        replicas: number of LLM workers.
+    Attributes:
         model: folder or hub id; the demo model if empty.
         statistics_text: for the writer, unless the model is the demo's.
-        retrieval: whether workers ask a retrieval service.
-        console: shows progress.
+        replicas: number of LLM workers.
+        retrieval: whether there is a retrieval service, which the workers ask.
+        engine: of the workers, by name.
+        engine_options: of that engine; if empty, those of the environment.
+    """
+
+    model: str = ""
+    statistics_text: Path | None = None
+    replicas: int = 2
+    retrieval: bool = False
+    engine: str = "errata"
+    engine_options: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def own_system(wanted: OwnSystem, console: Console) -> Iterator[Box]:
+    """Runs a system while inside.
 
     Raises:
         StartupError: the system did not start.
@@ -38,13 +46,18 @@ def own_system(
     with tempfile.TemporaryDirectory(prefix="errata-bench-") as folder:
         flags: dict[str, Any] = {
             "data_dir": Path(folder),
-            "worker": {"num_replicas": replicas},
-            "model": {"path": model or None},
-            "writer": {"statistics_text": statistics_text},
+            "worker": {
+                "num_replicas": wanted.replicas,
+                "engine": wanted.engine,
+            },
+            "model": {"path": wanted.model or None},
+            "writer": {"statistics_text": wanted.statistics_text},
         }
         for name, address in free_addresses().items():
             flags[name] = {**flags.get(name, {}), **address}
-        if retrieval:
+        if wanted.engine_options:  # else those of the environment
+            flags["worker"]["engine_options"] = dict(wanted.engine_options)
+        if wanted.retrieval:
             flags["worker"]["retrieval_address"] = flags["retrieval"]["address"]
         with Box(flags, steps=Steps(console)) as box:
             yield box

@@ -21,6 +21,7 @@ from errata.engine.sequence import GenerationRequest, Piece, Request, ScoringReq
 from errata.engine.serving_state import FunctionRouter, ServingState
 from errata.errors import DeadlineExceededError, UnavailableError
 from errata_vllm.running import RunningRequests
+from tests.engines.vllm.harness import VllmHarness
 from tests.unit.engine.helpers import (
     KINDS,
     VERSION,
@@ -30,7 +31,6 @@ from tests.unit.engine.helpers import (
     routed,
     running,
 )
-from tests.vllm.harness import VllmHarness
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -18,7 +18,7 @@ from errata.engine.sequence import GenerationRequest, Piece
 from errata.engine.serving_state import ServingState
 from errata.errors import UnavailableError
 from errata_vllm.engine import VllmEngine
-from tests.engine_contract.harness import make_model
+from tests.engines.contract.harness import make_model
 from tests.unit.engine.helpers import EDITION, VERSION, collect, random_prompts
 from tests.waiting import PATIENCE
 

@@ -28,7 +28,7 @@ from errata.errors import (
     QueueFullError,
     UnavailableError,
 )
-from tests.engine_contract.harness import Harness
+from tests.engines.contract.harness import Harness
 from tests.unit.engine.helpers import (
     KINDS,
     VERSION,

@@ -1,4 +1,4 @@
-"""What Errata adds to each vLLM worker: called by `collective_rpc`, between two steps."""
+"""vLLM's workers with edits: what Errata calls by `collective_rpc`, between two steps."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from functools import partial
 from typing import Any
 
 import torch
+from vllm.v1.worker.cpu_worker import CPUWorker
+from vllm.v1.worker.gpu_worker import Worker
 
 from errata.editing.adaple.attribution import Directions
 from errata_vllm.artifacts import Columns, Part, moved, unpack
-from errata_vllm.worker.hooks import FlatHooks
+from errata_vllm.worker.effects import FlatEffects
 from errata_vllm.worker.listening import Ear
+from errata_vllm.worker.modules import put_in
 from errata_vllm.worker.rows import RowEffects, Span, StepPlan, step_plan
 from errata_vllm.worker.sharding import shard
 from errata_vllm.worker.structure import Structure
@@ -21,7 +24,7 @@ from errata_vllm.worker.wire import ARGUMENT
 
 
 class EditedRank:
-    """One rank's model with its hooks, artifacts and edited weights.
+    """One rank's model with its effects, artifacts and edited weights.
 
     Reads the rows of a step from vLLM's V1 model runner, whose internals are no stable interface:
     `versions.py` lists the versions that this is tested with.
@@ -31,14 +34,15 @@ class EditedRank:
         """Takes over the runner's forward pass; without effects it is unchanged.
 
         Args:
-            runner: the V1 model runner, with its model loaded.
+            runner: the V1 model runner, with its model loaded and not yet compiled.
 
         Raises:
             ValueError: the model cannot be edited.
         """
         model = runner.get_model()
         self.structure = Structure.of(model, runner.device, runner.dtype)
-        self.hooks = FlatHooks(self.structure)
+        self.effects = FlatEffects(self.structure.num_ranks)
+        put_in(self.structure, self.effects)
         self.weights = DownProjections(self.structure)
         self._runner = runner
         self._parts: dict[str, Part] = {}
@@ -66,14 +70,18 @@ class EditedRank:
     def hits(self, keys: list[str]) -> dict[str, list[list[int]]]:
         """The hits of requests' probes, which are forgotten."""
         active = {row.key for row in self._rows.values() if row is not None}
-        return self.hooks.listener.fetch(keys, active)
+        return self.effects.listener.fetch(keys, active)
 
     def _edited_forward(self, *args: Any, **kwargs: Any) -> Any:
-        self.hooks.follow(self._plan())
+        plan = self._plan()
+        self.effects.follow(plan)
         try:
-            return self._forward(*args, **kwargs)
+            output = self._forward(*args, **kwargs)
+            if plan is not None and not self.effects.reached:
+                raise RuntimeError("vLLM's model ran without its edits; it was compiled elsewhere.")
         finally:
-            self.hooks.follow(None)
+            self.effects.follow(None)
+        return output
 
     def _plan(self) -> StepPlan | None:
         runner = self._runner
@@ -81,7 +89,7 @@ class EditedRank:
         for id_ in self._rows.keys() - runner.requests.keys():
             ended = self._rows.pop(id_)
             if ended is not None:
-                self.hooks.listener.end(ended.key)
+                self.effects.listener.end(ended.key)
         starts, computed = runner.query_start_loc.np, runner.input_batch.num_computed_tokens_cpu
         spans = [
             Span(effects, int(starts[index]), int(starts[index + 1]), int(computed[index]))
@@ -137,18 +145,28 @@ class EditedRank:
         return Ear(number, probe["layer"], directions, probe["threshold"])
 
 
-class ErrataWorkerExtension:
-    """Methods of a vLLM worker for `collective_rpc` (`worker_extension_cls`)."""
+class EditedWorker:
+    """Methods of a vLLM worker that loads a model to be edited."""
 
     model_runner: Any
 
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        """Loads the model, and prepares it for edits before vLLM compiles it."""
+        super().load_model(*args, **kwargs)  # type: ignore[misc]  # of vLLM's worker
+        self._refusal = ""
+        try:
+            self._errata = EditedRank(self.model_runner)
+        except ValueError as error:  # vLLM would report another error than this
+            self._refusal = str(error)
+
     def errata_start(self) -> None:
-        """Prepares the model for edits.
+        """Tells whether the model can be edited.
 
         Raises:
-            ValueError: the model cannot be edited.
+            ValueError: it cannot.
         """
-        self._errata = EditedRank(self.model_runner)
+        if self._refusal:
+            raise ValueError(self._refusal)
 
     def errata_put(self, data: dict[str, bytes]) -> None:
         """Adds artifacts, by digest."""
@@ -172,4 +190,12 @@ class ErrataWorkerExtension:
 
     def errata_enable(self, enabled: bool) -> None:
         """Whether effects act; comparisons turn them off."""
-        self._errata.hooks.enabled = enabled
+        self._errata.effects.enabled = enabled
+
+
+class EditedCpuWorker(EditedWorker, CPUWorker):
+    """On CPUs."""
+
+
+class EditedGpuWorker(EditedWorker, Worker):
+    """On GPUs."""

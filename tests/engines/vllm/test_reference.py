@@ -1,20 +1,18 @@
-"""Two ranks share a model: each has its slice of what edits change."""
+"""vLLM, in all ways in which Errata runs it, against the embedded engine."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from errata.editing.effects.plan import BASE
+from errata.editing.model.causal_lm import CausalLM
 from errata.engine.contract import ServingEngine
 from errata.engine.sequence import GenerationRequest, Piece, ScoringRequest
 from errata.engine.serving_state import ServingState
-from tests.engine_contract.harness import load, make_model
+from tests.engines.vllm.harness import VllmHarness
 from tests.unit.engine.helpers import (
     KINDS,
     VERSION,
@@ -24,23 +22,10 @@ from tests.unit.engine.helpers import (
     routed,
     running,
 )
-from tests.vllm.harness import VllmHarness
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TOLERANCE = 1e-3
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ranks(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[VllmHarness]:
-    folder: Path = tmp_path_factory.mktemp("model")
-    make_model(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        # vLLM wants a NUMA node for each rank on CPUs; this makes it share one.
-        patch.setenv("VLLM_CPU_SIM_MULTI_NUMA", "1")
-        made = VllmHarness(folder, num_ranks=2)
-    yield made
-    await made.close()
 
 
 def _first(pieces: list[Piece]) -> tuple[list[int], float]:
@@ -49,8 +34,9 @@ def _first(pieces: list[Piece]) -> tuple[list[int], float]:
 
 
 @pytest.mark.promise("P12")
-async def test_ranks_add_up_to_the_effects_of_the_whole_model(ranks: VllmHarness) -> None:
-    model = load(ranks)
+async def test_effects_are_those_of_the_embedded_engine(
+    harness: VllmHarness, model: CausalLM
+) -> None:
     prompts = [tuple(prompt) for prompt in random_prompts(model, 12, seed=5)]
     synthetic = Synthetic(model, 5)
     plans = {p: synthetic.plan(KINDS[n % len(KINDS)]) for n, p in enumerate(prompts)}
@@ -63,7 +49,7 @@ async def test_ranks_add_up_to_the_effects_of_the_whole_model(ranks: VllmHarness
         expected = await answers(reference)
     async with running(model) as plain:
         unedited = await answers(plain)
-    async with ranks.running(model, routed(plans)) as engine:
+    async with harness.running(model, routed(plans)) as engine:
         found = await answers(engine)
     for mine, wanted, base, prompt in zip(found, expected, unedited, prompts, strict=True):
         tokens, log_probability = _first(mine)
@@ -74,8 +60,9 @@ async def test_ranks_add_up_to_the_effects_of_the_whole_model(ranks: VllmHarness
 
 
 @pytest.mark.promise("P6")
-async def test_every_rank_takes_its_slice_of_edited_weights(ranks: VllmHarness) -> None:
-    model = load(ranks)
+async def test_edited_weights_are_those_of_the_embedded_engine(
+    harness: VllmHarness, model: CausalLM
+) -> None:
     prompt = tuple(random_prompts(model, 1, seed=7)[0])
     request = ScoringRequest(prompt, prompt[::-1])
     base = model.down_weights()
@@ -85,7 +72,7 @@ async def test_every_rank_takes_its_slice_of_edited_weights(ranks: VllmHarness) 
         model.use_down_weights(edited)
         return ServingState(replace(VERSION, seq=1))
 
-    async with ranks.running(model) as engine:
+    async with harness.running(model) as engine:
         before = await engine.score(request)
         await engine.change(swap, alters_weights=True)
         after = await engine.score(request)

@@ -10,20 +10,30 @@ import pytest_asyncio
 
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.contract import ServingEngine
-from tests.engine_contract.harness import EmbeddedHarness, Harness, load, make_model
+from tests.engines.contract.harness import EmbeddedHarness, Harness, load, make_model
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def harness(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Harness]:
+def _ways() -> list[str]:
+    if os.environ.get("ERRATA_TEST_ENGINE", "errata") == "vllm":
+        from tests.engines.vllm.harness import WAYS
+
+        return list(WAYS)
+    return ["embedded"]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=_ways())
+async def harness(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Harness]:
     folder = tmp_path_factory.mktemp("model")
     make_model(folder)
     made: Harness
-    if os.environ.get("ERRATA_TEST_ENGINE", "errata") == "vllm":
-        from tests.vllm.harness import VllmHarness
-
-        made = VllmHarness(folder)
-    else:
+    if request.param == "embedded":
         made = EmbeddedHarness(folder)
+    else:
+        from tests.engines.vllm.harness import WAYS, VllmHarness
+
+        made = VllmHarness(folder, WAYS[request.param])
     yield made
     await made.close()
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 import torch
 from torch import Tensor, nn
 
@@ -22,28 +20,13 @@ from errata.engine.contract import ServingEngine
 from errata.engine.limits import EngineLimits
 from errata.engine.sequence import GenerationRequest, ScoringRequest
 from errata.engine.serving_state import ServingState
-from tests.engine_contract.harness import load, make_model
+from tests.engines.vllm.harness import VllmHarness
 from tests.unit.engine.helpers import VERSION, Synthetic, collect, random_prompts, routed, running
-from tests.vllm.harness import VllmHarness
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NUM_OTHERS = 600  # more than two chunks of directions
 LIMITS = EngineLimits(max_rows=4, max_queue=64, prefill_tokens=32)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[1, 2], ids=["alone", "ranks"])
-async def vllm(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[VllmHarness]:
-    folder = tmp_path_factory.mktemp("model")
-    make_model(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param > 1:
-            patch.setenv("VLLM_CPU_SIM_MULTI_NUMA", "1")
-        made = VllmHarness(folder, num_ranks=request.param)
-    yield made
-    await made.close()
 
 
 def _inputs(model: CausalLM, layer: int, prompt: tuple[int, ...]) -> Tensor:
@@ -83,9 +66,10 @@ def _state(model: CausalLM, prompts: list[tuple[int, ...]]) -> AdapleState:
 
 
 @pytest.mark.promise("P10")
-async def test_answers_name_the_same_edits_as_on_the_embedded_engine(vllm: VllmHarness) -> None:
+async def test_answers_name_the_same_edits_as_on_the_embedded_engine(
+    harness: VllmHarness, model: CausalLM
+) -> None:
     """Long and short prompts, one of them behind a continuous prompt."""
-    model = load(vllm)
     base = model.down_weights()
     prompts = [tuple(prompt) for prompt in random_prompts(model, 5, seed=2)]
     prompts.append(prompts[0][::-1] * 9)
@@ -113,7 +97,7 @@ async def test_answers_name_the_same_edits_as_on_the_embedded_engine(vllm: VllmH
     async with running(model, limits=LIMITS) as reference:
         expected = await answers(reference)
     model.use_down_weights(base)
-    async with vllm.running(model, limits=LIMITS) as engine:
+    async with harness.running(model, limits=LIMITS) as engine:
         assert await answers(engine) == expected
         await engine.change(lambda: routed({}), alters_weights=False)
         assert (await collect(engine, GenerationRequest(prompts[0], 3)))[-1].edits == ()

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine.contract import ServingEngine
 from errata.engine.limits import EngineLimits
@@ -13,8 +15,15 @@ from errata.engine.serving_state import ServingState
 from errata_vllm.engine import VllmEngine
 from errata_vllm.llm import Llm
 from errata_vllm.settings import VllmSettings
-from tests.engine_contract.harness import LIMITS
+from tests.engines.contract.harness import LIMITS
 from tests.unit.engine.helpers import EDITION
+
+WAYS = {
+    "eager": VllmSettings(kv_cache_gib=0.5),
+    "compiled": VllmSettings(kv_cache_gib=0.5, compiled=True),
+    "ranks": VllmSettings(kv_cache_gib=0.5, tensor_parallel_size=2),
+    "compiled-ranks": VllmSettings(kv_cache_gib=0.5, tensor_parallel_size=2, compiled=True),
+}
 
 
 class _Shared(Llm):
@@ -36,16 +45,19 @@ class _Shared(Llm):
 class VllmHarness:
     """Runs engines on one vLLM, whose base weights it restores behind each of them."""
 
-    def __init__(self, folder: Path, num_ranks: int = 1) -> None:
+    def __init__(self, folder: Path, settings: VllmSettings) -> None:
         self.folder = folder
-        self._llm = _Shared(
-            str(folder),
-            "float32",
-            max_rows=8,
-            max_context=512,
-            prefill_tokens=256,
-            settings=VllmSettings(kv_cache_gib=0.5, tensor_parallel_size=num_ranks),
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            # vLLM wants a NUMA node for each rank on CPUs; this makes them share one.
+            patch.setenv("VLLM_CPU_SIM_MULTI_NUMA", "1")
+            self._llm = _Shared(
+                str(folder),
+                "float32",
+                max_rows=8,
+                max_context=512,
+                prefill_tokens=256,
+                settings=settings,
+            )
 
     @property
     def llm(self) -> Llm:
