@@ -23,6 +23,7 @@ class FlatEffects:
 
     Attributes:
         enabled: if False, plans have no effect; comparisons use this as their baseline.
+        acting: whether this step's FFNs have anything to do with edits.
         reached: whether a pass has come by since the plan was last changed.
         listener: reads prompts, and changes nothing.
     """
@@ -34,6 +35,7 @@ class FlatEffects:
             num_ranks: of tensor parallelism.
         """
         self.enabled = True
+        self.acting = False
         self.reached = False
         self.listener = Listener(num_ranks)
         self._num_ranks = num_ranks
@@ -44,6 +46,7 @@ class FlatEffects:
         self._plan = plan if self.enabled else None
         self.reached = False
         self.listener.follow(() if plan is None else plan.listening)
+        self.acting = plan is not None
 
     def on_embeddings(self, hidden: Tensor) -> None:
         """Puts continuous prompts into their places.

@@ -23,7 +23,7 @@ def put_in(structure: Structure, effects: FlatEffects) -> None:
     """Replaces embeddings and FFNs; must come before the model is compiled."""
     structure.body.embed_tokens = EditedEmbeddings(structure, effects)
     for layer, (block, ffn) in enumerate(zip(structure.body.layers, structure.ffns, strict=True)):
-        block.mlp = EditedFfn(ffn, layer, effects)
+        block.mlp = EditedFfn(ffn, layer, effects, is_sharded=structure.num_ranks > 1)
 
 
 class EditedEmbeddings(nn.Module):
@@ -60,10 +60,12 @@ class EditedFfn(nn.Module):
     Of a compiled model, everything before the down projection is compiled.
     """
 
-    def __init__(self, ffn: Any, layer: int, effects: FlatEffects) -> None:
+    def __init__(self, ffn: Any, layer: int, effects: FlatEffects, *, is_sharded: bool) -> None:
         """Takes over the model's FFN."""
         super().__init__()
         self.inner = ffn
+        self._linear = ffn.down_proj
+        self._is_sharded = is_sharded
         self._layer = layer
         self._effects = effects
         self._number = len(_called)
@@ -90,9 +92,21 @@ class EditedFfn(nn.Module):
         Returns:
             (n, d), summed over the ranks.
         """
-        inner = self._effects.on_inner(self._layer, inputs, gate_up, inner)
-        output: Tensor = self.inner.down_proj(inner)[0]
-        self._effects.on_output(self._layer, inputs, gate_up, inner, output)
+        effects = self._effects
+        if not effects.acting:
+            return self._down(inner)
+        inner = effects.on_inner(self._layer, inputs, gate_up, inner)
+        output = self._down(inner)
+        effects.on_output(self._layer, inputs, gate_up, inner, output)
+        return output
+
+    def _down(self, inner: Tensor) -> Tensor:
+        linear = self._linear
+        if self._is_sharded:
+            whole: Tensor = linear(inner)[0]  # reduced over the ranks
+            return whole
+        # Without the calls of the module, which cost time on CPUs.
+        output: Tensor = linear.quant_method.apply(linear, inner, linear.bias)
         return output
 
 
