@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from pathlib import Path
@@ -49,6 +50,10 @@ def up(
     replicas: ReplicasOption = None,
     port: PortOption = None,
     address: AddressOption = None,
+    secure: Annotated[
+        bool,
+        typer.Option(help="Use TLS, demand tokens, and write an audit log, with an own CA."),
+    ] = False,
 ) -> None:
     """Starts the whole system on this machine, in the foreground, until Ctrl-C."""
     from errata.launch.box import Box
@@ -56,7 +61,8 @@ def up(
     out, err = console(), console(stderr=True)
     flags = _flags(data_dir, model, text, lanes_file, redis_url, replicas, port, address)
     stop, steps = stop_on_signals(), Steps(err)
-    box = Box(flags, redis_url=_redis_url(load_settings(flags)), steps=steps, given_up=stop.is_set)
+    redis = _redis_url(load_settings(flags))
+    box = Box(flags, redis_url=redis, steps=steps, given_up=stop.is_set, secure=secure)
     try:
         box.start()
         also = f", over HTTP at {box.http_url}" if box.http_url else ""
@@ -66,6 +72,14 @@ def up(
             f'Try: errata ask --target {box.target} "The capital of France is"   (Ctrl-C ends)',
             soft_wrap=True,
         )
+        if box.credentials is not None:
+            out.print(
+                "Clients need these variables:\n"
+                f"  export ERRATA_TLS_CA={shlex.quote(str(box.credentials.ca_file))}\n"
+                f"  export ERRATA_TOKEN_FILE={shlex.quote(str(box.credentials.token_file))}",
+                soft_wrap=True,
+                markup=False,
+            )
         while not stop.wait(0.5):
             for process in box.processes.values():
                 if not process.running:

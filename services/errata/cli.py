@@ -6,6 +6,7 @@
 | `client_cli` | call a running system |
 | `serve_cli` | run one service |
 | `model_cli` | prepare a model |
+| `security_cli` | make credentials, check the audit log |
 | `bench_cli`, `train_cli` | measure; train what lanes learn once |
 
 Commands that only call a running system import neither torch nor Ray.
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from errata import box_cli, client_cli, errors, model_cli
+from errata import box_cli, client_cli, errors, model_cli, security_cli
 from errata.bench_cli import bench
 from errata.launch.show_installation import version_lines
 from errata.launch.terminal import console
@@ -68,6 +69,8 @@ for _name, _command in _COMMANDS:
 app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")
 app.add_typer(model_cli.model, name="model")
+app.add_typer(security_cli.certs, name="certs")
+app.add_typer(security_cli.audit, name="audit")
 
 
 def _print_versions(wanted: bool) -> None:
@@ -94,6 +97,9 @@ def _global(
     given = {"target": client.target, "timeout": client.timeout_seconds, "author": client.author}
     values = {name: value for name, value in given.items() if value}
     context.default_map = dict.fromkeys(_CLIENT_COMMANDS, values)
+    for name in ("token_file", "tls_ca", "tls_cert", "tls_key"):  # the SDK reads its variables
+        if value := getattr(client, name):
+            os.environ[f"ERRATA_{name.upper()}"] = value
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ variable parts of a message are also in `metadata`.
     │   ├── InvalidRequestError      a field of any other request is unusable
     │   └── UnknownLaneError         no such lane
     ├── NotFoundError                no such edit or artifact
+    ├── UnauthenticatedError         no valid credential
+    ├── PermissionDeniedError        the caller's roles or lanes do not allow it
     ├── RequestIdReusedError         the same request id with other content
     ├── LimitExceededError           more than a configured limit
     │   ├── LaneFullError            a lane has no room for the edits
@@ -116,6 +118,18 @@ class NotFoundError(ErrataError):
     """The named edit or artifact does not exist."""
 
     reason = "NOT_FOUND"
+
+
+class UnauthenticatedError(ErrataError):
+    """The call has no credential, or one that is not valid."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(ErrataError):
+    """The caller is known, and may not do this."""
+
+    reason = "PERMISSION_DENIED"
 
 
 class RequestIdReusedError(ErrataError):

@@ -21,10 +21,13 @@ def serve(
 ) -> None:
     """Runs one service in the foreground, with settings from the environment and the file."""
     from errata.platform.metrics import note_service
+    from errata.platform.security.active import Security, configure_security
 
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format, service)
     note_service(service)
+    security = Security(settings.security, service=service, data_dir=settings.data_dir)
+    configure_security(security)
     if service not in ("gateway", "workers"):  # those start Ray first, which forks
         configure_tracing(settings.tracing, service)
     asyncio.run(run_service(service, settings))

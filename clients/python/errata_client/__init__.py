@@ -3,6 +3,7 @@
 It needs grpcio and protobuf only, and never imports torch.
 """
 
+from errata_client._credentials import Credentials
 from errata_client.aio import AsyncClient
 from errata_client.client import Client
 from errata_client.errors import (
@@ -18,10 +19,12 @@ from errata_client.errors import (
     LimitExceededError,
     NotFoundError,
     OutOfRangeError,
+    PermissionDeniedError,
     PreconditionError,
     QueueFullError,
     ReplicaBehindError,
     RequestIdReusedError,
+    UnauthenticatedError,
     UnavailableError,
     UnknownLaneError,
 )
@@ -60,6 +63,7 @@ __all__ = [
     "Chunk",
     "Client",
     "Compaction",
+    "Credentials",
     "DataLossError",
     "DeadlineExceededError",
     "Edit",
@@ -80,6 +84,7 @@ __all__ = [
     "Model",
     "NotFoundError",
     "OutOfRangeError",
+    "PermissionDeniedError",
     "PreconditionError",
     "Prompt",
     "Provenance",
@@ -95,6 +100,7 @@ __all__ = [
     "TokenChoice",
     "TokenScore",
     "ToolCall",
+    "UnauthenticatedError",
     "UnavailableError",
     "UnknownLaneError",
 ]

@@ -12,6 +12,7 @@ import grpc
 
 from errata_client import _calls, _failures, types
 from errata_client._channel import OPTIONS, target_of, timeout_of
+from errata_client._credentials import Credentials, async_channel
 from errata_client._session import Session, ensure_committed, stubs
 from errata_client._trace import outgoing_trace
 
@@ -30,7 +31,13 @@ class AsyncClient:
         ...     print((await errata.generate("The capital of France is")).text)
     """
 
-    def __init__(self, target: str | None = None, *, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        timeout: float | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
         """Connects lazily.
 
         Args:
@@ -38,13 +45,15 @@ class AsyncClient:
                 None, the value of the variable ERRATA_TARGET, else 127.0.0.1:7700.
             timeout: default time limit of a call, in seconds; if None, the value of the variable
                 ERRATA_TIMEOUT, else 60.
+            credentials: TLS, token and certificate; if None, those of the environment.
 
         Raises:
-            InvalidRequestError: the timeout is not a positive number.
+            InvalidRequestError: the timeout is not a positive number, or a file of the credentials
+                cannot be read.
         """
         self._target = target_of(target)
         self._timeout = timeout_of(timeout)
-        self._channel = grpc.aio.insecure_channel(self._target, options=OPTIONS)
+        self._channel = async_channel(self._target, OPTIONS, credentials)
         self._stubs = stubs(self._channel)
         self.session = Session()
 

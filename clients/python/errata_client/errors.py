@@ -64,6 +64,14 @@ class NotFoundError(ErrataError):
     """The edit or artifact does not exist."""
 
 
+class UnauthenticatedError(ErrataError):
+    """The call has no credential, or one that is not valid."""
+
+
+class PermissionDeniedError(ErrataError):
+    """The credential does not allow this call, or not in this lane."""
+
+
 class RequestIdReusedError(ErrataError):
     """The request id was used before with other content."""
 
@@ -127,6 +135,8 @@ _BY_REASON: dict[str, type[ErrataError]] = {
     "INVALID_EDIT": InvalidEditError,
     "UNKNOWN_LANE": UnknownLaneError,
     "NOT_FOUND": NotFoundError,
+    "UNAUTHENTICATED": UnauthenticatedError,
+    "PERMISSION_DENIED": PermissionDeniedError,
     "REQUEST_ID_REUSED": RequestIdReusedError,
     "LIMIT_EXCEEDED": LimitExceededError,
     "LANE_FULL": LaneFullError,

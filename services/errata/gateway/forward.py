@@ -12,6 +12,7 @@ import grpc
 
 from errata.errors import UnavailableError
 from errata.gateway.convert import EDIT_LOG, EDITING, EDITING_METHODS
+from errata.platform.security.identity import caller_metadata
 from errata.platform.status import DETAILS_KEY, PUSHBACK_KEY
 from errata.platform.tracing import outgoing
 
@@ -30,12 +31,19 @@ def handlers(editing: grpc.aio.Channel, log: grpc.aio.Channel) -> list[Any]:
     ]
 
 
+def call_metadata() -> tuple[tuple[str, str | bytes], ...]:
+    """The current trace, and who calls: the service behind trusts a gateway to say so."""
+    return (*outgoing(), *caller_metadata())
+
+
 def _unary(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, Any]:
     call: Any = channel.unary_unary(path)  # without serializers: bytes in, bytes out
 
     async def forwarded(request: bytes, context: Any) -> bytes:
         try:
-            return bytes(await call(request, timeout=context.time_remaining(), metadata=outgoing()))
+            return bytes(
+                await call(request, timeout=context.time_remaining(), metadata=call_metadata())
+            )
         except grpc.aio.AioRpcError as error:
             await _forward_error(context, path, error)
 
@@ -48,7 +56,7 @@ def _stream(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, 
     async def forwarded(request: bytes, context: Any) -> AsyncIterator[bytes]:
         try:
             async for message in call(
-                request, timeout=context.time_remaining(), metadata=outgoing()
+                request, timeout=context.time_remaining(), metadata=call_metadata()
             ):
                 yield message
         except grpc.aio.AioRpcError as error:

@@ -51,7 +51,7 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
     with _ray(settings) as is_alive:
         handle_signals(stop)  # Ray replaced the handlers
         configure_tracing(settings.tracing, "gateway")
-        server = GrpcServer(settings.gateway.address, [INFERENCE, EDITING, EDIT_LOG])
+        server = GrpcServer(settings.gateway.address, [INFERENCE, EDITING, EDIT_LOG], is_front=True)
         pool = WorkerPool(settings.gateway.application)
         async with (
             open_channel(settings.writer.address) as editing,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
+import grpc
 from rich.console import Console
 
 from errata.artifacts.remote import RemoteArtifacts
@@ -23,12 +25,13 @@ from errata.log.entries import (
 )
 from errata.log.payload_convert import decode
 from errata.log.subscriber import Subscriber
-from errata.platform.server import open_channel
+from errata.platform.server import COMMON_OPTIONS
 from errata.platform.settings import Settings
 from errata.replica.applier import Applier
 from errata.replica.apply import apply
 from errata.replica.base_model import load_base_model
 from errata_client import Client
+from errata_client._credentials import async_channel
 
 _TIMEOUT_SECONDS = 60.0  # without an entry
 
@@ -64,17 +67,21 @@ def export_adapters(
     console.print(f"{len(folders)} adapters of {lane} as of {seq} are in {out}")
 
 
+def _dial(target: str) -> grpc.aio.Channel:
+    return async_channel(target, COMMON_OPTIONS)
+
+
 async def _lane_at(target: str, lane: str, llm: CausalLM, head_seq: int) -> tuple[int, Lane | None]:
     """Applies the log's entries of a lane up to the head; the position reached, and the lane."""
     seq, lane_edits = 0, set[str]()
-    async with open_channel(target) as channel:
+    async with _dial(target) as channel:
         # Without weights, as in the retrieval service: the lane's contents suffice.
         known_llm = KnownLLM(llm.digest, llm.device)
         applier = Applier(known_llm, RemoteArtifacts(channel), FaissIndices())
         try:
             async with (
                 asyncio.timeout(_TIMEOUT_SECONDS) as timeout,
-                aclosing(Subscriber(target).batches()) as batches,
+                aclosing(Subscriber(partial(_dial, target)).batches()) as batches,
             ):
                 async for batch in batches:
                     for entry in map(decode, batch.entries):

@@ -13,7 +13,7 @@ import grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from errata.launch.findings import Finding
-from errata.launch.health import health_of
+from errata.launch.health import health_channel, health_of
 from errata.launch.reflection_convert import list_services_request, service_names
 from errata.platform.addresses import host_and_port
 from errata.platform.settings import Settings
@@ -81,7 +81,7 @@ def _service(name: str, address: str) -> Finding:
 
 def service_at(address: str) -> str:
     """The name of the Errata service that answers at an address; empty if none does."""
-    with grpc.insecure_channel(address) as channel:
+    with health_channel(address) as channel:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         try:
             (answer,) = stub.ServerReflectionInfo(iter([list_services_request()]), timeout=_SECONDS)

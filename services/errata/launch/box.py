@@ -13,17 +13,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
-
 from errata.errors import StartupError
 from errata.launch.checks import before_start
-from errata.launch.health import HealthProbe
+from errata.launch.health import HealthProbe, health_channel
 from errata.launch.lock import DataDirLock
 from errata.launch.processes import Process
 from errata.launch.progress import Steps
 from errata.launch.redis import redis_command
+from errata.launch.secured import Secured
 from errata.platform.addresses import free_port
 from errata.platform.settings import Settings, load_settings
+from errata_client import Credentials
 
 _START_SECONDS = {"redis": 20.0, "log": 30.0, "writer": 180.0, "retrieval": 60.0, "gateway": 300.0}
 _HEALTH_SECONDS = 1.0
@@ -45,6 +45,7 @@ class Box:
         redis_url: str | None = None,
         steps: Steps | None = None,
         given_up: Callable[[], bool] = lambda: False,
+        secure: bool = False,
     ) -> None:
         """Prepares; `start` starts.
 
@@ -53,6 +54,8 @@ class Box:
             redis_url: a Redis to use; None starts one.
             steps: shows what is being started.
             given_up: whether to stop waiting for a start, such as after Ctrl-C.
+            secure: whether services use TLS, know each other and demand tokens, by a development
+                CA in the data folder.
 
         Raises:
             StartupError: bad settings.
@@ -61,6 +64,14 @@ class Box:
         url = redis_url or f"redis://127.0.0.1:{self._own_redis_port}/0"
         log = {**flags.get("log", {}), "redis_url": url}
         self.settings: Settings = load_settings({**flags, "log": log})
+        self._secured = Secured.made_for(self.settings) if secure else None
+        if self._secured is not None:
+            self.settings = self._secured.settings
+        elif self.settings.security.authenticate:
+            raise StartupError(
+                "each service needs a certificate of its own; `errata up --secure` makes them, or "
+                "run the services one by one with `errata serve`."
+            )
         self.processes: dict[str, Process] = {}
         self._steps = steps or Steps()
         self._given_up = given_up
@@ -91,7 +102,13 @@ class Box:
     def http_url(self) -> str:
         """Where HTTP clients connect; empty without HTTP."""
         address = self.settings.gateway.http_address
-        return f"http://{address}" if address else ""
+        scheme = "https" if self.settings.security.has_tls else "http"
+        return f"{scheme}://{address}" if address else ""
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """What a client needs; None if it needs nothing."""
+        return None if self._secured is None else self._secured.credentials
 
     def start(self) -> None:
         """Runs the checks, then starts everything in the order of dependence.
@@ -155,9 +172,12 @@ class Box:
         options = [("grpc.max_reconnect_backoff_ms", 200)]
         with (
             self._steps.starting(name),
-            grpc.insecure_channel(address, options=options) as channel,
+            health_channel(address, options, self.settings.security) as channel,
         ):
-            process = self._spawn(name, command, self.settings.environment())
+            environment = self.settings.environment()
+            if self._secured is not None:
+                environment |= self._secured.environment(name)
+            process = self._spawn(name, command, environment)
             probe = HealthProbe(channel)
             process.wait_until(
                 lambda: probe.state(_HEALTH_SECONDS) == "SERVING",

@@ -101,10 +101,12 @@ def _running(
             "writer": {**addresses["writer"], **lanes},
             "worker": {"max_context": _MAX_CONTEXT},
         }
-        box = Box(flags, redis_url=redis_url, steps=steps)
+        box = Box(flags, redis_url=redis_url, steps=steps, secure=True)
         box.__enter__()
         try:
-            with Client(box.target, timeout=_TIMEOUT_SECONDS) as client:
+            with Client(
+                box.target, timeout=_TIMEOUT_SECONDS, credentials=box.credentials
+            ) as client:
                 yield client
         finally:
             with steps.doing("stopping"):

@@ -40,14 +40,16 @@ def run_demo(console: Console, *, redis_url: str | None = None) -> bool:
     verdicts = Verdicts(console)
     with tempfile.TemporaryDirectory(prefix="errata-demo-") as folder:
         flags = {"data_dir": Path(folder), **free_addresses()}
-        box = Box(flags, redis_url=redis_url, steps=Steps(console))
+        box = Box(flags, redis_url=redis_url, steps=Steps(console), secure=True)
         box.__enter__()
         try:
             console.print(
                 f"[dim]up after {time.monotonic() - started:.1f} s: Redis, edit log, "
                 "edit-writer, gateway and two LLM workers[/]"
             )
-            with Client(box.target, timeout=_TIMEOUT_SECONDS) as client:
+            with Client(
+                box.target, timeout=_TIMEOUT_SECONDS, credentials=box.credentials
+            ) as client:
                 first, second, *others = demo.load_corpus().demo_edits()
                 _show_main_job(console, client, verdicts, first)
                 _show_prompt_lane(console, client, verdicts, second)

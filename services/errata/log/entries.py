@@ -162,6 +162,7 @@ class Entry:
         author: of the request.
         payload: what the entry records.
         trace_parent: W3C `traceparent` of the call that appended it; empty if not traced.
+        on_behalf_of: whom the author named beside himself, unverified.
     """
 
     seq: int
@@ -170,3 +171,4 @@ class Entry:
     author: str
     payload: Payload
     trace_parent: str = ""
+    on_behalf_of: str = ""

@@ -46,6 +46,7 @@ def decode(entry: ChainedEntry) -> Entry:
         request_id=message.request_id,
         append_time=message.append_time.ToDatetime(UTC),
         author=message.author,
+        on_behalf_of=message.on_behalf_of,
         payload=_payload(entry.seq, message),
         trace_parent=message.trace_parent,
     )
@@ -171,9 +172,13 @@ def _ref(message: types_pb2.ArtifactRef) -> ArtifactRef:
     return ArtifactRef(message.digest, message.size_bytes)
 
 
-def encode(payload: Payload, author: str, *, trace_parent: str = "") -> edit_log_pb2.EntryPayload:
+def encode(
+    payload: Payload, author: str, *, trace_parent: str = "", on_behalf_of: str = ""
+) -> edit_log_pb2.EntryPayload:
     """The message of a new entry; the log sets its time and request id."""
-    message = edit_log_pb2.EntryPayload(author=author, trace_parent=trace_parent)
+    message = edit_log_pb2.EntryPayload(
+        author=author, trace_parent=trace_parent, on_behalf_of=on_behalf_of
+    )
     match payload:
         case EditsRequested():
             message.edits_requested.lane = payload.lane

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import grpc
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
@@ -18,6 +19,15 @@ from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
 from errata.platform.calls import CallMetrics
 from errata.platform.health_convert import HEALTH_SERVICE, health_state
+from errata.platform.security.active import active
+from errata.platform.security.rules import without_rule
+from errata.platform.security.transport import (
+    channel_credentials,
+    check_plaintext,
+    demands_certificates,
+    server_credentials,
+)
+from errata.platform.settings import SecuritySettings
 from errata.platform.status_interceptor import StatusInterceptor
 from errata.platform.tracing import CallTraces
 
@@ -50,40 +60,55 @@ class GrpcServer:
     Health is NOT_SERVING until `start`, and again as soon as `stop` begins.
     """
 
-    def __init__(self, address: str, services: Sequence[str]) -> None:
+    def __init__(self, address: str, services: Sequence[str], *, is_front: bool = False) -> None:
         """Prepares the server; register servicers on `server`, then call `start`.
 
         Args:
             address: `host:port`; port 0 selects a free port.
             services: full names of the services, for health and reflection.
+            is_front: whether people call it, and not only other services.
+
+        Raises:
+            StartupError: a method of the services has no rule that says who may call it.
         """
         self.address = address
         self.port = 0
+        self._is_front = is_front
+        self._security = active()
+        check_rules(services)
         self.server = grpc.aio.server(
-            interceptors=[CallMetrics(), CallTraces(), StatusInterceptor()],
+            interceptors=[
+                CallMetrics(),
+                CallTraces(),
+                StatusInterceptor(),
+                self._security.access(),
+            ],
             options=list(_SERVER_OPTIONS),
         )
         self._services = tuple(services)
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
-        reflection.enable_server_reflection(
-            [
-                *services,
-                HEALTH_SERVICE,
-                reflection.SERVICE_NAME,
-            ],
-            self.server,
-        )
+        if self._security.settings.reflection != "off":
+            named = [*services, HEALTH_SERVICE, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(named, self.server)
 
     async def start(self) -> None:
         """Binds the address and serves.
 
         Raises:
-            StartupError: the address is in use or cannot be bound; nothing was started.
+            StartupError: the address is in use or cannot be bound, the certificate cannot be used,
+                or plaintext is not allowed there; nothing was started.
         """
         check_address(self.address)
+        settings = self._security.settings
+        check_plaintext(self.address, host_and_port(self.address)[0], settings)
         try:
-            self.port = self.server.add_insecure_port(self.address)
+            if settings.has_tls:
+                demands = demands_certificates(settings, is_front=self._is_front)
+                credentials = server_credentials(settings, demands=demands)
+                self.port = self.server.add_secure_port(self.address, credentials)
+            else:
+                self.port = self.server.add_insecure_port(self.address)
         except RuntimeError as error:
             raise _cannot_listen(self.address, str(error)) from error
         await self.server.start()
@@ -134,7 +159,43 @@ def open_channel(address: str) -> grpc.aio.Channel:
     connection as long as another channel in the process holds it.
     """
     options = [*COMMON_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+    settings = active().settings
+    if settings.has_tls:
+        return grpc.aio.secure_channel(address, channel_credentials(settings), options=options)
     return grpc.aio.insecure_channel(address, options=options)
+
+
+def open_blocking_channel(
+    address: str,
+    options: Sequence[tuple[str, Any]] = (),
+    settings: SecuritySettings | None = None,
+) -> grpc.Channel:
+    """A channel for code without an event loop.
+
+    Args:
+        address: host:port.
+        options: of gRPC.
+        settings: name the certificate; if None, the process's.
+    """
+    settings = settings or active().settings
+    if settings.has_tls:
+        return grpc.secure_channel(address, channel_credentials(settings), options=options)
+    return grpc.insecure_channel(address, options=options)
+
+
+def check_rules(services: Sequence[str]) -> None:
+    """Returns if every method of these services has a rule.
+
+    Raises:
+        StartupError: one has none; nobody could ever call it.
+    """
+    pool = descriptor_pool.Default()
+    found = [pool.FindServiceByName(name) for name in services]
+    methods = [f"/{each.full_name}/{method.name}" for each in found for method in each.methods]
+    if missing := without_rule(methods):
+        raise StartupError(
+            f"no rule says who may call {', '.join(missing)}; see security/rules.py."
+        )
 
 
 async def unless_stopped(work: Coroutine[Any, Any, object], stop: asyncio.Event) -> bool:

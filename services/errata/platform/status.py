@@ -13,6 +13,8 @@ PUSHBACK_KEY = "grpc-retry-pushback-ms"  # a negative value stops retries by the
 CODES: dict[type[errors.ErrataError], grpc.StatusCode] = {
     errors.InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.RequestIdReusedError: grpc.StatusCode.ALREADY_EXISTS,
     errors.LimitExceededError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,

@@ -11,7 +11,7 @@ from torch import Tensor
 from errata.editing.lane.claims import Claim
 from errata.errors import UnavailableError
 from errata.platform.rpc_errors import service_error
-from errata.platform.server import COMMON_OPTIONS
+from errata.platform.server import COMMON_OPTIONS, open_blocking_channel
 from errata.worker import retrieval_convert
 from errata_client._gen.errata.v1 import retrieval_pb2_grpc
 
@@ -44,7 +44,7 @@ class RetrievalClient:
             timeout_seconds: of one batch.
         """
         options = [*COMMON_OPTIONS, ("grpc.service_config", json.dumps(_SERVICE_CONFIG))]
-        self._channel = grpc.insecure_channel(address, options=options)
+        self._channel = open_blocking_channel(address, options)
         self._stub = retrieval_pb2_grpc.RetrievalServiceStub(self._channel)
         self._timeout = timeout_seconds
 

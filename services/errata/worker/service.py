@@ -15,6 +15,7 @@ from errata.artifacts.source import ArtifactSource
 from errata.artifacts.store import ArtifactStore
 from errata.errors import ErrataError
 from errata.platform.metrics import REPLICAS_WANTED, metrics_endpoint, note_service
+from errata.platform.security.active import Security, configure_security
 from errata.platform.server import open_channel
 from errata.platform.settings import Settings, load_settings
 from errata.platform.telemetry import configure_logging
@@ -47,6 +48,7 @@ class Worker:
         REPLICAS_WANTED.labels("worker").set(settings.worker.num_replicas)
         if settings.model.device == "cpu":
             torch.set_num_threads(settings.worker.num_threads)
+        configure_security(Security(settings.worker.own_certificate(settings.security)))
         self._settings = settings
         name = serve.get_replica_context().replica_id.unique_id
         self._channel = open_channel(settings.log.address)

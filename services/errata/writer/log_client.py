@@ -8,6 +8,7 @@ import grpc
 
 from errata.log.entries import Payload
 from errata.platform.rpc_errors import service_error
+from errata.platform.security.identity import on_behalf_of
 from errata.platform.tracing import outgoing, trace_parent
 from errata.writer import log_convert
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
@@ -63,7 +64,7 @@ class LogClient:
             EpochLostError: a newer writer took over; nothing was appended.
         """
         request = log_convert.append_request(
-            request_id, self.epoch, payload, author, trace_parent()
+            request_id, self.epoch, payload, author, trace_parent(), on_behalf_of()
         )
         try:
             response = await self._stub.Append(

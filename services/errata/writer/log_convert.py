@@ -18,7 +18,12 @@ def head_request() -> edit_log_pb2.GetHeadRequest:
 
 
 def append_request(
-    request_id: str, epoch: int, payload: Payload, author: str, trace_parent: str
+    request_id: str,
+    epoch: int,
+    payload: Payload,
+    author: str,
+    trace_parent: str,
+    on_behalf_of: str,
 ) -> edit_log_pb2.AppendRequest:
     """Asks to append one entry.
 
@@ -28,9 +33,10 @@ def append_request(
         payload: what the entry says.
         author: who asked for it.
         trace_parent: W3C trace context of the caller; may be empty.
+        on_behalf_of: whom the author named beside himself; may be empty.
     """
     return edit_log_pb2.AppendRequest(
         request_id=request_id,
         epoch=epoch,
-        payload=encode(payload, author, trace_parent=trace_parent),
+        payload=encode(payload, author, trace_parent=trace_parent, on_behalf_of=on_behalf_of),
     )

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from errata.errors import InvalidRequestError
 from errata.platform.deadlines import before_deadline
 from errata.platform.paging import number_of_token, page_size, page_token
+from errata.platform.security.identity import author_of, may_see, require_lanes
 from errata.writer import convert
 from errata.writer.ledger import EditRecord
 from errata.writer.writer import Writer
@@ -36,8 +37,9 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.SubmitEditsResponse:
         """Accepts edits; they are durable before the response."""
         drafts = [convert.draft(spec) for spec in request.edits]
+        require_lanes([request.lane or self._default_lane])
         seq, records = await self._writer.submit(
-            request.request_id, drafts, request.lane, request.author
+            request.request_id, drafts, request.lane, author_of(request.author)
         )
         return editing_pb2.SubmitEditsResponse(seq=seq, edits=self._edits(records))
 
@@ -46,6 +48,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.GetEditResponse:
         """One edit and its state."""
         record = self._writer.ledger.get(request.name)
+        require_lanes([record.lane])
         return editing_pb2.GetEditResponse(edit=self._edit(record))
 
     async def WaitEdits(
@@ -55,8 +58,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         ledger = self._writer.ledger
         if not request.names:
             raise InvalidRequestError("name at least one edit.", field="names")
-        for name in request.names:
-            ledger.get(name)
+        require_lanes({ledger.get(name).lane for name in request.names})
 
         def settled() -> bool:
             return all(ledger.get(name).state.settled for name in request.names)
@@ -74,7 +76,8 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.ListEditsResponse:
         """The edits that match the request's filters, in log order."""
         wanted = convert.edit_filter(request)
-        messages = map(self._edit, filter(wanted.matches, self._writer.ledger.records()))
+        seen = (record for record in self._writer.ledger.records() if may_see(record.lane))
+        messages = map(self._edit, filter(wanted.matches, seen))
         edits, token = _page("edits", messages, request.page_size, request.page_token)
         return editing_pb2.ListEditsResponse(edits=edits, next_page_token=token)
 
@@ -82,11 +85,12 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         self, request: editing_pb2.RevertEditsRequest, context: Any
     ) -> editing_pb2.RevertEditsResponse:
         """Reverts committed edits."""
+        require_lanes({self._writer.ledger.get(name).lane for name in request.names})
         seq, meanings = await self._writer.revert(
             request.request_id,
             request.names,
             request.comment,
-            request.author,
+            author_of(request.author),
             _wait_seconds(context),
         )
         return editing_pb2.RevertEditsResponse(seq=seq, meanings=meanings)
@@ -95,9 +99,10 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         self, request: editing_pb2.CompactLaneRequest, context: Any
     ) -> editing_pb2.CompactLaneResponse:
         """Retrains a lane from its active edits."""
-        order = convert.order(request)
+        require_lanes([request.lane])
+        order, author = convert.order(request), author_of(request.author)
         seq, made = await self._writer.compact(
-            request.request_id, request.lane, order, request.author, _wait_seconds(context)
+            request.request_id, request.lane, order, author, _wait_seconds(context)
         )
         return convert.compacted_message(seq, made)
 
@@ -107,7 +112,8 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         """The configured lanes."""
         messages = (
             convert.lane_message(seq, lane, self._default_lane, self._writer.report(lane.lane))
-            for _, (seq, lane) in sorted(self._writer.ledger.lanes.items())
+            for name, (seq, lane) in sorted(self._writer.ledger.lanes.items())
+            if may_see(name)
         )
         lanes, token = _page("lanes", messages, request.page_size, request.page_token)
         return editing_pb2.ListLanesResponse(lanes=lanes, next_page_token=token)

@@ -13,13 +13,17 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from errata.gateway.convert import INFERENCE
 from errata.gateway.http.errors import failure_of
+from errata.gateway.http.guard import Guard
 from errata.gateway.http.observed import ROUTE_KEY, Observed
 from errata.gateway.http.openai_routes import OpenAiRoutes
 from errata.gateway.http.openapi_convert import document
 from errata.gateway.http.openapi_page import page
 from errata.gateway.http.rest_convert import ROUTES
 from errata.gateway.http.rest_routes import RestCall
+from errata.platform.security.active import active
+from errata.platform.security.rules import REFLECTION
 from errata.platform.settings import GatewaySettings
 
 if TYPE_CHECKING:
@@ -43,6 +47,7 @@ def build_app(
         settings: of the gateway.
     """
     openai = OpenAiRoutes(pool, settings)
+    guard = Guard(active())
     described = document()
     shown = page(described)
 
@@ -54,21 +59,25 @@ def build_app(
 
     return Starlette(
         routes=[
-            _route("POST", "/v1/chat/completions", openai.chat),
-            _route("POST", "/v1/completions", openai.completions),
-            _route("GET", "/v1/models", openai.models),
-            _route("GET", "/v1/models/{model:path}", openai.model),
+            _route("POST", "/v1/chat/completions", openai.chat, guard, f"/{INFERENCE}/Generate"),
+            _route("POST", "/v1/completions", openai.completions, guard, f"/{INFERENCE}/Generate"),
+            _route("GET", "/v1/models", openai.models, guard, f"/{INFERENCE}/GetModel"),
+            _route("GET", "/v1/models/{model:path}", openai.model, guard, f"/{INFERENCE}/GetModel"),
             *(
                 _route(
                     each.verb,
                     each.path,
                     RestCall(each, editing if each.is_editing else log, settings),
+                    guard,
+                    each.rpc_path,
                 )
                 for each in ROUTES
             ),
-            _route("GET", "/health", _health),
-            _route("GET", "/openapi.json", openapi),
-            _route("GET", "/docs", docs),
+            _route("GET", "/health", _health, guard, ""),
+            *guard.described(
+                _route("GET", "/openapi.json", openapi, guard, REFLECTION),
+                _route("GET", "/docs", docs, guard, REFLECTION),
+            ),
         ],
         middleware=[Middleware(Observed)],
         exception_handlers={HTTPException: _refused},
@@ -85,10 +94,11 @@ async def _refused(request: Request, error: Exception) -> Response:
     return failure_of(error).response()
 
 
-def _route(verb: str, path: str, handle: Handler) -> Route:
+def _route(verb: str, path: str, handle: Handler, guard: Guard, method: str) -> Route:
     async def guarded(request: Request) -> Response:
         request.scope[ROUTE_KEY] = path
         try:
+            await guard.admit(request, method)
             return await handle(request)
         except Exception as error:  # noqa: BLE001 every failure gets a status here
             return failure_of(error).response()

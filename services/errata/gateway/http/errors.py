@@ -29,6 +29,8 @@ _STATUSES = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
     grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.NOT_FOUND: 404,
     grpc.StatusCode.ALREADY_EXISTS: 409,
     grpc.StatusCode.ABORTED: 409,
@@ -130,6 +132,8 @@ def _of_errata(error: errors.ErrataError) -> Failure:
     body = _body(status, error.message, error.reason.lower(), _param(error.field))
     body["error"]["errata"] = {"reason": error.reason, "metadata": error.metadata}
     headers = {}
+    if isinstance(error, errors.UnauthenticatedError):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.QueueFullError) and error.retry_after_seconds is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
     return Failure(status, body, headers)
@@ -144,8 +148,9 @@ def _param(name: str | None) -> str | None:
 
 def _body(status: int, message: str, code: str, param: str | None = None) -> dict[str, Any]:
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    if status == 429:
-        kind = "rate_limit_error"
+    kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(
+        status, kind
+    )
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 

@@ -10,12 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from errata.errors import DeadlineExceededError, ErrataError, UnavailableError
-from errata.gateway.forward import cannot_reach
+from errata.gateway.forward import call_metadata, cannot_reach
 from errata.gateway.http.calls import asked_seconds, read_body, unless_left
 from errata.gateway.http.rest_convert import RestRoute, body_of, request_id_of, request_of
 from errata.platform.rpc_errors import service_error
 from errata.platform.settings import GatewaySettings
-from errata.platform.tracing import outgoing
 from errata_client import errors as client_errors
 
 _ID_HEADER = "Idempotency-Key"
@@ -56,7 +55,7 @@ class RestCall:
 
     async def _forward(self, message: Any, seconds: float) -> Any:
         try:
-            return await self._call(message, timeout=seconds, metadata=outgoing())
+            return await self._call(message, timeout=seconds, metadata=call_metadata())
         except grpc.aio.AioRpcError as error:
             raise self._error(error, seconds) from error
 

@@ -12,10 +12,17 @@ from starlette.types import ASGIApp
 
 from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
+from errata.platform.security.active import active
+from errata.platform.security.transport import (
+    ServerContext,
+    check_plaintext,
+    demands_certificates,
+)
 from errata.platform.server import check_address
 
 _BACKLOG = 2_048
 _GRACE_SECONDS = 5
+_RENEW_SECONDS = 10.0
 
 
 class _Server(uvicorn.Server):
@@ -55,18 +62,24 @@ class HttpServer:
                 timeout_graceful_shutdown=_GRACE_SECONDS,
             )
         )
+        self._security = active().settings
         self._serving: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Binds the address and serves.
 
         Raises:
-            StartupError: the address is in use or cannot be bound; nothing was started.
+            StartupError: the address is in use or cannot be bound, the certificate cannot be used,
+                or plaintext is not allowed there; nothing was started.
         """
         if not self.address:
             return
         check_address(self.address)
         host, port = host_and_port(self.address)
+        check_plaintext(self.address, host, self._security)
+        if self._security.has_tls:
+            self._encrypt()
         family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
             0
         ]
@@ -84,8 +97,25 @@ class HttpServer:
         self.port = listener.getsockname()[1]
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
 
+    def _encrypt(self) -> None:
+        demands = demands_certificates(self._security, is_front=True)
+        tls = ServerContext(self._security, demands=demands)
+        config = self._server.config
+        config.load()
+        config.ssl = tls.context
+        self._renewing = asyncio.create_task(_renew(tls))
+
     async def stop(self) -> None:
         """Drains: accepts no connections, lets running answers finish for five seconds."""
+        if self._renewing is not None:
+            self._renewing.cancel()
         if self._serving is not None:
             self._server.should_exit = True
             await self._serving
+
+
+async def _renew(tls: ServerContext) -> None:
+    """Reads the certificate again when its file changes."""
+    while True:
+        await asyncio.sleep(_RENEW_SECONDS)
+        tls.refresh()

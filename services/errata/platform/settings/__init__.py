@@ -5,7 +5,7 @@ errors. Only this package reads settings from the environment.
 
 | module | what it answers |
 |---|---|
-| `section`, `shared`, `log`, `writer`, `replicas`, `gateway`, `client` | which settings there are |
+| `section`, `shared`, `security`, and one for each service | which settings there are |
 | `root` | all of them in one object |
 | `sources` | where values come from, and which source wins |
 | `loading`, `problems` | reading them; what is wrong with them, in words |
@@ -19,6 +19,7 @@ from errata.platform.settings.log import LogSettings
 from errata.platform.settings.masking import masked
 from errata.platform.settings.replicas import ReplicaSettings, RetrievalSettings, WorkerSettings
 from errata.platform.settings.root import Settings
+from errata.platform.settings.security import SecuritySettings
 from errata.platform.settings.shared import ArtifactSettings, ModelSettings, TracingSettings
 from errata.platform.settings.writer import WriterSettings
 
@@ -30,6 +31,7 @@ __all__ = [
     "ModelSettings",
     "ReplicaSettings",
     "RetrievalSettings",
+    "SecuritySettings",
     "Settings",
     "TracingSettings",
     "WorkerSettings",

@@ -23,3 +23,9 @@ class ClientSettings(Section):
     author: str = Field(
         "", description="Author of edits; the login name if empty. Also ERRATA_AUTHOR."
     )
+    token_file: str = Field("", description="File with a bearer token. Also ERRATA_TOKEN_FILE.")
+    tls_ca: str = Field(
+        "", description="PEM: the CA of the gateway's certificate. Also ERRATA_TLS_CA."
+    )
+    tls_cert: str = Field("", description="PEM: a client certificate. Also ERRATA_TLS_CERT.")
+    tls_key: str = Field("", description="PEM: the key of tls_cert. Also ERRATA_TLS_KEY.")

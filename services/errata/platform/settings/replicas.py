@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from errata.platform.settings.section import Address, OptionalAddress, ServiceSettings
+from errata.platform.settings.security import SecuritySettings
 
 
 class ReplicaSettings(ServiceSettings):
@@ -38,6 +39,10 @@ class WorkerSettings(ReplicaSettings):
         default_factory=dict,
         description="Options of an engine that a package brings, as JSON; see its documentation.",
     )
+    tls_cert_file: Path | None = Field(
+        None, description="PEM: the replicas' own certificate; security.tls_cert_file if unset."
+    )
+    tls_key_file: Path | None = Field(None, description="PEM: the key of that certificate.")
     num_replicas: int = Field(2, ge=1, description="LLM workers, each with the whole model.")
     max_replicas: int = Field(
         0, ge=0, description="Maximum replicas when scaling with the load; 0 keeps num_replicas."
@@ -84,6 +89,13 @@ class WorkerSettings(ReplicaSettings):
     drain_seconds: float = Field(
         10.0, ge=0, description="Seconds for running rows to finish when a replica stops."
     )
+
+    def own_certificate(self, security: SecuritySettings) -> SecuritySettings:
+        """The settings of security with the replicas' certificate, if they have one."""
+        if self.tls_cert_file is None:
+            return security
+        own = {"tls_cert_file": self.tls_cert_file, "tls_key_file": self.tls_key_file}
+        return security.model_copy(update=own)
 
     @model_validator(mode="after")
     def _scales_up(self) -> WorkerSettings:

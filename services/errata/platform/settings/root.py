@@ -14,6 +14,7 @@ from errata.platform.settings.gateway import GatewaySettings
 from errata.platform.settings.log import LogSettings
 from errata.platform.settings.replicas import RetrievalSettings, WorkerSettings
 from errata.platform.settings.section import Section, default_data_dir
+from errata.platform.settings.security import SecuritySettings
 from errata.platform.settings.shared import ArtifactSettings, ModelSettings, TracingSettings
 from errata.platform.settings.sources import SourcedSettings
 from errata.platform.settings.writer import WriterSettings
@@ -33,6 +34,7 @@ class Settings(SourcedSettings):
         "console", description="Log format: `console` for people, `json` for machines."
     )
     tracing: TracingSettings = TracingSettings()
+    security: SecuritySettings = SecuritySettings()
     model: ModelSettings = ModelSettings()
     log: LogSettings = Field(default_factory=LogSettings)
     artifacts: ArtifactSettings = ArtifactSettings()

@@ -19,7 +19,15 @@ from pydantic_settings import (
 from errata.errors import StartupError
 
 CONFIG_FILE_VARIABLE = "ERRATA_CONFIG"
-_SHORT = {"target": "ERRATA_TARGET", "timeout_seconds": "ERRATA_TIMEOUT", "author": "ERRATA_AUTHOR"}
+_SHORT = {
+    "target": "ERRATA_TARGET",
+    "timeout_seconds": "ERRATA_TIMEOUT",
+    "author": "ERRATA_AUTHOR",
+    "token_file": "ERRATA_TOKEN_FILE",
+    "tls_ca": "ERRATA_TLS_CA",
+    "tls_cert": "ERRATA_TLS_CERT",
+    "tls_key": "ERRATA_TLS_KEY",
+}
 
 
 class SourcedSettings(BaseSettings):

@@ -57,12 +57,15 @@ class EntryPayload(google.protobuf.message.Message):
     LANE_MODEL_COMMITTED_FIELD_NUMBER: builtins.int
     LANE_COMPACTED_FIELD_NUMBER: builtins.int
     TRACE_PARENT_FIELD_NUMBER: builtins.int
+    ON_BEHALF_OF_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Idempotency key of the append."""
     author: builtins.str
-    """Who requested it."""
+    """Who requested it: the credential's subject where calls are authenticated."""
     trace_parent: builtins.str
     """W3C traceparent of the call that appended it; empty if it was not traced."""
+    on_behalf_of: builtins.str
+    """Whom the author named beside himself; unverified."""
     @property
     def append_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Set by the log service."""
@@ -109,9 +112,10 @@ class EntryPayload(google.protobuf.message.Message):
         lane_model_committed: global___LaneModelCommitted | None = ...,
         lane_compacted: global___LaneCompacted | None = ...,
         trace_parent: builtins.str = ...,
+        on_behalf_of: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "request_id", b"request_id", "trace_parent", b"trace_parent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "on_behalf_of", b"on_behalf_of", "request_id", b"request_id", "trace_parent", b"trace_parent"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted"] | None: ...
 
 global___EntryPayload = EntryPayload

@@ -57,6 +57,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 28
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 29
     ERROR_REASON_LANE_FULL: _ErrorReason.ValueType  # 30
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 31
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 32
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of an error, as in google.rpc.ErrorInfo (there without the prefix), domain errata.v1."""
@@ -92,6 +94,8 @@ ERROR_REASON_STARTUP_FAILED: ErrorReason.ValueType  # 27
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 28
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 29
 ERROR_REASON_LANE_FULL: ErrorReason.ValueType  # 30
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 31
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 32
 global___ErrorReason = ErrorReason
 
 @typing.final
