@@ -220,6 +220,7 @@ def log_entry(message: edit_log_pb2.LogEntry) -> types.LogEntry:
         chain_digest=message.chain_digest.hex(),
         edits=edits,
         detail=detail,
+        on_behalf_of=payload.on_behalf_of,
     )
 
 

@@ -383,6 +383,7 @@ class LogEntry:
             of the SDK does not know it.
         edits: names of the edits that it refers to.
         detail: lane, digest or comment, for people.
+        on_behalf_of: whom the author named beside himself, unverified.
     """
 
     seq: int
@@ -392,3 +393,4 @@ class LogEntry:
     chain_digest: str
     edits: tuple[str, ...]
     detail: str = field(default="")
+    on_behalf_of: str = ""

@@ -238,7 +238,7 @@ def entry_table(entries: Iterable[LogEntry]) -> Table:
             entry.kind.removeprefix("edits_").replace("_", " ") or "unknown",
             _some(entry.edits),
             short(entry.chain_digest),
-            entry.author,
+            entry.author + (f" for {entry.on_behalf_of}" if entry.on_behalf_of else ""),
             _LONG_DIGEST.sub(lambda match: short(match.group()), entry.detail),
         )
     return table

@@ -68,7 +68,8 @@ class Access(Around):
             caller: Identity | None = None
             begun = False
             try:
-                caller = await self._admit(method, context)
+                caller = await self._identify(context)
+                self._authorise(method, caller)
                 callers.enter(caller)
                 begun = await self._begin(method, caller, context)
                 response = await handle(request, context)
@@ -89,7 +90,8 @@ class Access(Around):
         async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
             caller: Identity | None = None
             try:
-                caller = await self._admit(method, context)
+                caller = await self._identify(context)
+                self._authorise(method, caller)
                 callers.enter(caller)
                 async for response in handle(request, context):
                     if caller is not None and caller.expired:
@@ -106,14 +108,15 @@ class Access(Around):
             return True
         return method.startswith(REFLECTION) and self._reflection == "everyone"
 
-    async def _admit(self, method: str, context: Any) -> Identity | None:
+    async def _identify(self, context: Any) -> Identity | None:
         if self._authenticator is None:
             return None
         metadata = context.invocation_metadata() or ()
-        caller = await self._authenticator.of_call(metadata, context.auth_context())
-        if not method.startswith(REFLECTION):
+        return await self._authenticator.of_call(metadata, context.auth_context())
+
+    def _authorise(self, method: str, caller: Identity | None) -> None:
+        if caller is not None and not method.startswith(REFLECTION):
             authorise(method, caller)
-        return caller
 
     async def _begin(self, method: str, caller: Identity | None, context: Any) -> bool:
         """Audits a change before it happens: if the line cannot be written, it must not."""
