@@ -259,7 +259,8 @@ def health(
     """Shows a service's health by gRPC's health protocol; fails if it is not serving."""
     from errata.launch.health import health_of
 
-    state = health_of(address, timeout)
+    # Inside a service's container, its own certificate is the credential.
+    state = health_of(address, timeout, load_settings().security)
     shown = f"{state}; nothing that speaks gRPC answers" if state == "UNAVAILABLE" else state
     console().print(f"{address}: {shown}")
     if state != "SERVING":

@@ -40,7 +40,9 @@ def health_channel(
     return blocking_channel(address, options)
 
 
-def health_of(address: str, timeout_seconds: float) -> str:
+def health_of(
+    address: str, timeout_seconds: float, settings: SecuritySettings | None = None
+) -> str:
     """The state of the service at an address, as `HealthProbe.state`."""
-    with health_channel(address) as channel:
+    with health_channel(address, settings=settings) as channel:
         return HealthProbe(channel).state(timeout_seconds)

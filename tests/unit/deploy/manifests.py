@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,12 @@ def of_kind(overlay: str, kind: str) -> dict[str, Object]:
 
 def pods(overlay: str) -> Iterator[tuple[str, Object]]:
     """Pod templates, by their owner."""
-    for thing in rendered(overlay):
+    yield from pods_of(rendered(overlay))
+
+
+def pods_of(things: Iterable[Object]) -> Iterator[tuple[str, Object]]:
+    """Pod templates among these objects, by their owner."""
+    for thing in things:
         name = f"{thing['kind']}/{thing['metadata']['name']}"
         if thing["kind"] in ("Deployment", "StatefulSet"):
             yield name, thing["spec"]["template"]

@@ -18,6 +18,7 @@ import yaml
 
 from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
+from errata.platform.security.rules import SERVICES
 from errata.platform.settings import Settings
 from errata.platform.settings.report import leaves
 from errata.serve_cli import run_service
@@ -30,6 +31,7 @@ from tests.unit.deploy.manifests import (
     containers,
     of_kind,
     pods,
+    pods_of,
     render,
     rendered,
 )
@@ -341,6 +343,51 @@ def test_a_managed_redis_takes_the_place_of_ours(overlay: str, tmp_path: Path) -
     }
     kinds = {"StatefulSet", "Service", "PodDisruptionBudget", "NetworkPolicy"}
     assert gone == {(kind, "redis") for kind in kinds}
+
+
+def test_tls_gives_each_pod_a_certificate_of_its_role(overlay: str, tmp_path: Path) -> None:
+    kubernetes = Path(os.path.relpath(DEPLOY / "kubernetes", tmp_path))
+    own = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "errata",
+        "resources": [str(kubernetes / "overlays" / overlay)],
+        "components": [str(kubernetes / "components/tls")],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    things = render(tmp_path)
+    roles = {
+        thing["spec"]["secretName"]: thing["spec"]["uris"][0].rpartition("/")[2]
+        for thing in things
+        if thing["kind"] == "Certificate" and "uris" in thing["spec"]
+    }
+    assert {name: role for name, role in roles.items() if role in SERVICES} == {
+        "tls-writer": "writer",
+        "tls-retrieval": "replica",
+        "tls-workers": "replica",
+        "tls-gateway": "gateway",
+    }
+    (settings,) = (
+        thing["data"]
+        for thing in things
+        if thing["kind"] == "ConfigMap" and "errata" in thing["metadata"]["name"]
+    )
+    found = {key: value for key, value in settings.items() if "SECURITY" in key}
+    assert found["ERRATA_SECURITY__AUTHENTICATE"] == "true"
+    assert found["ERRATA_SECURITY__ALLOW_PLAINTEXT"] == "false"
+    folder = Path(found["ERRATA_SECURITY__TLS_CERT_FILE"]).parent
+    checked = 0
+    for name, pod in pods_of(things):
+        mounted = {v["name"]: v.get("secret", {}).get("secretName") for v in pod["spec"]["volumes"]}
+        for container in pod["spec"]["containers"]:
+            paths = {m["mountPath"]: m["name"] for m in container["volumeMounts"]}
+            if "redis" in name.split("/"):
+                continue
+            assert mounted[paths[str(folder)]] in roles, name
+            checked += 1
+            for probe in ("startupProbe", "readinessProbe"):
+                assert "grpc" not in container.get(probe, {}), "no TLS in Kubernetes' own probe"
+    assert checked == 6
 
 
 def test_disruption_budgets_choose_pods_that_exist(overlay: str) -> None:

@@ -30,7 +30,7 @@ _STATUSES = {
 @pytest.mark.parametrize("kind", error_classes())
 def test_every_error_has_a_status_and_a_body(kind: type[errors.ErrataError]) -> None:
     failure = failure_of(kind("what. Do this.", field="edits[0].target", limit=3))
-    assert failure.status in (400, 404, 409, 429, 500, 503, 504)
+    assert failure.status in (400, 401, 403, 404, 409, 429, 500, 503, 504)
     error = failure.body["error"]
     assert error["message"] == "what. Do this."
     assert error["param"] == "edits[0].target"
