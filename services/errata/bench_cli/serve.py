@@ -26,6 +26,7 @@ class ServeSuite(StrEnum):
     ROUTED = "routed"
     LOAD = "load"
     HTTP = "http"
+    SECURE = "secure"
 
 
 class Api(StrEnum):
@@ -41,7 +42,8 @@ SuiteOption = Annotated[
         help="baseline: against transformers' static batches. mixed: a batch with rows of every "
         "kind, against hooks off. unclaimed: 10,000 active edits, against none. routed: 5,000 "
         "edits of a lane that claims all rows or none, against none. load: the whole system while "
-        "edits arrive, against the same without edits. http: the HTTP API, against gRPC."
+        "edits arrive, against the same without edits. http: the HTTP API, against gRPC. secure: "
+        "TLS, tokens and an audit log, against a system without."
     ),
 ]
 EngineOption = Annotated[
@@ -149,6 +151,8 @@ def serve(
     elif suite is ServeSuite.HTTP:
         parallel = {"requests": requests, "concurrency": concurrency}
         found = _http(system, **running, rounds=rounds, **parallel)
+    elif suite is ServeSuite.SECURE:
+        found = _secure(system, rounds=rounds, requests=requests, concurrency=concurrency)
     else:
         values = read_values(lane_config) if lane_config else {}
         machine = (model or str(demo.model_path()), dtype, device, rounds)
@@ -170,6 +174,13 @@ def _http(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
     from errata.evaluation.serve.own_system import OwnSystem
 
     return run_http(HttpPlan(OwnSystem(*system), **values), console=_out)
+
+
+def _secure(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
+    from errata.evaluation.serve.own_system import OwnSystem
+    from errata.evaluation.serve.secure_bench import SecurePlan, run_secure
+
+    return run_secure(SecurePlan(OwnSystem(*system), **values), console=_out)
 
 
 def _engine(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 from rich.console import Console
 
+from errata.evaluation.serve.client_rounds import ClientLoad, asked
 from errata.evaluation.serve.http_client import HttpClient, check_http_url
 from errata.evaluation.serve.load_edits import counterfactual_edits
 from errata.evaluation.serve.own_system import OwnSystem, own_system
@@ -60,6 +58,7 @@ def run_http(plan: HttpPlan, *, console: Console) -> dict[str, Any]:
 
 async def _measure(plan: HttpPlan, target: str, url: str, console: Console) -> dict[str, Any]:
     prompts = [str(spec.prompt) for spec in counterfactual_edits()]
+    load = ClientLoad(plan.requests, plan.max_tokens)
     alone: dict[str, list[Timings]] = {"grpc": [], "http": []}
     parallel: dict[str, list[Timings]] = {"grpc": [], "http": []}
     async with (
@@ -68,46 +67,14 @@ async def _measure(plan: HttpPlan, target: str, url: str, console: Console) -> d
     ):
         clients: dict[str, AsyncClient | HttpClient] = {"grpc": grpc, "http": http}
         for client in clients.values():  # warm up
-            await _round(client, prompts, plan, plan.concurrency)
+            await asked(client, prompts, load, plan.concurrency)
         for number in range(plan.rounds):
             console.print(f"round {number + 1}/{plan.rounds} …")
             # The one that goes first changes with each round.
             for name in sorted(clients, reverse=bool(number % 2)):
-                alone[name].append(await _round(clients[name], prompts, plan, 1))
-                parallel[name].append(await _round(clients[name], prompts, plan, plan.concurrency))
+                alone[name].append(await asked(clients[name], prompts, load, 1))
+                parallel[name].append(await asked(clients[name], prompts, load, plan.concurrency))
     return _report(plan, alone, parallel)
-
-
-async def _round(
-    client: AsyncClient | HttpClient, prompts: Sequence[str], plan: HttpPlan, concurrency: int
-) -> Timings:
-    """Requests with a fixed number in flight; every second one is streamed."""
-    timings, room = Timings(), asyncio.Semaphore(concurrency)
-
-    async def one(number: int, prompt: str) -> None:
-        async with room:
-            begun = last = time.perf_counter()
-            if number % 2:
-                answer = await client.generate(prompt, max_tokens=plan.max_tokens)
-                timings.num_tokens += answer.num_tokens
-                timings.whole.append(time.perf_counter() - begun)
-                return
-            seen = 0
-            async for chunk in client.stream(prompt, max_tokens=plan.max_tokens):
-                now = time.perf_counter()
-                new = chunk.num_tokens - seen
-                if not seen:
-                    timings.first.append(now - begun)
-                elif new:
-                    timings.between += [(now - last) / new] * new
-                seen, last = chunk.num_tokens, now
-            timings.num_tokens += seen
-
-    begun = time.perf_counter()
-    asked = itertools.islice(itertools.cycle(prompts), plan.requests)
-    await asyncio.gather(*[one(number, prompt) for number, prompt in enumerate(asked)])
-    timings.elapsed = time.perf_counter() - begun
-    return timings
 
 
 def _report(

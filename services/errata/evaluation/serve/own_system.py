@@ -26,6 +26,7 @@ class OwnSystem:
         retrieval: whether there is a retrieval service, which the workers ask.
         engine: of the workers, by name.
         engine_options: of that engine; if empty, those of the environment.
+        secure: whether it uses TLS, demands tokens and writes audit logs.
     """
 
     model: str = ""
@@ -34,6 +35,7 @@ class OwnSystem:
     retrieval: bool = False
     engine: str = "errata"
     engine_options: Mapping[str, str] = field(default_factory=dict)
+    secure: bool = False
 
 
 @contextmanager
@@ -59,5 +61,5 @@ def own_system(wanted: OwnSystem, console: Console) -> Iterator[Box]:
             flags["worker"]["engine_options"] = dict(wanted.engine_options)
         if wanted.retrieval:
             flags["worker"]["retrieval_address"] = flags["retrieval"]["address"]
-        with Box(flags, steps=Steps(console)) as box:
+        with Box(flags, steps=Steps(console), secure=wanted.secure) as box:
             yield box
