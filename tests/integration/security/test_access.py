@@ -128,7 +128,13 @@ def test_the_services_behind_it_admit_who_has_the_role_and_a_certificate(
 
 
 def test_only_a_gateway_can_call_for_others(box: Box, ca: DevelopmentCa) -> None:
-    caller = {"subject": "x", "roles": ["editor", "operator"], "lanes": ["*"], "expires": 0}
+    caller = {
+        "subject": "x",
+        "roles": ["editor", "operator"],
+        "lanes": ["*"],
+        "expires": 0,
+        "peer": "",
+    }
     metadata = (("errata-caller-bin", json.dumps(caller).encode()),)
     codes = {}
     for name in ("gateway", "replica"):

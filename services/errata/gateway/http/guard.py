@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.routing import Route
@@ -44,7 +45,8 @@ class Guard:
             return
         caller: Identity | None = None
         try:
-            caller = await authenticator.of_header(request.headers.get("authorization", ""))
+            known = await authenticator.of_header(request.headers.get("authorization", ""))
+            caller = replace(known, peer=_peer(request))
             if method != REFLECTION:
                 authorise(method, caller)
         except ErrataError as error:
@@ -58,6 +60,9 @@ class Guard:
         audit = self._security.audit
         if audit is None or not audit.wants(False, error):
             return
-        peer = "" if request.client is None else f"{request.client.host}:{request.client.port}"
         subject = "" if caller is None else caller.subject
-        await asyncio.to_thread(audit.write, subject, peer, method, outcome_of(error))
+        await asyncio.to_thread(audit.write, subject, _peer(request), method, outcome_of(error))
+
+
+def _peer(request: Request) -> str:
+    return "" if request.client is None else f"{request.client.host}:{request.client.port}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -112,7 +113,8 @@ class Access(Around):
         if self._authenticator is None:
             return None
         metadata = context.invocation_metadata() or ()
-        return await self._authenticator.of_call(metadata, context.auth_context())
+        caller = await self._authenticator.of_call(metadata, context.auth_context())
+        return replace(caller, peer=caller.peer or context.peer())
 
     def _authorise(self, method: str, caller: Identity | None) -> None:
         if caller is not None and not method.startswith(REFLECTION):
@@ -123,8 +125,8 @@ class Access(Around):
         rule = RULES.get(method)
         if self._audit is None or rule is None or not rule.changes:
             return False
-        subject, peer = _subject(caller), context.peer()
-        await asyncio.to_thread(self._audit.write, subject, peer, method, "begun")
+        who = _who(caller, context)
+        await asyncio.to_thread(self._audit.write, *who, method, "begun")
         return True
 
     def _end(
@@ -139,8 +141,9 @@ class Access(Around):
         if self._audit is None or not self._audit.wants(begun, error):
             return
         seq = getattr(response, "seq", 0)
-        self._audit.write(_subject(caller), context.peer(), method, outcome_of(error), seq=seq)
+        self._audit.write(*_who(caller, context), method, outcome_of(error), seq=seq)
 
 
-def _subject(caller: Identity | None) -> str:
-    return "" if caller is None else caller.subject
+def _who(caller: Identity | None, context: Any) -> tuple[str, str]:
+    """Subject and address; those of a gateway's caller, if it calls for one."""
+    return ("", context.peer()) if caller is None else (caller.subject, caller.peer)

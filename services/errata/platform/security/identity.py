@@ -26,12 +26,14 @@ class Identity:
         roles: what he may do.
         lanes: names of the lanes in which he may; `*` stands for all.
         expires: Unix time of the credential's end; 0 if it has none.
+        peer: address from which he calls.
     """
 
     subject: str
     roles: frozenset[Role]
     lanes: frozenset[str] = frozenset({ALL_LANES})
     expires: float = 0.0
+    peer: str = ""
 
     @property
     def expired(self) -> bool:
@@ -50,6 +52,7 @@ class Identity:
                 "roles": sorted(self.roles),
                 "lanes": sorted(self.lanes),
                 "expires": self.expires,
+                "peer": self.peer,
             }
         ).encode()
 
@@ -67,6 +70,7 @@ class Identity:
                 frozenset(map(Role, found["roles"])),
                 frozenset(map(str, found["lanes"])),
                 float(found["expires"]),
+                str(found["peer"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"no identity: {error}") from error

@@ -61,7 +61,9 @@ def test_an_unknown_method_and_an_expired_credential_are_refused() -> None:
 
 
 def test_an_identity_survives_its_way_through_a_gateway() -> None:
-    sent = Identity("alice", frozenset({Role.EDITOR}), frozenset({"facts"}), 12.5)
+    sent = Identity(
+        "alice", frozenset({Role.EDITOR}), frozenset({"facts"}), 12.5, "ipv4:10.0.0.1:5"
+    )
     assert Identity.from_bytes(sent.to_bytes()) == sent
     for data in (
         b"",
