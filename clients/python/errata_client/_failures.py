@@ -100,9 +100,9 @@ def _unavailable(attempt: Attempt, endpoint: _Endpoint) -> errors.ErrataError:
             )
         case _Endpoint.LISTENS:
             message = (
-                f"something listens at {attempt.target}, but it broke off the call: it is not an "
-                "Errata gateway, it requires TLS (ERRATA_TLS_CA), or it is shutting down. Check the "
-                f"address ({_ADDRESS_OPTIONS}), or retry."
+                f"something listens at {attempt.target}, but it broke off the call: it is not "
+                "an Errata gateway, it requires TLS (ERRATA_TLS_CA), or it is shutting down. Check "
+                f"the address ({_ADDRESS_OPTIONS}), or retry."
             )
     return errors.UnavailableError(
         message,
