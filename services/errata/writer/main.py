@@ -77,7 +77,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             model,
             log,
             Subscriber(settings.log.address),
-            ArtifactStore(settings.artifacts_url),
+            ArtifactStore(settings.artifacts_url, max_bytes=settings.artifacts.max_bytes),
             resources,
             settings.writer,
         )
