@@ -92,8 +92,8 @@ def read_pins(settings: ReplicaSettings) -> Pins | None:
     keys = frozenset(line for line in lines if line)
     if wrong := sorted(key for key in keys if not _PIN.fullmatch(key)):
         raise StartupError(
-            f"trusted_keys_file {path}: {wrong[0][:80]!r} is neither a key id (16 hex digits) nor a "
-            "fingerprint (64); `errata keys show FILE` prints both."
+            f"trusted_keys_file {path}: {wrong[0][:80]!r} is neither a key id (16 hex digits) nor "
+            "a fingerprint (64); `errata keys show FILE` prints both."
         )
     if not keys:
         raise StartupError(

@@ -26,6 +26,7 @@ _log = structlog.get_logger(__name__)
 _KIND = "replica-snapshot/1"
 _SUFFIX = ".safetensors"
 _KEPT = 2  # the newest may be damaged
+_MAX_HEADER_BYTES = 100_000_000  # the library's own limit: the facts name every edit
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -100,7 +101,7 @@ class Snapshot:
         Raises:
             ArtifactCorruptError: this is not a snapshot of this version.
         """
-        artifact = Artifact.from_bytes(data)
+        artifact = Artifact.from_bytes(data, max_header_bytes=_MAX_HEADER_BYTES)
         if artifact.metadata.get("kind") != _KIND:
             raise ArtifactCorruptError("the file is not a snapshot of this version.")
         try:

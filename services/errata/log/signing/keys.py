@@ -96,7 +96,9 @@ class SigningKey:
                 f"{path} exists already; a key is never overwritten. Give another file."
             ) from error
         except OSError as error:
-            raise StartupError(f"the key file {path} cannot be written: {error.strerror}.") from error
+            raise StartupError(
+                f"the key file {path} cannot be written: {error.strerror}."
+            ) from error
 
     def sign(self, data: bytes) -> bytes:
         """The signature over `data`, 64 bytes; the same for the same data."""

@@ -124,7 +124,8 @@ class TrustState:
             for key_id, key in new.items():
                 if self.pins is not None and not self.pins.name(key):
                     raise _refused(
-                        seq, f"begins trust with key {key_id}, which trusted_keys_file does not name"
+                        seq,
+                        f"begins trust with key {key_id}, which trusted_keys_file does not name",
                     )
         last = self._check_signature(seq, trust, self.keys if self.has_begun else new)
         keys = {
@@ -184,4 +185,6 @@ class TrustState:
 
 
 def _refused(seq: int, why: str) -> CommitNotTrustedError:
-    return CommitNotTrustedError(f"entry {seq} {why}. Nothing of it was applied. {_REMEDY}", seq=seq)
+    return CommitNotTrustedError(
+        f"entry {seq} {why}. Nothing of it was applied. {_REMEDY}", seq=seq
+    )
