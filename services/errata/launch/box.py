@@ -22,11 +22,13 @@ from errata.launch.lock import DataDirLock
 from errata.launch.processes import Process
 from errata.launch.progress import Steps
 from errata.launch.redis import redis_command
+from errata.log.signing.keys import SigningKey
 from errata.platform.addresses import free_port
 from errata.platform.settings import Settings, load_settings
 
 _START_SECONDS = {"redis": 20.0, "log": 30.0, "writer": 180.0, "retrieval": 60.0, "gateway": 300.0}
 _HEALTH_SECONDS = 1.0
+_KEY_FILE = "signing-key.pem"
 _STOP_SECONDS = {"redis": 10.0, "log": 10.0, "writer": 30.0, "retrieval": 10.0, "gateway": 45.0}
 
 
@@ -60,7 +62,7 @@ class Box:
         self._own_redis_port = None if redis_url else free_port()
         url = redis_url or f"redis://127.0.0.1:{self._own_redis_port}/0"
         log = {**flags.get("log", {}), "redis_url": url}
-        self.settings: Settings = load_settings({**flags, "log": log})
+        self.settings: Settings = _with_key({**flags, "log": log})
         self.processes: dict[str, Process] = {}
         self._steps = steps or Steps()
         self._given_up = given_up
@@ -112,6 +114,9 @@ class Box:
         folder = self.settings.data_dir
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = DataDirLock(folder, f"the Errata at {self.target} (process {os.getpid()})")
+        key = self.settings.writer.signing_key_file
+        if key == folder / _KEY_FILE and not key.exists():
+            SigningKey.generate().write(key)
         if self._own_redis_port is not None:
             self.start_redis()
         for name, address in services.items():
@@ -179,6 +184,15 @@ class Box:
         process = Process.start(name, command, environment, log_path, pass_fds=held)
         self.processes[name] = process
         return process
+
+
+def _with_key(flags: Mapping[str, Any]) -> Settings:
+    """The settings; without a signing key, with the one that the box makes in its data_dir."""
+    settings = load_settings(flags)
+    if settings.writer.signing_key_file is not None:
+        return settings
+    writer = {**flags.get("writer", {}), "signing_key_file": settings.data_dir / _KEY_FILE}
+    return load_settings({**flags, "writer": writer})
 
 
 def free_addresses() -> dict[str, dict[str, str]]:
