@@ -12,6 +12,7 @@ from errata.artifacts import ArtifactStore, digest_of
 from errata.errors import (
     ArtifactCorruptError,
     InvalidRequestError,
+    LimitExceededError,
     NotFoundError,
     StartupError,
     UnavailableError,
@@ -87,6 +88,23 @@ async def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
             await store.put(b"tensor")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     await store.put(b"tensor")
+
+
+async def test_sizes_are_checked_before_anything_is_read_or_written(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path), max_bytes=1_024)
+    with pytest.raises(LimitExceededError, match="ERRATA_ARTIFACTS__MAX_BYTES"):
+        await store.put(bytes(1_025))
+    assert not list(tmp_path.rglob("*")), "nothing was written"
+    digest = await store.put(b"tensor")
+    assert await store.get(digest, 6) == b"tensor"
+    for size in (5, 7, 0):
+        with pytest.raises(ArtifactCorruptError, match="bytes that the log announces"):
+            await store.get(digest, size)
+    with pytest.raises(ArtifactCorruptError, match="announced with -1"):
+        await store.get(digest, -1)
+    Path(store.path_of(digest)).write_bytes(bytes(1_025))
+    with pytest.raises(LimitExceededError):
+        await store.get(digest)
 
 
 def test_unknown_protocol_is_refused() -> None:

@@ -103,7 +103,7 @@ class Verifier:
         self._position = Position(stored.seq, stored.chain_digest)
 
     def _check_trust(self, entry: Entry) -> None:
-        """A replica would stop at the first commit that it cannot trust; later ones do not count."""
+        """Stops at the first commit that cannot be trusted, as a replica would."""
         if self._is_trust_broken:
             return
         before = self._trust
