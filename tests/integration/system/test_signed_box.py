@@ -18,7 +18,7 @@ def test_a_box_signs_with_its_own_key_and_passes_verification(
     path = system.data_dir / "signing-key.pem"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     key = SigningKey.read(path)
-    edit = corpus.demo_edits()[0]
+    edit = corpus.demo_edits()[-1]
     (asked,) = client.submit_edits([EditSpec(edit.prompt, edit.target)])
     (done,) = client.wait_edits([asked.name])
     assert done.state is EditState.COMMITTED
