@@ -16,7 +16,7 @@ from typing import Any, Self
 import grpc
 
 from errata.errors import StartupError
-from errata.launch.checks import before_start
+from errata.launch.checks import before_start, box_key
 from errata.launch.health import HealthProbe
 from errata.launch.lock import DataDirLock
 from errata.launch.processes import Process
@@ -28,7 +28,6 @@ from errata.platform.settings import Settings, load_settings
 
 _START_SECONDS = {"redis": 20.0, "log": 30.0, "writer": 180.0, "retrieval": 60.0, "gateway": 300.0}
 _HEALTH_SECONDS = 1.0
-_KEY_FILE = "signing-key.pem"
 _STOP_SECONDS = {"redis": 10.0, "log": 10.0, "writer": 30.0, "retrieval": 10.0, "gateway": 45.0}
 
 
@@ -115,7 +114,7 @@ class Box:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = DataDirLock(folder, f"the Errata at {self.target} (process {os.getpid()})")
         key = self.settings.writer.signing_key_file
-        if key == folder / _KEY_FILE and not key.exists():
+        if key == box_key(self.settings) and not key.exists():
             SigningKey.generate().write(key)
         if self._own_redis_port is not None:
             self.start_redis()
@@ -191,7 +190,7 @@ def _with_key(flags: Mapping[str, Any]) -> Settings:
     settings = load_settings(flags)
     if settings.writer.signing_key_file is not None:
         return settings
-    writer = {**flags.get("writer", {}), "signing_key_file": settings.data_dir / _KEY_FILE}
+    writer = {**flags.get("writer", {}), "signing_key_file": box_key(settings)}
     return load_settings({**flags, "writer": writer})
 
 

@@ -186,5 +186,5 @@ class TrustState:
 
 def _refused(seq: int, why: str) -> CommitNotTrustedError:
     return CommitNotTrustedError(
-        f"entry {seq} {why}. Nothing of it was applied. {_REMEDY}", seq=seq
+        f"entry {seq} {why}. Nothing of it was applied. {_REMEDY}", seq=seq, problem=f"it {why}."
     )
