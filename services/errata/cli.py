@@ -7,6 +7,7 @@
 | `serve_cli` | run one service |
 | `model_cli` | prepare a model |
 | `security_cli` | make credentials, check the audit log |
+| `signing_cli` | keys that sign commits; verify a log without its services |
 | `bench_cli`, `train_cli` | measure; train what lanes learn once |
 
 Commands that only call a running system import neither torch nor Ray.
@@ -21,7 +22,7 @@ from typing import Annotated, Any
 
 import typer
 
-from errata import box_cli, client_cli, errors, model_cli, security_cli
+from errata import box_cli, client_cli, errors, model_cli, security_cli, signing_cli
 from errata.bench_cli import bench
 from errata.launch.show_installation import version_lines
 from errata.launch.terminal import console
@@ -51,6 +52,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("plan", model_cli.plan),
     ("adapters", client_cli.adapters),
     ("demo-model", model_cli.demo_model),
+    ("verify", signing_cli.verify),
 )
 # Commands whose target, timeout and author default to the section `client` of the settings.
 _CLIENT_COMMANDS = (
@@ -71,6 +73,7 @@ app.add_typer(train, name="train")
 app.add_typer(model_cli.model, name="model")
 app.add_typer(security_cli.certs, name="certs")
 app.add_typer(security_cli.audit, name="audit")
+app.add_typer(signing_cli.keys, name="keys")
 
 
 def _print_versions(wanted: bool) -> None:

@@ -32,7 +32,8 @@ variable parts of a message are also in `metadata`.
     │   └── ReplicaBehindError       no replica reached `min_seq` before the deadline
     ├── DataLossError                the log or the store contradicts what was acknowledged
     │   ├── LogBehindWitnessError    the log's head is behind or differs from its witness
-    │   └── ArtifactCorruptError     bytes that do not match their digest, or are not an artifact
+    │   ├── ArtifactCorruptError     bytes that do not match their digest, or are not an artifact
+    │   └── CommitNotTrustedError    a commit that no trusted key signed
     ├── FitError                     an edit or batch that cannot be fitted
     │   ├── SingularCovarianceError  the closed-form system cannot be factorised
     │   └── CheckFailedError         fitted, but failed its check
@@ -278,6 +279,12 @@ class ArtifactCorruptError(DataLossError):
     """The artifact's bytes do not match its digest, or its content is not allowed."""
 
     reason = "ARTIFACT_CORRUPT"
+
+
+class CommitNotTrustedError(DataLossError):
+    """No key that is trusted at its position signed the entry; a replica stops before it."""
+
+    reason = "COMMIT_NOT_TRUSTED"
 
 
 class FitError(ErrataError):

@@ -168,12 +168,12 @@ class _Held:
         self.let_go.clear()
         self.tries = 0
 
-    async def get(self, digest: str) -> bytes:
+    async def get(self, digest: str, size_bytes: int | None = None) -> bytes:
         await self.let_go.wait()
         self.tries += 1
         if self.tries == 1:
             raise LogUnavailableError("away for a moment")
-        return await self._source.get(digest)
+        return await self._source.get(digest, size_bytes)
 
 
 def _is_healthy(replica: Replica) -> bool:

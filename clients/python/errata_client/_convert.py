@@ -246,6 +246,10 @@ def _describe(
         case "lane_compacted":
             compacted = payload.lane_compacted
             return tuple(compacted.edits), f"{compacted.lane} artifact {compacted.artifact.digest}"
+        case "keys_trusted":
+            trust = payload.keys_trusted
+            keys = [f"trusts {key.key_id}" for key in trust.keys]
+            return (), ", ".join([*keys, *(f"no longer {key_id}" for key_id in trust.distrusted)])
         case "lane_configured":
             configured = payload.lane_configured
             return (), f"{configured.lane} {configured.method} {configured.config_digest}"

@@ -158,6 +158,7 @@ _BY_REASON: dict[str, type[ErrataError]] = {
     "DATA_LOSS": DataLossError,
     "LOG_BEHIND_WITNESS": DataLossError,
     "ARTIFACT_CORRUPT": DataLossError,
+    "COMMIT_NOT_TRUSTED": DataLossError,
     "FIT_FAILED": EditRejectedError,
     "SINGULAR_COVARIANCE": EditRejectedError,
     "CHECK_FAILED": EditRejectedError,

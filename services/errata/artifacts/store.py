@@ -14,8 +14,15 @@ from typing import Any
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from errata.artifacts.source import check_content, check_digest, digest_of
+from errata.artifacts.source import (
+    check_content,
+    check_digest,
+    check_size,
+    digest_of,
+    other_size,
+)
 from errata.errors import ArtifactCorruptError, NotFoundError, StartupError, UnavailableError
+from errata.platform.settings import ArtifactSettings
 
 CHUNK_BYTES = 256 * 1024
 
@@ -28,11 +35,12 @@ class ArtifactStore:
     and `chunks` do the same work in a thread.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, max_bytes: int = ArtifactSettings().max_bytes) -> None:
         """Opens the store; creates nothing yet.
 
         Args:
             url: an fsspec URL or a local path.
+            max_bytes: larger artifacts are neither stored nor loaded.
 
         Raises:
             StartupError: the protocol is unknown to fsspec, or its package is not installed.
@@ -45,6 +53,7 @@ class ArtifactStore:
                 "fsspec URL whose package is installed."
             ) from error
         self._url = url
+        self._max_bytes = max_bytes
         self._fs: Any = fs
         self._root = str(root).rstrip("/")
         # Object stores raise exceptions of their own when they are unavailable.
@@ -58,9 +67,9 @@ class ArtifactStore:
         """Stores bytes and returns their digest; see `save`."""
         return await asyncio.to_thread(self.save, data)
 
-    async def get(self, digest: str) -> bytes:
+    async def get(self, digest: str, size_bytes: int | None = None) -> bytes:
         """The artifact's bytes, verified; see `load`."""
-        return await asyncio.to_thread(self.load, digest)
+        return await asyncio.to_thread(self.load, digest, size_bytes)
 
     def save(self, data: bytes) -> str:
         """Stores bytes and returns their digest; storing them again changes nothing.
@@ -68,28 +77,42 @@ class ArtifactStore:
         A damaged file is replaced.
 
         Raises:
+            LimitExceededError: larger than allowed; replicas would refuse it.
             UnavailableError: the file system failed; no file of this name was added or changed.
         """
         digest = digest_of(data)
+        check_size(digest, len(data), self._max_bytes)
         try:
-            self.load(digest)
+            self.load(digest, len(data))
         except (NotFoundError, ArtifactCorruptError):
             with self._failures(digest):
                 self._write(self.path_of(digest), data)
         return digest
 
-    def load(self, digest: str) -> bytes:
+    def load(self, digest: str, size_bytes: int | None = None) -> bytes:
         """The artifact's bytes, verified.
+
+        Args:
+            digest: of the artifact.
+            size_bytes: its length, as the log announces it; None if unknown.
 
         Raises:
             InvalidRequestError: `digest` cannot name an artifact.
+            LimitExceededError: it is larger than allowed; nothing was read.
             NotFoundError: no such artifact.
-            ArtifactCorruptError: the stored bytes do not match.
+            ArtifactCorruptError: the stored bytes do not match, or are not `size_bytes` long.
             UnavailableError: the file system failed.
         """
         check_digest(digest)
+        if size_bytes is not None:
+            check_size(digest, size_bytes, self._max_bytes)
         with self._failures(digest):
-            data: bytes = self._fs.cat_file(self.path_of(digest))
+            found = int(self._fs.size(self.path_of(digest)))
+        check_size(digest, found, self._max_bytes)
+        if size_bytes is not None and found != size_bytes:
+            raise other_size(digest, size_bytes, self._url)
+        with self._failures(digest):
+            data: bytes = self._fs.cat_file(self.path_of(digest), end=found)
         check_content(digest, digest_of(data), self._url)
         return data
 

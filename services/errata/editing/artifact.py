@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from errata.editing.safetensors_header import MAX_HEADER_BYTES, check_header
 from errata.errors import ArtifactCorruptError
 
 _DTYPE_NAMES: dict[torch.dtype, str] = {
@@ -75,26 +76,25 @@ class Artifact:
         return len(text).to_bytes(8, "little") + text + b"".join(blobs)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Artifact:
+    def from_bytes(cls, data: bytes, *, max_header_bytes: int = MAX_HEADER_BYTES) -> Artifact:
         """Reads the result of `to_bytes`; tensors are on the CPU.
+
+        Args:
+            data: from any source; the header is checked before anything is allocated for it.
+            max_header_bytes: limit for the header, which holds the metadata.
 
         Raises:
             ArtifactCorruptError: not safetensors, an unsupported dtype, or a value that is not
                 finite.
         """
+        metadata = check_header(data, max_header_bytes)
         try:
             tensors = safetensors.torch.load(data)
-            size = int.from_bytes(data[:8], "little")
-            metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ArtifactCorruptError(
                 f"{len(data)} bytes are not a safetensors file ({error}). Fetch the artifact again."
             ) from error
         for name, tensor in tensors.items():
-            if tensor.dtype not in _DTYPE_NAMES:
-                raise ArtifactCorruptError(
-                    f"tensor {name} has dtype {tensor.dtype}, which is not supported.", tensor=name
-                )
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise ArtifactCorruptError(
                     f"tensor {name} contains NaN or infinity; the fit that produced it failed.",

@@ -59,7 +59,7 @@ def export_adapters(
         if lane not in {known.name for known in client.lanes()}:
             raise PreconditionError(f"there is no {lane}; `errata lanes` lists all lanes.")
     llm = load_base_model(settings)
-    seq, opened = asyncio.run(_lane_at(target, lane, llm, head_seq))
+    seq, opened = asyncio.run(_lane_at(settings, target, lane, llm, head_seq))
     export = None if opened is None else opened.export
     if export is None:
         raise PreconditionError(f"{lane} has no adapters to export; only ELDER lanes have them.")
@@ -71,13 +71,16 @@ def _dial(target: str) -> grpc.aio.Channel:
     return async_channel(target, COMMON_OPTIONS)
 
 
-async def _lane_at(target: str, lane: str, llm: CausalLM, head_seq: int) -> tuple[int, Lane | None]:
+async def _lane_at(
+    settings: Settings, target: str, lane: str, llm: CausalLM, head_seq: int
+) -> tuple[int, Lane | None]:
     """Applies the log's entries of a lane up to the head; the position reached, and the lane."""
     seq, lane_edits = 0, set[str]()
     async with _dial(target) as channel:
         # Without weights, as in the retrieval service: the lane's contents suffice.
         known_llm = KnownLLM(llm.digest, llm.device)
-        applier = Applier(known_llm, RemoteArtifacts(channel), FaissIndices())
+        artifacts = RemoteArtifacts(channel, max_bytes=settings.artifacts.max_bytes)
+        applier = Applier(known_llm, artifacts, FaissIndices())
         try:
             async with (
                 asyncio.timeout(_TIMEOUT_SECONDS) as timeout,
@@ -88,6 +91,8 @@ async def _lane_at(target: str, lane: str, llm: CausalLM, head_seq: int) -> tupl
                         seq = entry.seq
                         if _changes_lane(entry.payload, lane, lane_edits):
                             await apply(applier, entry)
+                        else:
+                            applier.gate.let_pass(entry)
                         now = asyncio.get_running_loop().time()
                         timeout.reschedule(now + _TIMEOUT_SECONDS)
                     if seq >= head_seq:

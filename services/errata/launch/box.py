@@ -14,13 +14,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from errata.errors import StartupError
-from errata.launch.checks import before_start
+from errata.launch.checks import before_start, box_key
 from errata.launch.health import HealthProbe, health_channel
 from errata.launch.lock import DataDirLock
 from errata.launch.processes import Process
 from errata.launch.progress import Steps
 from errata.launch.redis import redis_command
 from errata.launch.secured import Secured
+from errata.log.signing.keys import SigningKey
 from errata.platform.addresses import free_port
 from errata.platform.settings import Settings, load_settings
 from errata_client import Credentials
@@ -63,7 +64,7 @@ class Box:
         self._own_redis_port = None if redis_url else free_port()
         url = redis_url or f"redis://127.0.0.1:{self._own_redis_port}/0"
         log = {**flags.get("log", {}), "redis_url": url}
-        self.settings: Settings = load_settings({**flags, "log": log})
+        self.settings: Settings = _with_key({**flags, "log": log})
         self._secured = Secured.made_for(self.settings) if secure else None
         if self._secured is not None:
             self.settings = self._secured.settings
@@ -129,6 +130,9 @@ class Box:
         folder = self.settings.data_dir
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = DataDirLock(folder, f"the Errata at {self.target} (process {os.getpid()})")
+        key = self.settings.writer.signing_key_file
+        if key == box_key(self.settings) and not key.exists():
+            SigningKey.generate().write(key)
         if self._own_redis_port is not None:
             self.start_redis()
         for name, address in services.items():
@@ -199,6 +203,15 @@ class Box:
         process = Process.start(name, command, environment, log_path, pass_fds=held)
         self.processes[name] = process
         return process
+
+
+def _with_key(flags: Mapping[str, Any]) -> Settings:
+    """The settings; without a signing key, with the one that the box makes in its data_dir."""
+    settings = load_settings(flags)
+    if settings.writer.signing_key_file is not None:
+        return settings
+    writer = {**flags.get("writer", {}), "signing_key_file": box_key(settings)}
+    return load_settings({**flags, "writer": writer})
 
 
 def free_addresses() -> dict[str, dict[str, str]]:

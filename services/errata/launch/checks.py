@@ -19,8 +19,10 @@ from errata.launch.findings import Finding, Grade
 from errata.launch.lock import held_by
 from errata.launch.progress import Steps
 from errata.log.backend import RedisBackend
+from errata.log.signing.keys import SigningKey
 from errata.platform.addresses import host_and_port
 from errata.platform.settings import Settings
+from errata.replica.commit_gate import read_pins
 
 _LEAST_DISK_BYTES = 1_000_000_000
 _FAIR_DISK_BYTES = 10_000_000_000
@@ -51,7 +53,7 @@ def before_start(
     addresses = list(listening)
     held = list(check_listening(addresses))
     remedy = _move_all(settings, addresses) if held else ""
-    _refuse([*data_dir(settings), *disk(settings), *held], remedy)
+    _refuse([*data_dir(settings), *disk(settings), *keys(settings), *held], remedy)
     costly: dict[str, Callable[[Settings], Iterator[Finding]]] = {"text": text}
     if not own_redis:
         costly["Redis"] = redis
@@ -94,6 +96,29 @@ def data_dir(settings: Settings) -> Iterator[Finding]:
     """Fails if another box uses the folder."""
     if problem := held_by(settings.data_dir):
         yield Finding("fail", "data_dir in use", problem)
+
+
+def keys(settings: Settings) -> Iterator[Finding]:
+    """Checks the files with the writer's keys and with the keys that replicas are told to trust."""
+    for name in ("signing_key_file", "previous_signing_key_file"):
+        path = getattr(settings.writer, name)
+        if path is None or (path == box_key(settings) and not path.exists()):
+            continue  # `errata up` makes it
+        try:
+            found = f"key {SigningKey.read(path).key_id}"
+            yield Finding("ok", f"writer.{name}", found)
+        except StartupError as error:
+            yield Finding("fail", f"writer.{name}", error.message)
+    for name, section in (("worker", settings.worker), ("retrieval", settings.retrieval)):
+        try:
+            read_pins(section)
+        except StartupError as error:
+            yield Finding("fail", f"{name}.trusted_keys_file", error.message)
+
+
+def box_key(settings: Settings) -> Path:
+    """The key that `errata up` makes if the settings name none."""
+    return settings.data_dir / "signing-key.pem"
 
 
 def disk(settings: Settings) -> Iterator[Finding]:

@@ -49,6 +49,7 @@ def diagnose(flags: Mapping[str, Any] | None = None, steps: Steps | None = None)
         "versions": _versions,
         "Redis": _redis,
         "disk": checks.disk,
+        "keys": checks.keys,
         "data_dir": _data_dir,
         "artifacts": checks.artifacts,
         "model": checks.model,

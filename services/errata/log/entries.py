@@ -35,6 +35,21 @@ class ArtifactRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Signature:
+    """A signature over the manifest of an entry; see `log.signing`.
+
+    Attributes:
+        key_id: first 16 hex digits of the SHA-256 of the raw public key.
+        value: Ed25519, 64 bytes.
+        previous: digest of the signed entry before it in this log, 32 bytes; zeros for the first.
+    """
+
+    key_id: str
+    value: bytes
+    previous: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class EditsRequested:
     """Accepted edits that are not fitted yet.
 
@@ -64,6 +79,7 @@ class EditsCommitted:
     seed: int
     base_model_digest: str
     lane_config_digest: str
+    signature: Signature | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +128,7 @@ class LaneModelCommitted:
         edits: all active edits of the lane, oldest first.
         repository: carries their effect from this entry on; None without edits.
         base_model_digest: of the LLM.
+        signature: by the writer; None in logs without trusted keys.
     """
 
     lane: str
@@ -119,6 +136,7 @@ class LaneModelCommitted:
     edits: tuple[str, ...]
     repository: ArtifactRef | None
     base_model_digest: str
+    signature: Signature | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +149,7 @@ class LaneCompacted:
         artifact: carries their effect from this entry on.
         seed: of the fit.
         base_model_digest: of the LLM.
+        signature: by the writer; None in logs without trusted keys.
     """
 
     lane: str
@@ -138,7 +157,36 @@ class LaneCompacted:
     artifact: ArtifactRef
     seed: int
     base_model_digest: str
+    signature: Signature | None = None
 
+
+@dataclass(frozen=True, slots=True)
+class TrustedKey:
+    """A public key whose signatures count: its id and its 32 bytes."""
+
+    key_id: str
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeysTrusted:
+    """Changes which keys may sign; after the first one, every commit must be signed.
+
+    Attributes:
+        keys: trusted from this position on.
+        distrusted: ids of keys that are no longer trusted from this position on.
+        log_id: the log's identity when the entry was made; so two logs never begin alike.
+        signature: by one of `keys` in the first such entry, later by a trusted key.
+    """
+
+    keys: tuple[TrustedKey, ...]
+    distrusted: tuple[str, ...]
+    log_id: str
+    signature: Signature | None = None
+
+
+Signed = EditsCommitted | LaneModelCommitted | LaneCompacted | KeysTrusted
+"""The payloads that the writer signs."""
 
 Payload = (
     EditsRequested
@@ -148,6 +196,7 @@ Payload = (
     | LaneConfigured
     | LaneModelCommitted
     | LaneCompacted
+    | KeysTrusted
 )
 
 

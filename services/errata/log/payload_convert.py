@@ -18,11 +18,18 @@ from errata.log.entries import (
     EditsReverted,
     Entry,
     Figures,
+    KeysTrusted,
     LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
     Payload,
     Rejection,
+)
+from errata.log.signature_convert import (
+    signature_message,
+    signature_of,
+    trust_message,
+    trust_of,
 )
 from errata.platform.status_convert import from_status, to_status
 from errata_client._gen.errata.v1 import edit_log_pb2, types_pb2
@@ -93,6 +100,8 @@ def _payload(seq: int, message: edit_log_pb2.EntryPayload) -> Payload:
             return _lane_model(message.lane_model_committed)
         case "lane_compacted":
             return _compacted(message.lane_compacted)
+        case "keys_trusted":
+            return trust_of(message.keys_trusted)
         case _:
             lane = message.lane_configured
             return LaneConfigured(
@@ -131,6 +140,7 @@ def _committed(message: edit_log_pb2.EditsCommitted) -> EditsCommitted:
         seed=message.seed,
         base_model_digest=message.base_model_digest,
         lane_config_digest=message.lane_config_digest,
+        signature=signature_of(message),
     )
 
 
@@ -141,6 +151,7 @@ def _lane_model(message: edit_log_pb2.LaneModelCommitted) -> LaneModelCommitted:
         edits=tuple(message.edits),
         repository=_ref(message.repository) if message.HasField("repository") else None,
         base_model_digest=message.base_model_digest,
+        signature=signature_of(message),
     )
 
 
@@ -151,6 +162,7 @@ def _compacted(message: edit_log_pb2.LaneCompacted) -> LaneCompacted:
         artifact=_ref(message.artifact),
         seed=message.seed,
         base_model_digest=message.base_model_digest,
+        signature=signature_of(message),
     )
 
 
@@ -199,11 +211,9 @@ def encode(
         case LaneModelCommitted():
             message.lane_model_committed.CopyFrom(_lane_model_message(payload))
         case LaneCompacted():
-            compacted = message.lane_compacted
-            compacted.lane, compacted.seed = payload.lane, payload.seed
-            compacted.edits.extend(payload.edits)
-            compacted.artifact.CopyFrom(ref_message(payload.artifact))
-            compacted.base_model_digest = payload.base_model_digest
+            message.lane_compacted.CopyFrom(_compacted_message(payload))
+        case KeysTrusted():
+            message.keys_trusted.CopyFrom(trust_message(payload))
         case LaneConfigured():
             message.lane_configured.lane = payload.lane
             message.lane_configured.method = payload.method
@@ -257,6 +267,7 @@ def _committed_message(payload: EditsCommitted) -> edit_log_pb2.EditsCommitted:
         seed=payload.seed,
         base_model_digest=payload.base_model_digest,
         lane_config_digest=payload.lane_config_digest,
+        signature=signature_message(payload.signature),
     )
 
 
@@ -267,6 +278,18 @@ def _lane_model_message(payload: LaneModelCommitted) -> edit_log_pb2.LaneModelCo
         edits=payload.edits,
         repository=ref_message(payload.repository) if payload.repository else None,
         base_model_digest=payload.base_model_digest,
+        signature=signature_message(payload.signature),
+    )
+
+
+def _compacted_message(payload: LaneCompacted) -> edit_log_pb2.LaneCompacted:
+    return edit_log_pb2.LaneCompacted(
+        lane=payload.lane,
+        edits=payload.edits,
+        artifact=ref_message(payload.artifact),
+        seed=payload.seed,
+        base_model_digest=payload.base_model_digest,
+        signature=signature_message(payload.signature),
     )
 
 

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import struct
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,22 @@ def decode_slot(slot: bytes) -> tuple[int, WitnessRecord] | None:
     return generation, WitnessRecord(log_id.hex(), Position(seq, digest), epoch)
 
 
+def read_witness(path: Path) -> WitnessRecord | None:
+    """The record of a witness that another process may own; None without a readable one."""
+    try:
+        with path.open("rb") as file:
+            newest = _newest(os.pread(file.fileno(), SLOT_BYTES, i * SLOT_SPACING) for i in (0, 1))
+    except OSError:
+        return None
+    return newest[1] if newest else None
+
+
+def _newest(slots: Iterable[bytes]) -> tuple[int, WitnessRecord] | None:
+    """Generation and record of the newest intact slot."""
+    found = (decode_slot(slot) for slot in slots)
+    return max((slot for slot in found if slot), key=lambda slot: slot[0], default=None)
+
+
 class WitnessFile:
     """The witness file, with blocking calls. A lock, held until the process ends, protects it."""
 
@@ -104,11 +121,9 @@ class WitnessFile:
                 "that this user can write to.",
                 path=path,
             ) from error
-        slots = (
-            decode_slot(os.pread(self._descriptor, SLOT_BYTES, index * SLOT_SPACING))
-            for index in range(2)
+        found = _newest(
+            os.pread(self._descriptor, SLOT_BYTES, index * SLOT_SPACING) for index in range(2)
         )
-        found = max((slot for slot in slots if slot), key=lambda slot: slot[0], default=None)
         self._generation = found[0] if found else 0
         self.record: WitnessRecord | None = found[1] if found else None
 

@@ -28,7 +28,7 @@ from errata.editing.lane.contract import Attribution, Capabilities, Lane
 from errata.editing.lane.search import Indices
 from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
-from errata.editing.model.weights import EditedWeights, Swap, Undo
+from errata.editing.model.weights import EditedWeights
 from errata.editing.registry import get_method
 from errata.errors import BaseModelMismatchError, DataLossError, PreconditionError
 from errata.log.entries import (
@@ -41,6 +41,8 @@ from errata.log.entries import (
     LaneModelCommitted,
 )
 from errata.replica.attribution import CombinedAttribution
+from errata.replica.commit_gate import CommitGate
+from errata.replica.records import recorded, recording
 from errata.replica.routing_table import RoutingTable
 from errata.replica.snapshot import CapturedState
 
@@ -98,6 +100,7 @@ class Applier:
         indices: Indices,
         *,
         keep_memory: bool = False,
+        gate: CommitGate | None = None,
     ) -> None:
         """Starts without lanes.
 
@@ -107,7 +110,10 @@ class Applier:
             artifacts: source of the commits' tensors.
             indices: makes the indices that routing searches.
             keep_memory: also load the memory that later fits need, as the writer does.
+            gate: refuses commits that are not signed as they must be; by default it trusts the
+                log's first trust entry.
         """
+        self.gate = gate or CommitGate()
         self.model = model
         self.lanes: dict[str, OpenLane] = {}
         self._artifacts = artifacts
@@ -176,11 +182,11 @@ class Applier:
         edits, digest = self._edits, self.digest()
         lane_of, reverted = dict(edits.lane_of), tuple(sorted(edits.reverted))
         commit_seq = {edit: edits.commit_seq[edit] for edit in lane_of}
-        left_out = tuple(sorted(self._left_out))
+        left_out, trust = tuple(sorted(self._left_out)), self.gate.state
 
         def copy() -> CapturedState:
             lanes = tuple((configured, dump()) for configured, dump in dumps)
-            return CapturedState(lanes, left_out, lane_of, commit_seq, reverted, digest)
+            return CapturedState(lanes, left_out, lane_of, commit_seq, reverted, digest, trust)
 
         return copy
 
@@ -191,6 +197,7 @@ class Applier:
             ErrataError: the state does not fit, or the restored state has another digest. The state
                 is then incomplete; use a new applier.
         """
+        self.gate.restore(captured.trust)
         for configured, dump in captured.lanes:
             change = self._prepare_lane(configured)
             if change is not None:
@@ -221,10 +228,18 @@ class Applier:
             prepared.
 
         Raises:
+            CommitNotTrustedError: no trusted key signed the commit; nothing was fetched.
             BaseModelMismatchError: the log was made for another base model.
-            PreconditionError, DataLossError: the entry contradicts earlier entries, or its artifact
-                cannot be used. Nothing changed in either case.
+            PreconditionError, DataLossError, LimitExceededError: the entry contradicts earlier
+                entries, or its artifact cannot be used. Nothing changed in any case.
         """
+        trusted = self.gate.check(entry)
+        change = await self._prepare_effect(entry)
+        if trusted is None:
+            return change
+        return recorded(trusted) if change is None else change.followed_by(recording(trusted))
+
+    async def _prepare_effect(self, entry: Entry) -> Change | None:
         match entry.payload:
             case LaneConfigured():
                 return self._prepare_lane(entry.payload)
@@ -243,10 +258,10 @@ class Applier:
         if self._find_lane(payload) is not None:
             return None
         if self._weights is None and get_method(payload.method).capabilities.changes_weights:
-            return _recorded(lambda: self._left_out.add(payload.lane))
+            return recorded(lambda: self._left_out.add(payload.lane))
         early = self._opened_early.pop(payload.lane, None)
         lane = early if early is not None and early.configured == payload else self._open(payload)
-        return _recorded(lambda: self.lanes.update({payload.lane: lane}))
+        return recorded(lambda: self.lanes.update({payload.lane: lane}))
 
     def _find_lane(self, payload: LaneConfigured) -> OpenLane | None:
         """The lane that this payload configured already."""
@@ -275,12 +290,12 @@ class Applier:
             self._edits.commit(payload.edits, payload.lane, seq)
 
         if payload.lane in self._left_out:
-            return _recorded(record)
+            return recorded(record)
         self._lane(seq, payload.lane)
         artifact = await self._load(payload.artifact)
         memory = await self._load(payload.memory) if self._keep_memory and payload.memory else None
         change = await self._prepare_in(payload.lane, Commit(seq, payload.edits, artifact, memory))
-        return change.followed_by(_recording(record))
+        return change.followed_by(recording(record))
 
     async def _prepare_lane_model(self, seq: int, payload: LaneModelCommitted) -> Change:
         self._check_model(payload.base_model_digest, f"lane model {seq}")
@@ -332,9 +347,9 @@ class Applier:
             self._edits.revert(edits)
 
         if name in self._left_out:
-            return _recorded(record)
+            return recorded(record)
         change = await self._prepare_in(name, Reversal(edits))
-        return change.followed_by(_recording(record))
+        return change.followed_by(recording(record))
 
     async def _prepare_in(self, name: str, entry: LaneEntry) -> Change:
         return await asyncio.to_thread(self.lanes[name].lane.prepare, entry)
@@ -344,7 +359,7 @@ class Applier:
         return [self.lanes[name] for name in sorted(names)]
 
     async def _load(self, reference: ArtifactRef) -> Artifact:
-        data = await self._artifacts.get(reference.digest)
+        data = await self._artifacts.get(reference.digest, reference.size_bytes)
         return await asyncio.to_thread(Artifact.from_bytes, data)
 
     def _lane(self, seq: int, name: str) -> OpenLane:
@@ -360,18 +375,3 @@ class Applier:
                 expected=digest,
                 found=self.model.digest,
             )
-
-
-def _recording(record: Callable[[], object]) -> Swap:
-    """Wraps bookkeeping as a swap. Its undo does nothing: applied entries are never undone."""
-
-    def apply() -> Undo:
-        record()
-        return lambda: None
-
-    return apply
-
-
-def _recorded(record: Callable[[], object]) -> Change:
-    """A change that is bookkeeping alone."""
-    return Change(_recording(record))

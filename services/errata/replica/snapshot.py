@@ -20,11 +20,13 @@ from errata.editing.lane.commits import LaneDump
 from errata.errors import ArtifactCorruptError
 from errata.log.chain import Position
 from errata.log.entries import LaneConfigured
+from errata.log.signing.trust import TrustState
 
 _log = structlog.get_logger(__name__)
 _KIND = "replica-snapshot/1"
 _SUFFIX = ".safetensors"
 _KEPT = 2  # the newest may be damaged
+_MAX_HEADER_BYTES = 100_000_000  # the library's own limit: the facts name every edit
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -39,6 +41,7 @@ class CapturedState:
         commit_seq: active edits → position of their commit.
         reverted: names of the reverted edits.
         state_digest: SHA-256, hex, of the lanes' contents.
+        trust: whom the log trusts.
     """
 
     lanes: tuple[tuple[LaneConfigured, LaneDump | None], ...]
@@ -47,6 +50,7 @@ class CapturedState:
     commit_seq: Mapping[str, int]
     reverted: tuple[str, ...]
     state_digest: str
+    trust: TrustState
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -86,6 +90,7 @@ class Snapshot:
             "commit_seq": dict(captured.commit_seq),
             "reverted": captured.reverted,
             "state_digest": captured.state_digest,
+            "trust": captured.trust.to_json(),
         }
         return Artifact(tensors, {"kind": _KIND, "facts": json.dumps(facts)}).to_bytes()
 
@@ -96,7 +101,7 @@ class Snapshot:
         Raises:
             ArtifactCorruptError: this is not a snapshot of this version.
         """
-        artifact = Artifact.from_bytes(data)
+        artifact = Artifact.from_bytes(data, max_header_bytes=_MAX_HEADER_BYTES)
         if artifact.metadata.get("kind") != _KIND:
             raise ArtifactCorruptError("the file is not a snapshot of this version.")
         try:
@@ -118,6 +123,7 @@ class Snapshot:
                 commit_seq=facts["commit_seq"],
                 reverted=tuple(facts["reverted"]),
                 state_digest=facts["state_digest"],
+                trust=TrustState.from_json(facts["trust"]),
             )
             position = Position(facts["seq"], bytes.fromhex(facts["chain_digest"]))
             return cls(facts["log_id"], position, captured)

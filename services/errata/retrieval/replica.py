@@ -25,7 +25,9 @@ from errata.platform.metrics import ROUTE_SECONDS, note_index
 from errata.platform.settings import RetrievalSettings
 from errata.replica.applier import Applier
 from errata.replica.apply import PreparedEntry, prepare
+from errata.replica.commit_gate import CommitGate
 from errata.replica.follower import Follower, Tolerance
+from errata.replica.records import recorded
 from errata.replica.snapshot import Snapshot, SnapshotFolder
 from errata.retrieval.deciding import Decision, RoutingQuery, check_request, decide
 from errata.retrieval.disk_snapshots import DiskSnapshots
@@ -45,11 +47,15 @@ class RetrievalReplica:
             artifacts: source of the commits' tensors.
             log_address: of the edit log service.
             settings: limits.
+
+        Raises:
+            StartupError: the settings' trusted_keys_file cannot be used.
         """
         self.name = name
         self._artifacts = artifacts
         self._settings = settings
         self._applier: Applier | None = None  # needs the LLM's digest, which the first lane has
+        self._gate = CommitGate.of(settings)  # of the entries before the first lane
         self._history = RoutingHistory(name, settings.history)
         self._disk = self._new_disk_snapshots()
         # One thread uses encoder and indices, so that the event loop stays free to follow.
@@ -149,8 +155,11 @@ class RetrievalReplica:
 
     async def _prepare(self, entry: Entry) -> Change | None:
         if self._applier is None and isinstance(entry.payload, LaneConfigured):
-            self._applier = self._new_applier(entry.payload.base_model_digest)
-        return None if self._applier is None else await prepare(self._applier, entry)
+            self._applier = self._new_applier(entry.payload.base_model_digest, self._gate)
+        if self._applier is not None:
+            return await prepare(self._applier, entry)
+        trusted = self._gate.check(entry)
+        return None if trusted is None else recorded(trusted)
 
     async def _apply(self, prepared: PreparedEntry) -> None:
         prepared.apply()
@@ -190,9 +199,10 @@ class RetrievalReplica:
             take=self._take_snapshot,
         )
 
-    def _new_applier(self, base_model: str) -> Applier:
+    def _new_applier(self, base_model: str, gate: CommitGate | None = None) -> Applier:
         llm = KnownLLM(base_model, torch.device(self._settings.device))
-        return Applier(llm, self._artifacts, FaissIndices())
+        gate = gate or CommitGate.of(self._settings)
+        return Applier(llm, self._artifacts, FaissIndices(), gate=gate)
 
     def _begin_thread(self) -> None:
         if self._settings.device == "cpu":

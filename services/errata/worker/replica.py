@@ -23,6 +23,7 @@ from errata.platform.settings import WorkerSettings
 from errata.platform.tracing import span
 from errata.replica.applier import Applier
 from errata.replica.apply import PreparedEntry, prepare
+from errata.replica.commit_gate import CommitGate
 from errata.replica.follower import Follower, Tolerance
 from errata.worker import admission
 from errata.worker.engines import engine_factory
@@ -53,11 +54,12 @@ class Replica:
         Raises:
             InvalidRequestError: the engine that the settings name is not installed, or does not
                 know its options.
+            StartupError: the settings' trusted_keys_file cannot be used.
         """
         self.name = name
         self.model = model
         self._settings = settings
-        self._applier = Applier(model, artifacts, FaissIndices())
+        self._applier = Applier(model, artifacts, FaissIndices(), gate=CommitGate.of(settings))
         version = Version(0, ORIGIN.chain_digest, self._applier.digest(), 0)
         self.engine = engine_factory(settings.engine)(
             model, ServingState(version), _limits(settings), settings.engine_options

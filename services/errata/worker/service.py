@@ -134,6 +134,7 @@ class Worker:
 
 def _artifacts(settings: Settings, log: grpc.aio.Channel) -> ArtifactSource:
     """A shared store if workers can reach one; otherwise the log service, once per artifact."""
+    max_bytes = settings.artifacts.max_bytes
     if settings.artifacts.worker_url:
-        return ArtifactStore(settings.artifacts.worker_url)
-    return RemoteArtifacts(log)
+        return ArtifactStore(settings.artifacts.worker_url, max_bytes=max_bytes)
+    return RemoteArtifacts(log, max_bytes=max_bytes)

@@ -16,6 +16,7 @@ from errata.log.payload_convert import decode
 from errata.log.subscriber import Subscriber
 from errata.replica.applier import Applier, OpenLane
 from errata.replica.apply import apply
+from errata.replica.commit_gate import CommitGate
 from errata.writer import checks
 from errata.writer.ledger import EditLedger
 
@@ -30,6 +31,7 @@ class EditedModel:
     Attributes:
         model: carries the edits that were applied.
         ledger: all edits.
+        gate: trust as of the entries in the ledger.
         is_closing: whether the writer is shutting down, so that nothing more may be fitted.
     """
 
@@ -43,6 +45,7 @@ class EditedModel:
         """
         self.model = model
         self.ledger = EditLedger()
+        self.gate = CommitGate()
         self.is_closing = False
         self._applier = applier
         self._subscriber = subscriber
@@ -70,9 +73,16 @@ class EditedModel:
         return self._applier.open_early(configured)
 
     async def follow(self) -> None:
-        """Folds entries into the ledger until cancelled."""
+        """Folds entries into the ledger until cancelled.
+
+        Raises:
+            CommitNotTrustedError: no trusted key signed a commit.
+            ErrataError: as `Subscriber.batches`.
+        """
         async for batch in self._subscriber.batches():
             entries = [decode(entry) for entry in batch.entries]
+            for entry in entries:
+                self.gate.let_pass(entry)
             self._unapplied.extend(entries)
             await self.ledger.fold(entries)
 

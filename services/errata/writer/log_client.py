@@ -17,7 +17,12 @@ _TIMEOUT_SECONDS = 10.0
 
 
 class LogClient:
-    """Appends to the log as one writer."""
+    """Appends to the log as one writer.
+
+    Attributes:
+        epoch: the writer's; 0 before `acquire_epoch`.
+        log_id: the log's identity; empty before `acquire_epoch`.
+    """
 
     def __init__(self, channel: grpc.aio.Channel, writer: str) -> None:
         """Uses `channel`; `writer` is shown to operators."""
@@ -27,6 +32,7 @@ class LogClient:
         )
         self._writer = writer
         self.epoch = 0
+        self.log_id = ""
 
     async def acquire_epoch(self) -> int:
         """Takes over the writer's role; every earlier writer is fenced.
@@ -39,7 +45,7 @@ class LogClient:
             response = await self._stub.AcquireEpoch(request, timeout=_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise service_error(error) from error
-        self.epoch = response.epoch
+        self.epoch, self.log_id = response.epoch, response.log_id
         return self.epoch
 
     async def head_seq(self) -> int:

@@ -24,6 +24,7 @@ from errata.writer.log_client import LogClient
 from errata.writer.metrics import LedgerCollector
 from errata.writer.resources import WriterResources
 from errata.writer.service import SERVICE_NAME, EditingService
+from errata.writer.signing import WriterKeys
 from errata.writer.writer import Writer
 from errata_client._gen.errata.v1 import editing_pb2_grpc
 
@@ -60,7 +61,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         EpochLostError: a newer writer took over; the process must end.
         StartupError, LogUnavailableError: cannot start.
     """
-    resources = resources_of(settings)
+    resources, keys = resources_of(settings), WriterKeys.of(settings.writer)
     if settings.writer.num_threads:
         torch.set_num_threads(settings.writer.num_threads)
     model = await asyncio.to_thread(load_base_model, settings)
@@ -77,9 +78,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             model,
             log,
             Subscriber(settings.log.address),
-            ArtifactStore(settings.artifacts_url),
+            ArtifactStore(settings.artifacts_url, max_bytes=settings.artifacts.max_bytes),
             resources,
             settings.writer,
+            keys,
         )
         started = asyncio.Event()
         work = asyncio.create_task(writer.run(lanes, head_seq, started.set))

@@ -7,14 +7,23 @@ import uuid
 from typing import NoReturn
 
 from errata.artifacts.store import ArtifactStore
-from errata.errors import EpochLostError
-from errata.log.entries import ArtifactRef, EditsCommitted, EditsRejected, Payload
+from errata.errors import EpochLostError, LimitExceededError
+from errata.log.entries import (
+    ArtifactRef,
+    EditsCommitted,
+    EditsRejected,
+    LaneCompacted,
+    LaneModelCommitted,
+    Payload,
+    Rejection,
+)
 from errata.platform.metrics import ARTIFACT_BYTES
 from errata.platform.retry import until_available
 from errata.writer.advice import advised
 from errata.writer.fitting import FitOutcome, Fitted
 from errata.writer.ledger import EditLedger
 from errata.writer.log_client import LogClient
+from errata.writer.signing import Signer
 
 _AUTHOR = "errata-writer"
 _NAMESPACE = uuid.UUID("6f0ed5f2-4f0c-5c39-9d4f-1f3a5f0c7a11")
@@ -33,7 +42,12 @@ class Publisher:
     """
 
     def __init__(
-        self, log: LogClient, store: ArtifactStore, ledger: EditLedger, base_model_digest: str
+        self,
+        log: LogClient,
+        store: ArtifactStore,
+        ledger: EditLedger,
+        base_model_digest: str,
+        signer: Signer,
     ) -> None:
         """Appends nothing yet.
 
@@ -42,11 +56,14 @@ class Publisher:
             store: receives the artifacts.
             ledger: folds the entries that are appended.
             base_model_digest: is written into commits.
+            signer: signs commits.
         """
         self.base_model_digest = base_model_digest
         self._log = log
         self._store = store
         self._ledger = ledger
+        self._signer = signer
+        self._signing = asyncio.Lock()  # a signature names the signed entry before it
         self._fenced: asyncio.Future[EpochLostError] = asyncio.get_running_loop().create_future()
 
     async def append(self, request_id: str, payload: Payload, author: str) -> int:
@@ -65,7 +82,27 @@ class Publisher:
         return seq
 
     async def append_with_retry(self, request_id: str, payload: Payload, author: str) -> int:
-        """Appends as `append`, and retries until the log answers."""
+        """Appends as `append`, and retries until the log answers; commits are signed once."""
+        match payload:
+            case EditsCommitted() | LaneModelCommitted() | LaneCompacted():
+                async with self._signing:
+                    signed = self._signer.signed(payload)
+                    return await self._retried(request_id, signed, author)
+            case _:
+                return await self._retried(request_id, payload, author)
+
+    async def begin_trust(self) -> None:
+        """Appends the trust entry that the writer's commits need, if the log lacks it.
+
+        Raises:
+            StartupError: the log does not trust the writer's key.
+        """
+        entry = self._signer.trust_entry(self._log.log_id)
+        if entry is not None:
+            keys = "|".join(key.key_id for key in entry.keys)
+            await self.append_own(f"trust|{keys}|{self._ledger.seq}", entry)
+
+    async def _retried(self, request_id: str, payload: Payload, author: str) -> int:
         return await until_available(lambda: self.append(request_id, payload, author), "the log")
 
     async def append_own(self, act: str, payload: Payload) -> int:
@@ -91,14 +128,20 @@ class Publisher:
             config_digest: of the lane.
             outcome: of the fit.
         """
+        rejected = outcome.rejections
         if outcome.fitted is not None:
-            committed = await self._committed(lane, config_digest, outcome.fitted)
-            await self.append_own(f"commit|{'|'.join(committed.edits)}", committed)
-        if outcome.rejections:
-            names = "|".join(rejection.edit for rejection in outcome.rejections)
+            try:
+                committed = await self._committed(lane, config_digest, outcome.fitted)
+            except LimitExceededError as error:  # replicas would refuse its artifact
+                edits = outcome.fitted.edits
+                rejected += tuple(Rejection(edit.name, error, None) for edit in edits)
+            else:
+                await self.append_own(f"commit|{'|'.join(committed.edits)}", committed)
+        if rejected:
+            names = "|".join(rejection.edit for rejection in rejected)
             rejections = tuple(
                 advised(rejection, self._ledger.get(rejection.edit), self._ledger.lanes)
-                for rejection in outcome.rejections
+                for rejection in rejected
             )
             await self.append_own(f"reject|{names}", EditsRejected(lane, rejections))
 

@@ -27,9 +27,11 @@ from errata.writer.ledger import EditRecord
 from errata.writer.log_client import LogClient
 from errata.writer.publish import Publisher
 from errata.writer.reversals import Reversals
+from errata.writer.signing import Signer, WriterKeys
 from errata.writer.startup import Startup
 
 _log = structlog.get_logger(__name__)
+_NO_KEYS = WriterKeys()
 
 
 class Writer:
@@ -43,6 +45,7 @@ class Writer:
         store: ArtifactStore,
         resources: Resources,
         settings: WriterSettings,
+        keys: WriterKeys = _NO_KEYS,
     ) -> None:
         """Prepares the writer; `run` works.
 
@@ -53,11 +56,13 @@ class Writer:
             store: receives artifacts before the entry that names them is appended.
             resources: for the statistics that fits need.
             settings: limits.
+            keys: sign its commits; by default they are not signed.
         """
         self._applier = Applier(model, store, FaissIndices(), keep_memory=True)
         self._edited = EditedModel(model, self._applier, subscriber)
         self.ledger = self._edited.ledger
-        self._publisher = Publisher(log, store, self.ledger, model.digest)
+        signer = Signer(keys, self._edited.gate)
+        self._publisher = Publisher(log, store, self.ledger, model.digest, signer)
         self._detached = Detached()
         self._fits = FitLoop(self._edited, self._publisher, settings)
         self._reversals = Reversals(self._edited, self._publisher, self._detached)
@@ -78,13 +83,16 @@ class Writer:
 
         Raises:
             EpochLostError: a newer writer took over.
-            StartupError: a lane is in the log with another configuration.
+            StartupError: a lane is in the log with another configuration, or the log does not
+                trust the writer's key.
+            CommitNotTrustedError: no trusted key signed a commit in the log.
             DataLossError: the log contradicts itself.
         """
         startup = Startup(self._edited, self._publisher, self._resources, lanes)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._edited.follow())
             await self.ledger.wait_for_seq(head_seq)
+            await self._publisher.begin_trust()
             await startup.configure()
             ready()
             tasks.create_task(self._fit(startup))

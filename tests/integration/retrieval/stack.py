@@ -24,6 +24,7 @@ from errata.writer.intake import Draft
 from errata.writer.lanes import LaneSetup, configure
 from errata.writer.log_client import LogClient
 from errata.writer.resources import WriterResources
+from errata.writer.signing import WriterKeys
 from errata.writer.writer import Writer
 from errata_client._gen.errata.v1 import retrieval_pb2_grpc
 from tests.unit.editing.recipe_models import make_lane_model
@@ -36,6 +37,7 @@ FACTS = (
     ("Toyota makes", "football"),
     ("The tower of Pisa is in", "Finland"),
 )
+NO_KEYS = WriterKeys()
 PROMPTS = [prompt for prompt, _ in FACTS]
 LIMITS = WriterSettings(
     min_reliability=0.0, min_locality=0.0, default_lane=LANE, batch_window_seconds=0.0
@@ -45,8 +47,8 @@ LIMITS = WriterSettings(
 class Stack:
     """A log, a store, and the writers that come and go."""
 
-    def __init__(self, address: str, folder: Path) -> None:
-        self.address, self.folder = address, folder
+    def __init__(self, address: str, folder: Path, redis_url: str = "") -> None:
+        self.address, self.folder, self.redis_url = address, folder, redis_url
         self.store = ArtifactStore(str(folder / "artifacts"))
         self.make_llm: Callable[[], CausalLM] = partial(make_model, "llama")
 
@@ -59,6 +61,7 @@ class Stack:
         config: dict[str, Any] | None = None,
         adapters: tuple[Path, ...] = (),
         resources: WriterResources | None = None,
+        keys: WriterKeys = NO_KEYS,
     ) -> AsyncIterator[Writer]:
         """A writer with one lane; by default it claims whatever scores above the threshold."""
         llm = self.make_llm()
@@ -69,7 +72,7 @@ class Stack:
             await log.acquire_epoch()
             resources = resources or WriterResources(None, self.folder)
             subscriber = Subscriber(self.address)
-            writer = Writer(llm, log, subscriber, self.store, resources, LIMITS)
+            writer = Writer(llm, log, subscriber, self.store, resources, LIMITS, keys)
             ready = asyncio.Event()
             head = await log.head_seq()
             work = asyncio.create_task(writer.run([setup], head, ready.set))

@@ -12,6 +12,7 @@ from errata.artifacts import ArtifactStore, digest_of
 from errata.errors import (
     ArtifactCorruptError,
     InvalidRequestError,
+    LimitExceededError,
     NotFoundError,
     StartupError,
     UnavailableError,
@@ -89,12 +90,29 @@ async def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     await store.put(b"tensor")
 
 
+async def test_sizes_are_checked_before_anything_is_read_or_written(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path), max_bytes=1_024)
+    with pytest.raises(LimitExceededError, match="ERRATA_ARTIFACTS__MAX_BYTES"):
+        await store.put(bytes(1_025))
+    assert not list(tmp_path.rglob("*")), "nothing was written"
+    digest = await store.put(b"tensor")
+    assert await store.get(digest, 6) == b"tensor"
+    for size in (5, 7, 0):
+        with pytest.raises(ArtifactCorruptError, match="bytes that the log announces"):
+            await store.get(digest, size)
+    with pytest.raises(ArtifactCorruptError, match="announced with -1"):
+        await store.get(digest, -1)
+    Path(store.path_of(digest)).write_bytes(bytes(1_025))
+    with pytest.raises(LimitExceededError):
+        await store.get(digest)
+
+
 def test_unknown_protocol_is_refused() -> None:
     with pytest.raises(StartupError, match="nowhere"):
         ArtifactStore("nowhere://bucket")
 
 
-@pytest.mark.parametrize("method", ["cat_file", "pipe_file"])
+@pytest.mark.parametrize("method", ["info", "pipe_file"])
 async def test_any_exception_of_an_object_store_means_unavailable(
     monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

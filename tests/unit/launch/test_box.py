@@ -79,6 +79,20 @@ def test_an_unusable_text_is_refused(tmp_path: Path, content: bytes | None, mess
     assert message in _refused(tmp_path, {"writer": writer})
 
 
+@pytest.mark.parametrize("name", ["signing_key_file", "previous_signing_key_file"])
+def test_a_file_that_is_no_key_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "key.pem"
+    writer = {name: path, "address": f"127.0.0.1:{free_port()}"}
+    assert f"writer.{name}: the key file {path} cannot be read" in _refused(
+        tmp_path, {"writer": writer}
+    )
+    path.write_text("no key")
+    said = _refused(tmp_path, {"writer": writer, "worker": {"trusted_keys_file": path}})
+    assert f"writer.{name}: {path} does not hold an unencrypted private Ed25519 key" in said
+    assert "worker.trusted_keys_file: " in said
+    assert "'no key' is neither a key id" in said
+
+
 def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     box = Box({"data_dir": tmp_path / "file" / "data", **free_addresses()})

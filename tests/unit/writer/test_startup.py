@@ -18,6 +18,7 @@ from errata.replica.applier import Applier
 from errata.writer.edited_model import EditedModel
 from errata.writer.log_client import LogClient
 from errata.writer.publish import Publisher
+from errata.writer.signing import Signer, WriterKeys
 from errata.writer.startup import Startup
 from tests.unit.editing.tiny_models import TextResources, make_model
 
@@ -31,7 +32,9 @@ async def test_the_log_tells_how_far_the_statistics_are(tmp_path: Path) -> None:
     lane = LaneConfigured("lanes/main", "adaple", config, "c", model.digest)
     await edited.ledger.fold([Entry(1, "id", datetime.now(UTC), "", lane)])
     async with grpc.aio.insecure_channel(address) as channel:
-        publisher = Publisher(LogClient(channel, "writer"), store, edited.ledger, model.digest)
+        signer = Signer(WriterKeys(), edited.gate)
+        log = LogClient(channel, "writer")
+        publisher = Publisher(log, store, edited.ledger, model.digest, signer)
         resources = TextResources(tmp_path / "cache")
         startup = Startup(edited, publisher, resources, ())
         with capture_logs() as events:

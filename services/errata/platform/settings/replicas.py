@@ -22,6 +22,17 @@ class ReplicaSettings(ServiceSettings):
         gt=0,
         description="Seconds without a message from the log after which a replica is unhealthy.",
     )
+    trusted_keys_file: Path | None = Field(
+        None,
+        description="File with the ids or fingerprints of the keys with which the log's trust may "
+        "begin; if unset, the log's first trust entry is believed.",
+    )
+    unsigned_until_seq: int = Field(
+        0,
+        ge=0,
+        description="Last position whose commits may be unsigned although trusted_keys_file is "
+        "set: that of a log which is older than its signatures.",
+    )
 
 
 class WorkerSettings(ReplicaSettings):

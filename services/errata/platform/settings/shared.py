@@ -44,6 +44,9 @@ class ArtifactSettings(Section):
     worker_url: str = Field(
         "", description="The store's URL for workers; if empty, they ask the log service."
     )
+    max_bytes: int = Field(
+        4 * 1024**3, ge=1_024, description="Maximum size of one artifact; larger ones are refused."
+    )
 
 
 class TracingSettings(Section):

@@ -20,6 +20,16 @@ class WriterSettings(ServiceSettings):
     statistics_text: Path | None = Field(
         None, description="Plain text, one paragraph per line; the demo corpus if unset."
     )
+    signing_key_file: Path | None = Field(
+        None,
+        description="Ed25519 private key (PEM) that signs commits; `errata up` makes one in "
+        "data_dir if unset.",
+    )
+    previous_signing_key_file: Path | None = Field(
+        None,
+        description="The key before it: the next start replaces it, in the log, by "
+        "signing_key_file.",
+    )
     num_threads: int = Field(0, ge=0, description="Torch threads for fits; 0 uses all cores.")
     max_edits_per_request: int = Field(
         100, ge=1, description="Maximum number of edits in one request."

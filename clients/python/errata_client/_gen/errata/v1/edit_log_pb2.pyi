@@ -56,6 +56,7 @@ class EntryPayload(google.protobuf.message.Message):
     LANE_CONFIGURED_FIELD_NUMBER: builtins.int
     LANE_MODEL_COMMITTED_FIELD_NUMBER: builtins.int
     LANE_COMPACTED_FIELD_NUMBER: builtins.int
+    KEYS_TRUSTED_FIELD_NUMBER: builtins.int
     TRACE_PARENT_FIELD_NUMBER: builtins.int
     ON_BEHALF_OF_FIELD_NUMBER: builtins.int
     request_id: builtins.str
@@ -98,6 +99,10 @@ class EntryPayload(google.protobuf.message.Message):
     def lane_compacted(self) -> global___LaneCompacted:
         """A lane was retrained from its active edits alone."""
 
+    @property
+    def keys_trusted(self) -> global___KeysTrusted:
+        """Keys whose signatures count from this position on."""
+
     def __init__(
         self,
         *,
@@ -111,14 +116,100 @@ class EntryPayload(google.protobuf.message.Message):
         lane_configured: global___LaneConfigured | None = ...,
         lane_model_committed: global___LaneModelCommitted | None = ...,
         lane_compacted: global___LaneCompacted | None = ...,
+        keys_trusted: global___KeysTrusted | None = ...,
         trace_parent: builtins.str = ...,
         on_behalf_of: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "on_behalf_of", b"on_behalf_of", "request_id", b"request_id", "trace_parent", b"trace_parent"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted"] | None: ...
+    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "on_behalf_of", b"on_behalf_of", "request_id", b"request_id", "trace_parent", b"trace_parent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "keys_trusted"] | None: ...
 
 global___EntryPayload = EntryPayload
+
+@typing.final
+class Signature(google.protobuf.message.Message):
+    """Signature over the manifest of a commit or a trust entry; docs/signing.md describes the manifest."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    PREVIOUS_FIELD_NUMBER: builtins.int
+    key_id: builtins.str
+    """First 16 hex digits of the SHA-256 of the raw public key."""
+    value: builtins.bytes
+    """Ed25519, 64 bytes."""
+    previous: builtins.bytes
+    """Digest of the signed entry before it in this log, 32 bytes; zeros for the first one."""
+    def __init__(
+        self,
+        *,
+        key_id: builtins.str = ...,
+        value: builtins.bytes = ...,
+        previous: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["key_id", b"key_id", "previous", b"previous", "value", b"value"]) -> None: ...
+
+global___Signature = Signature
+
+@typing.final
+class TrustedKey(google.protobuf.message.Message):
+    """A public key whose signatures count."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: builtins.int
+    key_id: builtins.str
+    """First 16 hex digits of the SHA-256 of the raw public key."""
+    public_key: builtins.bytes
+    """Ed25519, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        key_id: builtins.str = ...,
+        public_key: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["key_id", b"key_id", "public_key", b"public_key"]) -> None: ...
+
+global___TrustedKey = TrustedKey
+
+@typing.final
+class KeysTrusted(google.protobuf.message.Message):
+    """Changes which keys may sign commits. From the first such entry on, every commit must be signed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: builtins.int
+    DISTRUSTED_FIELD_NUMBER: builtins.int
+    LOG_ID_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    log_id: builtins.str
+    """The log's identity when the entry was made."""
+    @property
+    def keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TrustedKey]:
+        """Trusted from this position on."""
+
+    @property
+    def distrusted(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Key ids that are no longer trusted from this position on."""
+
+    @property
+    def signature(self) -> global___Signature:
+        """By one of `keys` in the first such entry, later by a key that is trusted at that position."""
+
+    def __init__(
+        self,
+        *,
+        keys: collections.abc.Iterable[global___TrustedKey] | None = ...,
+        distrusted: collections.abc.Iterable[builtins.str] | None = ...,
+        log_id: builtins.str = ...,
+        signature: global___Signature | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["signature", b"signature"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["distrusted", b"distrusted", "keys", b"keys", "log_id", b"log_id", "signature", b"signature"]) -> None: ...
+
+global___KeysTrusted = KeysTrusted
 
 @typing.final
 class EditsRequested(google.protobuf.message.Message):
@@ -182,6 +273,7 @@ class EditsCommitted(google.protobuf.message.Message):
     SEED_FIELD_NUMBER: builtins.int
     BASE_MODEL_DIGEST_FIELD_NUMBER: builtins.int
     LANE_CONFIG_DIGEST_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
     lane: builtins.str
     """Format: lanes/{lane}."""
     seed: builtins.int
@@ -202,6 +294,10 @@ class EditsCommitted(google.protobuf.message.Message):
     def memory(self) -> errata_client._gen.errata.v1.types_pb2.ArtifactRef:
         """Needed by later fits of the lane; replicas do not load it."""
 
+    @property
+    def signature(self) -> global___Signature:
+        """By the writer; unset in logs without trusted keys."""
+
     def __init__(
         self,
         *,
@@ -212,10 +308,14 @@ class EditsCommitted(google.protobuf.message.Message):
         seed: builtins.int = ...,
         base_model_digest: builtins.str = ...,
         lane_config_digest: builtins.str = ...,
+        signature: global___Signature | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_memory", b"_memory", "artifact", b"artifact", "memory", b"memory"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_memory", b"_memory", "artifact", b"artifact", "base_model_digest", b"base_model_digest", "edits", b"edits", "lane", b"lane", "lane_config_digest", b"lane_config_digest", "memory", b"memory", "seed", b"seed"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_memory", b"_memory", "_signature", b"_signature", "artifact", b"artifact", "memory", b"memory", "signature", b"signature"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_memory", b"_memory", "_signature", b"_signature", "artifact", b"artifact", "base_model_digest", b"base_model_digest", "edits", b"edits", "lane", b"lane", "lane_config_digest", b"lane_config_digest", "memory", b"memory", "seed", b"seed", "signature", b"signature"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_memory", b"_memory"]) -> typing.Literal["memory"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_signature", b"_signature"]) -> typing.Literal["signature"] | None: ...
 
 global___EditsCommitted = EditsCommitted
 
@@ -312,6 +412,7 @@ class LaneModelCommitted(google.protobuf.message.Message):
     EDITS_FIELD_NUMBER: builtins.int
     REPOSITORY_FIELD_NUMBER: builtins.int
     BASE_MODEL_DIGEST_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
     lane: builtins.str
     """Format: lanes/{lane}."""
     base_model_digest: builtins.str
@@ -328,6 +429,10 @@ class LaneModelCommitted(google.protobuf.message.Message):
     def repository(self) -> errata_client._gen.errata.v1.types_pb2.ArtifactRef:
         """Carries their effect under this model; unset if there are none."""
 
+    @property
+    def signature(self) -> global___Signature:
+        """By the writer; unset in logs without trusted keys."""
+
     def __init__(
         self,
         *,
@@ -336,10 +441,14 @@ class LaneModelCommitted(google.protobuf.message.Message):
         edits: collections.abc.Iterable[builtins.str] | None = ...,
         repository: errata_client._gen.errata.v1.types_pb2.ArtifactRef | None = ...,
         base_model_digest: builtins.str = ...,
+        signature: global___Signature | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_repository", b"_repository", "model", b"model", "repository", b"repository"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_repository", b"_repository", "base_model_digest", b"base_model_digest", "edits", b"edits", "lane", b"lane", "model", b"model", "repository", b"repository"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_repository", b"_repository", "_signature", b"_signature", "model", b"model", "repository", b"repository", "signature", b"signature"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_repository", b"_repository", "_signature", b"_signature", "base_model_digest", b"base_model_digest", "edits", b"edits", "lane", b"lane", "model", b"model", "repository", b"repository", "signature", b"signature"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_repository", b"_repository"]) -> typing.Literal["repository"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_signature", b"_signature"]) -> typing.Literal["signature"] | None: ...
 
 global___LaneModelCommitted = LaneModelCommitted
 
@@ -354,6 +463,7 @@ class LaneCompacted(google.protobuf.message.Message):
     ARTIFACT_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     BASE_MODEL_DIGEST_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
     lane: builtins.str
     """Format: lanes/{lane}."""
     seed: builtins.int
@@ -368,6 +478,10 @@ class LaneCompacted(google.protobuf.message.Message):
     def artifact(self) -> errata_client._gen.errata.v1.types_pb2.ArtifactRef:
         """Carries their effect; earlier artifacts of the lane are no longer needed."""
 
+    @property
+    def signature(self) -> global___Signature:
+        """By the writer; unset in logs without trusted keys."""
+
     def __init__(
         self,
         *,
@@ -376,9 +490,11 @@ class LaneCompacted(google.protobuf.message.Message):
         artifact: errata_client._gen.errata.v1.types_pb2.ArtifactRef | None = ...,
         seed: builtins.int = ...,
         base_model_digest: builtins.str = ...,
+        signature: global___Signature | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["artifact", b"artifact"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "base_model_digest", b"base_model_digest", "edits", b"edits", "lane", b"lane", "seed", b"seed"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_signature", b"_signature", "artifact", b"artifact", "signature", b"signature"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_signature", b"_signature", "artifact", b"artifact", "base_model_digest", b"base_model_digest", "edits", b"edits", "lane", b"lane", "seed", b"seed", "signature", b"signature"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_signature", b"_signature"]) -> typing.Literal["signature"] | None: ...
 
 global___LaneCompacted = LaneCompacted
 
