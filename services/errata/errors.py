@@ -30,6 +30,7 @@ variable parts of a message are also in `metadata`.
     │   └── ReplicaBehindError       no replica reached `min_seq` before the deadline
     ├── DataLossError                the log or the store contradicts what was acknowledged
     │   ├── LogBehindWitnessError    the log's head is behind or differs from its witness
+    │   ├── ImpossibleEntryError     an entry that contradicts the entries before it
     │   └── ArtifactCorruptError     bytes that do not match their digest, or are not an artifact
     ├── FitError                     an edit or batch that cannot be fitted
     │   ├── SingularCovarianceError  the closed-form system cannot be factorised
@@ -258,6 +259,15 @@ class LogBehindWitnessError(DataLossError):
     """The log's head is behind its witness, or has another digest."""
 
     reason = "LOG_BEHIND_WITNESS"
+
+
+class ImpossibleEntryError(DataLossError):
+    """An entry contradicts those before it; readers stop there until `errata log repair` voids it.
+
+    `seq` and `problem` are in the metadata.
+    """
+
+    reason = "IMPOSSIBLE_ENTRY"
 
 
 class ArtifactCorruptError(DataLossError):

@@ -21,7 +21,8 @@ from errata.log.entries import (
     LaneModelCommitted,
     Payload,
 )
-from errata.log.payload_convert import decode
+from errata.log.reader import EntryReader
+from errata.log.remote import RemoteLog
 from errata.log.subscriber import Subscriber
 from errata.platform.server import open_channel
 from errata.platform.settings import Settings
@@ -71,15 +72,16 @@ async def _lane_at(target: str, lane: str, llm: CausalLM, head_seq: int) -> tupl
         # Without weights, as in the retrieval service: the lane's contents suffice.
         known_llm = KnownLLM(llm.digest, llm.device)
         applier = Applier(known_llm, RemoteArtifacts(channel), FaissIndices())
+        reader = EntryReader(RemoteLog(channel).voided_seqs)
         try:
             async with (
                 asyncio.timeout(_TIMEOUT_SECONDS) as timeout,
                 aclosing(Subscriber(target).batches()) as batches,
             ):
                 async for batch in batches:
-                    for entry in map(decode, batch.entries):
-                        seq = entry.seq
-                        if _changes_lane(entry.payload, lane, lane_edits):
+                    for stored in batch.entries:
+                        seq, entry = stored.seq, await reader.read(stored)
+                        if entry and _changes_lane(entry.payload, lane, lane_edits):
                             await apply(applier, entry)
                         now = asyncio.get_running_loop().time()
                         timeout.reschedule(now + _TIMEOUT_SECONDS)

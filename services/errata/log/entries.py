@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from errata.editing.edit import Edit
-from errata.errors import ErrataError
+from errata.errors import ErrataError, ImpossibleEntryError
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,19 @@ class LaneCompacted:
     base_model_digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class EntryVoided:
+    """An earlier entry that no reader can apply counts as absent.
+
+    Attributes:
+        seq: of that entry.
+        reason: for operators.
+    """
+
+    seq: int
+    reason: str
+
+
 Payload = (
     EditsRequested
     | EditsCommitted
@@ -148,6 +161,7 @@ Payload = (
     | LaneConfigured
     | LaneModelCommitted
     | LaneCompacted
+    | EntryVoided
 )
 
 
@@ -170,3 +184,18 @@ class Entry:
     author: str
     payload: Payload
     trace_parent: str = ""
+
+
+def impossible_entry(seq: int, problem: str) -> ImpossibleEntryError:
+    """The error of every reader at an entry that contradicts those before it.
+
+    Args:
+        seq: of the entry.
+        problem: what it contradicts; whole sentences.
+    """
+    return ImpossibleEntryError(
+        f"entry {seq} cannot be applied: {problem} Every reader of the log stops before it. Run "
+        f"`errata log repair --seq {seq} --reason TEXT` to void it.",
+        seq=seq,
+        problem=problem,
+    )

@@ -20,9 +20,10 @@ from errata.editing.lane.commits import LaneDump
 from errata.errors import ArtifactCorruptError
 from errata.log.chain import Position
 from errata.log.entries import LaneConfigured
+from errata.log.fold import LogFold
 
 _log = structlog.get_logger(__name__)
-_KIND = "replica-snapshot/1"
+_KIND = "replica-snapshot/2"
 _SUFFIX = ".safetensors"
 _KEPT = 2  # the newest may be damaged
 
@@ -57,11 +58,13 @@ class Snapshot:
         log_id: the log's identity.
         position: the last entry that the state contains.
         captured: the state there.
+        fold: the entries up to there.
     """
 
     log_id: str
     position: Position
     captured: CapturedState
+    fold: LogFold
 
     def to_bytes(self) -> bytes:
         """A safetensors file: the lanes' tensors, and everything else as JSON metadata."""
@@ -81,6 +84,7 @@ class Snapshot:
             "seq": self.position.seq,
             "chain_digest": self.position.chain_digest.hex(),
             "lanes": lanes,
+            "fold": self.fold.to_json(),
             "left_out": captured.left_out,
             "lane_of": list(captured.lane_of.items()),
             "commit_seq": dict(captured.commit_seq),
@@ -120,7 +124,8 @@ class Snapshot:
                 state_digest=facts["state_digest"],
             )
             position = Position(facts["seq"], bytes.fromhex(facts["chain_digest"]))
-            return cls(facts["log_id"], position, captured)
+            fold = LogFold.from_json(facts["fold"])
+            return cls(facts["log_id"], position, captured, fold)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactCorruptError(f"the snapshot cannot be read: {error!r}.") from error
 

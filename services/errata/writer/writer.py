@@ -13,6 +13,7 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.errors import QueueFullError, UnknownLaneError
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import EditsRequested
+from errata.log.reader import EntryReader
 from errata.log.subscriber import Subscriber
 from errata.platform.detached import Detached
 from errata.platform.settings import WriterSettings
@@ -55,7 +56,7 @@ class Writer:
             settings: limits.
         """
         self._applier = Applier(model, store, FaissIndices(), keep_memory=True)
-        self._edited = EditedModel(model, self._applier, subscriber)
+        self._edited = EditedModel(model, self._applier, subscriber, EntryReader(log.voided_seqs))
         self.ledger = self._edited.ledger
         self._publisher = Publisher(log, store, self.ledger, model.digest)
         self._detached = Detached()
@@ -79,7 +80,8 @@ class Writer:
         Raises:
             EpochLostError: a newer writer took over.
             StartupError: a lane is in the log with another configuration.
-            DataLossError: the log contradicts itself.
+            DataLossError: the log contradicts itself; an ImpossibleEntryError names the entry and
+                the command that voids it.
         """
         startup = Startup(self._edited, self._publisher, self._resources, lanes)
         async with asyncio.TaskGroup() as tasks:

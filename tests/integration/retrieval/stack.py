@@ -71,7 +71,7 @@ class Stack:
             subscriber = Subscriber(self.address)
             writer = Writer(llm, log, subscriber, self.store, resources, LIMITS)
             ready = asyncio.Event()
-            head = await log.head_seq()
+            head = (await log.state()).head.seq
             work = asyncio.create_task(writer.run([setup], head, ready.set))
             waiting = asyncio.create_task(ready.wait())
             await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)

@@ -57,6 +57,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 28
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 29
     ERROR_REASON_LANE_FULL: _ErrorReason.ValueType  # 30
+    ERROR_REASON_IMPOSSIBLE_ENTRY: _ErrorReason.ValueType  # 31
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of an error, as in google.rpc.ErrorInfo (there without the prefix), domain errata.v1."""
@@ -92,6 +93,7 @@ ERROR_REASON_STARTUP_FAILED: ErrorReason.ValueType  # 27
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 28
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 29
 ERROR_REASON_LANE_FULL: ErrorReason.ValueType  # 30
+ERROR_REASON_IMPOSSIBLE_ENTRY: ErrorReason.ValueType  # 31
 global___ErrorReason = ErrorReason
 
 @typing.final
