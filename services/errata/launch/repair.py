@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from errata.errors import NotFoundError, PreconditionError
+from errata.errors import InvalidRequestError, NotFoundError, PreconditionError
 from errata.launch.box import Box, free_addresses
 from errata.log.entries import EntryVoided
 from errata.log.history import LogState
@@ -63,8 +63,10 @@ async def repair_entry(
         InvalidRequestError: no reason.
         LogUnavailableError: the log service cannot be reached.
     """
+    if not reason.strip():
+        raise InvalidRequestError("give a --reason, which is kept in the log.", field="reason")
     async with open_channel(address) as channel:
-        log = LogClient(channel, f"errata log repair, {author}@{socket.gethostname()}")
+        log = LogClient(channel, f"errata log repair on {socket.gethostname()}")
         confirm(_problem(await log.state(), seq))  # a refused repair must not fence the writer
         await log.acquire_epoch()
         return await log.append(str(uuid.uuid4()), EntryVoided(seq, reason), author)

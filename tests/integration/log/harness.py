@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -36,6 +38,7 @@ from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 from errata_client.errors import ErrataError, UnavailableError, from_rpc_error
 from tests.waiting import PATIENCE
 
+BASE_MODEL = "ab" * 32
 SERVE = Path(__file__).with_name("serve_log.py")
 
 
@@ -181,11 +184,20 @@ class RunningLog:
 def append_request(
     epoch: int, request_id: str | None = None, comment: str = "", author: str = "tests"
 ) -> pb.AppendRequest:
-    kind = pb.EditsReverted(edits=["edits/1-0"], comment=comment)
+    """Asks for an entry that can follow any other: each comment configures a lane of its own."""
+    config = json.dumps({"comment": comment})
+    digest = hashlib.sha256(config.encode()).hexdigest()
+    kind = pb.LaneConfigured(
+        lane=f"lanes/of-{digest[:16]}",
+        method="adaple",
+        config_json=config,
+        config_digest=digest,
+        base_model_digest=BASE_MODEL,
+    )
     return pb.AppendRequest(
         request_id=request_id or str(uuid.uuid4()),
         epoch=epoch,
-        payload=pb.EntryPayload(author=author, edits_reverted=kind),
+        payload=pb.EntryPayload(author=author, lane_configured=kind),
     )
 
 
