@@ -119,8 +119,7 @@ class Admission:
             return self._obstacle
         try:
             payload = decode(ChainedEntry(self.fold.seq + 1, entry.payload, b"")).payload
-            self.fold.check(payload)
-            self.fold.check_in_force(payload)
+            self.fold.check_new(payload)
         except ImpossibleEntryError as error:
             return InvalidRequestError(
                 f"the entry is refused: {error.metadata['problem']}", field="payload"

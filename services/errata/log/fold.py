@@ -36,6 +36,7 @@ from errata.log.entries import (
     impossible_entry,
 )
 from errata.log.forms import check_config, check_lane_name, check_ref, check_some, shown
+from errata.log.methods import METHODS
 
 
 class Standing(StrEnum):
@@ -115,11 +116,32 @@ class LogFold:
             case LaneModelCommitted():
                 self._check_lane_model(payload)
             case LaneCompacted():
-                self._check_whole(payload.lane, payload.edits, payload.base_model_digest)
-                check_some(payload.edits)
-                check_ref(payload.artifact, "artifact")
+                self._check_compaction(payload)
             case EntryVoided():
                 self._check_voided(payload)
+
+    def check_new(self, payload: Payload) -> None:
+        """Returns if an entry with this content can be appended now; stricter than `check`.
+
+        Readers take what earlier versions appended, and leave methods that only later versions
+        know to those.
+
+        Raises:
+            EditNotRevertibleError: it reverts an edit a second time.
+            ErrataError: as `check`.
+        """
+        self.check(payload)
+        match payload:
+            case EditsReverted(edits=names):
+                for name in names:
+                    if self._known(name).standing is not Standing.COMMITTED:
+                        raise _not_revertible(name, self._known(name))
+            case LaneConfigured(method=method) if method not in METHODS:
+                raise InvalidRequestError(
+                    f"this log service knows no method {shown(method)}; choose one of "
+                    f"{', '.join(sorted(METHODS))}, or upgrade it.",
+                    field="method",
+                )
 
     def active(self, lane: str) -> list[str]:
         """The lane's edits that are in force, in the order of their requests."""
@@ -257,18 +279,10 @@ class LogFold:
                 f"the edits belong to {', '.join(sorted(lanes))}; revert lane by lane."
             )
 
-    def check_in_force(self, payload: Payload) -> None:
-        """Returns unless the content reverts an edit a second time, which new entries must not.
-
-        Raises:
-            EditNotRevertibleError: it does.
-        """
-        for name in payload.edits if isinstance(payload, EditsReverted) else ():
-            if self._known(name).standing is not Standing.COMMITTED:
-                raise _not_revertible(name, self._known(name))
-
     def _check_lane_model(self, payload: LaneModelCommitted) -> None:
-        self._check_whole(payload.lane, payload.edits, payload.base_model_digest)
+        lane = self._check_whole(payload.lane, payload.edits, payload.base_model_digest)
+        if lane.method in METHODS and not METHODS[lane.method].lane_models:
+            raise PreconditionError(f"{lane.lane} uses {lane.method}, which has no lane models.")
         check_ref(payload.model, "model")
         if payload.repository is not None:
             check_ref(payload.repository, "repository")
@@ -278,9 +292,17 @@ class LogFold:
                 field="repository",
             )
 
-    def _check_whole(self, name: str, edits: Collection[str], base_model: str) -> None:
+    def _check_compaction(self, payload: LaneCompacted) -> None:
+        lane = self._check_whole(payload.lane, payload.edits, payload.base_model_digest)
+        if lane.method in METHODS and not METHODS[lane.method].compaction:
+            raise PreconditionError(f"{lane.lane} uses {lane.method}, which has no compaction.")
+        check_some(payload.edits)
+        check_ref(payload.artifact, "artifact")
+
+    def _check_whole(self, name: str, edits: Collection[str], base_model: str) -> LaneConfigured:
         """Checks an entry that replaces all of a lane: it names exactly the active edits."""
-        self._check_model(self._lane(name), base_model)
+        lane = self._lane(name)
+        self._check_model(lane, base_model)
         active = set(self.active(name))
         if set(edits) != active or len(edits) != len(active):
             raise PreconditionError(
@@ -288,6 +310,7 @@ class LogFold:
                 f"force in {name}; read the log up to its head, and make it again.",
                 lane=name,
             )
+        return lane
 
     def _check_model(self, lane: LaneConfigured, base_model: str) -> None:
         if base_model != lane.base_model_digest:

@@ -14,8 +14,9 @@ from errata.errors import UnavailableError
 from errata.log.entries import Entry, LaneConfigured
 from errata.log.reader import EntryReader
 from errata.log.subscriber import Subscriber
-from errata.replica.applier import Applier, OpenLane
+from errata.replica.applier import Applier
 from errata.replica.apply import apply
+from errata.replica.open_lane import OpenLane
 from errata.writer import checks
 from errata.writer.ledger import EditLedger
 
