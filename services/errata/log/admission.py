@@ -41,15 +41,15 @@ async def missing_artifact(entry: NewEntry, artifacts: ArtifactStore) -> ErrataE
             size = await artifacts.size(ref.digest)
             if size != ref.size_bytes:
                 return InvalidRequestError(
-                    f"artifact {ref.digest} has {size:,} bytes, and the entry says "
+                    f"the entry is refused: artifact {ref.digest} has {size:,} bytes, and not "
                     f"{ref.size_bytes:,}.",
                     field="payload",
                 )
     except NotFoundError as error:
         digest = error.metadata["digest"]
         return NotFoundError(
-            f"artifact {digest} is not in the artifact store; store it before the entry that "
-            "names it.",
+            f"the entry is refused: artifact {digest} is not in the artifact store; store it "
+            "first.",
             field="payload",
             digest=digest,
         )

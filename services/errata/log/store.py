@@ -262,7 +262,7 @@ class RedisLog:
         for _ in range(_MAX_RACES):
             tip = self._known.head
             await self._admission.catch_up(tip)
-            refused = objection or self._admission.refusal(entry)
+            refused = self._admission.refusal(entry) or objection
             new = extend(tip, entry.payload)
             # A refused entry can be a duplicate or of a fenced writer: Redis decides that.
             outcome, number = await self._backend.append(
