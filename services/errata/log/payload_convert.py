@@ -75,7 +75,8 @@ def decode_payload(entry: ChainedEntry) -> edit_log_pb2.EntryPayload:
     except DecodeError as error:
         raise impossible_entry(entry.seq, "its bytes are not a message.") from error
     if message.WhichOneof("kind") is None:
-        if len(UnknownFieldSet(message)) == 0:
+        known, unknown = message.DESCRIPTOR.fields_by_number, UnknownFieldSet(message)
+        if all(unknown[index].field_number in known for index in range(len(unknown))):
             raise impossible_entry(entry.seq, "it has no content.")
         raise PreconditionError(
             f"entry {entry.seq} has a kind that this version does not know. Upgrade this process; "

@@ -26,6 +26,7 @@ from errata.writer.log_client import LogClient
 from errata.writer.resources import WriterResources
 from errata.writer.writer import Writer
 from errata_client._gen.errata.v1 import retrieval_pb2_grpc
+from tests.integration.log.harness import RedisServer
 from tests.unit.editing.recipe_models import make_lane_model
 from tests.unit.editing.tiny_models import make_model
 
@@ -45,8 +46,8 @@ LIMITS = WriterSettings(
 class Stack:
     """A log, a store, and the writers that come and go."""
 
-    def __init__(self, address: str, folder: Path) -> None:
-        self.address, self.folder = address, folder
+    def __init__(self, address: str, folder: Path, redis: RedisServer) -> None:
+        self.address, self.folder, self.redis = address, folder, redis
         self.store = ArtifactStore(str(folder / "artifacts"))
         self.make_llm: Callable[[], CausalLM] = partial(make_model, "llama")
 
