@@ -224,7 +224,10 @@ class LogFold:
         if other.base_model_digest != payload.base_model_digest:
             raise BaseModelMismatchError(
                 f"{payload.lane} is for base model {payload.base_model_digest[:16]}…, but the log "
-                f"for {other.base_model_digest[:16]}…; start a new log for another model."
+                f"for {other.base_model_digest[:16]}…. Start with the model that the log was made "
+                "with, or start a new log.",
+                expected=other.base_model_digest,
+                found=payload.base_model_digest,
             )
 
     def _check_request(self, payload: EditsRequested) -> None:
