@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,7 +93,10 @@ def test_the_writer_says_what_to_do_and_starts_after_it(
 
 
 def test_a_refused_repair_leaves_the_log_and_the_epoch(
-    settings: LogSettings, environment: dict[str, str], redis_server: RedisServer
+    settings: LogSettings,
+    environment: dict[str, str],
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log = LogProcess(settings)
     asyncio.run(log.start())
@@ -101,7 +106,8 @@ def test_a_refused_repair_leaves_the_log_and_the_epoch(
             code, said = _repair(environment, "--yes", "--log", log.address, seq=seq)
             assert code == 1
             assert told in said
-        code, said = _repair(environment, "--log", log.address)  # nobody confirms
+        monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+        code, said = _repair(environment, "--log", log.address)
         assert code == 1
         assert "edits/9-9" in said
         assert "writer ends" in said

@@ -162,8 +162,6 @@ class Applier:
             change = self._prepare_lane(configured)
             if change is not None:
                 change.apply()
-            if dump is None:
-                continue
             model = None
             if dump.model_digest:
                 data = await self._artifacts.get(dump.model_digest)

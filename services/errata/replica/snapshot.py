@@ -33,8 +33,7 @@ class CapturedState:
     """The state of a replica without LLM weights at one position of the log.
 
     Attributes:
-        lanes: the applied lanes, each with its contents; None in snapshots of earlier versions,
-            for a lane without a lane model.
+        lanes: the applied lanes, each with its contents.
         left_out: names of the lanes that need weights, which are not applied.
         lane_of: active edits → their lane, in the order of their commits.
         commit_seq: active edits → position of their commit.
@@ -42,7 +41,7 @@ class CapturedState:
         state_digest: SHA-256, hex, of the lanes' contents.
     """
 
-    lanes: tuple[tuple[LaneConfigured, LaneDump | None], ...]
+    lanes: tuple[tuple[LaneConfigured, LaneDump], ...]
     left_out: tuple[str, ...]
     lane_of: Mapping[str, str]
     commit_seq: Mapping[str, int]
@@ -71,13 +70,15 @@ class Snapshot:
         captured, lanes = self.captured, []
         tensors: dict[str, Tensor] = {}
         for number, (configured, held) in enumerate(captured.lanes):
-            lane: dict[str, object] = {"configured": asdict(configured)}
-            if held is not None:
-                lane |= {"model": held.model_digest, "edits": held.edits}
-                if held.repository is not None:
-                    lane["repository"] = held.repository.metadata
-                    named = held.repository.tensors.items()
-                    tensors |= {f"{number}.{name}": tensor for name, tensor in named}
+            lane: dict[str, object] = {
+                "configured": asdict(configured),
+                "model": held.model_digest,
+                "edits": held.edits,
+            }
+            if held.repository is not None:
+                lane["repository"] = held.repository.metadata
+                named = held.repository.tensors.items()
+                tensors |= {f"{number}.{name}": tensor for name, tensor in named}
             lanes.append(lane)
         facts = {
             "log_id": self.log_id,
@@ -107,13 +108,11 @@ class Snapshot:
             facts = json.loads(artifact.metadata["facts"])
             lanes = []
             for number, lane in enumerate(facts["lanes"]):
-                configured, held = LaneConfigured(**lane["configured"]), None
-                if "model" in lane:
-                    repository = None
-                    if "repository" in lane:
-                        tensors = _of_lane(artifact, f"{number}.")
-                        repository = Artifact(tensors, lane["repository"])
-                    held = LaneDump(lane["model"], tuple(lane["edits"]), repository)
+                configured, repository = LaneConfigured(**lane["configured"]), None
+                if "repository" in lane:
+                    tensors = _of_lane(artifact, f"{number}.")
+                    repository = Artifact(tensors, lane["repository"])
+                held = LaneDump(lane["model"], tuple(lane["edits"]), repository)
                 lanes.append((configured, held))
             captured = CapturedState(
                 lanes=tuple(lanes),
