@@ -4,6 +4,7 @@
 |---|---|
 | `box_cli` | run and check a system on this machine |
 | `client_cli` | call a running system |
+| `log_cli` | list the log's entries; repair it |
 | `serve_cli` | run one service |
 | `model_cli` | prepare a model |
 | `security_cli` | make credentials, check the audit log |
@@ -26,6 +27,7 @@ from errata import box_cli, client_cli, errors, model_cli, security_cli, signing
 from errata.bench_cli import bench
 from errata.launch.show_installation import version_lines
 from errata.launch.terminal import console
+from errata.log_cli import log
 from errata.platform.settings import load_client_settings
 from errata.platform.settings.sources import CONFIG_FILE_VARIABLE
 from errata.serve_cli import serve
@@ -40,7 +42,6 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("ask", client_cli.ask),
     ("score", client_cli.score),
     ("status", client_cli.status),
-    ("log", client_cli.log),
     ("edits", client_cli.edits),
     ("revert", client_cli.revert),
     ("compact", client_cli.compact),
@@ -56,7 +57,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
 )
 # Commands whose target, timeout and author default to the section `client` of the settings.
 _CLIENT_COMMANDS = (
-    *("edit", "ask", "score", "status", "log", "edits", "revert", "compact", "lanes"),
+    *("edit", "ask", "score", "status", "edits", "revert", "compact", "lanes"),
     "adapters",
 )
 
@@ -68,6 +69,7 @@ app = typer.Typer(
 )
 for _name, _command in _COMMANDS:
     app.command(_name)(_command)
+app.add_typer(log, name="log")
 app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")
 app.add_typer(model_cli.model, name="model")
@@ -99,7 +101,9 @@ def _global(
     client = load_client_settings()
     given = {"target": client.target, "timeout": client.timeout_seconds, "author": client.author}
     values = {name: value for name, value in given.items() if value}
-    context.default_map = dict.fromkeys(_CLIENT_COMMANDS, values)
+    context.default_map = dict.fromkeys(_CLIENT_COMMANDS, values) | {
+        "log": {**values, "repair": {**values}}
+    }
     for name in ("token_file", "tls_ca", "tls_cert", "tls_key"):  # the SDK reads its variables
         if value := getattr(client, name):
             os.environ[f"ERRATA_{name.upper()}"] = value

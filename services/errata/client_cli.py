@@ -155,18 +155,6 @@ def status(
         raise typer.Exit(1)
 
 
-def log(
-    from_seq: Annotated[int, typer.Option(help="First position to list.")] = 1,
-    timeout: TimeoutOption = 30.0,
-    as_json: JsonOption = False,
-    target: TargetOption = DEFAULT_TARGET,
-) -> None:
-    """Lists the log's entries."""
-    with Client(target, timeout=timeout) as client:
-        entries = list(client.entries(from_seq))
-    print_result(as_json, entries, show.entry_table)
-
-
 def edits(
     state: Annotated[StateName | None, typer.Option(help="Only edits in this state.")] = None,
     lane: Annotated[str, typer.Option(help="Only edits of this lane, as lanes/{lane}.")] = "",

@@ -32,8 +32,9 @@ variable parts of a message are also in `metadata`.
     │   └── ReplicaBehindError       no replica reached `min_seq` before the deadline
     ├── DataLossError                the log or the store contradicts what was acknowledged
     │   ├── LogBehindWitnessError    the log's head is behind or differs from its witness
-    │   ├── ArtifactCorruptError     bytes that do not match their digest, or are not an artifact
-    │   └── CommitNotTrustedError    a commit that no trusted key signed
+    │   ├── ImpossibleEntryError     an entry that contradicts the entries before it
+    │   ├── CommitNotTrustedError    a commit that no trusted key signed
+    │   └── ArtifactCorruptError     bytes that do not match their digest, or are not an artifact
     ├── FitError                     an edit or batch that cannot be fitted
     │   ├── SingularCovarianceError  the closed-form system cannot be factorised
     │   └── CheckFailedError         fitted, but failed its check
@@ -273,6 +274,15 @@ class LogBehindWitnessError(DataLossError):
     """The log's head is behind its witness, or has another digest."""
 
     reason = "LOG_BEHIND_WITNESS"
+
+
+class ImpossibleEntryError(DataLossError):
+    """An entry contradicts those before it; readers stop there until `errata log repair` voids it.
+
+    `seq` and `problem` are in the metadata.
+    """
+
+    reason = "IMPOSSIBLE_ENTRY"
 
 
 class ArtifactCorruptError(DataLossError):

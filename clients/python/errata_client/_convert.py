@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC
+from datetime import UTC, datetime
+
+from google.protobuf.message import DecodeError
 
 from errata_client import errors, types
 from errata_client._chat import chat_of, prompt_of
@@ -14,6 +16,7 @@ from errata_client._gen.errata.v1 import (
     types_pb2,
 )
 
+_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _FINISH_REASONS = {
     inference_pb2.FINISH_REASON_STOP: "stop",
     inference_pb2.FINISH_REASON_LENGTH: "length",
@@ -209,14 +212,20 @@ def head(message: edit_log_pb2.GetHeadResponse) -> types.Head:
 
 def log_entry(message: edit_log_pb2.LogEntry) -> types.LogEntry:
     """One entry, described for people."""
-    payload = edit_log_pb2.EntryPayload.FromString(message.payload)
+    payload = edit_log_pb2.EntryPayload()
+    try:
+        payload.ParseFromString(message.payload)
+        append_time = payload.append_time.ToDatetime(UTC)
+    except (DecodeError, OverflowError, ValueError):  # readers stop there; a list shows it
+        payload.Clear()
+        append_time = _NO_TIME
     kind = payload.WhichOneof("kind") or ""
     edits, detail = _describe(message.seq, kind, payload)
     return types.LogEntry(
         seq=message.seq,
         kind=kind,
         author=payload.author,
-        append_time=payload.append_time.ToDatetime(UTC),
+        append_time=append_time,
         chain_digest=message.chain_digest.hex(),
         edits=edits,
         detail=detail,
@@ -250,6 +259,8 @@ def _describe(
             trust = payload.keys_trusted
             keys = [f"trusts {key.key_id}" for key in trust.keys]
             return (), ", ".join([*keys, *(f"no longer {key_id}" for key_id in trust.distrusted)])
+        case "entry_voided":
+            return (), f"entry {payload.entry_voided.seq}: {payload.entry_voided.reason}"
         case "lane_configured":
             configured = payload.lane_configured
             return (), f"{configured.lane} {configured.method} {configured.config_digest}"

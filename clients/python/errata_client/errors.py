@@ -157,6 +157,7 @@ _BY_REASON: dict[str, type[ErrataError]] = {
     "REPLICA_BEHIND": ReplicaBehindError,
     "DATA_LOSS": DataLossError,
     "LOG_BEHIND_WITNESS": DataLossError,
+    "IMPOSSIBLE_ENTRY": DataLossError,
     "ARTIFACT_CORRUPT": DataLossError,
     "COMMIT_NOT_TRUSTED": DataLossError,
     "FIT_FAILED": EditRejectedError,

@@ -116,6 +116,16 @@ class ArtifactStore:
         check_content(digest, digest_of(data), self._url)
         return data
 
+    async def size(self, digest: str) -> int:
+        """The artifact's length in bytes; its content is not read.
+
+        Raises:
+            InvalidRequestError, NotFoundError, UnavailableError: as `load`.
+        """
+        check_digest(digest)
+        with self._failures(digest):
+            return int(await asyncio.to_thread(self._fs.size, self.path_of(digest)))
+
     async def chunks(self, digest: str) -> AsyncIterator[bytes]:
         """The artifact in chunks of 256 KiB; only one is in memory at a time.
 

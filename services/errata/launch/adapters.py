@@ -23,7 +23,8 @@ from errata.log.entries import (
     LaneModelCommitted,
     Payload,
 )
-from errata.log.payload_convert import decode
+from errata.log.reader import EntryReader
+from errata.log.remote import RemoteLog
 from errata.log.subscriber import Subscriber
 from errata.platform.server import COMMON_OPTIONS
 from errata.platform.settings import Settings
@@ -81,14 +82,17 @@ async def _lane_at(
         known_llm = KnownLLM(llm.digest, llm.device)
         artifacts = RemoteArtifacts(channel, max_bytes=settings.artifacts.max_bytes)
         applier = Applier(known_llm, artifacts, FaissIndices())
+        reader = EntryReader(RemoteLog(channel).voided_seqs)
         try:
             async with (
                 asyncio.timeout(_TIMEOUT_SECONDS) as timeout,
                 aclosing(Subscriber(partial(_dial, target)).batches()) as batches,
             ):
                 async for batch in batches:
-                    for entry in map(decode, batch.entries):
-                        seq = entry.seq
+                    for stored in batch.entries:
+                        seq, entry = stored.seq, await reader.read(stored)
+                        if entry is None:
+                            continue
                         if _changes_lane(entry.payload, lane, lane_edits):
                             await apply(applier, entry)
                         else:

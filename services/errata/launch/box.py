@@ -127,6 +127,21 @@ class Box:
             steps=self._steps,
             given_up=self._given_up,
         )
+        self._take_data_dir()
+        for name, address in services.items():
+            self.start_service(name, address)
+
+    def start_log(self) -> None:
+        """Starts only Redis and the log: the rest of a system cannot start before a repair.
+
+        Raises:
+            StartupError: another system uses the data, or a process did not start.
+        """
+        self._take_data_dir()
+        self.start_service("log", self.settings.log.address)
+
+    def _take_data_dir(self) -> None:
+        """Locks the data and starts the box's own Redis, if it has one."""
         folder = self.settings.data_dir
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = DataDirLock(folder, f"the Errata at {self.target} (process {os.getpid()})")
@@ -135,8 +150,6 @@ class Box:
             SigningKey.generate().write(key)
         if self._own_redis_port is not None:
             self.start_redis()
-        for name, address in services.items():
-            self.start_service(name, address)
 
     def _services(self) -> dict[str, str]:
         """Addresses of the services by name, in the order of dependence."""

@@ -7,10 +7,12 @@
 -- FENCED is checked before the known key, so that a replaced writer learns of it from its next call,
 -- whatever it sends. The new writer retries under its own epoch and gets DUP.
 -- DUP is checked before TOOBIG, so that a retry of an accepted request is never refused.
+-- REFUSED comes last: the caller found that the entry contradicts the entries up to its head, which is
+-- no reason if the head is another one.
 --
 -- KEYS: stream, head, requests
 -- ARGV: log_id, epoch, request_id, content_digest, head_seq, head_digest,
---       payload, new_seq, new_digest, max_payload_bytes
+--       payload, new_seq, new_digest, max_payload_bytes, '1' if the caller refuses the entry
 local head = redis.call('HMGET', KEYS[2], 'log_id', 'epoch', 'seq', 'digest')
 if head[1] ~= ARGV[1] then return {'FOREIGN'} end
 if head[2] ~= ARGV[2] then return {'FENCED', head[2]} end
@@ -27,6 +29,7 @@ end
 
 if #ARGV[7] > tonumber(ARGV[10]) then return {'TOOBIG', tostring(#ARGV[7])} end
 if head[3] ~= ARGV[5] or head[4] ~= ARGV[6] then return {'MOVED', head[3]} end
+if ARGV[11] == '1' then return {'REFUSED'} end
 
 redis.call('XADD', KEYS[1], ARGV[8] .. '-0', 'payload', ARGV[7], 'prev', ARGV[6], 'digest', ARGV[9])
 redis.call('HSET', KEYS[2], 'seq', ARGV[8], 'digest', ARGV[9])

@@ -32,6 +32,7 @@ class AppendOutcome(StrEnum):
     DUPLICATE = "DUP"
     CONFLICT = "CONFLICT"
     FENCED = "FENCED"
+    REFUSED = "REFUSED"
     TOO_BIG = "TOOBIG"
     MOVED = "MOVED"
     FOREIGN = "FOREIGN"

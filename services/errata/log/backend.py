@@ -175,7 +175,7 @@ class RedisBackend:
         return Reading(log_id.decode(), head, int(epoch), int(floor), base, entries)
 
     async def append(
-        self, log_id: str, entry: NewEntry, head: Position, new: Position
+        self, log_id: str, entry: NewEntry, head: Position, new: Position, *, refused: bool = False
     ) -> tuple[AppendOutcome, int]:
         """Runs the append script.
 
@@ -184,6 +184,7 @@ class RedisBackend:
             entry: to append.
             head: the position before it, as far as the caller knows.
             new: the position after it.
+            refused: the entry contradicts the entries up to `head`: only look for other outcomes.
 
         Returns:
             The outcome and its number: the entry's seq (OK, DUPLICATE, CONFLICT), the head's seq
@@ -203,6 +204,7 @@ class RedisBackend:
             new.seq,
             new.chain_digest,
             self._max_payload_bytes,
+            int(refused),
         )
         keys = (self._stream, self._head, self._requests)
         reply = await self._run(self._append, keys, arguments)

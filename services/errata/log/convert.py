@@ -10,7 +10,7 @@ from errata.errors import InvalidRequestError
 from errata.log.append import NewEntry
 from errata.log.chain import DIGEST_BYTES, ChainedEntry, Position
 from errata.log.delivery import Delivery
-from errata.log.history import Page
+from errata.log.history import LogState, Page
 from errata.log.positions import ReplicaReport, ReplicaState
 from errata_client._gen.errata.v1 import edit_log_pb2
 
@@ -57,6 +57,39 @@ def entry_to(entry: ChainedEntry) -> edit_log_pb2.LogEntry:
     return edit_log_pb2.LogEntry(
         seq=entry.seq, payload=entry.payload, chain_digest=entry.chain_digest
     )
+
+
+def head_response(state: LogState) -> edit_log_pb2.GetHeadResponse:
+    """The log's state to send."""
+    return edit_log_pb2.GetHeadResponse(
+        log_id=state.log_id,
+        head_seq=state.head.seq,
+        chain_digest=state.head.chain_digest,
+        floor_seq=state.floor_seq,
+        epoch=state.epoch,
+        voided_seqs=state.voided,
+        impossible_entries=[
+            edit_log_pb2.ImpossibleEntry(seq=seq, problem=problem)
+            for seq, problem in state.impossible.items()
+        ],
+    )
+
+
+def state_from(response: edit_log_pb2.GetHeadResponse) -> LogState:
+    """A received state."""
+    return LogState(
+        log_id=response.log_id,
+        head=Position(response.head_seq, response.chain_digest),
+        floor_seq=response.floor_seq,
+        epoch=response.epoch,
+        voided=tuple(response.voided_seqs),
+        impossible={entry.seq: entry.problem for entry in response.impossible_entries},
+    )
+
+
+def head_request() -> edit_log_pb2.GetHeadRequest:
+    """Asks for the log's state."""
+    return edit_log_pb2.GetHeadRequest()
 
 
 def subscribe_response(page: Page, log_id: str) -> edit_log_pb2.SubscribeResponse:

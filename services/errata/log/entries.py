@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from errata.editing.edit import Edit
-from errata.errors import ErrataError
+from errata.errors import ErrataError, ImpossibleEntryError
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +188,20 @@ class KeysTrusted:
 Signed = EditsCommitted | LaneModelCommitted | LaneCompacted | KeysTrusted
 """The payloads that the writer signs."""
 
+
+@dataclass(frozen=True, slots=True)
+class EntryVoided:
+    """An earlier entry that no reader can apply counts as absent.
+
+    Attributes:
+        seq: of that entry.
+        reason: for operators.
+    """
+
+    seq: int
+    reason: str
+
+
 Payload = (
     EditsRequested
     | EditsCommitted
@@ -197,6 +211,7 @@ Payload = (
     | LaneModelCommitted
     | LaneCompacted
     | KeysTrusted
+    | EntryVoided
 )
 
 
@@ -221,3 +236,18 @@ class Entry:
     payload: Payload
     trace_parent: str = ""
     on_behalf_of: str = ""
+
+
+def impossible_entry(seq: int, problem: str) -> ImpossibleEntryError:
+    """The error of every reader at an entry that contradicts those before it.
+
+    Args:
+        seq: of the entry.
+        problem: what it contradicts; whole sentences.
+    """
+    return ImpossibleEntryError(
+        f"entry {seq} cannot be applied: {problem} Every reader of the log stops before it. Run "
+        f"`errata log repair --seq {seq} --reason TEXT` to void it.",
+        seq=seq,
+        problem=problem,
+    )

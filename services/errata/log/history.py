@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from errata.errors import (
     InvalidRequestError,
@@ -34,6 +35,23 @@ class Page:
     base: Position
     entries: tuple[ChainedEntry, ...]
     head: Position
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """The log's current state.
+
+    Attributes:
+        voided: positions of voided entries, ascending.
+        impossible: entries at which readers stop, ascending → what each contradicts.
+    """
+
+    log_id: str
+    head: Position
+    floor_seq: int
+    epoch: int
+    voided: tuple[int, ...] = ()
+    impossible: Mapping[int, str] = field(default_factory=dict)
 
 
 async def open_history(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC
 
 from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from errata.editing.edit import Edit
-from errata.errors import PreconditionError
+from errata.errors import ErrataError, PreconditionError
 from errata.log.chain import ChainedEntry
 from errata.log.chat_convert import chat_message, chat_of, chats_in, prompts_of, texts_in
 from errata.log.entries import (
@@ -17,6 +18,7 @@ from errata.log.entries import (
     EditsRequested,
     EditsReverted,
     Entry,
+    EntryVoided,
     Figures,
     KeysTrusted,
     LaneCompacted,
@@ -24,6 +26,7 @@ from errata.log.entries import (
     LaneModelCommitted,
     Payload,
     Rejection,
+    impossible_entry,
 )
 from errata.log.signature_convert import (
     signature_message,
@@ -46,17 +49,24 @@ def decode(entry: ChainedEntry) -> Entry:
     Raises:
         PreconditionError: this version does not know the entry's kind; a state without its effect
             would be wrong.
+        ImpossibleEntryError: the bytes are not an entry of any version.
     """
     message = decode_payload(entry)
-    return Entry(
-        seq=entry.seq,
-        request_id=message.request_id,
-        append_time=message.append_time.ToDatetime(UTC),
-        author=message.author,
-        on_behalf_of=message.on_behalf_of,
-        payload=_payload(entry.seq, message),
-        trace_parent=message.trace_parent,
-    )
+    try:
+        return Entry(
+            seq=entry.seq,
+            request_id=message.request_id,
+            append_time=message.append_time.ToDatetime(UTC),
+            author=message.author,
+            on_behalf_of=message.on_behalf_of,
+            payload=_payload(entry.seq, message),
+            trace_parent=message.trace_parent,
+        )
+    except ErrataError:
+        raise
+    except Exception as error:  # such as times and details that no service writes
+        problem = f"its content cannot be read ({type(error).__name__})."
+        raise impossible_entry(entry.seq, problem) from error
 
 
 def decode_payload(entry: ChainedEntry) -> edit_log_pb2.EntryPayload:
@@ -65,23 +75,23 @@ def decode_payload(entry: ChainedEntry) -> edit_log_pb2.EntryPayload:
     Raises:
         PreconditionError: this version does not know the entry's kind; a reader must stop before
             the entry, because it cannot know what the entry changes.
+        ImpossibleEntryError: the bytes are not an entry of any version.
     """
     message = edit_log_pb2.EntryPayload()
     try:
         message.ParseFromString(entry.payload)
     except DecodeError as error:
-        raise _unknown_kind(entry) from error
+        raise impossible_entry(entry.seq, "its bytes are not a message.") from error
     if message.WhichOneof("kind") is None:
-        raise _unknown_kind(entry)
+        known, unknown = message.DESCRIPTOR.fields_by_number, UnknownFieldSet(message)
+        if all(unknown[index].field_number in known for index in range(len(unknown))):
+            raise impossible_entry(entry.seq, "it has no content.")
+        raise PreconditionError(
+            f"entry {entry.seq} has a kind that this version does not know. Upgrade this process; "
+            "it stays at the entry before.",
+            seq=entry.seq,
+        )
     return message
-
-
-def _unknown_kind(entry: ChainedEntry) -> PreconditionError:
-    return PreconditionError(
-        f"entry {entry.seq} has a kind that this version does not know. Upgrade this process; it "
-        "stays at the entry before.",
-        seq=entry.seq,
-    )
 
 
 def _payload(seq: int, message: edit_log_pb2.EntryPayload) -> Payload:
@@ -102,6 +112,8 @@ def _payload(seq: int, message: edit_log_pb2.EntryPayload) -> Payload:
             return _compacted(message.lane_compacted)
         case "keys_trusted":
             return trust_of(message.keys_trusted)
+        case "entry_voided":
+            return EntryVoided(message.entry_voided.seq, message.entry_voided.reason)
         case _:
             lane = message.lane_configured
             return LaneConfigured(
@@ -168,7 +180,9 @@ def _compacted(message: edit_log_pb2.LaneCompacted) -> LaneCompacted:
 
 def _rejection(message: types_pb2.EditRejection) -> Rejection:
     figures = _figures(message.figures) if message.HasField("figures") else None
-    return Rejection(message.edit, from_status(message.error), figures)
+    error = from_status(message.error)
+    to_status(error)  # whoever lists the edit needs it: fails here if its details are malformed
+    return Rejection(message.edit, error, figures)
 
 
 def _figures(message: types_pb2.EditFigures) -> Figures:
@@ -220,6 +234,9 @@ def encode(
             message.lane_configured.config_json = payload.config_json
             message.lane_configured.config_digest = payload.config_digest
             message.lane_configured.base_model_digest = payload.base_model_digest
+        case EntryVoided():
+            message.entry_voided.seq = payload.seq
+            message.entry_voided.reason = payload.reason
     return message
 
 

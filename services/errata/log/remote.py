@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import cast
 
 import grpc
@@ -10,7 +10,10 @@ import grpc
 from errata.log import convert
 from errata.log.delivery import Delivery
 from errata.log.positions import ReplicaReport
+from errata.platform.rpc_errors import service_error
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
+
+_HEAD_SECONDS = 5.0
 
 
 class Subscription:
@@ -42,6 +45,18 @@ class RemoteLog:
     def subscribe(self, from_seq: int) -> Subscription:
         """Starts a stream of entries from `from_seq` on."""
         return Subscription(self._stub.Subscribe(convert.subscribe_request(from_seq)).read)
+
+    async def voided_seqs(self) -> Collection[int]:
+        """Positions of all voided entries.
+
+        Raises:
+            LogUnavailableError: the log cannot be reached.
+        """
+        try:
+            response = await self._stub.GetHead(convert.head_request(), timeout=_HEAD_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise service_error(error) from error
+        return convert.state_from(response).voided
 
     async def report(self, report: ReplicaReport, timeout_seconds: float) -> bool:
         """Reports a replica's position; returns whether it is one of the log's.

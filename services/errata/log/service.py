@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from errata.artifacts import ArtifactStore
 from errata.log import convert
+from errata.log.admission import missing_artifact
 from errata.log.feed import Feed
 from errata.log.positions import ReplicaTable
 from errata.log.store import RedisLog
@@ -55,19 +56,13 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
         """Appends one entry; it is durable and witnessed before the answer."""
         entry = convert.new_entry(request)
         with APPEND_SECONDS.time():
-            appended = await self._entries.append(entry)
+            objection = await missing_artifact(entry, self._artifacts)
+            appended = await self._entries.append(entry, objection)
         return pb.AppendResponse(seq=appended.seq, duplicate=appended.duplicate)
 
     async def GetHead(self, request: pb.GetHeadRequest, context: Context) -> pb.GetHeadResponse:
         """The head in Redis, once the witness covers it."""
-        state = await self._entries.state()
-        return pb.GetHeadResponse(
-            log_id=state.log_id,
-            head_seq=state.head.seq,
-            chain_digest=state.head.chain_digest,
-            floor_seq=state.floor_seq,
-            epoch=state.epoch,
-        )
+        return convert.head_response(await self._entries.state())
 
     async def ListEntries(
         self, request: pb.ListEntriesRequest, context: Context

@@ -15,16 +15,19 @@ from dataclasses import dataclass, replace
 import structlog
 
 from errata.errors import (
+    ErrataError,
     LogBehindWitnessError,
     LogUnavailableError,
     SeqTrimmedError,
     StartupError,
 )
+from errata.log.admission import Admission
 from errata.log.append import AppendOutcome, NewEntry, refusal
 from errata.log.backend import RedisBackend
-from errata.log.chain import Position, extend
+from errata.log.chain import ChainedEntry, Position, extend
 from errata.log.history import (
     MAX_PAGE_BYTES,
+    LogState,
     Page,
     advance,
     another_log,
@@ -45,16 +48,6 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class LogState:
-    """The log's current state."""
-
-    log_id: str
-    head: Position
-    floor_seq: int
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
 class Appended:
     """The position of an entry; `duplicate` if an earlier append with the same key made it."""
 
@@ -71,9 +64,15 @@ class RedisLog:
     """
 
     def __init__(
-        self, settings: LogSettings, backend: RedisBackend, witness: Witness, known: WitnessRecord
+        self,
+        settings: LogSettings,
+        backend: RedisBackend,
+        witness: Witness,
+        known: WitnessRecord,
+        admission: Admission,
     ) -> None:
         self._backend = backend
+        self._admission = admission  # as far as the tip, whenever the lock is free
         self._witness = witness
         self._max_payload_bytes = settings.max_payload_bytes
         self._known = known  # its head is the tip
@@ -103,6 +102,8 @@ class RedisLog:
                 backend, file.record, adopt_unwitnessed=settings.adopt_unwitnessed
             )
             known, _ = await advance(backend, base)
+            admission = Admission(backend)
+            await admission.catch_up(known.head)
             witness = Witness(file, known)
             await witness.cover(known)
         except BaseException as error:
@@ -118,7 +119,7 @@ class RedisLog:
                 ) from error
             raise
         _log.info("log opened", log_id=known.log_id, head_seq=known.head.seq, epoch=known.epoch)
-        return cls(settings, backend, witness, known)
+        return cls(settings, backend, witness, known, admission)
 
     @property
     def log_id(self) -> str:
@@ -143,12 +144,18 @@ class RedisLog:
         """
         return await self._detached.run(lambda: self._acquire_epoch(writer))
 
-    async def append(self, entry: NewEntry) -> Appended:
+    async def append(self, entry: NewEntry, objection: ErrataError | None = None) -> Appended:
         """Appends an entry, or finds the one with the same key; it is durable on return.
 
         Cancelling the caller does not stop the append.
 
+        Args:
+            entry: to append.
+            objection: why it must not be a new entry, if the caller knows a reason.
+
         Raises:
+            InvalidRequestError, UnknownLaneError, NotFoundError, PreconditionError: it contradicts
+                the entries before it (`LogFold.check`), or is `objection`; nothing was appended.
             EpochLostError: another epoch is active; nothing was appended, even if the key is
                 known.
             RequestIdReusedError: the key belongs to an entry with other content; the error has
@@ -156,7 +163,7 @@ class RedisLog:
             LimitExceededError: the payload is too big, or Redis is full; nothing was appended.
             LogUnavailableError: the outcome is unknown; retry with the same key.
         """
-        return await self._detached.run(lambda: self._append(entry))
+        return await self._detached.run(lambda: self._append(entry, objection))
 
     async def state(self) -> LogState:
         """The current state; verifies and adopts entries that other services appended."""
@@ -242,23 +249,31 @@ class RedisLog:
         _log.info("epoch acquired", writer=writer, epoch=epoch)
         return epoch
 
-    async def _append(self, entry: NewEntry) -> Appended:
+    async def _append(self, entry: NewEntry, objection: ErrataError | None) -> Appended:
         with self._guarded():
             async with self._lock:
                 self.check()
-                appended = await self._append_at_tip(entry)
+                appended = await self._append_at_tip(entry, objection)
                 known = self._known
             await self._acknowledge(known)
         return appended
 
-    async def _append_at_tip(self, entry: NewEntry) -> Appended:
+    async def _append_at_tip(self, entry: NewEntry, objection: ErrataError | None) -> Appended:
         for _ in range(_MAX_RACES):
             tip = self._known.head
+            await self._admission.catch_up(tip)
+            refused = self._admission.refusal(entry) or objection
             new = extend(tip, entry.payload)
-            outcome, number = await self._backend.append(self.log_id, entry, tip, new)
+            # A refused entry can be a duplicate or of a fenced writer: Redis decides that.
+            outcome, number = await self._backend.append(
+                self.log_id, entry, tip, new, refused=refused is not None
+            )
             match outcome:
+                case AppendOutcome.REFUSED if refused is not None:
+                    raise refused
                 case AppendOutcome.OK:
                     self._known = replace(self._known, head=new)
+                    self._admission.note(ChainedEntry(new.seq, entry.payload, new.chain_digest))
                     return Appended(new.seq, duplicate=False)
                 case AppendOutcome.DUPLICATE:
                     if number > tip.seq:
@@ -281,9 +296,10 @@ class RedisLog:
         with self._guarded():
             async with self._lock:
                 floor_seq = await self._advance()
-                known = self._known
+                known, fold = self._known, self._admission.fold
+                voided, impossible = tuple(sorted(fold.voided)), dict(fold.impossible)
             await self._acknowledge(known)
-        return LogState(known.log_id, known.head, floor_seq, known.epoch)
+        return LogState(known.log_id, known.head, floor_seq, known.epoch, voided, impossible)
 
     async def _adopt(self, seq: int) -> None:
         async with self._lock:  # a running append of this service may be this very entry
@@ -293,6 +309,7 @@ class RedisLog:
 
     async def _advance(self) -> int:
         self._known, floor_seq = await advance(self._backend, self._known)
+        await self._admission.catch_up(self._known.head)
         return floor_seq
 
     async def _acknowledge(self, known: WitnessRecord) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+
+import structlog
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.artifact import Artifact
-from errata.editing.effects.plan import RowPlan
-from errata.editing.lane.claims import route
 from errata.editing.lane.commits import (
     Commit,
     Compaction,
@@ -24,13 +23,20 @@ from errata.editing.lane.commits import (
     Restoration,
     Reversal,
 )
-from errata.editing.lane.contract import Attribution, Capabilities, Lane
+from errata.editing.lane.contract import Attribution, Lane
 from errata.editing.lane.search import Indices
 from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.model.weights import EditedWeights
 from errata.editing.registry import get_method
-from errata.errors import BaseModelMismatchError, DataLossError, PreconditionError
+from errata.errors import (
+    ArtifactCorruptError,
+    BaseModelMismatchError,
+    DataLossError,
+    ErrataError,
+    InvalidRequestError,
+    PreconditionError,
+)
 from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
@@ -40,54 +46,15 @@ from errata.log.entries import (
     LaneConfigured,
     LaneModelCommitted,
 )
+from errata.replica.active_edits import ActiveEdits
 from errata.replica.attribution import CombinedAttribution
 from errata.replica.commit_gate import CommitGate
+from errata.replica.open_lane import OpenLane, open_lane
 from errata.replica.records import recorded, recording
 from errata.replica.routing_table import RoutingTable
 from errata.replica.snapshot import CapturedState
 
-
-@dataclass(frozen=True, slots=True)
-class OpenLane:
-    """A configured lane on this replica.
-
-    Attributes:
-        configured: payload of the entry that configures the lane.
-        capabilities: of the lane's method.
-        lane: holds the lane's state.
-    """
-
-    configured: LaneConfigured
-    capabilities: Capabilities
-    lane: Lane
-
-    def route(self, prompts: Sequence[str]) -> list[RowPlan]:
-        """The plan that the lane's edits give each prompt."""
-        return route(self.lane.view(), prompts)
-
-
-@dataclass(slots=True)
-class _Edits:
-    """Active and reverted edits, and where they were committed.
-
-    Attributes:
-        lane_of: active edits → their lane, in the order of their commits.
-        commit_seq: edits → position of their commit; keeps reverted edits.
-        reverted: names of reverted edits.
-    """
-
-    lane_of: dict[str, str] = field(default_factory=dict)
-    commit_seq: dict[str, int] = field(default_factory=dict)
-    reverted: set[str] = field(default_factory=set)
-
-    def commit(self, edits: Sequence[str], lane: str, seq: int) -> None:
-        self.lane_of.update(dict.fromkeys(edits, lane))
-        self.commit_seq.update(dict.fromkeys(edits, seq))
-
-    def revert(self, edits: Sequence[str]) -> None:
-        for edit in edits:
-            del self.lane_of[edit]
-        self.reverted.update(edits)
+_log = structlog.get_logger(__name__)
 
 
 class Applier:
@@ -122,7 +89,7 @@ class Applier:
         self._weights = EditedWeights(model) if isinstance(model, CausalLM) else None
         self._opened_early: dict[str, OpenLane] = {}
         self._left_out: set[str] = set()  # lanes that need weights, in a process without
-        self._edits = _Edits()
+        self._edits = ActiveEdits()
 
     @property
     def num_edits(self) -> int:
@@ -202,8 +169,6 @@ class Applier:
             change = self._prepare_lane(configured)
             if change is not None:
                 change.apply()
-            if dump is None:
-                continue
             model = None
             if dump.model_digest:
                 data = await self._artifacts.get(dump.model_digest)
@@ -211,7 +176,7 @@ class Applier:
             restoration = Restoration(seq, dump, model)
             (await self._prepare_in(configured.lane, restoration)).apply()
         self._left_out.update(captured.left_out)
-        self._edits = _Edits(
+        self._edits = ActiveEdits(
             dict(captured.lane_of), dict(captured.commit_seq), set(captured.reverted)
         )
         if self.digest() != captured.state_digest:
@@ -257,10 +222,15 @@ class Applier:
     def _prepare_lane(self, payload: LaneConfigured) -> Change | None:
         if self._find_lane(payload) is not None:
             return None
-        if self._weights is None and get_method(payload.method).capabilities.changes_weights:
-            return recorded(lambda: self._left_out.add(payload.lane))
         early = self._opened_early.pop(payload.lane, None)
-        lane = early if early is not None and early.configured == payload else self._open(payload)
+        try:
+            if self._weights is None and get_method(payload.method).capabilities.changes_weights:
+                return recorded(lambda: self._left_out.add(payload.lane))
+            lane = early if early and early.configured == payload else self._open(payload)
+        except InvalidRequestError as error:
+            # A lane without edits changes no answer: only an entry that needs it stops the replica.
+            _log.error("a lane cannot be opened", lane=payload.lane, reason=error.message)
+            return None
         return recorded(lambda: self.lanes.update({payload.lane: lane}))
 
     def _find_lane(self, payload: LaneConfigured) -> OpenLane | None:
@@ -276,12 +246,7 @@ class Applier:
         return opened
 
     def _open(self, payload: LaneConfigured) -> OpenLane:
-        method = get_method(payload.method)
-        config = method.config.model_validate_json(payload.config_json)
-        lane = method.open(
-            self.model, config, self._weights, name=payload.lane, indices=self._indices
-        )
-        return OpenLane(payload, method.capabilities, lane)
+        return open_lane(payload, self.model, self._weights, self._indices)
 
     async def _prepare_commit(self, seq: int, payload: EditsCommitted) -> Change:
         self._check_model(payload.base_model_digest, f"commit {seq}")
@@ -297,8 +262,10 @@ class Applier:
         change = await self._prepare_in(payload.lane, Commit(seq, payload.edits, artifact, memory))
         return change.followed_by(recording(record))
 
-    async def _prepare_lane_model(self, seq: int, payload: LaneModelCommitted) -> Change:
+    async def _prepare_lane_model(self, seq: int, payload: LaneModelCommitted) -> Change | None:
         self._check_model(payload.base_model_digest, f"lane model {seq}")
+        if payload.lane in self._left_out:
+            return None
         lane = self._lane(seq, payload.lane)
         if not lane.capabilities.has_lane_models:
             raise DataLossError(
@@ -315,8 +282,10 @@ class Applier:
         )
         return await self._prepare_in(payload.lane, commit)
 
-    async def _prepare_compaction(self, seq: int, payload: LaneCompacted) -> Change:
+    async def _prepare_compaction(self, seq: int, payload: LaneCompacted) -> Change | None:
         self._check_model(payload.base_model_digest, f"compaction {seq}")
+        if payload.lane in self._left_out:
+            return None
         lane = self._lane(seq, payload.lane)
         if lane.lane.compact is None:
             raise DataLossError(
@@ -352,7 +321,15 @@ class Applier:
         return change.followed_by(recording(record))
 
     async def _prepare_in(self, name: str, entry: LaneEntry) -> Change:
-        return await asyncio.to_thread(self.lanes[name].lane.prepare, entry)
+        try:
+            return await asyncio.to_thread(self.lanes[name].lane.prepare, entry)
+        except ErrataError:
+            raise
+        except Exception as error:  # the artifact comes from outside
+            raise ArtifactCorruptError(
+                f"{name} cannot apply its next entry ({type(error).__name__}): the artifact has "
+                "another form than the lane's method writes. Restore it, or upgrade this process."
+            ) from error
 
     def _active_lanes(self) -> list[OpenLane]:
         names = set(self._edits.lane_of.values()) - self._left_out
@@ -364,7 +341,11 @@ class Applier:
 
     def _lane(self, seq: int, name: str) -> OpenLane:
         if name not in self.lanes:
-            raise DataLossError(f"entry {seq} names {name}, which is not configured.", seq=seq)
+            raise DataLossError(
+                f"entry {seq} needs {name}, which is not configured, or which this process could "
+                "not open: its log says why. Upgrade this process to the writer's version.",
+                seq=seq,
+            )
         return self.lanes[name]
 
     def _check_model(self, digest: str, what: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from errata.editing.lane.swap import Change
 from errata.errors import (
     DataLossError,
     ErrataError,
+    ImpossibleEntryError,
     LogBehindWitnessError,
     LogUnavailableError,
     ReplicaBehindError,
@@ -31,8 +32,8 @@ from errata.log.entries import (
     LaneCompacted,
     LaneModelCommitted,
 )
-from errata.log.payload_convert import decode
 from errata.log.positions import ReplicaReport
+from errata.log.reader import EntryReader
 from errata.log.remote import RemoteLog
 from errata.log.subscriber import Subscriber
 from errata.platform.deadlines import before_deadline
@@ -47,6 +48,7 @@ from errata.replica.apply import PreparedEntry
 
 _log = structlog.get_logger(__name__)
 _REPORT_SECONDS = 1.0
+_REPAIR_SECONDS = 1.0
 
 
 class ReplicaPosition(Protocol):
@@ -79,7 +81,13 @@ class Tolerance:
 
 
 class Follower:
-    """Follows the log on behalf of one replica."""
+    """Follows the log on behalf of one replica.
+
+    Attributes:
+        name: of the replica.
+        reader: decodes and checks entries; its fold can be ahead of the replica's position.
+        is_live: whether the first catch-up is over, so that entries arrive as they are appended.
+    """
 
     def __init__(
         self,
@@ -120,7 +128,8 @@ class Follower:
         self._moved = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: ErrataError | None = None
-        self.is_live = False  # after the first catch-up, entries arrive as they are appended
+        self.reader = EntryReader(self._voided_seqs)
+        self.is_live = False
 
     async def start(self) -> None:
         """Starts; returns once the replica has applied all entries up to the log's head.
@@ -243,7 +252,9 @@ class Follower:
             watch.cancel()
 
     async def _process(self, stored: ChainedEntry, *, is_last: bool) -> None:
-        entry = decode(stored)
+        entry = await self._read(stored)
+        if entry is None:
+            return  # the entry that voids it moves the position
         change = await self._prepare(entry)
         if change is None and not is_last:
             return  # the position moves with the batch's next change
@@ -251,6 +262,28 @@ class Follower:
         await self._apply(PreparedEntry(entry, position, change, is_last))
         if is_last:
             self._observe_delay(entry)
+
+    async def _read(self, stored: ChainedEntry) -> Entry | None:
+        """The next entry; waits, out of rotation, while it can neither be applied nor skipped."""
+        stopped: ImpossibleEntryError | None = None
+        while True:
+            try:
+                entry = await self.reader.read(stored)
+            except ImpossibleEntryError as error:
+                if stopped is None:
+                    await self._fail(error)
+                stopped = error
+                await asyncio.sleep(_REPAIR_SECONDS)
+                continue
+            if stopped is not None:
+                _log.info("the log was repaired", replica=self.name, seq=stored.seq)
+                if isinstance(self._failure, ImpossibleEntryError):
+                    self._failure = None
+            return entry
+
+    async def _voided_seqs(self) -> Collection[int]:
+        async with open_channel(self._log_address) as channel:
+            return await RemoteLog(channel).voided_seqs()
 
     def _observe_delay(self, entry: Entry) -> None:
         match entry.payload:

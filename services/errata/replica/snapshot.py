@@ -20,10 +20,11 @@ from errata.editing.lane.commits import LaneDump
 from errata.errors import ArtifactCorruptError
 from errata.log.chain import Position
 from errata.log.entries import LaneConfigured
+from errata.log.fold import LogFold
 from errata.log.signing.trust import TrustState
 
 _log = structlog.get_logger(__name__)
-_KIND = "replica-snapshot/1"
+_KIND = "replica-snapshot/2"
 _SUFFIX = ".safetensors"
 _KEPT = 2  # the newest may be damaged
 _MAX_HEADER_BYTES = 100_000_000  # the library's own limit: the facts name every edit
@@ -34,8 +35,7 @@ class CapturedState:
     """The state of a replica without LLM weights at one position of the log.
 
     Attributes:
-        lanes: the applied lanes, each with its contents; None in snapshots of earlier versions,
-            for a lane without a lane model.
+        lanes: the applied lanes, each with its contents.
         left_out: names of the lanes that need weights, which are not applied.
         lane_of: active edits → their lane, in the order of their commits.
         commit_seq: active edits → position of their commit.
@@ -44,7 +44,7 @@ class CapturedState:
         trust: whom the log trusts.
     """
 
-    lanes: tuple[tuple[LaneConfigured, LaneDump | None], ...]
+    lanes: tuple[tuple[LaneConfigured, LaneDump], ...]
     left_out: tuple[str, ...]
     lane_of: Mapping[str, str]
     commit_seq: Mapping[str, int]
@@ -61,30 +61,35 @@ class Snapshot:
         log_id: the log's identity.
         position: the last entry that the state contains.
         captured: the state there.
+        fold: the entries up to there.
     """
 
     log_id: str
     position: Position
     captured: CapturedState
+    fold: LogFold
 
     def to_bytes(self) -> bytes:
         """A safetensors file: the lanes' tensors, and everything else as JSON metadata."""
         captured, lanes = self.captured, []
         tensors: dict[str, Tensor] = {}
         for number, (configured, held) in enumerate(captured.lanes):
-            lane: dict[str, object] = {"configured": asdict(configured)}
-            if held is not None:
-                lane |= {"model": held.model_digest, "edits": held.edits}
-                if held.repository is not None:
-                    lane["repository"] = held.repository.metadata
-                    named = held.repository.tensors.items()
-                    tensors |= {f"{number}.{name}": tensor for name, tensor in named}
+            lane: dict[str, object] = {
+                "configured": asdict(configured),
+                "model": held.model_digest,
+                "edits": held.edits,
+            }
+            if held.repository is not None:
+                lane["repository"] = held.repository.metadata
+                named = held.repository.tensors.items()
+                tensors |= {f"{number}.{name}": tensor for name, tensor in named}
             lanes.append(lane)
         facts = {
             "log_id": self.log_id,
             "seq": self.position.seq,
             "chain_digest": self.position.chain_digest.hex(),
             "lanes": lanes,
+            "fold": self.fold.to_json(),
             "left_out": captured.left_out,
             "lane_of": list(captured.lane_of.items()),
             "commit_seq": dict(captured.commit_seq),
@@ -108,13 +113,11 @@ class Snapshot:
             facts = json.loads(artifact.metadata["facts"])
             lanes = []
             for number, lane in enumerate(facts["lanes"]):
-                configured, held = LaneConfigured(**lane["configured"]), None
-                if "model" in lane:
-                    repository = None
-                    if "repository" in lane:
-                        tensors = _of_lane(artifact, f"{number}.")
-                        repository = Artifact(tensors, lane["repository"])
-                    held = LaneDump(lane["model"], tuple(lane["edits"]), repository)
+                configured, repository = LaneConfigured(**lane["configured"]), None
+                if "repository" in lane:
+                    tensors = _of_lane(artifact, f"{number}.")
+                    repository = Artifact(tensors, lane["repository"])
+                held = LaneDump(lane["model"], tuple(lane["edits"]), repository)
                 lanes.append((configured, held))
             captured = CapturedState(
                 lanes=tuple(lanes),
@@ -126,7 +129,8 @@ class Snapshot:
                 trust=TrustState.from_json(facts["trust"]),
             )
             position = Position(facts["seq"], bytes.fromhex(facts["chain_digest"]))
-            return cls(facts["log_id"], position, captured)
+            fold = LogFold.from_json(facts["fold"])
+            return cls(facts["log_id"], position, captured, fold)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactCorruptError(f"the snapshot cannot be read: {error!r}.") from error
 

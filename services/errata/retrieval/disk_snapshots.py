@@ -31,7 +31,7 @@ class DiskSnapshots:
         Args:
             folder: of the snapshots.
             interval: positions between two snapshots.
-            current_seq: the replica's position.
+            current_seq: the replica's position; 0 while no snapshot can be taken.
             take: fixes the state at that position and returns a function that copies it, which
                 can run on any thread.
         """

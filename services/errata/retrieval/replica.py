@@ -179,6 +179,7 @@ class RetrievalReplica:
         if restored is None:
             return
         self._applier, saved = restored
+        self._follower.reader.fold = saved.fold
         self._history.restart(_snapshot(self._applier, saved.position))
         self._subscriber.start_from(saved.position, saved.log_id)
 
@@ -186,7 +187,13 @@ class RetrievalReplica:
         assert self._applier is not None
         position = Position(self.latest.seq, self.latest.chain_digest)
         log_id, copy = self._subscriber.log_id, self._applier.capture()
-        return lambda: Snapshot(log_id, position, copy())
+        fold = self._follower.reader.fold.copy()
+        return lambda: Snapshot(log_id, position, copy(), fold)
+
+    def _whole_seq(self) -> int:
+        """The position if nothing beyond it was read; 0 within a batch, when nothing is saved."""
+        seq = self.latest.seq
+        return seq if self._follower.reader.fold.seq == seq else 0
 
     def _new_disk_snapshots(self) -> DiskSnapshots | None:
         settings = self._settings
@@ -195,7 +202,7 @@ class RetrievalReplica:
         return DiskSnapshots(
             SnapshotFolder(settings.snapshots),
             settings.snapshot_every,
-            current_seq=lambda: self.latest.seq,
+            current_seq=self._whole_seq,
             take=self._take_snapshot,
         )
 

@@ -16,7 +16,7 @@ from errata.editing.lane.inventory import fact_of
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import CheckFailedError, PreconditionError
 from errata.log.entries import Figures
-from errata.replica.applier import OpenLane
+from errata.replica.open_lane import OpenLane
 from errata.writer import checks
 from errata.writer.batching import seed_of
 from errata.writer.fitting import TRIAL_SEQ

@@ -8,7 +8,12 @@ from functools import partial
 
 import structlog
 
-from errata.errors import RequestIdReusedError, UnavailableError, UnknownLaneError
+from errata.errors import (
+    PreconditionError,
+    RequestIdReusedError,
+    UnavailableError,
+    UnknownLaneError,
+)
 from errata.log.entries import LaneCompacted
 from errata.platform.detached import Detached, StillRunningError, result_within
 from errata.writer.compaction import Compacted, CompactionOptions, compact
@@ -106,6 +111,10 @@ class CompactionRequests:
             if edited.is_closing:
                 raise UnavailableError("the writer is shutting down; try again.")
             await edited.apply_all()
+            if name not in edited.lanes:
+                raise PreconditionError(
+                    f"{name} could not be opened; the writer's log says why.", lane=name
+                )
             made = await asyncio.to_thread(
                 compact,
                 edited.model,

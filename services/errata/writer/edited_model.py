@@ -12,11 +12,12 @@ from errata.editing.lane.contract import Lane, LaneReport
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import UnavailableError
 from errata.log.entries import Entry, LaneConfigured
-from errata.log.payload_convert import decode
+from errata.log.reader import EntryReader
 from errata.log.subscriber import Subscriber
-from errata.replica.applier import Applier, OpenLane
+from errata.replica.applier import Applier
 from errata.replica.apply import apply
 from errata.replica.commit_gate import CommitGate
+from errata.replica.open_lane import OpenLane
 from errata.writer import checks
 from errata.writer.ledger import EditLedger
 
@@ -35,13 +36,16 @@ class EditedModel:
         is_closing: whether the writer is shutting down, so that nothing more may be fitted.
     """
 
-    def __init__(self, model: CausalLM, applier: Applier, subscriber: Subscriber) -> None:
+    def __init__(
+        self, model: CausalLM, applier: Applier, subscriber: Subscriber, reader: EntryReader
+    ) -> None:
         """Applies nothing yet.
 
         Args:
             model: holds its base weights; nobody else uses it.
             applier: of `model`; has applied nothing.
             subscriber: starts at the log's first entry.
+            reader: has read nothing.
         """
         self.model = model
         self.ledger = EditLedger()
@@ -49,6 +53,7 @@ class EditedModel:
         self.is_closing = False
         self._applier = applier
         self._subscriber = subscriber
+        self._reader = reader
         self._unapplied: deque[Entry] = deque()
         self._lock = asyncio.Lock()
         self._carries_edits = False
@@ -78,13 +83,20 @@ class EditedModel:
         Raises:
             CommitNotTrustedError: no trusted key signed a commit.
             ErrataError: as `Subscriber.batches`.
+            ImpossibleEntryError: an entry contradicts those before it and is not voided; those
+                before it are folded in.
         """
         async for batch in self._subscriber.batches():
-            entries = [decode(entry) for entry in batch.entries]
-            for entry in entries:
-                self.gate.let_pass(entry)
-            self._unapplied.extend(entries)
-            await self.ledger.fold(entries)
+            entries: list[Entry] = []
+            try:
+                for stored in batch.entries:
+                    entry = await self._reader.read(stored)
+                    if entry is not None:
+                        self.gate.let_pass(entry)
+                        entries.append(entry)
+            finally:
+                self._unapplied.extend(entries)
+                await self.ledger.fold(entries)
 
     def begin(self) -> None:
         """Permits edits on the model; until then lanes gather statistics of its base weights."""

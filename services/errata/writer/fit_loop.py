@@ -11,7 +11,7 @@ import structlog
 from errata.platform.metrics import FIT_SECONDS
 from errata.platform.settings import WriterSettings
 from errata.platform.tracing import span
-from errata.replica.applier import OpenLane
+from errata.replica.open_lane import OpenLane
 from errata.writer.edited_model import EditedModel
 from errata.writer.fitting import fit_batch
 from errata.writer.ledger import EditRecord

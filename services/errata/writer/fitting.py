@@ -22,7 +22,7 @@ from errata.errors import (
 )
 from errata.log.entries import Figures, Rejection
 from errata.platform.settings import WriterSettings
-from errata.replica.applier import OpenLane
+from errata.replica.open_lane import OpenLane
 from errata.writer import checks
 from errata.writer.batching import seed_of
 

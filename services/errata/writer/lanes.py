@@ -27,7 +27,6 @@ top_k = 1
 from __future__ import annotations
 
 import hashlib
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,8 +39,7 @@ from errata.editing.lane.contract import LaneConfig
 from errata.editing.registry import get_method
 from errata.errors import InvalidRequestError, StartupError
 from errata.log.entries import LaneConfigured
-
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+from errata.log.forms import LANE_NAME
 
 
 class _LaneTable(BaseModel):
@@ -165,7 +163,7 @@ def configure(name: str, method: str, values: Mapping[str, Any], base_model: str
 
 
 def _configured(name: str, table: _LaneTable, base_model: str) -> LaneConfigured:
-    if not _NAME.fullmatch(name):
+    if not LANE_NAME.fullmatch(name):
         raise StartupError(
             f"the lane name {name!r} is not valid; use at most 63 characters of a-z, 0-9 and -, "
             "starting with a letter."

@@ -23,6 +23,7 @@ from errata.log.entries import (
     LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
+    impossible_entry,
 )
 from errata.writer.batching import next_batch, window
 
@@ -94,9 +95,17 @@ class EditLedger:
         return self._records[names[0]].request_time if names else None
 
     async def fold(self, entries: Iterable[Entry]) -> None:
-        """Folds the next entries in, and wakes the waiting tasks."""
+        """Folds the next entries in, and wakes the waiting tasks.
+
+        Raises:
+            ImpossibleEntryError: an entry names an edit that does not exist, or is not in force.
+                An `EntryReader` stops before it.
+        """
         for entry in entries:
-            self._fold_one(entry)
+            try:
+                self._fold_one(entry)
+            except (KeyError, ValueError) as error:
+                raise impossible_entry(entry.seq, f"no edit in force is called {error}.") from error
             self._request_seqs[entry.request_id] = entry.seq
             self.seq = entry.seq
         await self.notify()

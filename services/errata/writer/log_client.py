@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import cast
 
 import grpc
 
+from errata.log.convert import head_request, state_from
 from errata.log.entries import Payload
+from errata.log.history import LogState
 from errata.platform.rpc_errors import service_error
 from errata.platform.security.identity import on_behalf_of
 from errata.platform.tracing import outgoing, trace_parent
@@ -48,17 +51,21 @@ class LogClient:
         self.epoch, self.log_id = response.epoch, response.log_id
         return self.epoch
 
-    async def head_seq(self) -> int:
-        """The log's last acknowledged position.
+    async def state(self) -> LogState:
+        """The log's head, and the entries that are voided or impossible.
 
         Raises:
             LogUnavailableError: the log cannot be reached.
         """
         try:
-            head = await self._stub.GetHead(log_convert.head_request(), timeout=_TIMEOUT_SECONDS)
+            head = await self._stub.GetHead(head_request(), timeout=_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise service_error(error) from error
-        return int(head.head_seq)
+        return state_from(head)
+
+    async def voided_seqs(self) -> Collection[int]:
+        """Positions of all voided entries; raises as `state`."""
+        return (await self.state()).voided
 
     async def append(self, request_id: str, payload: Payload, author: str) -> int:
         """Appends once and returns the position; a repeated id returns the first position.

@@ -12,11 +12,6 @@ def acquire_epoch_request(writer: str) -> edit_log_pb2.AcquireEpochRequest:
     return edit_log_pb2.AcquireEpochRequest(writer=writer)
 
 
-def head_request() -> edit_log_pb2.GetHeadRequest:
-    """Asks for the log's head."""
-    return edit_log_pb2.GetHeadRequest()
-
-
 def append_request(
     request_id: str,
     epoch: int,

@@ -73,7 +73,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             return
         epoch = await log.acquire_epoch()
         _log.info("epoch acquired", epoch=epoch, model=model.digest[:16])
-        head_seq = await log.head_seq()
+        head_seq = (await log.state()).head.seq
         writer = Writer(
             model,
             log,

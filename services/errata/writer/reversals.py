@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from errata.editing.edit import Edit
-from errata.editing.registry import get_method
+from errata.editing.registry import methods
 from errata.errors import EditNotRevertibleError, InvalidRequestError, UnavailableError
 from errata.log.entries import EditsReverted, LaneConfigured
 from errata.platform.detached import Detached, StillRunningError
@@ -109,7 +109,10 @@ class Reversals:
 
 def reversal_meaning(lane: LaneConfigured) -> str:
     """What reverting an edit of this lane means, in one sentence for the user."""
-    return get_method(lane.method).capabilities.reversal
+    method = methods().get(lane.method)
+    if method is None:
+        return f"This version does not know the method {lane.method}."
+    return method.capabilities.reversal
 
 
 def _check_revertible(records: Sequence[EditRecord]) -> None:

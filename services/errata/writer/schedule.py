@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from errata.replica.applier import OpenLane
+from errata.replica.open_lane import OpenLane
 from errata.writer.batching import planned_batch
 from errata.writer.ledger import EditLedger, EditRecord
 
@@ -54,6 +54,8 @@ def next_fit(
     """
     waits = []
     for name in ledger.pending_lanes():
+        if name not in lanes:  # it could not be opened: its edits wait
+            continue
         ordering = lanes[name].lane.ordering
         if ordering is None:
             if batch := ledger.next_batch(name, max_edits, alone):

@@ -66,7 +66,12 @@ class Startup:
     async def gather(self) -> None:
         """Collects what the fits of each lane in the log need besides edits; may take long."""
         for name, (_, configured) in self._ledger.lanes.items():
-            await asyncio.to_thread(self._gather, name, self._edited.open_early(configured))
+            try:
+                opened = self._edited.open_early(configured)
+            except InvalidRequestError as error:
+                _log.error("a lane cannot be opened", lane=name, reason=error.message)
+                continue
+            await asyncio.to_thread(self._gather, name, opened)
 
     async def _try(self, setup: LaneSetup) -> None:
         """Checks that the model can carry the lane: an appended lane cannot be withdrawn."""

@@ -13,6 +13,7 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.errors import QueueFullError, UnknownLaneError
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import EditsRequested
+from errata.log.reader import EntryReader
 from errata.log.subscriber import Subscriber
 from errata.platform.detached import Detached
 from errata.platform.settings import WriterSettings
@@ -59,7 +60,7 @@ class Writer:
             keys: sign its commits; by default they are not signed.
         """
         self._applier = Applier(model, store, FaissIndices(), keep_memory=True)
-        self._edited = EditedModel(model, self._applier, subscriber)
+        self._edited = EditedModel(model, self._applier, subscriber, EntryReader(log.voided_seqs))
         self.ledger = self._edited.ledger
         signer = Signer(keys, self._edited.gate)
         self._publisher = Publisher(log, store, self.ledger, model.digest, signer)
@@ -86,7 +87,8 @@ class Writer:
             StartupError: a lane is in the log with another configuration, or the log does not
                 trust the writer's key.
             CommitNotTrustedError: no trusted key signed a commit in the log.
-            DataLossError: the log contradicts itself.
+            DataLossError: the log contradicts itself; an ImpossibleEntryError names the entry and
+                the command that voids it.
         """
         startup = Startup(self._edited, self._publisher, self._resources, lanes)
         async with asyncio.TaskGroup() as tasks:

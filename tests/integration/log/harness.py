@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -25,7 +27,7 @@ import redis
 
 from errata.artifacts import ArtifactStore
 from errata.launch.redis import redis_executable
-from errata.log.chain import ORIGIN, ChainedEntry, verify_run
+from errata.log.chain import ORIGIN, ChainedEntry, Position, extend, verify_run
 from errata.log.convert import entry_from
 from errata.log.main import run
 from errata.log.payload_convert import decode_payload
@@ -36,6 +38,7 @@ from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 from errata_client.errors import ErrataError, UnavailableError, from_rpc_error
 from tests.waiting import PATIENCE
 
+BASE_MODEL = "ab" * 32
 SERVE = Path(__file__).with_name("serve_log.py")
 
 
@@ -181,12 +184,35 @@ class RunningLog:
 def append_request(
     epoch: int, request_id: str | None = None, comment: str = "", author: str = "tests"
 ) -> pb.AppendRequest:
-    kind = pb.EditsReverted(edits=["edits/1-0"], comment=comment)
+    """Asks for an entry that can follow any other: each comment configures a lane of its own."""
+    config = json.dumps({"comment": comment})
+    digest = hashlib.sha256(config.encode()).hexdigest()
+    kind = pb.LaneConfigured(
+        lane=f"lanes/of-{digest[:16]}",
+        method="adaple",
+        config_json=config,
+        config_digest=digest,
+        base_model_digest=BASE_MODEL,
+    )
     return pb.AppendRequest(
         request_id=request_id or str(uuid.uuid4()),
         epoch=epoch,
-        payload=pb.EntryPayload(author=author, edits_reverted=kind),
+        payload=pb.EntryPayload(author=author, lane_configured=kind),
     )
+
+
+def smuggle(redis_server: RedisServer, *payloads: bytes, prefix: str = "{errata}") -> int:
+    """Appends entries behind the log service's back, correctly chained; the last one's seq."""
+    client = redis_server.client
+    seq, digest = client.hmget(f"{prefix}:head", "seq", "digest")
+    tip = Position(int(seq), digest)
+    for payload in payloads:
+        new = extend(tip, payload)
+        fields = {"payload": payload, "prev": tip.chain_digest, "digest": new.chain_digest}
+        client.xadd(f"{prefix}:stream", fields, id=f"{new.seq}-0")
+        client.hset(f"{prefix}:head", mapping={"seq": new.seq, "digest": new.chain_digest})
+        tip = new
+    return tip.seq
 
 
 @asynccontextmanager

@@ -9,8 +9,14 @@ import pytest
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from errata.errors import LogBehindWitnessError, LogNotEmptyError, StartupError
+from errata.errors import (
+    LogBehindWitnessError,
+    LogNotEmptyError,
+    PreconditionError,
+    StartupError,
+)
 from errata.log.chain import ORIGIN, Position
+from errata.log.convert import new_entry
 from errata.log.store import RedisLog
 from errata.log.witness import SLOT_SPACING, WitnessFile
 from errata.platform.settings import LogSettings
@@ -19,6 +25,7 @@ from tests.integration.log.harness import (
     History,
     RedisServer,
     RunningLog,
+    append_request,
     eventually,
     failure,
     log_settings,
@@ -339,6 +346,9 @@ async def test_trimmed_log_opens(
     before = (await log.read(3, 1)).base
     assert await log.holds(before)
     assert not await log.holds(Position(1, ORIGIN.chain_digest))
+    entry = new_entry(append_request(await log.acquire_epoch("test")))
+    with pytest.raises(PreconditionError, match="trimmed up to 2"):
+        await log.append(entry)  # nothing says what the first entries configured
     await log.close()
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
+import secrets
 
 from errata.editing.lane.needs import EditLoad
 from errata.log.append import NewEntry
 from errata.log.needs import FILE_ENTRY_BYTES, REDIS_ENTRY_BYTES, log_needs, request_bytes
 from errata.log.store import RedisLog
 from errata.platform.settings import LogSettings
-from tests.integration.log.harness import RedisServer
+from tests.integration.log.harness import RedisServer, append_request
 
 NUM_ENTRIES = 1_000
 
@@ -41,10 +41,14 @@ def test_requests_and_commits_add_up() -> None:
 
 async def _append(log: RedisLog, epoch: int, number: int, size: int) -> None:
     for _ in range(number):
-        key = str(uuid.uuid4())
-        digest = hashlib.sha256(key.encode()).digest()
-        payload = digest * (size // 32) + digest[: size % 32]
-        await log.append(NewEntry(epoch, key, digest, payload))
+        request = append_request(epoch, comment="")
+        content = request.payload
+        content.request_id = request.request_id
+        content.author = secrets.token_hex(size)
+        content.author = content.author[: size - content.ByteSize()]  # as much as is too much
+        assert content.ByteSize() == size
+        digest = hashlib.sha256(request.request_id.encode()).digest()
+        await log.append(NewEntry(epoch, request.request_id, digest, content.SerializeToString()))
 
 
 def _used(server: RedisServer) -> int:

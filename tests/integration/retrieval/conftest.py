@@ -21,6 +21,6 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     store = ArtifactStore(str(tmp_path / "artifacts"))
     try:
         async with running_log(settings, store) as log:
-            yield Stack(log.address, tmp_path, settings.redis_url)
+            yield Stack(log.address, tmp_path, redis)
     finally:
         redis.close()

@@ -27,6 +27,7 @@ from errata.writer.resources import WriterResources
 from errata.writer.signing import WriterKeys
 from errata.writer.writer import Writer
 from errata_client._gen.errata.v1 import retrieval_pb2_grpc
+from tests.integration.log.harness import RedisServer
 from tests.unit.editing.recipe_models import make_lane_model
 from tests.unit.editing.tiny_models import make_model
 
@@ -47,8 +48,8 @@ LIMITS = WriterSettings(
 class Stack:
     """A log, a store, and the writers that come and go."""
 
-    def __init__(self, address: str, folder: Path, redis_url: str = "") -> None:
-        self.address, self.folder, self.redis_url = address, folder, redis_url
+    def __init__(self, address: str, folder: Path, redis: RedisServer) -> None:
+        self.address, self.folder, self.redis = address, folder, redis
         self.store = ArtifactStore(str(folder / "artifacts"))
         self.make_llm: Callable[[], CausalLM] = partial(make_model, "llama")
 
@@ -74,7 +75,7 @@ class Stack:
             subscriber = Subscriber(self.address)
             writer = Writer(llm, log, subscriber, self.store, resources, LIMITS, keys)
             ready = asyncio.Event()
-            head = await log.head_seq()
+            head = (await log.state()).head.seq
             work = asyncio.create_task(writer.run([setup], head, ready.set))
             waiting = asyncio.create_task(ready.wait())
             await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)

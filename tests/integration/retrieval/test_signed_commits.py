@@ -201,7 +201,7 @@ async def test_verify_reads_a_redis_and_finds_an_intruders_entry(
         await submit(writer, FACTS[0])
     monkeypatch.setenv("ERRATA_LOG__WITNESS_PATH", str(tmp_path / "witness"))
     store, export = str(tmp_path / "artifacts"), tmp_path / "export"
-    command = ["verify", "--redis-url", stack.redis_url, "--artifacts", store, "--json"]
+    command = ["verify", "--redis-url", stack.redis.url, "--artifacts", store, "--json"]
 
     def run(*more: str) -> tuple[int, dict[str, object]]:
         done = CliRunner().invoke(app, [*command, *more], catch_exceptions=False)

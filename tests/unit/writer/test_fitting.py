@@ -21,7 +21,8 @@ from errata.errors import CheckFailedError, FitError, LaneFullError, SingularCov
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import Entry, LaneConfigured
 from errata.platform.settings import WriterSettings
-from errata.replica.applier import Applier, OpenLane
+from errata.replica.applier import Applier
+from errata.replica.open_lane import OpenLane
 from errata.writer.batching import seed_of
 from errata.writer.fitting import FitOutcome, fit_batch
 from errata.writer.resources import WriterResources

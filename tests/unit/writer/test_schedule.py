@@ -12,7 +12,7 @@ from errata.editing.adaple import METHOD
 from errata.editing.edit import Edit
 from errata.editing.lane.contract import Lane, Ordering
 from errata.log.entries import LaneConfigured
-from errata.replica.applier import OpenLane
+from errata.replica.open_lane import OpenLane
 from errata.writer.batching import next_batch, planned_batch, window
 from errata.writer.ledger import EditLedger
 from errata.writer.schedule import Due, next_fit

@@ -12,6 +12,7 @@ from errata.artifacts.store import ArtifactStore
 from errata.editing.adaple.config import AdapleConfig
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import Entry, LaneConfigured
+from errata.log.reader import EntryReader
 from errata.log.subscriber import Subscriber
 from errata.platform.addresses import free_port
 from errata.replica.applier import Applier
@@ -23,11 +24,15 @@ from errata.writer.startup import Startup
 from tests.unit.editing.tiny_models import TextResources, make_model
 
 
+async def _none_voided() -> tuple[int, ...]:
+    return ()
+
+
 async def test_the_log_tells_how_far_the_statistics_are(tmp_path: Path) -> None:
     model, store = make_model("llama"), ArtifactStore(str(tmp_path / "artifacts"))
     address = f"127.0.0.1:{free_port()}"  # nothing is appended, so nobody needs to listen
     applier = Applier(model, store, FaissIndices(), keep_memory=True)
-    edited = EditedModel(model, applier, Subscriber(address))
+    edited = EditedModel(model, applier, Subscriber(address), EntryReader(_none_voided))
     config = AdapleConfig(covariance_samples=4).model_dump_json()
     lane = LaneConfigured("lanes/main", "adaple", config, "c", model.digest)
     await edited.ledger.fold([Entry(1, "id", datetime.now(UTC), "", lane)])

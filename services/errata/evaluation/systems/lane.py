@@ -34,7 +34,7 @@ from errata.evaluation.systems import EditOutcome, requests_of
 from errata.evaluation.systems.local import LocalModel
 from errata.indices.faiss_indices import FaissIndices
 from errata.platform.settings import WriterSettings
-from errata.replica.applier import OpenLane
+from errata.replica.open_lane import OpenLane
 from errata.writer.batching import next_batch, planned_batch, seed_of, window
 from errata.writer.fitting import Fitted, fit_batch
 from errata.writer.intake import Draft, accept

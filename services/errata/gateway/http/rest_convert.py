@@ -159,8 +159,8 @@ def body_of(response: Message) -> dict[str, Any]:
         for entry, shown in zip(response.entries, found["entries"], strict=True):
             try:
                 shown["content"] = _as_dict(edit_log_pb2.EntryPayload.FromString(entry.payload))
-            except DecodeError:
-                continue  # of a newer release; the payload itself is there
+            except (DecodeError, json_format.Error, TypeError, ValueError):
+                continue  # of a newer release, or an impossible entry; the payload itself is there
     return found
 
 

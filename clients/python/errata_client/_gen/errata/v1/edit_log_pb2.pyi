@@ -56,6 +56,7 @@ class EntryPayload(google.protobuf.message.Message):
     LANE_CONFIGURED_FIELD_NUMBER: builtins.int
     LANE_MODEL_COMMITTED_FIELD_NUMBER: builtins.int
     LANE_COMPACTED_FIELD_NUMBER: builtins.int
+    ENTRY_VOIDED_FIELD_NUMBER: builtins.int
     KEYS_TRUSTED_FIELD_NUMBER: builtins.int
     TRACE_PARENT_FIELD_NUMBER: builtins.int
     ON_BEHALF_OF_FIELD_NUMBER: builtins.int
@@ -100,6 +101,10 @@ class EntryPayload(google.protobuf.message.Message):
         """A lane was retrained from its active edits alone."""
 
     @property
+    def entry_voided(self) -> global___EntryVoided:
+        """An earlier entry that no reader can apply counts as absent."""
+
+    @property
     def keys_trusted(self) -> global___KeysTrusted:
         """Keys whose signatures count from this position on."""
 
@@ -116,13 +121,14 @@ class EntryPayload(google.protobuf.message.Message):
         lane_configured: global___LaneConfigured | None = ...,
         lane_model_committed: global___LaneModelCommitted | None = ...,
         lane_compacted: global___LaneCompacted | None = ...,
+        entry_voided: global___EntryVoided | None = ...,
         keys_trusted: global___KeysTrusted | None = ...,
         trace_parent: builtins.str = ...,
         on_behalf_of: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "on_behalf_of", b"on_behalf_of", "request_id", b"request_id", "trace_parent", b"trace_parent"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "keys_trusted"] | None: ...
+    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "on_behalf_of", b"on_behalf_of", "request_id", b"request_id", "trace_parent", b"trace_parent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "entry_voided", "keys_trusted"] | None: ...
 
 global___EntryPayload = EntryPayload
 
@@ -499,6 +505,28 @@ class LaneCompacted(google.protobuf.message.Message):
 global___LaneCompacted = LaneCompacted
 
 @typing.final
+class EntryVoided(google.protobuf.message.Message):
+    """Compensates an entry that contradicts the entries before it: every reader skips that entry."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """Position of the entry."""
+    reason: builtins.str
+    """Why, for operators."""
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reason", b"reason", "seq", b"seq"]) -> None: ...
+
+global___EntryVoided = EntryVoided
+
+@typing.final
 class Sizes(google.protobuf.message.Message):
     """Sizes, by name."""
 
@@ -723,6 +751,8 @@ class GetHeadResponse(google.protobuf.message.Message):
     CHAIN_DIGEST_FIELD_NUMBER: builtins.int
     FLOOR_SEQ_FIELD_NUMBER: builtins.int
     EPOCH_FIELD_NUMBER: builtins.int
+    VOIDED_SEQS_FIELD_NUMBER: builtins.int
+    IMPOSSIBLE_ENTRIES_FIELD_NUMBER: builtins.int
     log_id: builtins.str
     """Identity of the log."""
     head_seq: builtins.int
@@ -733,6 +763,16 @@ class GetHeadResponse(google.protobuf.message.Message):
     """First retained position."""
     epoch: builtins.int
     """Current epoch; 0 if there has been no writer."""
+    @property
+    def voided_seqs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Positions of all voided entries, ascending; readers skip them before they reach the entry that
+        voids them.
+        """
+
+    @property
+    def impossible_entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ImpossibleEntry]:
+        """Entries at which every reader stops, ascending, until they are voided."""
+
     def __init__(
         self,
         *,
@@ -741,10 +781,34 @@ class GetHeadResponse(google.protobuf.message.Message):
         chain_digest: builtins.bytes = ...,
         floor_seq: builtins.int = ...,
         epoch: builtins.int = ...,
+        voided_seqs: collections.abc.Iterable[builtins.int] | None = ...,
+        impossible_entries: collections.abc.Iterable[global___ImpossibleEntry] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["chain_digest", b"chain_digest", "epoch", b"epoch", "floor_seq", b"floor_seq", "head_seq", b"head_seq", "log_id", b"log_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chain_digest", b"chain_digest", "epoch", b"epoch", "floor_seq", b"floor_seq", "head_seq", b"head_seq", "impossible_entries", b"impossible_entries", "log_id", b"log_id", "voided_seqs", b"voided_seqs"]) -> None: ...
 
 global___GetHeadResponse = GetHeadResponse
+
+@typing.final
+class ImpossibleEntry(google.protobuf.message.Message):
+    """An entry that contradicts the entries before it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """Its position."""
+    problem: builtins.str
+    """What it contradicts."""
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        problem: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["problem", b"problem", "seq", b"seq"]) -> None: ...
+
+global___ImpossibleEntry = ImpossibleEntry
 
 @typing.final
 class ListEntriesRequest(google.protobuf.message.Message):

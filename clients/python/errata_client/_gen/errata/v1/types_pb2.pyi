@@ -59,7 +59,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_LANE_FULL: _ErrorReason.ValueType  # 30
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 31
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 32
-    ERROR_REASON_COMMIT_NOT_TRUSTED: _ErrorReason.ValueType  # 40
+    ERROR_REASON_COMMIT_NOT_TRUSTED: _ErrorReason.ValueType  # 33
+    ERROR_REASON_IMPOSSIBLE_ENTRY: _ErrorReason.ValueType  # 34
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of an error, as in google.rpc.ErrorInfo (there without the prefix), domain errata.v1."""
@@ -97,7 +98,8 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 29
 ERROR_REASON_LANE_FULL: ErrorReason.ValueType  # 30
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 31
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 32
-ERROR_REASON_COMMIT_NOT_TRUSTED: ErrorReason.ValueType  # 40
+ERROR_REASON_COMMIT_NOT_TRUSTED: ErrorReason.ValueType  # 33
+ERROR_REASON_IMPOSSIBLE_ENTRY: ErrorReason.ValueType  # 34
 global___ErrorReason = ErrorReason
 
 @typing.final

@@ -1,0 +1,370 @@
+"""What exists after the log's entries: lanes, and edits with their lane and state; names only.
+
+Every reader folds each entry into a `LogFold` before it acts on it, and the log service before it
+appends it. So an entry that cannot be is refused; if it is in the log anyway, all stop before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from errata.artifacts.source import check_digest
+from errata.errors import (
+    BaseModelMismatchError,
+    EditNotRevertibleError,
+    ErrataError,
+    InvalidRequestError,
+    NotFoundError,
+    PreconditionError,
+    UnknownLaneError,
+)
+from errata.log.entries import (
+    ArtifactRef,
+    EditsCommitted,
+    EditsRejected,
+    EditsRequested,
+    EditsReverted,
+    Entry,
+    EntryVoided,
+    LaneCompacted,
+    LaneConfigured,
+    LaneModelCommitted,
+    Payload,
+    impossible_entry,
+)
+from errata.log.forms import check_config, check_lane_name, check_ref, check_some, shown
+from errata.log.methods import METHODS
+
+
+class Standing(StrEnum):
+    """The state of an edit as the log tells it."""
+
+    REQUESTED = "requested"
+    COMMITTED = "committed"
+    REJECTED = "rejected"
+    REVERTED = "reverted"
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An edit's lane and state; edits of one entry share it."""
+
+    lane: str
+    standing: Standing
+
+
+class LogFold:
+    """The log's entries up to a position, folded.
+
+    Attributes:
+        seq: of the last entry.
+        lanes: by name.
+        impossible: entries that were skipped and are not voided yet → what they contradict.
+        voided: entries that were skipped and are voided.
+    """
+
+    def __init__(self) -> None:
+        """Starts before the first entry."""
+        self.seq = 0
+        self.lanes: dict[str, LaneConfigured] = {}
+        self.impossible: dict[int, str] = {}
+        self.voided: set[int] = set()
+        self._edits: dict[str, _Known] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Folds the next entry in.
+
+        Raises:
+            ImpossibleEntryError: it contradicts the entries before it; the fold is unchanged.
+        """
+        try:
+            self.check(entry.payload)
+        except ErrataError as error:
+            raise impossible_entry(entry.seq, error.message) from error
+        self._put(entry)
+        self.seq = entry.seq
+
+    def skip(self, seq: int, problem: str) -> None:
+        """Passes over the next entry, which `add` or its decoding refused because of `problem`."""
+        self.impossible[seq] = problem
+        self.seq = seq
+
+    def check(self, payload: Payload) -> None:
+        """Returns if a next entry with this content can be applied.
+
+        Raises:
+            InvalidRequestError: the content has an impossible form.
+            UnknownLaneError, NotFoundError: it names a lane, an edit or an entry that does not
+                exist.
+            PreconditionError: what it names has another lane, state or configuration.
+        """
+        match payload:
+            case LaneConfigured():
+                self._check_lane(payload)
+            case EditsRequested():
+                self._check_request(payload)
+            case EditsCommitted():
+                self._check_commit(payload)
+            case EditsRejected():
+                names = tuple(rejection.edit for rejection in payload.rejections)
+                self._check_pending(names, payload.lane)
+            case EditsReverted():
+                self._check_reversal(payload)
+            case LaneModelCommitted():
+                self._check_lane_model(payload)
+            case LaneCompacted():
+                self._check_compaction(payload)
+            case EntryVoided():
+                self._check_voided(payload)
+
+    def check_new(self, payload: Payload) -> None:
+        """Returns if an entry with this content can be appended now; stricter than `check`.
+
+        Readers take what earlier versions appended, and leave methods that only later versions
+        know to those.
+
+        Raises:
+            EditNotRevertibleError: it reverts an edit a second time.
+            ErrataError: as `check`.
+        """
+        self.check(payload)
+        match payload:
+            case EditsReverted(edits=names):
+                for name in names:
+                    if self._known(name).standing is not Standing.COMMITTED:
+                        raise _not_revertible(name, self._known(name))
+            case LaneConfigured(method=method) if method not in METHODS:
+                raise InvalidRequestError(
+                    f"this log service knows no method {shown(method)}; choose one of "
+                    f"{', '.join(sorted(METHODS))}, or upgrade it.",
+                    field="method",
+                )
+
+    def active(self, lane: str) -> list[str]:
+        """The lane's edits that are in force, in the order of their requests."""
+        wanted = _Known(lane, Standing.COMMITTED)
+        return [name for name, known in self._edits.items() if known == wanted]
+
+    def standings(self) -> dict[str, tuple[str, Standing]]:
+        """Every edit's lane and state."""
+        return {name: (known.lane, known.standing) for name, known in self._edits.items()}
+
+    def copy(self) -> LogFold:
+        """A fold of the same entries, which the next `add` leaves as it is."""
+        copied = LogFold()
+        copied.seq, copied.lanes = self.seq, dict(self.lanes)
+        copied.impossible, copied.voided = dict(self.impossible), set(self.voided)
+        copied._edits = dict(self._edits)
+        return copied
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it; `from_json` restores it."""
+        by_known: dict[_Known, list[str]] = {}
+        for name, known in self._edits.items():
+            by_known.setdefault(known, []).append(name)
+        return {
+            "seq": self.seq,
+            "lanes": [asdict(lane) for lane in self.lanes.values()],
+            "impossible": list(self.impossible.items()),
+            "voided": sorted(self.voided),
+            "edits": [[k.lane, k.standing.value, names] for k, names in by_known.items()],
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> LogFold:
+        """The fold that `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it did not write this.
+        """
+        fold = cls()
+        fold.seq = int(found["seq"])
+        lanes = [LaneConfigured(**lane) for lane in found["lanes"]]
+        fold.lanes = {lane.lane: lane for lane in lanes}
+        fold.impossible = {int(seq): str(problem) for seq, problem in found["impossible"]}
+        fold.voided = {int(seq) for seq in found["voided"]}
+        for lane, standing, names in found["edits"]:
+            fold._edits.update(dict.fromkeys(names, _Known(lane, Standing(standing))))
+        return fold
+
+    def _put(self, entry: Entry) -> None:
+        match entry.payload:
+            case LaneConfigured() as lane:
+                self.lanes[lane.lane] = lane
+            case EditsRequested(lane=name, edits=edits):
+                self._set((edit.name for edit in edits), name, Standing.REQUESTED)
+            case EditsCommitted(lane=name, edits=names):
+                self._set(names, name, Standing.COMMITTED)
+            case EditsRejected(lane=name, rejections=rejections):
+                self._set((item.edit for item in rejections), name, Standing.REJECTED)
+            case EditsReverted(edits=names):
+                self._set(names, self._edits[names[0]].lane, Standing.REVERTED)
+            case EntryVoided(seq=seq):
+                del self.impossible[seq]
+                self.voided.add(seq)
+
+    def _set(self, names: Iterable[str], lane: str, standing: Standing) -> None:
+        self._edits.update(dict.fromkeys(names, _Known(lane, standing)))
+
+    def _check_lane(self, payload: LaneConfigured) -> None:
+        check_lane_name(payload.lane)
+        check_config(payload)
+        known = self.lanes.get(payload.lane)
+        if known is not None and known != payload:
+            raise PreconditionError(
+                f"{payload.lane} already has another configuration; give the new lane another "
+                "name.",
+                lane=payload.lane,
+            )
+        check_digest(payload.base_model_digest, "base_model_digest")
+        other = next(iter(self.lanes.values()), payload)
+        if other.base_model_digest != payload.base_model_digest:
+            raise BaseModelMismatchError(
+                f"{payload.lane} is for base model {payload.base_model_digest[:16]}…, but the log "
+                f"for {other.base_model_digest[:16]}…. Start with the model that the log was made "
+                "with, or start a new log.",
+                expected=other.base_model_digest,
+                found=payload.base_model_digest,
+            )
+
+    def _check_request(self, payload: EditsRequested) -> None:
+        self._lane(payload.lane)
+        check_some(payload.edits)
+        for index, edit in enumerate(payload.edits):
+            for text, what in ((edit.said, "prompt"), (edit.target, "target")):
+                if not text.strip():
+                    raise InvalidRequestError(
+                        f"edits[{index}] has no {what}; fill it in.", field=f"edits[{index}].{what}"
+                    )
+
+    def _check_commit(self, payload: EditsCommitted) -> None:
+        self._check_pending(payload.edits, payload.lane)
+        lane = self._lane(payload.lane)
+        self._check_model(lane, payload.base_model_digest)
+        if payload.lane_config_digest != lane.config_digest:
+            raise PreconditionError(
+                f"it was fitted with another configuration than {payload.lane} has; fit it again.",
+                lane=payload.lane,
+            )
+        check_ref(payload.artifact, "artifact")
+        if payload.memory is not None:
+            check_ref(payload.memory, "memory")
+
+    def _check_pending(self, names: Collection[str], lane: str) -> None:
+        """Checks that the edits were requested in the lane, and are not settled."""
+        self._lane(lane)
+        check_some(names)
+        for name in names:
+            known = self._known(name)
+            if known.lane != lane:
+                raise PreconditionError(f"{name} belongs to {known.lane}, not to {lane}.")
+            if known.standing is not Standing.REQUESTED:
+                raise PreconditionError(
+                    f"{name} is {known.standing}; only requested edits can be committed or "
+                    "rejected.",
+                    edit=name,
+                )
+
+    def _check_reversal(self, payload: EditsReverted) -> None:
+        check_some(payload.edits)
+        lanes = set()
+        for name in payload.edits:
+            known = self._known(name)
+            lanes.add(known.lane)
+            # Earlier versions appended repeated reversals, which all readers skip.
+            if known.standing not in (Standing.COMMITTED, Standing.REVERTED):
+                raise _not_revertible(name, known)
+        if len(lanes) > 1:
+            raise PreconditionError(
+                f"the edits belong to {', '.join(sorted(lanes))}; revert lane by lane."
+            )
+
+    def _check_lane_model(self, payload: LaneModelCommitted) -> None:
+        lane = self._check_whole(payload.lane, payload.edits, payload.base_model_digest)
+        if lane.method in METHODS and not METHODS[lane.method].lane_models:
+            raise PreconditionError(f"{lane.lane} uses {lane.method}, which has no lane models.")
+        check_ref(payload.model, "model")
+        if payload.repository is not None:
+            check_ref(payload.repository, "repository")
+        if bool(payload.edits) != (payload.repository is not None):
+            raise InvalidRequestError(
+                "a lane model comes with a repository exactly if the lane has active edits.",
+                field="repository",
+            )
+
+    def _check_compaction(self, payload: LaneCompacted) -> None:
+        lane = self._check_whole(payload.lane, payload.edits, payload.base_model_digest)
+        if lane.method in METHODS and not METHODS[lane.method].compaction:
+            raise PreconditionError(f"{lane.lane} uses {lane.method}, which has no compaction.")
+        check_some(payload.edits)
+        check_ref(payload.artifact, "artifact")
+
+    def _check_whole(self, name: str, edits: Collection[str], base_model: str) -> LaneConfigured:
+        """Checks an entry that replaces all of a lane: it names exactly the active edits."""
+        lane = self._lane(name)
+        self._check_model(lane, base_model)
+        active = set(self.active(name))
+        if set(edits) != active or len(edits) != len(active):
+            raise PreconditionError(
+                f"it names {len(edits)} edits, which are not exactly the {len(active)} that are in "
+                f"force in {name}; read the log up to its head, and make it again.",
+                lane=name,
+            )
+        return lane
+
+    def _check_model(self, lane: LaneConfigured, base_model: str) -> None:
+        if base_model != lane.base_model_digest:
+            raise BaseModelMismatchError(
+                f"it was made with another base model than {lane.lane}, which has "
+                f"{lane.base_model_digest[:16]}….",
+                lane=lane.lane,
+            )
+
+    def _check_voided(self, payload: EntryVoided) -> None:
+        seq = payload.seq
+        if not payload.reason.strip():
+            raise InvalidRequestError("give a reason.", field="reason")
+        if seq in self.voided:
+            raise PreconditionError(f"entry {seq} is voided already.", seq=seq)
+        if not 1 <= seq <= self.seq:
+            raise NotFoundError(f"there is no entry {seq}; the log ends at {self.seq}.", seq=seq)
+        if seq not in self.impossible:
+            raise PreconditionError(
+                f"entry {seq} agrees with the entries before it and has its effect; it cannot be "
+                "voided. To undo a commit, revert its edits.",
+                seq=seq,
+            )
+
+    def _lane(self, name: str) -> LaneConfigured:
+        if name not in self.lanes:
+            raise UnknownLaneError(f"there is no lane {shown(name)}; configure it first.")
+        return self.lanes[name]
+
+    def _known(self, name: str) -> _Known:
+        if name not in self._edits:
+            raise NotFoundError(f"no entry requested the edit {shown(name)}.")
+        return self._edits[name]
+
+
+def artifacts_of(payload: Payload) -> tuple[ArtifactRef, ...]:
+    """The artifacts that an entry names."""
+    match payload:
+        case EditsCommitted(artifact=artifact, memory=other):
+            return (artifact,) if other is None else (artifact, other)
+        case LaneModelCommitted(model=artifact, repository=other):
+            return (artifact,) if other is None else (artifact, other)
+        case LaneCompacted(artifact=artifact):
+            return (artifact,)
+        case _:
+            return ()
+
+
+def _not_revertible(name: str, known: _Known) -> EditNotRevertibleError:
+    return EditNotRevertibleError(
+        f"{name} is {known.standing}; only committed edits can be reverted.",
+        edit=name,
+        state=known.standing,
+    )

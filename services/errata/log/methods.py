@@ -1,0 +1,29 @@
+"""What the log knows about editing methods; it runs without torch, which the methods need.
+
+A test compares this with the registry of methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Which entries the lanes of a method take.
+
+    Attributes:
+        lane_models: lane models; the lane's configuration can still exclude them.
+        compaction: compactions.
+    """
+
+    lane_models: bool
+    compaction: bool
+
+
+METHODS = {
+    "adaple": Support(lane_models=False, compaction=False),
+    "recipe": Support(lane_models=True, compaction=False),
+    "elder": Support(lane_models=True, compaction=True),
+    "lemoe": Support(lane_models=True, compaction=True),
+}
