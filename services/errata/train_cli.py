@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
-from rich.table import Table
 
 from errata import demo
 from errata.cli_options import DeviceOption
 from errata.errors import InvalidRequestError
+from errata.launch.output import TextTable
+from errata.launch.terminal import console
 
 if TYPE_CHECKING:
     from errata.editing.retriever.examples import Example
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from errata.editing.retriever.training_config import TrainingConfig
 
 train = typer.Typer(help="Train what lanes learn once.", no_args_is_help=True)
-_out = Console()
 
 OutOption = Annotated[Path, typer.Option(help="New folder; an interrupted training resumes.")]
 ModelOption = Annotated[
@@ -96,7 +95,7 @@ def recipe(
         llm, lane_model, examples, config, out, held_out=held_out, max_seconds=seconds
     )
     _run(trainer)
-    _out.print(f"lane model in {out}; its log is {out / 'training.csv'}")
+    console().print(f"lane model in {out}; its log is {out / 'training.csv'}")
 
 
 def _config(preset: str, settings: list[str]) -> TrainingConfig:
@@ -140,7 +139,7 @@ def _run(trainer: Trainer) -> None:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with ProgressBar(*columns, console=_out) as bar:
+    with ProgressBar(*columns, console=console()) as bar:
         task = bar.add_task("training", total=1.0)
 
         def show(progress: Progress) -> None:
@@ -150,7 +149,7 @@ def _run(trainer: Trainer) -> None:
             bar.update(task, completed=progress.done, description=line)
 
         found = trainer.run(show)
-    table = Table("validation", "")
+    table = TextTable("validation", "")
     for name, value in found.figures().items():
         table.add_row(name.replace("_", " "), f"{value:.3f}")
-    _out.print(table)
+    console().print(table)

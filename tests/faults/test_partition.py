@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import sys
 import time
@@ -62,7 +63,8 @@ def _environment(at: Mapping[str, Host], folder: Path) -> dict[str, str]:
         "ERRATA_WORKER__NUM_CPUS": "1",
         "ERRATA_WORKER__MAX_SILENCE_SECONDS": "300",  # it shall stay in rotation all the while
         "ERRATA_WORKER__NODE_CPUS": "1",  # so that there is one replica on each host
-        "RAY_AUTH_MODE": "disabled",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # Serve leaves replicas out that do not tell their queue's length at once: here six hosts
         # share a few cores, and slowness is no fault.
         "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "5",

@@ -107,3 +107,28 @@ def test_message_types_end_at_the_convert_modules() -> None:
             if messages.search(line):
                 found.append(f"{path.relative_to(ROOT)}:{number}")
     assert not found
+
+
+def test_all_that_is_printed_goes_through_two_modules() -> None:
+    """They escape texts from outside; rich's own classes and `typer.echo` print whatever comes."""
+    printing = {"Console", "Table", "Text", "echo", "from_markup", "assemble", "print_json"}
+    own = (SERVICES / "launch" / "terminal.py", SERVICES / "launch" / "output.py")
+    found = []
+    for path in SOURCES:
+        if not path.is_relative_to(SERVICES) or path in own:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        ours = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("errata.")
+            for alias in node.names
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func
+            name = getattr(called, "id", getattr(called, "attr", ""))
+            if name in printing - ours:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno} calls {name}")
+    assert not found

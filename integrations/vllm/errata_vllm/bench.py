@@ -18,7 +18,6 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from vllm.inputs import TokensPrompt
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -33,6 +32,7 @@ from errata.evaluation.report import circumstances, code_version, write
 from errata.evaluation.serve.engine_bench import UNEDITED
 from errata.evaluation.serve.synthetic import mixed_plans
 from errata.evaluation.serve.workload import Timings, Workload, run_round
+from errata.launch.terminal import console
 from errata_vllm.engine import VllmEngine
 from errata_vllm.llm import engine_arguments
 from errata_vllm.settings import VllmSettings
@@ -41,7 +41,6 @@ _RESERVED = 4  # positions that prefixes take
 _WARM_UP_ROUNDS = 2
 _PREFILL_TOKENS = 1_024
 _app = typer.Typer(add_completion=False)
-_console = Console()
 
 Round = Callable[[], Awaitable[Timings]]
 
@@ -60,7 +59,7 @@ def main(
     workload = Workload(num_requests=requests, concurrency=rows, new_tokens=(4, 64))
     settings = VllmSettings(kv_cache_gib=0.5, compiled=compiled)
     found = asyncio.run(_measure(model, workload, rounds, max_context, settings))
-    _console.print(f"written to {write(found, out)}")
+    console().print(f"written to {write(found, out)}")
 
 
 async def _measure(
@@ -170,7 +169,7 @@ async def _alternate(kinds: Mapping[str, Round], rounds: int) -> dict[str, list[
                 rates[name].append(timings.tokens_per_second)
         if number >= _WARM_UP_ROUNDS:
             newest = ", ".join(f"{name} {values[-1]:,.0f}" for name, values in rates.items())
-            _console.print(f"{number - _WARM_UP_ROUNDS + 1}/{rounds}: {newest} tokens/s")
+            console().print(f"{number - _WARM_UP_ROUNDS + 1}/{rounds}: {newest} tokens/s")
     return rates
 
 

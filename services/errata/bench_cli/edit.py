@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from errata.cli_options import DeviceOption
 from errata.errors import InvalidRequestError
 from errata.evaluation.asking import Asking
 from errata.evaluation.edit import plan as plans
-
-_out = Console()
+from errata.launch.output import TextTable, print_document
+from errata.launch.terminal import console
 
 DataOption = Annotated[Path, typer.Option(help="File of records, in the data set's public format.")]
 OutOption = Annotated[
@@ -172,22 +170,22 @@ def _run(plan: plans.Plan) -> None:
     from errata.evaluation.edit.report import markdown
     from errata.evaluation.report import write
 
-    found = run(plan, _out)
+    found = run(plan, console())
     path = write(found, plan.out)
     report = markdown(found, draw(found, plan.out))
     (plan.out / "report.md").write_text(report, encoding="utf-8")
-    typer.echo(report)
-    _out.print(f"written to {path}")
+    print_document(report)
+    console().print(f"written to {path}")
 
 
 def suites() -> None:
     """Lists the suites of `errata bench edit --suite`."""
     from errata.evaluation.edit.suites import SUITES
 
-    table = Table("suite", "what it runs", "methods")
+    table = TextTable("suite", "what it runs", "methods")
     for name, suite in SUITES.items():
         table.add_row(name, suite.about, ", ".join(suite.methods) or "all")
-    _out.print(table)
+    console().print(table)
 
 
 def compare(
@@ -204,4 +202,4 @@ def compare(
         out.mkdir(parents=True, exist_ok=True)
         draw_compared(found, out / "compare.png")
         (out / "compare.md").write_text(f"{report}\n![Score](compare.png)\n", encoding="utf-8")
-    typer.echo(report)
+    print_document(report)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-_out = Console()
+from errata.launch.terminal import console
 
 
 def route(
@@ -29,4 +28,4 @@ def route(
 
     if threads:
         faiss.omp_set_num_threads(threads)
-    run(RoutePlan(parse_numbers(keys, "keys"), width, batch, rounds), out, _out)
+    run(RoutePlan(parse_numbers(keys, "keys"), width, batch, rounds), out, console())

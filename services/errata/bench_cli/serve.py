@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from errata import demo
 from errata.cli_options import DeviceOption
 from errata.evaluation.edit.plan import parse_values, read_values
-
-_out = Console()
+from errata.launch.terminal import console
 
 
 class ServeSuite(StrEnum):
@@ -166,14 +164,14 @@ def _load(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
     from errata.evaluation.serve.load_plan import LoadPlan
     from errata.evaluation.serve.own_system import OwnSystem
 
-    return run_load(LoadPlan(system=OwnSystem(*system), **values), console=_out)
+    return run_load(LoadPlan(system=OwnSystem(*system), **values), console=console())
 
 
 def _http(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
     from errata.evaluation.serve.http_bench import HttpPlan, run_http
     from errata.evaluation.serve.own_system import OwnSystem
 
-    return run_http(HttpPlan(OwnSystem(*system), **values), console=_out)
+    return run_http(HttpPlan(OwnSystem(*system), **values), console=console())
 
 
 def _secure(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
@@ -204,7 +202,7 @@ def _engine(
         engine=engine[0],
         engine_options=engine[1],
     )
-    return run(suite.value, plan, console=_out)
+    return run(suite.value, plan, console=console())
 
 
 def _report(found: Mapping[str, Any], out: Path) -> None:
@@ -212,5 +210,5 @@ def _report(found: Mapping[str, Any], out: Path) -> None:
     from errata.evaluation.serve import report
 
     path = write(found, out)
-    _out.print(report.terminal_table(found))
-    _out.print(f"written to {path}")
+    console().print(report.terminal_table(found))
+    console().print(f"written to {path}")

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-_out = Console()
+from errata.launch.terminal import console
 
 
 def system(
@@ -22,7 +21,7 @@ def system(
     """Times appends, commit to applied, fits, and generation with and without edits."""
     from errata.evaluation.system_bench import run
 
-    run(output, num_edits=edits, num_requests=requests, num_appends=appends, console=_out)
+    run(output, num_edits=edits, num_requests=requests, num_appends=appends, console=console())
 
 
 def observability(
@@ -33,4 +32,4 @@ def observability(
     """Measures the cost of metrics and of traces, with three systems side by side."""
     from errata.evaluation.observability.bench import run
 
-    run(out, rounds=rounds, num_requests=requests, console=_out)
+    run(out, rounds=rounds, num_requests=requests, console=console())

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from errata.editing.elder.allocation import pack_codes
@@ -18,6 +17,7 @@ from errata.editing.lane.search import Lineage
 from errata.evaluation.report import circumstances, code_version, write
 from errata.indices.codes import CodeIndex
 from errata.indices.inner_product import APPROXIMATE_FROM, KeyIndex
+from errata.launch.output import TextTable
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ def run(plan: RoutePlan, out: Path, console: Console) -> dict[str, Any]:
     points = [_point(plan, size) for size in plan.sizes]
     found = {**asdict(plan), "points": points, "commit": code_version(), **circumstances()}
     write(found, out)
-    table = Table(
+    table = TextTable(
         *("keys", "all rows p50", "p99", "lists p50", "p99", "recall@1", "made in"),
         *("codes p50", "p99", "made in"),
     )

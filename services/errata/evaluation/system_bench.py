@@ -24,6 +24,7 @@ from errata.demo import DemoEdit
 from errata.evaluation.report import circumstances
 from errata.evaluation.serve.load_edits import counterfactual_edits
 from errata.launch.box import Box, free_addresses
+from errata.launch.output import print_json
 from errata.launch.progress import Steps
 from errata.log.entries import EditsReverted
 from errata.writer.log_client import LogClient
@@ -67,7 +68,7 @@ def run(
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    console.print_json(json.dumps(report))
+    print_json(console, report)
     return report
 
 

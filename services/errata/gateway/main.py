@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -99,15 +97,8 @@ async def _while_ray_lives(is_alive: Callable[[], bool], stop: asyncio.Event) ->
 
 def _ray(settings: Settings) -> AbstractContextManager[Callable[[], bool]]:
     if settings.gateway.ray_address == "local":
-        _keep_ray_out_of_home()
         return own_ray(settings)
     return joined_ray(settings.gateway.ray_address)
-
-
-def _keep_ray_out_of_home() -> None:
-    """Gives our Ray a secret for this run; Ray alone would store one in ~/.ray permanently."""
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 async def serve_workers(settings: Settings, stop: asyncio.Event) -> None:

@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from errata import demo
 from errata.demo import ChatEdit, says
 from errata.launch import show
 from errata.launch.box import Box, free_addresses
 from errata.launch.model_import import PACKAGED, import_model
+from errata.launch.output import TextTable, line
 from errata.launch.progress import Steps
 from errata.launch.verdicts import Verdicts
 from errata_client import Answer, Chat, ChatMessage, Client, Edit, Prompt
@@ -55,14 +56,14 @@ def run_chat_demo(
     started = time.monotonic()
     verdicts = Verdicts(console)
     with _running(console, model, prepared, redis_url) as client:
-        console.print(f"[dim]up after {time.monotonic() - started:.0f} s[/]")
+        console.print(line((f"up after {time.monotonic() - started:.0f} s", "dim")))
         edits = demo.chat_edits()
         timings = [_show_method(console, client, verdicts, edit) for edit in edits.values()]
         console.print()
         console.print(show.replica_table(client.replicas(), client.head()))
         console.print(_timings(edits.values(), timings))
-    verdict = "[bold green]all checks passed[/]" if verdicts.all_hold else "[bold red]failed[/]"
-    console.print(f"\n{verdict} · {time.monotonic() - started:.0f} s in all")
+    console.print()
+    console.print(line(verdicts.summary, f" · {time.monotonic() - started:.0f} s in all"))
     return verdicts.all_hold
 
 
@@ -124,7 +125,10 @@ def _show_method(
         *map(_chat, (edit.question, *edit.question_rephrases)),
     ]
     near = edit.neighbours[:_NUM_NEIGHBOURS]
-    console.print(f"\n[bold]{edit.method}[/] in {lane}: {edit.subject} → [bold]{edit.target}[/]")
+    console.print()
+    console.print(
+        line((edit.method, "bold"), f" in {lane}: {edit.subject} → ", (edit.target, "bold"))
+    )
     before = [_ask(client, prompt) for prompt in asked]
     for prompt, answer in zip(asked, before, strict=True):
         verdicts.check(_line(prompt, answer), says(answer.text, edit.object, edit.target))
@@ -137,9 +141,8 @@ def _show_method(
     committed = _submit(client, edit, lane)
     seconds = time.monotonic() - begun
     form = "chat" if edit.method in _IN_CHAT else "text"
-    console.print(
-        f"  [dim]submitted as {form}; committed in {seconds:.1f} s as {committed.name}[/]"
-    )
+    told = f"  submitted as {form}; committed in {seconds:.1f} s as {committed.name}"
+    console.print(line((told, "dim")))
     for prompt in asked:
         answer = _ask(client, prompt)
         verdicts.check(
@@ -149,7 +152,7 @@ def _show_method(
         )
     for prompt, old in stays.items():
         answer = _ask(client, prompt)
-        verdicts.check(f"{_line(prompt, answer)}, as before", _same(answer, old))
+        verdicts.check(line(_line(prompt, answer), ", as before"), _same(answer, old))
     client.revert([committed.name], comment="end of the demo", author="errata demo")
     restored = [_ask(client, prompt) for prompt in asked]
     verdicts.check(
@@ -190,15 +193,15 @@ def _same(answer: Answer, old: Answer) -> bool:
     return answer.text.split()[: _MAX_TOKENS // 4] == old.text.split()[: _MAX_TOKENS // 4]
 
 
-def _line(prompt: Prompt, answer: Answer) -> str:
+def _line(prompt: Prompt, answer: Answer) -> Text:
     said = " ".join(answer.text.split())
     if isinstance(prompt, Chat):
-        return f"[dim]chat[/] {escape(prompt.messages[-1].content)} [bold]{escape(said)}[/]"
-    return f"[dim]text[/] {escape(str(prompt))} [bold]{escape(said)}[/]"
+        return line(("chat", "dim"), f" {prompt.messages[-1].content} ", (said, "bold"))
+    return line(("text", "dim"), f" {prompt} ", (said, "bold"))
 
 
 def _timings(edits: Iterable[ChatEdit], timings: Iterable[tuple[float, int]]) -> Table:
-    table = Table("method", "edit committed in", "edit's artifact", title="timings")
+    table = TextTable("method", "edit committed in", "edit's artifact", title="timings")
     for edit, (seconds, size) in zip(edits, timings, strict=True):
         table.add_row(edit.method, f"{seconds:.1f} s", f"{size / 1e6:.2f} MB")
     return table

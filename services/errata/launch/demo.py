@@ -10,13 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.table import Table
 
 from errata import demo
 from errata.demo import DemoEdit
 from errata.errors import UnavailableError
 from errata.launch import show
 from errata.launch.box import Box, free_addresses
+from errata.launch.output import TextTable, line
 from errata.launch.progress import Steps
 from errata.launch.verdicts import Verdicts
 from errata_client import Answer, Client, Edit, ReplicaAnswer
@@ -43,10 +43,8 @@ def run_demo(console: Console, *, redis_url: str | None = None) -> bool:
         box = Box(flags, redis_url=redis_url, steps=Steps(console), secure=True)
         box.__enter__()
         try:
-            console.print(
-                f"[dim]up after {time.monotonic() - started:.1f} s: Redis, edit log, "
-                "edit-writer, gateway and two LLM workers[/]"
-            )
+            up = f"up after {time.monotonic() - started:.1f} s: Redis, edit log, edit-writer, "
+            console.print(line((f"{up}gateway and two LLM workers", "dim")))
             with Client(
                 box.target, timeout=_TIMEOUT_SECONDS, credentials=box.credentials
             ) as client:
@@ -58,8 +56,8 @@ def run_demo(console: Console, *, redis_url: str | None = None) -> bool:
         finally:
             with Steps(console).doing("stopping"):
                 box.stop()
-    verdict = "[bold green]all checks passed[/]" if verdicts.all_hold else "[bold red]failed[/]"
-    console.print(f"\n{verdict} · {time.monotonic() - started:.1f} s in all")
+    console.print()
+    console.print(line(verdicts.summary, f" · {time.monotonic() - started:.1f} s in all"))
     return verdicts.all_hold
 
 
@@ -73,13 +71,11 @@ def _show_main_job(console: Console, client: Client, verdicts: Verdicts, edit: D
     }
     verdicts.check(f"both replicas answer “{old[0]}”, and agree", _agree(before))
 
-    console.print(f"\n[bold]2 · Edit:[/] {edit.prompt} [bold]{edit.target}[/]")
+    _headline(console, "2 · Edit:", edit)
     committed, after, committed_seconds, served_seconds = _correct(client, edit, unrelated)
     console.print(Panel(show.edit_lines(committed), expand=False))
-    console.print(
-        f"[dim]  accepted, fitted, checked and committed in {committed_seconds:.2f} s; "
-        f"served by every replica after {served_seconds:.2f} s[/]"
-    )
+    took = f"  accepted, fitted, checked and committed in {committed_seconds:.2f} s; served by "
+    console.print(line((f"{took}every replica after {served_seconds:.2f} s", "dim")))
 
     console.print(show.everywhere_table(f"3 · From seq {committed.commit_seq} on", after))
     verdicts.check(
@@ -93,15 +89,15 @@ def _show_main_job(console: Console, client: Client, verdicts: Verdicts, edit: D
         all(committed.name in item.answer.provenance.edits for item in after if item.answer),
     )
 
-    console.print("\n[bold]4 · Paraphrases follow, unrelated facts stay[/]")
+    _headline(console, "4 · Paraphrases follow, unrelated facts stay")
     for rephrase in edit.rephrases:
         texts = _texts(client.generate_everywhere(rephrase, max_tokens=_MAX_TOKENS, stop=["."]))
-        verdicts.check(f"{rephrase} [bold]{texts[0]}[/]", set(texts) == {edit.target})
+        verdicts.check(line(f"{rephrase} ", (texts[0], "bold")), set(texts) == {edit.target})
     for prompt, expected in stays.items():
         texts = _texts(client.generate_everywhere(prompt, max_tokens=_MAX_TOKENS, stop=["."]))
-        verdicts.check(f"{prompt} [bold]{texts[0]}[/]", texts == expected)
+        verdicts.check(line(f"{prompt} ", (texts[0], "bold")), texts == expected)
 
-    console.print(f"\n[bold]5 · Revert {committed.name}[/]")
+    _headline(console, f"5 · Revert {committed.name}")
     reversal = client.revert([committed.name], comment="end of the demo", author="errata demo")
     console.print(show.reversal_lines(reversal))
     restored = _ask(console, client, f"6 · From seq {reversal.seq} on", edit.prompt)
@@ -117,16 +113,14 @@ def _show_main_job(console: Console, client: Client, verdicts: Verdicts, edit: D
 
 def _show_prompt_lane(console: Console, client: Client, verdicts: Verdicts, edit: DemoEdit) -> None:
     """The same by retrieval: without gradients, and with a sentinel that defers other prompts."""
-    console.print(f"\n[bold]7 · In {_PROMPT_LANE}:[/] {edit.prompt} [bold]{edit.target}[/]")
+    _headline(console, f"7 · In {_PROMPT_LANE}:", edit)
     stays = {
         probe.prompt: client.generate(probe.prompt, max_tokens=_MAX_TOKENS, stop=["."]).text
         for probe in edit.neighbours
     }
     committed, after, committed_seconds, served_seconds = _correct(client, edit, lane=_PROMPT_LANE)
-    console.print(
-        f"[dim]  encoded, checked and committed in {1000 * committed_seconds:.0f} ms; "
-        f"served by every replica after {1000 * served_seconds:.0f} ms[/]"
-    )
+    took = f"  encoded, checked and committed in {1000 * committed_seconds:.0f} ms; served by "
+    console.print(line((f"{took}every replica after {1000 * served_seconds:.0f} ms", "dim")))
     for prompt, answers in (
         (edit.prompt, after),
         *(
@@ -136,12 +130,16 @@ def _show_prompt_lane(console: Console, client: Client, verdicts: Verdicts, edit
     ):
         named = all(a.answer and a.answer.provenance.edits == (committed.name,) for a in answers)
         texts = _texts(answers)
-        claim = f"{prompt} [bold]{texts[0]}[/], shaped by {committed.name}"
+        claim = line(f"{prompt} ", (texts[0], "bold"), f", shaped by {committed.name}")
         verdicts.check(claim, set(texts) == {edit.target} and named)
     for prompt, old in stays.items():
         answer = client.generate(prompt, max_tokens=_MAX_TOKENS, stop=["."])
         verdicts.check(
-            f"{prompt} [bold]{answer.text.strip()}[/]: the sentinel finds no edit for it",
+            line(
+                f"{prompt} ",
+                (answer.text.strip(), "bold"),
+                ": the sentinel finds no edit for it",
+            ),
             answer.text == old and not answer.provenance.edits,
         )
     client.revert([committed.name], comment="end of the demo", author="errata demo")
@@ -152,7 +150,7 @@ def _show_every_method(
 ) -> None:
     """An edit by each method; rows of all methods share each replica's batch."""
     methods = {lane.name: lane.method for lane in client.lanes()}
-    console.print("\n[bold]8 · One edit by each method, all asked of every replica at once[/]")
+    _headline(console, "8 · One edit by each method, all asked of every replica at once")
     by_lane = dict(zip(_LANES, edits, strict=False))
     probe = edits[0].neighbours[0].prompt
     old = client.generate(probe, max_tokens=_MAX_TOKENS, stop=["."]).text
@@ -163,19 +161,27 @@ def _show_every_method(
     for (lane, edit), answers in zip(by_lane.items(), received, strict=False):
         made, _, seconds, _ = committed[lane]
         verdicts.check(
-            f"{methods[lane]}, committed in {seconds:.2f} s: {edit.prompt} "
-            f"[bold]{_joined(answers)}[/]",
+            line(
+                f"{methods[lane]}, committed in {seconds:.2f} s: {edit.prompt} ",
+                (_joined(answers), "bold"),
+            ),
             all(
                 answer.text.strip() == edit.target and made.name in answer.provenance.edits
                 for answer in answers
             ),
         )
     verdicts.check(
-        f"{probe} [bold]{_joined(received[-1])}[/], as before",
+        line(f"{probe} ", (_joined(received[-1]), "bold"), ", as before"),
         all(answer.text == old for answer in received[-1]),
     )
     for made, *_ in committed.values():
         client.revert([made.name], comment="end of the demo", author="errata demo")
+
+
+def _headline(console: Console, title: str, edit: DemoEdit | None = None) -> None:
+    console.print()
+    about = () if edit is None else (f" {edit.prompt} ", (edit.target, "bold"))
+    console.print(line((title, "bold"), *about))
 
 
 def _everywhere(client: Client, prompt: str) -> list[Answer]:
@@ -244,7 +250,7 @@ def _agree(answers: Sequence[ReplicaAnswer]) -> bool:
 
 
 def _summary(console: Console, committed_seconds: float, served_seconds: float) -> None:
-    table = Table(title="timings", show_header=False)
+    table = TextTable(title="timings", show_header=False)
     table.add_row("edit accepted, fitted, checked, committed", f"{committed_seconds:.2f} s")
     table.add_row("edit served by every replica", f"{served_seconds:.2f} s")
     console.print(table)

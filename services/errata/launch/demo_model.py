@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from errata.demo.recall import recall
 from errata.demo.train import train_demo_model
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import StartupError
+from errata.launch.output import TextTable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,7 +37,7 @@ def build_demo_model(output: Path, seed: int, console: Console) -> None:
         )
     model = CausalLM.load(output)
     known = recall(cast("PreTrainedModel", model.model), model.tokenizer)
-    table = Table(title=f"{report.num_parameters:,} parameters, {report.seconds:.0f} s")
+    table = TextTable(title=f"{report.num_parameters:,} parameters, {report.seconds:.0f} s")
     table.add_column("relation")
     table.add_column("share of facts answered, by phrasing")
     for relation, shares in known.by_phrasing.items():

@@ -25,7 +25,7 @@ from errata.editing.model.loading import DTYPES, check_device, load_model
 from errata.errors import ModelNotFoundError, PreconditionError
 from errata.launch.gguf_file import open_gguf, packaged_gguf, read_gguf, split_warning
 from errata.launch.import_check import Answers, compare, greedy_answers
-from errata.launch.output import TextTable
+from errata.launch.output import TextTable, line
 from errata.launch.progress import Steps
 
 PACKAGED = "smollm2"
@@ -212,4 +212,4 @@ def _show(console: Console, llm: CausalLM, answers: Answers, output: Path, origi
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(line(text), soft_wrap=True)

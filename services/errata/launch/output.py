@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, TypeVar
 
 from rich.console import Console, RenderableType
+from rich.highlighter import JSONHighlighter
 from rich.table import Table
 from rich.text import Text
 
 from errata.launch.terminal import console
+from errata.platform.plain import shown, shown_json, shown_lines
 
 T = TypeVar("T")
 
@@ -21,9 +23,45 @@ T = TypeVar("T")
 class TextTable(Table):
     """A table whose strings are plain text: a name from outside can look like markup."""
 
+    def __init__(self, *columns: str, title: str | Text | None = None, **options: Any) -> None:
+        """Takes rich's options; a title is plain text, too."""
+        if isinstance(title, str):
+            title = line((title, "table.title"))
+        super().__init__(*columns, title=title, **options)
+
     def add_row(self, *cells: Any, **options: Any) -> None:
         """Adds a row of strings and of other things that rich can show."""
-        super().add_row(*(Text(c) if isinstance(c, str) else c for c in cells), **options)
+        super().add_row(*(line(c) if isinstance(c, str) else c for c in cells), **options)
+
+
+def line(*parts: str | tuple[str, str] | Text) -> Text:
+    """One line of plain text, which a text from outside cannot end.
+
+    Args:
+        parts: strings, with or without a style, which are escaped; texts of rich stay as they are.
+    """
+    made = Text()
+    for part in parts:
+        if isinstance(part, Text):
+            made.append_text(part)
+        else:
+            string, style = (part, "") if isinstance(part, str) else part
+            made.append(shown(string), style)
+    return made
+
+
+def lines(texts: Iterable[Text]) -> Text:
+    """Texts below one another, as one text."""
+    return Text("\n").join(texts)
+
+
+def quoted(text: str, style: str = "") -> Text:
+    """A text with its own line breaks; a bar marks each line after the first.
+
+    Without the bar, a line of the text could be taken for one of the command.
+    """
+    first, *others = text.split("\n")
+    return lines([line((first, style)), *(line(("│ ", "dim"), (more, style)) for more in others)])
 
 
 def print_result(as_json: bool, value: T, render: Callable[[T], RenderableType]) -> None:
@@ -40,9 +78,16 @@ def print_result(as_json: bool, value: T, render: Callable[[T], RenderableType])
         console().print(render(value))
 
 
+def print_document(text: str) -> None:
+    """Prints a text of several lines as it is, whatever the width of the terminal."""
+    console().print(Text(shown_lines(text)), soft_wrap=True)
+
+
 def print_json(out: Console, value: Any) -> None:
-    """Prints any of the SDK's values, or a list of them, as JSON."""
-    out.print_json(json.dumps(value, default=_plain))
+    """Prints any of the SDK's values, or a list of them, as JSON with equal strings."""
+    is_unicode = out.encoding.lower().startswith("utf")
+    document = json.dumps(value, default=_plain, indent=2, ensure_ascii=not is_unicode)
+    out.print(JSONHighlighter()(Text(shown_json(document))), soft_wrap=True)
 
 
 def _plain(value: Any) -> Any:

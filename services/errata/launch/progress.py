@@ -12,12 +12,15 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
-    TextColumn,
+    Task,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
+from errata.launch.output import line
 from errata.platform.countdown import EVERY_SECONDS, Countdown
 
 
@@ -72,7 +75,7 @@ class Steps:
     def _shown(self, spinning: str, waiting: str, begun: float) -> Iterator[None]:
         assert self._console is not None
         if self._console.is_terminal:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            columns = (SpinnerColumn(), _Description(), TimeElapsedColumn())
             with Progress(*columns, console=self._console, transient=True) as progress:
                 progress.add_task(spinning, total=None)
                 yield
@@ -104,7 +107,7 @@ def bars(console: Console | None, *, transient: bool = False) -> Progress:
         transient: whether they disappear at the end.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        _Description(),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -134,5 +137,12 @@ def counting(console: Console, what: str, unit: str) -> Iterator[Callable[[int, 
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+class _Description(ProgressColumn):
+    """What a bar is about, as plain text."""
+
+    def render(self, task: Task) -> Text:
+        return line(task.description)
+
+
 def _print(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(line(text), soft_wrap=True)

@@ -7,12 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from errata.launch.output import TextTable
+from errata.launch.output import TextTable, line, lines, quoted
 from errata_client import (
     Answer,
     Chat,
@@ -44,48 +45,52 @@ def short(digest: str) -> str:
 
 def edit_lines(edit: Edit) -> Group:
     """One edit with its state, figures and error."""
-    lines = [
-        Text.assemble(
+    rows = [
+        line(
             (edit.name, "bold"),
             " ",
             (edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan")),
             f" in {edit.lane}",
         ),
-        Text.assemble("  ", _prompt(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
+        line("  ", _prompt(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
     ]
     if edit.subject_found:
-        lines.append(Text(f"  subject {edit.spec.subject!r}, found in the prompt"))
+        rows.append(line(f"  subject {edit.spec.subject!r}, found in the prompt"))
     if edit.figures is not None:
         figures = edit.figures
-        line = f"  reliability {figures.reliability:.2f}  locality {figures.locality:.2f}"
+        figures_line = f"  reliability {figures.reliability:.2f}  locality {figures.locality:.2f}"
         if figures.generality is not None:
-            line += f"  generality {figures.generality:.2f}"
-        lines.append(Text(line))
+            figures_line += f"  generality {figures.generality:.2f}"
+        rows.append(line(figures_line))
         if figures.already_answered:
-            lines.append(Text("  the model answered this before the edit", "yellow"))
+            rows.append(line(("  the model answered this before the edit", "yellow")))
     if edit.commit_seq:
-        lines.append(Text(f"  every replica answers with it from seq {edit.commit_seq} on"))
+        rows.append(line(f"  every replica answers with it from seq {edit.commit_seq} on"))
     if edit.superseded_by:
-        lines.append(Text(f"  superseded by {edit.superseded_by}", "yellow"))
+        rows.append(line((f"  superseded by {edit.superseded_by}", "yellow")))
     if edit.revert_seq:
-        lines.append(Text(f"  reverted at seq {edit.revert_seq}"))
+        rows.append(line(f"  reverted at seq {edit.revert_seq}"))
     if edit.error:
-        lines.append(Text(f"  {edit.error}", "red"))
-    return Group(*lines)
+        rows.append(line((f"  {edit.error}", "red")))
+    return Group(*rows)
 
 
 def answer_lines(prompt: Prompt, answer: Answer) -> Group:
     """One answer with its provenance."""
     provenance = answer.provenance
     edits = ", ".join(provenance.edits) or "none"
+    cut = "; claims decided on the prompt's end alone" if provenance.prompt_cut else ""
     return Group(
-        Text.assemble(_before_answer(prompt), (answer.text, "bold green")),
-        Text(
-            f"  seq {provenance.applied_seq}  state {short(provenance.state_digest)}  "
-            f"{provenance.replica}\n  shaped by: {edits} "
-            f"(of {provenance.num_edits_in_force} active)"
-            + ("; claims decided on the prompt's end alone" if provenance.prompt_cut else ""),
-            "dim",
+        _before_answer(prompt).append_text(quoted(answer.text, "bold green")),
+        line(
+            (
+                f"  seq {provenance.applied_seq}  state {short(provenance.state_digest)}  "
+                f"{provenance.replica}",
+                "dim",
+            )
+        ),
+        line(
+            (f"  shaped by: {edits} (of {provenance.num_edits_in_force} active){cut}", "dim"),
         ),
     )
 
@@ -104,7 +109,7 @@ def replica_table(replicas: Iterable[Replica], head: Head) -> Table:
             str(replica.lag),
             short(replica.chain_digest),
             short(replica.state_digest),
-            Text("yes", "green") if replica.agrees else Text("NO", "bold red"),
+            line(("yes", "green")) if replica.agrees else line(("NO", "bold red")),
             f"{(now - replica.report_time).total_seconds():.1f} s ago",
         )
     return table
@@ -123,14 +128,14 @@ def status_lines(
     shown = list(replicas)
     return Group(
         replica_table(shown, head),
-        Text(f"edits: {by_state}"),
-        *(Text(f"{lane.name}: {_sizes(lane.sizes)}") for lane in lanes),
+        line(f"edits: {by_state}"),
+        *(line(f"{lane.name}: {_sizes(lane.sizes)}") for lane in lanes),
         *(
-            Text(f"{replica.name}, on its device: {lane} {_sizes(sizes)}")
+            line(f"{replica.name}, on its device: {lane} {_sizes(sizes)}")
             for replica in shown
             for lane, sizes in sorted(replica.resident.items())
         ),
-        *(Text(f"{lane.name}: {text}", "yellow") for lane in lanes for text in lane.warnings),
+        *(line((f"{lane.name}: {text}", "yellow")) for lane in lanes for text in lane.warnings),
     )
 
 
@@ -146,11 +151,11 @@ def edit_list(edits: Iterable[Edit]) -> Table:
     for edit in edits:
         table.add_row(
             edit.name,
-            Text(edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan")),
+            line((edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan"))),
             edit.lane.removeprefix("lanes/"),
             f"{edit.request_time.astimezone():%Y-%m-%d %H:%M}",
             edit.author,
-            Text.assemble(_prompt(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
+            line(_prompt(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
             _outcome(edit),
         )
     return table
@@ -158,7 +163,7 @@ def edit_list(edits: Iterable[Edit]) -> Table:
 
 def _outcome(edit: Edit) -> Text:
     if edit.error:
-        return Text(edit.error, "red")
+        return line((edit.error, "red"))
     parts = []
     if edit.commit_seq:
         parts.append(f"from seq {edit.commit_seq} on")
@@ -166,7 +171,7 @@ def _outcome(edit: Edit) -> Text:
         parts.append(f"until seq {edit.revert_seq}")
     if edit.superseded_by:
         parts.append(f"superseded by {edit.superseded_by}")
-    return Text(", ".join(parts))
+    return line(", ".join(parts))
 
 
 def score_table(score: Score) -> Group:
@@ -179,30 +184,30 @@ def score_table(score: Score) -> Group:
         table.add_row(
             repr(token.token),
             f"{token.log_probability:.3f}",
-            Text(repr(token.argmax_token), "green" if same else "red"),
+            line((repr(token.argmax_token), "green" if same else "red")),
         )
-    return Group(table, Text(f"log p of all {score.log_probability:.3f}"))
+    return Group(table, line(f"log p of all {score.log_probability:.3f}"))
 
 
 def reversal_lines(reversal: Reversal) -> Group:
     """A reversal and its consequences."""
     return Group(
-        Text(f"without effect from seq {reversal.seq} on", "bold"),
-        *(Text(f"  {meaning}") for meaning in reversal.meanings),
+        line((f"without effect from seq {reversal.seq} on", "bold")),
+        *(line(f"  {meaning}") for meaning in reversal.meanings),
     )
 
 
 def compaction_lines(made: Compaction, now: Lane) -> Group:
     """A compaction, with figures and sizes before and after it."""
-    lines = [Text(f"compacted at seq {made.seq}", "bold")]
+    rows = [line((f"compacted at seq {made.seq}", "bold"))]
     if made.before is not None and made.after is not None:
         for metric in ("reliability", "locality"):
             before, after = getattr(made.before, metric), getattr(made.after, metric)
-            lines.append(Text(f"  {metric} {before:.3f} → {after:.3f}"))
+            rows.append(line(f"  {metric} {before:.3f} → {after:.3f}"))
     for name, size in sorted(now.sizes.items()):
         before = made.sizes_before.get(name, size)
-        lines.append(Text(f"  {name} {before:,} → {size:,}"))
-    return Group(*lines)
+        rows.append(line(f"  {name} {before:,} → {size:,}"))
+    return Group(*rows)
 
 
 def lane_table(lanes: Iterable[Lane]) -> Table:
@@ -218,12 +223,20 @@ def lane_table(lanes: Iterable[Lane]) -> Table:
 
 def lane_config_table(lane: Lane) -> Table:
     """One lane's configuration, as recorded in the log."""
-    table = TextTable(title=Text(f"{lane.name}: {lane.method}, since seq {lane.configured_seq}"))
+    table = TextTable(title=f"{lane.name}: {lane.method}, since seq {lane.configured_seq}")
     for column in ("key", "value"):
         table.add_column(column, overflow="fold")
-    for key, value in json.loads(lane.config_json).items():
+    for key, value in _config(lane.config_json).items():
         table.add_row(key, json.dumps(value))
     return table
+
+
+def _config(document: str) -> dict[str, Any]:
+    try:
+        values = json.loads(document)
+    except ValueError:
+        values = document
+    return values if isinstance(values, dict) else {"not an object": values}
 
 
 def entry_table(entries: Iterable[LogEntry]) -> Table:
@@ -246,17 +259,17 @@ def entry_table(entries: Iterable[LogEntry]) -> Table:
 
 def everywhere_table(prompt: Prompt, answers: Iterable[ReplicaAnswer]) -> Table:
     """Every replica's answer with its provenance."""
-    table = TextTable(title=Text(_prompt(prompt)), title_justify="left", title_style="bold")
+    table = TextTable(title=_prompt(prompt), title_justify="left")
     for column in ("replica", "answer", "seq", "history", "state", "shaped by"):
         table.add_column(column)
     for item in answers:
         if item.answer is None:
-            table.add_row(item.replica, Text(item.error, "red"))
+            table.add_row(item.replica, line((item.error, "red")))
             continue
         provenance = item.answer.provenance
         table.add_row(
             item.replica,
-            Text(item.answer.text.strip(), "bold green"),
+            line((item.answer.text.strip(), "bold green")),
             str(provenance.applied_seq),
             short(provenance.chain_digest),
             short(provenance.state_digest),
@@ -270,18 +283,18 @@ def _some(names: tuple[str, ...]) -> str:
     return f"{shown}, … ({len(names)})" if len(names) > 4 else shown
 
 
-def _prompt(prompt: Prompt) -> str:
-    """A prompt on few lines: a text as it is, a conversation turn by turn."""
-    if isinstance(prompt, str | Chat):
-        return str(prompt)
-    return "\n".join(map(str, prompt))
+def _prompt(prompt: Prompt) -> Text:
+    """A prompt on few lines: a text on one, a conversation turn by turn."""
+    if isinstance(prompt, str):
+        return line(prompt)
+    if isinstance(prompt, Chat):
+        return lines(line(f"{message.role}: {message.content}") for message in prompt.messages)
+    return lines(line(str(message)) for message in prompt)
 
 
-def _before_answer(prompt: Prompt) -> str:
+def _before_answer(prompt: Prompt) -> Text:
     """A prompt in front of its answer."""
+    if isinstance(prompt, str):
+        return quoted(prompt)
     continued = isinstance(prompt, Chat) and prompt.continue_final_message
-    return (
-        _prompt(prompt)
-        if isinstance(prompt, str) or continued
-        else f"{_prompt(prompt)}\nassistant: "
-    )
+    return _prompt(prompt) if continued else _prompt(prompt).append("\nassistant: ")

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from errata.launch.findings import Finding
-from errata.launch.output import TextTable
+from errata.launch.output import TextTable, line, lines
 from errata.platform.settings import masked
 from errata.platform.settings.report import SettingReport
 
@@ -26,15 +26,18 @@ def config_table(settings: Iterable[SettingReport]) -> Table:
     return table
 
 
-def version_lines() -> str:
+def version_lines() -> Text:
     """The versions of this installation; imports none of the packages."""
-    lines = [f"Python {platform.python_version()}"]
+    found = [
+        f"errata {importlib.metadata.version('errata')}",
+        f"Python {platform.python_version()}",
+    ]
     for package in ("errata-client", "torch", "transformers", "ray", "grpcio"):
         try:
-            lines.append(f"{package} {importlib.metadata.version(package)}")
+            found.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
-            lines.append(f"{package} is not installed")
-    return "\n".join([f"errata {importlib.metadata.version('errata')}", *lines])
+            found.append(f"{package} is not installed")
+    return lines(map(line, found))
 
 
 def doctor_table(findings: Iterable[Finding]) -> Table:
@@ -44,6 +47,6 @@ def doctor_table(findings: Iterable[Finding]) -> Table:
         table.add_column(column, overflow="fold")
     styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     for finding in findings:
-        grade = Text(finding.grade, styles[finding.grade])
+        grade = line((finding.grade, styles[finding.grade]))
         table.add_row(grade, finding.name, masked(finding.found), finding.remedy)
     return table

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from errata.launch import show
+from errata.launch.output import line
 from errata_client import Client, ErrataError, Head, Lane, Replica
 
 _SECONDS = 1.0
@@ -70,4 +71,4 @@ def _status_or_error(client: Client) -> Group | Text:
     try:
         return read_status(client).lines()
     except ErrataError as error:
-        return Text(f"no answer: {error.message}", "red")
+        return line((f"no answer: {error.message}", "red"))

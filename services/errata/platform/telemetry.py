@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
+
+from errata.platform.plain import shown
 
 
 def configure_logging(level: str, log_format: Literal["console", "json"], service: str) -> None:
@@ -14,10 +16,10 @@ def configure_logging(level: str, log_format: Literal["console", "json"], servic
 
     Payloads (prompts, targets, answers) are never logged: corrections can be confidential.
     """
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer()]  # which escapes all but ASCII
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else [_plain_values, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     structlog.configure(
         processors=[
@@ -25,7 +27,7 @@ def configure_logging(level: str, log_format: Literal["console", "json"], servic
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
@@ -34,3 +36,16 @@ def configure_logging(level: str, log_format: Literal["console", "json"], servic
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _plain_values(
+    logger: Any, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """The event with nothing in it that a terminal obeys; a bar marks a traceback's lines."""
+    for name, value in event.items():
+        text = value if isinstance(value, str) else repr(value)
+        if name in ("exception", "stack"):
+            event[name] = "\n".join(f"│ {shown(line)}" for line in text.split("\n"))
+        elif isinstance(value, str) or shown(text) != text:
+            event[name] = shown(text)
+    return event

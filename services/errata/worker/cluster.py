@@ -17,6 +17,7 @@ from ray import serve
 
 from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
+from errata.platform.ray_access import is_loopback
 from errata.platform.settings import Settings
 from errata.worker.deployment import build_app
 
@@ -53,15 +54,29 @@ def head_with_workers(settings: Settings) -> Iterator[None]:
     Raises:
         StartupError: the address is taken, or the workers did not start.
     """
+    os.environ.pop("RAY_ADDRESS", None)  # `auto` would prefer it to the head that starts here
+    with head_node(settings), _connected(address="auto", log_to_driver=True), _workers(settings):
+        yield
+
+
+@contextlib.contextmanager
+def head_node(settings: Settings) -> Iterator[None]:
+    """Starts the head of a Ray cluster: without dashboard and autoscaler.
+
+    Only drivers and nodes with its token can join (`errata.platform.ray_access`).
+
+    Raises:
+        StartupError: the address is taken.
+    """
     host, port = host_and_port(settings.worker.ray_address)
     if host == "0.0.0.0":
         host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
     arguments = [
         *("--head", f"--port={port}", f"--node-ip-address={host}", "--include-dashboard=false"),
+        "--no-monitor",
         *(f"--object-store-memory={_OBJECT_STORE_BYTES}", f"--num-cpus={_cpus(settings)}"),
     ]
-    os.environ.pop("RAY_ADDRESS", None)  # `auto` would prefer it to the head that starts here
-    with _node(arguments), _connected(address="auto", log_to_driver=True), _workers(settings):
+    with _node(arguments):
         yield
 
 
@@ -80,7 +95,7 @@ def joined_ray(address: str) -> Iterator[Callable[[], bool]]:
     Raises:
         StartupError: the cluster cannot be reached.
     """
-    if _is_loopback(host_and_port(address)[0]):
+    if is_loopback(host_and_port(address)[0]):
         with _connected(address="auto", log_to_driver=False):
             yield ray.is_initialized
         return
@@ -96,10 +111,6 @@ def joined_ray(address: str) -> Iterator[Callable[[], bool]]:
         _connected(address=address, _node_ip_address=own, log_to_driver=False),
     ):
         yield is_running
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host.startswith("127.") or host == "::1"
 
 
 def _own_ip(address: str) -> str:
@@ -159,8 +170,6 @@ def _workers(settings: Settings) -> Iterator[None]:
 def _node(arguments: list[str]) -> Iterator[Callable[[], bool]]:
     """A Ray node that is a child of this process and ends with it."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
-    # All nodes must use one mode; by default a head requires a token if its user has one.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     process = subprocess.Popen(
         [*command, "--disable-usage-stats", "--block"],
         stdout=subprocess.PIPE,

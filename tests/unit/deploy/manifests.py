@@ -18,6 +18,7 @@ OVERLAYS = ("local", "gpu", "ha")
 # Secrets and volumes that overlays expect the operator to create (docs/operations.md).
 OF_THE_OPERATOR = {
     ("Secret", "redis"),
+    ("Secret", "ray"),
     ("Secret", "artifacts"),
     ("PersistentVolumeClaim", "models"),
 }

@@ -21,6 +21,8 @@ from tests.unit.deploy.manifests import DEPLOY, ROOT, compose
 DOCKERFILE = DEPLOY / "images/Dockerfile"
 # Used by the images' health check alone.
 _OF_THE_IMAGE = {"ERRATA_SERVICE_ADDRESS"}
+_WITH_RAY = (["serve", "workers"], ["serve", "gateway"])
+_OF_RAY = "RAY_AUTH_TOKEN_PATH"
 
 
 def test_the_dockerfile_is_clean() -> None:
@@ -100,7 +102,7 @@ def test_the_compose_file_fits_together() -> None:
         assert set(service.get("secrets", ())) <= read["secrets"].keys()
         assert set(service.get("depends_on", ())) <= services.keys()
         environment = service.get("environment", {})
-        assert environment.keys() <= known | _OF_THE_IMAGE
+        assert environment.keys() <= known | _OF_THE_IMAGE | {_OF_RAY}
         for key, value in environment.items():
             if key.endswith("ADDRESS"):
                 host, port = host_and_port(value)
@@ -116,6 +118,17 @@ def _ports(environment: dict[str, str]) -> set[int]:
 def test_no_secret_is_written_into_a_root_file_system_that_is_read_only() -> None:
     for name, secret in compose()["secrets"].items():
         assert "file" in secret, f"{name}: Docker copies others into the container"
+
+
+def test_no_ray_runs_without_tokens() -> None:
+    runtime = DOCKERFILE.read_text("utf-8").partition("AS runtime")[2]
+    assert re.findall(r"RAY_AUTH_MODE=(\w+)", runtime) == ["token"]
+    services = compose()["services"]
+    with_ray = {n for n, s in services.items() if s.get("command") in _WITH_RAY}
+    assert with_ray == {"workers", "gateway"}
+    for name in with_ray:
+        assert services[name]["secrets"] == ["ray_token"]
+        assert services[name]["environment"][_OF_RAY] == "/run/secrets/ray_token"
 
 
 def test_volumes_are_mounted_where_the_image_has_folders_of_its_user() -> None:

@@ -38,6 +38,7 @@ from tests.unit.deploy.manifests import (
 
 CRD = ROOT.parent / "shared/schemas/ray.io_rayservices.yaml"
 KUBERNETES = "1.32"
+_OF_RAY = "RAY_AUTH_TOKEN_PATH"
 _OF_S3 = {"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"}
 _WITHOUT_ARTIFACTS = ("StatefulSet/redis", "Deployment/gateway", "RayService/errata-workers/head")
 pytestmark = pytest.mark.parametrize("overlay", OVERLAYS)
@@ -118,7 +119,7 @@ def test_environment_variables_are_settings(overlay: str) -> None:
     for _, _, container in containers(overlay):
         used |= {variable["name"] for variable in container.get("env", ())}
     assert len(used) > 12
-    assert used - _OF_S3 <= known, used - known
+    assert used - _OF_S3 - {_OF_RAY} <= known, used - known
 
 
 def test_secrets_are_files(overlay: str) -> None:
@@ -415,6 +416,24 @@ def test_kuberay_finds_its_head_and_has_what_it_asks_for(overlay: str) -> None:
         security = cluster["autoscalerOptions"]["securityContext"]
         assert security["runAsNonRoot"] is True
         assert security["allowPrivilegeEscalation"] is False
+
+
+def test_ray_requires_one_token_of_workers_and_gateways(overlay: str) -> None:
+    (workers,) = of_kind(overlay, "RayService").values()
+    options = workers["spec"]["rayClusterConfig"]["authOptions"]
+    assert options["mode"] == "token"
+    made = {(thing["kind"], thing["metadata"]["name"]) for thing in rendered(overlay)}
+    if overlay == "local":
+        assert ("Secret", options["secretName"]) in made
+    else:
+        assert ("Secret", options["secretName"]) in OF_THE_OPERATOR
+    gateway = of_kind(overlay, "Deployment")["gateway"]["spec"]["template"]["spec"]
+    (volume,) = [v for v in gateway["volumes"] if "secret" in v]
+    assert volume["secret"]["secretName"] == options["secretName"]
+    (container,) = gateway["containers"]
+    (mount,) = [m for m in container["volumeMounts"] if m["name"] == volume["name"]]
+    path = _environment(overlay, container)[_OF_RAY]
+    assert path == f"{mount['mountPath']}/auth_token", "the key that KubeRay asks for"
 
 
 def test_pods_are_spread_among_their_own_kind(overlay: str) -> None:

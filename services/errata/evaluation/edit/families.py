@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from errata.evaluation.asking import CHAT
+from errata.platform.plain import shown
 
 _DIGITS = {"perplexity": 1, "target_perplexity": 1, "fluency": 1, "consistency": 1}
 
@@ -140,6 +141,9 @@ def cell(name: str, value: float | None, interval: float | None = None) -> str:
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+    """A Markdown table, whatever the cells' texts contain."""
+    head, *body = (
+        "| " + " | ".join(shown(text).replace("|", "\\|") for text in row) + " |"
+        for row in (headings, *rows)
+    )
+    return "\n".join([head, "|" + "---|" * len(headings), *body]) + "\n"

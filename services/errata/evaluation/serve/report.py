@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from errata.evaluation.report import circumstances, code_version
+from errata.launch.output import TextTable
 
 Quantiles = dict[str, float | None]
 
@@ -79,7 +80,7 @@ def suite_report(
 
 def terminal_table(found: Mapping[str, Any]) -> Table:
     """The figures as a table for a terminal."""
-    made = Table("", "p50", "p95", "p99", title=f"suite {found['suite']}")
+    made = TextTable("", "p50", "p95", "p99", title=f"suite {found['suite']}")
     rows = [
         ("time to first token, ms", found["ttft_ms"]),
         ("between tokens, ms", found["itl_ms"]),

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from errata.editing.lane.needs import Place, Work
-from errata.launch.output import TextTable
+from errata.launch.output import TextTable, line, lines
 from errata.launch.plan.plan import Plan, Service
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -31,18 +31,23 @@ def plan_lines(plan: Plan, *, only_totals: bool) -> RenderableType:
     if not only_totals:
         parts += [_parts_table(service) for service in plan.services]
         parts.append(_work_table(plan))
-    parts += [Text(f"warning: {text}", "yellow") for text in plan.warnings]
+    parts += [line((f"warning: {text}", "yellow")) for text in plan.warnings]
     return Group(*parts)
 
 
 def _headline(plan: Plan) -> Text:
     model, load = plan.model, plan.load
-    lanes = ", ".join(f"{lane.name} ({lane.method.name})" for lane in plan.lanes)
-    return Text(
-        f"{model.name}: {model.num_parameters:,} parameters in {str(model.dtype)[6:]}, "
-        f"{model.num_layers} layers, d {model.d:,}, d_ff {model.d_ff:,}, V "
-        f"{model.num_embeddings:,}\n{load.num_edits:,} edits of {load.text_tokens} tokens in each "
-        f"of: {lanes}\n{load.rows} rows run at once; device {load.device}"
+    names = ", ".join(f"{lane.name} ({lane.method.name})" for lane in plan.lanes)
+    return lines(
+        (
+            line(
+                f"{model.name}: {model.num_parameters:,} parameters in {str(model.dtype)[6:]}, "
+                f"{model.num_layers} layers, d {model.d:,}, d_ff {model.d_ff:,}, V "
+                f"{model.num_embeddings:,}"
+            ),
+            line(f"{load.num_edits:,} edits of {load.text_tokens} tokens in each of: {names}"),
+            line(f"{load.rows} rows run at once; device {load.device}"),
+        )
     )
 
 
@@ -63,7 +68,7 @@ def totals_table(plan: Plan) -> Table:
 
 
 def _parts_table(service: Service) -> Table:
-    table = TextTable(title=Text(service.name, "bold"), title_justify="left")
+    table = TextTable(title=line((service.name, "bold")), title_justify="left")
     for column in ("of", "what", "bytes", "where", "during", "formula"):
         table.add_column(column, justify="right" if column == "bytes" else "left")
     for part in service.parts:
@@ -82,7 +87,7 @@ def _parts_table(service: Service) -> Table:
 
 
 def _work_table(plan: Plan) -> Table:
-    table = TextTable(title=Text("operations, not seconds", "bold"), title_justify="left")
+    table = TextTable(title=line(("operations, not seconds", "bold")), title_justify="left")
     for column in ("of", "what", "operations", "formula"):
         table.add_column(column, justify="right" if column == "operations" else "left")
     for owner, works in plan.work.items():
