@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
+
+from errata.errors import InvalidRequestError
+from errata.platform.limits_convert import check_request
 from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2, inference_pb2
 
 _EDITING = editing_pb2.DESCRIPTOR.services_by_name["EditingService"]
 EDITING: str = _EDITING.full_name
-EDIT_LOG: str = edit_log_pb2.DESCRIPTOR.services_by_name["EditLogService"].full_name
+_EDIT_LOG = edit_log_pb2.DESCRIPTOR.services_by_name["EditLogService"]
+EDIT_LOG: str = _EDIT_LOG.full_name
 INFERENCE: str = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 EDITING_METHODS = tuple(_EDITING.methods_by_name)
 """All methods of the edit-writer; the gateway forwards them."""
+
+_REQUESTS: dict[str, Any] = {
+    f"/{service.full_name}/{method.name}": GetMessageClass(method.input_type)
+    for service in (_EDITING, _EDIT_LOG)
+    for method in service.methods
+}
+
+
+def check_bytes(path: str, data: bytes) -> None:
+    """Returns if the request of a call that is forwarded keeps all limits.
+
+    Args:
+        path: of the method, such as `/errata.v1.EditingService/GetEdit`.
+        data: the request as it was received.
+
+    Raises:
+        InvalidRequestError: no valid message, or as `check_request`.
+        LimitExceededError: as `check_request`.
+    """
+    try:
+        message = _REQUESTS[path].FromString(data)
+    except DecodeError as error:
+        raise InvalidRequestError(
+            "the request is not a valid message (bad encoding, or text that is not UTF-8); "
+            "encode it with the published protos."
+        ) from error
+    check_request(message)
 
 
 def request_to_each(

@@ -1,17 +1,18 @@
-"""Forwards calls to the services behind the gateway, as bytes and unchanged.
+"""Forwards calls to the services behind the gateway, as bytes and unchanged, within the limits.
 
 Of the log, only the methods that clients need are forwarded; only the writer appends.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import grpc
 
 from errata.errors import UnavailableError
-from errata.gateway.convert import EDIT_LOG, EDITING, EDITING_METHODS
+from errata.gateway.convert import EDIT_LOG, EDITING, EDITING_METHODS, check_bytes
 from errata.platform.status import DETAILS_KEY, PUSHBACK_KEY
 from errata.platform.tracing import outgoing
 
@@ -34,6 +35,7 @@ def _unary(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, A
     call: Any = channel.unary_unary(path)  # without serializers: bytes in, bytes out
 
     async def forwarded(request: bytes, context: Any) -> bytes:
+        await asyncio.to_thread(check_bytes, path, request)
         try:
             return bytes(await call(request, timeout=context.time_remaining(), metadata=outgoing()))
         except grpc.aio.AioRpcError as error:
@@ -46,6 +48,7 @@ def _stream(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, 
     call: Any = channel.unary_stream(path)
 
     async def forwarded(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        await asyncio.to_thread(check_bytes, path, request)
         try:
             async for message in call(
                 request, timeout=context.time_remaining(), metadata=outgoing()

@@ -244,13 +244,14 @@ class RedisBackend:
         except (RedisError, OSError, TimeoutError) as error:
             if _is_out_of_memory(error):
                 raise LimitExceededError(
-                    f"Redis at {self.address} has reached its maxmemory; nothing was appended. "
+                    "the log's Redis has reached its maxmemory; nothing was appended. "
                     "Give it more memory, then retry with the same request id."
                 ) from error
             cause = str(error).rstrip(".") or type(error).__name__
+            _log.warning("Redis failed", redis=self.address, cause=cause)
             raise LogUnavailableError(
-                f"Redis at {self.address} failed: {cause}. "
-                "Nothing was acknowledged; retry with the same request id."
+                "the log's Redis failed; the log service's log has the cause. Nothing was "
+                "acknowledged; retry with the same request id."
             ) from error
 
 

@@ -116,7 +116,7 @@ class Writer:
                 field="lane",
                 lane=lane,
             )
-        edits = accept(drafts, self._edited.model, self._settings)
+        edits = await asyncio.to_thread(accept, drafts, self._edited.model, self._settings)
         is_known = self.ledger.seq_of_request(request_id) is not None
         max_pending = self._settings.max_pending_edits
         if not is_known and self.ledger.num_pending + len(edits) > max_pending:

@@ -172,8 +172,8 @@ CASES: dict[str, tuple[Act, grpc.StatusCode, str, str]] = {
     ),
     "an endless stop text": (
         lambda c: c.generate("a", stop=["b" * 300]),
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        "LIMIT_EXCEEDED",
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
         "stop[0]",
     ),
     "streamed, too": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -41,7 +42,8 @@ class RestCall:
         body = b""
         if self._route.verb == "POST":
             body = await read_body(request, self._settings.http_max_body_bytes)
-        message = request_of(
+        message = await asyncio.to_thread(
+            request_of,
             self._route,
             body,
             request.query_params.multi_items(),

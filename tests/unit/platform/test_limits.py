@@ -1,0 +1,103 @@
+"""Requests keep declared limits, which are checked before any other work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from errata.errors import ErrataError, InvalidRequestError, LimitExceededError
+from errata.platform.limits import BYTES, CHARS, ITEMS, MAX_PROMPT_CHARS, TOTAL_CHARS
+from errata.platform.limits_convert import check_request
+from errata_client._gen.errata.v1 import (
+    edit_log_pb2,
+    editing_pb2,
+    inference_pb2,
+    retrieval_pb2,
+    types_pb2,
+)
+
+_FILES = (edit_log_pb2, editing_pb2, inference_pb2, retrieval_pb2)
+
+
+def _requests() -> list[Descriptor]:
+    services = [s for file in _FILES for s in file.DESCRIPTOR.services_by_name.values()]
+    return [method.input_type for service in services for method in service.methods]
+
+
+def _fields(message: Descriptor, seen: set[str]) -> Iterator[FieldDescriptor]:
+    """All fields of our own messages below one; google.rpc.Status is made by the services."""
+    if message.full_name in seen or not message.full_name.startswith("errata."):
+        return
+    seen.add(message.full_name)
+    for field in message.fields:
+        yield field
+        if field.message_type is not None:
+            yield from _fields(field.message_type, seen)
+
+
+def _all_fields() -> list[FieldDescriptor]:
+    seen: set[str] = set()
+    return [field for request in _requests() for field in _fields(request, seen)]
+
+
+def test_every_field_of_every_request_has_a_limit_and_no_limit_lacks_a_field() -> None:
+    found: dict[int, set[str]] = {}
+    lists = set()
+    for field in _all_fields():
+        key = field.full_name.removeprefix("errata.v1.")
+        found.setdefault(field.type, set()).add(key)
+        if field.is_repeated:
+            lists.add(key)
+    assert set(CHARS) == found[FieldDescriptor.TYPE_STRING]
+    assert set(BYTES) == found[FieldDescriptor.TYPE_BYTES]
+    assert set(ITEMS) == lists
+    assert set(TOTAL_CHARS) <= {request.name for request in _requests()}
+
+
+def _refused(message: Message) -> ErrataError:
+    with pytest.raises(ErrataError) as caught:
+        check_request(message)
+    return caught.value
+
+
+def test_what_is_too_long_is_named() -> None:
+    generate = inference_pb2.GenerateRequest
+    too_long = _refused(generate(prompt="a" * (MAX_PROMPT_CHARS + 1)))
+    assert isinstance(too_long, InvalidRequestError)
+    assert (too_long.field, too_long.metadata["limit"]) == ("prompt", str(MAX_PROMPT_CHARS))
+    turns = [types_pb2.ChatMessage(role="user", content="a" * 600_000)] * 2
+    together = _refused(generate(chat=types_pb2.Chat(messages=turns)))
+    assert together.metadata["num_chars"] == str(1_200_000 + 2 * len("user"))
+    edits = [types_pb2.EditSpec(), types_pb2.EditSpec(rephrases=["a", "b" * 100_001])]
+    nested = _refused(editing_pb2.SubmitEditsRequest(edits=edits))
+    assert nested.field == "edits[1].rephrases[1]"
+    position = edit_log_pb2.ReplicaPosition(replica="r")
+    position.resident["lanes/" + "x" * 300].values["a"] = 1
+    inside = _refused(edit_log_pb2.ReportPositionRequest(position=position))
+    assert inside.field == "position.resident[0].key"
+    many = _refused(editing_pb2.WaitEditsRequest(names=["edits/1-0"] * 1_001))
+    assert isinstance(many, LimitExceededError)
+    assert (many.field, many.metadata["num_items"]) == ("names", "1001")
+    check_request(generate(prompt="a" * MAX_PROMPT_CHARS))
+    check_request(editing_pb2.WaitEditsRequest(names=["edits/1-0"] * 1_000))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e-39, -1e-40])
+def test_numbers_are_finite_and_whole(value: float) -> None:
+    for field in ("temperature", "top_p"):
+        sampling = inference_pb2.Sampling(**{field: value})
+        refused = _refused(inference_pb2.GenerateRequest(sampling=sampling))
+        assert refused.field == f"sampling.{field}"
+    doubles: Any = {1e-39: 1e-310, -1e-40: -1e-310}
+    order = editing_pb2.CompactLaneRequest(max_loss=doubles.get(value, value))
+    assert _refused(order).field == "max_loss"
+
+
+def test_ordinary_numbers_pass() -> None:
+    for value in (0.0, 1e-3, 0.7, 10.0):
+        sampling = inference_pb2.Sampling(temperature=value, top_p=value)
+        check_request(inference_pb2.GenerateRequest(sampling=sampling))
