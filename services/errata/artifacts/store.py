@@ -137,9 +137,9 @@ class ArtifactStore:
             raise NotFoundError(f"there is no artifact {digest}.", digest=digest) from error
         except self._errors as error:
             _log.warning("the artifact store failed", url=self._url, cause=str(error))
+            why = getattr(error, "strerror", None) or "the service's log has the cause"
             raise UnavailableError(
-                "the artifact store failed; the service's log has the cause. Retry later.",
-                digest=digest,
+                f"the artifact store failed: {why}. Retry later.", digest=digest
             ) from error
 
     def _write(self, path: str, data: bytes) -> None:

@@ -66,7 +66,7 @@ def _is_map(field: FieldDescriptor) -> bool:
 
 
 def _check_map(field: FieldDescriptor, value: Any, name: str) -> int:
-    columns = field.message_type.fields_by_name
+    columns = field.message_type.fields_by_name  # type: ignore[union-attr] # maps have a type
     key, entry = columns["key"], columns["value"]
     total = 0
     for index, (inner, content) in enumerate(value.items()):

@@ -46,7 +46,8 @@ def to_status(error: errors.ErrataError) -> status_pb2.Status:
 
 def _size_as_metadata(message: str, status: status_pb2.Status) -> int:
     """Bytes of `grpc-message`, percent-encoded, and of `grpc-status-details-bin`, in Base64."""
-    return len(quote(message, safe=_UNQUOTED)) + 4 * (status.ByteSize() + 2) // 3
+    num_bytes: int = status.ByteSize()
+    return len(quote(message, safe=_UNQUOTED)) + 4 * (num_bytes + 2) // 3
 
 
 def _details(error: errors.ErrataError, message: str, most: int) -> list[Message]:

@@ -100,8 +100,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
         )
         status = internal_status(trace_id)
     trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.details)]
-    if isinstance(error, errors.ReplicaBehindError):
-        # Waiting here used up the deadline; a retry by the client's channel would hide the reason.
+    if isinstance(error, errors.UnavailableError) and error.only_by_caller:
         trailing.append((PUSHBACK_KEY, "-1"))
     await context.abort(status.code, status.message, trailing_metadata=tuple(trailing))
     raise AssertionError("abort always raises")

@@ -136,6 +136,8 @@ def _of_errata(error: errors.ErrataError) -> Failure:
     headers = {}
     if isinstance(error, errors.QueueFullError) and error.retry_after_seconds is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
+    if isinstance(error, errors.UnavailableError) and error.only_by_caller:
+        headers["X-Should-Retry"] = "false"  # the SDKs of the OpenAI API heed it
     return Failure(status, body, headers)
 
 
