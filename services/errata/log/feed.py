@@ -14,6 +14,7 @@ from errata.log.store import RedisLog
 # How long the watcher waits for another service's entry before it checks the head anyway.
 TAIL_SECONDS = 1.0
 _RETRY_SECONDS = 0.1
+_PAGE_BYTES = 256 * 1024  # each follower holds a page for as long as its reader does not take it
 
 _log = structlog.get_logger(__name__)
 
@@ -92,7 +93,7 @@ class Feed:
             LogBehindWitnessError: the log is damaged.
         """
         await self._source.state()  # the current head, including other services' entries
-        page = await self._source.read(from_seq, self._page_entries)
+        page = await self._source.read(from_seq, self._page_entries, _PAGE_BYTES)
         while not self._stopping:
             yield page
             from_seq += len(page.entries)
@@ -106,4 +107,4 @@ class Feed:
         head = self._source.head
         if head.seq < next_seq:
             return Page(head, (), head)
-        return await self._source.read(next_seq, self._page_entries)
+        return await self._source.read(next_seq, self._page_entries, _PAGE_BYTES)

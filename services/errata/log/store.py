@@ -166,8 +166,8 @@ class RedisLog:
         """Verifies and adopts another service's entry; does nothing if the entry is known."""
         await self._detached.run(lambda: self._adopt(seq))
 
-    async def read(self, from_seq: int, max_entries: int) -> Page:
-        """A verified page of entries from `from_seq` on, of at most 2 MiB.
+    async def read(self, from_seq: int, max_entries: int, max_bytes: int = MAX_PAGE_BYTES) -> Page:
+        """A verified page of entries from `from_seq` on, of at most `max_bytes` or one entry.
 
         It is never empty if `from_seq` is at most the head.
 
@@ -179,7 +179,7 @@ class RedisLog:
         check_from_seq(from_seq)
         with self._guarded():
             known, head = self._known, self._head
-            reading = await self._backend.read(from_seq, max_entries, MAX_PAGE_BYTES)
+            reading = await self._backend.read(from_seq, max_entries, max_bytes)
             return verified_page(check_reading(reading, known), from_seq, head, known.head)
 
     async def holds(self, position: Position) -> bool:

@@ -42,6 +42,14 @@ class LogSettings(ServiceSettings):
     subscribe_batch: int = Field(
         500, ge=1, le=10_000, description="Maximum entries in one message to a subscriber."
     )
+    max_subscriptions: int = Field(
+        256, ge=1, description="Maximum number of streams of the log, of all connections."
+    )
+    max_subscriptions_per_connection: int = Field(
+        64,
+        ge=1,
+        description="Maximum number of streams of the log on one connection, such as a gateway's.",
+    )
     progress_interval_seconds: float = Field(
         1.0, gt=0, description="Seconds between progress messages while nothing is appended."
     )
