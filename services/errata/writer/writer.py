@@ -184,6 +184,7 @@ class Writer:
         Raises:
             UnknownLaneError: no such lane.
             PreconditionError, InvalidRequestError, FitError: as `compaction.compact`.
+            QueueFullError: another compaction of the lane is running or waiting.
             UnavailableError: it is still running after `wait_seconds`; a retry with the same
                 request id returns the outcome.
             RequestIdReusedError: the id was used for another request.
@@ -201,6 +202,7 @@ class Writer:
             seconds: how long to wait for them.
         """
         self._edited.close()
+        await self.ledger.notify()  # a compaction that waits for edits waits in vain
         try:
             async with asyncio.timeout(seconds):
                 async with self._edited.exclusive():
