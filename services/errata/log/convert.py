@@ -43,7 +43,9 @@ def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
     payload.trace_parent = request.payload.trace_parent
     payload.append_time.FromNanoseconds(time.time_ns())
     data = payload.SerializeToString(deterministic=True)
-    return NewEntry(request.epoch, request_id, content_digest, data)
+    # What was accepted must be settled, and every edit must be revertible, when Redis is full.
+    leaves_reserve = payload.WhichOneof("kind") == "edits_requested"
+    return NewEntry(request.epoch, request_id, content_digest, data, leaves_reserve)
 
 
 def entry_from(message: edit_log_pb2.LogEntry) -> ChainedEntry:

@@ -60,7 +60,9 @@ async def run(
         replicas = ReplicaTable(log.replica_ttl_seconds)
         subscriptions = Subscriptions(log)
         service = EditLogService(store, feed, replicas, artifacts, subscriptions)
-        with metrics_endpoint(log.metrics_address, LogCollector(store, feed, replicas)):
+        with metrics_endpoint(
+            log.metrics_address, LogCollector(store, feed, replicas, subscriptions)
+        ):
             await _serve(service, feed, address or log.address, ready, stop or asyncio.Event())
     finally:
         await store.close()

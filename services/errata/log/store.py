@@ -34,6 +34,7 @@ from errata.log.history import (
     open_history,
     verified_page,
 )
+from errata.log.memory import RedisMemory
 from errata.log.witness import Witness, WitnessFile, WitnessRecord
 from errata.platform.detached import Detached
 from errata.platform.settings import LogSettings
@@ -68,6 +69,9 @@ class RedisLog:
     Once Redis contradicts the acknowledged history, every method raises `LogBehindWitnessError`
     until an operator restarts the service. While Redis does not answer, every method raises
     `LogUnavailableError`.
+
+    Attributes:
+        memory: what Redis used when `measure_memory` looked last; None if that is not known.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class RedisLog:
         self._lock = asyncio.Lock()  # one append or catch-up at a time: both need the tip
         self._news = asyncio.Event()
         self._loss: LogBehindWitnessError | None = None
+        self.memory: RedisMemory | None = None
         # A cancelled caller must not leave the lock to the next append in the middle of a sync.
         self._detached = Detached()
 
@@ -197,6 +202,10 @@ class RedisLog:
     async def wait_beyond(self, seconds: float) -> int | None:
         """Waits for an entry after the tip in Redis; returns its seq, or None after `seconds`."""
         return await self._backend.wait_beyond(self._known.head.seq, seconds)
+
+    async def measure_memory(self) -> None:
+        """Refreshes `memory`."""
+        self.memory = await self._backend.memory()
 
     async def wait_for_news(self, seq: int, seconds: float) -> bool:
         """Waits until the head is beyond `seq`; False after `seconds` or a call of `wake`."""
