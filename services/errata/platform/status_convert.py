@@ -13,12 +13,11 @@ from google.rpc import error_details_pb2, status_pb2
 
 from errata import errors
 from errata.platform.capped import MAX_METADATA_ITEMS, capped
+from errata.platform.limits import MAX_STATUS_BYTES
 from errata.platform.rpc_errors import rebuilt
 from errata.platform.status import code_of
 from errata_client import errors as client_errors
 
-MAX_STATUS_BYTES = 4_096 - 256
-"""Most bytes of a status in trailing metadata; the rest of 4 KiB is for other keys."""
 _TEXT_BYTES = (2_048, 1_024, 768, 512, 256, 128, 64)
 _UNQUOTED = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")  # gRPC keeps these as they are
 _DOMAIN = "errata.v1"

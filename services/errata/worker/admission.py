@@ -16,12 +16,17 @@ from errata.editing.text import MAX_MARKS, stacked_marks
 from errata.engine.sampling import GREEDY, Sampling
 from errata.engine.sequence import GenerationRequest, ScoringRequest
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
-from errata.platform.limits import CHARS, ITEMS, MAX_PROMPT_CHARS
+from errata.platform.limits import (
+    CHARS,
+    CHARS_PER_TOKEN,
+    ITEMS,
+    LEAST_TEMPERATURE,
+    MAX_PROMPT_CHARS,
+    MAX_TEMPERATURE,
+)
 
 DEFAULT_MAX_TOKENS = 32
 _MAX_ALTERNATIVES = 20
-LEAST_TEMPERATURE, _MAX_TEMPERATURE = 1e-3, 10.0
-_CHARS_PER_TOKEN = 32  # more than any text has; a longer text cannot fit into the window
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +146,10 @@ def _stops(texts: Sequence[str]) -> tuple[str, ...]:
 def _sampling(asked: SamplingInput) -> Sampling:
     top_p = 1.0 if asked.top_p is None else asked.top_p
     temperature = asked.temperature
-    if temperature != 0 and not LEAST_TEMPERATURE <= temperature <= _MAX_TEMPERATURE:
+    if temperature != 0 and not LEAST_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
         raise InvalidRequestError(
             f"temperature is {temperature:g}; give 0 (greedy), or {LEAST_TEMPERATURE:g} to "
-            f"{_MAX_TEMPERATURE:g}.",
+            f"{MAX_TEMPERATURE:g}.",
             field="sampling.temperature",
         )
     if not 0 < top_p <= 1:
@@ -222,8 +227,8 @@ def _said_at(prompt: Prompt, row: TokenRow) -> int | None:
 
 
 def _most_chars(model: CausalLM) -> int:
-    """Longer texts are refused unread: tokens take a hundred times a text's memory."""
-    return min(MAX_PROMPT_CHARS, _CHARS_PER_TOKEN * model.max_positions)
+    """Longer texts cannot fit, and are refused unread: tokens take far more memory than a text."""
+    return min(MAX_PROMPT_CHARS, CHARS_PER_TOKEN * model.max_positions)
 
 
 def _prompt(text: str, chat: Chat | None, most: int) -> Prompt:

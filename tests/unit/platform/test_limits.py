@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,3 +104,8 @@ def test_ordinary_numbers_pass() -> None:
     for value in (0.0, 1e-3, 0.7, 10.0):
         sampling = inference_pb2.Sampling(temperature=value, top_p=value)
         check_request(inference_pb2.GenerateRequest(sampling=sampling))
+
+
+def test_the_page_is_what_the_tool_makes() -> None:
+    tool = Path(__file__).parents[3] / "tools/make_limits_page.py"
+    assert subprocess.run([sys.executable, str(tool), "--check"], check=False).returncode == 0
