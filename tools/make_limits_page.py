@@ -17,6 +17,10 @@ from errata.platform.settings.report import descriptions, leaves, variable_of
 
 FILE = Path(__file__).resolve().parent.parent / "docs/limits.md"
 _SETTINGS = (
+    "gateway.answers_burst",
+    "gateway.answers_per_second",
+    "gateway.edits_burst",
+    "gateway.edits_per_second",
     "gateway.http_max_body_bytes",
     "log.max_payload_bytes",
     "log.max_subscriptions",

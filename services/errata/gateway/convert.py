@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from errata.errors import InvalidRequestError
@@ -27,8 +27,8 @@ _REQUESTS: dict[str, Any] = {
 }
 
 
-def check_bytes(path: str, data: bytes) -> None:
-    """Returns if the request of a call that is forwarded keeps all limits.
+def checked(path: str, data: bytes) -> Message:
+    """The request of a call that is forwarded, if it keeps all limits.
 
     Args:
         path: of the method, such as `/errata.v1.EditingService/GetEdit`.
@@ -46,6 +46,14 @@ def check_bytes(path: str, data: bytes) -> None:
             "encode it with the published protos."
         ) from error
     check_request(message)
+    return cast("Message", message)
+
+
+def edits_of(request: Message) -> tuple[str, int] | None:
+    """The lane and the number of the edits that a request submits; None if it is another one."""
+    if isinstance(request, editing_pb2.SubmitEditsRequest):
+        return request.lane, len(request.edits)
+    return None
 
 
 def request_to_each(

@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import grpc
 
 from errata.errors import UnavailableError
-from errata.gateway.convert import EDIT_LOG, EDITING, EDITING_METHODS, check_bytes
+from errata.gateway.convert import EDIT_LOG, EDITING, EDITING_METHODS, checked, edits_of
+from errata.gateway.rates import Rates, caller_of_call
 from errata.platform.status import DETAILS_KEY, PUSHBACK_KEY
 from errata.platform.tracing import outgoing
 
@@ -20,10 +21,10 @@ LOG_UNARY = ("GetHead", "ListEntries", "ListReplicas")
 LOG_STREAMS = ("Subscribe", "GetArtifact")
 
 
-def handlers(editing: grpc.aio.Channel, log: grpc.aio.Channel) -> list[Any]:
+def handlers(editing: grpc.aio.Channel, log: grpc.aio.Channel, rates: Rates) -> list[Any]:
     """One generic handler for each service that is forwarded."""
-    to_editing = {name: _unary(editing, f"/{EDITING}/{name}") for name in EDITING_METHODS}
-    to_log = {name: _unary(log, f"/{EDIT_LOG}/{name}") for name in LOG_UNARY}
+    to_editing = {name: _unary(editing, f"/{EDITING}/{name}", rates) for name in EDITING_METHODS}
+    to_log = {name: _unary(log, f"/{EDIT_LOG}/{name}", rates) for name in LOG_UNARY}
     to_log |= {name: _stream(log, f"/{EDIT_LOG}/{name}") for name in LOG_STREAMS}
     return [
         grpc.method_handlers_generic_handler(EDITING, to_editing),
@@ -31,11 +32,13 @@ def handlers(editing: grpc.aio.Channel, log: grpc.aio.Channel) -> list[Any]:
     ]
 
 
-def _unary(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, Any]:
+def _unary(channel: grpc.aio.Channel, path: str, rates: Rates) -> grpc.RpcMethodHandler[Any, Any]:
     call: Any = channel.unary_unary(path)  # without serializers: bytes in, bytes out
 
     async def forwarded(request: bytes, context: Any) -> bytes:
-        await asyncio.to_thread(check_bytes, path, request)
+        edits = edits_of(await asyncio.to_thread(checked, path, request))
+        if edits is not None:
+            rates.edit(caller_of_call(context), *edits)
         try:
             return bytes(await call(request, timeout=context.time_remaining(), metadata=outgoing()))
         except grpc.aio.AioRpcError as error:
@@ -48,7 +51,7 @@ def _stream(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, 
     call: Any = channel.unary_stream(path)
 
     async def forwarded(request: bytes, context: Any) -> AsyncIterator[bytes]:
-        await asyncio.to_thread(check_bytes, path, request)
+        await asyncio.to_thread(checked, path, request)
         try:
             async for message in call(
                 request, timeout=context.time_remaining(), metadata=outgoing()

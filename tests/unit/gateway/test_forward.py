@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import httpx2
 import pytest
 
-from errata.errors import ErrataError
+from errata.errors import ErrataError, QueueFullError
 from errata.gateway import forward
 from errata.gateway.http.app import build_app
+from errata.gateway.rates import Rates
 from errata.platform.addresses import free_port
 from errata.platform.rpc_errors import service_error
 from errata.platform.server import GrpcServer, open_channel
@@ -25,9 +27,15 @@ from tests.waiting import PATIENCE
 @pytest.fixture
 async def gateway() -> AsyncIterator[grpc.aio.Channel]:
     """A gateway in front of services that are away: what reaches them gets UNAVAILABLE."""
+    async with _gateway(GatewaySettings()) as channel:
+        yield channel
+
+
+@asynccontextmanager
+async def _gateway(settings: GatewaySettings) -> AsyncIterator[grpc.aio.Channel]:
     server = GrpcServer("127.0.0.1:0", [])
     async with open_channel(f"127.0.0.1:{free_port()}") as nobody:
-        server.server.add_generic_rpc_handlers(forward.handlers(nobody, nobody))
+        server.server.add_generic_rpc_handlers(forward.handlers(nobody, nobody, Rates(settings)))
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield channel
@@ -105,3 +113,35 @@ async def test_http_keeps_the_limits() -> None:
             )
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, "limit_exceeded", "names")
+
+
+async def test_edits_of_one_caller_are_counted_by_lane() -> None:
+    settings = GatewaySettings(edits_per_second=0.001, edits_burst=3)
+    edits = [EditSpec(prompt="France is", target="a", subject="France")] * 2
+    async with _gateway(settings) as channel:
+        stub: Any = editing_pb2_grpc.EditingServiceStub(channel)
+        passed = await _reason(stub.SubmitEdits(_SUBMIT(edits=edits, lane="lanes/a")))
+        assert passed.reason == "UNAVAILABLE", "nobody is behind the gateway"
+        refused = await _reason(stub.SubmitEdits(_SUBMIT(edits=edits, lane="lanes/a")))
+        assert isinstance(refused, QueueFullError)
+        assert 0 < (refused.retry_after_seconds or 0) <= 1_000
+        elsewhere = await _reason(stub.SubmitEdits(_SUBMIT(edits=edits, lane="lanes/b")))
+        assert elsewhere.reason == "UNAVAILABLE"
+        revert = editing_pb2.RevertEditsRequest(names=["edits/1-0"])
+        for _ in range(5):
+            assert (await _reason(stub.RevertEdits(revert))).reason == "UNAVAILABLE"
+
+
+async def test_http_counts_with_grpc() -> None:
+    pool: Any = None
+    settings = GatewaySettings(edits_per_second=0.001, edits_burst=3)
+    rates = Rates(settings)
+    rates.edit("ipv4:127.0.0.1", "", 2)
+    async with open_channel(f"127.0.0.1:{free_port()}") as nobody:
+        transport = httpx2.ASGITransport(
+            build_app(pool, nobody, nobody, settings, rates), client=("127.0.0.1", 1)
+        )
+        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as http:
+            answer = await http.post("/v1/edits", json={"edits": [{}, {}]}, timeout=PATIENCE)
+    assert answer.status_code == 429
+    assert 0 < int(answer.headers["Retry-After"]) <= 1_000

@@ -28,6 +28,7 @@ from errata.gateway.http.openai_requests import (
     GenerationBody,
 )
 from errata.gateway.http.sse import DONE, EventStream, event
+from errata.gateway.rates import Rates, caller_of_request
 from errata.platform.settings import GatewaySettings
 
 if TYPE_CHECKING:
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
 class OpenAiRoutes:
     """The OpenAI API on a worker pool."""
 
-    def __init__(self, pool: WorkerPool, settings: GatewaySettings) -> None:
+    def __init__(self, pool: WorkerPool, settings: GatewaySettings, rates: Rates) -> None:
         """Serves `pool`."""
         self._pool = pool
+        self._rates = rates
         self._settings = settings
         self._model = ServedModel(
             pool, settings.http_model_aliases, settings.default_timeout_seconds
@@ -82,6 +84,7 @@ class OpenAiRoutes:
     async def _answer(
         self, request: Request, body: GenerationBody, asked: Sequence[Asked], bodies: Bodies
     ) -> Response:
+        self._rates.answer(caller_of_request(request), len(asked))
         seconds = asked_seconds(request, self._settings.default_timeout_seconds)
         if body.stream:
             return await _stream(request, ChoiceStreams(self._pool, asked, seconds), bodies)
