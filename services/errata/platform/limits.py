@@ -131,7 +131,7 @@ ITEMS: dict[str, int] = {
     "RouteRequest.lanes": 1_000,
     "RouteRequest.prompts": 100_000,
     "RouteRequest.vectors": 1_000,
-    "Sizes.values": 1_000,
+    "Sizes.values": 64,
     "StreamGenerateRequest.stop": 16,
     "SubmitEditsRequest.edits": 10_000,
     "WaitEditsRequest.names": MAX_NAMED_EDITS,
@@ -147,6 +147,7 @@ BYTES: dict[str, int] = {
 TOTAL_CHARS: dict[str, int] = {
     "GenerateEverywhereRequest": MAX_PROMPT_CHARS,
     "GenerateRequest": MAX_PROMPT_CHARS,
+    "ReportPositionRequest": 100_000,
     "ScoreRequest": MAX_PROMPT_CHARS,
     "StreamGenerateRequest": MAX_PROMPT_CHARS,
     "SubmitEditsRequest": 4 * MAX_PROMPT_CHARS,

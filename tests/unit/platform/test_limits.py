@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -15,13 +17,16 @@ from google.protobuf.message import Message
 from errata.errors import ErrataError, InvalidRequestError, LimitExceededError
 from errata.platform.limits import BYTES, CHARS, ITEMS, MAX_PROMPT_CHARS, TOTAL_CHARS
 from errata.platform.limits_convert import check_request
+from errata.platform.server import GrpcServer, open_channel
 from errata_client._gen.errata.v1 import (
     edit_log_pb2,
+    edit_log_pb2_grpc,
     editing_pb2,
     inference_pb2,
     retrieval_pb2,
     types_pb2,
 )
+from tests.waiting import PATIENCE
 
 _FILES = (edit_log_pb2, editing_pb2, inference_pb2, retrieval_pb2)
 
@@ -109,3 +114,38 @@ def test_ordinary_numbers_pass() -> None:
 def test_the_page_is_what_the_tool_makes() -> None:
     tool = Path(__file__).parents[3] / "tools/make_limits_page.py"
     assert subprocess.run([sys.executable, str(tool), "--check"], check=False).returncode == 0
+
+
+async def test_a_connection_has_a_thousand_calls_at_once() -> None:
+    """Further calls wait in the client, or are refused so that they can be tried again."""
+    most, now, go_on = 0, 0, asyncio.Event()
+
+    class Waiting(edit_log_pb2_grpc.EditLogServiceServicer):
+        async def GetHead(self, request: object, context: object) -> Any:
+            nonlocal most, now
+            now += 1
+            most = max(most, now)
+            await go_on.wait()
+            now -= 1
+            return edit_log_pb2.GetHeadResponse()
+
+    server = GrpcServer("127.0.0.1:0", [])
+    edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(Waiting(), server.server)
+    await server.start()
+    async with open_channel(f"127.0.0.1:{server.port}") as channel:
+        stub: Any = edit_log_pb2_grpc.EditLogServiceStub(channel)
+        request = edit_log_pb2.GetHeadRequest()
+        calls = [asyncio.ensure_future(stub.GetHead(request))]
+        async with asyncio.timeout(PATIENCE):
+            while not now:  # before the server has told its settings, a client knows no limit
+                await asyncio.sleep(0.01)
+            calls += [asyncio.ensure_future(stub.GetHead(request)) for _ in range(1_050)]
+            while now + sum(call.done() for call in calls) < 1_000:
+                await asyncio.sleep(0.01)
+        go_on.set()
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+    await server.stop(0)
+    refused = [end for end in ended if isinstance(end, grpc.aio.AioRpcError)]
+    assert {error.code() for error in refused} <= {grpc.StatusCode.UNAVAILABLE}
+    assert len(refused) < len(ended) / 2
+    assert most <= 1_000
