@@ -106,7 +106,6 @@ class Replica:
         await self.engine.drain(self._settings.drain_seconds)
         await self._follower.close()
         await self.engine.close()
-        self._admitting.shutdown(wait=False)
         if self._retrieval is not None:
             self._retrieval.close()
 
