@@ -18,7 +18,7 @@ MAX_NAMED_EDITS = 1_000
 """Most edits that one request can name."""
 LEAST_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 10.0
 """Range of temperatures other than 0, which is greedy."""
-CHARS_PER_TOKEN = 32
+CHARS_PER_TOKEN = 16
 """A prompt has at most that many characters for each token of the model's window."""
 MAX_STATUS_BYTES = 4_096 - 256
 """Most bytes of an error's status in trailing metadata; the rest of 4 KiB is for other keys."""

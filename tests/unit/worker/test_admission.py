@@ -14,6 +14,7 @@ from errata.editing.chat import Chat, Message
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.errors import InvalidRequestError
+from errata.platform.limits import CHARS_PER_TOKEN
 from errata.platform.settings import WorkerSettings
 from errata.worker import admission, convert
 from errata.worker.admission import GenerationInput, SamplingInput
@@ -74,7 +75,7 @@ def _refused(model: CausalLM, asked: GenerationInput) -> InvalidRequestError:
 
 
 def test_a_text_that_cannot_fit_is_refused_by_its_characters(shared_model: CausalLM) -> None:
-    limit = 32 * shared_model.max_positions
+    limit = CHARS_PER_TOKEN * shared_model.max_positions
     for field, asked in {
         "prompt": GenerationInput("a" * (limit + 1)),
         "chat": GenerationInput(
