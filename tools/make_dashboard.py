@@ -69,6 +69,19 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ),
             ),
             Panel("Commit to applied", "s", _quantiles("errata_commit_to_applied_seconds")),
+            Panel(
+                "Redis' memory",
+                "bytes",
+                (
+                    ("errata_log_redis_used_bytes", "used"),
+                    ("errata_log_redis_max_bytes", "maxmemory"),
+                    (
+                        "errata_log_redis_max_bytes - errata_log_redis_reserve_bytes",
+                        "edits stop here",
+                    ),
+                ),
+            ),
+            Panel("Streams of the log", "none", (("errata_log_subscriptions", "open"),)),
             Panel("Append, durable", "s", _quantiles("errata_log_append_seconds")),
             Panel(
                 "Position of each instance, and what it knows of the head",

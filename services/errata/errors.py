@@ -247,9 +247,28 @@ class DeadlineExceededError(ErrataError):
 
 
 class UnavailableError(ErrataError):
-    """A retry may succeed; use the same request id."""
+    """A retry may succeed; use the same request id.
+
+    Args:
+        message, field, metadata: as for every error.
+        only_by_caller: whether a retry is the caller's decision, so that no channel or SDK may
+            repeat the call by itself; the class's own value if None.
+    """
 
     reason = "UNAVAILABLE"
+    only_by_caller: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        only_by_caller: bool | None = None,
+        **metadata: object,
+    ) -> None:
+        super().__init__(message, field=field, **metadata)
+        if only_by_caller is not None:
+            self.only_by_caller = only_by_caller
 
 
 class LogUnavailableError(UnavailableError):
@@ -262,6 +281,7 @@ class ReplicaBehindError(UnavailableError):
     """The replica did not reach `min_seq` before the deadline."""
 
     reason = "REPLICA_BEHIND"
+    only_by_caller = True  # waiting used up the deadline; a retry would hide the reason
 
 
 class DataLossError(ErrataError):

@@ -232,7 +232,7 @@ class Sampling:
     """How tokens are chosen.
 
     Attributes:
-        temperature: divides the logits; 0 is greedy.
+        temperature: divides the logits; 0 is greedy, otherwise from 0.001 to 10.
         top_p: sample from the most likely tokens whose total probability reaches this.
         top_k: sample from the k most likely tokens; 0 disables.
         seed: the same seed gives the same text under the same state; random if None.

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
@@ -25,6 +26,7 @@ from errata.errors import ArtifactCorruptError, NotFoundError, StartupError, Una
 from errata.platform.settings import ArtifactSettings
 
 CHUNK_BYTES = 256 * 1024
+_log = structlog.get_logger(__name__)
 
 
 class ArtifactStore:
@@ -113,7 +115,7 @@ class ArtifactStore:
             raise other_size(digest, size_bytes, self._url)
         with self._failures(digest):
             data: bytes = self._fs.cat_file(self.path_of(digest), end=found)
-        check_content(digest, digest_of(data), self._url)
+        self._check_content(digest, digest_of(data))
         return data
 
     async def size(self, digest: str) -> int:
@@ -150,20 +152,27 @@ class ArtifactStore:
                 yield chunk
         finally:
             await asyncio.to_thread(file.close)
-        check_content(digest, hasher.hexdigest(), self._url)
+        self._check_content(digest, hasher.hexdigest())
+
+    def _check_content(self, digest: str, found: str) -> None:
+        """As `check_content`. Callers may be anybody: only the service's log names the place."""
+        try:
+            check_content(digest, found, "the artifact store")
+        except ArtifactCorruptError:
+            _log.error("an artifact is damaged", path=self.path_of(digest), found=found)
+            raise
 
     @contextmanager
     def _failures(self, digest: str) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
-            raise NotFoundError(
-                f"there is no artifact {digest} in {self._url}.", digest=digest
-            ) from error
+            raise NotFoundError(f"there is no artifact {digest}.", digest=digest) from error
         except self._errors as error:
+            _log.warning("the artifact store failed", url=self._url, cause=str(error))
+            why = getattr(error, "strerror", None) or "the service's log has the cause"
             raise UnavailableError(
-                f"the artifact store {self._url} failed: {error}. Retry later.",
-                digest=digest,
+                f"the artifact store failed: {why}. Retry later.", digest=digest
             ) from error
 
     def _write(self, path: str, data: bytes) -> None:

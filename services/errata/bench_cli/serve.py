@@ -178,7 +178,7 @@ def _secure(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
     from errata.evaluation.serve.own_system import OwnSystem
     from errata.evaluation.serve.secure_bench import SecurePlan, run_secure
 
-    return run_secure(SecurePlan(OwnSystem(*system), **values), console=_out)
+    return run_secure(SecurePlan(OwnSystem(*system), **values), console=console())
 
 
 def _engine(

@@ -3,15 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, cast
 
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from errata.errors import InvalidRequestError
+from errata.platform.limits_convert import check_request
 from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2, inference_pb2
 
 _EDITING = editing_pb2.DESCRIPTOR.services_by_name["EditingService"]
 EDITING: str = _EDITING.full_name
-EDIT_LOG: str = edit_log_pb2.DESCRIPTOR.services_by_name["EditLogService"].full_name
+_EDIT_LOG = edit_log_pb2.DESCRIPTOR.services_by_name["EditLogService"]
+EDIT_LOG: str = _EDIT_LOG.full_name
 INFERENCE: str = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 EDITING_METHODS = tuple(_EDITING.methods_by_name)
 """All methods of the edit-writer; the gateway forwards them."""
+
+_REQUESTS: dict[str, Any] = {
+    f"/{service.full_name}/{method.name}": GetMessageClass(method.input_type)
+    for service in (_EDITING, _EDIT_LOG)
+    for method in service.methods
+}
+
+
+def checked(path: str, data: bytes) -> Message:
+    """The request of a call that is forwarded, if it keeps all limits.
+
+    Args:
+        path: of the method, such as `/errata.v1.EditingService/GetEdit`.
+        data: the request as it was received.
+
+    Raises:
+        InvalidRequestError: no valid message, or as `check_request`.
+        LimitExceededError: as `check_request`.
+    """
+    try:
+        message = _REQUESTS[path].FromString(data)
+    except DecodeError as error:
+        raise InvalidRequestError(
+            "the request is not a valid message (bad encoding, or text that is not UTF-8); "
+            "encode it with the published protos."
+        ) from error
+    check_request(message)
+    return cast("Message", message)
+
+
+def edits_of(request: Message) -> tuple[str, int] | None:
+    """The lane and the number of the edits that a request submits; None if it is another one."""
+    if isinstance(request, editing_pb2.SubmitEditsRequest):
+        return request.lane, len(request.edits)
+    return None
 
 
 def request_to_each(

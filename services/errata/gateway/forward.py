@@ -1,17 +1,19 @@
-"""Forwards calls to the services behind the gateway, as bytes and unchanged.
+"""Forwards calls to the services behind the gateway, as bytes and unchanged, within the limits.
 
 Of the log, only the methods that clients need are forwarded; only the writer appends.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import grpc
 
 from errata.errors import UnavailableError
-from errata.gateway.convert import EDIT_LOG, EDITING, EDITING_METHODS
+from errata.gateway.convert import EDIT_LOG, EDITING, EDITING_METHODS, checked, edits_of
+from errata.gateway.rates import Rates, caller_of_call
 from errata.platform.security.identity import caller_metadata
 from errata.platform.status import DETAILS_KEY, PUSHBACK_KEY
 from errata.platform.tracing import outgoing
@@ -20,10 +22,10 @@ LOG_UNARY = ("GetHead", "ListEntries", "ListReplicas")
 LOG_STREAMS = ("Subscribe", "GetArtifact")
 
 
-def handlers(editing: grpc.aio.Channel, log: grpc.aio.Channel) -> list[Any]:
+def handlers(editing: grpc.aio.Channel, log: grpc.aio.Channel, rates: Rates) -> list[Any]:
     """One generic handler for each service that is forwarded."""
-    to_editing = {name: _unary(editing, f"/{EDITING}/{name}") for name in EDITING_METHODS}
-    to_log = {name: _unary(log, f"/{EDIT_LOG}/{name}") for name in LOG_UNARY}
+    to_editing = {name: _unary(editing, f"/{EDITING}/{name}", rates) for name in EDITING_METHODS}
+    to_log = {name: _unary(log, f"/{EDIT_LOG}/{name}", rates) for name in LOG_UNARY}
     to_log |= {name: _stream(log, f"/{EDIT_LOG}/{name}") for name in LOG_STREAMS}
     return [
         grpc.method_handlers_generic_handler(EDITING, to_editing),
@@ -36,10 +38,13 @@ def call_metadata() -> tuple[tuple[str, str | bytes], ...]:
     return (*outgoing(), *caller_metadata())
 
 
-def _unary(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, Any]:
+def _unary(channel: grpc.aio.Channel, path: str, rates: Rates) -> grpc.RpcMethodHandler[Any, Any]:
     call: Any = channel.unary_unary(path)  # without serializers: bytes in, bytes out
 
     async def forwarded(request: bytes, context: Any) -> bytes:
+        edits = edits_of(await asyncio.to_thread(checked, path, request))
+        if edits is not None:
+            rates.edit(caller_of_call(context), *edits)
         try:
             return bytes(
                 await call(request, timeout=context.time_remaining(), metadata=call_metadata())
@@ -54,6 +59,7 @@ def _stream(channel: grpc.aio.Channel, path: str) -> grpc.RpcMethodHandler[Any, 
     call: Any = channel.unary_stream(path)
 
     async def forwarded(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        await asyncio.to_thread(checked, path, request)
         try:
             async for message in call(
                 request, timeout=context.time_remaining(), metadata=call_metadata()

@@ -14,6 +14,7 @@ from errata.gateway.convert import EDIT_LOG, EDITING, INFERENCE
 from errata.gateway.http.app import build_app
 from errata.gateway.http.server import HttpServer
 from errata.gateway.pool import WorkerPool
+from errata.gateway.rates import Rates
 from errata.gateway.service import InferenceService
 from errata.platform.addresses import wait_for_listener
 from errata.platform.metrics import metrics_endpoint
@@ -51,17 +52,20 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
         configure_tracing(settings.tracing, "gateway")
         server = GrpcServer(settings.gateway.address, [INFERENCE, EDITING, EDIT_LOG], is_front=True)
         pool = WorkerPool(settings.gateway.application)
+        rates = Rates(settings.gateway)
         async with (
             open_channel(settings.writer.address) as editing,
             open_channel(settings.log.address) as log,
         ):
             http = HttpServer(
-                settings.gateway.http_address, build_app(pool, editing, log, settings.gateway)
+                settings.gateway.http_address,
+                build_app(pool, editing, log, settings.gateway, rates),
             )
             inference_pb2_grpc.add_InferenceServiceServicer_to_server(
-                InferenceService(pool, settings.gateway.default_timeout_seconds), server.server
+                InferenceService(pool, settings.gateway.default_timeout_seconds, rates),
+                server.server,
             )
-            server.server.add_generic_rpc_handlers(forward.handlers(editing, log))
+            server.server.add_generic_rpc_handlers(forward.handlers(editing, log, rates))
             with metrics_endpoint(settings.gateway.metrics_address):
                 # HTTP first: gRPC's health, which probes ask, then answers for both.
                 await http.start()

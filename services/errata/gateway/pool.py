@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
@@ -17,7 +16,6 @@ from errata.worker.deployment import DEPLOYMENT
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
-_MAX_ATTEMPTS = 3
 
 
 class WorkerPool:
@@ -28,31 +26,27 @@ class WorkerPool:
         self._handle: Any = serve.get_deployment_handle(DEPLOYMENT, application)
 
     async def call(self, method: str, request: Any, timeout_seconds: float, *more: object) -> Any:
-        """Calls any free replica; retries on another replica if that one dies.
+        """Calls any free replica, at most one.
+
+        Serve itself asks the next replica if one is dead, draining or full before it has accepted
+        the request. A replica that dies afterwards may have died of the request, which therefore is
+        not tried on another one.
 
         Args:
             method: of the deployment.
             request: the method's first argument.
-            timeout_seconds: for all attempts; the remaining time is the second argument.
+            timeout_seconds: the second argument.
             more: further arguments.
 
         Raises:
             ErrataError: the replica's own error, or UnavailableError or QueueFullError of the pool.
         """
-        deadline = time.monotonic() + timeout_seconds
-        for attempt in range(_MAX_ATTEMPTS):
-            left = deadline - time.monotonic()
-            try:
-                return await _cancellable(
-                    getattr(self._handle, method).remote(request, left, *more)
-                )
-            except ray.exceptions.RayActorError as error:
-                _log.warning("a replica died during a call", method=method, attempt=attempt)
-                if attempt + 1 == _MAX_ATTEMPTS:
-                    raise _translated(error) from error
-            except Exception as error:
-                raise _translated(error) from error
-        raise AssertionError("the last attempt returns or raises")
+        try:
+            return await _cancellable(
+                getattr(self._handle, method).remote(request, timeout_seconds, *more)
+            )
+        except Exception as error:
+            raise _translated(error, method) from error
 
     async def stream(self, method: str, request: Any, timeout_seconds: float) -> AsyncIterator[Any]:
         """One streamed call; not retried, because the caller can have seen its first messages.
@@ -69,7 +63,7 @@ class WorkerPool:
             responses.cancel()
             raise
         except Exception as error:
-            raise _translated(error) from error
+            raise _translated(error, method) from error
 
     async def everywhere(self, method: str, request: Any, timeout_seconds: float) -> list[Any]:
         """One call to every live replica.
@@ -81,7 +75,7 @@ class WorkerPool:
         try:
             return list(await response.results_async(timeout_s=timeout_seconds + 1))
         except Exception as error:
-            raise _translated(error) from error
+            raise _translated(error, method) from error
 
 
 async def _cancellable(response: Any) -> Any:
@@ -93,7 +87,7 @@ async def _cancellable(response: Any) -> Any:
         raise
 
 
-def _translated(error: Exception) -> Exception:
+def _translated(error: Exception, method: str) -> Exception:
     """The error that a caller can act on; anything else is a bug and stays unchanged."""
     cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
     if isinstance(cause, ErrataError):
@@ -102,9 +96,14 @@ def _translated(error: Exception) -> Exception:
         return QueueFullError(
             "all replicas are busy; try again in a second.", retry_after_seconds=1
         )
-    if isinstance(
-        cause, ray.exceptions.RayActorError | DeploymentUnavailableError | RayServeException
-    ):
+    if isinstance(cause, ray.exceptions.RayActorError):
+        _log.warning("a replica died while it ran a request", method=method)
+        return UnavailableError(
+            "the replica stopped while it ran the request, which was not tried on another one "
+            "because it may be the cause; if it is an ordinary request, try again.",
+            only_by_caller=True,
+        )
+    if isinstance(cause, DeploymentUnavailableError | RayServeException):
         return UnavailableError("the replica stopped; try again.")
     if isinstance(cause, TimeoutError):
         return UnavailableError("a replica did not answer in time; allow more time.")

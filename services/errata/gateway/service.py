@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from errata.gateway.convert import everywhere_response, request_to_each
 from errata.gateway.pool import WorkerPool
+from errata.gateway.rates import Rates, caller_of_call
 from errata.platform.tracing import trace_parent
 from errata_client._gen.errata.v1 import inference_pb2, inference_pb2_grpc
 
@@ -14,15 +15,17 @@ from errata_client._gen.errata.v1 import inference_pb2, inference_pb2_grpc
 class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     """The worker pool's gRPC interface."""
 
-    def __init__(self, pool: WorkerPool, default_timeout_seconds: float) -> None:
+    def __init__(self, pool: WorkerPool, default_timeout_seconds: float, rates: Rates) -> None:
         """Serves `pool`; calls without a deadline get the default timeout."""
         self._pool = pool
         self._default = default_timeout_seconds
+        self._rates = rates
 
     async def Generate(
         self, request: inference_pb2.GenerateRequest, context: Any
     ) -> inference_pb2.GenerateResponse:
         """Continues a prompt."""
+        self._rates.answer(caller_of_call(context))
         response = await self._pool.call(
             "generate", request, self._seconds(context), trace_parent()
         )
@@ -32,6 +35,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.StreamGenerateRequest, context: Any
     ) -> AsyncIterator[inference_pb2.StreamGenerateResponse]:
         """Continues a prompt, token by token."""
+        self._rates.answer(caller_of_call(context))
         stream = self._pool.stream("stream_generate", request, self._seconds(context))
         async for message in stream:
             yield message
@@ -40,6 +44,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.ScoreRequest, context: Any
     ) -> inference_pb2.ScoreResponse:
         """Scores a continuation."""
+        self._rates.answer(caller_of_call(context))
         response = await self._pool.call("score", request, self._seconds(context))
         return cast("inference_pb2.ScoreResponse", response)
 
@@ -47,6 +52,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.GenerateEverywhereRequest, context: Any
     ) -> inference_pb2.GenerateEverywhereResponse:
         """Continues a prompt on every live replica."""
+        self._rates.answer(caller_of_call(context))
         one = request_to_each(request)
         answers = await self._pool.everywhere("try_generate", one, self._seconds(context))
         return everywhere_response(answers)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from errata import demo
-from errata.errors import ErrataError, NotFoundError, StartupError
+from errata.errors import ErrataError, NotFoundError, StartupError, UnavailableError
 from errata.launch.addresses import check_listening, free_shift, is_local
 from errata.launch.findings import Finding, Grade
 from errata.launch.lock import held_by
@@ -146,9 +146,15 @@ def redis(settings: Settings) -> Iterator[Finding]:
     try:
         address = asyncio.run(_checked_redis(settings))
     except ErrataError as error:
-        yield Finding("fail", "Redis", error.message, _redis_remedy(error))
+        yield Finding("fail", "Redis", _for_operators(error), _redis_remedy(error))
         return
     yield Finding("ok", "Redis", f"{address} answers and syncs every write")
+
+
+def _for_operators(error: ErrataError) -> str:
+    """The cause of a failed store or Redis; the error's own message is for clients."""
+    hidden = isinstance(error, UnavailableError) and error.__cause__ is not None
+    return str(error.__cause__) if hidden else error.message
 
 
 def _redis_remedy(error: ErrataError) -> str:
@@ -181,7 +187,8 @@ def artifacts(settings: Settings) -> Iterator[Finding]:
         except NotFoundError:
             pass  # the store answers
         except ErrataError as error:
-            yield Finding("fail", name, error.message, "correct the URL, or grant access")
+            detail = f"{url}: {_for_operators(error)}"
+            yield Finding("fail", name, detail, "correct the URL, or grant access")
             continue
         yield Finding("ok", name, url)
 

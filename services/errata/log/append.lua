@@ -10,9 +10,14 @@
 -- REFUSED comes last: the caller found that the entry contradicts the entries up to its head, which is
 -- no reason if the head is another one.
 --
+-- Requested edits are refused (RESERVED) while Redis still has memory for what must always be possible:
+-- reverts, epochs, and the outcomes of edits that were accepted before. Where INFO is forbidden, Redis'
+-- own limit is the only one.
+--
 -- KEYS: stream, head, requests
 -- ARGV: log_id, epoch, request_id, content_digest, head_seq, head_digest,
---       payload, new_seq, new_digest, max_payload_bytes, '1' if the caller refuses the entry
+--       payload, new_seq, new_digest, max_payload_bytes, '1' if the caller refuses the entry,
+--       reserve_bytes
 local head = redis.call('HMGET', KEYS[2], 'log_id', 'epoch', 'seq', 'digest')
 if head[1] ~= ARGV[1] then return {'FOREIGN'} end
 if head[2] ~= ARGV[2] then return {'FENCED', head[2]} end
@@ -30,6 +35,18 @@ end
 if #ARGV[7] > tonumber(ARGV[10]) then return {'TOOBIG', tostring(#ARGV[7])} end
 if head[3] ~= ARGV[5] or head[4] ~= ARGV[6] then return {'MOVED', head[3]} end
 if ARGV[11] == '1' then return {'REFUSED'} end
+
+local wanted = tonumber(ARGV[12])
+if wanted > 0 then
+  local info = redis.pcall('INFO', 'memory')
+  if type(info) == 'string' then
+    local most = tonumber(string.match(info, '\nmaxmemory:(%d+)') or '0')
+    local used = tonumber(string.match(info, '\nused_memory:(%d+)'))
+      - tonumber(string.match(info, '\nmem_not_counted_for_evict:(%d+)') or '0')
+    local left = most - math.min(wanted, math.floor(most / 4)) - used
+    if most > 0 and left < #ARGV[7] then return {'RESERVED', tostring(most - used)} end
+  end
+end
 
 redis.call('XADD', KEYS[1], ARGV[8] .. '-0', 'payload', ARGV[7], 'prev', ARGV[6], 'digest', ARGV[9])
 redis.call('HSET', KEYS[2], 'seq', ARGV[8], 'digest', ARGV[9])

@@ -17,12 +17,14 @@ class NewEntry:
         request_id: idempotency key, a UUID in canonical form.
         content_digest: SHA-256 of the content, without key and time.
         payload: the bytes to store, with both.
+        leaves_reserve: refuse it once Redis has only its reserve left.
     """
 
     epoch: int
     request_id: str
     content_digest: bytes
     payload: bytes
+    leaves_reserve: bool = False
 
 
 class AppendOutcome(StrEnum):
@@ -34,6 +36,7 @@ class AppendOutcome(StrEnum):
     FENCED = "FENCED"
     REFUSED = "REFUSED"
     TOO_BIG = "TOOBIG"
+    RESERVED = "RESERVED"
     MOVED = "MOVED"
     FOREIGN = "FOREIGN"
 
@@ -44,8 +47,8 @@ def refusal(
     """The error for an append that the script refused because of its content, id or epoch.
 
     Args:
-        outcome: FENCED, CONFLICT or TOO_BIG.
-        number: the current epoch, the first entry's seq, or the payload's size.
+        outcome: FENCED, CONFLICT, RESERVED or TOO_BIG.
+        number: the current epoch, the first entry's seq, Redis' free bytes, or the payload's size.
         entry: the refused entry.
         max_payload_bytes: the limit for a payload.
     """
@@ -63,6 +66,13 @@ def refusal(
                 "Use a new id for a new request.",
                 field="request_id",
                 first_seq=number,
+            )
+        case AppendOutcome.RESERVED:
+            return LimitExceededError(
+                f"the log's Redis has {number:,} bytes left, which are reserved for reverts and a "
+                "new writer; no edit was accepted. Give it more memory (maxmemory), then retry "
+                "with the same request id.",
+                free_bytes=number,
             )
         case _:
             return LimitExceededError(

@@ -25,6 +25,7 @@ from redis.exceptions import (
 from errata.errors import LimitExceededError, LogUnavailableError, StartupError
 from errata.log.append import AppendOutcome, NewEntry
 from errata.log.chain import ORIGIN, ChainedEntry, Position
+from errata.log.memory import RedisMemory
 from errata.platform.settings import LogSettings
 
 MAX_CONNECTIONS = 32
@@ -85,6 +86,7 @@ class RedisBackend:
         self._timeout = timeout
         self._allow_unsafe = settings.allow_unsafe_redis
         self._max_payload_bytes = settings.max_payload_bytes
+        self._reserve_bytes = settings.memory_reserve_bytes
         password = _password(settings.redis_password_file)
         try:
             pool = BlockingConnectionPool.from_url(
@@ -188,7 +190,8 @@ class RedisBackend:
 
         Returns:
             The outcome and its number: the entry's seq (OK, DUPLICATE, CONFLICT), the head's seq
-            (MOVED), the active epoch (FENCED), the payload's size (TOO_BIG), otherwise 0.
+            (MOVED), the active epoch (FENCED), Redis' free bytes (RESERVED), the payload's size
+            (TOO_BIG), otherwise 0.
 
         Raises:
             LimitExceededError: Redis is out of memory; nothing was written.
@@ -205,6 +208,7 @@ class RedisBackend:
             new.chain_digest,
             self._max_payload_bytes,
             int(refused),
+            self._reserve_bytes if entry.leaves_reserve else 0,
         )
         keys = (self._stream, self._head, self._requests)
         reply = await self._run(self._append, keys, arguments)
@@ -214,6 +218,17 @@ class RedisBackend:
         """Grants the next epoch; returns None if Redis holds another log or none."""
         reply = await self._run(self._acquire, (self._head,), (log_id, writer))
         return int(reply[1]) if reply[0] == b"OK" else None
+
+    async def memory(self) -> RedisMemory | None:
+        """What Redis uses of its limit; None where INFO is forbidden."""
+        with self._failures():
+            try:
+                info: Any = await self._client.info("memory")
+            except ResponseError as error:
+                if not _is_config_hidden(error):
+                    raise
+                return None
+        return RedisMemory.of(info, self._reserve_bytes)
 
     async def wait_beyond(self, seq: int, seconds: float) -> int | None:
         """Waits for an entry after `seq`; returns its seq, or None if the time ran out."""
@@ -246,13 +261,14 @@ class RedisBackend:
         except (RedisError, OSError, TimeoutError) as error:
             if _is_out_of_memory(error):
                 raise LimitExceededError(
-                    f"Redis at {self.address} has reached its maxmemory; nothing was appended. "
+                    "the log's Redis has reached its maxmemory; nothing was appended. "
                     "Give it more memory, then retry with the same request id."
                 ) from error
             cause = str(error).rstrip(".") or type(error).__name__
+            _log.warning("Redis failed", redis=self.address, cause=cause)
             raise LogUnavailableError(
-                f"Redis at {self.address} failed: {cause}. "
-                "Nothing was acknowledged; retry with the same request id."
+                "the log's Redis failed; the log service's log has the cause. Nothing was "
+                "acknowledged; retry with the same request id."
             ) from error
 
 

@@ -12,9 +12,8 @@ from errata.log.chain import DIGEST_BYTES, ChainedEntry, Position
 from errata.log.delivery import Delivery
 from errata.log.history import LogState, Page
 from errata.log.positions import ReplicaReport, ReplicaState
+from errata.platform.limits import NAME_CHARS
 from errata_client._gen.errata.v1 import edit_log_pb2
-
-MAX_NAME_CHARS = 256
 
 
 def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
@@ -44,7 +43,9 @@ def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
     payload.trace_parent = request.payload.trace_parent
     payload.append_time.FromNanoseconds(time.time_ns())
     data = payload.SerializeToString(deterministic=True)
-    return NewEntry(request.epoch, request_id, content_digest, data)
+    # What was accepted must be settled, and every edit must be revertible, when Redis is full.
+    leaves_reserve = payload.WhichOneof("kind") == "edits_requested"
+    return NewEntry(request.epoch, request_id, content_digest, data, leaves_reserve)
 
 
 def entry_from(message: edit_log_pb2.LogEntry) -> ChainedEntry:
@@ -181,9 +182,9 @@ def name(value: str, field: str) -> str:
     Raises:
         InvalidRequestError: it is empty or too long.
     """
-    if not value or len(value) > MAX_NAME_CHARS:
+    if not value or len(value) > NAME_CHARS:
         raise InvalidRequestError(
-            f"{field} has {len(value)} characters; give 1 to {MAX_NAME_CHARS}.", field=field
+            f"{field} has {len(value)} characters; give 1 to {NAME_CHARS}.", field=field
         )
     return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import structlog
@@ -14,6 +15,8 @@ from errata.log.store import RedisLog
 # How long the watcher waits for another service's entry before it checks the head anyway.
 TAIL_SECONDS = 1.0
 _RETRY_SECONDS = 0.1
+_LOOK_SECONDS = 5.0  # between two looks at Redis' memory, for metrics
+_PAGE_BYTES = 256 * 1024  # each follower holds a page for as long as its reader does not take it
 
 _log = structlog.get_logger(__name__)
 
@@ -50,6 +53,7 @@ class Feed:
             LogBehindWitnessError: the log is damaged; every follower gets the same error.
         """
         # Cancellation alone is not enough: redis-py can swallow one that meets its own timeout.
+        next_look = 0.0
         while not self._stopping:
             try:
                 # After a failure, read the head at once: followers are waiting for it.
@@ -58,6 +62,9 @@ class Feed:
                     await self._source.state()
                 else:
                     await self._source.adopt(seq)
+                if time.monotonic() >= next_look:
+                    await self._source.measure_memory()
+                    next_look = time.monotonic() + _LOOK_SECONDS
             except LogUnavailableError as error:
                 if self._failure is None:
                     _log.warning("the log is unavailable", reason=error.message)
@@ -92,7 +99,7 @@ class Feed:
             LogBehindWitnessError: the log is damaged.
         """
         await self._source.state()  # the current head, including other services' entries
-        page = await self._source.read(from_seq, self._page_entries)
+        page = await self._source.read(from_seq, self._page_entries, _PAGE_BYTES)
         while not self._stopping:
             yield page
             from_seq += len(page.entries)
@@ -106,4 +113,4 @@ class Feed:
         head = self._source.head
         if head.seq < next_seq:
             return Page(head, (), head)
-        return await self._source.read(next_seq, self._page_entries)
+        return await self._source.read(next_seq, self._page_entries, _PAGE_BYTES)

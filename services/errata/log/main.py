@@ -14,6 +14,7 @@ from errata.log.metrics import LogCollector
 from errata.log.positions import ReplicaTable
 from errata.log.service import SERVICE_NAME, EditLogService, add_to_server
 from errata.log.store import RedisLog
+from errata.log.subscriptions import Subscriptions
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer
 from errata.platform.settings import LogSettings
@@ -57,8 +58,11 @@ async def run(
     )
     try:
         replicas = ReplicaTable(log.replica_ttl_seconds)
-        service = EditLogService(store, feed, replicas, artifacts)
-        with metrics_endpoint(log.metrics_address, LogCollector(store, feed, replicas)):
+        subscriptions = Subscriptions(log)
+        service = EditLogService(store, feed, replicas, artifacts, subscriptions)
+        with metrics_endpoint(
+            log.metrics_address, LogCollector(store, feed, replicas, subscriptions)
+        ):
             await _serve(service, feed, address or log.address, ready, stop or asyncio.Event())
     finally:
         await store.close()

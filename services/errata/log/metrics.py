@@ -11,14 +11,18 @@ from prometheus_client.registry import Collector
 from errata.log.feed import Feed
 from errata.log.positions import ReplicaState, ReplicaTable
 from errata.log.store import RedisLog
+from errata.log.subscriptions import Subscriptions
 from errata.platform.metrics import gauge
 
 
 class LogCollector(Collector):
     """Reads the log's head and the replicas' reports at each scrape."""
 
-    def __init__(self, log: RedisLog, feed: Feed, replicas: ReplicaTable) -> None:
+    def __init__(
+        self, log: RedisLog, feed: Feed, replicas: ReplicaTable, subscriptions: Subscriptions
+    ) -> None:
         self._source, self._feed, self._replicas = log, feed, replicas
+        self._subscriptions = subscriptions
 
     def collect(self) -> Iterable[Metric]:
         """The current metrics."""
@@ -32,6 +36,11 @@ class LogCollector(Collector):
         yield gauge("errata_log_head_seq", {(): head_seq})
         yield gauge("errata_replica_applied_seq", applied, labels)
         yield gauge("errata_replica_lag_entries", lag, labels)
+        yield gauge("errata_log_subscriptions", {(): len(self._subscriptions)})
+        if (memory := self._source.memory) is not None:
+            yield gauge("errata_log_redis_used_bytes", {(): memory.used_bytes})
+            yield gauge("errata_log_redis_max_bytes", {(): memory.max_bytes})
+            yield gauge("errata_log_redis_reserve_bytes", {(): memory.reserve_bytes})
         yield gauge("errata_digest_disagreements", {(): num_disagreeing(states)})
 
 

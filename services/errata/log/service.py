@@ -14,6 +14,7 @@ from errata.log.admission import missing_artifact
 from errata.log.feed import Feed
 from errata.log.positions import ReplicaTable
 from errata.log.store import RedisLog
+from errata.log.subscriptions import Subscriptions
 from errata.platform import paging
 from errata.platform.metrics import APPEND_SECONDS
 from errata.platform.server import GrpcServer
@@ -37,13 +38,19 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
     """The handlers."""
 
     def __init__(
-        self, log: RedisLog, feed: Feed, replicas: ReplicaTable, artifacts: ArtifactStore
+        self,
+        log: RedisLog,
+        feed: Feed,
+        replicas: ReplicaTable,
+        artifacts: ArtifactStore,
+        subscriptions: Subscriptions,
     ) -> None:
         """Serves these objects; the caller closes them."""
         self._entries = log
         self._feed = feed
         self._replicas = replicas
         self._artifacts = artifacts
+        self._subscriptions = subscriptions
 
     async def AcquireEpoch(
         self, request: pb.AcquireEpochRequest, context: Context
@@ -85,8 +92,9 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
         self, request: pb.SubscribeRequest, context: Context
     ) -> AsyncIterator[pb.SubscribeResponse]:
         """Streams entries from `from_seq` on, and progress messages while there are none."""
-        async for page in self._feed.follow(request.from_seq):
-            yield convert.subscribe_response(page, self._entries.log_id)
+        with self._subscriptions.opened(context.peer()):
+            async for page in self._feed.follow(request.from_seq):
+                yield convert.subscribe_response(page, self._entries.log_id)
 
     async def ReportPosition(
         self, request: pb.ReportPositionRequest, context: Context

@@ -37,6 +37,7 @@ from errata.log.history import (
     open_history,
     verified_page,
 )
+from errata.log.memory import RedisMemory
 from errata.log.witness import Witness, WitnessFile, WitnessRecord
 from errata.platform.detached import Detached
 from errata.platform.settings import LogSettings
@@ -61,6 +62,9 @@ class RedisLog:
     Once Redis contradicts the acknowledged history, every method raises `LogBehindWitnessError`
     until an operator restarts the service. While Redis does not answer, every method raises
     `LogUnavailableError`.
+
+    Attributes:
+        memory: what Redis used when `measure_memory` looked last; None if that is not known.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class RedisLog:
         self._lock = asyncio.Lock()  # one append or catch-up at a time: both need the tip
         self._news = asyncio.Event()
         self._loss: LogBehindWitnessError | None = None
+        self.memory: RedisMemory | None = None
         # A cancelled caller must not leave the lock to the next append in the middle of a sync.
         self._detached = Detached()
 
@@ -173,8 +178,8 @@ class RedisLog:
         """Verifies and adopts another service's entry; does nothing if the entry is known."""
         await self._detached.run(lambda: self._adopt(seq))
 
-    async def read(self, from_seq: int, max_entries: int) -> Page:
-        """A verified page of entries from `from_seq` on, of at most 2 MiB.
+    async def read(self, from_seq: int, max_entries: int, max_bytes: int = MAX_PAGE_BYTES) -> Page:
+        """A verified page of entries from `from_seq` on, of at most `max_bytes` or one entry.
 
         It is never empty if `from_seq` is at most the head.
 
@@ -186,7 +191,7 @@ class RedisLog:
         check_from_seq(from_seq)
         with self._guarded():
             known, head = self._known, self._head
-            reading = await self._backend.read(from_seq, max_entries, MAX_PAGE_BYTES)
+            reading = await self._backend.read(from_seq, max_entries, max_bytes)
             return verified_page(check_reading(reading, known), from_seq, head, known.head)
 
     async def holds(self, position: Position) -> bool:
@@ -204,6 +209,10 @@ class RedisLog:
     async def wait_beyond(self, seconds: float) -> int | None:
         """Waits for an entry after the tip in Redis; returns its seq, or None after `seconds`."""
         return await self._backend.wait_beyond(self._known.head.seq, seconds)
+
+    async def measure_memory(self) -> None:
+        """Refreshes `memory`."""
+        self.memory = await self._backend.memory()
 
     async def wait_for_news(self, seq: int, seconds: float) -> bool:
         """Waits until the head is beyond `seq`; False after `seconds` or a call of `wake`."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import grpc
 import structlog
 
-from errata.errors import UnavailableError
+from errata.errors import QueueFullError, UnavailableError
 from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
 from errata.log.delivery import Delivery
 from errata.log.remote import RemoteLog
@@ -163,6 +163,6 @@ def _retryable(error: grpc.aio.AioRpcError | TimeoutError) -> str:
     if isinstance(error, TimeoutError):
         return "silence"
     cause = service_error(error)
-    if not isinstance(cause, UnavailableError):
+    if not isinstance(cause, UnavailableError | QueueFullError):
         raise cause from error
     return cause.message

@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from errata.errors import LogUnavailableError, StartupError
 from errata.log.chain import Position
 
@@ -24,6 +26,7 @@ SLOT_SPACING = 4096
 _MAGIC = b"errwit01"
 _FIELDS = struct.Struct(">8s16sQQQ32s")  # magic, log_id, generation, epoch, seq, digest
 SLOT_BYTES = _FIELDS.size + 32
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,7 @@ class Witness:
         self._wanted = record
         self._lock = asyncio.Lock()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="witness")
-        self._failure: str | None = None
+        self._failed = False
 
     async def cover(self, record: WitnessRecord) -> None:
         """Returns once the file covers `record`; the caller must not be cancelled meanwhile.
@@ -167,19 +170,24 @@ class Witness:
         """
         self._wanted = self._wanted.merged(record)
         async with self._lock:
-            if self._failure is None and not self._is_covered(record):
+            if not self._failed and not self._is_covered(record):
                 wanted = self._wanted
                 try:
                     await asyncio.get_running_loop().run_in_executor(
                         self._executor, self._file.write, wanted
                     )
                 except OSError as error:
-                    self._failure = str(error)
-            if self._failure is not None:
+                    self._failed = True
+                    _log.critical(
+                        "the witness could not be synced; repair the disk and restart the service",
+                        path=str(self._file.path),
+                        cause=str(error),
+                    )
+            if self._failed:
                 raise LogUnavailableError(
-                    f"the witness {self._file.path} could not be synced ({self._failure}), so "
-                    "nothing is acknowledged. Repair the disk and restart the log service, then "
-                    "retry with the same request id."
+                    "the witness could not be synced, so nothing is acknowledged; the log "
+                    "service's log has the cause. Repair the disk and restart the log service, "
+                    "then retry with the same request id."
                 )
 
     def _is_covered(self, record: WitnessRecord) -> bool:

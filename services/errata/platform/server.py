@@ -51,6 +51,8 @@ _SERVER_OPTIONS = (
     ("grpc.so_reuseport", 0),
     # Clients resolve names again only when a connection ends; this lets them find new replicas.
     ("grpc.max_connection_age_ms", 300_000),
+    # Calls of one connection at once; a gateway has one connection for the waits of all clients.
+    ("grpc.max_concurrent_streams", 1_000),
 )
 
 

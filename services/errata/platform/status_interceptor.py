@@ -1,4 +1,4 @@
-"""Gives every failed call of our servers a rich status."""
+"""Refuses requests that exceed a limit, and gives every failed call a rich status."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from errata import errors
 from errata.platform.interceptors import Around, Stream, Unary
+from errata.platform.limits_convert import check_request
 from errata.platform.status import DETAILS_KEY, PUSHBACK_KEY
 from errata.platform.status_convert import internal_status, rpc_status
 from errata.platform.tracing import trace_parent
@@ -30,14 +31,14 @@ class _Undecodable:
 
 
 class StatusInterceptor(Around):
-    """Turns what handlers raise into rich statuses, for unary and server-streaming calls."""
+    """Turns refusals and what handlers raise into rich statuses, for unary and streamed calls."""
 
     def unary(self, call: grpc.HandlerCallDetails, handle: Unary) -> Unary:
         """Handles errors of a call with one response."""
 
         async def guarded(request: Any, context: Context) -> Any:
             try:
-                _check_decoded(request)
+                _check(request)
                 return await handle(request, context)
             except Exception as error:  # noqa: BLE001 every failure gets a status here
                 await _abort(context, error)
@@ -49,7 +50,7 @@ class StatusInterceptor(Around):
 
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                _check_decoded(request)
+                _check(request)
                 async for response in handle(request, context):
                     yield response
             except Exception as error:  # noqa: BLE001 every failure gets a status here
@@ -76,12 +77,15 @@ def _tolerant(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] |
     return decoded
 
 
-def _check_decoded(request: Any) -> None:
+def _check(request: Any) -> None:
+    """Refuses what is no message, and what exceeds a limit; bytes are only passed on."""
     if isinstance(request, _Undecodable):
         raise errors.InvalidRequestError(
             "the request is not a valid message (bad encoding, or text that is not UTF-8); "
             "encode it with the published protos."
         ) from request.cause
+    if isinstance(request, Message):
+        check_request(request)
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:
@@ -96,8 +100,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
         )
         status = internal_status(trace_id)
     trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.details)]
-    if isinstance(error, errors.ReplicaBehindError):
-        # Waiting here used up the deadline; a retry by the client's channel would hide the reason.
+    if isinstance(error, errors.UnavailableError) and error.only_by_caller:
         trailing.append((PUSHBACK_KEY, "-1"))
     await context.abort(status.code, status.message, trailing_metadata=tuple(trailing))
     raise AssertionError("abort always raises")

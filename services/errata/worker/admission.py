@@ -12,15 +12,21 @@ from errata.editing.chat import Chat, Prompt, normalised, said
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, tokenise
 from errata.editing.model.seam import MOST_STATED, is_separator
+from errata.editing.text import MAX_MARKS, stacked_marks
 from errata.engine.sampling import GREEDY, Sampling
 from errata.engine.sequence import GenerationRequest, ScoringRequest
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
+from errata.platform.limits import (
+    CHARS,
+    CHARS_PER_TOKEN,
+    ITEMS,
+    LEAST_TEMPERATURE,
+    MAX_PROMPT_CHARS,
+    MAX_TEMPERATURE,
+)
 
 DEFAULT_MAX_TOKENS = 32
-_MAX_STOPS = 16
-_MAX_STOP_CHARS = 256
 _MAX_ALTERNATIVES = 20
-_MAX_TEMPERATURE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,7 @@ def generation(
             f"max_tokens is {wanted}; ask for at least one.", field="max_tokens"
         )
     _check_limit(wanted, limit, "max_tokens")
-    prompt = _prompt(asked.prompt, asked.chat)
+    prompt = _prompt(asked.prompt, asked.chat, _most_chars(model))
     row = _tokenised(model, prompt)
     return GenerationRequest(
         row.ids,
@@ -129,19 +135,21 @@ def generation(
 
 
 def _stops(texts: Sequence[str]) -> tuple[str, ...]:
-    _check_limit(len(texts), _MAX_STOPS, "stop")
+    _check_limit(len(texts), ITEMS["GenerateRequest.stop"], "stop")
     for index, text in enumerate(texts):
         if not text:
             raise InvalidRequestError("a stop text is empty; leave it out.", field=f"stop[{index}]")
-        _check_limit(len(text), _MAX_STOP_CHARS, f"stop[{index}]")
+        _check_limit(len(text), CHARS["GenerateRequest.stop"], f"stop[{index}]")
     return tuple(texts)
 
 
 def _sampling(asked: SamplingInput) -> Sampling:
     top_p = 1.0 if asked.top_p is None else asked.top_p
-    if not 0 <= asked.temperature <= _MAX_TEMPERATURE:
+    temperature = asked.temperature
+    if temperature != 0 and not LEAST_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
         raise InvalidRequestError(
-            f"temperature is {asked.temperature:g}; give 0 (greedy) to {_MAX_TEMPERATURE:g}.",
+            f"temperature is {temperature:g}; give 0 (greedy), or {LEAST_TEMPERATURE:g} to "
+            f"{MAX_TEMPERATURE:g}.",
             field="sampling.temperature",
         )
     if not 0 < top_p <= 1:
@@ -153,7 +161,7 @@ def _sampling(asked: SamplingInput) -> Sampling:
             f"top_k is {asked.top_k}; give 0 (all tokens) or more.", field="sampling.top_k"
         )
     seed = secrets.randbits(64) if asked.seed is None else asked.seed
-    return Sampling(asked.temperature, asked.top_k, top_p, seed)
+    return Sampling(temperature, asked.top_k, top_p, seed)
 
 
 def _alternatives(wanted: int | None) -> int | None:
@@ -185,7 +193,8 @@ def scoring(model: CausalLM, asked: ScoringInput, timeout_seconds: float) -> Sco
     Raises:
         InvalidRequestError: a field is invalid.
     """
-    prompt = _prompt(asked.prompt, asked.chat)
+    most = _most_chars(model)
+    prompt = _prompt(asked.prompt, asked.chat, most)
     stated = asked.separator
     if stated is not None and not is_separator(stated):
         raise InvalidRequestError(
@@ -193,7 +202,7 @@ def scoring(model: CausalLM, asked: ScoringInput, timeout_seconds: float) -> Sco
             "other text at the start of the continuation.",
             field="separator",
         )
-    row = _tokenised(model, prompt, _text(asked.continuation, "continuation"), stated)
+    row = _tokenised(model, prompt, _text(asked.continuation, "continuation", most), stated)
     return ScoringRequest(
         row.ids[: -row.num_target],
         row.ids[-row.num_target :],
@@ -217,21 +226,53 @@ def _said_at(prompt: Prompt, row: TokenRow) -> int | None:
     return row.said_index if isinstance(prompt, Chat) else None
 
 
-def _prompt(text: str, chat: Chat | None) -> Prompt:
+def _most_chars(model: CausalLM) -> int:
+    """Longer texts cannot fit, and are refused unread: tokens take far more memory than a text."""
+    return min(MAX_PROMPT_CHARS, CHARS_PER_TOKEN * model.max_positions)
+
+
+def _prompt(text: str, chat: Chat | None, most: int) -> Prompt:
     """The prompt in the form that was sent, all of it NFC."""
     if chat is None:
-        return _text(text, "prompt")
+        return _text(text, "prompt", most)
     if text:
         raise InvalidRequestError(
             "the request has a prompt and a conversation; send one of them.", field="chat"
         )
+    _check_size(sum(len(message.content) for message in chat.messages), most, "chat")
+    for index, message in enumerate(chat.messages):
+        _check_marks(message.content, f"chat.messages[{index}].content")
     return normalised(chat)
 
 
-def _text(text: str, field: str) -> str:
+def _text(text: str, field: str, most: int) -> str:
     """NFC, as edits are stored: the same question must give the same tokens."""
+    _check_size(len(text), most, field)
     if not text.strip():
         raise InvalidRequestError(f"{field} is empty; fill it in.", field=field)
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise InvalidRequestError(f"{field} has a lone surrogate; remove it.", field=field)
+    _check_marks(text, field)
     return unicodedata.normalize("NFC", text)
+
+
+def _check_size(num_chars: int, most: int, field: str) -> None:
+    if num_chars > most:
+        raise InvalidRequestError(
+            f"{field} has {num_chars:,} characters, more than fit into the model's window; the "
+            f"limit is {most:,}. Shorten it.",
+            field=field,
+            num_chars=num_chars,
+            limit=most,
+        )
+
+
+def _check_marks(text: str, field: str) -> None:
+    position = stacked_marks(text)
+    if position >= 0:
+        raise InvalidRequestError(
+            f"{field} has more than {MAX_MARKS} combining marks in a row at {position}; remove "
+            "them.",
+            field=field,
+            position=position,
+        )

@@ -8,6 +8,7 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.engine.sequence import Piece, ScoredContinuation, TokenChoice
 from errata.errors import ErrataError
 from errata.log.chat_convert import chat_of
+from errata.platform.limits_convert import check_request
 from errata.platform.settings import WorkerSettings
 from errata.platform.status_convert import to_status
 from errata.worker.admission import GenerationInput, SamplingInput, ScoringInput
@@ -23,7 +24,12 @@ _FINISH_REASONS = {
 def generation_input(
     message: inference_pb2.GenerateRequest | inference_pb2.StreamGenerateRequest,
 ) -> GenerationInput:
-    """A request for a continuation, unary or streamed; unchecked."""
+    """A request for a continuation, unary or streamed; only its sizes are checked.
+
+    Raises:
+        InvalidRequestError, LimitExceededError: as `check_request`.
+    """
+    check_request(message)
     given = message.HasField
     return GenerationInput(
         message.prompt,
@@ -47,7 +53,12 @@ def _sampling_input(message: inference_pb2.Sampling) -> SamplingInput:
 
 
 def scoring_input(message: inference_pb2.ScoreRequest) -> ScoringInput:
-    """A scoring request; unchecked."""
+    """A scoring request; only its sizes are checked.
+
+    Raises:
+        InvalidRequestError, LimitExceededError: as `check_request`.
+    """
+    check_request(message)
     return ScoringInput(
         message.prompt,
         message.continuation,

@@ -5,9 +5,13 @@ Does not depend on Ray, so that tests and single-process programs can use it dir
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
+from typing import TypeVar
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.model.causal_lm import CausalLM
@@ -29,6 +33,9 @@ from errata.worker import admission
 from errata.worker.engines import engine_factory
 from errata.worker.lane_router import LaneRouter
 from errata.worker.retrieval_client import RetrievalClient
+
+R = TypeVar("R")
+_ADMITTING_THREADS = 2  # that many texts at once; further ones wait, and do not take memory
 
 
 class Replica:
@@ -64,6 +71,7 @@ class Replica:
         self.engine = engine_factory(settings.engine)(
             model, ServingState(version), _limits(settings), settings.engine_options
         )
+        self._admitting = ThreadPoolExecutor(_ADMITTING_THREADS, thread_name_prefix="admission")
         self._retrieval = (
             RetrievalClient(settings.retrieval_address, settings.retrieval_timeout_seconds)
             if settings.retrieval_address
@@ -124,12 +132,15 @@ class Replica:
             SeqBeyondHeadError: the log itself has not reached `min_seq`.
             DeadlineExceededError: the deadline passed first.
         """
-        request = admission.generation(
-            self.model,
-            asked,
-            self._settings.max_new_tokens,
-            streaming=streaming,
-            timeout_seconds=timeout_seconds,
+        request = await self._admitted(
+            lambda seconds_left: admission.generation(
+                self.model,
+                asked,
+                self._settings.max_new_tokens,
+                streaming=streaming,
+                timeout_seconds=seconds_left,
+            ),
+            timeout_seconds,
         )
         await self._follower.reach(asked.min_seq, timeout_seconds)
         async with aclosing(self.engine.generate(request)) as pieces:
@@ -144,9 +155,24 @@ class Replica:
         Raises:
             As `generate`.
         """
-        request = admission.scoring(self.model, asked, timeout_seconds)
+        request = await self._admitted(
+            lambda seconds_left: admission.scoring(self.model, asked, seconds_left),
+            timeout_seconds,
+        )
         await self._follower.reach(asked.min_seq, timeout_seconds)
         return request.continuation_ids, await self.engine.score(request)
+
+    async def _admitted(self, admit: Callable[[float], R], timeout_seconds: float) -> R:
+        """Checks and tokenises a request in a thread: a long text must not hold others up.
+
+        Args:
+            admit: is given the seconds that are left until the deadline.
+            timeout_seconds: until the caller's deadline.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        return await asyncio.get_running_loop().run_in_executor(
+            self._admitting, lambda: admit(deadline - time.monotonic())
+        )
 
     async def _apply(self, prepared: PreparedEntry) -> None:
         def change() -> ServingState:

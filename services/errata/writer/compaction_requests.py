@@ -1,4 +1,8 @@
-"""Compactions that clients asked for: each runs to its end, and its outcome is remembered."""
+"""Compactions that clients asked for: each runs to its end, and its outcome is remembered.
+
+A lane has one at a time, waiting or running. They take turns, and each lets the edits of other
+lanes go first that were pending when its turn came: an edit waits for one running compaction.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import structlog
 
 from errata.errors import (
     PreconditionError,
+    QueueFullError,
     RequestIdReusedError,
     UnavailableError,
     UnknownLaneError,
@@ -23,6 +28,7 @@ from errata.writer.publish import Publisher
 
 _log = structlog.get_logger(__name__)
 _MAX_REMEMBERED = 32
+_RETRY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,8 @@ class CompactionRequests:
         self._publisher = publisher
         self._detached = detached
         self._newest: dict[str, tuple[_Request, asyncio.Task[_Outcome]]] = {}
+        self._unfinished: set[str] = set()  # lanes
+        self._turn = asyncio.Lock()
 
     async def compact(
         self, request_id: str, name: str, order: CompactionOptions, author: str, wait_seconds: float
@@ -90,6 +98,14 @@ class CompactionRequests:
             if known[0] != request:
                 raise _reused(request_id)
             return known[1]
+        if request.lane in self._unfinished:
+            raise QueueFullError(
+                f"{request.lane} is being compacted, or will be; wait until that is done.",
+                field="lane",
+                retry_after_seconds=_RETRY_SECONDS,
+                lane=request.lane,
+            )
+        self._unfinished.add(request.lane)
         task = self._detached.start(partial(self._run, request_id, request, author))
         newest = [*self._newest.items(), (request_id, (request, task))]
         self._newest = dict(newest[-_MAX_REMEMBERED:])
@@ -103,10 +119,26 @@ class CompactionRequests:
             if isinstance(error, UnavailableError):
                 self._newest.pop(request_id, None)  # a retry starts it again
             raise
+        finally:
+            self._unfinished.discard(request.lane)
 
     async def _compact(self, request_id: str, request: _Request, author: str) -> _Outcome:
         name, edited = request.lane, self._edited
         await edited.wait_until_begun()
+        async with self._turn:
+            await self._until_edits_are_done(name)
+            return await self._compact_alone(request_id, request, author)
+
+    async def _until_edits_are_done(self, name: str) -> None:
+        """Waits for the edits of other lanes that are pending now; later ones wait themselves."""
+        ledger, edited = self._edited.ledger, self._edited
+        waiting = set(ledger.pending_elsewhere(name))
+        await ledger.wait_until(
+            lambda: edited.is_closing or waiting.isdisjoint(ledger.pending_elsewhere(name))
+        )
+
+    async def _compact_alone(self, request_id: str, request: _Request, author: str) -> _Outcome:
+        name, edited = request.lane, self._edited
         async with edited.exclusive():
             if edited.is_closing:
                 raise UnavailableError("the writer is shutting down; try again.")

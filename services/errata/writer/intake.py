@@ -15,6 +15,7 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.encoding import encode
 from errata.editing.model.prompts import subject_end, tokenise
 from errata.editing.model.seam import MOST_STATED, is_separator
+from errata.editing.text import MAX_MARKS, stacked_marks
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
 from errata.platform.settings import WriterSettings
 from errata.writer.checks import PROBE_TOKENS
@@ -218,8 +219,6 @@ def _check_length(num_tokens: int, limit: int, field: str) -> None:
 
 
 def _text(text: str, field: str, max_chars: int, *, required: bool = True) -> str:
-    if required and not text.strip():
-        raise InvalidEditError(f"{field} is empty; fill it in.", field=field)
     if len(text) > max_chars:
         raise InvalidEditError(
             f"{field} has {len(text):,} characters; the limit is {max_chars:,}. Shorten it.",
@@ -227,6 +226,8 @@ def _text(text: str, field: str, max_chars: int, *, required: bool = True) -> st
             num_chars=len(text),
             limit=max_chars,
         )
+    if required and not text.strip():
+        raise InvalidEditError(f"{field} is empty; fill it in.", field=field)
     for index, character in enumerate(text):
         # Cs: lone surrogates. Cc: control characters; only line breaks and tabs are text.
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
@@ -235,6 +236,14 @@ def _text(text: str, field: str, max_chars: int, *, required: bool = True) -> st
                 field=field,
                 position=index,
             )
+    position = stacked_marks(text)
+    if position >= 0:
+        raise InvalidEditError(
+            f"{field} has more than {MAX_MARKS} combining marks in a row at {position}; remove "
+            "them.",
+            field=field,
+            position=position,
+        )
     return unicodedata.normalize("NFC", text)
 
 

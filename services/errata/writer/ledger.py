@@ -200,6 +200,10 @@ class EditLedger:
         """Lanes with pending edits, ordered by their oldest one."""
         return list(dict.fromkeys(self._records[name].lane for name in self._pending))
 
+    def pending_elsewhere(self, lane: str) -> list[str]:
+        """Pending edits of other lanes."""
+        return [name for name in self._pending if self._records[name].lane != lane]
+
     def _pending_edits(self) -> Iterator[tuple[str, Edit]]:
         for name in self._pending:
             record = self._records[name]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from errata.errors import InvalidRequestError
+from errata.errors import InvalidRequestError, LimitExceededError
 from errata.platform.deadlines import before_deadline
 from errata.platform.paging import number_of_token, page_size, page_token
 from errata.platform.security.identity import author_of, may_see, require_lanes
@@ -22,6 +22,7 @@ SERVICE_NAME = editing_pb2.DESCRIPTOR.services_by_name["EditingService"].full_na
 M = TypeVar("M", bound=Message)
 _LONGEST_WAIT_SECONDS = 3_600.0
 _MAX_PAGE_BYTES = 2 * 1024 * 1024
+_MAX_ANSWER_BYTES = 8 * 1024 * 1024
 
 
 class EditingService(editing_pb2_grpc.EditingServiceServicer):
@@ -59,17 +60,21 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         if not request.names:
             raise InvalidRequestError("name at least one edit.", field="names")
         require_lanes({ledger.get(name).lane for name in request.names})
+        unsettled = {name for name in request.names if not ledger.get(name).state.settled}
 
         def settled() -> bool:
-            return all(ledger.get(name).state.settled for name in request.names)
+            """Evaluated after every change of the ledger, for what is not settled yet."""
+            done = [name for name in unsettled if ledger.get(name).state.settled]
+            unsettled.difference_update(done)
+            return not unsettled
 
         try:
             async with asyncio.timeout(_wait_seconds(context)):
                 await ledger.wait_until(settled)
         except TimeoutError:
             pass  # the response says so
-        records = [ledger.get(name) for name in request.names]
-        return editing_pb2.WaitEditsResponse(edits=self._edits(records), all_settled=settled())
+        edits = _within_a_message(self._edit(ledger.get(name)) for name in request.names)
+        return editing_pb2.WaitEditsResponse(edits=edits, all_settled=settled())
 
     async def ListEdits(
         self, request: editing_pb2.ListEditsRequest, context: Any
@@ -131,6 +136,23 @@ def _wait_seconds(context: Any) -> float:
     """How long a handler can wait for work to end."""
     left: float | None = context.time_remaining()
     return _LONGEST_WAIT_SECONDS if left is None else before_deadline(left)
+
+
+def _within_a_message(edits: Iterable[editing_pb2.Edit]) -> list[editing_pb2.Edit]:
+    """The edits, if one message can carry them."""
+    found: list[editing_pb2.Edit] = []
+    num_bytes = 0
+    for edit in edits:
+        num_bytes += edit.ByteSize()
+        if num_bytes > _MAX_ANSWER_BYTES:
+            raise LimitExceededError(
+                f"the first {len(found) + 1:,} edits have more than {_MAX_ANSWER_BYTES:,} bytes; "
+                "name fewer at once.",
+                field="names",
+                limit=_MAX_ANSWER_BYTES,
+            )
+        found.append(edit)
+    return found
 
 
 def _page(kind: str, items: Iterable[M], size: int, token: str) -> tuple[list[M], str]:

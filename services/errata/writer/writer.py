@@ -126,7 +126,7 @@ class Writer:
                 field="lane",
                 lane=lane,
             )
-        edits = accept(drafts, self._edited.model, self._settings)
+        edits = await asyncio.to_thread(accept, drafts, self._edited.model, self._settings)
         is_known = self.ledger.seq_of_request(request_id) is not None
         max_pending = self._settings.max_pending_edits
         if not is_known and self.ledger.num_pending + len(edits) > max_pending:
@@ -194,6 +194,7 @@ class Writer:
         Raises:
             UnknownLaneError: no such lane.
             PreconditionError, InvalidRequestError, FitError: as `compaction.compact`.
+            QueueFullError: another compaction of the lane is running or waiting.
             UnavailableError: it is still running after `wait_seconds`; a retry with the same
                 request id returns the outcome.
             RequestIdReusedError: the id was used for another request.
@@ -211,6 +212,7 @@ class Writer:
             seconds: how long to wait for them.
         """
         self._edited.close()
+        await self.ledger.notify()  # a compaction that waits for edits waits in vain
         try:
             async with asyncio.timeout(seconds):
                 async with self._edited.exclusive():

@@ -34,7 +34,7 @@ from errata.log.payload_convert import decode_payload
 from errata.platform.addresses import free_port
 from errata.platform.settings import LogSettings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
-from errata_client._gen.errata.v1 import edit_log_pb2_grpc
+from errata_client._gen.errata.v1 import edit_log_pb2_grpc, types_pb2
 from errata_client.errors import ErrataError, UnavailableError, from_rpc_error
 from tests.waiting import PATIENCE
 
@@ -159,6 +159,14 @@ class RunningLog:
         return await self.stub.Append(
             append_request(epoch, request_id, **content), timeout=PATIENCE
         )
+
+    async def append_large(self, epoch: int, num_bytes: int) -> Any:
+        """Appends an entry of about this size: a request of long edits."""
+        specs = [types_pb2.EditSpec(prompt="x" * 100_000)] * (num_bytes // 100_000)
+        kind = pb.EditsRequested(lane="lanes/main", edits=specs)
+        payload = pb.EntryPayload(author="tests", edits_requested=kind)
+        request = pb.AppendRequest(request_id=str(uuid.uuid4()), epoch=epoch, payload=payload)
+        return await self.stub.Append(request, timeout=PATIENCE)
 
     async def acquire(self, writer: str = "test") -> int:
         response = await self.stub.AcquireEpoch(

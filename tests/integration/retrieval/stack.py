@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -63,11 +63,18 @@ class Stack:
         adapters: tuple[Path, ...] = (),
         resources: WriterResources | None = None,
         keys: WriterKeys = NO_KEYS,
+        others: Sequence[str] = (),
     ) -> AsyncIterator[Writer]:
-        """A writer with one lane; by default it claims whatever scores above the threshold."""
+        """A writer with one lane; by default it claims whatever scores above the threshold.
+
+        `others` names more lanes like it.
+        """
         llm = self.make_llm()
         config = config or {"claim": "threshold", "threshold": threshold}
-        setup = LaneSetup(configure("facts", method, config, llm.digest), model, adapters)
+        setups = [
+            LaneSetup(configure(name, method, config, llm.digest), model, adapters)
+            for name in ("facts", *others)
+        ]
         async with open_channel(self.address) as channel:
             log = LogClient(channel, "test")
             await log.acquire_epoch()
@@ -76,7 +83,7 @@ class Stack:
             writer = Writer(llm, log, subscriber, self.store, resources, LIMITS, keys)
             ready = asyncio.Event()
             head = (await log.state()).head.seq
-            work = asyncio.create_task(writer.run([setup], head, ready.set))
+            work = asyncio.create_task(writer.run(setups, head, ready.set))
             waiting = asyncio.create_task(ready.wait())
             await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)
             try:
@@ -130,10 +137,12 @@ async def served(replica: RetrievalReplica) -> AsyncIterator[str]:
         await server.stop(0)
 
 
-async def submit(writer: Writer, *facts: tuple[str, str]) -> tuple[list[str], int]:
+async def submit(
+    writer: Writer, *facts: tuple[str, str], lane: str = LANE
+) -> tuple[list[str], int]:
     """Names of the edits, and the position from which on they are in force."""
     drafts = [Draft(prompt, target, "", (), (), "") for prompt, target in facts]
-    seq, records = await writer.submit(str(uuid.uuid4()), drafts, LANE, "test")
+    seq, records = await writer.submit(str(uuid.uuid4()), drafts, lane, "test")
     await writer.ledger.wait_until(
         lambda: all(record.state.settled for record in writer.ledger.of_request(seq))
     )

@@ -14,6 +14,7 @@ from errata.errors import (
     CheckFailedError,
     InvalidRequestError,
     PreconditionError,
+    QueueFullError,
     RequestIdReusedError,
     UnavailableError,
     UnknownLaneError,
@@ -122,6 +123,43 @@ async def test_a_compaction_that_falls_short_changes_nothing(stack: Stack) -> No
         assert (writer._applier.digest(), writer.ledger.seq) == (digest, head)
         async with stack.worker() as worker:
             assert (await answer_of(worker, PROMPTS[0], seq))[1]
+
+
+async def test_edits_of_other_lanes_go_between_compactions(stack: Stack) -> None:
+    """Eight compactions in a row kept another lane's edit waiting beyond 48 s."""
+    others = ("one", "two", "three", "four")
+    async with stack.writer(None, "lemoe", config=CONFIGS["lemoe"], others=others) as writer:
+        for name in others:
+            await submit(writer, FACTS[0], lane=f"lanes/{name}")
+        compactions = [
+            asyncio.create_task(
+                writer.compact(_request(), f"lanes/{name}", CompactionOptions(), "test", 120.0)
+            )
+            for name in others
+        ]
+        await asyncio.wait(compactions, timeout=0.01)
+        names, committed = await submit(writer, FACTS[1])
+        requested = int(names[0].removeprefix("edits/").split("-")[0])
+        seqs = [seq for seq, _ in await asyncio.gather(*compactions)]
+        assert sum(requested < seq < committed for seq in seqs) <= 1
+        assert sum(seq > committed for seq in seqs) >= 3
+
+
+async def test_a_lane_has_one_compaction_at_a_time(stack: Stack) -> None:
+    async with stack.writer(None, "lemoe", config=CONFIGS["lemoe"], others=("one",)) as writer:
+        await submit(writer, FACTS[0])
+        await submit(writer, FACTS[0], lane="lanes/one")
+        first, order = _request(), CompactionOptions()
+        running = asyncio.create_task(writer.compact(first, LANE, order, "test", 120.0))
+        await asyncio.wait((running,), timeout=0.01)
+        with pytest.raises(QueueFullError, match=f"{LANE} is being compacted") as caught:
+            await writer.compact(_request(), LANE, order, "test", 120.0)
+        assert caught.value.retry_after_seconds
+        await writer.compact(_request(), "lanes/one", order, "test", 120.0)
+        assert (await writer.compact(first, LANE, order, "test", 120.0))[0] == (await running)[0]
+        seq, made = await writer.compact(_request(), LANE, order, "test", 120.0)
+        assert made is not None
+        assert seq > (await running)[0]
 
 
 async def test_what_cannot_be_compacted_is_refused(stack: Stack) -> None:

@@ -146,6 +146,48 @@ CASES: dict[str, tuple[Act, grpc.StatusCode, str, str]] = {
         "INVALID_REQUEST",
         "sampling.temperature",
     ),
+    "nearly no temperature": (
+        lambda c: c.generate("a", sampling=Sampling(temperature=1e-39)),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        "sampling.temperature",
+    ),
+    "a temperature that divides by nearly nothing": (
+        lambda c: c.generate("a", sampling=Sampling(temperature=9e-4)),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        "sampling.temperature",
+    ),
+    "a prompt of 15 MB": (
+        lambda c: c.generate("word " * 3_000_000),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        "prompt",
+    ),
+    "stacked marks": (
+        lambda c: c.generate("a" + "\u0301\u0316" * 50),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        "prompt",
+    ),
+    "an endless lane": (
+        lambda c: c.submit_edits([GOOD], lane="lanes/" + "x" * 200_000),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        "lane",
+    ),
+    "an endless author": (
+        lambda c: c.submit_edits([GOOD], author="x" * 900_000),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        "author",
+    ),
+    "a million names": (
+        lambda c: c.wait_edits(["edits/1-0"] * 1_000_000),
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "LIMIT_EXCEEDED",
+        "names",
+    ),
     "no share of the tokens": (
         lambda c: c.generate("a", sampling=Sampling(top_p=0.0)),
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -172,8 +214,8 @@ CASES: dict[str, tuple[Act, grpc.StatusCode, str, str]] = {
     ),
     "an endless stop text": (
         lambda c: c.generate("a", stop=["b" * 300]),
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        "LIMIT_EXCEEDED",
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
         "stop[0]",
     ),
     "streamed, too": (

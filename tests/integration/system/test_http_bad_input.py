@@ -107,6 +107,21 @@ CASES: dict[str, tuple[str, dict[str, Any], int, str, str | None]] = {
         *(400, "invalid_value", "prompt"),
     ),
     "too hot": (PLAIN, {"prompt": "a", "temperature": 99}, 400, "invalid_request", "temperature"),
+    "nearly no temperature": (
+        PLAIN,
+        {"prompt": "a", "temperature": 1e-39},
+        *(400, "invalid_request", "temperature"),
+    ),
+    "a prompt of two million characters": (
+        PLAIN,
+        {"prompt": "a" * 2_000_000},
+        *(400, "invalid_request", "prompt"),
+    ),
+    "stacked marks": (
+        CHAT,
+        {"messages": [{"role": "user", "content": "a" + "\u0301\u0316" * 50}]},
+        *(400, "invalid_request", "messages[0].content"),
+    ),
     "a text as temperature": (
         PLAIN,
         {"prompt": "a", "temperature": "1"},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from structlog.testing import capture_logs
 
 from errata.artifacts import ArtifactStore, digest_of
 from errata.errors import (
@@ -123,5 +124,6 @@ async def test_any_exception_of_an_object_store_means_unavailable(
         raise EndpointError("could not connect")
 
     monkeypatch.setattr(fsspec.filesystem("memory"), method, fail)
-    with pytest.raises(UnavailableError, match="could not connect"):
+    with capture_logs() as logs, pytest.raises(UnavailableError, match="log has the cause"):
         await ArtifactStore("memory://away").put(b"tensor")
+    assert logs[0]["cause"] == "could not connect"

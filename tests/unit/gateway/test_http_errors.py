@@ -82,3 +82,16 @@ def test_a_bug_is_logged_and_not_told() -> None:
 def test_an_error_of_http_alone_keeps_its_headers() -> None:
     error = HttpError(413, "less.", code="request_too_large", headers={"Connection": "close"})
     assert failure_of(error).headers == {"Connection": "close"}
+
+
+def test_what_an_error_repeats_is_cut() -> None:
+    text = "線" * 70_000
+    for error in (
+        errors.UnknownLaneError(f"no lane {text}; choose another.", field=text, lane=text),
+        HttpError(400, f"no lane {text}; choose another.", code="c", param=text),
+    ):
+        failure = failure_of(error)
+        assert len(failure.response().body) < 4_096
+        message = failure.body["error"]["message"]
+        assert message.startswith("no lane 線")
+        assert message.endswith("; choose another.")

@@ -1,6 +1,8 @@
 import asyncio
+import base64
 import pickle
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -140,3 +142,54 @@ async def test_a_replica_behind_is_reported_and_not_retried_by_the_channel() -> 
             await asyncio.to_thread(client.head, timeout=PATIENCE)
     await server.stop(0)
     assert service.calls == 1
+
+
+_LONG = {
+    "letters": "lanes/" + "x" * 200_000,
+    "letters of three bytes": "線" * 70_000,
+    "per cent": "%" * 200_000,
+    "characters of four bytes": "\U0001f600" * 50_000,
+}
+
+
+@pytest.mark.parametrize("text", _LONG.values(), ids=_LONG)
+@pytest.mark.parametrize("kind", ALL)
+def test_what_an_error_repeats_fits_into_metadata(
+    kind: type[errors.ErrataError], text: str
+) -> None:
+    """A lane's name of 200 kB overflowed the metadata, and the caller got another error."""
+    many = {f"key_{index}": text for index in range(40)}
+    error = kind(f"there is no lane {text}; choose another.", field=text, **many)
+    status = to_status(error)
+    back = from_status(status)
+    assert back.message.startswith("there is no lane ")
+    assert back.message.endswith("; choose another.")
+    encoded = len(base64.b64encode(status.SerializeToString())) + len(quote(back.message))
+    assert encoded < 4_096 + len(back.message)  # gRPC quotes fewer characters than `quote`
+
+
+@pytest.mark.parametrize("text", _LONG.values(), ids=_LONG)
+async def test_an_error_that_repeats_a_long_text_arrives(text: str) -> None:
+    class Refusing(edit_log_pb2_grpc.EditLogServiceServicer):
+        async def GetHead(self, request: object, context: object) -> object:
+            raise errors.UnknownLaneError(f"no lane {text}.", field=text, lane=text)
+
+    server = GrpcServer("127.0.0.1:0", [])
+    edit_log_pb2_grpc.add_EditLogServiceServicer_to_server(Refusing(), server.server)
+    await server.start()
+    options = [("grpc.max_metadata_size", 4_096), ("grpc.absolute_max_metadata_size", 4_096)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options) as channel:
+        stub = edit_log_pb2_grpc.EditLogServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetHead(edit_log_pb2.GetHeadRequest())
+    await server.stop(0)
+    received = client_errors.from_rpc_error(caught.value)
+    assert isinstance(received, client_errors.UnknownLaneError)
+    assert received.metadata["lane"].startswith(text[:8])
+
+
+def test_short_texts_are_whole() -> None:
+    message = "a" * 500
+    assert from_status(to_status(errors.UnknownLaneError(message, lane="b" * 100))).message == (
+        message
+    )

@@ -173,3 +173,19 @@ def test_the_field_at_fault_does_not_depend_on_what_the_edit_says(shared_model: 
     with pytest.raises(InvalidEditError, match="the model takes") as caught:
         accept([long], shared_model, limits)
     assert caught.value.field == "edits[0].prompt"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"prompt": "France a" + "\u0301\u0316" * 16}, "edits[0].prompt"),
+        ({"target": "a" + "\u0316\u0301" * 16}, "edits[0].target"),
+        ({"rephrases": ("In France a" + "\u0301" * 31,)}, "edits[0].rephrases[0]"),
+    ],
+)
+def test_stacked_marks_are_refused_before_they_are_normalised(
+    shared_model: CausalLM, fields: dict[str, object], field: str
+) -> None:
+    with pytest.raises(InvalidEditError, match="combining marks in a row") as caught:
+        accept([_draft(**fields)], shared_model, LIMITS)
+    assert caught.value.field == field

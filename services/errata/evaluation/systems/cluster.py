@@ -12,6 +12,7 @@ from errata.engine.sampling import Sampling
 from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome, Pair, Scored, requests_of
+from errata.platform.limits import MAX_NAMED_EDITS
 from errata.platform.settings import WriterSettings
 from errata_client import AsyncClient, ChatMessage, Edit, EditSpec, EditState
 from errata_client import Chat as ChatSpec
@@ -131,12 +132,12 @@ class ClusterSystem:
     def reset(self) -> None:
         """Reverts the edits that this object made, including those of an interrupted request."""
         left = [name for name in self._accepted if name not in self._committed]
-        for edit in self._run(self._wait(left)) if left else ():
-            if edit.state is EditState.COMMITTED:
-                self._committed[edit.name] = edit
-        if self._committed:
-            comment = "end of an evaluation run"
-            self._run(self._client.revert(list(self._committed), comment=comment))
+        for names in _requests(left):
+            for edit in self._run(self._wait(names)):
+                if edit.state is EditState.COMMITTED:
+                    self._committed[edit.name] = edit
+        for names in _requests(list(self._committed)):
+            self._run(self._client.revert(names, comment="end of an evaluation run"))
         self._accepted.clear()
         self._committed.clear()
 
@@ -170,6 +171,11 @@ class ClusterSystem:
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)
+
+
+def _requests(names: Sequence[str]) -> list[Sequence[str]]:
+    """The names, by as many as one request can have."""
+    return [names[i : i + MAX_NAMED_EDITS] for i in range(0, len(names), MAX_NAMED_EDITS)]
 
 
 def _sent(prompt: Prompt) -> str | ChatSpec:

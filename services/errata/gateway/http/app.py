@@ -22,6 +22,7 @@ from errata.gateway.http.openapi_convert import document
 from errata.gateway.http.openapi_page import page
 from errata.gateway.http.rest_convert import ROUTES
 from errata.gateway.http.rest_routes import RestCall
+from errata.gateway.rates import Rates
 from errata.platform.security.active import active
 from errata.platform.security.rules import REFLECTION
 from errata.platform.settings import GatewaySettings
@@ -37,6 +38,7 @@ def build_app(
     editing: grpc.aio.Channel,
     log: grpc.aio.Channel,
     settings: GatewaySettings,
+    rates: Rates | None = None,
 ) -> Starlette:
     """The application.
 
@@ -45,9 +47,11 @@ def build_app(
         editing: channel to the edit-writer.
         log: channel to the log service.
         settings: of the gateway.
+        rates: shared with the gateway's other servers; its own if None.
     """
-    openai = OpenAiRoutes(pool, settings)
     guard = Guard(active())
+    rates = rates or Rates(settings)
+    openai = OpenAiRoutes(pool, settings, rates)
     described = document()
     shown = page(described)
 
@@ -67,7 +71,7 @@ def build_app(
                 _route(
                     each.verb,
                     each.path,
-                    RestCall(each, editing if each.is_editing else log, settings),
+                    RestCall(each, editing if each.is_editing else log, settings, rates),
                     guard,
                     each.rpc_path,
                 )

@@ -16,10 +16,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from errata import errors
+from errata.platform.capped import MAX_METADATA_ITEMS, capped
 from errata.platform.status import code_of
 from errata.platform.tracing import trace_parent
 
 _log = structlog.get_logger(__name__)
+_MAX_MESSAGE_BYTES, _MAX_NAME_BYTES = 1_024, 256
 
 CLIENT_LEFT = 499
 """Status, as nginx names it, of a request whose client left; nobody receives it."""
@@ -130,12 +132,16 @@ def _of_errata(error: errors.ErrataError) -> Failure:
     if status is None:
         status = 500 if kind is errors.ErrataError else _STATUSES[code_of(kind)]
     body = _body(status, error.message, error.reason.lower(), _param(error.field))
-    body["error"]["errata"] = {"reason": error.reason, "metadata": error.metadata}
+    shown = list(error.metadata.items())[:MAX_METADATA_ITEMS]
+    metadata = {name: capped(value, _MAX_NAME_BYTES) for name, value in shown}
+    body["error"]["errata"] = {"reason": error.reason, "metadata": metadata}
     headers = {}
     if isinstance(error, errors.UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.QueueFullError) and error.retry_after_seconds is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
+    if isinstance(error, errors.UnavailableError) and error.only_by_caller:
+        headers["X-Should-Retry"] = "false"  # the SDKs of the OpenAI API heed it
     return Failure(status, body, headers)
 
 
@@ -151,7 +157,9 @@ def _body(status: int, message: str, code: str, param: str | None = None) -> dic
     kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(
         status, kind
     )
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    named = param and capped(param, _MAX_NAME_BYTES)
+    message = capped(message, _MAX_MESSAGE_BYTES)
+    return {"error": {"message": message, "type": kind, "param": named, "code": code}}
 
 
 def _of_validation(error: ValidationError) -> HttpError:

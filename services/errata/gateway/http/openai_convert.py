@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from errata.gateway.http.openai_requests import ChatBody, CompletionBody, Message
+from errata.platform.limits_convert import check_request
 from errata_client._gen.errata.v1 import inference_pb2, types_pb2
 
 Asked = inference_pb2.GenerateRequest
@@ -37,6 +38,9 @@ def chat_requests(body: ChatBody, model: Model, min_seq: int | None) -> list[Ask
         body: as checked.
         model: whose limit holds if the body has none.
         min_seq: never answer from an older position.
+
+    Raises:
+        InvalidRequestError, LimitExceededError: as `check_request`.
     """
     wanted = body.wanted_tokens
     chat = types_pb2.Chat(
@@ -55,11 +59,16 @@ def chat_requests(body: ChatBody, model: Model, min_seq: int | None) -> list[Ask
         stop=body.stop,
         num_alternatives=body.num_alternatives,
     )
+    check_request(shared)
     return [_with_sampling(shared, body, index) for index in range(body.n or 1)]
 
 
 def completion_requests(body: CompletionBody, min_seq: int | None) -> list[Asked]:
-    """One request for each choice of a completion: those of the first prompt first."""
+    """One request for each choice of a completion: those of the first prompt first.
+
+    Raises:
+        InvalidRequestError, LimitExceededError: as `check_request`.
+    """
     made = []
     for prompt in body.prompt:
         shared = Asked(
@@ -69,6 +78,7 @@ def completion_requests(body: CompletionBody, min_seq: int | None) -> list[Asked
             stop=body.stop,
             num_alternatives=body.num_alternatives,
         )
+        check_request(shared)
         made += [_with_sampling(shared, body, index) for index in range(body.n or 1)]
     return made
 

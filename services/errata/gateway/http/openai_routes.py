@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from errata.gateway.http.openai_requests import (
     GenerationBody,
 )
 from errata.gateway.http.sse import DONE, EventStream, event
+from errata.gateway.rates import Rates, caller_of_request
 from errata.platform.settings import GatewaySettings
 
 if TYPE_CHECKING:
@@ -36,9 +38,10 @@ if TYPE_CHECKING:
 class OpenAiRoutes:
     """The OpenAI API on a worker pool."""
 
-    def __init__(self, pool: WorkerPool, settings: GatewaySettings) -> None:
+    def __init__(self, pool: WorkerPool, settings: GatewaySettings, rates: Rates) -> None:
         """Serves `pool`."""
         self._pool = pool
+        self._rates = rates
         self._settings = settings
         self._model = ServedModel(
             pool, settings.http_model_aliases, settings.default_timeout_seconds
@@ -57,23 +60,23 @@ class OpenAiRoutes:
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""
         data = await read_body(request, self._settings.http_max_body_bytes)
-        body = ChatBody.model_validate_json(data)
+        body = await asyncio.to_thread(ChatBody.model_validate_json, data)
         position = asked_position(request, body.least_seq)
         model = await self._model.named(body.model)
-        asked = chat_requests(body, model, position)
+        asked = await asyncio.to_thread(chat_requests, body, model, position)
         bodies = Bodies(body.model, True, bool(body.logprobs), body.n or 1, body.streamed_usage)
         return await self._answer(request, body, asked, bodies)
 
     async def completions(self, request: Request) -> Response:
         """`POST /v1/completions`."""
         data = await read_body(request, self._settings.http_max_body_bytes)
-        body = CompletionBody.model_validate_json(data)
+        body = await asyncio.to_thread(CompletionBody.model_validate_json, data)
         position = asked_position(request, body.least_seq)
         if len(body.prompt) * (body.n or 1) > MAX_CHOICES:
             message = f"n for each prompt makes more than {MAX_CHOICES} choices; ask for fewer."
             raise HttpError(400, message, code="invalid_value", param="prompt")
         await self._model.named(body.model)
-        asked = completion_requests(body, position)
+        asked = await asyncio.to_thread(completion_requests, body, position)
         with_tokens = body.logprobs is not None
         bodies = Bodies(body.model, False, with_tokens, body.n or 1, body.streamed_usage)
         return await self._answer(request, body, asked, bodies)
@@ -81,6 +84,7 @@ class OpenAiRoutes:
     async def _answer(
         self, request: Request, body: GenerationBody, asked: Sequence[Asked], bodies: Bodies
     ) -> Response:
+        self._rates.answer(caller_of_request(request), len(asked))
         seconds = asked_seconds(request, self._settings.default_timeout_seconds)
         if body.stream:
             return await _stream(request, ChoiceStreams(self._pool, asked, seconds), bodies)

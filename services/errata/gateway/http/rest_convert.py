@@ -19,6 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
 
 from errata.errors import InvalidRequestError
+from errata.platform.limits_convert import check_request
 from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2
 
 _EDITING = editing_pb2.DESCRIPTOR.services_by_name["EditingService"]
@@ -106,7 +107,9 @@ def request_of(
         request_id: for a request that has none; empty makes one.
 
     Raises:
-        InvalidRequestError: not JSON, an unknown field, or a value of another type.
+        InvalidRequestError: not JSON, an unknown field, or a value of another type; or as
+            `check_request`.
+        LimitExceededError: as `check_request`.
     """
     kind = GetMessageClass(route.rpc.input_type)
     values = _from_body(body) if route.verb == "POST" else _from_query(route, query)
@@ -115,12 +118,14 @@ def request_of(
     if route.is_idempotent_by_id and not values.get("request_id", values.get("requestId")):
         values["request_id"] = request_id or str(uuid.uuid4())
     try:
-        return json_format.ParseDict(values, kind())
+        message: Message = json_format.ParseDict(values, kind())
     except (json_format.ParseError, ValueError, TypeError) as error:
         first = str(error).partition("\n")[0].rstrip(".")
         raise InvalidRequestError(
             f"the request is no {route.rpc.input_type.name}: {first}; see /docs."
         ) from error
+    check_request(message)
+    return message
 
 
 def _from_body(body: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -10,9 +11,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from errata.errors import DeadlineExceededError, ErrataError, UnavailableError
+from errata.gateway.convert import edits_of
 from errata.gateway.forward import call_metadata, cannot_reach
 from errata.gateway.http.calls import asked_seconds, read_body, unless_left
 from errata.gateway.http.rest_convert import RestRoute, body_of, request_id_of, request_of
+from errata.gateway.rates import Rates, caller_of_request
 from errata.platform.rpc_errors import service_error
 from errata.platform.settings import GatewaySettings
 from errata_client import errors as client_errors
@@ -24,10 +27,11 @@ class RestCall:
     """The handler of one route."""
 
     def __init__(
-        self, route: RestRoute, channel: grpc.aio.Channel, settings: GatewaySettings
+        self, route: RestRoute, channel: grpc.aio.Channel, settings: GatewaySettings, rates: Rates
     ) -> None:
         """Calls the route's RPC over `channel`."""
         self._route = route
+        self._rates = rates
         self._settings = settings
         self._call: Any = channel.unary_unary(
             route.rpc_path,
@@ -40,13 +44,16 @@ class RestCall:
         body = b""
         if self._route.verb == "POST":
             body = await read_body(request, self._settings.http_max_body_bytes)
-        message = request_of(
+        message = await asyncio.to_thread(
+            request_of,
             self._route,
             body,
             request.query_params.multi_items(),
             request.path_params,
             request.headers.get(_ID_HEADER, ""),
         )
+        if (edits := edits_of(message)) is not None:
+            self._rates.edit(caller_of_request(request), *edits)
         seconds = asked_seconds(request, self._settings.default_timeout_seconds)
         answer = await unless_left(request, self._forward(message, seconds))
         # Whoever repeats the request under this id gets the same outcome.

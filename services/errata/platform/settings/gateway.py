@@ -34,3 +34,17 @@ class GatewaySettings(ServiceSettings):
     http_max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1_024, description="Maximum size of an HTTP request's body."
     )
+    answers_per_second: float = Field(
+        0.0, ge=0, description="Answers that one caller gets a second; 0 does not limit them."
+    )
+    answers_burst: int = Field(
+        20, ge=1, description="Answers that one caller gets at once, after a pause."
+    )
+    edits_per_second: float = Field(
+        0.0,
+        ge=0,
+        description="Edits that one caller may submit to one lane a second; 0 does not limit them.",
+    )
+    edits_burst: int = Field(
+        100, ge=1, description="Edits that one caller may submit to one lane at once."
+    )

@@ -39,8 +39,22 @@ class LogSettings(ServiceSettings):
         description="Accept a non-empty log whose witness is missing, such as after a restore.",
     )
     max_payload_bytes: int = Field(1_000_000, ge=1_000, description="Largest size of one entry.")
+    memory_reserve_bytes: int = Field(
+        16 * 1024 * 1024,
+        ge=0,
+        description="Bytes below Redis' maxmemory that requested edits cannot use, so that reverts "
+        "and a new writer get through; at most a quarter of maxmemory.",
+    )
     subscribe_batch: int = Field(
         500, ge=1, le=10_000, description="Maximum entries in one message to a subscriber."
+    )
+    max_subscriptions: int = Field(
+        256, ge=1, description="Maximum number of streams of the log, of all connections."
+    )
+    max_subscriptions_per_connection: int = Field(
+        64,
+        ge=1,
+        description="Maximum number of streams of the log on one connection, such as a gateway's.",
     )
     progress_interval_seconds: float = Field(
         1.0, gt=0, description="Seconds between progress messages while nothing is appended."

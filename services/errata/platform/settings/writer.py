@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from errata.platform.limits import ITEMS, MAX_EDIT_CHARS
 from errata.platform.settings.section import Address, ServiceSettings
 
 
@@ -32,11 +33,15 @@ class WriterSettings(ServiceSettings):
     )
     num_threads: int = Field(0, ge=0, description="Torch threads for fits; 0 uses all cores.")
     max_edits_per_request: int = Field(
-        100, ge=1, description="Maximum number of edits in one request."
+        100,
+        ge=1,
+        le=ITEMS["SubmitEditsRequest.edits"],
+        description="Maximum number of edits in one request.",
     )
     max_prompt_chars: int = Field(
         4_000,
         ge=1,
+        le=MAX_EDIT_CHARS,
         description="Maximum length of each text of an edit, in characters.",
     )
     max_target_tokens: int = Field(64, ge=1, description="Maximum length of a target, in tokens.")
@@ -44,7 +49,10 @@ class WriterSettings(ServiceSettings):
         256, ge=1, description="Maximum length of each prompt of an edit, in tokens."
     )
     max_probes: int = Field(
-        32, ge=0, description="Maximum number of an edit's rephrases, and of its probes."
+        32,
+        ge=0,
+        le=ITEMS["EditSpec.rephrases"],
+        description="Maximum number of an edit's rephrases, and of its probes.",
     )
     max_batch_edits: int = Field(
         10, ge=1, description="Maximum number of edits that are fitted together."

@@ -225,7 +225,7 @@ class SubmitEditsRequest(google.protobuf.message.Message):
     lane: builtins.str
     """Format: lanes/{lane}; the default lane if empty."""
     author: builtins.str
-    """Who submits them."""
+    """Who submits them. At most 256 characters."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[errata_client._gen.errata.v1.types_pb2.EditSpec]:
         """At least one; committed in batches according to the lane's settings."""
@@ -314,7 +314,7 @@ class WaitEditsRequest(google.protobuf.message.Message):
     NAMES_FIELD_NUMBER: builtins.int
     @property
     def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Format: edits/{seq}-{index}."""
+        """Format: edits/{seq}-{index}; at most 1,000."""
 
     def __init__(
         self,
@@ -437,12 +437,12 @@ class RevertEditsRequest(google.protobuf.message.Message):
     request_id: builtins.str
     """Required. A UUID; the same id with other content is refused."""
     comment: builtins.str
-    """Reason; kept in the log."""
+    """Reason; kept in the log. At most 4,000 characters."""
     author: builtins.str
-    """Who reverts them."""
+    """Who reverts them. At most 256 characters."""
     @property
     def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Format: edits/{seq}-{index}; at least one, all committed."""
+        """Format: edits/{seq}-{index}; at least one, at most 1,000, all committed."""
 
     def __init__(
         self,
@@ -548,7 +548,7 @@ class CompactLaneRequest(google.protobuf.message.Message):
     max_loss: builtins.float
     """Largest allowed fall of mean reliability and of mean locality; 0.02 if unset."""
     author: builtins.str
-    """Who requests it."""
+    """Who requests it. At most 256 characters."""
     def __init__(
         self,
         *,

@@ -119,7 +119,8 @@ class EditingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CompactLane(self, request, context):
-        """Retrains a lane from its active edits, checks the result, and replaces the old one.
+        """Retrains a lane from its active edits, checks the result, and replaces the old one. A lane has
+        one compaction at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

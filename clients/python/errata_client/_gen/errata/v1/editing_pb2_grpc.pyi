@@ -61,7 +61,9 @@ class EditingServiceStub:
         errata_client._gen.errata.v1.editing_pb2.CompactLaneRequest,
         errata_client._gen.errata.v1.editing_pb2.CompactLaneResponse,
     ]
-    """Retrains a lane from its active edits, checks the result, and replaces the old one."""
+    """Retrains a lane from its active edits, checks the result, and replaces the old one. A lane has
+    one compaction at a time.
+    """
 
 class EditingServiceAsyncStub:
     """The edit-writer's service."""
@@ -106,7 +108,9 @@ class EditingServiceAsyncStub:
         errata_client._gen.errata.v1.editing_pb2.CompactLaneRequest,
         errata_client._gen.errata.v1.editing_pb2.CompactLaneResponse,
     ]
-    """Retrains a lane from its active edits, checks the result, and replaces the old one."""
+    """Retrains a lane from its active edits, checks the result, and replaces the old one. A lane has
+    one compaction at a time.
+    """
 
 class EditingServiceServicer(metaclass=abc.ABCMeta):
     """The edit-writer's service."""
@@ -165,6 +169,8 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.editing_pb2.CompactLaneRequest,
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.CompactLaneResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.CompactLaneResponse]]:
-        """Retrains a lane from its active edits, checks the result, and replaces the old one."""
+        """Retrains a lane from its active edits, checks the result, and replaces the old one. A lane has
+        one compaction at a time.
+        """
 
 def add_EditingServiceServicer_to_server(servicer: EditingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -128,7 +128,7 @@ class Sampling(google.protobuf.message.Message):
     TOP_K_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     temperature: builtins.float
-    """Divides the logits; values below 0.00001, 0 included, are greedy; at most 10."""
+    """Divides the logits: 0 is greedy; otherwise from 0.001 to 10."""
     top_p: builtins.float
     """Sample from the most likely tokens whose total probability reaches this; 1 if unset."""
     top_k: builtins.int

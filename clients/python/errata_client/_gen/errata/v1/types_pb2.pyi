@@ -229,7 +229,7 @@ class EditSpec(google.protobuf.message.Message):
     is none.
     """
     source: builtins.str
-    """Where the correction comes from: a URL, a ticket, a citation."""
+    """Where the correction comes from: a URL, a ticket, a citation. At most 4,000 characters."""
     separator: builtins.str
     """Text between a prompt and the target: white space, or nothing. If unset, one blank, or
     nothing where the prompt's end or its script lets the target follow immediately: after

@@ -1,0 +1,155 @@
+"""What a request can carry at most; docs/limits.md shows this table.
+
+The limits are the same on every deployment and hold before any other work on a request: before its
+texts are normalised, tokenised or looked up. Settings such as `writer.max_prompt_chars` lower them.
+"""
+
+from __future__ import annotations
+
+import sys
+
+NAME_CHARS = 256
+"""Most characters of a name: of a lane, an edit, an author, a replica, a role."""
+MAX_PROMPT_CHARS = 1_000_000
+"""Most characters of a prompt, and of all texts of one request for an answer."""
+MAX_EDIT_CHARS = 100_000
+"""Most characters of each text of an edit."""
+MAX_NAMED_EDITS = 1_000
+"""Most edits that one request can name."""
+LEAST_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 10.0
+"""Range of temperatures other than 0, which is greedy."""
+CHARS_PER_TOKEN = 16
+"""A prompt has at most that many characters for each token of the model's window."""
+MAX_STATUS_BYTES = 4_096 - 256
+"""Most bytes of an error's status in trailing metadata; the rest of 4 KiB is for other keys."""
+LEAST_FLOAT = sys.float_info.min
+"""Numbers nearer to zero, other than zero, are refused: they have lost digits."""
+_NOTE_CHARS = 4_000
+_ID_CHARS = 256
+_IN_ONE_ENTRY = 1_000_000  # what one entry of the log holds is limited by its size in bytes
+
+CHARS: dict[str, int] = {
+    "AcquireEpochRequest.writer": NAME_CHARS,
+    "AppendRequest.request_id": _ID_CHARS,
+    "ArtifactRef.digest": _ID_CHARS,
+    "Chat.tools_json": MAX_EDIT_CHARS,
+    "ChatMessage.content": MAX_PROMPT_CHARS,
+    "ChatMessage.name": NAME_CHARS,
+    "ChatMessage.role": NAME_CHARS,
+    "ChatMessage.tool_call_id": _ID_CHARS,
+    "CommittedEdit.edit": NAME_CHARS,
+    "CompactLaneRequest.author": NAME_CHARS,
+    "CompactLaneRequest.lane": NAME_CHARS,
+    "CompactLaneRequest.request_id": _ID_CHARS,
+    "EditRejection.edit": NAME_CHARS,
+    "EditSpec.locality_probes": MAX_EDIT_CHARS,
+    "EditSpec.prompt": MAX_EDIT_CHARS,
+    "EditSpec.rephrases": MAX_EDIT_CHARS,
+    "EditSpec.separator": NAME_CHARS,
+    "EditSpec.source": _NOTE_CHARS,
+    "EditSpec.subject": MAX_EDIT_CHARS,
+    "EditSpec.target": MAX_EDIT_CHARS,
+    "EditsCommitted.base_model_digest": _ID_CHARS,
+    "EditsCommitted.lane": NAME_CHARS,
+    "EditsCommitted.lane_config_digest": _ID_CHARS,
+    "EditsRejected.lane": NAME_CHARS,
+    "EditsRequested.lane": NAME_CHARS,
+    "EditsReverted.comment": _NOTE_CHARS,
+    "EditsReverted.edits": NAME_CHARS,
+    "EntryPayload.author": NAME_CHARS,
+    "EntryPayload.request_id": _ID_CHARS,
+    "EntryPayload.trace_parent": _ID_CHARS,
+    "GenerateEverywhereRequest.prompt": MAX_PROMPT_CHARS,
+    "GenerateEverywhereRequest.stop": NAME_CHARS,
+    "GenerateRequest.prompt": MAX_PROMPT_CHARS,
+    "GenerateRequest.stop": NAME_CHARS,
+    "GetArtifactRequest.digest": _ID_CHARS,
+    "GetEditRequest.name": NAME_CHARS,
+    "LaneCompacted.base_model_digest": _ID_CHARS,
+    "LaneCompacted.edits": NAME_CHARS,
+    "LaneCompacted.lane": NAME_CHARS,
+    "LaneConfigured.base_model_digest": _ID_CHARS,
+    "LaneConfigured.config_digest": _ID_CHARS,
+    "LaneConfigured.config_json": MAX_EDIT_CHARS,
+    "LaneConfigured.lane": NAME_CHARS,
+    "LaneConfigured.method": NAME_CHARS,
+    "LaneModelCommitted.base_model_digest": _ID_CHARS,
+    "LaneModelCommitted.edits": NAME_CHARS,
+    "LaneModelCommitted.lane": NAME_CHARS,
+    "LaneVectors.lane": NAME_CHARS,
+    "ListEditsRequest.author": NAME_CHARS,
+    "ListEditsRequest.contains": _NOTE_CHARS,
+    "ListEditsRequest.lane": NAME_CHARS,
+    "ListEditsRequest.page_token": _NOTE_CHARS,
+    "ListEntriesRequest.page_token": _NOTE_CHARS,
+    "ListLanesRequest.page_token": _NOTE_CHARS,
+    "ListReplicasRequest.page_token": _NOTE_CHARS,
+    "ReplicaPosition.ResidentEntry.key": NAME_CHARS,
+    "ReplicaPosition.replica": NAME_CHARS,
+    "ReplicaPosition.role": NAME_CHARS,
+    "ReplicaPosition.state_digest": _ID_CHARS,
+    "RevertEditsRequest.author": NAME_CHARS,
+    "RevertEditsRequest.comment": _NOTE_CHARS,
+    "RevertEditsRequest.names": NAME_CHARS,
+    "RevertEditsRequest.request_id": _ID_CHARS,
+    "RouteRequest.lanes": NAME_CHARS,
+    "RouteRequest.prompts": MAX_PROMPT_CHARS,
+    "ScoreRequest.continuation": MAX_PROMPT_CHARS,
+    "ScoreRequest.prompt": MAX_PROMPT_CHARS,
+    "ScoreRequest.separator": NAME_CHARS,
+    "Sizes.ValuesEntry.key": NAME_CHARS,
+    "StreamGenerateRequest.prompt": MAX_PROMPT_CHARS,
+    "StreamGenerateRequest.stop": NAME_CHARS,
+    "SubmitEditsRequest.author": NAME_CHARS,
+    "SubmitEditsRequest.lane": NAME_CHARS,
+    "SubmitEditsRequest.request_id": _ID_CHARS,
+    "ToolCall.arguments_json": MAX_EDIT_CHARS,
+    "ToolCall.id": _ID_CHARS,
+    "ToolCall.name": NAME_CHARS,
+    "WaitEditsRequest.names": NAME_CHARS,
+}
+"""Most characters of a text, or of each text of a list, by field."""
+
+ITEMS: dict[str, int] = {
+    "Chat.messages": 4_096,
+    "Chat.tools_json": 256,
+    "ChatMessage.tool_calls": 256,
+    "EditSpec.chat_locality_probes": 1_000,
+    "EditSpec.chat_rephrases": 1_000,
+    "EditSpec.locality_probes": 1_000,
+    "EditSpec.rephrases": 1_000,
+    "EditsCommitted.edits": _IN_ONE_ENTRY,
+    "EditsRejected.rejections": _IN_ONE_ENTRY,
+    "EditsRequested.edits": 10_000,
+    "EditsReverted.edits": MAX_NAMED_EDITS,
+    "GenerateEverywhereRequest.stop": 16,
+    "GenerateRequest.stop": 16,
+    "LaneCompacted.edits": _IN_ONE_ENTRY,
+    "LaneModelCommitted.edits": _IN_ONE_ENTRY,
+    "ReplicaPosition.resident": 1_000,
+    "RevertEditsRequest.names": MAX_NAMED_EDITS,
+    "RouteRequest.lanes": 1_000,
+    "RouteRequest.prompts": 100_000,
+    "RouteRequest.vectors": 1_000,
+    "Sizes.values": 64,
+    "StreamGenerateRequest.stop": 16,
+    "SubmitEditsRequest.edits": 10_000,
+    "WaitEditsRequest.names": MAX_NAMED_EDITS,
+}
+"""Most items of a list, by field."""
+
+BYTES: dict[str, int] = {
+    "LaneVectors.values": 16 * 1024 * 1024,
+    "ReplicaPosition.chain_digest": 1_024,
+}
+"""Most bytes of a field of bytes."""
+
+TOTAL_CHARS: dict[str, int] = {
+    "GenerateEverywhereRequest": MAX_PROMPT_CHARS,
+    "GenerateRequest": MAX_PROMPT_CHARS,
+    "ReportPositionRequest": 100_000,
+    "ScoreRequest": MAX_PROMPT_CHARS,
+    "StreamGenerateRequest": MAX_PROMPT_CHARS,
+    "SubmitEditsRequest": 4 * MAX_PROMPT_CHARS,
+}
+"""Most characters of all texts of a request together."""
