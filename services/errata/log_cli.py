@@ -12,6 +12,7 @@ from errata.cli_options import DEFAULT_TARGET, AuthorOption, JsonOption, TargetO
 from errata.launch import show
 from errata.launch.output import print_result
 from errata.launch.terminal import console
+from errata.platform.security.active import Security, configure_security
 from errata.platform.settings import load_settings
 from errata_client import Client
 
@@ -52,7 +53,8 @@ def repair(
     """Voids an entry that no reader can apply, so that every reader skips it.
 
     It speaks to the log service itself and takes the writer's epoch: a running writer ends, and its
-    supervisor starts it again. Entries that can be applied are refused.
+    supervisor starts it again. Entries that can be applied are refused. Where services know each
+    other by certificates, it needs the writer's: security.tls_cert_file and the like.
     """
     from errata.launch.repair import repair_entry, running_log
 
@@ -62,6 +64,7 @@ def repair(
             raise typer.Abort
 
     settings = load_settings({"data_dir": data_dir})
+    configure_security(Security(settings.security))
     with running_log(settings, data_dir, address) as at:
         voided_by = asyncio.run(repair_entry(at, seq, reason, author, confirm))
     text = f"entry {seq} is voided by entry {voided_by}; start what ended"
