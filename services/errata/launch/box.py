@@ -145,9 +145,6 @@ class Box:
         folder = self.settings.data_dir
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = DataDirLock(folder, f"the Errata at {self.target} (process {os.getpid()})")
-        key = self.settings.writer.signing_key_file
-        if key == box_key(self.settings) and not key.exists():
-            SigningKey.generate().write(key)
         if self._own_redis_port is not None:
             self.start_redis()
 
@@ -184,6 +181,7 @@ class Box:
 
     def start_service(self, name: str, address: str) -> None:
         """Starts one service and waits until its health says SERVING."""
+        self._make_key()
         command = [sys.executable, "-m", "errata.cli", "serve", name]
         # Without the limit, gRPC would retry less and less often while a slow service starts.
         options = [("grpc.max_reconnect_backoff_ms", 200)]
@@ -201,6 +199,12 @@ class Box:
                 _START_SECONDS[name],
                 self._given_up,
             )
+
+    def _make_key(self) -> None:
+        """Makes the box's own signing key at its first start."""
+        key = self.settings.writer.signing_key_file
+        if key == box_key(self.settings) and not key.exists():
+            SigningKey.generate().write(key)
 
     def stop(self) -> None:
         """Stops everything, dependants first."""
