@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -37,6 +38,7 @@ from errata.log.entries import (
 )
 from errata.log.forms import check_config, check_lane_name, check_ref, check_some, shown
 from errata.log.methods import METHODS
+from errata.log.signing.trust import TrustState
 
 
 class Standing(StrEnum):
@@ -64,6 +66,7 @@ class LogFold:
         lanes: by name.
         impossible: entries that were skipped and are not voided yet → what they contradict.
         voided: entries that were skipped and are voided.
+        trust: whose signatures count.
     """
 
     def __init__(self) -> None:
@@ -72,6 +75,7 @@ class LogFold:
         self.lanes: dict[str, LaneConfigured] = {}
         self.impossible: dict[int, str] = {}
         self.voided: set[int] = set()
+        self.trust = TrustState()
         self._edits: dict[str, _Known] = {}
 
     def add(self, entry: Entry) -> None:
@@ -100,7 +104,9 @@ class LogFold:
             UnknownLaneError, NotFoundError: it names a lane, an edit or an entry that does not
                 exist.
             PreconditionError: what it names has another lane, state or configuration.
+            CommitNotTrustedError: it must be signed by a trusted key and is not.
         """
+        self._trust_after(payload)
         match payload:
             case LaneConfigured():
                 self._check_lane(payload)
@@ -157,7 +163,7 @@ class LogFold:
         copied = LogFold()
         copied.seq, copied.lanes = self.seq, dict(self.lanes)
         copied.impossible, copied.voided = dict(self.impossible), set(self.voided)
-        copied._edits = dict(self._edits)
+        copied.trust, copied._edits = self.trust, dict(self._edits)
         return copied
 
     def to_json(self) -> dict[str, Any]:
@@ -170,6 +176,7 @@ class LogFold:
             "lanes": [asdict(lane) for lane in self.lanes.values()],
             "impossible": list(self.impossible.items()),
             "voided": sorted(self.voided),
+            "trust": self.trust.to_json(),
             "edits": [[k.lane, k.standing.value, names] for k, names in by_known.items()],
         }
 
@@ -186,11 +193,17 @@ class LogFold:
         fold.lanes = {lane.lane: lane for lane in lanes}
         fold.impossible = {int(seq): str(problem) for seq, problem in found["impossible"]}
         fold.voided = {int(seq) for seq in found["voided"]}
+        fold.trust = TrustState.from_json(found["trust"])
         for lane, standing, names in found["edits"]:
             fold._edits.update(dict.fromkeys(names, _Known(lane, Standing(standing))))
         return fold
 
+    def _trust_after(self, payload: Payload) -> TrustState:
+        now = datetime.fromtimestamp(0, UTC)  # trust depends on content and order alone
+        return self.trust.after(Entry(self.seq + 1, "", now, "", payload))
+
     def _put(self, entry: Entry) -> None:
+        self.trust = self.trust.after(entry)
         match entry.payload:
             case LaneConfigured() as lane:
                 self.lanes[lane.lane] = lane
