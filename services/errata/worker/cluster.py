@@ -55,7 +55,10 @@ def head_with_workers(settings: Settings) -> Iterator[None]:
         StartupError: the address is taken, or the workers did not start.
     """
     os.environ.pop("RAY_ADDRESS", None)  # `auto` would prefer it to the head that starts here
-    with head_node(settings), _connected(address="auto", log_to_driver=True), _workers(settings):
+    given = settings.worker.ray_address
+    # `auto` finds this node's own address; several clusters can be on this machine, though.
+    address = given if is_loopback(host_and_port(given)[0]) else "auto"
+    with head_node(settings), _connected(address=address, log_to_driver=True), _workers(settings):
         yield
 
 
@@ -96,7 +99,7 @@ def joined_ray(address: str) -> Iterator[Callable[[], bool]]:
         StartupError: the cluster cannot be reached.
     """
     if is_loopback(host_and_port(address)[0]):
-        with _connected(address="auto", log_to_driver=False):
+        with _connected(address=address, log_to_driver=False):
             yield ray.is_initialized
         return
     # Without its own address, Ray takes this process for one on the head's machine, and answers

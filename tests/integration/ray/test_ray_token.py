@@ -39,6 +39,17 @@ except Exception as error:
 else:
     print("ran", ray.get(ray.remote(num_cpus=0)(lambda: 6 * 7).remote()))
 """
+_GATEWAY = """
+import sys
+from errata.platform.ray_access import restrict_ray
+from errata.platform.settings import load_settings
+settings = load_settings({"gateway": {"ray_address": sys.argv[1]}})
+restrict_ray("gateway", settings)
+import ray
+from errata.worker.cluster import joined_ray
+with joined_ray(settings.gateway.ray_address):
+    print("ran", ray.get(ray.remote(num_cpus=0)(lambda: 6 * 7).remote()))
+"""
 _BEYOND = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _RAY_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")
 
@@ -73,9 +84,13 @@ def _environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def _driver(address: str, home: Path, **variables: str) -> str:
+    return _said(_DRIVER, address, _environment(home, **{_BEYOND: "0"}, **variables))
+
+
+def _said(code: str, address: str, environment: dict[str, str]) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", _DRIVER, address],
-        env=_environment(home, **{_BEYOND: "0"}, **variables),
+        [sys.executable, "-c", code, address],
+        env=environment,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -101,6 +116,12 @@ def test_only_a_driver_with_the_token_runs_code(
         assert "refused" in output
         assert "InvalidAuthToken" in output
     assert "ran 42" in said[3]
+
+
+def test_a_gateway_with_the_token_joins(head: tuple[str, psutil.Process], tmp_path: Path) -> None:
+    address, _ = head
+    said = _said(_GATEWAY, address, _environment(tmp_path, RAY_AUTH_TOKEN=_TOKEN))
+    assert "ran 42" in said, said
 
 
 def test_it_listens_on_this_machine_alone_and_has_no_dashboard(
