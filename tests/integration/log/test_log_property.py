@@ -31,7 +31,7 @@ from errata.log.entries import (
     LaneModelCommitted,
     Payload,
 )
-from errata.log.fold import LogFold
+from errata.log.fold import LogFold, Standing
 from errata.log.payload_convert import decode_payload
 from errata.log.reader import EntryReader
 from errata.log.store import RedisLog
@@ -194,12 +194,12 @@ class Game:
                 await apply(applier, entry)
 
         stopped = await self._read(reader, act)
-        edits = {name: (at, "committed") for name, at in applier._edits.lane_of.items()}
-        edits |= {
-            name: known
-            for name, known in reader.fold.standings().items()
-            if known[1] != "committed" or LANES[known[0]] == "elder"
+        edits = {
+            name: (at, standing.value)
+            for name, (at, standing) in reader.fold.standings().items()
+            if standing is not Standing.COMMITTED or LANES[at] == "elder"
         }
+        edits |= {name: (at, "committed") for name, at in applier._edits.lane_of.items()}
         return Told(reader.fold, stopped, edits)
 
     async def _read(self, reader: EntryReader, act: object) -> int | None:
