@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from errata.errors import DataLossError, NotFoundError
+from errata.launch.output import print_document
 from errata.launch.terminal import console
 
 certs = typer.Typer(help="A development CA: certificates and tokens.", no_args_is_help=True)
@@ -30,7 +31,7 @@ def make(
     make_ca(folder, host or (), trust_domain)
     out = console()
     names = ", ".join(NAMES)
-    out.print(f"{folder}: ca.pem, jwks.json, and NAME.pem with NAME.key for {names}", markup=False)
+    out.print(f"{folder}: ca.pem, jwks.json, and NAME.pem with NAME.key for {names}")
     out.print("Not for production: whoever reads the folder can do everything.")
 
 
@@ -49,7 +50,7 @@ def token(
     """Prints a token, for ERRATA_TOKEN or a file that ERRATA_TOKEN_FILE names."""
     from errata.launch.certs import DevelopmentCa, make_token
 
-    typer.echo(make_token(DevelopmentCa(folder), subject, role, lane, hours=hours))
+    print_document(make_token(DevelopmentCa(folder), subject, role, lane, hours=hours))
 
 
 @audit.command("verify")

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
+from rich.console import RenderableType
 
 from errata.cli_options import JsonOption
-from errata.launch.output import print_result
+from errata.launch.output import line, lines, print_result
 from errata.platform.settings import load_settings
+from errata.platform.telemetry import configure_logging
 
 keys = typer.Typer(help="Make and show the keys that sign commits.", no_args_is_help=True)
 
@@ -81,6 +82,7 @@ def verify(
         "artifacts": {"url": artifacts},
     }
     settings = load_settings(flags)
+    configure_logging(settings.log_level, settings.log_format, "verify")
     from_box = "redis_url" not in settings.log.model_fields_set
     found = asyncio.run(run(settings, file=file, from_box=from_box, export=export))
     print_result(as_json, found, verification_table)
@@ -94,7 +96,11 @@ def _shown(public_key: bytes) -> ShownKey:
     return ShownKey(key_id_of(public_key), fingerprint_of(public_key), public_key.hex())
 
 
-def _lines(key: ShownKey) -> Text:
-    return Text(
-        f"key id       {key.key_id}\nfingerprint  {key.fingerprint}\npublic key   {key.public_key}"
+def _lines(key: ShownKey) -> RenderableType:
+    return lines(
+        [
+            line(f"key id       {key.key_id}"),
+            line(f"fingerprint  {key.fingerprint}"),
+            line(f"public key   {key.public_key}"),
+        ]
     )

@@ -57,14 +57,18 @@ CHARS: dict[str, int] = {
     "EditsReverted.comment": _NOTE_CHARS,
     "EditsReverted.edits": NAME_CHARS,
     "EntryPayload.author": NAME_CHARS,
+    "EntryPayload.on_behalf_of": NAME_CHARS,
     "EntryPayload.request_id": _ID_CHARS,
     "EntryPayload.trace_parent": _ID_CHARS,
+    "EntryVoided.reason": _NOTE_CHARS,
     "GenerateEverywhereRequest.prompt": MAX_PROMPT_CHARS,
     "GenerateEverywhereRequest.stop": NAME_CHARS,
     "GenerateRequest.prompt": MAX_PROMPT_CHARS,
     "GenerateRequest.stop": NAME_CHARS,
     "GetArtifactRequest.digest": _ID_CHARS,
     "GetEditRequest.name": NAME_CHARS,
+    "KeysTrusted.distrusted": _ID_CHARS,
+    "KeysTrusted.log_id": _ID_CHARS,
     "LaneCompacted.base_model_digest": _ID_CHARS,
     "LaneCompacted.edits": NAME_CHARS,
     "LaneCompacted.lane": NAME_CHARS,
@@ -97,6 +101,7 @@ CHARS: dict[str, int] = {
     "ScoreRequest.continuation": MAX_PROMPT_CHARS,
     "ScoreRequest.prompt": MAX_PROMPT_CHARS,
     "ScoreRequest.separator": NAME_CHARS,
+    "Signature.key_id": _ID_CHARS,
     "Sizes.ValuesEntry.key": NAME_CHARS,
     "StreamGenerateRequest.prompt": MAX_PROMPT_CHARS,
     "StreamGenerateRequest.stop": NAME_CHARS,
@@ -106,6 +111,7 @@ CHARS: dict[str, int] = {
     "ToolCall.arguments_json": MAX_EDIT_CHARS,
     "ToolCall.id": _ID_CHARS,
     "ToolCall.name": NAME_CHARS,
+    "TrustedKey.key_id": _ID_CHARS,
     "WaitEditsRequest.names": NAME_CHARS,
 }
 """Most characters of a text, or of each text of a list, by field."""
@@ -124,6 +130,8 @@ ITEMS: dict[str, int] = {
     "EditsReverted.edits": MAX_NAMED_EDITS,
     "GenerateEverywhereRequest.stop": 16,
     "GenerateRequest.stop": 16,
+    "KeysTrusted.distrusted": 1_000,
+    "KeysTrusted.keys": 1_000,
     "LaneCompacted.edits": _IN_ONE_ENTRY,
     "LaneModelCommitted.edits": _IN_ONE_ENTRY,
     "ReplicaPosition.resident": 1_000,
@@ -141,6 +149,9 @@ ITEMS: dict[str, int] = {
 BYTES: dict[str, int] = {
     "LaneVectors.values": 16 * 1024 * 1024,
     "ReplicaPosition.chain_digest": 1_024,
+    "Signature.previous": 1_024,
+    "Signature.value": 1_024,
+    "TrustedKey.public_key": 1_024,
 }
 """Most bytes of a field of bytes."""
 

@@ -32,10 +32,15 @@ def configure_logging(level: str, log_format: Literal["console", "json"], servic
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_to_stderr,
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _to_stderr(*names: Any) -> structlog.PrintLogger:
+    """Writes to what is standard error at the time of the event."""
+    return structlog.PrintLogger(sys.stderr)
 
 
 def _plain_values(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 
 from errata.editing.edit import Edit
 from errata.errors import CheckFailedError
@@ -19,7 +20,8 @@ from errata.log.entries import (
 )
 from errata.log.payload_convert import encode
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
-from tests.integration.log.harness import BASE_MODEL
+from tests.integration.log.harness import BASE_MODEL, RunningLog
+from tests.waiting import PATIENCE
 
 FIGURES = Figures(1.0, None, 1.0, False)
 CONFIG = "{}"
@@ -52,6 +54,12 @@ def reject(*edits: str, name: str = "lanes/a") -> EditsRejected:
 
 def revert(*edits: str) -> EditsReverted:
     return EditsReverted(edits, "why")
+
+
+async def append(log: RunningLog, epoch: int, payload: Payload) -> int:
+    """Appends an entry; its position."""
+    asked = pb.AppendRequest(request_id=str(uuid.uuid4()), epoch=epoch, payload=message(payload))
+    return int((await log.stub.Append(asked, timeout=PATIENCE)).seq)
 
 
 def message(payload: Payload) -> pb.EntryPayload:

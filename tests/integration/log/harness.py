@@ -161,8 +161,8 @@ class RunningLog:
         )
 
     async def append_large(self, epoch: int, num_bytes: int) -> Any:
-        """Appends an entry of about this size: a request of long edits."""
-        specs = [types_pb2.EditSpec(prompt="x" * 100_000)] * (num_bytes // 100_000)
+        """Appends an entry of about this size: a request of long edits in lanes/main."""
+        specs = [types_pb2.EditSpec(prompt="x" * 100_000, target="y")] * (num_bytes // 100_000)
         kind = pb.EditsRequested(lane="lanes/main", edits=specs)
         payload = pb.EntryPayload(author="tests", edits_requested=kind)
         request = pb.AppendRequest(request_id=str(uuid.uuid4()), epoch=epoch, payload=payload)

@@ -8,9 +8,10 @@ from typing import Any
 
 import grpc
 
+from errata.artifacts import ArtifactStore
 from errata.log.memory import RedisMemory
-from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client.errors import ErrataError, LimitExceededError
+from tests.integration.log.entries import BYTES, append, commit, lane, reject, request, revert
 from tests.integration.log.harness import (
     RedisServer,
     RunningLog,
@@ -18,7 +19,6 @@ from tests.integration.log.harness import (
     log_settings,
     running_log,
 )
-from tests.waiting import PATIENCE
 
 _ROOM, _RESERVE = 3_000_000, 1_000_000
 
@@ -40,20 +40,20 @@ async def _filled(log: RunningLog, epoch: int) -> ErrataError:
     raise AssertionError("nothing was refused")
 
 
-async def _append(log: RunningLog, epoch: int, **kind: Any) -> int:
-    payload = pb.EntryPayload(author="tests", **kind)
-    request = pb.AppendRequest(request_id=str(uuid.uuid4()), epoch=epoch, payload=payload)
-    return int((await log.stub.Append(request, timeout=PATIENCE)).seq)
-
-
 async def test_edits_leave_a_reserve_to_reverts_outcomes_and_epochs(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     settings = log_settings(redis_server, tmp_path / "witness", memory_reserve_bytes=_RESERVE)
-    async with running_log(settings) as log:
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    await store.put(BYTES)
+    async with running_log(settings, store) as log:
         epoch = await log.acquire()
         first = str(uuid.uuid4())
         await log.append(epoch, first)
+        await append(log, epoch, lane("lanes/main"))
+        seq = await append(log, epoch, request("lanes/main", 2))
+        await append(log, epoch, commit(f"edits/{seq}-0", name="lanes/main"))
+        pending = await append(log, epoch, request("lanes/main", 2))
         _limit(redis_server)
         error = await _filled(log, epoch)
         assert isinstance(error, LimitExceededError)
@@ -61,11 +61,12 @@ async def test_edits_leave_a_reserve_to_reverts_outcomes_and_epochs(
         assert int(error.metadata["free_bytes"]) >= _RESERVE - 100_000
         head = (await log.head()).head_seq
         assert (await log.append(epoch, first)).duplicate, "a retry of what was accepted"
-        assert (await log.append(epoch)).seq == head + 1, "a revert"
-        rejected = pb.EditsRejected(lane="lanes/main")
-        assert await _append(log, epoch, edits_rejected=rejected) == head + 2
-        committed = pb.EditsCommitted(lane="lanes/main")
-        assert await _append(log, epoch, edits_committed=committed) == head + 3
+        reverted = revert(f"edits/{seq}-0")
+        assert await append(log, epoch, reverted) == head + 1
+        rejected = reject(f"edits/{pending}-0", name="lanes/main")
+        assert await append(log, epoch, rejected) == head + 2
+        committed = commit(f"edits/{pending}-1", name="lanes/main")
+        assert await append(log, epoch, committed) == head + 3
         assert await log.acquire("the next writer") == epoch + 1
         assert isinstance(await failure(log.append_large(epoch + 1, 100_000)), LimitExceededError)
         redis_server.client.config_set("maxmemory", 0)
@@ -79,11 +80,14 @@ async def test_without_a_reserve_a_full_redis_takes_nothing(
     settings = log_settings(redis_server, tmp_path / "witness", memory_reserve_bytes=0)
     async with running_log(settings) as log:
         epoch = await log.acquire()
+        await append(log, epoch, lane("lanes/main"))
+        seq = await append(log, epoch, request("lanes/main"))
         _limit(redis_server)
         assert "has reached its maxmemory" in (await _filled(log, epoch)).message
         client: Any = redis_server.client
         client.config_set("maxmemory", client.info("memory")["used_memory"] - 10_000)
-        assert isinstance(await failure(log.append(epoch)), LimitExceededError), "a revert"
+        rejected = append(log, epoch, reject(f"edits/{seq}-0", name="lanes/main"))
+        assert isinstance(await failure(rejected), LimitExceededError)
         assert isinstance(await failure(log.acquire()), LimitExceededError)
 
 

@@ -15,9 +15,15 @@ from typer.testing import CliRunner
 
 from errata.artifacts.store import ArtifactStore
 from errata.cli import app
-from errata.errors import CommitNotTrustedError, ErrataError, LimitExceededError, StartupError
+from errata.errors import (
+    CommitNotTrustedError,
+    ErrataError,
+    ImpossibleEntryError,
+    LimitExceededError,
+    StartupError,
+)
 from errata.log.entries import EditsCommitted, Entry, LaneCompacted, Payload, Signed
-from errata.log.payload_convert import decode
+from errata.log.payload_convert import decode, encode
 from errata.log.signing.keys import SigningKey
 from errata.log.signing.trust import TrustState
 from errata.log.subscriber import Subscriber
@@ -26,7 +32,7 @@ from errata.writer.intake import Draft
 from errata.writer.ledger import State
 from errata.writer.log_client import LogClient
 from errata.writer.signing import WriterKeys
-from tests.integration.log.harness import eventually
+from tests.integration.log.harness import eventually, smuggle
 from tests.integration.retrieval.stack import FACTS, LANE, PROMPTS, Stack, answer_of, revert, submit
 from tests.unit.editing import lemoe_models
 
@@ -35,7 +41,7 @@ KEY, NEW, STRANGER = SigningKey.generate(), SigningKey.generate(), SigningKey.ge
 
 async def _entries(stack: Stack) -> list[Entry]:
     async with open_channel(stack.address) as channel:
-        head = await LogClient(channel, "test").head_seq()
+        head = (await LogClient(channel, "test").state()).head.seq
     found: list[Entry] = []
     async for batch in Subscriber(stack.address).batches():
         found += map(decode, batch.entries)
@@ -45,11 +51,14 @@ async def _entries(stack: Stack) -> list[Entry]:
 
 
 async def _append(stack: Stack, payload: Payload) -> int:
-    """Appends as anyone could who gets at the log."""
+    """Puts an entry into Redis, past the log service, which refuses it."""
     async with open_channel(stack.address) as channel:
         log = LogClient(channel, "intruder")
         await log.acquire_epoch()
-        return await log.append(str(uuid.uuid4()), payload, "intruder")
+        with pytest.raises(ErrataError):
+            await log.append(str(uuid.uuid4()), payload, "intruder")
+    data = encode(payload, "intruder").SerializeToString()
+    return await asyncio.to_thread(smuggle, stack.redis, data)
 
 
 async def _trust(stack: Stack) -> TrustState:
@@ -139,13 +148,13 @@ async def test_replicas_stop_before_a_commit_that_the_writer_did_not_sign(
         seq = await _append(stack, payload[kind])
         for check in (worker.check_health, service.check_health):
             failure = await eventually(lambda check=check: _failure(check), "it leaves rotation")
-            assert isinstance(failure, CommitNotTrustedError), failure
+            assert isinstance(failure, ImpossibleEntryError), failure
             assert failure.metadata["seq"] == str(seq)
         assert worker.engine.version.seq == service.latest.seq == seq - 1
     with pytest.raises(ExceptionGroup) as refused:
         async with stack.writer(stack.lane_model(), keys=WriterKeys(KEY)):
             pass
-    assert refused.group_contains(CommitNotTrustedError)
+    assert refused.group_contains(ImpossibleEntryError)
 
 
 async def test_pinned_replicas_accept_no_other_beginning(stack: Stack, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class Case:
             for entry in chained(self.log.entries) if entries is None else entries:
                 exported(entry, file)
         done = RUN.invoke(app, ["verify", str(path), "--json"], catch_exceptions=False)
-        return done.exit_code, json.loads(done.output)
+        return done.exit_code, json.loads(done.stdout)
 
     def first_problem(self, entries: list[ChainedEntry] | None = None) -> tuple[int, str, str]:
         """Position, check and message of the first problem of a log that must not pass."""

@@ -29,6 +29,7 @@ from errata.log.entries import (
     Payload,
     Signed,
 )
+from errata.log.fold import LogFold
 from errata.log.signing.keys import SigningKey, fingerprint_of
 from errata.log.signing.trust import Pins
 from errata.platform.settings import WorkerSettings
@@ -154,7 +155,7 @@ async def test_a_snapshot_keeps_trust(unsigned: Log) -> None:
     lane, model, commit = (entry.payload for entry in unsigned.entries)
     log = _signed([lane, model], KEY)
     captured = (await _applied(log.entries, unsigned)).capture()()
-    data = Snapshot("log", Position(3, bytes(32)), captured).to_bytes()
+    data = Snapshot("log", Position(3, bytes(32)), captured, LogFold()).to_bytes()
     restored, _ = _replica(unsigned)
     await restored.restore(Snapshot.from_bytes(data).captured, 3)
     with pytest.raises(CommitNotTrustedError, match="is not signed"):

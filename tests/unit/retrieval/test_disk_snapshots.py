@@ -10,6 +10,7 @@ import pytest
 
 from errata.log.chain import Position
 from errata.log.fold import LogFold
+from errata.log.signing.trust import TrustState
 from errata.replica.snapshot import CapturedState, Snapshot, SnapshotFolder
 from errata.retrieval.disk_snapshots import DiskSnapshots
 from tests.waiting import PATIENCE
@@ -32,7 +33,7 @@ class Replica:
 
     def _take(self) -> Callable[[], Snapshot]:
         self.taken.append(self.seq)
-        captured = CapturedState((), (), {}, {}, (), "")
+        captured = CapturedState((), (), {}, {}, (), "", TrustState())
         snapshot = Snapshot("log", Position(self.seq, bytes(32)), captured, LogFold())
 
         def copy() -> Snapshot:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
-from errata.launch.output import TextTable
+from errata.launch.output import TextTable, line
 
 CHECKS = ("chain", "signatures", "artifacts")
 
@@ -63,17 +62,14 @@ def verification_table(found: Verification) -> RenderableType:
         first = str(wrong[0].seq) if wrong else ""
         table.add_row(check, f"{found.checked[check]:,}", f"{len(wrong):,}", first)
     keys = ", ".join(found.trusted_keys) or "none: commits are not signed"
-    lines = [
+    facts = [
         f"{found.source}: {found.head_seq:,} entries, chain {found.chain_digest}",
         f"trusted keys: {keys}; commits from before trust began: {found.unsigned:,}",
     ]
     if found.problems:
         first_problem = found.problems[0]
-        outcome = Text(
-            f"first problem, at {first_problem.seq} ({first_problem.check}): "
-            f"{first_problem.message}",
-            style="bold red",
-        )
+        where = f"first problem, at {first_problem.seq} ({first_problem.check}): "
+        outcome = line((where + first_problem.message, "bold red"))
     else:
-        outcome = Text("everything holds", style="green")
-    return Group(Text("\n".join(lines)), table, outcome)
+        outcome = line(("everything holds", "green"))
+    return Group(*map(line, facts), table, outcome)
