@@ -59,6 +59,7 @@ def _environment(at: Mapping[str, Host], folder: Path) -> dict[str, str]:
         "ERRATA_GATEWAY__RAY_ADDRESS": f"{at['worker1'].address}:6380",
         "ERRATA_WORKER__RAY_ADDRESS": f"{at['worker1'].address}:6380",
         "ERRATA_WORKER__RETRIEVAL_ADDRESS": f"{at['retrieval'].address}:7713",
+        "ERRATA_SECURITY__ALLOW_PLAINTEXT": "true",  # between hosts of their own
         "ERRATA_WORKER__NUM_REPLICAS": "2",
         "ERRATA_WORKER__NUM_CPUS": "1",
         "ERRATA_WORKER__MAX_SILENCE_SECONDS": "300",  # it shall stay in rotation all the while

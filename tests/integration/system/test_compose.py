@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -87,6 +88,7 @@ def composed(
     (folder / "statistics").symlink_to(statistics_cache)
     (folder / "secrets").mkdir()
     (folder / "secrets/redis_password").write_text(f"{_PASSWORD}\n")
+    (folder / "secrets/ray_token").write_text(f"{secrets.token_hex(32)}\n")
     ports = _ports(compose()["services"])
     tracing = {
         "ERRATA_TRACING__ENDPOINT": f"http://127.0.0.1:{(port := free_port())}",

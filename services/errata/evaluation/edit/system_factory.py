@@ -25,11 +25,11 @@ from errata.evaluation.systems import System
 from errata.evaluation.systems.cluster import ClusterSystem
 from errata.evaluation.systems.lane import LaneSystem, check_lane_model
 from errata.evaluation.systems.recipe_variants import LeakySystem, WordsSystem
+from errata.platform.limits import ITEMS, MAX_EDIT_CHARS
 from errata.platform.settings import WriterSettings
 from errata.writer.lanes import problems_in
 from errata.writer.resources import WriterResources
 
-_NO_LIMIT = 2**31
 _LANE_SYSTEMS: Mapping[str, type[LaneSystem]] = {
     "lane": LaneSystem,
     "words": WordsSystem,
@@ -211,10 +211,10 @@ class SystemFactory:
         return WriterResources(self._plan.text, self._plan.cache_dir)
 
     def _limits(self, model: CausalLM) -> WriterSettings:
-        """The writer's limits, without those that protect a service from its clients."""
+        """The writer's limits, as wide as its settings allow."""
         settings: dict[str, Any] = {
-            "max_edits_per_request": _NO_LIMIT,
-            "max_prompt_chars": _NO_LIMIT,
+            "max_edits_per_request": ITEMS["SubmitEditsRequest.edits"],
+            "max_prompt_chars": MAX_EDIT_CHARS,
             "max_prompt_tokens": model.max_positions,
             "max_target_tokens": model.max_positions,
             "max_batch_edits": max(point.batch for point in points_of(self._plan)),

@@ -70,10 +70,11 @@ def _within_limits(plan: LoadPlan, sample: Sample) -> bool:
 
 def _parameters(plan: LoadPlan) -> dict[str, Any]:
     names = (
-        *("api", "replicas", "lane", "retrieval", "rate", "edit_rate", "seconds", "max_tokens"),
+        *("api", "lane", "rate", "edit_rate", "seconds", "max_tokens"),
         *("ttft_limit_ms", "e2e_limit_ms", "seed"),
     )
-    return {name: getattr(plan, name) for name in names}
+    of_system = {name: getattr(plan.system, name) for name in ("replicas", "retrieval", "engine")}
+    return {name: getattr(plan, name) for name in names} | of_system
 
 
 def _tokens_per_second(slices: Sequence[LoadSlice], edited: bool) -> float:
