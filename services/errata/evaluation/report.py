@@ -56,11 +56,14 @@ def _git(*arguments: str) -> str:
 
 
 def write(found: Mapping[str, Any], folder: Path, name: str = "result.json") -> Path:
-    """Writes a JSON file into `folder`, which is created if missing; the write is atomic."""
+    """Writes a JSON file into `folder`, which is created if missing; the write is atomic.
+
+    Paths are written as they are named.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    scratch.write_text(json.dumps(found, indent=2, default=str) + "\n", encoding="utf-8")
     scratch.replace(path)
     return path
 

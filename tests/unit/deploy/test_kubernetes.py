@@ -329,34 +329,31 @@ def test_clients_are_let_in_where_the_gateway_listens(overlay: str) -> None:
     assert {port["port"] for port in rule["ports"]} == served == {7700, 7701}
 
 
-def test_a_managed_redis_takes_the_place_of_ours(overlay: str, tmp_path: Path) -> None:
-    kubernetes = Path(os.path.relpath(DEPLOY / "kubernetes", tmp_path))
+def _with(overlay: str, component: str, folder: Path) -> tuple[Object, ...]:
+    """All objects of an overlay to which an operator adds a component."""
+    kubernetes = Path(os.path.relpath(DEPLOY / "kubernetes", folder))
     own = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": "errata",
         "resources": [str(kubernetes / "overlays" / overlay)],
-        "components": [str(kubernetes / "components/managed-redis")],
+        "components": [str(kubernetes / "components" / component)],
     }
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    return render(folder)
+
+
+def test_a_managed_redis_takes_the_place_of_ours(overlay: str, tmp_path: Path) -> None:
+    things = _with(overlay, "managed-redis", tmp_path)
     gone = {(thing["kind"], thing["metadata"]["name"]) for thing in rendered(overlay)} - {
-        (thing["kind"], thing["metadata"]["name"]) for thing in render(tmp_path)
+        (thing["kind"], thing["metadata"]["name"]) for thing in things
     }
     kinds = {"StatefulSet", "Service", "PodDisruptionBudget", "NetworkPolicy"}
     assert gone == {(kind, "redis") for kind in kinds}
 
 
 def test_tls_gives_each_pod_a_certificate_of_its_role(overlay: str, tmp_path: Path) -> None:
-    kubernetes = Path(os.path.relpath(DEPLOY / "kubernetes", tmp_path))
-    own = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "namespace": "errata",
-        "resources": [str(kubernetes / "overlays" / overlay)],
-        "components": [str(kubernetes / "components/tls")],
-    }
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
-    things = render(tmp_path)
+    things = _with(overlay, "tls", tmp_path)
     roles = {
         thing["spec"]["secretName"]: thing["spec"]["uris"][0].rpartition("/")[2]
         for thing in things

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
+from typing import Any
 
 from errata.evaluation.serve.http_client import HttpClient
+from errata.evaluation.serve.report import quantiles_ms
 from errata.evaluation.serve.workload import Timings
 from errata_client import AsyncClient
 
@@ -56,3 +59,35 @@ async def asked(
     await asyncio.gather(*[one(number, prompt) for number, prompt in enumerate(chosen)])
     timings.elapsed = time.perf_counter() - begun
     return timings
+
+
+def compared(
+    alone: Mapping[str, Sequence[Timings]],
+    parallel: Mapping[str, Sequence[Timings]],
+    ours: str,
+    baseline: str,
+) -> dict[str, Any]:
+    """What `suite_report` is told of two ways of asking.
+
+    Latencies are those of requests one by one; throughputs, those of parallel ones.
+    """
+    rates = {name: [t.tokens_per_second for t in found] for name, found in parallel.items()}
+    whole = {name: [s for t in found for s in t.whole] for name, found in alone.items()}
+    first = {name: [s for t in found for s in t.first] for name, found in alone.items()}
+    pairs = zip(rates[ours], rates[baseline], strict=True)
+    return {
+        "ratio": median(mine / other for mine, other in pairs),
+        "ours": median(rates[ours]),
+        "baseline": median(rates[baseline]),
+        "first": first[ours],
+        "between": [s for t in alone[ours] for s in t.between],
+        "whole": whole[ours],
+        "p50_ratio": {
+            "ttft": median(first[ours]) / median(first[baseline]),
+            "e2e": median(whole[ours]) / median(whole[baseline]),
+        },
+        baseline: {
+            "ttft_ms": quantiles_ms(first[baseline]),
+            "e2e_ms": quantiles_ms(whole[baseline]),
+        },
+    }

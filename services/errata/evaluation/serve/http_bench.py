@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict, dataclass
-from statistics import median
 from typing import Any
 
 from rich.console import Console
 
-from errata.evaluation.serve.client_rounds import ClientLoad, asked
+from errata.evaluation.serve.client_rounds import ClientLoad, asked, compared
 from errata.evaluation.serve.http_client import HttpClient, check_http_url
 from errata.evaluation.serve.load_edits import counterfactual_edits
 from errata.evaluation.serve.own_system import OwnSystem, own_system
-from errata.evaluation.serve.report import quantiles_ms, suite_report
+from errata.evaluation.serve.report import suite_report
 from errata.evaluation.serve.workload import Timings
 from errata_client import AsyncClient
 
@@ -74,30 +73,9 @@ async def _measure(plan: HttpPlan, target: str, url: str, console: Console) -> d
             for name in sorted(clients, reverse=bool(number % 2)):
                 alone[name].append(await asked(clients[name], prompts, load, 1))
                 parallel[name].append(await asked(clients[name], prompts, load, plan.concurrency))
-    return _report(plan, alone, parallel)
-
-
-def _report(
-    plan: HttpPlan, alone: dict[str, list[Timings]], parallel: dict[str, list[Timings]]
-) -> dict[str, Any]:
-    """Latencies are those of requests one by one; throughputs, those of parallel ones."""
-    rates = {name: [t.tokens_per_second for t in found] for name, found in parallel.items()}
-    whole = {name: [s for t in found for s in t.whole] for name, found in alone.items()}
-    first = {name: [s for t in found for s in t.first] for name, found in alone.items()}
-    pairs = zip(rates["http"], rates["grpc"], strict=True)
     return suite_report(
         "http",
-        ratio=median(http / grpc for http, grpc in pairs),
-        ours=median(rates["http"]),
-        baseline=median(rates["grpc"]),
-        first=first["http"],
-        between=[s for t in alone["http"] for s in t.between],
-        whole=whole["http"],
+        **compared(alone, parallel, "http", "grpc"),
         requests=4 * plan.rounds * plan.requests,
-        p50_ratio={
-            "ttft": median(first["http"]) / median(first["grpc"]),
-            "e2e": median(whole["http"]) / median(whole["grpc"]),
-        },
-        grpc={"ttft_ms": quantiles_ms(first["grpc"]), "e2e_ms": quantiles_ms(whole["grpc"])},
         parameters=asdict(plan),
     )

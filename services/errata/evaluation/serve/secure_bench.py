@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
 from rich.console import Console
 
-from errata.evaluation.serve.client_rounds import ClientLoad, asked
+from errata.evaluation.serve.client_rounds import ClientLoad, asked, compared
 from errata.evaluation.serve.load_edits import counterfactual_edits
 from errata.evaluation.serve.own_system import OwnSystem, own_system
 from errata.evaluation.serve.report import quantiles_ms, suite_report
@@ -80,39 +79,17 @@ async def _measure(plan: SecurePlan, plain: Box, secure: Box, console: Console) 
                     (edit,) = await client.submit_edits([spec])
                     accepted[name].append(time.perf_counter() - begun)
                     await client.wait_edits([edit.name])
-    return _report(plan, alone, parallel, accepted)
+    found = compared(alone, parallel, "secure", "plain")
+    ratio = median(accepted["secure"]) / median(accepted["plain"])
+    found["p50_ratio"]["accepted"] = ratio
+    return suite_report(
+        "secure",
+        **found,
+        requests=4 * plan.rounds * plan.requests,
+        accepted_ms={name: quantiles_ms(times) for name, times in accepted.items()},
+        parameters=asdict(plan),
+    )
 
 
 def _client(box: Box) -> AsyncClient:
     return AsyncClient(box.target, timeout=_TIMEOUT_SECONDS, credentials=box.credentials)
-
-
-def _report(
-    plan: SecurePlan,
-    alone: Mapping[str, Sequence[Timings]],
-    parallel: Mapping[str, Sequence[Timings]],
-    accepted: Mapping[str, Sequence[float]],
-) -> dict[str, Any]:
-    """Latencies are those of requests one by one; throughputs, those of parallel ones."""
-    rates = {name: [t.tokens_per_second for t in found] for name, found in parallel.items()}
-    whole = {name: [s for t in found for s in t.whole] for name, found in alone.items()}
-    first = {name: [s for t in found for s in t.first] for name, found in alone.items()}
-    pairs = zip(rates["secure"], rates["plain"], strict=True)
-    return suite_report(
-        "secure",
-        ratio=median(mine / other for mine, other in pairs),
-        ours=median(rates["secure"]),
-        baseline=median(rates["plain"]),
-        first=first["secure"],
-        between=[s for t in alone["secure"] for s in t.between],
-        whole=whole["secure"],
-        requests=4 * plan.rounds * plan.requests,
-        p50_ratio={
-            "ttft": median(first["secure"]) / median(first["plain"]),
-            "e2e": median(whole["secure"]) / median(whole["plain"]),
-            "accepted": median(accepted["secure"]) / median(accepted["plain"]),
-        },
-        accepted_ms={name: quantiles_ms(found) for name, found in accepted.items()},
-        plain={"ttft_ms": quantiles_ms(first["plain"]), "e2e_ms": quantiles_ms(whole["plain"])},
-        parameters=asdict(plan),
-    )
