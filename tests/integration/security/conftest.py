@@ -18,7 +18,8 @@ from tests.waiting import PATIENCE
 def box(tmp_path_factory: pytest.TempPathFactory, statistics_cache: Path) -> Iterator[Box]:
     folder = tmp_path_factory.mktemp("secure")
     (folder / "statistics").symlink_to(statistics_cache)
-    flags = {"data_dir": folder, **free_addresses(), "worker": {"num_replicas": 1}}
+    flags = {"data_dir": folder, **free_addresses()}
+    flags["security"] = {"leeway_seconds": 0.0}
     flags["worker"] = {"num_replicas": 1, "retrieval_address": flags["retrieval"]["address"]}
     with Box(flags, secure=True) as box:
         yield box

@@ -27,6 +27,7 @@ from errata_client import (
     PermissionDeniedError,
     UnauthenticatedError,
 )
+from errata_client._gen.errata.v1 import edit_log_pb2
 from tests.integration.security.conftest import audit_lines
 from tests.waiting import PATIENCE
 
@@ -149,6 +150,30 @@ def test_only_a_gateway_can_call_for_others(box: Box, ca: DevelopmentCa) -> None
     assert codes["replica"] is grpc.StatusCode.PERMISSION_DENIED
 
 
+def test_a_gateway_cannot_call_as_a_service(box: Box, ca: DevelopmentCa) -> None:
+    caller = {"subject": "x", "roles": ["writer"], "lanes": ["*"], "expires": 0, "peer": ""}
+    metadata = (("errata-caller-bin", json.dumps(caller).encode()),)
+    with _channel(box, box.settings.log.address, ca, "gateway") as channel:
+        with pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary(f"{LOG}Append")(b"", timeout=PATIENCE, metadata=metadata)
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_a_stream_ends_with_its_credential(box: Box, ca: DevelopmentCa) -> None:
+    token = make_token(ca, "someone", ["reader"], hours=4 / 3_600)
+    request = edit_log_pb2.SubscribeRequest(from_seq=1).SerializeToString()
+    metadata = (("authorization", f"Bearer {token}"),)
+    with _channel(box, box.target, ca) as channel:
+        stream = channel.unary_stream(f"{LOG}Subscribe")(
+            request, timeout=PATIENCE, metadata=metadata
+        )
+        assert next(stream), "control: it streams before"
+        with pytest.raises(grpc.RpcError) as ended:
+            for _ in stream:
+                pass
+    assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 def _http(box: Box, ca: DevelopmentCa, verb: str, path: str, token: str) -> int:
     headers = {"authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(
@@ -195,8 +220,9 @@ def test_an_editor_works_in_his_lanes_only(box: Box, ca: DevelopmentCa, operator
             lambda: alice.wait_edits([edit.name]),
             lambda: alice.revert([edit.name]),
             lambda: alice.compact(other),
+            lambda: list(alice.entries()),
         ):
-            with pytest.raises(PermissionDeniedError, match="may not use"):
+            with pytest.raises(PermissionDeniedError, match=r"may not (use|call)"):
                 refused()
         assert alice.submit_edits([EditSpec("The capital of Spain is", "Rome")], lane=lane)
 

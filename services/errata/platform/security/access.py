@@ -14,7 +14,7 @@ from errata.platform.interceptors import Around, Stream, Unary
 from errata.platform.security import identity as callers
 from errata.platform.security.audit import AuditLog, outcome_of
 from errata.platform.security.authenticator import Authenticator
-from errata.platform.security.identity import Identity
+from errata.platform.security.identity import ALL_LANES, Identity
 from errata.platform.security.rules import HEALTH, REFLECTION, RULES
 
 
@@ -27,7 +27,8 @@ def authorise(method: str, caller: Identity) -> None:
 
     Raises:
         UnauthenticatedError: the credential has expired.
-        PermissionDeniedError: none of his roles is enough.
+        PermissionDeniedError: none of his roles is enough, or the method shows lanes that are not
+            his.
     """
     if caller.expired:
         raise UnauthenticatedError("the credential has expired; get a new one.")
@@ -38,6 +39,12 @@ def authorise(method: str, caller: Identity) -> None:
         raise PermissionDeniedError(
             f"{caller.subject} may not call {method.rpartition('/')[2]}: it needs one of the roles "
             f"{needed}, and the caller has {has}.",
+            method=method.removeprefix("/"),
+        )
+    if rule.of_all_lanes and ALL_LANES not in caller.lanes:
+        raise PermissionDeniedError(
+            f"{caller.subject} may not call {method.rpartition('/')[2]}, which shows all lanes; "
+            f"the caller has {', '.join(sorted(caller.lanes)) or 'none'}.",
             method=method.removeprefix("/"),
         )
 
@@ -74,7 +81,10 @@ class Access(Around):
                 callers.enter(caller)
                 begun = await self._begin(method, caller, context)
                 response = await handle(request, context)
-            except BaseException as error:
+            except Exception as error:
+                await asyncio.to_thread(self._end, method, caller, context, begun, error, None)
+                raise
+            except BaseException as error:  # cancelled: no more awaiting
                 self._end(method, caller, context, begun, error, None)
                 raise
             await asyncio.to_thread(self._end, method, caller, context, begun, None, response)
@@ -99,7 +109,7 @@ class Access(Around):
                         raise UnauthenticatedError("the credential has expired; get a new one.")
                     yield response
             except ErrataError as error:
-                self._end(method, caller, context, False, error, None)
+                await asyncio.to_thread(self._end, method, caller, context, False, error, None)
                 raise
 
         return guarded

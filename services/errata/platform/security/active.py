@@ -16,6 +16,7 @@ class Security:
     Attributes:
         settings: of the process.
         authenticator: knows callers; None where everybody may do everything.
+        audit: takes lines; None if nothing is audited.
     """
 
     def __init__(
@@ -34,10 +35,10 @@ class Security:
         """
         self.settings = settings
         self.authenticator = Authenticator(settings) if settings.authenticate else None
-        self._audit: AuditLog | None = None
+        self.audit: AuditLog | None = None
         folder = settings.audit_dir or (data_dir / "audit" if data_dir is not None else None)
         if service and settings.audit != "off" and folder is not None:
-            self._audit = AuditLog(
+            self.audit = AuditLog(
                 folder / f"{service}.jsonl",
                 service=service,
                 max_bytes=settings.audit_max_bytes,
@@ -46,12 +47,7 @@ class Security:
 
     def access(self) -> Access:
         """The interceptor of this process's servers."""
-        return Access(self.authenticator, self._audit, reflection=self.settings.reflection)
-
-    @property
-    def audit(self) -> AuditLog | None:
-        """Takes lines; None if nothing is audited."""
-        return self._audit
+        return Access(self.authenticator, self.audit, reflection=self.settings.reflection)
 
 
 _active = Security(SecuritySettings())

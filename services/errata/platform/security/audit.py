@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -164,12 +163,6 @@ def verify(path: Path) -> tuple[int, Problem | None]:
             before = digest_of(line)
             sound += 1
     return sound, None
-
-
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """All lines, oldest first."""
-    for file in _files(path):
-        yield from map(_parsed, file.read_bytes().splitlines(keepends=True))
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from errata.errors import UnauthenticatedError
 from errata.platform.security.bindings import read_bindings
 from errata.platform.security.identity import CALLER_KEY, Identity
-from errata.platform.security.rules import Role
+from errata.platform.security.rules import SERVICES, Role
 from errata.platform.security.tokens import Tokens
 from errata.platform.settings.security import SecuritySettings
 
 _BEARER = "bearer "
 _MAX_TOKEN = 16_384
-_SHORT_TOKENS = 4_096  # cached; more identities at once than that verify anew
+_MAX_VERIFIED = 4_096  # tokens whose verification is remembered
 
 
 class Authenticator:
@@ -30,7 +32,8 @@ class Authenticator:
         self._bindings = read_bindings(settings.bindings_file)
         self._tokens = Tokens(settings, self._bindings) if settings.takes_tokens else None
         self._prefix = f"spiffe://{settings.trust_domain}/"
-        self._verified: dict[str, Identity] = {}
+        self._remembered_seconds = settings.jwks_cache_seconds
+        self._verified: dict[str, tuple[Identity, float]] = {}  # and when it was verified
 
     async def of_call(
         self, metadata: Iterable[tuple[str, Any]], auth_context: Mapping[str, Iterable[bytes]]
@@ -47,10 +50,7 @@ class Authenticator:
         values = dict(metadata)
         certified = self._certified(auth_context)
         if certified is not None and Role.GATEWAY in certified.roles and CALLER_KEY in values:
-            try:
-                return Identity.from_bytes(values[CALLER_KEY])
-            except ValueError as error:
-                raise UnauthenticatedError(f"the gateway names no caller: {error}.") from error
+            return _forwarded(values[CALLER_KEY])
         if "authorization" in values:
             return await self.of_header(str(values["authorization"]))
         if certified is None:
@@ -73,13 +73,15 @@ class Authenticator:
                 "(security.jwks_file or jwks_url)."
             )
         token = value[len(_BEARER) :].strip()
-        known = self._verified.get(token)
-        if known is not None and not known.expired:
+        known, verified_at = self._verified.get(token, (None, 0.0))
+        now = time.monotonic()
+        # Verified anew after a while: its key can have been withdrawn.
+        if known is not None and not known.expired and now < verified_at + self._remembered_seconds:
             return known
         identity = await asyncio.to_thread(self._tokens.identity, token)
-        if len(self._verified) >= _SHORT_TOKENS:
+        if len(self._verified) >= _MAX_VERIFIED:
             self._verified.clear()
-        self._verified[token] = identity
+        self._verified[token] = identity, now
         return identity
 
     def _certified(self, context: Mapping[str, Iterable[bytes]]) -> Identity | None:
@@ -94,6 +96,15 @@ class Authenticator:
             role = uri.removeprefix(self._prefix)
             return Identity(uri, frozenset(known for known in Role if known.value == role))
         return None
+
+
+def _forwarded(data: bytes) -> Identity:
+    """Whom a gateway calls for: a person, since services call one another themselves."""
+    try:
+        caller = Identity.from_bytes(data)
+    except ValueError as error:
+        raise UnauthenticatedError(f"the gateway names no caller: {error}.") from error
+    return replace(caller, roles=caller.roles - SERVICES)
 
 
 def _nobody() -> UnauthenticatedError:

@@ -30,19 +30,22 @@ class Rule:
     Attributes:
         roles: any one of them is enough.
         changes: whether it changes anything; such calls are always audited.
+        of_all_lanes: whether its answer holds what concerns any lane.
     """
 
     roles: frozenset[Role]
     changes: bool = False
+    of_all_lanes: bool = False
 
 
-def _rule(*roles: Role, changes: bool = False) -> Rule:
-    return Rule(frozenset(roles), changes)
+def _rule(*roles: Role, changes: bool = False, of_all_lanes: bool = False) -> Rule:
+    return Rule(frozenset(roles), changes, of_all_lanes)
 
 
 _PEOPLE = (Role.READER, Role.EDITOR, Role.APPROVER, Role.OPERATOR)
 _READERS = _rule(*_PEOPLE)
 _LOG_READERS = _rule(*_PEOPLE, Role.WRITER, Role.REPLICA)
+_CONTENT_READERS = _rule(*_PEOPLE, Role.WRITER, Role.REPLICA, of_all_lanes=True)
 
 RULES: dict[str, Rule] = {
     "/errata.v1.InferenceService/Generate": _READERS,
@@ -60,11 +63,11 @@ RULES: dict[str, Rule] = {
     "/errata.v1.EditLogService/AcquireEpoch": _rule(Role.WRITER, changes=True),
     "/errata.v1.EditLogService/Append": _rule(Role.WRITER, changes=True),
     "/errata.v1.EditLogService/GetHead": _LOG_READERS,
-    "/errata.v1.EditLogService/ListEntries": _LOG_READERS,
-    "/errata.v1.EditLogService/Subscribe": _LOG_READERS,
+    "/errata.v1.EditLogService/ListEntries": _CONTENT_READERS,
+    "/errata.v1.EditLogService/Subscribe": _CONTENT_READERS,
     "/errata.v1.EditLogService/ReportPosition": _rule(Role.REPLICA),
     "/errata.v1.EditLogService/ListReplicas": _LOG_READERS,
-    "/errata.v1.EditLogService/GetArtifact": _LOG_READERS,
+    "/errata.v1.EditLogService/GetArtifact": _CONTENT_READERS,
     "/errata.v1.RetrievalService/Route": _rule(Role.REPLICA),
     "/errata.v1.RetrievalService/GetRetrievalStatus": _rule(Role.REPLICA, Role.OPERATOR),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from errata.cli import app
 from errata.errors import DataLossError, NotFoundError, PermissionDeniedError, UnavailableError
-from errata.platform.security.audit import AuditLog, lines, verify
+from errata.platform.security.audit import AuditLog, verify
 
 
 def _log(path: Path, *, max_bytes: int = 1_000_000, reads: bool = False) -> AuditLog:
@@ -27,7 +28,7 @@ def _fill(path: Path, count: int, *, max_bytes: int = 1_000_000) -> None:
 def test_lines_say_who_what_and_what_came_of_it(tmp_path: Path) -> None:
     path = tmp_path / "writer.jsonl"
     _fill(path, 2)
-    first, second = lines(path)
+    first, second = map(json.loads, path.read_text().splitlines())
     assert (first["who"], first["what"], first["outcome"], first["seq"]) == (
         "alice",
         "errata.v1.EditingService/X",
