@@ -22,7 +22,14 @@ from errata.errors import (
     LimitExceededError,
     StartupError,
 )
-from errata.log.entries import EditsCommitted, Entry, LaneCompacted, Payload, Signed
+from errata.log.entries import (
+    EditsCommitted,
+    Entry,
+    EntryVoided,
+    LaneCompacted,
+    Payload,
+    Signed,
+)
 from errata.log.payload_convert import decode, encode
 from errata.log.signing.keys import SigningKey
 from errata.log.signing.trust import TrustState
@@ -227,3 +234,9 @@ async def test_verify_reads_a_redis_and_finds_an_intruders_entry(
     problems = found["problems"]
     assert isinstance(problems, list)
     assert [(each["seq"], each["check"]) for each in problems] == [(seq, "signatures")]
+    async with open_channel(stack.address) as channel:
+        log = LogClient(channel, "operator")
+        await log.acquire_epoch()
+        await log.append(str(uuid.uuid4()), EntryVoided(seq, "an intruder"), "operator")
+    code, found = await asyncio.to_thread(run)
+    assert (code, found["problems"]) == (0, []), "readers skip what is voided"

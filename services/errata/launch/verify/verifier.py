@@ -14,6 +14,7 @@ from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
     Entry,
+    EntryVoided,
     KeysTrusted,
     LaneCompacted,
     LaneModelCommitted,
@@ -42,7 +43,8 @@ class Verifier:
         self._checked = dict.fromkeys(CHECKS, 0)
         self._seen: set[ArtifactRef] = set()
         self._unsigned = 0
-        self._is_trust_broken = False
+        self._refused_at = 0  # position of the commit at which readers stop
+        self._behind: list[Entry] = []  # entries after it, to be checked if it is voided
 
     async def take(self, stored: ChainedEntry) -> None:
         """Checks the next entry."""
@@ -103,20 +105,34 @@ class Verifier:
         self._position = Position(stored.seq, stored.chain_digest)
 
     def _check_trust(self, entry: Entry) -> None:
-        """Stops at the first commit that cannot be trusted, as a replica would."""
-        if self._is_trust_broken:
+        """Stops at a commit that cannot be trusted, as a replica would, until it is voided."""
+        if self._refused_at:
+            self._behind.append(entry)
+            if isinstance(entry.payload, EntryVoided) and entry.payload.seq == self._refused_at:
+                self._forgive()
             return
         before = self._trust
         try:
             self._trust = before.after(entry)
         except CommitNotTrustedError as error:
-            self._is_trust_broken = True
+            self._refused_at = entry.seq
             self._note(entry.seq, "signatures", error)
         if isinstance(entry.payload, EditsCommitted | LaneModelCommitted | LaneCompacted):
             self._unsigned += not before.has_begun
             self._checked["signatures"] += before.has_begun
         elif isinstance(entry.payload, KeysTrusted):
             self._checked["signatures"] += 1
+
+    def _forgive(self) -> None:
+        """Readers skip the refused commit: what comes behind it counts as if it were absent."""
+        self._problems = [
+            problem
+            for problem in self._problems
+            if problem.seq != self._refused_at or problem.check == "chain"
+        ]
+        self._refused_at, behind, self._behind = 0, self._behind, []
+        for entry in behind:
+            self._check_trust(entry)
 
     async def _check_artifact(self, seq: int, ref: ArtifactRef) -> None:
         self._checked["artifacts"] += 1
