@@ -259,6 +259,9 @@ def _describe(
             trust = payload.keys_trusted
             keys = [f"trusts {key.key_id}" for key in trust.keys]
             return (), ", ".join([*keys, *(f"no longer {key_id}" for key_id in trust.distrusted)])
+        case "snapshot_taken":
+            taken = payload.snapshot_taken
+            return (), f"at entry {taken.seq}, manifest {taken.manifest.digest}"
         case "entry_voided":
             return (), f"entry {payload.entry_voided.seq}: {payload.entry_voided.reason}"
         case "lane_configured":

@@ -380,8 +380,8 @@ class LogEntry:
     Attributes:
         kind: `edits_requested`, `edits_committed`, `edits_rejected`, `edits_reverted`,
             `lane_configured`, `lane_model_committed`, `lane_compacted`, `keys_trusted`,
-            `entry_voided`, or empty if this version of the SDK does not know it or the entry cannot
-            be read.
+            `entry_voided`, `snapshot_taken`, or empty if this version of the SDK does not know it
+            or the entry cannot be read.
         append_time: 1970 if the entry cannot be read.
         edits: names of the edits that it refers to.
         detail: lane, digest or comment, for people.

@@ -19,8 +19,8 @@ from errata.errors import (
 from errata.log.append import NewEntry
 from errata.log.backend import RedisBackend
 from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
-from errata.log.entries import EntryVoided
-from errata.log.fold import LogFold, artifacts_of
+from errata.log.entries import EntryVoided, artifacts_of
+from errata.log.fold import LogFold
 from errata.log.history import MAX_PAGE_BYTES
 from errata.log.payload_convert import decode
 

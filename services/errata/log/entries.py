@@ -185,7 +185,30 @@ class KeysTrusted:
     signature: Signature | None = None
 
 
-Signed = EditsCommitted | LaneModelCommitted | LaneCompacted | KeysTrusted
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """A verified snapshot, from which readers may start; it changes nothing.
+
+    Attributes:
+        seq: it is the fold of the entries 1 to `seq`.
+        chain_digest: H(seq), 32 bytes.
+        manifest: names its parts.
+        state_digest: SHA-256, hex, of the state of every lane there.
+        base_model_digest: of the LLM.
+        verified_by: the replica that restored it and found the same digest.
+        signature: by the writer; None in logs without trusted keys.
+    """
+
+    seq: int
+    chain_digest: bytes
+    manifest: ArtifactRef
+    state_digest: str
+    base_model_digest: str
+    verified_by: str
+    signature: Signature | None = None
+
+
+Signed = EditsCommitted | LaneModelCommitted | LaneCompacted | KeysTrusted | SnapshotTaken
 """The payloads that the writer signs."""
 
 
@@ -212,6 +235,7 @@ Payload = (
     | LaneCompacted
     | KeysTrusted
     | EntryVoided
+    | SnapshotTaken
 )
 
 
@@ -236,6 +260,19 @@ class Entry:
     payload: Payload
     trace_parent: str = ""
     on_behalf_of: str = ""
+
+
+def artifacts_of(payload: Payload) -> tuple[ArtifactRef, ...]:
+    """The artifacts that an entry names."""
+    match payload:
+        case EditsCommitted(artifact=artifact, memory=other):
+            return (artifact,) if other is None else (artifact, other)
+        case LaneModelCommitted(model=artifact, repository=other):
+            return (artifact,) if other is None else (artifact, other)
+        case LaneCompacted(artifact=artifact) | SnapshotTaken(manifest=artifact):
+            return (artifact,)
+        case _:
+            return ()
 
 
 def impossible_entry(seq: int, problem: str) -> ImpossibleEntryError:

@@ -7,10 +7,9 @@ appends it. So an entry that cannot be is refused; if it is in the log anyway, a
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
 
 from errata.artifacts.source import check_digest
 from errata.errors import (
@@ -23,7 +22,6 @@ from errata.errors import (
     UnknownLaneError,
 )
 from errata.log.entries import (
-    ArtifactRef,
     EditsCommitted,
     EditsRejected,
     EditsRequested,
@@ -34,9 +32,17 @@ from errata.log.entries import (
     LaneConfigured,
     LaneModelCommitted,
     Payload,
+    SnapshotTaken,
     impossible_entry,
 )
-from errata.log.forms import check_config, check_lane_name, check_ref, check_some, shown
+from errata.log.forms import (
+    check_chain_digest,
+    check_config,
+    check_lane_name,
+    check_ref,
+    check_some,
+    shown,
+)
 from errata.log.methods import METHODS
 from errata.log.signing.trust import TrustState
 
@@ -67,6 +73,7 @@ class LogFold:
         impossible: entries that were skipped and are not voided yet → what they contradict.
         voided: entries that were skipped and are voided.
         trust: whose signatures count.
+        snapshot: the newest one that an entry names; None before the first.
     """
 
     def __init__(self) -> None:
@@ -76,6 +83,7 @@ class LogFold:
         self.impossible: dict[int, str] = {}
         self.voided: set[int] = set()
         self.trust = TrustState()
+        self.snapshot: SnapshotTaken | None = None
         self._edits: dict[str, _Known] = {}
 
     def add(self, entry: Entry) -> None:
@@ -125,6 +133,8 @@ class LogFold:
                 self._check_compaction(payload)
             case EntryVoided():
                 self._check_voided(payload)
+            case SnapshotTaken():
+                self._check_snapshot(payload)
 
     def check_new(self, payload: Payload) -> None:
         """Returns if an entry with this content can be appended now; stricter than `check`.
@@ -164,39 +174,13 @@ class LogFold:
         copied.seq, copied.lanes = self.seq, dict(self.lanes)
         copied.impossible, copied.voided = dict(self.impossible), set(self.voided)
         copied.trust, copied._edits = self.trust, dict(self._edits)
+        copied.snapshot = self.snapshot
         return copied
 
-    def to_json(self) -> dict[str, Any]:
-        """All of it, as JSON can hold it; `from_json` restores it."""
-        by_known: dict[_Known, list[str]] = {}
-        for name, known in self._edits.items():
-            by_known.setdefault(known, []).append(name)
-        return {
-            "seq": self.seq,
-            "lanes": [asdict(lane) for lane in self.lanes.values()],
-            "impossible": list(self.impossible.items()),
-            "voided": sorted(self.voided),
-            "trust": self.trust.to_json(),
-            "edits": [[k.lane, k.standing.value, names] for k, names in by_known.items()],
-        }
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> LogFold:
-        """The fold that `to_json` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: it did not write this.
-        """
-        fold = cls()
-        fold.seq = int(found["seq"])
-        lanes = [LaneConfigured(**lane) for lane in found["lanes"]]
-        fold.lanes = {lane.lane: lane for lane in lanes}
-        fold.impossible = {int(seq): str(problem) for seq, problem in found["impossible"]}
-        fold.voided = {int(seq) for seq in found["voided"]}
-        fold.trust = TrustState.from_json(found["trust"])
-        for lane, standing, names in found["edits"]:
-            fold._edits.update(dict.fromkeys(names, _Known(lane, Standing(standing))))
-        return fold
+    def restore_standings(self, standings: Mapping[str, tuple[str, Standing]]) -> None:
+        """Sets every edit's lane and state, as `standings` returned them."""
+        shared = {each: _Known(*each) for each in set(standings.values())}
+        self._edits = {name: shared[each] for name, each in standings.items()}
 
     def _trust_after(self, payload: Payload) -> TrustState:
         now = datetime.fromtimestamp(0, UTC)  # trust depends on content and order alone
@@ -215,6 +199,8 @@ class LogFold:
                 self._set((item.edit for item in rejections), name, Standing.REJECTED)
             case EditsReverted(edits=names):
                 self._set(names, self._edits[names[0]].lane, Standing.REVERTED)
+            case SnapshotTaken() as snapshot:
+                self.snapshot = snapshot
             case EntryVoided(seq=seq):
                 del self.impossible[seq]
                 self.voided.add(seq)
@@ -351,6 +337,23 @@ class LogFold:
                 seq=seq,
             )
 
+    def _check_snapshot(self, payload: SnapshotTaken) -> None:
+        if not 1 <= payload.seq <= self.seq:
+            raise InvalidRequestError(
+                f"a snapshot at entry {payload.seq} cannot be named at entry {self.seq + 1}.",
+                field="seq",
+            )
+        if self.snapshot is not None and payload.seq <= self.snapshot.seq:
+            raise PreconditionError(
+                f"there is a snapshot at entry {self.snapshot.seq} already; take a newer one.",
+                seq=self.snapshot.seq,
+            )
+        for lane in self.lanes.values():
+            self._check_model(lane, payload.base_model_digest)
+        check_chain_digest(payload.chain_digest)
+        check_digest(payload.state_digest, "state_digest")
+        check_ref(payload.manifest, "manifest")
+
     def _lane(self, name: str) -> LaneConfigured:
         if name not in self.lanes:
             raise UnknownLaneError(f"there is no lane {shown(name)}; configure it first.")
@@ -360,19 +363,6 @@ class LogFold:
         if name not in self._edits:
             raise NotFoundError(f"no entry requested the edit {shown(name)}.")
         return self._edits[name]
-
-
-def artifacts_of(payload: Payload) -> tuple[ArtifactRef, ...]:
-    """The artifacts that an entry names."""
-    match payload:
-        case EditsCommitted(artifact=artifact, memory=other):
-            return (artifact,) if other is None else (artifact, other)
-        case LaneModelCommitted(model=artifact, repository=other):
-            return (artifact,) if other is None else (artifact, other)
-        case LaneCompacted(artifact=artifact):
-            return (artifact,)
-        case _:
-            return ()
 
 
 def _not_revertible(name: str, known: _Known) -> EditNotRevertibleError:

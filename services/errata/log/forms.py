@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from errata.artifacts.source import check_digest
 from errata.errors import InvalidRequestError
+from errata.log.chain import DIGEST_BYTES
 from errata.log.entries import ArtifactRef, LaneConfigured
 
 LANE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -75,6 +76,19 @@ def check_ref(ref: ArtifactRef, field: str) -> None:
     check_digest(ref.digest, f"{field}.digest")
     if ref.size_bytes < 1:
         raise InvalidRequestError(f"{field}.size_bytes is not positive.", field=field)
+
+
+def check_chain_digest(digest: bytes) -> None:
+    """Returns if this can be a chain digest.
+
+    Raises:
+        InvalidRequestError: it cannot.
+    """
+    if len(digest) != DIGEST_BYTES:
+        raise InvalidRequestError(
+            f"chain_digest has {len(digest)} bytes, and not {DIGEST_BYTES}.",
+            field="chain_digest",
+        )
 
 
 def shown(text: str) -> str:

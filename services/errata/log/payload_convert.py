@@ -26,6 +26,7 @@ from errata.log.entries import (
     LaneModelCommitted,
     Payload,
     Rejection,
+    SnapshotTaken,
     impossible_entry,
 )
 from errata.log.signature_convert import (
@@ -112,6 +113,8 @@ def _payload(seq: int, message: edit_log_pb2.EntryPayload) -> Payload:
             return _compacted(message.lane_compacted)
         case "keys_trusted":
             return trust_of(message.keys_trusted)
+        case "snapshot_taken":
+            return _snapshot(message.snapshot_taken)
         case "entry_voided":
             return EntryVoided(message.entry_voided.seq, message.entry_voided.reason)
         case _:
@@ -178,6 +181,18 @@ def _compacted(message: edit_log_pb2.LaneCompacted) -> LaneCompacted:
     )
 
 
+def _snapshot(message: edit_log_pb2.SnapshotTaken) -> SnapshotTaken:
+    return SnapshotTaken(
+        seq=message.seq,
+        chain_digest=message.chain_digest,
+        manifest=_ref(message.manifest),
+        state_digest=message.state_digest,
+        base_model_digest=message.base_model_digest,
+        verified_by=message.verified_by,
+        signature=signature_of(message),
+    )
+
+
 def _rejection(message: types_pb2.EditRejection) -> Rejection:
     figures = _figures(message.figures) if message.HasField("figures") else None
     error = from_status(message.error)
@@ -234,6 +249,8 @@ def encode(
             message.lane_configured.config_json = payload.config_json
             message.lane_configured.config_digest = payload.config_digest
             message.lane_configured.base_model_digest = payload.base_model_digest
+        case SnapshotTaken():
+            message.snapshot_taken.CopyFrom(_snapshot_message(payload))
         case EntryVoided():
             message.entry_voided.seq = payload.seq
             message.entry_voided.reason = payload.reason
@@ -306,6 +323,18 @@ def _compacted_message(payload: LaneCompacted) -> edit_log_pb2.LaneCompacted:
         artifact=ref_message(payload.artifact),
         seed=payload.seed,
         base_model_digest=payload.base_model_digest,
+        signature=signature_message(payload.signature),
+    )
+
+
+def _snapshot_message(payload: SnapshotTaken) -> edit_log_pb2.SnapshotTaken:
+    return edit_log_pb2.SnapshotTaken(
+        seq=payload.seq,
+        chain_digest=payload.chain_digest,
+        manifest=ref_message(payload.manifest),
+        state_digest=payload.state_digest,
+        base_model_digest=payload.base_model_digest,
+        verified_by=payload.verified_by,
         signature=signature_message(payload.signature),
     )
 

@@ -10,6 +10,7 @@ _SignedMessage = (
     | edit_log_pb2.LaneModelCommitted
     | edit_log_pb2.LaneCompacted
     | edit_log_pb2.KeysTrusted
+    | edit_log_pb2.SnapshotTaken
 )
 
 

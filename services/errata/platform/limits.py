@@ -103,6 +103,9 @@ CHARS: dict[str, int] = {
     "ScoreRequest.separator": NAME_CHARS,
     "Signature.key_id": _ID_CHARS,
     "Sizes.ValuesEntry.key": NAME_CHARS,
+    "SnapshotTaken.base_model_digest": _ID_CHARS,
+    "SnapshotTaken.state_digest": _ID_CHARS,
+    "SnapshotTaken.verified_by": NAME_CHARS,
     "StreamGenerateRequest.prompt": MAX_PROMPT_CHARS,
     "StreamGenerateRequest.stop": NAME_CHARS,
     "SubmitEditsRequest.author": NAME_CHARS,
@@ -151,6 +154,7 @@ BYTES: dict[str, int] = {
     "ReplicaPosition.chain_digest": 1_024,
     "Signature.previous": 1_024,
     "Signature.value": 1_024,
+    "SnapshotTaken.chain_digest": 1_024,
     "TrustedKey.public_key": 1_024,
 }
 """Most bytes of a field of bytes."""

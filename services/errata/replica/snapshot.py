@@ -21,6 +21,7 @@ from errata.errors import ArtifactCorruptError
 from errata.log.chain import Position
 from errata.log.entries import LaneConfigured
 from errata.log.fold import LogFold
+from errata.log.fold_json import fold_from_json, fold_to_json
 from errata.log.signing.trust import TrustState
 
 _log = structlog.get_logger(__name__)
@@ -89,7 +90,7 @@ class Snapshot:
             "seq": self.position.seq,
             "chain_digest": self.position.chain_digest.hex(),
             "lanes": lanes,
-            "fold": self.fold.to_json(),
+            "fold": fold_to_json(self.fold),
             "left_out": captured.left_out,
             "lane_of": list(captured.lane_of.items()),
             "commit_seq": dict(captured.commit_seq),
@@ -129,7 +130,7 @@ class Snapshot:
                 trust=TrustState.from_json(facts["trust"]),
             )
             position = Position(facts["seq"], bytes.fromhex(facts["chain_digest"]))
-            fold = LogFold.from_json(facts["fold"])
+            fold = fold_from_json(facts["fold"])
             return cls(facts["log_id"], position, captured, fold)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactCorruptError(f"the snapshot cannot be read: {error!r}.") from error

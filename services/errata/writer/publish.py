@@ -16,6 +16,7 @@ from errata.log.entries import (
     LaneModelCommitted,
     Payload,
     Rejection,
+    SnapshotTaken,
 )
 from errata.platform.metrics import ARTIFACT_BYTES
 from errata.platform.retry import until_available
@@ -84,7 +85,7 @@ class Publisher:
     async def append_with_retry(self, request_id: str, payload: Payload, author: str) -> int:
         """Appends as `append`, and retries until the log answers; commits are signed once."""
         match payload:
-            case EditsCommitted() | LaneModelCommitted() | LaneCompacted():
+            case EditsCommitted() | LaneModelCommitted() | LaneCompacted() | SnapshotTaken():
                 async with self._signing:
                     signed = self._signer.signed(payload)
                     return await self._retried(request_id, signed, author)

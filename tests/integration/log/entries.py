@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from dataclasses import replace
+from typing import Any
 
 from errata.editing.edit import Edit
 from errata.errors import CheckFailedError
@@ -17,6 +19,7 @@ from errata.log.entries import (
     LaneConfigured,
     Payload,
     Rejection,
+    SnapshotTaken,
 )
 from errata.log.payload_convert import encode
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
@@ -54,6 +57,11 @@ def reject(*edits: str, name: str = "lanes/a") -> EditsRejected:
 
 def revert(*edits: str) -> EditsReverted:
     return EditsReverted(edits, "why")
+
+
+def snapshot(seq: int, **changes: Any) -> SnapshotTaken:
+    taken = SnapshotTaken(seq, b"\x01" * 32, REF, "ab" * 32, BASE_MODEL, "replica")
+    return replace(taken, **changes)
 
 
 async def append(log: RunningLog, epoch: int, payload: Payload) -> int:

@@ -34,6 +34,7 @@ from tests.integration.log.entries import (
     reject,
     request,
     revert,
+    snapshot,
 )
 from tests.integration.log.harness import (
     BASE_MODEL,
@@ -154,6 +155,12 @@ MODEL = LaneModelCommitted("lanes/b", REF, (), None, BASE_MODEL)
         (EntryVoided(77, "why"), "NOT_FOUND"),
         (EntryVoided(0, "why"), "NOT_FOUND"),
         (EntryVoided(3, " "), "INVALID_REQUEST"),
+        (snapshot(0), "INVALID_REQUEST"),
+        (snapshot(10), "INVALID_REQUEST"),
+        (snapshot(5, chain_digest=b"short"), "INVALID_REQUEST"),
+        (snapshot(5, state_digest="none"), "INVALID_REQUEST"),
+        (snapshot(5, base_model_digest="cd" * 32), "BASE_MODEL_MISMATCH"),
+        (snapshot(5, manifest=GONE), "NOT_FOUND"),
         (broken_details(), "INVALID_REQUEST"),
         (pb.EntryPayload(edits_rejected=pb.EditsRejected(lane="lanes/a")), "INVALID_REQUEST"),
     ],
@@ -169,6 +176,13 @@ async def test_artifacts_that_replicas_could_not_load_are_refused(appender: Appe
         content = replace(GOOD, artifact=artifact)
         assert await appender.refused(content) == reason
     await appender.append(GOOD)
+
+
+async def test_snapshots_are_newer_each_time(appender: Appender) -> None:
+    await appender.append(snapshot(5))
+    for seq in (4, 5):
+        assert await appender.refused(snapshot(seq)) == "PRECONDITION_FAILED"
+    await appender.append(snapshot(6))
 
 
 async def test_what_can_be_is_taken(appender: Appender) -> None:

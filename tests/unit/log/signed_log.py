@@ -17,6 +17,7 @@ from errata.log.entries import (
     LaneModelCommitted,
     Payload,
     Signed,
+    SnapshotTaken,
     TrustedKey,
 )
 from errata.log.payload_convert import encode
@@ -37,7 +38,8 @@ COMMIT = EditsCommitted(
 )
 LANE_MODEL = LaneModelCommitted("lanes/main", REF, ("edits/3-0",), OTHER, "model")
 COMPACTED = LaneCompacted("lanes/main", ("edits/3-0",), REF, 2**64 - 1, "model")
-COMMITS: tuple[Signed, ...] = (COMMIT, LANE_MODEL, COMPACTED)
+SNAPSHOT = SnapshotTaken(2, b"\x07" * 32, REF, "ab" * 32, "model", "replica")
+COMMITS: tuple[Signed, ...] = (COMMIT, LANE_MODEL, COMPACTED, SNAPSHOT)
 
 
 def trusting(*keys: SigningKey, distrusted: tuple[str, ...] = (), log_id: str = "a") -> KeysTrusted:

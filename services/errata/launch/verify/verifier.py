@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
 from errata.artifacts.source import check_content, check_size, other_size
 from errata.artifacts.store import ArtifactStore
@@ -18,7 +17,8 @@ from errata.log.entries import (
     KeysTrusted,
     LaneCompacted,
     LaneModelCommitted,
-    Payload,
+    SnapshotTaken,
+    artifacts_of,
 )
 from errata.log.payload_convert import decode
 from errata.log.signing.trust import Pins, TrustState
@@ -55,7 +55,7 @@ class Verifier:
             self._note(stored.seq, "chain", error)
             return
         self._check_trust(entry)
-        for ref in _artifacts_of(entry.payload):
+        for ref in artifacts_of(entry.payload):
             if ref not in self._seen:
                 self._seen.add(ref)
                 await self._check_artifact(entry.seq, ref)
@@ -120,7 +120,7 @@ class Verifier:
         if isinstance(entry.payload, EditsCommitted | LaneModelCommitted | LaneCompacted):
             self._unsigned += not before.has_begun
             self._checked["signatures"] += before.has_begun
-        elif isinstance(entry.payload, KeysTrusted):
+        elif isinstance(entry.payload, KeysTrusted | SnapshotTaken):
             self._checked["signatures"] += 1
 
     def _forgive(self) -> None:
@@ -152,16 +152,3 @@ class Verifier:
 
     def _note(self, seq: int, check: str, error: ErrataError) -> None:
         self._problems.append(Problem(seq, check, error.message))
-
-
-def _artifacts_of(payload: Payload) -> Iterator[ArtifactRef]:
-    match payload:
-        case EditsCommitted(artifact=artifact, memory=memory):
-            found = (artifact, memory)
-        case LaneModelCommitted(model=model, repository=repository):
-            found = (model, repository)
-        case LaneCompacted(artifact=artifact):
-            found = (artifact, None)
-        case _:
-            return
-    yield from (ref for ref in found if ref is not None)

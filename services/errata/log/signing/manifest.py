@@ -20,6 +20,7 @@ from errata.log.entries import (
     LaneModelCommitted,
     Signature,
     Signed,
+    SnapshotTaken,
 )
 
 _PREFIX = b"errata commit manifest 1\n"
@@ -28,6 +29,7 @@ _KINDS: dict[type, str] = {
     LaneModelCommitted: "lane_model_committed",
     LaneCompacted: "lane_compacted",
     KeysTrusted: "keys_trusted",
+    SnapshotTaken: "snapshot_taken",
 }
 
 
@@ -36,7 +38,7 @@ def manifest_of(payload: Signed, lane_digest: str, previous: bytes) -> bytes:
 
     Args:
         payload: of the entry.
-        lane_digest: `lane_digest_of` the lane's configuration; empty for trust entries.
+        lane_digest: `lane_digest_of` the lane's configuration; empty for entries of no lane.
         previous: `digest_of` the signed entry before it; zeros for the first.
     """
     says = asdict(payload)
@@ -46,6 +48,8 @@ def manifest_of(payload: Signed, lane_digest: str, previous: bytes) -> bytes:
         says["figures"] = [_exact(figures) for figures in says["figures"]]
     if isinstance(payload, KeysTrusted):
         says["keys"] = [{**key, "public_key": key["public_key"].hex()} for key in says["keys"]]
+    if isinstance(payload, SnapshotTaken):
+        says["chain_digest"] = payload.chain_digest.hex()
     return _PREFIX + _canonical(
         {
             "kind": _KINDS[type(payload)],

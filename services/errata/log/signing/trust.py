@@ -20,6 +20,7 @@ from errata.log.entries import (
     LaneModelCommitted,
     Signature,
     Signed,
+    SnapshotTaken,
 )
 from errata.log.signing.keys import (
     PUBLIC_KEY_BYTES,
@@ -88,7 +89,12 @@ class TrustState:
                 return replace(self, lanes={**self.lanes, lane.lane: lane_digest_of(lane)})
             case KeysTrusted() as trust:
                 return self._after_trust(entry.seq, trust)
-            case EditsCommitted() | LaneModelCommitted() | LaneCompacted() as commit:
+            case (
+                EditsCommitted()
+                | LaneModelCommitted()
+                | LaneCompacted()
+                | SnapshotTaken() as commit
+            ):
                 return self._after_commit(entry.seq, commit)
             case _:
                 return self
@@ -99,8 +105,9 @@ class TrustState:
         return Signature(key.key_id, value, self.last)
 
     def _manifest(self, payload: Signed) -> bytes:
-        lane = "" if isinstance(payload, KeysTrusted) else self.lanes.get(payload.lane, "")
-        return manifest_of(payload, lane, self.last)
+        if isinstance(payload, KeysTrusted | SnapshotTaken):
+            return manifest_of(payload, "", self.last)
+        return manifest_of(payload, self.lanes.get(payload.lane, ""), self.last)
 
     def _after_commit(self, seq: int, commit: Signed) -> TrustState:
         if self.has_begun:

@@ -58,6 +58,7 @@ class EntryPayload(google.protobuf.message.Message):
     LANE_COMPACTED_FIELD_NUMBER: builtins.int
     ENTRY_VOIDED_FIELD_NUMBER: builtins.int
     KEYS_TRUSTED_FIELD_NUMBER: builtins.int
+    SNAPSHOT_TAKEN_FIELD_NUMBER: builtins.int
     TRACE_PARENT_FIELD_NUMBER: builtins.int
     ON_BEHALF_OF_FIELD_NUMBER: builtins.int
     request_id: builtins.str
@@ -108,6 +109,10 @@ class EntryPayload(google.protobuf.message.Message):
     def keys_trusted(self) -> global___KeysTrusted:
         """Keys whose signatures count from this position on."""
 
+    @property
+    def snapshot_taken(self) -> global___SnapshotTaken:
+        """A verified snapshot exists, from which readers may start."""
+
     def __init__(
         self,
         *,
@@ -123,12 +128,13 @@ class EntryPayload(google.protobuf.message.Message):
         lane_compacted: global___LaneCompacted | None = ...,
         entry_voided: global___EntryVoided | None = ...,
         keys_trusted: global___KeysTrusted | None = ...,
+        snapshot_taken: global___SnapshotTaken | None = ...,
         trace_parent: builtins.str = ...,
         on_behalf_of: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "on_behalf_of", b"on_behalf_of", "request_id", b"request_id", "trace_parent", b"trace_parent"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "entry_voided", "keys_trusted"] | None: ...
+    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "snapshot_taken", b"snapshot_taken"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "on_behalf_of", b"on_behalf_of", "request_id", b"request_id", "snapshot_taken", b"snapshot_taken", "trace_parent", b"trace_parent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "entry_voided", "keys_trusted", "snapshot_taken"] | None: ...
 
 global___EntryPayload = EntryPayload
 
@@ -457,6 +463,54 @@ class LaneModelCommitted(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_signature", b"_signature"]) -> typing.Literal["signature"] | None: ...
 
 global___LaneModelCommitted = LaneModelCommitted
+
+@typing.final
+class SnapshotTaken(google.protobuf.message.Message):
+    """A snapshot is the fold of the entries 1 to seq. It changes nothing; readers may start from it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    CHAIN_DIGEST_FIELD_NUMBER: builtins.int
+    MANIFEST_FIELD_NUMBER: builtins.int
+    STATE_DIGEST_FIELD_NUMBER: builtins.int
+    BASE_MODEL_DIGEST_FIELD_NUMBER: builtins.int
+    VERIFIED_BY_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """Last entry in it; before this entry's own position."""
+    chain_digest: builtins.bytes
+    """H(seq), 32 bytes."""
+    state_digest: builtins.str
+    """Digest of the state of every lane at seq, as replicas report it."""
+    base_model_digest: builtins.str
+    """Digest of the base model."""
+    verified_by: builtins.str
+    """The replica that restored the snapshot and found the same digest."""
+    @property
+    def manifest(self) -> errata_client._gen.errata.v1.types_pb2.ArtifactRef:
+        """Names the snapshot's parts."""
+
+    @property
+    def signature(self) -> global___Signature:
+        """By the writer; unset in logs without trusted keys."""
+
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        chain_digest: builtins.bytes = ...,
+        manifest: errata_client._gen.errata.v1.types_pb2.ArtifactRef | None = ...,
+        state_digest: builtins.str = ...,
+        base_model_digest: builtins.str = ...,
+        verified_by: builtins.str = ...,
+        signature: global___Signature | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_signature", b"_signature", "manifest", b"manifest", "signature", b"signature"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_signature", b"_signature", "base_model_digest", b"base_model_digest", "chain_digest", b"chain_digest", "manifest", b"manifest", "seq", b"seq", "signature", b"signature", "state_digest", b"state_digest", "verified_by", b"verified_by"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_signature", b"_signature"]) -> typing.Literal["signature"] | None: ...
+
+global___SnapshotTaken = SnapshotTaken
 
 @typing.final
 class LaneCompacted(google.protobuf.message.Message):

@@ -1,0 +1,62 @@
+"""A fold as JSON values, for snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from errata.log.entries import ArtifactRef, LaneConfigured, SnapshotTaken
+from errata.log.fold import LogFold, Standing
+from errata.log.signing.trust import TrustState
+
+
+def fold_to_json(fold: LogFold) -> dict[str, Any]:
+    """All of a fold; `fold_from_json` restores it."""
+    named: dict[tuple[str, Standing], list[str]] = {}
+    for name, standing in fold.standings().items():
+        named.setdefault(standing, []).append(name)
+    return {
+        "seq": fold.seq,
+        "lanes": [asdict(lane) for lane in fold.lanes.values()],
+        "impossible": list(fold.impossible.items()),
+        "voided": sorted(fold.voided),
+        "trust": fold.trust.to_json(),
+        "snapshot": None if fold.snapshot is None else _snapshot_to_json(fold.snapshot),
+        "edits": [[lane, standing.value, names] for (lane, standing), names in named.items()],
+    }
+
+
+def fold_from_json(found: Mapping[str, Any]) -> LogFold:
+    """The fold that `fold_to_json` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: it did not write this.
+    """
+    fold = LogFold()
+    fold.seq = int(found["seq"])
+    lanes = [LaneConfigured(**lane) for lane in found["lanes"]]
+    fold.lanes = {lane.lane: lane for lane in lanes}
+    fold.impossible = {int(seq): str(problem) for seq, problem in found["impossible"]}
+    fold.voided = {int(seq) for seq in found["voided"]}
+    fold.trust = TrustState.from_json(found["trust"])
+    if found["snapshot"] is not None:
+        fold.snapshot = _snapshot_from_json(found["snapshot"])
+    fold.restore_standings(
+        {
+            name: (lane, Standing(standing))
+            for lane, standing, names in found["edits"]
+            for name in names
+        }
+    )
+    return fold
+
+
+def _snapshot_to_json(snapshot: SnapshotTaken) -> dict[str, Any]:
+    found = asdict(replace(snapshot, signature=None))
+    return {**found, "chain_digest": snapshot.chain_digest.hex()}
+
+
+def _snapshot_from_json(found: Mapping[str, Any]) -> SnapshotTaken:
+    digest, ref = bytes.fromhex(found["chain_digest"]), ArtifactRef(**found["manifest"])
+    return SnapshotTaken(**{**found, "chain_digest": digest, "manifest": ref})
