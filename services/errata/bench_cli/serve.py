@@ -25,6 +25,7 @@ class ServeSuite(StrEnum):
     LOAD = "load"
     HTTP = "http"
     SECURE = "secure"
+    ATTACK = "attack"
 
 
 class Api(StrEnum):
@@ -41,7 +42,8 @@ SuiteOption = Annotated[
         "kind, against hooks off. unclaimed: 10,000 active edits, against none. routed: 5,000 "
         "edits of a lane that claims all rows or none, against none. load: the whole system while "
         "edits arrive, against the same without edits. http: the HTTP API, against gRPC. secure: "
-        "TLS, tokens and an audit log, against a system without."
+        "TLS, tokens and an audit log, against a system without. attack: latencies of an honest "
+        "client beside an attacker, against those without him."
     ),
 ]
 EngineOption = Annotated[
@@ -151,6 +153,8 @@ def serve(
         found = _http(system, **running, rounds=rounds, **parallel)
     elif suite is ServeSuite.SECURE:
         found = _secure(system, rounds=rounds, requests=requests, concurrency=concurrency)
+    elif suite is ServeSuite.ATTACK:
+        found = _attack(system, rounds=rounds, requests=requests, concurrency=concurrency)
     else:
         values = read_values(lane_config) if lane_config else {}
         machine = (model or str(demo.model_path()), dtype, device, rounds)
@@ -179,6 +183,13 @@ def _secure(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
     from errata.evaluation.serve.secure_bench import SecurePlan, run_secure
 
     return run_secure(SecurePlan(OwnSystem(*system), **values), console=console())
+
+
+def _attack(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
+    from errata.evaluation.serve.attack_bench import AttackPlan, run_attack
+    from errata.evaluation.serve.own_system import OwnSystem
+
+    return run_attack(AttackPlan(OwnSystem(*system), **values), console=console())
 
 
 def _engine(

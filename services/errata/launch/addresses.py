@@ -16,7 +16,8 @@ from errata.launch.findings import Finding
 from errata.launch.health import health_channel, health_of
 from errata.launch.reflection_convert import list_services_request, service_names
 from errata.platform.addresses import host_and_port
-from errata.platform.settings import Settings
+from errata.platform.security.transport import client_context
+from errata.platform.settings import SecuritySettings, Settings
 
 _SERVICES = ("log", "writer", "retrieval", "gateway")
 _SECONDS = 2.0
@@ -52,11 +53,12 @@ def check_addresses(settings: Settings) -> Iterator[Finding]:
     if settings.gateway.ray_address not in ("local", settings.worker.ray_address):
         yield _ray("gateway.ray_address", settings.gateway.ray_address)
     if address := settings.gateway.http_address:
-        yield _http("gateway.http_address", address, "/health", "the HTTP API of Errata answers")
+        served = "the HTTP API of Errata answers"
+        yield _http("gateway.http_address", address, "/health", served, settings.security)
     for name in (*_SERVICES, "worker"):
         if address := getattr(settings, name).metrics_address:
             served = "metrics of Errata are served"
-            yield _http(f"{name}.metrics_address", address, "/metrics", served)
+            yield _http(f"{name}.metrics_address", address, "/metrics", served, settings.security)
 
 
 def _service(name: str, address: str) -> Finding:
@@ -149,18 +151,22 @@ def _ray(name: str, address: str) -> Finding:
     return _unanswered(name, address, state)
 
 
-def _http(name: str, address: str, path: str, served: str) -> Finding:
+def _http(name: str, address: str, path: str, served: str, security: SecuritySettings) -> Finding:
     """The address is free, or an Errata already answers there."""
     state = _state_of(address)
     if state is not _AddressState.ANSWERED:
         return _unanswered(name, address, state)
-    if _answers_as_errata(address, path):
+    if _answers_as_errata(address, path, security):
         return Finding("ok", name, f"{address}: {served}")
     return Finding("fail", name, f"{address} is taken", f"stop what uses it, or set {name}")
 
 
-def _answers_as_errata(address: str, path: str) -> bool:
-    connection = http.client.HTTPConnection(*host_and_port(address), timeout=_SECONDS)
+def _answers_as_errata(address: str, path: str, security: SecuritySettings) -> bool:
+    host, port = host_and_port(address)
+    connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
+    if security.has_tls:
+        context = client_context(security)
+        connection = http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=context)
     try:
         connection.request("GET", path)
         return b"errata" in connection.getresponse().read()

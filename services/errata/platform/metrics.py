@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 
 import structlog
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -23,6 +23,8 @@ from prometheus_client.registry import Collector
 
 from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
+from errata.platform.metrics_server import MetricsServer
+from errata.platform.security.active import active
 
 _log = structlog.get_logger(__name__)
 
@@ -160,7 +162,7 @@ def histogram(name: str, bounds: Sequence[float], counts: Sequence[int], total: 
 
 @contextmanager
 def metrics_endpoint(address: str, *collectors: Collector, spread: int = 1) -> Iterator[int]:
-    """Serves the process's metrics over HTTP while inside.
+    """Serves the process's metrics over HTTP, or HTTPS, while inside.
 
     Args:
         address: host:port; no endpoint if empty.
@@ -172,7 +174,8 @@ def metrics_endpoint(address: str, *collectors: Collector, spread: int = 1) -> I
         The port; 0 without an endpoint.
 
     Raises:
-        StartupError: the address is not host:port, or all its ports are in use.
+        StartupError: the address is not host:port, or all its ports are in use; or as
+            `MetricsServer`.
     """
     if not address:
         yield 0
@@ -180,7 +183,7 @@ def metrics_endpoint(address: str, *collectors: Collector, spread: int = 1) -> I
     host, first = host_and_port(address)
     for port in range(first, first + spread):
         try:
-            server, thread = start_http_server(port, host)
+            server = MetricsServer(host, port, active().settings)
             break
         except OSError as error:
             failure = error
@@ -190,14 +193,12 @@ def metrics_endpoint(address: str, *collectors: Collector, spread: int = 1) -> I
             "leave it empty.",
             address=address,
         )
-    _log.info("metrics", port=server.server_port)
+    _log.info("metrics", port=server.port)
     for collector in collectors:
         REGISTRY.register(collector)
     try:
-        yield server.server_port
+        yield server.port
     finally:
         for collector in collectors:
             REGISTRY.unregister(collector)
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        server.close()

@@ -20,6 +20,7 @@ from errata.platform.addresses import host_and_port
 from errata.platform.calls import CallMetrics
 from errata.platform.health_convert import HEALTH_SERVICE, health_state
 from errata.platform.security.active import active
+from errata.platform.security.renewing import Renewal, RenewingChannel
 from errata.platform.security.rules import without_rule
 from errata.platform.security.transport import (
     channel_credentials,
@@ -157,14 +158,20 @@ def check_address(address: str) -> None:
 def open_channel(address: str) -> grpc.aio.Channel:
     """A channel with keepalive and its own connection; open it in the loop that uses it.
 
+    With TLS it follows the certificate's files.
+
     gRPC shares connections between channels to one address: a reconnect would return a dead
     connection as long as another channel in the process holds it.
     """
     options = [*COMMON_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
     settings = active().settings
-    if settings.has_tls:
+    if not settings.has_tls:
+        return grpc.aio.insecure_channel(address, options=options)
+
+    def dial() -> grpc.aio.Channel:
         return grpc.aio.secure_channel(address, channel_credentials(settings), options=options)
-    return grpc.aio.insecure_channel(address, options=options)
+
+    return RenewingChannel(dial, Renewal(settings))
 
 
 def open_blocking_channel(

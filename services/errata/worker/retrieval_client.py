@@ -11,6 +11,8 @@ from torch import Tensor
 from errata.editing.lane.claims import Claim
 from errata.errors import UnavailableError
 from errata.platform.rpc_errors import service_error
+from errata.platform.security.active import active
+from errata.platform.security.renewing import Renewal
 from errata.platform.server import COMMON_OPTIONS, open_blocking_channel
 from errata.worker import retrieval_convert
 from errata_client._gen.errata.v1 import retrieval_pb2_grpc
@@ -43,10 +45,10 @@ class RetrievalClient:
             address: host:port, or a name that resolves to several replicas.
             timeout_seconds: of one batch.
         """
-        options = [*COMMON_OPTIONS, ("grpc.service_config", json.dumps(_SERVICE_CONFIG))]
-        self._channel = open_blocking_channel(address, options)
-        self._stub = retrieval_pb2_grpc.RetrievalServiceStub(self._channel)
+        self._address = address
         self._timeout = timeout_seconds
+        self._renewal = Renewal(active().settings)
+        self._open()
 
     def claims(
         self,
@@ -67,12 +69,20 @@ class RetrievalClient:
             UnavailableError: no decision in time; the requests can be retried.
             DataLossError: the service has other lanes at this position than this replica.
         """
+        if self._renewal.is_due:  # no call is running: they are made one by one
+            self._channel.close()
+            self._open()
         request = retrieval_convert.route_request(seq, prompts, vectors, lanes)
         try:
             response = self._stub.Route(request, timeout=self._timeout)
         except grpc.RpcError as error:
             raise service_error(error, "the retrieval service", UnavailableError) from error
         return retrieval_convert.claims(response, seq, vectors, lanes)
+
+    def _open(self) -> None:
+        options = [*COMMON_OPTIONS, ("grpc.service_config", json.dumps(_SERVICE_CONFIG))]
+        self._channel = open_blocking_channel(self._address, options)
+        self._stub = retrieval_pb2_grpc.RetrievalServiceStub(self._channel)
 
     def close(self) -> None:
         """Closes the connection."""

@@ -11,12 +11,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from errata import demo
+from errata.launch.certs import make_ca
 from errata.launch.doctor import diagnose
 from errata.launch.findings import Finding
 from errata.launch.processes import Process
 from errata.launch.redis import redis_executable
 from errata.platform.addresses import free_port
 from errata.platform.metrics import metrics_endpoint
+from errata.platform.security.active import Security, active, configure_security
 from errata.platform.settings import load_settings
 from errata.replica.base_model import load_base_model
 
@@ -115,6 +117,19 @@ def test_metrics_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "are served" in found["log.metrics_address"].found
     assert found["writer.metrics_address"].found.endswith("is free")
     assert found["gateway.metrics_address"].grade == "fail"
+
+
+def test_addresses_with_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ca, before = make_ca(tmp_path), active()
+    for name, path in (("CA", ca.ca), ("CERT", ca.certificate("log")), ("KEY", ca.key("log"))):
+        monkeypatch.setenv(f"ERRATA_SECURITY__TLS_{name}_FILE", str(path))
+    configure_security(Security(load_settings(None).security))
+    try:
+        with metrics_endpoint(f"127.0.0.1:{(ours := free_port())}"):
+            monkeypatch.setenv("ERRATA_LOG__METRICS_ADDRESS", f"127.0.0.1:{ours}")
+            assert _found()["log.metrics_address"].grade == "ok"
+    finally:
+        configure_security(before)
 
 
 def test_a_redis_that_would_lose_edits_is_refused_with_the_setting_to_change(

@@ -38,7 +38,7 @@ class SecurePlan:
     rounds: int = 5
     requests: int = 96
     concurrency: int = 32
-    edits: int = 3
+    edits: int = 12
     max_tokens: int = 16
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 from starlette.requests import Request
@@ -50,18 +49,18 @@ class Guard:
             if method != REFLECTION:
                 authorise(method, caller)
         except ErrataError as error:
-            await self._audit(request, method, caller, error)
+            self._audit(request, method, caller, error)
             raise
         callers.enter(caller)
 
-    async def _audit(
+    def _audit(
         self, request: Request, method: str, caller: Identity | None, error: ErrataError
     ) -> None:
         audit = self._security.audit
         if audit is None or not audit.wants(False, error):
             return
         subject = "" if caller is None else caller.subject
-        await asyncio.to_thread(audit.write, subject, _peer(request), method, outcome_of(error))
+        audit.end(subject, _peer(request), method, outcome_of(error))
 
 
 def _peer(request: Request) -> str:

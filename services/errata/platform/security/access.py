@@ -81,13 +81,10 @@ class Access(Around):
                 callers.enter(caller)
                 begun = await self._begin(method, caller, context)
                 response = await handle(request, context)
-            except Exception as error:
-                await asyncio.to_thread(self._end, method, caller, context, begun, error, None)
-                raise
-            except BaseException as error:  # cancelled: no more awaiting
+            except BaseException as error:  # also if cancelled
                 self._end(method, caller, context, begun, error, None)
                 raise
-            await asyncio.to_thread(self._end, method, caller, context, begun, None, response)
+            self._end(method, caller, context, begun, None, response)
             return response
 
         return guarded
@@ -109,7 +106,7 @@ class Access(Around):
                         raise UnauthenticatedError("the credential has expired; get a new one.")
                     yield response
             except ErrataError as error:
-                await asyncio.to_thread(self._end, method, caller, context, False, error, None)
+                self._end(method, caller, context, False, error, None)
                 raise
 
         return guarded
@@ -135,8 +132,7 @@ class Access(Around):
         rule = RULES.get(method)
         if self._audit is None or rule is None or not rule.changes:
             return False
-        who = _who(caller, context)
-        await asyncio.to_thread(self._audit.write, *who, method, "begun")
+        await asyncio.to_thread(self._audit.begin, *_who(caller, context), method)
         return True
 
     def _end(
@@ -151,7 +147,7 @@ class Access(Around):
         if self._audit is None or not self._audit.wants(begun, error):
             return
         seq = getattr(response, "seq", 0)
-        self._audit.write(*_who(caller, context), method, outcome_of(error), seq=seq)
+        self._audit.end(*_who(caller, context), method, outcome_of(error), seq=seq)
 
 
 def _who(caller: Identity | None, context: Any) -> tuple[str, str]:

@@ -32,7 +32,7 @@ def outcome_of(error: BaseException | None) -> str:
 
 
 class AuditLog:
-    """Appends lines to a file, durably, and begins a new file when one is full."""
+    """Appends lines to a file, and begins a new file when one is full."""
 
     def __init__(self, path: Path, *, service: str, max_bytes: int, reads: bool = False) -> None:
         """Continues the chain of the file that is there.
@@ -44,7 +44,7 @@ class AuditLog:
             reads: whether calls that change nothing get a line, too.
 
         Raises:
-            UnavailableError: the file cannot be written, or its last line is damaged.
+            UnavailableError: the file cannot be written, or its last line is none.
         """
         self._path = path
         self._service = service
@@ -53,6 +53,7 @@ class AuditLog:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = _cut_unfinished(path)
             self._last = _last_digest(path)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         except (OSError, ValueError) as error:
@@ -60,6 +61,8 @@ class AuditLog:
                 f"the audit log cannot be continued: {error}. Nothing is served without it; see "
                 "`errata audit verify`."
             ) from error
+        if unfinished:
+            self.end("", "", "audit", f"{unfinished} bytes of an unfinished line were removed")
 
     def wants(self, begun: bool, error: BaseException | None) -> bool:
         """Whether a call that ended so gets a line.
@@ -70,12 +73,25 @@ class AuditLog:
         """
         return begun or self._reads or (isinstance(error, ErrataError) and error.reason in _DENIED)
 
-    def write(self, subject: str, peer: str, method: str, outcome: str, *, seq: int = 0) -> None:
-        """Writes a line; it is on disk when this returns.
+    def begin(self, subject: str, peer: str, method: str) -> None:
+        """Writes the line before a change; it, and all lines before it, are on disk on return.
 
         Raises:
             UnavailableError: it could not be written; the caller must not go on.
         """
+        self._write(subject, peer, method, "begun", 0, durable=True)
+
+    def end(self, subject: str, peer: str, method: str, outcome: str, *, seq: int = 0) -> None:
+        """Writes the line after a call; it survives the process, and the next `begin` syncs it.
+
+        Raises:
+            UnavailableError: it could not be written.
+        """
+        self._write(subject, peer, method, outcome, seq, durable=False)
+
+    def _write(
+        self, subject: str, peer: str, method: str, outcome: str, seq: int, *, durable: bool
+    ) -> None:
         with self._lock:
             line = {
                 "time": datetime.now(UTC).isoformat(),
@@ -94,7 +110,8 @@ class AuditLog:
                 try:
                     if os.write(self._file, data) != len(data):
                         raise OSError("the disk is full")
-                    os.fdatasync(self._file)
+                    if durable:
+                        os.fdatasync(self._file)
                 except OSError:
                     os.ftruncate(self._file, size)  # no half line
                     raise
@@ -183,8 +200,17 @@ def _full_files(path: Path) -> list[tuple[int, Path]]:
     return sorted((int(number), file) for number, file in numbered if number.isdecimal())
 
 
+def _cut_unfinished(path: Path) -> int:
+    """Removes the line that the machine's end cut short; returns its number of bytes."""
+    held = path.read_bytes() if path.exists() else b""
+    whole = held.rfind(b"\n") + 1
+    if whole < len(held):
+        os.truncate(path, whole)
+    return len(held) - whole
+
+
 def _last_digest(path: Path) -> str:
-    """The digest of the newest line; a half line at the end is refused."""
+    """The digest of the newest line."""
     for file in reversed(_files(path)):
         held = file.read_bytes().splitlines(keepends=True)
         if held:

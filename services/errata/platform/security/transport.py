@@ -144,6 +144,19 @@ def channel_credentials(settings: SecuritySettings) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(files.ca, files.key or None, files.chain or None)
 
 
+def client_context(settings: SecuritySettings) -> ssl.SSLContext:
+    """The TLS context of a call to an HTTP server of ours: our CA, and our certificate.
+
+    Raises:
+        StartupError: as `CertificateFiles`.
+    """
+    CertificateFiles(settings)
+    context = ssl.create_default_context(cafile=settings.tls_ca_file)
+    if settings.tls_cert_file is not None:
+        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+    return context
+
+
 class ServerContext:
     """The TLS context of an HTTP server, which follows the files."""
 

@@ -80,6 +80,12 @@ class SecuritySettings(Section):
         "everyone", description="Who may read the services' descriptions by gRPC and HTTP."
     )
 
+    metrics: Literal["everyone", "certificates", "plaintext"] = Field(
+        "everyone",
+        description="Who may read metrics: everyone, with TLS where the process has it; callers "
+        "with a certificate of the CA; or everyone without TLS.",
+    )
+
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
@@ -96,6 +102,10 @@ class SecuritySettings(Section):
             raise PydanticCustomError(
                 "security",
                 "authenticate needs client_certificates: services know each other by them",
+            )
+        if self.metrics == "certificates" and (not self.has_tls or self.tls_ca_file is None):
+            raise PydanticCustomError(
+                "security", "metrics=certificates needs tls_cert_file, tls_key_file and tls_ca_file"
             )
         return self
 

@@ -21,7 +21,7 @@ def _log(path: Path, *, max_bytes: int = 1_000_000, reads: bool = False) -> Audi
 def _fill(path: Path, count: int, *, max_bytes: int = 1_000_000) -> None:
     log = _log(path, max_bytes=max_bytes)
     for number in range(count):
-        log.write("alice", "ipv4:127.0.0.1:1", "/errata.v1.EditingService/X", "ok", seq=number)
+        log.end("alice", "ipv4:127.0.0.1:1", "/errata.v1.EditingService/X", "ok", seq=number)
     log.close()
 
 
@@ -83,12 +83,35 @@ def test_a_file_of_lines_that_is_missing_shows(tmp_path: Path) -> None:
         CliRunner().invoke(app, ["audit", "verify", str(tmp_path / "none")], catch_exceptions=False)
 
 
-def test_a_half_line_of_a_crash_is_not_continued(tmp_path: Path) -> None:
+def test_a_half_line_of_a_crash_is_removed_and_told(tmp_path: Path) -> None:
     path = tmp_path / "writer.jsonl"
     _fill(path, 3)
     path.write_bytes(path.read_bytes() + b'{"time":')
+    _log(path).close()
+    assert verify(path) == (4, None)
+    assert "8 bytes of an unfinished line" in path.read_text().splitlines()[-1]
+
+
+def test_a_last_line_that_is_none_is_not_continued(tmp_path: Path) -> None:
+    path = tmp_path / "writer.jsonl"
+    _fill(path, 3)
+    path.write_bytes(path.read_bytes() + b"no JSON\n")
     with pytest.raises(UnavailableError, match="cannot be continued"):
         _log(path)
+
+
+def test_the_line_before_a_change_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda file: synced.append(os.fstat(file).st_size))
+    path = tmp_path / "writer.jsonl"
+    log = _log(path)
+    log.end("alice", "", "/m", "ok")
+    assert not synced
+    log.begin("alice", "", "/m")
+    assert synced == [path.stat().st_size], "with the lines before it"
+    log.close()
 
 
 def test_a_line_that_cannot_be_written_leaves_none(tmp_path: Path) -> None:
@@ -98,7 +121,7 @@ def test_a_line_that_cannot_be_written_leaves_none(tmp_path: Path) -> None:
     os.close(log._file)
     log._file = os.open("/dev/full", os.O_WRONLY)
     with pytest.raises(UnavailableError, match="so nothing is changed"):
-        log.write("alice", "", "/m", "ok")
+        log.end("alice", "", "/m", "ok")
     log.close()
     assert verify(path) == (3, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,10 +21,12 @@ from errata.cli import app
 from errata.errors import StartupError
 from errata.gateway.http.server import HttpServer
 from errata.launch.certs import DevelopmentCa, make_ca
+from errata.platform.metrics import metrics_endpoint
 from errata.platform.security.active import Security, active, configure_security
-from errata.platform.security.transport import is_loopback
+from errata.platform.security.transport import client_context, is_loopback
 from errata.platform.server import GrpcServer, open_channel
 from errata.platform.settings import SecuritySettings, load_settings
+from tests.waiting import PATIENCE
 
 
 def _settings(ca: DevelopmentCa, name: str = "log", **more: Any) -> SecuritySettings:
@@ -107,6 +110,62 @@ async def test_a_renewed_certificate_is_served_without_a_restart(
         while await asyncio.to_thread(_serial, http.port, ca.ca) == before:
             await asyncio.sleep(0.05)
         await http.stop()
+
+
+async def test_a_renewed_certificate_is_presented_without_a_restart(
+    ca: DevelopmentCa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("errata.platform.security.renewing._LOOK_SECONDS", 0.0)
+    other = make_ca(tmp_path / "other")
+    async with _serving(_settings(ca)) as port:
+        files = {"tls_ca_file": "ca.pem", "tls_cert_file": "cert.pem", "tls_key_file": "key.pem"}
+        own = {name: tmp_path / file for name, file in files.items()}
+
+        def put(certificates: DevelopmentCa) -> None:
+            settings = _settings(certificates, "writer")
+            for name, path in own.items():
+                path.write_bytes(getattr(settings, name).read_bytes())
+
+        put(other)
+        configure_security(Security(SecuritySettings(**own)))
+        async with open_channel(f"127.0.0.1:{port}") as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+            put(ca)
+            await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+
+
+def _reads_metrics(port: int, settings: SecuritySettings | None) -> bool:
+    context = None if settings is None else client_context(settings)
+    scheme = "http" if settings is None else "https"
+    address = f"{scheme}://127.0.0.1:{port}/metrics"
+    try:
+        with urllib.request.urlopen(address, timeout=PATIENCE, context=context) as page:
+            return b"errata_info" in page.read()
+    except OSError:
+        return False
+
+
+async def test_metrics_follow_the_setting(ca: DevelopmentCa) -> None:
+    ours, only_ca = _settings(ca), SecuritySettings(tls_ca_file=ca.ca)
+    configure_security(Security(ours))
+    with metrics_endpoint("127.0.0.1:0") as port:
+        assert _reads_metrics(port, only_ca)
+        before = await asyncio.to_thread(_serial, port, ca.ca)
+        make_ca(ca.folder)
+        assert await asyncio.to_thread(_serial, port, ca.ca) != before, "renewed"
+        assert not _reads_metrics(port, None)
+    configure_security(Security(_settings(ca, metrics="certificates")))
+    with metrics_endpoint("127.0.0.1:0") as port:
+        assert _reads_metrics(port, ours)
+        assert not _reads_metrics(port, only_ca)
+    configure_security(Security(_settings(ca, metrics="plaintext")))
+    with metrics_endpoint("127.0.0.1:0") as port:
+        assert _reads_metrics(port, None)
+    configure_security(Security(SecuritySettings()))
+    with pytest.raises(StartupError, match="there is no TLS"), metrics_endpoint("0.0.0.0:0"):
+        pass
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
