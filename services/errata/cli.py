@@ -4,6 +4,7 @@
 |---|---|
 | `box_cli` | run and check a system on this machine |
 | `client_cli` | call a running system |
+| `bulk_cli` | import, export and compare many edits |
 | `log_cli` | list the log's entries; repair it |
 | `serve_cli` | run one service |
 | `model_cli` | prepare a model |
@@ -24,7 +25,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from errata import box_cli, client_cli, errors, model_cli, security_cli, signing_cli
+from errata import box_cli, bulk_cli, client_cli, errors, model_cli, security_cli, signing_cli
 from errata.bench_cli import bench
 from errata.launch.output import line, quoted
 from errata.launch.show_installation import version_lines
@@ -48,6 +49,9 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("revert", client_cli.revert),
     ("compact", client_cli.compact),
     ("lanes", client_cli.lanes),
+    ("import", bulk_cli.import_),
+    ("export", bulk_cli.export),
+    ("diff", bulk_cli.diff),
     ("config", box_cli.config),
     ("serve", serve),
     ("health", client_cli.health),
@@ -60,6 +64,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
 # Commands whose target, timeout and author default to the section `client` of the settings.
 _CLIENT_COMMANDS = (
     *("edit", "ask", "score", "status", "edits", "revert", "compact", "lanes"),
+    *("import", "export", "diff"),
     "adapters",
 )
 

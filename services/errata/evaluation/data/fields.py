@@ -50,9 +50,7 @@ def read_lines(path: Path) -> Iterator[Fields]:
         InvalidRequestError: the file is missing or has no record, or a line is not a JSON object.
     """
     lines = [
-        (number, line)
-        for number, line in enumerate(read_text(path).splitlines(), 1)
-        if line.strip()
+        (number, line) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()
     ]
     if not lines:
         raise InvalidRequestError(f"{path} contains no record.", field="data")

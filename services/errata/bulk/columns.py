@@ -1,0 +1,136 @@
+"""From records of named values to corrections: which column is which field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from errata.bulk.row import Row
+from errata.bulk.tables import Record
+from errata.errors import InvalidRequestError
+from errata_client import EditSpec
+
+REQUIRED = ("prompt", "target")
+LISTS = ("rephrases", "locality_probes")
+OPTIONAL = ("subject", "source", "separator", *LISTS)
+# What `errata export` writes beside the fields of a correction.
+EXPORTED = (
+    *("name", "state", "lane", "author", "request_time", "commit_seq", "revert_seq"),
+    *("reliability", "generality", "locality", "already_answered"),
+    *("artifact_digest", "artifact_size", "method", "base_model_digest"),
+    *("error", "reason", "superseded_by", "subject_found"),
+)
+
+
+class Columns:
+    """Maps the columns of a file to the fields of a correction."""
+
+    def __init__(
+        self, named: Mapping[str, str], *, ignored: Sequence[str] = (), ignore_others: bool = False
+    ) -> None:
+        """Columns that are not named have the fields' own names.
+
+        Args:
+            named: field → column.
+            ignored: columns that are no field.
+            ignore_others: whether all others are none.
+
+        Raises:
+            InvalidRequestError: no such field.
+        """
+        fields = (*REQUIRED, *OPTIONAL)
+        if unknown := sorted(set(named) - set(fields)):
+            raise InvalidRequestError(
+                f"there is no field {unknown[0]!r}; choose one of {', '.join(fields)}.",
+                field="column",
+            )
+        self._of = {field: named.get(field, field) for field in fields}
+        self._texts = [(field, name) for field, name in self._of.items() if field not in LISTS]
+        self._explicit = frozenset(named)
+        self._ignored = {*ignored, *EXPORTED}
+        self._ignore_others = ignore_others
+
+    def rows(self, records: Iterable[Record], where: str) -> tuple[list[Row], list[str]]:
+        """The corrections of a file, and the problems of the rows that are none.
+
+        Args:
+            records: of the file.
+            where: the file, for messages.
+
+        Raises:
+            InvalidRequestError: a column is missing, or there is one that is no field.
+        """
+        rows: list[Row] = []
+        problems: list[str] = []
+        checked: frozenset[str] = frozenset()
+        for number, record in enumerate(records, 1):
+            if record.keys() != checked:  # lines of JSON may each have other names
+                self._check_names(record, where)
+                checked = frozenset(record)
+            try:
+                rows.append(Row(number, self._spec(record)))
+            except ValueError as error:
+                problems.append(f"row {number}: {error}")
+        return rows, problems
+
+    def _check_names(self, record: Record, where: str) -> None:
+        has = ", ".join(map(repr, record)) or "none"
+        for field in (*REQUIRED, *sorted(self._explicit)):
+            if self._of[field] not in record:
+                raise InvalidRequestError(
+                    f"{where} has no column {self._of[field]!r} for {field}; it has {has}. Name "
+                    f"the column with --column {field}=NAME.",
+                    field="column",
+                )
+        others = set(record) - set(self._of.values()) - self._ignored
+        if others and not self._ignore_others:
+            raise InvalidRequestError(
+                f"{where} has columns that are no field: {', '.join(map(repr, sorted(others)))}. "
+                "Map them with --column FIELD=NAME, or leave them out with --ignore-other-columns.",
+                field="column",
+            )
+
+    def _spec(self, record: Record) -> EditSpec:
+        texts = {field: _text(field, record.get(name)) for field, name in self._texts}
+        for field in REQUIRED:
+            if not texts[field].strip():
+                raise ValueError(f"{field} is empty")
+        if texts["subject"] not in texts["prompt"]:
+            raise ValueError("the subject does not occur in the prompt")
+        rephrases, probes = (_texts(field, record.get(self._of[field])) for field in LISTS)
+        return EditSpec(
+            texts["prompt"],
+            texts["target"],
+            texts["subject"],
+            rephrases,
+            probes,
+            texts["source"],
+            None if record.get(self._of["separator"]) is None else texts["separator"],
+        )
+
+
+def _text(field: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):  # a year, in JSON or Parquet
+        return str(value)
+    raise ValueError(f"{field} is no text")
+
+
+def _texts(field: str, value: Any) -> tuple[str, ...]:
+    """A list, or a cell with a JSON list or one text."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"{field} begins with [ and is no JSON list") from error
+    if value is None or value == "":
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{field} is no list of texts")
+    return tuple(value)

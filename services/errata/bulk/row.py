@@ -1,0 +1,85 @@
+"""One row of a file of corrections, and what identifies its content."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from errata_client import EditSpec
+
+_NAMESPACE = uuid.UUID("a3a4de1c-2f7d-5d0a-9a44-1c5c1f0a7b42")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One correction of a file.
+
+    Attributes:
+        number: of the row, from 1; the header of a table does not count.
+        spec: the correction.
+    """
+
+    number: int
+    spec: EditSpec
+
+    def request_id(self, lane: str, author: str) -> str:
+        """The request id of this content from this author; the same in every file and every run.
+
+        So a row that was sent before is not sent a second time, wherever an import was interrupted.
+        """
+        spec = self.spec
+        content = [
+            *(lane, author),
+            *(spec.prompt, spec.target, spec.subject, spec.source, spec.separator),
+            list(spec.rephrases),
+            list(spec.locality_probes),
+        ]
+        return str(uuid.uuid5(_NAMESPACE, json.dumps(content, ensure_ascii=True)))
+
+    @property
+    def fact(self) -> str:
+        """What the prompt asks, for comparison: without case and doubled white space."""
+        text = unicodedata.normalize("NFC", str(self.spec.prompt))
+        return " ".join(text.split()).casefold()
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Rows that correct one prompt to different targets.
+
+    Attributes:
+        prompt: as the first of them has it.
+        rows: their numbers and targets, in the file's order.
+    """
+
+    prompt: str
+    rows: tuple[tuple[int, str], ...]
+
+
+def conflicts(rows: Sequence[Row]) -> list[Conflict]:
+    """The prompts with more than one target."""
+    by_fact: dict[str, list[Row]] = {}
+    for row in rows:
+        by_fact.setdefault(row.fact, []).append(row)
+    return [
+        Conflict(str(same[0].spec.prompt), tuple((row.number, row.spec.target) for row in same))
+        for same in by_fact.values()
+        if len({row.spec.target.strip() for row in same}) > 1
+    ]
+
+
+def last_of_each(rows: Sequence[Row]) -> list[Row]:
+    """The rows that correct what no later row corrects to another target."""
+    newest = {row.fact: row.spec.target.strip() for row in rows}
+    return [row for row in rows if newest[row.fact] == row.spec.target.strip()]
+
+
+def with_source(rows: Sequence[Row], source: str) -> list[Row]:
+    """Rows that name no source get this one."""
+    return [
+        row if row.spec.source else replace(row, spec=replace(row.spec, source=source))
+        for row in rows
+    ]
