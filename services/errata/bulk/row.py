@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import unicodedata
 import uuid
@@ -9,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from errata_client import EditSpec
-
-_NAMESPACE = uuid.UUID("a3a4de1c-2f7d-5d0a-9a44-1c5c1f0a7b42")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,8 @@ class Row:
             list(spec.rephrases),
             list(spec.locality_probes),
         ]
-        return str(uuid.uuid5(_NAMESPACE, json.dumps(content, ensure_ascii=True)))
+        digest = hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).digest()
+        return str(uuid.UUID(bytes=digest[:16], version=4))  # the form that services demand
 
     @property
     def fact(self) -> str:
