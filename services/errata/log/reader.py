@@ -22,6 +22,7 @@ class EntryReader:
 
     Attributes:
         fold: all entries that were read, or that the snapshot holds from which reading began.
+        voided_seqs: asks the log service which entries are voided.
     """
 
     def __init__(self, voided_seqs: Callable[[], Awaitable[Collection[int]]]) -> None:
@@ -32,7 +33,7 @@ class EntryReader:
                 entry that cannot be applied. May raise UnavailableError.
         """
         self.fold = LogFold()
-        self._voided_seqs = voided_seqs
+        self.voided_seqs = voided_seqs
         self._unconfirmed: SnapshotTaken | None = None
 
     def begin(self, fold: LogFold, named: SnapshotTaken) -> None:
@@ -83,7 +84,7 @@ class EntryReader:
 
     async def _voided(self, error: ImpossibleEntryError) -> Collection[int]:
         try:
-            return await self._voided_seqs()
+            return await self.voided_seqs()
         except UnavailableError:
             raise error from None
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 import structlog
+from torch import Tensor
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.artifact import Artifact
@@ -159,6 +160,10 @@ class Applier:
             return CapturedState(lanes, commit_seq, digest, routed)
 
         return copy
+
+    def base_weights(self) -> dict[int, Tensor]:
+        """Base weights of the layers that lanes may change; call it while nothing is applied."""
+        return {} if self._weights is None else self._weights.base()
 
     def restore(self, snapshot: Snapshot) -> None:
         """Restores a snapshot in an applier that has applied nothing yet; blocks.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from errata.artifacts.source import ArtifactSource, digest_of
-from errata.artifacts.store import ArtifactStore
+from errata.artifacts.source import ArtifactSource
 from errata.editing.artifact import Artifact
 from errata.editing.lane.commits import LaneDump
 from errata.editing.lane.pages import Table, cut, join
@@ -28,9 +27,8 @@ from errata.replica.snapshot import (
 _AT_ONCE = 8  # parts that are fetched at a time
 
 
-def store_parts(
-    store: ArtifactStore,
-    known: Collection[str],
+def make_manifest(
+    put: Callable[[bytes], ArtifactRef],
     log_id: str,
     position: Position,
     base_model: str,
@@ -38,11 +36,10 @@ def store_parts(
     fold: LogFold,
     ledger: Iterable[bytes],
 ) -> Manifest:
-    """Stores all parts of a snapshot that are not stored yet; blocks.
+    """The manifest of a state, part by part; blocks.
 
     Args:
-        store: receives them.
-        known: digests of parts that are stored already.
+        put: takes each part, and stores it if it is not stored yet.
         log_id: the log's identity.
         position: of the snapshot.
         base_model: digest of the LLM.
@@ -51,22 +48,18 @@ def store_parts(
         ledger: pages of the writer's ledger there.
 
     Returns:
-        The manifest, which is not stored.
-
-    Raises:
-        LimitExceededError: a part is larger than the store allows.
-        UnavailableError: the file system failed.
+        The manifest; it is not given to `put`.
     """
 
-    def put(pages: Iterable[bytes]) -> tuple[ArtifactRef, ...]:
-        return tuple(_put(store, known, page) for page in pages)
+    def put_all(pages: Iterable[bytes]) -> tuple[ArtifactRef, ...]:
+        return tuple(put(page) for page in pages)
 
-    parts = {FOLD: put(fold_pages(fold, captured.commit_seq)), LEDGER: put(ledger)}
+    parts = {FOLD: put_all(fold_pages(fold, captured.commit_seq)), LEDGER: put_all(ledger)}
     for lane, dump in captured.lanes.items():
         tables = {contents_of(lane): dump.contents, memory_of(lane): dump.memory}
         for group, table in tables.items():
             if table is not None:
-                parts[group] = put(page.to_bytes() for page in cut(table))
+                parts[group] = put_all(page.to_bytes() for page in cut(table))
     return Manifest(
         log_id,
         position,
@@ -143,10 +136,3 @@ async def _lane(
 
 def _table(pages: Sequence[bytes]) -> Table | None:
     return join([Artifact.from_bytes(page) for page in pages]) if pages else None
-
-
-def _put(store: ArtifactStore, known: Collection[str], data: bytes) -> ArtifactRef:
-    digest = digest_of(data)
-    if digest not in known:
-        store.save(data)
-    return ArtifactRef(digest, len(data))
