@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import cast
 
 import grpc
@@ -46,6 +46,10 @@ class RemoteLog:
     def subscribe(self, from_seq: int) -> Subscription:
         """Starts a stream of entries from `from_seq` on."""
         return Subscription(self._stub.Subscribe(convert.subscribe_request(from_seq)).read)
+
+    async def voided_seqs(self) -> Collection[int]:
+        """Positions of all voided entries; raises as `state`."""
+        return (await self.state()).voided
 
     async def state(self) -> LogState:
         """The log's head, floor, newest snapshot, and the entries that readers skip.

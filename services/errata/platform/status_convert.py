@@ -45,7 +45,8 @@ def to_status(error: errors.ErrataError) -> status_pb2.Status:
 
 def status_bytes(error: errors.ErrataError) -> bytes:
     """An error to store."""
-    return to_status(error).SerializeToString(deterministic=True)
+    data: bytes = to_status(error).SerializeToString(deterministic=True)
+    return data
 
 
 def status_error(data: bytes) -> errors.ErrataError:

@@ -53,7 +53,7 @@ def ledger_pages(state: LedgerState) -> Iterator[bytes]:
     """The pages of a ledger; `read_ledger` reads them."""
     records = [_stored(record) for record in state.records]
     pages = [*_record_pages(records)]
-    requests = [[key, seq] for key, seq in state.request_seqs.items() if not _is_own(key)]
+    requests = [item for item in state.request_seqs.items() if not _is_own(item[0])]
     ids = [*json_pages(requests, [key for key, _ in requests])]
     yield json_page(
         {
