@@ -36,7 +36,7 @@ from tests.integration.retrieval.stack import (
 )
 from tests.integration.retrieval.test_compaction import CONFIGS
 
-SNAPSHOTS = LIMITS.model_copy(update={"snapshot_interval": 4, "snapshot_patience_seconds": 0.5})
+SNAPSHOTS = LIMITS.model_copy(update={"snapshot_interval": 1, "snapshot_patience_seconds": 0.5})
 ADAPLE = {"layers": [1, 2], "num_prefixes": 1, "covariance_samples": 20}
 KEY = SigningKey.generate()
 METHODS: dict[str, tuple[str, dict[str, Any] | None]] = {

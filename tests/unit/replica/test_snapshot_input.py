@@ -72,7 +72,7 @@ def test_what_is_no_manifest_is_refused(data: bytes) -> None:
 
 
 def test_a_newer_format_is_left_to_newer_versions() -> None:
-    with pytest.raises(PreconditionError, match="format version 2.*Upgrade"):
+    with pytest.raises(PreconditionError, match=r"format version 2.*Upgrade"):
         Manifest.from_bytes(_with(version=2, parts="of another form"))
 
 
@@ -115,7 +115,7 @@ async def test_what_cannot_be_loaded_is_told_and_the_log_is_read(error: ErrataEr
     assert event["log_level"] == "error"
     assert "the log is read from entry 1" in event["event"]
     assert event["reason"] == error.message
-    with pytest.raises(SeqTrimmedError, match="trimmed up to entry 4.*from a backup"):
+    with pytest.raises(SeqTrimmedError, match=r"trimmed up to entry 4.*from a backup"):
         await begin(_state(floor=5), load, restore)
     assert await begin(replace(_state(floor=5), snapshot=None), load, restore) is None
 

@@ -1,4 +1,4 @@
-"""A ledger that is restored from a snapshot answers, and goes on, as the one that it was taken of."""
+"""A ledger from a snapshot answers, and goes on, as the one of which it was taken."""
 
 from __future__ import annotations
 
