@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from errata.artifacts.source import ArtifactSource
 from errata.editing.artifact import Artifact
 from errata.editing.lane.commits import LaneDump
-from errata.editing.lane.pages import Table, cut, join
+from errata.editing.lane.pages import LaneTable, cut, join
 from errata.log.chain import Position
 from errata.log.entries import ArtifactRef, LaneConfigured, SnapshotTaken
 from errata.log.fold import LogFold
@@ -134,5 +134,5 @@ async def _lane(
     return HeldLane(LaneDump(digest, *tables), model)
 
 
-def _table(pages: Sequence[bytes]) -> Table | None:
+def _table(pages: Sequence[bytes]) -> LaneTable | None:
     return join([Artifact.from_bytes(page) for page in pages]) if pages else None

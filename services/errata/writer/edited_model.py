@@ -198,18 +198,20 @@ class EditedModel:
         """Captures model, ledger and fold at one position; call it within `exclusive`.
 
         Returns:
-            None if entries arrive just now; try again.
+            None in the middle of a batch of entries; try again.
 
         Raises:
             UnavailableError: as `apply_all`.
         """
         await self.apply_all()
+        # Entries may arrive from here on, but are not applied: the lanes stay at this position.
+        position, fold = self.position, self._reader.fold
+        if fold.seq != position.seq:
+            return None
+        fold, ledger = fold.copy(), self.ledger.capture()
         copy = await asyncio.to_thread(self._applier.capture)
         base = await asyncio.to_thread(self._applier.base_weights)
-        position, fold = self.position, self._reader.fold
-        if self.has_unapplied or fold.seq != position.seq:
-            return None
-        return Captured(position, copy, base, fold.copy(), self.ledger.capture())
+        return Captured(position, copy, base, fold, ledger)
 
     async def _restore(self, snapshot: Snapshot) -> None:
         """Puts the snapshot's lanes into the model; reads the entries instead if that fails."""

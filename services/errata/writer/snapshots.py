@@ -106,12 +106,7 @@ class SnapshotMaker:
         Returns:
             Whether an entry names it; if not, the process's log says why.
         """
-        async with self._edited.exclusive():
-            captured = await self._edited.capture()
-        if captured is None:
-            await asyncio.sleep(_ASK_SECONDS)
-            return False
-        begun = time.monotonic()
+        begun, captured = time.monotonic(), await self._captured()
         manifest = await asyncio.to_thread(self._manifest, captured, self._put)
         verified_by = await self._agreeing(manifest)
         if not verified_by:
@@ -131,6 +126,14 @@ class SnapshotMaker:
         seconds = round(time.monotonic() - begun, 1)
         _log.info("snapshot taken", seq=named.seq, at=at, verified_by=verified_by, seconds=seconds)
         return True
+
+    async def _captured(self) -> Captured:
+        while True:
+            async with self._edited.exclusive():
+                captured = await self._edited.capture()
+            if captured is not None:
+                return captured
+            await asyncio.sleep(_ASK_SECONDS)
 
     def _is_due(self) -> bool:
         newest = self._edited.named_snapshot

@@ -13,7 +13,7 @@ from errata.editing.effects.plan import RowPlan
 from errata.editing.lane.claims import RoutingView
 from errata.editing.lane.commits import Commit, LaneDump, Restoration, Reversal
 from errata.editing.lane.contract import Lane
-from errata.editing.lane.pages import Table, cut, join
+from errata.editing.lane.pages import LaneTable, cut, join
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.editing.model.weights import EditedWeights, Undo
@@ -87,7 +87,7 @@ def restored(lane: Lane, other: Lane, model: Artifact | None = None) -> None:
     other.prepare(Restoration(9, copy, model)).apply()
 
 
-def _stored(table: Table | None) -> Table | None:
+def _stored(table: LaneTable | None) -> LaneTable | None:
     """A table, read back from the bytes of its pages."""
     if table is None:
         return None

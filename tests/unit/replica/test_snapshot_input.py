@@ -12,7 +12,7 @@ import torch
 from structlog.testing import capture_logs
 
 from errata.editing.artifact import Artifact
-from errata.editing.lane.pages import Table, cut, join
+from errata.editing.lane.pages import LaneTable, cut, join
 from errata.errors import (
     ArtifactCorruptError,
     BaseModelMismatchError,
@@ -120,7 +120,7 @@ async def test_what_cannot_be_loaded_is_told_and_the_log_is_read(error: ErrataEr
     assert await begin(replace(_state(floor=5), snapshot=None), load, restore) is None
 
 
-TABLE = Table(
+TABLE = LaneTable(
     tuple(f"edits/{n}-0" for n in range(2_000)),
     Artifact(
         {"keys": torch.arange(4_000.0).reshape(2_000, 2), "idf": torch.ones(3)}
@@ -132,7 +132,7 @@ TABLE = Table(
 )
 
 
-def _same(one: Table, other: Table) -> bool:
+def _same(one: LaneTable, other: LaneTable) -> bool:
     return (one.edits, one.rows, one.units) == (other.edits, other.rows, other.units) and (
         one.artifact.to_bytes() == other.artifact.to_bytes()
     )
@@ -142,7 +142,7 @@ def test_a_table_is_cut_and_joined() -> None:
     pages = list(cut(TABLE))
     assert len(pages) > 3
     assert _same(join([Artifact.from_bytes(page.to_bytes()) for page in pages]), TABLE)
-    empty = Table((), Artifact({"keys": torch.zeros(0, 2)}, {}), frozenset({"keys"}))
+    empty = LaneTable((), Artifact({"keys": torch.zeros(0, 2)}, {}), frozenset({"keys"}))
     assert _same(join(list(cut(empty))), empty)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.artifact import Artifact
 from errata.editing.lane.commits import Commit, LaneEntry, Restoration, Reversal
-from errata.editing.lane.pages import Table
+from errata.editing.lane.pages import LaneTable
 from errata.errors import ArtifactCorruptError
 
 
@@ -55,13 +55,13 @@ class AdapleMemory:
             case _:
                 return self
 
-    def dump(self) -> Table | None:
+    def dump(self) -> LaneTable | None:
         """The keys as a table, one row for each edit; None if there are none."""
         if not self._keys:
             return None
         names = next(iter(self._keys.values()))
         rows = {name: torch.stack([keys[name] for keys in self._keys.values()]) for name in names}
-        return Table(tuple(self._keys), Artifact(rows, {}), frozenset(rows))
+        return LaneTable(tuple(self._keys), Artifact(rows, {}), frozenset(rows))
 
     def gram(self, layer: int, without: Collection[str] = ()) -> Tensor | None:
         """ΣKτKτᵀ of a layer, (d_ff, d_ff) float64; None without earlier keys or if C is fixed.
@@ -77,7 +77,7 @@ class AdapleMemory:
         return keys.double() @ keys.double().T
 
 
-def _restored(table: Table | None) -> dict[str, dict[str, Tensor]]:
+def _restored(table: LaneTable | None) -> dict[str, dict[str, Tensor]]:
     if table is None:
         return {}
     tensors = table.artifact.tensors.items()

@@ -17,7 +17,7 @@ from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.packing import Committed, read, repack
 from errata.editing.artifact import Artifact
 from errata.editing.lane.commits import Commit
-from errata.editing.lane.pages import Table, units_of
+from errata.editing.lane.pages import LaneTable, units_of
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import ArtifactCorruptError
 
@@ -25,7 +25,9 @@ _UNIT = "commit."
 _ABOUT = "about"  # UTF-8 of JSON, so that a commit's facts lie in the commit's page
 
 
-def dump(model: CausalLM, config: AdapleConfig, commits: Mapping[int, Committed]) -> Table | None:
+def dump(
+    model: CausalLM, config: AdapleConfig, commits: Mapping[int, Committed]
+) -> LaneTable | None:
     """The commits with an edit that is not reverted, as a table; None if there are none."""
     tensors: dict[str, Tensor] = {}
     kept = [(seq, commit) for seq, commit in commits.items() if bool(commit.present.any())]
@@ -40,11 +42,11 @@ def dump(model: CausalLM, config: AdapleConfig, commits: Mapping[int, Committed]
         text = json.dumps(about, sort_keys=True).encode()
         own = {**artifact.tensors, _ABOUT: torch.frombuffer(bytearray(text), dtype=torch.uint8)}
         tensors |= {f"{_UNIT}{number}.{name}": tensor for name, tensor in own.items()}
-    return Table((), Artifact(tensors, {}), units=_UNIT) if kept else None
+    return LaneTable((), Artifact(tensors, {}), units=_UNIT) if kept else None
 
 
 def restore(
-    table: Table | None, model: CausalLM, config: AdapleConfig, layers: Sequence[int]
+    table: LaneTable | None, model: CausalLM, config: AdapleConfig, layers: Sequence[int]
 ) -> dict[int, Committed]:
     """The commits that `dump` put into a table, by position.
 

@@ -12,7 +12,7 @@ from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.packing import Committed, read
 from errata.editing.adaple.snapshots import dump, restore
 from errata.editing.lane.commits import Commit
-from errata.editing.lane.pages import Table
+from errata.editing.lane.pages import LaneTable
 from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.weights import Contribution, ContributionId, EditedWeights, Undo
@@ -88,7 +88,7 @@ class AdapleState:
             )
         return self._prepare(changes)
 
-    def prepare_restoration(self, table: Table | None) -> Change:
+    def prepare_restoration(self, table: LaneTable | None) -> Change:
         """Computes the weights of a lane that `dump` dumped; this one has no commit yet.
 
         Raises:
@@ -96,7 +96,7 @@ class AdapleState:
         """
         return self._prepare(restore(table, self.model, self.config, self.layers))
 
-    def dump(self) -> Callable[[], Table | None]:
+    def dump(self) -> Callable[[], LaneTable | None]:
         """Captures the commits; the returned function copies them, on any thread."""
         commits = self._commits
         return lambda: dump(self.model, self.config, commits)

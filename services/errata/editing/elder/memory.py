@@ -14,7 +14,7 @@ from errata.editing.artifact import Artifact
 from errata.editing.elder.config import ElderConfig
 from errata.editing.lane.commits import Commit, LaneEntry, Restoration, Reversal
 from errata.editing.lane.inventory import pack_facts, unpack_facts
-from errata.editing.lane.pages import Table, units_of
+from errata.editing.lane.pages import LaneTable, units_of
 from errata.editing.model.prompts import TokenRow
 from errata.errors import ArtifactCorruptError
 
@@ -66,14 +66,14 @@ class ElderMemory:
             case _:
                 return self
 
-    def dump(self) -> Table | None:
+    def dump(self) -> LaneTable | None:
         """The texts as a table of one unit for each edit; None if there are none."""
         tensors: dict[str, Tensor] = {}
         for number, texts in enumerate(self._texts.values()):
             name = torch.frombuffer(bytearray(texts.edit.encode()), dtype=torch.uint8)
             own = {**pack_texts([texts]).tensors, _EDIT: name}
             tensors |= {f"{_UNIT}{number}.{key}": tensor for key, tensor in own.items()}
-        return Table((), Artifact(tensors, {}), units=_UNIT) if tensors else None
+        return LaneTable((), Artifact(tensors, {}), units=_UNIT) if tensors else None
 
     def allocations(self) -> dict[str, Tensor]:
         """The allocation of each fact."""
@@ -139,7 +139,7 @@ def unpack_texts(edits: Sequence[str], memory: Artifact) -> list[EditTexts]:
     return [EditTexts(edit, fact, code, tuple(rows)) for edit, fact, code, rows in fields]
 
 
-def _restored(table: Table | None) -> dict[str, EditTexts]:
+def _restored(table: LaneTable | None) -> dict[str, EditTexts]:
     found = {}
     for unit in [] if table is None else units_of(table):
         edit = bytes(unit[_EDIT].tolist()).decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from errata.editing.artifact import Artifact
-from errata.editing.lane.pages import Table
+from errata.editing.lane.pages import LaneTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ class LaneDump:
     """
 
     model_digest: str
-    contents: Table | None
-    memory: Table | None = None
+    contents: LaneTable | None
+    memory: LaneTable | None = None
 
 
 @dataclass(frozen=True, slots=True)

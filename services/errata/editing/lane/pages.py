@@ -25,7 +25,7 @@ _MAX_PAGES = 8  # no page is longer than so many average ones
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Table:
+class LaneTable:
     """Tensors of a lane, and which of them belong to single items.
 
     Attributes:
@@ -61,7 +61,7 @@ def page_ends(items: Iterable[tuple[bytes, int]]) -> Iterator[int]:
         yield count
 
 
-def cut(table: Table) -> Iterator[Artifact]:
+def cut(table: LaneTable) -> Iterator[Artifact]:
     """The pages of a table; `join` makes an equal table of them."""
     tensors = table.artifact.tensors
     in_units = {name for name in tensors if table.units and name.startswith(table.units)}
@@ -79,7 +79,7 @@ def cut(table: Table) -> Iterator[Artifact]:
         yield from _unit_pages(units_of(table))
 
 
-def join(pages: Sequence[Artifact]) -> Table:
+def join(pages: Sequence[Artifact]) -> LaneTable:
     """The table that `cut` cut.
 
     Raises:
@@ -93,7 +93,7 @@ def join(pages: Sequence[Artifact]) -> Table:
         ) from error
 
 
-def units_of(table: Table) -> list[dict[str, Tensor]]:
+def units_of(table: LaneTable) -> list[dict[str, Tensor]]:
     """The tensors of each unit of a table, by their own names, in order."""
     units: dict[int, dict[str, Tensor]] = {}
     for name, tensor in table.artifact.tensors.items():
@@ -103,7 +103,7 @@ def units_of(table: Table) -> list[dict[str, Tensor]]:
     return [units[number] for number in sorted(units)]
 
 
-def _row_pages(table: Table) -> Iterator[Artifact]:
+def _row_pages(table: LaneTable) -> Iterator[Artifact]:
     rows = {name: table.artifact.tensors[name] for name in sorted(table.rows)}
     size = sum(row[0].numel() * row.element_size() for row in rows.values() if len(row))
     ends = list(page_ends((name.encode(), size) for name in table.edits)) or [0]
@@ -137,7 +137,7 @@ def _identified(unit: dict[str, Tensor]) -> tuple[bytes, int]:
     return state.digest(), size
 
 
-def _joined(pages: Sequence[Artifact]) -> Table:
+def _joined(pages: Sequence[Artifact]) -> LaneTable:
     first = pages[0]
     if first.metadata["page"] != "shared":
         raise ValueError("the first page must be the shared one")
@@ -160,4 +160,4 @@ def _joined(pages: Sequence[Artifact]) -> Table:
         edits += found
     tensors |= {name: torch.cat(parts) for name, parts in rows.items()}
     artifact = Artifact(tensors, json.loads(first.metadata["metadata"]))
-    return Table(tuple(edits), artifact, frozenset(names), prefix)
+    return LaneTable(tuple(edits), artifact, frozenset(names), prefix)

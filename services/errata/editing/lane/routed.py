@@ -26,7 +26,7 @@ from errata.editing.lane.commits import (
 )
 from errata.editing.lane.contract import Lane
 from errata.editing.lane.inventory import Inventory
-from errata.editing.lane.pages import Table
+from errata.editing.lane.pages import LaneTable
 from errata.editing.lane.repository import Repository, Rows
 from errata.editing.lane.swap import Cell, Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
@@ -90,7 +90,7 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
     row_tensors: ClassVar[frozenset[str]]
     """Names of the tensors in `write`'s artifact that have one row for each edit."""
     unit_tensors: ClassVar[str] = ""
-    """Beginning of the names of its tensors that come in numbered units; see `pages.Table`."""
+    """Beginning of the names of its tensors that come in numbered units; see `pages.LaneTable`."""
 
     @abstractmethod
     def read(
@@ -199,7 +199,7 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
             table = None
             if artifact is not None:
                 names = contents.inventory.names
-                table = Table(names, artifact, self.row_tensors, self.unit_tensors)
+                table = LaneTable(names, artifact, self.row_tensors, self.unit_tensors)
             return LaneDump(contents.model_digest, table)
 
         return copy
