@@ -154,7 +154,6 @@ def test_a_writer_that_waits_for_the_log_ends_when_it_is_told(
     ("name", "value", "told"),
     [
         ("ERRATA_RETRIEVAL__DEVICE", "gpu", "retrieval.device (ERRATA_RETRIEVAL__DEVICE): device"),
-        ("ERRATA_RETRIEVAL__SNAPSHOTS", "/proc/none", "retrieval.snapshots (ERRATA_RETRIEVAL__SN"),
     ],
 )
 def test_a_retrieval_service_says_at_once_what_it_cannot_use(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
+from dataclasses import replace
 
 from errata.errors import InvalidRequestError
 from errata.log.append import NewEntry
 from errata.log.chain import DIGEST_BYTES, ChainedEntry, Position
 from errata.log.delivery import Delivery
 from errata.log.history import LogState, Page
+from errata.log.payload_convert import snapshot_message, snapshot_of
 from errata.log.positions import ReplicaReport, ReplicaState
 from errata.platform.limits import NAME_CHARS
 from errata_client._gen.errata.v1 import edit_log_pb2
@@ -73,6 +75,7 @@ def head_response(state: LogState) -> edit_log_pb2.GetHeadResponse:
             edit_log_pb2.ImpossibleEntry(seq=seq, problem=problem)
             for seq, problem in state.impossible.items()
         ],
+        newest_snapshot=None if state.snapshot is None else snapshot_message(state.snapshot),
     )
 
 
@@ -85,6 +88,9 @@ def state_from(response: edit_log_pb2.GetHeadResponse) -> LogState:
         epoch=response.epoch,
         voided=tuple(response.voided_seqs),
         impossible={entry.seq: entry.problem for entry in response.impossible_entries},
+        snapshot=snapshot_of(response.newest_snapshot)
+        if response.HasField("newest_snapshot")
+        else None,
     )
 
 
@@ -150,6 +156,7 @@ def report_from(position: edit_log_pb2.ReplicaPosition) -> ReplicaReport:
         state_digest=position.state_digest,
         role=position.role,
         device_usage={lane: dict(sizes.values) for lane, sizes in position.resident.items()},
+        recent=tuple((state.seq, state.state_digest) for state in position.recent),
     )
 
 
@@ -164,12 +171,17 @@ def report_to(report: ReplicaReport) -> edit_log_pb2.ReplicaPosition:
     )
     for lane, sizes in report.device_usage.items():
         message.resident[lane].values.update(sizes)
+    for seq, digest in report.recent:
+        message.recent.add(seq=seq, state_digest=digest)
     return message
 
 
-def replica_to(state: ReplicaState, head_seq: int) -> edit_log_pb2.ReplicaPosition:
-    """A replica's state to send."""
-    message = report_to(state.report)
+def replica_to(
+    state: ReplicaState, head_seq: int, digest_at: str = ""
+) -> edit_log_pb2.ReplicaPosition:
+    """A replica's state to send, and its digest at the position that was asked for."""
+    message = report_to(replace(state.report, recent=()))
+    message.digest_at = digest_at
     message.lag = max(0, head_seq - state.report.position.seq)
     message.agrees = state.agrees
     message.report_time.FromNanoseconds(int(state.report_time * 1e9))

@@ -13,9 +13,6 @@ from errata.log.signing.trust import TrustState
 
 def fold_to_json(fold: LogFold) -> dict[str, Any]:
     """All of a fold; `fold_from_json` restores it."""
-    named: dict[tuple[str, Standing], list[str]] = {}
-    for name, standing in fold.standings().items():
-        named.setdefault(standing, []).append(name)
     return {
         "seq": fold.seq,
         "lanes": [asdict(lane) for lane in fold.lanes.values()],
@@ -23,7 +20,7 @@ def fold_to_json(fold: LogFold) -> dict[str, Any]:
         "voided": sorted(fold.voided),
         "trust": fold.trust.to_json(),
         "snapshot": None if fold.snapshot is None else _snapshot_to_json(fold.snapshot),
-        "edits": [[lane, standing.value, names] for (lane, standing), names in named.items()],
+        "edits": [[name, lane, at.value] for name, (lane, at) in fold.standings().items()],
     }
 
 
@@ -43,11 +40,7 @@ def fold_from_json(found: Mapping[str, Any]) -> LogFold:
     if found["snapshot"] is not None:
         fold.snapshot = _snapshot_from_json(found["snapshot"])
     fold.restore_standings(
-        {
-            name: (lane, Standing(standing))
-            for lane, standing, names in found["edits"]
-            for name in names
-        }
+        {name: (lane, Standing(standing)) for name, lane, standing in found["edits"]}
     )
     return fold
 

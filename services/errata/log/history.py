@@ -16,6 +16,7 @@ from errata.errors import (
 )
 from errata.log.backend import Reading, RedisBackend
 from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
+from errata.log.entries import SnapshotTaken
 from errata.log.witness import WitnessRecord
 
 MAX_PAGE_BYTES = 2 * 1024 * 1024
@@ -44,6 +45,7 @@ class LogState:
     Attributes:
         voided: positions of voided entries, ascending.
         impossible: entries at which readers stop, ascending → what each contradicts.
+        snapshot: the newest one that an entry names; None if there is none.
     """
 
     log_id: str
@@ -52,6 +54,7 @@ class LogState:
     epoch: int
     voided: tuple[int, ...] = ()
     impossible: Mapping[int, str] = field(default_factory=dict)
+    snapshot: SnapshotTaken | None = None
 
 
 async def open_history(

@@ -114,7 +114,7 @@ def _payload(seq: int, message: edit_log_pb2.EntryPayload) -> Payload:
         case "keys_trusted":
             return trust_of(message.keys_trusted)
         case "snapshot_taken":
-            return _snapshot(message.snapshot_taken)
+            return snapshot_of(message.snapshot_taken)
         case "entry_voided":
             return EntryVoided(message.entry_voided.seq, message.entry_voided.reason)
         case _:
@@ -181,7 +181,8 @@ def _compacted(message: edit_log_pb2.LaneCompacted) -> LaneCompacted:
     )
 
 
-def _snapshot(message: edit_log_pb2.SnapshotTaken) -> SnapshotTaken:
+def snapshot_of(message: edit_log_pb2.SnapshotTaken) -> SnapshotTaken:
+    """What an entry, or the log service, says about a snapshot."""
     return SnapshotTaken(
         seq=message.seq,
         chain_digest=message.chain_digest,
@@ -250,7 +251,7 @@ def encode(
             message.lane_configured.config_digest = payload.config_digest
             message.lane_configured.base_model_digest = payload.base_model_digest
         case SnapshotTaken():
-            message.snapshot_taken.CopyFrom(_snapshot_message(payload))
+            message.snapshot_taken.CopyFrom(snapshot_message(payload))
         case EntryVoided():
             message.entry_voided.seq = payload.seq
             message.entry_voided.reason = payload.reason
@@ -327,7 +328,8 @@ def _compacted_message(payload: LaneCompacted) -> edit_log_pb2.LaneCompacted:
     )
 
 
-def _snapshot_message(payload: SnapshotTaken) -> edit_log_pb2.SnapshotTaken:
+def snapshot_message(payload: SnapshotTaken) -> edit_log_pb2.SnapshotTaken:
+    """The message that `snapshot_of` reads."""
     return edit_log_pb2.SnapshotTaken(
         seq=payload.seq,
         chain_digest=payload.chain_digest,

@@ -9,6 +9,7 @@ import grpc
 
 from errata.log import convert
 from errata.log.delivery import Delivery
+from errata.log.history import LogState
 from errata.log.positions import ReplicaReport
 from errata.platform.rpc_errors import service_error
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
@@ -47,7 +48,11 @@ class RemoteLog:
         return Subscription(self._stub.Subscribe(convert.subscribe_request(from_seq)).read)
 
     async def voided_seqs(self) -> Collection[int]:
-        """Positions of all voided entries.
+        """Positions of all voided entries; raises as `state`."""
+        return (await self.state()).voided
+
+    async def state(self) -> LogState:
+        """The log's head, floor, newest snapshot, and the entries that readers skip.
 
         Raises:
             LogUnavailableError: the log cannot be reached.
@@ -56,7 +61,7 @@ class RemoteLog:
             response = await self._stub.GetHead(convert.head_request(), timeout=_HEAD_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise service_error(error) from error
-        return convert.state_from(response).voided
+        return convert.state_from(response)
 
     async def report(self, report: ReplicaReport, timeout_seconds: float) -> bool:
         """Reports a replica's position; returns whether it is one of the log's.

@@ -116,7 +116,12 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
         found = [state for state in self._replicas.live() if state.report.replica > after]
         head_seq = self._entries.head.seq
         response = pb.ListReplicasResponse(
-            replicas=[convert.replica_to(state, head_seq) for state in found[:size]]
+            replicas=[
+                convert.replica_to(
+                    state, head_seq, self._replicas.digest_at(state.report.replica, request.at_seq)
+                )
+                for state in found[:size]
+            ]
         )
         if len(found) > size:
             last = found[size - 1].report.replica

@@ -307,8 +307,11 @@ class RedisLog:
                 floor_seq = await self._advance()
                 known, fold = self._known, self._admission.fold
                 voided, impossible = tuple(sorted(fold.voided)), dict(fold.impossible)
+                newest = fold.snapshot
             await self._acknowledge(known)
-        return LogState(known.log_id, known.head, floor_seq, known.epoch, voided, impossible)
+        return LogState(
+            known.log_id, known.head, floor_seq, known.epoch, voided, impossible, newest
+        )
 
     async def _adopt(self, seq: int) -> None:
         async with self._lock:  # a running append of this service may be this very entry

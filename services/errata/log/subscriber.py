@@ -88,6 +88,10 @@ class Subscriber:
         """Sets the position and log id; call it before iterating `batches`."""
         self.position, self.log_id = position, log_id
 
+    def another(self) -> Subscriber:
+        """A subscriber of the same log that starts before its first entry."""
+        return Subscriber(self._dial, log_id=self.log_id, silence_seconds=self._silence)
+
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """Yields batches indefinitely; wrap it in `contextlib.aclosing` to disconnect at once.
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from errata import errors
@@ -41,6 +41,24 @@ def to_status(error: errors.ErrataError) -> status_pb2.Status:
         if _size_as_metadata(message, status) <= MAX_STATUS_BYTES:
             break
     return status
+
+
+def status_bytes(error: errors.ErrataError) -> bytes:
+    """An error to store."""
+    data: bytes = to_status(error).SerializeToString(deterministic=True)
+    return data
+
+
+def status_error(data: bytes) -> errors.ErrataError:
+    """The error that `status_bytes` stored.
+
+    Raises:
+        ValueError: it stored something else.
+    """
+    try:
+        return from_status(status_pb2.Status.FromString(data))
+    except DecodeError as error:
+        raise ValueError("not a status") from error
 
 
 def _size_as_metadata(message: str, status: status_pb2.Status) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from errata.log.fold import Standing
 
 
 @dataclass(slots=True)
@@ -19,6 +21,23 @@ class ActiveEdits:
     lane_of: dict[str, str] = field(default_factory=dict)
     commit_seq: dict[str, int] = field(default_factory=dict)
     reverted: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(
+        cls, standings: Mapping[str, tuple[str, Standing]], commit_seq: Mapping[str, int]
+    ) -> ActiveEdits:
+        """The edits of a fold.
+
+        Args:
+            standings: every edit's lane and state.
+            commit_seq: edits → position of their commit.
+        """
+        active = [
+            (name, lane) for name, (lane, at) in standings.items() if at is Standing.COMMITTED
+        ]
+        active.sort(key=lambda edit: commit_seq.get(edit[0], 0))
+        reverted = {name for name, (_, at) in standings.items() if at is Standing.REVERTED}
+        return cls(dict(active), dict(commit_seq), reverted)
 
     def commit(self, edits: Sequence[str], lane: str, seq: int) -> None:
         """Adds the edits of the commit at `seq`."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
+from torch import Tensor
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.artifact import Artifact
@@ -27,13 +28,10 @@ from errata.editing.lane.contract import Attribution, Lane
 from errata.editing.lane.search import Indices
 from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
-from errata.editing.model.weights import EditedWeights
-from errata.editing.registry import get_method
+from errata.editing.model.weights import EditedWeights, Undo
 from errata.errors import (
-    ArtifactCorruptError,
     BaseModelMismatchError,
     DataLossError,
-    ErrataError,
     InvalidRequestError,
     PreconditionError,
 )
@@ -49,10 +47,10 @@ from errata.log.entries import (
 from errata.replica.active_edits import ActiveEdits
 from errata.replica.attribution import CombinedAttribution
 from errata.replica.commit_gate import CommitGate
-from errata.replica.open_lane import OpenLane, open_lane
+from errata.replica.open_lane import OpenLane, changes_weights, lane_change, open_lane
 from errata.replica.records import recorded, recording
 from errata.replica.routing_table import RoutingTable
-from errata.replica.snapshot import CapturedState
+from errata.replica.snapshot import CapturedState, Manifest, Snapshot
 
 _log = structlog.get_logger(__name__)
 
@@ -108,8 +106,11 @@ class Applier:
 
     def digest(self) -> str:
         """SHA-256, hex, of the base model and the current state of every lane."""
+        return self._digest_of(self.lanes)
+
+    def _digest_of(self, lanes: Mapping[str, OpenLane]) -> str:
         state = hashlib.sha256(self.model.digest.encode())
-        for name, lane in sorted(self.lanes.items()):
+        for name, lane in sorted(lanes.items()):
             state.update(f"|{name}|{lane.configured.config_digest}|{lane.lane.digest()}".encode())
         return state.hexdigest()
 
@@ -139,50 +140,73 @@ class Applier:
             opened = self._opened_early[payload.lane] = self._open(payload)
         return opened.lane
 
+    def holds(self, configured: LaneConfigured) -> bool:
+        """Whether this process holds the contents of such a lane."""
+        return self._weights is not None or not changes_weights(configured)
+
     def capture(self) -> Callable[[], CapturedState]:
         """Captures the current state; the returned call copies it, on any thread, during applies.
 
-        Raises:
-            PreconditionError: a lane changes weights; only lanes that route can be folded.
+        It hashes the weights that lanes changed: call it on a thread, while nothing is applied.
         """
-        dumps = [(lane.configured, lane.lane.dump()) for lane in self.lanes.values()]
-        edits, digest = self._edits, self.digest()
-        lane_of, reverted = dict(edits.lane_of), tuple(sorted(edits.reverted))
-        commit_seq = {edit: edits.commit_seq[edit] for edit in lane_of}
-        left_out, trust = tuple(sorted(self._left_out)), self.gate.state
+        dumps = {name: lane.lane.dump() for name, lane in self.lanes.items()}
+        commit_seq, digest = dict(self._edits.commit_seq), self.digest()
+        routed = self._digest_of(
+            {n: lane for n, lane in self.lanes.items() if not lane.capabilities.changes_weights}
+        )
 
         def copy() -> CapturedState:
-            lanes = tuple((configured, dump()) for configured, dump in dumps)
-            return CapturedState(lanes, left_out, lane_of, commit_seq, reverted, digest, trust)
+            lanes = {name: dump() for name, dump in dumps.items()}
+            return CapturedState(lanes, commit_seq, digest, routed)
 
         return copy
 
-    async def restore(self, captured: CapturedState, seq: int) -> None:
-        """Restores a captured state in an applier that has applied nothing yet.
+    def base_weights(self) -> dict[int, Tensor]:
+        """Base weights of the layers that lanes may change; call it while nothing is applied."""
+        return {} if self._weights is None else self._weights.base()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Restores a snapshot in an applier that has applied nothing yet; blocks.
 
         Raises:
-            ErrataError: the state does not fit, or the restored state has another digest. The state
-                is then incomplete; use a new applier.
+            ErrataError: the snapshot does not fit, is not trusted, or the restored state has
+                another digest. The applier has applied nothing, as before.
         """
-        self.gate.restore(captured.trust)
-        for configured, dump in captured.lanes:
-            change = self._prepare_lane(configured)
-            if change is not None:
-                change.apply()
-            model = None
-            if dump.model_digest:
-                data = await self._artifacts.get(dump.model_digest)
-                model = await asyncio.to_thread(Artifact.from_bytes, data)
-            restoration = Restoration(seq, dump, model)
-            (await self._prepare_in(configured.lane, restoration)).apply()
-        self._left_out.update(captured.left_out)
-        self._edits = ActiveEdits(
-            dict(captured.lane_of), dict(captured.commit_seq), set(captured.reverted)
-        )
-        if self.digest() != captured.state_digest:
+        undos: list[Undo] = []
+        try:
+            state = self.gate.state_of(snapshot.fold.trust, snapshot.named)
+            for configured in snapshot.fold.lanes.values():
+                undos += self._restore_lane(snapshot, configured)
+            self._edits = ActiveEdits.of(snapshot.fold.standings(), snapshot.commit_seq)
+            self._check_restored(snapshot.manifest)
+        except BaseException:
+            for undo in reversed(undos):
+                undo()
+            self._opened_early.update(self.lanes)
+            self.lanes.clear()
+            self._left_out.clear()
+            self._edits = ActiveEdits()
+            raise
+        self.gate.state = state
+
+    def _restore_lane(self, snapshot: Snapshot, configured: LaneConfigured) -> list[Undo]:
+        name, held = configured.lane, snapshot.lanes.get(configured.lane)
+        change = self._prepare_lane(configured)
+        if change is not None:
+            change.apply()
+        if held is None:
+            return []
+        lane = self._lane(snapshot.position.seq, name)
+        restoration = Restoration(snapshot.position.seq, held.dump, held.model)
+        return [lane_change(name, lane, restoration).apply()]
+
+    def _check_restored(self, manifest: Manifest) -> None:
+        expected = manifest.routed_digest if self._left_out else manifest.state_digest
+        if self.digest() != expected:
             raise DataLossError(
-                "the state restored from the snapshot differs from the one it was taken of.",
-                seq=seq,
+                f"the state restored from the snapshot at entry {manifest.position.seq} differs "
+                "from the one that it was taken of.",
+                seq=manifest.position.seq,
             )
 
     async def prepare(self, entry: Entry) -> Change | None:
@@ -224,7 +248,7 @@ class Applier:
             return None
         early = self._opened_early.pop(payload.lane, None)
         try:
-            if self._weights is None and get_method(payload.method).capabilities.changes_weights:
+            if not self.holds(payload):
                 return recorded(lambda: self._left_out.add(payload.lane))
             lane = early if early and early.configured == payload else self._open(payload)
         except InvalidRequestError as error:
@@ -321,15 +345,7 @@ class Applier:
         return change.followed_by(recording(record))
 
     async def _prepare_in(self, name: str, entry: LaneEntry) -> Change:
-        try:
-            return await asyncio.to_thread(self.lanes[name].lane.prepare, entry)
-        except ErrataError:
-            raise
-        except Exception as error:  # the artifact comes from outside
-            raise ArtifactCorruptError(
-                f"{name} cannot apply its next entry ({type(error).__name__}): the artifact has "
-                "another form than the lane's method writes. Restore it, or upgrade this process."
-            ) from error
+        return await asyncio.to_thread(lane_change, name, self.lanes[name], entry)
 
     def _active_lanes(self) -> list[OpenLane]:
         names = set(self._edits.lane_of.values()) - self._left_out

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from errata.errors import PreconditionError, StartupError
-from errata.log.entries import Entry
+from errata.errors import CommitNotTrustedError, StartupError
+from errata.log.entries import Entry, SnapshotTaken
+from errata.log.signing.keys import verifies
+from errata.log.signing.manifest import manifest_of
 from errata.log.signing.trust import Pins, TrustState
 from errata.platform.settings import ReplicaSettings
 
@@ -65,15 +68,38 @@ class CommitGate:
         """
         self.state = self.state.after(entry)
 
-    def restore(self, state: TrustState) -> None:
-        """Continues from the state in a snapshot.
+    def state_of(self, state: TrustState, named: SnapshotTaken) -> TrustState:
+        """Trust as of a snapshot, if it can be believed before the log's first entry was read.
+
+        Without pins, the snapshot is believed as the log's first trust entry would be. With pins,
+        its entry must be signed by a key that they name: who may sign commits may also say what
+        the commits before came to.
+
+        Args:
+            state: trust in the snapshot's fold.
+            named: the entry that names the snapshot.
 
         Raises:
-            PreconditionError: it was taken under other pins, so nobody checked these.
+            CommitNotTrustedError: no pinned key signed the entry.
         """
-        if state.pins != self.state.pins:
-            raise PreconditionError("the snapshot was taken with another trusted_keys_file.")
-        self.state = state
+        pins = self.state.pins
+        if pins is None:
+            return replace(state, pins=None)
+        signature = named.signature
+        key = state.keys.get(signature.key_id) if signature is not None else None
+        if (
+            signature is None
+            or key is None
+            or not pins.name(key)
+            or not verifies(key, signature.value, manifest_of(named, "", signature.previous))
+        ):
+            raise CommitNotTrustedError(
+                f"the snapshot at entry {named.seq} is not signed by a key that "
+                "trusted_keys_file names. Add the writer's present key to that file; `errata log` "
+                "shows its id.",
+                seq=named.seq,
+            )
+        return replace(state, pins=pins)
 
 
 def read_pins(settings: ReplicaSettings) -> Pins | None:

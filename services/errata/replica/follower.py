@@ -31,8 +31,10 @@ from errata.log.entries import (
     Entry,
     LaneCompacted,
     LaneModelCommitted,
+    SnapshotTaken,
 )
-from errata.log.positions import ReplicaReport
+from errata.log.history import LogState
+from errata.log.positions import MAX_RECENT, ReplicaReport
 from errata.log.reader import EntryReader
 from errata.log.remote import RemoteLog
 from errata.log.subscriber import Subscriber
@@ -43,8 +45,11 @@ from errata.platform.metrics import (
     KNOWN_HEAD_SEQ,
     REPLICA_HEALTHY,
 )
+from errata.platform.retry import until_available
 from errata.platform.server import open_channel
 from errata.replica.apply import PreparedEntry
+from errata.replica.snapshot import Snapshot
+from errata.replica.snapshot_start import begin
 
 _log = structlog.get_logger(__name__)
 _REPORT_SECONDS = 1.0
@@ -128,8 +133,25 @@ class Follower:
         self._moved = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: ErrataError | None = None
+        self._moves: list[tuple[int, str]] = []  # since the last report, with that one's own
         self.reader = EntryReader(self._voided_seqs)
         self.is_live = False
+
+    async def begin(
+        self,
+        load: Callable[[SnapshotTaken], Awaitable[Snapshot]],
+        restore: Callable[[Snapshot], Awaitable[None]],
+    ) -> None:
+        """Moves the replica behind the log's newest snapshot, if it is usable; see `begin`.
+
+        Raises:
+            SeqTrimmedError: as `snapshot_start.begin`.
+        """
+        state = await until_available(self._log_state, "the log")
+        snapshot = await begin(state, load, restore)
+        if snapshot is not None:
+            self.reader.begin(snapshot.fold, snapshot.named)
+            self._subscriber.start_from(snapshot.position, state.log_id)
 
     async def start(self) -> None:
         """Starts; returns once the replica has applied all entries up to the log's head.
@@ -137,7 +159,9 @@ class Follower:
         Raises:
             LogUnavailableError: the log cannot be reached.
             BaseModelMismatchError, DataLossError: this replica cannot apply the log.
+            LogBehindWitnessError: no entry names the snapshot from which the replica began.
         """
+        self._note_move()
         self._tasks = [
             asyncio.create_task(self._follow()),
             asyncio.create_task(self._report_loop()),
@@ -146,6 +170,7 @@ class Follower:
             await self._moved.wait_for(lambda: self._failure is not None or self._caught_up())
         if self._failure is not None:
             raise self._failure
+        self.reader.check_confirmed()
         self.is_live = True
 
     async def close(self) -> None:
@@ -260,6 +285,7 @@ class Follower:
             return  # the position moves with the batch's next change
         position = Position(stored.seq, stored.chain_digest)
         await self._apply(PreparedEntry(entry, position, change, is_last))
+        self._note_move()
         if is_last:
             self._observe_delay(entry)
 
@@ -281,9 +307,17 @@ class Follower:
                     self._failure = None
             return entry
 
+    def _note_move(self) -> None:
+        position = self._current_position()
+        self._moves.append((position.seq, position.state_digest))
+        del self._moves[:-MAX_RECENT]
+
     async def _voided_seqs(self) -> Collection[int]:
+        return (await self._log_state()).voided
+
+    async def _log_state(self) -> LogState:
         async with open_channel(self._log_address) as channel:
-            return await RemoteLog(channel).voided_seqs()
+            return await RemoteLog(channel).state()
 
     def _observe_delay(self, entry: Entry) -> None:
         match entry.payload:
@@ -317,18 +351,21 @@ class Follower:
             pass
 
     async def _report(self, log: RemoteLog, position: ReplicaPosition) -> None:
+        recent = tuple(move for move in self._moves if move[0] <= position.seq)
         report = ReplicaReport(
             replica=self.name,
             position=Position(position.seq, position.chain_digest),
             state_digest=position.state_digest,
             role=self._role,
             device_usage=self._device_usage(),
+            recent=recent,
         )
         try:
             agrees = await log.report(report, _REPORT_SECONDS)
         except grpc.aio.AioRpcError as error:
             _log.warning("the log did not accept the report", code=error.code().name)
             return
+        self._moves = [move for move in self._moves if move[0] >= position.seq]
         if not agrees:
             await self._fail(
                 LogBehindWitnessError(

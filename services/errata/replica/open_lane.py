@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from errata.editing.effects.plan import RowPlan
 from errata.editing.lane.claims import route
+from errata.editing.lane.commits import LaneEntry
 from errata.editing.lane.contract import Capabilities, Lane
 from errata.editing.lane.search import Indices
+from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import BaseLLM
 from errata.editing.model.weights import EditedWeights
 from errata.editing.registry import get_method
-from errata.errors import ErrataError, InvalidRequestError
+from errata.errors import ArtifactCorruptError, ErrataError, InvalidRequestError
 from errata.log.entries import LaneConfigured
 
 
@@ -63,3 +65,30 @@ def open_lane(
             field="config_json",
         ) from error
     return OpenLane(payload, method.capabilities, lane)
+
+
+def changes_weights(configured: LaneConfigured) -> bool:
+    """Whether the lane's method changes weights.
+
+    Raises:
+        InvalidRequestError: the method is unknown here.
+    """
+    return get_method(configured.method).capabilities.changes_weights
+
+
+def lane_change(name: str, lane: OpenLane, entry: LaneEntry) -> Change:
+    """Prepares an entry of a lane; blocks.
+
+    Raises:
+        ArtifactCorruptError: the entry's tensors have a form that the lane cannot read.
+        ErrataError: as `Lane.prepare`.
+    """
+    try:
+        return lane.lane.prepare(entry)
+    except ErrataError:
+        raise
+    except Exception as error:  # the artifact comes from outside
+        raise ArtifactCorruptError(
+            f"{name} cannot apply its next entry ({type(error).__name__}): the artifact has "
+            "another form than the lane's method writes. Restore it, or upgrade this process."
+        ) from error

@@ -1,175 +1,202 @@
-"""Snapshots: files with a replica's state at a position of the log.
+"""Snapshots: the fold of the log's entries up to a position, as artifacts that a manifest names.
 
-A replica that starts from a snapshot applies only the entries after it. A snapshot saves time but
-is never the source of truth: if it is damaged or has another version, the log is replayed instead.
+Every reader starts from the same snapshot, whatever it holds: workers all lanes, the retrieval
+service those that route, the writer also the memories of its lanes and its ledger of edits.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import structlog
-from torch import Tensor
-
+from errata.artifacts.source import check_digest
 from errata.editing.artifact import Artifact
 from errata.editing.lane.commits import LaneDump
-from errata.errors import ArtifactCorruptError
+from errata.errors import (
+    ArtifactCorruptError,
+    BaseModelMismatchError,
+    ErrataError,
+    PreconditionError,
+)
 from errata.log.chain import Position
-from errata.log.entries import LaneConfigured
+from errata.log.entries import ArtifactRef, SnapshotTaken
 from errata.log.fold import LogFold
-from errata.log.fold_json import fold_from_json, fold_to_json
-from errata.log.signing.trust import TrustState
 
-_log = structlog.get_logger(__name__)
-_KIND = "replica-snapshot/2"
-_SUFFIX = ".safetensors"
-_KEPT = 2  # the newest may be damaged
-_MAX_HEADER_BYTES = 100_000_000  # the library's own limit: the facts name every edit
+FORMAT = "errata-snapshot"
+VERSION = 1
+FOLD, LEDGER = "fold", "ledger"
+"""Names of groups of parts; those of a lane are `contents_of` and `memory_of` it."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class CapturedState:
-    """The state of a replica without LLM weights at one position of the log.
+def contents_of(lane: str) -> str:
+    """The group of parts with a lane's contents."""
+    return f"{lane}/contents"
 
-    Attributes:
-        lanes: the applied lanes, each with its contents.
-        left_out: names of the lanes that need weights, which are not applied.
-        lane_of: active edits → their lane, in the order of their commits.
-        commit_seq: active edits → position of their commit.
-        reverted: names of the reverted edits.
-        state_digest: SHA-256, hex, of the lanes' contents.
-        trust: whom the log trusts.
-    """
 
-    lanes: tuple[tuple[LaneConfigured, LaneDump], ...]
-    left_out: tuple[str, ...]
-    lane_of: Mapping[str, str]
-    commit_seq: Mapping[str, int]
-    reverted: tuple[str, ...]
-    state_digest: str
-    trust: TrustState
+def memory_of(lane: str) -> str:
+    """The group of parts with a lane's memory."""
+    return f"{lane}/memory"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Snapshot:
-    """A captured state and its position in a log.
+class Manifest:
+    """What a snapshot is of, and its parts.
 
     Attributes:
-        log_id: the log's identity.
-        position: the last entry that the state contains.
-        captured: the state there.
-        fold: the entries up to there.
+        log_id: the log's identity when it was made; a restore of the log changes that.
+        position: the last entry that it contains.
+        base_model_digest: of the LLM.
+        state_digest: SHA-256, hex, of the state of every lane.
+        routed_digest: the same without lanes that change weights, as retrieval replicas have it.
+        lane_models: digest of each lane's model; empty without one.
+        parts: groups of artifacts, in order.
     """
 
     log_id: str
     position: Position
-    captured: CapturedState
-    fold: LogFold
+    base_model_digest: str
+    state_digest: str
+    routed_digest: str
+    lane_models: Mapping[str, str]
+    parts: Mapping[str, tuple[ArtifactRef, ...]]
 
     def to_bytes(self) -> bytes:
-        """A safetensors file: the lanes' tensors, and everything else as JSON metadata."""
-        captured, lanes = self.captured, []
-        tensors: dict[str, Tensor] = {}
-        for number, (configured, held) in enumerate(captured.lanes):
-            lane: dict[str, object] = {
-                "configured": asdict(configured),
-                "model": held.model_digest,
-                "edits": held.edits,
-            }
-            if held.repository is not None:
-                lane["repository"] = held.repository.metadata
-                named = held.repository.tensors.items()
-                tensors |= {f"{number}.{name}": tensor for name, tensor in named}
-            lanes.append(lane)
-        facts = {
+        """JSON; equal manifests give equal bytes."""
+        values = {
+            "format": FORMAT,
+            "version": VERSION,
             "log_id": self.log_id,
             "seq": self.position.seq,
             "chain_digest": self.position.chain_digest.hex(),
-            "lanes": lanes,
-            "fold": fold_to_json(self.fold),
-            "left_out": captured.left_out,
-            "lane_of": list(captured.lane_of.items()),
-            "commit_seq": dict(captured.commit_seq),
-            "reverted": captured.reverted,
-            "state_digest": captured.state_digest,
-            "trust": captured.trust.to_json(),
+            "base_model_digest": self.base_model_digest,
+            "state_digest": self.state_digest,
+            "routed_digest": self.routed_digest,
+            "lane_models": dict(self.lane_models),
+            "parts": {
+                group: [[ref.digest, ref.size_bytes] for ref in refs]
+                for group, refs in self.parts.items()
+            },
         }
-        return Artifact(tensors, {"kind": _KIND, "facts": json.dumps(facts)}).to_bytes()
+        return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Snapshot:
-        """Reads a snapshot that `to_bytes` wrote.
+    def from_bytes(cls, data: bytes) -> Manifest:
+        """Reads what `to_bytes` wrote.
 
         Raises:
-            ArtifactCorruptError: this is not a snapshot of this version.
+            PreconditionError: a newer version wrote it.
+            ArtifactCorruptError: it is not a manifest.
         """
-        artifact = Artifact.from_bytes(data, max_header_bytes=_MAX_HEADER_BYTES)
-        if artifact.metadata.get("kind") != _KIND:
-            raise ArtifactCorruptError("the file is not a snapshot of this version.")
         try:
-            facts = json.loads(artifact.metadata["facts"])
-            lanes = []
-            for number, lane in enumerate(facts["lanes"]):
-                configured, repository = LaneConfigured(**lane["configured"]), None
-                if "repository" in lane:
-                    tensors = _of_lane(artifact, f"{number}.")
-                    repository = Artifact(tensors, lane["repository"])
-                held = LaneDump(lane["model"], tuple(lane["edits"]), repository)
-                lanes.append((configured, held))
-            captured = CapturedState(
-                lanes=tuple(lanes),
-                left_out=tuple(facts["left_out"]),
-                lane_of=dict(facts["lane_of"]),
-                commit_seq=facts["commit_seq"],
-                reverted=tuple(facts["reverted"]),
-                state_digest=facts["state_digest"],
-                trust=TrustState.from_json(facts["trust"]),
+            values: dict[str, Any] = json.loads(data)
+            if values["format"] == FORMAT and int(values["version"]) > VERSION:
+                raise PreconditionError(
+                    f"the snapshot has format version {int(values['version'])}, and this process "
+                    f"reads up to {VERSION}. Upgrade it."
+                )
+            if (values["format"], values["version"]) != (FORMAT, VERSION):
+                raise ValueError("of another format")
+            return cls(
+                log_id=str(values["log_id"]),
+                position=Position(int(values["seq"]), bytes.fromhex(values["chain_digest"])),
+                base_model_digest=str(values["base_model_digest"]),
+                state_digest=str(values["state_digest"]),
+                routed_digest=str(values["routed_digest"]),
+                lane_models={str(k): str(v) for k, v in values["lane_models"].items()},
+                parts={str(group): _refs(refs) for group, refs in values["parts"].items()},
             )
-            position = Position(facts["seq"], bytes.fromhex(facts["chain_digest"]))
-            fold = fold_from_json(facts["fold"])
-            return cls(facts["log_id"], position, captured, fold)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactCorruptError(f"the snapshot cannot be read: {error!r}.") from error
+        except PreconditionError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, ErrataError) as error:
+            raise ArtifactCorruptError(
+                f"the snapshot's manifest cannot be read ({type(error).__name__})."
+            ) from error
+
+    def artifacts(self) -> Iterator[str]:
+        """Digests of everything that the snapshot needs beside the manifest itself."""
+        yield from (digest for digest in self.lane_models.values() if digest)
+        yield from (ref.digest for refs in self.parts.values() for ref in refs)
+
+    def check(self, named: SnapshotTaken, base_model: str | None) -> None:
+        """Returns if this is the snapshot that an entry names, of the process's model.
+
+        Args:
+            named: the entry.
+            base_model: digest of the LLM; None in processes that have none.
+
+        Raises:
+            BaseModelMismatchError: it is of another base model.
+            ArtifactCorruptError: it is of another log, position or state.
+        """
+        if base_model not in (None, self.base_model_digest):
+            raise BaseModelMismatchError(
+                f"the snapshot is of base model {self.base_model_digest[:16]}…, but this process "
+                f"runs {str(base_model)[:16]}…; load the model and dtype that the log was made "
+                "with.",
+                expected=self.base_model_digest,
+                found=str(base_model),
+            )
+        own = (self.position.seq, self.position.chain_digest, self.state_digest)
+        if own != (named.seq, named.chain_digest, named.state_digest) or (
+            self.base_model_digest != named.base_model_digest
+        ):
+            raise ArtifactCorruptError(
+                f"the manifest is of entry {self.position.seq} of log {self.log_id}, and not the "
+                f"snapshot that the log names at entry {named.seq}.",
+                seq=named.seq,
+            )
 
 
-def _of_lane(artifact: Artifact, prefix: str) -> dict[str, Tensor]:
-    named = artifact.tensors.items()
-    return {name.removeprefix(prefix): t for name, t in named if name.startswith(prefix)}
+@dataclass(frozen=True, eq=False, slots=True)
+class CapturedState:
+    """The lanes of a process that holds all of them, with memories, at one position.
+
+    Attributes:
+        lanes: contents and memory of each lane that is open.
+        commit_seq: edits → position of their commit.
+        state_digest: of all lanes.
+        routed_digest: of the lanes that leave weights alone.
+    """
+
+    lanes: Mapping[str, LaneDump]
+    commit_seq: Mapping[str, int]
+    state_digest: str
+    routed_digest: str
 
 
-class SnapshotFolder:
-    """The newest snapshots of one kind of replica; several replicas may share the folder."""
+@dataclass(frozen=True, eq=False, slots=True)
+class HeldLane:
+    """A lane's dump, and its lane model."""
 
-    def __init__(self, path: Path) -> None:
-        """Creates the folder when the first snapshot is saved."""
-        self.path = path
+    dump: LaneDump
+    model: Artifact | None
 
-    def save(self, snapshot: Snapshot) -> Path:
-        """Writes a snapshot atomically and removes all but the newest ones."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        path = self.path / f"{snapshot.position.seq:020d}{_SUFFIX}"
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
-            file.write(snapshot.to_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        for old in self._files()[_KEPT:]:
-            old.unlink(missing_ok=True)
-        return path
 
-    def newest(self) -> Snapshot | None:
-        """The newest readable snapshot; None if there is none."""
-        for path in self._files():
-            try:
-                return Snapshot.from_bytes(path.read_bytes())
-            except (OSError, ArtifactCorruptError) as error:
-                _log.warning("snapshot skipped", path=str(path), reason=str(error))
-        return None
+@dataclass(frozen=True, eq=False, slots=True)
+class Snapshot:
+    """A snapshot that was loaded, as far as its process needs it.
 
-    def _files(self) -> list[Path]:
-        return sorted(self.path.glob(f"*{_SUFFIX}"), reverse=True)
+    Attributes:
+        named: the entry that names it.
+        manifest: checked against the entry.
+        fold: the entries up to its position.
+        commit_seq: edits → position of their commit.
+        lanes: those that the process holds.
+    """
+
+    named: SnapshotTaken
+    manifest: Manifest
+    fold: LogFold
+    commit_seq: Mapping[str, int]
+    lanes: Mapping[str, HeldLane]
+
+    @property
+    def position(self) -> Position:
+        """The last entry that it contains."""
+        return self.manifest.position
+
+
+def _refs(values: Iterable[Any]) -> tuple[ArtifactRef, ...]:
+    return tuple(ArtifactRef(check_digest(digest), int(size)) for digest, size in values)

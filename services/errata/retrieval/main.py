@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import tempfile
 
 import structlog
 
@@ -13,7 +12,7 @@ from errata.artifacts.remote import RemoteArtifacts
 from errata.artifacts.source import ArtifactSource
 from errata.artifacts.store import ArtifactStore
 from errata.editing.model.loading import check_device
-from errata.errors import ErrataError, InvalidRequestError, StartupError
+from errata.errors import ErrataError, InvalidRequestError
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer, open_channel, unless_stopped
 from errata.platform.settings import RetrievalSettings, Settings
@@ -28,7 +27,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set; the service is healthy while the replica is.
 
     Raises:
-        StartupError: the address or the snapshot folder is not usable.
+        StartupError: the address is not usable.
         InvalidRequestError: unknown device. Messages name the setting.
         BaseModelMismatchError, DataLossError: the replica cannot apply the log.
     """
@@ -56,23 +55,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def _check(settings: RetrievalSettings) -> None:
-    """Checks what would otherwise fail only at the first lane or the first snapshot."""
+    """Checks what would otherwise fail only at the first lane."""
     try:
         check_device(settings.device)
     except InvalidRequestError as error:
         message = f"retrieval.device (ERRATA_RETRIEVAL__DEVICE): {error.message}"
         raise InvalidRequestError(message, field="device") from error
-    if settings.snapshots is None:
-        return
-    try:
-        settings.snapshots.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=settings.snapshots):
-            pass
-    except OSError as error:
-        raise StartupError(
-            f"retrieval.snapshots (ERRATA_RETRIEVAL__SNAPSHOTS): {settings.snapshots} is not "
-            f"writable: {error.strerror}."
-        ) from error
 
 
 async def _watch(replica: RetrievalReplica, server: GrpcServer, stop: asyncio.Event) -> None:

@@ -7,7 +7,6 @@ that its answer will report (P6), and workers are not all at the same position.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -16,10 +15,9 @@ import torch
 from errata.artifacts.source import ArtifactSource
 from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import KnownLLM
-from errata.errors import LogBehindWitnessError
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.chain import Position
-from errata.log.entries import Entry, LaneConfigured
+from errata.log.entries import Entry, LaneConfigured, SnapshotTaken
 from errata.log.subscriber import Subscriber
 from errata.platform.metrics import ROUTE_SECONDS, note_index
 from errata.platform.settings import RetrievalSettings
@@ -28,9 +26,9 @@ from errata.replica.apply import PreparedEntry, prepare
 from errata.replica.commit_gate import CommitGate
 from errata.replica.follower import Follower, Tolerance
 from errata.replica.records import recorded
-from errata.replica.snapshot import Snapshot, SnapshotFolder
+from errata.replica.snapshot import Snapshot
+from errata.replica.snapshot_parts import load_snapshot
 from errata.retrieval.deciding import Decision, RoutingQuery, check_request, decide
-from errata.retrieval.disk_snapshots import DiskSnapshots
 from errata.retrieval.history import RoutingHistory, RoutingSnapshot
 
 
@@ -57,7 +55,6 @@ class RetrievalReplica:
         self._applier: Applier | None = None  # needs the LLM's digest, which the first lane has
         self._gate = CommitGate.of(settings)  # of the entries before the first lane
         self._history = RoutingHistory(name, settings.history)
-        self._disk = self._new_disk_snapshots()
         # One thread uses encoder and indices, so that the event loop stays free to follow.
         self._thread = ThreadPoolExecutor(1, "errata-routing", self._begin_thread)
         self._subscriber = Subscriber(log_address)
@@ -89,29 +86,18 @@ class RetrievalReplica:
         Raises:
             LogUnavailableError: the log cannot be reached.
             BaseModelMismatchError, DataLossError: this replica cannot apply the log.
-            LogBehindWitnessError: the snapshot belongs to another history than the log's.
+            SeqTrimmedError: the snapshot cannot be used, and the log was trimmed.
         """
         try:
-            if self._disk is not None:
-                await self._restore(self._disk)
+            await self._follower.begin(self._load, self._restore)
             await self._follower.start()
-        except LogBehindWitnessError as error:
-            await self.close()
-            if self._disk is None or not self._disk.is_used:
-                raise
-            raise LogBehindWitnessError(
-                f"{error.message} This replica started from a snapshot in "
-                f"{self._settings.snapshots}; remove it if the log was replaced on purpose."
-            ) from error
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
-        """Stops following, and waits for running decisions and writes."""
+        """Stops following, and waits for running decisions."""
         await self._follower.close()
-        if self._disk is not None:
-            await self._disk.close()
         await asyncio.to_thread(self._thread.shutdown)
 
     def check_health(self) -> None:
@@ -169,42 +155,19 @@ class RetrievalReplica:
         else:
             snapshot = _snapshot(applier, position)
         self._history.append(snapshot)
-        has_lanes = applier is not None and bool(applier.lanes)
-        if prepared.is_last and has_lanes and self._disk is not None:
-            self._disk.write_if_due()
 
-    async def _restore(self, disk: DiskSnapshots) -> None:
-        """Moves to the position of a snapshot, if one is usable."""
-        restored = await disk.restore(self._new_applier)
-        if restored is None:
-            return
-        self._applier, saved = restored
-        self._follower.reader.fold = saved.fold
-        self._history.restart(_snapshot(self._applier, saved.position))
-        self._subscriber.start_from(saved.position, saved.log_id)
-
-    def _take_snapshot(self) -> Callable[[], Snapshot]:
-        assert self._applier is not None
-        position = Position(self.latest.seq, self.latest.chain_digest)
-        log_id, copy = self._subscriber.log_id, self._applier.capture()
-        fold = self._follower.reader.fold.copy()
-        return lambda: Snapshot(log_id, position, copy(), fold)
-
-    def _whole_seq(self) -> int:
-        """The position if nothing beyond it was read; 0 within a batch, when nothing is saved."""
-        seq = self.latest.seq
-        return seq if self._follower.reader.fold.seq == seq else 0
-
-    def _new_disk_snapshots(self) -> DiskSnapshots | None:
-        settings = self._settings
-        if settings.snapshots is None:
-            return None
-        return DiskSnapshots(
-            SnapshotFolder(settings.snapshots),
-            settings.snapshot_every,
-            current_seq=self._whole_seq,
-            take=self._take_snapshot,
+    async def _load(self, named: SnapshotTaken) -> Snapshot:
+        applier = self._new_applier(named.base_model_digest)
+        return await load_snapshot(
+            self._artifacts, named, None, holds=applier.holds, with_memory=False
         )
+
+    async def _restore(self, snapshot: Snapshot) -> None:
+        """Moves to the position of a snapshot."""
+        applier = self._new_applier(snapshot.manifest.base_model_digest)
+        await asyncio.to_thread(applier.restore, snapshot)
+        self._applier = applier
+        self._history.restart(_snapshot(applier, snapshot.position))
 
     def _new_applier(self, base_model: str, gate: CommitGate | None = None) -> Applier:
         llm = KnownLLM(base_model, torch.device(self._settings.device))

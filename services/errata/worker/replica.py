@@ -20,7 +20,8 @@ from errata.engine.sequence import Piece, ScoredContinuation, Version
 from errata.engine.serving_state import ServingState
 from errata.errors import UnavailableError
 from errata.indices.faiss_indices import FaissIndices
-from errata.log.chain import ORIGIN
+from errata.log.chain import ORIGIN, Position
+from errata.log.entries import SnapshotTaken
 from errata.log.subscriber import Subscriber
 from errata.platform.metrics import note_index
 from errata.platform.settings import WorkerSettings
@@ -29,6 +30,8 @@ from errata.replica.applier import Applier
 from errata.replica.apply import PreparedEntry, prepare
 from errata.replica.commit_gate import CommitGate
 from errata.replica.follower import Follower, Tolerance
+from errata.replica.snapshot import Snapshot
+from errata.replica.snapshot_parts import load_snapshot
 from errata.worker import admission
 from errata.worker.engines import engine_factory
 from errata.worker.lane_router import LaneRouter
@@ -66,6 +69,7 @@ class Replica:
         self.name = name
         self.model = model
         self._settings = settings
+        self._artifacts = artifacts
         self._applier = Applier(model, artifacts, FaissIndices(), gate=CommitGate.of(settings))
         version = Version(0, ORIGIN.chain_digest, self._applier.digest(), 0)
         self.engine = engine_factory(settings.engine)(
@@ -92,12 +96,16 @@ class Replica:
     async def start(self) -> None:
         """Starts; returns once the replica has applied all entries up to the log's head.
 
+        It begins behind the log's newest snapshot, if it can use that.
+
         Raises:
             LogUnavailableError: the log cannot be reached.
             BaseModelMismatchError, DataLossError: this replica cannot apply the log.
+            SeqTrimmedError: the snapshot cannot be used, and the log was trimmed.
         """
         try:
             await self.engine.start()
+            await self._follower.begin(self._load, self._restore)
             await self._follower.start()
         except BaseException:
             await self.close()
@@ -174,13 +182,28 @@ class Replica:
             self._admitting, lambda: admit(deadline - time.monotonic())
         )
 
+    async def _load(self, named: SnapshotTaken) -> Snapshot:
+        return await load_snapshot(
+            self._artifacts,
+            named,
+            self.model.digest,
+            holds=self._applier.holds,
+            with_memory=False,
+        )
+
+    async def _restore(self, snapshot: Snapshot) -> None:
+        """Moves to the position of a snapshot."""
+
+        def change() -> ServingState:
+            self._applier.restore(snapshot)
+            return self._state_at(snapshot.position)
+
+        await self.engine.change(change, alters_weights=True)
+
     async def _apply(self, prepared: PreparedEntry) -> None:
         def change() -> ServingState:
             prepared.apply()
-            position, applier = prepared.position, self._applier
-            return self._serving_state(
-                Version(position.seq, position.chain_digest, applier.digest(), applier.num_edits)
-            )
+            return self._state_at(prepared.position)
 
         entry, alters = prepared.entry, prepared.alters_weights
         if prepared.change is None or not entry.trace_parent or not self._follower.is_live:
@@ -189,7 +212,9 @@ class Replica:
         with span("apply", parent=entry.trace_parent, replica=self.name, seq=entry.seq):
             await self.engine.change(change, alters_weights=alters)
 
-    def _serving_state(self, version: Version) -> ServingState:
+    def _state_at(self, position: Position) -> ServingState:
+        applier = self._applier
+        version = Version(position.seq, position.chain_digest, applier.digest(), applier.num_edits)
         attribution, table = self._applier.attribution(), self._applier.routing()
         note_index(self._applier.num_edits_by_lane())
         if table is None:

@@ -4,22 +4,50 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from torch import Tensor
 
 from errata.editing.edit import Edit
 from errata.editing.lane.contract import Lane, LaneReport
 from errata.editing.model.causal_lm import CausalLM
-from errata.errors import UnavailableError
-from errata.log.entries import Entry, LaneConfigured
+from errata.errors import ErrataError, UnavailableError
+from errata.log.chain import ORIGIN, Position
+from errata.log.entries import Entry, LaneConfigured, SnapshotTaken
+from errata.log.fold import LogFold
 from errata.log.reader import EntryReader
 from errata.log.subscriber import Subscriber
 from errata.replica.applier import Applier
 from errata.replica.apply import apply
 from errata.replica.commit_gate import CommitGate
 from errata.replica.open_lane import OpenLane
+from errata.replica.snapshot import CapturedState, Snapshot
 from errata.writer import checks
-from errata.writer.ledger import EditLedger
+from errata.writer.ledger import EditLedger, LedgerState
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Captured:
+    """What a snapshot is made of.
+
+    Attributes:
+        position: of all of it.
+        lanes: copies the lanes, on any thread.
+        base_weights: of the layers that lanes may change.
+        fold: of the log.
+        ledger: of the edits.
+    """
+
+    position: Position
+    lanes: Callable[[], CapturedState]
+    base_weights: Mapping[int, Tensor]
+    fold: LogFold
+    ledger: LedgerState
 
 
 class EditedModel:
@@ -32,6 +60,8 @@ class EditedModel:
     Attributes:
         model: carries the edits that were applied.
         ledger: all edits.
+        position: of the ledger.
+        work_seq: of the last entry in the ledger that does not merely name a snapshot.
         gate: trust as of the entries in the ledger.
         is_closing: whether the writer is shutting down, so that nothing more may be fitted.
     """
@@ -44,7 +74,7 @@ class EditedModel:
         Args:
             model: holds its base weights; nobody else uses it.
             applier: of `model`; has applied nothing.
-            subscriber: starts at the log's first entry.
+            subscriber: starts at the log's first entry, unless `begin_from` moves it.
             reader: has read nothing.
         """
         self.model = model
@@ -54,6 +84,8 @@ class EditedModel:
         self._applier = applier
         self._subscriber = subscriber
         self._reader = reader
+        self.position, self.work_seq = ORIGIN, 0
+        self._snapshot: Snapshot | None = None  # to be restored in the model
         self._unapplied: deque[Entry] = deque()
         self._lock = asyncio.Lock()
         self._carries_edits = False
@@ -67,7 +99,12 @@ class EditedModel:
     @property
     def has_unapplied(self) -> bool:
         """Whether the ledger contains entries that have not been applied."""
-        return bool(self._unapplied)
+        return bool(self._unapplied) or self._snapshot is not None
+
+    @property
+    def named_snapshot(self) -> SnapshotTaken | None:
+        """The newest snapshot that an entry names, as far as entries were read."""
+        return self._reader.fold.snapshot
 
     def open_early(self, configured: LaneConfigured) -> Lane:
         """Opens a lane before its entry is applied, as `Applier.open_early`.
@@ -76,6 +113,27 @@ class EditedModel:
             InvalidRequestError, BaseModelMismatchError: the model cannot carry such a lane.
         """
         return self._applier.open_early(configured)
+
+    async def begin_from(self, snapshot: Snapshot, ledger: LedgerState, log_id: str) -> None:
+        """Continues from a snapshot; the model gets its lanes with the first `apply_all`.
+
+        Raises:
+            CommitNotTrustedError: the snapshot cannot be trusted.
+        """
+        self.gate.state = self.gate.state_of(snapshot.fold.trust, snapshot.named)
+        self._reader.begin(snapshot.fold, snapshot.named)
+        self._subscriber.start_from(snapshot.position, log_id)
+        self._snapshot, self.position = snapshot, snapshot.position
+        self.work_seq = snapshot.position.seq
+        await self.ledger.restore(ledger)
+
+    def check_confirmed(self) -> None:
+        """Returns if an entry names the snapshot from which the ledger began.
+
+        Raises:
+            LogBehindWitnessError: none up to the log's head does.
+        """
+        self._reader.check_confirmed()
 
     async def follow(self) -> None:
         """Folds entries into the ledger until cancelled.
@@ -94,7 +152,10 @@ class EditedModel:
                     if entry is not None:
                         self.gate.let_pass(entry)
                         entries.append(entry)
+                self.position = batch.position
             finally:
+                named = (e.seq for e in entries if not isinstance(e.payload, SnapshotTaken))
+                self.work_seq = max(named, default=self.work_seq)
                 self._unapplied.extend(entries)
                 await self.ledger.fold(entries)
 
@@ -126,9 +187,57 @@ class EditedModel:
         """
         if not self._carries_edits:
             raise UnavailableError("the writer is starting; try again.")
+        if self._snapshot is not None:
+            await self._restore(self._snapshot)
+            self._snapshot = None
         while self._unapplied:
             await apply(self._applier, self._unapplied[0])
             self._unapplied.popleft()
+
+    async def capture(self) -> Captured | None:
+        """Captures model, ledger and fold at one position; call it within `exclusive`.
+
+        Returns:
+            None in the middle of a batch of entries; try again.
+
+        Raises:
+            UnavailableError: as `apply_all`.
+        """
+        await self.apply_all()
+        # Entries may arrive from here on, but are not applied: the lanes stay at this position.
+        position, fold = self.position, self._reader.fold
+        if fold.seq != position.seq:
+            return None
+        fold, ledger = fold.copy(), self.ledger.capture()
+        copy = await asyncio.to_thread(self._applier.capture)
+        base = await asyncio.to_thread(self._applier.base_weights)
+        return Captured(position, copy, base, fold, ledger)
+
+    async def _restore(self, snapshot: Snapshot) -> None:
+        """Puts the snapshot's lanes into the model; reads the entries instead if that fails."""
+        try:
+            await asyncio.to_thread(self._applier.restore, snapshot)
+        except ErrataError as error:
+            _log.error(
+                "the snapshot's lanes cannot be used; the log is read from entry 1",
+                seq=snapshot.position.seq,
+                reason=error.message,
+            )
+            await self._apply_from_first(snapshot)
+
+    async def _apply_from_first(self, snapshot: Snapshot) -> None:
+        reader, last = EntryReader(self._reader.voided_seqs), snapshot.position.seq
+        subscriber = self._subscriber.another()
+        async with aclosing(subscriber.batches()) as batches:
+            async for batch in batches:
+                for stored in batch.entries:
+                    if stored.seq > last:
+                        return
+                    entry = await reader.read(stored)
+                    if entry is not None:
+                        await apply(self._applier, entry)
+                if batch.position.seq >= last:
+                    return
 
     async def answered(self, edits: Sequence[Edit]) -> dict[str, bool]:
         """For each edit, by name, whether the model answers its prompt with its target now."""

@@ -1,10 +1,10 @@
-"""The writer's view of every edit, folded from the log again after each start."""
+"""The writer's view of every edit, folded from the log, or from a snapshot on."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -63,6 +63,27 @@ class EditRecord:
     subject_found: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """Everything in a ledger at one position.
+
+    Attributes:
+        seq: of the last entry that was folded in.
+        lanes: name → position of its configuration, and the configuration.
+        lane_models: lane → digest of its active model.
+        compactions: position → lane.
+        records: all edits, in log order.
+        request_seqs: request id → position.
+    """
+
+    seq: int
+    lanes: Mapping[str, tuple[int, LaneConfigured]]
+    lane_models: Mapping[str, str]
+    compactions: Mapping[int, str]
+    records: Sequence[EditRecord]
+    request_seqs: Mapping[str, int]
+
+
 class EditLedger:
     """All edits in log order, the lanes, and the request ids that were used."""
 
@@ -93,6 +114,35 @@ class EditLedger:
         """When the oldest pending edit was requested; any thread can call it."""
         names = list(self._pending)
         return self._records[names[0]].request_time if names else None
+
+    def capture(self) -> LedgerState:
+        """Everything in it, which later entries leave as it is."""
+        return LedgerState(
+            self.seq,
+            dict(self.lanes),
+            dict(self.lane_models),
+            dict(self._compactions),
+            tuple(self._records.values()),
+            dict(self._request_seqs),
+        )
+
+    async def restore(self, state: LedgerState) -> None:
+        """Continues from a snapshot; nothing was folded in yet."""
+        self.seq = state.seq
+        self.lanes, self.lane_models = dict(state.lanes), dict(state.lane_models)
+        self._compactions, self._request_seqs = dict(state.compactions), dict(state.request_seqs)
+        requests: defaultdict[int, list[str]] = defaultdict(list)
+        for record in state.records:
+            name = record.edit.name
+            self._records[name] = record
+            requests[int(name.removeprefix("edits/").partition("-")[0])].append(name)
+            if not record.state.settled:
+                self._pending[name] = None
+        self._requests = {seq: tuple(names) for seq, names in requests.items()}
+        active = [record for record in state.records if record.state is State.COMMITTED]
+        for record in sorted(active, key=lambda record: record.commit_seq):
+            self._same[record.lane, fact_of(record.edit.said)].append(record.edit.name)
+        await self.notify()
 
     async def fold(self, entries: Iterable[Entry]) -> None:
         """Folds the next entries in, and wakes the waiting tasks.

@@ -14,6 +14,7 @@ from errata.platform.rpc_errors import service_error
 from errata.platform.security.identity import on_behalf_of
 from errata.platform.tracing import outgoing, trace_parent
 from errata.writer import log_convert
+from errata.writer.log_convert import ReportedDigest
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
 _TIMEOUT_SECONDS = 10.0
@@ -62,6 +63,23 @@ class LogClient:
         except grpc.aio.AioRpcError as error:
             raise service_error(error) from error
         return state_from(head)
+
+    async def digests_at(self, seq: int) -> list[ReportedDigest]:
+        """The state digests that live replicas reported of a position; raises as `state`.
+
+        Replicas that are not there yet, or contradict the log, are left out.
+        """
+        found, token = list[ReportedDigest](), ""
+        while True:
+            request = log_convert.list_replicas_request(seq, token)
+            try:
+                response = await self._stub.ListReplicas(request, timeout=_TIMEOUT_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                raise service_error(error) from error
+            found += log_convert.reported_digests(response)
+            token = response.next_page_token
+            if not token:
+                return found
 
     async def voided_seqs(self) -> Collection[int]:
         """Positions of all voided entries; raises as `state`."""

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from errata.log.entries import Payload
 from errata.log.payload_convert import encode
 from errata_client._gen.errata.v1 import edit_log_pb2
+
+_PAGE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedDigest:
+    """The state digest of a replica at the position that was asked for."""
+
+    replica: str
+    role: str
+    state_digest: str
 
 
 def acquire_epoch_request(writer: str) -> edit_log_pb2.AcquireEpochRequest:
@@ -35,3 +48,17 @@ def append_request(
         epoch=epoch,
         payload=encode(payload, author, trace_parent=trace_parent, on_behalf_of=on_behalf_of),
     )
+
+
+def list_replicas_request(at_seq: int, page_token: str) -> edit_log_pb2.ListReplicasRequest:
+    """Asks for the replicas, and for their digests at a position."""
+    return edit_log_pb2.ListReplicasRequest(page_size=_PAGE, page_token=page_token, at_seq=at_seq)
+
+
+def reported_digests(response: edit_log_pb2.ListReplicasResponse) -> list[ReportedDigest]:
+    """The digests that are known, of replicas that agree with the log."""
+    return [
+        ReportedDigest(replica.replica, replica.role, replica.digest_at)
+        for replica in response.replicas
+        if replica.agrees and replica.digest_at
+    ]

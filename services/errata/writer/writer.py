@@ -29,6 +29,7 @@ from errata.writer.log_client import LogClient
 from errata.writer.publish import Publisher
 from errata.writer.reversals import Reversals
 from errata.writer.signing import Signer, WriterKeys
+from errata.writer.snapshots import SnapshotMaker, begin_from_newest
 from errata.writer.startup import Startup
 
 _log = structlog.get_logger(__name__)
@@ -53,7 +54,7 @@ class Writer:
         Args:
             model: holds its base weights; nobody else uses it.
             log: appends under an epoch that is already acquired.
-            subscriber: starts at the log's first entry.
+            subscriber: starts at the log's first entry, or behind the newest snapshot.
             store: receives artifacts before the entry that names them is appended.
             resources: for the statistics that fits need.
             settings: limits.
@@ -67,6 +68,8 @@ class Writer:
         self._detached = Detached()
         self._fits = FitLoop(self._edited, self._publisher, settings)
         self._reversals = Reversals(self._edited, self._publisher, self._detached)
+        self._log, self._store = log, store
+        self._snapshots = SnapshotMaker(self._edited, self._publisher, log, store, settings)
         self._compactions = CompactionRequests(self._edited, self._publisher, self._detached)
         self._resources = resources
         self._settings = settings
@@ -87,17 +90,21 @@ class Writer:
             StartupError: a lane is in the log with another configuration, or the log does not
                 trust the writer's key.
             CommitNotTrustedError: no trusted key signed a commit in the log.
+            SeqTrimmedError: the newest snapshot cannot be used, and the log was trimmed.
             DataLossError: the log contradicts itself; an ImpossibleEntryError names the entry and
                 the command that voids it.
         """
+        await begin_from_newest(self._edited, self._log, self._store)
         startup = Startup(self._edited, self._publisher, self._resources, lanes)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._edited.follow())
             await self.ledger.wait_for_seq(head_seq)
+            self._edited.check_confirmed()
             await self._publisher.begin_trust()
             await startup.configure()
             ready()
             tasks.create_task(self._fit(startup))
+            tasks.create_task(self._snapshots.run())
             await self._publisher.until_fenced()
 
     async def _fit(self, startup: Startup) -> None:

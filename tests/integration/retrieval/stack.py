@@ -64,6 +64,7 @@ class Stack:
         resources: WriterResources | None = None,
         keys: WriterKeys = NO_KEYS,
         others: Sequence[str] = (),
+        limits: WriterSettings = LIMITS,
     ) -> AsyncIterator[Writer]:
         """A writer with one lane; by default it claims whatever scores above the threshold.
 
@@ -80,7 +81,7 @@ class Stack:
             await log.acquire_epoch()
             resources = resources or WriterResources(None, self.folder)
             subscriber = Subscriber(self.address)
-            writer = Writer(llm, log, subscriber, self.store, resources, LIMITS, keys)
+            writer = Writer(llm, log, subscriber, self.store, resources, limits, keys)
             ready = asyncio.Event()
             head = (await log.state()).head.seq
             work = asyncio.create_task(writer.run(setups, head, ready.set))

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 import grpc
 import pytest
 
 from errata.errors import ErrataError, ImpossibleEntryError
 from errata.launch.repair import repair_entry
-from errata.replica.snapshot import SnapshotFolder
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 from errata_client.errors import ErrataError as ClientError
@@ -111,25 +109,6 @@ async def test_smuggled_entry_stops_all_readers_at_one_place_and_a_repair_heals_
                 await eventually(lambda: retrieval.latest.seq >= seq)
                 digests = {each.engine.version.state_digest for each in (worker, fresh)}
                 assert digests == {retrieval.latest.state_digest}, "P7: not the same state"
-
-
-async def test_snapshot_keeps_what_later_entries_are_compared_with(stack: Stack) -> None:
-    snapshots: dict[str, Any] = {"snapshots": stack.folder / "snapshots", "snapshot_every": 1}
-    async with stack.writer(stack.lane_model()) as writer:
-        (name,), seq = await submit(writer, FACTS[0])
-        async with stack.retrieval(**snapshots) as replica:
-            assert replica.latest.seq >= seq
-    saved = SnapshotFolder(snapshots["snapshots"]).newest()
-    assert saved is not None
-    assert saved.fold.seq == saved.position.seq == seq
-    bad = smuggle(stack.redis, message(reverted("edits/99-0")).SerializeToString())
-    await repair_entry(stack.address, bad, "smuggled", "ada", lambda _: None)
-    async with stack.retrieval(**snapshots) as replica:
-        assert replica.latest.seq == bad + 1
-    async with stack.writer(None) as writer, stack.retrieval(**snapshots) as replica:
-        await writer.revert(str(uuid.uuid4()), [name], "", "test", PATIENCE)
-        await eventually(lambda: replica.latest.seq == writer.ledger.seq)
-        assert replica.latest.num_edits == {"lanes/facts": 0}
 
 
 async def test_lane_that_no_process_can_open_stops_nobody(stack: Stack) -> None:

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.retriever.lane_model import read_bytes
 from errata.errors import (
     BaseModelMismatchError,
     InvalidRequestError,
     LimitExceededError,
-    LogBehindWitnessError,
     ReplicaBehindError,
     SeqBeyondHeadError,
     SeqTrimmedError,
     StartupError,
     UnavailableError,
 )
-from errata.replica.snapshot import SnapshotFolder
 from errata.retrieval.deciding import Decision, RoutingQuery
 from errata.retrieval.history import RoutingSnapshot
 from errata.retrieval.replica import RetrievalReplica
@@ -126,72 +120,6 @@ async def test_two_replicas_agree_and_one_that_restarts_finds_its_state_again(
             third = await _route(again, min_seq=seq)
             assert third[1] == first[1]
             assert third[0].state_digest == first[0].state_digest
-
-
-async def test_a_restart_goes_on_from_a_snapshot(stack: Stack) -> None:
-    saved: dict[str, Any] = {"snapshots": stack.folder / "snapshots", "snapshot_every": 1}
-    lane_model = stack.lane_model()
-    async with stack.writer(lane_model) as writer:
-        async with stack.retrieval(**saved) as replica:
-            first, _ = await submit(writer, *FACTS[:2])
-            reverted = await revert(writer, first[0])
-            await _route(replica, min_seq=reverted)
-            await _until_saved(saved["snapshots"], reverted)
-        needed = hashlib.sha256(read_bytes(lane_model)).hexdigest()
-        for path in (stack.folder / "artifacts").rglob("*.safetensors"):
-            if path.stem != needed:
-                path.unlink()  # what the snapshot holds must not be fetched again
-        second, seq = await submit(writer, FACTS[2])
-        async with stack.retrieval(**saved) as again:
-            assert again.floor_seq == reverted
-            snapshot, decisions = await _route(again, min_seq=seq)
-            assert _winners(decisions) <= {first[1], second[0]}
-            assert snapshot.num_edits == {LANE: 2}
-            later = await revert(writer, first[1])
-            assert _winners((await _route(again, min_seq=later))[1]) == {second[0]}
-
-
-async def test_a_damaged_snapshot_is_left_aside(stack: Stack) -> None:
-    folder = stack.folder / "snapshots"
-    saved: dict[str, Any] = {"snapshots": folder, "snapshot_every": 1}
-    async with stack.writer(stack.lane_model()) as writer:
-        async with stack.retrieval(**saved) as replica:
-            _, seq = await submit(writer, *FACTS)
-            before = await _route(replica, min_seq=seq)
-            await _until_saved(folder, seq)
-        newest = max(folder.iterdir())
-        newest.write_bytes(newest.read_bytes()[:-100])
-        async with stack.retrieval(**saved) as again:
-            assert again.floor_seq < seq
-            found = await _route(again, min_seq=seq)
-            assert found[1] == before[1]
-            assert found[0].state_digest == before[0].state_digest
-
-
-async def test_a_snapshot_of_another_log_is_refused_with_a_way_out(stack: Stack) -> None:
-    folder = stack.folder / "snapshots"
-    saved: dict[str, Any] = {"snapshots": folder, "snapshot_every": 1}
-    async with stack.writer(stack.lane_model()) as writer, stack.retrieval(**saved) as replica:
-        _, seq = await submit(writer, *FACTS)
-        await _route(replica, min_seq=seq)
-        await _until_saved(folder, seq)
-    snapshots = SnapshotFolder(folder)
-    newest = snapshots.newest()
-    assert newest is not None
-    snapshots.save(replace(newest, log_id="another"))
-    with pytest.raises(LogBehindWitnessError, match="remove it if the log was replaced"):
-        async with stack.retrieval(**saved):
-            pass
-
-
-async def _until_saved(folder: Path, seq: int) -> None:
-    snapshots = SnapshotFolder(folder)
-
-    async def saved() -> bool:
-        newest = snapshots.newest()
-        return newest is not None and newest.position.seq >= seq
-
-    await eventually(saved)
 
 
 async def test_what_cannot_be_decided_is_refused_with_a_reason(stack: Stack) -> None:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from errata.artifacts.store import ArtifactStore
@@ -178,22 +177,6 @@ async def test_pinned_replicas_accept_no_other_beginning(stack: Stack, tmp_path:
     with pytest.raises(CommitNotTrustedError, match="does not name"):
         async with stack.retrieval(trusted_keys_file=pins):
             pass
-
-
-async def test_a_retrieval_service_goes_on_from_its_snapshot(stack: Stack, tmp_path: Path) -> None:
-    options = {"snapshots": tmp_path / "snapshots", "snapshot_every": 1}
-    async with stack.writer(stack.lane_model(), keys=WriterKeys(KEY)) as writer:
-        await submit(writer, FACTS[0])
-        async with stack.retrieval(**options):
-            pass
-        assert list((tmp_path / "snapshots").iterdir())
-        _, at = await submit(writer, FACTS[1])
-        with capture_logs() as events:
-            async with stack.retrieval(**options) as service:
-                service.check_health()
-                assert service.latest.seq >= at
-        assert not [event for event in events if event["event"] == "snapshot skipped"]
-        assert service.floor_seq > 1, "it began at the snapshot"
 
 
 async def test_an_artifact_above_the_limit_is_rejected_by_the_writer(stack: Stack) -> None:

@@ -13,6 +13,7 @@ from errata.editing.effects.plan import RowPlan
 from errata.editing.lane.claims import RoutingView
 from errata.editing.lane.commits import Commit, LaneDump, Restoration, Reversal
 from errata.editing.lane.contract import Lane
+from errata.editing.lane.pages import LaneTable, cut, join
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.editing.model.weights import EditedWeights, Undo
@@ -82,9 +83,15 @@ class Bench(Generic[L]):
 def restored(lane: Lane, other: Lane, model: Artifact | None = None) -> None:
     """Restores a lane's dump, read back from its bytes, in another lane."""
     dump = lane.dump()()
-    repository = dump.repository and Artifact.from_bytes(dump.repository.to_bytes())
-    copy = LaneDump(dump.model_digest, dump.edits, repository)
+    copy = LaneDump(dump.model_digest, _stored(dump.contents), _stored(dump.memory))
     other.prepare(Restoration(9, copy, model)).apply()
+
+
+def _stored(table: LaneTable | None) -> LaneTable | None:
+    """A table, read back from the bytes of its pages."""
+    if table is None:
+        return None
+    return join([Artifact.from_bytes(page.to_bytes()) for page in cut(table)])
 
 
 def adaple_bench(

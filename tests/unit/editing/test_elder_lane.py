@@ -317,9 +317,9 @@ def test_a_commit_carries_a_difference_that_applies_only_to_its_base(
     for commit in (first, second):
         other.lane.prepare(commit).apply()
     assert other.lane.digest() == lane.lane.digest()
-    repository = other.lane.dump()().repository
+    repository = other.lane.dump()().contents
     assert repository is not None
-    assert repository.metadata["since"] == "", "a snapshot holds full experts"
+    assert repository.artifact.metadata["since"] == "", "a snapshot holds full experts"
 
 
 def test_queries_do_not_depend_on_edits(llama: CausalLM, resources: TextResources) -> None:

@@ -71,16 +71,16 @@ def test_a_new_lane_model_re_encodes_all_edits_and_experts_stay(
     bench = _bench(method, llama, resources, GATED)
     bench.lane.prepare(recipe_models.model_commit(recipe_models.make_lane_model(llama))).apply()
     bench.edit(*FACTS)
-    before = bench.lane.dump()().repository
+    before = bench.lane.dump()().contents
     new = recipe_models.make_lane_model(llama, seed=4)
     edits = recipe_models.make_edits(*FACTS)
     repository = bench.lane.encode(new.to_artifact().to_bytes(), edits)
     names = tuple(edit.name for edit in edits)
     bench.lane.prepare(recipe_models.model_commit(new, names, repository, seq=5)).apply()
-    after = bench.lane.dump()().repository
+    after = bench.lane.dump()().contents
     assert before is not None
     assert after is not None
-    old, new_tensors = before.tensors, after.tensors
+    old, new_tensors = before.artifact.tensors, after.artifact.tensors
     assert [n for n in old if not torch.equal(old[n], new_tensors[n])] == ["keys"]
     with pytest.raises(ArtifactCorruptError, match="does not carry the 4 active edits"):
         bench.lane.prepare(recipe_models.model_commit(new, names[:2], repository, seq=6))

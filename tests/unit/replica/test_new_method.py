@@ -14,6 +14,7 @@ import pytest
 from errata.artifacts.store import ArtifactStore
 from errata.editing import registry
 from errata.editing.edit import Edit
+from errata.editing.lane.commits import Restoration
 from errata.editing.model.causal_lm import CausalLM, KnownLLM
 from errata.editing.model.prompts import tokenise
 from errata.engine.sequence import GenerationRequest, Version
@@ -87,9 +88,11 @@ async def test_a_method_needs_only_its_folder_and_the_registry(tmp_path: Path) -
     elsewhere = Applier(KnownLLM(model.digest, model.device), store, FaissIndices())
     await _append(elsewhere, 1, configured)
     await _append(elsewhere, 2, commit)
-    restored = Applier(make_model("llama"), store, FaissIndices())
-    await restored.restore(elsewhere.capture()(), 2)
-    assert restored.digest() == applier.digest(), "a snapshot of a process without the LLM"
+    assert elsewhere.digest() == applier.digest(), "a process without the LLM"
+    held = elsewhere.capture()().lanes[LANE]
+    restored = applier.lanes[LANE].lane.prepare(Restoration(2, held, None)).apply()
+    assert elsewhere.digest() == applier.digest(), "what it dumps is what the writer has"
+    restored()
 
     await _append(applier, 3, EditsReverted(names[:1], ""))
     assert await _answers(model, applier, prompts) == [unedited[0], targets[1], unedited[2]]

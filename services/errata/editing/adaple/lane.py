@@ -13,7 +13,7 @@ from errata.editing.adaple.memory import AdapleMemory
 from errata.editing.adaple.state import AdapleState
 from errata.editing.adaple.view import AdapleAttribution
 from errata.editing.edit import EditBatch
-from errata.editing.lane.commits import Commit, LaneDump, LaneEntry, Reversal
+from errata.editing.lane.commits import Commit, LaneDump, LaneEntry, Restoration, Reversal
 from errata.editing.lane.contract import FitResult, Lane, Progress, Resources, require_gathered
 from errata.editing.lane.search import Indices
 from errata.editing.lane.swap import Cell, Change
@@ -70,9 +70,11 @@ class AdapleLane(Lane):
                 change = self.state.prepare_commit(entry)
             case Reversal(edits=edits):
                 change = self.state.prepare_reversal(edits)
+            case Restoration(dump=dump):
+                change = self.state.prepare_restoration(dump.contents)
             case _:
                 raise PreconditionError(
-                    f"{self.name} supports neither lane models nor compactions nor snapshots.",
+                    f"{self.name} supports neither lane models nor compactions.",
                     lane=self.name,
                 )
         return change.followed_by(self.memory.replaced_by(memory))
@@ -86,12 +88,6 @@ class AdapleLane(Lane):
         return self.state.digest()
 
     def dump(self) -> Callable[[], LaneDump]:
-        """Always fails: snapshots do not hold weights.
-
-        Raises:
-            PreconditionError: always.
-        """
-        raise PreconditionError(
-            f"{self.name} changes weights; snapshots hold only lanes that route.",
-            lane=self.name,
-        )
+        """As `Lane.dump`: the factors of every commit, and the memory."""
+        contents, memory = self.state.dump(), self.memory.value
+        return lambda: LaneDump("", contents(), memory.dump())

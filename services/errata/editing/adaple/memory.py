@@ -9,7 +9,8 @@ from torch import Tensor
 
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.artifact import Artifact
-from errata.editing.lane.commits import Commit, LaneEntry, Reversal
+from errata.editing.lane.commits import Commit, LaneEntry, Restoration, Reversal
+from errata.editing.lane.pages import LaneTable
 from errata.errors import ArtifactCorruptError
 
 
@@ -49,8 +50,18 @@ class AdapleMemory:
                 reverted = frozenset(edits)
                 active = {edit: keys for edit, keys in self._keys.items() if edit not in reverted}
                 return AdapleMemory(self._config, active)
+            case Restoration(dump=dump):
+                return AdapleMemory(self._config, _restored(dump.memory))
             case _:
                 return self
+
+    def dump(self) -> LaneTable | None:
+        """The keys as a table, one row for each edit; None if there are none."""
+        if not self._keys:
+            return None
+        names = next(iter(self._keys.values()))
+        rows = {name: torch.stack([keys[name] for keys in self._keys.values()]) for name in names}
+        return LaneTable(tuple(self._keys), Artifact(rows, {}), frozenset(rows))
 
     def gram(self, layer: int, without: Collection[str] = ()) -> Tensor | None:
         """ΣKτKτᵀ of a layer, (d_ff, d_ff) float64; None without earlier keys or if C is fixed.
@@ -64,3 +75,13 @@ class AdapleMemory:
             return None
         keys = torch.stack(kept, dim=-1)
         return keys.double() @ keys.double().T
+
+
+def _restored(table: LaneTable | None) -> dict[str, dict[str, Tensor]]:
+    if table is None:
+        return {}
+    tensors = table.artifact.tensors.items()
+    return {
+        edit: {name: tensor[row] for name, tensor in tensors}
+        for row, edit in enumerate(table.edits)
+    }

@@ -39,13 +39,27 @@ def pack(
     responses to other inputs relative to it. The artifact has the drop masks' seed, not the masks.
     `facts` holds each edit's fact, `replaced` the earlier edits that it replaces.
     """
-    tensors: dict[str, Tensor] = {}
+    gains = [(deltas[layer].right.double() * keys[layer]).sum(0) for layer in deltas]
+    tensors = _tensors(deltas, torch.stack(gains).float())
+    return Artifact(tensors, _metadata(model, config, seed, facts, replaced))
+
+
+def _tensors(deltas: Mapping[int, LowRankDelta], gains: Tensor) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {"gains": gains.cpu()}
     for layer, delta in deltas.items():
         tensors[f"layer.{layer}.left"] = delta.left.cpu()
         tensors[f"layer.{layer}.right"] = delta.right.cpu()
-    gains = [(deltas[layer].right.double() * keys[layer]).sum(0) for layer in deltas]
-    tensors["gains"] = torch.stack(gains).float().cpu()
-    metadata = {
+    return tensors
+
+
+def _metadata(
+    model: CausalLM,
+    config: AdapleConfig,
+    seed: int,
+    facts: Sequence[str],
+    replaced: Sequence[Sequence[str]],
+) -> dict[str, str]:
+    return {
         "base_model": model.digest,
         "drop": repr(config.drop),
         "facts": json.dumps(list(facts)),
@@ -55,7 +69,6 @@ def pack(
         "seed": str(seed),
         "variant": config.variant,
     }
-    return Artifact(tensors, metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +122,12 @@ class Committed:
             )
 
         return Contribution(layers=tuple(self.factors), delta=delta)
+
+
+def repack(model: CausalLM, config: AdapleConfig, commit: Committed) -> Artifact:
+    """The artifact that `read` read."""
+    metadata = _metadata(model, config, commit.seed, commit.facts, commit.replaced)
+    return Artifact(_tensors(commit.factors, commit.gains), metadata)
 
 
 def read(commit: Commit, model: CausalLM, config: AdapleConfig, layers: Sequence[int]) -> Committed:

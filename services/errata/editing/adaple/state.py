@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import torch
@@ -10,7 +10,9 @@ import torch
 from errata.editing.adaple.attribution import Directions
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.packing import Committed, read
+from errata.editing.adaple.snapshots import dump, restore
 from errata.editing.lane.commits import Commit
+from errata.editing.lane.pages import LaneTable
 from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.weights import Contribution, ContributionId, EditedWeights, Undo
@@ -49,6 +51,7 @@ class AdapleState:
         self.model, self.config = model, config
         self.layers = config.resolve_layers(model.num_layers)
         self._weights, self._lane = weights, lane
+        weights.reserve(self.layers)
         self._commits: dict[int, Committed] = {}
         self._directions: Directions | None = None
 
@@ -84,6 +87,19 @@ class AdapleState:
                 "reverted."
             )
         return self._prepare(changes)
+
+    def prepare_restoration(self, table: LaneTable | None) -> Change:
+        """Computes the weights of a lane that `dump` dumped; this one has no commit yet.
+
+        Raises:
+            BaseModelMismatchError, ArtifactCorruptError: the table does not fit.
+        """
+        return self._prepare(restore(table, self.model, self.config, self.layers))
+
+    def dump(self) -> Callable[[], LaneTable | None]:
+        """Captures the commits; the returned function copies them, on any thread."""
+        commits = self._commits
+        return lambda: dump(self.model, self.config, commits)
 
     def edits_of(self, fact: str) -> tuple[str, ...]:
         """Present edits about a fact (`inventory.fact_of`), oldest first."""

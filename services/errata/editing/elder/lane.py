@@ -15,11 +15,11 @@ from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Shape
 from errata.editing.elder.fit import FitInputs, encode_all, fit, gather, retrain
 from errata.editing.elder.memory import ElderMemory
-from errata.editing.elder.packing import Packed, pack, read_artifact, read_rows
+from errata.editing.elder.packing import FORMAT, Packed, pack, read_artifact, read_rows
 from errata.editing.elder.peft import export as export_adapters
 from errata.editing.elder.state import ElderContents, codes_of
 from errata.editing.elder.view import ElderView
-from errata.editing.lane.commits import LaneEntry
+from errata.editing.lane.commits import LaneDump, LaneEntry
 from errata.editing.lane.contract import (
     NEARLY_FULL,
     Compact,
@@ -44,6 +44,8 @@ _MAX_INT64 = 2**63 - 1  # the largest integer that a message can hold
 
 class ElderLane(GatedLane[ElderContents]):
     """The ELDER lane of one process."""
+
+    row_tensors = FORMAT.row_tensors
 
     def __init__(
         self,
@@ -91,6 +93,11 @@ class ElderLane(GatedLane[ElderContents]):
         """As `Lane.prepare`; the entry also updates the memory."""
         memory = self.memory.value.after(entry)
         return super().prepare(entry).followed_by(self.memory.replaced_by(memory))
+
+    def dump(self) -> Callable[[], LaneDump]:
+        """As `Lane.dump`, with the memory."""
+        contents, memory = super().dump(), self.memory.value
+        return lambda: replace(contents(), memory=memory.dump())
 
     def encode(self, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
         """As `LaneModelSupport.encode`; the experts stay."""

@@ -12,10 +12,14 @@ from torch import Tensor
 
 from errata.editing.artifact import Artifact
 from errata.editing.elder.config import ElderConfig
-from errata.editing.lane.commits import Commit, LaneEntry, Reversal
+from errata.editing.lane.commits import Commit, LaneEntry, Restoration, Reversal
 from errata.editing.lane.inventory import pack_facts, unpack_facts
+from errata.editing.lane.pages import LaneTable, units_of
 from errata.editing.model.prompts import TokenRow
 from errata.errors import ArtifactCorruptError
+
+_UNIT = "edit."
+_EDIT = "edit"  # UTF-8 of its name
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -57,8 +61,19 @@ class ElderMemory:
                 reverted = frozenset(edits)
                 kept = {name: texts for name, texts in self._texts.items() if name not in reverted}
                 return ElderMemory(self._config, kept)
+            case Restoration(dump=dump):
+                return ElderMemory(self._config, _restored(dump.memory))
             case _:
                 return self
+
+    def dump(self) -> LaneTable | None:
+        """The texts as a table of one unit for each edit; None if there are none."""
+        tensors: dict[str, Tensor] = {}
+        for number, texts in enumerate(self._texts.values()):
+            name = torch.frombuffer(bytearray(texts.edit.encode()), dtype=torch.uint8)
+            own = {**pack_texts([texts]).tensors, _EDIT: name}
+            tensors |= {f"{_UNIT}{number}.{key}": tensor for key, tensor in own.items()}
+        return LaneTable((), Artifact(tensors, {}), units=_UNIT) if tensors else None
 
     def allocations(self) -> dict[str, Tensor]:
         """The allocation of each fact."""
@@ -122,3 +137,11 @@ def unpack_texts(edits: Sequence[str], memory: Artifact) -> list[EditTexts]:
         texts[owner].append(TokenRow(tuple(ids[:length]), num_target))
     fields = zip(edits, facts, memory.tensors["allocations"].bool(), texts, strict=True)
     return [EditTexts(edit, fact, code, tuple(rows)) for edit, fact, code, rows in fields]
+
+
+def _restored(table: LaneTable | None) -> dict[str, EditTexts]:
+    found = {}
+    for unit in [] if table is None else units_of(table):
+        edit = bytes(unit[_EDIT].tolist()).decode()
+        (found[edit],) = unpack_texts([edit], Artifact(unit, {}))
+    return found

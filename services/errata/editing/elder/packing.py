@@ -28,7 +28,7 @@ from errata.editing.lane.row_format import RowFormat
 from errata.editing.model.causal_lm import BaseLLM
 from errata.errors import ArtifactCorruptError
 
-_FORMAT = RowFormat(method="elder", values="queries")
+FORMAT = RowFormat(method="elder", values="queries")
 _MAX_STEPS = 127  # int8
 _VECTOR_DIM: Mapping[str, int] = {
     "lora_a": -1,
@@ -138,12 +138,12 @@ def pack(
     tensors = {name: packed.tensors[name].cpu() for name in packed.specs()}
     shape = json.dumps(asdict(packed.shape), sort_keys=True)
     metadata = {"shape": shape, "since": packed.since, "limit": repr(limit)}
-    return _FORMAT.pack(llm, gate, rows, {**tensors, "idf": idf.cpu()}, metadata)
+    return FORMAT.pack(llm, gate, rows, {**tensors, "idf": idf.cpu()}, metadata)
 
 
 def pack_rows(llm: BaseLLM, gate: str, rows: Rows) -> Artifact:
     """The artifact of rows alone, for a new lane model; the experts stay."""
-    return _FORMAT.pack(llm, gate, rows)
+    return FORMAT.pack(llm, gate, rows)
 
 
 def read_artifact(
@@ -181,7 +181,7 @@ def read_artifact(
             f"commit {seq} carries a difference from experts that the lane does not hold.", seq=seq
         )
     num_idf = len(artifact.tensors["idf"]) if "idf" in artifact.tensors else 0
-    rows = _FORMAT.read(
+    rows = FORMAT.read(
         artifact,
         llm,
         gate,
@@ -207,7 +207,7 @@ def read_rows(
     if learned is None:
         raise ArtifactCorruptError(f"entry {seq} carries edits, but the lane has no experts.")
     size = (learned.experts.shape.d_q,)
-    return _FORMAT.read(artifact, llm, gate, edits, seq, value_size=size)
+    return FORMAT.read(artifact, llm, gate, edits, seq, value_size=size)
 
 
 def _limit(artifact: Artifact, seq: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from errata.editing.artifact import Artifact
+from errata.editing.lane.pages import LaneTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +72,13 @@ class LaneDump:
 
     Attributes:
         model_digest: SHA-256, hex, of the lane model's bytes; empty without one.
-        edits: active edits, oldest first.
-        repository: carries their effect; None if the lane has learned nothing yet.
+        contents: the effect of the active edits; None if the lane has learned nothing yet.
+        memory: what later fits need; None in processes that never fit, and where there is nothing.
     """
 
     model_digest: str
-    edits: tuple[str, ...]
-    repository: Artifact | None
+    contents: LaneTable | None
+    memory: LaneTable | None = None
 
 
 @dataclass(frozen=True, slots=True)

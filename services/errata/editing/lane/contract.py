@@ -282,11 +282,7 @@ class Lane(Protocol):
         """SHA-256, hex, of the lane's current effect."""
 
     def dump(self) -> Callable[[], LaneDump]:
-        """Captures the current contents; the returned function copies them, on any thread.
-
-        Raises:
-            PreconditionError: the lane changes weights, which snapshots do not hold.
-        """
+        """Captures contents and memory; the returned function copies them, on any thread."""
 
     def report(self) -> LaneReport | None:
         """Sizes and warnings; None if there is only the number of active edits to report."""

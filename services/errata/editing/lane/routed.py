@@ -10,7 +10,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
@@ -26,6 +26,7 @@ from errata.editing.lane.commits import (
 )
 from errata.editing.lane.contract import Lane
 from errata.editing.lane.inventory import Inventory
+from errata.editing.lane.pages import LaneTable
 from errata.editing.lane.repository import Repository, Rows
 from errata.editing.lane.swap import Cell, Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
@@ -85,6 +86,11 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
         return self._contents.value
 
     # Slices implement or override these.
+
+    row_tensors: ClassVar[frozenset[str]]
+    """Names of the tensors in `write`'s artifact that have one row for each edit."""
+    unit_tensors: ClassVar[str] = ""
+    """Beginning of the names of its tensors that come in numbered units; see `pages.LaneTable`."""
 
     @abstractmethod
     def read(
@@ -189,7 +195,12 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
         contents = self.contents
 
         def copy() -> LaneDump:
-            return LaneDump(contents.model_digest, contents.inventory.names, self.write(contents))
+            artifact = self.write(contents)
+            table = None
+            if artifact is not None:
+                names = contents.inventory.names
+                table = LaneTable(names, artifact, self.row_tensors, self.unit_tensors)
+            return LaneDump(contents.model_digest, table)
 
         return copy
 
@@ -230,9 +241,10 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
         dump, after = restoration.dump, self.cleared(self.contents)
         if restoration.model is not None:
             after = self.with_model(after, restoration.model, dump.model_digest)
-        if dump.repository is None:
+        table = dump.contents
+        if table is None:
             return after
-        return self._read_all(dump.repository, dump.edits, restoration.seq, after)
+        return self._read_all(table.artifact, table.edits, restoration.seq, after)
 
     def _read_all(
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, start: Contents

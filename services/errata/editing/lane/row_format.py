@@ -32,6 +32,11 @@ class RowFormat:
     method: str
     values: str
 
+    @property
+    def row_tensors(self) -> frozenset[str]:
+        """Names of the tensors that have one row for each edit."""
+        return frozenset({"keys", self.values, "facts"})
+
     def pack(
         self,
         llm: BaseLLM,

@@ -25,7 +25,7 @@ from errata.editing.lemoe.experts import Shape
 from errata.editing.lemoe.fit import FitInputs, encode_all, fit, gather, retrain
 from errata.editing.lemoe.lane_experts import ExpertStore
 from errata.editing.lemoe.order import plan_order
-from errata.editing.lemoe.packing import pack, read_artifact, read_rows
+from errata.editing.lemoe.packing import EXPERT, FORMAT, pack, read_artifact, read_rows
 from errata.editing.lemoe.state import LemoeContents
 from errata.editing.lemoe.view import LemoeView
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
@@ -35,6 +35,9 @@ from errata.editing.retriever.gated_lane import GatedLane
 
 class LemoeLane(GatedLane[LemoeContents]):
     """The LEMoE lane of one process."""
+
+    row_tensors = FORMAT.row_tensors | {"member_of"}
+    unit_tensors = EXPERT
 
     def __init__(
         self,

@@ -17,7 +17,8 @@ from errata.editing.lemoe.projection import Projection
 from errata.editing.model.causal_lm import BaseLLM
 from errata.errors import ArtifactCorruptError
 
-_FORMAT = RowFormat(method="lemoe", values="embeddings")
+FORMAT = RowFormat(method="lemoe", values="embeddings")
+EXPERT = "expert."
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -63,7 +64,7 @@ def pack(
         "idf": routing.idf.cpu(),
     }
     for number, expert in enumerate(experts):
-        tensors |= {f"expert.{number}.{n}": t.cpu() for n, t in expert.tensors.items()}
+        tensors |= {f"{EXPERT}{number}.{n}": t.cpu() for n, t in expert.tensors.items()}
     if with_projection:
         tensors["projection.down"] = routing.projection.down.cpu()
         tensors["projection.up"] = routing.projection.up.cpu()
@@ -73,12 +74,12 @@ def pack(
         "limit": repr(routing.limit),
         "residual": json.dumps(routing.projection.is_residual),
     }
-    return _FORMAT.pack(llm, gate, rows, tensors, metadata)
+    return FORMAT.pack(llm, gate, rows, tensors, metadata)
 
 
 def pack_rows(llm: BaseLLM, gate: str, rows: Rows) -> Artifact:
     """Packs edits without experts, for a new lane model, which does not change experts."""
-    return _FORMAT.pack(llm, gate, rows)
+    return FORMAT.pack(llm, gate, rows)
 
 
 def read_artifact(
@@ -108,7 +109,7 @@ def read_artifact(
     shape = _shape_in(artifact, expected, seq)
     tensors = artifact.tensors
     num = len(tensors["anchors"]) if "anchors" in tensors else 0
-    dtype = next((t.dtype for n, t in tensors.items() if n.startswith("expert.0.")), None)
+    dtype = next((t.dtype for n, t in tensors.items() if n.startswith(f"{EXPERT}0.")), None)
     size = len(tensors["idf"]) if "idf" in tensors else 0
     specs = {
         "anchors": TensorSpec((num, shape.d), torch.float32),
@@ -117,11 +118,11 @@ def read_artifact(
     }
     for number in range(num):
         expert_specs = shape.specs(dtype or torch.float32)
-        specs |= {f"expert.{number}.{name}": spec for name, spec in expert_specs.items()}
+        specs |= {f"{EXPERT}{number}.{name}": spec for name, spec in expert_specs.items()}
     if before is None or "projection.down" in tensors:
         specs["projection.down"] = TensorSpec((shape.d_p, shape.d), torch.float32)
         specs["projection.up"] = TensorSpec((shape.d, shape.d_p), torch.float32)
-    rows = _FORMAT.read(artifact, llm, gate, edits, seq, others=specs)
+    rows = FORMAT.read(artifact, llm, gate, edits, seq, others=specs)
     owners = tensors["member_of"].tolist()
     if not num or set(owners) != set(range(num)):
         raise ArtifactCorruptError(f"commit {seq} has experts that learned no edit.", seq=seq)
@@ -135,7 +136,7 @@ def read_artifact(
     experts = [
         LaneExpert.of(
             shape,
-            {name: tensors[f"expert.{number}.{name}"] for name in shape.sizes()},
+            {name: tensors[f"{EXPERT}{number}.{name}"] for name in shape.sizes()},
             tensors["anchors"][number],
         )
         for number in range(num)
@@ -147,7 +148,7 @@ def read_rows(
     artifact: Artifact, llm: BaseLLM, edits: tuple[str, ...], seq: int, *, gate: str
 ) -> Rows:
     """Reads an artifact that `pack_rows` made; raises as `read_artifact`."""
-    return _FORMAT.read(artifact, llm, gate, edits, seq)
+    return FORMAT.read(artifact, llm, gate, edits, seq)
 
 
 def _shape_in(artifact: Artifact, expected: Shape | None, seq: int) -> Shape:

@@ -53,6 +53,20 @@ class EditedWeights:
         self._sum: dict[int, Tensor] = {}  # (d, d_ff) fp32
         self._contributions: dict[ContributionId, Contribution] = {}
         self._version = 0
+        self._reserved: set[int] = set()
+
+    def reserve(self, layers: Iterable[int]) -> None:
+        """Notes layers that a lane may change."""
+        self._reserved.update(layers)
+
+    def base(self) -> dict[int, Tensor]:
+        """The base weights, (d, d_ff), of all reserved layers, which later changes leave alone."""
+        return {
+            layer: self._base[layer]
+            if layer in self._base
+            else self._model.down_weight(layer).clone()
+            for layer in sorted(self._reserved)
+        }
 
     def prepare(self, changes: Mapping[ContributionId, Contribution | None]) -> Swap:
         """Computes the weights after `changes` without changing the model.

@@ -14,13 +14,15 @@ from errata.editing.model.causal_lm import BaseLLM
 from errata.editing.model.weights import EditedWeights
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.fit import encode_all, fit, gather
-from errata.editing.recipe.state import pack, read_rows
+from errata.editing.recipe.state import FORMAT, pack, read_rows
 from errata.editing.recipe.view import RecipeView
 from errata.editing.retriever.gated_lane import GatedContents, GatedLane
 
 
 class RecipeLane(GatedLane[GatedContents]):
     """The RECIPE lane of one process."""
+
+    row_tensors = FORMAT.row_tensors
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from errata.editing.model.causal_lm import BaseLLM
 from errata.editing.retriever.gate import Gate
 from errata.errors import ArtifactCorruptError
 
-_FORMAT = RowFormat(method="recipe", values="prompts")
+FORMAT = RowFormat(method="recipe", values="prompts")
 
 
 def pack(lane_model: str, llm: BaseLLM, rows: Rows) -> Artifact:
@@ -23,7 +23,7 @@ def pack(lane_model: str, llm: BaseLLM, rows: Rows) -> Artifact:
         llm: the base model.
         rows: of the edits.
     """
-    return _FORMAT.pack(llm, lane_model, rows)
+    return FORMAT.pack(llm, lane_model, rows)
 
 
 def read_rows(
@@ -40,7 +40,7 @@ def read_rows(
             f"entry {seq} carries edits, but the lane has no lane model.", seq=seq
         )
     shape = gate.model.shape
-    return _FORMAT.read(
+    return FORMAT.read(
         artifact,
         llm,
         gate.digest,

@@ -196,7 +196,7 @@ class LaneSystem(LocalModel):
         model, digest = None, ""
         if self._lane_model_commit is not None:
             model, digest = self._lane_model_commit.model, self._lane_model_commit.digest
-        self._lane.lane.prepare(Restoration(0, LaneDump(digest, (), None), model)).apply()
+        self._lane.lane.prepare(Restoration(0, LaneDump(digest, None), model)).apply()
 
     def _open(self, on_progress: Progress | None = None) -> None:
         lane = self._method.open(

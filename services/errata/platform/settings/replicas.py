@@ -130,7 +130,3 @@ class RetrievalSettings(ReplicaSettings):
     history: int = Field(
         256, ge=1, description="Number of recent log positions for which it can decide."
     )
-    snapshots: Path | None = Field(
-        None, description="Folder for snapshots, from which a restart resumes; none if unset."
-    )
-    snapshot_every: int = Field(1_000, ge=1, description="Entries between two snapshots.")

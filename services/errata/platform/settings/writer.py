@@ -63,6 +63,17 @@ class WriterSettings(ServiceSettings):
     batch_window_seconds: float = Field(
         0.05, ge=0, description="Seconds that a batch's first edit waits for more edits."
     )
+    snapshot_interval: int = Field(
+        1_000,
+        ge=0,
+        description="Entries between two snapshots of the log, from which readers start; 0 makes "
+        "none.",
+    )
+    snapshot_patience_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds that a snapshot waits for a replica which has the same state.",
+    )
     min_reliability: float = Field(
         1.0,
         ge=0,

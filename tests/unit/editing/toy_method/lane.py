@@ -19,6 +19,8 @@ from tests.unit.editing.toy_method.view import ToyView
 class ToyLane(RoutedLane[LaneContents]):
     """The toy lane of one process."""
 
+    row_tensors = FORMAT.row_tensors
+
     def __init__(
         self,
         model: BaseLLM,

@@ -617,6 +617,28 @@ class Sizes(google.protobuf.message.Message):
 global___Sizes = Sizes
 
 @typing.final
+class StateAt(google.protobuf.message.Message):
+    """The state of a replica at one position."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    STATE_DIGEST_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """The position."""
+    state_digest: builtins.str
+    """SHA-256, hex, of the state of its lanes there."""
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        state_digest: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["seq", b"seq", "state_digest", b"state_digest"]) -> None: ...
+
+global___StateAt = StateAt
+
+@typing.final
 class ReplicaPosition(google.protobuf.message.Message):
     """Position and state of a replica."""
 
@@ -649,6 +671,8 @@ class ReplicaPosition(google.protobuf.message.Message):
     LAG_FIELD_NUMBER: builtins.int
     AGREES_FIELD_NUMBER: builtins.int
     RESIDENT_FIELD_NUMBER: builtins.int
+    RECENT_FIELD_NUMBER: builtins.int
+    DIGEST_AT_FIELD_NUMBER: builtins.int
     replica: builtins.str
     """Chosen by the replica, unique."""
     applied_seq: builtins.int
@@ -663,6 +687,8 @@ class ReplicaPosition(google.protobuf.message.Message):
     """Output only. Head minus applied_seq."""
     agrees: builtins.bool
     """Output only. Whether chain_digest is the log's."""
+    digest_at: builtins.str
+    """Output only. The state digest at `ListReplicasRequest.at_seq`; empty if it is not known."""
     @property
     def report_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. Time of its last report to the log."""
@@ -671,6 +697,12 @@ class ReplicaPosition(google.protobuf.message.Message):
     def resident(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___Sizes]:
         """Sizes, by lane, of data that is on the replica's device only while it is used; the rest of
         that data is in host memory.
+        """
+
+    @property
+    def recent(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___StateAt]:
+        """Input only. The positions to which it moved, from the one of its last report on, ascending; the
+        state between two of them is that of the first.
         """
 
     def __init__(
@@ -685,9 +717,11 @@ class ReplicaPosition(google.protobuf.message.Message):
         lag: builtins.int = ...,
         agrees: builtins.bool = ...,
         resident: collections.abc.Mapping[builtins.str, global___Sizes] | None = ...,
+        recent: collections.abc.Iterable[global___StateAt] | None = ...,
+        digest_at: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["report_time", b"report_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agrees", b"agrees", "applied_seq", b"applied_seq", "chain_digest", b"chain_digest", "lag", b"lag", "replica", b"replica", "report_time", b"report_time", "resident", b"resident", "role", b"role", "state_digest", b"state_digest"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agrees", b"agrees", "applied_seq", b"applied_seq", "chain_digest", b"chain_digest", "digest_at", b"digest_at", "lag", b"lag", "recent", b"recent", "replica", b"replica", "report_time", b"report_time", "resident", b"resident", "role", b"role", "state_digest", b"state_digest"]) -> None: ...
 
 global___ReplicaPosition = ReplicaPosition
 
@@ -807,6 +841,7 @@ class GetHeadResponse(google.protobuf.message.Message):
     EPOCH_FIELD_NUMBER: builtins.int
     VOIDED_SEQS_FIELD_NUMBER: builtins.int
     IMPOSSIBLE_ENTRIES_FIELD_NUMBER: builtins.int
+    NEWEST_SNAPSHOT_FIELD_NUMBER: builtins.int
     log_id: builtins.str
     """Identity of the log."""
     head_seq: builtins.int
@@ -827,6 +862,10 @@ class GetHeadResponse(google.protobuf.message.Message):
     def impossible_entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ImpossibleEntry]:
         """Entries at which every reader stops, ascending, until they are voided."""
 
+    @property
+    def newest_snapshot(self) -> global___SnapshotTaken:
+        """The newest snapshot that an entry names; unset if there is none."""
+
     def __init__(
         self,
         *,
@@ -837,8 +876,11 @@ class GetHeadResponse(google.protobuf.message.Message):
         epoch: builtins.int = ...,
         voided_seqs: collections.abc.Iterable[builtins.int] | None = ...,
         impossible_entries: collections.abc.Iterable[global___ImpossibleEntry] | None = ...,
+        newest_snapshot: global___SnapshotTaken | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["chain_digest", b"chain_digest", "epoch", b"epoch", "floor_seq", b"floor_seq", "head_seq", b"head_seq", "impossible_entries", b"impossible_entries", "log_id", b"log_id", "voided_seqs", b"voided_seqs"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_newest_snapshot", b"_newest_snapshot", "newest_snapshot", b"newest_snapshot"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_newest_snapshot", b"_newest_snapshot", "chain_digest", b"chain_digest", "epoch", b"epoch", "floor_seq", b"floor_seq", "head_seq", b"head_seq", "impossible_entries", b"impossible_entries", "log_id", b"log_id", "newest_snapshot", b"newest_snapshot", "voided_seqs", b"voided_seqs"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_newest_snapshot", b"_newest_snapshot"]) -> typing.Literal["newest_snapshot"] | None: ...
 
 global___GetHeadResponse = GetHeadResponse
 
@@ -1013,17 +1055,21 @@ class ListReplicasRequest(google.protobuf.message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    AT_SEQ_FIELD_NUMBER: builtins.int
     page_size: builtins.int
     """At most 1,000; 100 if zero."""
     page_token: builtins.str
     """From an earlier response."""
+    at_seq: builtins.int
+    """Position for `ReplicaPosition.digest_at`."""
     def __init__(
         self,
         *,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        at_seq: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_seq", b"at_seq", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
 
 global___ListReplicasRequest = ListReplicasRequest
 

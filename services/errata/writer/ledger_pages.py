@@ -1,0 +1,157 @@
+"""The writer's ledger as pages of JSON, for snapshots: edits in log order, then request ids.
+
+Edits are never taken from the ledger, so that only the pages of edits that are new or whose state
+changed differ from those of an earlier snapshot.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from errata.editing.edit import Edit
+from errata.editing.lane.pages import page_ends
+from errata.errors import ArtifactCorruptError
+from errata.log.entries import ArtifactRef, Figures, LaneConfigured
+from errata.platform.status_convert import status_bytes, status_error
+from errata.replica.fold_pages import json_page, json_pages
+from errata.writer.ledger import EditRecord, LedgerState, State
+
+_EDITS, _REQUESTS = "edits", "requests"
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """An `EditRecord` in a page; its error as the bytes of a status, base64."""
+
+    edit: Edit
+    source: str
+    lane: str
+    author: str
+    request_time: datetime
+    state: State
+    commit_seq: int
+    revert_seq: int
+    figures: Figures | None
+    artifact: ArtifactRef | None
+    base_model_digest: str
+    error: str
+    trace_parent: str
+    subject_found: bool
+
+
+_PAGE = TypeAdapter(list[_Stored])
+
+
+def ledger_pages(state: LedgerState) -> Iterator[bytes]:
+    """The pages of a ledger; `read_ledger` reads them."""
+    records = [_stored(record) for record in state.records]
+    pages = [*_record_pages(records)]
+    requests = [item for item in state.request_seqs.items() if not _is_own(item[0])]
+    ids = [*json_pages(requests, [key for key, _ in requests])]
+    yield json_page(
+        {
+            "seq": state.seq,
+            "lanes": [[seq, asdict(lane)] for seq, lane in state.lanes.values()],
+            "lane_models": dict(state.lane_models),
+            "compactions": sorted(state.compactions.items()),
+            _EDITS: len(pages),
+            _REQUESTS: len(ids),
+        }
+    )
+    yield from pages
+    yield from ids
+
+
+def read_ledger(pages: Sequence[bytes]) -> LedgerState:
+    """The ledger that `ledger_pages` wrote.
+
+    Raises:
+        ArtifactCorruptError: these are not the pages of a ledger.
+    """
+    try:
+        return _read(pages)
+    except (KeyError, TypeError, ValueError, IndexError, ValidationError) as error:
+        raise ArtifactCorruptError(
+            f"the ledger in the snapshot cannot be read ({type(error).__name__})."
+        ) from error
+
+
+def _read(pages: Sequence[bytes]) -> LedgerState:
+    head: dict[str, Any] = json.loads(pages[0])
+    middle = 1 + int(head[_EDITS])
+    if len(pages) != middle + int(head[_REQUESTS]):
+        raise ValueError("pages are missing")
+    configured = [(int(seq), LaneConfigured(**lane)) for seq, lane in head["lanes"]]
+    return LedgerState(
+        seq=int(head["seq"]),
+        lanes={lane.lane: (seq, lane) for seq, lane in configured},
+        lane_models=dict(head["lane_models"]),
+        compactions={int(seq): str(lane) for seq, lane in head["compactions"]},
+        records=[
+            _record(stored) for page in pages[1:middle] for stored in _PAGE.validate_json(page)
+        ],
+        request_seqs={
+            str(key): int(seq) for page in pages[middle:] for key, seq in json.loads(page)
+        },
+    )
+
+
+def _record_pages(records: Sequence[_Stored]) -> Iterator[bytes]:
+    start = 0
+    for end in page_ends((record.edit.name.encode(), 0) for record in records):
+        yield _PAGE.dump_json(list(records[start:end]))
+        start = end
+
+
+def _stored(record: EditRecord) -> _Stored:
+    error = "" if record.error is None else base64.b64encode(status_bytes(record.error)).decode()
+    # A fit that is running now is repeated by whoever starts from here.
+    state = State.REQUESTED if record.state is State.FITTING else record.state
+    return _Stored(
+        record.edit,
+        record.source,
+        record.lane,
+        record.author,
+        record.request_time,
+        state,
+        record.commit_seq,
+        record.revert_seq,
+        record.figures,
+        record.artifact,
+        record.base_model_digest,
+        error,
+        record.trace_parent,
+        record.subject_found,
+    )
+
+
+def _record(stored: _Stored) -> EditRecord:
+    error = status_error(base64.b64decode(stored.error)) if stored.error else None
+    return EditRecord(
+        stored.edit,
+        stored.source,
+        stored.lane,
+        stored.author,
+        stored.request_time,
+        stored.state,
+        stored.commit_seq,
+        stored.revert_seq,
+        stored.figures,
+        stored.artifact,
+        stored.base_model_digest,
+        error,
+        stored.trace_parent,
+        stored.subject_found,
+    )
+
+
+def _is_own(request_id: str) -> bool:
+    """Whether it is an id of an act of the writer itself, of version 5: nobody asks for those."""
+    return request_id[14:15] == "5"
