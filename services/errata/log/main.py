@@ -68,6 +68,7 @@ async def run(
             try:
                 await _serve(service, feed, address or log.address, ready, stop or asyncio.Event())
             finally:
+                trimmer.stop()
                 trimming.cancel()
                 await asyncio.gather(trimming, return_exceptions=True)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -45,11 +46,13 @@ class Trimmer:
         self._keep_entries = settings.trim_keep_entries
         self._interval = settings.trim_interval_seconds
         self._horizon = timedelta(seconds=settings.request_id_horizon_seconds)
+        self._stopped = asyncio.Event()
         self._next_forgetting = 0.0  # by the monotonic clock
 
     async def run(self) -> None:
-        """Looks every `log.trim_interval_seconds`, until cancelled; failures end nothing."""
-        while True:
+        """Looks every `log.trim_interval_seconds`, until `stop`; failures end nothing."""
+        # Cancellation alone is not enough: redis-py can swallow one that meets its own timeout.
+        while not self._stopped.is_set():
             try:
                 await self.step()
             except ErrataError as error:
@@ -58,7 +61,13 @@ class Trimmer:
             except Exception as error:  # noqa: BLE001 - a bug here must not end appends
                 self.num_failures += 1
                 _log.error("the log was not trimmed", reason=traceback_of(error))
-            await asyncio.sleep(self._interval)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._stopped.wait()
+
+    def stop(self) -> None:
+        """Ends `run` after its current step."""
+        self._stopped.set()
 
     async def step(self) -> None:
         """Trims if it is due, then forgets request ids beyond the horizon.
