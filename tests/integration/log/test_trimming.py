@@ -15,7 +15,12 @@ from errata.errors import PreconditionError, SeqTrimmedError, UnavailableError
 from errata.launch.verify.run import verify
 from errata.log.archive import trim
 from errata.log.chain import ORIGIN, Position, verify_run
+from errata.log.feed import Feed
+from errata.log.metrics import LogCollector
+from errata.log.positions import ReplicaTable
+from errata.log.remote import RemoteLog
 from errata.log.store import RedisLog
+from errata.log.subscriptions import Subscriptions
 from errata.log.trimmer import Trimmer
 from errata.platform.settings import LogSettings, load_settings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
@@ -39,6 +44,7 @@ from tests.integration.log.trimming import (
     take_snapshot,
     trimming,
 )
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.promise("P1"), pytest.mark.promise("P2")]
 
@@ -138,6 +144,8 @@ async def test_a_subscriber_below_the_floor_is_told_where_to_begin(
         assert [entry.seq for entry in (await stream.read()).entries] == [6, 7]
         stream.cancel()
         assert [entry.seq for entry in await served.entries()] == list(range(1, 8))
+        remote = RemoteLog(served.channel)
+        assert [entry.seq async for entry in remote.entries(PATIENCE)] == list(range(1, 8))
 
 
 async def test_the_service_trims_by_itself_and_goes_on(
@@ -349,6 +357,23 @@ async def test_a_trim_of_another_log_is_refused_by_redis(
     assert retained(redis_server) == [1, 2, 3]
     assert await backend.trim(before, end, ref), "the control: it is not refused for nothing"
     assert retained(redis_server) == [3]
+
+
+async def test_metrics_say_what_is_where(
+    log: tuple[RedisLog, Trimmer], settings: LogSettings
+) -> None:
+    store, trimmer = log
+    epoch = await store.acquire_epoch("test")
+    await fill(store, epoch, 4)
+    await take_snapshot(store, epoch, store_of(settings), 3)
+    await trimmer.step()
+    feed = Feed(store, page_entries=1, progress_seconds=1.0)
+    collector = LogCollector(store, feed, ReplicaTable(1.0), Subscriptions(settings), trimmer)
+    found = {s.name: s.value for metric in collector.collect() for s in metric.samples}
+    assert found["errata_log_floor_seq"] == 4
+    assert found["errata_log_archived_entries"] == 3
+    assert found["errata_log_archived_bytes"] == (await index_of(store)).size_bytes > 0
+    assert found["errata_log_trim_failures_total"] == 0
 
 
 async def test_failures_are_counted_and_end_nothing(
