@@ -81,6 +81,20 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     ),
                 ),
             ),
+            Panel(
+                "Entries in Redis and in the archive",
+                "none",
+                (
+                    ("max(errata_log_head_seq) - max(errata_log_floor_seq) + 1", "Redis"),
+                    ("max(errata_log_archived_entries)", "archive"),
+                ),
+            ),
+            Panel("The archive", "bytes", (("max(errata_log_archived_bytes)", "segments"),)),
+            Panel(
+                "Failed trims of the log",
+                "none",
+                (("increase(errata_log_trim_failures_total[10m])", "in 10 minutes"),),
+            ),
             Panel("Streams of the log", "none", (("errata_log_subscriptions", "open"),)),
             Panel("Append, durable", "s", _quantiles("errata_log_append_seconds")),
             Panel(

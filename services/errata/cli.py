@@ -10,6 +10,7 @@
 | `model_cli` | prepare a model |
 | `security_cli` | make credentials, check the audit log |
 | `signing_cli` | keys that sign commits; verify a log without its services |
+| `artifacts_cli` | look after the artifact store |
 | `bench_cli`, `train_cli` | measure; train what lanes learn once |
 
 Commands that only call a running system import neither torch nor Ray.
@@ -26,6 +27,7 @@ import typer
 from rich.text import Text
 
 from errata import box_cli, bulk_cli, client_cli, errors, model_cli, security_cli, signing_cli
+from errata.artifacts_cli import artifacts
 from errata.bench_cli import bench
 from errata.launch.output import line, quoted
 from errata.launch.show_installation import version_lines
@@ -77,6 +79,7 @@ app = typer.Typer(
 for _name, _command in _COMMANDS:
     app.command(_name)(_command)
 app.add_typer(log, name="log")
+app.add_typer(artifacts, name="artifacts")
 app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")
 app.add_typer(model_cli.model, name="model")

@@ -61,7 +61,8 @@ def _log() -> Service:
     from errata.log.main import run
 
     async def run_log(settings: Settings, stop: asyncio.Event) -> None:
-        await run(settings.log, ArtifactStore(settings.artifacts_url), stop=stop)
+        artifacts = ArtifactStore(settings.artifacts_url, max_bytes=settings.artifacts.max_bytes)
+        await run(settings.log, artifacts, stop=stop)
 
     return run_log
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,23 @@ from errata.errors import ArtifactCorruptError, NotFoundError, StartupError, Una
 from errata.platform.settings import ArtifactSettings
 
 CHUNK_BYTES = 256 * 1024
+_FILE = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})\.safetensors(\.[0-9a-f]{32}\.tmp)?")
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of the store.
+
+    Attributes:
+        path: in the file system.
+        digest: of the artifact; empty for what an interrupted `save` left.
+        size_bytes: its length.
+    """
+
+    path: str
+    digest: str
+    size_bytes: int
 
 
 class ArtifactStore:
@@ -74,7 +93,7 @@ class ArtifactStore:
         return await asyncio.to_thread(self.load, digest, size_bytes)
 
     def save(self, data: bytes) -> str:
-        """Stores bytes and returns their digest; storing them again changes nothing.
+        """Stores bytes and returns their digest; storing them again only renews their age.
 
         A damaged file is replaced.
 
@@ -84,12 +103,59 @@ class ArtifactStore:
         """
         digest = digest_of(data)
         check_size(digest, len(data), self._max_bytes)
+        path = self.path_of(digest)
         try:
             self.load(digest, len(data))
         except (NotFoundError, ArtifactCorruptError):
             with self._failures(digest):
-                self._write(self.path_of(digest), data)
+                self._write(path, data)
+        else:
+            with self._failures(digest):
+                self._renew(path, data)
         return digest
+
+    def files(self) -> Iterator[StoredFile]:
+        """Every file of the store, also those that an interrupted `save` left; not any other.
+
+        Raises:
+            UnavailableError: the file system failed.
+        """
+        with self._failures(""):
+            try:
+                found = self._fs.find(self._root, detail=True)
+            except FileNotFoundError:
+                return
+        for path, info in found.items():
+            named = _FILE.fullmatch(str(path)[len(self._root) + 1 :])
+            if named is not None:
+                yield StoredFile(str(path), "" if named[2] else named[1], int(info["size"] or 0))
+
+    def modified(self, file: StoredFile) -> datetime:
+        """When a file was stored last.
+
+        Raises:
+            NotFoundError: it is gone.
+            UnavailableError: the file system failed.
+        """
+        with self._failures(file.digest):
+            time: datetime = self._fs.modified(file.path)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+    def remove(self, file: StoredFile, older_than: datetime) -> bool:
+        """Removes a file, unless it was stored at `older_than` or later.
+
+        Returns:
+            Whether it is gone.
+
+        Raises:
+            UnavailableError: the file system failed.
+        """
+        with suppress(NotFoundError):
+            if self.modified(file) >= older_than:
+                return False
+            with self._failures(file.digest):
+                self._fs.rm_file(file.path)
+        return True
 
     def load(self, digest: str, size_bytes: int | None = None) -> bytes:
         """The artifact's bytes, verified.
@@ -174,6 +240,13 @@ class ArtifactStore:
             raise UnavailableError(
                 f"the artifact store failed: {why}. Retry later.", digest=digest
             ) from error
+
+    def _renew(self, path: str, data: bytes) -> None:
+        """A file that is named again soon must not be collected as an old one before that."""
+        if isinstance(self._fs, LocalFileSystem):
+            os.utime(path)
+        else:
+            self._write(path, data)
 
     def _write(self, path: str, data: bytes) -> None:
         temporary = f"{path}.{uuid.uuid4().hex}.tmp"

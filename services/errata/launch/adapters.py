@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
 
 import grpc
@@ -13,7 +12,7 @@ from rich.console import Console
 from errata.artifacts.remote import RemoteArtifacts
 from errata.editing.lane.contract import Lane
 from errata.editing.model.causal_lm import CausalLM, KnownLLM
-from errata.errors import LogUnavailableError, PreconditionError
+from errata.errors import PreconditionError
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import (
     EditsCommitted,
@@ -25,7 +24,6 @@ from errata.log.entries import (
 )
 from errata.log.reader import EntryReader
 from errata.log.remote import RemoteLog
-from errata.log.subscriber import Subscriber
 from errata.platform.server import COMMON_OPTIONS
 from errata.platform.settings import Settings
 from errata.replica.applier import Applier
@@ -34,7 +32,7 @@ from errata.replica.base_model import load_base_model
 from errata_client import Client
 from errata_client._credentials import async_channel
 
-_TIMEOUT_SECONDS = 60.0  # without an entry
+_TIMEOUT_SECONDS = 60.0  # of one call
 
 
 def export_adapters(
@@ -56,11 +54,10 @@ def export_adapters(
         LogUnavailableError: the log or its artifacts are not available.
     """
     with Client(target) as client:
-        head_seq = client.head().seq
         if lane not in {known.name for known in client.lanes()}:
             raise PreconditionError(f"there is no {lane}; `errata lanes` lists all lanes.")
     llm = load_base_model(settings)
-    seq, opened = asyncio.run(_lane_at(settings, target, lane, llm, head_seq))
+    seq, opened = asyncio.run(_lane_at(settings, target, lane, llm))
     export = None if opened is None else opened.export
     if export is None:
         raise PreconditionError(f"{lane} has no adapters to export; only ELDER lanes have them.")
@@ -73,7 +70,7 @@ def _dial(target: str) -> grpc.aio.Channel:
 
 
 async def _lane_at(
-    settings: Settings, target: str, lane: str, llm: CausalLM, head_seq: int
+    settings: Settings, target: str, lane: str, llm: CausalLM
 ) -> tuple[int, Lane | None]:
     """Applies the log's entries of a lane up to the head; the position reached, and the lane."""
     seq, lane_edits = 0, set[str]()
@@ -82,29 +79,17 @@ async def _lane_at(
         known_llm = KnownLLM(llm.digest, llm.device)
         artifacts = RemoteArtifacts(channel, max_bytes=settings.artifacts.max_bytes)
         applier = Applier(known_llm, artifacts, FaissIndices())
-        reader = EntryReader(RemoteLog(channel).voided_seqs)
-        try:
-            async with (
-                asyncio.timeout(_TIMEOUT_SECONDS) as timeout,
-                aclosing(Subscriber(partial(_dial, target)).batches()) as batches,
-            ):
-                async for batch in batches:
-                    for stored in batch.entries:
-                        seq, entry = stored.seq, await reader.read(stored)
-                        if entry is None:
-                            continue
-                        if _changes_lane(entry.payload, lane, lane_edits):
-                            await apply(applier, entry)
-                        else:
-                            applier.gate.let_pass(entry)
-                        now = asyncio.get_running_loop().time()
-                        timeout.reschedule(now + _TIMEOUT_SECONDS)
-                    if seq >= head_seq:
-                        break
-        except TimeoutError as error:
-            raise LogUnavailableError(
-                f"the edit log or its artifacts are not available at {target}.", target=target
-            ) from error
+        log = RemoteLog(channel)
+        reader = EntryReader(log.voided_seqs)
+        async with aclosing(log.entries(_TIMEOUT_SECONDS)) as entries:
+            async for stored in entries:
+                seq, entry = stored.seq, await reader.read(stored)
+                if entry is None:
+                    continue
+                if _changes_lane(entry.payload, lane, lane_edits):
+                    await apply(applier, entry)
+                else:
+                    applier.gate.let_pass(entry)
     opened = applier.lanes.get(lane)
     return seq, None if opened is None else opened.lane
 

@@ -8,6 +8,7 @@ import structlog
 
 from errata.artifacts import ArtifactStore
 from errata.errors import (
+    ArtifactCorruptError,
     ErrataError,
     ImpossibleEntryError,
     InvalidRequestError,
@@ -17,10 +18,11 @@ from errata.errors import (
     UnavailableError,
 )
 from errata.log.append import NewEntry
-from errata.log.backend import RedisBackend
+from errata.log.archive.records import Records
 from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
-from errata.log.entries import EntryVoided, artifacts_of
+from errata.log.entries import Entry, EntryVoided, SnapshotTaken, artifacts_of
 from errata.log.fold import LogFold
+from errata.log.folding import fold_stored
 from errata.log.history import MAX_PAGE_BYTES
 from errata.log.payload_convert import decode
 
@@ -61,21 +63,30 @@ async def missing_artifact(entry: NewEntry, artifacts: ArtifactStore) -> ErrataE
 
 
 class Admission:
-    """The fold of the log service; whoever calls it holds the log's lock."""
+    """The fold of the log service; whoever calls it holds the log's lock.
 
-    def __init__(self, backend: RedisBackend) -> None:
+    Attributes:
+        fold: of the entries so far.
+        snapshots: the entries in Redis that name one, oldest first; each has another `seq` than
+            the snapshot that it names.
+    """
+
+    def __init__(self, records: Records) -> None:
         """Has read nothing yet.
 
         Args:
-            backend: holds the entries.
+            records: the entries.
         """
         self.fold = LogFold()
-        self._backend = backend
+        self.snapshots: list[tuple[Entry, SnapshotTaken]] = []
+        self._records = records
         self._position = ORIGIN
-        self._obstacle: PreconditionError | None = None
+        self._obstacle: ErrataError | None = None
 
     async def catch_up(self, tip: Position) -> None:
         """Folds the entries up to `tip`, page by page; asks Redis for nothing if it knows them.
+
+        It begins with the fold of the archived entries, if there is one.
 
         Args:
             tip: a verified position.
@@ -83,16 +94,23 @@ class Admission:
         Raises:
             LogBehindWitnessError: Redis holds other entries than those that lead to `tip`.
             LogUnavailableError: Redis does not answer.
+            UnavailableError: the archive's store cannot be reached.
         """
+        if self._position == ORIGIN and tip.seq:
+            await self._begin_with_archive(tip)
         while self._position.seq < tip.seq and self._obstacle is None:
             from_seq = self._position.seq + 1
-            reading = await self._backend.read(from_seq, _PAGE_ENTRIES, MAX_PAGE_BYTES)
-            entries = [] if reading is None else reading.entries
-            if reading is not None and reading.floor_seq > from_seq:
+            try:
+                reading = await self._records.read(from_seq, _PAGE_ENTRIES, MAX_PAGE_BYTES)
+            except (PreconditionError, ArtifactCorruptError) as error:
+                self._obstacle = _unreadable(error)
+                return
+            entries = () if reading is None else reading.entries
+            if reading is not None and reading.floor_seq > from_seq and not entries:
                 self._obstacle = PreconditionError(
-                    f"the log was trimmed up to {reading.floor_seq - 1}, so a new entry cannot be "
-                    "compared with all entries before it. Restore Redis from a copy with all "
-                    "entries, or start a new log.",
+                    f"the log was trimmed up to {reading.floor_seq - 1} without an archive, so a "
+                    "new entry cannot be compared with all entries before it. Restore Redis from "
+                    "a copy with all entries, or start a new log.",
                     floor_seq=reading.floor_seq,
                 )
             elif not entries:
@@ -142,21 +160,39 @@ class Admission:
         """Folds an entry that was just appended at the tip."""
         self._take([entry])
 
+    async def _begin_with_archive(self, tip: Position) -> None:
+        reading = await self._records.backend.read(1, 0, MAX_PAGE_BYTES)
+        if reading is None or reading.archive is None or reading.floor.seq > tip.seq:
+            return
+        archive = self._records.archive
+        try:
+            index = await self._records.index(reading)
+            if archive is not None:
+                self.fold = await archive.fold(reading.log_id, index)
+                self._position = index.position
+        except (PreconditionError, ArtifactCorruptError) as error:
+            self._obstacle = _unreadable(error)
+
     def _take(self, entries: Iterable[ChainedEntry]) -> None:
         for stored in entries:
             if self._obstacle is not None:
                 return
             try:
-                self._fold(stored)
+                entry = fold_stored(self.fold, stored)
             except PreconditionError as error:  # a kind that only newer versions know
                 _log.error("new entries are refused", reason=error.message)
                 self._obstacle = error
                 return
+            if entry is not None and isinstance(entry.payload, SnapshotTaken):
+                self.snapshots.append((entry, entry.payload))
             self._position = verify_run(self._position, [stored])
 
-    def _fold(self, stored: ChainedEntry) -> None:
-        try:
-            self.fold.add(decode(stored))
-        except ImpossibleEntryError as error:
-            _log.critical("an entry cannot be applied", seq=stored.seq, reason=error.message)
-            self.fold.skip(stored.seq, error.metadata["problem"])
+
+def _unreadable(error: ErrataError) -> ErrataError:
+    """Why a log whose archive cannot be read takes no entries."""
+    _log.error("new entries are refused: the archive cannot be read", reason=error.message)
+    return PreconditionError(
+        "the log was trimmed and its archive cannot be read, so a new entry cannot be compared "
+        f"with all entries before it: {error.message} Then restart the log service.",
+        **error.metadata,
+    )

@@ -25,6 +25,7 @@ from redis.exceptions import (
 from errata.errors import LimitExceededError, LogUnavailableError, StartupError
 from errata.log.append import AppendOutcome, NewEntry
 from errata.log.chain import ORIGIN, ChainedEntry, Position
+from errata.log.entries import ArtifactRef
 from errata.log.memory import RedisMemory
 from errata.platform.settings import LogSettings
 
@@ -46,16 +47,25 @@ class Reading:
     """The content of Redis at one instant, not verified yet.
 
     Attributes:
-        floor_seq: the first retained entry, or head + 1 if none is retained.
+        floor: the position before the first retained entry, or the head if none is retained.
+        archive: the index of the archive up to there; None if nothing was archived.
+        forgotten_seq: the request ids of archived entries up to there are forgotten.
         base: the position that the first of `entries` says it continues; None without entries.
     """
 
     log_id: str
     head: Position
     epoch: int
-    floor_seq: int
+    floor: Position
+    archive: ArtifactRef | None
+    forgotten_seq: int
     base: Position | None
     entries: tuple[ChainedEntry, ...]
+
+    @property
+    def floor_seq(self) -> int:
+        """The first retained entry, or head + 1 if none is retained."""
+        return self.floor.seq + 1
 
 
 class _Script:
@@ -82,6 +92,8 @@ class RedisBackend:
         self._append = _Script("append.lua")
         self._acquire = _Script("acquire.lua")
         self._read = _Script("read.lua")
+        self._trim = _Script("trim.lua")
+        self._forget = _Script("forget.lua")
         timeout = settings.redis_timeout_seconds
         self._timeout = timeout
         self._allow_unsafe = settings.allow_unsafe_redis
@@ -167,14 +179,22 @@ class RedisBackend:
         )
         if reply is None:
             return None
-        log_id, seq, digest, epoch, floor, rows = reply
+        log_id, seq, digest, epoch, floor, before, archive, forgotten, rows = reply
         base = Position(from_seq - 1, rows[0][1]) if rows else None
         entries = tuple(
             ChainedEntry(number, payload, stored)
             for number, (payload, _, stored) in enumerate(rows, start=from_seq)
         )
-        head = Position(int(seq), digest)
-        return Reading(log_id.decode(), head, int(epoch), int(floor), base, entries)
+        return Reading(
+            log_id=log_id.decode(),
+            head=Position(int(seq), digest),
+            epoch=int(epoch),
+            floor=Position(int(floor) - 1, before),
+            archive=_ref_of(archive.decode()),
+            forgotten_seq=int(forgotten or 0),
+            base=base,
+            entries=entries,
+        )
 
     async def append(
         self, log_id: str, entry: NewEntry, head: Position, new: Position, *, refused: bool = False
@@ -218,6 +238,36 @@ class RedisBackend:
         """Grants the next epoch; returns None if Redis holds another log or none."""
         reply = await self._run(self._acquire, (self._head,), (log_id, writer))
         return int(reply[1]) if reply[0] == b"OK" else None
+
+    async def trim(self, before: Reading, end: Position, archive: ArtifactRef) -> bool:
+        """Makes the entries up to `end` leave Redis; False if another service came first.
+
+        Args:
+            before: says which archive was there.
+            end: the last entry that leaves.
+            archive: the index of the archive that holds all entries up to it.
+        """
+        old = "" if before.archive is None else _name_of(before.archive)
+        arguments = (before.log_id, old, end.seq, end.chain_digest, _name_of(archive))
+        reply = await self._run(self._trim, (self._stream, self._head), arguments)
+        return bool(reply[0] == b"OK")
+
+    async def forget(
+        self, before: Reading, through_seq: int, requests: Sequence[tuple[str, int]]
+    ) -> bool:
+        """Forgets request ids of archived entries; False if another service came first.
+
+        Args:
+            before: says up to where they are forgotten already.
+            through_seq: they are forgotten up to there afterwards.
+            requests: id and seq of entries in between; few, because Redis does nothing else
+                meanwhile.
+        """
+        old = before.forgotten_seq or ""
+        flat = [value for pair in requests for value in pair]
+        keys, arguments = (self._head, self._requests), (before.log_id, old, through_seq, *flat)
+        reply = await self._run(self._forget, keys, arguments)
+        return bool(reply[0] == b"OK")
 
     async def memory(self) -> RedisMemory | None:
         """What Redis uses of its limit; None where INFO is forbidden."""
@@ -270,6 +320,15 @@ class RedisBackend:
                 "the log's Redis failed; the log service's log has the cause. Nothing was "
                 "acknowledged; retry with the same request id."
             ) from error
+
+
+def _name_of(ref: ArtifactRef) -> str:
+    return f"{ref.digest}:{ref.size_bytes}"
+
+
+def _ref_of(name: str) -> ArtifactRef | None:
+    digest, _, size = name.partition(":")
+    return ArtifactRef(digest, int(size)) if name else None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -38,6 +38,11 @@ class ChainedEntry:
     payload: bytes
     chain_digest: bytes
 
+    @property
+    def position(self) -> Position:
+        """The position after it, as stored."""
+        return Position(self.seq, self.chain_digest)
+
 
 ORIGIN = Position(0, bytes(DIGEST_BYTES))
 """The position before the first entry; H(0) is 32 zero bytes."""

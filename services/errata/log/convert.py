@@ -17,6 +17,8 @@ from errata.log.positions import ReplicaReport, ReplicaState
 from errata.platform.limits import NAME_CHARS
 from errata_client._gen.errata.v1 import edit_log_pb2
 
+_PAGE_ENTRIES = 1_000
+
 
 def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
     """Checks an append and sets its time.
@@ -97,6 +99,16 @@ def state_from(response: edit_log_pb2.GetHeadResponse) -> LogState:
 def head_request() -> edit_log_pb2.GetHeadRequest:
     """Asks for the log's state."""
     return edit_log_pb2.GetHeadRequest()
+
+
+def entries_request(page_token: str) -> edit_log_pb2.ListEntriesRequest:
+    """Asks for a page of all entries; the first one without a token."""
+    return edit_log_pb2.ListEntriesRequest(page_size=_PAGE_ENTRIES, page_token=page_token)
+
+
+def entries_page(response: edit_log_pb2.ListEntriesResponse) -> tuple[list[ChainedEntry], str]:
+    """A received page, not verified, and the token of the next one; empty at the end."""
+    return list(map(entry_from, response.entries)), response.next_page_token
 
 
 def subscribe_response(page: Page, log_id: str) -> edit_log_pb2.SubscribeResponse:

@@ -99,7 +99,7 @@ class Feed:
             LogBehindWitnessError: the log is damaged.
         """
         await self._source.state()  # the current head, including other services' entries
-        page = await self._source.read(from_seq, self._page_entries, _PAGE_BYTES)
+        page = await self._source.read_retained(from_seq, self._page_entries, _PAGE_BYTES)
         while not self._stopping:
             yield page
             from_seq += len(page.entries)
@@ -113,4 +113,4 @@ class Feed:
         head = self._source.head
         if head.seq < next_seq:
             return Page(head, (), head)
-        return await self._source.read(next_seq, self._page_entries, _PAGE_BYTES)
+        return await self._source.read_retained(next_seq, self._page_entries, _PAGE_BYTES)

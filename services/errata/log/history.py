@@ -14,7 +14,8 @@ from errata.errors import (
     SeqTrimmedError,
     StartupError,
 )
-from errata.log.backend import Reading, RedisBackend
+from errata.log.archive.records import Records
+from errata.log.backend import Reading
 from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
 from errata.log.entries import SnapshotTaken
 from errata.log.witness import WitnessRecord
@@ -58,12 +59,12 @@ class LogState:
 
 
 async def open_history(
-    backend: RedisBackend, recorded: WitnessRecord | None, *, adopt_unwitnessed: bool
+    records: Records, recorded: WitnessRecord | None, *, adopt_unwitnessed: bool
 ) -> WitnessRecord:
     """The position from which the history in Redis must be verified up to its head.
 
     Args:
-        backend: the Redis; an empty one gets a new log with a new identity.
+        records: of the log; an empty Redis gets a new log with a new identity.
         recorded: the witness's record; None if there is no witness.
         adopt_unwitnessed: trusts a log without a witness from its floor on.
 
@@ -73,7 +74,8 @@ async def open_history(
         LogUnavailableError: Redis does not answer.
     """
     if recorded is not None:
-        return await _open_witnessed(backend, recorded)
+        return await _open_witnessed(records, recorded)
+    backend = records.backend
     reading = await backend.read(1, 0, MAX_PAGE_BYTES)
     if reading is None:
         await backend.create(uuid.uuid4().hex)
@@ -87,29 +89,26 @@ async def open_history(
             "be complete, start once with log.adopt_unwitnessed.",
             head_seq=reading.head.seq,
         )
-    base = reading.head
-    if reading.floor_seq <= reading.head.seq:
-        first = await backend.read(reading.floor_seq, 1, MAX_PAGE_BYTES)
-        if first is not None and first.base is not None:
-            base = first.base
-    if reading.floor_seq == 1:
-        base = ORIGIN
+    base = ORIGIN if reading.floor_seq == 1 else reading.floor
     return WitnessRecord(reading.log_id, base, reading.epoch)
 
 
-async def _open_witnessed(backend: RedisBackend, recorded: WitnessRecord) -> WitnessRecord:
-    """Checks that Redis holds the witnessed entry; later entries are verified afterwards."""
+async def _open_witnessed(records: Records, recorded: WitnessRecord) -> WitnessRecord:
+    """Checks that the log holds the witnessed entry; later entries are verified afterwards."""
     seq = recorded.head.seq
-    reading = check_reading(await backend.read(max(seq, 1), 1, MAX_PAGE_BYTES), recorded)
-    if reading.base is not None and seq >= max(reading.floor_seq, 1):
-        found = verify_run(reading.base, reading.entries)
-        if found != recorded.head:
-            raise _other_digest(found, recorded.head)
+    reading = check_reading(await records.backend.read(1, 0, MAX_PAGE_BYTES), recorded)
+    if seq == reading.floor.seq:  # what was archived need not be readable
+        found: Position | None = reading.floor
+    else:
+        reading = check_reading(await records.read(max(seq, 1), 1, MAX_PAGE_BYTES), recorded)
+        found = verify_run(reading.base, reading.entries) if reading.base and seq else None
+    if found is not None and found != recorded.head:
+        raise _other_digest(found, recorded.head)
     return recorded
 
 
-async def advance(backend: RedisBackend, known: WitnessRecord) -> tuple[WitnessRecord, int]:
-    """Verifies the entries that Redis holds beyond `known`.
+async def advance(records: Records, known: WitnessRecord) -> tuple[WitnessRecord, int]:
+    """Verifies the entries that the log holds beyond `known`.
 
     Returns:
         The new known record, and the log's floor.
@@ -117,10 +116,12 @@ async def advance(backend: RedisBackend, known: WitnessRecord) -> tuple[WitnessR
     Raises:
         LogBehindWitnessError: Redis contradicts `known`, or holds fewer entries.
         LogUnavailableError: Redis does not answer; retry from `known`.
+        PreconditionError, ArtifactCorruptError, UnavailableError: entries after `known` are
+            archived, and the archive cannot be read.
     """
     while True:
         reading = check_reading(
-            await backend.read(known.head.seq + 1, _PAGE_ENTRIES, MAX_PAGE_BYTES), known
+            await records.read(known.head.seq + 1, _PAGE_ENTRIES, MAX_PAGE_BYTES), known
         )
         tip = verify_run(known.head, reading.entries)
         if tip.seq < reading.head.seq and not reading.entries:
@@ -176,17 +177,24 @@ def check_from_seq(from_seq: int) -> None:
         )
 
 
-def verified_page(reading: Reading, from_seq: int, head: Position, tip: Position) -> Page:
+def verified_page(
+    reading: Reading,
+    from_seq: int,
+    head: Position,
+    tip: Position,
+    snapshot: SnapshotTaken | None,
+) -> Page:
     """The page in a reading, if it agrees with the known positions.
 
     Args:
-        reading: the entries in Redis from `from_seq` on.
+        reading: the entries from `from_seq` on.
         from_seq: at least 1.
         head: the last acknowledged position; later entries are not served.
         tip: the last verified position.
+        snapshot: the newest one, for readers who ask for an entry that was trimmed.
 
     Raises:
-        SeqTrimmedError: `from_seq` is below the floor.
+        SeqTrimmedError: `from_seq` is below the floor, and the reading has no archived entries.
         SeqBeyondHeadError: `from_seq` is above head + 1.
         LogBehindWitnessError: an entry is missing or was changed.
     """
@@ -197,13 +205,8 @@ def verified_page(reading: Reading, from_seq: int, head: Position, tip: Position
             field="from_seq",
             head_seq=head.seq,
         )
-    if from_seq < reading.floor_seq:
-        raise SeqTrimmedError(
-            f"entry {from_seq} was trimmed; the first retained entry is {reading.floor_seq}. Start "
-            "from a snapshot.",
-            field="from_seq",
-            floor_seq=reading.floor_seq,
-        )
+    if from_seq < reading.floor_seq and not reading.entries:
+        raise _trimmed(from_seq, reading, snapshot)
     if not reading.entries and from_seq <= head.seq:
         raise LogBehindWitnessError(
             f"entry {from_seq} is missing from Redis. Restore Redis from an intact copy.",
@@ -219,6 +222,25 @@ def verified_page(reading: Reading, from_seq: int, head: Position, tip: Position
             raise _other_digest(position, known[position.seq])
     entries = tuple(entry for entry in reading.entries if entry.seq <= head.seq)
     return Page(base, entries, head)
+
+
+def _trimmed(from_seq: int, reading: Reading, snapshot: SnapshotTaken | None) -> SeqTrimmedError:
+    """Tells a reader where to begin."""
+    begin = f"entry {reading.floor_seq}"
+    metadata: dict[str, str | int] = {"floor_seq": reading.floor_seq}
+    if snapshot is not None:
+        begin = f"the snapshot at entry {snapshot.seq}, artifact {snapshot.manifest.digest}"
+        metadata |= {
+            "snapshot_seq": snapshot.seq,
+            "manifest_digest": snapshot.manifest.digest,
+            "manifest_size_bytes": snapshot.manifest.size_bytes,
+        }
+    return SeqTrimmedError(
+        f"entry {from_seq} was trimmed; the first retained entry is {reading.floor_seq}. Begin "
+        f"with {begin}.",
+        field="from_seq",
+        **metadata,
+    )
 
 
 def check_epoch(epoch: int, known: WitnessRecord) -> None:

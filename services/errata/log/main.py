@@ -15,6 +15,7 @@ from errata.log.positions import ReplicaTable
 from errata.log.service import SERVICE_NAME, EditLogService, add_to_server
 from errata.log.store import RedisLog
 from errata.log.subscriptions import Subscriptions
+from errata.log.trimmer import Trimmer
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer
 from errata.platform.settings import LogSettings
@@ -39,7 +40,7 @@ async def run(
 
     Args:
         log: settings.
-        artifacts: the store that GetArtifact reads.
+        artifacts: the store that GetArtifact reads, and that keeps trimmed entries.
         address: `host:port`; replaces `log.address`.
         ready: called with the port once the service answers.
         stop: ends the service when set.
@@ -50,7 +51,7 @@ async def run(
         LogBehindWitnessError: the log lost or changed acknowledged entries before the start. If
             that happens later, the service keeps running, unhealthy, and answers DATA_LOSS.
     """
-    store = await RedisLog.open(log)
+    store = await RedisLog.open(log, artifacts)
     feed = Feed(
         store,
         page_entries=log.subscribe_batch,
@@ -60,10 +61,16 @@ async def run(
         replicas = ReplicaTable(log.replica_ttl_seconds)
         subscriptions = Subscriptions(log)
         service = EditLogService(store, feed, replicas, artifacts, subscriptions)
-        with metrics_endpoint(
-            log.metrics_address, LogCollector(store, feed, replicas, subscriptions)
-        ):
-            await _serve(service, feed, address or log.address, ready, stop or asyncio.Event())
+        trimmer = Trimmer(log, store)
+        collector = LogCollector(store, feed, replicas, subscriptions, trimmer)
+        with metrics_endpoint(log.metrics_address, collector):
+            trimming = asyncio.create_task(trimmer.run())
+            try:
+                await _serve(service, feed, address or log.address, ready, stop or asyncio.Event())
+            finally:
+                trimmer.stop()
+                trimming.cancel()
+                await asyncio.gather(trimming, return_exceptions=True)
     finally:
         await store.close()
 

@@ -12,17 +12,23 @@ from errata.log.feed import Feed
 from errata.log.positions import ReplicaState, ReplicaTable
 from errata.log.store import RedisLog
 from errata.log.subscriptions import Subscriptions
-from errata.platform.metrics import gauge
+from errata.log.trimmer import Trimmer
+from errata.platform.metrics import counter, gauge
 
 
 class LogCollector(Collector):
     """Reads the log's head and the replicas' reports at each scrape."""
 
     def __init__(
-        self, log: RedisLog, feed: Feed, replicas: ReplicaTable, subscriptions: Subscriptions
+        self,
+        log: RedisLog,
+        feed: Feed,
+        replicas: ReplicaTable,
+        subscriptions: Subscriptions,
+        trimmer: Trimmer,
     ) -> None:
         self._source, self._feed, self._replicas = log, feed, replicas
-        self._subscriptions = subscriptions
+        self._subscriptions, self._trimmer = subscriptions, trimmer
 
     def collect(self) -> Iterable[Metric]:
         """The current metrics."""
@@ -41,7 +47,15 @@ class LogCollector(Collector):
             yield gauge("errata_log_redis_used_bytes", {(): memory.used_bytes})
             yield gauge("errata_log_redis_max_bytes", {(): memory.max_bytes})
             yield gauge("errata_log_redis_reserve_bytes", {(): memory.reserve_bytes})
+        yield from self._trims()
         yield gauge("errata_digest_disagreements", {(): num_disagreeing(states)})
+
+    def _trims(self) -> Iterable[Metric]:
+        archive = self._trimmer.archive
+        yield gauge("errata_log_floor_seq", {(): self._trimmer.floor_seq})
+        yield gauge("errata_log_archived_entries", {(): archive.position.seq if archive else 0})
+        yield gauge("errata_log_archived_bytes", {(): archive.size_bytes if archive else 0})
+        yield counter("errata_log_trim_failures_total", {(): self._trimmer.num_failures})
 
 
 def num_disagreeing(states: Sequence[ReplicaState]) -> int:

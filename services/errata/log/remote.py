@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from typing import cast
 
 import grpc
 
 from errata.log import convert
+from errata.log.chain import ORIGIN, ChainedEntry, verify_run
 from errata.log.delivery import Delivery
 from errata.log.history import LogState
 from errata.log.positions import ReplicaReport
@@ -46,6 +47,31 @@ class RemoteLog:
     def subscribe(self, from_seq: int) -> Subscription:
         """Starts a stream of entries from `from_seq` on."""
         return Subscription(self._stub.Subscribe(convert.subscribe_request(from_seq)).read)
+
+    async def entries(self, timeout_seconds: float) -> AsyncGenerator[ChainedEntry, None]:
+        """All entries from 1 to the head, archived ones too, verified against each other.
+
+        Args:
+            timeout_seconds: limits each call.
+
+        Raises:
+            LogBehindWitnessError: they contradict each other.
+            LogUnavailableError: the log cannot be reached.
+            ErrataError: another error of the log service, such as an archive that is damaged.
+        """
+        position, token = ORIGIN, ""
+        while True:
+            request = convert.entries_request(token)
+            try:
+                response = await self._stub.ListEntries(request, timeout=timeout_seconds)
+            except grpc.aio.AioRpcError as error:
+                raise service_error(error) from error
+            entries, token = convert.entries_page(response)
+            position = verify_run(position, entries)
+            for entry in entries:
+                yield entry
+            if not token:
+                return
 
     async def voided_seqs(self) -> Collection[int]:
         """Positions of all voided entries; raises as `state`."""

@@ -8,12 +8,13 @@ entry that its witness covers; only entries up to the head are acknowledged or s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import structlog
 
+from errata.artifacts import ArtifactStore
 from errata.errors import (
     ErrataError,
     LogBehindWitnessError,
@@ -23,8 +24,10 @@ from errata.errors import (
 )
 from errata.log.admission import Admission
 from errata.log.append import AppendOutcome, NewEntry, refusal
-from errata.log.backend import RedisBackend
+from errata.log.archive.records import Records
+from errata.log.backend import Reading, RedisBackend
 from errata.log.chain import ChainedEntry, Position, extend
+from errata.log.entries import Entry, SnapshotTaken
 from errata.log.history import (
     MAX_PAGE_BYTES,
     LogState,
@@ -47,6 +50,8 @@ _MAX_RACES = 100
 
 _log = structlog.get_logger(__name__)
 
+_Read = Callable[[int, int, int], Awaitable[Reading | None]]
+
 
 @dataclass(frozen=True, slots=True)
 class Appended:
@@ -65,17 +70,18 @@ class RedisLog:
 
     Attributes:
         memory: what Redis used when `measure_memory` looked last; None if that is not known.
+        records: the entries, not compared with the witness.
     """
 
     def __init__(
         self,
         settings: LogSettings,
-        backend: RedisBackend,
+        records: Records,
         witness: Witness,
         known: WitnessRecord,
         admission: Admission,
     ) -> None:
-        self._backend = backend
+        self.records, self._backend = records, records.backend
         self._admission = admission  # as far as the tip, whenever the lock is free
         self._witness = witness
         self._max_payload_bytes = settings.max_payload_bytes
@@ -89,8 +95,12 @@ class RedisLog:
         self._detached = Detached()
 
     @classmethod
-    async def open(cls, settings: LogSettings) -> RedisLog:
+    async def open(cls, settings: LogSettings, artifacts: ArtifactStore | None = None) -> RedisLog:
         """Checks Redis and witness, then verifies and adopts the entries after the witness.
+
+        Args:
+            settings: of the log.
+            artifacts: hold the archive of a trimmed log.
 
         Raises:
             StartupError: Redis cannot be reached or is not durable, or another service owns the
@@ -103,11 +113,12 @@ class RedisLog:
         try:
             backend = RedisBackend(settings)
             await backend.check_configuration()
+            records = Records(backend, artifacts)
             base = await open_history(
-                backend, file.record, adopt_unwitnessed=settings.adopt_unwitnessed
+                records, file.record, adopt_unwitnessed=settings.adopt_unwitnessed
             )
-            known, _ = await advance(backend, base)
-            admission = Admission(backend)
+            known, _ = await advance(records, base)
+            admission = Admission(records)
             await admission.catch_up(known.head)
             witness = Witness(file, known)
             await witness.cover(known)
@@ -124,7 +135,7 @@ class RedisLog:
                 ) from error
             raise
         _log.info("log opened", log_id=known.log_id, head_seq=known.head.seq, epoch=known.epoch)
-        return cls(settings, backend, witness, known, admission)
+        return cls(settings, records, witness, known, admission)
 
     @property
     def log_id(self) -> str:
@@ -181,18 +192,34 @@ class RedisLog:
     async def read(self, from_seq: int, max_entries: int, max_bytes: int = MAX_PAGE_BYTES) -> Page:
         """A verified page of entries from `from_seq` on, of at most `max_bytes` or one entry.
 
-        It is never empty if `from_seq` is at most the head.
+        It is never empty if `from_seq` is at most the head. Archived entries come from the archive.
 
         Raises:
             InvalidRequestError: `from_seq` is below 1.
-            SeqTrimmedError: `from_seq` is below the floor; the error has the floor.
+            SeqTrimmedError: `from_seq` is below the floor, and there is no archive.
             SeqBeyondHeadError: `from_seq` is above head + 1.
+            PreconditionError, ArtifactCorruptError, UnavailableError: `from_seq` is below the
+                floor, and the archive cannot be read.
         """
-        check_from_seq(from_seq)
-        with self._guarded():
-            known, head = self._known, self._head
-            reading = await self._backend.read(from_seq, max_entries, max_bytes)
-            return verified_page(check_reading(reading, known), from_seq, head, known.head)
+        return await self._page(self.records.read, from_seq, max_entries, max_bytes)
+
+    async def read_retained(self, from_seq: int, max_entries: int, max_bytes: int) -> Page:
+        """As `read`, but only from Redis: replicas begin with a snapshot, not with the archive.
+
+        Raises:
+            SeqTrimmedError: `from_seq` is below the floor; the error has the floor and the newest
+                snapshot.
+        """
+        return await self._page(self._backend.read, from_seq, max_entries, max_bytes)
+
+    def snapshots(self) -> list[tuple[Entry, SnapshotTaken]]:
+        """The acknowledged entries in Redis that name a snapshot, oldest first."""
+        return [each for each in self._admission.snapshots if each[0].seq <= self._head.seq]
+
+    def forget_snapshots(self, through_seq: int) -> None:
+        """Drops from `snapshots` those that cover no entry after `through_seq`."""
+        kept = [each for each in self._admission.snapshots if each[1].seq > through_seq]
+        self._admission.snapshots[:] = kept
 
     async def holds(self, position: Position) -> bool:
         """Whether this log has `position`; False if it is trimmed or beyond the head."""
@@ -243,6 +270,14 @@ class RedisLog:
         await self._detached.drain()
         await self._backend.close()
         await self._witness.close()
+
+    async def _page(self, read: _Read, from_seq: int, max_entries: int, max_bytes: int) -> Page:
+        check_from_seq(from_seq)
+        with self._guarded():
+            known, head = self._known, self._head
+            reading = check_reading(await read(from_seq, max_entries, max_bytes), known)
+            snapshot = self._admission.fold.snapshot
+            return verified_page(reading, from_seq, head, known.head, snapshot)
 
     async def _acquire_epoch(self, writer: str) -> int:
         with self._guarded():
@@ -320,7 +355,7 @@ class RedisLog:
             await self._state()
 
     async def _advance(self) -> int:
-        self._known, floor_seq = await advance(self._backend, self._known)
+        self._known, floor_seq = await advance(self.records, self._known)
         await self._admission.catch_up(self._known.head)
         return floor_seq
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec
@@ -39,6 +40,23 @@ async def test_stored_bytes_are_returned(store: ArtifactStore) -> None:
 
 async def test_empty_artifact(store: ArtifactStore) -> None:
     assert await store.get(await store.put(b"")) == b""
+
+
+def test_files_are_listed_and_removed_unless_they_are_stored_again(store: ArtifactStore) -> None:
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    assert list(store.files()) == []
+    digests = {store.save(b"one"), store.save(b"three")}
+    files = {file.digest: file for file in store.files()}
+    assert set(files) == digests
+    assert sorted(file.size_bytes for file in files.values()) == [3, 5]
+    file = files[digest_of(b"one")]
+    first = store.modified(file)
+    assert not store.remove(file, before)
+    store.save(b"one")
+    assert store.modified(file) > first
+    assert store.remove(file, datetime.now(UTC) + timedelta(minutes=1))
+    assert store.remove(file, before), "it is gone already"
+    assert [file.size_bytes for file in store.files()] == [5]
 
 
 async def test_unknown_digest(store: ArtifactStore) -> None:

@@ -53,7 +53,7 @@ async def verify(
             return verifier.report(str(file))
         log = await held.enter_async_context(redis_of_box(settings)) if from_box else settings.log
         seen = await _seen(log)
-        await _take_all(verifier, entries_in_redis(log), seen, written)
+        await _take_all(verifier, entries_in_redis(log, store), seen, written)
         return verifier.report(str(settings.data_dir) if from_box else masked(log.redis_url))
 
 

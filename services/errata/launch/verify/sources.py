@@ -12,9 +12,11 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO
 
+from errata.artifacts import ArtifactStore
 from errata.errors import InvalidRequestError, LogUnavailableError, StartupError
 from errata.launch.processes import Process
 from errata.launch.redis import redis_command
+from errata.log.archive.records import Records
 from errata.log.backend import Reading, RedisBackend
 from errata.log.chain import ChainedEntry
 from errata.log.history import MAX_PAGE_BYTES
@@ -53,7 +55,7 @@ async def start_of(settings: LogSettings) -> Reading:
     """Identity and head of a log in Redis, which need not belong to a running service.
 
     Raises:
-        StartupError: the Redis holds no log, or its beginning was trimmed.
+        StartupError: the Redis holds no log, or its beginning was trimmed without an archive.
         LogUnavailableError: Redis does not answer.
     """
     backend = RedisBackend(settings)
@@ -63,17 +65,21 @@ async def start_of(settings: LogSettings) -> Reading:
         await backend.close()
 
 
-async def entries_in_redis(settings: LogSettings) -> AsyncGenerator[ChainedEntry, None]:
-    """The entries of a log in Redis.
+async def entries_in_redis(
+    settings: LogSettings, store: ArtifactStore
+) -> AsyncGenerator[ChainedEntry, None]:
+    """The entries of a log in Redis, and before them those in its archive.
 
     Raises:
         StartupError, LogUnavailableError: as `start_of`.
+        PreconditionError, ArtifactCorruptError, UnavailableError: the archive cannot be read.
     """
     backend = RedisBackend(settings)
+    records = Records(backend, store)
     try:
         seq = 1
         while True:
-            reading = _check(await backend.read(seq, _PAGE_ENTRIES, MAX_PAGE_BYTES), backend)
+            reading = _check(await records.read(seq, _PAGE_ENTRIES, MAX_PAGE_BYTES), backend)
             for entry in reading.entries:
                 yield entry
             seq += len(reading.entries)
@@ -140,7 +146,7 @@ def _check(reading: Reading | None, backend: RedisBackend) -> Reading:
             f"Redis at {backend.address} holds no log under log.key_prefix; correct "
             "log.redis_url or log.key_prefix."
         )
-    if reading.floor_seq > 1 and reading.head.seq > 0:
+    if reading.floor_seq > 1 and reading.archive is None:
         raise StartupError(
             f"the log begins at entry {reading.floor_seq}: trust and chain cannot be checked from "
             "their beginning. Verify an export that holds all entries."

@@ -45,6 +45,26 @@ class LogSettings(ServiceSettings):
         description="Bytes below Redis' maxmemory that requested edits cannot use, so that reverts "
         "and a new writer get through; at most a quarter of maxmemory.",
     )
+    trim: bool = Field(
+        True,
+        description="Move entries that a snapshot covers from Redis to the artifact store.",
+    )
+    trim_grace_seconds: float = Field(
+        86_400.0,
+        ge=0,
+        description="Seconds between the entry that names a snapshot and the trim up to it.",
+    )
+    trim_keep_entries: int = Field(
+        10_000, ge=0, description="Minimum number of newest entries that a trim leaves in Redis."
+    )
+    trim_interval_seconds: float = Field(
+        60.0, gt=0, description="Seconds between two looks at what can be trimmed."
+    )
+    request_id_horizon_seconds: float = Field(
+        7 * 86_400.0,
+        ge=0,
+        description="Seconds for which the request id of a trimmed entry is remembered.",
+    )
     subscribe_batch: int = Field(
         500, ge=1, le=10_000, description="Maximum entries in one message to a subscriber."
     )
