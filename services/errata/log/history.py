@@ -91,6 +91,7 @@ async def open_history(
             base = first.base
     if reading.floor_seq == 1:
         base = ORIGIN
+    await backend.forget_warning()  # the operator's word counts for all services
     return WitnessRecord(reading.log_id, base, reading.epoch)
 
 
@@ -133,7 +134,21 @@ async def advance(backend: RedisBackend, known: WitnessRecord) -> tuple[WitnessR
         if tip.seq == reading.head.seq:
             if tip != reading.head:
                 raise _other_digest(reading.head, tip)
+            await _check_witnessed(backend, reading)
             return known, reading.floor_seq
+
+
+async def _check_witnessed(backend: RedisBackend, reading: Reading) -> None:
+    """Compares Redis with what another service's witness covers, if that service warned of it."""
+    witnessed = reading.witnessed
+    if witnessed is None:
+        return
+    check_reading(reading, witnessed)
+    if 0 < witnessed.head.seq < reading.head.seq and witnessed.head.seq >= reading.floor_seq:
+        found = await backend.read(witnessed.head.seq, 1, MAX_PAGE_BYTES)
+        stored = found.entries[0] if found is not None and found.entries else None
+        if stored is not None and stored.chain_digest != witnessed.head.chain_digest:
+            raise _other_digest(Position(stored.seq, stored.chain_digest), witnessed.head)
 
 
 def check_reading(reading: Reading | None, known: WitnessRecord) -> Reading:
@@ -173,14 +188,13 @@ def check_from_seq(from_seq: int) -> None:
         )
 
 
-def verified_page(reading: Reading, from_seq: int, head: Position, tip: Position) -> Page:
+def verified_page(reading: Reading, from_seq: int, head: Position) -> Page:
     """The page in a reading, if it agrees with the known positions.
 
     Args:
         reading: the entries in Redis from `from_seq` on.
         from_seq: at least 1.
         head: the last acknowledged position; later entries are not served.
-        tip: the last verified position.
 
     Raises:
         SeqTrimmedError: `from_seq` is below the floor.
@@ -209,7 +223,7 @@ def verified_page(reading: Reading, from_seq: int, head: Position, tip: Position
     base = reading.base or head
     verify_run(base, reading.entries)
     # A consistently rewritten history is a valid chain, but not through the known positions.
-    known = {0: ORIGIN, head.seq: head, tip.seq: tip}
+    known = {0: ORIGIN, head.seq: head}
     stored = (Position(entry.seq, entry.chain_digest) for entry in reading.entries)
     for position in (base, *stored):
         if known.get(position.seq, position) != position:

@@ -5,7 +5,8 @@
 --
 -- KEYS: stream, head
 -- ARGV: from_seq, max_entries, max_bytes
-local head = redis.call('HMGET', KEYS[2], 'log_id', 'seq', 'digest', 'epoch')
+local head = redis.call('HMGET', KEYS[2], 'log_id', 'seq', 'digest', 'epoch',
+  'witnessed_epoch', 'witnessed_seq', 'witnessed_digest')
 if not head[1] then return false end
 
 local floor = string.format('%d', head[2] + 1)
@@ -24,4 +25,4 @@ for seq = from, last do
   if bytes > tonumber(ARGV[3]) and #entries > 0 then break end
   entries[#entries + 1] = {fields[2], fields[4], fields[6]}
 end
-return {head[1], head[2], head[3], head[4], floor, entries}
+return {head[1], head[2], head[3], head[4], floor, entries, head[5], head[6], head[7]}

@@ -2,7 +2,8 @@
 
 Three positions matter. Redis's head may be ahead of the other two, because other services append
 too. The *tip* is the last entry that this service appended or verified. The *head* is the last
-entry that its witness covers; only entries up to the head are acknowledged or served.
+entry that its witness covers, and that enough of Redis' replicas have; only entries up to the head
+are acknowledged or served. A failover of Redis can take the tip back, but not the head.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from errata.errors import (
     SeqTrimmedError,
     StartupError,
 )
+from errata.log.acknowledged import Acknowledged, warn
 from errata.log.admission import Admission
-from errata.log.append import AppendOutcome, NewEntry, refusal
+from errata.log.append import AppendOutcome, NewEntry, epoch_lost, refusal
 from errata.log.backend import RedisBackend
 from errata.log.chain import ChainedEntry, Position, extend
 from errata.log.history import (
@@ -71,16 +73,15 @@ class RedisLog:
         self,
         settings: LogSettings,
         backend: RedisBackend,
-        witness: Witness,
         known: WitnessRecord,
         admission: Admission,
+        acknowledged: Acknowledged,
     ) -> None:
         self._backend = backend
         self._admission = admission  # as far as the tip, whenever the lock is free
-        self._witness = witness
         self._max_payload_bytes = settings.max_payload_bytes
         self._known = known  # its head is the tip
-        self._head = known.head
+        self._acknowledged = acknowledged  # its head is the head
         self._lock = asyncio.Lock()  # one append or catch-up at a time: both need the tip
         self._news = asyncio.Event()
         self._loss: LogBehindWitnessError | None = None
@@ -109,10 +110,13 @@ class RedisLog:
             known, _ = await advance(backend, base)
             admission = Admission(backend)
             await admission.catch_up(known.head)
-            witness = Witness(file, known)
-            await witness.cover(known)
+            acknowledged = known if await backend.confirm(known) else base
+            witness = Witness(file, acknowledged)
+            await witness.cover(acknowledged)
         except BaseException as error:
             if backend is not None:
+                if isinstance(error, LogBehindWitnessError) and file.record is not None:
+                    await warn(backend, file.record)
                 await backend.close()
             file.close()
             if isinstance(error, LogUnavailableError):
@@ -124,7 +128,9 @@ class RedisLog:
                 ) from error
             raise
         _log.info("log opened", log_id=known.log_id, head_seq=known.head.seq, epoch=known.epoch)
-        return cls(settings, backend, witness, known, admission)
+        return cls(
+            settings, backend, known, admission, Acknowledged(backend, witness, acknowledged)
+        )
 
     @property
     def log_id(self) -> str:
@@ -139,15 +145,38 @@ class RedisLog:
     @property
     def head(self) -> Position:
         """The last acknowledged position that this service knows of."""
-        return self._head
+        return self._acknowledged.head
 
-    async def acquire_epoch(self, writer: str) -> int:
+    async def acquire_epoch(
+        self, writer: str, lease_ms: int = 0, *, only_if_free: bool = False
+    ) -> int:
         """Fences every earlier writer; returns the new epoch, which was never granted before.
 
         Args:
             writer: name of the new writer, for operators.
+            lease_ms: how long its lease runs; 0 gives it none.
+            only_if_free: changes nothing and returns 0 while another writer's lease runs.
         """
-        return await self._detached.run(lambda: self._acquire_epoch(writer))
+        return await self._detached.run(lambda: self._acquire_epoch(writer, lease_ms, only_if_free))
+
+    async def renew_lease(self, epoch: int, lease_ms: int) -> None:
+        """Extends the active writer's lease; 0 ends it.
+
+        Raises:
+            EpochLostError: another epoch is active; nothing was changed.
+            LogUnavailableError: Redis does not answer.
+        """
+        with self._guarded():
+            active = await self._backend.renew_lease(self.log_id, epoch, lease_ms)
+            if active is None:
+                raise another_log(self._known, None)
+            if active != epoch:
+                raise epoch_lost(epoch, active)
+
+    async def lease_left_ms(self) -> int:
+        """How long the active writer's lease still runs; 0 without one."""
+        with self._guarded():
+            return await self._backend.lease_left_ms()
 
     async def append(self, entry: NewEntry, objection: ErrataError | None = None) -> Appended:
         """Appends an entry, or finds the one with the same key; it is durable on return.
@@ -190,16 +219,16 @@ class RedisLog:
         """
         check_from_seq(from_seq)
         with self._guarded():
-            known, head = self._known, self._head
+            known = self._acknowledged.record  # the tip may be taken back
             reading = await self._backend.read(from_seq, max_entries, max_bytes)
-            return verified_page(check_reading(reading, known), from_seq, head, known.head)
+            return verified_page(check_reading(reading, known), from_seq, known.head)
 
     async def holds(self, position: Position) -> bool:
         """Whether this log has `position`; False if it is trimmed or beyond the head."""
-        if position.seq > self._head.seq:
+        if position.seq > self.head.seq:
             await self.state()
-        if position.seq >= self._head.seq:
-            return position == self._head
+        if position.seq >= self.head.seq:
+            return position == self.head
         try:
             page = await self.read(position.seq + 1, 1)
         except SeqTrimmedError:
@@ -216,13 +245,13 @@ class RedisLog:
 
     async def wait_for_news(self, seq: int, seconds: float) -> bool:
         """Waits until the head is beyond `seq`; False after `seconds` or a call of `wake`."""
-        if self._head.seq <= seq:
+        if self.head.seq <= seq:
             try:
                 async with asyncio.timeout(seconds):
                     await self._news.wait()
             except TimeoutError:
                 pass
-        return self._head.seq > seq
+        return self.head.seq > seq
 
     def wake(self) -> None:
         """Ends every running `wait_for_news`."""
@@ -238,23 +267,31 @@ class RedisLog:
         if self._loss is not None:
             raise LogBehindWitnessError(self._loss.message, **self._loss.metadata)
 
+    async def warn(self) -> None:
+        """Tells the log's other services what this one's witness covers; call it after a loss."""
+        await self._acknowledged.warn()
+
     async def close(self) -> None:
         """Waits for running appends, then closes Redis and releases the witness."""
         await self._detached.drain()
         await self._backend.close()
-        await self._witness.close()
+        await self._acknowledged.close()
 
-    async def _acquire_epoch(self, writer: str) -> int:
+    async def _acquire_epoch(self, writer: str, lease_ms: int, only_if_free: bool) -> int:
         with self._guarded():
             async with self._lock:
                 await self._advance()  # a damaged log must not get a new writer
-                epoch = await self._backend.acquire_epoch(self.log_id, writer)
+                epoch = await self._backend.acquire_epoch(
+                    self.log_id, writer, lease_ms, only_if_free=only_if_free
+                )
                 if epoch is None:
                     raise another_log(self._known, None)
+                if epoch == 0:
+                    return 0
                 check_epoch(epoch - 1, self._known)
                 self._known = replace(self._known, epoch=epoch)
-                known = self._known
-            await self._acknowledge(known)
+                known, since = self._known, self._acknowledged.num_rollbacks
+            await self._acknowledge(known, since)
         _log.info("epoch acquired", writer=writer, epoch=epoch)
         return epoch
 
@@ -263,8 +300,8 @@ class RedisLog:
             async with self._lock:
                 self.check()
                 appended = await self._append_at_tip(entry, objection)
-                known = self._known
-            await self._acknowledge(known)
+                known, since = self._known, self._acknowledged.num_rollbacks
+            await self._acknowledge(known, since)
         return appended
 
     async def _append_at_tip(self, entry: NewEntry, objection: ErrataError | None) -> Appended:
@@ -291,7 +328,7 @@ class RedisLog:
                 case AppendOutcome.MOVED:
                     await self._advance()
                 case AppendOutcome.FENCED:
-                    check_epoch(number, self._known)
+                    check_epoch(number, self._acknowledged.record)
                     raise refusal(outcome, number, entry, self._max_payload_bytes)
                 case AppendOutcome.FOREIGN:
                     raise another_log(self._known, None)
@@ -307,8 +344,11 @@ class RedisLog:
                 floor_seq = await self._advance()
                 known, fold = self._known, self._admission.fold
                 voided, impossible = tuple(sorted(fold.voided)), dict(fold.impossible)
-            await self._acknowledge(known)
-        return LogState(known.log_id, known.head, floor_seq, known.epoch, voided, impossible)
+                since = self._acknowledged.num_rollbacks
+            # What Redis' replicas lack is not the head yet; what is before it can be read.
+            is_confirmed = await self._confirm(known, since)
+            head = known.head if is_confirmed else self.head
+        return LogState(known.log_id, head, floor_seq, known.epoch, voided, impossible)
 
     async def _adopt(self, seq: int) -> None:
         async with self._lock:  # a running append of this service may be this very entry
@@ -317,15 +357,33 @@ class RedisLog:
             await self._state()
 
     async def _advance(self) -> int:
-        self._known, floor_seq = await advance(self._backend, self._known)
+        try:
+            self._known, floor_seq = await advance(self._backend, self._known)
+        except LogBehindWitnessError:
+            if self._known == self._acknowledged.record:
+                raise
+            lost, base = self._known.head.seq, self._acknowledged.record
+            self._known, floor_seq = await advance(self._backend, base)
+            self._admission = Admission(self._backend)
+            self._acknowledged.num_rollbacks += 1
+            _log.warning("a failover lost what was not acknowledged yet", tip_seq=lost)
         await self._admission.catch_up(self._known.head)
         return floor_seq
 
-    async def _acknowledge(self, known: WitnessRecord) -> None:
-        await self._witness.cover(known)
-        if known.head.seq > self._head.seq:
-            self._head = known.head
+    async def _acknowledge(self, known: WitnessRecord, num_rollbacks: int) -> None:
+        if not await self._confirm(known, num_rollbacks):
+            raise LogUnavailableError(
+                "too few replicas of the log's Redis have the entry (log.min_replica_acks), or a "
+                "failover lost it, so nothing was acknowledged; retry with the same request id."
+            )
+
+    async def _confirm(self, known: WitnessRecord, num_rollbacks: int) -> bool:
+        """Acknowledges `known`, unless a failover of Redis could still lose it."""
+        if not await self._acknowledged.confirm(known, self._known, num_rollbacks):
+            return False
+        if await self._acknowledged.cover(known):
             self.wake()
+        return True
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
