@@ -88,9 +88,9 @@ class RedisBackend:
         self._reserve_bytes = settings.memory_reserve_bytes
         self._num_acks = settings.min_replica_acks
         self._ack_seconds = settings.replica_ack_timeout_seconds
-        connections = Connections(settings)
-        self._client, self._tail = connections.client, connections.tail
-        self.address = connections.address
+        self._connections = Connections(settings)
+        self._client, self._tail = self._connections.client, self._connections.tail
+        self.address = self._connections.address
 
     async def check_configuration(self) -> None:
         """Checks that Redis cannot lose acknowledged entries.
@@ -284,8 +284,7 @@ class RedisBackend:
 
     async def close(self) -> None:
         """Closes every connection."""
-        await self._tail.aclose()
-        await self._client.aclose()
+        await self._connections.close()
 
     async def _run(self, script: _Script, keys: Sequence[str], arguments: Sequence[object]) -> Any:
         values = (*keys, *arguments)

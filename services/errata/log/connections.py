@@ -37,6 +37,7 @@ class Connections:
         Raises:
             StartupError: the URL is not one of Redis, or the password's file cannot be read.
         """
+        self._sentinels: list[Redis] = []
         timeout = settings.redis_timeout_seconds
         password = _password(settings.redis_password_file)
         common, tail = _options(timeout), _options(timeout + 2.0)
@@ -50,6 +51,7 @@ class Connections:
             if settings.redis_url.startswith("rediss:"):
                 own["ssl"] = True
             sentinel: Any = cast(Any, Sentinel)(addresses, sentinel_kwargs=common)
+            self._sentinels = sentinel.sentinels
             service = settings.redis_service
             self.client: Redis = sentinel.master_for(service, **own, **common)
             self.tail: Redis = sentinel.master_for(service, **own, **tail)
@@ -66,6 +68,11 @@ class Connections:
         )
         self.tail = Redis.from_url(settings.redis_url, **password, **tail)
         self.address = str(parsed.get("path") or f"{parsed.get('host')}:{parsed.get('port', 6379)}")
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        for client in (self.tail, self.client, *self._sentinels):
+            await client.aclose()
 
 
 def _password(file: Path | None) -> dict[str, Any]:
