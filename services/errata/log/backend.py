@@ -69,6 +69,10 @@ class RedisBackend:
 
     Every method raises `LogUnavailableError` if Redis does not answer in time; the operation may
     or may not have been executed.
+
+    Attributes:
+        heeded: digest of the last warning that the caller has looked into; `append` finds the head
+            moved if there is another one.
     """
 
     def __init__(self, settings: LogSettings) -> None:
@@ -86,6 +90,7 @@ class RedisBackend:
         self._allow_unsafe = settings.allow_unsafe_redis
         self._max_payload_bytes = settings.max_payload_bytes
         self._reserve_bytes = settings.memory_reserve_bytes
+        self.heeded = b""
         self._num_acks = settings.min_replica_acks
         self._ack_seconds = settings.replica_ack_timeout_seconds
         self._connections = Connections(settings)
@@ -197,6 +202,7 @@ class RedisBackend:
             self._max_payload_bytes,
             int(refused),
             self._reserve_bytes if entry.leaves_reserve else 0,
+            self.heeded,
         )
         keys = (self._stream, self._head, self._requests)
         reply = await self._run(self._append, keys, arguments)

@@ -142,6 +142,7 @@ async def _check_witnessed(backend: RedisBackend, reading: Reading) -> None:
     """Compares Redis with what another service's witness covers, if that service warned of it."""
     witnessed = reading.witnessed
     if witnessed is None:
+        backend.heeded = b""
         return
     check_reading(reading, witnessed)
     if 0 < witnessed.head.seq < reading.head.seq and witnessed.head.seq >= reading.floor_seq:
@@ -149,6 +150,7 @@ async def _check_witnessed(backend: RedisBackend, reading: Reading) -> None:
         stored = found.entries[0] if found is not None and found.entries else None
         if stored is not None and stored.chain_digest != witnessed.head.chain_digest:
             raise _other_digest(Position(stored.seq, stored.chain_digest), witnessed.head)
+    backend.heeded = witnessed.head.chain_digest
 
 
 def check_reading(reading: Reading | None, known: WitnessRecord) -> Reading:

@@ -50,6 +50,7 @@ COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
 _FAILOVER_OPTIONS = {
     "grpc.keepalive_time_ms": 4_000,
     "grpc.keepalive_timeout_ms": 2_000,
+    "grpc.http2.ping_timeout_ms": 2_000,  # 60 s by default, whatever the timeout above says
     "grpc.keepalive_permit_without_calls": 1,
     "grpc.http2.max_pings_without_data": 0,
 }
