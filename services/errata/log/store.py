@@ -20,12 +20,9 @@ from errata.errors import (
     LogBehindWitnessError,
     LogUnavailableError,
     SeqTrimmedError,
-    StartupError,
 )
-from errata.log.acknowledged import Acknowledged, warn
 from errata.log.admission import Admission
 from errata.log.append import AppendOutcome, NewEntry, epoch_lost, refusal
-from errata.log.backend import RedisBackend
 from errata.log.chain import ChainedEntry, Position, extend
 from errata.log.history import (
     MAX_PAGE_BYTES,
@@ -36,11 +33,11 @@ from errata.log.history import (
     check_epoch,
     check_from_seq,
     check_reading,
-    open_history,
     verified_page,
 )
 from errata.log.memory import RedisMemory
-from errata.log.witness import Witness, WitnessFile, WitnessRecord
+from errata.log.opening import LogParts, open_parts
+from errata.log.witness import WitnessRecord
 from errata.platform.detached import Detached
 from errata.platform.settings import LogSettings
 
@@ -69,19 +66,12 @@ class RedisLog:
         memory: what Redis used when `measure_memory` looked last; None if that is not known.
     """
 
-    def __init__(
-        self,
-        settings: LogSettings,
-        backend: RedisBackend,
-        known: WitnessRecord,
-        admission: Admission,
-        acknowledged: Acknowledged,
-    ) -> None:
-        self._backend = backend
-        self._admission = admission  # as far as the tip, whenever the lock is free
+    def __init__(self, settings: LogSettings, parts: LogParts) -> None:
+        self._backend = parts.backend
+        self._admission = parts.admission  # as far as the tip, whenever the lock is free
         self._max_payload_bytes = settings.max_payload_bytes
-        self._known = known  # its head is the tip
-        self._acknowledged = acknowledged  # its head is the head
+        self._known = parts.known  # its head is the tip
+        self._acknowledged = parts.acknowledged  # its head is the head
         self._lock = asyncio.Lock()  # one append or catch-up at a time: both need the tip
         self._news = asyncio.Event()
         self._loss: LogBehindWitnessError | None = None
@@ -99,38 +89,10 @@ class RedisLog:
             LogNotEmptyError: Redis holds entries and there is no witness.
             LogBehindWitnessError: Redis lost or changed acknowledged entries.
         """
-        file = await asyncio.to_thread(WitnessFile, settings.witness_path)
-        backend = None
-        try:
-            backend = RedisBackend(settings)
-            await backend.check_configuration()
-            base = await open_history(
-                backend, file.record, adopt_unwitnessed=settings.adopt_unwitnessed
-            )
-            known, _ = await advance(backend, base)
-            admission = Admission(backend)
-            await admission.catch_up(known.head)
-            acknowledged = known if await backend.confirm(known) else base
-            witness = Witness(file, acknowledged)
-            await witness.cover(acknowledged)
-        except BaseException as error:
-            if backend is not None:
-                if isinstance(error, LogBehindWitnessError) and file.record is not None:
-                    await warn(backend, file.record)
-                await backend.close()
-            file.close()
-            if isinstance(error, LogUnavailableError):
-                cause = str(error.__cause__ or error.message).rstrip(".")
-                raise StartupError(
-                    f"the log cannot be opened: {cause}. Check that Redis is running and answers "
-                    "at log.redis_url.",
-                    address=backend.address if backend else "",
-                ) from error
-            raise
+        parts = await open_parts(settings)
+        known = parts.known
         _log.info("log opened", log_id=known.log_id, head_seq=known.head.seq, epoch=known.epoch)
-        return cls(
-            settings, backend, known, admission, Acknowledged(backend, witness, acknowledged)
-        )
+        return cls(settings, parts)
 
     @property
     def log_id(self) -> str:
@@ -238,6 +200,15 @@ class RedisLog:
     async def wait_beyond(self, seconds: float) -> int | None:
         """Waits for an entry after the tip in Redis; returns its seq, or None after `seconds`."""
         return await self._backend.wait_beyond(self._known.head.seq, seconds)
+
+    async def check_redis(self) -> None:
+        """Checks a Redis that may have taken over from another one.
+
+        Raises:
+            StartupError: its settings would lose acknowledged entries.
+            LogUnavailableError: it does not answer; the next call checks it.
+        """
+        await self._backend.check_configuration()
 
     async def measure_memory(self) -> None:
         """Refreshes `memory`."""

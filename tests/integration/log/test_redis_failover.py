@@ -163,6 +163,24 @@ async def test_restart_shows_nothing_that_no_replica_has(
         assert (await log.head()).head_seq == 2
 
 
+async def test_a_promoted_redis_that_would_lose_entries_ends_the_service(
+    redises: ReplicatedRedis, tmp_path: Path
+) -> None:
+    replica = await asyncio.to_thread(redises.add_replica, redises.primary.port)
+    await asyncio.to_thread(redises.start_sentinel)
+    replica.client.config_set("appendfsync", "everysec")
+
+    async def serve_until_it_ends() -> None:
+        async with running_log(redises.settings(tmp_path / "witness")) as log:
+            await log.append(await log.acquire())
+            redises.primary.kill()
+            assert log.task is not None
+            await eventually(log.task.done, "the service ends")
+
+    with pytest.raises(StartupError, match="appendfsync everysec"):
+        await serve_until_it_ends()
+
+
 async def test_sentinels_that_know_no_such_redis_are_said_plainly(
     redises: ReplicatedRedis, tmp_path: Path
 ) -> None:
