@@ -16,7 +16,10 @@ WRITER = "writer"
 def box(tmp_path: Path, statistics_cache: Path) -> Iterator[Box]:
     """Redis, log and writer are running; the writer finds its statistics computed."""
     (tmp_path / "statistics").symlink_to(statistics_cache)
-    box = Box({"data_dir": tmp_path, **free_addresses()})
+    addresses = free_addresses()
+    # A writer that wakes up must learn from its append, not from its lease, that it was replaced.
+    addresses["writer"]["lease_ttl_seconds"] = "3600"
+    box = Box({"data_dir": tmp_path, **addresses})
     try:
         box.start_redis()
         box.start_service("log", box.settings.log.address)

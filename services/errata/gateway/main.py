@@ -54,8 +54,8 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
         pool = WorkerPool(settings.gateway.application)
         rates = Rates(settings.gateway)
         async with (
-            open_channel(settings.writer.address) as editing,
-            open_channel(settings.log.address) as log,
+            open_channel(settings.writer.dialled, only_healthy=True) as editing,
+            open_channel(settings.log.dialled) as log,
         ):
             http = HttpServer(
                 settings.gateway.http_address,

@@ -17,8 +17,8 @@
 -- KEYS: stream, head, requests
 -- ARGV: log_id, epoch, request_id, content_digest, head_seq, head_digest,
 --       payload, new_seq, new_digest, max_payload_bytes, '1' if the caller refuses the entry,
---       reserve_bytes
-local head = redis.call('HMGET', KEYS[2], 'log_id', 'epoch', 'seq', 'digest')
+--       reserve_bytes, digest of the last warning (warn.lua) that the caller looked into
+local head = redis.call('HMGET', KEYS[2], 'log_id', 'epoch', 'seq', 'digest', 'witnessed_digest')
 if head[1] ~= ARGV[1] then return {'FOREIGN'} end
 if head[2] ~= ARGV[2] then return {'FENCED', head[2]} end
 
@@ -33,7 +33,9 @@ if known then
 end
 
 if #ARGV[7] > tonumber(ARGV[10]) then return {'TOOBIG', tostring(#ARGV[7])} end
-if head[3] ~= ARGV[5] or head[4] ~= ARGV[6] then return {'MOVED', head[3]} end
+if head[3] ~= ARGV[5] or head[4] ~= ARGV[6] or (head[5] or '') ~= ARGV[13] then
+  return {'MOVED', head[3]}
+end
 if ARGV[11] == '1' then return {'REFUSED'} end
 
 local wanted = tonumber(ARGV[12])

@@ -41,6 +41,16 @@ class AppendOutcome(StrEnum):
     FOREIGN = "FOREIGN"
 
 
+def epoch_lost(epoch: int, active: int) -> EpochLostError:
+    """The error for a call under `epoch` while another one is active."""
+    return EpochLostError(
+        f"epoch {epoch} is not active; the active epoch is {active}, because another writer took "
+        "over. Nothing was appended; acquire a new epoch to write again.",
+        epoch=epoch,
+        current_epoch=active,
+    )
+
+
 def refusal(
     outcome: AppendOutcome, number: int, entry: NewEntry, max_payload_bytes: int
 ) -> ErrataError:
@@ -54,12 +64,7 @@ def refusal(
     """
     match outcome:
         case AppendOutcome.FENCED:
-            return EpochLostError(
-                f"epoch {entry.epoch} is not active; the active epoch is {number}, because another "
-                "writer took over. Nothing was appended; acquire a new epoch to write again.",
-                epoch=entry.epoch,
-                current_epoch=number,
-            )
+            return epoch_lost(entry.epoch, number)
         case AppendOutcome.CONFLICT:
             return RequestIdReusedError(
                 f"request id {entry.request_id} was used for entry {number} with other content. "

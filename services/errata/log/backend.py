@@ -7,13 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, cast
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import (
     NoPermissionError,
     NoScriptError,
@@ -25,11 +21,11 @@ from redis.exceptions import (
 from errata.errors import LimitExceededError, LogUnavailableError, StartupError
 from errata.log.append import AppendOutcome, NewEntry
 from errata.log.chain import ORIGIN, ChainedEntry, Position
+from errata.log.connections import Connections
 from errata.log.entries import ArtifactRef
 from errata.log.memory import RedisMemory
+from errata.log.witness import WitnessRecord
 from errata.platform.settings import LogSettings
-
-MAX_CONNECTIONS = 32
 
 # With any other value, Redis can lose acknowledged entries silently.
 REQUIRED_CONFIG = {
@@ -51,6 +47,7 @@ class Reading:
         archive: the index of the archive up to there; None if nothing was archived.
         forgotten_seq: the request ids of archived entries up to there are forgotten.
         base: the position that the first of `entries` says it continues; None without entries.
+        witnessed: what a service of this log found missing and reported here; None if all agree.
     """
 
     log_id: str
@@ -61,6 +58,7 @@ class Reading:
     forgotten_seq: int
     base: Position | None
     entries: tuple[ChainedEntry, ...]
+    witnessed: WitnessRecord | None = None
 
     @property
     def floor_seq(self) -> int:
@@ -81,6 +79,10 @@ class RedisBackend:
 
     Every method raises `LogUnavailableError` if Redis does not answer in time; the operation may
     or may not have been executed.
+
+    Attributes:
+        heeded: digest of the last warning that the caller has looked into; `append` finds the head
+            moved if there is another one.
     """
 
     def __init__(self, settings: LogSettings) -> None:
@@ -88,37 +90,24 @@ class RedisBackend:
         # Braces keep the keys in one slot of a Redis Cluster, as scripts need.
         prefix = f"{{{settings.key_prefix}}}"
         self._stream, self._head = f"{prefix}:stream", f"{prefix}:head"
-        self._requests = f"{prefix}:requests"
+        self._requests, self._lease = f"{prefix}:requests", f"{prefix}:lease"
         self._append = _Script("append.lua")
         self._acquire = _Script("acquire.lua")
+        self._renew = _Script("renew.lua")
+        self._confirm = _Script("confirm.lua")
+        self._warn = _Script("warn.lua")
         self._read = _Script("read.lua")
         self._trim = _Script("trim.lua")
         self._forget = _Script("forget.lua")
-        timeout = settings.redis_timeout_seconds
-        self._timeout = timeout
         self._allow_unsafe = settings.allow_unsafe_redis
         self._max_payload_bytes = settings.max_payload_bytes
         self._reserve_bytes = settings.memory_reserve_bytes
-        password = _password(settings.redis_password_file)
-        try:
-            pool = BlockingConnectionPool.from_url(
-                settings.redis_url,
-                max_connections=MAX_CONNECTIONS,
-                timeout=timeout,
-                **password,
-                **_connection_options(timeout),
-            )
-        except ValueError as error:
-            raise StartupError(f"log.redis_url is not a Redis URL: {error}.") from error
-        self._client = Redis.from_pool(pool)
-        # A blocking read occupies its connection, and waits longer than any other call.
-        self._tail = Redis.from_url(
-            settings.redis_url, **password, **_connection_options(timeout + 2.0)
-        )
-        options = pool.connection_kwargs
-        self.address = str(
-            options.get("path") or f"{options.get('host')}:{options.get('port', 6379)}"
-        )
+        self.heeded = b""
+        self._num_acks = settings.min_replica_acks
+        self._ack_seconds = settings.replica_ack_timeout_seconds
+        self._connections = Connections(settings)
+        self._client, self._tail = self._connections.client, self._connections.tail
+        self.address = self._connections.address
 
     async def check_configuration(self) -> None:
         """Checks that Redis cannot lose acknowledged entries.
@@ -179,7 +168,7 @@ class RedisBackend:
         )
         if reply is None:
             return None
-        log_id, seq, digest, epoch, floor, before, archive, forgotten, rows = reply
+        log_id, seq, digest, epoch, floor, before, archive, forgotten, rows, *other = reply
         base = Position(from_seq - 1, rows[0][1]) if rows else None
         entries = tuple(
             ChainedEntry(number, payload, stored)
@@ -194,6 +183,7 @@ class RedisBackend:
             forgotten_seq=int(forgotten or 0),
             base=base,
             entries=entries,
+            witnessed=_warning_of(log_id.decode(), other),
         )
 
     async def append(
@@ -229,15 +219,70 @@ class RedisBackend:
             self._max_payload_bytes,
             int(refused),
             self._reserve_bytes if entry.leaves_reserve else 0,
+            self.heeded,
         )
         keys = (self._stream, self._head, self._requests)
         reply = await self._run(self._append, keys, arguments)
         return AppendOutcome(reply[0].decode()), int(reply[1]) if len(reply) > 1 else 0
 
-    async def acquire_epoch(self, log_id: str, writer: str) -> int | None:
-        """Grants the next epoch; returns None if Redis holds another log or none."""
-        reply = await self._run(self._acquire, (self._head,), (log_id, writer))
-        return int(reply[1]) if reply[0] == b"OK" else None
+    async def acquire_epoch(
+        self, log_id: str, writer: str, lease_ms: int = 0, *, only_if_free: bool = False
+    ) -> int | None:
+        """Grants the next epoch with a lease of `lease_ms`.
+
+        Returns:
+            The epoch; 0 if `only_if_free` and another lease runs; None if Redis holds another log
+            or none.
+        """
+        arguments = (log_id, writer, int(only_if_free), lease_ms)
+        reply = await self._run(self._acquire, (self._head, self._lease), arguments)
+        return None if reply[0] == b"FOREIGN" else int(reply[1])
+
+    async def renew_lease(self, log_id: str, epoch: int, lease_ms: int) -> int | None:
+        """Extends the lease; 0 ends it.
+
+        Returns:
+            The active epoch; the lease is unchanged if it is another. None if Redis holds another
+            log or none.
+        """
+        arguments = (log_id, epoch, lease_ms)
+        reply = await self._run(self._renew, (self._head, self._lease), arguments)
+        return None if reply[0] == b"FOREIGN" else int(reply[1])
+
+    async def lease_left_ms(self) -> int:
+        """Milliseconds until the active writer's lease ends; 0 without one."""
+        with self._failures():
+            return max(0, int(await self._client.pttl(self._lease)))
+
+    async def confirm(self, record: WitnessRecord) -> bool:
+        """Whether Redis and `min_replica_acks` of its replicas hold the record's position."""
+        if self._num_acks == 0:
+            return True
+        head = record.head
+        arguments = (record.log_id, record.epoch, head.seq, head.chain_digest)
+        keys = (self._stream, self._head)
+        # WAIT waits for the writes of its own connection.
+        async with self._client.pipeline(transaction=False) as pipeline:
+            # Not by its digest: in a pipeline, an unknown script would fail only after the WAIT.
+            pipeline.eval(self._confirm.source, len(keys), *keys, *cast(Any, arguments))
+            pipeline.execute_command("WAIT", self._num_acks, int(self._ack_seconds * 1000))
+            with self._failures():
+                is_held, num_replicas = await pipeline.execute()
+        if is_held and num_replicas < self._num_acks:
+            _log.warning("too few replicas", have=num_replicas, wanted=self._num_acks)
+        return bool(is_held) and int(num_replicas) >= self._num_acks
+
+    async def warn(self, record: WitnessRecord) -> None:
+        """Leaves a witness's record, which Redis contradicts, for the log's other services."""
+        head = record.head
+        arguments = (record.log_id, record.epoch, head.seq, head.chain_digest)
+        await self._run(self._warn, (self._head,), arguments)
+
+    async def forget_warning(self) -> None:
+        """Removes what `warn` left."""
+        with self._failures():
+            names = ("witnessed_epoch", "witnessed_seq", "witnessed_digest")
+            await cast(Any, self._client.hdel(self._head, *names))
 
     async def trim(self, before: Reading, end: Position, archive: ArtifactRef) -> bool:
         """Makes the entries up to `end` leave Redis; False if another service came first.
@@ -292,8 +337,7 @@ class RedisBackend:
 
     async def close(self) -> None:
         """Closes every connection."""
-        await self._tail.aclose()
-        await self._client.aclose()
+        await self._connections.close()
 
     async def _run(self, script: _Script, keys: Sequence[str], arguments: Sequence[object]) -> Any:
         values = (*keys, *arguments)
@@ -326,6 +370,14 @@ def _name_of(ref: ArtifactRef) -> str:
     return f"{ref.digest}:{ref.size_bytes}"
 
 
+def _warning_of(log_id: str, reported: Sequence[Any]) -> WitnessRecord | None:
+    """What `warn` left: epoch, seq and digest; None if it left nothing."""
+    if not reported or reported[0] is None:
+        return None
+    epoch, seq, digest = reported
+    return WitnessRecord(log_id, Position(int(seq), digest), int(epoch))
+
+
 def _ref_of(name: str) -> ArtifactRef | None:
     digest, _, size = name.partition(":")
     return ArtifactRef(digest, int(size)) if name else None
@@ -338,24 +390,3 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _is_config_hidden(error: ResponseError) -> bool:
     return isinstance(error, NoPermissionError) or "unknown command" in str(error).lower()
-
-
-def _password(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        return {"password": file.read_text("utf-8").strip()}
-    except OSError as error:
-        raise StartupError(
-            f"log.redis_password_file {file} cannot be read: {error.strerror}."
-        ) from error
-
-
-def _connection_options(timeout: float) -> dict[str, Any]:
-    """Disables the client's retries: only the caller knows which operations it can repeat."""
-    return {
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "protocol": 2,
-    }

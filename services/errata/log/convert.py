@@ -18,6 +18,7 @@ from errata.platform.limits import NAME_CHARS
 from errata_client._gen.errata.v1 import edit_log_pb2
 
 _PAGE_ENTRIES = 1_000
+MAX_LEASE_MS = 3_600_000
 
 
 def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
@@ -27,10 +28,7 @@ def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
         InvalidRequestError: a field is invalid; the error names it.
     """
     request_id = _uuid(request.request_id, "request_id")
-    if request.epoch < 1:
-        raise InvalidRequestError(
-            f"epoch is {request.epoch}; use one that AcquireEpoch returned.", field="epoch"
-        )
+    number = epoch(request.epoch)
     payload = edit_log_pb2.EntryPayload()
     payload.CopyFrom(request.payload)
     if payload.WhichOneof("kind") is None:
@@ -49,7 +47,33 @@ def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
     data = payload.SerializeToString(deterministic=True)
     # What was accepted must be settled, and every edit must be revertible, when Redis is full.
     leaves_reserve = payload.WhichOneof("kind") == "edits_requested"
-    return NewEntry(request.epoch, request_id, content_digest, data, leaves_reserve)
+    return NewEntry(number, request_id, content_digest, data, leaves_reserve)
+
+
+def epoch(value: int) -> int:
+    """A received epoch, checked.
+
+    Raises:
+        InvalidRequestError: no writer has it.
+    """
+    if value < 1:
+        raise InvalidRequestError(
+            f"epoch is {value}; use one that AcquireEpoch returned.", field="epoch"
+        )
+    return value
+
+
+def lease_ms(value: int) -> int:
+    """A received duration of a lease, checked.
+
+    Raises:
+        InvalidRequestError: it is negative, or longer than a standby writer should ever wait.
+    """
+    if not 0 <= value <= MAX_LEASE_MS:
+        raise InvalidRequestError(
+            f"lease_ttl_ms is {value}; it can be 0 to {MAX_LEASE_MS:,}.", field="lease_ttl_ms"
+        )
+    return value
 
 
 def entry_from(message: edit_log_pb2.LogEntry) -> ChainedEntry:
@@ -64,8 +88,8 @@ def entry_to(entry: ChainedEntry) -> edit_log_pb2.LogEntry:
     )
 
 
-def head_response(state: LogState) -> edit_log_pb2.GetHeadResponse:
-    """The log's state to send."""
+def head_response(state: LogState, lease_left_ms: int) -> edit_log_pb2.GetHeadResponse:
+    """The log's state to send, and how long the active writer's lease still runs."""
     return edit_log_pb2.GetHeadResponse(
         log_id=state.log_id,
         head_seq=state.head.seq,
@@ -78,6 +102,7 @@ def head_response(state: LogState) -> edit_log_pb2.GetHeadResponse:
             for seq, problem in state.impossible.items()
         ],
         newest_snapshot=None if state.snapshot is None else snapshot_message(state.snapshot),
+        lease_left_ms=lease_left_ms,
     )
 
 

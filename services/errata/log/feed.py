@@ -51,6 +51,7 @@ class Feed:
 
         Raises:
             LogBehindWitnessError: the log is damaged; every follower gets the same error.
+            StartupError: the Redis that took over after a failure can lose entries.
         """
         # Cancellation alone is not enough: redis-py can swallow one that meets its own timeout.
         next_look = 0.0
@@ -62,6 +63,8 @@ class Feed:
                     await self._source.state()
                 else:
                     await self._source.adopt(seq)
+                if self._failure is not None:
+                    await self._source.check_redis()
                 if time.monotonic() >= next_look:
                     await self._source.measure_memory()
                     next_look = time.monotonic() + _LOOK_SECONDS

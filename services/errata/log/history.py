@@ -15,7 +15,7 @@ from errata.errors import (
     StartupError,
 )
 from errata.log.archive.records import Records
-from errata.log.backend import Reading
+from errata.log.backend import Reading, RedisBackend
 from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
 from errata.log.entries import SnapshotTaken
 from errata.log.witness import WitnessRecord
@@ -90,6 +90,7 @@ async def open_history(
             head_seq=reading.head.seq,
         )
     base = ORIGIN if reading.floor_seq == 1 else reading.floor
+    await backend.forget_warning()  # the operator's word counts for all services
     return WitnessRecord(reading.log_id, base, reading.epoch)
 
 
@@ -137,7 +138,23 @@ async def advance(records: Records, known: WitnessRecord) -> tuple[WitnessRecord
         if tip.seq == reading.head.seq:
             if tip != reading.head:
                 raise _other_digest(reading.head, tip)
+            await _check_witnessed(records.backend, reading)
             return known, reading.floor_seq
+
+
+async def _check_witnessed(backend: RedisBackend, reading: Reading) -> None:
+    """Compares Redis with what another service's witness covers, if that service warned of it."""
+    witnessed = reading.witnessed
+    if witnessed is None:
+        backend.heeded = b""
+        return
+    check_reading(reading, witnessed)
+    if 0 < witnessed.head.seq < reading.head.seq and witnessed.head.seq >= reading.floor_seq:
+        found = await backend.read(witnessed.head.seq, 1, MAX_PAGE_BYTES)
+        stored = found.entries[0] if found is not None and found.entries else None
+        if stored is not None and stored.chain_digest != witnessed.head.chain_digest:
+            raise _other_digest(Position(stored.seq, stored.chain_digest), witnessed.head)
+    backend.heeded = witnessed.head.chain_digest
 
 
 def check_reading(reading: Reading | None, known: WitnessRecord) -> Reading:
@@ -178,11 +195,7 @@ def check_from_seq(from_seq: int) -> None:
 
 
 def verified_page(
-    reading: Reading,
-    from_seq: int,
-    head: Position,
-    tip: Position,
-    snapshot: SnapshotTaken | None,
+    reading: Reading, from_seq: int, head: Position, snapshot: SnapshotTaken | None
 ) -> Page:
     """The page in a reading, if it agrees with the known positions.
 
@@ -190,7 +203,6 @@ def verified_page(
         reading: the entries from `from_seq` on.
         from_seq: at least 1.
         head: the last acknowledged position; later entries are not served.
-        tip: the last verified position.
         snapshot: the newest one, for readers who ask for an entry that was trimmed.
 
     Raises:
@@ -215,7 +227,7 @@ def verified_page(
     base = reading.base or head
     verify_run(base, reading.entries)
     # A consistently rewritten history is a valid chain, but not through the known positions.
-    known = {0: ORIGIN, head.seq: head, tip.seq: tip}
+    known = {0: ORIGIN, head.seq: head}
     stored = (Position(entry.seq, entry.chain_digest) for entry in reading.entries)
     for position in (base, *stored):
         if known.get(position.seq, position) != position:

@@ -66,7 +66,9 @@ async def run(
         with metrics_endpoint(log.metrics_address, collector):
             trimming = asyncio.create_task(trimmer.run())
             try:
-                await _serve(service, feed, address or log.address, ready, stop or asyncio.Event())
+                await _serve(
+                    service, feed, store, address or log.address, ready, stop or asyncio.Event()
+                )
             finally:
                 trimmer.stop()
                 trimming.cancel()
@@ -78,6 +80,7 @@ async def run(
 async def _serve(
     service: EditLogService,
     feed: Feed,
+    store: RedisLog,
     address: str,
     ready: Callable[[int], None] | None,
     stop: asyncio.Event,
@@ -85,7 +88,7 @@ async def _serve(
     server = GrpcServer(address, [SERVICE_NAME])
     add_to_server(service, server)
     await server.start()
-    tail = asyncio.create_task(_watch(feed, server))
+    tail = asyncio.create_task(_watch(feed, store, server))
     stopped = asyncio.create_task(stop.wait())
     try:
         if ready is not None:
@@ -103,10 +106,11 @@ async def _serve(
         await asyncio.gather(tail, stopped, return_exceptions=True)
 
 
-async def _watch(feed: Feed, server: GrpcServer) -> None:
+async def _watch(feed: Feed, store: RedisLog, server: GrpcServer) -> None:
     try:
         await feed.run()
     except LogBehindWitnessError as error:
         await server.set_serving(False)
         _log.critical("not serving: the log is damaged", reason=error.message)
+        await store.warn()
         await asyncio.Event().wait()  # the service still answers calls, with DATA_LOSS

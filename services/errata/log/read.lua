@@ -5,7 +5,8 @@
 --
 -- KEYS: stream, head
 -- ARGV: from_seq, max_entries, max_bytes
-local head = redis.call('HMGET', KEYS[2], 'log_id', 'seq', 'digest', 'epoch', 'archive', 'forgotten_seq')
+local head = redis.call('HMGET', KEYS[2], 'log_id', 'seq', 'digest', 'epoch', 'archive', 'forgotten_seq',
+  'witnessed_epoch', 'witnessed_seq', 'witnessed_digest')
 if not head[1] then return false end
 
 local floor, before = string.format('%d', head[2] + 1), head[3]
@@ -24,4 +25,5 @@ for seq = from, last do
   if bytes > tonumber(ARGV[3]) and #entries > 0 then break end
   entries[#entries + 1] = {fields[2], fields[4], fields[6]}
 end
-return {head[1], head[2], head[3], head[4], floor, before, head[5] or '', head[6] or '', entries}
+return {head[1], head[2], head[3], head[4], floor, before, head[5] or '', head[6] or '', entries,
+  head[7], head[8], head[9]}

@@ -56,8 +56,20 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
         self, request: pb.AcquireEpochRequest, context: Context
     ) -> pb.AcquireEpochResponse:
         """Fences every earlier writer."""
-        epoch = await self._entries.acquire_epoch(convert.name(request.writer, "writer"))
+        writer = convert.name(request.writer, "writer")
+        lease_ms = convert.lease_ms(request.lease_ttl_ms)
+        epoch = await self._entries.acquire_epoch(
+            writer, lease_ms, only_if_free=request.only_if_free
+        )
         return pb.AcquireEpochResponse(epoch=epoch, log_id=self._entries.log_id)
+
+    async def RenewLease(
+        self, request: pb.RenewLeaseRequest, context: Context
+    ) -> pb.RenewLeaseResponse:
+        """Extends the active writer's lease, or ends it."""
+        epoch = convert.epoch(request.epoch)
+        await self._entries.renew_lease(epoch, convert.lease_ms(request.lease_ttl_ms))
+        return pb.RenewLeaseResponse()
 
     async def Append(self, request: pb.AppendRequest, context: Context) -> pb.AppendResponse:
         """Appends one entry; it is durable and witnessed before the answer."""
@@ -69,7 +81,8 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
 
     async def GetHead(self, request: pb.GetHeadRequest, context: Context) -> pb.GetHeadResponse:
         """The head in Redis, once the witness covers it."""
-        return convert.head_response(await self._entries.state())
+        state = await self._entries.state()
+        return convert.head_response(state, await self._entries.lease_left_ms())
 
     async def ListEntries(
         self, request: pb.ListEntriesRequest, context: Context

@@ -2,7 +2,8 @@
 
 Three positions matter. Redis's head may be ahead of the other two, because other services append
 too. The *tip* is the last entry that this service appended or verified. The *head* is the last
-entry that its witness covers; only entries up to the head are acknowledged or served.
+entry that its witness covers, and that enough of Redis' replicas have; only entries up to the head
+are acknowledged or served. A failover of Redis can take the tip back, but not the head.
 """
 
 from __future__ import annotations
@@ -20,12 +21,10 @@ from errata.errors import (
     LogBehindWitnessError,
     LogUnavailableError,
     SeqTrimmedError,
-    StartupError,
 )
 from errata.log.admission import Admission
-from errata.log.append import AppendOutcome, NewEntry, refusal
-from errata.log.archive.records import Records
-from errata.log.backend import Reading, RedisBackend
+from errata.log.append import AppendOutcome, NewEntry, epoch_lost, refusal
+from errata.log.backend import Reading
 from errata.log.chain import ChainedEntry, Position, extend
 from errata.log.entries import Entry, SnapshotTaken
 from errata.log.history import (
@@ -37,11 +36,11 @@ from errata.log.history import (
     check_epoch,
     check_from_seq,
     check_reading,
-    open_history,
     verified_page,
 )
 from errata.log.memory import RedisMemory
-from errata.log.witness import Witness, WitnessFile, WitnessRecord
+from errata.log.opening import LogParts, open_parts
+from errata.log.witness import WitnessRecord
 from errata.platform.detached import Detached
 from errata.platform.settings import LogSettings
 
@@ -73,20 +72,12 @@ class RedisLog:
         records: the entries, not compared with the witness.
     """
 
-    def __init__(
-        self,
-        settings: LogSettings,
-        records: Records,
-        witness: Witness,
-        known: WitnessRecord,
-        admission: Admission,
-    ) -> None:
-        self.records, self._backend = records, records.backend
-        self._admission = admission  # as far as the tip, whenever the lock is free
-        self._witness = witness
+    def __init__(self, settings: LogSettings, parts: LogParts) -> None:
+        self.records, self._backend = parts.records, parts.records.backend
+        self._admission = parts.admission  # as far as the tip, whenever the lock is free
         self._max_payload_bytes = settings.max_payload_bytes
-        self._known = known  # its head is the tip
-        self._head = known.head
+        self._known = parts.known  # its head is the tip
+        self._acknowledged = parts.acknowledged  # its head is the head
         self._lock = asyncio.Lock()  # one append or catch-up at a time: both need the tip
         self._news = asyncio.Event()
         self._loss: LogBehindWitnessError | None = None
@@ -108,34 +99,10 @@ class RedisLog:
             LogNotEmptyError: Redis holds entries and there is no witness.
             LogBehindWitnessError: Redis lost or changed acknowledged entries.
         """
-        file = await asyncio.to_thread(WitnessFile, settings.witness_path)
-        backend = None
-        try:
-            backend = RedisBackend(settings)
-            await backend.check_configuration()
-            records = Records(backend, artifacts)
-            base = await open_history(
-                records, file.record, adopt_unwitnessed=settings.adopt_unwitnessed
-            )
-            known, _ = await advance(records, base)
-            admission = Admission(records)
-            await admission.catch_up(known.head)
-            witness = Witness(file, known)
-            await witness.cover(known)
-        except BaseException as error:
-            if backend is not None:
-                await backend.close()
-            file.close()
-            if isinstance(error, LogUnavailableError):
-                cause = str(error.__cause__ or error.message).rstrip(".")
-                raise StartupError(
-                    f"the log cannot be opened: {cause}. Check that Redis is running and answers "
-                    "at log.redis_url.",
-                    address=backend.address if backend else "",
-                ) from error
-            raise
+        parts = await open_parts(settings, artifacts)
+        known = parts.known
         _log.info("log opened", log_id=known.log_id, head_seq=known.head.seq, epoch=known.epoch)
-        return cls(settings, records, witness, known, admission)
+        return cls(settings, parts)
 
     @property
     def log_id(self) -> str:
@@ -150,15 +117,38 @@ class RedisLog:
     @property
     def head(self) -> Position:
         """The last acknowledged position that this service knows of."""
-        return self._head
+        return self._acknowledged.head
 
-    async def acquire_epoch(self, writer: str) -> int:
+    async def acquire_epoch(
+        self, writer: str, lease_ms: int = 0, *, only_if_free: bool = False
+    ) -> int:
         """Fences every earlier writer; returns the new epoch, which was never granted before.
 
         Args:
             writer: name of the new writer, for operators.
+            lease_ms: how long its lease runs; 0 gives it none.
+            only_if_free: changes nothing and returns 0 while another writer's lease runs.
         """
-        return await self._detached.run(lambda: self._acquire_epoch(writer))
+        return await self._detached.run(lambda: self._acquire_epoch(writer, lease_ms, only_if_free))
+
+    async def renew_lease(self, epoch: int, lease_ms: int) -> None:
+        """Extends the active writer's lease; 0 ends it.
+
+        Raises:
+            EpochLostError: another epoch is active; nothing was changed.
+            LogUnavailableError: Redis does not answer.
+        """
+        with self._guarded():
+            active = await self._backend.renew_lease(self.log_id, epoch, lease_ms)
+            if active is None:
+                raise another_log(self._known, None)
+            if active != epoch:
+                raise epoch_lost(epoch, active)
+
+    async def lease_left_ms(self) -> int:
+        """How long the active writer's lease still runs; 0 without one."""
+        with self._guarded():
+            return await self._backend.lease_left_ms()
 
     async def append(self, entry: NewEntry, objection: ErrataError | None = None) -> Appended:
         """Appends an entry, or finds the one with the same key; it is durable on return.
@@ -214,7 +204,7 @@ class RedisLog:
 
     def snapshots(self) -> list[tuple[Entry, SnapshotTaken]]:
         """The acknowledged entries in Redis that name a snapshot, oldest first."""
-        return [each for each in self._admission.snapshots if each[0].seq <= self._head.seq]
+        return [each for each in self._admission.snapshots if each[0].seq <= self.head.seq]
 
     def forget_snapshots(self, through_seq: int) -> None:
         """Drops from `snapshots` those that cover no entry after `through_seq`."""
@@ -223,10 +213,10 @@ class RedisLog:
 
     async def holds(self, position: Position) -> bool:
         """Whether this log has `position`; False if it is trimmed or beyond the head."""
-        if position.seq > self._head.seq:
+        if position.seq > self.head.seq:
             await self.state()
-        if position.seq >= self._head.seq:
-            return position == self._head
+        if position.seq >= self.head.seq:
+            return position == self.head
         try:
             page = await self.read(position.seq + 1, 1)
         except SeqTrimmedError:
@@ -237,19 +227,28 @@ class RedisLog:
         """Waits for an entry after the tip in Redis; returns its seq, or None after `seconds`."""
         return await self._backend.wait_beyond(self._known.head.seq, seconds)
 
+    async def check_redis(self) -> None:
+        """Checks a Redis that may have taken over from another one.
+
+        Raises:
+            StartupError: its settings would lose acknowledged entries.
+            LogUnavailableError: it does not answer; the next call checks it.
+        """
+        await self._backend.check_configuration()
+
     async def measure_memory(self) -> None:
         """Refreshes `memory`."""
         self.memory = await self._backend.memory()
 
     async def wait_for_news(self, seq: int, seconds: float) -> bool:
         """Waits until the head is beyond `seq`; False after `seconds` or a call of `wake`."""
-        if self._head.seq <= seq:
+        if self.head.seq <= seq:
             try:
                 async with asyncio.timeout(seconds):
                     await self._news.wait()
             except TimeoutError:
                 pass
-        return self._head.seq > seq
+        return self.head.seq > seq
 
     def wake(self) -> None:
         """Ends every running `wait_for_news`."""
@@ -265,31 +264,38 @@ class RedisLog:
         if self._loss is not None:
             raise LogBehindWitnessError(self._loss.message, **self._loss.metadata)
 
+    async def warn(self) -> None:
+        """Tells the log's other services what this one's witness covers; call it after a loss."""
+        await self._acknowledged.warn()
+
     async def close(self) -> None:
         """Waits for running appends, then closes Redis and releases the witness."""
         await self._detached.drain()
         await self._backend.close()
-        await self._witness.close()
+        await self._acknowledged.close()
 
     async def _page(self, read: _Read, from_seq: int, max_entries: int, max_bytes: int) -> Page:
         check_from_seq(from_seq)
         with self._guarded():
-            known, head = self._known, self._head
+            known = self._acknowledged.record  # the tip may be taken back
             reading = check_reading(await read(from_seq, max_entries, max_bytes), known)
-            snapshot = self._admission.fold.snapshot
-            return verified_page(reading, from_seq, head, known.head, snapshot)
+            return verified_page(reading, from_seq, known.head, self._admission.fold.snapshot)
 
-    async def _acquire_epoch(self, writer: str) -> int:
+    async def _acquire_epoch(self, writer: str, lease_ms: int, only_if_free: bool) -> int:
         with self._guarded():
             async with self._lock:
                 await self._advance()  # a damaged log must not get a new writer
-                epoch = await self._backend.acquire_epoch(self.log_id, writer)
+                epoch = await self._backend.acquire_epoch(
+                    self.log_id, writer, lease_ms, only_if_free=only_if_free
+                )
                 if epoch is None:
                     raise another_log(self._known, None)
+                if epoch == 0:
+                    return 0
                 check_epoch(epoch - 1, self._known)
                 self._known = replace(self._known, epoch=epoch)
-                known = self._known
-            await self._acknowledge(known)
+                known, since = self._known, self._acknowledged.num_rollbacks
+            await self._acknowledge(known, since)
         _log.info("epoch acquired", writer=writer, epoch=epoch)
         return epoch
 
@@ -298,8 +304,8 @@ class RedisLog:
             async with self._lock:
                 self.check()
                 appended = await self._append_at_tip(entry, objection)
-                known = self._known
-            await self._acknowledge(known)
+                known, since = self._known, self._acknowledged.num_rollbacks
+            await self._acknowledge(known, since)
         return appended
 
     async def _append_at_tip(self, entry: NewEntry, objection: ErrataError | None) -> Appended:
@@ -326,7 +332,7 @@ class RedisLog:
                 case AppendOutcome.MOVED:
                     await self._advance()
                 case AppendOutcome.FENCED:
-                    check_epoch(number, self._known)
+                    check_epoch(number, self._acknowledged.record)
                     raise refusal(outcome, number, entry, self._max_payload_bytes)
                 case AppendOutcome.FOREIGN:
                     raise another_log(self._known, None)
@@ -343,10 +349,11 @@ class RedisLog:
                 known, fold = self._known, self._admission.fold
                 voided, impossible = tuple(sorted(fold.voided)), dict(fold.impossible)
                 newest = fold.snapshot
-            await self._acknowledge(known)
-        return LogState(
-            known.log_id, known.head, floor_seq, known.epoch, voided, impossible, newest
-        )
+                since = self._acknowledged.num_rollbacks
+            # What Redis' replicas lack is not the head yet; what is before it can be read.
+            is_confirmed = await self._confirm(known, since)
+            head = known.head if is_confirmed else self.head
+        return LogState(known.log_id, head, floor_seq, known.epoch, voided, impossible, newest)
 
     async def _adopt(self, seq: int) -> None:
         async with self._lock:  # a running append of this service may be this very entry
@@ -355,15 +362,33 @@ class RedisLog:
             await self._state()
 
     async def _advance(self) -> int:
-        self._known, floor_seq = await advance(self.records, self._known)
+        try:
+            self._known, floor_seq = await advance(self.records, self._known)
+        except LogBehindWitnessError:
+            if self._known == self._acknowledged.record:
+                raise
+            lost, base = self._known.head.seq, self._acknowledged.record
+            self._known, floor_seq = await advance(self.records, base)
+            self._admission = Admission(self.records)
+            self._acknowledged.num_rollbacks += 1
+            _log.warning("a failover lost what was not acknowledged yet", tip_seq=lost)
         await self._admission.catch_up(self._known.head)
         return floor_seq
 
-    async def _acknowledge(self, known: WitnessRecord) -> None:
-        await self._witness.cover(known)
-        if known.head.seq > self._head.seq:
-            self._head = known.head
+    async def _acknowledge(self, known: WitnessRecord, num_rollbacks: int) -> None:
+        if not await self._confirm(known, num_rollbacks):
+            raise LogUnavailableError(
+                "too few replicas of the log's Redis have the entry (log.min_replica_acks), or a "
+                "failover lost it, so nothing was acknowledged; retry with the same request id."
+            )
+
+    async def _confirm(self, known: WitnessRecord, num_rollbacks: int) -> bool:
+        """Acknowledges `known`, unless a failover of Redis could still lose it."""
+        if not await self._acknowledged.confirm(known, self._known, num_rollbacks):
+            return False
+        if await self._acknowledged.cover(known):
             self.wake()
+        return True
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

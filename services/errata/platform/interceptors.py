@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
@@ -39,6 +40,8 @@ class Around(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming:
             return cast("Handler", handler)
+        if inspect.iscoroutinefunction(handler.unary_stream):
+            return handler  # gRPC's own health: it writes to the context, and anyone may call it
         decode, encode = self.decoder(handler.request_deserializer), handler.response_serializer
         if handler.response_streaming:
             stream = self.stream(handler_call_details, cast(Any, handler.unary_stream))

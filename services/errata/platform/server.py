@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -18,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from errata.errors import StartupError
 from errata.platform.addresses import host_and_port
 from errata.platform.calls import CallMetrics
+from errata.platform.gate import Gate
 from errata.platform.health_convert import HEALTH_SERVICE, health_state
 from errata.platform.security.active import active
 from errata.platform.security.renewing import Renewal, RenewingChannel
@@ -45,9 +47,20 @@ COMMON_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 )
+# A frozen server answers no ping; with another one to turn to, callers need not wait a minute.
+_FAILOVER_OPTIONS = {
+    "grpc.keepalive_time_ms": 4_000,
+    "grpc.keepalive_timeout_ms": 2_000,
+    "grpc.http2.ping_timeout_ms": 2_000,  # 60 s by default, whatever the timeout above says
+    "grpc.keepalive_permit_without_calls": 1,
+    "grpc.http2.max_pings_without_data": 0,
+}
+_ONLY_HEALTHY = json.dumps(
+    {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+)
 _SERVER_OPTIONS = (
     *COMMON_OPTIONS,
-    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 2_000),  # see _FAILOVER_OPTIONS
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.so_reuseport", 0),
     # Clients resolve names again only when a connection ends; this lets them find new replicas.
@@ -63,13 +76,21 @@ class GrpcServer:
     Health is NOT_SERVING until `start`, and again as soon as `stop` begins.
     """
 
-    def __init__(self, address: str, services: Sequence[str], *, is_front: bool = False) -> None:
+    def __init__(
+        self,
+        address: str,
+        services: Sequence[str],
+        *,
+        is_front: bool = False,
+        gate: Gate | None = None,
+    ) -> None:
         """Prepares the server; register servicers on `server`, then call `start`.
 
         Args:
             address: `host:port`; port 0 selects a free port.
             services: full names of the services, for health and reflection.
             is_front: whether people call it, and not only other services.
+            gate: refuses calls until it is opened; until then the health is NOT_SERVING.
 
         Raises:
             StartupError: a method of the services has no rule that says who may call it.
@@ -77,6 +98,7 @@ class GrpcServer:
         self.address = address
         self.port = 0
         self._is_front = is_front
+        self._gate = gate
         self._security = active()
         check_rules(services)
         self.server = grpc.aio.server(
@@ -85,6 +107,7 @@ class GrpcServer:
                 CallTraces(),
                 StatusInterceptor(),
                 self._security.access(),
+                *([gate] if gate is not None else []),
             ],
             options=list(_SERVER_OPTIONS),
         )
@@ -115,6 +138,12 @@ class GrpcServer:
         except RuntimeError as error:
             raise _cannot_listen(self.address, str(error)) from error
         await self.server.start()
+        await self.set_serving(self._gate is None)
+
+    async def open_gate(self) -> None:
+        """Lets calls pass; the health becomes SERVING."""
+        if self._gate is not None:
+            self._gate.is_open = True
         await self.set_serving(True)
 
     async def set_serving(self, serving: bool) -> None:
@@ -155,21 +184,35 @@ def check_address(address: str) -> None:
         raise _cannot_listen(address, why) from error
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
+def open_channel(target: str, *, only_healthy: bool = False) -> grpc.aio.Channel:
     """A channel with keepalive and its own connection; open it in the loop that uses it.
 
     With TLS it follows the certificate's files.
 
     gRPC shares connections between channels to one address: a reconnect would return a dead
     connection as long as another channel in the process holds it.
+
+    Args:
+        target: host:port, or one of several servers: dns:///host:port or IP:port,IP:port,….
+        only_healthy: of several servers, calls those whose health is SERVING; otherwise, the first
+            one that answers.
     """
-    options = [*COMMON_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+    options: dict[str, Any] = {**dict(COMMON_OPTIONS), "grpc.use_local_subchannel_pool": 1}
+    if "," in target or target.startswith("dns:///"):
+        options |= _FAILOVER_OPTIONS
+        if only_healthy:
+            options["grpc.service_config"] = _ONLY_HEALTHY
+    if "," in target:
+        # A certificate is compared with this name; gRPC would take the whole list for it.
+        options["grpc.default_authority"] = target.partition(",")[0]
+        target = f"ipv4:{target}"
     settings = active().settings
     if not settings.has_tls:
-        return grpc.aio.insecure_channel(address, options=options)
+        return grpc.aio.insecure_channel(target, options=list(options.items()))
 
     def dial() -> grpc.aio.Channel:
-        return grpc.aio.secure_channel(address, channel_credentials(settings), options=options)
+        credentials = channel_credentials(settings)
+        return grpc.aio.secure_channel(target, credentials, options=list(options.items()))
 
     return RenewingChannel(dial, Renewal(settings))
 

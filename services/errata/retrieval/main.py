@@ -33,12 +33,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """
     _check(settings.retrieval)
     name = f"retrieval-{socket.gethostname()}-{os.getpid()}"
-    async with open_channel(settings.log.address) as channel:
+    async with open_channel(settings.log.dialled) as channel:
         max_bytes = settings.artifacts.max_bytes
         artifacts: ArtifactSource = RemoteArtifacts(channel, max_bytes=max_bytes)
         if settings.artifacts.worker_url:
             artifacts = ArtifactStore(settings.artifacts.worker_url, max_bytes=max_bytes)
-        replica = RetrievalReplica(name, artifacts, settings.log.address, settings.retrieval)
+        replica = RetrievalReplica(name, artifacts, settings.log.dialled, settings.retrieval)
         server = GrpcServer(settings.retrieval.address, [SERVICE_NAME])
         add_to_server(RetrievalService(replica), server)
         # Metrics are served before the replica catches up, so that a long catch-up is visible.

@@ -51,12 +51,12 @@ class Worker:
         configure_security(Security(settings.worker.own_certificate(settings.security)))
         self._settings = settings
         name = serve.get_replica_context().replica_id.unique_id
-        self._channel = open_channel(settings.log.address)
+        self._channel = open_channel(settings.log.dialled)
         self._replica = Replica(
             f"worker-{name}",
             load_base_model(settings),
             _artifacts(settings, self._channel),
-            settings.log.address,
+            settings.log.dialled,
             settings.worker,
         )
         with ExitStack() as metrics:

@@ -38,19 +38,51 @@ class LogClient:
         self.epoch = 0
         self.log_id = ""
 
-    async def acquire_epoch(self) -> int:
+    async def acquire_epoch(self, lease_seconds: float = 0.0, *, only_if_free: bool = False) -> int:
         """Takes over the writer's role; every earlier writer is fenced.
+
+        Args:
+            lease_seconds: how long standby writers wait for this one; 0 if not at all.
+            only_if_free: changes nothing and returns 0 while another writer's lease runs.
 
         Raises:
             LogUnavailableError: the log cannot be reached.
         """
-        request = log_convert.acquire_epoch_request(self._writer)
+        request = log_convert.acquire_epoch_request(
+            self._writer, lease_seconds, only_if_free=only_if_free
+        )
         try:
             response = await self._stub.AcquireEpoch(request, timeout=_TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise service_error(error) from error
         self.epoch, self.log_id = response.epoch, response.log_id
         return self.epoch
+
+    async def renew_lease(self, lease_seconds: float) -> None:
+        """Extends this writer's lease; 0 ends it.
+
+        Raises:
+            LogUnavailableError: the log cannot be reached.
+            EpochLostError: a newer writer took over.
+        """
+        request = log_convert.renew_lease_request(self.epoch, lease_seconds)
+        try:
+            await self._stub.RenewLease(request, timeout=_TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:  # a log that knows no leases
+                raise service_error(error) from error
+
+    async def lease_left(self) -> float:
+        """Seconds until the active writer's lease ends; 0 without one.
+
+        Raises:
+            LogUnavailableError: the log cannot be reached.
+        """
+        try:
+            head = await self._stub.GetHead(head_request(), timeout=_TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise service_error(error) from error
+        return int(head.lease_left_ms) / 1000
 
     async def state(self) -> LogState:
         """The log's head, and the entries that are voided or impossible.

@@ -20,9 +20,18 @@ class ReportedDigest:
     state_digest: str
 
 
-def acquire_epoch_request(writer: str) -> edit_log_pb2.AcquireEpochRequest:
+def acquire_epoch_request(
+    writer: str, lease_seconds: float, *, only_if_free: bool
+) -> edit_log_pb2.AcquireEpochRequest:
     """Asks for a new epoch; `writer` is shown to operators."""
-    return edit_log_pb2.AcquireEpochRequest(writer=writer)
+    return edit_log_pb2.AcquireEpochRequest(
+        writer=writer, only_if_free=only_if_free, lease_ttl_ms=round(lease_seconds * 1000)
+    )
+
+
+def renew_lease_request(epoch: int, lease_seconds: float) -> edit_log_pb2.RenewLeaseRequest:
+    """Asks for a longer lease; 0 ends it."""
+    return edit_log_pb2.RenewLeaseRequest(epoch=epoch, lease_ttl_ms=round(lease_seconds * 1000))
 
 
 def append_request(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 
 import grpc
 import structlog
@@ -15,11 +15,13 @@ from errata import demo
 from errata.artifacts.store import ArtifactStore
 from errata.errors import StartupError
 from errata.log.subscriber import Subscriber
+from errata.platform.gate import Gate
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer, open_channel, unless_stopped
 from errata.platform.settings import Settings, WriterSettings
 from errata.replica.base_model import load_base_model
-from errata.writer.lanes import read_lanes
+from errata.writer.lanes import LaneSetup, read_lanes
+from errata.writer.lease import Lease
 from errata.writer.log_client import LogClient
 from errata.writer.metrics import LedgerCollector
 from errata.writer.resources import WriterResources
@@ -30,6 +32,10 @@ from errata_client._gen.errata.v1 import editing_pb2_grpc
 
 _log = structlog.get_logger(__name__)
 _LOG_START_SECONDS = 30.0
+_STANDING_BY = (
+    "this writer stands by for the active one, or is taking over from it; call the active writer, "
+    "or try again with the same request id."
+)
 _DRAIN_SECONDS = 20.0  # Kubernetes kills the process after 30 s by default
 
 
@@ -58,7 +64,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set.
 
     Raises:
-        EpochLostError: a newer writer took over; the process must end.
+        EpochLostError: another writer took over; the process must end.
         StartupError, LogUnavailableError: cannot start.
     """
     resources, keys = resources_of(settings), WriterKeys.of(settings.writer)
@@ -67,29 +73,48 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     model = await asyncio.to_thread(load_base_model, settings)
     lanes_file = settings.writer.lanes_file or (None if settings.model.path else demo.lanes_path())
     lanes = read_lanes(lanes_file, settings.writer.default_lane, model.digest)
-    async with open_channel(settings.log.address) as channel:
+    async with open_channel(settings.log.dialled) as channel:
         log = LogClient(channel, f"{socket.gethostname()}:{os.getpid()}")
-        if not await unless_stopped(_wait_for_log(channel, settings.log.address), stop):
+        if not await unless_stopped(_wait_for_log(channel, settings.log.dialled), stop):
             return
-        epoch = await log.acquire_epoch()
-        _log.info("epoch acquired", epoch=epoch, model=model.digest[:16])
-        head_seq = (await log.state()).head.seq
+        lease = Lease(log, settings.writer)
         writer = Writer(
             model,
             log,
-            Subscriber(settings.log.address),
+            Subscriber(settings.log.dialled),
             ArtifactStore(settings.artifacts_url, max_bytes=settings.artifacts.max_bytes),
             resources,
             settings.writer,
             keys,
         )
         started = asyncio.Event()
-        work = asyncio.create_task(writer.run(lanes, head_seq, started.set))
+        work = asyncio.create_task(_work(writer, lanes, log, lease, started))
         try:
             await _serve(writer, work, started, stop, settings.writer)
+            if started.is_set():
+                await lease.end()
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
+
+
+async def _work(
+    writer: Writer,
+    lanes: Sequence[LaneSetup],
+    log: LogClient,
+    lease: Lease,
+    started: asyncio.Event,
+) -> None:
+    """Runs the writer, and keeps its lease from the moment on at which it is active."""
+    async with asyncio.TaskGroup() as tasks:
+
+        async def take_over() -> int:
+            head_seq = await lease.take()
+            _log.info("epoch acquired", epoch=log.epoch)
+            tasks.create_task(lease.keep())
+            return head_seq
+
+        await writer.run(lanes, take_over, started.set)
 
 
 async def _serve(
@@ -99,17 +124,26 @@ async def _serve(
     stop: asyncio.Event,
     settings: WriterSettings,
 ) -> None:
-    """Serves once `started` is set, until `stop` is set; raises the error of `work`."""
-    server = GrpcServer(settings.address, [SERVICE_NAME])
+    """Serves once `started` is set, until `stop` is set; raises the error of `work`.
+
+    A standby listens before that, so that callers and probes learn that it stands by.
+    """
+    gate = Gate(_STANDING_BY) if settings.standby else None
+    server = GrpcServer(settings.address, [SERVICE_NAME], gate=gate)
     editing_pb2_grpc.add_EditingServiceServicer_to_server(
         EditingService(writer, settings.default_lane), server.server
     )
     try:
         with metrics_endpoint(settings.metrics_address, LedgerCollector(writer.ledger)):
+            if settings.standby:
+                await server.start()
             await _first(work, unless_stopped(started.wait(), stop))
             if stop.is_set():
                 return
-            await server.start()
+            if settings.standby:
+                await server.open_gate()
+            else:
+                await server.start()
             _log.info("the writer serves", port=server.port)
             await _first(work, stop.wait())
             await server.set_serving(False)

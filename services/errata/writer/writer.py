@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -53,7 +53,7 @@ class Writer:
 
         Args:
             model: holds its base weights; nobody else uses it.
-            log: appends under an epoch that is already acquired.
+            log: appends under the epoch that `run` lets it acquire.
             subscriber: starts at the log's first entry, or behind the newest snapshot.
             store: receives artifacts before the entry that names them is appended.
             resources: for the statistics that fits need.
@@ -75,14 +75,18 @@ class Writer:
         self._settings = settings
 
     async def run(
-        self, lanes: Sequence[LaneSetup], head_seq: int, ready: Callable[[], object]
+        self,
+        lanes: Sequence[LaneSetup],
+        take_over: Callable[[], Awaitable[int]],
+        ready: Callable[[], object],
     ) -> None:
         """Works until cancelled.
 
         Args:
             lanes: of this deployment; new ones are appended to the log.
-            head_seq: the log's head after the epoch was acquired; no older writer can append
-                behind it, so everything up to it is known before the first fit.
+            take_over: acquires the epoch and returns the log's head; no older writer can append
+                behind it, so everything up to it is known before the first fit. Until then the
+                writer only follows the log.
             ready: called once requests can be served.
 
         Raises:
@@ -98,7 +102,7 @@ class Writer:
         startup = Startup(self._edited, self._publisher, self._resources, lanes)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._edited.follow())
-            await self.ledger.wait_for_seq(head_seq)
+            await self.ledger.wait_for_seq(await take_over())
             self._edited.check_confirmed()
             await self._publisher.begin_trust()
             await startup.configure()

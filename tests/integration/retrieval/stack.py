@@ -78,13 +78,16 @@ class Stack:
         ]
         async with open_channel(self.address) as channel:
             log = LogClient(channel, "test")
-            await log.acquire_epoch()
             resources = resources or WriterResources(None, self.folder)
             subscriber = Subscriber(self.address)
             writer = Writer(llm, log, subscriber, self.store, resources, limits, keys)
             ready = asyncio.Event()
-            head = (await log.state()).head.seq
-            work = asyncio.create_task(writer.run(setups, head, ready.set))
+
+            async def take_over() -> int:
+                await log.acquire_epoch()
+                return (await log.state()).head.seq
+
+            work = asyncio.create_task(writer.run(setups, take_over, ready.set))
             waiting = asyncio.create_task(ready.wait())
             await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)
             try:

@@ -329,22 +329,22 @@ def test_clients_are_let_in_where_the_gateway_listens(overlay: str) -> None:
     assert {port["port"] for port in rule["ports"]} == served == {7700, 7701}
 
 
-def _with(overlay: str, component: str, folder: Path) -> tuple[Object, ...]:
-    """All objects of an overlay to which an operator adds a component."""
+def _with(overlay: str, components: list[str], folder: Path) -> tuple[Object, ...]:
+    """All objects of an overlay to which an operator adds components."""
     kubernetes = Path(os.path.relpath(DEPLOY / "kubernetes", folder))
     own = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": "errata",
         "resources": [str(kubernetes / "overlays" / overlay)],
-        "components": [str(kubernetes / "components" / component)],
+        "components": [str(kubernetes / "components" / name) for name in components],
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
     return render(folder)
 
 
 def test_a_managed_redis_takes_the_place_of_ours(overlay: str, tmp_path: Path) -> None:
-    things = _with(overlay, "managed-redis", tmp_path)
+    things = _with(overlay, ["managed-redis"], tmp_path)
     gone = {(thing["kind"], thing["metadata"]["name"]) for thing in rendered(overlay)} - {
         (thing["kind"], thing["metadata"]["name"]) for thing in things
     }
@@ -352,8 +352,33 @@ def test_a_managed_redis_takes_the_place_of_ours(overlay: str, tmp_path: Path) -
     assert gone == {(kind, "redis") for kind in kinds}
 
 
+@pytest.mark.parametrize("others", [[], ["tls"]])
+def test_a_standby_writer_is_ready_without_being_healthy(
+    overlay: str, others: list[str], tmp_path: Path
+) -> None:
+    things = _with(overlay, [*others, "standby"], tmp_path)
+    found = {
+        (thing["kind"], thing["metadata"]["name"].partition("-")[0]): thing for thing in things
+    }
+    writer = found["Deployment", "writer"]["spec"]
+    assert writer["replicas"] == 2
+    assert writer["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+    (container,) = writer["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert {"tcpSocket", "grpc", "exec"} & container[probe].keys() == {"tcpSocket"}
+    settings = found["ConfigMap", "errata"]["data"]
+    assert settings["ERRATA_WRITER__STANDBY"] == "true"
+    host, port = host_and_port(settings["ERRATA_WRITER__TARGET"].removeprefix("dns:///"))
+    service = found["Service", host]["spec"]
+    assert service["clusterIP"] == "None", "the name has the addresses of both"
+    assert service["publishNotReadyAddresses"] is True
+    assert port in {item["port"] for item in service["ports"]}
+    budget = found["PodDisruptionBudget", "writer"]["spec"]
+    assert budget["maxUnavailable"] == 1
+
+
 def test_tls_gives_each_pod_a_certificate_of_its_role(overlay: str, tmp_path: Path) -> None:
-    things = _with(overlay, "tls", tmp_path)
+    things = _with(overlay, ["tls"], tmp_path)
     roles = {
         thing["spec"]["secretName"]: thing["spec"]["uris"][0].rpartition("/")[2]
         for thing in things

@@ -61,6 +61,7 @@ RULES: dict[str, Rule] = {
     "/errata.v1.EditingService/ListLanes": _READERS,
     "/errata.v1.EditingService/CompactLane": _rule(Role.OPERATOR, changes=True),
     "/errata.v1.EditLogService/AcquireEpoch": _rule(Role.WRITER, changes=True),
+    "/errata.v1.EditLogService/RenewLease": _rule(Role.WRITER),  # each second, so not audited
     "/errata.v1.EditLogService/Append": _rule(Role.WRITER, changes=True),
     "/errata.v1.EditLogService/GetHead": _LOG_READERS,
     "/errata.v1.EditLogService/ListEntries": _CONTENT_READERS,

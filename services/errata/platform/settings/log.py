@@ -6,7 +6,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from errata.platform.settings.section import Address, ServiceSettings, default_data_dir
+from errata.platform.settings.section import (
+    Address,
+    OptionalAddresses,
+    ServiceSettings,
+    Target,
+    default_data_dir,
+)
 
 
 class LogSettings(ServiceSettings):
@@ -16,6 +22,28 @@ class LogSettings(ServiceSettings):
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         description="The log's Redis; if it is not set, `errata up` starts its own.",
+    )
+    target: Target = Field(
+        "",
+        description="Where callers find the edit log if not at `address`: one name of all log "
+        "services, dns:///host:port, or several IP:port, separated by commas.",
+    )
+    redis_sentinels: OptionalAddresses = Field(
+        "",
+        description="host:port of Sentinels, separated by commas, that name the log's Redis; of "
+        "redis_url, only user, password and database then count.",
+    )
+    redis_service: str = Field(
+        "errata", min_length=1, description="Name under which the Sentinels know the log's Redis."
+    )
+    min_replica_acks: int = Field(
+        0,
+        ge=0,
+        description="Replicas of Redis that must have an entry before it is acknowledged; with a "
+        "failover of Redis, 1 or more.",
+    )
+    replica_ack_timeout_seconds: float = Field(
+        1.0, gt=0, description="Seconds to wait for them; then the append is UNAVAILABLE."
     )
     redis_password_file: Path | None = Field(
         None, description="File with the password, if redis_url does not contain it."
@@ -83,3 +111,8 @@ class LogSettings(ServiceSettings):
         30.0, gt=0, description="Seconds without a report after which a replica is not listed."
     )
     redis_timeout_seconds: float = Field(5.0, gt=0, description="Timeout of one Redis command.")
+
+    @property
+    def dialled(self) -> str:
+        """What callers dial."""
+        return self.target or self.address

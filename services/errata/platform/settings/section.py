@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated
 
@@ -34,8 +35,38 @@ def _address(instead: str | None = None) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _addresses(value: str) -> str:
+    """Accepts several host:port, separated by commas, or nothing."""
+    try:
+        for each in value.split(",") if value else ():
+            host_and_port(each)
+    except StartupError as error:
+        message = "expected host:port, or several separated by commas without spaces"
+        raise PydanticCustomError("address", message) from error
+    return value
+
+
+def _target(value: str) -> str:
+    """Accepts what `open_channel` can dial: gRPC resolves one name, or takes several IPs."""
+    try:
+        several = value.split(",") if value else []
+        hosts = [host_and_port(each)[0] for each in several]
+        if len(several) > 1:
+            for host in hosts:
+                IPv4Address(host)
+    except (StartupError, ValueError) as error:
+        message = (
+            "expected host:port, dns:///host:port, or several IPv4 addresses with ports, separated "
+            "by commas without spaces, such as 10.0.0.1:7712,10.0.0.2:7712"
+        )
+        raise PydanticCustomError("address", message) from error
+    return value
+
+
 Address = Annotated[str, _address()]
 OptionalAddress = Annotated[str, _address("")]
+OptionalAddresses = Annotated[str, AfterValidator(_addresses)]
+Target = Annotated[str, AfterValidator(_target)]
 RayAddress = Annotated[str, _address("local")]
 
 

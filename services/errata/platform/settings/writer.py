@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from errata.platform.limits import ITEMS, MAX_EDIT_CHARS
-from errata.platform.settings.section import Address, ServiceSettings
+from errata.platform.settings.section import Address, ServiceSettings, Target
 
 
 class WriterSettings(ServiceSettings):
@@ -15,6 +15,22 @@ class WriterSettings(ServiceSettings):
 
     address: Address = Field(
         "127.0.0.1:7712", description="host:port where the edit-writer listens."
+    )
+    target: Target = Field(
+        "",
+        description="Where callers find the writer if not at `address`: one name of all writers, "
+        "dns:///host:port, or several IP:port, separated by commas.",
+    )
+    standby: bool = Field(
+        False,
+        description="Whether this writer follows the log and waits until the active writer's lease "
+        "has ended, instead of replacing it at once.",
+    )
+    lease_ttl_seconds: float = Field(
+        10.0,
+        ge=1,
+        le=3_600,
+        description="Seconds without a sign of life after which a standby replaces this writer.",
     )
     lanes_file: Path | None = Field(None, description="TOML, one table per lane; see the docs.")
     default_lane: str = Field("lanes/main", description="Lane of edits that name no lane.")
@@ -83,3 +99,8 @@ class WriterSettings(ServiceSettings):
     min_locality: float = Field(
         0.5, ge=0, le=1, description="Minimum share of probes whose answer does not change."
     )
+
+    @property
+    def dialled(self) -> str:
+        """What callers dial."""
+        return self.target or self.address

@@ -732,14 +732,22 @@ class AcquireEpochRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     WRITER_FIELD_NUMBER: builtins.int
+    ONLY_IF_FREE_FIELD_NUMBER: builtins.int
+    LEASE_TTL_MS_FIELD_NUMBER: builtins.int
     writer: builtins.str
     """Name of the new writer; shown to operators."""
+    only_if_free: builtins.bool
+    """Grants nothing while the lease of another writer runs."""
+    lease_ttl_ms: builtins.int
+    """How long the new writer's lease runs; 0 gives it none."""
     def __init__(
         self,
         *,
         writer: builtins.str = ...,
+        only_if_free: builtins.bool = ...,
+        lease_ttl_ms: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["writer", b"writer"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lease_ttl_ms", b"lease_ttl_ms", "only_if_free", b"only_if_free", "writer", b"writer"]) -> None: ...
 
 global___AcquireEpochRequest = AcquireEpochRequest
 
@@ -752,7 +760,7 @@ class AcquireEpochResponse(google.protobuf.message.Message):
     EPOCH_FIELD_NUMBER: builtins.int
     LOG_ID_FIELD_NUMBER: builtins.int
     epoch: builtins.int
-    """Greater than every earlier one."""
+    """Greater than every earlier one; 0 if only_if_free was set and another writer's lease runs."""
     log_id: builtins.str
     """Identity of the log; changes at every restore."""
     def __init__(
@@ -764,6 +772,40 @@ class AcquireEpochResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "log_id", b"log_id"]) -> None: ...
 
 global___AcquireEpochResponse = AcquireEpochResponse
+
+@typing.final
+class RenewLeaseRequest(google.protobuf.message.Message):
+    """Requests a longer lease, or its end."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: builtins.int
+    LEASE_TTL_MS_FIELD_NUMBER: builtins.int
+    epoch: builtins.int
+    """The caller's epoch."""
+    lease_ttl_ms: builtins.int
+    """How long the lease runs from now on; 0 ends it."""
+    def __init__(
+        self,
+        *,
+        epoch: builtins.int = ...,
+        lease_ttl_ms: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "lease_ttl_ms", b"lease_ttl_ms"]) -> None: ...
+
+global___RenewLeaseRequest = RenewLeaseRequest
+
+@typing.final
+class RenewLeaseResponse(google.protobuf.message.Message):
+    """The lease is renewed; a caller without the active epoch gets ABORTED instead."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___RenewLeaseResponse = RenewLeaseResponse
 
 @typing.final
 class AppendRequest(google.protobuf.message.Message):
@@ -842,6 +884,7 @@ class GetHeadResponse(google.protobuf.message.Message):
     VOIDED_SEQS_FIELD_NUMBER: builtins.int
     IMPOSSIBLE_ENTRIES_FIELD_NUMBER: builtins.int
     NEWEST_SNAPSHOT_FIELD_NUMBER: builtins.int
+    LEASE_LEFT_MS_FIELD_NUMBER: builtins.int
     log_id: builtins.str
     """Identity of the log."""
     head_seq: builtins.int
@@ -852,6 +895,8 @@ class GetHeadResponse(google.protobuf.message.Message):
     """First retained position."""
     epoch: builtins.int
     """Current epoch; 0 if there has been no writer."""
+    lease_left_ms: builtins.int
+    """How long the active writer's lease still runs; 0 if it has ended or there is none."""
     @property
     def voided_seqs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Positions of all voided entries, ascending; readers skip them before they reach the entry that
@@ -877,9 +922,10 @@ class GetHeadResponse(google.protobuf.message.Message):
         voided_seqs: collections.abc.Iterable[builtins.int] | None = ...,
         impossible_entries: collections.abc.Iterable[global___ImpossibleEntry] | None = ...,
         newest_snapshot: global___SnapshotTaken | None = ...,
+        lease_left_ms: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_newest_snapshot", b"_newest_snapshot", "newest_snapshot", b"newest_snapshot"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_newest_snapshot", b"_newest_snapshot", "chain_digest", b"chain_digest", "epoch", b"epoch", "floor_seq", b"floor_seq", "head_seq", b"head_seq", "impossible_entries", b"impossible_entries", "log_id", b"log_id", "newest_snapshot", b"newest_snapshot", "voided_seqs", b"voided_seqs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_newest_snapshot", b"_newest_snapshot", "chain_digest", b"chain_digest", "epoch", b"epoch", "floor_seq", b"floor_seq", "head_seq", b"head_seq", "impossible_entries", b"impossible_entries", "lease_left_ms", b"lease_left_ms", "log_id", b"log_id", "newest_snapshot", b"newest_snapshot", "voided_seqs", b"voided_seqs"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_newest_snapshot", b"_newest_snapshot"]) -> typing.Literal["newest_snapshot"] | None: ...
 
 global___GetHeadResponse = GetHeadResponse

@@ -40,6 +40,11 @@ class EditLogServiceStub(object):
                 request_serializer=errata_dot_v1_dot_edit__log__pb2.AcquireEpochRequest.SerializeToString,
                 response_deserializer=errata_dot_v1_dot_edit__log__pb2.AcquireEpochResponse.FromString,
                 _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/errata.v1.EditLogService/RenewLease',
+                request_serializer=errata_dot_v1_dot_edit__log__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_edit__log__pb2.RenewLeaseResponse.FromString,
+                _registered_method=True)
         self.Append = channel.unary_unary(
                 '/errata.v1.EditLogService/Append',
                 request_serializer=errata_dot_v1_dot_edit__log__pb2.AppendRequest.SerializeToString,
@@ -83,6 +88,13 @@ class EditLogServiceServicer(object):
 
     def AcquireEpoch(self, request, context):
         """Makes the caller the only writer: every earlier epoch is fenced from now on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewLease(self, request, context):
+        """Extends or ends the lease of the active writer, which tells standby writers to wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +156,11 @@ def add_EditLogServiceServicer_to_server(servicer, server):
                     servicer.AcquireEpoch,
                     request_deserializer=errata_dot_v1_dot_edit__log__pb2.AcquireEpochRequest.FromString,
                     response_serializer=errata_dot_v1_dot_edit__log__pb2.AcquireEpochResponse.SerializeToString,
+            ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=errata_dot_v1_dot_edit__log__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_edit__log__pb2.RenewLeaseResponse.SerializeToString,
             ),
             'Append': grpc.unary_unary_rpc_method_handler(
                     servicer.Append,
@@ -209,6 +226,33 @@ class EditLogService(object):
             '/errata.v1.EditLogService/AcquireEpoch',
             errata_dot_v1_dot_edit__log__pb2.AcquireEpochRequest.SerializeToString,
             errata_dot_v1_dot_edit__log__pb2.AcquireEpochResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditLogService/RenewLease',
+            errata_dot_v1_dot_edit__log__pb2.RenewLeaseRequest.SerializeToString,
+            errata_dot_v1_dot_edit__log__pb2.RenewLeaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

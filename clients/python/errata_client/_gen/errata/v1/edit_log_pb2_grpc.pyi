@@ -27,6 +27,12 @@ class EditLogServiceStub:
     ]
     """Makes the caller the only writer: every earlier epoch is fenced from now on."""
 
+    RenewLease: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.edit_log_pb2.RenewLeaseRequest,
+        errata_client._gen.errata.v1.edit_log_pb2.RenewLeaseResponse,
+    ]
+    """Extends or ends the lease of the active writer, which tells standby writers to wait."""
+
     Append: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.edit_log_pb2.AppendRequest,
         errata_client._gen.errata.v1.edit_log_pb2.AppendResponse,
@@ -77,6 +83,12 @@ class EditLogServiceAsyncStub:
         errata_client._gen.errata.v1.edit_log_pb2.AcquireEpochResponse,
     ]
     """Makes the caller the only writer: every earlier epoch is fenced from now on."""
+
+    RenewLease: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.edit_log_pb2.RenewLeaseRequest,
+        errata_client._gen.errata.v1.edit_log_pb2.RenewLeaseResponse,
+    ]
+    """Extends or ends the lease of the active writer, which tells standby writers to wait."""
 
     Append: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.edit_log_pb2.AppendRequest,
@@ -130,6 +142,14 @@ class EditLogServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.edit_log_pb2.AcquireEpochResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.edit_log_pb2.AcquireEpochResponse]]:
         """Makes the caller the only writer: every earlier epoch is fenced from now on."""
+
+    @abc.abstractmethod
+    def RenewLease(
+        self,
+        request: errata_client._gen.errata.v1.edit_log_pb2.RenewLeaseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.edit_log_pb2.RenewLeaseResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.edit_log_pb2.RenewLeaseResponse]]:
+        """Extends or ends the lease of the active writer, which tells standby writers to wait."""
 
     @abc.abstractmethod
     def Append(

@@ -1,0 +1,71 @@
+"""Opens the log: checks Redis and the witness, and adopts what other services appended."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from errata.artifacts import ArtifactStore
+from errata.errors import LogBehindWitnessError, LogUnavailableError, StartupError
+from errata.log.acknowledged import Acknowledged, warn
+from errata.log.admission import Admission
+from errata.log.archive.records import Records
+from errata.log.backend import RedisBackend
+from errata.log.history import advance, open_history
+from errata.log.witness import Witness, WitnessFile, WitnessRecord
+from errata.platform.settings import LogSettings
+
+
+@dataclass(frozen=True, slots=True)
+class LogParts:
+    """What an open log consists of.
+
+    Attributes:
+        records: the entries, in Redis and in the archive.
+        known: everything that Redis held, verified.
+        admission: the fold of the entries up to there.
+        acknowledged: as far as Redis cannot lose it any more.
+    """
+
+    records: Records
+    known: WitnessRecord
+    admission: Admission
+    acknowledged: Acknowledged
+
+
+async def open_parts(settings: LogSettings, artifacts: ArtifactStore | None) -> LogParts:
+    """Opens Redis and the witness; leaves nothing open after an error.
+
+    Raises:
+        StartupError, LogNotEmptyError, LogBehindWitnessError: as `RedisLog.open`.
+    """
+    file = await asyncio.to_thread(WitnessFile, settings.witness_path)
+    backend = None
+    try:
+        backend = RedisBackend(settings)
+        await backend.check_configuration()
+        records = Records(backend, artifacts)
+        base = await open_history(
+            records, file.record, adopt_unwitnessed=settings.adopt_unwitnessed
+        )
+        known, _ = await advance(records, base)
+        admission = Admission(records)
+        await admission.catch_up(known.head)
+        acknowledged = known if await backend.confirm(known) else base
+        witness = Witness(file, acknowledged)
+        await witness.cover(acknowledged)
+    except BaseException as error:
+        if backend is not None:
+            if isinstance(error, LogBehindWitnessError) and file.record is not None:
+                await warn(backend, file.record)
+            await backend.close()
+        file.close()
+        if isinstance(error, LogUnavailableError):
+            cause = str(error.__cause__ or error.message).rstrip(".")
+            raise StartupError(
+                f"the log cannot be opened: {cause}. Check that Redis is running and answers "
+                "at log.redis_url.",
+                address=backend.address if backend else "",
+            ) from error
+        raise
+    return LogParts(records, known, admission, Acknowledged(backend, witness, acknowledged))
