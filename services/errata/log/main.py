@@ -12,6 +12,7 @@ from errata.errors import LogBehindWitnessError
 from errata.log.feed import Feed
 from errata.log.metrics import LogCollector
 from errata.log.positions import ReplicaTable
+from errata.log.read_only import ReadOnlyLog
 from errata.log.service import SERVICE_NAME, EditLogService, add_to_server
 from errata.log.store import RedisLog
 from errata.log.subscriptions import Subscriptions
@@ -50,7 +51,7 @@ async def run(
         LogBehindWitnessError: the log lost or changed acknowledged entries before the start. If
             that happens later, the service keeps running, unhealthy, and answers DATA_LOSS.
     """
-    store = await RedisLog.open(log)
+    store = await (RedisLog if log.read_only_at is None else ReadOnlyLog).open(log)
     feed = Feed(
         store,
         page_entries=log.subscribe_batch,

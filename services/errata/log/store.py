@@ -8,8 +8,8 @@ entry that its witness covers; only entries up to the head are acknowledged or s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
 import structlog
@@ -56,6 +56,34 @@ class Appended:
     duplicate: bool
 
 
+@asynccontextmanager
+async def opening(settings: LogSettings) -> AsyncIterator[tuple[WitnessFile, RedisBackend]]:
+    """Witness and checked Redis; both are closed again only if the body fails.
+
+    Raises:
+        StartupError: Redis cannot be reached or is not durable, or another service owns the
+            witness.
+    """
+    file = await asyncio.to_thread(WitnessFile, settings.witness_path)
+    backend = None
+    try:
+        backend = RedisBackend(settings)
+        await backend.check_configuration()
+        yield file, backend
+    except BaseException as error:
+        if backend is not None:
+            await backend.close()
+        file.close()
+        if isinstance(error, LogUnavailableError):
+            cause = str(error.__cause__ or error.message).rstrip(".")
+            raise StartupError(
+                f"the log cannot be opened: {cause}. Check that Redis is running and answers "
+                "at log.redis_url.",
+                address=backend.address if backend else "",
+            ) from error
+        raise
+
+
 class RedisLog:
     """The log in one Redis; `open` creates it.
 
@@ -98,11 +126,7 @@ class RedisLog:
             LogNotEmptyError: Redis holds entries and there is no witness.
             LogBehindWitnessError: Redis lost or changed acknowledged entries.
         """
-        file = await asyncio.to_thread(WitnessFile, settings.witness_path)
-        backend = None
-        try:
-            backend = RedisBackend(settings)
-            await backend.check_configuration()
+        async with opening(settings) as (file, backend):
             base = await open_history(
                 backend, file.record, adopt_unwitnessed=settings.adopt_unwitnessed
             )
@@ -111,18 +135,6 @@ class RedisLog:
             await admission.catch_up(known.head)
             witness = Witness(file, known)
             await witness.cover(known)
-        except BaseException as error:
-            if backend is not None:
-                await backend.close()
-            file.close()
-            if isinstance(error, LogUnavailableError):
-                cause = str(error.__cause__ or error.message).rstrip(".")
-                raise StartupError(
-                    f"the log cannot be opened: {cause}. Check that Redis is running and answers "
-                    "at log.redis_url.",
-                    address=backend.address if backend else "",
-                ) from error
-            raise
         _log.info("log opened", log_id=known.log_id, head_seq=known.head.seq, epoch=known.epoch)
         return cls(settings, backend, witness, known, admission)
 

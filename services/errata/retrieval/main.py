@@ -32,14 +32,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         InvalidRequestError: unknown device. Messages name the setting.
         BaseModelMismatchError, DataLossError: the replica cannot apply the log.
     """
-    _check(settings.retrieval)
+    retrieval = settings.retrieval
+    if settings.log.read_only_at is not None:  # snapshots may be of later positions
+        retrieval = retrieval.model_copy(update={"snapshots": None})
+    _check(retrieval)
     name = f"retrieval-{socket.gethostname()}-{os.getpid()}"
     async with open_channel(settings.log.address) as channel:
         max_bytes = settings.artifacts.max_bytes
         artifacts: ArtifactSource = RemoteArtifacts(channel, max_bytes=max_bytes)
         if settings.artifacts.worker_url:
             artifacts = ArtifactStore(settings.artifacts.worker_url, max_bytes=max_bytes)
-        replica = RetrievalReplica(name, artifacts, settings.log.address, settings.retrieval)
+        replica = RetrievalReplica(name, artifacts, settings.log.address, retrieval)
         server = GrpcServer(settings.retrieval.address, [SERVICE_NAME])
         add_to_server(RetrievalService(replica), server)
         # Metrics are served before the replica catches up, so that a long catch-up is visible.

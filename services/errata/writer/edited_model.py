@@ -69,6 +69,11 @@ class EditedModel:
         """Whether the ledger contains entries that have not been applied."""
         return bool(self._unapplied)
 
+    @property
+    def read_seq(self) -> int:
+        """The last entry that was read, voided ones included."""
+        return self._reader.fold.seq
+
     def open_early(self, configured: LaneConfigured) -> Lane:
         """Opens a lane before its entry is applied, as `Applier.open_early`.
 

@@ -71,8 +71,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         log = LogClient(channel, f"{socket.gethostname()}:{os.getpid()}")
         if not await unless_stopped(_wait_for_log(channel, settings.log.address), stop):
             return
-        epoch = await log.acquire_epoch()
-        _log.info("epoch acquired", epoch=epoch, model=model.digest[:16])
+        read_only_at = settings.log.read_only_at
+        if read_only_at is None:
+            epoch = await log.acquire_epoch()
+            _log.info("epoch acquired", epoch=epoch, model=model.digest[:16])
         head_seq = (await log.state()).head.seq
         writer = Writer(
             model,
@@ -84,9 +86,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             keys,
         )
         started = asyncio.Event()
-        work = asyncio.create_task(writer.run(lanes, head_seq, started.set))
+        if read_only_at is None:
+            running = writer.run(lanes, head_seq, started.set)
+        else:
+            running = writer.show(head_seq, started.set)
+        work = asyncio.create_task(running)
+        service = EditingService(writer, settings.writer.default_lane, read_only_at)
         try:
-            await _serve(writer, work, started, stop, settings.writer)
+            await _serve(writer, service, work, started, stop, settings.writer)
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
@@ -94,6 +101,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 async def _serve(
     writer: Writer,
+    service: EditingService,
     work: asyncio.Task[None],
     started: asyncio.Event,
     stop: asyncio.Event,
@@ -101,9 +109,7 @@ async def _serve(
 ) -> None:
     """Serves once `started` is set, until `stop` is set; raises the error of `work`."""
     server = GrpcServer(settings.address, [SERVICE_NAME])
-    editing_pb2_grpc.add_EditingServiceServicer_to_server(
-        EditingService(writer, settings.default_lane), server.server
-    )
+    editing_pb2_grpc.add_EditingServiceServicer_to_server(service, server.server)
     try:
         with metrics_endpoint(settings.metrics_address, LedgerCollector(writer.ledger)):
             await _first(work, unless_stopped(started.wait(), stop))
