@@ -4,6 +4,7 @@
 |---|---|
 | `box_cli` | run and check a system on this machine |
 | `client_cli` | call a running system |
+| `backup_cli` | copy a log with its artifacts; make a new system from the copy |
 | `log_cli` | list the log's entries; repair it |
 | `serve_cli` | run one service |
 | `model_cli` | prepare a model |
@@ -24,7 +25,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from errata import box_cli, client_cli, errors, model_cli, security_cli, signing_cli
+from errata import backup_cli, box_cli, client_cli, errors, model_cli, security_cli, signing_cli
 from errata.bench_cli import bench
 from errata.launch.output import line, quoted
 from errata.launch.show_installation import version_lines
@@ -56,6 +57,8 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("adapters", client_cli.adapters),
     ("demo-model", model_cli.demo_model),
     ("verify", signing_cli.verify),
+    ("backup", backup_cli.backup),
+    ("restore", backup_cli.restore),
 )
 # Commands whose target, timeout and author default to the section `client` of the settings.
 _CLIENT_COMMANDS = (

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import structlog
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from errata.artifacts.files import write_file
 from errata.artifacts.source import (
     check_content,
     check_digest,
@@ -88,7 +86,7 @@ class ArtifactStore:
             self.load(digest, len(data))
         except (NotFoundError, ArtifactCorruptError):
             with self._failures(digest):
-                self._write(self.path_of(digest), data)
+                write_file(self._fs, self.path_of(digest), data)
         return digest
 
     def load(self, digest: str, size_bytes: int | None = None) -> bytes:
@@ -174,32 +172,3 @@ class ArtifactStore:
             raise UnavailableError(
                 f"the artifact store failed: {why}. Retry later.", digest=digest
             ) from error
-
-    def _write(self, path: str, data: bytes) -> None:
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-        if isinstance(self._fs, LocalFileSystem):
-            _write_synced(Path(temporary), Path(path), data)
-            return
-        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._fs.pipe_file(temporary, data)
-        self._fs.mv(temporary, path)
-
-
-def _write_synced(temporary: Path, path: Path, data: bytes) -> None:
-    """Writes, syncs and renames; then syncs the folders, whose entries a crash could lose, too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    for folder in (path.parent, path.parent.parent):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -8,12 +8,15 @@ from typing import cast
 import grpc
 
 from errata.log import convert
+from errata.log.chain import ChainedEntry
 from errata.log.delivery import Delivery
+from errata.log.history import LogState
 from errata.log.positions import ReplicaReport
 from errata.platform.rpc_errors import service_error
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
 _HEAD_SECONDS = 5.0
+_PAGE_SECONDS = 30.0
 
 
 class Subscription:
@@ -46,8 +49,28 @@ class RemoteLog:
         """Starts a stream of entries from `from_seq` on."""
         return Subscription(self._stub.Subscribe(convert.subscribe_request(from_seq)).read)
 
+    async def entries(self, from_seq: int) -> tuple[ChainedEntry, ...]:
+        """A page of entries from `from_seq` on, not verified; empty only behind the head.
+
+        Raises:
+            SeqTrimmedError: `from_seq` is below the floor.
+            SeqBeyondHeadError: `from_seq` is above head + 1.
+            LogUnavailableError: the log cannot be reached.
+        """
+        try:
+            response = await self._stub.ListEntries(
+                convert.list_request(from_seq), timeout=_PAGE_SECONDS
+            )
+        except grpc.aio.AioRpcError as error:
+            raise service_error(error) from error
+        return convert.entries_from(response)
+
     async def voided_seqs(self) -> Collection[int]:
-        """Positions of all voided entries.
+        """Positions of all voided entries; raises as `state`."""
+        return (await self.state()).voided
+
+    async def state(self) -> LogState:
+        """The log's head, and the entries that are voided or impossible.
 
         Raises:
             LogUnavailableError: the log cannot be reached.
@@ -56,7 +79,7 @@ class RemoteLog:
             response = await self._stub.GetHead(convert.head_request(), timeout=_HEAD_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise service_error(error) from error
-        return convert.state_from(response).voided
+        return convert.state_from(response)
 
     async def report(self, report: ReplicaReport, timeout_seconds: float) -> bool:
         """Reports a replica's position; returns whether it is one of the log's.
