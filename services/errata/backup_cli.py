@@ -80,6 +80,7 @@ def restore(
     from errata.launch.backup.folder import BackupFolder
     from errata.launch.backup.restore import Restored
     from errata.launch.backup.restore import restore as run
+    from errata.launch.checks import box_key
 
     settings = load_settings({"data_dir": data_dir})
     configure_logging(settings.log_level, settings.log_format, "restore")
@@ -87,14 +88,19 @@ def restore(
     made = run(folder, settings, at)
 
     def render(made: Restored) -> RenderableType:
-        return lines(
-            [
+        said = [
+            line(
+                f"restored {made.head_seq:,} entries and {made.num_artifacts:,} artifacts of "
+                f"log {made.from_log_id} as log {made.log_id} in {made.seconds:.1f} s"
+            )
+        ]
+        if made.trusted_keys:
+            said.append(
                 line(
-                    f"restored {made.head_seq:,} entries and {made.num_artifacts:,} artifacts of "
-                    f"log {made.from_log_id} as log {made.log_id} in {made.seconds:.1f} s"
-                ),
-                line(f"start it: errata up --data-dir {made.data_dir}"),
-            ]
-        )
+                    f"commits are signed: put the private key {' or '.join(made.trusted_keys)} at "
+                    f"{box_key(settings)}, or set writer.signing_key_file"
+                )
+            )
+        return lines([*said, line(f"start it: errata up --data-dir {made.data_dir}")])
 
     print_result(as_json, made, render)

@@ -29,11 +29,13 @@ class Checked:
         manifest: of the backup.
         end: the position up to which it was checked.
         artifacts: what the entries up to there name, each once.
+        trusted_keys: ids of the keys that may sign commits there; none if commits are not signed.
     """
 
     manifest: Manifest
     end: Position
     artifacts: tuple[ArtifactRef, ...]
+    trusted_keys: tuple[str, ...]
 
 
 def entries_of(
@@ -85,7 +87,7 @@ async def check(folder: BackupFolder, at: int | None) -> Checked:
         end = Position(entries[-1].seq, entries[-1].chain_digest)
     for ref in refs.values():
         await _check_artifact(folder, ref)
-    return Checked(manifest, end, tuple(refs.values()))
+    return Checked(manifest, end, tuple(refs.values()), tuple(sorted(fold.trust.keys)))
 
 
 def _named(fold: LogFold, stored: ChainedEntry) -> tuple[ArtifactRef, ...]:

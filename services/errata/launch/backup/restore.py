@@ -31,6 +31,7 @@ class Restored:
         from_log_id: the log that was backed up.
         head_seq: its last entry.
         num_artifacts: in its artifact store, as far as the log names them.
+        trusted_keys: ids of the keys of which its writer needs one; none if commits are not signed.
         seconds: that it took, with the check of the backup.
     """
 
@@ -39,6 +40,7 @@ class Restored:
     from_log_id: str
     head_seq: int
     num_artifacts: int
+    trusted_keys: tuple[str, ...]
     seconds: float
 
 
@@ -71,6 +73,7 @@ def restore(folder: BackupFolder, settings: Settings, at: int | None) -> Restore
         from_log_id=checked.manifest.log_id,
         head_seq=checked.end.seq,
         num_artifacts=len(checked.artifacts),
+        trusted_keys=checked.trusted_keys,
         seconds=time.monotonic() - begun,
     )
 
