@@ -123,6 +123,9 @@ def _checked(said: Mapping[str, Any]) -> Manifest:
         raise ValueError(f"its segments end at {end.seq}, and not at {manifest.head_seq}")
     if len(bytes.fromhex(manifest.log_id)) != 16:
         raise ValueError("it names no log")
+    numbers = [manifest.epoch, *(file.size_bytes for file in (*segments, *artifacts))]
+    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise ValueError("a number is none")
     return manifest
 
 
