@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from errata.errors import LogNotEmptyError, LogUnavailableError
+from errata.errors import LogUnavailableError, PreconditionError
 from errata.log.backend import RedisBackend
 from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
 from errata.log.convert import stored_request
@@ -69,7 +69,7 @@ class RestoringLog:
         """Makes what was added the log.
 
         Raises:
-            LogNotEmptyError: another log came into Redis meanwhile.
+            PreconditionError: another log came into Redis meanwhile.
             LogUnavailableError: Redis does not answer.
         """
         assert self._position == self._record.head
@@ -85,7 +85,7 @@ async def restoring(settings: LogSettings) -> AsyncIterator[RestoringLog]:
 
     Raises:
         StartupError: Redis cannot be reached or is not durable, or a service owns the witness.
-        LogNotEmptyError: Redis or the witness belong to a log.
+        PreconditionError: Redis or the witness belong to a log.
     """
     async with opening(settings) as (file, backend):
         if file.record is not None:
@@ -105,8 +105,8 @@ async def restoring(settings: LogSettings) -> AsyncIterator[RestoringLog]:
     file.close()
 
 
-def _not_empty(what: str) -> LogNotEmptyError:
-    return LogNotEmptyError(
+def _not_empty(what: str) -> PreconditionError:
+    return PreconditionError(
         f"a log can be restored only into an empty deployment, and {what}. Nothing was changed. "
         "Name another data_dir (--data-dir), or another log.redis_url and log.witness_path."
     )
@@ -126,7 +126,7 @@ class _Target(RedisBackend):
         """Checks that Redis holds no log; removes what a killed restore left.
 
         Raises:
-            LogNotEmptyError: it holds one.
+            PreconditionError: it holds one.
         """
         with self._failures():
             if await self._client.exists(*self._names):

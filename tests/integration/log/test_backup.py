@@ -20,7 +20,6 @@ from errata.errors import (
     ErrataError,
     InvalidRequestError,
     LogBehindWitnessError,
-    LogNotEmptyError,
     NotFoundError,
     PreconditionError,
     StartupError,
@@ -446,11 +445,11 @@ async def test_a_restore_into_a_deployment_with_a_log_is_refused(
     (new / "signing-key.pem").write_text("a key that the operator put there")
     first = await restored(tmp_path / "backup", new)
     before = files_of(new)
-    with pytest.raises(LogNotEmptyError, match="only into an empty deployment"):
+    with pytest.raises(PreconditionError, match="only into an empty deployment"):
         await restored(tmp_path / "backup", new)
     assert files_of(new) == before
     (new / "witness").unlink()
-    with pytest.raises(LogNotEmptyError, match="redis"):
+    with pytest.raises(PreconditionError, match="redis"):
         await restored(tmp_path / "backup", new)
     (new / "witness").write_bytes(before["witness"])
     async with log_of(new) as running:
@@ -515,12 +514,12 @@ async def test_a_restore_into_a_redis_with_a_log_is_refused(
     await some_entries(settings)
     before = redis_server.client.xrange("{errata}:stream")
     other = log_settings(redis_server, tmp_path / "other" / "witness")
-    with pytest.raises(LogNotEmptyError, match="holds a log"):
+    with pytest.raises(PreconditionError, match="holds a log"):
         async with restoring(other):
             pass
     assert redis_server.client.xrange("{errata}:stream") == before
     assert not other.witness_path.exists()
-    with pytest.raises(LogNotEmptyError, match="is of log"):
+    with pytest.raises(PreconditionError, match="is of log"):
         async with restoring(settings):
             pass
     async with running_log(settings) as log:

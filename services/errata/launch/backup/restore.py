@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from errata.artifacts.store import ArtifactStore
-from errata.errors import LogNotEmptyError, StartupError
+from errata.errors import PreconditionError, StartupError
 from errata.launch.backup.check import Checked, check, entries_of
 from errata.launch.backup.folder import BackupFolder
 from errata.launch.box import Box, free_addresses
@@ -55,8 +55,7 @@ def restore(folder: BackupFolder, settings: Settings, at: int | None) -> Restore
 
     Raises:
         NotFoundError, InvalidRequestError, DataLossError, PreconditionError: the backup cannot be
-            used up to there, as `check.check`; nothing was changed.
-        LogNotEmptyError: the deployment holds a log; nothing was changed.
+            used up to there, as `check.check`, or the deployment holds a log; nothing was changed.
         StartupError: a running system uses the data_dir, or a place cannot be used.
         LogUnavailableError, LimitExceededError: Redis failed; what was written is removed again.
     """
@@ -86,7 +85,7 @@ def _check_empty(settings: Settings) -> None:
     else:
         found = next((str(path) for path in _own(settings) if _has_content(path)), "")
     if found:
-        raise LogNotEmptyError(
+        raise PreconditionError(
             f"a log can be restored only into an empty deployment, and {folder} holds one "
             f"({found}). Nothing was changed. Name another folder with --data-dir."
         )
