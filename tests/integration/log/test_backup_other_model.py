@@ -31,7 +31,10 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.mark.parametrize(
     ("log", "says"),
-    [({}, "the log was made with another base model"), ({"read_only_at": 1}, "base model")],
+    [
+        ({}, "but the log for abab.*Start with the model that the log was made with"),
+        ({"read_only_at": 1}, "load the model and dtype that the log was made with"),
+    ],
 )
 async def test_a_log_for_another_base_model_does_not_start(
     redis_server: RedisServer, tmp_path: Path, log: dict[str, Any], says: str

@@ -29,6 +29,8 @@ from errata.log.payload_convert import decode
 from errata.log.remote import RemoteLog
 from errata.platform.server import open_channel
 
+_ARTIFACT_SECONDS = 900.0  # gigabytes over a slow link
+
 
 @dataclass(frozen=True, slots=True)
 class Backup:
@@ -82,7 +84,9 @@ async def back_up(
         await copy.take_entries(log, held.head if held else ORIGIN)
         known = held.artifacts if held else ()
         artifacts = {ref.digest: ref for ref in (*known, *copy.refs)}
-        source = RemoteArtifacts(channel, max_bytes=max_artifact_bytes)
+        source = RemoteArtifacts(
+            channel, timeout_seconds=_ARTIFACT_SECONDS, max_bytes=max_artifact_bytes
+        )
         missing = [
             ref
             for ref in artifacts.values()
