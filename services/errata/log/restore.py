@@ -167,7 +167,8 @@ class _Target(RedisBackend):
             "epoch": str(record.epoch),
         }
         with self._failures():
-            async with self._client.pipeline(transaction=True) as pipeline:
+            transaction: Any = self._client.pipeline(transaction=True)
+            async with transaction as pipeline:
                 await pipeline.watch(*self._names)
                 if await pipeline.exists(*self._names):
                     raise _not_empty(f"the Redis at {self.address} holds a log")

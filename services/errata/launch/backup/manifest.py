@@ -123,7 +123,8 @@ def _checked(said: Mapping[str, Any]) -> Manifest:
         raise ValueError(f"its segments end at {end.seq}, and not at {manifest.head_seq}")
     if len(bytes.fromhex(manifest.log_id)) != 16:
         raise ValueError("it names no log")
-    numbers = [manifest.epoch, *(file.size_bytes for file in (*segments, *artifacts))]
+    sizes = [segment.size_bytes for segment in segments] + [ref.size_bytes for ref in artifacts]
+    numbers = [manifest.epoch, *sizes]
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise ValueError("a number is none")
     return manifest
