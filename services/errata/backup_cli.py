@@ -10,6 +10,7 @@ import typer
 from rich.console import RenderableType
 
 from errata.cli_options import JsonOption
+from errata.errors import NotFoundError
 from errata.launch.output import line, lines, print_result
 from errata.platform.security.active import Security, configure_security
 from errata.platform.settings import load_settings
@@ -41,9 +42,12 @@ def backup(
     from errata.launch.backup.create import Backup, back_up
     from errata.launch.backup.folder import BackupFolder
     from errata.launch.repair import running_log
+    from errata.log.witness import read_witness
 
     settings = load_settings({"data_dir": data_dir})
     configure_logging(settings.log_level, settings.log_format, "backup")
+    if data_dir is not None and read_witness(settings.log.witness_path) is None:
+        raise NotFoundError(f"{data_dir} holds no log; name the data_dir of an `errata up`.")
     configure_security(Security(settings.security))
     max_bytes = settings.artifacts.max_bytes
     folder = BackupFolder(destination, max_artifact_bytes=max_bytes)

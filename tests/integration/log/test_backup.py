@@ -37,6 +37,7 @@ from errata.log.store import RedisLog
 from errata.log.subscriber import Subscriber
 from errata.platform.settings import LogSettings, load_settings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
+from tests.command_line import run_here
 from tests.integration.log import entries as made
 from tests.integration.log.harness import (
     BASE_MODEL,
@@ -401,6 +402,46 @@ async def test_a_backup_of_another_log_is_not_continued(
             await backed_up(new, folder)
         assert files_of(folder) == before
         await backed_up(new, tmp_path / "another")
+
+
+async def test_a_system_that_is_not_running_is_backed_up_by_its_folder(
+    log: RunningLog, store: ArtifactStore, tmp_path: Path
+) -> None:
+    await with_commit(log, store)
+    original = await log.entries()
+    await backed_up(log, tmp_path / "backup")
+    await restored(tmp_path / "backup", tmp_path / "new")
+    words = ["backup", str(tmp_path / "second"), "--data-dir", str(tmp_path / "new")]
+    done = await asyncio.to_thread(run_here, words)
+    assert done.returncode == 0, done.stderr
+    assert "up to entry 3" in done.stdout
+    words = ["restore", str(tmp_path / "second"), "--data-dir", str(tmp_path / "third")]
+    done = await asyncio.to_thread(run_here, words)
+    assert done.returncode == 0, done.stderr
+    assert "restored 3 entries and 1 artifacts" in done.stdout
+    async with log_of(tmp_path / "third") as third:
+        assert await third.entries() == original
+
+
+async def test_a_folder_without_a_log_is_not_backed_up(tmp_path: Path) -> None:
+    words = ["backup", str(tmp_path / "backup"), "--data-dir", str(tmp_path / "typing-error")]
+    done = await asyncio.to_thread(run_here, words)
+    assert done.returncode == 1
+    assert "holds no log" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_backup_can_be_in_any_file_system(
+    log: RunningLog, store: ArtifactStore, tmp_path: Path
+) -> None:
+    await with_commit(log, store)
+    url = f"memory://{tmp_path.name}"
+    await backed_up(log, url)
+    again = await backed_up(log, url, thorough=True)
+    assert again.new_bytes == 0
+    settings = load_settings({"data_dir": tmp_path / "new"})
+    done = await asyncio.to_thread(restore, place(url), settings, None)
+    assert (done.head_seq, done.num_artifacts) == (3, 1)
 
 
 async def test_a_log_that_lost_entries_does_not_replace_its_backup(
