@@ -54,19 +54,25 @@ def up(
         bool,
         typer.Option(help="Use TLS, demand tokens, and write an audit log, with an own CA."),
     ] = False,
+    at: Annotated[
+        int | None,
+        typer.Option(min=1, help="Show the system, read only, as it was at this log position."),
+    ] = None,
 ) -> None:
     """Starts the whole system on this machine, in the foreground, until Ctrl-C."""
     from errata.launch.box import Box
 
     out, err = console(), console(stderr=True)
     flags = _flags(data_dir, model, text, lanes_file, redis_url, replicas, port, address)
+    flags = with_flags(flags, {"log": {"read_only_at": at}})
     stop, steps = stop_on_signals(), Steps(err)
     redis = _redis_url(load_settings(flags))
     box = Box(flags, redis_url=redis, steps=steps, given_up=stop.is_set, secure=secure)
     try:
         box.start()
         also = f", over HTTP at {box.http_url}" if box.http_url else ""
-        where = f" at {box.target}{also}; data in {box.settings.data_dir}."
+        past = "" if at is None else f", read only as of {at}"
+        where = f" at {box.target}{also}{past}; data in {box.settings.data_dir}."
         out.print(line(("Errata is up", "bold green"), where), soft_wrap=True)
         out.print(
             f'Try: errata ask --target {box.target} "The capital of France is"   (Ctrl-C ends)',

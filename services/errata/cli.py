@@ -5,6 +5,7 @@
 | `box_cli` | run and check a system on this machine |
 | `client_cli` | call a running system |
 | `bulk_cli` | import, export and compare many edits |
+| `backup_cli` | copy a log with its artifacts; make a new system from the copy |
 | `log_cli` | list the log's entries; repair it |
 | `serve_cli` | run one service |
 | `model_cli` | prepare a model |
@@ -26,7 +27,16 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from errata import box_cli, bulk_cli, client_cli, errors, model_cli, security_cli, signing_cli
+from errata import (
+    backup_cli,
+    box_cli,
+    bulk_cli,
+    client_cli,
+    errors,
+    model_cli,
+    security_cli,
+    signing_cli,
+)
 from errata.artifacts_cli import artifacts
 from errata.bench_cli import bench
 from errata.launch.output import line, quoted
@@ -62,6 +72,8 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("adapters", client_cli.adapters),
     ("demo-model", model_cli.demo_model),
     ("verify", signing_cli.verify),
+    ("backup", backup_cli.backup),
+    ("restore", backup_cli.restore),
 )
 # Commands whose target, timeout and author default to the section `client` of the settings.
 _CLIENT_COMMANDS = (

@@ -6,18 +6,17 @@ import asyncio
 import hashlib
 import os
 import re
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import structlog
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from errata.artifacts.files import write_file
 from errata.artifacts.source import (
     check_content,
     check_digest,
@@ -108,7 +107,7 @@ class ArtifactStore:
             self.load(digest, len(data))
         except (NotFoundError, ArtifactCorruptError):
             with self._failures(digest):
-                self._write(path, data)
+                write_file(self._fs, path, data)
         else:
             with self._failures(digest):
                 self._renew(path, data)
@@ -246,33 +245,4 @@ class ArtifactStore:
         if isinstance(self._fs, LocalFileSystem):
             os.utime(path)
         else:
-            self._write(path, data)
-
-    def _write(self, path: str, data: bytes) -> None:
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-        if isinstance(self._fs, LocalFileSystem):
-            _write_synced(Path(temporary), Path(path), data)
-            return
-        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._fs.pipe_file(temporary, data)
-        self._fs.mv(temporary, path)
-
-
-def _write_synced(temporary: Path, path: Path, data: bytes) -> None:
-    """Writes, syncs and renames; then syncs the folders, whose entries a crash could lose, too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    for folder in (path.parent, path.parent.parent):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            write_file(self._fs, path, data)

@@ -81,7 +81,7 @@ async def _lane_at(
         applier = Applier(known_llm, artifacts, FaissIndices())
         log = RemoteLog(channel)
         reader = EntryReader(log.voided_seqs)
-        async with aclosing(log.entries(_TIMEOUT_SECONDS)) as entries:
+        async with aclosing(log.all_entries()) as entries:
             async for stored in entries:
                 seq, entry = stored.seq, await reader.read(stored)
                 if entry is None:

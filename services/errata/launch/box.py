@@ -127,7 +127,7 @@ class Box:
             steps=self._steps,
             given_up=self._given_up,
         )
-        self._take_data_dir()
+        self.start_storage()
         for name, address in services.items():
             self.start_service(name, address)
 
@@ -137,16 +137,27 @@ class Box:
         Raises:
             StartupError: another system uses the data, or a process did not start.
         """
-        self._take_data_dir()
+        self.start_storage()
         self.start_service("log", self.settings.log.address)
 
-    def _take_data_dir(self) -> None:
-        """Locks the data and starts the box's own Redis, if it has one."""
+    def start_storage(self, when_locked: Callable[[], object] = lambda: None) -> None:
+        """Locks the data and starts the box's own Redis, if it has one; no service.
+
+        Args:
+            when_locked: called before Redis starts; raises to give up.
+
+        Raises:
+            StartupError: another system uses the data, or Redis did not start.
+        """
+        self._lock_data_dir()
+        when_locked()
+        if self._own_redis_port is not None:
+            self.start_redis()
+
+    def _lock_data_dir(self) -> None:
         folder = self.settings.data_dir
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = DataDirLock(folder, f"the Errata at {self.target} (process {os.getpid()})")
-        if self._own_redis_port is not None:
-            self.start_redis()
 
     def _services(self) -> dict[str, str]:
         """Addresses of the services by name, in the order of dependence."""

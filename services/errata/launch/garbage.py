@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,8 +24,8 @@ from errata.log.archive.archive import Archive
 from errata.log.archive.records import Records
 from errata.log.backend import Reading, RedisBackend
 from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
-from errata.log.entries import ArtifactRef, Entry, SnapshotTaken, artifacts_of
-from errata.log.manifest import parts_of
+from errata.log.entries import Entry, SnapshotTaken, artifacts_of
+from errata.log.manifest import lane_models_of, parts_of
 from errata.log.payload_convert import decode
 from errata.log.witness import WitnessRecord, read_witness
 from errata.platform.settings import LogSettings, Settings
@@ -103,13 +103,13 @@ class _Named:
         entry = _decoded(stored)
         if entry is None:
             return
-        self.note(entry.seq, artifacts_of(entry.payload))
+        self.note(entry.seq, [ref.digest for ref in artifacts_of(entry.payload)])
         if isinstance(entry.payload, SnapshotTaken):
             self.snapshots.append((entry.seq, entry.payload))
 
-    def note(self, seq: int, refs: tuple[ArtifactRef, ...]) -> None:
+    def note(self, seq: int, digests: Iterable[str]) -> None:
         names = self.dropped if seq < self.before_seq else self.kept
-        names.update(ref.digest for ref in refs)
+        names.update(digests)
 
 
 def age_of(text: str) -> timedelta:
@@ -297,7 +297,8 @@ async def _add_parts(named: _Named, archive: Archive) -> None:
             if isinstance(error.__cause__, NotFoundError) and seq != named.snapshots[-1][0]:
                 continue
             raise
-        named.note(seq, parts_of(manifest))
+        named.note(seq, [ref.digest for ref in parts_of(manifest)])
+        named.note(seq, lane_models_of(manifest))
     named.dropped -= named.kept
 
 

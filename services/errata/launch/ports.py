@@ -35,7 +35,9 @@ def moved_ports(settings: Settings, port: int) -> dict[str, dict[str, str]]:
     return found
 
 
-def with_flags(flags: Mapping[str, Any], more: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+def with_flags(
+    flags: Mapping[str, Any], more: Mapping[str, Mapping[str, object]]
+) -> dict[str, Any]:
     """Nested settings, with those of `more` over those of `flags`."""
     sections = {name: {**flags.get(name, {}), **values} for name, values in more.items()}
     return {**flags, **sections}

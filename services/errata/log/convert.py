@@ -7,17 +7,17 @@ import time
 import uuid
 from dataclasses import replace
 
-from errata.errors import InvalidRequestError
+from errata.errors import ImpossibleEntryError, InvalidRequestError
 from errata.log.append import NewEntry
 from errata.log.chain import DIGEST_BYTES, ChainedEntry, Position
 from errata.log.delivery import Delivery
 from errata.log.history import LogState, Page
-from errata.log.payload_convert import snapshot_message, snapshot_of
+from errata.log.payload_convert import decode_payload, snapshot_message, snapshot_of
 from errata.log.positions import ReplicaReport, ReplicaState
 from errata.platform.limits import NAME_CHARS
+from errata.platform.paging import MAX_PAGE_SIZE
 from errata_client._gen.errata.v1 import edit_log_pb2
 
-_PAGE_ENTRIES = 1_000
 MAX_LEASE_MS = 3_600_000
 
 
@@ -37,10 +37,7 @@ def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
             "edits_requested.",
             field="payload.kind",
         )
-    payload.ClearField("request_id")
-    payload.ClearField("append_time")
-    payload.ClearField("trace_parent")  # a retry has another trace but the same content
-    content_digest = hashlib.sha256(payload.SerializeToString(deterministic=True)).digest()
+    content_digest = _content_digest(payload)
     payload.request_id = request_id
     payload.trace_parent = request.payload.trace_parent
     payload.append_time.FromNanoseconds(time.time_ns())
@@ -74,6 +71,20 @@ def lease_ms(value: int) -> int:
             f"lease_ttl_ms is {value}; it can be 0 to {MAX_LEASE_MS:,}.", field="lease_ttl_ms"
         )
     return value
+
+
+def stored_request(entry: ChainedEntry) -> tuple[str, bytes] | None:
+    """Request id and content digest with which an entry was appended; None for damaged bytes.
+
+    Raises:
+        PreconditionError: this version does not know the entry's kind.
+    """
+    try:
+        payload = decode_payload(entry)
+    except ImpossibleEntryError:  # it came into Redis without the log service
+        return None
+    request_id = payload.request_id
+    return request_id, _content_digest(payload)
 
 
 def entry_from(message: edit_log_pb2.LogEntry) -> ChainedEntry:
@@ -126,14 +137,14 @@ def head_request() -> edit_log_pb2.GetHeadRequest:
     return edit_log_pb2.GetHeadRequest()
 
 
-def entries_request(page_token: str) -> edit_log_pb2.ListEntriesRequest:
-    """Asks for a page of all entries; the first one without a token."""
-    return edit_log_pb2.ListEntriesRequest(page_size=_PAGE_ENTRIES, page_token=page_token)
+def list_request(from_seq: int) -> edit_log_pb2.ListEntriesRequest:
+    """Asks for a page of entries from `from_seq` on."""
+    return edit_log_pb2.ListEntriesRequest(from_seq=from_seq, page_size=MAX_PAGE_SIZE)
 
 
-def entries_page(response: edit_log_pb2.ListEntriesResponse) -> tuple[list[ChainedEntry], str]:
-    """A received page, not verified, and the token of the next one; empty at the end."""
-    return list(map(entry_from, response.entries)), response.next_page_token
+def entries_from(response: edit_log_pb2.ListEntriesResponse) -> tuple[ChainedEntry, ...]:
+    """A received page of entries, not verified."""
+    return tuple(map(entry_from, response.entries))
 
 
 def subscribe_response(page: Page, log_id: str) -> edit_log_pb2.SubscribeResponse:
@@ -236,6 +247,14 @@ def name(value: str, field: str) -> str:
             f"{field} has {len(value)} characters; give 1 to {NAME_CHARS}.", field=field
         )
     return value
+
+
+def _content_digest(payload: edit_log_pb2.EntryPayload) -> bytes:
+    """SHA-256 of what a retry repeats; the fields that it does not repeat are cleared."""
+    payload.ClearField("request_id")
+    payload.ClearField("append_time")
+    payload.ClearField("trace_parent")  # a retry has another trace but the same content
+    return hashlib.sha256(payload.SerializeToString(deterministic=True)).digest()
 
 
 def _uuid(value: str, field: str) -> str:

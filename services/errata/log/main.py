@@ -12,6 +12,7 @@ from errata.errors import LogBehindWitnessError
 from errata.log.feed import Feed
 from errata.log.metrics import LogCollector
 from errata.log.positions import ReplicaTable
+from errata.log.read_only import ReadOnlyLog
 from errata.log.service import SERVICE_NAME, EditLogService, add_to_server
 from errata.log.store import RedisLog
 from errata.log.subscriptions import Subscriptions
@@ -51,7 +52,8 @@ async def run(
         LogBehindWitnessError: the log lost or changed acknowledged entries before the start. If
             that happens later, the service keeps running, unhealthy, and answers DATA_LOSS.
     """
-    store = await RedisLog.open(log, artifacts)
+    kind = RedisLog if log.read_only_at is None else ReadOnlyLog
+    store = await kind.open(log, artifacts)
     feed = Feed(
         store,
         page_entries=log.subscribe_batch,
@@ -64,7 +66,9 @@ async def run(
         trimmer = Trimmer(log, store)
         collector = LogCollector(store, feed, replicas, subscriptions, trimmer)
         with metrics_endpoint(log.metrics_address, collector):
-            trimming = asyncio.create_task(trimmer.run())
+            # Nothing is trimmed of a log that is shown as it was.
+            work = trimmer.run() if log.read_only_at is None else asyncio.sleep(0)
+            trimming = asyncio.create_task(work)
             try:
                 await _serve(
                     service, feed, store, address or log.address, ready, stop or asyncio.Event()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from errata.artifacts import ArtifactStore
@@ -33,31 +35,22 @@ class LogParts:
     acknowledged: Acknowledged
 
 
-async def open_parts(settings: LogSettings, artifacts: ArtifactStore | None) -> LogParts:
-    """Opens Redis and the witness; leaves nothing open after an error.
+@asynccontextmanager
+async def opening(settings: LogSettings) -> AsyncIterator[tuple[WitnessFile, RedisBackend]]:
+    """Witness and checked Redis; both are closed again only if the body fails.
 
     Raises:
-        StartupError, LogNotEmptyError, LogBehindWitnessError: as `RedisLog.open`.
+        StartupError: Redis cannot be reached or is not durable, or another service owns the
+            witness.
     """
     file = await asyncio.to_thread(WitnessFile, settings.witness_path)
     backend = None
     try:
         backend = RedisBackend(settings)
         await backend.check_configuration()
-        records = Records(backend, artifacts)
-        base = await open_history(
-            records, file.record, adopt_unwitnessed=settings.adopt_unwitnessed
-        )
-        known, _ = await advance(records, base)
-        admission = Admission(records)
-        await admission.catch_up(known.head)
-        acknowledged = known if await backend.confirm(known) else base
-        witness = Witness(file, acknowledged)
-        await witness.cover(acknowledged)
+        yield file, backend
     except BaseException as error:
         if backend is not None:
-            if isinstance(error, LogBehindWitnessError) and file.record is not None:
-                await warn(backend, file.record)
             await backend.close()
         file.close()
         if isinstance(error, LogUnavailableError):
@@ -68,4 +61,28 @@ async def open_parts(settings: LogSettings, artifacts: ArtifactStore | None) -> 
                 address=backend.address if backend else "",
             ) from error
         raise
+
+
+async def open_parts(settings: LogSettings, artifacts: ArtifactStore | None) -> LogParts:
+    """Opens Redis and the witness; leaves nothing open after an error.
+
+    Raises:
+        StartupError, LogNotEmptyError, LogBehindWitnessError: as `RedisLog.open`.
+    """
+    async with opening(settings) as (file, backend):
+        records = Records(backend, artifacts)
+        try:
+            base = await open_history(
+                records, file.record, adopt_unwitnessed=settings.adopt_unwitnessed
+            )
+            known, _ = await advance(records, base)
+        except LogBehindWitnessError:
+            if file.record is not None:
+                await warn(backend, file.record)
+            raise
+        admission = Admission(records)
+        await admission.catch_up(known.head)
+        acknowledged = known if await backend.confirm(known) else base
+        witness = Witness(file, acknowledged)
+        await witness.cover(acknowledged)
     return LogParts(records, known, admission, Acknowledged(backend, witness, acknowledged))

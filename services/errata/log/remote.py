@@ -16,6 +16,7 @@ from errata.platform.rpc_errors import service_error
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
 _HEAD_SECONDS = 5.0
+_PAGE_SECONDS = 30.0
 
 
 class Subscription:
@@ -48,30 +49,37 @@ class RemoteLog:
         """Starts a stream of entries from `from_seq` on."""
         return Subscription(self._stub.Subscribe(convert.subscribe_request(from_seq)).read)
 
-    async def entries(self, timeout_seconds: float) -> AsyncGenerator[ChainedEntry, None]:
-        """All entries from 1 to the head, archived ones too, verified against each other.
+    async def entries(self, from_seq: int) -> tuple[ChainedEntry, ...]:
+        """A page of entries from `from_seq` on, not verified; empty only behind the head.
 
-        Args:
-            timeout_seconds: limits each call.
+        Archived entries come from the archive.
 
         Raises:
-            LogBehindWitnessError: they contradict each other.
+            SeqTrimmedError: `from_seq` is below the floor, and there is no archive.
+            SeqBeyondHeadError: `from_seq` is above head + 1.
             LogUnavailableError: the log cannot be reached.
             ErrataError: another error of the log service, such as an archive that is damaged.
         """
-        position, token = ORIGIN, ""
-        while True:
-            request = convert.entries_request(token)
-            try:
-                response = await self._stub.ListEntries(request, timeout=timeout_seconds)
-            except grpc.aio.AioRpcError as error:
-                raise service_error(error) from error
-            entries, token = convert.entries_page(response)
-            position = verify_run(position, entries)
-            for entry in entries:
+        try:
+            response = await self._stub.ListEntries(
+                convert.list_request(from_seq), timeout=_PAGE_SECONDS
+            )
+        except grpc.aio.AioRpcError as error:
+            raise service_error(error) from error
+        return convert.entries_from(response)
+
+    async def all_entries(self) -> AsyncGenerator[ChainedEntry, None]:
+        """All entries from 1 to the head, verified against each other.
+
+        Raises:
+            LogBehindWitnessError: they contradict each other.
+            LogUnavailableError, ErrataError: as `entries`.
+        """
+        position = ORIGIN
+        while page := await self.entries(position.seq + 1):
+            position = verify_run(position, page)
+            for entry in page:
                 yield entry
-            if not token:
-                return
 
     async def voided_seqs(self) -> Collection[int]:
         """Positions of all voided entries; raises as `state`."""

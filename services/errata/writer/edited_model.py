@@ -106,6 +106,11 @@ class EditedModel:
         """The newest snapshot that an entry names, as far as entries were read."""
         return self._reader.fold.snapshot
 
+    @property
+    def read_seq(self) -> int:
+        """The last entry that was read, voided ones included."""
+        return self._reader.fold.seq
+
     def open_early(self, configured: LaneConfigured) -> Lane:
         """Opens a lane before its entry is applied, as `Applier.open_early`.
 

@@ -88,10 +88,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             keys,
         )
         started = asyncio.Event()
-        work = asyncio.create_task(_work(writer, lanes, log, lease, started))
+        read_only_at = settings.log.read_only_at
+        if read_only_at is None:
+            running = _work(writer, lanes, log, lease, started)
+        else:
+            running = writer.show((await log.state()).head.seq, started.set)
+        work = asyncio.create_task(running)
+        service = EditingService(writer, settings.writer.default_lane, read_only_at)
         try:
-            await _serve(writer, work, started, stop, settings.writer)
-            if started.is_set():
+            await _serve(writer, service, work, started, stop, settings.writer)
+            if started.is_set() and read_only_at is None:
                 await lease.end()
         finally:
             work.cancel()
@@ -119,6 +125,7 @@ async def _work(
 
 async def _serve(
     writer: Writer,
+    service: EditingService,
     work: asyncio.Task[None],
     started: asyncio.Event,
     stop: asyncio.Event,
@@ -130,9 +137,7 @@ async def _serve(
     """
     gate = Gate(_STANDING_BY) if settings.standby else None
     server = GrpcServer(settings.address, [SERVICE_NAME], gate=gate)
-    editing_pb2_grpc.add_EditingServiceServicer_to_server(
-        EditingService(writer, settings.default_lane), server.server
-    )
+    editing_pb2_grpc.add_EditingServiceServicer_to_server(service, server.server)
     try:
         with metrics_endpoint(settings.metrics_address, LedgerCollector(writer.ledger)):
             if settings.standby:

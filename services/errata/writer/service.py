@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from errata.errors import InvalidRequestError, LimitExceededError
+from errata.log.read_only import refuse_change
 from errata.platform.deadlines import before_deadline
 from errata.platform.paging import number_of_token, page_size, page_token
 from errata.platform.security.identity import author_of, may_see, require_lanes
@@ -28,15 +29,17 @@ _MAX_ANSWER_BYTES = 8 * 1024 * 1024
 class EditingService(editing_pb2_grpc.EditingServiceServicer):
     """Serves a writer over gRPC."""
 
-    def __init__(self, writer: Writer, default_lane: str) -> None:
-        """Serves `writer`."""
+    def __init__(self, writer: Writer, default_lane: str, read_only_at: int | None = None) -> None:
+        """Serves `writer`; refuses changes if the system shows the earlier `read_only_at`."""
         self._writer = writer
         self._default_lane = default_lane
+        self._read_only_at = read_only_at
 
     async def SubmitEdits(
         self, request: editing_pb2.SubmitEditsRequest, context: Any
     ) -> editing_pb2.SubmitEditsResponse:
         """Accepts edits; they are durable before the response."""
+        self._check_writable()
         drafts = [convert.draft(spec) for spec in request.edits]
         require_lanes([request.lane or self._default_lane])
         seq, records = await self._writer.submit(
@@ -90,6 +93,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         self, request: editing_pb2.RevertEditsRequest, context: Any
     ) -> editing_pb2.RevertEditsResponse:
         """Reverts committed edits."""
+        self._check_writable()
         require_lanes({self._writer.ledger.get(name).lane for name in request.names})
         seq, meanings = await self._writer.revert(
             request.request_id,
@@ -104,6 +108,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         self, request: editing_pb2.CompactLaneRequest, context: Any
     ) -> editing_pb2.CompactLaneResponse:
         """Retrains a lane from its active edits."""
+        self._check_writable()
         require_lanes([request.lane])
         order, author = convert.order(request), author_of(request.author)
         seq, made = await self._writer.compact(
@@ -122,6 +127,10 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         )
         lanes, token = _page("lanes", messages, request.page_size, request.page_token)
         return editing_pb2.ListLanesResponse(lanes=lanes, next_page_token=token)
+
+    def _check_writable(self) -> None:
+        if self._read_only_at is not None:
+            refuse_change(self._read_only_at)
 
     def _edit(self, record: EditRecord) -> editing_pb2.Edit:
         _, lane = self._writer.ledger.lanes[record.lane]

@@ -63,12 +63,16 @@ class Signer:
     def trust_entry(self, log_id: str) -> KeysTrusted | None:
         """The trust entry, signed, that must be appended before the writer's first commit.
 
+        A restored log begins like the log that its backup is of. An entry with its own identity
+        parts the two: what is signed behind it cannot be moved into the other one, nor the reverse.
+
         Args:
             log_id: the log's identity.
 
         Returns:
-            The entry: the first of its log, or one that replaces the previous key; None if the
-            writer's key is trusted already, or it has none and needs none.
+            The entry: the first of its log, the first after a restore, or one that replaces the
+            previous key; None if the writer's key is trusted already, or it has none and needs
+            none.
 
         Raises:
             StartupError: the log does not trust the writer's key.
@@ -84,10 +88,10 @@ class Signer:
                 )
             _log.warning("commits are not signed: writer.signing_key_file is not set")
             return None
-        if key.key_id in state.keys:
-            return None
         own = TrustedKey(key.key_id, key.public_key)
-        if not state.has_begun:
+        if key.key_id in state.keys and state.log_id == log_id:
+            return None
+        if key.key_id in state.keys or not state.has_begun:
             return self._signed(KeysTrusted((own,), (), log_id), key)
         if previous is None or previous.key_id not in state.keys:
             raise StartupError(

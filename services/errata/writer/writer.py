@@ -111,6 +111,25 @@ class Writer:
             tasks.create_task(self._snapshots.run())
             await self._publisher.until_fenced()
 
+    async def show(self, head_seq: int, ready: Callable[[], object]) -> None:
+        """Follows the log until cancelled, and appends nothing: for a system that is read only.
+
+        Args:
+            head_seq: the log's head.
+            ready: called once the ledger contains the log up to there.
+
+        Raises:
+            BaseModelMismatchError, InvalidRequestError: the model cannot carry a lane of the log.
+            CommitNotTrustedError, DataLossError: as `run`.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._edited.follow())
+            # Not `wait_for_seq`: the ledger does not count a voided entry, which may be the last.
+            await self.ledger.wait_until(lambda: self._edited.read_seq >= head_seq)
+            for _, configured in self.ledger.lanes.values():
+                self._edited.open_early(configured)
+            ready()
+
     async def _fit(self, startup: Startup) -> None:
         await startup.gather()
         self._edited.begin()

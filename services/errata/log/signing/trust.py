@@ -63,6 +63,7 @@ class TrustState:
         keys: trusted public keys by id.
         last: digest of the last signed entry, 32 bytes; zeros before the first.
         lanes: digests of the lanes' configurations.
+        log_id: the log that the last trust entry names; empty before the first.
     """
 
     pins: Pins | None = None
@@ -70,6 +71,7 @@ class TrustState:
     keys: Mapping[str, bytes] = field(default_factory=dict)
     last: bytes = bytes(_DIGEST_BYTES)
     lanes: Mapping[str, str] = field(default_factory=dict)
+    log_id: str = ""
 
     @property
     def has_begun(self) -> bool:
@@ -142,7 +144,8 @@ class TrustState:
         }
         if not keys:
             raise _refused(seq, "leaves no trusted key")
-        return replace(self, since=self.since or seq, keys=keys, last=last)
+        since = self.since or seq
+        return replace(self, since=since, keys=keys, last=last, log_id=trust.log_id)
 
     def _check_signature(self, seq: int, payload: Signed, keys: Mapping[str, bytes]) -> bytes:
         """The digest of a signed entry, if one of `keys` signed it at this place."""
@@ -172,6 +175,7 @@ class TrustState:
             "keys": {key_id: key.hex() for key_id, key in self.keys.items()},
             "last": self.last.hex(),
             "lanes": dict(self.lanes),
+            "log_id": self.log_id,
         }
 
     @classmethod
@@ -188,6 +192,7 @@ class TrustState:
             keys={key_id: bytes.fromhex(key) for key_id, key in values["keys"].items()},
             last=bytes.fromhex(values["last"]),
             lanes=dict(values["lanes"]),
+            log_id=str(values["log_id"]),
         )
 
 

@@ -66,6 +66,12 @@ class LogSettings(ServiceSettings):
         False,
         description="Accept a non-empty log whose witness is missing, such as after a restore.",
     )
+    read_only_at: int | None = Field(
+        None,
+        ge=1,
+        description="Serve the log as it was at this position and refuse every change; the whole "
+        "log if unset.",
+    )
     max_payload_bytes: int = Field(1_000_000, ge=1_000, description="Largest size of one entry.")
     memory_reserve_bytes: int = Field(
         16 * 1024 * 1024,
