@@ -77,6 +77,7 @@ class LogFold:
         self.voided: set[int] = set()
         self.trust = TrustState()
         self._edits: dict[str, _Known] = {}
+        self._standings: dict[tuple[str, Standing], _Known] = {}
 
     def add(self, entry: Entry) -> None:
         """Folds the next entry in.
@@ -85,10 +86,12 @@ class LogFold:
             ImpossibleEntryError: it contradicts the entries before it; the fold is unchanged.
         """
         try:
-            self.check(entry.payload)
+            trust = self.trust.after(entry)  # once: it may verify a signature
+            self._check_content(entry.payload)
         except ErrataError as error:
             raise impossible_entry(entry.seq, error.message) from error
-        self._put(entry)
+        self._put(entry.payload)
+        self.trust = trust
         self.seq = entry.seq
 
     def skip(self, seq: int, problem: str) -> None:
@@ -106,7 +109,11 @@ class LogFold:
             PreconditionError: what it names has another lane, state or configuration.
             CommitNotTrustedError: it must be signed by a trusted key and is not.
         """
-        self._trust_after(payload)
+        now = datetime.fromtimestamp(0, UTC)  # trust depends on content and order alone
+        self.trust.after(Entry(self.seq + 1, "", now, "", payload))
+        self._check_content(payload)
+
+    def _check_content(self, payload: Payload) -> None:
         match payload:
             case LaneConfigured():
                 self._check_lane(payload)
@@ -195,16 +202,11 @@ class LogFold:
         fold.voided = {int(seq) for seq in found["voided"]}
         fold.trust = TrustState.from_json(found["trust"])
         for lane, standing, names in found["edits"]:
-            fold._edits.update(dict.fromkeys(names, _Known(lane, Standing(standing))))
+            fold._set(names, lane, Standing(standing))
         return fold
 
-    def _trust_after(self, payload: Payload) -> TrustState:
-        now = datetime.fromtimestamp(0, UTC)  # trust depends on content and order alone
-        return self.trust.after(Entry(self.seq + 1, "", now, "", payload))
-
-    def _put(self, entry: Entry) -> None:
-        self.trust = self.trust.after(entry)
-        match entry.payload:
+    def _put(self, payload: Payload) -> None:
+        match payload:
             case LaneConfigured() as lane:
                 self.lanes[lane.lane] = lane
             case EditsRequested(lane=name, edits=edits):
@@ -220,7 +222,11 @@ class LogFold:
                 self.voided.add(seq)
 
     def _set(self, names: Iterable[str], lane: str, standing: Standing) -> None:
-        self._edits.update(dict.fromkeys(names, _Known(lane, standing)))
+        known = self._standings.get((lane, standing))
+        if known is None:  # one object for all edits: a million would keep the collector busy
+            known = self._standings[lane, standing] = _Known(lane, standing)
+        for name in names:
+            self._edits[name] = known
 
     def _check_lane(self, payload: LaneConfigured) -> None:
         check_lane_name(payload.lane)
