@@ -22,6 +22,10 @@ class FirstPass(Protocol):
     def num_proposed(self) -> int:
         """Rows that it proposes for a query, which are then scored exactly."""
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that its rows take."""
+
     def add(self, keys: Tensor) -> None:
         """Adds the next rows, (u, d) fp32."""
 

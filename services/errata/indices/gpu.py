@@ -9,6 +9,8 @@ import faiss
 import numpy as np
 from torch import Tensor
 
+_FP32_BYTES = 4
+
 
 def has_gpu() -> bool:
     """Whether faiss-gpu is installed and sees a GPU; faiss-cpu never does."""
@@ -33,6 +35,11 @@ class GpuRows:
             to_gpu: brings an index to the GPU.
         """
         self._index = to_gpu(faiss.IndexFlatIP(first.shape[1]))
+
+    @property
+    def num_bytes(self) -> int:
+        """As `FirstPass.num_bytes`; on the GPU."""
+        return int(self._index.ntotal) * int(self._index.d) * _FP32_BYTES
 
     def add(self, keys: Tensor) -> None:
         """As `FirstPass.add`."""

@@ -13,13 +13,14 @@ WIDTH = 128
 NEIGHBOURS = 32
 _EFFORT_WHEN_MADE = 60
 _EFFORT = 256
+_LINK_BYTES = 4
 
 
 class Graph:
     """Walks from neighbour to neighbour towards the query.
 
-    Each row is added in its turn, by one thread: FAISS else shuffles the rows of a call, and threads
-    race. So a graph is slow to make. It cannot forget rows.
+    Each row is added in its turn, by one thread: else FAISS shuffles the rows of a call, and its
+    threads race. So a graph is slow to make. It cannot forget rows.
     """
 
     num_proposed = 64
@@ -39,6 +40,12 @@ class Graph:
         )
         self._index.hnsw.efConstruction = _EFFORT_WHEN_MADE
         self._index.train(self._projection.keys(first))
+
+    @property
+    def num_bytes(self) -> int:
+        """As `FirstPass.num_bytes`."""
+        links = int(self._index.hnsw.neighbors.size()) * _LINK_BYTES
+        return links + int(self._index.ntotal * self._projection.width)
 
     def add(self, keys: Tensor) -> None:
         """As `FirstPass.add`."""

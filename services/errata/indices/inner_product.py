@@ -90,6 +90,12 @@ class KeyIndex:
         proposed = torch.from_numpy(known.first_pass.propose(queries, count, older))
         return nearest_of(keys, queries, proposed, k)
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all first passes."""
+        passes = [known.first_pass for known in self._known.values()]
+        return sum(one.num_bytes for one in passes if one is not None)
+
     def wait_until_made(self) -> None:
         """Returns once no first pass is being made; the next search uses the new ones."""
         for known in list(self._known.values()):

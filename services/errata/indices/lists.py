@@ -11,13 +11,15 @@ from torch import Tensor
 from errata.indices.first_pass import Projection
 
 WIDTH = 128
-ROWS_PER_LIST = 25
+ROWS_PER_LIST = 6  # of the first rows; lists fill as the lane grows
 _DIMENSIONS_PER_CODE = 2
 _CODE_BITS = 4
-_PROBED_SHARE = 0.04  # of the lists
+CODE_BYTES = WIDTH // _DIMENSIONS_PER_CODE * _CODE_BITS // 8
+_PROBED_SHARE = 0.2  # of the lists
 _FEWEST_PROBED = 32
 _TRAINED_ON = 32_768  # rows, for the codes
 _ADDED_AT_ONCE = 32_768
+_NUMBER_BYTES = 8  # of a row's number, beside its code
 _SEED = 0
 
 
@@ -53,8 +55,15 @@ class Lists:
             faiss.METRIC_INNER_PRODUCT,
         )
         self._index.by_residual = False
+        self._index.pq.cp.min_points_per_centroid = 1  # else it warns of few rows
         self._index.train(self._projection.keys(first[:_TRAINED_ON]))
         self._num_probed = max(_FEWEST_PROBED, round(_PROBED_SHARE * num_lists))
+
+    @property
+    def num_bytes(self) -> int:
+        """As `FirstPass.num_bytes`."""
+        centres = int(self._centres.ntotal * self._centres.code_size)
+        return centres + int(self._index.ntotal) * (int(self._index.code_size) + _NUMBER_BYTES)
 
     def add(self, keys: Tensor) -> None:
         """As `FirstPass.add`."""
