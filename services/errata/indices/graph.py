@@ -14,6 +14,7 @@ NEIGHBOURS = 32
 _EFFORT_WHEN_MADE = 60
 _EFFORT = 256
 _LINK_BYTES = 4
+_FAISS: Any = faiss  # its type stubs know no part of HNSW
 
 
 class Graph:
@@ -32,7 +33,7 @@ class Graph:
             first: (m, d) fp32.
         """
         self._projection = Projection(first, WIDTH)
-        self._index = faiss.IndexHNSWSQ(
+        self._index = _FAISS.IndexHNSWSQ(
             self._projection.width,
             faiss.ScalarQuantizer.QT_8bit,
             NEIGHBOURS,
@@ -59,7 +60,7 @@ class Graph:
 
     def propose(self, queries: Tensor, count: int, num_rows: int | None) -> Any:
         """As `FirstPass.propose`."""
-        parameters = faiss.SearchParametersHNSW()
+        parameters = _FAISS.SearchParametersHNSW()
         parameters.efSearch = max(_EFFORT, count)
         if num_rows is not None:
             visible = faiss.IDSelectorRange(0, num_rows)  # held here: FAISS does not keep it alive
