@@ -4,7 +4,8 @@
 |---|---|
 | `serve` | `serve`: throughput and latency, in six suites |
 | `edit` | `edit`, `suites`, `compare`: editing methods as the papers measure them |
-| `route` | `route`: searches of synthetic keys |
+| `route` | `route`: searches of keys, by each kind of index |
+| `scale` | `scale`: how a worker's costs grow with the edits of a lane |
 | `system` | `system`, `observability`: whole systems on this machine |
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import typer
 
-from errata.bench_cli import edit, route, serve, system
+from errata.bench_cli import edit, route, scale, serve, system
 
 __all__ = ["bench"]
 
@@ -22,6 +23,7 @@ for _command in (
     system.system,
     edit.edit,
     route.route,
+    scale.scale,
     system.observability,
     edit.suites,
     edit.compare,

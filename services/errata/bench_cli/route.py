@@ -1,4 +1,4 @@
-"""`errata bench route`: how long searches of synthetic keys and codes take."""
+"""`errata bench route`: how long searches of keys and codes take, and what they find."""
 
 from __future__ import annotations
 
@@ -15,17 +15,46 @@ def route(
     keys: Annotated[
         str, typer.Option(help="Numbers of keys and of codes.")
     ] = "10000,100000,1000000",
-    width: Annotated[int, typer.Option(help="Width of keys and queries.", min=1)] = 1024,
+    width: Annotated[int, typer.Option(help="Width of normal keys and queries.", min=1)] = 1024,
     batch: Annotated[int, typer.Option(help="Queries in a batch.", min=1)] = 32,
     rounds: Annotated[int, typer.Option(help="Batches at each size.", min=1)] = 50,
-    threads: Annotated[int, typer.Option(help="Threads of FAISS; 0 uses all cores.", min=0)] = 0,
+    threads: Annotated[
+        int, typer.Option(help="Threads of FAISS and Torch; 0 uses all cores.", min=0)
+    ] = 0,
+    index: Annotated[
+        list[str] | None, typer.Option(help="Kinds of index, beside exact; may be repeated.")
+    ] = None,
+    graph_keys: Annotated[int, typer.Option(help="Most keys for which a graph is made.")] = 20_000,
+    lane_model: Annotated[
+        Path | None, typer.Option(help="Lane model; its encoder makes keys with clusters.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="CounterFact file that the lane model encodes.")
+    ] = None,
+    records: Annotated[int, typer.Option(help="Most records that are encoded.", min=1)] = 15_000,
 ) -> None:
-    """Times searches of synthetic keys (exact and in inverted lists) and of allocation codes."""
+    """Times searches of keys, by each kind of index, and of allocation codes."""
     import faiss
+    import torch
 
+    from errata.errors import InvalidRequestError
     from errata.evaluation.edit.plan import parse_numbers
     from errata.evaluation.route_bench import RoutePlan, run
 
+    if (lane_model is None) != (data is None):
+        raise InvalidRequestError("give --lane-model and --data together.", field="lane_model")
     if threads:
         faiss.omp_set_num_threads(threads)
-    run(RoutePlan(parse_numbers(keys, "keys"), width, batch, rounds), out, console())
+        torch.set_num_threads(threads)
+    plan = RoutePlan(
+        parse_numbers(keys, "keys"),
+        width,
+        batch,
+        rounds,
+        indices=tuple(index or ("lists", "graph")),
+        graph_keys=graph_keys,
+        lane_model=lane_model,
+        data=data,
+        num_records=records,
+    )
+    run(plan, out, console())

@@ -1,4 +1,4 @@
-"""Search of keys by inner product, on FAISS: exact, or by inverted lists from a size on.
+"""Search of keys by inner product: of all keys, or of those that a first pass proposes.
 
 Keys on a GPU are searched there, all of them, by one matrix product.
 
@@ -8,37 +8,35 @@ The index only proposes candidates; the caller scores them again, exactly.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 from weakref import WeakKeyDictionary
 
-import faiss
 import torch
 from torch import Tensor
 
 from errata.editing.lane.search import Lineage, SearchedRows
+from errata.indices.exact import nearest_by_product, nearest_of
+from errata.indices.first_pass import FirstPass
 
 APPROXIMATE_FROM = 100_000
-ROWS_PER_LIST = 100
-_PROBED_SHARE = 0.02  # of the lists
-_FEWEST_PROBED = 8
-_SAMPLES_PER_LIST = 40
+
+MakeFirstPass = Callable[[Tensor], FirstPass]
+"""Makes a first pass from a lineage's first rows, (m, d) fp32, and adds none of them."""
 
 
 @dataclass(slots=True)
 class _Known:
-    """The index of one lineage.
+    """The first pass of one lineage.
 
     Attributes:
-        exact: FAISS index of all rows; None once `lists` replaces it.
-        lists: inverted lists; None while there are few rows, or while they are being made.
-        size: number of rows in the index.
-        num_cuts: number of the lineage's cuts that were applied.
-        making: lists that are being made; None if there are none.
+        first_pass: None while there are few rows, or while it is being made.
+        size: number of rows that it holds.
+        num_cuts: number of the lineage's cuts that it followed.
+        making: a first pass that is being made; None if there is none.
     """
 
-    exact: Any
-    lists: Any = None
+    first_pass: FirstPass | None = None
     size: int = 0
     num_cuts: int = 0
     making: _Making | None = None
@@ -46,29 +44,33 @@ class _Known:
 
 @dataclass(slots=True)
 class _Making:
-    """Inverted lists that a thread makes from a copy of the rows, while searches continue."""
+    """A first pass that a thread makes, while searches continue."""
 
     num_rows: int
     num_cuts: int
     done: threading.Event = field(default_factory=threading.Event)
-    lists: Any = None
+    first_pass: FirstPass | None = None
 
 
 class KeyIndex:
     """Proposes the rows with the highest inner products; each search adds new rows first.
 
-    It keeps one FAISS index for each lineage that is still referenced. From `approximate_from`
-    rows on, a separate thread makes inverted lists, which then replace the search of all rows.
-    Their centroids come only from the lineage's first rows, so that all replicas of a log have the
-    same centroids, whenever they started.
+    Without a first pass, it multiplies queries with all keys, and keeps nothing. From
+    `approximate_from` rows on, a separate thread makes a first pass, one for each lineage that is
+    still referenced. Its many proposals are scored in fp32 from the keys themselves. It is made
+    from the lineage's first `approximate_from` rows, whenever the replica started.
     """
 
-    def __init__(self, approximate_from: int = APPROXIMATE_FROM) -> None:
+    def __init__(
+        self, make: MakeFirstPass | None = None, approximate_from: int = APPROXIMATE_FROM
+    ) -> None:
         """Starts empty.
 
         Args:
-            approximate_from: number of rows from which inverted lists are used.
+            make: makes first passes; None searches all rows, always.
+            approximate_from: number of rows from which a first pass is used.
         """
+        self._make = make
         self._approximate_from = approximate_from
         self._known: WeakKeyDictionary[Lineage, _Known] = WeakKeyDictionary()
 
@@ -77,96 +79,74 @@ class KeyIndex:
 
         It first adds the rows that are new since the last call, and removes those that were cut.
         """
-        if rows.keys.device.type != "cpu":
-            return nearest_by_product(rows.keys, queries, k)
-        known, n = self._updated(rows), len(rows.keys)
-        visible = faiss.IDSelectorRange(0, n)  # held here, because FAISS does not keep it alive
-        index = known.exact if known.lists is None else known.lists
-        parameters: Any = None
-        if known.lists is not None:
-            parameters = faiss.SearchParametersIVF()
-            parameters.nprobe = max(_FEWEST_PROBED, round(_PROBED_SHARE * index.nlist))
-        elif known.size > n:
-            parameters = faiss.SearchParameters()
-        if parameters is not None and known.size > n:  # an older snapshot
-            parameters.sel = visible
-        _, found = index.search(_host(queries), k, params=parameters)
-        return torch.from_numpy(found)
+        keys = rows.keys
+        if self._make is None or keys.device.type != "cpu":
+            return nearest_by_product(keys, queries, k)
+        known = self._updated(rows, self._make)
+        if known.first_pass is None or len(keys) < self._approximate_from:
+            return nearest_by_product(keys, queries, k)
+        older = len(keys) if known.size > len(keys) else None
+        count = max(k, known.first_pass.num_proposed)
+        proposed = torch.from_numpy(known.first_pass.propose(queries, count, older))
+        return nearest_of(keys, queries, proposed, k)
 
-    def wait_for_lists(self) -> None:
-        """Returns once no lists are being made; the next search uses the new ones."""
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all first passes."""
+        passes = [known.first_pass for known in self._known.values()]
+        return sum(one.num_bytes for one in passes if one is not None)
+
+    def wait_until_made(self) -> None:
+        """Returns once no first pass is being made; the next search uses the new ones."""
         for known in list(self._known.values()):
             if known.making is not None:
                 known.making.done.wait()
 
-    def _updated(self, rows: SearchedRows) -> _Known:
-        keys, lineage = rows.keys, rows.lineage
-        known = self._known.get(lineage)
-        if known is None:
-            known = _Known(faiss.IndexFlatIP(keys.shape[1]), num_cuts=len(lineage.cuts))
-            self._known[lineage] = known
-        self._adopt_lists(known, rows)
-        kept = min([known.size, *lineage.cuts[known.num_cuts :]])
-        known.num_cuts = len(lineage.cuts)
-        index = known.exact if known.lists is None else known.lists
-        if kept < known.size:
-            index.remove_ids(faiss.IDSelectorRange(kept, known.size))
-            known.size = kept
-        if known.size < len(keys):
-            _add(index, keys, known.size)
-            known.size = len(keys)
-        if known.lists is None and known.making is None and known.size >= self._approximate_from:
-            known.making = self._make_lists(keys, len(lineage.cuts))
+    def _updated(self, rows: SearchedRows, make: MakeFirstPass) -> _Known:
+        keys, cuts = rows.keys, rows.lineage.cuts
+        known = self._known.setdefault(rows.lineage, _Known())
+        self._adopt(known, cuts)
+        if known.first_pass is not None:
+            kept = min([known.size, *cuts[known.num_cuts :]])
+            known.num_cuts = len(cuts)
+            if kept < self._approximate_from or (
+                kept < known.size and not known.first_pass.cut(kept)
+            ):
+                known.first_pass = None
+            else:
+                known.first_pass.add(keys[kept:])
+                known.size = max(kept, len(keys))
+        if (
+            known.first_pass is None
+            and known.making is None
+            and len(keys) >= self._approximate_from
+        ):
+            known.making = self._start_making(keys, len(cuts), make)
         return known
 
-    def _adopt_lists(self, known: _Known, rows: SearchedRows) -> None:
-        """Replaces the exact index by finished lists, if none of their rows was cut."""
+    def _adopt(self, known: _Known, cuts: list[int]) -> None:
+        """Uses a finished first pass, if none of its rows was cut."""
         making = known.making
         if making is None or not making.done.is_set():
             return
         known.making = None
-        cuts = rows.lineage.cuts[making.num_cuts :]
-        if making.lists is not None and min([making.num_rows, *cuts]) == making.num_rows:
-            known.lists, known.exact = making.lists, None
+        if min([making.num_rows, *cuts[making.num_cuts :]]) == making.num_rows:
+            known.first_pass = making.first_pass
             known.size, known.num_cuts = making.num_rows, making.num_cuts
 
-    def _make_lists(self, keys: Tensor, num_cuts: int) -> _Making:
+    def _start_making(self, keys: Tensor, num_cuts: int, make: MakeFirstPass) -> _Making:
         making = _Making(len(keys), num_cuts)
-        # A copy, because the memory behind these rows may be written while the thread reads.
-        threading.Thread(
-            target=_fill, args=(making, _host(keys).copy(), self._approximate_from), daemon=True
-        ).start()
+        # The thread reads the rows where they are: rows change only after a cut, and what was made
+        # of rows that were cut is never used.
+        arguments = (making, keys, keys[: self._approximate_from], make)
+        threading.Thread(target=_fill, args=arguments, daemon=True).start()
         return making
 
 
-def _fill(making: _Making, keys: Any, num_first: int) -> None:
+def _fill(making: _Making, keys: Tensor, first: Tensor, make: MakeFirstPass) -> None:
     try:
-        width = keys.shape[1]
-        num_lists = max(1, num_first // ROWS_PER_LIST)
-        lists = faiss.IndexIVFFlat(
-            faiss.IndexFlatIP(width), width, num_lists, faiss.METRIC_INNER_PRODUCT
-        )
-        lists.cp.max_points_per_centroid = _SAMPLES_PER_LIST
-        lists.train(keys[:num_first])
-        lists.add(keys)
-        making.lists = lists
+        first_pass = make(first)
+        first_pass.add(keys)
+        making.first_pass = first_pass
     finally:
         making.done.set()
-
-
-def nearest_by_product(keys: Tensor, queries: Tensor, k: int) -> Tensor:
-    """As `KeyIndex.nearest`, by one product on the device of the keys (m, d).
-
-    Returns:
-        (n, k) int64 on the host.
-    """
-    found = (queries.to(keys.device) @ keys.T).topk(min(k, len(keys)), dim=1).indices.cpu()
-    return torch.nn.functional.pad(found, (0, k - found.shape[1]), value=-1)
-
-
-def _add(index: Any, keys: Tensor, start: int) -> None:
-    index.add(_host(keys[start:]))
-
-
-def _host(vectors: Tensor) -> Any:
-    return vectors.detach().float().cpu().contiguous().numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from errata.editing.chat import Chat, Message, Prompt, ToolCall
 from errata_client._gen.errata.v1 import types_pb2
@@ -56,9 +56,9 @@ def chat_message(chat: Chat) -> types_pb2.Chat:
     )
 
 
-def prompts_of(texts: Iterable[str], chats: Iterable[types_pb2.Chat]) -> tuple[Prompt, ...]:
+def prompts_of(texts: Iterable[str], chats: Collection[types_pb2.Chat]) -> tuple[Prompt, ...]:
     """Prompts that travel in two fields: the texts first."""
-    return (*texts, *map(chat_of, chats))
+    return (*texts, *map(chat_of, chats)) if chats else tuple(texts)
 
 
 def texts_in(prompts: Iterable[Prompt]) -> list[str]:

@@ -85,6 +85,7 @@ class LogFold:
         self.trust = TrustState()
         self.snapshot: SnapshotTaken | None = None
         self._edits: dict[str, _Known] = {}
+        self._standings: dict[tuple[str, Standing], _Known] = {}
 
     def add(self, entry: Entry) -> None:
         """Folds the next entry in.
@@ -93,10 +94,12 @@ class LogFold:
             ImpossibleEntryError: it contradicts the entries before it; the fold is unchanged.
         """
         try:
-            self.check(entry.payload)
+            trust = self.trust.after(entry)  # once: it may verify a signature
+            self._check_content(entry.payload)
         except ErrataError as error:
             raise impossible_entry(entry.seq, error.message) from error
-        self._put(entry)
+        self._put(entry.payload)
+        self.trust = trust
         self.seq = entry.seq
 
     def skip(self, seq: int, problem: str) -> None:
@@ -114,7 +117,11 @@ class LogFold:
             PreconditionError: what it names has another lane, state or configuration.
             CommitNotTrustedError: it must be signed by a trusted key and is not.
         """
-        self._trust_after(payload)
+        now = datetime.fromtimestamp(0, UTC)  # trust depends on content and order alone
+        self.trust.after(Entry(self.seq + 1, "", now, "", payload))
+        self._check_content(payload)
+
+    def _check_content(self, payload: Payload) -> None:
         match payload:
             case LaneConfigured():
                 self._check_lane(payload)
@@ -179,16 +186,11 @@ class LogFold:
 
     def restore_standings(self, standings: Mapping[str, tuple[str, Standing]]) -> None:
         """Sets every edit's lane and state, as `standings` returned them."""
-        shared = {each: _Known(*each) for each in set(standings.values())}
-        self._edits = {name: shared[each] for name, each in standings.items()}
+        for name, (lane, standing) in standings.items():
+            self._set((name,), lane, standing)
 
-    def _trust_after(self, payload: Payload) -> TrustState:
-        now = datetime.fromtimestamp(0, UTC)  # trust depends on content and order alone
-        return self.trust.after(Entry(self.seq + 1, "", now, "", payload))
-
-    def _put(self, entry: Entry) -> None:
-        self.trust = self.trust.after(entry)
-        match entry.payload:
+    def _put(self, payload: Payload) -> None:
+        match payload:
             case LaneConfigured() as lane:
                 self.lanes[lane.lane] = lane
             case EditsRequested(lane=name, edits=edits):
@@ -206,7 +208,11 @@ class LogFold:
                 self.voided.add(seq)
 
     def _set(self, names: Iterable[str], lane: str, standing: Standing) -> None:
-        self._edits.update(dict.fromkeys(names, _Known(lane, standing)))
+        known = self._standings.get((lane, standing))
+        if known is None:  # one object for all edits: a million would keep the collector busy
+            known = self._standings[lane, standing] = _Known(lane, standing)
+        for name in names:
+            self._edits[name] = known
 
     def _check_lane(self, payload: LaneConfigured) -> None:
         check_lane_name(payload.lane)

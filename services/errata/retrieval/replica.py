@@ -172,7 +172,8 @@ class RetrievalReplica:
     def _new_applier(self, base_model: str, gate: CommitGate | None = None) -> Applier:
         llm = KnownLLM(base_model, torch.device(self._settings.device))
         gate = gate or CommitGate.of(self._settings)
-        return Applier(llm, self._artifacts, FaissIndices(), gate=gate)
+        indices = FaissIndices(self._settings.index)
+        return Applier(llm, self._artifacts, indices, gate=gate)
 
     def _begin_thread(self) -> None:
         if self._settings.device == "cpu":

@@ -70,7 +70,9 @@ class Replica:
         self.model = model
         self._settings = settings
         self._artifacts = artifacts
-        self._applier = Applier(model, artifacts, FaissIndices(), gate=CommitGate.of(settings))
+        self._applier = Applier(
+            model, artifacts, FaissIndices(settings.index), gate=CommitGate.of(settings)
+        )
         version = Version(0, ORIGIN.chain_digest, self._applier.digest(), 0)
         self.engine = engine_factory(settings.engine)(
             model, ServingState(version), _limits(settings), settings.engine_options

@@ -60,7 +60,7 @@ class Writer:
             settings: limits.
             keys: sign its commits; by default they are not signed.
         """
-        self._applier = Applier(model, store, FaissIndices(), keep_memory=True)
+        self._applier = Applier(model, store, FaissIndices(settings.index), keep_memory=True)
         self._edited = EditedModel(model, self._applier, subscriber, EntryReader(log.voided_seqs))
         self.ledger = self._edited.ledger
         signer = Signer(keys, self._edited.gate)

@@ -18,7 +18,14 @@ from errata import demo
 from errata.editing.elder.packing import Packed, difference_bytes
 from errata.editing.lane.contract import Lane, LaneConfig
 from errata.editing.lane.inventory import Inventory, fact_of
-from errata.editing.lane.needs import BOOKKEEPING_BYTES, EditLoad, LaneNeeds, Need
+from errata.editing.lane.needs import (
+    BOOKKEEPING_BYTES,
+    INT64,
+    EditLoad,
+    LaneNeeds,
+    Need,
+    Searched,
+)
 from errata.editing.lane.repository import Rows
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.replay import capture
@@ -35,6 +42,8 @@ from errata.engine.needs import engine_needs
 from errata.errors import InvalidRequestError
 from errata.evaluation.memory.fill import Filling, filled_lane, quick_config
 from errata.evaluation.serve.routed import MAKERS, SyntheticLane
+from errata.indices.inner_product import APPROXIMATE_FROM
+from errata.indices.lists import Lists
 from errata.indices.needs import index_needs
 from errata.writer.resources import WriterResources
 
@@ -245,14 +254,17 @@ def test_the_lane_model_is_the_one_in_the_folder_or_a_new_one(
         assert found.shape.prompt_size == model.shape.prompt_size
 
 
-def test_indices_copy_keys_and_codes(lanes: Mapping[str, Any], shape: ModelShape) -> None:
-    lane = lanes["recipe"]
-    lane.view().claims(["One two three is"])
-    (known,) = lane._index._known.values()
-    searched = needs_of(shape, "recipe", load_of(N, U)).searched
-    (need,) = index_needs(searched, "cpu")
-    assert need.num_bytes == known.exact.ntotal * known.exact.code_size
-    assert index_needs(searched, "cuda") == []
+def test_few_keys_are_searched_where_they_are_and_many_have_codes() -> None:
+    few, many = (Searched(n, 256, 0) for n in (APPROXIMATE_FROM - 1, APPROXIMATE_FROM))
+    assert index_needs(few, "cpu") == []
+    assert index_needs(many, "cuda") == []
+    (need,) = index_needs(many, "cpu")
+    keys = torch.randn(6_000, 256)
+    lists = Lists(keys)
+    lists.add(keys)
+    index, centres = lists._index, lists._centres
+    own = index.ntotal * (index.code_size + INT64) + centres.ntotal * centres.code_size
+    assert need.num_bytes == pytest.approx(own * APPROXIMATE_FROM / len(keys), rel=0.01)
 
 
 def test_names_and_facts_take_about_what_the_plan_says() -> None:

@@ -52,6 +52,7 @@ class Inventory:
     repository: Repository
     _superseded: Mapping[str, Rows] = field(repr=False)
     _edits: Mapping[str, _Edit] = field(repr=False)
+    _digests: bytes = field(repr=False)
 
     @classmethod
     def of(cls, rows: Rows) -> Inventory:
@@ -59,7 +60,9 @@ class Inventory:
         repository = Repository.of(rows)
         newest = set(repository.names)
         superseded = [name for name in rows.names if name not in newest]
-        return cls(repository, {name: rows.only({name}) for name in superseded}, _edits(rows))
+        edits = _edits(rows)
+        kept = {name: rows.only({name}) for name in superseded}
+        return cls(repository, kept, edits, _joined(edits))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -88,8 +91,8 @@ class Inventory:
         """
         if not self._edits.keys().isdisjoint(rows.names):
             raise ArtifactCorruptError(f"commit {seq} is already applied.", seq=seq)
-        facts = {self._edits[name].fact for name in self.repository.names}
-        if not facts.isdisjoint(rows.facts) or len(set(rows.facts)) < len(rows.facts):
+        is_known = any(map(self.repository.edit_about, rows.facts))
+        if is_known or len(set(rows.facts)) < len(rows.facts):
             rebuilt = Inventory.of(Rows.joined([self.rows(), rows]))
             return Addition(self, rows, {}, None, rebuilt)
         room = self.repository.with_room(len(rows.names))
@@ -127,7 +130,7 @@ class Inventory:
 
     def digests(self) -> bytes:
         """The digests of all active edits, in the order of `names`."""
-        return b"".join(edit.digest for edit in self._edits.values())
+        return self._digests
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -159,12 +162,17 @@ class Addition:
         before = self._before
         repository = self._room.with_rows(self._rows)
         edits = {**before._edits, **self._added}
-        return Inventory(repository, before._superseded, edits)
+        digests = before._digests + _joined(self._added)  # a join of all takes far longer
+        return Inventory(repository, before._superseded, edits, digests)
 
     def undo(self) -> None:
         """Releases the room of the edits, so that the previous inventory is valid again."""
         if self._room is not None:
             self._room.reclaim()
+
+
+def _joined(edits: Mapping[str, _Edit]) -> bytes:
+    return b"".join(edit.digest for edit in edits.values())
 
 
 def _edits(rows: Rows) -> dict[str, _Edit]:

@@ -79,6 +79,7 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
         """Starts with `contents`, which have no edits."""
         self.llm, self.name = llm, name
         self._contents = Cell(contents)
+        self._digested: tuple[Contents, str] | None = None
 
     @property
     def contents(self) -> Contents:
@@ -185,10 +186,13 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
 
     def digest(self) -> str:
         """SHA-256, hex, of the lane model, the shared state and every active edit, in order."""
-        state = hashlib.sha256()
-        for part in self.contents.digests():
-            state.update(part)
-        return state.hexdigest()
+        contents, known = self.contents, self._digested
+        if known is None or known[0] is not contents:  # every replica asks at every entry
+            state = hashlib.sha256()
+            for part in contents.digests():
+                state.update(part)
+            known = self._digested = contents, state.hexdigest()
+        return known[1]
 
     def dump(self) -> Callable[[], LaneDump]:
         """As `Lane.dump`."""

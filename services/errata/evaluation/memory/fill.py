@@ -24,6 +24,7 @@ from errata.editing.lane.needs import EditLoad
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.editing.model.weights import EditedWeights
+from errata.editing.retriever.gate import Gate
 from errata.evaluation.serve.routed import MAKERS, SyntheticLane, learn
 from errata.evaluation.serve.synthetic import random_commit
 from errata.indices.faiss_indices import FaissIndices
@@ -72,12 +73,32 @@ def filled_lane(model: CausalLM, filling: Filling, resources: Resources | None =
     for seq, start in enumerate(range(0, filling.num_edits, filling.batch), start=2):
         size = min(filling.batch, filling.num_edits - start)
         names = tuple(f"edits/{seq}-{number}" for number in range(size))
-        values = filling.config.model_dump(exclude_defaults=True)
-        own = SyntheticLane(filling.method.name, values, filling.lane_model, size, num_experts=1)
-        artifact = source.artifact(model, filling.config, gate, names, own, rng)
+        artifact = random_artifact(model, filling, gate, names, rng)
         memory = None if resources is None else source.memory(model, filling, artifact, names)
         lane.prepare(Commit(seq, names, artifact, memory)).apply()
     return lane
+
+
+def random_artifact(
+    model: CausalLM,
+    filling: Filling,
+    gate: Gate | None,
+    names: Sequence[str],
+    rng: torch.Generator,
+) -> Artifact:
+    """The artifact of a commit of random edits, in the shapes of a real one.
+
+    Args:
+        model: of the lane.
+        filling: of the lane; `num_edits` and `batch` do not matter.
+        gate: what decides the lane's claims; None for a lane without a lane model.
+        names: of the edits.
+        rng: the source of all numbers.
+    """
+    values = filling.config.model_dump(exclude_defaults=True)
+    own = SyntheticLane(filling.method.name, values, filling.lane_model, len(names), num_experts=1)
+    source = _SOURCES[filling.method.name]
+    return source.artifact(model, filling.config, gate, tuple(names), own, rng)
 
 
 def new_edits(model: CausalLM, number: int, text_tokens: int) -> tuple[Edit, ...]:

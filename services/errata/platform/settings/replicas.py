@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -10,9 +11,18 @@ from pydantic_core import PydanticCustomError
 from errata.platform.settings.section import Address, OptionalAddress, ServiceSettings
 from errata.platform.settings.security import SecuritySettings
 
+IndexKind = Literal["auto", "exact", "lists", "graph", "gpu"]
+INDEX_HELP = (
+    "What searches the keys of lanes that route, from 100,000 edits on: exact searches all, lists "
+    "and graph search codes first, gpu needs faiss-gpu; auto is gpu where there is one, else "
+    "lists. Must be the same for writer, workers and retrieval."
+)
+
 
 class ReplicaSettings(ServiceSettings):
     """Settings of a replica, which follows the log."""
+
+    index: IndexKind = Field("auto", description=INDEX_HELP)
 
     max_lag: int = Field(
         1_000, ge=1, description="Maximum lag in entries; beyond it, a replica is unhealthy."

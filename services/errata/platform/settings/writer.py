@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from errata.platform.limits import ITEMS, MAX_EDIT_CHARS
+from errata.platform.settings.replicas import INDEX_HELP, IndexKind
 from errata.platform.settings.section import Address, ServiceSettings, Target
 
 
@@ -47,6 +48,7 @@ class WriterSettings(ServiceSettings):
         description="The key before it: the next start replaces it, in the log, by "
         "signing_key_file.",
     )
+    index: IndexKind = Field("auto", description=INDEX_HELP)
     num_threads: int = Field(0, ge=0, description="Torch threads for fits; 0 uses all cores.")
     max_edits_per_request: int = Field(
         100,
