@@ -23,6 +23,7 @@ from errata.artifacts.source import (
     other_size,
 )
 from errata.errors import ArtifactCorruptError, NotFoundError, StartupError, UnavailableError
+from errata.platform.failpoints import failpoint
 from errata.platform.settings import ArtifactSettings
 
 CHUNK_BYTES = 256 * 1024
@@ -109,6 +110,7 @@ class ArtifactStore:
         if size_bytes is not None:
             check_size(digest, size_bytes, self._max_bytes)
         with self._failures(digest):
+            failpoint("artifacts.load")
             found = int(self._fs.size(self.path_of(digest)))
         check_size(digest, found, self._max_bytes)
         if size_bytes is not None and found != size_bytes:
@@ -189,11 +191,15 @@ def _write_synced(temporary: Path, path: Path, data: bytes) -> None:
     """Writes, syncs and renames; then syncs the folders, whose entries a crash could lose, too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        failpoint("artifacts.before_write")
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
+            failpoint("artifacts.before_sync")
             os.fsync(file.fileno())
+        failpoint("artifacts.before_rename")
         temporary.replace(path)
+        failpoint("artifacts.after_rename")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -23,6 +23,7 @@ from errata.log.entries import EntryVoided
 from errata.log.fold import LogFold, artifacts_of
 from errata.log.history import MAX_PAGE_BYTES
 from errata.log.payload_convert import decode
+from errata.platform.failpoints import failpoint_async
 
 _PAGE_ENTRIES = 1_000
 
@@ -85,6 +86,7 @@ class Admission:
             LogUnavailableError: Redis does not answer.
         """
         while self._position.seq < tip.seq and self._obstacle is None:
+            await failpoint_async("log.admission.page")
             from_seq = self._position.seq + 1
             reading = await self._backend.read(from_seq, _PAGE_ENTRIES, MAX_PAGE_BYTES)
             entries = [] if reading is None else reading.entries

@@ -40,6 +40,7 @@ from errata.log.history import (
 from errata.log.memory import RedisMemory
 from errata.log.witness import Witness, WitnessFile, WitnessRecord
 from errata.platform.detached import Detached
+from errata.platform.failpoints import failpoint_async
 from errata.platform.settings import LogSettings
 
 # Each lost race means that another service appended; so many in a row indicate a fault.
@@ -110,6 +111,7 @@ class RedisLog:
             admission = Admission(backend)
             await admission.catch_up(known.head)
             witness = Witness(file, known)
+            await failpoint_async("log.open.before_witness")
             await witness.cover(known)
         except BaseException as error:
             if backend is not None:
@@ -189,6 +191,7 @@ class RedisLog:
             SeqBeyondHeadError: `from_seq` is above head + 1.
         """
         check_from_seq(from_seq)
+        await failpoint_async("log.read.page")
         with self._guarded():
             known, head = self._known, self._head
             reading = await self._backend.read(from_seq, max_entries, max_bytes)
@@ -248,13 +251,16 @@ class RedisLog:
         with self._guarded():
             async with self._lock:
                 await self._advance()  # a damaged log must not get a new writer
+                await failpoint_async("log.epoch.before_redis")
                 epoch = await self._backend.acquire_epoch(self.log_id, writer)
+                await failpoint_async("log.epoch.after_redis")
                 if epoch is None:
                     raise another_log(self._known, None)
                 check_epoch(epoch - 1, self._known)
                 self._known = replace(self._known, epoch=epoch)
                 known = self._known
             await self._acknowledge(known)
+            await failpoint_async("log.epoch.after_witness")
         _log.info("epoch acquired", writer=writer, epoch=epoch)
         return epoch
 
@@ -264,7 +270,9 @@ class RedisLog:
                 self.check()
                 appended = await self._append_at_tip(entry, objection)
                 known = self._known
+            await failpoint_async("log.append.before_witness")
             await self._acknowledge(known)
+            await failpoint_async("log.append.after_witness")
         return appended
 
     async def _append_at_tip(self, entry: NewEntry, objection: ErrataError | None) -> Appended:
@@ -274,9 +282,11 @@ class RedisLog:
             refused = self._admission.refusal(entry) or objection
             new = extend(tip, entry.payload)
             # A refused entry can be a duplicate or of a fenced writer: Redis decides that.
+            await failpoint_async("log.append.before_redis")
             outcome, number = await self._backend.append(
                 self.log_id, entry, tip, new, refused=refused is not None
             )
+            await failpoint_async("log.append.after_redis")
             match outcome:
                 case AppendOutcome.REFUSED if refused is not None:
                     raise refused
@@ -323,6 +333,7 @@ class RedisLog:
 
     async def _acknowledge(self, known: WitnessRecord) -> None:
         await self._witness.cover(known)
+        await failpoint_async("log.publish.before_head")
         if known.head.seq > self._head.seq:
             self._head = known.head
             self.wake()

@@ -22,6 +22,7 @@ from errata.log.chain import Position
 from errata.log.entries import LaneConfigured
 from errata.log.fold import LogFold
 from errata.log.signing.trust import TrustState
+from errata.platform.failpoints import failpoint
 
 _log = structlog.get_logger(__name__)
 _KIND = "replica-snapshot/2"
@@ -155,7 +156,9 @@ class SnapshotFolder:
         with part.open("wb") as file:
             file.write(snapshot.to_bytes())
             file.flush()
+            failpoint("retrieval.snapshot.before_sync")
             os.fsync(file.fileno())
+        failpoint("retrieval.snapshot.before_rename")
         part.replace(path)
         for old in self._files()[_KEPT:]:
             old.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from errata.indices.faiss_indices import FaissIndices
 from errata.log.chain import Position
 from errata.log.entries import Entry, LaneConfigured
 from errata.log.subscriber import Subscriber
+from errata.platform.failpoints import failpoint_async
 from errata.platform.metrics import ROUTE_SECONDS, note_index
 from errata.platform.settings import RetrievalSettings
 from errata.replica.applier import Applier
@@ -147,6 +148,7 @@ class RetrievalReplica:
             ReplicaBehindError, SeqBeyondHeadError: the position was not reached.
         """
         check_request(query, at_seq, min_seq, self._settings.max_prompts)
+        await failpoint_async("retrieval.route")
         await self._follower.reach(at_seq if at_seq is not None else min_seq, timeout_seconds)
         snapshot = self.latest if at_seq is None else self._history.as_of(at_seq)
         loop = asyncio.get_running_loop()
@@ -163,6 +165,7 @@ class RetrievalReplica:
 
     async def _apply(self, prepared: PreparedEntry) -> None:
         prepared.apply()
+        await failpoint_async("retrieval.before_position")
         applier, before, position = self._applier, self.latest, prepared.position
         if applier is None or prepared.change is None:
             snapshot = replace(before, seq=position.seq, chain_digest=position.chain_digest)
@@ -178,6 +181,7 @@ class RetrievalReplica:
         restored = await disk.restore(self._new_applier)
         if restored is None:
             return
+        await failpoint_async("retrieval.snapshot.restored")
         self._applier, saved = restored
         self._follower.reader.fold = saved.fold
         self._history.restart(_snapshot(self._applier, saved.position))

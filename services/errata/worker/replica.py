@@ -22,6 +22,7 @@ from errata.errors import UnavailableError
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.chain import ORIGIN
 from errata.log.subscriber import Subscriber
+from errata.platform.failpoints import failpoint, failpoint_async
 from errata.platform.metrics import note_index
 from errata.platform.settings import WorkerSettings
 from errata.platform.tracing import span
@@ -143,6 +144,7 @@ class Replica:
             timeout_seconds,
         )
         await self._follower.reach(asked.min_seq, timeout_seconds)
+        await failpoint_async("worker.generate")
         async with aclosing(self.engine.generate(request)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -177,6 +179,7 @@ class Replica:
     async def _apply(self, prepared: PreparedEntry) -> None:
         def change() -> ServingState:
             prepared.apply()
+            failpoint("worker.before_position")
             position, applier = prepared.position, self._applier
             return self._serving_state(
                 Version(position.seq, position.chain_digest, applier.digest(), applier.num_edits)

@@ -14,6 +14,7 @@ from errata.errors import UnavailableError
 from errata.log.entries import Entry, LaneConfigured
 from errata.log.reader import EntryReader
 from errata.log.subscriber import Subscriber
+from errata.platform.failpoints import failpoint_async
 from errata.replica.applier import Applier
 from errata.replica.apply import apply
 from errata.replica.commit_gate import CommitGate
@@ -95,6 +96,7 @@ class EditedModel:
                         self.gate.let_pass(entry)
                         entries.append(entry)
             finally:
+                await failpoint_async("writer.follow.before_fold")
                 self._unapplied.extend(entries)
                 await self.ledger.fold(entries)
 

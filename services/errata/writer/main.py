@@ -15,6 +15,7 @@ from errata import demo
 from errata.artifacts.store import ArtifactStore
 from errata.errors import StartupError
 from errata.log.subscriber import Subscriber
+from errata.platform.failpoints import failpoint_async
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer, open_channel, unless_stopped
 from errata.platform.settings import Settings, WriterSettings
@@ -71,7 +72,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         log = LogClient(channel, f"{socket.gethostname()}:{os.getpid()}")
         if not await unless_stopped(_wait_for_log(channel, settings.log.address), stop):
             return
+        await failpoint_async("writer.epoch.before")
         epoch = await log.acquire_epoch()
+        await failpoint_async("writer.epoch.after")
         _log.info("epoch acquired", epoch=epoch, model=model.digest[:16])
         head_seq = (await log.state()).head.seq
         writer = Writer(
