@@ -24,6 +24,7 @@ from errata_client.errors import ErrataError, from_rpc_error
 from tests.integration.log.harness import append_request
 from tests.robustness import log_reading
 from tests.robustness.history import Answer, Change, Grant, History, Seen
+from tests.robustness.rig import RECIPE
 
 _CALL_SECONDS = 3.0
 _RECONNECT = [
@@ -280,7 +281,8 @@ class SystemClients(LogClients):
 
     def _route_once(self, stub: Any) -> None:
         min_seq = self.last_seq
-        request = retrieval_pb2.RouteRequest(prompts=["The capital of country 1 is"])
+        prompts = ["The capital of country 1 is"]
+        request = retrieval_pb2.RouteRequest(prompts=prompts, lanes=[RECIPE])
         if min_seq:
             request.min_seq = min_seq
         found = stub.Route(request, timeout=_CALL_SECONDS)

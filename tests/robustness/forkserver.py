@@ -31,9 +31,7 @@ _PR_SET_PDEATHSIG = 1
 class ForkServer:
     """The parent's side."""
 
-    def __init__(
-        self, environment: Mapping[str, str], log_path: Path, *, with_torch: bool
-    ) -> None:
+    def __init__(self, environment: Mapping[str, str], log_path: Path, *, with_torch: bool) -> None:
         """Starts the server, whose imports take seconds.
 
         Args:
@@ -58,9 +56,7 @@ class ForkServer:
         self._closed = False
         threading.Thread(target=self._read, daemon=True).start()
 
-    def start(
-        self, command: Sequence[str], environment: Mapping[str, str], log_path: Path
-    ) -> int:
+    def start(self, command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> int:
         """Starts `errata COMMAND`, or `worker`; returns its process id."""
         with self._changed:
             self._number += 1
@@ -124,7 +120,7 @@ def _preload(*, with_torch: bool) -> None:
     import errata.cli
     import errata.log.main
     import errata.platform.security.active
-    import errata.serve_cli  # noqa: F401
+    import errata.serve_cli
 
     if with_torch:
         import torch

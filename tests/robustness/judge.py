@@ -34,7 +34,7 @@ class Case:
     folded: Folded
 
 
-def judge(history: History, entries: Sequence[Kept], least: Least = Least()) -> list[str]:  # noqa: B008 frozen
+def judge(history: History, entries: Sequence[Kept], least: Least = Least()) -> list[str]:
     """The violations; none if every promise was kept by enough traffic.
 
     Args:
@@ -125,9 +125,7 @@ def fenced(case: Case) -> Iterator[str]:
     begun: dict[str, float] = {}
     for change in case.history.changes:
         sent[change.request_id] |= set(change.epochs)
-        begun[change.request_id] = min(
-            change.invoked, begun.get(change.request_id, change.invoked)
-        )
+        begun[change.request_id] = min(change.invoked, begun.get(change.request_id, change.invoked))
     highest = 0
     for entry in case.entries:
         epochs = sent.get(entry.request_id)

@@ -37,7 +37,8 @@ method = "elder"
 
 [lanes.mixture.config]
 num_layers = 1
-num_experts = 2
+num_experts = 3
+top_k = 1
 rank = 2
 scope = "cosine"
 threshold = 0.95
@@ -118,15 +119,18 @@ class Rig:
     def start_all(self) -> None:
         """Starts everything, in order."""
         for name in self.names:
-            self.start(name)
+            assert self.start(name), f"{name} did not start:\n{self.tail(name)}"
 
-    def start(self, name: str, failpoints: str = "", *, ready: bool = True) -> None:
+    def start(self, name: str, failpoints: str = "", *, ready: bool = True) -> bool:
         """Starts a process.
 
         Args:
             name: of the process.
             failpoints: that are on in it.
             ready: wait until it serves, or has ended.
+
+        Returns:
+            Whether it serves, if that was waited for.
         """
         if name == "redis":
             self._start_redis()
@@ -142,8 +146,7 @@ class Rig:
             self._pids[name] = self._forks.start(
                 command, {**environment, "ERRATA_FAILPOINTS": failpoints}, log
             )
-        if ready:
-            self.wait_ready(name)
+        return self.wait_ready(name) if ready else False
 
     def _own_environment(self, name: str) -> dict[str, str]:
         at = self.addresses[name]
@@ -235,7 +238,9 @@ class Rig:
     def tail(self, name: str) -> str:
         """The last lines of its log."""
         path = self.folder / ("redis/redis.log" if name == "redis" else f"logs/{name}.log")
-        return "\n".join(path.read_text(errors="replace").splitlines()[-8:]) if path.exists() else ""
+        return (
+            "\n".join(path.read_text(errors="replace").splitlines()[-8:]) if path.exists() else ""
+        )
 
     def close(self) -> None:
         """Kills everything that is left."""

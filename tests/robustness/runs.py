@@ -67,7 +67,7 @@ def run_log(
 
 
 def run_system(folder: Path, *, seconds: float, seed: int, rounds: int = 0) -> Result:
-    """The whole system under clients that edit, revert, compact, ask and subscribe; as `run_log`."""
+    """The whole system under clients that edit, revert, compact and ask; as `run_log`."""
     configure_logging("error", "console", "robustness")
     history = History()
     with Rig(folder / "data", WHOLE, history) as rig:
@@ -109,12 +109,12 @@ def _settle(rig: Rig, clients: SystemClients) -> None:
         for begin in range(0, len(clients.names), 100):
             client.wait_edits(clients.names[begin : begin + 100])
         for edit in client.list_edits():
-            history.final_states[edit.name] = edit.state.value
+            history.final_states[edit.name] = edit.state.name.lower()
     head = len(read_log(rig.addresses["log"]))
     for name in ("retrieval-1", "retrieval-2"):
         with grpc.insecure_channel(rig.addresses[name]) as channel:
             stub = retrieval_pb2_grpc.RetrievalServiceStub(channel)
-            asked = retrieval_pb2.RouteRequest(prompts=["x"], min_seq=head)
+            asked = retrieval_pb2.RouteRequest(prompts=["x"], min_seq=head, lanes=[RECIPE])
             stub.Route(asked, timeout=PATIENCE)
             found = stub.GetRetrievalStatus(retrieval_pb2.GetRetrievalStatusRequest())
         answer = Answer(

@@ -51,8 +51,11 @@ async def _serve() -> None:
 
 
 async def _answer(replica: Replica, asked: dict[str, Any]) -> dict[str, Any]:
-    text, request = "", GenerationInput(
-        prompt=asked["prompt"], min_seq=asked["min_seq"] or None, max_tokens=_MAX_TOKENS
+    text, request = (
+        "",
+        GenerationInput(
+            prompt=asked["prompt"], min_seq=asked["min_seq"] or None, max_tokens=_MAX_TOKENS
+        ),
     )
     try:
         replica.check_health()
