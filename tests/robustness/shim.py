@@ -52,8 +52,9 @@ class Shim:
     def environment(self, name: str = "all") -> dict[str, str]:
         """Variables of a process that shall have the shim."""
         own = self._folder / name
-        own.mkdir(exist_ok=True)
-        self.control(name)
+        if not own.exists():
+            own.mkdir()
+            self.control(name)
         return {"LD_PRELOAD": str(self._library), "ROBUSTNESS_SHIM": str(own)}
 
     def control(self, name: str = "all", *, clock_seconds: float = 0.0, eio: bool = False) -> None:

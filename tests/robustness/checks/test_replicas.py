@@ -24,7 +24,7 @@ async def _asked(replica: RetrievalReplica, min_seq: int) -> tuple[int, list[set
     state, decisions = await replica.route(
         RoutingQuery(PROMPTS), at_seq=None, min_seq=min_seq, timeout_seconds=PATIENCE
     )
-    return state.seq, [{claim.edit for claim in decision.claims} for decision in decisions]
+    return state.seq, [{claim.edit for claim in decision.claims.values()} for decision in decisions]
 
 
 @pytest.mark.promise("P5", "P6")
