@@ -1,7 +1,7 @@
 """Bugs to plant: each breaks one promise in a few characters, and names the checks that see it.
 
-They are replacements of exact text, not diffs: lines around them may change, and a bug whose text is
-gone fails `short/test_planted.py` until somebody plants it again.
+They are replacements of exact text, not diffs: lines around them may change, and a bug whose text
+is gone fails `short/test_planted.py` until somebody plants it again.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ BUGS = (
         "P2",
         _LOG + "test_nothing_is_delivered_before_the_witness_has_it",
         "log/store.py",
-        "        if self._head.seq <= seq:\n            try:",
-        "        self._head = self._known.head\n        if self._head.seq <= seq:\n            try:",
+        "        if self._head.seq <= seq:\n",
+        "        self._head = self._known.head\n        if self._head.seq <= seq:\n",
     ),
     _one(
         "the witness is written and not synced",

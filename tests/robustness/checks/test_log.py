@@ -56,14 +56,19 @@ async def test_nothing_is_delivered_before_the_witness_has_it(
 ) -> None:
     epoch = await log.acquire()
     await log.append(epoch)
-    configure_failpoints("log.witness.before_write=delay:1")
-    appending = asyncio.create_task(log.append(epoch))
-    await asyncio.sleep(0.5)  # it is in Redis, and waits for the witness
-    page = await log.stub.ListEntries(pb.ListEntriesRequest(page_size=100), timeout=PATIENCE)
-    found = read_witness(settings.witness_path)
-    assert found is not None
-    assert len(page.entries) <= found.head.seq
-    assert (await appending).seq == 2
+    stream = log.stub.Subscribe(pb.SubscribeRequest(from_seq=1))
+    got = 0
+    configure_failpoints("log.witness.before_write=delay:0.5")  # of several progress messages
+    for _ in range(2):
+        appending = asyncio.create_task(log.append(epoch))
+        while not appending.done() or got < appending.result().seq:
+            message = await asyncio.wait_for(stream.read(), PATIENCE)
+            got += len(message.entries)
+            found = read_witness(settings.witness_path)
+            assert found is not None
+            assert max(got, message.head_seq) <= found.head.seq
+    stream.cancel()
+    assert got == 3
 
 
 @pytest.mark.promise("P4")
