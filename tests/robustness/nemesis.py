@@ -28,9 +28,10 @@ _RECOVERY_SECONDS = 120.0
 class Nemesis:
     """Does one thing at a time, and waits until the system is whole again."""
 
-    def __init__(self, rig: Rig, clients: Clients, seed: int) -> None:
-        """Does nothing yet."""
+    def __init__(self, rig: Rig, clients: Clients, seed: int, *, kills_only: bool = False) -> None:
+        """Does nothing yet; with `kills_only`, it never stops a process or sets a failpoint."""
         self._rig, self._clients = rig, clients
+        self._kills_only = kills_only
         self._random = random.Random(seed)
         self.points: Counter[str] = Counter()
         self.recoveries: list[float] = []
@@ -45,12 +46,14 @@ class Nemesis:
     def once(self) -> None:
         """One fault, and the recovery from it."""
         name = self._random.choice(self._rig.names)
-        acts: list[Callable[[str], None]] = [self._kill, self._kill, self._stop]
-        if name != "redis":
-            acts += [self._failpoint, self._failpoint]
+        acts: list[Callable[[str], None]] = [self._kill]
+        if not self._kills_only:
+            acts += [self._kill, self._stop]
+            if name != "redis":
+                acts += [self._failpoint, self._failpoint]
         self._random.choice(acts)(name)
         self._raise_the_dead()
-        time.sleep(self._random.uniform(0.02, 0.2))
+        time.sleep(self._random.uniform(0.0, 0.1))
 
     def _kill(self, name: str) -> None:
         names = [name]

@@ -57,9 +57,11 @@ def run_log(
             clients.start(clients.append, f"appends-{number}")
         for number in range(2):
             clients.start(clients.subscribe(f"subscriber-{number}"), f"subscribes-{number}")
-        nemesis = _raged(rig, clients, seed, seconds, rounds)
+        nemesis = Nemesis(rig, clients, seed, kills_only=drops)
+        least = Least(50, 0, 50, 5)
+        _rage(rig, clients, nemesis, seconds, rounds, least)
         clients.stop()
-        violations = _judged(rig, clients, Least(50, 0, 50, 5))
+        violations = _judged(rig, clients, least)
     figures = _figures(history, nemesis)
     if shim is not None:
         figures["kills_that_lost_unsynced_data"] = shim.num_dropped
@@ -81,23 +83,30 @@ def run_system(folder: Path, *, seconds: float, seed: int, rounds: int = 0) -> R
         for name in ("retrieval-1", "retrieval-2"):
             clients.start(clients.route(name), f"routes-{name}")
         clients.start(clients.ask, "asks")
-        nemesis = _raged(rig, clients, seed, seconds, rounds)
+        nemesis, least = Nemesis(rig, clients, seed), Least(20, 50, 20, 5)
+        _rage(rig, clients, nemesis, seconds, rounds, least)
         clients.stop()
-        rig.heal()
         _settle(rig, clients)
-        violations = _judged(rig, clients, Least(20, 50, 20, 5))
+        violations = _judged(rig, clients, least)
     return Result("system", violations, _figures(history, nemesis))
 
 
-def _raged(rig: Rig, clients: Clients, seed: int, seconds: float, rounds: int) -> Nemesis:
+def _rage(
+    rig: Rig, clients: Clients, nemesis: Nemesis, seconds: float, rounds: int, least: Least
+) -> None:
+    """Lets the nemesis work, heals, and waits until there was traffic enough to mean anything."""
     begun = time.monotonic()
     while clients.last_ok == 0.0 and time.monotonic() < begun + PATIENCE:
         time.sleep(0.02)
-    nemesis = Nemesis(rig, clients, seed)
     nemesis.run(seconds, rounds)
     if not clients.problems:
         rig.heal()
-    return nemesis
+    end = time.monotonic() + PATIENCE
+    while not clients.problems and time.monotonic() < end:
+        counts = clients.history.figures()
+        if all(counts[n] >= getattr(least, n) for n in ("acknowledged", "answers", "delivered")):
+            return
+        time.sleep(0.1)
 
 
 def _settle(rig: Rig, clients: SystemClients) -> None:
