@@ -24,7 +24,9 @@ KINDS: dict[str, Callable[..., Result]] = {
     "log": run_log,
     "drops": partial(run_log, drops=True),
     "system": run_system,
+    "sweep": partial(run_system, sweeps=True),
 }
+"""Kinds of runs; `sweep` takes as long as all failpoints take, and is not among the default."""
 
 
 def main() -> int:
@@ -33,7 +35,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind")
     parser.add_argument("--seconds", type=float, default=60.0, help="of faults in each run")
     parser.add_argument("--seed", type=int, default=1, help="of the first run; counts up")
-    parser.add_argument("--kinds", default=",".join(KINDS), help="which, with commas")
+    parser.add_argument("--kinds", default="log,drops,system", help=f"which of {', '.join(KINDS)}")
     parser.add_argument("--output", type=Path, default=Path("build/robustness.json"))
     options = parser.parse_args()
     runs: list[dict[str, Any]] = []
@@ -86,15 +88,18 @@ def totals(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     sums: dict[str, Any] = {name: sum(run.get(name, 0) for run in runs) for name in counted}
     faults: Counter[str] = Counter()
     points: Counter[str] = Counter()
+    deaths: Counter[str] = Counter()
     for run in runs:
         faults.update(run["faults"])
         points.update(run["failpoints"])
+        deaths.update(run.get("failpoint_deaths", {}))
     return sums | {
         "runs": len(runs),
         "broken": sum(bool(run["violations"]) for run in runs),
         "kills": sum(map(num_kills, runs)),
         "faults": dict(sorted(faults.items())),
         "failpoints": dict(sorted(points.items())),
+        "failpoint_deaths": dict(sorted(deaths.items())),
     }
 
 

@@ -44,7 +44,7 @@ def _effect(payload: Payload) -> tuple[str, Kind, str, tuple[str, ...]]:
     """Content, kind, lane and edits."""
     match payload:
         case EditsRequested():
-            pairs = [(edit.prompt, edit.target) for edit in payload.edits]
+            pairs = [(str(edit.prompt), edit.target) for edit in payload.edits]
             names = tuple(edit.name for edit in payload.edits)
             return words_of_request(payload.lane, pairs), "requested", payload.lane, names
         case EditsCommitted():

@@ -20,6 +20,13 @@ _POINTS_OF = {
     "retrieval": ("replica.", "retrieval.", "subscriber."),
     "worker": ("replica.", "worker.", "subscriber."),
 }
+
+
+def _points_of(process: str) -> list[str]:
+    """The failpoints that a process of this name passes."""
+    return [p for p in sorted(POINTS) if p.startswith(_POINTS_OF[process.partition("-")[0]])]
+
+
 # With these a service may end by itself: what it needs was away, or a newer writer came.
 _MAY_END_WITH = {"LOG_UNAVAILABLE", "UNAVAILABLE", "STARTUP_FAILED", "EPOCH_LOST"}
 _RECOVERY_SECONDS = 120.0
@@ -34,6 +41,7 @@ class Nemesis:
         self._kills_only = kills_only
         self._random = random.Random(seed)
         self.points: Counter[str] = Counter()
+        self.deaths: Counter[str] = Counter()  # by failpoint
         self.recoveries: list[float] = []
 
     def run(self, seconds: float, rounds: int = 0) -> None:
@@ -74,9 +82,19 @@ class Nemesis:
         self._rig.signal(name, signal.SIGCONT)
         self._until_whole(time.monotonic())
 
+    def sweep(self) -> None:
+        """Every failpoint of every kind of process, with every act that it can take, once."""
+        names = [name for name in self._rig.names if name not in ("redis", "retrieval-2")]
+        for name in names:
+            for point in _points_of(name):
+                for act in ("kill", "delay:0.2", "error")[: 2 + (POINTS[point] is not None)]:
+                    self._strike(name, point, act, "@1" if act == "kill" else "%0.5", 1.5)
+                    self._raise_the_dead()
+                    if self._clients.problems:
+                        return
+
     def _failpoint(self, name: str) -> None:
-        prefixes = _POINTS_OF[name.partition("-")[0]]
-        point = self._random.choice([p for p in sorted(POINTS) if p.startswith(prefixes)])
+        point = self._random.choice(_points_of(name))
         acts = ["kill", "kill", f"delay:{self._random.choice((0.01, 0.1, 0.5))}"]
         if POINTS[point] is not None:
             acts += ["error", "error"]
@@ -84,11 +102,15 @@ class Nemesis:
         when = f"@{self._random.choice((1, 2, 3, 10, 30))}"
         if act != "kill":
             when = self._random.choice(("", "%0.3", when))
+        self._strike(name, point, act, when, self._random.uniform(0.5, 2.5))
+
+    def _strike(self, name: str, point: str, act: str, when: str, seconds: float) -> None:
+        """Runs a process with a failpoint for so long, or until that kills it."""
         self.points[f"{point}={act.partition(':')[0]}"] += 1
         rig = self._rig
         rig.kill(name)
-        rig.start(name, f"{point}={act}{when}", ready=False)
-        end = time.monotonic() + self._random.uniform(0.5, 2.5)
+        rig.start(name, f"{point}={act}{when}", ready=act != "kill")
+        end = time.monotonic() + seconds
         while time.monotonic() < end and rig.status(name) is None:
             time.sleep(0.01)
         if rig.status(name) is None:
@@ -97,6 +119,7 @@ class Nemesis:
             status = rig.wait_dead(name)
             if status == -signal.SIGKILL:
                 rig.history.add("faults", Fault(name, "failpoint-kill", time.monotonic()))
+                self.deaths[point] += 1
             else:
                 self._judge_end(name, status)
         rig.start(name, ready=False)

@@ -68,8 +68,13 @@ def run_log(
     return Result("drops" if drops else "log", violations, figures)
 
 
-def run_system(folder: Path, *, seconds: float, seed: int, rounds: int = 0) -> Result:
-    """The whole system under clients that edit, revert, compact and ask; as `run_log`."""
+def run_system(
+    folder: Path, *, seconds: float, seed: int, rounds: int = 0, sweeps: bool = False
+) -> Result:
+    """The whole system under clients that edit, revert, compact and ask; as `run_log`.
+
+    With `sweeps` the nemesis goes through all failpoints instead, however long that takes.
+    """
     configure_logging("error", "console", "robustness")
     history = History()
     with Rig(folder / "data", WHOLE, history) as rig:
@@ -84,11 +89,13 @@ def run_system(folder: Path, *, seconds: float, seed: int, rounds: int = 0) -> R
             clients.start(clients.route(name), f"routes-{name}")
         clients.start(clients.ask, "asks")
         nemesis, least = Nemesis(rig, clients, seed), Least(20, 50, 20, 5)
-        _rage(rig, clients, nemesis, seconds, rounds, least)
+        if sweeps:
+            nemesis.sweep()
+        _rage(rig, clients, nemesis, 0.0 if sweeps else seconds, rounds, least)
         clients.stop()
         _settle(rig, clients)
         violations = _judged(rig, clients, least)
-    return Result("system", violations, _figures(history, nemesis))
+    return Result("sweep" if sweeps else "system", violations, _figures(history, nemesis))
 
 
 def _rage(
@@ -167,5 +174,6 @@ def _figures(history: History, nemesis: Nemesis) -> dict[str, Any]:
             "max": round(max(nemesis.recoveries), 3),
             "num": len(nemesis.recoveries),
         }
+    figures["failpoint_deaths"] = dict(sorted(nemesis.deaths.items()))
     figures["failpoints"] = dict(sorted(nemesis.points.items()))
     return figures

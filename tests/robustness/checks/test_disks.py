@@ -69,6 +69,14 @@ class _Writer:
                 self.rig.history.add("changes", told)
         return reason
 
+    def append_until_accepted(self) -> None:
+        """Waits while the log has not noticed yet that Redis is back."""
+        deadline = time.monotonic() + PATIENCE
+        while (reason := self.append()) in ("LOG_UNAVAILABLE", "UNAVAILABLE"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert reason == "", reason
+
     def judged(self) -> list[str]:
         entries = log_reading.read_log(self.rig.addresses["log"])
         return judge(self.rig.history, entries, Least(delivered=0))
@@ -93,9 +101,7 @@ def test_what_is_acknowledged_was_synced(rig: Rig) -> None:
         rig.kill(name)
         assert rig.start(name), rig.tail(name)
         if name == "redis":  # the log service notices, and serves again
-            deadline = time.monotonic() + PATIENCE
-            while writer.append() and time.monotonic() < deadline:
-                time.sleep(0.05)
+            writer.append_until_accepted()
     assert writer.judged() == []
     assert len(rig.history.witnesses) == 2
 
@@ -117,9 +123,7 @@ def test_a_sync_that_fails_acknowledges_nothing(rig: Rig, shim: Shim) -> None:
     assert rig.wait_dead("redis") != 0, "Redis ends rather than acknowledge"
     shim.control("redis")
     rig.heal()
-    deadline = time.monotonic() + PATIENCE
-    while writer.append() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    writer.append_until_accepted()
     assert writer.judged() == []
 
 
