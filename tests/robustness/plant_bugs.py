@@ -32,7 +32,7 @@ def main() -> int:
     """Returns 0 if every bug was caught."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="a word of the bugs' names")
-    parser.add_argument("--output", type=Path, help="JSON with the outcome")
+    parser.add_argument("--output", type=Path, help="JSON; keeps what it has of other bugs")
     options = parser.parse_args()
     bugs = [bug for bug in BUGS if options.only in bug.name]
     checks = sorted({bug.check for bug in bugs})
@@ -62,8 +62,18 @@ def main() -> int:
     print(f"caught {num_caught} of {len(outcomes)}")  # noqa: T201
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
+        outcomes = _with_earlier(options.output, outcomes)
         options.output.write_text(json.dumps({"bugs": outcomes}, indent=1) + "\n")
     return 0 if num_caught == len(outcomes) else 1
+
+
+def _with_earlier(path: Path, outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The outcomes, and those of other bugs in the file, in the order of the table."""
+    found = {outcome["name"]: outcome for outcome in outcomes}
+    if path.exists():
+        earlier = json.loads(path.read_text())["bugs"]
+        found = {outcome["name"]: outcome for outcome in earlier} | found
+    return [found[bug.name] for bug in BUGS if bug.name in found]
 
 
 def _run(bug: Planted | None, checks: Sequence[str]) -> tuple[int, str]:

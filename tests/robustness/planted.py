@@ -92,13 +92,23 @@ BUGS = (
             ("log/backend.py", '"appendfsync": "always"', '"appendfsync": "everysec"'),
         ),
     ),
-    _one(
-        "a head one below the witness's passes",
+    Planted(
+        "a log that lost its last entry goes on before it",
         "P2",
         _LOG + "test_a_redis_that_lost_its_last_write_is_refused",
-        "log/history.py",
-        "    if reading.head.seq < known.head.seq:",
-        "    if reading.head.seq + 1 < known.head.seq:",
+        (
+            (
+                "log/history.py",
+                "    if reading.head.seq < known.head.seq:",
+                "    if reading.head.seq + 1 < known.head.seq:",
+            ),
+            (
+                "log/history.py",
+                "        tip = verify_run(known.head, reading.entries)\n",
+                "        lost = reading.head.seq < known.head.seq\n"
+                "        tip = reading.head if lost else verify_run(known.head, reading.entries)\n",
+            ),
+        ),
     ),
     _one(
         "an epoch below the witness's passes",
