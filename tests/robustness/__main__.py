@@ -24,9 +24,10 @@ KINDS: dict[str, Callable[..., Result]] = {
     "log": run_log,
     "drops": partial(run_log, drops=True),
     "system": run_system,
-    "sweep": partial(run_system, sweeps=True),
+    "sweep-log": partial(run_log, sweeps=True),
+    "sweep-system": partial(run_system, sweeps=True),
 }
-"""Kinds of runs; `sweep` takes as long as all failpoints take, and is not among the default."""
+"""Kinds of runs; sweeps take as long as all failpoints take, and are not among the default."""
 
 
 def main() -> int:
@@ -37,8 +38,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first run; counts up")
     parser.add_argument("--kinds", default="log,drops,system", help=f"which of {', '.join(KINDS)}")
     parser.add_argument("--output", type=Path, default=Path("build/robustness.json"))
+    parser.add_argument("--append", action="store_true", help="to the runs in the output")
     options = parser.parse_args()
     runs: list[dict[str, Any]] = []
+    if options.append and options.output.exists():
+        runs = json.loads(options.output.read_text())["runs"]
     for number in range(options.rounds):
         for kind in options.kinds.split(","):
             runs.append(_run(kind, options.seconds, options.seed + number))

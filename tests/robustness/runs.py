@@ -29,13 +29,18 @@ from tests.waiting import PATIENCE
 class Result:
     """The outcome of a run."""
 
-    name: str
     violations: list[str]
     figures: dict[str, Any] = field(default_factory=dict)
 
 
 def run_log(
-    folder: Path, *, seconds: float, seed: int, drops: bool = False, rounds: int = 0
+    folder: Path,
+    *,
+    seconds: float,
+    seed: int,
+    drops: bool = False,
+    rounds: int = 0,
+    sweeps: bool = False,
 ) -> Result:
     """Redis and the log service under clients that play writers and subscribers.
 
@@ -45,6 +50,7 @@ def run_log(
         seed: of nemesis and clients.
         drops: a kill also loses what the process had not synced.
         rounds: number of faults; 0 goes by time.
+        sweeps: the nemesis goes through all failpoints instead, however long that takes.
     """
     configure_logging("error", "console", "robustness")  # subscribers say whom they lost
     history = History()
@@ -59,22 +65,19 @@ def run_log(
             clients.start(clients.subscribe(f"subscriber-{number}"), f"subscribes-{number}")
         nemesis = Nemesis(rig, clients, seed, kills_only=drops)
         least = Least(50, 0, 50, 5)
-        _rage(rig, clients, nemesis, seconds, rounds, least)
+        _rage(rig, clients, nemesis, seconds, rounds, least, sweeps=sweeps)
         clients.stop()
         violations = _judged(rig, clients, least)
     figures = _figures(history, nemesis)
     if shim is not None:
         figures["kills_that_lost_unsynced_data"] = shim.num_dropped
-    return Result("drops" if drops else "log", violations, figures)
+    return Result(violations, figures)
 
 
 def run_system(
     folder: Path, *, seconds: float, seed: int, rounds: int = 0, sweeps: bool = False
 ) -> Result:
-    """The whole system under clients that edit, revert, compact and ask; as `run_log`.
-
-    With `sweeps` the nemesis goes through all failpoints instead, however long that takes.
-    """
+    """The whole system under clients that edit, revert, compact and ask; as `run_log`."""
     configure_logging("error", "console", "robustness")
     history = History()
     with Rig(folder / "data", WHOLE, history) as rig:
@@ -89,23 +92,31 @@ def run_system(
             clients.start(clients.route(name), f"routes-{name}")
         clients.start(clients.ask, "asks")
         nemesis, least = Nemesis(rig, clients, seed), Least(20, 50, 20, 5)
-        if sweeps:
-            nemesis.sweep()
-        _rage(rig, clients, nemesis, 0.0 if sweeps else seconds, rounds, least)
+        _rage(rig, clients, nemesis, seconds, rounds, least, sweeps=sweeps)
         clients.stop()
         _settle(rig, clients)
         violations = _judged(rig, clients, least)
-    return Result("sweep" if sweeps else "system", violations, _figures(history, nemesis))
+    return Result(violations, _figures(history, nemesis))
 
 
 def _rage(
-    rig: Rig, clients: Clients, nemesis: Nemesis, seconds: float, rounds: int, least: Least
+    rig: Rig,
+    clients: Clients,
+    nemesis: Nemesis,
+    seconds: float,
+    rounds: int,
+    least: Least,
+    *,
+    sweeps: bool,
 ) -> None:
     """Lets the nemesis work, heals, and waits until there was traffic enough to mean anything."""
     begun = time.monotonic()
     while clients.last_ok == 0.0 and time.monotonic() < begun + PATIENCE:
         time.sleep(0.02)
-    nemesis.run(seconds, rounds)
+    if sweeps:
+        nemesis.sweep()
+    else:
+        nemesis.run(seconds, rounds)
     if not clients.problems:
         rig.heal()
     end = time.monotonic() + PATIENCE
