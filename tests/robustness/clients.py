@@ -158,9 +158,13 @@ class LogClients(Clients):
                 self.epoch = granted
                 self.stopping.wait(rng.uniform(0.2, 1.0))
 
-    def subscribe(self, name: str) -> Callable[[random.Random], None]:
-        """The work of a subscriber."""
-        return lambda rng: asyncio.run(self._subscribe(name))
+    def subscribe(self, *names: str) -> Callable[[random.Random], None]:
+        """The work of subscribers, which share a loop: gRPC wants one for a process."""
+
+        async def follow_all() -> None:
+            await asyncio.gather(*(self._subscribe(name) for name in names))
+
+        return lambda rng: asyncio.run(follow_all())
 
     async def _subscribe(self, name: str) -> None:
         subscriber = Subscriber(self._address, silence_seconds=1.0)

@@ -24,7 +24,7 @@ from tests.robustness.planted import BUGS, PACKAGE, Planted, plant
 
 ROOT = Path(__file__).parents[2]
 _PASSED, _FAILED = 0, 1  # pytest's exit statuses; others mean that nothing was tested
-_SECONDS = 300
+_SECONDS = 150
 _TAIL = 600
 
 

@@ -61,8 +61,7 @@ def run_log(
         clients.start(clients.take_over, "epochs")
         for number in range(4):
             clients.start(clients.append, f"appends-{number}")
-        for number in range(2):
-            clients.start(clients.subscribe(f"subscriber-{number}"), f"subscribes-{number}")
+        clients.start(clients.subscribe("subscriber-0", "subscriber-1"), "subscribes")
         nemesis = Nemesis(rig, clients, seed, kills_only=drops)
         least = Least(50, 0, 50, 5)
         _rage(rig, clients, nemesis, seconds, rounds, least, sweeps=sweeps)
