@@ -16,7 +16,12 @@ GEN := clients/python/errata_client/_gen
 # Two tests at a time, the longest first; tests/side_by_side.py defines which stay together.
 SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup smollm2 demo test test-vllm test-hostile check format protos protos-check audit sbom lock bench clean
+# The long form of the fault suite: runs of each kind, seconds of faults in each, first seed.
+ROUNDS ?= 3
+SECONDS ?= 60
+SEED ?= 1
+
+.PHONY: help setup smollm2 demo test test-vllm test-hostile robustness robustness-bugs check format protos protos-check audit sbom lock bench clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -72,6 +77,14 @@ $(VLLM)/.installed: pyproject.toml clients/python/pyproject.toml integrations/vl
 
 test-hostile: setup  ## Runs tests under other CPUs' arithmetic, on one core and beside busy processes.
 	$(BIN)/python tools/hostile_tests.py $(HOSTILE)
+
+robustness: setup  ## Kills, stops and fails processes under load; writes build/robustness.json.
+	$(BIN)/pytest tests/robustness/checks
+	$(BIN)/python -m tests.robustness --rounds $(ROUNDS) --seconds $(SECONDS) --seed $(SEED) \
+		--output build/robustness.json
+
+robustness-bugs: setup  ## Plants each bug of tests/robustness/planted.py; every one must be caught.
+	$(BIN)/python -m tests.robustness.plant_bugs --output build/robustness-bugs.json
 
 check: setup protos-check  ## Checks lint, types, import contracts and proto drift.
 	$(BIN)/ruff format --check .

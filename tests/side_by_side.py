@@ -24,6 +24,7 @@ _OF_THEIR_OWN = (
 SECONDS = {
     SYSTEM: 170,
     "tests/faults/test_writer_faults.py": 90,
+    "tests/robustness/short/test_short_form.py": 90,
     "tests/faults/test_partition.py": 60,
     "tests/integration/system/test_compose.py": 60,
     "tests/load/test_load.py": 50,

@@ -21,11 +21,13 @@ def serve(
     service: Annotated[str, typer.Argument(help="log, writer, retrieval, workers or gateway.")],
 ) -> None:
     """Runs one service in the foreground, with settings from the environment and the file."""
+    from errata.platform.failpoints import configure_failpoints
     from errata.platform.metrics import note_service
     from errata.platform.security.active import Security, configure_security
 
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format, service)
+    configure_failpoints(settings.failpoints)
     note_service(service)
     security = Security(settings.security, service=service, data_dir=settings.data_dir)
     configure_security(security)

@@ -9,6 +9,8 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from errata.platform.failpoints import failpoint
+
 
 def write_file(fs: Any, path: str, data: bytes) -> None:
     """Writes a file under another name and renames it; on a local disk it is synced before.
@@ -35,11 +37,15 @@ def _write_synced(temporary: Path, path: Path, data: bytes) -> None:
     """Writes, syncs and renames; then syncs the folders, whose entries a crash could lose, too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        failpoint("artifacts.before_write")
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
+            failpoint("artifacts.before_sync")
             os.fsync(file.fileno())
+        failpoint("artifacts.before_rename")
         temporary.replace(path)
+        failpoint("artifacts.after_rename")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

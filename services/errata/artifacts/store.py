@@ -25,6 +25,7 @@ from errata.artifacts.source import (
     other_size,
 )
 from errata.errors import ArtifactCorruptError, NotFoundError, StartupError, UnavailableError
+from errata.platform.failpoints import failpoint
 from errata.platform.settings import ArtifactSettings
 
 CHUNK_BYTES = 256 * 1024
@@ -174,6 +175,7 @@ class ArtifactStore:
         if size_bytes is not None:
             check_size(digest, size_bytes, self._max_bytes)
         with self._failures(digest):
+            failpoint("artifacts.load")
             found = int(self._fs.size(self.path_of(digest)))
         check_size(digest, found, self._max_bytes)
         if size_bytes is not None and found != size_bytes:

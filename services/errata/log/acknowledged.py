@@ -10,6 +10,7 @@ from errata.errors import ErrataError
 from errata.log.backend import RedisBackend
 from errata.log.chain import Position
 from errata.log.witness import Witness, WitnessRecord
+from errata.platform.failpoints import failpoint_async
 
 _log = structlog.get_logger(__name__)
 
@@ -63,6 +64,7 @@ class Acknowledged:
             LogUnavailableError: the witness cannot be synced.
         """
         await self._witness.cover(known)
+        await failpoint_async("log.publish.before_head")
         is_news = known.head.seq > self.head.seq
         self.record = self.record.merged(known)
         return is_news

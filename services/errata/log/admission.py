@@ -25,6 +25,7 @@ from errata.log.fold import LogFold
 from errata.log.folding import fold_stored
 from errata.log.history import MAX_PAGE_BYTES
 from errata.log.payload_convert import decode
+from errata.platform.failpoints import failpoint_async
 
 _PAGE_ENTRIES = 1_000
 
@@ -99,6 +100,7 @@ class Admission:
         if self._position == ORIGIN and tip.seq:
             await self._begin_with_archive(tip)
         while self._position.seq < tip.seq and self._obstacle is None:
+            await failpoint_async("log.admission.page")
             from_seq = self._position.seq + 1
             try:
                 reading = await self._records.read(from_seq, _PAGE_ENTRIES, MAX_PAGE_BYTES)

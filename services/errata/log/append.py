@@ -87,3 +87,11 @@ def refusal(
                 size_bytes=number,
                 max_payload_bytes=max_payload_bytes,
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The position of an entry; `duplicate` if an earlier append with the same key made it."""
+
+    seq: int
+    duplicate: bool

@@ -11,6 +11,7 @@ import structlog
 from errata.errors import LogBehindWitnessError, LogUnavailableError
 from errata.log.history import Page
 from errata.log.store import RedisLog
+from errata.platform.failpoints import failpoint_async
 
 # How long the watcher waits for another service's entry before it checks the head anyway.
 TAIL_SECONDS = 1.0
@@ -59,6 +60,7 @@ class Feed:
             try:
                 # After a failure, read the head at once: followers are waiting for it.
                 seq = None if self._failure else await self._source.wait_beyond(TAIL_SECONDS)
+                await failpoint_async("log.tail.before_adopt")
                 if seq is None:
                     await self._source.state()
                 else:

@@ -15,6 +15,7 @@ from errata.log.archive.records import Records
 from errata.log.backend import RedisBackend
 from errata.log.history import advance, open_history
 from errata.log.witness import Witness, WitnessFile, WitnessRecord
+from errata.platform.failpoints import failpoint_async
 from errata.platform.settings import LogSettings
 
 
@@ -84,5 +85,6 @@ async def open_parts(settings: LogSettings, artifacts: ArtifactStore | None) -> 
         await admission.catch_up(known.head)
         acknowledged = known if await backend.confirm(known) else base
         witness = Witness(file, acknowledged)
+        await failpoint_async("log.open.before_witness")
         await witness.cover(acknowledged)
     return LogParts(records, known, admission, Acknowledged(backend, witness, acknowledged))

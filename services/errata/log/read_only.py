@@ -11,7 +11,7 @@ from errata.artifacts import ArtifactStore
 from errata.errors import ErrataError, PreconditionError, StartupError
 from errata.log.acknowledged import Acknowledged
 from errata.log.admission import Admission
-from errata.log.append import NewEntry
+from errata.log.append import Appended, NewEntry
 from errata.log.archive.records import Records
 from errata.log.chain import Position
 from errata.log.history import (
@@ -23,7 +23,7 @@ from errata.log.history import (
     open_history,
 )
 from errata.log.opening import LogParts, opening
-from errata.log.store import Appended, RedisLog
+from errata.log.store import RedisLog
 from errata.log.witness import Witness, WitnessFile, WitnessRecord
 from errata.platform.settings import LogSettings
 

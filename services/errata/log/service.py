@@ -16,6 +16,7 @@ from errata.log.positions import ReplicaTable
 from errata.log.store import RedisLog
 from errata.log.subscriptions import Subscriptions
 from errata.platform import paging
+from errata.platform.failpoints import failpoint_async
 from errata.platform.metrics import APPEND_SECONDS
 from errata.platform.server import GrpcServer
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
@@ -105,14 +106,17 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
         self, request: pb.SubscribeRequest, context: Context
     ) -> AsyncIterator[pb.SubscribeResponse]:
         """Streams entries from `from_seq` on, and progress messages while there are none."""
+        await failpoint_async("log.subscribe.begin")
         with self._subscriptions.opened(context.peer()):
             async for page in self._feed.follow(request.from_seq):
+                await failpoint_async("log.subscribe.page")
                 yield convert.subscribe_response(page, self._entries.log_id)
 
     async def ReportPosition(
         self, request: pb.ReportPositionRequest, context: Context
     ) -> pb.ReportPositionResponse:
         """Records a replica's position and compares its digest with the log's."""
+        await failpoint_async("log.report")
         report = convert.report_from(request.position)
         agrees = await self._entries.holds(report.position)
         self._replicas.record(report, agrees=agrees)
@@ -146,4 +150,5 @@ class EditLogService(edit_log_pb2_grpc.EditLogServiceServicer):
     ) -> AsyncIterator[pb.GetArtifactResponse]:
         """The artifact's bytes; the artifact is complete only if the stream ends with OK."""
         async for chunk in self._artifacts.chunks(request.digest):
+            await failpoint_async("log.artifact.chunk")
             yield pb.GetArtifactResponse(chunk=chunk)

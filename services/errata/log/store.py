@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
@@ -23,7 +23,7 @@ from errata.errors import (
     SeqTrimmedError,
 )
 from errata.log.admission import Admission
-from errata.log.append import AppendOutcome, NewEntry, epoch_lost, refusal
+from errata.log.append import Appended, AppendOutcome, NewEntry, epoch_lost, refusal
 from errata.log.backend import Reading
 from errata.log.chain import ChainedEntry, Position, extend
 from errata.log.entries import Entry, SnapshotTaken
@@ -42,6 +42,7 @@ from errata.log.memory import RedisMemory
 from errata.log.opening import LogParts, open_parts
 from errata.log.witness import WitnessRecord
 from errata.platform.detached import Detached
+from errata.platform.failpoints import failpoint_async
 from errata.platform.settings import LogSettings
 
 # Each lost race means that another service appended; so many in a row indicate a fault.
@@ -50,14 +51,6 @@ _MAX_RACES = 100
 _log = structlog.get_logger(__name__)
 
 _Read = Callable[[int, int, int], Awaitable[Reading | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """The position of an entry; `duplicate` if an earlier append with the same key made it."""
-
-    seq: int
-    duplicate: bool
 
 
 class RedisLog:
@@ -276,6 +269,7 @@ class RedisLog:
 
     async def _page(self, read: _Read, from_seq: int, max_entries: int, max_bytes: int) -> Page:
         check_from_seq(from_seq)
+        await failpoint_async("log.read.page")
         with self._guarded():
             known = self._acknowledged.record  # the tip may be taken back
             reading = check_reading(await read(from_seq, max_entries, max_bytes), known)
@@ -285,9 +279,11 @@ class RedisLog:
         with self._guarded():
             async with self._lock:
                 await self._advance()  # a damaged log must not get a new writer
+                await failpoint_async("log.epoch.before_redis")
                 epoch = await self._backend.acquire_epoch(
                     self.log_id, writer, lease_ms, only_if_free=only_if_free
                 )
+                await failpoint_async("log.epoch.after_redis")
                 if epoch is None:
                     raise another_log(self._known, None)
                 if epoch == 0:
@@ -296,6 +292,7 @@ class RedisLog:
                 self._known = replace(self._known, epoch=epoch)
                 known, since = self._known, self._acknowledged.num_rollbacks
             await self._acknowledge(known, since)
+            await failpoint_async("log.epoch.after_witness")
         _log.info("epoch acquired", writer=writer, epoch=epoch)
         return epoch
 
@@ -305,7 +302,9 @@ class RedisLog:
                 self.check()
                 appended = await self._append_at_tip(entry, objection)
                 known, since = self._known, self._acknowledged.num_rollbacks
+            await failpoint_async("log.append.before_witness")
             await self._acknowledge(known, since)
+            await failpoint_async("log.append.after_witness")
         return appended
 
     async def _append_at_tip(self, entry: NewEntry, objection: ErrataError | None) -> Appended:
@@ -315,9 +314,11 @@ class RedisLog:
             refused = self._admission.refusal(entry) or objection
             new = extend(tip, entry.payload)
             # A refused entry can be a duplicate or of a fenced writer: Redis decides that.
+            await failpoint_async("log.append.before_redis")
             outcome, number = await self._backend.append(
                 self.log_id, entry, tip, new, refused=refused is not None
             )
+            await failpoint_async("log.append.after_redis")
             match outcome:
                 case AppendOutcome.REFUSED if refused is not None:
                     raise refused

@@ -15,6 +15,7 @@ from errata.errors import QueueFullError, UnavailableError
 from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
 from errata.log.delivery import Delivery
 from errata.log.remote import RemoteLog
+from errata.platform.failpoints import failpoint_async
 from errata.platform.rpc_errors import service_error
 from errata.platform.server import open_channel
 
@@ -143,8 +144,10 @@ class Subscriber:
                 delivery.check_follows(self.log_id, received)
                 self._note_progress(delivery)
                 if delivery.entries:
+                    await failpoint_async("subscriber.before_verify")
                     received = verify_run(received, delivery.entries)
                     self._is_ahead = True
+                    await failpoint_async("subscriber.before_deliver")
                     await ahead.put(Batch(delivery.entries, received))
                     self._is_ahead = False
         finally:

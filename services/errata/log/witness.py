@@ -20,6 +20,7 @@ import structlog
 
 from errata.errors import LogUnavailableError, StartupError
 from errata.log.chain import Position
+from errata.platform.failpoints import failpoint
 
 # Each slot has its own page, so that no torn write damages both.
 SLOT_SPACING = 4096
@@ -139,10 +140,13 @@ class WitnessFile:
         """
         generation = self._generation + 1
         slot = encode_slot(record, generation)
+        failpoint("log.witness.before_write")
         written = os.pwrite(self._descriptor, slot, generation % 2 * SLOT_SPACING)
         if written != len(slot):
             raise OSError(f"wrote {written} of {len(slot)} bytes")
+        failpoint("log.witness.before_sync")
         os.fdatasync(self._descriptor)
+        failpoint("log.witness.after_sync")
         self._generation, self.record = generation, record
 
     def close(self) -> None:

@@ -39,6 +39,7 @@ from errata.log.reader import EntryReader
 from errata.log.remote import RemoteLog
 from errata.log.subscriber import Subscriber
 from errata.platform.deadlines import before_deadline
+from errata.platform.failpoints import failpoint_async
 from errata.platform.metrics import (
     APPLIED_SEQ,
     COMMIT_TO_APPLIED_SECONDS,
@@ -280,12 +281,15 @@ class Follower:
         entry = await self._read(stored)
         if entry is None:
             return  # the entry that voids it moves the position
+        await failpoint_async("replica.before_prepare")
         change = await self._prepare(entry)
         if change is None and not is_last:
             return  # the position moves with the batch's next change
         position = Position(stored.seq, stored.chain_digest)
+        await failpoint_async("replica.before_apply")
         await self._apply(PreparedEntry(entry, position, change, is_last))
         self._note_move()
+        await failpoint_async("replica.after_apply")
         if is_last:
             self._observe_delay(entry)
 
@@ -352,6 +356,7 @@ class Follower:
 
     async def _report(self, log: RemoteLog, position: ReplicaPosition) -> None:
         recent = tuple(move for move in self._moves if move[0] <= position.seq)
+        await failpoint_async("replica.before_report")
         report = ReplicaReport(
             replica=self.name,
             position=Position(position.seq, position.chain_digest),

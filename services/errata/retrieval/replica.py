@@ -19,6 +19,7 @@ from errata.indices.faiss_indices import FaissIndices
 from errata.log.chain import Position
 from errata.log.entries import Entry, LaneConfigured, SnapshotTaken
 from errata.log.subscriber import Subscriber
+from errata.platform.failpoints import failpoint_async
 from errata.platform.metrics import ROUTE_SECONDS, note_index
 from errata.platform.settings import RetrievalSettings
 from errata.replica.applier import Applier
@@ -133,6 +134,7 @@ class RetrievalReplica:
             ReplicaBehindError, SeqBeyondHeadError: the position was not reached.
         """
         check_request(query, at_seq, min_seq, self._settings.max_prompts)
+        await failpoint_async("retrieval.route")
         await self._follower.reach(at_seq if at_seq is not None else min_seq, timeout_seconds)
         snapshot = self.latest if at_seq is None else self._history.as_of(at_seq)
         loop = asyncio.get_running_loop()
@@ -149,6 +151,7 @@ class RetrievalReplica:
 
     async def _apply(self, prepared: PreparedEntry) -> None:
         prepared.apply()
+        await failpoint_async("retrieval.before_position")
         applier, before, position = self._applier, self.latest, prepared.position
         if applier is None or prepared.change is None:
             snapshot = replace(before, seq=position.seq, chain_digest=position.chain_digest)
@@ -166,6 +169,7 @@ class RetrievalReplica:
         """Moves to the position of a snapshot."""
         applier = self._new_applier(snapshot.manifest.base_model_digest)
         await asyncio.to_thread(applier.restore, snapshot)
+        await failpoint_async("retrieval.snapshot.restored")
         self._applier = applier
         self._history.restart(_snapshot(applier, snapshot.position))
 

@@ -23,6 +23,7 @@ from errata.indices.faiss_indices import FaissIndices
 from errata.log.chain import ORIGIN, Position
 from errata.log.entries import SnapshotTaken
 from errata.log.subscriber import Subscriber
+from errata.platform.failpoints import failpoint, failpoint_async
 from errata.platform.metrics import note_index
 from errata.platform.settings import WorkerSettings
 from errata.platform.tracing import span
@@ -153,6 +154,7 @@ class Replica:
             timeout_seconds,
         )
         await self._follower.reach(asked.min_seq, timeout_seconds)
+        await failpoint_async("worker.generate")
         async with aclosing(self.engine.generate(request)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -205,6 +207,7 @@ class Replica:
     async def _apply(self, prepared: PreparedEntry) -> None:
         def change() -> ServingState:
             prepared.apply()
+            failpoint("worker.before_position")
             return self._state_at(prepared.position)
 
         entry, alters = prepared.entry, prepared.alters_weights

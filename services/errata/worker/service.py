@@ -14,6 +14,7 @@ from errata.artifacts.remote import RemoteArtifacts
 from errata.artifacts.source import ArtifactSource
 from errata.artifacts.store import ArtifactStore
 from errata.errors import ErrataError
+from errata.platform.failpoints import configure_failpoints
 from errata.platform.metrics import REPLICAS_WANTED, metrics_endpoint, note_service
 from errata.platform.security.active import Security, configure_security
 from errata.platform.server import open_channel
@@ -43,6 +44,7 @@ class Worker:
         os.environ.update(environment)
         settings = load_settings()
         configure_logging(settings.log_level, settings.log_format, "worker")
+        configure_failpoints(settings.failpoints)
         configure_tracing(settings.tracing, "worker")
         note_service("worker")
         REPLICAS_WANTED.labels("worker").set(settings.worker.num_replicas)

@@ -21,6 +21,7 @@ from errata.errors import (
 )
 from errata.log.entries import LaneCompacted
 from errata.platform.detached import Detached, StillRunningError, result_within
+from errata.platform.failpoints import failpoint_async
 from errata.writer.compaction import Compacted, CompactionOptions, compact
 from errata.writer.edited_model import EditedModel
 from errata.writer.intake import check_request_id
@@ -154,6 +155,7 @@ class CompactionRequests:
                 edited.ledger.active_edits(name),
                 request.order,
             )
+            await failpoint_async("writer.compact.before_store")
             payload = LaneCompacted(
                 name,
                 made.edits,
@@ -162,6 +164,7 @@ class CompactionRequests:
                 self._publisher.base_model_digest,
             )
             seq = await self._publisher.append_with_retry(request_id, payload, author)
+            await failpoint_async("writer.compact.after_append")
             await edited.apply_all()
             return seq, made
 

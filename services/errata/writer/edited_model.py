@@ -20,6 +20,7 @@ from errata.log.entries import Entry, LaneConfigured, SnapshotTaken
 from errata.log.fold import LogFold
 from errata.log.reader import EntryReader
 from errata.log.subscriber import Subscriber
+from errata.platform.failpoints import failpoint_async
 from errata.replica.applier import Applier
 from errata.replica.apply import apply
 from errata.replica.commit_gate import CommitGate
@@ -161,6 +162,7 @@ class EditedModel:
             finally:
                 named = (e.seq for e in entries if not isinstance(e.payload, SnapshotTaken))
                 self.work_seq = max(named, default=self.work_seq)
+                await failpoint_async("writer.follow.before_fold")
                 self._unapplied.extend(entries)
                 await self.ledger.fold(entries)
 

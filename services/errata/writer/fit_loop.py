@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from errata.platform.failpoints import failpoint_async
 from errata.platform.metrics import FIT_SECONDS
 from errata.platform.settings import WriterSettings
 from errata.platform.tracing import span
@@ -87,6 +88,7 @@ class FitLoop:
         name, names = batch[0].lane, [record.edit.name for record in batch]
         self._ledger.set_fitting(names, True)
         try:
+            await failpoint_async("writer.fit.before")
             with FIT_SECONDS.labels(name).time():
                 outcome = await asyncio.to_thread(
                     fit_batch,
@@ -97,5 +99,6 @@ class FitLoop:
                 )
         finally:
             self._ledger.set_fitting(names, False)
+        await failpoint_async("writer.fit.after")
         self._alone = (self._alone | outcome.retry_alone) - outcome.settled
         await self._publisher.publish(name, lane.configured.config_digest, outcome)

@@ -15,6 +15,7 @@ from errata import demo
 from errata.artifacts.store import ArtifactStore
 from errata.errors import StartupError
 from errata.log.subscriber import Subscriber
+from errata.platform.failpoints import failpoint_async
 from errata.platform.gate import Gate
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer, open_channel, unless_stopped
@@ -115,7 +116,9 @@ async def _work(
     async with asyncio.TaskGroup() as tasks:
 
         async def take_over() -> int:
+            await failpoint_async("writer.epoch.before")
             head_seq = await lease.take()
+            await failpoint_async("writer.epoch.after")
             _log.info("epoch acquired", epoch=log.epoch)
             tasks.create_task(lease.keep())
             return head_seq

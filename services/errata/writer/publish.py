@@ -18,6 +18,7 @@ from errata.log.entries import (
     Rejection,
     SnapshotTaken,
 )
+from errata.platform.failpoints import failpoint_async
 from errata.platform.metrics import ARTIFACT_BYTES
 from errata.platform.retry import until_available
 from errata.writer.advice import advised
@@ -74,11 +75,13 @@ class Publisher:
             LogUnavailableError, RequestIdReusedError, EpochLostError: as `LogClient.append`.
         """
         try:
+            await failpoint_async("writer.append.before_send")
             seq = await self._log.append(request_id, payload, author)
         except EpochLostError as error:
             if not self._fenced.done():
                 self._fenced.set_result(error)
             raise
+        await failpoint_async("writer.append.before_fold")
         await self._ledger.wait_for_seq(seq)
         return seq
 
@@ -155,8 +158,10 @@ class Publisher:
         raise await self._fenced
 
     async def _committed(self, lane: str, config_digest: str, fitted: Fitted) -> EditsCommitted:
+        await failpoint_async("writer.commit.before_store")
         artifact = await self.store(fitted.artifact)
         memory = await self.store(fitted.memory) if fitted.memory is not None else None
+        await failpoint_async("writer.commit.after_store")
         ARTIFACT_BYTES.labels(lane).inc(artifact.size_bytes)
         return EditsCommitted(
             lane=lane,

@@ -11,6 +11,7 @@ from errata.editing.registry import methods
 from errata.errors import EditNotRevertibleError, InvalidRequestError, UnavailableError
 from errata.log.entries import EditsReverted, LaneConfigured
 from errata.platform.detached import Detached, StillRunningError
+from errata.platform.failpoints import failpoint_async
 from errata.writer.edited_model import EditedModel
 from errata.writer.intake import check_request_id
 from errata.writer.ledger import EditRecord, State
@@ -91,7 +92,9 @@ class Reversals:
             before = await self._answered(dependents)
             # A known id is sent to the log again: the log compares the content and returns the
             # position.
+            await failpoint_async("writer.revert.before_append")
             seq = await self._publisher.append_with_retry(request_id, payload, author)
+            await failpoint_async("writer.revert.after_append")
             after = await self._answered(dependents)
             return seq, [name for name in before if before[name] and not after.get(name, True)]
 

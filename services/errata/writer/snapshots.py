@@ -19,6 +19,7 @@ from errata.editing.model.scratch import ScratchLLM
 from errata.errors import DataLossError, ErrataError
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import ArtifactRef, SnapshotTaken
+from errata.platform.failpoints import failpoint_async
 from errata.platform.retry import until_available
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier
@@ -107,6 +108,7 @@ class SnapshotMaker:
             Whether an entry names it; if not, the process's log says why.
         """
         begun, captured = time.monotonic(), await self._captured()
+        await failpoint_async("writer.snapshot.before_store")
         manifest = await asyncio.to_thread(self._manifest, captured, self._put)
         verified_by = await self._agreeing(manifest)
         if not verified_by:
@@ -120,8 +122,11 @@ class SnapshotMaker:
             base_model_digest=manifest.base_model_digest,
             verified_by=verified_by,
         )
+        await failpoint_async("writer.snapshot.before_check")
         await self._check(named, captured)
+        await failpoint_async("writer.snapshot.before_entry")
         at = await self._publisher.append_own(f"snapshot|{named.seq}|{digest_of(data)}", named)
+        await failpoint_async("writer.snapshot.after_entry")
         self._known = frozenset(manifest.artifacts())
         seconds = round(time.monotonic() - begun, 1)
         _log.info("snapshot taken", seq=named.seq, at=at, verified_by=verified_by, seconds=seconds)

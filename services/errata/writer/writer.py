@@ -16,6 +16,7 @@ from errata.log.entries import EditsRequested
 from errata.log.reader import EntryReader
 from errata.log.subscriber import Subscriber
 from errata.platform.detached import Detached
+from errata.platform.failpoints import failpoint_async
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier
 from errata.writer.compaction import Compacted, CompactionOptions
@@ -171,7 +172,9 @@ class Writer:
             sources=tuple(draft.source for draft in drafts),
             subjects_found=tuple(not draft.subject.strip() for draft in drafts),
         )
+        await failpoint_async("writer.submit.before_append")
         seq = await self._publisher.append(request_id, payload, author)
+        await failpoint_async("writer.submit.after_append")
         return seq, self.ledger.of_request(seq)
 
     async def revert(

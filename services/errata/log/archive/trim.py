@@ -27,6 +27,7 @@ from errata.log.entries import SnapshotTaken
 from errata.log.fold import LogFold
 from errata.log.folding import fold_stored
 from errata.log.manifest import parts_of
+from errata.platform.failpoints import failpoint_async
 
 _PAGE_ENTRIES = 200  # they are folded at once: appends wait meanwhile
 _PAGE_BYTES = 2 * 1024 * 1024
@@ -83,8 +84,10 @@ class Trim:
         if await self._archive.index(self._log_id, ref) != index:
             raise ArtifactCorruptError("the archive's new index cannot be read back.")
         _log.debug("trim", step="index stored", to_seq=index.position.seq)
+        await failpoint_async("log.trim.before_redis")
         if not await self._records.backend.trim(self._before, index.position, ref):
             return None
+        await failpoint_async("log.trim.after_redis")
         _log.debug("trim", step="entries removed", to_seq=index.position.seq)
         return index
 

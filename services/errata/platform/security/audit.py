@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from errata.errors import ErrataError, UnavailableError
+from errata.platform.failpoints import failpoint
 
 FIRST = "0" * 64
 """What the first line of all names as the digest before it."""
@@ -105,13 +106,16 @@ class AuditLog:
             }
             data = json.dumps(line, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
             try:
+                failpoint("audit.before_write")
                 self._rotate(len(data))
                 size = os.fstat(self._file).st_size
                 try:
                     if os.write(self._file, data) != len(data):
                         raise OSError("the disk is full")
                     if durable:
+                        failpoint("audit.before_sync")
                         os.fdatasync(self._file)
+                        failpoint("audit.after_sync")
                 except OSError:
                     os.ftruncate(self._file, size)  # no half line
                     raise

@@ -33,6 +33,10 @@ class Settings(SourcedSettings):
     log_format: Literal["console", "json"] = Field(
         "console", description="Log format: `console` for people, `json` for machines."
     )
+    failpoints: str = Field(
+        "",
+        description="Faults on purpose, for tests, such as `artifacts.load=error`.",
+    )
     tracing: TracingSettings = TracingSettings()
     security: SecuritySettings = SecuritySettings()
     model: ModelSettings = ModelSettings()
