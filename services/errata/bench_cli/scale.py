@@ -9,16 +9,20 @@ import typer
 
 from errata.launch.terminal import console
 
+_LANES = (
+    "recipe=1000,10000,100000",
+    "elder=1000,10000",
+    "lemoe=1000,10000",
+    "adaple=1000,10000",
+)
+
 
 def scale(
     out: Annotated[Path, typer.Option(help="Folder for result.json.")],
-    method: Annotated[
-        list[str] | None, typer.Option(help="Method of the lane; may be repeated.")
+    lane: Annotated[
+        list[str] | None,
+        typer.Option(help="METHOD=NUMBERS of edits, such as elder=1000,10000; may be repeated."),
     ] = None,
-    edits: Annotated[str, typer.Option(help="Numbers of edits.")] = "1000,10000",
-    recipe_edits: Annotated[
-        str, typer.Option(help="Numbers of edits of a RECIPE lane.")
-    ] = "1000,10000,100000",
     batch: Annotated[int, typer.Option(help="Edits of a commit.", min=1)] = 100,
     index: Annotated[str, typer.Option(help="Kind of the key index.")] = "auto",
     model: Annotated[str, typer.Option(help="Folder of the LLM; the demo model if empty.")] = "",
@@ -28,7 +32,7 @@ def scale(
     from errata.evaluation.scale_bench import ScalePlan, run
 
     plans = []
-    for name in method or ("recipe", "elder", "lemoe", "adaple"):
-        sizes = parse_numbers(recipe_edits if name == "recipe" else edits, "edits")
-        plans.append(ScalePlan(name, sizes, batch, index, model))
+    for text in lane or _LANES:
+        method, _, numbers = text.partition("=")
+        plans.append(ScalePlan(method, parse_numbers(numbers, "lane"), batch, index, model))
     run(plans, out, console())
