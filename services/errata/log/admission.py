@@ -162,6 +162,10 @@ class Admission:
         """Folds an entry that was just appended at the tip."""
         self._take([entry])
 
+    def forget_snapshots(self, through_seq: int) -> None:
+        """Drops from `snapshots` those that cover no entry after `through_seq`."""
+        self.snapshots[:] = [each for each in self.snapshots if each[1].seq > through_seq]
+
     async def _begin_with_archive(self, tip: Position) -> None:
         reading = await self._records.backend.read(1, 0, MAX_PAGE_BYTES)
         if reading is None or reading.archive is None or reading.floor.seq > tip.seq:

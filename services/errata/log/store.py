@@ -57,8 +57,7 @@ class RedisLog:
     """The log in one Redis; `open` creates it.
 
     Once Redis contradicts the acknowledged history, every method raises `LogBehindWitnessError`
-    until an operator restarts the service. While Redis does not answer, every method raises
-    `LogUnavailableError`.
+    until the service is restarted; while Redis does not answer, `LogUnavailableError`.
 
     Attributes:
         memory: what Redis used when `measure_memory` looked last; None if that is not known.
@@ -190,8 +189,7 @@ class RedisLog:
         """As `read`, but only from Redis: replicas begin with a snapshot, not with the archive.
 
         Raises:
-            SeqTrimmedError: `from_seq` is below the floor; the error has the floor and the newest
-                snapshot.
+            SeqTrimmedError: `from_seq` is below the floor; the error names the newest snapshot.
         """
         return await self._page(self._backend.read, from_seq, max_entries, max_bytes)
 
@@ -201,8 +199,7 @@ class RedisLog:
 
     def forget_snapshots(self, through_seq: int) -> None:
         """Drops from `snapshots` those that cover no entry after `through_seq`."""
-        kept = [each for each in self._admission.snapshots if each[1].seq > through_seq]
-        self._admission.snapshots[:] = kept
+        self._admission.forget_snapshots(through_seq)
 
     async def holds(self, position: Position) -> bool:
         """Whether this log has `position`; False if it is trimmed or beyond the head."""
@@ -252,13 +249,13 @@ class RedisLog:
         """Returns if the log is not known to be damaged; does not ask Redis.
 
         Raises:
-            LogBehindWitnessError: it is damaged.
+            LogBehindWitnessError: it is.
         """
         if self._loss is not None:
             raise LogBehindWitnessError(self._loss.message, **self._loss.metadata)
 
     async def warn(self) -> None:
-        """Tells the log's other services what this one's witness covers; call it after a loss."""
+        """Tells the log's other services what this one's witness covers, after a loss."""
         await self._acknowledged.warn()
 
     async def close(self) -> None:

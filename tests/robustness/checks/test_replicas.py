@@ -14,7 +14,6 @@ from errata.platform.failpoints import configure_failpoints
 from errata.platform.server import open_channel
 from errata.retrieval.deciding import RoutingQuery
 from errata.retrieval.replica import RetrievalReplica
-from tests.integration.log.harness import eventually
 from tests.integration.retrieval.stack import FACTS, PROMPTS, Stack, answer_of, revert, submit
 from tests.waiting import PATIENCE
 
@@ -97,47 +96,6 @@ async def test_a_fit_leaves_nothing_behind_on_the_writers_model(stack: Stack) ->
         async with writer._edited.exclusive():
             await writer._edited.apply_all()
             assert writer._applier.digest() == worker.engine.version.state_digest
-
-
-@pytest.mark.promise("P1", "P7")
-async def test_a_replica_goes_on_from_its_snapshot(stack: Stack, tmp_path: Path) -> None:
-    changes = {"snapshots": tmp_path / "snapshots", "snapshot_every": 1}
-    async with stack.writer(stack.lane_model()) as writer:
-        names, seq = await submit(writer, *FACTS[:2])
-        async with stack.retrieval(**changes) as replica:
-            await _asked(replica, seq)
-            await eventually(lambda: any((tmp_path / "snapshots").glob("*.safetensors")))
-        last = await revert(writer, names[1])
-        _, last = await submit(writer, FACTS[3])
-        async with stack.retrieval(**changes) as restored, stack.retrieval() as replayed:
-            assert await _asked(restored, last) == await _asked(replayed, last)
-            assert restored.latest.state_digest == replayed.latest.state_digest
-            assert restored.latest.num_edits == replayed.latest.num_edits
-
-
-@pytest.mark.promise("P7")
-async def test_a_flipped_bit_of_a_snapshot_is_not_served(stack: Stack, tmp_path: Path) -> None:
-    """In the last bytes are tensors: their form stays good, only their digest tells."""
-    folder = tmp_path / "snapshots"
-    async with stack.writer(stack.lane_model()) as writer:
-        _, seq = await submit(writer, *FACTS[:2])
-        async with stack.retrieval(snapshots=folder, snapshot_every=1) as replica:
-            await _asked(replica, seq)
-            good = replica.latest.state_digest
-            await eventually(lambda: any(folder.glob("*.safetensors")))
-        for path in folder.glob("*.safetensors"):
-            _flip(path, -2)
-        async with stack.retrieval(snapshots=folder, snapshot_every=1_000) as again:
-            state, _ = await again.route(
-                RoutingQuery(PROMPTS), at_seq=None, min_seq=seq, timeout_seconds=PATIENCE
-            )
-            assert state.state_digest == good
-            assert await _same_values(again, stack, seq)
-
-
-async def _same_values(replica: RetrievalReplica, stack: Stack, seq: int) -> bool:
-    async with stack.retrieval() as replayed:
-        return await _asked(replica, seq) == await _asked(replayed, seq)
 
 
 @pytest.mark.promise("P7", "P10")

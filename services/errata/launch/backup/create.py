@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -97,16 +97,8 @@ async def back_up(
         ]
         for ref in missing:
             await folder.artifacts.put(await source.get(ref.digest, ref.size_bytes))
-    manifest = Manifest(
-        log_id=state.log_id,
-        head_seq=state.head.seq,
-        chain_digest=state.head.chain_digest.hex(),
-        epoch=state.epoch,
-        base_model_digest=copy.base_model or (held.base_model_digest if held else ""),
-        created=created.isoformat(timespec="seconds"),
-        segments=tuple(copy.segments),
-        artifacts=tuple(artifacts[digest] for digest in sorted(artifacts)),
-    )
+    base_model = copy.base_model or (held.base_model_digest if held else "")
+    manifest = _manifest(state, base_model, created, copy.segments, artifacts)
     await asyncio.to_thread(folder.finish, manifest)
     if held is not None:
         await asyncio.to_thread(folder.remove, set(held.segments) - set(manifest.segments))
@@ -119,6 +111,25 @@ async def back_up(
         new_artifacts=len(missing),
         new_bytes=copy.num_bytes + sum(ref.size_bytes for ref in missing),
         seconds=time.monotonic() - begun,
+    )
+
+
+def _manifest(
+    state: LogState,
+    base_model: str,
+    created: datetime,
+    segments: Sequence[Segment],
+    artifacts: Mapping[str, ArtifactRef],
+) -> Manifest:
+    return Manifest(
+        log_id=state.log_id,
+        head_seq=state.head.seq,
+        chain_digest=state.head.chain_digest.hex(),
+        epoch=state.epoch,
+        base_model_digest=base_model,
+        created=created.isoformat(timespec="seconds"),
+        segments=tuple(segments),
+        artifacts=tuple(artifacts[digest] for digest in sorted(artifacts)),
     )
 
 
