@@ -49,7 +49,6 @@ from errata.platform.settings import LogSettings
 _MAX_RACES = 100
 
 _log = structlog.get_logger(__name__)
-
 _Read = Callable[[int, int, int], Awaitable[Reading | None]]
 
 
