@@ -197,7 +197,7 @@ async def find_garbage(
         named = await _named(log, store, drop_before or 0, witness)
         if not named.position.seq:
             raise PreconditionError(
-                "the log is empty, so it cannot say which artifacts are needed; nothing is removed. "
+                "the log is empty and cannot say which artifacts are needed; nothing is removed. "
                 "Correct log.redis_url, log.key_prefix or data_dir."
             )
         if reading is not None and reading.archive is not None:

@@ -42,14 +42,19 @@ def fold_from_json(found: Mapping[str, Any]) -> LogFold:
     fold.trust = TrustState.from_json(found["trust"])
     if found["snapshot"] is not None:
         fold.snapshot = _snapshot_from_json(found["snapshot"])
-    fold.restore_standings(
-        {
-            name: (lane, Standing(standing))
-            for lane, standing, names in found["edits"]
-            for name in names
-        }
-    )
+    standings = {
+        name: (lane, Standing(standing))
+        for lane, standing, names in found["edits"]
+        for name in names
+    }
+    # In the order of their requests again: `LogFold.active` promises that.
+    fold.restore_standings({name: standings[name] for name in sorted(standings, key=_place)})
     return fold
+
+
+def _place(name: str) -> tuple[int, ...]:
+    """Position and index of an edit's request."""
+    return tuple(map(int, name.removeprefix("edits/").split("-")))
 
 
 def _snapshot_to_json(snapshot: SnapshotTaken) -> dict[str, Any]:
