@@ -181,8 +181,8 @@ async def find_garbage(
             and covered by a snapshot.
 
     Raises:
-        PreconditionError: an entry, a snapshot or an archive cannot be read, or no snapshot
-            covers the entries before `drop_before`.
+        PreconditionError: the log is empty; an entry, a snapshot or an archive cannot be read; or
+            no snapshot covers the entries before `drop_before`.
         LogBehindWitnessError: Redis holds fewer entries than were acknowledged, or others.
         ErrataError: Redis or the store cannot be used, as for `errata verify`.
     """
@@ -195,6 +195,11 @@ async def find_garbage(
         if reading is None or witness is None or witness.log_id != reading.log_id:
             witness = None
         named = await _named(log, store, drop_before or 0, witness)
+        if not named.position.seq:
+            raise PreconditionError(
+                "the log is empty and cannot say which artifacts are needed; nothing is removed. "
+                "Correct log.redis_url, log.key_prefix or data_dir."
+            )
         if reading is not None and reading.archive is not None:
             index = await records.index(reading)
             named.kept |= {reading.archive.digest, *(ref.digest for ref in index.artifacts())}

@@ -73,8 +73,10 @@ class Trimmer:
         """Trims if it is due, then forgets request ids beyond the horizon.
 
         Raises:
+            LogBehindWitnessError: the log is damaged.
             ErrataError: as `Trim.run` and `forget_requests`; the log is as it was before that step.
         """
+        self._source.check()
         records = self._source.records
         before = await records.backend.read(1, 0, 1)
         if before is None or before.log_id != self._source.log_id or records.archive is None:

@@ -239,6 +239,10 @@ async def test_a_log_that_cannot_be_read_whole_removes_nothing(
     redis_server.client.flushall()
     with pytest.raises(StartupError, match="holds no log"):
         await run(settings)
+    other = settings.model_copy(update={"witness_path": settings.witness_path.with_name("other")})
+    async with opened(other):
+        with pytest.raises(PreconditionError, match="the log is empty"):
+            await run(settings)
     assert digests(store) == held
 
 

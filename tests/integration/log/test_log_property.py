@@ -24,6 +24,7 @@ from errata.log.admission import missing_artifact
 from errata.log.chain import ChainedEntry
 from errata.log.convert import new_entry
 from errata.log.entries import (
+    ArtifactRef,
     EditsReverted,
     Entry,
     EntryVoided,
@@ -36,6 +37,8 @@ from errata.log.fold_json import fold_from_json, fold_to_json
 from errata.log.payload_convert import decode_payload
 from errata.log.reader import EntryReader
 from errata.log.store import RedisLog
+from errata.log.trimmer import Trimmer
+from errata.platform.settings import LogSettings
 from errata.replica.applier import Applier
 from errata.replica.apply import apply
 from errata.writer.ledger import EditLedger
@@ -52,6 +55,7 @@ from tests.integration.log.entries import (
     snapshot,
 )
 from tests.integration.log.harness import BASE_MODEL, RedisServer, log_settings, smuggle
+from tests.integration.log.trimming import all_entries, trimming
 
 # Processes without weights leave lanes of the first method out, so that their commits need no
 # tensors; the second takes lane models and compactions.
@@ -140,8 +144,10 @@ def draw_payload(data: st.DataObject, fold: LogFold) -> Payload:
 class Game:
     """A log, and what is done to it."""
 
-    def __init__(self, log: RedisLog, store: ArtifactStore, server: RedisServer, prefix: str):
-        self.log, self.store, self.server, self.prefix = log, store, server, prefix
+    def __init__(
+        self, log: RedisLog, store: ArtifactStore, server: RedisServer, settings: LogSettings
+    ) -> None:
+        self.log, self.store, self.server, self.settings = log, store, server, settings
         self.epoch = 0
 
     @property
@@ -164,12 +170,29 @@ class Game:
         return True
 
     async def smuggle(self, payload: bytes) -> None:
-        smuggle(self.server, payload, prefix=f"{{{self.prefix}}}")
+        smuggle(self.server, payload, prefix=f"{{{self.settings.key_prefix}}}")
         await self.log.state()
 
+    async def trim(self, seq: int) -> None:
+        """Takes a snapshot there, if that can be, and moves what it covers to the archive."""
+        parts = b'{"parts": []}'
+        manifest = ArtifactRef(self.store.save(parts), len(parts))
+        digest = (await self.log.read(seq, 1)).entries[0].chain_digest
+        taken = snapshot(seq, chain_digest=digest, manifest=manifest)
+        if await self.append(taken):
+            await Trimmer(self.settings, self.log).step()
+            assert (await self.log.state()).floor_seq == seq + 1
+
+    async def reopen(self) -> None:
+        """Restarts the log service, which begins with the fold of the archived entries."""
+        before = fold_to_json(self.fold)
+        await self.log.close()
+        self.log = await RedisLog.open(self.settings, self.store)
+        assert fold_to_json(self.fold) == before
+
     async def entries(self) -> Sequence[ChainedEntry]:
-        head = (await self.log.state()).head.seq
-        return (await self.log.read(1, 1_000)).entries if head else ()
+        await self.log.state()
+        return await all_entries(self.log)
 
     def reader(self) -> EntryReader:
         async def voided() -> tuple[int, ...]:
@@ -239,11 +262,11 @@ class Game:
 
 async def play(data: st.DataObject, server: RedisServer, folder: Path) -> None:
     prefix = uuid.uuid4().hex
-    settings = log_settings(server, folder / prefix / "witness", key_prefix=prefix)
+    settings = trimming(log_settings(server, folder / prefix / "witness", key_prefix=prefix))
     store = ArtifactStore(str(folder / "artifacts"))
     await store.put(BYTES)
-    log = await RedisLog.open(settings)
-    game = Game(log, store, server, prefix)
+    log = await RedisLog.open(settings, store)
+    game = Game(log, store, server, settings)
     try:
         game.epoch = await log.acquire_epoch("test")
         for name, method in LANES.items():
@@ -259,14 +282,20 @@ async def play(data: st.DataObject, server: RedisServer, folder: Path) -> None:
                 await game.smuggle(data.draw(GARBAGE))
             elif step == 17:
                 await game.repair()
+            elif step == 16:
+                await game.trim(data.draw(st.integers(1, game.fold.seq), "trimmed to"))
+            elif step == 15:
+                await game.reopen()
             else:
                 await game.append(draw_payload(data, game.fold))
         await game.judge()
         await game.repair()
         await game.judge()
+        await game.reopen()
+        await game.judge()
         assert await game.append(request())
     finally:
-        await log.close()
+        await game.log.close()
 
 
 @pytest.mark.promise("P7")

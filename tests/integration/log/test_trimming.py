@@ -11,7 +11,14 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from errata.errors import PreconditionError, SeqTrimmedError, UnavailableError
+from errata.artifacts import store as store_module
+from errata.errors import (
+    ArtifactCorruptError,
+    LogBehindWitnessError,
+    PreconditionError,
+    SeqTrimmedError,
+    UnavailableError,
+)
 from errata.launch.verify.run import verify
 from errata.log.archive import trim
 from errata.log.chain import ORIGIN, Position, verify_run
@@ -252,6 +259,47 @@ async def test_a_failing_store_leaves_the_log_as_it_was(
         artifacts.with_name("aside").rename(artifacts)
         await trimmer.step()
         assert retained(redis_server) == [4, 5]
+
+
+@pytest.mark.parametrize("kind", [b"segment", b"fold", b"index"])
+async def test_entries_leave_only_once_their_copy_was_read_back(
+    settings: LogSettings, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    """A disk that stores other bytes than it was given, and reports success."""
+    write = store_module._write_synced
+
+    def flip(temporary: Path, path: Path, data: bytes) -> None:
+        if b'"kind": "' + kind in data:
+            data = data[:-20] + bytes([data[-20] ^ 1]) + data[-19:]
+        write(temporary, path, data)
+
+    async with opened(settings) as (log, trimmer):
+        epoch = await log.acquire_epoch("test")
+        await fill(log, epoch, 3)
+        await take_snapshot(log, epoch, store_of(settings), 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(store_module, "_write_synced", flip)
+            with pytest.raises(ArtifactCorruptError):
+                await trimmer.step()
+        assert (retained(redis_server), archive_of(redis_server)) == ([1, 2, 3, 4], None)
+        await trimmer.step()
+        assert retained(redis_server) == [4]
+        assert len(await all_entries(log)) == 4
+
+
+async def test_a_damaged_log_is_not_trimmed(
+    log: tuple[RedisLog, Trimmer], settings: LogSettings, redis_server: RedisServer
+) -> None:
+    store, trimmer = log
+    epoch = await store.acquire_epoch("test")
+    await fill(store, epoch, 4)
+    await take_snapshot(store, epoch, store_of(settings), 3)
+    redis_server.client.hset(HEAD, "seq", 4)
+    with pytest.raises(LogBehindWitnessError):
+        await store.state()
+    with pytest.raises(LogBehindWitnessError):
+        await trimmer.step()
+    assert retained(redis_server) == [1, 2, 3, 4, 5]
 
 
 async def test_a_full_redis_can_be_trimmed(

@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 
 from errata.errors import ArtifactCorruptError, DataLossError, PreconditionError
 from errata.log.archive.container import pack, unpack
-from errata.log.archive.index import ArchiveIndex, pack_index, unpack_index
+from errata.log.archive.index import (
+    ArchiveIndex,
+    pack_fold,
+    pack_index,
+    unpack_fold,
+    unpack_index,
+)
 from errata.log.archive.segment import SegmentRef, pack_segment, unpack_segment
 from errata.log.chain import ORIGIN, ChainedEntry, Position, extend
 from errata.log.entries import ArtifactRef
+from errata.log.fold import LogFold, Standing
 from errata.log.manifest import parts_of
 
 LOG = "a" * 32
@@ -61,6 +68,21 @@ def test_a_segment_that_is_cut_short_is_refused(length: int) -> None:
     segment = SegmentRef(ORIGIN, entries[-1].position, REF)
     with pytest.raises(ArtifactCorruptError, match="Restore the artifact store"):
         unpack_segment(data[: min(length, len(data) - 1)], LOG, segment)
+
+
+def test_a_stored_fold_keeps_the_order_of_requests() -> None:
+    """Also of edits in different states, which its JSON keeps apart."""
+    fold = LogFold()
+    states = (Standing.COMMITTED, Standing.REQUESTED, Standing.COMMITTED, Standing.REQUESTED)
+    names = ("edits/2-0", "edits/3-0", "edits/10-0", "edits/10-1")
+    fold.restore_standings(
+        {name: ("lanes/a", state) for name, state in zip(names, states, strict=True)}
+    )
+    fold.seq = 12
+    position = Position(12, bytes(32))
+    found = unpack_fold(pack_fold(LOG, position, fold), LOG, position)
+    assert tuple(found.standings()) == names
+    assert found.active("lanes/a") == fold.active("lanes/a")
 
 
 def test_an_index_names_contiguous_segments() -> None:

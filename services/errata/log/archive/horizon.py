@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 
 import structlog
@@ -9,7 +11,6 @@ import structlog
 from errata.errors import ErrataError
 from errata.log.archive.records import Records
 from errata.log.chain import ChainedEntry
-from errata.log.entries import Entry
 from errata.log.payload_convert import decode
 
 _STEP = 500  # ids in one script: Redis does nothing else meanwhile
@@ -37,18 +38,11 @@ async def forget_requests(records: Records, older_than: datetime) -> datetime | 
         page = await records.read(reading.forgotten_seq + 1, _STEP, _PAGE_BYTES)
         if page is None:
             return None
-        old: list[tuple[str, int]] = []
-        through, kept = reading.forgotten_seq, None
-        for stored in page.entries:
-            entry = _decoded(stored)
-            if entry is not None and entry.append_time >= older_than:
-                kept = entry.append_time
-                break
-            through = stored.seq
-            if entry is not None:
-                old.append((entry.request_id, stored.seq))
-        if through == reading.forgotten_seq:
+        # In a thread, so that appends go on meanwhile.
+        old, kept = await asyncio.to_thread(_older, page.entries, older_than)
+        if not old:
             return kept
+        through = old[-1][1]
         if not await records.backend.forget(reading, through, old):
             return None
         _log.debug("trim", step="request ids forgotten", to_seq=through)
@@ -58,9 +52,18 @@ async def forget_requests(records: Records, older_than: datetime) -> datetime | 
     return None
 
 
-def _decoded(stored: ChainedEntry) -> Entry | None:
-    """None for an entry that cannot be read: its id stays."""
-    try:
-        return decode(stored)
-    except ErrataError:
-        return None
+def _older(
+    entries: Sequence[ChainedEntry], than: datetime
+) -> tuple[list[tuple[str, int]], datetime | None]:
+    """Request ids and positions of the entries before `than`, and the time of the first other."""
+    old: list[tuple[str, int]] = []
+    for stored in entries:
+        try:
+            entry = decode(stored)
+        except ErrataError:  # its id is not known, and stays
+            old.append(("", stored.seq))
+            continue
+        if entry.append_time >= than:
+            return old, entry.append_time
+        old.append((entry.request_id, stored.seq))
+    return old, None

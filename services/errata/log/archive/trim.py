@@ -13,6 +13,7 @@ later, and the next trim starts over. After the script, the trim is complete.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
@@ -22,14 +23,14 @@ from errata.log.archive.index import ArchiveIndex, pack_fold, pack_index, unpack
 from errata.log.archive.records import Records
 from errata.log.archive.segment import MAX_BYTES, MAX_ENTRIES, SegmentRef, pack_segment
 from errata.log.backend import Reading
-from errata.log.chain import ORIGIN, ChainedEntry, verify_run
+from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
 from errata.log.entries import SnapshotTaken
 from errata.log.fold import LogFold
 from errata.log.folding import fold_stored
 from errata.log.manifest import parts_of
 from errata.platform.failpoints import failpoint_async
 
-_PAGE_ENTRIES = 200  # they are folded at once: appends wait meanwhile
+_PAGE_ENTRIES = 32  # small, because appends wait while a page is folded
 _PAGE_BYTES = 2 * 1024 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -122,15 +123,21 @@ class Trim:
             if reading is None or reading.log_id != self._log_id or not reading.entries:
                 return False
             entries = [entry for entry in reading.entries if entry.seq <= to_seq]
-            position = verify_run(self._position, entries)
+            # In a thread, so that appends go on meanwhile.
+            position = await asyncio.to_thread(self._verify_and_fold, entries)
             for entry in entries:
-                fold_stored(self._fold, entry)
                 self._entries.append(entry)
                 self._bytes += len(entry.payload)
                 if len(self._entries) >= MAX_ENTRIES or self._bytes >= MAX_BYTES:
                     await self._store_segment()
             self._position = position
         return True
+
+    def _verify_and_fold(self, entries: Sequence[ChainedEntry]) -> Position:
+        position = verify_run(self._position, entries)
+        for entry in entries:
+            fold_stored(self._fold, entry)
+        return position
 
     async def _store_segment(self) -> None:
         entries = tuple(self._entries)
