@@ -91,7 +91,7 @@ def run(plans: list[ScalePlan], out: Path, console: Console) -> dict[str, Any]:
                 f"{point['revert_ms']:.0f} ms",
             )
     console.print(table)
-    found = {"plans": [asdict(plan) for plan in plans], "points": points}
+    found: dict[str, Any] = {"plans": [asdict(plan) for plan in plans], "points": points}
     found |= {"commit": code_version(), **circumstances()}
     write(found, out)
     return found
