@@ -57,10 +57,13 @@ class Inventory:
     @classmethod
     def of(cls, rows: Rows) -> Inventory:
         """An inventory of exactly these edits, in this order."""
+        return cls._of(rows, _edits(rows))
+
+    @classmethod
+    def _of(cls, rows: Rows, edits: Mapping[str, _Edit]) -> Inventory:
         repository = Repository.of(rows)
         newest = set(repository.names)
         superseded = [name for name in rows.names if name not in newest]
-        edits = _edits(rows)
         kept = {name: rows.only({name}) for name in superseded}
         return cls(repository, kept, edits, _joined(edits))
 
@@ -109,7 +112,9 @@ class Inventory:
             raise EditNotRevertibleError(
                 f"{', '.join(sorted(unknown))}: not committed in this lane, or already reverted."
             )
-        return Inventory.of(self.rows().without(set(edits)))
+        gone = set(edits)
+        left = {name: edit for name, edit in self._edits.items() if name not in gone}
+        return Inventory._of(self.rows().without(gone), left)  # no row is digested again
 
     @property
     def num_bytes(self) -> int:
