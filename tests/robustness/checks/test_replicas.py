@@ -17,6 +17,8 @@ from errata.retrieval.replica import RetrievalReplica
 from tests.integration.retrieval.stack import FACTS, PROMPTS, Stack, answer_of, revert, submit
 from tests.waiting import PATIENCE
 
+_FITS_SECONDS = 60.0  # a writer whose model is not the log's ends, and then no fit ever does
+
 
 async def _asked(replica: RetrievalReplica, min_seq: int) -> tuple[int, list[set[str]]]:
     """Under which position it answers, and which edits claim each prompt."""
@@ -90,8 +92,9 @@ async def test_an_edit_is_reverted_once_whoever_asks(stack: Stack) -> None:
 async def test_a_fit_leaves_nothing_behind_on_the_writers_model(stack: Stack) -> None:
     """What the writer measures next must be the log's state, without its own trials."""
     async with stack.writer(stack.lane_model()) as writer, stack.worker() as worker:
-        await submit(writer, *FACTS[:2])
-        _, seq = await submit(writer, FACTS[2])
+        async with asyncio.timeout(_FITS_SECONDS):
+            await submit(writer, *FACTS[:2])
+            _, seq = await submit(writer, FACTS[2])
         await answer_of(worker, PROMPTS[0], seq)
         async with writer._edited.exclusive():
             await writer._edited.apply_all()
