@@ -133,8 +133,16 @@ def _flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("group", ["manifest", contents_of(LANE), LEDGER])
-@pytest.mark.parametrize("damage", [_unlink, _cut_short, _flip])
+@pytest.mark.parametrize(
+    ("group", "damage"),
+    [
+        ("manifest", _cut_short),
+        ("manifest", _unlink),
+        (contents_of(LANE), _flip),
+        (contents_of(LANE), _unlink),
+        (LEDGER, _cut_short),
+    ],
+)
 async def test_a_damaged_snapshot_is_told_and_the_log_is_read_instead(
     stack: Stack, group: str, damage: Callable[[Path], None]
 ) -> None:

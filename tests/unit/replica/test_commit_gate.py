@@ -15,12 +15,12 @@ from errata.errors import (
     ArtifactCorruptError,
     CommitNotTrustedError,
     LimitExceededError,
-    PreconditionError,
     StartupError,
 )
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.chain import Position
 from errata.log.entries import (
+    ArtifactRef,
     EditsCommitted,
     Entry,
     LaneCompacted,
@@ -28,6 +28,7 @@ from errata.log.entries import (
     LaneModelCommitted,
     Payload,
     Signed,
+    SnapshotTaken,
 )
 from errata.log.fold import LogFold
 from errata.log.signing.keys import SigningKey, fingerprint_of
@@ -36,6 +37,7 @@ from errata.platform.settings import WorkerSettings
 from errata.replica.applier import Applier
 from errata.replica.commit_gate import CommitGate, read_pins
 from errata.replica.snapshot import Snapshot
+from errata.replica.snapshot_parts import load_snapshot, make_manifest
 from tests.unit.editing.recipe_models import make_edits, make_lane_model
 from tests.unit.editing.tiny_models import make_model
 from tests.unit.log.signed_log import COMMITS, LANE, SignedLog, trusting
@@ -151,20 +153,66 @@ async def test_a_preparation_that_is_repeated_counts_once(unsigned: Log) -> None
     assert applier.gate.state == log.trust
 
 
+async def _snapshot(unsigned: Log, log: SignedLog, key: SigningKey | None) -> Snapshot:
+    """A snapshot of a log, whose entry `key` signs."""
+    applier, fold, store = await _applied(log.entries, unsigned), LogFold(), unsigned.store
+    fold.seq, fold.trust, fold.lanes = len(log.entries), log.trust, {}
+    for entry in log.entries:
+        if isinstance(entry.payload, LaneConfigured):
+            fold.lanes[entry.payload.lane] = entry.payload
+
+    def put(page: bytes) -> ArtifactRef:
+        return ArtifactRef(store.save(page), len(page))
+
+    captured, at = applier.capture()(), Position(len(log.entries), bytes(32))
+    manifest = make_manifest(put, "log", at, unsigned.llm.digest, captured, fold, ())
+    ref = put(manifest.to_bytes())
+    named = SnapshotTaken(
+        at.seq, at.chain_digest, ref, manifest.state_digest, manifest.base_model_digest, "worker"
+    )
+    if key is not None:
+        named = replace(named, signature=log.trust.signature(named, key))
+    return await load_snapshot(store, named, None, holds=applier.holds, with_memory=False)
+
+
 async def test_a_snapshot_keeps_trust(unsigned: Log) -> None:
     lane, model, commit = (entry.payload for entry in unsigned.entries)
     log = _signed([lane, model], KEY)
-    captured = (await _applied(log.entries, unsigned)).capture()()
-    data = Snapshot("log", Position(3, bytes(32)), captured, LogFold()).to_bytes()
     restored, _ = _replica(unsigned)
-    await restored.restore(Snapshot.from_bytes(data).captured, 3)
+    restored.restore(await _snapshot(unsigned, log, KEY))
     with pytest.raises(CommitNotTrustedError, match="is not signed"):
         await restored.prepare(log.entry(commit))
     assert isinstance(commit, EditsCommitted)
     await apply(restored, log.sign(commit, KEY))
+
+
+async def test_pins_believe_a_snapshot_only_of_a_key_that_they_name(unsigned: Log) -> None:
+    lane, model, _ = (entry.payload for entry in unsigned.entries)
+    log = _signed([lane, model], KEY)
+    log.sign(trusting(NEW), KEY)
+    for key, pin, is_believed in (
+        (KEY, KEY, True),
+        (NEW, NEW, True),
+        (NEW, KEY, False),  # trusted by the log, but who has not read it cannot tell
+        (KEY, STRANGER, False),
+        (STRANGER, STRANGER, False),
+        (None, KEY, False),
+    ):
+        pins = Pins(frozenset({pin.key_id}))
+        pinned, _ = _replica(unsigned, CommitGate(pins))
+        snapshot = await _snapshot(unsigned, log, key)
+        if is_believed:
+            pinned.restore(snapshot)
+            assert pinned.gate.state == replace(log.trust, pins=pins)
+            continue
+        with pytest.raises(CommitNotTrustedError, match="Add the writer's present key"):
+            pinned.restore(snapshot)
+        assert (pinned.gate.state.pins, pinned.gate.state.has_begun) == (pins, False)
+    spoiled = await _snapshot(unsigned, log, KEY)
+    named = replace(spoiled.named, verified_by="nobody")
     pinned, _ = _replica(unsigned, CommitGate(Pins(frozenset({KEY.key_id}))))
-    with pytest.raises(PreconditionError, match="another trusted_keys_file"):
-        await pinned.restore(captured, 3)
+    with pytest.raises(CommitNotTrustedError, match="is not signed by a key"):
+        pinned.restore(replace(spoiled, named=named))
 
 
 async def test_artifacts_of_another_size_than_announced_are_refused(unsigned: Log) -> None:

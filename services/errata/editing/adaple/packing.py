@@ -154,8 +154,9 @@ def read(commit: Commit, model: CausalLM, config: AdapleConfig, layers: Sequence
             seq=commit.seq,
         )
     artifact.check(_specs(model, layers, size))
-    tensors = {name: tensor.to(model.device) for name, tensor in artifact.tensors.items()}
-    all_edits = torch.ones(size, dtype=torch.bool, device=model.device)
+    device = model.device
+    tensors = {name: tensor.to(device) for name, tensor in artifact.tensors.items()}
+    all_edits = torch.ones(size, dtype=torch.bool, device=device)
     return Committed(
         edits=commit.edits,
         facts=_facts(metadata, size),

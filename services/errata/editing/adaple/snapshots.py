@@ -53,12 +53,12 @@ def restore(
     Raises:
         BaseModelMismatchError, ArtifactCorruptError: the table does not fit the lane or the model.
     """
-    commits = {}
+    commits, device = {}, model.device
     for tensors in [] if table is None else units_of(table):
         about = json.loads(bytes(tensors.pop(_ABOUT).tolist()))
         edits = tuple(about["edits"])
         commit = Commit(about["seq"], edits, Artifact(tensors, about["metadata"]))
-        present = torch.tensor(about["present"], dtype=torch.bool, device=model.device)
+        present = torch.tensor(about["present"], dtype=torch.bool, device=device)
         if present.shape != (len(edits),):
             raise ArtifactCorruptError(f"commit {commit.seq} has edits without a state.")
         found = read(commit, model, config, layers)
