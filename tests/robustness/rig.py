@@ -89,8 +89,10 @@ class Rig:
                 "min_locality": 0.0,
                 "batch_window_seconds": 0.02,
                 "num_threads": 1,
+                "snapshot_interval": 10,
+                "snapshot_patience_seconds": 2.0,
             },
-            "retrieval": {"snapshot_every": 10, "history": 100_000},
+            "retrieval": {"history": 100_000},
             "worker": {"max_silence_seconds": 60.0},
             "security": {"audit": "changes"},
         }

@@ -45,11 +45,6 @@ def fold_from_json(found: Mapping[str, Any]) -> LogFold:
     return fold
 
 
-def _place(name: str) -> tuple[int, ...]:
-    """Position and index of an edit's request."""
-    return tuple(map(int, name.removeprefix("edits/").split("-")))
-
-
 def _snapshot_to_json(snapshot: SnapshotTaken) -> dict[str, Any]:
     found = asdict(replace(snapshot, signature=None))
     return {**found, "chain_digest": snapshot.chain_digest.hex()}

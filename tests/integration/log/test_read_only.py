@@ -16,6 +16,7 @@ from tests.integration.log.harness import (
     running_log,
     smuggle,
 )
+from tests.integration.log.trimming import opened, store_of, take_snapshot, trimming
 from tests.waiting import PATIENCE
 
 NUM_ENTRIES = 7
@@ -152,3 +153,22 @@ async def test_an_entry_that_is_voided_later_counts_as_voided(
         assert not head.impossible_entries
     async with running_log(at(settings, bad - 1)) as log:
         assert not (await log.head()).voided_seqs
+
+
+@pytest.mark.parametrize("seq", [3, NUM_ENTRIES])
+async def test_a_trimmed_log_is_shown_from_its_archive(settings: LogSettings, seq: int) -> None:
+    """From entry 1 on: no reader may begin with a snapshot of a later position."""
+    entries = await written(settings)
+    store = store_of(settings)
+    async with opened(trimming(settings)) as (log, trimmer):
+        await take_snapshot(log, await log.acquire_epoch("test"), store, 5)
+        await trimmer.step()
+        assert trimmer.floor_seq == 6
+    async with running_log(at(settings, seq), store) as shown:
+        head = await shown.head()
+        assert head.head_seq == seq
+        assert not head.HasField("newest_snapshot")
+        assert await shown.entries() == entries[:seq]
+        async for batch in Subscriber(shown.address).batches():
+            assert batch.entries == tuple(entries[: len(batch.entries)])
+            break

@@ -61,8 +61,8 @@ async def put(log: RedisLog, epoch: int, payload: Payload) -> int:
 async def take_snapshot(log: RedisLog, epoch: int, store: ArtifactStore, seq: int) -> int:
     """Stores a manifest with one part and appends the entry that names it; its position."""
     part = ArtifactRef(store.save(f"state at {seq}".encode()), len(f"state at {seq}"))
-    parts = [{"digest": part.digest, "size_bytes": part.size_bytes, "name": "lanes/a"}]
-    manifest = json.dumps({"format": 1, "parts": parts}).encode()
+    parts = {"lanes/a/contents": [[part.digest, part.size_bytes]]}
+    manifest = json.dumps({"lane_models": {}, "parts": parts}).encode()
     ref = ArtifactRef(store.save(manifest), len(manifest))
     digest = (await log.read(seq, 1)).entries[0].chain_digest
     return await put(log, epoch, snapshot(seq, chain_digest=digest, manifest=ref))

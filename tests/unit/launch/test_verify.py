@@ -38,7 +38,7 @@ class Case:
         self.log.append(LANE)
         self.log.append(self._stored(COMMITS[0]))  # from before trust began: entry 2
         self.log.sign(trusting(KEY), KEY)
-        for commit in COMMITS:  # entries 4, 5, 6
+        for commit in COMMITS:  # entries 4, 5, 6, 7
             self.log.sign(self._stored(commit), KEY)
         self.log.sign(trusting(NEW, distrusted=(KEY.key_id,)), KEY)
         self.log.sign(self._stored(COMMITS[0]), NEW)
@@ -46,7 +46,7 @@ class Case:
     def _stored(self, commit: Signed) -> Signed:
         """The commit with artifacts that exist, other ones for each place in the log."""
         changes = {}
-        for name in ("artifact", "memory", "model", "repository"):
+        for name in ("artifact", "memory", "model", "repository", "manifest"):
             if isinstance(getattr(commit, name, None), ArtifactRef):
                 data = f"{name} of {len(self.log.entries)}".encode()
                 changes[name] = ArtifactRef(self.store.save(data), len(data))
@@ -86,17 +86,17 @@ def test_an_intact_log_passes(case: Case) -> None:
     code, found = case.verify()
     assert code == 0, found
     assert found["ok"] is True
-    assert found["head_seq"] == 8
-    assert found["checked"] == {"chain": 8, "signatures": 6, "artifacts": 9}
+    assert found["head_seq"] == 9
+    assert found["checked"] == {"chain": 9, "signatures": 7, "artifacts": 10}
     assert found["unsigned"] == 1
     assert found["trusted_keys"] == [NEW.key_id]
 
 
 def test_a_tampered_artifact_is_found(case: Case) -> None:
-    path = case.path_of(8)
+    path = case.path_of(9)
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     seq, check, message = case.first_problem()
-    assert (seq, check) == (8, "artifacts")
+    assert (seq, check) == (9, "artifacts")
     assert "damaged" in message
 
 

@@ -21,7 +21,7 @@ from errata.log.archive.segment import SegmentRef, pack_segment, unpack_segment
 from errata.log.chain import ORIGIN, ChainedEntry, Position, extend
 from errata.log.entries import ArtifactRef
 from errata.log.fold import LogFold, Standing
-from errata.log.manifest import parts_of
+from errata.log.manifest import lane_models_of, parts_of
 
 LOG = "a" * 32
 REF = ArtifactRef("ab" * 32, 7)
@@ -122,13 +122,16 @@ def test_any_bytes_are_refused_with_a_reason(data: bytes) -> None:
 
 
 def test_a_manifest_names_its_parts() -> None:
-    parts = [{"digest": "ab" * 32, "size_bytes": 7, "name": "lanes/a"}]
-    manifest = json.dumps({"format": 1, "parts": parts}).encode()
+    values = {"parts": {"fold": [[REF.digest, 7]], "a/contents": [[REF.digest, 7]]}}
+    manifest = json.dumps({**values, "lane_models": {"a": "cd" * 32, "b": ""}}).encode()
     assert parts_of(manifest) == (REF,)
-    assert parts_of(b'{"parts": []}') == ()
+    assert lane_models_of(manifest) == ("cd" * 32,)
+    assert parts_of(b'{"parts": {}}') == ()
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"parts": 3}', b'{"parts": [{}]}', b"\xff"])
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b'{"parts": 3}', b'{"parts": {"a": [{}]}}', b"\xff"]
+)
 def test_what_is_no_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(ArtifactCorruptError, match="manifest"):
         parts_of(data)
