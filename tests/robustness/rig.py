@@ -156,8 +156,7 @@ class Rig:
         if name == "worker":
             own |= {serve_worker.ADDRESS: at, serve_worker.NAME: f"worker-{self._incarnation}"}
         if name.startswith("retrieval"):
-            snapshots = str(self.folder / f"snapshots-{name}")
-            own |= {"ERRATA_RETRIEVAL__ADDRESS": at, "ERRATA_RETRIEVAL__SNAPSHOTS": snapshots}
+            own |= {"ERRATA_RETRIEVAL__ADDRESS": at}
         return own
 
     def _start_redis(self) -> None:

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 
 _SOURCE = Path(__file__).with_name("shim.c")
-# A half line of an audit log is for an operator to judge: its service does not start before.
-_WHOLE = (".jsonl",)
 _CONTROL = struct.Struct("=qqqq")  # clock_ns, delay_us, eio, num_syncs
 
 
@@ -93,15 +91,14 @@ class Shim:
         now = path.read_bytes()
         if now == content:
             return False
-        if path.suffix in _WHOLE or not self._tears:
+        if not self._tears:
             path.write_bytes(content)
         else:
             path.write_bytes(self._mixed(content, now))
         return True
 
     def _torn(self, path: Path, synced: int, written: int) -> int:
-        tears = self._tears and path.suffix not in _WHOLE
-        return self._random.randint(synced, written) if tears else synced
+        return self._random.randint(synced, written) if self._tears else synced
 
     def _mixed(self, synced: bytes, written: bytes) -> bytes:
         """The synced bytes, with a first part of those that were written over or behind them."""
@@ -124,5 +121,3 @@ def _files_of(process: str, folder: Path) -> Iterator[Path]:
     elif process == "writer":
         yield from (path for path in folder.glob("artifacts/**/*") if path.is_file())
         yield from folder.glob("audit/writer.jsonl")
-    else:
-        yield from folder.glob(f"snapshots-{process}/*")
