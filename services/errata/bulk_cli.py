@@ -48,7 +48,10 @@ ConflictOption = Annotated[
         "them, or send all in the file's order."
     ),
 ]
-LaneOption = Annotated[str, typer.Option(help="Lane, as lanes/{lane}; the default lane if empty.")]
+LaneOption = Annotated[
+    str,
+    typer.Option(help="Lane, as lanes/{lane}; if empty, that of each row, or the default lane."),
+]
 RateOption = Annotated[float, typer.Option(help="Most rows a second; 0 for no limit.", min=0)]
 InFlightOption = Annotated[
     int, typer.Option(help="Most rows that wait to be fitted at once.", min=1)
@@ -178,6 +181,8 @@ def _rows(
             "--skip-invalid.",
             field="file",
         )
+    if found.withdrawn:
+        console(stderr=True).print(f"left out: {found.withdrawn:,} rejected or reverted edits")
     for problem in found.problems[:_SHOWN]:
         console(stderr=True).print(f"left out: {problem}")
     if len(found.problems) > _SHOWN:

@@ -59,7 +59,7 @@ BUGS = (
         _LOG + "test_nothing_is_delivered_before_the_witness_has_it",
         "log/store.py",
         "        if self.head.seq <= seq:\n",
-        "        self._acknowledged.record = self._known\n        if self.head.seq <= seq:\n",
+        "        self._acknowledged.record = self._tip.known\n        if self.head.seq <= seq:\n",
     ),
     _one(
         "the witness is written and not synced",

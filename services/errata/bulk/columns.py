@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from errata.bulk.row import Row
 from errata.bulk.tables import Record
 from errata.errors import InvalidRequestError
-from errata_client import EditSpec
+from errata_client import Chat, ChatMessage, EditSpec
 
 REQUIRED = ("prompt", "target")
 LISTS = ("rephrases", "locality_probes")
 OPTIONAL = ("subject", "source", "separator", *LISTS)
 # What `errata export` writes beside the fields of a correction.
+_WITHDRAWN = ("rejected", "reverted")
 EXPORTED = (
     *("name", "state", "lane", "author", "request_time", "commit_seq", "revert_seq"),
     *("reliability", "generality", "locality", "already_answered"),
     *("artifact_digest", "artifact_size", "method", "base_model_digest"),
     *("error", "reason", "superseded_by", "subject_found"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """What a file holds.
+
+    Attributes:
+        rows: its corrections.
+        problems: rows that are none, in words.
+        withdrawn: number of rows of an export that were rejected or reverted there.
+    """
+
+    rows: Sequence[Row]
+    problems: Sequence[str] = ()
+    withdrawn: int = 0
 
 
 class Columns:
@@ -51,8 +68,8 @@ class Columns:
         self._ignored = {*ignored, *EXPORTED}
         self._ignore_others = ignore_others
 
-    def rows(self, records: Iterable[Record], where: str) -> tuple[list[Row], list[str]]:
-        """The corrections of a file, and the problems of the rows that are none.
+    def rows(self, records: Iterable[Record], where: str) -> Corrections:
+        """The corrections of a file.
 
         Args:
             records: of the file.
@@ -63,16 +80,21 @@ class Columns:
         """
         rows: list[Row] = []
         problems: list[str] = []
+        withdrawn = 0
         checked: frozenset[str] = frozenset()
         for number, record in enumerate(records, 1):
             if record.keys() != checked:  # lines of JSON may each have other names
                 self._check_names(record, where)
                 checked = frozenset(record)
+            if record.get("state") in _WITHDRAWN and "commit_seq" in record:
+                withdrawn += 1  # of an export
+                continue
             try:
-                rows.append(Row(number, self._spec(record)))
+                lane = _text("lane", record.get("lane"))
+                rows.append(Row(number, self._spec(record), lane))
             except ValueError as error:
                 problems.append(f"row {number}: {error}")
-        return rows, problems
+        return Corrections(rows, problems, withdrawn)
 
     def _check_names(self, record: Record, where: str) -> None:
         has = ", ".join(map(repr, record)) or "none"
@@ -96,15 +118,16 @@ class Columns:
         for field in REQUIRED:
             if not texts[field].strip():
                 raise ValueError(f"{field} is empty")
-        if texts["subject"] not in texts["prompt"]:
+        prompt = _prompt(texts["prompt"])
+        if isinstance(prompt, str) and texts["subject"] not in prompt:
             raise ValueError("the subject does not occur in the prompt")
         rephrases, probes = (_texts(field, record.get(self._of[field])) for field in LISTS)
         return EditSpec(
-            texts["prompt"],
+            prompt,
             texts["target"],
             texts["subject"],
-            rephrases,
-            probes,
+            tuple(map(_prompt, rephrases)),
+            tuple(map(_prompt, probes)),
             texts["source"],
             None if record.get(self._of["separator"]) is None else texts["separator"],
         )
@@ -134,3 +157,14 @@ def _texts(field: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"{field} is no list of texts")
     return tuple(value)
+
+
+def _prompt(text: str) -> str | Chat:
+    """A text, or the conversation that it is as JSON: a list of objects with role and content."""
+    if not text.lstrip().startswith("[{"):
+        return text
+    try:
+        turns = json.loads(text)
+        return Chat(tuple(ChatMessage(turn["role"], turn["content"]) for turn in turns))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError("a prompt begins with [{ and is no JSON list of messages") from error

@@ -65,7 +65,7 @@ def flat(edit: Edit) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Texts as they are; conversations as JSON, which a reader recognises by its bracket."""
+    """Texts as they are; conversations as JSON, which `errata import` reads again."""
     if isinstance(value, str):
         return value
     if isinstance(value, tuple):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-from errata.bulk.columns import Columns
+from errata.bulk.columns import Columns, Corrections
 from errata.bulk.row import Row
 from errata.bulk.tables import read_table
 from errata.errors import InvalidRequestError
@@ -22,19 +21,6 @@ _DATA_SETS: dict[str, Callable[[Path], list[Record]]] = {
     "zsre": load_zsre,
 }
 FORMATS = (*TABLES, *_DATA_SETS)
-
-
-@dataclass(frozen=True, slots=True)
-class Corrections:
-    """What a file holds.
-
-    Attributes:
-        rows: its corrections.
-        problems: rows that are none, in words.
-    """
-
-    rows: Sequence[Row]
-    problems: Sequence[str]
 
 
 def read_corrections(
@@ -55,11 +41,11 @@ def read_corrections(
     kind = kind or _kind_of(path)
     if kind in _DATA_SETS:
         records = _DATA_SETS[kind](path)
-        return Corrections([_row(number, one) for number, one in enumerate(records, 1)], ())
-    rows, problems = columns.rows(read_table(path, kind, encoding), str(path))
-    if not rows and not problems:
+        return Corrections([_row(number, one) for number, one in enumerate(records, 1)])
+    found = columns.rows(read_table(path, kind, encoding), str(path))
+    if not found.rows and not found.problems and not found.withdrawn:
         raise InvalidRequestError(f"{path} has no rows.", field="file")
-    return Corrections(rows, problems)
+    return found
 
 
 def _row(number: int, record: Record) -> Row:

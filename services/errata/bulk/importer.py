@@ -18,6 +18,7 @@ from errata_client import (
     ErrataError,
     PermissionDeniedError,
     UnauthenticatedError,
+    UnavailableError,
     UnknownLaneError,
 )
 
@@ -35,7 +36,7 @@ class ImportPlan:
     """How to import.
 
     Attributes:
-        lane: that takes the edits; the default lane if empty.
+        lane: that takes all edits; if empty, each row's own, or the default lane.
         author: of the edits.
         rate: most rows sent in a second; 0 for no limit.
         in_flight: most edits of this import that are not settled: those of others are fitted
@@ -73,6 +74,7 @@ class Importer:
         self._room = asyncio.Semaphore(plan.in_flight)
         self._open: deque[tuple[int, str]] = deque()  # rows that are not settled, and their edits
         self._has_sent_all = False
+        self._last_settled = time.monotonic()
 
     async def run(self, rows: Sequence[Row]) -> None:
         """Sends all rows and follows them; rows that say the same are sent once.
@@ -94,7 +96,8 @@ class Importer:
         due = time.monotonic()
         async with asyncio.TaskGroup() as sending:
             for row in rows:
-                request_id = row.request_id(plan.lane, plan.author)
+                lane = plan.lane or row.lane
+                request_id = row.request_id(lane, plan.author)
                 if request_id in sent:
                     self._note(Fate(row.number, REPEATED))
                     continue
@@ -102,15 +105,15 @@ class Importer:
                 await self._room.acquire()
                 await asyncio.sleep(due - time.monotonic())
                 due = max(due, time.monotonic() - pause) + pause
-                sending.create_task(self._send(row, request_id))
+                sending.create_task(self._send(row, lane, request_id))
         self._has_sent_all = True
 
-    async def _send(self, row: Row, request_id: str) -> None:
+    async def _send(self, row: Row, lane: str, request_id: str) -> None:
         plan = self._plan
         try:
             (edit,) = await self._patiently(
                 lambda: self._client.submit_edits(
-                    [row.spec], lane=plan.lane, author=plan.author, request_id=request_id
+                    [row.spec], lane=lane, author=plan.author, request_id=request_id
                 )
             )
         except _FATAL:
@@ -131,16 +134,35 @@ class Importer:
                 await asyncio.sleep(_IDLE_SECONDS)
                 continue
             oldest = [self._open[n] for n in range(min(_WAITED_AT_ONCE, len(self._open)))]
-            edits = await self._settled([name for _, name in oldest])
+            edits = await self._looked_at([name for _, name in oldest])
+            self._open.rotate(-len(oldest))
+            for (number, name), edit in reversed(list(zip(oldest, edits, strict=True))):
+                self._open.pop()
+                if not edit.state.settled:  # the wait ended before the edit
+                    self._open.appendleft((number, name))
             for (number, _), edit in zip(oldest, edits, strict=True):
-                self._open.popleft()
-                self._settle(fate_of(number, edit))
+                if edit.state.settled:
+                    self._settle(fate_of(number, edit))
+            self._check_progress()
 
-    async def _settled(self, names: Sequence[str]) -> list[Edit]:
+    def _check_progress(self) -> None:
+        """Gives up where the writer answers but settles nothing.
+
+        Raises:
+            UnavailableError: for as long as the plan's patience.
+        """
+        if time.monotonic() - self._last_settled > self._plan.patience_seconds:
+            raise UnavailableError(
+                f"no edit of this import was settled for {self._plan.patience_seconds:.0f} s. See "
+                "the writer's log; then run the same command again to go on."
+            )
+
+    async def _looked_at(self, names: Sequence[str]) -> list[Edit]:
+        """The edits once all are settled, or as they are after a while."""
         return await self._patiently(lambda: self._client.wait_edits(names, timeout=_WAIT_SECONDS))
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeats a call until it succeeds; a deadline while edits are fitted is no failure."""
+        """Repeats a call until it succeeds, or the plan's patience ends."""
         delay, since = _FIRST_DELAY_SECONDS, time.monotonic()
         while True:
             try:
@@ -154,6 +176,7 @@ class Importer:
                 delay = min(2 * delay, _MAX_DELAY_SECONDS)
 
     def _settle(self, fate: Fate) -> None:
+        self._last_settled = time.monotonic()
         self._room.release()
         self._note(fate)
 

@@ -19,10 +19,12 @@ class Row:
     Attributes:
         number: of the row, from 1; the header of a table does not count.
         spec: the correction.
+        lane: that the file names for it; empty if none.
     """
 
     number: int
     spec: EditSpec
+    lane: str = ""
 
     def request_id(self, lane: str, author: str) -> str:
         """The request id of this content from this author; the same in every file and every run.
@@ -36,7 +38,9 @@ class Row:
             list(spec.rephrases),
             list(spec.locality_probes),
         ]
-        digest = hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).digest()
+        digest = hashlib.sha256(
+            json.dumps(content, ensure_ascii=True, default=repr).encode()
+        ).digest()
         return str(uuid.UUID(bytes=digest[:16], version=4))  # the form that services demand
 
     @property

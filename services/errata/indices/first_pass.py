@@ -41,7 +41,7 @@ class FirstPass(Protocol):
             num_rows: only that many of the first rows count; None for all.
 
         Returns:
-            (n, count) int64 array; −1 for none.
+            (n, count) int64 array, or with more columns; −1 for none. None: search all rows instead.
         """
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 _FP32_BYTES = 4
+_MOST_PROPOSED = 2_048  # FAISS's limit on a GPU
 
 
 def has_gpu() -> bool:
@@ -50,7 +51,10 @@ class GpuRows:
         return False
 
     def propose(self, queries: Tensor, count: int, num_rows: int | None) -> Any:
-        """As `FirstPass.propose`; of an older snapshot it may propose fewer rows than there are."""
+        """As `FirstPass.propose`; None for a snapshot with too many newer rows to search past."""
+        newer = 0 if num_rows is None else int(self._index.ntotal) - num_rows
+        if count + newer > _MOST_PROPOSED:
+            return None
         vectors = queries.detach().cpu().contiguous().numpy()
-        found = self._index.search(vectors, count)[1]
+        found = self._index.search(vectors, count + newer)[1]
         return found if num_rows is None else np.where(found < num_rows, found, -1)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+import structlog
 import torch
 from torch import Tensor
 
@@ -20,6 +21,8 @@ from errata.indices.exact import nearest_by_product, nearest_of
 from errata.indices.first_pass import FirstPass
 
 APPROXIMATE_FROM = 100_000
+
+_log = structlog.get_logger(__name__)
 
 MakeFirstPass = Callable[[Tensor], FirstPass]
 """Makes a first pass from a lineage's first rows, (m, d) fp32, and adds none of them."""
@@ -34,12 +37,14 @@ class _Known:
         size: number of rows that it holds.
         num_cuts: number of the lineage's cuts that it followed.
         making: a first pass that is being made; None if there is none.
+        has_failed: it could not be made, for example for want of memory; all rows are searched.
     """
 
     first_pass: FirstPass | None = None
     size: int = 0
     num_cuts: int = 0
     making: _Making | None = None
+    has_failed: bool = False
 
 
 @dataclass(slots=True)
@@ -87,8 +92,10 @@ class KeyIndex:
             return nearest_by_product(keys, queries, k)
         older = len(keys) if known.size > len(keys) else None
         count = max(k, known.first_pass.num_proposed)
-        proposed = torch.from_numpy(known.first_pass.propose(queries, count, older))
-        return nearest_of(keys, queries, proposed, k)
+        found = known.first_pass.propose(queries, count, older)
+        if found is None:
+            return nearest_by_product(keys, queries, k)
+        return nearest_of(keys, queries, torch.from_numpy(found), k)
 
     @property
     def num_bytes(self) -> int:
@@ -119,6 +126,7 @@ class KeyIndex:
         if (
             known.first_pass is None
             and known.making is None
+            and not known.has_failed
             and len(keys) >= self._approximate_from
         ):
             known.making = self._start_making(keys, len(cuts), make)
@@ -130,7 +138,9 @@ class KeyIndex:
         if making is None or not making.done.is_set():
             return
         known.making = None
-        if min([making.num_rows, *cuts[making.num_cuts :]]) == making.num_rows:
+        if making.first_pass is None:
+            known.has_failed = True
+        elif min([making.num_rows, *cuts[making.num_cuts :]]) == making.num_rows:
             known.first_pass = making.first_pass
             known.size, known.num_cuts = making.num_rows, making.num_cuts
 
@@ -148,5 +158,7 @@ def _fill(making: _Making, keys: Tensor, first: Tensor, make: MakeFirstPass) -> 
         first_pass = make(first)
         first_pass.add(keys)
         making.first_pass = first_pass
+    except Exception as error:  # noqa: BLE001 a GPU's library has errors of its own
+        _log.error("all keys are searched: no first pass can be made", reason=str(error))
     finally:
         making.done.set()

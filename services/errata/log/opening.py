@@ -76,6 +76,8 @@ async def open_parts(settings: LogSettings, artifacts: ArtifactStore | None) -> 
             base = await open_history(
                 records, file.record, adopt_unwitnessed=settings.adopt_unwitnessed
             )
+            if file.record is None and settings.adopt_unwitnessed:
+                await backend.forget_warning()  # the operator's word counts for all services
             known, _ = await advance(records, base)
         except LogBehindWitnessError:
             if file.record is not None:

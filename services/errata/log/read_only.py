@@ -121,7 +121,7 @@ class ReadOnlyLog(RedisLog):
     async def _state(self) -> LogState:
         """The state at the position; an entry that a later one voids counts as voided."""
         with self._guarded():
-            known, fold = self._known, self._admission.fold
+            known, fold = self._tip.known, self._tip.admission.fold
             reading = await self._backend.read(1, 0, MAX_PAGE_BYTES)
             floor_seq = check_reading(reading, known).floor_seq
         at = known.head.seq

@@ -32,6 +32,7 @@ class RestoringLog:
 
     Attributes:
         log_id: the new log's identity.
+        is_finishing: it may be the log of this Redis, whatever `finish` says.
     """
 
     def __init__(self, file: WitnessFile, target: _Target) -> None:
@@ -40,6 +41,7 @@ class RestoringLog:
         self._file = file
         self._target = target
         self._position = ORIGIN
+        self.is_finishing = False
 
     async def announce(self, head: Position, epoch: int) -> None:
         """Writes the witness: from here on the log counts as damaged until `finish`.
@@ -73,6 +75,7 @@ class RestoringLog:
             LogUnavailableError: Redis does not answer.
         """
         assert self._position == self._record.head
+        self.is_finishing = True
         await self._target.publish(self._record)
 
 
@@ -90,14 +93,16 @@ async def restoring(settings: LogSettings) -> AsyncIterator[RestoringLog]:
     async with opening(settings) as (file, backend):
         if file.record is not None:
             raise _not_empty(f"the witness {settings.witness_path} is of log {file.record.log_id}")
-        target = _Target(settings)
+        target, made = _Target(settings), None
         try:
             await target.check_empty()
-            yield RestoringLog(file, target)
+            made = RestoringLog(file, target)
+            yield made
         except BaseException:
-            settings.witness_path.unlink()
-            with suppress(LogUnavailableError):
-                await target.discard()
+            if made is None or not await target.may_hold(made):
+                settings.witness_path.unlink()
+                with suppress(LogUnavailableError):
+                    await target.discard()
             raise
         finally:
             await target.close()
@@ -132,6 +137,16 @@ class _Target(RedisBackend):
             if await self._client.exists(*self._names):
                 raise _not_empty(f"the Redis at {self.address} holds a log")
         await self.discard()
+
+    async def may_hold(self, made: RestoringLog) -> bool:
+        """Whether the log was published although its last command failed; then it must stay."""
+        if not made.is_finishing:
+            return False
+        try:
+            reading = await self.read(1, 0, 1)
+        except LogUnavailableError:
+            return True
+        return reading is not None and reading.log_id == made.log_id
 
     async def discard(self) -> None:
         """Removes entries that wait."""

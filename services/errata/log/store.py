@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import structlog
 
@@ -22,7 +21,6 @@ from errata.errors import (
     LogUnavailableError,
     SeqTrimmedError,
 )
-from errata.log.admission import Admission
 from errata.log.append import Appended, AppendOutcome, NewEntry, epoch_lost, refusal
 from errata.log.backend import Reading
 from errata.log.chain import ChainedEntry, Position, extend
@@ -31,7 +29,6 @@ from errata.log.history import (
     MAX_PAGE_BYTES,
     LogState,
     Page,
-    advance,
     another_log,
     check_epoch,
     check_from_seq,
@@ -40,6 +37,7 @@ from errata.log.history import (
 )
 from errata.log.memory import RedisMemory
 from errata.log.opening import LogParts, open_parts
+from errata.log.tip import Tip
 from errata.log.witness import WitnessRecord
 from errata.platform.detached import Detached
 from errata.platform.failpoints import failpoint_async
@@ -65,9 +63,8 @@ class RedisLog:
 
     def __init__(self, settings: LogSettings, parts: LogParts) -> None:
         self.records, self._backend = parts.records, parts.records.backend
-        self._admission = parts.admission  # as far as the tip, whenever the lock is free
+        self._tip = Tip(parts.records, parts.known, parts.admission, parts.acknowledged)
         self._max_payload_bytes = settings.max_payload_bytes
-        self._known = parts.known  # its head is the tip
         self._acknowledged = parts.acknowledged  # its head is the head
         self._lock = asyncio.Lock()  # one append or catch-up at a time: both need the tip
         self._news = asyncio.Event()
@@ -98,7 +95,7 @@ class RedisLog:
     @property
     def log_id(self) -> str:
         """The log's identity."""
-        return self._known.log_id
+        return self._tip.known.log_id
 
     @property
     def is_damaged(self) -> bool:
@@ -132,7 +129,7 @@ class RedisLog:
         with self._guarded():
             active = await self._backend.renew_lease(self.log_id, epoch, lease_ms)
             if active is None:
-                raise another_log(self._known, None)
+                raise another_log(self._tip.known, None)
             if active != epoch:
                 raise epoch_lost(epoch, active)
 
@@ -194,16 +191,21 @@ class RedisLog:
 
     def snapshots(self) -> list[tuple[Entry, SnapshotTaken]]:
         """The acknowledged entries in Redis that name a snapshot, oldest first."""
-        return [each for each in self._admission.snapshots if each[0].seq <= self.head.seq]
+        return [each for each in self._tip.admission.snapshots if each[0].seq <= self.head.seq]
 
     def forget_snapshots(self, through_seq: int) -> None:
         """Drops from `snapshots` those that cover no entry after `through_seq`."""
-        self._admission.forget_snapshots(through_seq)
+        self._tip.admission.forget_snapshots(through_seq)
 
     async def holds(self, position: Position) -> bool:
-        """Whether this log has `position`; False if it is trimmed or beyond the head."""
+        """Whether this log has `position`; False if it is trimmed or beyond the head.
+
+        Raises:
+            LogUnavailableError: too few of Redis' replicas have it to tell.
+        """
         if position.seq > self.head.seq:
             await self.state()
+            self._check_confirmed(position.seq)
         if position.seq >= self.head.seq:
             return position == self.head
         try:
@@ -214,7 +216,7 @@ class RedisLog:
 
     async def wait_beyond(self, seconds: float) -> int | None:
         """Waits for an entry after the tip in Redis; returns its seq, or None after `seconds`."""
-        return await self._backend.wait_beyond(self._known.head.seq, seconds)
+        return await self._backend.wait_beyond(self._tip.known.head.seq, seconds)
 
     async def check_redis(self) -> None:
         """Checks a Redis that may have taken over from another one.
@@ -265,28 +267,29 @@ class RedisLog:
 
     async def _page(self, read: _Read, from_seq: int, max_entries: int, max_bytes: int) -> Page:
         check_from_seq(from_seq)
+        self._check_confirmed(from_seq - 1)
         await failpoint_async("log.read.page")
         with self._guarded():
             known = self._acknowledged.record  # the tip may be taken back
             reading = check_reading(await read(from_seq, max_entries, max_bytes), known)
-            return verified_page(reading, from_seq, known.head, self._admission.fold.snapshot)
+            return verified_page(reading, from_seq, known.head, self._tip.admission.fold.snapshot)
 
     async def _acquire_epoch(self, writer: str, lease_ms: int, only_if_free: bool) -> int:
         with self._guarded():
             async with self._lock:
-                await self._advance()  # a damaged log must not get a new writer
+                await self._tip.advance()  # a damaged log must not get a new writer
                 await failpoint_async("log.epoch.before_redis")
                 epoch = await self._backend.acquire_epoch(
                     self.log_id, writer, lease_ms, only_if_free=only_if_free
                 )
                 await failpoint_async("log.epoch.after_redis")
                 if epoch is None:
-                    raise another_log(self._known, None)
+                    raise another_log(self._tip.known, None)
                 if epoch == 0:
                     return 0
-                check_epoch(epoch - 1, self._known)
-                self._known = replace(self._known, epoch=epoch)
-                known, since = self._known, self._acknowledged.num_rollbacks
+                check_epoch(epoch - 1, self._tip.known)
+                self._tip.grant(epoch)
+                known, since = self._tip.known, self._acknowledged.num_rollbacks
             await self._acknowledge(known, since)
             await failpoint_async("log.epoch.after_witness")
         _log.info("epoch acquired", writer=writer, epoch=epoch)
@@ -297,7 +300,7 @@ class RedisLog:
             async with self._lock:
                 self.check()
                 appended = await self._append_at_tip(entry, objection)
-                known, since = self._known, self._acknowledged.num_rollbacks
+                known, since = self._tip.known, self._acknowledged.num_rollbacks
             await failpoint_async("log.append.before_witness")
             await self._acknowledge(known, since)
             await failpoint_async("log.append.after_witness")
@@ -305,9 +308,8 @@ class RedisLog:
 
     async def _append_at_tip(self, entry: NewEntry, objection: ErrataError | None) -> Appended:
         for _ in range(_MAX_RACES):
-            tip = self._known.head
-            await self._admission.catch_up(tip)
-            refused = self._admission.refusal(entry) or objection
+            tip = await self._tip.reach()
+            refused = self._tip.admission.refusal(entry) or objection
             new = extend(tip, entry.payload)
             # A refused entry can be a duplicate or of a fenced writer: Redis decides that.
             await failpoint_async("log.append.before_redis")
@@ -319,20 +321,20 @@ class RedisLog:
                 case AppendOutcome.REFUSED if refused is not None:
                     raise refused
                 case AppendOutcome.OK:
-                    self._known = replace(self._known, head=new)
-                    self._admission.note(ChainedEntry(new.seq, entry.payload, new.chain_digest))
+                    self._tip.note(ChainedEntry(new.seq, entry.payload, new.chain_digest))
                     return Appended(new.seq, duplicate=False)
                 case AppendOutcome.DUPLICATE:
                     if number > tip.seq:
-                        await self._advance()
-                    return Appended(number, duplicate=True)
+                        await self._tip.advance()
+                    if number <= self._tip.known.head.seq:  # else a failover has just lost it
+                        return Appended(number, duplicate=True)
                 case AppendOutcome.MOVED:
-                    await self._advance()
+                    await self._tip.advance()
                 case AppendOutcome.FENCED:
                     check_epoch(number, self._acknowledged.record)
                     raise refusal(outcome, number, entry, self._max_payload_bytes)
                 case AppendOutcome.FOREIGN:
-                    raise another_log(self._known, None)
+                    raise another_log(self._tip.known, None)
                 case _:
                     raise refusal(outcome, number, entry, self._max_payload_bytes)
         raise LogUnavailableError(
@@ -342,35 +344,29 @@ class RedisLog:
     async def _state(self) -> LogState:
         with self._guarded():
             async with self._lock:
-                floor_seq = await self._advance()
-                known, fold = self._known, self._admission.fold
+                floor_seq = await self._tip.advance()
+                known, fold = self._tip.known, self._tip.admission.fold
                 voided, impossible = tuple(sorted(fold.voided)), dict(fold.impossible)
-                newest = fold.snapshot
                 since = self._acknowledged.num_rollbacks
             # What Redis' replicas lack is not the head yet; what is before it can be read.
             is_confirmed = await self._confirm(known, since)
             head = known.head if is_confirmed else self.head
+            newest = self._tip.snapshot(head)
         return LogState(known.log_id, head, floor_seq, known.epoch, voided, impossible, newest)
 
     async def _adopt(self, seq: int) -> None:
         async with self._lock:  # a running append of this service may be this very entry
-            is_known = self._known.head.seq >= seq
+            is_known = self._tip.known.head.seq >= seq
         if not is_known:
             await self._state()
 
-    async def _advance(self) -> int:
-        try:
-            self._known, floor_seq = await advance(self.records, self._known)
-        except LogBehindWitnessError:
-            if self._known == self._acknowledged.record:
-                raise
-            lost, base = self._known.head.seq, self._acknowledged.record
-            self._known, floor_seq = await advance(self.records, base)
-            self._admission = Admission(self.records)
-            self._acknowledged.num_rollbacks += 1
-            _log.warning("a failover lost what was not acknowledged yet", tip_seq=lost)
-        await self._admission.catch_up(self._known.head)
-        return floor_seq
+    def _check_confirmed(self, seq: int) -> None:
+        """Another service may have shown a reader what this one cannot confirm yet."""
+        if self.head.seq < seq <= self._tip.known.head.seq:
+            raise LogUnavailableError(
+                f"too few replicas of the log's Redis have entry {seq} (log.min_replica_acks); "
+                "retry."
+            )
 
     async def _acknowledge(self, known: WitnessRecord, num_rollbacks: int) -> None:
         if not await self._confirm(known, num_rollbacks):
@@ -381,7 +377,7 @@ class RedisLog:
 
     async def _confirm(self, known: WitnessRecord, num_rollbacks: int) -> bool:
         """Acknowledges `known`, unless a failover of Redis could still lose it."""
-        if not await self._acknowledged.confirm(known, self._known, num_rollbacks):
+        if not await self._acknowledged.confirm(known, self._tip.known, num_rollbacks):
             return False
         if await self._acknowledged.cover(known):
             self.wake()

@@ -86,6 +86,8 @@ class CommitGate:
         if pins is None:
             return replace(state, pins=None)
         signature = named.signature
+        if signature is None and not state.has_begun and named.seq <= pins.unsigned_until:
+            return replace(state, pins=pins)  # as its commits, which may be unsigned, too
         key = state.keys.get(signature.key_id) if signature is not None else None
         if (
             signature is None

@@ -103,6 +103,16 @@ class EditedModel:
         return bool(self._unapplied) or self._snapshot is not None
 
     @property
+    def begun_from_seq(self) -> int:
+        """The position of the snapshot with which the next `apply_all` begins; 0 for none."""
+        return 0 if self._snapshot is None else self._snapshot.position.seq
+
+    @property
+    def awaits_restore(self) -> bool:
+        """Whether the next `apply_all` begins with a snapshot, which takes long."""
+        return self._snapshot is not None
+
+    @property
     def named_snapshot(self) -> SnapshotTaken | None:
         """The newest snapshot that an entry names, as far as entries were read."""
         return self._reader.fold.snapshot
@@ -158,13 +168,22 @@ class EditedModel:
                     if entry is not None:
                         self.gate.let_pass(entry)
                         entries.append(entry)
-                self.position = batch.position
             finally:
                 named = (e.seq for e in entries if not isinstance(e.payload, SnapshotTaken))
                 self.work_seq = max(named, default=self.work_seq)
                 await failpoint_async("writer.follow.before_fold")
                 self._unapplied.extend(entries)
                 await self.ledger.fold(entries)
+            self.position = batch.position  # last: what is captured there is whole
+
+    def skip_to(self, snapshot: Snapshot) -> None:
+        """Lets the first `apply_all` begin with this snapshot, whose entries the ledger has.
+
+        A standby that has waited for long would otherwise apply all that it read meanwhile.
+        """
+        self._snapshot = snapshot
+        last = snapshot.position.seq
+        self._unapplied = deque(entry for entry in self._unapplied if entry.seq > last)
 
     def begin(self) -> None:
         """Permits edits on the model; until then lanes gather statistics of its base weights."""

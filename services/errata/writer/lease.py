@@ -7,7 +7,8 @@ from typing import NoReturn
 
 import structlog
 
-from errata.errors import ErrataError, LimitExceededError, LogUnavailableError, UnavailableError
+from errata.errors import EpochLostError, ErrataError, LimitExceededError, UnavailableError
+from errata.platform.retry import until_available
 from errata.platform.settings import WriterSettings
 from errata.writer.log_client import LogClient
 
@@ -42,7 +43,7 @@ class Lease:
             await self._take_when_free()
         else:
             await self._log.acquire_epoch(self._ttl)
-        return (await self._log.state()).head.seq
+        return (await until_available(self._log.state, "the log")).head.seq
 
     async def keep(self) -> NoReturn:
         """Renews the lease until cancelled.
@@ -54,7 +55,9 @@ class Lease:
             await asyncio.sleep(self._ttl / _RENEWALS)
             try:
                 await self._log.renew_lease(self._ttl)
-            except (UnavailableError, LimitExceededError) as error:
+            except EpochLostError:
+                raise
+            except ErrataError as error:  # a lease protects nothing
                 _log.warning("the lease was not renewed", reason=error.message)
 
     async def end(self) -> None:
@@ -75,6 +78,6 @@ class Lease:
                 elif not is_told:
                     _log.info("standing by: another writer is active")
                     is_told = True
-            except LogUnavailableError as error:
+            except (UnavailableError, LimitExceededError) as error:
                 _log.warning("standing by without the log", reason=error.message)
             await asyncio.sleep(pause)

@@ -98,11 +98,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         service = EditingService(writer, settings.writer.default_lane, read_only_at)
         try:
             await _serve(writer, service, work, started, stop, settings.writer)
-            if started.is_set() and read_only_at is None:
-                await lease.end()
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
+        if started.is_set() and read_only_at is None:
+            await lease.end()  # no renewal can follow
 
 
 async def _work(

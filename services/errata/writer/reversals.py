@@ -100,7 +100,7 @@ class Reversals:
 
     async def _answered(self, edits: Sequence[Edit]) -> dict[str, bool]:
         """Whether the model answers each edit now; empty if that cannot be checked soon."""
-        if not edits:
+        if not edits or self._edited.awaits_restore:  # a restore must not be cancelled
             return {}
         try:
             async with asyncio.timeout(_CHECK_SECONDS):  # artifacts may be unavailable for long

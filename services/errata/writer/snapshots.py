@@ -23,7 +23,7 @@ from errata.platform.failpoints import failpoint_async
 from errata.platform.retry import until_available
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier
-from errata.replica.snapshot import LEDGER, Manifest, Snapshot
+from errata.replica.snapshot import LEDGER, CapturedState, Manifest, Snapshot
 from errata.replica.snapshot_parts import load_group, load_snapshot, make_manifest
 from errata.replica.snapshot_start import begin
 from errata.writer.edited_model import Captured, EditedModel
@@ -33,6 +33,7 @@ from errata.writer.publish import Publisher
 
 _log = structlog.get_logger(__name__)
 _ASK_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 600.0
 _WORKER, _RETRIEVAL = "worker", "retrieval"
 
 
@@ -50,11 +51,28 @@ async def begin_from_newest(edited: EditedModel, log: LogClient, store: Artifact
         )
 
     async def restore(snapshot: Snapshot) -> None:
-        pages = await load_group(store, snapshot.manifest, LEDGER)
+        pages = await until_available(
+            lambda: load_group(store, snapshot.manifest, LEDGER), "artifacts"
+        )
         ledger = await asyncio.to_thread(read_ledger, pages)
         await edited.begin_from(snapshot, ledger, state.log_id)
 
     await begin(state, load, restore)
+
+
+async def skip_to_newest(edited: EditedModel, log: LogClient, store: ArtifactStore) -> None:
+    """Lets a standby that takes over begin with the log's newest snapshot, if it is usable."""
+    named = (await until_available(log.state, "the log")).snapshot
+    if named is None or named.seq <= edited.begun_from_seq:
+        return
+    try:
+        snapshot = await load_snapshot(
+            store, named, edited.model.digest, holds=lambda _: True, with_memory=True
+        )
+    except ErrataError as error:
+        _log.warning("the newest snapshot is not used", seq=named.seq, reason=error.message)
+        return
+    edited.skip_to(snapshot)
 
 
 class SnapshotMaker:
@@ -89,6 +107,7 @@ class SnapshotMaker:
         """Makes snapshots until the model is closing; none if the interval is 0."""
         edited = self._edited
         await edited.wait_until_begun()
+        pause = 0.0
         while self._interval and not edited.is_closing:
             await edited.ledger.wait_until(lambda: edited.is_closing or self._is_due())
             if edited.is_closing:
@@ -97,9 +116,10 @@ class SnapshotMaker:
                 is_taken = await self.take()
             except (ErrataError, OSError) as error:
                 _log.error("no snapshot was taken", reason=str(error))
+                self._known = frozenset()  # a damaged part is stored again
                 is_taken = False
-            if not is_taken:
-                await asyncio.sleep(self._patience)
+            pause = 0.0 if is_taken else min(max(self._patience, 2 * pause), _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(pause)
 
     async def take(self) -> bool:
         """Makes a snapshot of the present state, and names it in the log.
@@ -108,11 +128,12 @@ class SnapshotMaker:
             Whether an entry names it; if not, the process's log says why.
         """
         begun, captured = time.monotonic(), await self._captured()
-        await failpoint_async("writer.snapshot.before_store")
-        manifest = await asyncio.to_thread(self._manifest, captured, self._put)
-        verified_by = await self._agreeing(manifest)
+        lanes = await asyncio.to_thread(captured.lanes)
+        verified_by = await self._agreeing(captured.position.seq, lanes)
         if not verified_by:
             return False
+        await failpoint_async("writer.snapshot.before_store")
+        manifest = await asyncio.to_thread(self._manifest, captured, lanes, self._put)
         data = manifest.to_bytes()
         named = SnapshotTaken(
             seq=manifest.position.seq,
@@ -145,13 +166,15 @@ class SnapshotMaker:
         last = 0 if newest is None else newest.seq
         return self._edited.work_seq - last >= self._interval
 
-    def _manifest(self, captured: Captured, put: Callable[[bytes], ArtifactRef]) -> Manifest:
+    def _manifest(
+        self, captured: Captured, lanes: CapturedState, put: Callable[[bytes], ArtifactRef]
+    ) -> Manifest:
         return make_manifest(
             put,
             self._log.log_id,
             captured.position,
             self._edited.model.digest,
-            captured.lanes(),
+            lanes,
             captured.fold,
             ledger_pages(captured.ledger),
         )
@@ -162,16 +185,16 @@ class SnapshotMaker:
             self._store.save(page)
         return ref
 
-    async def _agreeing(self, manifest: Manifest) -> str:
+    async def _agreeing(self, seq: int, lanes: CapturedState) -> str:
         """A replica that had the same state there; empty if none did in time, or one differs."""
-        seq, deadline = manifest.position.seq, time.monotonic() + self._patience
+        deadline = time.monotonic() + self._patience
         roles = {_WORKER}
-        if manifest.routed_digest == manifest.state_digest:  # no lane changes weights
+        if lanes.routed_digest == lanes.state_digest:  # no lane changes weights
             roles.add(_RETRIEVAL)
         while True:
             reported = await self._log.digests_at(seq)
             counted = {r.replica: r.state_digest for r in reported if r.role in roles}
-            differing = sorted(n for n, found in counted.items() if found != manifest.state_digest)
+            differing = sorted(n for n, found in counted.items() if found != lanes.state_digest)
             if differing:
                 _log.critical(
                     "replicas have another state than the writer; no snapshot is named. Compare "
@@ -202,12 +225,13 @@ class SnapshotMaker:
         snapshot = await load_snapshot(
             self._store, named, llm.digest, holds=applier.holds, with_memory=True
         )
-        ledger = read_ledger(await load_group(self._store, snapshot.manifest, LEDGER))
+        pages = await load_group(self._store, snapshot.manifest, LEDGER)
+        ledger = await asyncio.to_thread(read_ledger, pages)
 
         def again() -> Manifest:
             applier.restore(snapshot)
             restored = Captured(snapshot.position, applier.capture(), {}, snapshot.fold, ledger)
-            return self._manifest(restored, _ref_of)
+            return self._manifest(restored, restored.lanes(), _ref_of)
 
         found = await asyncio.to_thread(again)
         if found.to_bytes() != snapshot.manifest.to_bytes():

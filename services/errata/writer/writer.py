@@ -30,7 +30,7 @@ from errata.writer.log_client import LogClient
 from errata.writer.publish import Publisher
 from errata.writer.reversals import Reversals
 from errata.writer.signing import Signer, WriterKeys
-from errata.writer.snapshots import SnapshotMaker, begin_from_newest
+from errata.writer.snapshots import SnapshotMaker, begin_from_newest, skip_to_newest
 from errata.writer.startup import Startup
 
 _log = structlog.get_logger(__name__)
@@ -105,6 +105,8 @@ class Writer:
             tasks.create_task(self._edited.follow())
             await self.ledger.wait_for_seq(await take_over())
             self._edited.check_confirmed()
+            if self._settings.standby:
+                await skip_to_newest(self._edited, self._log, self._store)
             await self._publisher.begin_trust()
             await startup.configure()
             ready()

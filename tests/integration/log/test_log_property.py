@@ -152,7 +152,7 @@ class Game:
 
     @property
     def fold(self) -> LogFold:
-        return self.log._admission.fold
+        return self.log._tip.admission.fold
 
     async def append(self, payload: Payload) -> bool:
         """Whether the log took it; a refusal is typed and leaves the log as it was."""

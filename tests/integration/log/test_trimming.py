@@ -115,13 +115,13 @@ async def test_a_reopened_log_goes_on_from_the_fold_and_reads_no_segment(
         await fill(log, epoch, 8)
         await take_snapshot(log, epoch, store_of(settings), 8)
         await trimmer.step()
-        fold = log._admission.fold
+        fold = log._tip.admission.fold
         (segment,) = (await index_of(log)).segments
     Path(store_of(settings).path_of(segment.ref.digest)).unlink()
     async with opened(settings) as (log, _):
-        assert log._admission.fold.standings() == fold.standings()
-        assert log._admission.fold.lanes == fold.lanes
-        assert log._admission.fold.snapshot == fold.snapshot
+        assert log._tip.admission.fold.standings() == fold.standings()
+        assert log._tip.admission.fold.lanes == fold.lanes
+        assert log._tip.admission.fold.snapshot == fold.snapshot
         await fill(log, epoch, 1)
         assert log.head.seq == 10
         lane = next(iter(fold.lanes.values()))  # of an archived entry
@@ -138,7 +138,7 @@ async def test_a_subscriber_below_the_floor_is_told_where_to_begin(
         await fill(log, epoch, 6)
         await take_snapshot(log, epoch, store_of(settings), 5)
         await trimmer.step()
-        snapshot_taken = log._admission.fold.snapshot
+        snapshot_taken = log._tip.admission.fold.snapshot
     assert snapshot_taken is not None
     async with running_log(settings) as served:
         error = await stream_failure(served.stub.Subscribe(pb.SubscribeRequest(from_seq=5)))

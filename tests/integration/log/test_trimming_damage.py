@@ -168,10 +168,10 @@ async def test_a_damaged_fold_is_made_again_from_the_segments(
 ) -> None:
     file = await file_of(settings, "fold")
     async with opened(settings) as (log, _):
-        lanes = log._admission.fold.lanes
+        lanes = log._tip.admission.fold.lanes
     DAMAGES[damage](file)
     async with opened(settings) as (log, trimmer):
-        assert log._admission.fold.lanes == lanes
+        assert log._tip.admission.fold.lanes == lanes
         await fill(log, epoch, 1)
         await take_snapshot(log, epoch, store_of(settings), 12)
         await trimmer.step()
@@ -275,4 +275,4 @@ async def test_a_damaged_last_segment_is_kept_and_not_filled_up(
         with pytest.raises(PreconditionError, match="missing"):
             await log.read(9, 1)
         assert [entry.seq for entry in (await log.read(10, 9)).entries] == [10, 11]
-        await put(log, epoch, log._admission.fold.lanes.popitem()[1])
+        await put(log, epoch, log._tip.admission.fold.lanes.popitem()[1])

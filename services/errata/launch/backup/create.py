@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 
 from errata.artifacts.remote import RemoteArtifacts
 from errata.errors import (
+    DataLossError,
     ImpossibleEntryError,
     LogBehindWitnessError,
+    NotFoundError,
     PreconditionError,
 )
 from errata.launch.backup.folder import BackupFolder
@@ -96,7 +98,7 @@ async def back_up(
             if not await folder.holds_artifact(ref, thorough=thorough)
         ]
         for ref in missing:
-            await folder.artifacts.put(await source.get(ref.digest, ref.size_bytes))
+            await folder.artifacts.put(await _fetched(source, ref))
     base_model = copy.base_model or (held.base_model_digest if held else "")
     manifest = _manifest(state, base_model, created, copy.segments, artifacts)
     await asyncio.to_thread(folder.finish, manifest)
@@ -112,6 +114,18 @@ async def back_up(
         new_bytes=copy.num_bytes + sum(ref.size_bytes for ref in missing),
         seconds=time.monotonic() - begun,
     )
+
+
+async def _fetched(source: RemoteArtifacts, ref: ArtifactRef) -> bytes:
+    try:
+        return await source.get(ref.digest, ref.size_bytes)
+    except NotFoundError as error:
+        raise DataLossError(
+            f"artifact {ref.digest}, which an entry names, is gone from the artifact store, so the "
+            "log cannot be copied as a whole. If `errata artifacts gc --drop-archived-before` "
+            "removed it, go on with a backup that was begun earlier; else restore the artifact.",
+            digest=ref.digest,
+        ) from error
 
 
 def _manifest(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from errata.platform.settings.section import (
     Address,
@@ -117,6 +119,14 @@ class LogSettings(ServiceSettings):
         30.0, gt=0, description="Seconds without a report after which a replica is not listed."
     )
     redis_timeout_seconds: float = Field(5.0, gt=0, description="Timeout of one Redis command.")
+
+    @model_validator(mode="after")
+    def _waits_shorter_than_a_command(self) -> Self:
+        if self.min_replica_acks and self.replica_ack_timeout_seconds >= self.redis_timeout_seconds:
+            raise PydanticCustomError(
+                "log", "replica_ack_timeout_seconds must be shorter than redis_timeout_seconds"
+            )
+        return self
 
     @property
     def dialled(self) -> str:
