@@ -41,7 +41,8 @@ class FirstPass(Protocol):
             num_rows: only that many of the first rows count; None for all.
 
         Returns:
-            (n, count) int64 array, or with more columns; −1 for none. None: search all rows instead.
+            (n, count) int64 array, or one with more columns; −1 for none. None if all rows must be
+            searched instead.
         """
 
 

@@ -247,7 +247,7 @@ async def test_an_interrupted_backup_is_none_and_can_be_taken_up(
     path = Path(store.path_of(made.REF.digest))
     path.rename(tmp_path / "away")
     folder = tmp_path / "backup"
-    with pytest.raises(NotFoundError, match=made.REF.digest):
+    with pytest.raises(DataLossError, match=made.REF.digest):
         await backed_up(log, folder)
     with pytest.raises(NotFoundError, match="holds no backup"):
         await restored(folder, tmp_path / "new")

@@ -175,7 +175,7 @@ class Game:
 
     async def trim(self, seq: int) -> None:
         """Takes a snapshot there, if that can be, and moves what it covers to the archive."""
-        parts = b'{"parts": []}'
+        parts = b'{"parts": {}, "lane_models": {}}'
         manifest = ArtifactRef(self.store.save(parts), len(parts))
         digest = (await self.log.read(seq, 1)).entries[0].chain_digest
         taken = snapshot(seq, chain_digest=digest, manifest=manifest)

@@ -11,7 +11,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from errata.artifacts import store as store_module
+from errata.artifacts import files
 from errata.errors import (
     ArtifactCorruptError,
     LogBehindWitnessError,
@@ -51,7 +51,6 @@ from tests.integration.log.trimming import (
     take_snapshot,
     trimming,
 )
-from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.promise("P1"), pytest.mark.promise("P2")]
 
@@ -152,7 +151,7 @@ async def test_a_subscriber_below_the_floor_is_told_where_to_begin(
         stream.cancel()
         assert [entry.seq for entry in await served.entries()] == list(range(1, 8))
         remote = RemoteLog(served.channel)
-        assert [entry.seq async for entry in remote.entries(PATIENCE)] == list(range(1, 8))
+        assert [entry.seq async for entry in remote.all_entries()] == list(range(1, 8))
 
 
 async def test_the_service_trims_by_itself_and_goes_on(
@@ -266,7 +265,7 @@ async def test_entries_leave_only_once_their_copy_was_read_back(
     settings: LogSettings, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, kind: bytes
 ) -> None:
     """A disk that stores other bytes than it was given, and reports success."""
-    write = store_module._write_synced
+    write = files._write_synced
 
     def flip(temporary: Path, path: Path, data: bytes) -> None:
         if b'"kind": "' + kind in data:
@@ -278,7 +277,7 @@ async def test_entries_leave_only_once_their_copy_was_read_back(
         await fill(log, epoch, 3)
         await take_snapshot(log, epoch, store_of(settings), 3)
         with monkeypatch.context() as patch:
-            patch.setattr(store_module, "_write_synced", flip)
+            patch.setattr(files, "_write_synced", flip)
             with pytest.raises(ArtifactCorruptError):
                 await trimmer.step()
         assert (retained(redis_server), archive_of(redis_server)) == ([1, 2, 3, 4], None)
