@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
+import pytest_asyncio
 
-from errata.errors import LogBehindWitnessError, StartupError
+from errata.errors import LogBehindWitnessError, LogUnavailableError, StartupError
 from errata.log.chain import ChainedEntry
 from errata.log.store import RedisLog
 from errata.log.subscriber import Subscriber
+from errata.platform.failpoints import configure_failpoints
 from tests.integration.log.harness import (
     History,
     Proxy,
     RunningLog,
     eventually,
     failure,
+    log_settings,
     running_log,
     servers,
 )
 from tests.integration.log.replicated import ReplicatedRedis
+from tests.integration.log.trimming import HEAD, STREAM, fill
 
 pytestmark = pytest.mark.promise("P2")
 
@@ -187,3 +192,66 @@ async def test_sentinels_that_know_no_such_redis_are_said_plainly(
     settings = redises.settings(tmp_path / "witness", redis_timeout_seconds=0.5)
     with pytest.raises(StartupError, match="cannot be opened"):
         await RedisLog.open(settings)
+
+
+@pytest_asyncio.fixture
+async def confirmed(
+    redises: ReplicatedRedis, tmp_path: Path
+) -> AsyncIterator[tuple[RedisLog, int]]:
+    """A log whose entries one replica must have, and the epoch of its writer."""
+    await asyncio.to_thread(redises.add_replica, redises.primary.port)
+    acks = {"min_replica_acks": 1, "replica_ack_timeout_seconds": 0.3}
+    log = await RedisLog.open(log_settings(redises.primary, tmp_path / "witness", **acks))
+    try:
+        epoch = await log.acquire_epoch("test")
+        await fill(log, epoch, 1)
+        yield log, epoch
+    finally:
+        await log.close()
+
+
+async def test_what_was_confirmed_before_a_rollback_counts_no_longer(
+    confirmed: tuple[RedisLog, int], redises: ReplicatedRedis
+) -> None:
+    """Entry 2 is confirmed and lost before the witness has it: another one takes its place."""
+    log, epoch = confirmed
+    first = log.head
+    configure_failpoints("log.witness.before_sync=error")
+    with pytest.raises(LogUnavailableError):
+        await fill(log, epoch, 1)
+    configure_failpoints("")
+    client = redises.primary.client  # as a promoted replica without entry 2 looks
+    (name, fields), _ = client.xrange(STREAM)
+    client.delete(STREAM)
+    client.xadd(STREAM, fields, id=name)
+    client.hset(HEAD, mapping={"seq": "1", "digest": first.chain_digest})
+    redises.replicas[0].kill()
+    with pytest.raises(LogUnavailableError, match="too few replicas"):
+        await fill(log, epoch, 1)
+    assert log.head == first
+
+
+async def test_a_full_redis_still_confirms(
+    confirmed: tuple[RedisLog, int], redises: ReplicatedRedis
+) -> None:
+    log, _ = confirmed
+    redises.primary.client.config_set("maxmemory", 1)
+    log._acknowledged.roll_back()  # forgets what was confirmed, so that it must ask
+    log._acknowledged._confirmed = replace(log._acknowledged.record, epoch=0)
+    state = await log.state()
+    assert state.head == log.head
+    redises.primary.client.config_set("maxmemory", 0)
+
+
+async def test_readers_share_an_attempt_that_failed(
+    confirmed: tuple[RedisLog, int], redises: ReplicatedRedis
+) -> None:
+    """Otherwise each would wait for the replicas in turn, and none would be answered in time."""
+    log, epoch = confirmed
+    redises.replicas[0].kill()
+    with pytest.raises(LogUnavailableError):
+        await fill(log, epoch, 1)
+    before = log._acknowledged._num_attempts
+    states = await asyncio.gather(*[log.state() for _ in range(30)])
+    assert {state.head.seq for state in states} == {1}, "what was acknowledged can be read"
+    assert log._acknowledged._num_attempts - before <= 3
