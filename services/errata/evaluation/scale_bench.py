@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -27,19 +26,17 @@ from errata.evaluation.report import circumstances, code_version, write
 from errata.evaluation.scale_log import ScaleLog, prompt_of
 from errata.indices.faiss_indices import FaissIndices
 from errata.launch.output import TextTable
-from errata.log.chain import ChainedEntry
-from errata.log.entries import EditsReverted
+from errata.log.chain import ChainedEntry, Position
+from errata.log.entries import EditsReverted, SnapshotTaken
 from errata.log.fold import LogFold
 from errata.log.payload_convert import decode
 from errata.replica.applier import Applier
+from errata.replica.snapshot_parts import load_snapshot, make_manifest
 
 _LAST_ENTRIES = 20
 _PROMPTS = 32
 _ROUNDS = 5
 _SMALL = TrainingConfig(width=64, depth=1, d_r=256, num_prompt=3, num_deep=0)
-
-Restore = Callable[[Applier], Awaitable[int]]
-"""Restores an applier from a snapshot; returns the position from which its log continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +66,8 @@ def run(plans: list[ScalePlan], out: Path, console: Console) -> dict[str, Any]:
     """
     check_is_measurable()
     table = TextTable(
-        *("method", "edits", "entries", "fold", "start", "resident", "catch-up per entry"),
-        *("routing, 32 prompts", "revert of one"),
+        *("method", "edits", "entries", "fold", "start", "start from a snapshot", "resident"),
+        *("catch-up per commit", "routing, 32 prompts", "revert of one"),
     )
     points = []
     for plan in plans:
@@ -85,6 +82,7 @@ def run(plans: list[ScalePlan], out: Path, console: Console) -> dict[str, Any]:
                 f"{point['entries']:,}",
                 f"{point['fold_seconds']:.2f} s",
                 f"{point['start_seconds']:.1f} s",
+                f"{point['snapshot_seconds']:.2f} s",
                 f"{point['resident_bytes'] / 2**20:,.0f} MiB",
                 f"{point['catch_up_ms']:.1f} ms",
                 "–" if routing is None else f"{routing:.1f} ms",
@@ -102,8 +100,9 @@ def measure(plan: ScalePlan, size: int) -> dict[str, Any]:
 
     Returns:
         `fold_seconds` of the entries alone; `start_seconds` from the first entry to the last one
-        applied; `resident_bytes` that this adds; `catch_up_ms`, median of the last commits;
-        `routing_ms` of 32 prompts, None if the lane does not route; `revert_ms` of one edit.
+        applied; `snapshot_seconds` of a start from a snapshot of that; `resident_bytes` that the
+        first start adds; `catch_up_ms`, median of the last commits; `routing_ms` of 32 prompts,
+        None if the lane does not route; `revert_ms` of one edit.
     """
     torch.set_num_threads(1)
     model = CausalLM.load(plan.model or demo.model_path())
@@ -115,38 +114,55 @@ def measure(plan: ScalePlan, size: int) -> dict[str, Any]:
             new_lane_model(model, None, _SMALL).save(lane_model)
         filling = Filling(method, config, lane_model, size, plan.batch, 0)
         log = ScaleLog(model, filling, Path(folder) / "artifacts")
-        applier = Applier(
-            model, ArtifactStore(str(Path(folder) / "artifacts")), FaissIndices(plan.index)
-        )
-        return {"entries": len(log.entries), **asyncio.run(_follow(applier, log))}
+        applier = Applier(model, log.store, FaissIndices(plan.index))
+        twin = CausalLM.load(plan.model or demo.model_path())
+        other = Applier(twin, log.store, FaissIndices(plan.index))
+        return {"entries": len(log.entries), **asyncio.run(_follow(applier, other, log))}
 
 
-async def start(
-    applier: Applier, entries: list[ChainedEntry], restore: Restore | None = None
-) -> list[float]:
+async def start(applier: Applier, entries: list[ChainedEntry]) -> list[float]:
     """Applies a log's entries as a replica does; seconds of each.
 
     Args:
         applier: has applied nothing.
         entries: of the log, from the first on.
-        restore: restores a snapshot first; None applies all entries.
     """
     fold, times = LogFold(), []
-    first = 1 if restore is None else await restore(applier)
     for stored in entries:
         started = time.perf_counter()
         entry = decode(stored)
         fold.add(entry)
-        if entry.seq >= first:
-            change = await applier.prepare(entry)
-            if change is not None:
-                change.apply()
-            applier.digest()  # as every replica reports it
+        change = await applier.prepare(entry)
+        if change is not None:
+            change.apply()
+        applier.digest()  # as every replica reports it
         times.append(time.perf_counter() - started)
     return times
 
 
-async def _follow(applier: Applier, log: ScaleLog) -> dict[str, Any]:
+async def snapshot_of(applier: Applier, fold: LogFold, log: ScaleLog) -> SnapshotTaken:
+    """Makes a snapshot of the state after all entries; returns the entry that would name it."""
+    captured = applier.capture()()
+    position = Position(log.entries[-1].seq, log.entries[-1].chain_digest)
+    digest = applier.model.digest
+    manifest = make_manifest(log.put, "scale", position, digest, captured, fold, ())
+    named = log.put(manifest.to_bytes())
+    return SnapshotTaken(
+        position.seq, position.chain_digest, named, captured.state_digest, digest, "scale"
+    )
+
+
+async def start_from(applier: Applier, store: ArtifactStore, named: SnapshotTaken) -> float:
+    """Seconds in which a replica that has applied nothing starts from a snapshot."""
+    began = time.perf_counter()
+    snapshot = await load_snapshot(
+        store, named, applier.model.digest, holds=applier.holds, with_memory=False
+    )
+    applier.restore(snapshot)
+    return time.perf_counter() - began
+
+
+async def _follow(applier: Applier, other: Applier, log: ScaleLog) -> dict[str, Any]:
     fold = LogFold()
     began = time.perf_counter()
     for stored in log.entries:
@@ -158,6 +174,9 @@ async def _follow(applier: Applier, log: ScaleLog) -> dict[str, Any]:
     started = time.perf_counter() - began
     routing = _routing_ms(applier, len(log.names))
     resident = resident_bytes() - before
+    named = await snapshot_of(applier, fold, log)
+    restored = await start_from(other, log.store, named)
+    assert other.digest() == applier.digest(), "a replica from a snapshot has the same state"
     reverted = decode(log.append(EditsReverted((log.names[len(log.names) // 2],), "")))
     began = time.perf_counter()
     change = await applier.prepare(reverted)
@@ -167,6 +186,7 @@ async def _follow(applier: Applier, log: ScaleLog) -> dict[str, Any]:
     return {
         "fold_seconds": folded,
         "start_seconds": started,
+        "snapshot_seconds": restored,
         "resident_bytes": resident,
         "catch_up_ms": 1e3 * median(times[-1 : -2 * _LAST_ENTRIES : -2]),
         "routing_ms": routing,

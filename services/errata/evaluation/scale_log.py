@@ -44,6 +44,7 @@ class ScaleLog:
     Attributes:
         entries: as a log stores them, chained.
         names: of the edits.
+        store: holds the artifacts.
     """
 
     def __init__(self, model: CausalLM, filling: Filling, folder: Path) -> None:
@@ -56,7 +57,7 @@ class ScaleLog:
         """
         self.entries: list[ChainedEntry] = []
         self.names: list[str] = []
-        self._store = ArtifactStore(str(folder))
+        self.store = ArtifactStore(str(folder))
         self._position = ORIGIN
         config = filling.config.model_dump_json()
         digest = hashlib.sha256(config.encode()).hexdigest()
@@ -65,7 +66,7 @@ class ScaleLog:
         if filling.lane_model is not None:
             data = read_bytes(filling.lane_model)
             gate = Gate.of_bytes(data, model)
-            ref = self._ref(data)
+            ref = self.put(data)
             self.append(LaneModelCommitted(LANE, ref, (), None, model.digest))
         rng = torch.Generator().manual_seed(0)
         for numbers in _batches(filling.num_edits, filling.batch):
@@ -78,7 +79,7 @@ class ScaleLog:
                     lane=LANE,
                     edits=names,
                     figures=(_FIGURES,) * len(names),
-                    artifact=self._ref(artifact.to_bytes()),
+                    artifact=self.put(artifact.to_bytes()),
                     memory=None,
                     seed=0,
                     base_model_digest=model.digest,
@@ -99,8 +100,9 @@ class ScaleLog:
         self.entries.append(entry)
         return entry
 
-    def _ref(self, data: bytes) -> ArtifactRef:
-        return ArtifactRef(self._store.save(data), len(data))
+    def put(self, data: bytes) -> ArtifactRef:
+        """Stores an artifact."""
+        return ArtifactRef(self.store.save(data), len(data))
 
 
 def _batches(number: int, size: int) -> Iterator[range]:
