@@ -1,4 +1,4 @@
-"""`errata bench scale`: a worker from the first entry, and one from a snapshot of the same state."""
+"""`errata bench scale`: starts from the first entry, and from a snapshot of the same state."""
 
 from __future__ import annotations
 
