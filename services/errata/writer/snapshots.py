@@ -33,7 +33,7 @@ from errata.writer.publish import Publisher
 
 _log = structlog.get_logger(__name__)
 _ASK_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 600.0
+_MOST_PATIENCES = 10  # between attempts: none may succeed for days, and each costs a capture
 _WORKER, _RETRIEVAL = "worker", "retrieval"
 
 
@@ -118,7 +118,8 @@ class SnapshotMaker:
                 _log.error("no snapshot was taken", reason=str(error))
                 self._known = frozenset()  # a damaged part is stored again
                 is_taken = False
-            pause = 0.0 if is_taken else min(max(self._patience, 2 * pause), _LONGEST_PAUSE_SECONDS)
+            longest = _MOST_PATIENCES * self._patience
+            pause = 0.0 if is_taken else min(max(self._patience, 2 * pause), longest)
             await asyncio.sleep(pause)
 
     async def take(self) -> bool:
