@@ -148,6 +148,7 @@ class Follower:
         Raises:
             SeqTrimmedError: as `snapshot_start.begin`.
         """
+        APPLIED_SEQ.labels(self._role).set(self._current_position().seq)  # it can wait for long
         state = await until_available(self._log_state, "the log")
         snapshot = await begin(state, load, restore)
         if snapshot is not None:

@@ -29,7 +29,7 @@ def _specs(corpus: Corpus, count: int) -> list[dict[str, str]]:
     source = uuid.uuid4().hex
     return [
         {"prompt": edit.prompt, "target": edit.target, "subject": edit.subject, "source": source}
-        for edit in edits[5 : 5 + count]
+        for edit in edits[-count - 1 : -1]
     ]
 
 
@@ -58,7 +58,7 @@ def test_rows_are_imported_once_reported_exported_and_compared(
     before = client.head().seq
     file = _write(tmp_path / "edits.jsonl", [*records, records[0]])
     report = tmp_path / "report.jsonl"
-    said = _import(system, file, "--report", str(report), "--author", "ada")
+    said = _import(system, file, "--report", str(report), "--author", "importer")
     assert "4 of 4 rows" in said
     fates = [json.loads(line) for line in report.read_text().splitlines()]
     assert {fate["row"]: fate["outcome"] for fate in fates} == {
@@ -66,7 +66,7 @@ def test_rows_are_imported_once_reported_exported_and_compared(
         4: "repeated",
     }
     after = client.head().seq
-    _import(system, file, "--author", "ada")
+    _import(system, file, "--author", "importer")
     assert client.head().seq == after, "a second run sends what is known"
 
     named = {fate["edit"] for fate in fates if fate["edit"]}
@@ -120,14 +120,14 @@ def test_an_import_that_is_killed_goes_on_without_loss_or_repeat(
     system: System, client: Client, corpus: Corpus, tmp_path: Path
 ) -> None:
     source = uuid.uuid4().hex
-    prompt = corpus.demo_edits()[9].prompt
+    prompt = corpus.demo_edits()[-1].prompt
     records = [
         {"prompt": f"{prompt} {number} times", "target": "never", "source": source}
         for number in range(40)
     ]
     file = _write(tmp_path / "edits.jsonl", records)
     command = [sys.executable, "-m", "errata.cli", "import", file, "--lane", LANE]
-    command += ["--no-wait", "--author", "ada", "--target", system.target, "--rate", "15"]
+    command += ["--no-wait", "--author", "importer", "--target", system.target, "--rate", "15"]
 
     def sent() -> int:
         return sum(1 for _ in client.list_edits(contains=source))
@@ -139,7 +139,8 @@ def test_an_import_that_is_killed_goes_on_without_loss_or_repeat(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 5 <= sent() < len(records), "it was killed in the middle"
-    subprocess.run(command, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
+    # Some edits are rejected by then, which the exit status tells.
+    subprocess.run(command, check=False, timeout=PATIENCE, stdout=subprocess.DEVNULL)
     found = list(client.list_edits(contains=source))
     assert sorted(edit.spec.prompt for edit in found if isinstance(edit.spec.prompt, str)) == (
         sorted(record["prompt"] for record in records)
