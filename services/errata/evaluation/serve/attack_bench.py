@@ -121,5 +121,6 @@ async def _attacker(box: Box, attacks: Counter[str]) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        process.stdin.close()  # which ends it
         told, _ = await process.communicate()
     attacks.update(json.loads(told))
