@@ -48,7 +48,7 @@ def manifest() -> Manifest:
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=20))
 def test_a_segment_holds_its_entries(payloads: list[bytes]) -> None:
     entries = chained(*payloads)
-    assert decode_segment(*encode_segment(entries), ORIGIN) == entries
+    assert decode_segment(*encode_segment(entries), ORIGIN) == tuple(entries)
 
 
 @given(st.data())
@@ -65,13 +65,13 @@ def test_no_changed_segment_is_read(data: st.DataObject) -> None:
 @pytest.mark.parametrize("raw_bytes", [0, 1, 10**6])
 def test_a_segment_is_never_unpacked_beyond_its_announced_length(raw_bytes: int) -> None:
     segment, file = encode_segment(ENTRIES)
-    with pytest.raises(DataLossError, match="another length"):
+    with pytest.raises(DataLossError, match="it is cut short, or longer than it says"):
         decode_segment(replace(segment, raw_bytes=raw_bytes), file, ORIGIN)
 
 
 def test_a_segment_must_lead_from_the_entry_before_to_its_end() -> None:
     first, second = encode_segment(ENTRIES[:1]), encode_segment(ENTRIES[1:])
-    assert decode_segment(*second, first[0].end) == ENTRIES[1:]
+    assert decode_segment(*second, first[0].end) == tuple(ENTRIES[1:])
     with pytest.raises(DataLossError):
         decode_segment(*second, ORIGIN)
     other = replace(second[0], chain_digest="00" * 32)

@@ -41,7 +41,7 @@ class Checked:
 
 def entries_of(
     folder: BackupFolder, manifest: Manifest, until_seq: int
-) -> Iterator[list[ChainedEntry]]:
+) -> Iterator[tuple[ChainedEntry, ...]]:
     """The verified entries up to a position, segment by segment.
 
     Raises:

@@ -1,23 +1,22 @@
 """Segments: runs of entries in compressed files that their SHA-256 names.
 
-A file is a magic line, then, compressed by zlib, for each entry: the length of its payload (4
-bytes, big endian), the payload, and its chain digest (32 bytes).
+A file is a magic line, then, compressed by zlib, the entries as `log/entry_bytes.py` packs them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from errata.errors import DataLossError, LogBehindWitnessError
 from errata.launch.backup.manifest import Segment
-from errata.log.chain import DIGEST_BYTES, ChainedEntry, Position, verify_run
+from errata.log.chain import ChainedEntry, Position, verify_run
+from errata.log.entry_bytes import OVERHEAD_BYTES, inflate, pack_entries, unpack_entries
 
 MAX_ENTRIES = 10_000
 MAX_BYTES = 8 * 1024 * 1024
 _MAGIC = b"errata segment 1\n"
-_LENGTH_BYTES = 4
 
 
 class SegmentWriter:
@@ -40,7 +39,7 @@ class SegmentWriter:
     def add(self, entry: ChainedEntry) -> None:
         """Adds the next entry."""
         self._entries.append(entry)
-        self._num_bytes += _LENGTH_BYTES + len(entry.payload) + DIGEST_BYTES
+        self._num_bytes += OVERHEAD_BYTES + len(entry.payload)
 
     def close(self) -> tuple[Segment, bytes]:
         """The segment of at least one entry, and its file; the writer is empty again."""
@@ -57,7 +56,7 @@ def is_full(segment: Segment) -> bool:
 
 def encode_segment(entries: Sequence[ChainedEntry]) -> tuple[Segment, bytes]:
     """A segment of contiguous entries, at least one, and its file."""
-    raw = b"".join(_records(entries))
+    raw = pack_entries(entries)
     data = _MAGIC + zlib.compress(raw, 6)
     first, last = entries[0], entries[-1]
     digest = hashlib.sha256(data).hexdigest()
@@ -65,7 +64,7 @@ def encode_segment(entries: Sequence[ChainedEntry]) -> tuple[Segment, bytes]:
     return Segment(digest, len(data), len(raw), first.seq, last.seq, chain_digest), data
 
 
-def decode_segment(segment: Segment, data: bytes, base: Position) -> list[ChainedEntry]:
+def decode_segment(segment: Segment, data: bytes, base: Position) -> tuple[ChainedEntry, ...]:
     """The entries of a segment, verified.
 
     Args:
@@ -79,10 +78,13 @@ def decode_segment(segment: Segment, data: bytes, base: Position) -> list[Chaine
     """
     if len(data) != segment.size_bytes or hashlib.sha256(data).hexdigest() != segment.digest:
         raise damaged(segment, "it does not match its digest")
+    if not data.startswith(_MAGIC):
+        raise damaged(segment, "it is not a segment of this format")
     try:
-        entries = _entries(_raw(data, segment.raw_bytes), segment.first_seq)
+        raw = inflate(data[len(_MAGIC) :], segment.raw_bytes)
+        entries = unpack_entries(raw, segment.first_seq)
         end = verify_run(base, entries)
-    except (ValueError, zlib.error, LogBehindWitnessError) as error:
+    except (ValueError, LogBehindWitnessError) as error:
         raise damaged(segment, str(error)) from error
     if end != segment.end:
         raise damaged(segment, f"it ends at entry {end.seq} with another chain digest")
@@ -100,34 +102,3 @@ def damaged(segment: Segment, why: str) -> DataLossError:
         digest=segment.digest,
         first_seq=segment.first_seq,
     )
-
-
-def _records(entries: Iterable[ChainedEntry]) -> Iterable[bytes]:
-    for entry in entries:
-        yield len(entry.payload).to_bytes(_LENGTH_BYTES, "big")
-        yield entry.payload
-        yield entry.chain_digest
-
-
-def _raw(data: bytes, num_bytes: int) -> bytes:
-    """The uncompressed content; never more than announced."""
-    if not data.startswith(_MAGIC):
-        raise ValueError("it is not a segment of this format")
-    stream = zlib.decompressobj()
-    raw = stream.decompress(data[len(_MAGIC) :], num_bytes + 1)
-    if len(raw) != num_bytes or not stream.eof or stream.unused_data:
-        raise ValueError("its content has another length")
-    return raw
-
-
-def _entries(raw: bytes, first_seq: int) -> list[ChainedEntry]:
-    found: list[ChainedEntry] = []
-    at = 0
-    while at < len(raw):
-        start = at + _LENGTH_BYTES
-        end = start + int.from_bytes(raw[at:start], "big")
-        at = end + DIGEST_BYTES
-        if at > len(raw):
-            raise ValueError("its last entry is cut short")
-        found.append(ChainedEntry(first_seq + len(found), raw[start:end], raw[end:at]))
-    return found

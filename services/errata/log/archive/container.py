@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from errata.errors import ArtifactCorruptError, PreconditionError
+from errata.log.entry_bytes import inflate
 
 FORMAT = 1
 _MAGIC = b"errata archive\n"
@@ -82,12 +83,7 @@ def _body(header: Mapping[str, Any], packed: bytes, kind: str) -> bytes:
     size = header.get("body_bytes")
     if not isinstance(size, int) or not 0 <= size <= _MAX_BODY_BYTES:
         raise damaged(kind, f"its body cannot have {size!r} bytes")
-    inflater = zlib.decompressobj()
     try:
-        # One byte more than announced, so that a longer body is noticed and not expanded.
-        body = inflater.decompress(packed, size + 1)
-    except zlib.error as error:
-        raise damaged(kind, "its body cannot be decompressed") from error
-    if len(body) != size or not inflater.eof or inflater.unused_data:
-        raise damaged(kind, "it is cut short, or longer than it says")
-    return body
+        return inflate(packed, size)
+    except ValueError as error:
+        raise damaged(kind, str(error)) from error

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from errata.errors import LogBehindWitnessError
 from errata.log.archive.container import damaged, pack, unpack
-from errata.log.chain import DIGEST_BYTES, ChainedEntry, Position, verify_run
+from errata.log.chain import ChainedEntry, Position, verify_run
 from errata.log.entries import ArtifactRef
+from errata.log.entry_bytes import pack_entries, unpack_entries
 
 MAX_ENTRIES = 10_000
 MAX_BYTES = 4 * 1024 * 1024
 """A segment ends with the entry whose payload reaches this limit, in bytes."""
 
 _KIND = "segment"
-_LENGTH_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,7 @@ def pack_segment(log_id: str, base: Position, entries: Sequence[ChainedEntry]) -
         "base_digest": base.chain_digest.hex(),
         "end_digest": end.chain_digest.hex(),
     }
-    body = b"".join(
-        len(entry.payload).to_bytes(_LENGTH_BYTES, "big") + entry.chain_digest + entry.payload
-        for entry in entries
-    )
-    return pack(_KIND, log_id, fields, body)
+    return pack(_KIND, log_id, fields, pack_entries(entries))
 
 
 def unpack_segment(data: bytes, log_id: str, segment: SegmentRef) -> tuple[ChainedEntry, ...]:
@@ -70,21 +66,14 @@ def unpack_segment(data: bytes, log_id: str, segment: SegmentRef) -> tuple[Chain
         ArtifactCorruptError: it is not the segment that the index names.
     """
     _, body = unpack(data, _KIND, log_id)
-    entries: list[ChainedEntry] = []
-    start, seq = 0, segment.base.seq
-    while start < len(body):
-        first = start + _LENGTH_BYTES + DIGEST_BYTES
-        end = first + int.from_bytes(body[start : start + _LENGTH_BYTES], "big")
-        if end > len(body):
-            raise damaged(segment.name, "its last entry is cut short")
-        seq += 1
-        digest = body[start + _LENGTH_BYTES : first]
-        entries.append(ChainedEntry(seq, body[first:end], digest))
-        start = end
+    try:
+        entries = unpack_entries(body, segment.base.seq + 1)
+    except ValueError as error:
+        raise damaged(segment.name, str(error)) from error
     try:
         found = verify_run(segment.base, entries)
     except LogBehindWitnessError as error:
         raise damaged(segment.name, error.message.partition(".")[0]) from error
     if found != segment.end:
         raise damaged(segment.name, f"it ends at entry {found.seq} with another chain digest")
-    return tuple(entries)
+    return entries
