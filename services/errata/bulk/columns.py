@@ -43,15 +43,12 @@ class Corrections:
 class Columns:
     """Maps the columns of a file to the fields of a correction."""
 
-    def __init__(
-        self, named: Mapping[str, str], *, ignored: Sequence[str] = (), ignore_others: bool = False
-    ) -> None:
+    def __init__(self, named: Mapping[str, str], *, ignore_others: bool = False) -> None:
         """Columns that are not named have the fields' own names.
 
         Args:
             named: field → column.
-            ignored: columns that are no field.
-            ignore_others: whether all others are none.
+            ignore_others: whether columns that are no field are left out.
 
         Raises:
             InvalidRequestError: no such field.
@@ -65,7 +62,6 @@ class Columns:
         self._of = {field: named.get(field, field) for field in fields}
         self._texts = [(field, name) for field, name in self._of.items() if field not in LISTS]
         self._explicit = frozenset(named)
-        self._ignored = {*ignored, *EXPORTED}
         self._ignore_others = ignore_others
 
     def rows(self, records: Iterable[Record], where: str) -> Corrections:
@@ -105,7 +101,7 @@ class Columns:
                     f"the column with --column {field}=NAME.",
                     field="column",
                 )
-        others = set(record) - set(self._of.values()) - self._ignored
+        others = set(record) - set(self._of.values()) - set(EXPORTED)
         if others and not self._ignore_others:
             raise InvalidRequestError(
                 f"{where} has columns that are no field: {', '.join(map(repr, sorted(others)))}. "

@@ -135,14 +135,12 @@ class Importer:
                 continue
             oldest = [self._open[n] for n in range(min(_WAITED_AT_ONCE, len(self._open)))]
             edits = await self._looked_at([name for _, name in oldest])
-            self._open.rotate(-len(oldest))
-            for (number, name), edit in reversed(list(zip(oldest, edits, strict=True))):
-                self._open.pop()
-                if not edit.state.settled:  # the wait ended before the edit
-                    self._open.appendleft((number, name))
-            for (number, _), edit in zip(oldest, edits, strict=True):
+            for row, edit in zip(oldest, edits, strict=True):
+                self._open.popleft()
                 if edit.state.settled:
-                    self._settle(fate_of(number, edit))
+                    self._settle(fate_of(row[0], edit))
+                else:  # the wait ended before the edit
+                    self._open.append(row)
             self._check_progress()
 
     def _check_progress(self) -> None:
