@@ -4,12 +4,51 @@ from __future__ import annotations
 
 import os
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from errata.errors import StartupError
 from errata.platform.failpoints import failpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder of any fsspec file system.
+
+    Attributes:
+        fs: the file system.
+        root: the folder's path in it, without a slash at its end.
+        errors: what it raises when it fails; object stores have exceptions of their own.
+    """
+
+    fs: Any
+    root: str
+    errors: type[Exception]
+
+
+def open_place(url: str, what: str) -> Place:
+    """Opens a folder or an fsspec URL; creates nothing.
+
+    Args:
+        url: of it.
+        what: it is, for the message: `the artifact store`.
+
+    Raises:
+        StartupError: the protocol is unknown to fsspec, or its package is not installed.
+    """
+    try:
+        fs, root = url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise StartupError(
+            f"{what} {url!r} cannot be opened: {error}. Give a directory or an fsspec URL whose "
+            "package is installed."
+        ) from error
+    errors = OSError if isinstance(fs, LocalFileSystem) else Exception
+    return Place(fs, str(root).rstrip("/"), errors)
 
 
 def write_file(fs: Any, path: str, data: bytes) -> None:

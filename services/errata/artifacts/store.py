@@ -10,13 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from errata.artifacts.files import write_file
+from errata.artifacts.files import open_place, write_file
 from errata.artifacts.source import (
     check_content,
     check_digest,
@@ -24,7 +22,7 @@ from errata.artifacts.source import (
     digest_of,
     other_size,
 )
-from errata.errors import ArtifactCorruptError, NotFoundError, StartupError, UnavailableError
+from errata.errors import ArtifactCorruptError, NotFoundError, UnavailableError
 from errata.platform.failpoints import failpoint
 from errata.platform.settings import ArtifactSettings
 
@@ -66,19 +64,10 @@ class ArtifactStore:
         Raises:
             StartupError: the protocol is unknown to fsspec, or its package is not installed.
         """
-        try:
-            fs, root = url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise StartupError(
-                f"the artifact store {url!r} cannot be opened: {error}. Give a directory or an "
-                "fsspec URL whose package is installed."
-            ) from error
+        place = open_place(url, "the artifact store")
         self._url = url
         self._max_bytes = max_bytes
-        self._fs: Any = fs
-        self._root = str(root).rstrip("/")
-        # Object stores raise exceptions of their own when they are unavailable.
-        self._errors = OSError if isinstance(fs, LocalFileSystem) else Exception
+        self._fs, self._root, self._errors = place.fs, place.root, place.errors
 
     def path_of(self, digest: str) -> str:
         """The artifact's path in the file system."""

@@ -126,6 +126,8 @@ class Importer:
         if edit.state.settled or not plan.wait:
             self._settle(fate_of(row.number, edit))
         else:
+            if not self._open:
+                self._last_settled = time.monotonic()  # nothing was waited for until now
             self._open.append((row.number, edit.name))
 
     async def _follow_all(self) -> None:

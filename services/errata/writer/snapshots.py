@@ -46,9 +46,7 @@ async def begin_from_newest(edited: EditedModel, log: LogClient, store: Artifact
     state = await until_available(log.state, "the log")
 
     async def load(named: SnapshotTaken) -> Snapshot:
-        return await load_snapshot(
-            store, named, edited.model.digest, holds=lambda _: True, with_memory=True
-        )
+        return await _loaded(edited, store, named)
 
     async def restore(snapshot: Snapshot) -> None:
         pages = await until_available(
@@ -66,13 +64,18 @@ async def skip_to_newest(edited: EditedModel, log: LogClient, store: ArtifactSto
     if named is None or named.seq <= edited.begun_from_seq:
         return
     try:
-        snapshot = await load_snapshot(
-            store, named, edited.model.digest, holds=lambda _: True, with_memory=True
-        )
+        snapshot = await _loaded(edited, store, named)
     except ErrataError as error:
         _log.warning("the newest snapshot is not used", seq=named.seq, reason=error.message)
         return
     edited.skip_to(snapshot)
+
+
+async def _loaded(edited: EditedModel, store: ArtifactStore, named: SnapshotTaken) -> Snapshot:
+    """All lanes with their memories; raises as `load_snapshot`."""
+    return await load_snapshot(
+        store, named, edited.model.digest, holds=lambda _: True, with_memory=True
+    )
 
 
 class SnapshotMaker:

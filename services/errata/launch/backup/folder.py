@@ -11,12 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
-
-from errata.artifacts.files import write_file
+from errata.artifacts.files import open_place, write_file
 from errata.artifacts.source import digest_of
 from errata.artifacts.store import ArtifactStore
 from errata.errors import ArtifactCorruptError, ErrataError, NotFoundError, StartupError
@@ -45,18 +41,9 @@ class BackupFolder:
         Raises:
             StartupError: the protocol is unknown to fsspec, or its package is not installed.
         """
-        try:
-            fs, root = url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise StartupError(
-                f"the backup {url!r} cannot be opened: {error}. Give a folder or an fsspec URL "
-                "whose package is installed."
-            ) from error
+        place = open_place(url, "the backup")
         self.url = url
-        self._fs: Any = fs
-        self._root = str(root).rstrip("/")
-        # Object stores raise exceptions of their own when they are unavailable.
-        self._errors = OSError if isinstance(fs, LocalFileSystem) else Exception
+        self._fs, self._root, self._errors = place.fs, place.root, place.errors
         store = f"{url.rstrip('/')}/artifacts"
         self.artifacts = ArtifactStore(store, max_bytes=max_artifact_bytes)
 
