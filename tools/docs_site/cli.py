@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from tools.docs_site.text import cell, document, table
 
 from errata.cli import app
-from tools.docs_site.text import cell, document, table
 
 _INTRODUCTION = """# Command line
 

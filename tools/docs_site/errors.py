@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tools.docs_site.text import cell, document, table
+
 from errata import errors
 from errata.gateway.http.errors import failure_of
 from errata.platform.status import code_of
 from errata.platform.status_convert import to_status
 from errata_client.errors import from_status
-from tools.docs_site.text import cell, document, table
 
 _INTRODUCTION = """# Errors
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from errata.gateway.http.openapi_convert import document as openapi
 from tools.docs_site.protos import anchor, files
 from tools.docs_site.text import cell, document, table
+
+from errata.gateway.http.openapi_convert import document as openapi
 
 _INTRODUCTION = """# HTTP API
 

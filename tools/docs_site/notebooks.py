@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 
 def as_page(path: Path) -> str:
-    """A notebook as Markdown.
-
-    Raises:
-        SystemExit: an output is neither text nor what a cell printed.
-    """
+    """A notebook as Markdown; `tools/run_notebooks.py` keeps only outputs that cells print."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
     parts = []
     for cell in notebook["cells"]:
@@ -22,21 +16,7 @@ def as_page(path: Path) -> str:
             parts.append(text)
         else:
             parts.append(f"```python\n{text}\n```")
-            if said := "".join(output_text(path, output) for output in cell["outputs"]):
-                parts.append(f"```text title=\"Output\"\n{said.rstrip()}\n```")
+            if said := "".join(line for output in cell["outputs"] for line in output["text"]):
+                parts.append(f'```text title="Output"\n{said.rstrip()}\n```')
     parts.append(f"This page is the notebook `{path.name}`; tests run it.")
     return "\n\n".join(parts) + "\n"
-
-
-def output_text(path: Path, output: Mapping[str, Any]) -> str:
-    """What a cell printed, or its value, as text.
-
-    Raises:
-        SystemExit: it is of another kind.
-    """
-    if output["output_type"] == "stream":
-        return "".join(output["text"])
-    text = output.get("data", {}).get("text/plain")
-    if text is None:
-        raise SystemExit(f"{path}: an output of kind {output['output_type']} is not text")
-    return "".join(text)

@@ -14,7 +14,6 @@ from google.protobuf.descriptor import (
     FileDescriptor,
     MethodDescriptor,
 )
-
 from tools.docs_site.staging import ROOT
 from tools.docs_site.text import cell, document, table
 
@@ -94,7 +93,12 @@ def _message(message: Descriptor) -> Iterator[str]:
     yield _heading(message.full_name)
     yield comments().get(message.full_name, "")
     rows = (
-        (f"`{field.name}`", str(field.number), _kind(field), cell(comments().get(field.full_name, "")))
+        (
+            f"`{field.name}`",
+            str(field.number),
+            _kind(field),
+            cell(comments().get(field.full_name, "")),
+        )
         for field in message.fields
     )
     yield table(("field", "number", "type", "what"), rows)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import griffe
-
-import errata_client
 from tools.docs_site.staging import ROOT
 from tools.docs_site.text import cell, document, table
+
+import errata_client
 
 _INTRODUCTION = """# Python SDK
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tools.docs_site.text import cell, document, table
+
 from errata.platform.settings import Settings
 from errata.platform.settings.report import variable_of
 from errata.platform.settings.root import sections
-from tools.docs_site.text import cell, document, table
 
 _INTRODUCTION = """# Settings
 
