@@ -9,13 +9,16 @@ and names of edits do not count, because they depend on the machine and on what 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 _SECONDS = 600
 # Digits with what belongs to a number, and the width of a column that they fill.
@@ -29,7 +32,12 @@ def executed(path: Path) -> Any:
         CellExecutionError: a cell failed.
     """
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=_SECONDS, kernel_name="python3").execute()
+    # Over sockets in a folder with a short name: free TCP ports can be taken before a kernel is up.
+    config = Config({"KernelManager": {"transport": "ipc"}})
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["JUPYTER_RUNTIME_DIR"] = folder
+        client = NotebookClient(notebook, timeout=_SECONDS, kernel_name="python3", config=config)
+        client.execute()
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type == "code":

@@ -1,13 +1,14 @@
 """A retrieval pipeline that corrects the model where it contradicts the documents.
 
-    python rag_corrections.py documents.jsonl "The capital of France is" ...
+    python rag_corrections.py documents.jsonl "What is the capital of Spain?" ...
 
-Each line of the documents is a passage: {"id", "text", "subject", "prompt", "answer"}. For each question
-the pipeline finds a passage, and asks the model without it. If the model says something else than
-the passage, the passage becomes an edit, with its id as the source: from then on the model answers
-by itself, without retrieval and a longer prompt.
+Each line of the documents is a passage: {"id", "text", "subject", "prompt", "answer"}. For each
+question the pipeline finds a passage, and asks the model without it. If the model says something
+else than the passage, the passage becomes an edit, with its id as the source: from then on the
+model answers by itself, without retrieval and a longer prompt.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -18,8 +19,6 @@ from pathlib import Path
 
 from errata_client import Client, EditRejectedError, EditSpec, EditState
 
-# The namespace of this pipeline's request ids: a passage that was submitted is not submitted again.
-_PIPELINE = uuid.UUID("5c1a9a52-3f6d-4f55-9a35-0d8f1f8f7a11")
 _LEAST = 0.5
 
 
@@ -73,10 +72,10 @@ def main() -> int:
 
 def correct(errata: Client, passage: dict) -> None:
     """Submits a passage as an edit, and waits until every replica answers with it."""
-    spec = EditSpec(
-        passage["prompt"], passage["answer"], passage["subject"], source=passage["id"]
-    )
-    request = uuid.uuid5(_PIPELINE, json.dumps(passage, sort_keys=True))
+    spec = EditSpec(passage["prompt"], passage["answer"], passage["subject"], source=passage["id"])
+    # The same passage has the same request id, so that it is submitted once.
+    digest = hashlib.sha256(json.dumps(["rag", passage], sort_keys=True).encode()).digest()
+    request = uuid.UUID(bytes=digest[:16], version=4)
     (edit,) = errata.submit_edits([spec], author="rag", request_id=str(request))
     (edit,) = errata.wait_edits([edit.name])
     if edit.state is not EditState.COMMITTED:

@@ -46,22 +46,31 @@ def write_sources(folder: Path) -> Path:
     return config
 
 
+def render(config: Path) -> subprocess.CompletedProcess[str]:
+    """Turns the pages into HTML, in the folder `site` beside the configuration.
+
+    Returns:
+        The finished command; its exit code is not 0 if a link or anchor leads nowhere.
+    """
+    zensical = str(Path(sys.executable).with_name("zensical"))
+    command = [zensical, "build", "--strict", "--clean", "--config-file", str(config)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def main() -> int:
-    """Builds the site; returns 1 if a page has a link or anchor that leads nowhere."""
+    """Builds the site; returns 1 if a page has a fault, such as a link that leads nowhere."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "build/site")
     output = parser.parse_args().output.resolve()
     config = write_sources(output.with_name(f"{output.name}-sources"))
-    zensical = str(Path(sys.executable).with_name("zensical"))
-    command = [zensical, "build", "--strict", "--clean", "--config-file", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = render(config)
     if done.returncode != 0:
         sys.stderr.write(done.stdout + done.stderr)
         return 1
     shutil.rmtree(output, ignore_errors=True)
     (config.parent / "site").rename(output)
-    if broken := built.broken_links(output):
-        sys.stderr.write("\n".join(broken) + "\n")
+    if faults := built.faults(output):
+        sys.stderr.write("\n".join(faults) + "\n")
         return 1
     sys.stdout.write(f"{len(list(output.rglob('*.html')))} pages in {output}\n")
     return 0

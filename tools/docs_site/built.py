@@ -1,7 +1,13 @@
-"""Checks the finished pages: every relative link and anchor leads to something."""
+"""Checks the finished pages: links lead to something, and nothing is loaded from a network.
+
+Zensical checks the links of Markdown pages to one another; this checks those of all HTML, and that
+a code host's Markdown was read as such: lists and blocks that need another indent here stay text.
+"""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -9,16 +15,19 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 _ATTRIBUTES = {"href", "src"}
+_UNREAD = re.compile(r"^(?:[-*] |\d+\. |```|\|)")
 # Anything else that a page loads by itself would come from a network.
 _LOADED = {"script", "link", "img", "iframe"}
 
 
 @dataclass
 class _Page(HTMLParser):
-    """The links and anchors of one page."""
+    """The links and anchors of one page, and its lines that look like Markdown."""
 
     links: list[tuple[str, str]] = field(default_factory=list)
     anchors: set[str] = field(default_factory=set)
+    unread: list[str] = field(default_factory=list)
+    _inside: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -30,10 +39,20 @@ class _Page(HTMLParser):
                 self.links.append((tag, value))
             elif name in ("id", "name") and value:
                 self.anchors.add(value)
+        self._inside[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        """Notes where the text is no longer."""
+        self._inside[tag] -= 1
+
+    def handle_data(self, data: str) -> None:
+        """Notes lines of a paragraph that are Markdown still."""
+        if self._inside["p"] and not self._inside["code"]:
+            self.unread += [line for line in data.splitlines() if _UNREAD.match(line)]
 
 
-def broken_links(site: Path) -> list[str]:
-    """What is wrong with the links of all pages, a line each."""
+def faults(site: Path) -> list[str]:
+    """What is wrong with the pages, a line each."""
     pages = {path: _parsed(path) for path in sorted(site.rglob("*.html"))}
     return [
         f"{path.relative_to(site)}: {problem}"
@@ -50,6 +69,7 @@ def _parsed(path: Path) -> _Page:
 
 
 def _problems(path: Path, page: _Page, pages: dict[Path, _Page]) -> Iterator[str]:
+    yield from (f"Markdown that was not read: {line}" for line in page.unread)
     for tag, link in page.links:
         split = urlsplit(link)
         if split.scheme or split.netloc:

@@ -13,8 +13,8 @@ from errata.cli import app
 
 _INTRODUCTION = """# Command line
 
-Made from the commands themselves: `errata COMMAND --help` says the same. Commands that call a running system take
-defaults from the environment, see [operations](../operations.md#settings)."""
+Made from the commands themselves: `errata COMMAND --help` says the same. Commands that call a
+running system take defaults from the environment, see [operations](../operations.md#settings)."""
 
 
 def page() -> str:

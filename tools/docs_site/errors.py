@@ -14,14 +14,20 @@ from errata_client.errors import from_status
 
 _INTRODUCTION = """# Errors
 
-Made from the classes of `errata.errors`. A gRPC status carries the reason in `google.rpc.ErrorInfo`, an HTTP body as
-`error.errata.reason`; the SDK raises the class. What to do about the frequent ones: [operations](../operations.md#errors)."""
+Made from the classes of `errata.errors`. A gRPC status carries the reason in
+`google.rpc.ErrorInfo`, an HTTP body as `error.errata.reason`; the SDK raises the class. What to do
+about the frequent ones: [operations](../operations.md#errors)."""
+# Any exception that is not of these classes.
+_INTERNAL = (
+    *("`INTERNAL`", "`INTERNAL`", "500", "`ErrataError`", "fails again"),
+    "A bug; the service's log has it under the trace that the message names.",
+)
 _HEADER = ("reason", "gRPC", "HTTP", "in the SDK", "retry", "what")
 
 
 def page() -> str:
     """The page as Markdown."""
-    rows = sorted(_rows())
+    rows = sorted([_INTERNAL, *_rows()])
     return document(_INTRODUCTION, table(_HEADER, rows))
 
 

@@ -12,8 +12,8 @@ from errata.gateway.http.openapi_convert import document as openapi
 
 _INTRODUCTION = """# HTTP API
 
-Made from the OpenAPI document that the gateway serves at `/openapi.json`; its `/docs` shows the same. How to use it:
-[HTTP](../http.md)."""
+Made from the OpenAPI document that the gateway serves at `/openapi.json`; its `/docs` shows the
+same. How to use it: [HTTP](../http.md)."""
 
 
 def page() -> str:

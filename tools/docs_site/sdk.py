@@ -12,7 +12,8 @@ import errata_client
 
 _INTRODUCTION = """# Python SDK
 
-Made from the docstrings of `errata_client`. `AsyncClient` has the methods of `Client` as coroutines and asynchronous iterators."""
+Made from the docstrings of `errata_client`. `AsyncClient` has the methods of `Client` as coroutines
+and asynchronous iterators."""
 
 
 def page() -> str:

@@ -15,8 +15,8 @@ from errata.platform.settings.root import sections
 
 _INTRODUCTION = """# Settings
 
-Made from the settings' declarations; `errata config` prints them with the values in force. Where values come from, and
-which source wins: [operations](../operations.md#settings)."""
+Made from the settings' declarations; `errata config` prints them with the values in force. Where
+values come from, and which source wins: [operations](../operations.md#settings)."""
 _HEADER = ("setting", "type", "default", "what")
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 

@@ -20,7 +20,7 @@ PROJECT_PAGES = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 """Pages beside `docs/` that the navigation lists."""
 _AS_THEY_ARE = {".md", ".png", ".svg", ".json"}
 _LANGUAGES = {".sh": "bash", ".yml": "yaml", ".yaml": "yaml", ".proto": "protobuf", ".py": "python"}
-_FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1`*\s*$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^ *(`{3,}|~{3,}).*?^ *\1`*\s*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?(?=\))")
 
 
