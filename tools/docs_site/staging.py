@@ -65,7 +65,9 @@ def place(source: Path) -> Path:
     """Where a file or folder of the repository is among the site's sources."""
     if source.is_dir():
         inside = source / "README.md"
-        return place(inside) if inside.exists() else place(source / "index.md")
+        return (
+            place(inside) if inside.exists() else "source" / source.relative_to(ROOT) / "index.md"
+        )
     if source.is_relative_to(DOCS) and source.suffix in _AS_THEY_ARE:
         return source.relative_to(DOCS)
     if source.is_relative_to(DOCS) and source.suffix == ".ipynb":
@@ -99,15 +101,14 @@ def _listing(folder: Path) -> str:
 
 def rewritten(source: Path, text: str) -> tuple[str, list[Path]]:
     """The text with its relative links as the site needs them, and the files that they name."""
-    if source.is_dir():
-        source = source / "index.md"
     here, linked = place(source).parent, list[Path]()
+    folder = source if source.is_dir() else source.parent
 
     def link(match: re.Match[str]) -> str:
         path, anchor = match["path"], match["anchor"] or ""
         if not path or ":" in path:
             return match[0]
-        target = (source.parent / path).resolve()
+        target = (folder / path).resolve()
         linked.append(target)
         return os.path.relpath(place(target), here) + anchor
 

@@ -44,6 +44,14 @@ def test_links_beside_the_docs_lead_to_pages_of_the_site(project: Path) -> None:
     assert "[back](../page.md#top)" in (staged / "NOTES.md").read_text("utf-8")
 
 
+def test_a_folder_inside_the_docs_is_listed_apart_from_the_pages(project: Path) -> None:
+    (project / "docs/deep/figures.json").write_text("{}", encoding="utf-8")
+    assert "[d](source/docs/deep/index.md)" in _staged(project, "# P\n\n[d](deep)\n")
+    listing = (project / "staged/source/docs/deep/index.md").read_text("utf-8")
+    assert "[figures.json](../../../deep/figures.json)" in listing
+    assert (project / "staged/deep/figures.json").exists()
+
+
 def test_code_and_addresses_stay_as_they_are(project: Path) -> None:
     text = "# P\n\n```\n[a](../code/a.py)\n```\n\n[x](https://example.org/a) [y](#p)\n"
     assert _staged(project, text) == text
