@@ -8,6 +8,7 @@ left out: what they take does not depend on the number of edits.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import subprocess
@@ -73,8 +74,8 @@ async def _start(task: dict[str, str], began: float) -> dict[str, float]:
     from errata.log.payload_convert import decode
     from errata.replica.applier import Applier
     from errata.replica.snapshot_parts import load_snapshot
-    from errata.worker import replica as _  # what a worker imports beside
 
+    importlib.import_module("errata.worker.replica")  # with all that a worker imports
     torch.set_num_threads(1)
     times = [began, time.monotonic()]
     model = CausalLM.load(task["model"])

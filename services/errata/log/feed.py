@@ -22,8 +22,8 @@ from errata.platform.failpoints import failpoint_async
 
 # How long the watcher waits for another service's entry before it checks the head anyway.
 TAIL_SECONDS = 1.0
-# An own append that succeeds proves that no other service's entry precedes it, so the tail can rest:
-# waking for each of them would delay their answers.
+# An own append that succeeds proves that no other service's entry precedes it, so the tail can
+# rest: to wake for each of them would delay their answers.
 _REST_SECONDS = 0.01
 _RETRY_SECONDS = 0.1
 _LOOK_SECONDS = 5.0  # between two looks at Redis' memory, for metrics
