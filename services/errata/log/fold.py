@@ -6,10 +6,10 @@ appends it. So an entry that cannot be is refused; if it is in the log anyway, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from errata.artifacts.source import check_digest
 from errata.errors import (
@@ -56,9 +56,8 @@ class Standing(StrEnum):
     REVERTED = "reverted"
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """An edit's lane and state; edits of one entry share it."""
+class _Known(NamedTuple):
+    """An edit's lane and state; all edits with both share it."""
 
     lane: str
     standing: Standing
@@ -85,7 +84,7 @@ class LogFold:
         self.trust = TrustState()
         self.snapshot: SnapshotTaken | None = None
         self._edits: dict[str, _Known] = {}
-        self._standings: dict[tuple[str, Standing], _Known] = {}
+        self._standings: dict[_Known, _Known] = {}
 
     def add(self, entry: Entry) -> None:
         """Folds the next entry in.
@@ -173,7 +172,7 @@ class LogFold:
 
     def standings(self) -> dict[str, tuple[str, Standing]]:
         """Every edit's lane and state."""
-        return {name: (known.lane, known.standing) for name, known in self._edits.items()}
+        return dict(self._edits)
 
     def copy(self) -> LogFold:
         """A fold of the same entries, which the next `add` leaves as it is."""
@@ -184,10 +183,21 @@ class LogFold:
         copied.snapshot = self.snapshot
         return copied
 
-    def restore_standings(self, standings: Mapping[str, tuple[str, Standing]]) -> None:
-        """Sets every edit's lane and state, as `standings` returned them."""
-        for name, (lane, standing) in standings.items():
-            self._set((name,), lane, standing)
+    def restore_standings(self, standings: Iterable[tuple[str, str, str]]) -> None:
+        """Sets each edit's lane and state.
+
+        Args:
+            standings: name, lane and value of the state.
+
+        Raises:
+            ValueError: there is no such state.
+        """
+        known: dict[tuple[str, str], _Known] = {}
+        for name, lane, value in standings:
+            pair = lane, value
+            if pair not in known:
+                known[pair] = self._shared(lane, Standing(value))
+            self._edits[name] = known[pair]
 
     def _put(self, payload: Payload) -> None:
         match payload:
@@ -208,11 +218,14 @@ class LogFold:
                 self.voided.add(seq)
 
     def _set(self, names: Iterable[str], lane: str, standing: Standing) -> None:
-        known = self._standings.get((lane, standing))
-        if known is None:  # one object for all edits: a million would keep the collector busy
-            known = self._standings[lane, standing] = _Known(lane, standing)
+        known = self._shared(lane, standing)
         for name in names:
             self._edits[name] = known
+
+    def _shared(self, lane: str, standing: Standing) -> _Known:
+        """One object for all edits: a million would keep the collector busy."""
+        known = _Known(lane, standing)
+        return self._standings.setdefault(known, known)
 
     def _check_lane(self, payload: LaneConfigured) -> None:
         check_lane_name(payload.lane)

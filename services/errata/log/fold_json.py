@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from errata.log.entries import ArtifactRef, LaneConfigured, SnapshotTaken
-from errata.log.fold import LogFold, Standing
+from errata.log.fold import LogFold
 from errata.log.signing.trust import TrustState
 
 
@@ -39,9 +39,7 @@ def fold_from_json(found: Mapping[str, Any]) -> LogFold:
     fold.trust = TrustState.from_json(found["trust"])
     if found["snapshot"] is not None:
         fold.snapshot = _snapshot_from_json(found["snapshot"])
-    fold.restore_standings(
-        {name: (lane, Standing(standing)) for name, lane, standing in found["edits"]}
-    )
+    fold.restore_standings(found["edits"])
     return fold
 
 

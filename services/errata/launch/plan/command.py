@@ -76,7 +76,16 @@ def plan_of(settings: Settings, options: Options) -> Plan:
         limits,
         replicas=worker.num_replicas,
         uses_retrieval=bool(worker.retrieval_address),
+        kept_entries=_kept_entries(settings),
     )
+
+
+def _kept_entries(settings: Settings) -> int | None:
+    """What trims leave in Redis: the kept entries, and those since the newest snapshot."""
+    interval = settings.writer.snapshot_interval
+    if not settings.log.trim or not interval:
+        return None
+    return settings.log.trim_keep_entries + interval
 
 
 def lanes_of(settings: Settings, method: str | None) -> list[PlannedLane]:
