@@ -85,6 +85,10 @@ RephrasingsOption = Annotated[
         min=0,
     ),
 ]
+SplitOption = Annotated[
+    Path | None,
+    typer.Option(help="split.json of `errata bench split`; names the relations of the records."),
+]
 NoCheckOption = Annotated[
     bool, typer.Option("--no-check", help="Commit edits even if they fail the writer's checks.")
 ]
@@ -124,6 +128,7 @@ def edit(
     form: FormOption = "text",
     generate: GenerateOption = 0,
     rephrasings: RephrasingsOption = 0,
+    split: SplitOption = None,
     no_check: NoCheckOption = False,
     cache_dir: CacheDirOption = None,
     device: DeviceOption = "cpu",
@@ -148,6 +153,7 @@ def edit(
         text=text,
         auxiliary=plans.AuxiliaryData(heldout, tuple(retention or ()), references, texts),
         rephrasings=rephrasings,
+        split=split,
         check=not no_check,
         cache_dir=cache_dir or plans.default_cache_dir(),
         device=device,
