@@ -113,8 +113,8 @@ class GroupedFigures:
     """Figures by group.
 
     Attributes:
-        means: `{group}.{figure}`; `{group}.prompts` and `{group}.rephrases` are the numbers of
-            questions.
+        means: `{group}.{figure}` of the groups that occur; `{group}.prompts` and
+            `{group}.rephrases` are the numbers of questions.
         half_widths: of 95 % intervals over records.
     """
 
@@ -157,8 +157,9 @@ def grouped(
                 if group == own or name.startswith(_AT_REPHRASES):
                     rows[group].setdefault(name, []).append(value)
     columns = {f"{group}.{name}": row for group in GROUPS for name, row in rows[group].items()}
+    present = {name: count for name, count in counts.items() if rows[name.partition(".")[0]]}
     return GroupedFigures(
-        {**counts, **{name: fmean(values) for name, values in columns.items()}},
+        {**present, **{name: fmean(values) for name, values in columns.items()}},
         {name: half_width(values) for name, values in columns.items()},
     )
 
