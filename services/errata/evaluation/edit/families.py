@@ -155,7 +155,11 @@ def _of_chats(family: FigureFamily) -> FigureFamily:
 def _families(stages: Sequence[Mapping[str, Any]]) -> list[FigureFamily]:
     groups = {
         "retention": ("General ability", "Share of questions answered right."),
-        "ripple": ("Ripple effects", "Share of questions answered with one of the right answers."),
+        "ripple": (
+            "Ripple effects",
+            "Share of tests passed, of those whose conditions were met before the first edit.",
+        ),
+        "ripple_counted": ("Ripple tests that count", "Share whose conditions were met before."),
     }
     open_ended = [
         FigureFamily(title, {f"{group}.{name}": name for name in names}, note)
