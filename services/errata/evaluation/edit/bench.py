@@ -68,7 +68,7 @@ def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
                 {**factory.describe(point), "exposure": described(exposures.of(point), plan.split)}
                 for point in points
             ]
-            runs = _Runs(plan, factory, records, auxiliary, progress, points, exposures)
+            runs = _Runs(plan, factory, records, auxiliary, progress, points, exposures, whole)
             found = [
                 [runs.run_or_read(point, fact, seed) for seed in plan.seeds]
                 for point, fact in zip(points, facts, strict=True)
@@ -117,6 +117,7 @@ class _Runs:
         progress: Progress,
         points: Sequence[Point],
         exposures: _Exposures,
+        whole: Sequence[Record],
     ) -> None:
         self._plan, self._factory, self._records, self._auxiliary = (
             plan,
@@ -124,7 +125,7 @@ class _Runs:
             records,
             auxiliary,
         )
-        self._progress, self._exposures = progress, exposures
+        self._progress, self._exposures, self._whole = progress, exposures, whole
         data = plan.auxiliary
         files = [
             *(plan.data, data.heldout, *data.retention, data.references, plan.text, plan.split)
@@ -143,7 +144,9 @@ class _Runs:
             return dict(json.loads((folder / name).read_text(encoding="utf-8")))
         chosen = random.Random(seed).sample(self._records, point.num_records)
         exposure = self._exposures.of(point)
-        judging = Judging(self._plan.asking, self._auxiliary, exposure, self._plan.check)
+        judging = Judging(
+            self._plan.asking, self._auxiliary, exposure, self._plan.check, self._whole
+        )
         unit = run_unit(
             self._factory.open(point),
             chosen,

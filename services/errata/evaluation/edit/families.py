@@ -11,7 +11,14 @@ from errata.evaluation.edit.exposure import GROUPS, NEW_RELATION, SEEN, UNSEEN
 from errata.platform.plain import shown
 
 _COUNTS = {f"{group}.{what}": 0 for group in GROUPS for what in ("prompts", "rephrases")}
-_DIGITS = {**_COUNTS, "perplexity": 1, "target_perplexity": 1, "fluency": 1, "consistency": 1}
+_DIGITS = {
+    **_COUNTS,
+    "users.ripple_questions": 0,
+    "perplexity": 1,
+    "target_perplexity": 1,
+    "fluency": 1,
+    "consistency": 1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +122,27 @@ SERVED = FigureFamily(
     {"accepted": "Accepted", "served": "Accepted and exact"},
     "Shares of all submitted edits.",
 )
+USERS = FigureFamily(
+    "What users need",
+    {
+        "users.changed": "A → B",
+        "users.changed_back": "A → B → A",
+        "users.held_at_50": "Held at token 50",
+        "users.refused": "Refuses",
+        "users.unlearned": "Old answer gone",
+        "users.extractable": "Extractable in other words",
+        "users.both_facts": "Both facts of one subject",
+        "users.ripple": "Ripple questions",
+        "users.ripple_questions": "Of how many",
+    },
+    "Exact match; questions that the unedited model cannot answer do not count.",
+)
 IN_CHAT = f"{CHAT}."  # begins the names of figures of questions asked in conversations, too
 FAMILIES: Sequence[FigureFamily] = (
     TOKENS,
     *_BY_GROUP,
     SERVED,
+    USERS,
     GENERATION,
     MEMIT,
     LIKELIHOOD,

@@ -18,6 +18,7 @@ from errata.evaluation.edit.exposure import Exposure, grouped
 from errata.evaluation.edit.inspections import INSPECTIONS, FinishedRun
 from errata.evaluation.edit.suites.point import Point
 from errata.evaluation.edit.summary import nested
+from errata.evaluation.edit.users import Columns, user_figures
 from errata.evaluation.judge import SHARES, Answers, Measures, ask, measures_of, shares
 from errata.evaluation.metrics.tokens import exact_match
 from errata.evaluation.systems import System
@@ -33,12 +34,14 @@ class Judging:
         auxiliary: what to measure in addition to the records.
         exposure: what the lane model has seen of the records' questions.
         check: whether edits must pass the writer's checks.
+        whole: the data set, for second facts.
     """
 
     asking: Asking
     auxiliary: AuxiliaryMetrics
     exposure: Exposure
     check: bool
+    whole: Sequence[Record]
 
 
 def run_unit(
@@ -114,13 +117,16 @@ class _UnitRun:
                 )
                 more = self._state(claims)
             self._system.reset()
+        users = self._users()
         for batch in self._batches:
             batch["final"] = self._figures(batch["start"], self._now, batch["size"])
         return {
             "pre": pre,
             "immediate": self._figures(0, self._immediate),
-            "final": final,
-            "spread": self._spread() | groups.half_widths,
+            "final": final | {name: fmean(values) for name, values in users.items()},
+            "spread": self._spread()
+            | groups.half_widths
+            | {name: half_width(values) for name, values in users.items()},
             "records": self._by_record(),
             "batches": self._batches if point.repeats == 1 else [],
             "checkpoints": self._checkpoints,
@@ -212,6 +218,15 @@ class _UnitRun:
         held = [r.case_id not in self._rejected and exact_match(now.new) == 1.0 for r, now in rows]
         accepted = [record.case_id not in self._rejected for record in self._records]
         return {"accepted": fmean(accepted), "served": fmean(held)}
+
+    def _users(self) -> Columns:
+        """Figures of what users need, of a point that asks for them."""
+        if not self._point.users:
+            return {}
+        records = self._records[-self._point.edits :]
+        found = user_figures(self._system, records, self._judging.whole, self._point.batch)
+        number = float(len(found.get("users.ripple", ())))
+        return {**found, "users.ripple_questions": [number]}
 
     def _by_record(self) -> dict[str, Any]:
         """Each record's shares, by columns."""

@@ -36,6 +36,9 @@ SUITES: Mapping[str, EditSuite] = {
     ),
     "ablation": EditSuite("a grid over configuration keys", general.ablation),
     "attenuation": EditSuite("the first and all edits so far, as edits go on", general.attenuation),
+    "users": EditSuite(
+        "facts that change back, long answers, unlearning, second facts", general.users
+    ),
     "drop-rate": _adaple("drop-and-rescale at several drop rates", adaple.drop_rate),
     "topk": _adaple("only the largest entries of each update", adaple.topk),
     "fusion": _adaple("none, top-k, drop-and-rescale, average", adaple.fusion),
