@@ -20,7 +20,7 @@ OutOption = Annotated[
     typer.Option(help="Folder for result.json, report.md and plots; an interrupted run resumes."),
 ]
 MethodOption = Annotated[
-    str, typer.Option(help="A lane's method, or none, ft-l, grace, memit, retrieval-prompt.")
+    str, typer.Option(help="A lane's method, or none, ft-l, grace, moe, memit, retrieval-prompt.")
 ]
 DatasetOption = Annotated[str, typer.Option(help="counterfact, zsre, selfcheckgpt or rippleedits.")]
 ModelOption = Annotated[str, typer.Option(help="Folder or hub id.")]

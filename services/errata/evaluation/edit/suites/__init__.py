@@ -59,6 +59,7 @@ SUITES: Mapping[str, EditSuite] = {
     "expert-scope": _lemoe("no test, cosine, idf, learned gate", lemoe.scope),
     "routing": _lemoe("anchored against literal routing", lemoe.routing),
     "order": _lemoe("order planning against log order", lemoe.order),
+    "order-ungated": _lemoe("the same without a scope test", lemoe.order_ungated),
     "compaction": _expert_methods("before and after a compaction", shared.compaction),
     "expert-kinds": _lemoe("FFN experts and LoRA ranks", lemoe.expert_kinds),
     "expert-grid": _lemoe("LoRA ranks × experts × top-k", lemoe.expert_grid),
