@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,9 @@ DocsOption = Annotated[Path, typer.Option(help="Folder of the documentation.")]
 
 
 def publish(
-    result: Annotated[Path, typer.Argument(help="Output folder of `errata bench edit`.")],
+    result: Annotated[
+        Path, typer.Argument(help="Output folder of `errata bench edit` or `compare`.")
+    ],
     name: Annotated[
         str, typer.Option("--as", help="METHOD/NAME; the last two folders of RESULT if empty.")
     ] = "",
@@ -35,6 +38,7 @@ def publish(
     """Condenses a result into docs/results/data/METHOD/NAME.json, without single records."""
     from errata.evaluation.data.fields import read_text
     from errata.evaluation.edit.summary import read_result
+    from errata.evaluation.published.comparisons import condensed_comparison
     from errata.evaluation.published.condense import as_text, condensed, read_rows
 
     name = name or "/".join(result.resolve().parts[-2:])
@@ -43,7 +47,11 @@ def publish(
     command = read_text(command_file or result / "command.txt")
     rows_file = row or result / "row.json"
     rows = read_rows(rows_file) if row is not None or rows_file.is_file() else []
-    text = as_text(condensed(read_result(result), name, command, rows))
+    compared = result / "compare.json"
+    if compared.is_file():
+        text = as_text(condensed_comparison(json.loads(read_text(compared)), name, command, rows))
+    else:
+        text = as_text(condensed(read_result(result), name, command, rows))
     path = docs / "results" / "data" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

@@ -316,7 +316,7 @@ def test_runs_side_by_side(plan: Plan, folder: Path, tmp_path: Path) -> None:
     )
     assert done.exit_code == 0
     assert (tmp_path / "both" / "compare.md").read_text().startswith("# adaple, grace")
-    pairs = json.loads((tmp_path / "both" / "compare.json").read_text())["4"]
+    pairs = json.loads((tmp_path / "both" / "compare.json").read_text())["edits"]["4"]
     assert (pairs["first"], pairs["others"][0]["second"]) == ("adaple", "grace")
 
 

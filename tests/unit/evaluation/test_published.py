@@ -27,13 +27,16 @@ rows = "main"
 columns = [["s/edit", "seconds"]]
 [table.adaple-runs]
 columns = [["before", "pre:locality.exact"]]
+[paired.gap]
+columns = [["exact", "reliability.exact"], ["score", "score"]]
 [plot.curve]
 title = "Curve"
 axis = "Score"
 figure = "score"
 """
 PAGE = "# Page\n\n<!-- table main -->\nold\n<!-- end -->\n<!-- table short -->\n<!-- end -->\n"
-REST = "<!-- table adaple-runs -->\n<!-- end -->\n<!-- plot curve -->\n<!-- end -->\nthe end\n"
+REST = "<!-- paired gap -->\n<!-- end -->\n"
+REST += "<!-- table adaple-runs -->\n<!-- end -->\n<!-- plot curve -->\n<!-- end -->\nthe end\n"
 
 
 def figures(exact: float, score: float) -> dict[str, Any]:
@@ -144,6 +147,26 @@ def test_a_run_without_a_place_is_a_row_of_its_methods_runs(docs: Path, tmp_path
     call("publish", write_run(tmp_path, "adaple/new", result(), []), "--docs", docs)
     call("report", "--docs", docs)
     assert "| new | 1.000 |" in (docs / "results" / "adaple.md").read_text(encoding="utf-8")
+
+
+def test_a_comparison_is_a_row_of_differences(docs: Path, tmp_path: Path) -> None:
+    difference = {"first": 0.5, "second": 0.75, "difference": 0.25, "over_records": 0.125}
+    item = {"figure": "reliability.exact", "over_seeds": None, "num_records": 9, **difference}
+    others = [{"second": "recipe", "differences": [item]}, {"second": "none", "differences": []}]
+    found = {
+        "seeds": [0],
+        "records": [0, 9],
+        "runs": [{"label": "adaple", "commit": "c" * 40, "command": "errata …"}],
+        "edits": {"1000": {"first": "adaple", "others": others}},
+    }
+    run = write_run(tmp_path, "adaple/gap", {}, [{"paired": "gap", "row": ""}])
+    (run / "compare.json").write_text(json.dumps(found), encoding="utf-8")
+    call("publish", run, "--docs", docs)
+    call("report", "--docs", docs)
+    page = (docs / "results" / "adaple.md").read_text(encoding="utf-8")
+    assert "| recipe − adaple | 1,000 | +0.250 ± 0.125 | – |" in page
+    assert page.count(" − ") == 1, "a pair without differences is no row"
+    assert "](data/adaple/gap.json)" in page
 
 
 def test_every_point_can_be_a_row(docs: Path, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def compared(runs: Runs) -> str:
 
 def paired_json(runs: Runs) -> dict[str, Any]:
     """For each number of edits that runs share, the differences of every run from the first."""
+    _, start = runs[0]
     found: dict[str, Any] = {}
     for number in sorted({point["edits"] for _, run in runs for point in run["points"]}):
         points = _points(runs, number)
@@ -79,7 +80,15 @@ def paired_json(runs: Runs) -> dict[str, Any]:
             label, first = points[0]
             others = [as_json(name, differences(first, point)) for name, point in points[1:]]
             found[str(number)] = {"first": label, "others": others}
-    return found
+    return {
+        "seeds": start["seeds"],
+        "records": start["data"]["records"],
+        "runs": [
+            {"label": label, "commit": run["commit"], "command": run["command"]}
+            for label, run in runs
+        ],
+        "edits": found,
+    }
 
 
 def _paired(points: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:

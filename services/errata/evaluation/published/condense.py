@@ -33,6 +33,7 @@ _IN_CURVES = (
     *(f"{name}.token" for name in ("reliability", "generality", "locality")),
 )
 _DIGITS = 4
+_PLACES = frozenset({"table", "paired", "plot"})
 
 
 def condensed(
@@ -80,9 +81,9 @@ def as_text(published: Mapping[str, Any]) -> str:
     """
     lines = []
     for key, value in published.items():
-        if key == "points":
-            points = ",\n  ".join(_compact(point) for point in value)
-            lines.append(f' "points": [\n  {points}\n ]')
+        if key in ("points", "pairs"):
+            items = ",\n  ".join(_compact(item) for item in value)
+            lines.append(f' "{key}": [\n  {items}\n ]')
         else:
             lines.append(f" {json.dumps(key)}: {_compact(value)}")
     text = "{\n" + ",\n".join(lines) + "\n}\n"
@@ -106,12 +107,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     except ValueError as error:
         raise InvalidRequestError(f"{path} is not JSON: {error}.", field="row") from error
     if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and "row" in row and ("table" in row) != ("plot" in row)
-        for row in rows
+        isinstance(row, dict) and "row" in row and len(row.keys() & _PLACES) == 1 for row in rows
     ):
         raise InvalidRequestError(
             f'{path} must be an array such as [{{"table": "summary", "row": "RECIPE"}}], each with '
-            "`row` and either `table` or `plot`.",
+            "`row` and one of `table`, `paired` and `plot`.",
             field="row",
         )
     return rows

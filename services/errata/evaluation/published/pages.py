@@ -1,6 +1,7 @@
 """Pages with parts that are made from published results.
 
-A part lies between two markers, `<!-- table NAME -->` or `<!-- plot NAME -->`, and `<!-- end -->`.
+A part lies between a marker, `<!-- table NAME -->`, `<!-- paired NAME -->` or `<!-- plot NAME -->`,
+and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 from pathlib import Path
 
 from errata.errors import InvalidRequestError
+from errata.evaluation.published import comparisons
 from errata.evaluation.published.curves import draw
 from errata.evaluation.published.tables import (
     NOTHING,
@@ -19,7 +21,7 @@ from errata.evaluation.published.tables import (
     table,
 )
 
-_PART = re.compile(r"(<!-- (table|plot) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PART = re.compile(r"(<!-- (table|paired|plot) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 class Pages:
@@ -32,13 +34,13 @@ class Pages:
             InvalidRequestError: a file is unusable, or a run names an unknown table or plot.
         """
         self._docs, self._own = docs, docs / "results"
-        self._tables, self._plots = read_definitions(self._own / "tables.toml")
+        self._known = read_definitions(self._own / "tables.toml")
         self._files = read_published(self._own / "data")
         for file in self._files:
             for row in file["rows"]:
-                known = self._tables if "table" in row else self._plots
-                place = row.get("table") or row.get("plot")
-                if place not in known:
+                (kind,) = row.keys() & self._known.keys()
+                place = row[kind]
+                if place not in self._known[kind]:
                     raise InvalidRequestError(
                         f"{file['name']} is shown in {place!r}, which tables.toml does not define.",
                         field="row",
@@ -55,13 +57,15 @@ class Pages:
 
         def part(found: re.Match[str]) -> str:
             start, kind, name, end = found.groups()
-            known = self._tables if kind == "table" else self._plots
+            known = self._known[kind]
             if name not in known:
                 raise InvalidRequestError(
                     f"{path} has a {kind} {name!r} that tables.toml does not define.", field="docs"
                 )
             shown = shown_in(self._files, kind, known[name].rows)
-            if kind == "table":
+            if kind == "paired":
+                body = comparisons.table(known[name], self._files, f"{prefix}data")
+            elif kind == "table":
                 body = table(known[name], shown, f"{prefix}data")
             elif shown:
                 picture = f"![{known[name].title}]({prefix}plots/{name}.png)\n\n"
@@ -73,14 +77,18 @@ class Pages:
         return _PART.sub(part, path.read_text(encoding="utf-8"))
 
     def unused(self) -> set[str]:
-        """Tables and plots that no page has."""
+        """Definitions that no page has."""
         texts = [path.read_text(encoding="utf-8") for path in self.paths]
         placed = {found[3] for text in texts for found in _PART.finditer(text)}
-        return {*self._tables, *self._plots} - placed
+        return {name for known in self._known.values() for name in known} - placed
 
     def pictures(self) -> list[Path]:
         """The files of all plots that show a run."""
-        return [self._picture(name) for name in self._plots if shown_in(self._files, "plot", name)]
+        return [
+            self._picture(name)
+            for name in self._known["plot"]
+            if shown_in(self._files, "plot", name)
+        ]
 
     def write(self) -> list[Path]:
         """Writes all pages and plots; returns the pages that changed."""
@@ -90,7 +98,7 @@ class Pages:
             if text != path.read_text(encoding="utf-8"):
                 path.write_text(text, encoding="utf-8")
                 changed.append(path)
-        for name, plot in self._plots.items():
+        for name, plot in self._known["plot"].items():
             if shown := shown_in(self._files, "plot", name):
                 draw(plot, shown, self._picture(name))
         return changed

@@ -73,8 +73,12 @@ class Shown:
     file: Mapping[str, Any]
 
 
-def read_definitions(path: Path) -> tuple[dict[str, Definition], dict[str, Definition]]:
-    """Tables and plots, by name.
+Definitions = Mapping[str, Mapping[str, Definition]]
+"""Kind (`table`, `paired`, `plot`) → name → definition."""
+
+
+def read_definitions(path: Path) -> Definitions:
+    """All definitions.
 
     Raises:
         InvalidRequestError: the file is missing or has another form.
@@ -82,13 +86,16 @@ def read_definitions(path: Path) -> tuple[dict[str, Definition], dict[str, Defin
     try:
         found = tomllib.loads(read_text(path))
         tables = {
-            name: Definition(
-                name,
-                "",
-                tuple(Column(*column) for column in item["columns"]),
-                item.get("rows", name),
-            )
-            for name, item in found["table"].items()
+            kind: {
+                name: Definition(
+                    name,
+                    "",
+                    tuple(Column(*column) for column in item["columns"]),
+                    item.get("rows", name),
+                )
+                for name, item in found.get(kind, {}).items()
+            }
+            for kind in ("table", "paired")
         }
         plots = {
             name: Definition(name, item["title"], (Column(item["axis"], item["figure"]),), name)
@@ -98,7 +105,7 @@ def read_definitions(path: Path) -> tuple[dict[str, Definition], dict[str, Defin
         raise InvalidRequestError(
             f"{path} does not define tables as it should: {error!r}.", field="tables"
         ) from error
-    return tables, plots
+    return {**tables, "plot": plots}
 
 
 def read_published(folder: Path) -> list[dict[str, Any]]:
@@ -127,7 +134,7 @@ def shown_in(files: Sequence[Mapping[str, Any]], place: str, name: str) -> list[
         shown
         for file in files
         for row in file["rows"]
-        if row.get(place) == name
+        if row.get(place) == name and "points" in file
         for shown in _rows_of(file, row)
     ]
     return sorted(found, key=lambda item: (item.order, item.row))
