@@ -330,6 +330,17 @@ def test_without_a_lane_model_every_relation_is_unseen(plan: Plan) -> None:
     assert "served" not in found["final"], "with --no-check there is no check to pass"
 
 
+def test_the_suite_users_adds_its_figures(plan: Plan) -> None:
+    found = run(replace(plan, suite="users", values={**FAST, "steps": 1}))
+    users = found["final"]["users"]
+    assert {"changed", "changed_back", "refused", "both_facts"} < set(users)
+    assert users["ripple_questions"] == 0, "the data have no second facts"
+    assert "ripple" not in users
+    assert "### What users need" in markdown(found, ())
+    again = run(replace(plan, suite="users", values={**FAST, "steps": 1}, out=plan.out / "again"))
+    assert again["final"] == found["final"], "nothing is left of the edits in between"
+
+
 def test_what_the_product_does_is_the_share_accepted_and_exact(plan: Plan) -> None:
     found = run(replace(plan, values={**FAST, "steps": 1}, check=True))
     (unit,) = found["points"][0]["units"]
