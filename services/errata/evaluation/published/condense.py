@@ -152,7 +152,9 @@ def _short(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def _curve(figures: Mapping[str, Any]) -> dict[str, Any]:
     flat = {name: figure(figures, name) for name in _IN_CURVES}
-    return _rounded(nested({name: value for name, value in flat.items() if value is not None}))
+    known = {name: value for name, value in flat.items() if value is not None}
+    made: dict[str, Any] = _rounded(nested(known))
+    return made
 
 
 def _rounded(value: Any) -> Any:
