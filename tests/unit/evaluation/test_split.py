@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from errata.editing.artifact import Artifact
 from errata.editing.retriever.examples import frames_of
+from errata.editing.retriever.lane_model import FILE_NAME
 from errata.errors import InvalidRequestError
 from errata.evaluation.data import load_records
 from errata.evaluation.data.examples import as_examples
@@ -17,7 +19,7 @@ from errata.evaluation.data.relations import Relations
 from errata.evaluation.data.split import Split
 from errata.evaluation.data.training_records import write_split
 from errata.evaluation.data.wordings import SLOT, Wordings
-from errata.evaluation.edit.exposure import NEW_RELATION, SEEN, UNSEEN, Exposure
+from errata.evaluation.edit.exposure import NEW_RELATION, SEEN, UNSEEN, Exposure, frames_in
 
 RELATIONS = {
     "home": ("{} lives in", "{} resides in", "The home of {} is in", "{}, who lives in"),
@@ -166,6 +168,17 @@ def test_a_rephrasing_sent_with_the_edit_makes_its_wording_seen() -> None:
     exposure = Exposure([record, other], frames_of([]), None)
     assert exposure.group(record, record.rephrases[0]) == NEW_RELATION
     assert exposure.group(other, "It rained. At home, Bob speaks") == SEEN
+
+
+def test_wordings_that_only_the_retriever_saw_count(tmp_path: Path) -> None:
+    frames = frames_of(as_examples([Record("0", "Ada eats", "Ada", "rice", None)]))
+    metadata = {"frames": frames.to_json(), "wordings": json.dumps([f"{SLOT} speaks"])}
+    (tmp_path / FILE_NAME).write_bytes(Artifact({}, metadata).to_bytes())
+    record = Record("1", "Bob speaks", "Bob", "Thai", None, ("At home, Bob speaks",))
+    exposure = Exposure([record], frames_in(tmp_path), None)
+    assert exposure.group(record, record.prompt) == SEEN
+    assert exposure.group(record, record.rephrases[0]) == UNSEEN
+    assert Exposure([record], frames_in(None), None).group(record, record.prompt) == NEW_RELATION
 
 
 def test_data_without_wordings_are_refused(data: Path, tmp_path: Path) -> None:

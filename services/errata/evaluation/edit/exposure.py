@@ -99,13 +99,21 @@ class Exposure:
 def frames_in(folder: Path | None) -> Frames:
     """The frames of the lane model in a folder; none without a lane model.
 
+    A retriever may have been trained on wordings that its edits are not learned with, and that its
+    frames therefore lack: these are in its metadata as `wordings`, a JSON array of frames.
+
     Raises:
         ModelNotFoundError: the folder contains no lane model.
         ArtifactCorruptError: the file is damaged.
     """
     if folder is None:
         return Frames({})
-    return Frames.of_json(Artifact.from_bytes(read_bytes(folder)).metadata.get("frames", "{}"))
+    metadata = Artifact.from_bytes(read_bytes(folder)).metadata
+    frames = Frames.of_json(metadata.get("frames", "{}"))
+    more: dict[str, dict[str, int]] = {
+        wording: {} for wording in json.loads(metadata.get("wordings", "[]"))
+    }
+    return Frames({**more, **frames.by_prompt})
 
 
 @dataclass(frozen=True, slots=True)
