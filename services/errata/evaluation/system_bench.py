@@ -21,12 +21,14 @@ from rich.console import Console
 
 from errata import demo
 from errata.demo import DemoEdit
+from errata.editing.edit import Edit
 from errata.evaluation.report import circumstances
 from errata.evaluation.serve.load_edits import counterfactual_edits
 from errata.launch.box import Box, free_addresses
 from errata.launch.output import print_json
 from errata.launch.progress import Steps
-from errata.log.entries import EditsReverted
+from errata.log.entries import EditsRequested
+from errata.log.payload_convert import edit_name
 from errata.writer.log_client import LogClient
 from errata_client import AsyncClient, EditSpec, EditState
 
@@ -154,7 +156,8 @@ async def generation_rate(client: AsyncClient, prompts: Sequence[str], num_reque
 async def _appends(address: str, num_appends: int) -> dict[str, Any]:
     """Latency of single appends, one after the other; each is synced to disk before its answer."""
     seconds = []
-    entry = EditsReverted((), comment="x" * 300)
+    edit = Edit(edit_name(1, 0), "x" * 100, "x" * 10, "x" * 20, ("x" * 100,))
+    entry = EditsRequested("lanes/main", (edit,), ("",), (True,))
     async with grpc.aio.insecure_channel(address) as channel:
         log = LogClient(channel, "bench")
         await log.acquire_epoch()
