@@ -68,7 +68,7 @@ def table(definition: Definition, files: Sequence[Mapping[str, Any]], data: str)
         return NOTHING
     headings = ["", "edits", *(column.heading for column in definition.columns)]
     body = [cells for row, file in mine for cells in _rows(definition, row, file)]
-    parts = [markdown_table(headings, body), "<details><summary>Commands</summary>\n"]
+    parts = [markdown_table(headings, body), '<details markdown="1"><summary>Commands</summary>\n']
     for _, file in mine:
         commits = ", ".join(f"{run['label']} `{run['commit'][:12]}`" for run in file["runs"])
         parts.append(

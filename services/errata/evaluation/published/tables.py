@@ -174,9 +174,12 @@ def table(definition: Definition, shown: Sequence[Shown], data: str) -> str:
 
 
 def commands(shown: Sequence[Shown], data: str) -> str:
-    """Markdown: each file's command and circumstances, collapsed."""
+    """Markdown: each file's command and circumstances, collapsed.
+
+    Without the attribute, the site would not read what is inside as Markdown; code hosts ignore it.
+    """
     files = {item.file["name"]: item.file for item in shown}
-    parts = ["<details><summary>Commands</summary>\n"]
+    parts = ['<details markdown="1"><summary>Commands</summary>\n']
     for name, file in files.items():
         environment, digests = file["environment"], file["digests"]
         known = [f"{kind} `{value[:12]}`" for kind, value in digests.items() if value]
