@@ -50,6 +50,10 @@ class TrainingConfig(BaseModel):
             other lane model. Ours.
         own_prompt_every: one in this many facts of a step trains MLP_P on its own prompt as well;
             every fact trains it on a rephrase, which is harder. 1 uses both for all (paper).
+        terms: how the losses add up. `each` (paper): prompt and rephrase of a fact each count once
+            in equations 14 and 15, like its locality prompt, and an answer counts with −log P of
+            all its tokens (equations 10 and 11). `means` (code, ours): prompt and rephrase count
+            half each, and an answer loss is a mean over the tokens of all answers.
         locality_weight: of KL(base ‖ prompted); 0 omits the term. Paper: 1.
         dropout: whether the encoder uses dropout in training (code: yes). Keys trained with it
             score lower in training than in serving, so that the sentinel claims too much.
@@ -96,6 +100,7 @@ class TrainingConfig(BaseModel):
     candidates: int = Field(default=2048, ge=8)
     calibrate: bool = True
     own_prompt_every: int = Field(default=4, ge=1)
+    terms: Literal["each", "means"] = "means"
     locality_weight: float = Field(default=0.0, ge=0)
     dropout: bool = False
     learning_rate: float = Field(default=2e-4, gt=0)
@@ -133,6 +138,7 @@ _PAPER: Mapping[str, Any] = {
     "answered": 0.0,
     "digressing": 0.0,
     "own_prompt_every": 1,
+    "terms": "each",
     "stages": "joint",
     "calibrate": False,
     "dropout": True,
@@ -148,6 +154,13 @@ _PAPER: Mapping[str, Any] = {
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "errata": {},
     "paper": _PAPER,
-    "code": {**_PAPER, "sides": "coin", "scale": "sqrt", "hinge": 1.2, "evaluate_every": 3000},
+    "code": {
+        **_PAPER,
+        "sides": "coin",
+        "terms": "means",
+        "scale": "sqrt",
+        "hinge": 1.2,
+        "evaluate_every": 3000,
+    },
 }
 """Values that differ from the defaults, by name."""
