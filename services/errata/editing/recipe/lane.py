@@ -54,7 +54,7 @@ class RecipeLane(GatedLane[GatedContents]):
 
     def encode(self, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
         """As `LaneModelSupport.encode`."""
-        return encode_all(self.causal_lm, lane_model, edits)
+        return encode_all(self.causal_lm, lane_model, edits, self.config, self._contexts or ())
 
     def read(
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, before: GatedContents

@@ -18,13 +18,14 @@ class LaneModelShape:
         num_prompt: l, number of continuous prompt tokens of an edit. Paper: 3.
         deep: layers with deep prompts: a vector is added to the input of the block at each
             position of the continuous prompt (as in prefix tuning). Paper: none.
-        num_target: how many of the target's first tokens MLP_P reads in addition to the key.
-            Paper: 0.
+        num_target: how many of the target's first tokens MLP_P reads. Paper: 0, it reads the key.
         num_sentinel: c, number of free vectors of the sentinel. Paper: 10.
         after: how many of the prompt's tokens come before the continuous prompt: 0 places it before
             the BOS token, as the authors' code does, 1 after it.
         d: width of the LLM.
         max_tokens: length of the longest text that the encoder reads.
+        by_token: MLP_P makes each position from its own tokens (`token_prompts`), not the whole
+            prompt from the whole target and the key (`PromptMaker`). Paper: no.
     """
 
     d_r: int
@@ -35,6 +36,7 @@ class LaneModelShape:
     after: int
     d: int
     max_tokens: int
+    by_token: bool = False
 
     @property
     def prompt_size(self) -> tuple[int, int, int]:

@@ -22,6 +22,7 @@ from errata.editing.retriever.encoder import Encoder, Tokens
 from errata.editing.retriever.frames import Frames
 from errata.editing.retriever.heads import LaneModelShape, PromptMaker, Representation
 from errata.editing.retriever.lane_model_metadata import build, check_fits, check_origin, describe
+from errata.editing.retriever.token_prompts import TokenPromptMaker
 from errata.errors import ArtifactCorruptError, ModelNotFoundError
 
 FILE_NAME = "lane_model.safetensors"
@@ -50,7 +51,7 @@ class LaneModel(nn.Module):
         self.frames = frames or Frames({})
         self.key_mlp = Representation(encoder.pooled_width, shape.d_r)
         self.query_mlp = Representation(encoder.pooled_width, shape.d_r)
-        self.prompt_mlp = PromptMaker(shape)
+        self.prompt_mlp = (TokenPromptMaker if shape.by_token else PromptMaker)(shape)
         self.register_buffer("calibration", torch.ones(()))
         start = torch.empty(shape.num_sentinel, encoder.width).uniform_(-0.05, 0.05)
         self.sentinel = nn.Parameter(start)
@@ -91,6 +92,12 @@ class LaneModel(nn.Module):
         """p_k = MLP_P(r_k), (n, S, l, d), from keys and the result of `target_embeddings`."""
         made: Tensor = self.prompt_mlp(keys, targets)
         return made
+
+    def keys_for_prompts(self, facts: Sequence[tuple[str, str]]) -> Tensor:
+        """The keys of prompts and targets, as far as MLP_P reads any; otherwise zeros, (n, d_r)."""
+        if self.shape.by_token:
+            return torch.zeros(len(facts), self.shape.d_r, device=self.sentinel.device)
+        return self.keys([knowledge(*fact) for fact in facts])
 
     def target_embeddings(
         self,

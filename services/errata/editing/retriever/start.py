@@ -93,6 +93,7 @@ def shape_of(config: TrainingConfig, llm: Widths, *, max_tokens: int, after: int
         num_prompt=config.num_prompt,
         deep=_spread_out(config.num_deep, llm.num_layers),
         num_target=config.num_target,
+        by_token=config.by_token,
         num_sentinel=config.num_sentinel,
         after=after,
         d=llm.d,
