@@ -36,9 +36,13 @@ RecordsOption = Annotated[str, typer.Option(help="Range of records to train on, 
 EncoderOption = Annotated[
     str, typer.Option(help="Folder or hub id; if empty, a small one is trained from scratch.")
 ]
-RetrieverOption = Annotated[
+GateOption = Annotated[
     Path | None,
-    typer.Option(help="Lane model, of any LLM, whose retriever is reused; only MLP_P is trained."),
+    typer.Option(
+        "--gate",
+        "--retriever",
+        help="Gate, or lane model of any LLM, that decides claims; only MLP_P is trained.",
+    ),
 ]
 PresetOption = Annotated[str, typer.Option(help="errata, paper or code.")]
 SetOption = Annotated[
@@ -64,7 +68,7 @@ def recipe(
     dataset: DatasetOption = "counterfact",
     records: RecordsOption = "0:",
     encoder: EncoderOption = "",
-    retriever: RetrieverOption = None,
+    gate: GateOption = None,
     preset: PresetOption = "errata",
     set_: SetOption = None,
     max_minutes: MaxMinutesOption = 0.0,
@@ -75,7 +79,7 @@ def recipe(
     import torch
 
     from errata.editing.model.causal_lm import CausalLM
-    from errata.editing.retriever.lane_model import LaneModel
+    from errata.editing.retriever import gate_file
     from errata.editing.retriever.start import new_lane_model
     from errata.editing.retriever.training import Trainer
 
@@ -83,12 +87,12 @@ def recipe(
         raise InvalidRequestError(
             "give --model and --data, or neither for the demo's.", field="data"
         )
-    config = _config(preset, [*(set_ or []), *(["stages=prompts"] if retriever else [])])
+    config = _config(preset, [*(set_ or []), *(["stages=prompts"] if gate else [])])
     examples, held_out = _examples(data, dataset, records, config.num_validation)
     if threads:
         torch.set_num_threads(threads)
     llm = CausalLM.load(model or demo.model_path(), device=device)
-    known = None if retriever is None else LaneModel.load_retriever(retriever, llm.device)
+    known = None if gate is None else gate_file.load(gate, llm.device)
     lane_model = new_lane_model(llm, encoder or None, config, known)
     seconds = 60 * max_minutes if max_minutes else math.inf
     trainer = Trainer(

@@ -61,7 +61,7 @@ def fit(
         FitError: a refined prompt is not finite.
     """
     start = perf_counter()
-    lane_model = gate.model
+    lane_model = gate.lane_model()
     tokens = lane_model.encoder.tokens(_statements(batch.edits))
     _check_lengths(tokens, lane_model.shape.max_tokens)
     rows = encode(lane_model, model, batch.edits, tokens)

@@ -17,6 +17,7 @@ from errata.editing.recipe.fit import encode_all, fit, gather
 from errata.editing.recipe.state import FORMAT, pack, read_rows
 from errata.editing.recipe.view import RecipeView
 from errata.editing.retriever.gated_lane import GatedContents, GatedLane
+from errata.editing.retriever.lane_model import LaneModel
 
 
 class RecipeLane(GatedLane[GatedContents]):
@@ -47,6 +48,10 @@ class RecipeLane(GatedLane[GatedContents]):
         """Encodes a batch, as `Lane.fit`; see `recipe.fit`."""
         gate, contexts = self.require_gate(), require_gathered(self._contexts, self.name)
         return fit(self.causal_lm, batch, self.config, gate, contexts)
+
+    def open_model(self, artifact: Artifact) -> LaneModel:
+        """As `GatedLane.open_model`; a gate alone makes no continuous prompts."""
+        return LaneModel.from_artifact(artifact, self.llm)
 
     def view(self) -> RecipeView:
         """Routes by the lane's current contents."""

@@ -28,8 +28,8 @@ def needs(model: ModelShape, config: RecipeConfig, load: EditLoad) -> LaneNeeds:
     S − 1 layers are deep, and l is the length of a continuous prompt, as the lane model has them.
     """
     gate, batch = GateNeeds.of(model, load.lane_model), load.batch_edits
-    numbers = math.prod(gate.shape.prompt_size)
-    rows = repository_needs(load, batch, gate.shape.d_r, numbers)
+    numbers = math.prod(gate.lane_model().prompt_size)
+    rows = repository_needs(load, batch, gate.sizes.d_r, numbers)
     return LaneNeeds(
         replica=(*gate.replica(), *rows),
         writer=(*gate.writer(load), *_refinement(model, gate, load)),
@@ -43,16 +43,16 @@ def needs(model: ModelShape, config: RecipeConfig, load: EditLoad) -> LaneNeeds:
         ),
         store=(
             gate.store(),
-            row_store(load, gate.shape.d_r, numbers),
+            row_store(load, gate.sizes.d_r, numbers),
             header_store(load.num_commits(batch), _HEADER_BYTES),
         ),
         batch=batch,
-        searched=Searched(load.num_edits, gate.shape.d_r),
+        searched=Searched(load.num_edits, gate.sizes.d_r),
         work=(
             *gate.request(load),
             Work(
                 "positions of a claimed prompt",
-                2 * model.num_block_parameters * gate.shape.num_prompt,
+                2 * model.num_block_parameters * gate.lane_model().num_prompt,
                 "2·P_blocks·l",
             ),
         ),
@@ -62,8 +62,8 @@ def needs(model: ModelShape, config: RecipeConfig, load: EditLoad) -> LaneNeeds:
 def _refinement(model: ModelShape, gate: GateNeeds, load: EditLoad) -> list[Need]:
     """A retry's gradient steps: prompts with Adam's moments, and activations of all blocks."""
     rows = load.batch_edits * (1 + load.num_rephrases)
-    tokens = load.text_tokens + gate.shape.num_prompt
-    numbers = load.batch_edits * math.prod(gate.shape.prompt_size)
+    tokens = load.text_tokens + gate.lane_model().num_prompt
+    numbers = load.batch_edits * math.prod(gate.lane_model().prompt_size)
     logits = rows * load.target_tokens * model.num_embeddings
     return [
         Need("refined prompts", 5 * numbers * FP32, "5·u·S·l·d·4", during="fit"),

@@ -1,4 +1,4 @@
-"""The trained heads of a lane model: MLP_K, MLP_Q and MLP_P."""
+"""The trained heads of a lane model: MLP_K and MLP_Q, which are its gate's, and MLP_P."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class GateShape:
+    """The sizes of a gate.
+
+    Attributes:
+        d_r: width of keys and queries.
+        num_sentinel: c, number of free vectors of the sentinel.
+        max_tokens: length of the longest text that the encoder reads.
+    """
+
+    d_r: int
+    num_sentinel: int
+    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,11 @@ class LaneModelShape:
     d: int
     max_tokens: int
     by_token: bool = False
+
+    @property
+    def gate(self) -> GateShape:
+        """The sizes of its gate."""
+        return GateShape(self.d_r, self.num_sentinel, self.max_tokens)
 
     @property
     def prompt_size(self) -> tuple[int, int, int]:

@@ -21,6 +21,7 @@ from errata.editing.model.prompts import tokenise
 from errata.editing.model.replay import enter
 from errata.editing.retriever.encoder import Encoder
 from errata.editing.retriever.examples import Example
+from errata.editing.retriever.gate_model import GateModel
 from errata.editing.retriever.heads import LaneModelShape, Representation
 from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.retriever.training_config import TrainingConfig
@@ -39,7 +40,7 @@ def new_lane_model(
     llm: CausalLM,
     encoder: str | Path | None,
     config: TrainingConfig,
-    retriever: LaneModel | None = None,
+    retriever: GateModel | None = None,
 ) -> LaneModel:
     """An untrained lane model for an LLM.
 
@@ -47,8 +48,8 @@ def new_lane_model(
         llm: unedited.
         encoder: folder or hub id; None creates a small encoder with the LLM's tokenizer.
         config: of the training; its seed determines the random weights.
-        retriever: for `stages="prompts"`, a lane model whose encoder, MLP_K, MLP_Q and sentinel
-            are reused; it also determines `d_r`, `num_sentinel` and `max_tokens`.
+        retriever: for `stages="prompts"`, a gate or lane model whose encoder, MLP_K, MLP_Q and
+            sentinel are reused; it also determines `d_r`, `num_sentinel` and `max_tokens`.
 
     Raises:
         ModelNotFoundError, UnsupportedModelError: the encoder cannot be used.
@@ -69,7 +70,7 @@ def new_lane_model(
     after = place_behind_bos(llm) if config.placement == "after_bos" else 0
     shape = shape_of(config, llm, max_tokens=made.max_tokens, after=after)
     if retriever is not None:
-        known = retriever.shape
+        known = retriever.sizes
         shape = replace(shape, d_r=known.d_r, num_sentinel=known.num_sentinel)
     model = LaneModel(made, shape, llm.digest)
     if retriever is not None:

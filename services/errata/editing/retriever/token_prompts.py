@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from errata.editing.retriever.heads import LaneModelShape
 
+_WIDTH = 1024  # of u and g
 _NEIGHBOURS = 1  # tokens on either side that a position also reads
 
 
@@ -32,11 +33,10 @@ class TokenPromptMaker(nn.Module):
         self._size = layers, length, d = shape.prompt_size
         self._stride = -(-shape.num_target // length)
         self._window = self._stride + 2 * _NEIGHBOURS
-        width = shape.d_r
-        self.target = nn.Linear(self._window * d, width)
-        self.place = nn.Parameter(0.02 * torch.randn(length, width))
-        self.first = nn.Linear(width, width)
-        self.second = nn.Linear(width, layers * d)
+        self.target = nn.Linear(self._window * d, _WIDTH)
+        self.place = nn.Parameter(0.02 * torch.randn(length, _WIDTH))
+        self.first = nn.Linear(_WIDTH, _WIDTH)
+        self.second = nn.Linear(_WIDTH, layers * d)
         self.copy = nn.Linear(d, d, bias=False)
         nn.init.eye_(self.copy.weight)
         self.register_buffer("scale", torch.ones(layers, 1, 1))
