@@ -221,9 +221,12 @@ def test_an_edit_that_failed_its_check_gets_a_better_prompt(llama: CausalLM) -> 
     assert llama.current_digest() == digest
 
 
-def test_refining_every_edit_reads_contexts(llama: CausalLM, resources: TextResources) -> None:
+def test_refinement_reads_contexts_only_where_they_are_wanted(
+    llama: CausalLM, resources: TextResources
+) -> None:
     assert gather(RecipeConfig(), resources) == ()
-    config = RecipeConfig(refine_steps=3)
+    assert gather(RecipeConfig(refine_steps=0, num_contexts=2), resources) == ()
+    config = RecipeConfig(refine_steps=3, num_contexts=2)
     assert len(gather(config, resources)) > 1
     state = make_lane(llama, config=config)
     state.gather(resources)

@@ -17,6 +17,7 @@ from errata.editing.lane.needs import (
 )
 from errata.editing.model.shape import ModelShape
 from errata.editing.recipe.config import RecipeConfig
+from errata.editing.recipe.refine import REFINED_AT_ONCE
 from errata.editing.retriever.needs import GateNeeds
 
 _HEADER_BYTES = 600
@@ -32,7 +33,7 @@ def needs(model: ModelShape, config: RecipeConfig, load: EditLoad) -> LaneNeeds:
     rows = repository_needs(load, batch, gate.sizes.d_r, numbers)
     return LaneNeeds(
         replica=(*gate.replica(), *rows),
-        writer=(*gate.writer(load), *_refinement(model, gate, load)),
+        writer=(*gate.writer(load), *_refinement(model, gate, config, load)),
         retrieval=(*gate.replica(), *rows),
         effects=(
             Need(
@@ -59,18 +60,23 @@ def needs(model: ModelShape, config: RecipeConfig, load: EditLoad) -> LaneNeeds:
     )
 
 
-def _refinement(model: ModelShape, gate: GateNeeds, load: EditLoad) -> list[Need]:
-    """A retry's gradient steps: prompts with Adam's moments, and activations of all blocks."""
-    rows = load.batch_edits * (1 + load.num_rephrases)
+def _refinement(
+    model: ModelShape, gate: GateNeeds, config: RecipeConfig, load: EditLoad
+) -> list[Need]:
+    """Gradient steps: prompts with Adam's moments, and activations of all blocks."""
+    edits = min(load.batch_edits, REFINED_AT_ONCE)
+    wordings = max(load.num_rephrases, config.num_rephrases)
+    rows = edits * (1 + wordings + config.num_contexts)
     tokens = load.text_tokens + gate.lane_model().num_prompt
-    numbers = load.batch_edits * math.prod(gate.lane_model().prompt_size)
+    numbers = edits * math.prod(gate.lane_model().prompt_size)
     logits = rows * load.target_tokens * model.num_embeddings
     return [
-        Need("refined prompts", 5 * numbers * FP32, "5·u·S·l·d·4", during="fit"),
+        Need("refined prompts", 5 * numbers * FP32, "5·min(u, 16)·S·l·d·4", during="fit"),
         Need(
             "refinement's activations",
             model.saved_bytes(rows, tokens, 0) + logits * (model.element_bytes + 2 * FP32),
-            "kept by all blocks for u(1 + rephrases) rows of T + l tokens, and their logits",
+            "kept by all blocks for min(u, 16)·(1 + wordings + contexts) rows of T + l tokens, and "
+            "their logits",
             during="fit",
             is_estimate=True,
         ),

@@ -25,7 +25,7 @@ from errata.errors import FitError
 _LEARNING_RATE = 0.1  # in units of the spread of the LLM's own vectors
 _NEARNESS = 0.01  # weight of the squared distance from MLP_P's prompt, in the same units
 _CHECKED_AT_ONCE = 64  # edits
-_REFINED_AT_ONCE = 16  # edits; a gradient keeps the activations of all their texts
+REFINED_AT_ONCE = 16  # edits; a gradient keeps the activations of all their texts
 _CHECKED = 2  # texts of an edit that decide whether it is refined at all
 SURE = 0.5  # a probability that no other token can reach
 
@@ -66,7 +66,7 @@ def refined(
             for start, end in _parts(len(prompts), _CHECKED_AT_ONCE)
         ]
     is_open = (torch.cat(parts) < sure).nonzero()[:, 0]
-    for start, end in _parts(len(is_open), _REFINED_AT_ONCE):
+    for start, end in _parts(len(is_open), REFINED_AT_ONCE):
         rows = is_open[start:end]
         texts = [texts_of[number] for number in rows.tolist()]
         result[rows] = _refined(llm, prompts[rows], texts, lane_model, steps, sure)

@@ -105,12 +105,12 @@ class TrainingConfig(BaseModel):
     scope_share: float = Field(default=0.15, ge=0, lt=1)
     candidates: int = Field(default=2048, ge=8)
     calibrate: bool = True
-    own_prompt_every: int = Field(default=4, ge=1)
+    own_prompt_every: int = Field(default=8, ge=1)
     locality_weight: float = Field(default=0.0, ge=0)
     dropout: bool = False
     learning_rate: float = Field(default=2e-4, gt=0)
     encoder_learning_rate: float = Field(default=5e-5, gt=0)
-    prompt_learning_rate: float = Field(default=1e-3, gt=0)
+    prompt_learning_rate: float = Field(default=2e-3, gt=0)
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_steps: int = Field(default=50, ge=0)
     max_steps: int = Field(default=10_000, ge=1)
