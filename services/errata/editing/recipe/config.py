@@ -39,7 +39,7 @@ class RecipeConfig(LaneConfig):
     claim: Literal["sentinel", "threshold"] = "sentinel"
     own_prompt: bool = True
     refine_steps: int = Field(default=20, ge=0, le=1000)
-    num_rephrases: int = Field(default=3, ge=0, le=16)
+    num_rephrases: int = Field(default=4, ge=0, le=16)
     num_contexts: int = Field(default=0, ge=0, le=64)
     threshold: float | None = Field(default=None, ge=-1, le=1)
 

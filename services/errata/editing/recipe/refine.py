@@ -22,7 +22,7 @@ from errata.editing.retriever.lane_model import LaneModel
 from errata.editing.retriever.losses import Texts, answer_logits
 from errata.errors import FitError
 
-_LEARNING_RATE = 0.1  # in units of the spread of the LLM's own vectors
+_LEARNING_RATE = 0.2  # in units of the spread of the LLM's own vectors
 _NEARNESS = 0.01  # weight of the squared distance from MLP_P's prompt, in the same units
 _CHECKED_AT_ONCE = 64  # edits
 REFINED_AT_ONCE = 16  # edits; a gradient keeps the activations of all their texts
