@@ -21,7 +21,7 @@ ROUNDS ?= 3
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: help setup smollm2 demo test test-vllm test-hostile robustness robustness-bugs check format protos protos-check audit sbom lock bench clean
+.PHONY: help setup smollm2 demo test test-vllm test-hostile robustness robustness-bugs check format protos protos-check audit sbom lock bench results clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -123,6 +123,9 @@ $(AUDIT)/.installed: requirements/audit.txt
 
 lock:  ## Writes the hash-pinned requirements again, after a change in constraints.txt.
 	$(BIN)/python tools/lock_requirements.py
+
+results: setup  ## Makes the tables and plots of docs/results.md and docs/results/ from docs/results/data.
+	$(BIN)/errata bench report
 
 bench: setup  ## Measures the whole system and the engine; writes to build/.
 	$(BIN)/errata bench system --output build/bench-system.json
