@@ -24,6 +24,7 @@ class GateTrainingConfig(BaseModel):
         false_claims: highest share of outside prompts of validation that calibration admits.
         learning_rate: of MLP_K, MLP_Q and the sentinel.
         encoder_learning_rate: of the encoder's other layers.
+        max_steps: optimiser steps.
         warmup_steps: of the cosine schedule.
         num_validation: held-out records; all records of a subject are held out together.
         seed: of everything random.
@@ -45,6 +46,7 @@ class GateTrainingConfig(BaseModel):
     false_claims: float = Field(default=0.03, gt=0, lt=1)
     learning_rate: float = Field(default=3e-4, gt=0)
     encoder_learning_rate: float = Field(default=5e-5, gt=0)
+    max_steps: int = Field(default=10_000, ge=1)
     warmup_steps: int = Field(default=20, ge=0)
     num_validation: int = Field(default=400, ge=1)
     seed: int = Field(default=0, ge=0)

@@ -84,7 +84,7 @@ class GateTrainer:
         config: GateTrainingConfig,
         out: Path,
         *,
-        max_seconds: float,
+        max_seconds: float = math.inf,
     ) -> None:
         """Prepares; `run` trains.
 
@@ -118,7 +118,7 @@ class GateTrainer:
         self._optimiser = torch.optim.Adam(_groups(self.model, config, self._log_scale))
 
     def run(self, on_progress: Callable[[GateProgress], None] | None = None) -> GateReport:
-        """Trains until the time is over, calibrates, and writes the gate.
+        """Trains until the last step or the time limit, calibrates, and writes the gate.
 
         Raises:
             FitError: a loss is not finite; nothing is written.
@@ -131,14 +131,14 @@ class GateTrainer:
         bounds = (1 - config.scope_share, 1.0)
         began = 0.0
         for step in itertools.count():
-            done = (perf_counter() - started) / self._max_seconds
+            done = self._done(step, started)
             if done >= 1:
                 break
             is_scope = done >= bounds[0]
             if is_scope and pooled is None:
                 self.model.encoder.requires_grad_(False)
                 pooled = _Pooled.of(self.model, itertools.islice(source, config.pool))
-                began = done = min(1.0, (perf_counter() - started) / self._max_seconds)
+                began = done = min(1.0, self._done(step, started))
             end = bounds[1] if is_scope else bounds[0]
             self._set_rates(step, (done - began) / max(1e-9, end - began))
             losses = (
@@ -151,6 +151,11 @@ class GateTrainer:
             if on_progress is not None:
                 on_progress(GateProgress(step + 1, done, smoothed))
         return self._finish()
+
+    def _done(self, step: int, started: float) -> float:
+        """The completed share, by steps or by time, whichever is further."""
+        by_time = (perf_counter() - started) / self._max_seconds
+        return max(by_time, step / self._config.max_steps)
 
     def _finish(self) -> GateReport:
         """Calibrates, writes the gate, and evaluates what was written."""

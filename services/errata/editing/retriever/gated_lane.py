@@ -45,6 +45,7 @@ class GatedLane(RoutedLane[Contents]):
         """Starts with `contents`, which have neither a gate nor edits."""
         super().__init__(llm, name, contents)
         self._needs_model = config.needs_lane_model
+        self._takes_gate = config.takes_gate
 
     def open_model(self, artifact: Artifact) -> GateModel:
         """Reads what decides the lane's claims: a gate, or a lane model of its LLM.
@@ -61,7 +62,9 @@ class GatedLane(RoutedLane[Contents]):
     @property
     def lane_model(self) -> LaneModelSupport | None:
         """Reads and encodes its lane model; None if its configuration needs none."""
-        return LaneModelSupport(read_bytes, self.encode) if self._needs_model else None
+        if not self._needs_model:
+            return None
+        return LaneModelSupport(read_bytes, self.encode, self._takes_gate)
 
     def with_model(self, contents: Contents, model: Artifact, digest: str) -> Contents:
         """As `RoutedLane.with_model`; a lane that needs no lane model ignores it."""

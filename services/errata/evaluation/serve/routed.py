@@ -34,6 +34,7 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.recipe.state import pack
 from errata.editing.registry import get_method
 from errata.editing.retriever.gate import Gate
+from errata.editing.retriever.installed_gate import installed_gate
 from errata.engine.sequence import Version
 from errata.engine.serving_state import ServingState
 from errata.errors import InvalidRequestError
@@ -105,6 +106,8 @@ def learn(lane: Lane, model: CausalLM, folder: Path | None) -> Gate | None:
     """Gives the lane its lane model, if it needs one; what decides its claims then."""
     if lane.lane_model is None:
         return None
+    if folder is None and lane.lane_model.takes_gate:
+        folder = installed_gate()
     if folder is None:
         raise InvalidRequestError(
             "give --lane-model, a folder that `errata train recipe` made.", field="lane_model"
