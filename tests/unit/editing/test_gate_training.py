@@ -190,7 +190,9 @@ def test_training_writes_a_gate_and_leaves_frozen_layers(llama: CausalLM, tmp_pa
     report = trainer.run(lambda progress: steps.append(progress.done))
     assert steps == sorted(steps)
     assert len(steps) == TINY.max_steps
-    changed = {name for name, value in encoder.state_dict().items() if (value != before[name]).any()}
+    changed = {
+        name for name, value in encoder.state_dict().items() if (value != before[name]).any()
+    }
     assert changed
     assert not [n for n in changed if "embeddings" in n or "layer.0." in n]
     written = gate_file.load(tmp_path / "gate", CPU)

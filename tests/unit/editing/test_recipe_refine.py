@@ -1,11 +1,15 @@
 """Refinement of continuous prompts: which edits take gradient steps, and when they stop."""
 
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor
 
 from errata.editing.edit import EditBatch
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, tokenise_all
+from errata.editing.recipe import refine
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.refine import SURE, refined
 from errata.editing.retriever.lane_model import LaneModel
@@ -54,10 +58,11 @@ def test_an_edit_is_refined_until_every_token_of_every_text_is_certain(llama: Ca
     start = _start(llama, model)
     before = _levels(llama, model, start)
     sure = 2 * max(before)
-    after = _levels(llama, model, refined(llama, start, texts, model, MANY, sure))
-    assert min(after) >= sure * 0.999
-    longer = _levels(llama, model, refined(llama, start, texts, model, MANY, 1.5 * sure))
-    assert all(a < b for a, b in zip(after, longer, strict=True)), "it stops when it is certain"
+    stopped = refined(llama, start, texts, model, MANY, sure)
+    assert min(_levels(llama, model, stopped)) >= sure * 0.999
+    forced = refined(llama, start, texts, model, MANY, 2.0)
+    for begin, near, far in zip(start, stopped, forced, strict=True):
+        assert (near - begin).norm() < (far - begin).norm(), "it stops when it is certain"
 
 
 def test_what_is_answered_keeps_its_bits(llama: CausalLM) -> None:
@@ -84,6 +89,35 @@ def test_an_edit_takes_the_same_steps_in_any_batch(llama: CausalLM) -> None:
         alone = refined(llama, start[[number]], [texts[number]], model, 5, sure=2.0)
         torch.testing.assert_close(alone[0], together[number], rtol=1e-2, atol=1e-3)
         assert (together[number] - start[number]).abs().max() > 0.1
+
+
+def test_a_pass_holds_a_limited_number_of_tokens(
+    llama: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, texts = make_lane_model(llama), _texts(llama)
+    start = _start(llama, model)
+    sizes: list[int] = []
+    answer = refine.answer_logits
+
+    def counted(llm: CausalLM, given: Texts, *rest: Any) -> Tensor:
+        sizes.append(given.ids.numel() + len(given.ids) * model.shape.num_prompt)
+        return answer(llm, given, *rest)
+
+    monkeypatch.setattr(refine, "answer_logits", counted)
+    together = refined(llama, start, texts, model, 3, sure=2.0)
+    assert len(sizes) == 4, "one check and three steps"
+    two = sizes[0] - 1  # fits two edits, not three
+    monkeypatch.setattr(refine, "_CHECKED_AT_ONCE", two)
+    monkeypatch.setattr(refine, "REFINED_AT_ONCE", two)
+    sizes.clear()
+    parts = refined(llama, start, texts, model, 3, sure=2.0)
+    assert len(sizes) == 8
+    assert max(sizes) <= two
+    torch.testing.assert_close(parts, together, rtol=1e-2, atol=1e-3)
+    monkeypatch.setattr(refine, "REFINED_AT_ONCE", 1)
+    sizes.clear()
+    refined(llama, start, texts, model, 3, sure=2.0)
+    assert len(sizes) == 2 + 3 * len(FACTS), "an edit that has more tokens is refined alone"
 
 
 def test_a_lane_refines_the_edits_that_its_lane_model_cannot_answer(llama: CausalLM) -> None:

@@ -64,19 +64,19 @@ def _refinement(
     model: ModelShape, gate: GateNeeds, config: RecipeConfig, load: EditLoad
 ) -> list[Need]:
     """Gradient steps: prompts with Adam's moments, and activations of all blocks."""
-    edits = min(load.batch_edits, REFINED_AT_ONCE)
     wordings = max(load.num_rephrases, config.num_rephrases)
-    rows = edits * (1 + wordings + config.num_contexts)
     tokens = load.text_tokens + gate.lane_model().num_prompt
+    rows = 1 + wordings + config.num_contexts
+    edits = max(1, min(load.batch_edits, REFINED_AT_ONCE // (rows * tokens)))
     numbers = edits * math.prod(gate.lane_model().prompt_size)
-    logits = rows * load.target_tokens * model.num_embeddings
+    logits = edits * rows * load.target_tokens * model.num_embeddings
     return [
-        Need("refined prompts", 5 * numbers * FP32, "5·min(u, 16)·S·l·d·4", during="fit"),
+        Need("refined prompts", 5 * numbers * FP32, "5·e·S·l·d·4, e edits at once", during="fit"),
         Need(
             "refinement's activations",
-            model.saved_bytes(rows, tokens, 0) + logits * (model.element_bytes + 2 * FP32),
-            "kept by all blocks for min(u, 16)·(1 + wordings + contexts) rows of T + l tokens, and "
-            "their logits",
+            model.saved_bytes(edits * rows, tokens, 0) + logits * (model.element_bytes + 2 * FP32),
+            "kept by all blocks for e·(1 + wordings + contexts) ≤ 2,048 / (T + l) rows of T + l "
+            "tokens, and their logits",
             during="fit",
             is_estimate=True,
         ),

@@ -8,7 +8,7 @@ that MLP_P already answers keeps MLP_P's prompt, bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ from errata.errors import FitError
 
 _LEARNING_RATE = 0.2  # in units of the spread of the LLM's own vectors
 _NEARNESS = 0.01  # weight of the squared distance from MLP_P's prompt, in the same units
-_CHECKED_AT_ONCE = 64  # edits
-REFINED_AT_ONCE = 16  # edits; a gradient keeps the activations of all their texts
+_CHECKED_AT_ONCE = 8192  # tokens
+REFINED_AT_ONCE = 2048  # tokens, whose activations a gradient keeps
 _CHECKED = 2  # texts of an edit that decide whether it is refined at all
 SURE = 0.5  # a probability that no other token can reach
 
@@ -59,24 +59,40 @@ def refined(
         FitError: a prompt is not finite.
     """
     result, shape = prompts.clone(), lane_model.shape
+    least = torch.ones(len(prompts), device=prompts.device)
     first = [rows[:_CHECKED] for rows in texts_of]
     with torch.no_grad():
-        parts = [
-            _answered(llm, prompts[start:end], first[start:end], shape)[0]
-            for start, end in _parts(len(prompts), _CHECKED_AT_ONCE)
-        ]
-    is_open = (torch.cat(parts) < sure).nonzero()[:, 0]
-    for start, end in _parts(len(is_open), REFINED_AT_ONCE):
-        rows = is_open[start:end]
-        texts = [texts_of[number] for number in rows.tolist()]
-        result[rows] = _refined(llm, prompts[rows], texts, lane_model, steps, sure)
+        for part in _parts(range(len(prompts)), first, shape, _CHECKED_AT_ONCE):
+            texts = [first[number] for number in part]
+            least[part] = _answered(llm, prompts[part], texts, shape)[0]
+    is_open = (least < sure).nonzero()[:, 0].tolist()
+    for part in _parts(is_open, texts_of, shape, REFINED_AT_ONCE):
+        texts = [texts_of[number] for number in part]
+        result[part] = _refined(llm, prompts[part], texts, lane_model, steps, sure)
     if not bool(torch.isfinite(result).all()):
         raise FitError("a refined prompt is not finite; refine in fewer steps.")
     return result
 
 
-def _parts(number: int, size: int) -> list[tuple[int, int]]:
-    return [(start, min(start + size, number)) for start in range(0, number, size)]
+def _parts(
+    numbers: Iterable[int],
+    texts_of: Sequence[Sequence[TokenRow]],
+    shape: LaneModelShape,
+    most: int,
+) -> Iterator[list[int]]:
+    """Edits whose padded texts have at most so many tokens together, or one edit with more."""
+    part: list[int] = []
+    num_rows = longest = 0
+    for number in numbers:
+        num_rows += len(texts_of[number])
+        longest = max(longest, *(len(row.ids) + shape.num_prompt for row in texts_of[number]))
+        if part and num_rows * longest > most:
+            yield part
+            part, num_rows = [], len(texts_of[number])
+            longest = max(len(row.ids) + shape.num_prompt for row in texts_of[number])
+        part.append(number)
+    if part:
+        yield part
 
 
 def _refined(

@@ -101,17 +101,7 @@ class Trainer:
         self._reseed()
         if config.start == "similar":
             self._initialise()
-        # Similar facts make the retriever's task harder, not MLP_P's.
-        group = 1 if config.stages == "prompts" else config.alike
-        self._sampler = BatchSampler(
-            self._train,
-            neighbours=neighbours_of(model, self._train) if group > 1 else (),
-            group=group,
-            borrowed=config.borrowed,
-            invented=config.invented,
-            answered=config.answered,
-            digressing=config.digressing,
-        )
+        self._sampler = _sampler(model, self._train, config)
         self._varier = Varier(
             self._train,
             questioned=config.questioned,
@@ -280,6 +270,20 @@ class Trainer:
     def _reseed(self) -> None:
         """Makes dropout after a checkpoint independent of an interruption there."""
         torch.manual_seed(self._config.seed * 1_000_003 + self._run.step)
+
+
+def _sampler(model: LaneModel, examples: Sequence[Example], config: TrainingConfig) -> BatchSampler:
+    # Similar facts make the retriever's task harder, not MLP_P's.
+    group = 1 if config.stages == "prompts" else config.alike
+    return BatchSampler(
+        examples,
+        neighbours=neighbours_of(model, examples) if group > 1 else (),
+        group=group,
+        borrowed=config.borrowed,
+        invented=config.invented,
+        answered=config.answered,
+        digressing=config.digressing,
+    )
 
 
 def _varied(examples: Sequence[Example], config: TrainingConfig) -> list[Sample]:
