@@ -261,7 +261,9 @@ def lanes(settings: Settings) -> Iterator[Finding]:
                 installed_gate()
             except ErrataError as error:
                 # A lane that is in the log already keeps its gate.
-                yield Finding("warn", "lanes", f"{name}: {error.message}", "not needed if it has one")
+                yield Finding(
+                    "warn", "lanes", f"{name}: {error.message}", "not needed if it has one"
+                )
         for adapter in setup.adapters:
             if not (adapter / "adapter_config.json").is_file():
                 found = f"{name}: no PEFT adapter at {adapter}"

@@ -190,12 +190,18 @@ def test_training_writes_a_gate_and_leaves_frozen_layers(llama: CausalLM, tmp_pa
     report = trainer.run(lambda progress: steps.append(progress.done))
     assert steps == sorted(steps)
     assert len(steps) == TINY.max_steps
-    changed = {name for name, value in encoder.state_dict().items() if (value != before[name]).any()}
+    changed = {
+        name for name, value in encoder.state_dict().items() if (value != before[name]).any()
+    }
     assert changed
     assert not [n for n in changed if "embeddings" in n or "layer.0." in n]
     written = gate_file.load(tmp_path / "gate", CPU)
     assert float(written.calibration) == pytest.approx(report.calibration)
     assert written.frames.by_prompt, "LEMoE and ELDER word rephrasings with them"
     assert 0 <= report.records.right <= 1
+    further = GateTrainer(written, _examples(), TINY, tmp_path / "further")
+    assert further.model is written
+    further.run()
+    assert (tmp_path / "further" / "gate.safetensors").exists()
     with pytest.raises(PreconditionError, match="not empty"):
         GateTrainer(encoder, _examples(), TINY, tmp_path / "gate")
