@@ -105,11 +105,12 @@ def recipe(
     console().print(f"lane model in {out}; its log is {out / 'training.csv'}")
 
 
-@train.command()
-def gate(
+@train.command("gate")
+def train_gate(
     out: Annotated[Path, typer.Option(help="New folder of the gate.")],
     data: Annotated[Path, typer.Option(help="File of training records.")],
-    encoder: Annotated[str, typer.Option(help="Pretrained encoder: folder or hub id.")],
+    encoder: Annotated[str, typer.Option(help="Pretrained encoder: folder or hub id.")] = "",
+    gate: Annotated[Path | None, typer.Option(help="Gate that is trained further.")] = None,
     dataset: DatasetOption = "counterfact",
     records: RecordsOption = "0:",
     set_: Annotated[
@@ -124,24 +125,25 @@ def gate(
 
     from errata.editing.gate_training.config import GateTrainingConfig
     from errata.editing.gate_training.training import GateTrainer
+    from errata.editing.retriever import gate_file
     from errata.editing.retriever.encoder import Encoder
     from errata.evaluation.data import load_records
     from errata.evaluation.data.examples import as_examples
     from errata.evaluation.edit.plan import parse_range
 
+    if bool(encoder) == (gate is not None):
+        raise InvalidRequestError("give --encoder, or --gate to train one further.", field="gate")
     config = _validated(GateTrainingConfig, set_ or [])
-    start, end = parse_range(records)
-    examples = as_examples(load_records(dataset, data)[start:end])
+    first, last = parse_range(records)
+    examples = as_examples(load_records(dataset, data)[first:last])
     if threads:
         torch.set_num_threads(threads)
-    trainer = GateTrainer(
-        Encoder.load(encoder, config.max_tokens),
-        examples,
-        config,
-        out,
-        max_seconds=60 * max_minutes,
+    start = (
+        Encoder.load(encoder, config.max_tokens)
+        if gate is None
+        else gate_file.load(gate, torch.device("cpu"))
     )
-    _run_gate(trainer)
+    _run_gate(GateTrainer(start, examples, config, out, max_seconds=60 * max_minutes))
     console().print(f"gate in {out}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,4 +41,5 @@ def install_gate(
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: gate-of-{name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[errata.gates]\n{name} = gate_of_{name}:path\n")
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, package.name, raising=False)  # an earlier test's
     return package / "gate.safetensors"

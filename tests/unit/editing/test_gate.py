@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from errata import demo
 from errata.editing.artifact import Artifact
 from errata.editing.lane.commits import LaneModelCommit
 from errata.editing.lane.needs import EditLoad
@@ -144,7 +145,7 @@ def test_a_lane_model_starts_from_a_gate(llama: CausalLM) -> None:
 def test_a_plan_counts_a_gate(llama: CausalLM, tmp_path: Path) -> None:
     gate = make_gate(llama)
     gate_file.save(gate, tmp_path)
-    shape = ModelShape.of(llama)
+    shape = ModelShape.read(demo.model_path())
     needs = GateNeeds.of(shape, tmp_path)
     assert needs.num_parameters == sum(t.numel() for t in gate.state_dict().values())
     assert needs.store().num_bytes == needs.num_parameters

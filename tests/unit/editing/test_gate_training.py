@@ -199,5 +199,9 @@ def test_training_writes_a_gate_and_leaves_frozen_layers(llama: CausalLM, tmp_pa
     assert float(written.calibration) == pytest.approx(report.calibration)
     assert written.frames.by_prompt, "LEMoE and ELDER word rephrasings with them"
     assert 0 <= report.records.right <= 1
+    further = GateTrainer(written, _examples(), TINY, tmp_path / "further")
+    assert further.model is written
+    further.run()
+    assert (tmp_path / "further" / "gate.safetensors").exists()
     with pytest.raises(PreconditionError, match="not empty"):
         GateTrainer(encoder, _examples(), TINY, tmp_path / "gate")

@@ -1,4 +1,4 @@
-"""Batches of a gate's training: keys of stored facts, and queries that each belong to one or none."""
+"""Batches of a gate's training: keys of stored facts, and queries that belong to one or none."""
 
 from __future__ import annotations
 

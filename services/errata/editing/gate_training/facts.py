@@ -11,6 +11,8 @@ from errata.editing.gate_training.relations import GAP, Relation, by_wording
 from errata.editing.gate_training.wordings import varied
 from errata.editing.retriever.examples import Example
 
+_NEAR_SHARE = 0.5  # of records, with a query about a near-identical name
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -68,7 +70,7 @@ class FactSource:
         }
         self.names = Names(named)
         self._same: dict[str, list[int]] = {}
-        for number, example in enumerate(examples):
+        for number in range(len(examples)):
             self._same.setdefault(self._topic(number), []).append(number)
 
     def record(self, number: int, rng: random.Random) -> list[Fact]:
@@ -88,6 +90,10 @@ class FactSource:
         if rng.random() < 0.15:
             wordings.insert(0, example.prompt)
         outside = tuple(text for text, _ in example.locality[:1])
+        named = [text for text in wordings if example.subject and example.subject in text]
+        if named and rng.random() < _NEAR_SHARE:
+            near = self.names.near(example.subject, rng)
+            outside += (rng.choice(named).replace(example.subject, near),)
         found = [
             Fact(
                 example.subject,

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 _KNOWN = 0.5  # share of names from records, for kinds that they have
 _SYLLABLES = (
-    "al an ar bel ber bo bran cal cor da del dor el en er fa fel gal gor ha hal in is ka kel kor la "
-    "len lor ma mar mel mi mor na nel no or pa per ra ren ri ro sa sel sol ta tel tor ul va vel vi"
+    "al an ar bel ber bo bran cal cor da del dor el en er fa fel gal gor ha hal in is ka kel kor "
+    "la len lor ma mar mel mi mor na nel no or pa per ra ren ri ro sa sel sol ta tel tor ul va vel"
 ).split()
 _ENDINGS = "ia us a um is ensis ella ina oides aria".split()
 _MONTHS = (
@@ -17,8 +17,8 @@ _MONTHS = (
 ).split()
 _TITLES = "The A My Last First New Old Red Black White Lost Secret Little Great".split()
 _NOUNS = (
-    "House River Night Star Garden Heart Road King Winter Song Mirror Bridge Storm City Letter Fire "
-    "Ocean Child Shadow Game Wolf Train Island Dream Machine"
+    "House River Night Star Garden Heart Road King Winter Song Mirror Bridge Storm City Letter "
+    "Fire Ocean Child Shadow Game Wolf Train Island Dream Machine"
 ).split()
 _NUMBER = re.compile(r"\d")
 

@@ -27,21 +27,24 @@ from errata.editing.gate_training.objective import (
     identity_numbers,
     retrieval_losses,
 )
-from errata.editing.gate_training.relations import Relation, load_relations
+from errata.editing.gate_training.relations import GAP, Relation, load_relations
 from errata.editing.gate_training.validation import Claims, Scores, calibrated
 from errata.editing.retriever import gate_file
 from errata.editing.retriever.encoder import Encoder
 from errata.editing.retriever.examples import Example, frames_of, split
+from errata.editing.retriever.frames import Frames
 from errata.editing.retriever.gate_model import GateModel
 from errata.editing.retriever.heads import GateShape
-from errata.editing.retriever.start import initialise_retriever
+from errata.editing.retriever.lane_model import knowledge
+from errata.editing.retriever.start import initialise_retriever, scale_of
 from errata.errors import FitError, PreconditionError
 
 _LOWEST_RATE = 0.05  # of the maximum, at the end of the cosine schedule
 _SMOOTHING = 0.95
 _MAX_NORM = 1.0
 _NUM_INVENTED = 150  # groups of invented facts of validation
-_POOLED_AT_ONCE = 1_024
+_NUM_SCALED = 256  # statements whose keys give the first scale of scores
+_SCALE_RATE = 1e-2  # of one number, the logarithm of the scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class GateTrainer:
 
     def __init__(
         self,
-        encoder: Encoder,
+        start: Encoder | GateModel,
         examples: Sequence[Example],
         config: GateTrainingConfig,
         out: Path,
@@ -89,7 +92,7 @@ class GateTrainer:
         """Prepares; `run` trains.
 
         Args:
-            encoder: pretrained; trained in place.
+            start: a pretrained encoder, or a gate to train further; trained in place.
             examples: records, for training and validation.
             config: settings.
             out: new folder of the gate.
@@ -110,11 +113,20 @@ class GateTrainer:
             _validation(_source([r for r in relations if r.held_out], held_out, config), 0),
         )
         torch.manual_seed(config.seed)
-        shape = GateShape(config.d_r, config.num_sentinel, encoder.max_tokens)
-        self.model = GateModel(encoder, shape, frames_of(train))
-        scale = initialise_retriever(self.model, train)
+        if isinstance(start, GateModel):
+            self.model = start.requires_grad_(True)
+            self.model.calibration.fill_(1)
+            statements = [knowledge(e.prompt, e.target) for e in train[:_NUM_SCALED]]
+            with torch.no_grad():
+                scale = scale_of(self.model.keys(statements))
+        else:
+            sizes = GateShape(config.d_r, config.num_sentinel, start.max_tokens)
+            self.model = GateModel(start, sizes)
+            scale = initialise_retriever(self.model, train)
+        trained = [relation.wordings for relation in relations if not relation.held_out]
+        self.model.frames = frames_of(train).merged(Frames.of_wordings(trained, GAP))
         self._log_scale = nn.Parameter(torch.tensor(math.log(scale)))
-        _freeze(encoder, config.frozen_layers)
+        _freeze(self.model.encoder, config.frozen_layers)
         self._optimiser = torch.optim.Adam(_groups(self.model, config, self._log_scale))
 
     def run(self, on_progress: Callable[[GateProgress], None] | None = None) -> GateReport:
@@ -224,7 +236,7 @@ class _Pooled:
     def losses(
         self, model: GateModel, config: GateTrainingConfig, step: int, scale: Tensor
     ) -> dict[str, Tensor]:
-        """The losses of some queries among many keys; a query is dropped if its key is not drawn."""
+        """The losses of some queries among many keys, without queries whose key is not drawn."""
         rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         keys = torch.randperm(len(self.statements), generator=rng)[: config.candidates]
         place = torch.full((len(self.statements) + 1,), -1)
@@ -283,6 +295,7 @@ def _groups(
     ids = {id(p) for p in model.encoder.parameters()}
     heads = [p for p in model.parameters() if id(p) not in ids]
     return [
-        {"params": [*heads, log_scale], "highest": config.learning_rate},
+        {"params": heads, "highest": config.learning_rate},
+        {"params": [log_scale], "highest": _SCALE_RATE},
         {"params": body, "highest": config.encoder_learning_rate},
     ]

@@ -19,7 +19,8 @@ _PAIRS = (
     ("Which ", "What "), ("What ", "Which "), ("What is ", "What's "), ("Who is ", "Who's "),
     ("Who was ", "Who is "), ("Who is ", "Who was "), (" was ", " is "), (" is ", " was "),
     ("Where is ", "Where's "), ("In which ", "What "), ("In what ", "Which "), (" the ", " "),
-    (" did ", " does "), (" does ", " did "), ("When ", "On what date "), ("When ", "In which year "),
+    (" did ", " does "), (" does ", " did "), ("When ", "On what date "),
+    ("When ", "In which year "),
     ("Who ", "Which person "), ("Where ", "In what place "), ("Where ", "In which location "),
     ("What is the name of ", "Who is "), ("Who is ", "What is the name of "),
 )  # fmt: skip

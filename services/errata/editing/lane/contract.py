@@ -44,7 +44,7 @@ class LaneConfig(BaseModel):
 
     @property
     def takes_gate(self) -> bool:
-        """Whether a gate is enough as its lane model; lanes that name none take the installed one."""
+        """Whether a gate is enough as its lane model; without one, the installed gate is taken."""
         return False
 
     @property

@@ -141,7 +141,7 @@ def _spreads(llm: CausalLM, layers: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def initialise_retriever(model: LaneModel, examples: Sequence[Example]) -> float:
+def initialise_retriever(model: GateModel, examples: Sequence[Example]) -> float:
     """Initialises MLP_K, MLP_Q and the sentinel from the encoder's pooled vectors of examples.
 
     Args:
@@ -162,7 +162,11 @@ def initialise_retriever(model: LaneModel, examples: Sequence[Example]) -> float
     ids = torch.randint(model.encoder.tokenizer.get_vocab_size(), (1, len(model.sentinel)))
     model.sentinel.copy_(model.encoder.model.embeddings(input_ids=ids.to(pooled.device))[0])
     model.query_mlp.load_state_dict(model.key_mlp.state_dict())
-    keys = model.key_mlp(pooled)
+    return scale_of(model.key_mlp(pooled))
+
+
+def scale_of(keys: Tensor) -> float:
+    """The scale of scores at which a softmax over keys (n, d_r) has a suitable temperature."""
     return _SHARPNESS / float(keys.square().sum(-1).mean())
 
 
