@@ -41,7 +41,8 @@ class TrainingConfig(BaseModel):
         answered: share of facts with a random word as the target. Ours.
         digressing: share of facts whose locality prompt asks for another relation of the same
             subject. Ours.
-        questioned: share of facts about which MLP_P is trained on other questions. Ours.
+        questioned: in a stage of MLP_P alone, the share of facts about which it is trained on
+            other questions. Ours.
         preceded: share of facts whose rephrase MLP_P reads after another statement. Ours.
         named: share of facts whose target is another name, number or date for MLP_P. Ours.
         stages: retriever and MLP_P are trained together (`joint`, paper), or one after the other
