@@ -246,7 +246,7 @@ def lanes(settings: Settings) -> Iterator[Finding]:
     writer = settings.writer
     path = writer.lanes_file or (None if settings.model.path else demo.lanes_path())
     try:
-        setups = read_lanes(path, writer.default_lane, base_model="")
+        setups = read_lanes(path, writer.default_lane, "", writer.default_method)
     except ErrataError as error:
         yield Finding("fail", "lanes", error.message, "correct it (writer.lanes_file)")
         return

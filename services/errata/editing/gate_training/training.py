@@ -170,15 +170,14 @@ class GateTrainer:
         return max(by_time, step / self._config.max_steps)
 
     def _finish(self) -> GateReport:
-        """Calibrates, writes the gate, and evaluates what was written."""
-        self.model.requires_grad_(False)
-        records, _ = self._validation
-        factor = calibrated(Scores.of(self.model, records), self._config.false_claims)
-        self.model.calibration.fill_(factor)
-        gate_file.save(self.model, self._out)
-        written = gate_file.load(self._out, self.model.encoder.device)
-        found = [Scores.of(written, batch).claims(factor) for batch in self._validation]
-        return GateReport(found[0], found[1], factor)
+        """Writes the gate; what its file holds, rounded to 8 bits, is calibrated and evaluated."""
+        artifact = gate_file.to_artifact(self.model)
+        written = gate_file.from_artifact(artifact, self.model.encoder.device)
+        records, relations = (Scores.of(written, batch) for batch in self._validation)
+        factor = calibrated(records, self._config.false_claims)
+        written.calibration.fill_(factor)
+        gate_file.save(written, self._out)
+        return GateReport(records.claims(factor), relations.claims(factor), factor)
 
     def _set_rates(self, step: int, done: float) -> None:
         warm = min(1.0, (step + 1) / max(1, self._config.warmup_steps))
