@@ -73,7 +73,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         torch.set_num_threads(settings.writer.num_threads)
     model = await asyncio.to_thread(load_base_model, settings)
     lanes_file = settings.writer.lanes_file or (None if settings.model.path else demo.lanes_path())
-    lanes = read_lanes(lanes_file, settings.writer.default_lane, model.digest)
+    lanes = read_lanes(
+        lanes_file, settings.writer.default_lane, model.digest, settings.writer.default_method
+    )
     async with open_channel(settings.log.dialled) as channel:
         log = LogClient(channel, f"{socket.gethostname()}:{os.getpid()}")
         if not await unless_stopped(_wait_for_log(channel, settings.log.dialled), stop):

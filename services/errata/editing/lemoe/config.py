@@ -83,6 +83,11 @@ class LemoeConfig(LaneConfig):
         """Whether a lane model decides which edits claim a prompt."""
         return self.scope == "retriever"
 
+    @property
+    def takes_gate(self) -> bool:
+        """True if it needs a lane model: only the gate in it is used."""
+        return self.needs_lane_model
+
     @model_validator(mode="after")
     def _consistent(self) -> LemoeConfig:
         if self.top_k > self.max_experts:

@@ -112,7 +112,7 @@ def losses(
     facts = [sample.example for sample in samples]
     if part == "prompts":
         with torch.no_grad():
-            keys = model.keys([knowledge(fact.prompt, fact.target) for fact in facts])
+            keys = model.keys_for_prompts([(fact.prompt, fact.target) for fact in facts])
         return _answers(model, llm, samples, keys, config)
     near = model.encoder([knowledge(f.prompt, f.target) for f in facts] + [f.prompt for f in facts])
     far = model.encoder([d.rephrase for d in samples] + [d.locality[0] for d in samples])

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from errata.editing.lane.contract import LaneConfig, Progress, Resources
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.registry import get_method, methods
+from errata.editing.retriever.installed_gate import installed_gate
 from errata.editing.retriever.lane_model import read_bytes
 from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.baselines import BASELINES, LANE_VARIANTS, LaneVariant
@@ -128,8 +129,11 @@ class SystemFactory:
 
     def lane_model(self, point: Point) -> Path | None:
         """The folder of a point's lane model; None without one."""
-        folder = self._plan.lane_model
-        return folder if folder is None else folder / point.lane_model
+        plan = self._plan
+        if plan.lane_model is not None:
+            return plan.lane_model / point.lane_model
+        is_own_lane = plan.method not in BASELINES and not plan.target
+        return installed_gate() if is_own_lane and self.config(point.varied).takes_gate else None
 
     def _lane_model_digest(self, folder: Path) -> str:
         if not get_method(self._lane_method).capabilities.has_lane_models:

@@ -28,6 +28,7 @@ from errata.editing.lane.method import Method
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.weights import EditedWeights
 from errata.editing.registry import get_method
+from errata.editing.retriever.installed_gate import installed_gate
 from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome, requests_of
@@ -70,7 +71,8 @@ class LaneSystem(LocalModel):
             values: of its configuration that differ from the defaults.
             resources: text and cache for statistics.
             limits: of the writer.
-            lane_model: folder of a trained lane model, for methods that have one.
+            lane_model: a gate, or folder of a trained lane model, for methods that have one; None
+                takes the installed gate if that is enough.
             on_progress: called with the progress of the statistics.
 
         Raises:
@@ -85,6 +87,8 @@ class LaneSystem(LocalModel):
         self._resources = resources
         self._lane_model = lane_model
         check_lane_model(self._method, self.config, lane_model)
+        if lane_model is None and self.config.takes_gate:
+            self._lane_model = installed_gate()
         self._open(on_progress)
         self._start_over()
 
@@ -243,11 +247,11 @@ def check_lane_model(method: Method, config: LaneConfig, folder: Path | None) ->
     """Checks that a lane has a lane model if it needs one, and only if its method supports it.
 
     Raises:
-        InvalidRequestError: it is missing, or the method has none.
+        InvalidRequestError: it is missing and no gate takes its place, or the method has none.
     """
     if folder is not None and not method.capabilities.has_lane_models:
         problem = f"method {method.name} has no lane model; drop --lane-model."
-    elif folder is None and config.needs_lane_model:
+    elif folder is None and config.needs_lane_model and not config.takes_gate:
         problem = f"method {method.name} needs a --lane-model."
     else:
         return

@@ -106,7 +106,7 @@ def lanes_of(settings: Settings, method: str | None) -> list[PlannedLane]:
         return [PlannedLane(writer.default_lane, found, found.config())]
     path = writer.lanes_file or (None if settings.model.path else demo.lanes_path())
     lanes = []
-    for setup in read_lanes(path, writer.default_lane, base_model=""):
+    for setup in read_lanes(path, writer.default_lane, "", writer.default_method):
         found = get_method(setup.configured.method)
         config = found.config.model_validate_json(setup.configured.config_json)
         lanes.append(PlannedLane(setup.configured.lane, found, config, setup.model))
