@@ -18,7 +18,7 @@ from errata.editing.gate_training.objective import (
     identity_numbers,
     retrieval_losses,
 )
-from errata.editing.gate_training.relations import GAP, by_wording, load_relations
+from errata.editing.gate_training.relations import GAP, Relation, by_wording, load_relations
 from errata.editing.gate_training.training import GateTrainer
 from errata.editing.gate_training.validation import Scores, calibrated
 from errata.editing.gate_training.wordings import varied
@@ -65,9 +65,9 @@ def test_no_training_reads_a_wording_of_a_held_out_relation() -> None:
 
 
 @pytest.mark.parametrize("relation", RELATIONS, ids=lambda relation: relation.name)
-def test_every_relation_has_wordings_with_one_gap(relation: object) -> None:
-    assert len(set(relation.wordings)) == len(relation.wordings) >= 3  # type: ignore[attr-defined]
-    assert all(w.count(GAP) == 1 for w in relation.wordings)  # type: ignore[attr-defined]
+def test_every_relation_has_wordings_with_one_gap(relation: Relation) -> None:
+    assert len(set(relation.wordings)) == len(relation.wordings) >= 3
+    assert all(w.count(GAP) == 1 for w in relation.wordings)
 
 
 def test_a_varied_wording_keeps_its_gap_and_usually_differs() -> None:
