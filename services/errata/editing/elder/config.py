@@ -10,11 +10,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from errata.editing.lane.contract import LaneConfig, check_layer
 from errata.errors import InvalidRequestError
 
+_BANK_EDITS = 16
 Scope = Literal["codes", "cosine", "idf", "retriever"]
 
 
@@ -45,7 +46,9 @@ class ElderConfig(LaneConfig):
             document frequency, or the learned retriever and sentinel of a RECIPE lane model.
         epsilon: ε of `codes`; a claim needs a distance below it; None calibrates it. Paper: 12.
         threshold: of `cosine` and `idf`; None calibrates it.
-        false_claims: share of held-out texts that a calibrated scope test can claim.
+        false_claims: share of held-out prompts that a calibrated scope test can claim: for
+            `codes`, prompts of the edits about other subjects (`elder.neighbours`); otherwise the
+            openings of paragraphs.
         loss: the term that steers the routers besides the model's loss: guided allocation
             (`guided`, paper), load balancing (`balanced`, ablation), or no term.
         loss_weight: λ of that term. Paper: 0.01.
@@ -62,8 +65,12 @@ class ElderConfig(LaneConfig):
             of the edit's other texts: its own rephrases, and texts after contexts.
         precision: `auto` computes a fit's matrix products in bf16 on machines that are faster in
             bf16.
-        replay: the earlier edits that are trained together with a batch: none (paper), a reservoir
-            of `replay_budget` edits, or all.
+        bank_edits: number of edits after which the lane starts a new bank of experts; the earlier
+            banks never change again (`elder.banks`). 0 keeps one bank for all edits (paper), as
+            `codes` requires, since codes of different routers cannot be compared. None is 0 for
+            `codes` and 16 otherwise. A larger batch fills several banks.
+        replay: the earlier edits of a bank that are trained together with a batch: none (paper), a
+            reservoir of `replay_budget` edits, or all.
         replay_budget: number of edits in the reservoir.
         replay_pool: maximum number of earlier edits that one batch draws from.
         replay_ratio: number of earlier edits per new edit in one step, so that an edit costs the
@@ -95,6 +102,7 @@ class ElderConfig(LaneConfig):
     num_rephrases: int = Field(default=8, ge=0, le=64)
     prompt_share: float = Field(default=0.4, gt=0.0, le=1.0)
     precision: Literal["auto", "fp32"] = "auto"
+    bank_edits: int | None = Field(default=None, ge=0)
     replay: Literal["none", "reservoir", "all"] = "all"
     replay_budget: int = Field(default=256, ge=1)
     replay_pool: int = Field(default=192, ge=1)
@@ -111,6 +119,14 @@ class ElderConfig(LaneConfig):
         """True if the experts start from PEFT adapters."""
         return self.init == "adapters"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_bank_before_banks(cls, values: Any, info: ValidationInfo) -> Any:
+        """A configuration in the log lists every value; versions without banks had a single one."""
+        if info.mode == "json" and isinstance(values, dict):
+            return {"bank_edits": 0, **values}
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> ElderConfig:
         if list(self.layers) != sorted(set(self.layers)) or any(x < 0 for x in self.layers):
@@ -124,11 +140,32 @@ class ElderConfig(LaneConfig):
             )
         if self.gates == "row" and self.scope not in ("codes", "cosine"):
             raise ValueError("gates 'row' need the query that scopes 'codes' and 'cosine' read")
+        if self.scope == "codes" and self.bank_edits:
+            raise ValueError(
+                "scope 'codes' compares codes of one bank; set bank_edits to 0 or use another scope"
+            )
         if self.epsilon is not None and self.scope != "codes":
             raise ValueError("epsilon belongs to scope 'codes'")
         if self.threshold is not None and self.scope not in ("cosine", "idf"):
             raise ValueError("threshold belongs to scopes 'cosine' and 'idf'")
         return self
+
+    @property
+    def calibrates_codes(self) -> bool:
+        """True if ε is calibrated."""
+        return self.scope == "codes" and self.epsilon is None
+
+    @property
+    def has_own_queries(self) -> bool:
+        """True if a prompt's own query decides its claim by a code, or weights its experts."""
+        return self.scope == "codes" or self.gates == "row"
+
+    @property
+    def bank_size(self) -> int:
+        """The number of edits after which a new bank starts; 0 for one bank."""
+        if self.bank_edits is None:
+            return 0 if self.scope == "codes" else _BANK_EDITS
+        return self.bank_edits
 
     @property
     def scale(self) -> float:

@@ -3,6 +3,9 @@
 L = CE(answers) + λ·L_alloc, where L_alloc = Σ_l Σ_{i∈P^l} −log s_i^l is the guided loss (ELDER
 eq. 6), averaged over the batch. The forward pass uses the k highest experts of each router; the
 gradient of the model's loss reaches the routers through their weights s.
+
+A text is trained with the query by which it will be served: with its own, where codes of queries
+decide claims or a row's own query weights its experts (as published); otherwise with its edit's.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 from errata.editing.effects.mixture import MixtureRows, add_mixture
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts
+from errata.editing.elder.queries import queries_of_rows
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.devices import fast_training, has_fast_bf16
 from errata.editing.model.prompts import TokenRow
@@ -32,7 +36,7 @@ class TrainingSet:
 
     Attributes:
         texts: the texts of each of n edits with their targets, the bare prompt first.
-        queries: (n, d_q), from which gates are computed.
+        queries: (n, d_q), of the edits.
         allocations: P, (n, L, N) bool.
         num_new: number of new edits, which come first and are in every step; each step draws some
             of the others.
@@ -67,17 +71,21 @@ def train(
     used = torch.cat([rows for _, rows in steps]).unique()
     used_texts = [texts[number] for number in used.tolist()]
     forced = TeacherForcing(model, used_texts, experts.shape.layers[0], bf16=bf16)
+    own = own_queries(model, experts, used_texts) if config.has_own_queries else None
     optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)
     for step, (chosen, drawn) in enumerate(steps):
         edits, rows = chosen.to(model.device), torch.searchsorted(used, drawn).to(model.device)
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):
-            queries = data.queries[edits]
-            gates, parts = experts.gates(queries), []
+            steered = weighted = data.queries[edits]
+            if own is not None:
+                steered = own[rows]
+                weighted = steered if config.gates == "row" else weighted
+            gates, parts = experts.gates(weighted), []
             for part in forced.alike(rows):
                 with mixing(model, experts, gates[part]):
                     parts.append(forced.nll(rows[part]))
             nll = torch.cat(parts)
-            steer = steering(experts, queries, data.allocations[edits], config)
+            steer = steering(experts, steered, data.allocations[edits], config)
             loss = nll.mean() + config.loss_weight * steer
         if not bool(torch.isfinite(loss)):
             raise FitError(
@@ -88,6 +96,12 @@ def train(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+
+
+def own_queries(model: CausalLM, experts: Experts, texts: Sequence[TokenRow]) -> Tensor:
+    """q of each text, (n, d_q), at the last token of its prompt."""
+    prompts = [text.ids[: -text.num_target] for text in texts]
+    return queries_of_rows(model, experts.shape, prompts)
 
 
 class _StepSampler:
