@@ -4,7 +4,9 @@
 |---|---|
 | `serve` | `serve`: throughput and latency, in six suites |
 | `edit` | `edit`, `suites`, `compare`: editing methods as the papers measure them |
-| `route` | `route`: searches of keys, by each kind of index |
+| `split` | `split`: training records without some relations and wordings |
+| `route` | `split` | `split`: training records without some relations and wordings |
+| `route`: searches of keys, by each kind of index |
 | `scale` | `scale`: how a worker's costs grow with the edits of a lane |
 | `system` | `system`, `observability`: whole systems on this machine |
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import typer
 
-from errata.bench_cli import edit, route, scale, serve, system
+from errata.bench_cli import edit, route, scale, serve, split, system
 
 __all__ = ["bench"]
 
@@ -27,5 +29,6 @@ for _command in (
     system.observability,
     edit.suites,
     edit.compare,
+    split.split,
 ):
     bench.command()(_command)

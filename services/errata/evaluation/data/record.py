@@ -28,6 +28,7 @@ class Record:
         locality: prompts whose answers must not change, each with its own true answer.
         generation_prompts: beginnings of texts about the subject, for fluency and consistency.
         brought: rephrasings submitted with the edit; nothing is measured on them.
+        relation: as the file names it; empty if the file does not.
         ripples: RippleEdits' groups of questions whose answers follow from the edit.
     """
 
@@ -40,4 +41,5 @@ class Record:
     locality: tuple[tuple[str, str], ...] = ()
     generation_prompts: tuple[str, ...] = ()
     brought: tuple[str, ...] = ()
+    relation: str = ""
     ripples: Mapping[str, tuple[RippleQuestion, ...]] = field(default_factory=dict)

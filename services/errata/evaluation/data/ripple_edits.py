@@ -70,6 +70,7 @@ def _record(fields: Fields, number: int) -> Record:
             for group in (_RELATION, _FORGETFULNESS)
             for question in ripples[group]
         ),
+        relation=relation,
         ripples={group: questions for group, questions in ripples.items() if questions},
     )
 

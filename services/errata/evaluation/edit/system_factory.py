@@ -121,12 +121,13 @@ class SystemFactory:
                 return {"model": system.model_digest, "config": config}
         config = self.config(point.varied).model_dump(mode="json")
         found = {"model": self._local_model().digest, "config": config}
-        folder = self._lane_model(point)
+        folder = self.lane_model(point)
         if folder is not None:
             found["lane_model"] = self._lane_model_digest(folder)
         return found
 
-    def _lane_model(self, point: Point) -> Path | None:
+    def lane_model(self, point: Point) -> Path | None:
+        """The folder of a point's lane model; None without one."""
         folder = self._plan.lane_model
         return folder if folder is None else folder / point.lane_model
 
@@ -187,7 +188,7 @@ class SystemFactory:
             config.model_dump(mode="json"),
             self._resources(model),
             self._limits(model),
-            lane_model=self._lane_model(point),
+            lane_model=self.lane_model(point),
             on_progress=self._on_statistics,
         )
 

@@ -119,9 +119,12 @@ class LaneSystem(LocalModel):
 
     def edit(self, records: Sequence[Record]) -> EditOutcome:
         """Fits and commits edits of the records, in the batches that the writer would make."""
-        start, parts, num_rejected = perf_counter(), Counter[str](), 0
-        accepted = [edit for request in requests_of(records) for edit in self._accept(request)]
-        pending = {edit.name: edit for edit in accepted}
+        start, parts, rejected = perf_counter(), Counter[str](), list[str]()
+        pending: dict[str, Edit] = {}
+        cases: dict[str, str] = {}
+        for request in requests_of(records):
+            for record, edit in zip(request, self._accept(request), strict=True):
+                pending[edit.name], cases[edit.name] = edit, record.case_id
         alone = frozenset[str]()
         while pending:
             batch = self._next_batch(list(pending.values()), alone)
@@ -129,11 +132,11 @@ class LaneSystem(LocalModel):
             parts.update(outcome.seconds)
             if outcome.fitted is not None:
                 self._commit(outcome.fitted)
-            num_rejected += len(outcome.rejections)
+            rejected += [cases[rejection.edit] for rejection in outcome.rejections]
             alone = (alone | outcome.retry_alone) - outcome.settled
             for name in outcome.settled:
                 del pending[name]
-        return EditOutcome(num_rejected, perf_counter() - start, parts)
+        return EditOutcome(tuple(rejected), perf_counter() - start, parts)
 
     def _next_batch(self, pending: Sequence[Edit], alone: frozenset[str]) -> list[Edit]:
         name, ordering = self._configured.lane, self._lane.lane.ordering
