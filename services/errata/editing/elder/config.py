@@ -1,7 +1,7 @@
 """The configuration of an ELDER lane; every value changes answers, so all travel in the log.
 
-`PAPER` holds the published values exactly; the defaults are ours, for the reasons in
-docs/decisions/009-elder.md.
+`PAPER` holds the published values exactly. The defaults, and `ONE_BANK` for a fixed memory, are
+ours, for the reasons in docs/decisions/009-elder.md.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class ElderConfig(LaneConfig):
         loss_weight: λ of that term. Paper: 0.01.
         steps: maximum number of optimiser steps per batch. Code: 50.
         learning_rate: of Adam, which starts from scratch for each batch. Paper: 1e-4.
-        stop_loss: training stops once every text of a step has a mean NLL below this value; 0
-            disables it.
+        stop_loss: training stops once the latest mean NLL of each edit's bare prompt, and that of
+            another of its texts, are below this value; 0 disables it.
         num_contexts: number of contexts, drawn from the statistics text; each prompt is also
             learned after each of them.
         num_rephrases: number of additional rephrases of each prompt, from the forms in which the
@@ -80,11 +80,11 @@ class ElderConfig(LaneConfig):
     """
 
     layers: tuple[int, ...] = ()
-    num_layers: int = Field(default=6, ge=1)
+    num_layers: int = Field(default=2, ge=1)
     projection: Literal["down", "up"] = "down"
     num_experts: int = Field(default=8, ge=1)
     top_k: int = Field(default=2, ge=1)
-    rank: int = Field(default=32, ge=1)
+    rank: int = Field(default=8, ge=1)
     alpha: float | None = Field(default=None, gt=0.0)
     init: Literal["code", "peft", "gaussian", "adapters"] = "code"
     query: Literal["hidden", "input"] = "hidden"
@@ -96,11 +96,11 @@ class ElderConfig(LaneConfig):
     loss: Literal["guided", "balanced", "none"] = "guided"
     loss_weight: float = Field(default=0.01, ge=0.0)
     steps: int = Field(default=24, ge=1, le=1000)
-    learning_rate: float = Field(default=1e-3, gt=0.0)
+    learning_rate: float = Field(default=1e-2, gt=0.0)
     stop_loss: float = Field(default=0.05, ge=0.0)
     num_contexts: int = Field(default=4, ge=0, le=64)
     num_rephrases: int = Field(default=8, ge=0, le=64)
-    prompt_share: float = Field(default=0.4, gt=0.0, le=1.0)
+    prompt_share: float = Field(default=0.3, gt=0.0, le=1.0)
     precision: Literal["auto", "fp32"] = "auto"
     bank_edits: int | None = Field(default=None, ge=0)
     replay: Literal["none", "reservoir", "all"] = "all"
@@ -221,7 +221,18 @@ class ElderConfig(LaneConfig):
             )
 
 
+ONE_BANK: Mapping[str, Any] = {
+    "bank_edits": 0,
+    "num_layers": 6,
+    "rank": 32,
+    "learning_rate": 1e-3,
+    "prompt_share": 0.4,
+}
+"""Memory that does not grow: one bank, with the room and the replay that it needs. Forgets more."""
+
 PAPER: Mapping[str, Any] = {
+    "bank_edits": 0,
+    "num_layers": 6,
     "num_experts": 4,
     "top_k": 2,
     "rank": 8,

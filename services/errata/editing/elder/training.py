@@ -73,6 +73,7 @@ def train(
     forced = TeacherForcing(model, used_texts, experts.shape.layers[0], bf16=bf16)
     own = own_queries(model, experts, used_texts) if config.has_own_queries else None
     optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)
+    progress = _Progress(data)
     for step, (chosen, drawn) in enumerate(steps):
         edits, rows = chosen.to(model.device), torch.searchsorted(used, drawn).to(model.device)
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):
@@ -80,18 +81,22 @@ def train(
             if own is not None:
                 steered = own[rows]
                 weighted = steered if config.gates == "row" else weighted
-            gates, parts = experts.gates(weighted), []
-            for part in forced.alike(rows):
+            gates = experts.gates(weighted)
+            parts = forced.alike(rows)
+            losses = []
+            for part in parts:
                 with mixing(model, experts, gates[part]):
-                    parts.append(forced.nll(rows[part]))
-            nll = torch.cat(parts)
+                    losses.append(forced.nll(rows[part]))
+            nll = torch.cat(losses)
             steer = steering(experts, steered, data.allocations[edits], config)
             loss = nll.mean() + config.loss_weight * steer
         if not bool(torch.isfinite(loss)):
             raise FitError(
                 f"the loss is not finite after {step} steps; use a smaller learning_rate."
             )
-        if config.stop_loss and float(nll.detach().max()) < config.stop_loss:
+        order = torch.cat(list(parts)).cpu()
+        progress.record(chosen[order], sampler.is_prompt(chosen, drawn)[order], nll.detach().cpu())
+        if config.stop_loss and progress.is_below(config.stop_loss):
             return
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -115,6 +120,10 @@ class _StepSampler:
         self._firsts = self._counts.cumsum(0) - self._counts
         self._share = config.prompt_share
 
+    def is_prompt(self, edits: Tensor, texts: Tensor) -> Tensor:
+        """Which of these texts are bare prompts, (m,) bool."""
+        return texts == self._firsts[edits]
+
     def next(self) -> tuple[Tensor, Tensor]:
         """Indices of edits and of their texts, (m,) int64 each."""
         others = torch.randperm(len(self._counts) - self._num_new, generator=self._rng)
@@ -126,6 +135,26 @@ class _StepSampler:
         other = 1 + (drawn[0] * (counts - 1)).long()
         is_prompt = (drawn[1] < self._share) | (counts == 1)
         return edits, self._firsts[edits] + torch.where(is_prompt, 0, other)
+
+
+class _Progress:
+    """The latest NLL of each edit's bare prompt, and of any other text of it."""
+
+    def __init__(self, data: TrainingSet) -> None:
+        """New edits have not been read yet; replayed ones count once they have been."""
+        self._latest = torch.zeros(len(data.texts), 2)
+        self._latest[: data.num_new] = torch.inf
+        for number, texts in enumerate(data.texts):
+            if len(texts) == 1:
+                self._latest[number, 1] = 0.0
+
+    def record(self, edits: Tensor, is_prompt: Tensor, nll: Tensor) -> None:
+        """Records the NLL of a text of each edit, (m,) each."""
+        self._latest[edits, torch.where(is_prompt, 0, 1)] = nll
+
+    def is_below(self, limit: float) -> bool:
+        """Whether all are below a limit."""
+        return bool((self._latest < limit).all())
 
 
 def steering(experts: Experts, queries: Tensor, allocations: Tensor, config: ElderConfig) -> Tensor:
