@@ -276,7 +276,8 @@ def test_a_fit_is_the_same_each_time_and_stops_when_all_is_learned(
         return step(self, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(torch.optim.Adam, "step", counted)
-    lane = Lane(llama, BANKS.model_copy(update={"steps": 300}), resources)
+    config = BANKS.model_copy(update={"steps": 300, "stop_loss": 2.0})
+    lane = Lane(llama, config, resources)
     commits = []
     for _ in range(2):
         steps.append(0)

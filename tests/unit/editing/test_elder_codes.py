@@ -55,7 +55,10 @@ def test_routers_learn_the_queries_of_rephrases_that_decide_something(
     train(llama, after, data, config, seed=1)
     queries = queries_of(llama, shape, REPHRASES)
     allocation = data.allocations.expand(len(REPHRASES), -1, -1)
-    losses = [float(steering(e, queries, allocation, config)) for e in (before, after)]
+    losses = [
+        float(steering(e.requires_grad_(False), queries, allocation, config))
+        for e in (before, after)
+    ]
     least = len(shape.layers) * shape.top_k * torch.tensor(float(shape.top_k)).log()
     own = float(steering(after, data.queries, data.allocations, config))
     if is_steered:

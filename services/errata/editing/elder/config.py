@@ -99,7 +99,7 @@ class ElderConfig(LaneConfig):
     learning_rate: float = Field(default=1e-2, gt=0.0)
     stop_loss: float = Field(default=0.05, ge=0.0)
     num_contexts: int = Field(default=4, ge=0, le=64)
-    num_rephrases: int = Field(default=8, ge=0, le=64)
+    num_rephrases: int = Field(default=4, ge=0, le=64)
     prompt_share: float = Field(default=0.3, gt=0.0, le=1.0)
     precision: Literal["auto", "fp32"] = "auto"
     bank_edits: int | None = Field(default=None, ge=0)
@@ -226,6 +226,7 @@ ONE_BANK: Mapping[str, Any] = {
     "num_layers": 6,
     "rank": 32,
     "learning_rate": 1e-3,
+    "num_rephrases": 8,
     "prompt_share": 0.4,
 }
 """Memory that does not grow: one bank, with the room and the replay that it needs. Forgets more."""
