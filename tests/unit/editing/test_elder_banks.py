@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -215,6 +216,18 @@ def test_a_compaction_trains_new_banks(llama: CausalLM, resources: TextResources
     lane.lane.prepare(Compaction(20, names, stored)).apply()
     assert [len(edits) for edits in _banks(lane)] == [2, 2]
     assert all(_answered(lane, left))
+
+
+def test_adapters_of_each_bank_are_exported(
+    llama: CausalLM, resources: TextResources, tmp_path: Path
+) -> None:
+    lane = Lane(llama, BANKS.model_copy(update={"steps": 1}), resources)
+    lane.edit(*FACTS[:2])
+    lane.edit(FACTS[2])
+    found = lane.lane.export(llama, tmp_path, "base")
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        f"bank-{bank}/expert-{expert}" for bank in range(2) for expert in range(4)
+    ]
 
 
 def test_commits_of_versions_without_banks_change_the_only_bank(

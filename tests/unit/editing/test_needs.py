@@ -205,7 +205,8 @@ def test_elders_experts_are_counted_once(lanes: Mapping[str, Any], shape: ModelS
     ]
     parameters = [parameter for bank in held for parameter in bank.experts.parameters()]
     found = needs_of(shape, "elder", load_of(N, U))
-    assert of(found.replica, "experts and routers") == num_bytes([*parameters, *loras])
+    needed = ("experts and routers", "frozen banks", "LoRAs of frozen banks")
+    assert of(found.replica, *needed) == num_bytes([*parameters, *loras])
 
 
 def test_elders_codes_are_counted_where_they_decide(llm: CausalLM, shape: ModelShape) -> None:

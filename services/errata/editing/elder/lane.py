@@ -217,9 +217,16 @@ class ElderLane(GatedLane[ElderContents]):
         )
 
     def _export(self, llm: CausalLM, folder: Path, base_model: str) -> Sequence[Path]:
-        learned = self.contents.learned
-        if learned is None:
+        contents = self.contents
+        if contents.learned is None:
             raise PreconditionError(
                 f"no edit is committed in {self.name}; there is nothing to export."
             )
-        return export_adapters(llm, learned.experts, folder, base_model)
+        banks = [*(bank.experts for bank in contents.frozen.banks), contents.learned.experts]
+        if len(banks) == 1:
+            return export_adapters(llm, banks[0], folder, base_model)
+        return [
+            path
+            for number, experts in enumerate(banks)
+            for path in export_adapters(llm, experts, folder / f"bank-{number}", base_model)
+        ]

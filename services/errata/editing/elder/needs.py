@@ -48,10 +48,15 @@ def needs(model: ModelShape, config: ElderConfig, load: EditLoad) -> LaneNeeds:
     # Every commit changes the bank that learns, and each position that is kept has its own.
     history = load.num_kept(batch) * shared.num_bytes
     return LaneNeeds(
-        replica=(*rows, _experts(shape, model.element_bytes, banks)),
+        replica=(
+            *rows,
+            _experts(shape, model.element_bytes),
+            *_frozen(shape, model.element_bytes, banks - 1),
+        ),
         writer=(*(gate.writer(load) if gate else ()), *_writer(model, config, shape, load)),
         retrieval=(
             *rows,
+            *_frozen(shape, FP32, banks - 1),
             Need("experts of kept positions", history, "⌈history/(u + 1)⌉·4(P_e + P_B)"),
         ),
         effects=(
@@ -86,17 +91,30 @@ def num_banks(config: ElderConfig, num_edits: int, batch: int) -> int:
     return max(1, whole * math.ceil(batch / size) + math.ceil(rest / size))
 
 
-def _experts(shape: Shape, element_bytes: int, banks: int = 1) -> Need:
+def _experts(shape: Shape, element_bytes: int) -> Need:
     """Parameters in fp32, and the mixture's LoRAs: B is scaled, A copied unless it is fp32."""
-    per_rank = len(shape.layers) * shape.num_experts * shape.rank
-    mixture = per_rank * shape.d_out * element_bytes
-    if element_bytes != FP32:
-        mixture += per_rank * shape.d_in * element_bytes
     return Need(
         "experts and routers",
-        banks * (FP32 * shape.num_parameters + mixture),
-        "banks·(4·P_e + L·N_e·r·d_out·b (+ L·N_e·r·d_in·b))",
+        FP32 * shape.num_parameters + _mixture_bytes(shape, element_bytes),
+        "4·P_e + L·N_e·r·d_out·b (+ L·N_e·r·d_in·b)",
     )
+
+
+def _frozen(shape: Shape, element_bytes: int, number: int) -> list[Need]:
+    """Earlier banks: their mixtures and routers serve, their LoRAs in fp32 are for snapshots."""
+    routers = FP32 * len(shape.layers) * shape.num_experts * (shape.d_q + 1)
+    loras = FP32 * shape.num_parameters - routers
+    served = routers + _mixture_bytes(shape, element_bytes)
+    return [
+        Need("frozen banks", number * served, "(banks − 1)(4·P_r + L·N_e·r·(d_in + d_out)·b)"),
+        Need("LoRAs of frozen banks", number * loras, "(banks − 1)·4(P_e − P_r)", "host"),
+    ]
+
+
+def _mixture_bytes(shape: Shape, element_bytes: int) -> int:
+    per_rank = len(shape.layers) * shape.num_experts * shape.rank
+    width = shape.d_out + (0 if element_bytes == FP32 else shape.d_in)
+    return per_rank * width * element_bytes
 
 
 def num_texts(config: ElderConfig, load: EditLoad) -> int:
