@@ -135,6 +135,28 @@ def test_a_batch_that_is_larger_than_a_bank_fills_several(
     assert commit.artifact.tensors["bank_of"].tolist() == [0, 0, -1, -1]
 
 
+def test_two_edits_of_one_fact_in_different_banks_of_a_batch(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, BANKS, resources)
+    lane.edit(*FACTS[:3], (FACTS[0][0], "German"))
+    assert _banks(lane) == [("edits/2-0", "edits/2-1"), ("edits/2-2", "edits/2-3")]
+    assert all(_answered(lane, ((FACTS[0][0], "German"), *FACTS[1:3])))
+    lane.revert("edits/2-3")
+    assert all(_answered(lane, FACTS[:3]))
+
+
+def test_a_bank_without_edits_left_is_not_continued_by_a_batch_of_several(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    lane = Lane(llama, BANKS.model_copy(update={"steps": 1}), resources)
+    lane.edit(FACTS[0])
+    lane.revert("edits/2-0")
+    commit = lane.edit(*FACTS)
+    assert commit.artifact.metadata["since"] == ""
+    assert [len(edits) for edits in _banks(lane)] == [2, 2, 1]
+
+
 def test_a_bank_holds_no_more_edits_than_it_has_allocations(
     llama: CausalLM, resources: TextResources
 ) -> None:

@@ -27,7 +27,7 @@ from errata.editing.elder.state import ElderContents, Learned
 from errata.editing.elder.training import TrainingSet, train
 from errata.editing.lane.contract import FitResult, Resources
 from errata.editing.lane.inventory import fact_of
-from errata.editing.lane.repository import Rows
+from errata.editing.lane.repository import Repository, Rows
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.retriever.gate import Gate
 from errata.editing.scope import first_paragraphs, mean_embeddings, unit
@@ -84,26 +84,20 @@ def fit(
         FitError: the experts are not finite.
     """
     start = perf_counter()
-    held_out, learned = statistics.held_out, contents.learned
-    shape = Shape.of(model, config)
+    held_out, shape = statistics.held_out, Shape.of(model, config)
     rows = encode(model, shape, config, contents.gate, held_out.idf, batch.edits)
     encoded = perf_counter()
     fitter = _Fitter(model, shape, config, contents, memory, statistics)
     groups, starts_bank = _groups(batch.edits, shape, config, contents)
-    before = None if starts_bank else learned
-    fitted = [fitter.fit(groups[0], rows, before, batch.seed, batch.attempt)]
-    for number, group in enumerate(groups[1:], start=1):
-        fitted.append(fitter.fit(group, rows, None, batch.seed + number, batch.attempt))
+    before = None if starts_bank or len(groups) > 1 else contents.learned
+    fitted = [
+        fitter.fit(group, rows, before, batch.seed + number, batch.attempt)
+        for number, group in enumerate(groups)
+    ]
     packed, experts = _as_committed(before, fitted[-1].experts)
     texts = [text for bank in fitted for text in bank.texts]
-    vectors = rows.values if config.scope == "codes" else rows.keys
-    repository = contents.repository
-    if repository.num_rows:
-        stored = repository.values if config.scope == "codes" else repository.keys
-        vectors = torch.cat([stored, vectors])
-    with torch.inference_mode():
-        neighbours = [*memory.neighbours(), *(text.neighbours for text in texts)]
-        limit = limit_of(config, held_out, experts, vectors, neighbours)
+    neighbours = [*memory.neighbours(), *(text.neighbours for text in texts)]
+    limit = _limit(config, held_out, experts, [contents.repository, rows], neighbours)
     artifact = pack(
         model,
         contents.model_digest,
@@ -112,10 +106,25 @@ def fit(
         limit,
         held_out.idf,
         starts_bank=starts_bank,
-        frozen=_frozen(model, fitted[:-1], rows) if len(fitted) > 1 else None,
+        frozen=_frozen(model, fitted[:-1]) if len(fitted) > 1 else None,
     )
     seconds = {"encode": encoded - start, "train": perf_counter() - encoded}
     return FitResult(artifact, pack_texts(texts), seconds)
+
+
+def _limit(
+    config: ElderConfig,
+    held_out: HeldOut,
+    experts: Experts,
+    edits: Sequence[Repository | Rows],
+    neighbours: Sequence[Tensor],
+) -> float:
+    """The limit of the scope test for these edits."""
+    stored = [part.values if config.scope == "codes" else part.keys for part in edits]
+    with torch.inference_mode():
+        return limit_of(
+            config, held_out, experts, torch.cat([s for s in stored if len(s)]), neighbours
+        )
 
 
 def _groups(
@@ -133,9 +142,10 @@ def _groups(
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Bank:
-    """Experts after a fit, and the texts of the edits that they learned in it."""
+    """Experts after a fit, the edits that they learned in it, and the texts of these."""
 
     experts: Experts
+    edits: tuple[str, ...]
     texts: Sequence[EditTexts]
 
 
@@ -172,20 +182,15 @@ class _Fitter:
         config = config.model_copy(update={"steps": config.steps * (1 + attempt)})
         train(self.model, experts, data, config, seed)
         _check_finite(experts)
-        return _Bank(experts, new)
+        return _Bank(experts, tuple(edit.name for edit in edits), new)
 
 
-def _frozen(model: CausalLM, banks: Sequence[_Bank], rows: Rows) -> FrozenBanks:
-    """Banks as replicas hold them once they no longer learn.
-
-    A bank has all edits of its facts among `rows`, including those that newer ones supersede.
-    """
+def _frozen(model: CausalLM, banks: Sequence[_Bank]) -> FrozenBanks:
+    """Banks as replicas hold them once they no longer learn."""
     frozen = []
     for bank in banks:
-        facts = {texts.fact for texts in bank.texts}
-        names = [n for n, fact in zip(rows.names, rows.facts, strict=True) if fact in facts]
         experts = bank.experts.requires_grad_(False)
-        frozen.append(FrozenBank.of(experts, experts.mixture_for(model), tuple(names)))
+        frozen.append(FrozenBank.of(experts, experts.mixture_for(model), bank.edits))
     return FrozenBanks.joined(frozen)
 
 
@@ -229,13 +234,17 @@ def retrain(
         experts = _initial_experts(model, shape, config, seed + number, statistics)
         queries = torch.stack([query_of[text.edit] for text in texts])
         _train_bank(model, experts, _training_set(texts, queries, [], []), config, seed + number)
-        banks.append(_Bank(experts, texts))
-    vectors = rows.values if config.scope == "codes" else rows.keys
-    with torch.inference_mode():
-        limit = limit_of(config, held_out, banks[-1].experts, vectors, memory.neighbours())
+        banks.append(_Bank(experts, _edits_about(texts, rows), texts))
+    limit = _limit(config, held_out, banks[-1].experts, [rows], memory.neighbours())
     digest, packed = "" if gate is None else gate.digest, Packed.whole(banks[-1].experts)
-    frozen = _frozen(model, banks[:-1], rows)
+    frozen = _frozen(model, banks[:-1])
     return pack(model, digest, rows, packed, limit, held_out.idf, frozen=frozen)
+
+
+def _edits_about(texts: Sequence[EditTexts], rows: Rows) -> tuple[str, ...]:
+    """All edits of these facts, oldest first, including those that newer ones supersede."""
+    facts = {text.fact for text in texts}
+    return tuple(n for n, fact in zip(rows.names, rows.facts, strict=True) if fact in facts)
 
 
 def _train_bank(

@@ -5,7 +5,8 @@ eq. 6), averaged over the batch. The forward pass uses the k highest experts of 
 gradient of the model's loss reaches the routers through their weights s.
 
 A text is trained with the query by which it will be served: with its own, where codes of queries
-decide claims or a row's own query weights its experts (as published); otherwise with its edit's.
+decide claims or a row's own query weights its experts (as published); otherwise with its edit's. In
+the former case L_alloc is over all texts of a step's edits, which costs little: routers are linear.
 """
 
 from __future__ import annotations
@@ -71,24 +72,22 @@ def train(
     used = torch.cat([rows for _, rows in steps]).unique()
     used_texts = [texts[number] for number in used.tolist()]
     forced = TeacherForcing(model, used_texts, experts.shape.layers[0], bf16=bf16)
-    own = own_queries(model, experts, used_texts) if config.has_own_queries else None
+    own = _OwnQueries(model, experts, data) if config.has_own_queries else None
     optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)
     progress = _Progress(data)
     for step, (chosen, drawn) in enumerate(steps):
         edits, rows = chosen.to(model.device), torch.searchsorted(used, drawn).to(model.device)
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):
-            steered = weighted = data.queries[edits]
-            if own is not None:
-                steered = own[rows]
-                weighted = steered if config.gates == "row" else weighted
-            gates = experts.gates(weighted)
+            steered, owners = (data.queries[edits], edits) if own is None else own.of_edits(edits)
+            by_row = own is not None and config.gates == "row"
+            gates = experts.gates(own.of(drawn) if own and by_row else data.queries[edits])
             parts = forced.alike(rows)
             losses = []
             for part in parts:
                 with mixing(model, experts, gates[part]):
                     losses.append(forced.nll(rows[part]))
             nll = torch.cat(losses)
-            steer = steering(experts, steered, data.allocations[edits], config)
+            steer = steering(experts, steered, data.allocations[owners], config)
             loss = nll.mean() + config.loss_weight * steer
         if not bool(torch.isfinite(loss)):
             raise FitError(
@@ -107,6 +106,29 @@ def own_queries(model: CausalLM, experts: Experts, texts: Sequence[TokenRow]) ->
     """q of each text, (n, d_q), at the last token of its prompt."""
     prompts = [text.ids[: -text.num_target] for text in texts]
     return queries_of_rows(model, experts.shape, prompts)
+
+
+class _OwnQueries:
+    """The own query of each text of a training set."""
+
+    def __init__(self, model: CausalLM, experts: Experts, data: TrainingSet) -> None:
+        """Computes them, by passes that end at the first adapted layer."""
+        counts = torch.tensor([len(texts) for texts in data.texts], device=model.device)
+        self._counts, self._firsts = counts, counts.cumsum(0) - counts
+        texts = [text for texts in data.texts for text in texts]
+        self._queries = own_queries(model, experts, texts)
+
+    def of(self, texts: Tensor) -> Tensor:
+        """q of texts with these numbers, (m, d_q)."""
+        return self._queries[texts.to(self._queries.device)]
+
+    def of_edits(self, edits: Tensor) -> tuple[Tensor, Tensor]:
+        """q of all texts of these edits, (m, d_q), and the edit of each, (m,) int64."""
+        counts = self._counts[edits]
+        owners = edits.repeat_interleave(counts)
+        before = (counts.cumsum(0) - counts).repeat_interleave(counts)
+        numbers = torch.arange(len(owners), device=owners.device) - before
+        return self._queries[self._firsts[owners] + numbers], owners
 
 
 class _StepSampler:

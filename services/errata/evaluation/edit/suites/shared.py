@@ -26,6 +26,12 @@ _VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "the same, learning rate 1e-3": {"epsilon": None, "learning_rate": 1e-3},
         "the same, 8 experts": {"epsilon": None, "learning_rate": 1e-3, "num_experts": 8},
         "the same, 16 experts": {"epsilon": None, "learning_rate": 1e-3, "num_experts": 16},
+        "the same, with replay": {
+            "epsilon": None,
+            "learning_rate": 1e-3,
+            "num_experts": 16,
+            "replay": "all",
+        },
     }
 }
 
