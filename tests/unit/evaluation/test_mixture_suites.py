@@ -142,7 +142,7 @@ def test_the_published_settings_have_a_name(plan: Plan) -> None:
     found = run(replace(_of(plan, "lemoe", "sequential"), preset="paper", out=plan.out / "paper"))
     assert found["config"]["routing"] == "literal"
     assert found["config"]["steps"] == 2, "single values go on top"
-    with pytest.raises(InvalidRequestError, match="no preset 'parper'; it has: paper"):
+    with pytest.raises(InvalidRequestError, match="no preset 'parper'; it has: one-bank, paper"):
         run(replace(plan, preset="parper"))
     with pytest.raises(InvalidRequestError, match="none has no presets"):
         run(replace(plan, method="none", lane_model=None, preset="paper"))
