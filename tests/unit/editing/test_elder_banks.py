@@ -89,7 +89,7 @@ def test_edits_of_all_banks_are_answered(llama: CausalLM, resources: TextResourc
     assert all(_answered(lane, FACTS))
     assert [len(edits) for edits in _banks(lane)] == [2, 2, 1]
     assert lane.lane.report().sizes["banks"] == 3
-    shape = lane.lane.contents.learned.experts.shape  # type: ignore[union-attr]
+    shape = lane.lane.contents.learned.experts.shape
     assert lane.lane.report().sizes["parameters"] == 3 * shape.num_parameters
 
 
@@ -308,7 +308,7 @@ def test_a_fit_is_the_same_each_time_and_stops_when_all_is_learned(
 
     def counted(self: torch.optim.Adam, *args: object) -> object:
         steps[-1] += 1
-        return step(self, *args)  # type: ignore[arg-type]
+        return step(self, *args)
 
     monkeypatch.setattr(torch.optim.Adam, "step", counted)
     config = BANKS.model_copy(update={"steps": 300, "stop_loss": 2.0})

@@ -77,7 +77,7 @@ def test_codes_of_rephrases_are_learned(llama: CausalLM, resources: TextResource
         Shape.of(llama, config), {n: tensors[n] for n in Shape.of(llama, config).sizes()}
     )
     codes = experts.codes(queries_of(llama, experts.shape, [PROMPT, *REPHRASES]))
-    (texts,) = unpack_texts(["edits/2-0"], Artifact.from_bytes(result.memory.to_bytes()))  # type: ignore[union-attr]
+    (texts,) = unpack_texts(["edits/2-0"], Artifact.from_bytes(result.memory.to_bytes()))
     assert hamming(codes, texts.allocation[None]).flatten().tolist() == [0, 0, 0]
 
 
@@ -93,7 +93,7 @@ def test_edits_of_one_answer_share_their_allocation(
         Edit("edits/2-3", "Nokia makes", "football", "Nokia"),
     )
     first = lane.lane.fit(EditBatch(edits, 1))
-    memory = Artifact.from_bytes(first.memory.to_bytes())  # type: ignore[union-attr]
+    memory = Artifact.from_bytes(first.memory.to_bytes())
     known = unpack_texts([edit.name for edit in edits], memory)
     codes = [texts.allocation for texts in known]
     assert torch.equal(codes[0], codes[1])
