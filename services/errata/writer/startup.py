@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -15,7 +16,7 @@ from errata.errors import ErrataError, InvalidRequestError, StartupError
 from errata.log.entries import LaneConfigured, LaneModelCommitted
 from errata.platform.countdown import Countdown
 from errata.writer.edited_model import EditedModel
-from errata.writer.lanes import LaneSetup
+from errata.writer.lanes import LaneSetup, is_same
 from errata.writer.publish import Publisher
 from errata.writer.resources import LaneResources
 
@@ -58,12 +59,15 @@ class Startup:
         for setup in self._lanes:
             lane = setup.configured
             seq_known = self._ledger.lanes.get(lane.lane)
-            if seq_known is not None and seq_known[1] != lane:
-                raise _conflict(lane, *seq_known)
             if seq_known is None:
                 await self._try(setup)
                 await self._publisher.append_own(f"lane|{lane.lane}|{lane.config_digest}", lane)
-            await self._commit_lane_model(setup)
+                await self._commit_lane_model(setup)
+                continue
+            seq, known = seq_known
+            if not is_same(lane, known):
+                raise _conflict(lane, seq, known)
+            await self._commit_lane_model(replace(setup, configured=known))
 
     async def gather(self) -> None:
         """Collects what the fits of each lane in the log need besides edits; may take long."""

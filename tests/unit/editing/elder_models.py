@@ -22,7 +22,11 @@ SMALL = ElderConfig(
     prompt_share=0.8,
     learning_rate=1e-2,
     steps=100,
+    bank_edits=0,
 )
+
+BANKS = SMALL.model_copy(update={"bank_edits": 2})
+"""Every two edits start a new bank."""
 
 CODES = SMALL.model_copy(
     update={

@@ -239,7 +239,7 @@ def test_limits_are_calibrated_on_held_out_prompts(
     d_q = experts.shape.d_q
     drawn = torch.randn(200, d_q, generator=rng)
     vectors = torch.nn.functional.normalize(drawn[:100], dim=-1)
-    held_out = HeldOut(drawn[:100], torch.zeros(0), vectors)
+    held_out = HeldOut(drawn[:100], (), torch.zeros(0), vectors)
     stored = drawn[100:]
     if scope != "codes":
         stored = torch.nn.functional.normalize(stored, dim=-1)

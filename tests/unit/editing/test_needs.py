@@ -195,13 +195,30 @@ def test_keys_and_values_have_the_room_of_a_repository(
 
 def test_elders_experts_are_counted_once(lanes: Mapping[str, Any], shape: ModelShape) -> None:
     lane = lanes["elder"]
-    learned = lane.contents.learned
-    banks = [t for bank in learned.mixture.banks.values() for t in (bank.a, bank.b)]
+    held = [lane.contents.learned, *lane.contents.frozen.banks]
+    assert len(held) == N // U, "two batches do not fit into one bank"
+    loras = [
+        tensor
+        for bank in held
+        for part in bank.mixture.banks.values()
+        for tensor in (part.a, part.b)
+    ]
+    parameters = [parameter for bank in held for parameter in bank.experts.parameters()]
     found = needs_of(shape, "elder", load_of(N, U))
-    assert of(found.replica, "experts and routers") == num_bytes(
-        [*learned.experts.parameters(), *banks]
-    )
-    assert of(found.replica, "codes") == lane.contents.codes.nbytes
+    needed = ("experts and routers", "frozen banks", "LoRAs of frozen banks")
+    assert of(found.replica, *needed) == num_bytes([*parameters, *loras])
+
+
+def test_elders_codes_are_counted_where_they_decide(llm: CausalLM, shape: ModelShape) -> None:
+    method = get_method("elder")
+    values = {"scope": "codes", "epsilon": 2}
+    config = method.config.model_validate(values)
+    lane: Any = filled_lane(llm, Filling(method, config, None, N, U, 24))
+    found = needs_of(shape, "elder", load_of(N, U), **values)
+    assert of(found.replica, "codes") == lane.contents.codes.nbytes > 0
+    assert len(lane.contents.frozen.banks) == 0
+    with pytest.raises(KeyError):
+        of(needs_of(shape, "elder", load_of(N, U)).replica, "codes")
 
 
 def test_lemoes_experts_are_those_on_the_host(lanes: Mapping[str, Any], shape: ModelShape) -> None:
@@ -239,8 +256,10 @@ def test_later_commits_of_elder_hold_differences(
     packed = Packed.difference("digest", experts, experts)
     size = sum(tensor.nbytes for tensor in packed.tensors.values())
     assert difference_bytes(experts.shape) == size
-    found = needs_of(shape, "elder", load_of(3 * U, U))
+    found = needs_of(shape, "elder", load_of(3 * U, U), bank_edits=0)
     assert of(found.store, "differences of experts") == 2 * size
+    found = needs_of(shape, "elder", load_of(5 * U, U), bank_edits=2 * U + 1)
+    assert of(found.store, "differences of experts") == 2 * size, "of three banks"
 
 
 def test_the_lane_model_is_the_one_in_the_folder_or_a_new_one(

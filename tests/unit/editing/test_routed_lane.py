@@ -20,15 +20,18 @@ def _lane(name: str, llm: CausalLM, resources: TextResources) -> Lane:
         return recipe_models.make_lane(llm)
     config = {"steps": 1}
     lane: Lane
-    if name == "elder":
-        lane = elder_models.new_lane(llm, elder_models.SMALL.model_copy(update=config))
+    if name.startswith("elder"):
+        small = elder_models.CODES if name == "elder, by codes" else elder_models.SMALL
+        lane = elder_models.new_lane(llm, small.model_copy(update=config))
     else:
         lane = lemoe_models.new_lane(llm, lemoe_models.SMALL.model_copy(update=config))
     lane.gather(resources)
     return lane
 
 
-@pytest.mark.parametrize(("name", "num_copies"), [("recipe", 0), ("lemoe", 0), ("elder", 1)])
+@pytest.mark.parametrize(
+    ("name", "num_copies"), [("recipe", 0), ("lemoe", 0), ("elder", 0), ("elder, by codes", 1)]
+)
 def test_a_commit_copies_the_stored_values_only_where_codes_are_made_of_them(
     name: str,
     num_copies: int,

@@ -81,7 +81,9 @@ def test_every_suite_runs_and_reports_its_rows(
 def test_the_budget_is_swept_around_the_defaults(plan: Plan) -> None:
     rows = [dict(point.varied) for point in points_of(_of(plan, "elder", "budget"))]
     assert {"num_layers": 1} in rows
-    many = replace(_of(plan, "elder", "budget"), edits=1_000)
+    assert {"bank_edits": 64} in rows
+    budget = _of(plan, "elder", "budget")
+    many = replace(budget, edits=1_000, values={**budget.values, "bank_edits": 0})
     narrow = ({"num_layers": 1}, {"num_layers": 2}, {"num_experts": 3})
     assert not any(dict(point.varied) in narrow for point in points_of(many)), "no room for them"
     assert {"num_experts": 16} in rows
@@ -140,7 +142,7 @@ def test_the_published_settings_have_a_name(plan: Plan) -> None:
     found = run(replace(_of(plan, "lemoe", "sequential"), preset="paper", out=plan.out / "paper"))
     assert found["config"]["routing"] == "literal"
     assert found["config"]["steps"] == 2, "single values go on top"
-    with pytest.raises(InvalidRequestError, match="no preset 'parper'; it has: paper"):
+    with pytest.raises(InvalidRequestError, match="no preset 'parper'; it has: one-bank, paper"):
         run(replace(plan, preset="parper"))
     with pytest.raises(InvalidRequestError, match="none has no presets"):
         run(replace(plan, method="none", lane_model=None, preset="paper"))

@@ -116,7 +116,7 @@ def test_each_suite_runs_and_reports_what_tools_read(
     Console(quiet=True).print(terminal_table(found))
 
 
-_CODES = {"scope": "codes", "epsilon": 12, "gates": "row"}
+_CODES = {"scope": "codes", "epsilon": 12, "gates": "row", "num_layers": 6}
 _ROUTED = [
     ("recipe", {}),
     ("elder", {}),

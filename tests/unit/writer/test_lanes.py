@@ -1,9 +1,11 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from errata.errors import StartupError
-from errata.writer.lanes import read_lanes
+from errata.writer.lanes import configure, is_same, read_lanes
 
 
 def test_without_a_file_there_is_one_lane_with_the_papers_method() -> None:
@@ -69,3 +71,16 @@ def test_a_lane_models_path_is_relative_to_the_file(tmp_path: Path) -> None:
     file.write_text('[lanes.main]\nmethod = "recipe"\nmodel = "/there"\n')
     (setup,) = read_lanes(file, "lanes/main", "model")
     assert setup.model == Path("/there")
+
+
+def test_a_lane_of_an_older_version_is_the_same_if_its_values_mean_the_same() -> None:
+    """Versions without banks had one, and did not write `bank_edits` into the log."""
+    now = configure("main", "elder", {"bank_edits": 0, "num_layers": 3}, "model")
+    values = json.loads(now.config_json)
+    assert values.pop("bank_edits") == 0
+    text = json.dumps(values)
+    known = replace(now, config_json=text, config_digest="of that text")
+    assert is_same(now, known)
+    assert not is_same(configure("main", "elder", {"num_layers": 3}, "model"), known)
+    assert not is_same(replace(now, base_model_digest="other"), known)
+    assert not is_same(now, replace(known, config_json='{"magic": 1}'))

@@ -1,8 +1,10 @@
 """Chooses the LoRAs of an edit: a k-subset of N at each layer, one allocation per fact.
 
-Edits of the same prompt are about one fact and share an allocation; the allocations of different
-facts differ. The fact alone seeds a draw, so the same log gives the same allocations on every
-writer. If another fact already has the drawn allocation, the fact's next draw is tried.
+Edits of the same prompt are about one fact and share an allocation. So do edits with the same
+subject and answer: rephrases of a fact that are edits of their own (the paper's groups of equal
+labels). All other allocations of a bank differ. The fact alone seeds a draw, so the same log gives
+the same allocations on every writer. If another fact already has the drawn allocation, the fact's
+next draw is tried.
 """
 
 from __future__ import annotations
@@ -47,6 +49,40 @@ def allocate(
         f"each of {num_layers} layers); open a new lane with more experts or layers.",
         taken=len(taken),
     )
+
+
+class Allocator:
+    """The allocations of a bank's edits."""
+
+    def __init__(self, num_layers: int, num_experts: int, top_k: int) -> None:
+        """None is taken yet."""
+        self._sizes = num_layers, num_experts, top_k
+        self._of_fact: dict[str, Tensor] = {}
+        self._of_answer: dict[str, Tensor] = {}
+        self._taken: set[bytes] = set()
+
+    def keep(self, fact: str, answer: str, allocation: Tensor) -> None:
+        """Records the allocation of an edit."""
+        self._of_fact[fact] = self._of_answer[answer] = allocation
+        self._taken.add(pack_code(allocation))
+
+    def take(self, fact: str, answer: str) -> Tensor:
+        """The allocation of a new edit: that of its fact or of its answer, or else a new one.
+
+        Args:
+            fact: hex digest of what the edit is about.
+            answer: hex digest of its subject and target.
+
+        Raises:
+            LaneFullError: as `allocate`.
+        """
+        found = self._of_fact.get(fact)
+        if found is None:
+            found = self._of_answer.get(answer)
+        if found is None:
+            found = allocate(fact, self._taken, *self._sizes)
+        self.keep(fact, answer, found)
+        return found
 
 
 def capacity(num_layers: int, num_experts: int, top_k: int) -> int:

@@ -1,7 +1,7 @@
 """The configuration of an ELDER lane; every value changes answers, so all travel in the log.
 
-`PAPER` holds the published values exactly; the defaults are ours, for the reasons in
-docs/decisions/009-elder.md.
+`PAPER` holds the published values exactly. The defaults, and `ONE_BANK` for a fixed memory, are
+ours, for the reasons in docs/decisions/009-elder.md.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from errata.editing.lane.contract import LaneConfig, check_layer
 from errata.errors import InvalidRequestError
 
+_BANK_EDITS = 16
 Scope = Literal["codes", "cosine", "idf", "retriever"]
 
 
@@ -45,14 +46,16 @@ class ElderConfig(LaneConfig):
             document frequency, or the learned retriever and sentinel of a RECIPE lane model.
         epsilon: ε of `codes`; a claim needs a distance below it; None calibrates it. Paper: 12.
         threshold: of `cosine` and `idf`; None calibrates it.
-        false_claims: share of held-out texts that a calibrated scope test can claim.
+        false_claims: share of held-out prompts that a calibrated scope test can claim: for
+            `codes`, prompts of the edits about other subjects (`elder.neighbours`); otherwise the
+            openings of paragraphs.
         loss: the term that steers the routers besides the model's loss: guided allocation
             (`guided`, paper), load balancing (`balanced`, ablation), or no term.
         loss_weight: λ of that term. Paper: 0.01.
         steps: maximum number of optimiser steps per batch. Code: 50.
         learning_rate: of Adam, which starts from scratch for each batch. Paper: 1e-4.
-        stop_loss: training stops once every text of a step has a mean NLL below this value; 0
-            disables it.
+        stop_loss: training stops once the latest mean NLL of each edit's bare prompt, and that of
+            another of its texts, are below this value; 0 disables it.
         num_contexts: number of contexts, drawn from the statistics text; each prompt is also
             learned after each of them.
         num_rephrases: number of additional rephrases of each prompt, from the forms in which the
@@ -62,8 +65,12 @@ class ElderConfig(LaneConfig):
             of the edit's other texts: its own rephrases, and texts after contexts.
         precision: `auto` computes a fit's matrix products in bf16 on machines that are faster in
             bf16.
-        replay: the earlier edits that are trained together with a batch: none (paper), a reservoir
-            of `replay_budget` edits, or all.
+        bank_edits: number of edits after which the lane starts a new bank of experts; the earlier
+            banks never change again (`elder.banks`). 0 keeps one bank for all edits (paper), as
+            `codes` requires, since codes of different routers cannot be compared. None is 0 for
+            `codes` and 16 otherwise. A larger batch fills several banks.
+        replay: the earlier edits of a bank that are trained together with a batch: none (paper), a
+            reservoir of `replay_budget` edits, or all.
         replay_budget: number of edits in the reservoir.
         replay_pool: maximum number of earlier edits that one batch draws from.
         replay_ratio: number of earlier edits per new edit in one step, so that an edit costs the
@@ -73,11 +80,11 @@ class ElderConfig(LaneConfig):
     """
 
     layers: tuple[int, ...] = ()
-    num_layers: int = Field(default=6, ge=1)
+    num_layers: int = Field(default=2, ge=1)
     projection: Literal["down", "up"] = "down"
     num_experts: int = Field(default=8, ge=1)
     top_k: int = Field(default=2, ge=1)
-    rank: int = Field(default=32, ge=1)
+    rank: int = Field(default=8, ge=1)
     alpha: float | None = Field(default=None, gt=0.0)
     init: Literal["code", "peft", "gaussian", "adapters"] = "code"
     query: Literal["hidden", "input"] = "hidden"
@@ -89,12 +96,13 @@ class ElderConfig(LaneConfig):
     loss: Literal["guided", "balanced", "none"] = "guided"
     loss_weight: float = Field(default=0.01, ge=0.0)
     steps: int = Field(default=24, ge=1, le=1000)
-    learning_rate: float = Field(default=1e-3, gt=0.0)
+    learning_rate: float = Field(default=1e-2, gt=0.0)
     stop_loss: float = Field(default=0.05, ge=0.0)
     num_contexts: int = Field(default=4, ge=0, le=64)
-    num_rephrases: int = Field(default=8, ge=0, le=64)
-    prompt_share: float = Field(default=0.4, gt=0.0, le=1.0)
+    num_rephrases: int = Field(default=4, ge=0, le=64)
+    prompt_share: float = Field(default=0.3, gt=0.0, le=1.0)
     precision: Literal["auto", "fp32"] = "auto"
+    bank_edits: int | None = Field(default=None, ge=0)
     replay: Literal["none", "reservoir", "all"] = "all"
     replay_budget: int = Field(default=256, ge=1)
     replay_pool: int = Field(default=192, ge=1)
@@ -116,6 +124,14 @@ class ElderConfig(LaneConfig):
         """True if the experts start from PEFT adapters."""
         return self.init == "adapters"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_bank_before_banks(cls, values: Any, info: ValidationInfo) -> Any:
+        """A configuration in the log lists every value; versions without banks had a single one."""
+        if info.mode == "json" and isinstance(values, dict):
+            return {"bank_edits": 0, **values}
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> ElderConfig:
         if list(self.layers) != sorted(set(self.layers)) or any(x < 0 for x in self.layers):
@@ -129,11 +145,32 @@ class ElderConfig(LaneConfig):
             )
         if self.gates == "row" and self.scope not in ("codes", "cosine"):
             raise ValueError("gates 'row' need the query that scopes 'codes' and 'cosine' read")
+        if self.scope == "codes" and self.bank_edits:
+            raise ValueError(
+                "scope 'codes' compares codes of one bank; set bank_edits to 0 or use another scope"
+            )
         if self.epsilon is not None and self.scope != "codes":
             raise ValueError("epsilon belongs to scope 'codes'")
         if self.threshold is not None and self.scope not in ("cosine", "idf"):
             raise ValueError("threshold belongs to scopes 'cosine' and 'idf'")
         return self
+
+    @property
+    def calibrates_codes(self) -> bool:
+        """True if ε is calibrated."""
+        return self.scope == "codes" and self.epsilon is None
+
+    @property
+    def has_own_queries(self) -> bool:
+        """True if a prompt's own query decides its claim by a code, or weights its experts."""
+        return self.scope == "codes" or self.gates == "row"
+
+    @property
+    def bank_size(self) -> int:
+        """The number of edits after which a new bank starts; 0 for one bank."""
+        if self.bank_edits is None:
+            return 0 if self.scope == "codes" else _BANK_EDITS
+        return self.bank_edits
 
     @property
     def scale(self) -> float:
@@ -189,7 +226,19 @@ class ElderConfig(LaneConfig):
             )
 
 
+ONE_BANK: Mapping[str, Any] = {
+    "bank_edits": 0,
+    "num_layers": 6,
+    "rank": 32,
+    "learning_rate": 1e-3,
+    "num_rephrases": 8,
+    "prompt_share": 0.4,
+}
+"""Memory that does not grow: one bank, with the room and the replay that it needs. Forgets more."""
+
 PAPER: Mapping[str, Any] = {
+    "bank_edits": 0,
+    "num_layers": 6,
     "num_experts": 4,
     "top_k": 2,
     "rank": 8,

@@ -1,4 +1,4 @@
-"""The parameters of a lane, fixed in number: N LoRAs and a router at each adapted layer.
+"""The parameters of a bank, fixed in number: N LoRAs and a router at each adapted layer.
 
 Forward pass (ELDER eqs. 2–3), with one query q per sequence and T^l the k highest of s^l:
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from errata.editing.effects.mixture import LoraBank, Mixture, Place
 from errata.editing.elder.config import ElderConfig
-from errata.editing.model.causal_lm import Widths
+from errata.editing.model.causal_lm import BaseLLM, CausalLM, Widths
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +155,13 @@ class Experts(nn.Module):
         """All parameters by name."""
         return {name: tensor.detach() for name, tensor in self.named_parameters()}
 
+    def with_loras_in_host_memory(self) -> Experts:
+        """The same experts without gradients; the routers stay on their device."""
+        if self.lora_a.device.type == "cpu":
+            return self.requires_grad_(False)
+        moved = {n: t.cpu() if n.startswith("lora") else t for n, t in self.tensors().items()}
+        return Experts(self.shape, moved).requires_grad_(False)
+
     def scores(self, queries: Tensor) -> Tensor:
         """log s, (n, L, N), of queries (n, d_q)."""
         logits = torch.einsum("nd,lkd->nlk", queries.float(), self.router_weight)
@@ -174,6 +181,10 @@ class Experts(nn.Module):
         order = scores.detach().argsort(dim=-1, descending=True, stable=True)
         chosen = torch.zeros_like(scores, dtype=torch.bool)
         return chosen.scatter(-1, order[..., : self.shape.top_k], True)
+
+    def mixture_for(self, llm: BaseLLM) -> Mixture:
+        """The mixture in the dtype of a process's LLM; fp32 in a process without one."""
+        return self.mixture(dtype=llm.dtype if isinstance(llm, CausalLM) else torch.float32)
 
     def mixture(self, *, dtype: torch.dtype = torch.float32) -> Mixture:
         """The mixture that the hooks add: N LoRAs side by side at each place."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import torch
@@ -13,10 +13,12 @@ from torch import Tensor
 from errata.editing.artifact import Artifact
 from errata.editing.contexts import openings, training_texts
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.elder.allocation import allocate, pack_code
+from errata.editing.elder.allocation import Allocator, capacity
+from errata.editing.elder.banks import FrozenBank, FrozenBanks
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
-from errata.editing.elder.memory import EditTexts, ElderMemory, pack_texts
+from errata.editing.elder.memory import EditTexts, ElderMemory, answer_of, pack_texts
+from errata.editing.elder.neighbours import neighbour_queries
 from errata.editing.elder.packing import Packed, pack, pack_rows
 from errata.editing.elder.peft import read as read_adapters
 from errata.editing.elder.queries import queries_of
@@ -25,7 +27,7 @@ from errata.editing.elder.state import ElderContents, Learned
 from errata.editing.elder.training import TrainingSet, train
 from errata.editing.lane.contract import FitResult, Resources
 from errata.editing.lane.inventory import fact_of
-from errata.editing.lane.repository import Rows
+from errata.editing.lane.repository import Repository, Rows
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.retriever.gate import Gate
 from errata.editing.scope import first_paragraphs, mean_embeddings, unit
@@ -59,9 +61,10 @@ def fit(
 ) -> FitResult:
     """Fits a batch together with earlier edits (ELDER, Algorithm 1).
 
-    1. Each new fact gets an allocation that no other fact has.
-    2. Experts and routers are trained on the batch and on the replayed edits.
-    3. The scope test's limit is calibrated on held-out prompts, unless it is configured.
+    1. If the bank that learns has no room for the batch, a new bank starts (`elder.banks`).
+    2. Each new fact gets an allocation that no other fact of the bank has.
+    3. Experts and routers are trained on the batch and on replayed edits of the bank.
+    4. The scope test's limit is calibrated on held-out prompts, unless it is configured.
 
     Args:
         model: carries no edit of this lane; unchanged afterwards.
@@ -81,32 +84,114 @@ def fit(
         FitError: the experts are not finite.
     """
     start = perf_counter()
-    shape, gate = Shape.of(model, config), contents.gate
-    held_out = statistics.held_out
-    new = _training_texts(model, batch.edits, shape, memory, config, statistics.contexts, gate)
-    rows = encode(model, shape, config, gate, held_out.idf, batch.edits)
+    held_out, shape = statistics.held_out, Shape.of(model, config)
+    rows = encode(model, shape, config, contents.gate, held_out.idf, batch.edits)
     encoded = perf_counter()
-    if contents.learned is None:
-        experts = _initial_experts(model, shape, config, batch.seed, statistics)
-    else:
-        experts = Experts(shape, contents.learned.experts.tensors())
-    earlier = memory.drawn({texts.fact for texts in new}, batch.seed)
-    repository = contents.repository
-    earlier_queries = [repository.value_of(texts.edit) for texts in earlier]
-    data = _training_set(new, rows.values, earlier, earlier_queries)
-    train_config = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
-    train(model, experts, data, train_config, batch.seed)
-    _check_finite(experts)
-    packed, experts = _as_committed(contents.learned, experts)
-    vectors = rows.values if config.scope == "codes" else rows.keys
-    if repository.num_rows:
-        stored = repository.values if config.scope == "codes" else repository.keys
-        vectors = torch.cat([stored, vectors])
-    with torch.inference_mode():
-        limit = limit_of(config, held_out, experts, vectors)
-    artifact = pack(model, contents.model_digest, rows, packed, limit, held_out.idf)
+    fitter = _Fitter(model, shape, config, contents, memory, statistics)
+    groups, starts_bank = _groups(batch.edits, shape, config, contents)
+    before = None if starts_bank or len(groups) > 1 else contents.learned
+    fitted = [
+        fitter.fit(group, rows, before, batch.seed + number, batch.attempt)
+        for number, group in enumerate(groups)
+    ]
+    packed, experts = _as_committed(before, fitted[-1].experts)
+    texts = [text for bank in fitted for text in bank.texts]
+    neighbours = [*memory.neighbours(), *(text.neighbours for text in texts)]
+    limit = _limit(config, held_out, experts, [contents.repository, rows], neighbours)
+    artifact = pack(
+        model,
+        contents.model_digest,
+        rows,
+        packed,
+        limit,
+        held_out.idf,
+        starts_bank=starts_bank,
+        frozen=_frozen(model, fitted[:-1]) if len(fitted) > 1 else None,
+    )
     seconds = {"encode": encoded - start, "train": perf_counter() - encoded}
-    return FitResult(artifact, pack_texts(new), seconds)
+    return FitResult(artifact, pack_texts(texts), seconds)
+
+
+def _limit(
+    config: ElderConfig,
+    held_out: HeldOut,
+    experts: Experts,
+    edits: Sequence[Repository | Rows],
+    neighbours: Sequence[Tensor],
+) -> float:
+    """The limit of the scope test for these edits."""
+    stored = [part.values if config.scope == "codes" else part.keys for part in edits]
+    with torch.inference_mode():
+        return limit_of(
+            config, held_out, experts, torch.cat([s for s in stored if len(s)]), neighbours
+        )
+
+
+def _groups(
+    edits: Sequence[Edit], shape: Shape, config: ElderConfig, contents: ElderContents
+) -> tuple[list[Sequence[Edit]], bool]:
+    """A batch by bank, and whether its first bank is a new one behind others."""
+    if not config.bank_size:
+        return [edits], False
+    room = capacity(len(shape.layers), shape.num_experts, shape.top_k)
+    size = min(config.bank_size, room)
+    groups = [edits[i : i + size] for i in range(0, len(edits), size)]
+    held = contents.num_in_bank
+    return groups, bool(held and held + len(edits) > size)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Bank:
+    """Experts after a fit, the edits that they learned in it, and the texts of these."""
+
+    experts: Experts
+    edits: tuple[str, ...]
+    texts: Sequence[EditTexts]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Fitter:
+    """Fits the edits of one bank after another; the fields are the arguments of `fit`."""
+
+    model: CausalLM
+    shape: Shape
+    config: ElderConfig
+    contents: ElderContents
+    memory: ElderMemory
+    statistics: FitInputs
+
+    def fit(
+        self, edits: Sequence[Edit], rows: Rows, before: Learned | None, seed: int, attempt: int
+    ) -> _Bank:
+        """Trains a bank on edits, which are among `rows`; `before` is None for a new bank."""
+        config, others = self.config, self.contents.frozen.bank_of
+        known = [] if before is None else self.memory.in_bank(others)
+        new = _training_texts(
+            self.model, edits, self.shape, known, config, self.statistics, self.contents.gate
+        )
+        earlier: list[EditTexts] = []
+        if before is None:
+            experts = _initial_experts(self.model, self.shape, config, seed, self.statistics)
+        else:
+            experts = Experts(self.shape, before.experts.tensors())
+            earlier = self.memory.drawn({texts.fact for texts in new}, seed, others)
+        query_of = dict(zip(rows.names, rows.values, strict=True))
+        queries = torch.stack([query_of[edit.name] for edit in edits])
+        earlier_queries = [self.contents.repository.value_of(texts.edit) for texts in earlier]
+        data = _training_set(new, queries, earlier, earlier_queries)
+        config = config.model_copy(update={"steps": config.steps * (1 + attempt)})
+        train(self.model, experts, data, config, seed)
+        _check_finite(experts)
+        return _Bank(experts, tuple(edit.name for edit in edits), new)
+
+
+def _frozen(model: CausalLM, banks: Sequence[_Bank]) -> FrozenBanks:
+    """Banks as replicas hold them once they no longer learn."""
+    frozen = []
+    for bank in banks:
+        experts = bank.experts.requires_grad_(False)
+        frozen.append(FrozenBank.of(experts, experts.mixture_for(model), bank.edits))
+    return FrozenBanks.joined(frozen)
 
 
 def retrain(
@@ -120,10 +205,10 @@ def retrain(
     num_experts: int,
     seed: int,
 ) -> Artifact:
-    """Trains new experts on all active edits, in mixed steps; reverted edits leave no trace.
+    """Trains new banks on all active edits; reverted edits leave no trace.
 
-    Each step trains on `replay_rows` of the edits. The number of steps is such that each edit is
-    trained on about `steps` times.
+    Each step trains on `replay_rows` edits of a bank, or on all of them if they are no more. The
+    number of steps is such that each edit is trained on about `steps` times.
 
     Raises:
         InvalidRequestError: a number of experts was requested; the configuration fixes it.
@@ -134,9 +219,7 @@ def retrain(
             "the configuration fixes an ELDER lane's number of experts; leave num_experts out.",
             field="num_experts",
         )
-    shape = Shape.of(model, config)
-    experts = _initial_experts(model, shape, config, seed, statistics)
-    held_out = statistics.held_out
+    shape, held_out = Shape.of(model, config), statistics.held_out
     parts = [
         encode(model, shape, config, gate, held_out.idf, edits[i : i + _ENCODE_CHUNK])
         for i in range(0, len(edits), _ENCODE_CHUNK)
@@ -144,17 +227,36 @@ def retrain(
     rows = Rows.joined(parts)
     query_of = dict(zip(rows.names, rows.values, strict=True))
     newest = memory.newest()
-    queries = [query_of[texts.edit] for texts in newest]
-    data = _training_set([], rows.values[:0], newest, queries)
-    num_steps = config.steps * math.ceil(len(newest) / config.replay_rows)
-    train_config = config.model_copy(update={"steps": num_steps, "stop_loss": 0.0})
-    train(model, experts, data, train_config, seed)
+    size = config.bank_size or len(newest)
+    members = [newest[i : i + size] for i in range(0, len(newest), size)]
+    banks = []
+    for number, texts in enumerate(members):
+        experts = _initial_experts(model, shape, config, seed + number, statistics)
+        queries = torch.stack([query_of[text.edit] for text in texts])
+        _train_bank(model, experts, _training_set(texts, queries, [], []), config, seed + number)
+        banks.append(_Bank(experts, _edits_about(texts, rows), texts))
+    limit = _limit(config, held_out, banks[-1].experts, [rows], memory.neighbours())
+    digest, packed = "" if gate is None else gate.digest, Packed.whole(banks[-1].experts)
+    frozen = _frozen(model, banks[:-1])
+    return pack(model, digest, rows, packed, limit, held_out.idf, frozen=frozen)
+
+
+def _edits_about(texts: Sequence[EditTexts], rows: Rows) -> tuple[str, ...]:
+    """All edits of these facts, oldest first, including those that newer ones supersede."""
+    facts = {text.fact for text in texts}
+    return tuple(n for n, fact in zip(rows.names, rows.facts, strict=True) if fact in facts)
+
+
+def _train_bank(
+    model: CausalLM, experts: Experts, data: TrainingSet, config: ElderConfig, seed: int
+) -> None:
+    """Trains on a whole bank; early stop needs steps that see all of it."""
+    if (num_edits := len(data.texts)) > config.replay_rows:
+        num_steps = config.steps * math.ceil(num_edits / config.replay_rows)
+        data = replace(data, num_new=0)
+        config = config.model_copy(update={"steps": num_steps, "stop_loss": 0.0})
+    train(model, experts, data, config, seed)
     _check_finite(experts)
-    vectors = rows.values if config.scope == "codes" else rows.keys
-    with torch.inference_mode():
-        limit = limit_of(config, held_out, experts, vectors)
-    digest = "" if gate is None else gate.digest
-    return pack(model, digest, rows, Packed.whole(experts), limit, held_out.idf)
 
 
 def _initial_experts(
@@ -187,26 +289,27 @@ def _training_texts(
     model: CausalLM,
     edits: Sequence[Edit],
     shape: Shape,
-    memory: ElderMemory,
+    known: Sequence[EditTexts],
     config: ElderConfig,
-    contexts: Sequence[str],
+    statistics: FitInputs,
     gate: Gate | None,
 ) -> list[EditTexts]:
-    allocations = memory.allocations()
+    """The texts and allocations of new edits; `known` are the earlier edits of their bank."""
     frames = None if gate is None else gate.model.frames
-    taken = {pack_code(allocation) for allocation in allocations.values()}
-    texts = []
-    for edit in edits:
-        fact = fact_of(edit.said)
-        if fact not in allocations:
-            allocation = allocate(fact, taken, len(shape.layers), shape.num_experts, shape.top_k)
-            allocations[fact] = allocation
-            taken.add(pack_code(allocation))
+    allocator = Allocator(len(shape.layers), shape.num_experts, shape.top_k)
+    for texts in known:
+        allocator.keep(texts.fact, texts.answer, texts.allocation)
+    names = statistics.held_out.names if config.calibrates_codes else ()
+    neighbours = neighbour_queries(model, shape, edits, names)
+    new = []
+    for edit, withheld in zip(edits, neighbours, strict=True):
+        fact, answer = fact_of(edit.said), answer_of(edit.subject, edit.target)
         rows = training_texts(
-            model, edit, contexts, config.num_contexts, frames, config.num_rephrases
+            model, edit, statistics.contexts, config.num_contexts, frames, config.num_rephrases
         )
-        texts.append(EditTexts(edit.name, fact, allocations[fact], rows))
-    return texts
+        allocation = allocator.take(fact, answer)
+        new.append(EditTexts(edit.name, fact, answer, allocation, rows, withheld))
+    return new
 
 
 def _training_set(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,15 @@ from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Shape
 from errata.editing.elder.fit import FitInputs, encode_all, fit, gather, retrain
 from errata.editing.elder.memory import ElderMemory
-from errata.editing.elder.packing import FORMAT, Packed, pack, read_artifact, read_rows
+from errata.editing.elder.packing import (
+    BANK,
+    BANK_OF,
+    FORMAT,
+    Packed,
+    pack,
+    read_artifact,
+    read_rows,
+)
 from errata.editing.elder.peft import export as export_adapters
 from errata.editing.elder.state import ElderContents, codes_of
 from errata.editing.elder.view import ElderView
@@ -45,7 +53,8 @@ _MAX_INT64 = 2**63 - 1  # the largest integer that a message can hold
 class ElderLane(GatedLane[ElderContents]):
     """The ELDER lane of one process."""
 
-    row_tensors = FORMAT.row_tensors
+    row_tensors = FORMAT.row_tensors | {BANK_OF}
+    unit_tensors = BANK
 
     def __init__(
         self,
@@ -114,19 +123,22 @@ class ElderLane(GatedLane[ElderContents]):
         return self._export
 
     def report(self) -> LaneReport:
-        """Numbers of edits, allocations, parameters and bytes; warns if allocations run out."""
+        """Numbers of edits, parameters, bytes, and of banks, or of allocations in a single bank."""
         contents, shape = self.contents, self._shape
         if shape is None and contents.learned is not None:
             shape = contents.learned.experts.shape
         sizes = {"edits": len(contents.inventory.names)}
         if shape is None:
             return LaneReport(sizes)
-        total = capacity(len(shape.layers), shape.num_experts, shape.top_k)
+        num_parameters = shape.num_parameters * (len(contents.frozen.banks) + 1)
         sizes |= {
-            "capacity": min(total, _MAX_INT64),
-            "parameters": shape.num_parameters,
-            "bytes": 4 * shape.num_parameters + contents.inventory.num_bytes,
+            "parameters": num_parameters,
+            "bytes": 4 * num_parameters + contents.inventory.num_bytes,
         }
+        if self.config.bank_size:
+            return LaneReport({**sizes, "banks": len(contents.frozen.banks) + 1})
+        total = capacity(len(shape.layers), shape.num_experts, shape.top_k)
+        sizes["capacity"] = min(total, _MAX_INT64)
         used = contents.repository.num_rows / total
         if used < NEARLY_FULL:
             return LaneReport(sizes)
@@ -142,7 +154,7 @@ class ElderLane(GatedLane[ElderContents]):
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, before: ElderContents
     ) -> tuple[ElderContents, Rows]:
         """As `RoutedLane.read`."""
-        learned, rows = read_artifact(
+        unpacked = read_artifact(
             artifact,
             self.llm,
             edits,
@@ -151,7 +163,10 @@ class ElderLane(GatedLane[ElderContents]):
             expected=self._shape,
             before=before.learned,
         )
-        return replace(before, learned=learned), rows
+        if unpacked.starts_bank:
+            before = before.with_frozen()
+        frozen = before.frozen.adding(unpacked.frozen.banks)
+        return replace(before, learned=unpacked.learned, frozen=frozen), unpacked.rows
 
     def read_rows(
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, contents: ElderContents
@@ -172,14 +187,21 @@ class ElderLane(GatedLane[ElderContents]):
             Packed.whole(contents.learned.experts),
             contents.learned.limit,
             contents.learned.idf,
+            frozen=contents.frozen,
         )
+
+    def without(self, contents: ElderContents, edits: Collection[str]) -> ElderContents:
+        """As `RoutedLane.without`; frozen banks without edits are removed."""
+        return replace(super().without(contents, edits), frozen=contents.frozen.without(edits))
 
     def cleared(self, contents: ElderContents) -> ElderContents:
         """As `RoutedLane.cleared`."""
         return ElderContents(EMPTY, contents.gate)
 
     def indexed(self, contents: ElderContents, values: Callable[[], Tensor]) -> ElderContents:
-        """The contents with the codes of all stored queries under the current routers."""
+        """The contents with the codes of all stored queries, if codes decide claims."""
+        if self.config.scope != "codes":
+            return contents
         return replace(contents, codes=codes_of(contents.learned, values()))
 
     def _retrain(self, edits: Sequence[Edit], *, num_experts: int, seed: int) -> Artifact:
@@ -195,9 +217,16 @@ class ElderLane(GatedLane[ElderContents]):
         )
 
     def _export(self, llm: CausalLM, folder: Path, base_model: str) -> Sequence[Path]:
-        learned = self.contents.learned
-        if learned is None:
+        contents = self.contents
+        if contents.learned is None:
             raise PreconditionError(
                 f"no edit is committed in {self.name}; there is nothing to export."
             )
-        return export_adapters(llm, learned.experts, folder, base_model)
+        banks = [*(bank.experts for bank in contents.frozen.banks), contents.learned.experts]
+        if len(banks) == 1:
+            return export_adapters(llm, banks[0], folder, base_model)
+        return [
+            path
+            for number, experts in enumerate(banks)
+            for path in export_adapters(llm, experts, folder / f"bank-{number}", base_model)
+        ]

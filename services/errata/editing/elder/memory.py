@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from errata.editing.artifact import Artifact
 from errata.editing.elder.config import ElderConfig
 from errata.editing.lane.commits import Commit, LaneEntry, Restoration, Reversal
-from errata.editing.lane.inventory import pack_facts, unpack_facts
+from errata.editing.lane.inventory import FACT_BYTES, pack_facts, unpack_facts
 from errata.editing.lane.pages import LaneTable, units_of
 from errata.editing.model.prompts import TokenRow
 from errata.errors import ArtifactCorruptError
@@ -29,14 +29,19 @@ class EditTexts:
     Attributes:
         edit: name of the edit.
         fact: hex digest of what it is about.
+        answer: hex digest of its subject and target, which it shares with rephrases of it that are
+            edits of their own; zeros in memories of older versions.
         allocation: P, (L, N) bool.
         texts: the prompt, then its other texts, each with the target.
+        neighbours: queries that the edit must not claim, (m, d_q); without calibrated codes, m = 0.
     """
 
     edit: str
     fact: str
+    answer: str
     allocation: Tensor
     texts: tuple[TokenRow, ...]
+    neighbours: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
 
 class ElderMemory:
@@ -75,30 +80,50 @@ class ElderMemory:
             tensors |= {f"{_UNIT}{number}.{key}": tensor for key, tensor in own.items()}
         return LaneTable((), Artifact(tensors, {}), units=_UNIT) if tensors else None
 
-    def allocations(self) -> dict[str, Tensor]:
-        """The allocation of each fact."""
-        return {texts.fact: texts.allocation for texts in self._texts.values()}
+    def neighbours(self) -> list[Tensor]:
+        """The queries of all edits' neighbours, (m, d_q) each; m can be 0."""
+        return [texts.neighbours for texts in self._texts.values()]
+
+    def in_bank(self, others: Collection[str]) -> list[EditTexts]:
+        """The edits of the bank that learns, oldest first.
+
+        Args:
+            others: names of the edits of other banks.
+        """
+        return [texts for name, texts in self._texts.items() if name not in others]
 
     def newest(self) -> list[EditTexts]:
         """The newest edit of each fact, oldest first."""
         return list({texts.fact: texts for texts in self._texts.values()}.values())
 
-    def drawn(self, without: Collection[str], seed: int) -> list[EditTexts]:
+    def drawn(
+        self, without: Collection[str], seed: int, others: Collection[str] = ()
+    ) -> list[EditTexts]:
         """Draws the earlier edits that are replayed with a batch, at most the newest per fact.
 
         Args:
             without: facts of the batch itself, which are left out.
             seed: of the batch.
+            others: names of the edits of other banks, which are left out.
         """
-        candidates = [texts for texts in self.newest() if texts.fact not in without]
         if self._config.replay == "none":
             return []
+        candidates = [
+            texts
+            for texts in self.newest()
+            if texts.fact not in without and texts.edit not in others
+        ]
         if self._config.replay == "reservoir":
             # The facts with the lowest hashes are a uniform sample, which new edits and reversals
             # change as little as possible.
             candidates = sorted(candidates, key=_rank)[: self._config.replay_budget]
         count = min(self._config.replay_pool, len(candidates))
         return random.Random(f"{seed}/replay").sample(candidates, count)
+
+
+def answer_of(subject: str, target: str) -> str:
+    """The digest of a subject and its answer: what edits say in other words share it."""
+    return hashlib.sha256(f"{subject.strip()}|{target.strip()}".encode()).hexdigest()
 
 
 def _rank(texts: EditTexts) -> str:
@@ -111,11 +136,18 @@ def pack_texts(batch: Sequence[EditTexts]) -> Artifact:
     width = max(len(text.ids) for _, text in rows)
     ids = torch.tensor([[*text.ids, *[0] * (width - len(text.ids))] for _, text in rows])
     lengths = [[owner, len(text.ids), text.num_target] for owner, text in rows]
+    counts = torch.tensor([len(edit.neighbours) for edit in batch], dtype=torch.int32)
+    neighbours = {}
+    if bool(counts.any()):
+        queries = torch.cat([edit.neighbours for edit in batch if len(edit.neighbours)]).cpu()
+        neighbours = {"neighbours": queries, "neighbour_counts": counts}
     return Artifact(
         {
+            **neighbours,
             "ids": ids.to(torch.int32),
             "rows": torch.tensor(lengths, dtype=torch.int32),
             "facts": pack_facts([texts.fact for texts in batch]),
+            "answers": pack_facts([texts.answer for texts in batch]),
             "allocations": torch.stack([texts.allocation for texts in batch]).to(torch.uint8),
         },
         {},
@@ -135,8 +167,18 @@ def unpack_texts(edits: Sequence[str], memory: Artifact) -> list[EditTexts]:
     lines = zip(memory.tensors["ids"].tolist(), memory.tensors["rows"].tolist(), strict=True)
     for ids, (owner, length, num_target) in lines:
         texts[owner].append(TokenRow(tuple(ids[:length]), num_target))
-    fields = zip(edits, facts, memory.tensors["allocations"].bool(), texts, strict=True)
-    return [EditTexts(edit, fact, code, tuple(rows)) for edit, fact, code, rows in fields]
+    answers = tuple("00" * FACT_BYTES for _ in facts)
+    if "answers" in memory.tensors:
+        answers = unpack_facts(memory.tensors["answers"])
+    codes = memory.tensors["allocations"].bool()
+    neighbours = [torch.zeros(0, 0)] * len(edits)
+    if "neighbours" in memory.tensors:
+        counts = memory.tensors["neighbour_counts"].tolist()
+        neighbours = list(memory.tensors["neighbours"].split(counts))
+    return [
+        EditTexts(edit, facts[n], answers[n], codes[n], tuple(texts[n]), neighbours[n])
+        for n, edit in enumerate(edits)
+    ]
 
 
 def _restored(table: LaneTable | None) -> dict[str, EditTexts]:

@@ -1,4 +1,4 @@
-"""What an ELDER lane needs: shared LoRAs and routers, and a key, a query and a code per edit."""
+"""What an ELDER lane needs: banks of LoRAs and routers, and a key, a query and a code per edit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Shape
+from errata.editing.elder.neighbours import PER_EDIT
 from errata.editing.elder.packing import difference_bytes
 from errata.editing.lane.inventory import FACT_BYTES
 from errata.editing.lane.needs import (
@@ -36,17 +37,26 @@ def needs(model: ModelShape, config: ElderConfig, load: EditLoad) -> LaneNeeds:
     rows = [
         *(gate.replica() if gate else ()),
         *repository_needs(load, batch, width, shape.d_q),
-        Need("codes", load.num_edits * code_bytes, "N·⌈L·N_e/8⌉", "host"),
-        Need("making codes", load.num_edits * shape.d_q * FP32, "N·d_q·4", during="commit"),
     ]
+    if config.scope == "codes":
+        rows += [
+            Need("codes", load.num_edits * code_bytes, "N·⌈L·N_e/8⌉", "host"),
+            Need("making codes", load.num_edits * shape.d_q * FP32, "N·d_q·4", during="commit"),
+        ]
+    banks = num_banks(config, load.num_edits, batch)
     shared = _experts(shape, FP32)
-    # Every commit changes all experts, and each position that is kept has its own.
+    # Every commit changes the bank that learns, and each position that is kept has its own.
     history = load.num_kept(batch) * shared.num_bytes
     return LaneNeeds(
-        replica=(*rows, _experts(shape, model.element_bytes)),
+        replica=(
+            *rows,
+            _experts(shape, model.element_bytes),
+            *_frozen(shape, model.element_bytes, banks - 1),
+        ),
         writer=(*(gate.writer(load) if gate else ()), *_writer(model, config, shape, load)),
         retrieval=(
             *rows,
+            *_frozen(shape, FP32, banks - 1),
             Need("experts of kept positions", history, "⌈history/(u + 1)⌉·4(P_e + P_B)"),
         ),
         effects=(
@@ -70,17 +80,41 @@ def _key_width(model: ModelShape, config: ElderConfig, shape: Shape, gate: GateN
     return {"codes": 0, "cosine": shape.d_q, "idf": model.d}[config.scope]
 
 
+def num_banks(config: ElderConfig, num_edits: int, batch: int) -> int:
+    """Banks of N edits in batches of u; one holds whole batches, or a part of a larger one."""
+    size = config.bank_size
+    if not size:
+        return 1
+    if batch <= size:
+        return max(1, math.ceil(num_edits / (size // batch * batch)))
+    whole, rest = divmod(num_edits, batch)
+    return max(1, whole * math.ceil(batch / size) + math.ceil(rest / size))
+
+
 def _experts(shape: Shape, element_bytes: int) -> Need:
     """Parameters in fp32, and the mixture's LoRAs: B is scaled, A copied unless it is fp32."""
-    per_rank = len(shape.layers) * shape.num_experts * shape.rank
-    mixture = per_rank * shape.d_out * element_bytes
-    if element_bytes != FP32:
-        mixture += per_rank * shape.d_in * element_bytes
     return Need(
         "experts and routers",
-        FP32 * shape.num_parameters + mixture,
+        FP32 * shape.num_parameters + _mixture_bytes(shape, element_bytes),
         "4·P_e + L·N_e·r·d_out·b (+ L·N_e·r·d_in·b)",
     )
+
+
+def _frozen(shape: Shape, element_bytes: int, number: int) -> list[Need]:
+    """Earlier banks: their mixtures and routers serve, their LoRAs in fp32 are for snapshots."""
+    routers = FP32 * len(shape.layers) * shape.num_experts * (shape.d_q + 1)
+    loras = FP32 * shape.num_parameters - routers
+    served = routers + _mixture_bytes(shape, element_bytes)
+    return [
+        Need("frozen banks", number * served, "(banks − 1)(4·P_r + L·N_e·r·(d_in + d_out)·b)"),
+        Need("LoRAs of frozen banks", number * loras, "(banks − 1)·4(P_e − P_r)", "host"),
+    ]
+
+
+def _mixture_bytes(shape: Shape, element_bytes: int) -> int:
+    per_rank = len(shape.layers) * shape.num_experts * shape.rank
+    width = shape.d_out + (0 if element_bytes == FP32 else shape.d_in)
+    return per_rank * width * element_bytes
 
 
 def num_texts(config: ElderConfig, load: EditLoad) -> int:
@@ -92,8 +126,11 @@ def num_texts(config: ElderConfig, load: EditLoad) -> int:
 def _step_rows(config: ElderConfig, load: EditLoad) -> int:
     """Edits in one step of a fit: the new ones and those that are replayed."""
     earlier = max(0, load.num_edits - load.batch_edits)
+    if config.bank_size:
+        earlier = min(earlier, max(0, config.bank_size - load.batch_edits))
     replayed = min(config.num_replayed(load.batch_edits), config.replay_pool, earlier)
-    return load.batch_edits + (0 if config.replay == "none" else replayed)
+    new = load.batch_edits if not config.bank_size else min(load.batch_edits, config.bank_size)
+    return new + (0 if config.replay == "none" else replayed)
 
 
 def _writer(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad) -> list[Need]:
@@ -135,12 +172,13 @@ def _writer(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad
 
 
 def _store(config: ElderConfig, shape: Shape, key_width: int, load: EditLoad) -> list[Need]:
-    """Experts in full in the first commit, as int8 differences in all others; rows; texts."""
+    """Experts in full where a bank starts, as int8 differences in other commits; rows; texts."""
     commits = load.num_commits(load.batch_edits)
-    differences = max(0, commits - 1) * difference_bytes(shape)
+    banks = num_banks(config, load.num_edits, load.batch_edits)
+    differences = max(0, commits - banks) * difference_bytes(shape)
     return [
-        Need("experts of the first commit", FP32 * shape.num_parameters, "4·P_e", "disk"),
-        Need("differences of experts", differences, "(c − 1)(P_e + 4·vectors)", "disk"),
+        Need("experts of new banks", banks * FP32 * shape.num_parameters, "banks·4·P_e", "disk"),
+        Need("differences of experts", differences, "(c − banks)(P_e + 4·vectors)", "disk"),
         row_store(load, key_width, shape.d_q),
         _text_store(config, shape, load),
         header_store(2 * commits, _HEADER_BYTES),
@@ -148,13 +186,15 @@ def _store(config: ElderConfig, shape: Shape, key_width: int, load: EditLoad) ->
 
 
 def _text_store(config: ElderConfig, shape: Shape, load: EditLoad) -> Need:
-    """Memories (`elder.memory.pack_texts`): int32 ids, three int32 a text, allocation and fact."""
+    """Memories (`elder.memory.pack_texts`): int32 ids, three int32 a text, allocation, digests."""
     text = INT32 * (load.text_tokens + 3)
-    edit = num_texts(config, load) * text + len(shape.layers) * shape.num_experts + FACT_BYTES
+    edit = num_texts(config, load) * text + len(shape.layers) * shape.num_experts + 2 * FACT_BYTES
+    if config.calibrates_codes:
+        edit += PER_EDIT * shape.d_q * FP32 + INT32
     return Need(
         "memories: texts",
         load.num_edits * edit,
-        "N(texts·4(T + 3) + L·N_e + 32)",
+        "N(texts·4(T + 3) + L·N_e + 64)",
         "disk",
         is_estimate=True,
     )

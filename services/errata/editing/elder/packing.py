@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
+from errata.editing.elder.banks import FrozenBank, FrozenBanks
 from errata.editing.elder.experts import Experts, Shape
 from errata.editing.elder.state import Learned
 from errata.editing.lane.repository import Rows
@@ -29,6 +30,9 @@ from errata.editing.model.causal_lm import BaseLLM
 from errata.errors import ArtifactCorruptError
 
 FORMAT = RowFormat(method="elder", values="queries")
+BANK = "bank."
+BANK_OF = "bank_of"  # of each edit, −1 for the bank that learns
+_STARTS_BANK = "starts_bank"
 _MAX_STEPS = 127  # int8
 _VECTOR_DIM: Mapping[str, int] = {
     "lora_a": -1,
@@ -123,27 +127,63 @@ def difference_bytes(shape: Shape) -> int:
 
 
 def pack(
-    llm: BaseLLM, gate: str, rows: Rows, packed: Packed, limit: float, idf: Tensor
+    llm: BaseLLM,
+    gate: str,
+    rows: Rows,
+    packed: Packed,
+    limit: float,
+    idf: Tensor,
+    *,
+    starts_bank: bool = False,
+    frozen: FrozenBanks | None = None,
 ) -> Artifact:
-    """The artifact of a fit.
+    """The artifact of a fit, or of a whole lane.
 
     Args:
         llm: the base model.
         gate: digest of the lane model; empty without one.
-        rows: of the batch's edits.
-        packed: the lane's experts, after the fit.
+        rows: of the batch's edits, or of all.
+        packed: the experts that learn, after the fit.
         limit: of the scope test.
         idf: for scope `idf`; else empty.
+        starts_bank: whether `packed` is a new bank, and the one before it is now frozen.
+        frozen: the banks of the whole lane; None for the artifact of a fit.
     """
     tensors = {name: packed.tensors[name].cpu() for name in packed.specs()}
+    if frozen is not None:
+        number_of = {name: n for n, bank in enumerate(frozen.banks) for name in bank.edits}
+        numbers = [number_of.get(name, -1) for name in rows.names]
+        tensors[BANK_OF] = torch.tensor(numbers, dtype=torch.int64)
+        for number, bank in enumerate(frozen.banks):
+            own = bank.experts.tensors().items()
+            tensors |= {f"{BANK}{number}.{name}": tensor.cpu() for name, tensor in own}
     shape = json.dumps(asdict(packed.shape), sort_keys=True)
     metadata = {"shape": shape, "since": packed.since, "limit": repr(limit)}
+    if starts_bank:
+        metadata[_STARTS_BANK] = "true"
     return FORMAT.pack(llm, gate, rows, {**tensors, "idf": idf.cpu()}, metadata)
 
 
 def pack_rows(llm: BaseLLM, gate: str, rows: Rows) -> Artifact:
     """The artifact of rows alone, for a new lane model; the experts stay."""
     return FORMAT.pack(llm, gate, rows)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Unpacked:
+    """The content of an artifact.
+
+    Attributes:
+        learned: the bank that learns, and the scope test.
+        rows: the artifact's edits.
+        starts_bank: whether the lane's bank before this commit is frozen by it.
+        frozen: the earlier banks that the artifact itself carries.
+    """
+
+    learned: Learned
+    rows: Rows
+    starts_bank: bool
+    frozen: FrozenBanks
 
 
 def read_artifact(
@@ -155,7 +195,7 @@ def read_artifact(
     gate: str,
     expected: Shape | None,
     before: Learned | None,
-) -> tuple[Learned, Rows]:
+) -> Unpacked:
     """Reads the output of `pack`.
 
     Args:
@@ -181,6 +221,7 @@ def read_artifact(
             f"commit {seq} carries a difference from experts that the lane does not hold.", seq=seq
         )
     num_idf = len(artifact.tensors["idf"]) if "idf" in artifact.tensors else 0
+    bank_specs = _bank_specs(artifact, packed.shape, len(edits))
     rows = FORMAT.read(
         artifact,
         llm,
@@ -188,10 +229,51 @@ def read_artifact(
         edits,
         seq,
         value_size=(packed.shape.d_q,),
-        others={**packed.specs(), "idf": TensorSpec((num_idf,), torch.float32)},
+        others={**packed.specs(), **bank_specs, "idf": TensorSpec((num_idf,), torch.float32)},
     )
     experts = packed.experts(None if before is None else before.experts)
-    return Learned.of(experts, _limit(artifact, seq), artifact.tensors["idf"], llm), rows
+    learned = Learned.of(experts, _limit(artifact, seq), artifact.tensors["idf"], llm)
+    frozen = _frozen_in(artifact, packed.shape, edits, llm, seq)
+    return Unpacked(learned, rows, _STARTS_BANK in artifact.metadata, frozen)
+
+
+def _bank_specs(artifact: Artifact, shape: Shape, num_edits: int) -> dict[str, TensorSpec]:
+    """The tensors of frozen banks in a lane's artifact; those of fits and of old lanes have none.
+
+    Units are numbered from 0; a tensor that belongs to none of them fails the artifact's check.
+    """
+    if BANK_OF not in artifact.tensors:
+        return {}
+    specs = {BANK_OF: TensorSpec((num_edits,), torch.int64)}
+    number = 0
+    while any(name.startswith(f"{BANK}{number}.") for name in artifact.tensors):
+        for name, size in shape.sizes().items():
+            specs[f"{BANK}{number}.{name}"] = TensorSpec(size, torch.float32)
+        number += 1
+    return specs
+
+
+def _frozen_in(
+    artifact: Artifact, shape: Shape, edits: tuple[str, ...], llm: BaseLLM, seq: int
+) -> FrozenBanks:
+    """The frozen banks of a lane's artifact, which is checked except for `bank_of`."""
+    if BANK_OF not in artifact.tensors:
+        return FrozenBanks()
+    first = next(iter(shape.sizes()))
+    count = sum(n.startswith(BANK) and n.endswith(f".{first}") for n in artifact.tensors)
+    numbers = artifact.tensors[BANK_OF].tolist()
+    if any(not -1 <= number < count for number in numbers):
+        raise ArtifactCorruptError(f"commit {seq} has edits of banks that it lacks.", seq=seq)
+    members: list[list[str]] = [[] for _ in range(count)]
+    for name, number in zip(edits, numbers, strict=True):
+        if number >= 0:
+            members[number].append(name)
+    banks = []
+    for number, names in enumerate(members):
+        tensors = {name: artifact.tensors[f"{BANK}{number}.{name}"] for name in shape.sizes()}
+        experts = Experts(shape, tensors).to(llm.device).requires_grad_(False)
+        banks.append(FrozenBank.of(experts, experts.mixture_for(llm), tuple(names)))
+    return FrozenBanks.joined(banks)
 
 
 def read_rows(

@@ -45,14 +45,20 @@ def as_query(shape: Shape, states: Tensor) -> Tensor:
     return states / states.square().mean(-1, keepdim=True).sqrt().clamp(min=_TINY)
 
 
-@torch.no_grad()
 def queries_of(model: CausalLM, shape: Shape, prompts: Sequence[str]) -> Tensor:
     """q of prompts, (n, d_q) fp32, by forward passes that stop where q is read."""
-    parts = [
-        _read(model, shape, [tokenise(model, text).ids for text in prompts[i : i + _CHUNK]])
-        for i in range(0, len(prompts), _CHUNK)
-    ]
-    return torch.cat(parts) if parts else torch.zeros(0, shape.d_q, device=model.device)
+    return queries_of_rows(model, shape, [tokenise(model, text).ids for text in prompts])
+
+
+@torch.no_grad()
+def queries_of_rows(model: CausalLM, shape: Shape, rows: Sequence[Sequence[int]]) -> Tensor:
+    """As `queries_of`, of tokenised prompts; those of similar length are read together."""
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    read = torch.zeros(len(rows), shape.d_q, device=model.device)
+    for start in range(0, len(rows), _CHUNK):
+        chunk = order[start : start + _CHUNK]
+        read[chunk] = _read(model, shape, [rows[number] for number in chunk])
+    return read
 
 
 def _read(model: CausalLM, shape: Shape, rows: Sequence[Sequence[int]]) -> Tensor:

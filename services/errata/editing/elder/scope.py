@@ -10,6 +10,7 @@ from torch import Tensor
 
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts, Shape
+from errata.editing.elder.neighbours import names_in
 from errata.editing.elder.queries import queries_of
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.scope import (
@@ -27,13 +28,17 @@ class HeldOut:
     """Prompts that no edit is about, in the form that the scope tests use.
 
     Attributes:
-        queries: q, (m, d_q) fp32; empty if the scope test does not use them.
+        queries: q, (m, d_q) fp32, for `codes` used only where no edit has a neighbour; empty if the
+            scope test does not use them.
+        names: of other subjects, for the edits' neighbours (`elder.neighbours`); empty if the scope
+            test does not use them.
         idf: inverse document frequency of each token, (V) fp32; empty if the scope test does not
             use it.
         vectors: mean embeddings weighted by idf, of length 1, (m, d) fp32; empty without idf.
     """
 
     queries: Tensor
+    names: tuple[str, ...]
     idf: Tensor
     vectors: Tensor
 
@@ -53,15 +58,23 @@ class HeldOut:
         """
         empty = torch.zeros(0, device=model.device)
         if not cls.are_needed(config):
-            return cls(empty, empty, empty)
+            return cls(empty, (), empty, empty)
         prompts = held_out_prompts(model, paragraphs)
         if config.scope == "idf":
             idf = document_frequencies(model, paragraphs)
-            return cls(empty, idf, unit(mean_embeddings(model, prompts, idf)))
-        return cls(queries_of(model, Shape.of(model, config), prompts), empty, empty)
+            return cls(empty, (), idf, unit(mean_embeddings(model, prompts, idf)))
+        queries = queries_of(model, Shape.of(model, config), prompts)
+        names = names_in(paragraphs) if config.calibrates_codes else ()
+        return cls(queries, names, empty, empty)
 
 
-def limit_of(config: ElderConfig, held_out: HeldOut, experts: Experts, stored: Tensor) -> float:
+def limit_of(
+    config: ElderConfig,
+    held_out: HeldOut,
+    experts: Experts,
+    stored: Tensor,
+    neighbours: Sequence[Tensor] = (),
+) -> float:
     """ε or τ: as configured, or such that a share `false_claims` of held-out prompts is claimed.
 
     Args:
@@ -69,6 +82,7 @@ def limit_of(config: ElderConfig, held_out: HeldOut, experts: Experts, stored: T
         held_out: prompts that no edit is about.
         experts: after the fit.
         stored: the edits' vectors that decide claims: queries (n, d_q) for `codes`, else keys.
+        neighbours: queries (m, d_q) of each edit's neighbours, for `codes`; m can be 0.
 
     Returns:
         The limit; 0 for `retriever`, whose sentinel is the limit.
@@ -78,7 +92,9 @@ def limit_of(config: ElderConfig, held_out: HeldOut, experts: Experts, stored: T
     if config.scope == "codes":
         if config.epsilon is not None:
             return float(config.epsilon)
-        nearest = hamming(experts.codes(held_out.queries), experts.codes(stored)).amin(1)
+        withheld = [queries for queries in neighbours if len(queries)]
+        asked = torch.cat(withheld).to(stored.device) if withheld else held_out.queries
+        nearest = hamming(experts.codes(asked), experts.codes(stored)).amin(1)
         # The (allowed + 1)-th nearest is the first that must not be claimed: dist < ε is false.
         limit = float(nearest.sort().values[allowed(config.false_claims, len(nearest))])
         return max(1.0, limit)  # with 0 no edit would claim its own prompt

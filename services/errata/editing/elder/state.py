@@ -1,10 +1,10 @@
-"""What a replica holds for an ELDER lane: shared experts, and a key and a query for each edit."""
+"""What a replica holds for an ELDER lane: banks of experts, and a key and a query for each edit."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,20 +12,21 @@ from torch import Tensor
 from errata.editing.artifact import tensor_bytes
 from errata.editing.effects.mixture import Mixture
 from errata.editing.elder.allocation import pack_codes
+from errata.editing.elder.banks import FrozenBank, FrozenBanks
 from errata.editing.elder.experts import Experts
-from errata.editing.model.causal_lm import BaseLLM, CausalLM
+from errata.editing.model.causal_lm import BaseLLM
 from errata.editing.retriever.gated_lane import GatedContents
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Learned:
-    """The state that all edits of a lane share, as of the last commit.
+    """The state that the edits of the learning bank share, as of the last commit.
 
     Attributes:
-        experts: LoRAs and routers.
+        experts: LoRAs and routers of the bank that learns.
         mixture: the LoRAs in the form that hooks add.
-        limit: ε of codes, τ of cosines.
-        idf: for scope `idf`, (V) fp32; else empty.
+        limit: of the lane's scope test: ε of codes, τ of cosines.
+        idf: of the lane, for scope `idf`, (V) fp32; else empty.
         digest: SHA-256, hex, of all of these.
     """
 
@@ -42,9 +43,7 @@ class Learned:
         state = hashlib.sha256(repr(limit).encode())
         for tensor in (*experts.tensors().values(), idf):
             state.update(tensor_bytes(tensor))
-        dtype = llm.dtype if isinstance(llm, CausalLM) else torch.float32
-        mixture = experts.mixture(dtype=dtype)
-        return cls(experts, mixture, limit, idf.to(llm.device), state.hexdigest())
+        return cls(experts, experts.mixture_for(llm), limit, idf.to(llm.device), state.hexdigest())
 
 
 def _no_codes() -> Tensor:
@@ -56,19 +55,43 @@ class ElderContents(GatedContents):
     """The contents of a lane; keys (n, width) and queries (n, d_q) are in the inventory.
 
     Attributes:
-        learned: the shared state; None before the first commit.
-        codes: packed allocation codes of the repository's rows, (n, ⌈L·N/8⌉) uint8 on the host.
+        learned: the bank that learns, and the scope test; None before the first commit.
+        frozen: earlier banks.
+        codes: packed allocation codes of the repository's rows, (n, ⌈L·N/8⌉) uint8 on the host;
+            empty unless codes decide claims.
     """
 
     learned: Learned | None = None
+    frozen: FrozenBanks = field(default_factory=FrozenBanks)
     codes: Tensor = field(default_factory=_no_codes)
 
     def digests(self) -> Iterator[bytes]:
-        """The digests of lane model, shared state and edits, in this order."""
+        """The digests of lane model, shared state, earlier banks and edits, in this order."""
         yield bytes.fromhex(self.model_digest)
         if self.learned is not None:
             yield bytes.fromhex(self.learned.digest)
+        yield from self.frozen.digests()
         yield self.inventory.digests()
+
+    @property
+    def num_in_bank(self) -> int:
+        """The number of active edits of the bank that learns."""
+        return len(self.inventory.names) - len(self.frozen.bank_of)
+
+    def bank_of(self, edit: str) -> tuple[Experts, Mixture]:
+        """The experts that learned an edit, and their mixture; the lane has learned something."""
+        bank = self.frozen.bank_of.get(edit, self.learned)
+        assert bank is not None
+        return bank.experts, bank.mixture
+
+    def with_frozen(self) -> ElderContents:
+        """The contents once the bank that learned is frozen; `learned` is still the same."""
+        if self.learned is None:
+            return self
+        names = self.inventory.names
+        edits = tuple(name for name in names if name not in self.frozen.bank_of)
+        bank = FrozenBank.of(self.learned.experts, self.learned.mixture, edits)
+        return replace(self, frozen=self.frozen.adding([bank]))
 
 
 def codes_of(learned: Learned | None, queries: Tensor) -> Tensor:

@@ -3,6 +3,10 @@
 L = CE(answers) + λ·L_alloc, where L_alloc = Σ_l Σ_{i∈P^l} −log s_i^l is the guided loss (ELDER
 eq. 6), averaged over the batch. The forward pass uses the k highest experts of each router; the
 gradient of the model's loss reaches the routers through their weights s.
+
+A text is trained with the query by which it will be served: with its own, where codes of queries
+decide claims or a row's own query weights its experts (as published); otherwise with its edit's. In
+the former case L_alloc is over all texts of a step's edits, which costs little: routers are linear.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from torch import Tensor, nn
 from errata.editing.effects.mixture import MixtureRows, add_mixture
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts
+from errata.editing.elder.queries import queries_of_rows
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.devices import fast_training, has_fast_bf16
 from errata.editing.model.prompts import TokenRow
@@ -32,7 +37,7 @@ class TrainingSet:
 
     Attributes:
         texts: the texts of each of n edits with their targets, the bare prompt first.
-        queries: (n, d_q), from which gates are computed.
+        queries: (n, d_q), of the edits.
         allocations: P, (n, L, N) bool.
         num_new: number of new edits, which come first and are in every step; each step draws some
             of the others.
@@ -67,27 +72,63 @@ def train(
     used = torch.cat([rows for _, rows in steps]).unique()
     used_texts = [texts[number] for number in used.tolist()]
     forced = TeacherForcing(model, used_texts, experts.shape.layers[0], bf16=bf16)
+    own = _OwnQueries(model, experts, data) if config.has_own_queries else None
     optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)
+    progress = _Progress(data)
     for step, (chosen, drawn) in enumerate(steps):
         edits, rows = chosen.to(model.device), torch.searchsorted(used, drawn).to(model.device)
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):
-            queries = data.queries[edits]
-            gates, parts = experts.gates(queries), []
-            for part in forced.alike(rows):
+            steered, owners = (data.queries[edits], edits) if own is None else own.of_edits(edits)
+            by_row = own is not None and config.gates == "row"
+            gates = experts.gates(own.of(drawn) if own and by_row else data.queries[edits])
+            parts = forced.alike(rows)
+            losses = []
+            for part in parts:
                 with mixing(model, experts, gates[part]):
-                    parts.append(forced.nll(rows[part]))
-            nll = torch.cat(parts)
-            steer = steering(experts, queries, data.allocations[edits], config)
+                    losses.append(forced.nll(rows[part]))
+            nll = torch.cat(losses)
+            steer = steering(experts, steered, data.allocations[owners], config)
             loss = nll.mean() + config.loss_weight * steer
         if not bool(torch.isfinite(loss)):
             raise FitError(
                 f"the loss is not finite after {step} steps; use a smaller learning_rate."
             )
-        if config.stop_loss and float(nll.detach().max()) < config.stop_loss:
+        order = torch.cat(list(parts)).cpu()
+        progress.record(chosen[order], sampler.is_prompt(chosen, drawn)[order], nll.detach().cpu())
+        if config.stop_loss and progress.is_below(config.stop_loss):
             return
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+
+
+def own_queries(model: CausalLM, experts: Experts, texts: Sequence[TokenRow]) -> Tensor:
+    """q of each text, (n, d_q), at the last token of its prompt."""
+    prompts = [text.ids[: -text.num_target] for text in texts]
+    return queries_of_rows(model, experts.shape, prompts)
+
+
+class _OwnQueries:
+    """The own query of each text of a training set."""
+
+    def __init__(self, model: CausalLM, experts: Experts, data: TrainingSet) -> None:
+        """Computes them, by passes that end at the first adapted layer."""
+        counts = torch.tensor([len(texts) for texts in data.texts], device=model.device)
+        self._counts, self._firsts = counts, counts.cumsum(0) - counts
+        texts = [text for texts in data.texts for text in texts]
+        self._queries = own_queries(model, experts, texts)
+
+    def of(self, texts: Tensor) -> Tensor:
+        """q of texts with these numbers, (m, d_q)."""
+        return self._queries[texts.to(self._queries.device)]
+
+    def of_edits(self, edits: Tensor) -> tuple[Tensor, Tensor]:
+        """q of all texts of these edits, (m, d_q), and the edit of each, (m,) int64."""
+        counts = self._counts[edits]
+        owners = edits.repeat_interleave(counts)
+        before = (counts.cumsum(0) - counts).repeat_interleave(counts)
+        numbers = torch.arange(len(owners), device=owners.device) - before
+        return self._queries[self._firsts[owners] + numbers], owners
 
 
 class _StepSampler:
@@ -101,6 +142,10 @@ class _StepSampler:
         self._firsts = self._counts.cumsum(0) - self._counts
         self._share = config.prompt_share
 
+    def is_prompt(self, edits: Tensor, texts: Tensor) -> Tensor:
+        """Which of these texts are bare prompts, (m,) bool."""
+        return texts == self._firsts[edits]
+
     def next(self) -> tuple[Tensor, Tensor]:
         """Indices of edits and of their texts, (m,) int64 each."""
         others = torch.randperm(len(self._counts) - self._num_new, generator=self._rng)
@@ -112,6 +157,26 @@ class _StepSampler:
         other = 1 + (drawn[0] * (counts - 1)).long()
         is_prompt = (drawn[1] < self._share) | (counts == 1)
         return edits, self._firsts[edits] + torch.where(is_prompt, 0, other)
+
+
+class _Progress:
+    """The latest NLL of each edit's bare prompt, and of any other text of it."""
+
+    def __init__(self, data: TrainingSet) -> None:
+        """New edits have not been read yet; replayed ones count once they have been."""
+        self._latest = torch.zeros(len(data.texts), 2)
+        self._latest[: data.num_new] = torch.inf
+        for number, texts in enumerate(data.texts):
+            if len(texts) == 1:
+                self._latest[number, 1] = 0.0
+
+    def record(self, edits: Tensor, is_prompt: Tensor, nll: Tensor) -> None:
+        """Records the NLL of a text of each edit, (m,) each."""
+        self._latest[edits, torch.where(is_prompt, 0, 1)] = nll
+
+    def is_below(self, limit: float) -> bool:
+        """Whether all are below a limit."""
+        return bool((self._latest < limit).all())
 
 
 def steering(experts: Experts, queries: Tensor, allocations: Tensor, config: ElderConfig) -> Tensor:

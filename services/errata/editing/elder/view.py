@@ -1,7 +1,7 @@
 """How a claimed row changes the forward pass: a mixture of LoRAs with the row's gates.
 
-The engine's mixture rows do the rest (`editing.effects`): two matrix products over all claimed
-rows; rows without a claim stay unchanged bit for bit.
+The engine's mixture rows do the rest (`editing.effects`): two matrix products over the claimed rows
+of each bank that occurs in a batch; rows without a claim stay unchanged bit for bit.
 """
 
 from __future__ import annotations
@@ -99,19 +99,24 @@ class ElderView:
         return [replace(claim, vector=v) for claim, v in zip(found, vectors, strict=True)]
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
-        """The lane's mixture with the gates s of the claiming edit's query or of the row's own."""
-        learned = self.contents.learned
-        rows = [number for number, claim in enumerate(claims) if claim.holds]
+        """The mixture of the claiming edit's bank, weighted by its query or the row's own."""
         plans = [RowPlan(cut=True) if claim.cut else BASE for claim in claims]
-        if learned is None or not rows:
+        rows = [number for number, claim in enumerate(claims) if claim.holds]
+        if self.contents.learned is None or not rows:
             return plans
-        queries = torch.stack([self._query(claims[number]) for number in rows])
-        with torch.inference_mode():
-            gates = learned.experts.gates(queries)
-        for number, weights in zip(rows, gates, strict=True):
-            claim = claims[number]
-            effect = GatedMixture(learned.mixture, weights)
-            plans[number] = RowPlan((effect,), (claim.edit,), claim.cut)
+        members: dict[int, list[int]] = {}  # id of the bank's mixture → rows
+        for number in rows:
+            _, mixture = self.contents.bank_of(claims[number].edit)
+            members.setdefault(id(mixture), []).append(number)
+        for numbers in members.values():
+            experts, mixture = self.contents.bank_of(claims[numbers[0]].edit)
+            queries = torch.stack([self._query(claims[number]) for number in numbers])
+            with torch.inference_mode():
+                gates = experts.gates(queries)
+            for number, weights in zip(numbers, gates, strict=True):
+                claim = claims[number]
+                effect = GatedMixture(mixture, weights)
+                plans[number] = RowPlan((effect,), (claim.edit,), claim.cut)
         return plans
 
     @property

@@ -14,7 +14,7 @@ from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit
 from errata.editing.elder.allocation import allocate
 from errata.editing.elder.experts import Shape
-from errata.editing.elder.memory import EditTexts, pack_texts
+from errata.editing.elder.memory import EditTexts, answer_of, pack_texts
 from errata.editing.elder.needs import num_texts
 from errata.editing.lane.commits import Commit
 from errata.editing.lane.contract import Lane, LaneConfig, Resources
@@ -152,6 +152,7 @@ def _texts(
         EditTexts(
             name,
             fact_of(name),
+            answer_of(name, ""),
             allocate(fact_of(name), (), len(shape.layers), shape.num_experts, shape.top_k),
             (row,) * num_texts(config, EditLoad(filling.num_edits, filling.batch)),
         )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from errata.editing.artifact import Artifact
 from errata.editing.effects.plan import RowPlan
 from errata.editing.elder import experts as elder_experts
+from errata.editing.elder.banks import FrozenBank, FrozenBanks
 from errata.editing.elder.packing import Packed
 from errata.editing.elder.packing import pack as pack_elder
 from errata.editing.lane.claims import Claim, RoutingView, VectorView
@@ -190,15 +191,22 @@ def _elder(
     rng: torch.Generator,
 ) -> Artifact:
     shape = elder_experts.Shape.of(model, config)
-    experts = elder_experts.Experts.new(shape, config.init, 0)
-    with torch.no_grad():
+    size = config.bank_size or len(names)
+    banks = []
+    for start in range(0, len(names), size):
+        experts = elder_experts.Experts.new(shape, config.init, start).requires_grad_(False)
         experts.lora_b.copy_(_SMALL * torch.randn(experts.lora_b.shape, generator=rng))
+        mixture = experts.mixture_for(model)
+        banks.append(FrozenBank.of(experts, mixture, names[start : start + size]))
     width = 0 if config.scope == "codes" else shape.d_q if gate is None else gate.model.sizes.d_r
     queries = torch.randn(len(names), shape.d_q, generator=rng)
     keys = torch.randn(len(names), width, generator=rng)
     digest = "" if gate is None else gate.digest
-    rows, packed = _rows(names, keys, queries), Packed.whole(experts)
-    return pack_elder(model, digest, rows, packed, 0.0, torch.zeros(0))
+    rows, packed = _rows(names, keys, queries), Packed.whole(banks.pop().experts)
+    frozen = FrozenBanks.joined(banks) if banks else None
+    starts = bool(config.bank_size)
+    idf = torch.zeros(0)
+    return pack_elder(model, digest, rows, packed, 0.0, idf, starts_bank=starts, frozen=frozen)
 
 
 def _lemoe(

@@ -51,7 +51,7 @@ SUITES: Mapping[str, EditSuite] = {
         "prompts or allocation codes in a plane", shared.tsne, methods=("recipe", "elder")
     ),
     "published": _expert_methods("our settings against the paper's", shared.published),
-    "budget": _elder("layers, experts and ranks", elder.budget),
+    "budget": _elder("banks, layers, experts and ranks", elder.budget),
     "losses": _elder("guided, no and balancing loss", elder.losses),
     "replay": _elder("no replay, a reservoir, the whole log", elder.replay),
     "code-scope": _elder("codes, cosine, idf, learned gate", elder.scope),

@@ -15,16 +15,22 @@ from errata.evaluation.edit.suites.point import Point, grid
 
 
 def budget(plan: Plan) -> list[Point]:
-    """Layers, experts and ranks around the defaults, one at a time, if all edits fit."""
+    """Banks, layers, experts and ranks around the defaults, one at a time, if all edits fit."""
     own = ElderConfig.model_validate(dict(plan.values))
-    sweeps = {"num_layers": (1, 2, 4, 6, 8), "num_experts": (3, 4, 8, 16), "rank": (4, 8, 16, 32)}
+    sweeps = {
+        "bank_edits": (0, 16, 32, 64),
+        "num_layers": (1, 2, 4, 6, 8),
+        "num_experts": (3, 4, 8, 16),
+        "rank": (4, 8, 16, 32),
+    }
     points = [point for key, values in sweeps.items() for point in grid(plan, {key: values})]
 
-    def room(varied: Mapping[str, Any]) -> int:
+    def fits(varied: Mapping[str, Any]) -> bool:
         used = own.model_copy(update=dict(varied))
-        return capacity(used.num_layers, used.num_experts, used.top_k)
+        room = capacity(used.num_layers, used.num_experts, used.top_k)
+        return bool(used.bank_size) or room >= plan.edits
 
-    return [point for point in points if room(point.varied) >= plan.edits]
+    return [point for point in points if fits(point.varied)]
 
 
 def losses(plan: Plan) -> list[Point]:
@@ -33,8 +39,10 @@ def losses(plan: Plan) -> list[Point]:
 
 
 def replay(plan: Plan) -> list[Point]:
-    """No replay, a reservoir, and the whole log."""
-    return grid(plan, {"replay": ("none", "reservoir", "all")})
+    """No replay, a reservoir, and the whole log, in one bank; a small one replays little."""
+    preset = get_method(plan.method).presets["one-bank"]
+    rows = grid(plan, {"replay": ("none", "reservoir", "all")})
+    return [replace(row, varied={**preset, **row.varied}) for row in rows]
 
 
 def scope(plan: Plan) -> list[Point]:
