@@ -56,12 +56,12 @@ class Startup:
         for setup in self._lanes:
             lane = setup.configured
             seq_known = self._ledger.lanes.get(lane.lane)
-            if seq_known is not None and seq_known[1] != lane:
+            if seq_known is not None and not setup.is_same_lane(seq_known[1]):
                 raise _conflict(lane, *seq_known)
             if seq_known is None:
                 await self._try(setup)
                 await self._publisher.append_own(f"lane|{lane.lane}|{lane.config_digest}", lane)
-            await self._commit_lane_model(setup)
+            await self._commit_lane_model(setup, lane if seq_known is None else seq_known[1])
 
     async def gather(self) -> None:
         """Collects what the fits of each lane in the log need besides edits; may take long."""
@@ -98,10 +98,10 @@ class Startup:
         resources = LaneResources(self._resources, self._adapters.get(name, ()))
         lane.gather(resources, on_progress=Countdown(report))
 
-    async def _commit_lane_model(self, setup: LaneSetup) -> None:
+    async def _commit_lane_model(self, setup: LaneSetup, configured: LaneConfigured) -> None:
         """Commits the lane's model together with all its edits, unless it is already active."""
-        lane = setup.configured.lane
-        support = self._edited.open_early(setup.configured).lane_model
+        lane = configured.lane
+        support = self._edited.open_early(configured).lane_model
         if support is None:
             return
         if setup.model is None:

@@ -174,7 +174,7 @@ def test_adaples_writer_holds_statistics_and_keys(shape: ModelShape, tmp_path: P
     model = CausalLM.load(demo.model_path())
     lane: Any = filled(model, "adaple", WriterResources(None, tmp_path))
     found = needs_of(shape, "adaple", load_of(N, U)).writer
-    assert of(found, "statistics E[kkᵀ]") == num_bytes(lane._covariances.values())
+    assert of(found, "statistics E[kkᵀ]") == num_bytes(lane._statistics.second_moments.values())
     keys = [key for edit in lane.memory.value._keys.values() for key in edit.values()]
     assert of(found, "keys of earlier edits") == sum(key.nbytes for key in keys)
 

@@ -94,7 +94,7 @@ def test_an_impossible_plan_is_refused(change: dict[str, Any]) -> None:
     [
         (
             {"method": "rome"},
-            "choose one of adaple, elder, lemoe, recipe, memit, none, ft-l, grace",
+            "choose one of adaple, elder, lemoe, recipe, memit, memit-accumulated, pmet",
         ),
         (
             {"method": "grace", "target": "host:1"},

@@ -112,6 +112,11 @@ class AdapleState:
             if is_present and edit_fact == fact
         )
 
+    @property
+    def num_edits(self) -> int:
+        """Edits that are not reverted."""
+        return sum(int(commit.present.sum()) for commit in self._commits.values())
+
     def digest(self) -> str:
         """SHA-256, hex, of the current weights of the lane's layers in the model."""
         return self._weights.digest(self.layers)
