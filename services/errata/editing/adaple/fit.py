@@ -86,30 +86,41 @@ def fit(
     replaced = [state.edits_of(fact) for fact in facts]
     removed = dict.fromkeys(name for names in replaced for name in names)
     grams = {layer: memory.gram(layer, removed.keys()) for layer in layers}
-    with _without_edits(state, list(removed)), _restored_weights(model, layers) as base:
-        fitted = _fit(model, batch, config.for_attempt(batch.attempt), grams, statistics, base)
+    with without_edits(state, list(removed)), restored_weights(model, layers) as base:
+        own = config.for_attempt(batch.attempt)
+        fitted = fit_batch(model, batch, own, grams, statistics, base)
     artifact = pack(model, config, batch.seed, fitted.deltas, fitted.keys, facts, replaced)
     keys = Artifact({key_name(layer): value.float() for layer, value in fitted.keys.items()})
     return FitResult(artifact=artifact, memory=keys, seconds=fitted.seconds)
 
 
 @dataclass(frozen=True, slots=True)
-class _Fitted:
-    """Factors and keys (d_ff, u) of each layer, and the wall-clock seconds of each part."""
+class Fitted:
+    """Factors and keys (d_ff, u) float64 of each layer, and the wall-clock seconds of each part."""
 
     deltas: dict[int, LowRankDelta]
     keys: dict[int, Tensor]
     seconds: dict[str, float]
 
 
-def _fit(
+def fit_batch(
     model: CausalLM,
     batch: EditBatch,
     config: AdapleConfig,
     grams: Mapping[int, Tensor | None],
     statistics: Statistics,
     base: Mapping[int, Tensor],
-) -> _Fitted:
+) -> Fitted:
+    """As `fit`, on weights from which the batch's earlier edits are removed.
+
+    Args:
+        model: afterwards, its edited layers have the sum of `base` and the fused deltas.
+        batch: edits, and the seed of contexts and masks.
+        config: of the lane and the attempt.
+        grams: ΣKτKτᵀ of the edits to preserve, or None, of every edited layer.
+        statistics: of every edited layer.
+        base: the current weights of every edited layer, ascending.
+    """
     layers, clock = tuple(base), _Clock()
     with clock("keys"):
         contexts = make_contexts(model, config, batch.seed)
@@ -143,7 +154,7 @@ def _fit(
                 p=config.drop,
             )
             model.set_down_weight(layer, base[layer].float() + fused)
-    return _Fitted(deltas, keys, clock.seconds)
+    return Fitted(deltas, keys, clock.seconds)
 
 
 def solve(
@@ -197,7 +208,7 @@ def _check_edits(model: CausalLM, edits: Sequence[Edit]) -> None:
 
 
 @contextmanager
-def _without_edits(state: AdapleState, names: Sequence[str]) -> Iterator[None]:
+def without_edits(state: AdapleState, names: Sequence[str]) -> Iterator[None]:
     """Removes these edits from the weights inside the context."""
     if not names:
         yield
@@ -210,7 +221,7 @@ def _without_edits(state: AdapleState, names: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _restored_weights(model: CausalLM, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+def restored_weights(model: CausalLM, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
     """Yields copies of the layers' weights, and writes the same bits back on exit."""
     copies = {layer: model.down_weight(layer).clone() for layer in layers}
     try:

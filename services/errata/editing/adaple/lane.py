@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from errata.editing.adaple import covariance, damage
+from errata.editing.adaple.compaction import refit
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.fit import Statistics, fit
 from errata.editing.adaple.memory import AdapleMemory
 from errata.editing.adaple.state import AdapleState
 from errata.editing.adaple.view import AdapleAttribution
-from errata.editing.edit import EditBatch
-from errata.editing.lane.commits import Commit, LaneDump, LaneEntry, Restoration, Reversal
+from errata.editing.artifact import Artifact
+from errata.editing.edit import Edit, EditBatch
+from errata.editing.lane.commits import (
+    Commit,
+    Compaction,
+    LaneDump,
+    LaneEntry,
+    Restoration,
+    Reversal,
+)
 from errata.editing.lane.contract import (
     NEARLY_FULL,
+    Compact,
     FitResult,
     Lane,
     LaneReport,
@@ -81,22 +91,26 @@ class AdapleLane(Lane):
                 change = self.state.prepare_commit(entry)
             case Reversal(edits=edits):
                 change = self.state.prepare_reversal(edits)
+            case Compaction():
+                change = self.state.prepare_compaction(entry)
             case Restoration(dump=dump):
                 change = self.state.prepare_restoration(dump.contents)
             case _:
-                raise PreconditionError(
-                    f"{self.name} supports neither lane models nor compactions.",
-                    lane=self.name,
-                )
+                raise PreconditionError(f"{self.name} has no lane model.", lane=self.name)
         return change.followed_by(self.memory.replaced_by(memory))
 
     def attribution(self) -> AdapleAttribution:
         """Names the edits that shape answers, of those that the lane holds at this call."""
         return AdapleAttribution(self.state)
 
+    @property
+    def compact(self) -> Compact:
+        """Fits all active edits anew; see `adaple.compaction`."""
+        return self._refit
+
     def report(self) -> LaneReport:
         """Edits and how many the width holds, and a warning if that is nearly reached."""
-        num, layers = self.state.num_edits, self.state.layers
+        num, layers = len(self.state.names), self.state.layers
         capacity = self.config.resolve_capacity(len(layers), self._model.d_ff)
         sizes = {"edits": num, "capacity": capacity}
         if num < NEARLY_FULL * capacity:
@@ -117,3 +131,15 @@ class AdapleLane(Lane):
         """As `Lane.dump`: the factors of every commit, and the memory."""
         contents, memory = self.state.dump(), self.memory.value
         return lambda: LaneDump("", contents(), memory.dump())
+
+    def _refit(self, edits: Sequence[Edit], *, num_experts: int, seed: int) -> Artifact:
+        return refit(
+            self._model,
+            edits,
+            self.config,
+            self.state,
+            self.memory.value,
+            require_gathered(self._statistics, self.name),
+            num_experts=num_experts,
+            seed=seed,
+        )

@@ -39,6 +39,7 @@ SUITES: Mapping[str, EditSuite] = {
     "drop-rate": _adaple("drop-and-rescale at several drop rates", adaple.drop_rate),
     "topk": _adaple("only the largest entries of each update", adaple.topk),
     "fusion": _adaple("none, top-k, drop-and-rescale, average", adaple.fusion),
+    "plug-in": _adaple("drop-and-rescale in MEMIT, PMET and ROME", adaple.plug_in),
     "similarity": _adaple("cosines of updates, before and after", adaple.similarity),
     "sentinel": _recipe("the sentinel against fixed thresholds", recipe.sentinel),
     "prompt-tokens": _recipe("lane models DIR/1, DIR/2, …", recipe.prompt_tokens),
@@ -56,7 +57,11 @@ SUITES: Mapping[str, EditSuite] = {
     "expert-scope": _lemoe("no test, cosine, idf, learned gate", lemoe.scope),
     "routing": _lemoe("anchored against literal routing", lemoe.routing),
     "order": _lemoe("order planning against log order", lemoe.order),
-    "compaction": _expert_methods("before and after a compaction", shared.compaction),
+    "compaction": EditSuite(
+        "before and after a compaction",
+        shared.compaction,
+        methods=("adaple", "elder", "lemoe"),
+    ),
     "expert-kinds": _lemoe("FFN experts and LoRA ranks", lemoe.expert_kinds),
     "expert-grid": _lemoe("LoRA ranks × experts × top-k", lemoe.expert_grid),
 }
