@@ -98,7 +98,7 @@ def test_an_impossible_plan_is_refused(change: dict[str, Any]) -> None:
     ("change", "message"),
     [
         (
-            {"method": "rome"},
+            {"method": "mend"},
             "choose one of adaple, elder, lemoe, recipe, memit, memit-accumulated, pmet",
         ),
         (

@@ -8,13 +8,19 @@ what limits them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.adaple.fit import Statistics, fit_batch, restored_weights, without_edits
+from errata.editing.adaple.fit import (
+    Fitted,
+    Statistics,
+    fit_batch,
+    restored_weights,
+    without_edits,
+)
 from errata.editing.adaple.memory import AdapleMemory
 from errata.editing.adaple.packing import pack
 from errata.editing.adaple.solve import LowRankDelta
@@ -69,63 +75,70 @@ def refit(
             field="config.fusion",
         )
     layers = config.resolve_layers(model.num_layers)
-    facts = [fact_of(edit.said) for edit in edits]
-    newest = {fact: number for number, fact in enumerate(facts)}
-    fitted = sorted(newest.values())
-    columns = _Columns({name: state.columns_of(name) for name in state.names}, layers)
-    keys = {layer: {edit.name: memory.key(edit.name, layer) for edit in edits} for layer in layers}
-    names = [edit.name for edit in edits]
-    replaced = set(names) - {names[number] for number in fitted}
-    grams = {layer: memory.gram(layer, replaced) for layer in layers}
+    facts, names = [fact_of(edit.said) for edit in edits], [edit.name for edit in edits]
+    newest = sorted({fact: number for number, fact in enumerate(facts)}.values())
+    known = _Known(state, memory, names, layers, replaced=set(names) - {names[i] for i in newest})
     with without_edits(state, names), restored_weights(model, layers) as base:
         current: Mapping[int, Tensor] = base
-        for start in range(0, len(fitted), _BATCH):
-            batch = tuple(edits[number] for number in fitted[start : start + _BATCH])
-            others = {
-                layer: _without(gram, [keys[layer][edit.name] for edit in batch])
-                for layer, gram in grams.items()
-            }
+        for start in range(0, len(newest), _BATCH):
+            batch = tuple(edits[number] for number in newest[start : start + _BATCH])
+            others = known.grams_beside(batch)
             found = fit_batch(model, EditBatch(batch, seed), config, others, statistics, current)
+            known.put(batch, found, others)
             current = {layer: model.down_weight(layer).clone() for layer in layers}
-            for layer in layers:
-                columns.put(layer, batch, found.deltas[layer])
-                own = found.keys[layer]  # (d_ff, u)
-                for edit, key in zip(batch, own.T, strict=True):
-                    keys[layer][edit.name] = key
-                other = others[layer]
-                grams[layer] = None if other is None else other + (own @ own.T).to(other)
-    deltas = {layer: columns.joined(layer, names) for layer in layers}
-    joined = {
-        layer: torch.stack([keys[layer][name].double() for name in names], dim=-1).to(model.device)
-        for layer in layers
-    }
     earlier = [
         [names[other] for other in range(number) if facts[other] == fact]
         for number, fact in enumerate(facts)
     ]
-    return pack(model, config, seed, deltas, joined, facts, earlier)
+    return pack(model, config, seed, *known.joined(names, model.device), facts, earlier)
 
 
-class _Columns:
-    """The factors' columns of each edit."""
+class _Known:
+    """Columns of both factors and the key of each edit, the newest that are known."""
 
     def __init__(
-        self, known: Mapping[str, Mapping[int, tuple[Tensor, Tensor]]], layers: Sequence[int]
+        self,
+        state: AdapleState,
+        memory: AdapleMemory,
+        names: Sequence[str],
+        layers: Sequence[int],
+        *,
+        replaced: Collection[str],
     ) -> None:
-        self._of = {layer: {name: own[layer] for name, own in known.items()} for layer in layers}
+        columns = {name: state.columns_of(name) for name in names}
+        self._columns = {layer: {name: columns[name][layer] for name in names} for layer in layers}
+        self._keys = {layer: {name: memory.key(name, layer) for name in names} for layer in layers}
+        self._grams = {layer: memory.gram(layer, replaced) for layer in layers}
 
-    def put(self, layer: int, batch: Sequence[Edit], delta: LowRankDelta) -> None:
-        for edit, left, right in zip(batch, delta.left.T, delta.right.T, strict=True):
-            self._of[layer][edit.name] = (left, right)
+    def grams_beside(self, batch: Sequence[Edit]) -> dict[int, Tensor | None]:
+        """ΣKτKτᵀ of each layer without the batch's keys."""
+        found: dict[int, Tensor | None] = {}
+        for layer, gram in self._grams.items():
+            keys = [self._keys[layer][edit.name] for edit in batch]
+            own = None if gram is None else torch.stack([key.to(gram) for key in keys], dim=-1)
+            found[layer] = gram if gram is None or own is None else gram - own @ own.T
+        return found
 
-    def joined(self, layer: int, names: Sequence[str]) -> LowRankDelta:
-        lefts, rights = zip(*(self._of[layer][name] for name in names), strict=True)
-        return LowRankDelta(torch.stack(lefts, dim=-1), torch.stack(rights, dim=-1))
+    def put(
+        self, batch: Sequence[Edit], fitted: Fitted, others: Mapping[int, Tensor | None]
+    ) -> None:
+        """Replaces what is known of the batch; `others` as from `grams_beside`."""
+        for layer, other in others.items():
+            delta, own = fitted.deltas[layer], fitted.keys[layer]
+            for number, edit in enumerate(batch):
+                self._columns[layer][edit.name] = delta.left[:, number], delta.right[:, number]
+                self._keys[layer][edit.name] = own[:, number]
+            self._grams[layer] = None if other is None else other + (own @ own.T).to(other)
 
-
-def _without(gram: Tensor | None, keys: Sequence[Tensor]) -> Tensor | None:
-    """ΣKτKτᵀ without these keys."""
-    if gram is None:
-        return None
-    own = torch.stack([key.to(gram) for key in keys], dim=-1)
-    return gram - own @ own.T
+    def joined(
+        self, names: Sequence[str], device: torch.device
+    ) -> tuple[dict[int, LowRankDelta], dict[int, Tensor]]:
+        """Factors and keys (d_ff, N) float64 of each layer, in the order of `names`."""
+        deltas: dict[int, LowRankDelta] = {}
+        keys: dict[int, Tensor] = {}
+        for layer, columns in self._columns.items():
+            lefts, rights = zip(*(columns[name] for name in names), strict=True)
+            deltas[layer] = LowRankDelta(torch.stack(lefts, dim=-1), torch.stack(rights, dim=-1))
+            own = [self._keys[layer][name].double().to(device) for name in names]
+            keys[layer] = torch.stack(own, dim=-1)
+        return deltas, keys
