@@ -74,7 +74,7 @@ def test_a_benchmark_uses_what_errata_statistics_computed(folder: Path) -> None:
     _bench(folder, "text.txt")
     assert _written(cache) == computed
     _bench(folder, "other.txt")  # control
-    assert len(_written(cache)) == 4
+    assert len(_written(cache)) == 8
 
 
 def test_a_data_dir_can_be_prepared_for_a_system(folder: Path) -> None:

@@ -77,7 +77,8 @@ def inverse_root(fisher: Tensor, config: AdapleConfig) -> Tensor:
     values, vectors = torch.linalg.eigh(fisher)
     mean = values.mean()
     values = mean.expand_as(values) if config.metric == "euclidean" else values.clamp(min=0.0)
-    return ((vectors * (values + config.metric_floor * mean).rsqrt()) @ vectors.T).float()
+    scales: Tensor = (values + config.metric_floor * mean).rsqrt()
+    return ((vectors * scales) @ vectors.T).float()
 
 
 def compute(
