@@ -184,7 +184,7 @@ def test_adaples_writer_holds_statistics_and_keys(shape: ModelShape, tmp_path: P
 def test_a_new_adaple_lanes_writer_also_holds_roots_of_fisher_matrices(
     shape: ModelShape, tmp_path: Path
 ) -> None:
-    found, values = get_method("adaple"), {"covariance_samples": 1, "metric_samples": 1}
+    found, values = get_method("adaple"), {"covariance_samples": 1, "metric_tokens": 64}
     config = found.config.model_validate(found.values("", values))
     model = CausalLM.load(demo.model_path())
     lane: Any = found.open(

@@ -92,7 +92,7 @@ class AdapleConfig(LaneConfig):
         metric: of `layers`: the damage is measured by the gradients of text (`fisher`), or all
             directions of a value count alike (`euclidean`).
         metric_floor: added to the eigenvalues of the Fisher matrix, as a multiple of their mean.
-        metric_samples: number of text tokens for it, as a multiple of the width.
+        metric_tokens: number of text tokens for it.
         step_length: of `layers`: length of a step, in the square root of nats times d_ff.
         spread: a layer's share of the residual: 1/√(layers left) (PMET) or 1/(layers left) (MEMIT).
         target: the activation that is optimised: the FFN's output m^L (PMET) or the hidden state
@@ -139,7 +139,7 @@ class AdapleConfig(LaneConfig):
     optimise: Literal["top", "layers"] = "top"
     metric: Literal["fisher", "euclidean"] = "fisher"
     metric_floor: float = Field(default=0.1, gt=0.0)
-    metric_samples: int = Field(default=16, ge=1)
+    metric_tokens: int = Field(default=4096, ge=1)
     step_length: float = Field(default=0.07, gt=0.0)
     spread: Literal["sqrt", "linear"] = "sqrt"
     target: Literal["ffn", "hidden"] = "ffn"

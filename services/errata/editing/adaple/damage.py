@@ -46,7 +46,7 @@ def gather(model: CausalLM, config: AdapleConfig, resources: Resources) -> dict[
     if config.optimise != "layers":
         return {}
     layers = config.resolve_layers(model.num_layers)
-    max_tokens = config.metric_samples * model.d
+    max_tokens = config.metric_tokens
     text = list(resources.text())
     files = {
         layer: cache_file("fisher", model, resources.cache_dir, layer, text, max_tokens)

@@ -195,11 +195,17 @@ def _work(
     step = 4 * (
         (rows + kl_rows) * load.text_tokens * upper + scored * model.d * model.num_embeddings
     )
+    fisher = config.metric_tokens if config.optimise == "layers" else 0
     return [
         Work(
             "statistics pass, once per LLM",
             tokens * (2 * model.num_block_parameters + 2 * len(layers) * square),
             "n(2·P_blocks + 2·L·d_ff²), n = samples·d_ff tokens",
+        ),
+        Work(
+            "Fisher matrices, once per LLM",
+            6 * fisher * (model.num_block_parameters + model.d * model.num_embeddings),
+            "6·n(P_blocks + d·V), n = metric_tokens; none with optimise=top",
         ),
         Work(
             "targets of a fit, at most",
