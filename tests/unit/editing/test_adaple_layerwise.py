@@ -21,7 +21,14 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, positions, text_ids, tokenise
 from errata.errors import PreconditionError
 from tests.unit.editing.lanes import adaple_bench
-from tests.unit.editing.tiny_models import FAMILIES, TEXT, TextResources, make_batch, make_model
+from tests.unit.editing.tiny_models import (
+    ALL_FAMILIES,
+    FAMILIES,
+    TEXT,
+    TextResources,
+    make_batch,
+    make_model,
+)
 
 LAYERS = (1, 2)
 CONFIG = AdapleConfig.model_validate(
@@ -73,6 +80,15 @@ def test_the_fisher_matrix_predicts_the_damage_to_text(family: str) -> None:
         found.append(float((base.exp() * (base - moved)).sum(-1).mean()))
     expected = 0.5 * size**2 / model.d * float(fisher.trace())
     assert sum(found) / len(found) == pytest.approx(expected, rel=0.3)
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_every_family_has_fisher_matrices(family: str) -> None:
+    found = damage.compute(make_model(family), TEXT[:2], LAYERS, max_tokens=20)
+    assert tuple(found) == LAYERS
+    for matrix in found.values():
+        assert bool(torch.isfinite(matrix).all())
+        assert float(matrix.trace()) > 0.0
 
 
 def test_a_root_whitens_its_fisher_matrix() -> None:
