@@ -77,8 +77,9 @@ def inverse_root(fisher: Tensor, config: AdapleConfig) -> Tensor:
     values, vectors = torch.linalg.eigh(fisher)
     mean = values.mean()
     values = mean.expand_as(values) if config.metric == "euclidean" else values.clamp(min=0.0)
-    scales: Tensor = (values + config.metric_floor * mean).rsqrt()
-    return ((vectors * scales) @ vectors.T).float()
+    scales = (values + config.metric_floor * mean).rsqrt()
+    root: Tensor = (vectors * scales) @ vectors.T
+    return root.float()
 
 
 def compute(

@@ -39,12 +39,12 @@ class UltraEditConfig(LaneConfig):
     Attributes:
         layers: whose down projections are edited; empty edits those of the second half. Theirs:
             down, up and gate projections of some middle and late layers.
-        step: η. Theirs: 1e-6 to 2e-6 for models of 7B to 8B.
+        step: η. Theirs: 1e-6 to 2e-6 for models of 7B to 8B; small models need larger steps.
         ridge: of the solve. Theirs: 1.
     """
 
     layers: tuple[int, ...] = ()
-    step: float = Field(default=1e-2, gt=0.0)
+    step: float = Field(default=3e-3, gt=0.0)
     ridge: float = Field(default=1.0, gt=0.0)
 
 
