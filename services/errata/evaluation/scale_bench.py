@@ -112,7 +112,7 @@ def measure(plan: ScalePlan, size: int) -> dict[str, Any]:
     model = CausalLM.load(plan.model or demo.model_path())
     method = get_method(plan.method)
     with tempfile.TemporaryDirectory() as folder:
-        config, lane_model = method.config(), None
+        config, lane_model = method.config.model_validate(method.values("", {})), None
         if config.needs_lane_model:
             lane_model = Path(folder) / "lane-model"
             new_lane_model(model, None, _SMALL).save(lane_model)

@@ -22,7 +22,7 @@ class Support:
 
 
 METHODS = {
-    "adaple": Support(lane_models=False, compaction=False),
+    "adaple": Support(lane_models=False, compaction=True),
     "recipe": Support(lane_models=True, compaction=False),
     "elder": Support(lane_models=True, compaction=True),
     "lemoe": Support(lane_models=True, compaction=True),

@@ -64,11 +64,29 @@ class LaneSetup:
         configured: the lane's configuration, as the log carries it.
         model: folder of its lane model; None keeps the one in the log.
         adapters: folders of PEFT adapters that the lane starts from.
+        earlier: the same as versions configured it that had other defaults for new lanes.
     """
 
     configured: LaneConfigured
     model: Path | None
     adapters: tuple[Path, ...] = ()
+    earlier: LaneConfig | None = None
+
+    def is_same_lane(self, known: LaneConfigured) -> bool:
+        """Whether a lane of the log is this one, perhaps configured before some options existed."""
+        own = self.configured
+        if (known.lane, known.method, known.base_model_digest) != (
+            own.lane,
+            own.method,
+            own.base_model_digest,
+        ):
+            return False
+        config = get_method(own.method).config
+        try:
+            found = config.model_validate_json(known.config_json)
+        except ValidationError:
+            return False
+        return found in (config.model_validate_json(own.config_json), self.earlier)
 
 
 def read_lanes(
@@ -98,6 +116,7 @@ def read_lanes(
             _configured(name, table, base_model),
             _model(name, table, folder),
             _adapters(name, table, folder),
+            _earlier(table),
         )
         for name, table in sorted(tables.items())
     ]
@@ -127,6 +146,16 @@ def _model(name: str, table: _LaneTable, folder: Path) -> Path | None:
 def _config(table: _LaneTable) -> LaneConfig:
     method = get_method(table.method)
     return method.config.model_validate(method.values(table.preset, table.config))
+
+
+def _earlier(table: _LaneTable) -> LaneConfig | None:
+    """The table's lane with the configuration's own defaults; None if these values do not fit."""
+    method = get_method(table.method)
+    preset = method.presets[table.preset] if table.preset else {}
+    try:
+        return method.config.model_validate({**preset, **table.config})
+    except ValidationError:
+        return None
 
 
 def _read(path: Path) -> dict[str, _LaneTable]:
@@ -162,19 +191,6 @@ def configure(name: str, method: str, values: Mapping[str, Any], base_model: str
     text = config.model_dump_json()
     digest = hashlib.sha256(text.encode()).hexdigest()
     return LaneConfigured(f"lanes/{name}", method, text, digest, base_model)
-
-
-def is_same(lane: LaneConfigured, known: LaneConfigured) -> bool:
-    """Whether a lane is configured as in the log, which may be of a version with fewer values."""
-    if lane == known:
-        return True
-    if (lane.method, lane.base_model_digest) != (known.method, known.base_model_digest):
-        return False
-    read = get_method(lane.method).config.model_validate_json
-    try:
-        return read(lane.config_json) == read(known.config_json)
-    except ValidationError:
-        return False
 
 
 def _configured(name: str, table: _LaneTable, base_model: str) -> LaneConfigured:

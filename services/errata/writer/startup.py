@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -16,7 +15,7 @@ from errata.errors import ErrataError, InvalidRequestError, StartupError
 from errata.log.entries import LaneConfigured, LaneModelCommitted
 from errata.platform.countdown import Countdown
 from errata.writer.edited_model import EditedModel
-from errata.writer.lanes import LaneSetup, is_same
+from errata.writer.lanes import LaneSetup
 from errata.writer.publish import Publisher
 from errata.writer.resources import LaneResources
 
@@ -59,15 +58,12 @@ class Startup:
         for setup in self._lanes:
             lane = setup.configured
             seq_known = self._ledger.lanes.get(lane.lane)
+            if seq_known is not None and not setup.is_same_lane(seq_known[1]):
+                raise _conflict(lane, *seq_known)
             if seq_known is None:
                 await self._try(setup)
                 await self._publisher.append_own(f"lane|{lane.lane}|{lane.config_digest}", lane)
-                await self._commit_lane_model(setup)
-                continue
-            seq, known = seq_known
-            if not is_same(lane, known):
-                raise _conflict(lane, seq, known)
-            await self._commit_lane_model(replace(setup, configured=known))
+            await self._commit_lane_model(setup, lane if seq_known is None else seq_known[1])
 
     async def gather(self) -> None:
         """Collects what the fits of each lane in the log need besides edits; may take long."""
@@ -104,10 +100,10 @@ class Startup:
         resources = LaneResources(self._resources, self._adapters.get(name, ()))
         lane.gather(resources, on_progress=Countdown(report))
 
-    async def _commit_lane_model(self, setup: LaneSetup) -> None:
+    async def _commit_lane_model(self, setup: LaneSetup, configured: LaneConfigured) -> None:
         """Commits the lane's model together with all its edits, unless it is already active."""
-        lane = setup.configured.lane
-        support = self._edited.open_early(setup.configured).lane_model
+        lane = configured.lane
+        support = self._edited.open_early(configured).lane_model
         if support is None:
             return
         path = setup.model

@@ -167,7 +167,7 @@ def test_mistakes_are_told_in_words(cli: Cli) -> None:
     assert "does not occur" in cli.run("edit", "France is", "x", "--subject", "Spain", code=1)
     assert "SEQ_BEYOND_HEAD" in cli.run("ask", "a", "--min-seq", "1000000", code=1)
     assert "NOT_FOUND" in cli.run("revert", "edits/999-9", code=1)
-    assert "nothing to compact" in cli.run("compact", "lanes/main", code=1)
+    assert "nothing to compact" in cli.run("compact", "lanes/facts", code=1)
     assert "UNKNOWN_LANE" in cli.run("compact", "lanes/nowhere", code=1)
     assert "there is no lanes/nowhere" in cli.run("adapters", "lanes/nowhere", "out", code=1)
     assert "only ELDER lanes" in cli.run("adapters", "lanes/main", "out", code=1)

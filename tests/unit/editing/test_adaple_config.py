@@ -20,6 +20,8 @@ from errata.errors import InvalidRequestError
         ({"variant": "memit", "beta": 0.5}, "belongs to variant"),
         ({"variant": "erase", "beta": 1.0}, "less than 1"),
         ({"variant": "printed", "target": "hidden"}, "must be 'ffn'"),
+        ({"optimise": "layers", "variant": "printed"}, "a change for each layer"),
+        ({"optimise": "layers", "target": "hidden"}, "a change for each layer"),
         ({"fusion": "none", "drop": 0.5}, "drop needs fusion"),
         ({"fusion": "dr", "drop": 1.0}, "less than 1"),
         ({"templates": ("no place",)}, "exactly once"),
@@ -51,14 +53,22 @@ def test_every_variant_has_its_own_default_gain() -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 10, 28, 32, 80])
 def test_automatic_layers_exist_and_are_contiguous(depth: int) -> None:
-    layers = AdapleConfig().resolve_layers(depth)
-    assert layers == tuple(range(layers[0], layers[-1] + 1))
-    assert layers[0] >= 0
-    assert layers[-1] < depth
+    for config in (AdapleConfig(), AdapleConfig(optimise="layers", num_layers=7)):
+        layers = config.resolve_layers(depth)
+        assert layers == tuple(range(layers[0], layers[-1] + 1))
+        assert layers[0] >= 0
+        assert layers[-1] < depth
 
 
 def test_automatic_layers_of_llama2_7b_are_the_papers() -> None:
     assert AdapleConfig(num_layers=5).resolve_layers(32) == (4, 5, 6, 7, 8)
+
+
+def test_with_a_change_for_each_layer_more_layers_share_the_work() -> None:
+    config = AdapleConfig(optimise="layers", num_layers=7)
+    assert config.resolve_layers(10) == (0, 1, 2, 3, 4, 5, 6)
+    assert config.resolve_layers(32) == (2, 3, 4, 5, 6, 7, 8)
+    assert AdapleConfig(num_layers=7).resolve_layers(10) == (0, 1, 2, 3, 4)
 
 
 def test_layer_beyond_the_model_is_refused() -> None:

@@ -108,6 +108,10 @@ def test_commit_makes_the_targets_likely(family: str, resources: TextResources) 
         {"fusion": "topk", "drop": 0.5},
         {"covariance": "fixed"},
         {"prompt_weight": "uniform", "subject_keys": True, "kl_weight": 0.0},
+        {"variant": "equality"},
+        {"variant": "nullspace", "null_threshold": 2.0},
+        {"optimise": "layers", "variant": "equality"},
+        {"optimise": "layers", "variant": "memit", "metric": "euclidean", "kl_weight": 0.0},
     ],
 )
 def test_every_option_fits_commits_and_reverts(
@@ -127,9 +131,10 @@ def test_every_option_fits_commits_and_reverts(
     assert state.digest() == empty
 
 
-def test_fit_is_deterministic_in_its_seed(resources: TextResources) -> None:
+@pytest.mark.parametrize("optimise", ["top", "layers"])
+def test_fit_is_deterministic_in_its_seed(optimise: str, resources: TextResources) -> None:
     model = make_model("llama")
-    config = CONFIG.model_copy(update={"drop": 0.5})
+    config = CONFIG.model_copy(update={"drop": 0.5, "optimise": optimise})
     first, again = _fit(model, resources, config), _fit(model, resources, config)
     assert first.artifact.to_bytes() == again.artifact.to_bytes()
     assert first.memory is not None
@@ -154,7 +159,7 @@ def test_fit_that_fails_half_way_does_not_change_the_model(
     module: Any = importlib.import_module("errata.editing.adaple.fit")
     model = make_model("llama")
     before = dict(weights_of(model))
-    solve: Callable[..., Any] = module.solve_delta
+    solve: Callable[..., Any] = module.solve
     during: list[bool] = []
 
     def fail_at_second(*args: Any, **kwargs: Any) -> Any:
@@ -165,7 +170,7 @@ def test_fit_that_fails_half_way_does_not_change_the_model(
         return solve(*args, **kwargs)
 
     before_layer = model.down_weight(1).clone()
-    monkeypatch.setattr(module, "solve_delta", fail_at_second)
+    monkeypatch.setattr(module, "solve", fail_at_second)
     with pytest.raises(SingularCovarianceError, match="injected"):
         _fit(model, resources)
     assert during == [True, False]  # the first layer was changed when the fit failed

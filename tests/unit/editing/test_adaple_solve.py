@@ -8,7 +8,12 @@ from torch import Tensor
 
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.memory import AdapleMemory, key_name
-from errata.editing.adaple.solve import solve_delta
+from errata.editing.adaple.solve import (
+    solve_delta,
+    solve_equality,
+    solve_in_null_space,
+    whitened_norms,
+)
 from errata.editing.artifact import Artifact
 from errata.editing.lane.commits import Commit
 from errata.errors import SingularCovarianceError
@@ -172,3 +177,55 @@ def test_system_that_cannot_be_factorised_is_refused(problem: dict[str, Tensor])
         solve_delta(problem["k1"], problem["v2"], zero, gamma=0.0)
     with pytest.raises(SingularCovarianceError, match="larger ridge"):
         solve_delta(problem["k1"], problem["v2"], zero * torch.nan, gamma=1.0)
+
+
+def test_equality_is_least_squares_in_the_coordinates_that_whiten_text(
+    problem: dict[str, Tensor],
+) -> None:
+    k1, c, residual = problem["k1"], problem["c"], problem["v2"] - problem["v1"]
+    delta = solve_equality(k1, residual, c).dense()
+    root = torch.linalg.cholesky(c)
+    white = torch.linalg.solve_triangular(root, k1, upper=False)  # L⁻¹K₁
+    exact = residual @ torch.linalg.pinv(white) @ torch.linalg.inv(root)
+    torch.testing.assert_close(delta, exact, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(delta @ k1, residual, rtol=0.05, atol=0.05)
+    # control: an update that writes the same values, but not at the least cost to text
+    other = residual @ torch.linalg.pinv(k1)
+    assert torch.trace(other @ c @ other.T) > 1.2 * torch.trace(delta @ c @ delta.T)
+
+
+def test_edits_with_equal_keys_share_a_value_under_equality(problem: dict[str, Tensor]) -> None:
+    k1, residual = problem["k1"][:, :2].clone(), problem["v2"][:, :2]
+    k1[:, 1] = k1[:, 0] + 1e-6 * k1[:, 1]
+    delta = solve_equality(k1, residual, problem["c"]).dense()
+    mean = residual.mean(1, keepdim=True).expand(-1, 2)
+    torch.testing.assert_close(delta @ k1, mean, rtol=0.05, atol=0.05)
+
+
+def test_null_space_is_least_squares_among_updates_that_leave_text_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    rank, ridge = 8, 0.7
+    k0, k1, earlier, residual = draw(D_FF, rank), draw(D_FF, U), draw(D_FF, 4), draw(D, U)
+    k0[:, rank - 1] = k0[:, 0]  # text spans rank − 1 directions
+    second_moment = k0 @ k0.T
+    found = solve_in_null_space(
+        k1, residual, second_moment, earlier @ earlier.T, threshold=1e-6, ridge=ridge
+    ).dense()
+    torch.testing.assert_close(found @ k0, torch.zeros(D, rank).double(), rtol=0, atol=1e-9)
+    basis = torch.linalg.eigh(second_moment).eigenvectors[:, : D_FF - rank + 1]
+    inputs = [basis.T @ k1, basis.T @ earlier, ridge**0.5 * torch.eye(basis.shape[1]).double()]
+    outputs = [residual, torch.zeros(D, 4).double(), torch.zeros(D, basis.shape[1]).double()]
+    torch.testing.assert_close(found, _least_squares(inputs, outputs) @ basis.T)
+    with pytest.raises(SingularCovarianceError, match="larger null_threshold"):
+        solve_in_null_space(
+            k1, residual, torch.eye(D_FF).double(), None, threshold=0.5, ridge=ridge
+        )
+
+
+def test_whitened_norms_are_quadratic_forms(problem: dict[str, Tensor]) -> None:
+    expected = (problem["k1"].T @ torch.linalg.inv(problem["c"]) @ problem["k1"]).diagonal()
+    torch.testing.assert_close(whitened_norms(problem["k1"], problem["c"]), expected)

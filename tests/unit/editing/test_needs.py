@@ -30,6 +30,7 @@ from errata.editing.lane.repository import Rows
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.replay import capture
 from errata.editing.model.shape import ModelShape
+from errata.editing.model.weights import EditedWeights
 from errata.editing.registry import get_method, methods
 from errata.editing.retriever.gate import Gate
 from errata.editing.retriever.lane_model import LaneModel
@@ -42,6 +43,7 @@ from errata.engine.needs import engine_needs
 from errata.errors import InvalidRequestError
 from errata.evaluation.memory.fill import Filling, filled_lane, quick_config
 from errata.evaluation.serve.routed import MAKERS, SyntheticLane
+from errata.indices.faiss_indices import FaissIndices
 from errata.indices.inner_product import APPROXIMATE_FROM
 from errata.indices.lists import Lists
 from errata.indices.needs import index_needs
@@ -174,9 +176,28 @@ def test_adaples_writer_holds_statistics_and_keys(shape: ModelShape, tmp_path: P
     model = CausalLM.load(demo.model_path())
     lane: Any = filled(model, "adaple", WriterResources(None, tmp_path))
     found = needs_of(shape, "adaple", load_of(N, U)).writer
-    assert of(found, "statistics E[kkᵀ]") == num_bytes(lane._covariances.values())
+    assert of(found, "statistics E[kkᵀ]") == num_bytes(lane._statistics.second_moments.values())
     keys = [key for edit in lane.memory.value._keys.values() for key in edit.values()]
     assert of(found, "keys of earlier edits") == sum(key.nbytes for key in keys)
+
+
+def test_a_new_adaple_lanes_writer_also_holds_roots_of_fisher_matrices(
+    shape: ModelShape, tmp_path: Path
+) -> None:
+    found, values = get_method("adaple"), {"covariance_samples": 1, "metric_tokens": 64}
+    config = found.config.model_validate(found.values("", values))
+    model = CausalLM.load(demo.model_path())
+    lane: Any = found.open(
+        model, config, EditedWeights(model), name="lanes/main", indices=FaissIndices()
+    )
+    lane.gather(WriterResources(None, tmp_path))
+    needs = found.needs(shape, config, load_of(N, U)).writer
+    held = lane._statistics
+    assert of(needs, "roots of Fisher matrices") == num_bytes(held.roots.values()) > 0
+    assert of(needs, "statistics E[kkᵀ]") == num_bytes(held.second_moments.values())
+    assert "roots of Fisher matrices" not in {
+        need.name for need in needs_of(shape, "adaple", load_of(N, U)).writer or ()
+    }
 
 
 @pytest.mark.parametrize("method", ROUTED)

@@ -12,11 +12,12 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.engine.sampling import GREEDY
 from errata.errors import InvalidRequestError
-from errata.evaluation.baselines import BASELINES, MEMIT
+from errata.evaluation.baselines import BASELINES, LANE_VARIANTS, MEMIT
 from errata.evaluation.baselines.ft_l import ConstrainedFineTuning, FtlConfig
 from errata.evaluation.baselines.grace import Codebook, Grace, GraceConfig
 from errata.evaluation.baselines.none import NoEditing, NothingConfig
 from errata.evaluation.baselines.retrieval_prompt import RetrievalPrompt, RetrievalPromptConfig
+from errata.evaluation.baselines.ultraedit import Moments, UltraEdit, UltraEditConfig, shift
 from errata.evaluation.data.record import Record
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.system_factory import SystemFactory
@@ -211,3 +212,52 @@ def test_memit_is_adaples_closed_form_on_hidden_states(tmp_path: object) -> None
     assert {key: config[key] for key in MEMIT} == dict(MEMIT)
     assert (config["variant"], config["target"], config["spread"]) == ("memit", "hidden", "linear")
     assert (config["fusion"], config["drop"], config["covariance"]) == ("none", 0.0, "fixed")
+
+
+def test_lane_variants_do_not_take_the_defaults_of_new_lanes() -> None:
+    def config(method: str) -> dict[str, object]:
+        plan = Plan(method, "counterfact", data=None, out=None, model="m")  # type: ignore[arg-type]
+        return SystemFactory(plan).config({}).model_dump()
+
+    for method in LANE_VARIANTS:
+        assert config(method)["optimise"] == "top"
+    assert config("adaple")["optimise"] == "layers"
+    pmet, memit = config("pmet"), config("memit")
+    assert (pmet["target"], pmet["spread"], pmet["attention_delta"]) == ("ffn", "sqrt", True)
+    assert config("pmet-accumulated") == {**pmet, "covariance": "accumulate"}
+    assert config("memit-accumulated") == {**memit, "covariance": "accumulate"}
+    assert config("alphaedit")["variant"] == "nullspace"
+    assert config("rome")["num_layers"] == 1
+
+
+def test_ultraedits_moments_are_those_of_all_rows() -> None:
+    rows = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    joined = Moments.of(rows[:7]).joined(Moments.of(rows[7:9])).joined(Moments.of(rows[9:]))
+    whole = Moments.of(rows)
+    torch.testing.assert_close(joined.mean, whole.mean)
+    torch.testing.assert_close(joined.variance, whole.variance)
+    assert joined.count == 30
+    torch.testing.assert_close(whole.normalised(rows).std(0, correction=0), torch.ones(4).double())
+
+
+def test_ultraedits_shift_solves_its_normal_equations() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(6, 9, generator=generator, dtype=torch.float64)
+    gradients = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+    moments = Moments.of(torch.cat([inputs, gradients], 1))
+    config = UltraEditConfig(step=0.3, ridge=0.7)
+    normal = moments.normalised(torch.cat([inputs, gradients], 1))
+    wanted = -0.3 * (inputs * normal[:, :9]).sum(1, keepdim=True) * normal[:, 9:]
+    stacked = torch.cat([inputs, 0.7**0.5 * torch.eye(9, dtype=torch.float64)])
+    target = torch.cat([wanted, torch.zeros(9, 5, dtype=torch.float64)])
+    expected = torch.linalg.lstsq(stacked, target).solution.T
+    torch.testing.assert_close(shift(inputs, gradients, moments, config), expected)
+
+
+def test_ultraedit_raises_the_answers_probability_along_the_gradient(llama: CausalLM) -> None:
+    system = UltraEdit(llama, UltraEditConfig(layers=(1, 2, 3), step=1e-3))
+    before = _mean_log_prob(system)
+    untouched = llama.down_weight(0).clone()
+    system.edit(records())
+    assert _mean_log_prob(system) > before
+    assert torch.equal(llama.down_weight(0), untouched)

@@ -236,7 +236,7 @@ def test_independent_masks_multiply_cosines_by_the_mechanical_factor() -> None:
         ({"edits": 5}, "has 4 records"),
         ({"records": (0, 2)}, "has 2 records"),
         ({"values": {"stepz": 1}}, "stepz"),
-        ({"method": "rome"}, "no method is called"),
+        ({"method": "mend"}, "no method is called"),
         ({"dataset": "mquake"}, "no data set"),
         ({"data": Path("/absent")}, "cannot be read"),
         ({"auxiliary": AuxiliaryData(heldout=Path("/absent"))}, "cannot be read"),

@@ -52,7 +52,12 @@ def test_analyses_of_adaple() -> None:
     (point,) = points_of(replace(PLAN, suite="similarity", values={"drop": 0.5}))
     assert point.inspections == ("update cosines",)
     assert point.varied["drop"] == 0.5
-    for suite in ("fusion", "drop-rate", "topk", "similarity"):
+    plugged = points_of(replace(PLAN, suite="plug-in"))
+    assert [point.label for point in plugged][:2] == ["MEMIT", "MEMIT, drop 0.8"]
+    configs = [SystemFactory(PLAN).config(point.varied).model_dump() for point in plugged]
+    assert [config["drop"] for config in configs] == [0.0, 0.8] * 3
+    assert {config["optimise"] for config in configs} == {"top"}
+    for suite in ("fusion", "drop-rate", "topk", "plug-in", "similarity"):
         for point in points_of(replace(PLAN, suite=suite)):
             SystemFactory(PLAN).config(point.varied)
         with pytest.raises(InvalidRequestError, match="is for adaple, not for grace"):
@@ -93,8 +98,8 @@ def test_an_impossible_plan_is_refused(change: dict[str, Any]) -> None:
     ("change", "message"),
     [
         (
-            {"method": "rome"},
-            "choose one of adaple, elder, lemoe, recipe, memit, none, ft-l, grace",
+            {"method": "mend"},
+            "choose one of adaple, elder, lemoe, recipe, memit, memit-accumulated, pmet",
         ),
         (
             {"method": "grace", "target": "host:1"},

@@ -70,11 +70,11 @@ def test_a_benchmark_uses_what_errata_statistics_computed(folder: Path) -> None:
     cache = folder / "data/statistics"
     assert default_cache_dir() == cache
     computed = _written(cache)
-    assert len(computed) == 2, "one file for each layer"
+    assert len(computed) == 4, "two files for each layer"
     _bench(folder, "text.txt")
     assert _written(cache) == computed
     _bench(folder, "other.txt")  # control
-    assert len(_written(cache)) == 4
+    assert len(_written(cache)) == 8
 
 
 def test_a_data_dir_can_be_prepared_for_a_system(folder: Path) -> None:
@@ -82,6 +82,6 @@ def test_a_data_dir_can_be_prepared_for_a_system(folder: Path) -> None:
         "statistics", "--model", folder / "model", "--text", folder / "text.txt",
         "--lanes-file", folder / "lanes.toml", "--data-dir", folder / "elsewhere",
     )  # fmt: skip
-    assert len(_written(folder / "elsewhere/statistics")) == 2
+    assert len(_written(folder / "elsewhere/statistics")) == 4
     assert str(folder / "elsewhere/statistics") in shown.replace("\n", "")
     assert "tokens, 0 s left" in shown

@@ -197,7 +197,7 @@ def test_the_demo_model_never_overwrites(tmp_path: Path) -> None:
         ([], "give --model PATH to run in process"),
         (["--model", "m", "--in-process", "--target", "h:1"], "not both"),
         (["--model", "m", "--records", "7"], "not a range of records"),
-        (["--model", "m", "--method", "rome"], "no method is called 'rome'"),
+        (["--model", "m", "--method", "mend"], "no method is called 'mend'"),
         (["--model", "m", "--suite", "magic"], "no suite is called 'magic'"),
     ],
 )

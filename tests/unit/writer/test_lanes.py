@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from errata.editing.adaple.config import AdapleConfig
 from errata.errors import StartupError
-from errata.writer.lanes import configure, is_same, read_lanes
+from errata.log.entries import LaneConfigured
+from errata.writer.lanes import LaneSetup, configure, read_lanes
 
 
 def test_without_a_file_there_is_one_lane_with_the_papers_method() -> None:
@@ -80,7 +82,37 @@ def test_a_lane_of_an_older_version_is_the_same_if_its_values_mean_the_same() ->
     assert values.pop("bank_edits") == 0
     text = json.dumps(values)
     known = replace(now, config_json=text, config_digest="of that text")
-    assert is_same(now, known)
-    assert not is_same(configure("main", "elder", {"num_layers": 3}, "model"), known)
-    assert not is_same(replace(now, base_model_digest="other"), known)
-    assert not is_same(now, replace(known, config_json='{"magic": 1}'))
+    assert LaneSetup(now, None).is_same_lane(known)
+    banked = configure("main", "elder", {"num_layers": 3}, "model")
+    assert not LaneSetup(banked, None).is_same_lane(known)
+    assert not LaneSetup(replace(now, base_model_digest="other"), None).is_same_lane(known)
+    unknown = replace(known, config_json='{"magic": 1}')
+    assert not LaneSetup(now, None).is_same_lane(unknown)
+
+
+def _lane(tmp_path: Path, config: str = "") -> LaneSetup:
+    file = tmp_path / "lanes.toml"
+    file.write_text(f'[lanes.main]\nmethod = "adaple"\n[lanes.main.config]\n{config}\n')
+    (setup,) = read_lanes(file, "lanes/main", "model")
+    return setup
+
+
+def _earlier(configured: LaneConfigured, *newer: str, **values: object) -> LaneConfigured:
+    """The lane as a version logged it that did not know some options."""
+    known = AdapleConfig().model_dump(mode="json") | values
+    text = json.dumps({key: value for key, value in known.items() if key not in newer})
+    return replace(configured, config_json=text, config_digest="d")
+
+
+def test_a_lane_of_an_older_log_is_the_same_lane_with_what_it_had(tmp_path: Path) -> None:
+    newer = ("optimise", "metric", "step_length", "null_threshold", "capacity")
+    for config, values in (("", {}), ("gain = 2.0", {"gain": 2.0})):
+        setup = _lane(tmp_path, config)
+        assert setup.is_same_lane(setup.configured)
+        known = _earlier(setup.configured, *newer, **values)
+        assert setup.is_same_lane(known)
+        assert AdapleConfig.model_validate_json(known.config_json).optimise == "top"
+        assert not setup.is_same_lane(_earlier(setup.configured, *newer, gain=3.0))
+        assert not setup.is_same_lane(replace(known, base_model_digest="other"))
+        assert not setup.is_same_lane(replace(known, method="elder"))
+        assert not setup.is_same_lane(replace(known, config_json='{"of a later version": 1}'))

@@ -7,7 +7,7 @@ PMET (the paper's base) or a measurement, and the docstring says so.
 
 from __future__ import annotations
 
-from errata.editing.adaple.config import AdapleConfig
+from errata.editing.adaple.config import PAPER, AdapleConfig, new_lane
 from errata.editing.adaple.lane import AdapleLane
 from errata.editing.adaple.needs import needs
 from errata.editing.lane.contract import Capabilities
@@ -27,6 +27,8 @@ METHOD = SliceMethod(
     ),
     opener=AdapleLane,
     planner=needs,
+    presets={"paper": PAPER},
+    defaults=new_lane,
 )
 
 __all__ = ["METHOD"]

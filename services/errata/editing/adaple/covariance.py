@@ -26,6 +26,7 @@ _GROUP = 16  # paragraphs; cached matrices are of whole groups
 _MAX_TOKENS = 256  # of one paragraph
 _BATCH_TOKENS = 1024  # what a pass computes from them still fits into a CPU's cache
 _STRIPS = 8
+_MATRIX = "second_moment"  # of keys, or of gradients
 
 
 def gather(
@@ -51,9 +52,10 @@ def gather(
     max_tokens = config.covariance_samples * model.d_ff
     text = list(resources.text())
     files = {
-        layer: _cache_file(model, resources.cache_dir, layer, text, max_tokens) for layer in layers
+        layer: cache_file("covariance", model, resources.cache_dir, layer, text, max_tokens)
+        for layer in layers
     }
-    found = {layer: _read(model, path) for layer, path in files.items()}
+    found = {layer: read_matrix(model, path, model.d_ff) for layer, path in files.items()}
     missing = [layer for layer, matrix in found.items() if matrix is None]
     if missing:
         if model.current_digest() != model.digest:
@@ -64,7 +66,7 @@ def gather(
             )
         computed = compute(model, text, missing, max_tokens=max_tokens, on_progress=on_progress)
         for layer, matrix in computed.items():
-            _write(files[layer], matrix)
+            write_matrix(files[layer], matrix)
             found[layer] = matrix
     return {layer: matrix for layer, matrix in found.items() if matrix is not None}
 
@@ -96,7 +98,7 @@ def compute(
     Raises:
         InvalidRequestError: the text has no token.
     """
-    rows = _rows(model, text, max_tokens)
+    rows = token_rows(model, text, max_tokens)
     if not rows:
         raise InvalidRequestError("the text for statistics is empty; give plain text paragraphs.")
     report = on_progress or (lambda done, total: None)
@@ -118,7 +120,7 @@ def compute(
 
         for layer in layers:
             hooks.callback(model.down(layer).register_forward_pre_hook(make_hook(layer)).remove)
-        for batch in _batches(rows):
+        for batch in batches(rows):
             ids, mask = pad_right(model, batch)
             is_real = mask.bool()
             call = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
@@ -143,7 +145,7 @@ def system(second_moment: Tensor, config: AdapleConfig, earlier: Tensor | None) 
     return matrix if earlier is None else matrix + earlier.to(matrix)
 
 
-def _rows(model: CausalLM, text: Iterable[str], max_tokens: int) -> list[list[int]]:
+def token_rows(model: CausalLM, text: Iterable[str], max_tokens: int) -> list[list[int]]:
     """Token ids of the first paragraphs, in groups, until there are `max_tokens`."""
     limit = min(_MAX_TOKENS, model.max_positions)
     paragraphs = iter(text)
@@ -157,7 +159,7 @@ def _rows(model: CausalLM, text: Iterable[str], max_tokens: int) -> list[list[in
     return rows
 
 
-def _batches(rows: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+def batches(rows: Sequence[list[int]]) -> Iterator[list[list[int]]]:
     """Rows of similar length, at most `_BATCH_TOKENS` tokens with padding; the longest first."""
     batch: list[list[int]] = []
     for row in sorted(rows, key=len, reverse=True):
@@ -185,29 +187,30 @@ def _symmetric(upper: Tensor) -> Tensor:
     return upper.triu() + upper.triu(1).T
 
 
-def _cache_file(
-    model: CausalLM, folder: Path, layer: int, text: Sequence[str], max_tokens: int
+def cache_file(
+    kind: str, model: CausalLM, folder: Path, layer: int, text: Sequence[str], max_tokens: int
 ) -> Path:
+    """The file of a layer's matrix of one kind, named after all that it depends on."""
     key = hashlib.sha256(f"{model.digest}|{layer}|{max_tokens}".encode())
     for paragraph in text:
         key.update(b"|" + hashlib.sha256(paragraph.encode()).digest())
-    return folder / f"covariance-{key.hexdigest()}.safetensors"
+    return folder / f"{kind}-{key.hexdigest()}.safetensors"
 
 
-def _write(path: Path, matrix: Tensor) -> None:
+def write_matrix(path: Path, matrix: Tensor) -> None:
+    """Writes a matrix so that no reader sees a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    temporary.write_bytes(Artifact({"second_moment": matrix}).to_bytes())
-    temporary.replace(path)  # atomic: no reader sees a partial file
+    temporary.write_bytes(Artifact({_MATRIX: matrix}).to_bytes())
+    temporary.replace(path)
 
 
-def _read(model: CausalLM, path: Path) -> Tensor | None:
-    specs: Mapping[str, TensorSpec] = {
-        "second_moment": TensorSpec((model.d_ff, model.d_ff), torch.float64)
-    }
+def read_matrix(model: CausalLM, path: Path, width: int) -> Tensor | None:
+    """A (width, width) float64 matrix on the model's device; None if missing or damaged."""
+    specs: Mapping[str, TensorSpec] = {_MATRIX: TensorSpec((width, width), torch.float64)}
     try:
         stored = Artifact.from_bytes(path.read_bytes())
         stored.check(specs)
     except (OSError, ArtifactCorruptError):
         return None
-    return stored.tensors["second_moment"].to(model.device)
+    return stored.tensors[_MATRIX].to(model.device)

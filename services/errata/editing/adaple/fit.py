@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
-import torch
 from torch import Tensor
 
 from errata.editing.adaple.config import AdapleConfig
@@ -17,16 +16,34 @@ from errata.editing.adaple.fusion import fuse
 from errata.editing.adaple.keys import KeyProbes
 from errata.editing.adaple.memory import AdapleMemory, key_name
 from errata.editing.adaple.packing import pack
-from errata.editing.adaple.solve import LowRankDelta, solve_delta
+from errata.editing.adaple.residuals import own_residual, shared_residual
+from errata.editing.adaple.solve import (
+    LowRankDelta,
+    solve_delta,
+    solve_equality,
+    solve_in_null_space,
+)
 from errata.editing.adaple.state import AdapleState
-from errata.editing.adaple.targets import optimise_targets
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.lane.contract import FitResult
 from errata.editing.lane.inventory import fact_of
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
-from errata.errors import FitError, InvalidEditError
+from errata.errors import InvalidEditError
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the fits of a lane need of the base model.
+
+    Attributes:
+        second_moments: layer → E[kkᵀ], (d_ff, d_ff) float64, from `covariance.gather`.
+        roots: layer → F^−½, (d, d) fp32, from `damage.gather`; empty with `optimise=top`.
+    """
+
+    second_moments: Mapping[int, Tensor]
+    roots: Mapping[int, Tensor]
 
 
 def fit(
@@ -35,12 +52,13 @@ def fit(
     config: AdapleConfig,
     state: AdapleState,
     memory: AdapleMemory,
-    statistics: Mapping[int, Tensor],
+    statistics: Statistics,
 ) -> FitResult:
     """Fits a batch on the current weights, earlier edits included (AdaPLE, Algorithm 1).
 
-    1. Contexts and targets z = m^L + δ^m.
-    2. For each edited layer, ascending: keys K₁, residual r = (z − c·m^L_now) / share, Δ = r Uᵀ.
+    1. Contexts and targets: z = m^L + δ^m (`optimise=top`), or δ^l of every layer (`layers`).
+    2. For each edited layer, ascending: keys K₁, residual r = (z − c·m^L_now) / share or δ^l,
+       Δ = r Uᵀ.
     3. Fuse Δ, add it to the weight, and measure again before the next layer.
 
     The paper's Algorithm 1 adds 3m^l per layer and indexes from an undefined start. The layers'
@@ -52,7 +70,7 @@ def fit(
         config: of the lane.
         state: of the lane; earlier edits of a fact are removed while a new one is fitted.
         memory: keys of earlier batches; read only.
-        statistics: E[kkᵀ] of every edited layer, (d_ff, d_ff) float64, from `gather`.
+        statistics: of every edited layer.
 
     Returns:
         Artifact with fp32 factors; memory with the keys; seconds of `targets`, `keys`, `solve`.
@@ -68,62 +86,62 @@ def fit(
     replaced = [state.edits_of(fact) for fact in facts]
     removed = dict.fromkeys(name for names in replaced for name in names)
     grams = {layer: memory.gram(layer, removed.keys()) for layer in layers}
-    with _without_edits(state, list(removed)), _restored_weights(model, layers) as base:
-        fitted = _fit(model, batch, config.for_attempt(batch.attempt), grams, statistics, base)
+    with without_edits(state, list(removed)), restored_weights(model, layers) as base:
+        own = config.for_attempt(batch.attempt)
+        fitted = fit_batch(model, batch, own, grams, statistics, base)
     artifact = pack(model, config, batch.seed, fitted.deltas, fitted.keys, facts, replaced)
     keys = Artifact({key_name(layer): value.float() for layer, value in fitted.keys.items()})
     return FitResult(artifact=artifact, memory=keys, seconds=fitted.seconds)
 
 
 @dataclass(frozen=True, slots=True)
-class _Fitted:
-    """Factors and keys (d_ff, u) of each layer, and the wall-clock seconds of each part."""
+class Fitted:
+    """Factors and keys (d_ff, u) float64 of each layer, and the wall-clock seconds of each part."""
 
     deltas: dict[int, LowRankDelta]
     keys: dict[int, Tensor]
     seconds: dict[str, float]
 
 
-def _fit(
+def fit_batch(
     model: CausalLM,
     batch: EditBatch,
     config: AdapleConfig,
     grams: Mapping[int, Tensor | None],
-    second_moments: Mapping[int, Tensor],
+    statistics: Statistics,
     base: Mapping[int, Tensor],
-) -> _Fitted:
-    layers = tuple(base)
-    clock = _Clock()
+) -> Fitted:
+    """As `fit`, on weights from which the batch's earlier edits are removed.
+
+    Args:
+        model: afterwards, its edited layers have the sum of `base` and the fused deltas.
+        batch: edits, and the seed of contexts and masks.
+        config: of the lane and the attempt.
+        grams: ΣKτKτᵀ of the edits to preserve, or None, of every edited layer.
+        statistics: of every edited layer.
+        base: the current weights of every edited layer, ascending.
+    """
+    layers, clock = tuple(base), _Clock()
     with clock("keys"):
         contexts = make_contexts(model, config, batch.seed)
         probes = KeyProbes(model, batch.edits, contexts, config, layers)
-        ffn, hidden = probes.values()
-    initial = hidden if config.target == "hidden" else ffn
     with clock("targets"):
-        # ‖h^L‖ in units of the outputs that δ^m and δ^a are added to, (2, u)
-        reference = hidden.norm(dim=-1) * torch.stack(probes.gains(layers[-1]))
-        targets = optimise_targets(
-            model, batch.edits, contexts, config, layers[-1], initial, reference
-        )
-    if not bool(torch.isfinite(targets.values).all()):
-        raise FitError("the target vectors are not finite; use a smaller step_size or clamp.")
+        asked = model, batch.edits, contexts, config, probes
+        if config.optimise == "layers":
+            moments, roots = statistics.second_moments, statistics.roots
+            residual_of = own_residual(*asked, moments, grams, roots)
+        else:
+            residual_of = shared_residual(*asked, layers)
     deltas: dict[int, LowRankDelta] = {}
     keys: dict[int, Tensor] = {}
-    for index, layer in enumerate(layers):
+    for layer in layers:
         with clock("keys"):
             probes.advance(layer)
             keys[layer] = probes.keys()
-            ffn, hidden = probes.values()
-            # A layer adds to the residual stream what its own gain makes of its output.
-            gain = probes.gains(layer)[0] / probes.gains(layers[-1])[0]  # (u,)
+            residual = residual_of(layer).T.double()  # (d, u)
         with clock("solve"):
-            current = hidden if config.target == "hidden" else ffn
-            layers_left = len(layers) - index
-            share = layers_left**0.5 if config.spread == "sqrt" else float(layers_left)
-            residual = gain[:, None] * (targets.values - config.old_weight * current)  # (u, d)
-            residual = residual.T.double() / share  # (d, u)
-            covariance = system(second_moments[layer], config, grams[layer])
-            delta = solve_delta(keys[layer], residual, covariance, gamma=config.gamma)
+            second_moment = statistics.second_moments[layer]
+            delta = solve(keys[layer], residual, second_moment, grams[layer], config)
             # Replicas receive fp32 factors; the fit has to measure their effect.
             deltas[layer] = LowRankDelta(delta.left.float(), delta.right.float())
             dense = deltas[layer].dense()
@@ -136,7 +154,43 @@ def _fit(
                 p=config.drop,
             )
             model.set_down_weight(layer, base[layer].float() + fused)
-    return _Fitted(deltas, keys, clock.seconds)
+    return Fitted(deltas, keys, clock.seconds)
+
+
+def solve(
+    keys: Tensor,
+    residual: Tensor,
+    second_moment: Tensor,
+    earlier: Tensor | None,
+    config: AdapleConfig,
+) -> LowRankDelta:
+    """Solves one layer in the variant of the lane's configuration.
+
+    Args:
+        keys: K₁, (d_ff, u), float64.
+        residual: R, (d, u), float64.
+        second_moment: E[kkᵀ], (d_ff, d_ff), float64.
+        earlier: ΣKτKτᵀ of earlier batches, or None.
+        config: of the lane.
+
+    Raises:
+        SingularCovarianceError: the layer cannot be solved.
+    """
+    if config.variant == "nullspace":
+        d_ff = second_moment.shape[0]
+        weight = config.ridge * config.resolve_lambda(d_ff)
+        return solve_in_null_space(
+            keys,
+            residual,
+            second_moment,
+            earlier,
+            threshold=config.null_threshold,
+            ridge=float(weight * second_moment.diagonal().mean()),
+        )
+    covariance = system(second_moment, config, earlier)
+    if config.variant == "equality":
+        return solve_equality(keys, residual, covariance)
+    return solve_delta(keys, residual, covariance, gamma=config.gamma)
 
 
 def _check_edits(model: CausalLM, edits: Sequence[Edit]) -> None:
@@ -154,7 +208,7 @@ def _check_edits(model: CausalLM, edits: Sequence[Edit]) -> None:
 
 
 @contextmanager
-def _without_edits(state: AdapleState, names: Sequence[str]) -> Iterator[None]:
+def without_edits(state: AdapleState, names: Sequence[str]) -> Iterator[None]:
     """Removes these edits from the weights inside the context."""
     if not names:
         yield
@@ -167,7 +221,7 @@ def _without_edits(state: AdapleState, names: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _restored_weights(model: CausalLM, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+def restored_weights(model: CausalLM, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
     """Yields copies of the layers' weights, and writes the same bits back on exit."""
     copies = {layer: model.down_weight(layer).clone() for layer in layers}
     try:

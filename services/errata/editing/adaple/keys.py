@@ -41,9 +41,14 @@ class Probe:
         ids, mask = pad_right(model, rows)
         self._model, self._last = model, layers[-1]
         self._replay: Replay = capture(model, ids, mask, first=layers[0], stop=layers[-1] + 1)
-        self._hidden, self._block = self._replay.hidden, layers[0]
+        self._first = layers[0]
+        self.rewind()
         self._row = torch.arange(len(rows), device=model.device)
         self._column = mask.sum(-1) - 1
+
+    def rewind(self) -> None:
+        """Returns to the first edited layer."""
+        self._hidden, self._block = self._replay.hidden, self._first
 
     @torch.no_grad()
     def advance(self, layer: int) -> None:
@@ -172,6 +177,12 @@ class KeyProbes:
             others += [row for text in contexts for row in subject_rows(model, edits, text)]
         self._bare = Probe(model, bare, layers)
         self._others = Probe(model, others, layers) if others else None
+
+    def rewind(self) -> None:
+        """Returns to the first edited layer."""
+        self._bare.rewind()
+        if self._others is not None:
+            self._others.rewind()
 
     def advance(self, layer: int) -> None:
         """Computes the input of block `layer` with the current weights."""

@@ -63,6 +63,10 @@ class AdapleMemory:
         rows = {name: torch.stack([keys[name] for keys in self._keys.values()]) for name in names}
         return LaneTable(tuple(self._keys), Artifact(rows, {}), frozenset(rows))
 
+    def key(self, edit: str, layer: int) -> Tensor:
+        """A committed edit's key in a layer, (d_ff,) fp32."""
+        return self._keys[edit][key_name(layer)]
+
     def gram(self, layer: int, without: Collection[str] = ()) -> Tensor | None:
         """ΣKτKτᵀ of a layer, (d_ff, d_ff) float64; None without earlier keys or if C is fixed.
 

@@ -97,6 +97,12 @@ def _writer(
             Need("Gram matrices of a fit", count * square * FP64, "L·d_ff²·8", "host", "fit"),
             Need("making a Gram matrix", edits * model.d_ff * 20, "N·d_ff·20", "host", "fit"),
         ]
+    if config.optimise == "layers":
+        metrics = count * model.d**2
+        found += [
+            Need("roots of Fisher matrices", metrics * FP32, "L·d²·4"),
+            Need("Fisher matrices of text", metrics * FP64, "L·d²·8", during="statistics"),
+        ]
     return [
         *found,
         Need("solving a layer", 3 * square * FP64, "3·d_ff²·8", during="fit"),
@@ -111,6 +117,11 @@ def _writer(
     ]
 
 
+def _first(config: AdapleConfig, layers: tuple[int, ...]) -> int:
+    """The first block through which the targets' optimisation passes."""
+    return layers[0] if config.optimise == "layers" else layers[-1]
+
+
 def _rows(config: AdapleConfig, load: EditLoad) -> tuple[int, int]:
     """Rows of the targets' problem with a target, and rows of its KL term."""
     return load.batch_edits * num_contexts(config), load.batch_edits if config.kl_weight else 0
@@ -119,22 +130,27 @@ def _rows(config: AdapleConfig, load: EditLoad) -> tuple[int, int]:
 def _targets(
     model: ModelShape, config: AdapleConfig, layers: tuple[int, ...], load: EditLoad
 ) -> list[Need]:
-    """Adam's values and moments of δ^a and δ^m, and what a step keeps for its backward pass.
+    """What is optimised, and what a step keeps for its backward pass.
+
+    With `optimise=top` that is Adam's values and moments of δ^a and δ^m.
 
     Every edit has a row for each context and one for KL (`adaple.targets.TargetProblem`). Logits
     are held in the model's dtype, in fp32, and as log-probabilities.
     """
-    num_deltas = 2 if config.attention_delta else 1
     rows, kl_rows = _rows(config, load)
     scored = rows * load.target_tokens + kl_rows
-    adam = 3 * num_deltas * load.batch_edits * model.d * FP32
+    own, formula = (2 if config.attention_delta else 1), "3·2·u·d·4"
+    if config.optimise == "layers":  # values, changes and gradients, without Adam's moments
+        own, formula = len(layers), "3·L·u·d·4"
+    state = 3 * own * load.batch_edits * model.d * FP32
     logits = scored * (model.element_bytes + 2 * FP32) + 3 * kl_rows * FP32
     return [
-        Need("targets' optimiser", adam, "3·2·u·d·4", during="fit"),
+        Need("targets' optimiser", state, formula, during="fit"),
         Need(
             "targets' activations",
-            model.saved_bytes(rows + kl_rows, load.text_tokens, layers[-1]),
-            "kept by the blocks from the last edited one on, for u(contexts + 1) rows of T tokens",
+            model.saved_bytes(rows + kl_rows, load.text_tokens, _first(config, layers)),
+            "kept by the blocks from the last (optimise=layers: the first) edited one on, for "
+            "u(contexts + 1) rows of T tokens",
             during="fit",
             is_estimate=True,
         ),
@@ -174,16 +190,22 @@ def _work(
     tokens = config.covariance_samples * model.d_ff
     rows, kl_rows = _rows(config, load)
     per_block = model.num_block_parameters // model.num_layers
-    upper = per_block * (model.num_layers - layers[-1])
+    upper = per_block * (model.num_layers - _first(config, layers))
     scored = rows * load.target_tokens + kl_rows
     step = 4 * (
         (rows + kl_rows) * load.text_tokens * upper + scored * model.d * model.num_embeddings
     )
+    fisher = config.metric_tokens if config.optimise == "layers" else 0
     return [
         Work(
             "statistics pass, once per LLM",
             tokens * (2 * model.num_block_parameters + 2 * len(layers) * square),
             "n(2·P_blocks + 2·L·d_ff²), n = samples·d_ff tokens",
+        ),
+        Work(
+            "Fisher matrices, once per LLM",
+            6 * fisher * (model.num_block_parameters + model.d * model.num_embeddings),
+            "6·n(P_blocks + d·V), n = metric_tokens; none with optimise=top",
         ),
         Work(
             "targets of a fit, at most",

@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from errata.editing.adaple.attribution import Directions
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.adaple.packing import Committed, read
 from errata.editing.adaple.snapshots import dump, restore
-from errata.editing.lane.commits import Commit
+from errata.editing.lane.commits import Commit, Compaction
 from errata.editing.lane.pages import LaneTable
 from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import CausalLM
@@ -88,6 +89,22 @@ class AdapleState:
             )
         return self._prepare(changes)
 
+    def prepare_compaction(self, entry: Compaction) -> Change:
+        """Computes the weights with one commit in place of all.
+
+        Raises:
+            BaseModelMismatchError: it was made for another base model; nothing changed.
+            ArtifactCorruptError: it does not fit the lane or the model; nothing changed.
+        """
+        if set(entry.edits) != set(self.names):
+            raise ArtifactCorruptError(
+                f"compaction {entry.seq} does not carry the active edits of lane {self._lane}.",
+                seq=entry.seq,
+            )
+        commit = Commit(entry.seq, entry.edits, entry.artifact)
+        changes = {entry.seq: read(commit, self.model, self.config, self.layers)}
+        return self._prepare(changes, dropped=frozenset(self._commits))
+
     def prepare_restoration(self, table: LaneTable | None) -> Change:
         """Computes the weights of a lane that `dump` dumped; this one has no commit yet.
 
@@ -112,6 +129,25 @@ class AdapleState:
             if is_present and edit_fact == fact
         )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Edits that are not reverted, in the order of their commits."""
+        return tuple(
+            name
+            for _, commit in sorted(self._commits.items())
+            for name, is_present in zip(commit.edits, commit.present.tolist(), strict=True)
+            if is_present
+        )
+
+    def columns_of(self, edit: str) -> dict[int, tuple[Tensor, Tensor]]:
+        """Layer → an edit's columns of both factors, (d,) and (d_ff,) fp32."""
+        commit = next(found for found in self._commits.values() if edit in found.edits)
+        number = commit.edits.index(edit)
+        return {
+            layer: (delta.left[:, number], delta.right[:, number])
+            for layer, delta in commit.factors.items()
+        }
+
     def digest(self) -> str:
         """SHA-256, hex, of the current weights of the lane's layers in the model."""
         return self._weights.digest(self.layers)
@@ -133,8 +169,11 @@ class AdapleState:
             columns.append(scaled[:, order])
         return Directions.of(names, torch.cat(columns, dim=-1))
 
-    def _prepare(self, changes: Mapping[int, Committed]) -> Change:
-        after = dict(sorted({**self._commits, **changes}.items()))
+    def _prepare(
+        self, changes: Mapping[int, Committed], dropped: Collection[int] = frozenset()
+    ) -> Change:
+        kept = {seq: commit for seq, commit in self._commits.items() if seq not in dropped}
+        after = dict(sorted({**kept, **changes}.items()))
         replaced = _replaced(after.values())
         toggled = replaced ^ _replaced(self._commits.values())
         for seq, commit in after.items():
@@ -147,6 +186,7 @@ class AdapleState:
             for seq, commit in after.items()
             if commit is not self._commits.get(seq)
         }
+        contributions |= {(seq, self._lane): None for seq in dropped}
         swap_weights = self._weights.prepare(contributions)
 
         def swap() -> Undo:

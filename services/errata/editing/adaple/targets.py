@@ -6,7 +6,7 @@ tokens, so the prefixes run once, and each step runs only the suffixes, from lay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +22,8 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, target_places, tokenise, tokenise_if_fits
 from errata.editing.model.replay import Replay, capture_suffix
 
-# The suffixes are gathered again when at most this share of the edits is still optimised.
-_REGATHER_SHARE = 0.6
+REGATHER_SHARE = 0.6
+"""The suffixes are gathered again when at most this share of the edits is still optimised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,21 @@ class Targets:
     values: Tensor
     loss: Tensor
     steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the model says about each edit of a problem, (u,) fp32 each.
+
+    Attributes:
+        loss: mean NLL of the target over tokens, then over contexts.
+        divergence: KL(edited ‖ base) on `kl_prompt`.
+        num_wrong: target tokens that are not the likeliest, in all contexts together.
+    """
+
+    loss: Tensor
+    divergence: Tensor
+    num_wrong: Tensor
 
 
 class TargetProblem:
@@ -121,28 +136,37 @@ class TargetProblem:
         Returns:
             Mean NLL of the target over contexts, and KL(edited ‖ base); both (u,) fp32.
         """
+        added = {self._model.down(self._layer): ffn}
+        if attention is not None:
+            added = {self._model.attention(self._layer): attention, **added}
+        found = self.outcome(added)
+        return found.loss, found.divergence
+
+    def outcome(self, added: Mapping[nn.Module, Tensor]) -> Outcome:
+        """What the model says with vectors added to outputs at the last subject token.
+
+        Args:
+            added: module of block `layer` or a later one → (u, d) fp32, added to its output.
+        """
         model = self._model
         with ExitStack() as hooks:
-            pairs: list[tuple[nn.Module, Tensor | None]] = [
-                (model.attention(self._layer), attention),
-                (model.down(self._layer), ffn),
-            ]
-            for module, delta in pairs:
-                if delta is not None:
-                    hook = _add_first(model, delta[self.owner])
-                    hooks.callback(module.register_forward_hook(hook).remove)
+            for module, delta in added.items():
+                hook = _add_first(model, delta[self.owner])
+                hooks.callback(module.register_forward_hook(hook).remove)
             hidden = self.replay.run(self.replay.hidden, self._layer, model.num_layers)
         rows = torch.cat([self._row, self._kl[0]])
         columns = torch.cat([self._column, self._kl[1]])
         scores = self._log_probs(hidden[rows, columns])
         target_scores, kl_scores = scores.tensor_split([len(self._row)])
         nll = -target_scores.gather(-1, self._label[:, None])[:, 0] * self._weight
-        zeros = torch.zeros(self.num_edits, device=nll.device)
-        total = zeros.index_add(0, self.owner[self._row], nll)
+        is_wrong = target_scores.detach().argmax(-1) != self._label
+        owner, zeros = self.owner[self._row], torch.zeros(self.num_edits, device=nll.device)
+        total = zeros.index_add(0, owner, nll)
+        num_wrong = zeros.index_add(0, owner, is_wrong.float())
         if self.base_log_probs is None:
-            return total, zeros
+            return Outcome(total, zeros, num_wrong)
         divergence = (kl_scores.exp() * (kl_scores - self.base_log_probs)).sum(-1)
-        return total, zeros.index_add(0, self.owner[self._kl[0]], divergence)
+        return Outcome(total, zeros.index_add(0, self.owner[self._kl[0]], divergence), num_wrong)
 
 
 def _add_first(model: CausalLM, delta: Tensor) -> Any:
@@ -210,7 +234,7 @@ def optimise_targets(
         active = gathered[is_moving]
         state.step(active, gradient[:, is_moving], radius)
         num_steps += 1
-        if len(active) <= _REGATHER_SHARE * len(gathered):
+        if len(active) <= REGATHER_SHARE * len(gathered):
             gathered = active
             chosen = [edits[int(i)] for i in gathered]
             problem = TargetProblem(model, chosen, contexts, config, layer)

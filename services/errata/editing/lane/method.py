@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -35,7 +35,7 @@ class Method(Protocol):
         """Named configurations, as values that differ from the defaults."""
 
     def values(self, preset: str, values: Mapping[str, object]) -> dict[str, object]:
-        """A preset's values, overridden by others.
+        """The values of a new lane: a preset's or the method's defaults, overridden by others.
 
         Raises:
             InvalidRequestError: the preset does not exist; the message lists those that do.
@@ -114,7 +114,10 @@ class SliceMethod(Generic[C]):
         config: the lane's configuration model.
         capabilities: what it promises.
         opener: usually the slice's lane class.
-        presets: named configurations, as values that differ from the defaults.
+        presets: named configurations, as values that differ from the configuration's own defaults.
+        defaults: of new lanes without a preset: given values → further ones that differ from the
+            configuration's own defaults, which are what lanes have whose log is older than an
+            option.
         planner: says what a lane needs; without one, `errata plan` refuses the method.
     """
 
@@ -124,6 +127,7 @@ class SliceMethod(Generic[C]):
     opener: Opener[C]
     presets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     planner: Planner[C] | None = None
+    defaults: Callable[[Mapping[str, object]], Mapping[str, object]] = lambda values: {}
 
     def values(self, preset: str, values: Mapping[str, object]) -> dict[str, object]:
         """As `Method.values`."""
@@ -132,7 +136,7 @@ class SliceMethod(Generic[C]):
             raise InvalidRequestError(
                 f"method {self.name} has no preset {preset!r}; it has: {known}.", field="preset"
             )
-        return {**(self.presets[preset] if preset else {}), **values}
+        return {**(self.presets[preset] if preset else self.defaults(values)), **values}
 
     def open(
         self,

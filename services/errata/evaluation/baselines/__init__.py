@@ -6,7 +6,13 @@
 | `ft-l` | constrained fine-tuning of one layer | Zhu et al. 2020, as in Meng et al. 2022 |
 | `grace` | discrete key-value codebook | Hartvigsen et al. 2023 |
 | `moe` | mixture of low-rank experts, conventional or one for each batch | Dou et al. 2023 |
-| `memit` | closed form on hidden states, no drop-and-rescale | Meng et al. 2023 |
+| `memit` | closed form on hidden states | Meng et al. 2023 |
+| `memit-accumulated` | MEMIT whose covariance includes earlier edits' keys | |
+| `pmet` | closed form on FFN outputs, attention's share discarded | Li et al. 2024 |
+| `pmet-accumulated` | PMET, likewise | |
+| `alphaedit` | MEMIT in the null space of text's keys | Fang et al. 2025 |
+| `rome` | one layer, values written exactly | Meng et al. 2022; Gupta et al. 2024 for batches |
+| `ultraedit` | one gradient step, normalised over all edits | Gu et al. 2025 |
 | `retrieval-prompt` | the knowledge statement before the query | |
 """
 
@@ -23,9 +29,18 @@ from errata.evaluation.baselines.grace import Grace, GraceConfig
 from errata.evaluation.baselines.moe import MoeAdaptor, MoeConfig
 from errata.evaluation.baselines.none import NoEditing, NothingConfig
 from errata.evaluation.baselines.retrieval_prompt import RetrievalPrompt, RetrievalPromptConfig
+from errata.evaluation.baselines.ultraedit import UltraEdit, UltraEditConfig
 from errata.evaluation.systems import System
 
+_PUBLISHED: Mapping[str, Any] = {
+    "optimise": "top",
+    "covariance": "fixed",
+    "fusion": "none",
+    "num_prefixes": 3,
+    "kl_weight": 0.0625,
+}
 MEMIT: Mapping[str, Any] = {
+    **_PUBLISHED,
     "variant": "memit",
     "target": "hidden",
     "spread": "linear",
@@ -33,10 +48,23 @@ MEMIT: Mapping[str, Any] = {
     "steps": 25,
     "clamp": 4.0,
     "gain": 1.4,
-    "covariance": "fixed",
-    "fusion": "none",
 }
 """MEMIT as configuration of an AdaPLE lane; λ and step, relative to the model, are tuned for it."""
+
+PMET: Mapping[str, Any] = {
+    **_PUBLISHED,
+    "variant": "memit",
+    "target": "ffn",
+    "spread": "sqrt",
+    "attention_delta": True,
+    "steps": 20,
+    "clamp": 1.0,
+    "gain": 1.0,
+}
+"""PMET, likewise; with accumulated covariance it was AdaPLE's default until 2026."""
+
+ROME: Mapping[str, Any] = {**MEMIT, "variant": "equality", "num_layers": 1, "gain": 1.0}
+"""ROME's single layer and equality constraint (for batches: EMMET), likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +80,16 @@ class LaneVariant:
     values: Mapping[str, Any]
 
 
-LANE_VARIANTS: Mapping[str, LaneVariant] = {"memit": LaneVariant("adaple", MEMIT)}
+LANE_VARIANTS: Mapping[str, LaneVariant] = {
+    "memit": LaneVariant("adaple", MEMIT),
+    "memit-accumulated": LaneVariant("adaple", {**MEMIT, "covariance": "accumulate"}),
+    "pmet": LaneVariant("adaple", PMET),
+    "pmet-accumulated": LaneVariant("adaple", {**PMET, "covariance": "accumulate"}),
+    "alphaedit": LaneVariant(
+        "adaple", {**MEMIT, "variant": "nullspace", "covariance": "accumulate"}
+    ),
+    "rome": LaneVariant("adaple", ROME),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,5 +110,6 @@ BASELINES: Mapping[str, BaselineMethod] = {
     "ft-l": BaselineMethod(FtlConfig, ConstrainedFineTuning),
     "grace": BaselineMethod(GraceConfig, Grace),
     "moe": BaselineMethod(MoeConfig, MoeAdaptor),
+    "ultraedit": BaselineMethod(UltraEditConfig, UltraEdit),
     "retrieval-prompt": BaselineMethod(RetrievalPromptConfig, RetrievalPrompt),
 }

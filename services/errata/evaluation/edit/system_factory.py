@@ -96,7 +96,9 @@ class SystemFactory:
             if plan.method in BASELINES:
                 return BASELINES[plan.method].config.model_validate(values)
             method = get_method(self._lane_method)
-            return method.config.model_validate(method.values(plan.preset, values))
+            if plan.method not in LANE_VARIANTS or plan.preset:
+                values = method.values(plan.preset, values)
+            return method.config.model_validate(values)
         except ValidationError as error:
             raise InvalidRequestError(
                 f"the configuration is not valid for {plan.method}: {problems_in(error)}.",

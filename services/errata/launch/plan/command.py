@@ -103,7 +103,11 @@ def lanes_of(settings: Settings, method: str | None) -> list[PlannedLane]:
                 field="method",
             )
         found = get_method(method)
-        return [PlannedLane(writer.default_lane, found, found.config())]
+        return [
+            PlannedLane(
+                writer.default_lane, found, found.config.model_validate(found.values("", {}))
+            )
+        ]
     path = writer.lanes_file or (None if settings.model.path else demo.lanes_path())
     lanes = []
     for setup in read_lanes(path, writer.default_lane, "", writer.default_method):

@@ -42,6 +42,7 @@ SUITES: Mapping[str, EditSuite] = {
     "drop-rate": _adaple("drop-and-rescale at several drop rates", adaple.drop_rate),
     "topk": _adaple("only the largest entries of each update", adaple.topk),
     "fusion": _adaple("none, top-k, drop-and-rescale, average", adaple.fusion),
+    "plug-in": _adaple("drop-and-rescale in MEMIT, PMET and ROME", adaple.plug_in),
     "similarity": _adaple("cosines of updates, before and after", adaple.similarity),
     "sentinel": _recipe("the sentinel against fixed thresholds", recipe.sentinel),
     "prompt-tokens": _recipe("lane models DIR/1, DIR/2, …", recipe.prompt_tokens),
@@ -60,7 +61,11 @@ SUITES: Mapping[str, EditSuite] = {
     "routing": _lemoe("anchored against literal routing", lemoe.routing),
     "order": _lemoe("order planning against log order", lemoe.order),
     "order-ungated": _lemoe("the same without a scope test", lemoe.order_ungated),
-    "compaction": _expert_methods("before and after a compaction", shared.compaction),
+    "compaction": EditSuite(
+        "before and after a compaction",
+        shared.compaction,
+        methods=("adaple", "elder", "lemoe"),
+    ),
     "expert-kinds": _lemoe("FFN experts and LoRA ranks", lemoe.expert_kinds),
     "expert-grid": _lemoe("LoRA ranks × experts × top-k", lemoe.expert_grid),
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from errata.evaluation.baselines import MEMIT, PMET, ROME
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites.point import Point, grid, label
 
@@ -19,12 +22,27 @@ def topk(plan: Plan) -> list[Point]:
 
 
 def fusion(plan: Plan) -> list[Point]:
-    """Every fusion at one rate."""
+    """Every fusion at one rate; `average` is WiSE-FT's interpolation of the weights."""
     drop = plan.values.get("drop") or 0.8
     return [
         *grid(plan, {"fusion": ("none",), "drop": (0.0,)}),
         *grid(plan, {"fusion": ("topk", "dr"), "drop": (drop,)}),
         *grid(plan, {"fusion": ("average",), "drop": (0.5,)}),
+    ]
+
+
+def plug_in(plan: Plan) -> list[Point]:
+    """MEMIT, PMET and single-layer editing (ROME), without and with drop-and-rescale (Figure 7)."""
+    drop = plan.values.get("drop") or 0.8
+    fusions: dict[str, dict[str, Any]] = {
+        "": {"fusion": "none", "drop": 0.0},
+        f", drop {drop}": {"fusion": "dr", "drop": drop},
+    }
+    methods = {"MEMIT": MEMIT, "PMET": PMET, "ROME": ROME}
+    return [
+        Point(f"{name}{suffix}", {**values, **fused}, plan.edits, plan.batch)
+        for name, values in methods.items()
+        for suffix, fused in fusions.items()
     ]
 
 

@@ -10,7 +10,11 @@ from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites.point import Point
 
 _PLANES = {"recipe": "prompt plane", "elder": "code plane"}
-_COMPACTED_EXPERTS = {"elder": 0, "lemoe": 5}  # 0 is the method's own number; the paper stops at 5
+_COMPACTED_EXPERTS = {
+    "adaple": 0,
+    "elder": 0,
+    "lemoe": 5,
+}  # 0 is the method's own number; the paper stops at 5
 
 
 def tsne(plan: Plan) -> list[Point]:
