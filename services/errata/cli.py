@@ -4,6 +4,7 @@
 |---|---|
 | `box_cli` | run and check a system on this machine |
 | `client_cli` | call a running system |
+| `policy_cli` | review edits; the probe set |
 | `bulk_cli` | import, export and compare many edits |
 | `backup_cli` | copy a log with its artifacts; make a new system from the copy |
 | `log_cli` | list the log's entries; repair it |
@@ -34,6 +35,7 @@ from errata import (
     client_cli,
     errors,
     model_cli,
+    policy_cli,
     security_cli,
     signing_cli,
 )
@@ -91,6 +93,7 @@ app = typer.Typer(
 for _name, _command in _COMMANDS:
     app.command(_name)(_command)
 app.add_typer(log, name="log")
+app.add_typer(policy_cli.probes, name="probes")
 app.add_typer(artifacts, name="artifacts")
 app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")
@@ -124,7 +127,8 @@ def _global(
     given = {"target": client.target, "timeout": client.timeout_seconds, "author": client.author}
     values = {name: value for name, value in given.items() if value}
     context.default_map = dict.fromkeys(_CLIENT_COMMANDS, values) | {
-        "log": {**values, "repair": {**values}}
+        "log": {**values, "repair": {**values}},
+        "probes": {"set": values, "show": values},
     }
     for name in ("token_file", "tls_ca", "tls_cert", "tls_key"):  # the SDK reads its variables
         if value := getattr(client, name):

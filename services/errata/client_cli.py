@@ -5,6 +5,7 @@ They import neither torch nor Ray; `adapters` is the exception, because it reads
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +14,7 @@ import typer
 
 from errata.cli_options import DEFAULT_TARGET, AuthorOption, JsonOption, TargetOption, TimeoutOption
 from errata.errors import UnknownLaneError
-from errata.launch import show
+from errata.launch import show, show_policy
 from errata.launch.output import print_result
 from errata.launch.terminal import console
 from errata.platform.plain import shown
@@ -57,6 +58,9 @@ def edit(
     *,
     author: AuthorOption,
     wait: Annotated[bool, typer.Option(help="Wait until the edit is in effect.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the edit would do, and submit nothing.")
+    ] = False,
     timeout: TimeoutOption = 120.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -72,9 +76,17 @@ def edit(
         _typed(separator),
     )
     with Client(target, timeout=timeout) as client:
+        if dry_run:
+            (preview,) = client.preview_edits([spec], lane=lane)
+            print_result(as_json, preview, show_policy.preview_lines)
+            if preview.error:
+                raise typer.Exit(1)
+            return
         (submitted,) = client.submit_edits([spec], lane=lane, author=author)
         if wait:
-            (submitted,) = client.wait_edits([submitted.name])
+            conflicts = submitted.conflicts
+            (settled,) = client.wait_edits([submitted.name])
+            submitted = replace(settled, conflicts=conflicts)
     print_result(as_json, submitted, show.edit_lines)
     if wait and submitted.state is not EditState.COMMITTED:
         raise typer.Exit(1)

@@ -28,6 +28,7 @@ from errata_client.errors import (
     UnavailableError,
     UnknownLaneError,
 )
+from errata_client.policy import AnswerChange, Conflict, Preview, ProbeSet
 from errata_client.types import (
     Answer,
     Chat,
@@ -57,12 +58,14 @@ from errata_client.types import (
 
 __all__ = [
     "Answer",
+    "AnswerChange",
     "AsyncClient",
     "Chat",
     "ChatMessage",
     "Chunk",
     "Client",
     "Compaction",
+    "Conflict",
     "Credentials",
     "DataLossError",
     "DeadlineExceededError",
@@ -86,6 +89,8 @@ __all__ = [
     "OutOfRangeError",
     "PermissionDeniedError",
     "PreconditionError",
+    "Preview",
+    "ProbeSet",
     "Prompt",
     "Provenance",
     "QueueFullError",

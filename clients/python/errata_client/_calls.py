@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from errata_client import _convert, types
+from errata_client import _convert, _policy_convert, types
 from errata_client._chat import chats_in, prompt_fields, text, texts_in
 from errata_client._gen.errata.v1 import (
     edit_log_pb2,
@@ -48,7 +48,8 @@ class Page(Generic[T]):
     next_page_token: str
 
 
-def _spec(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
+def spec_message(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
+    """A correction to send; `field` is its place in the request."""
     return types_pb2.EditSpec(
         **prompt_fields(spec.prompt, f"{field}."),
         target=text(spec.target, f"{field}.target"),
@@ -68,11 +69,11 @@ def submit_edits(
     """Submits corrections; the request id is created once, before any retry."""
     request = editing_pb2.SubmitEditsRequest(
         request_id=request_id or str(uuid.uuid4()),
-        edits=[_spec(spec, f"edits[{index}]") for index, spec in enumerate(edits)],
+        edits=[spec_message(spec, f"edits[{index}]") for index, spec in enumerate(edits)],
         lane=lane,
         author=text(author, "author"),
     )
-    return Call("EditingService", "SubmitEdits", request, lambda r: _edits(r.edits))
+    return Call("EditingService", "SubmitEdits", request, _policy_convert.submitted)
 
 
 def _edits(messages: Iterable[editing_pb2.Edit]) -> list[types.Edit]:

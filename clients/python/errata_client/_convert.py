@@ -262,6 +262,9 @@ def _describe(
         case "snapshot_taken":
             taken = payload.snapshot_taken
             return (), f"at entry {taken.seq}, manifest {taken.manifest.digest}"
+        case "probes_set":
+            probes = payload.probes_set
+            return (), f"{len(probes.prompts) + len(probes.chats)} prompts"
         case "entry_voided":
             return (), f"entry {payload.entry_voided.seq}: {payload.entry_voided.reason}"
         case "lane_configured":

@@ -13,13 +13,14 @@ import grpc
 from errata_client import _calls, _failures, types
 from errata_client._channel import OPTIONS, target_of, timeout_of
 from errata_client._credentials import Credentials, async_channel
+from errata_client._policy_aio import AsyncPolicyCalls
 from errata_client._session import Session, ensure_committed, stubs
 from errata_client._trace import outgoing_trace
 
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsyncPolicyCalls):
     """Submits corrections and queries the edited model; belongs to the event loop that made it.
 
     By default, answers are never older than the edits that this client has waited for; `min_seq`
@@ -116,6 +117,9 @@ class AsyncClient:
             author: who submits them.
             request_id: a UUID for retries; a new one if None.
             timeout: seconds.
+
+        Returns:
+            The edits; their `conflicts` are earlier ones on the same matter.
         """
         return await self._call(_calls.submit_edits(edits, lane, author, request_id), timeout)
 

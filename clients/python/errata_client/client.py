@@ -12,13 +12,14 @@ import grpc
 from errata_client import _calls, _failures, types
 from errata_client._channel import OPTIONS, target_of, timeout_of
 from errata_client._credentials import Credentials, blocking_channel
+from errata_client._policy_client import PolicyCalls
 from errata_client._session import Session, ensure_committed, stubs
 from errata_client._trace import outgoing_trace
 
 T = TypeVar("T")
 
 
-class Client:
+class Client(PolicyCalls):
     """Submits corrections and queries the edited model; safe to share between threads.
 
     By default, answers are never older than the edits that this client has waited for; `min_seq`
@@ -115,6 +116,9 @@ class Client:
             author: who submits them.
             request_id: a UUID for retries; a new one if None.
             timeout: seconds.
+
+        Returns:
+            The edits; their `conflicts` are earlier ones on the same matter.
         """
         return self._call(_calls.submit_edits(edits, lane, author, request_id), timeout)
 

@@ -3,66 +3,18 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
+from errata_client.prompts import Chat as Chat
+from errata_client.prompts import ChatMessage as ChatMessage
+from errata_client.prompts import Prompt as Prompt
+from errata_client.prompts import ToolCall as ToolCall
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A function call in a turn of the assistant; `arguments_json` is a JSON object."""
-
-    id: str
-    name: str
-    arguments_json: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChatMessage:
-    """One turn of a conversation.
-
-    Attributes:
-        role: such as system, user, assistant or tool; the model's template decides.
-        content: what was said.
-        name: of the speaker or of the tool, if the template shows it.
-        tool_calls: only in a turn of the assistant.
-        tool_call_id: only in a tool's turn: the call that it answers.
-    """
-
-    role: str
-    content: str = ""
-    name: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Chat:
-    """A conversation, which the model's chat template renders.
-
-    Attributes:
-        messages: at least one, at least one of them by the user.
-        tools_json: functions that the model may call, each a JSON object.
-        add_generation_prompt: open the assistant's turn; True if None, unless it is continued.
-        continue_final_message: continue the last message, which is the assistant's.
-    """
-
-    messages: tuple[ChatMessage, ...]
-    tools_json: tuple[str, ...] = ()
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool = False
-
-    def __str__(self) -> str:
-        """Every turn on a line of its own, for people."""
-        return "\n".join(f"{message.role}: {message.content}" for message in self.messages)
-
-
-Prompt = str | Chat | Sequence[ChatMessage | Mapping[str, Any]]
-"""A text to continue, or a conversation to answer: a `Chat` or its messages.
-
-Messages can be mappings as in the OpenAI API: `[{"role": "user", "content": "…"}]`.
-"""
+if TYPE_CHECKING:
+    from errata_client.policy import Conflict
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +86,7 @@ class Edit:
         superseded_by: the newer edit of the same prompt that answers instead; empty if none.
         reason: machine-readable reason of the rejection, such as `CHECK_FAILED`; empty otherwise.
         subject_found: no subject was given, and the writer found the one in `spec`.
+        conflicts: earlier edits on the same matter, as the answer to its submission named them.
     """
 
     name: str
@@ -153,6 +106,7 @@ class Edit:
     superseded_by: str
     reason: str = ""
     subject_found: bool = False
+    conflicts: tuple[Conflict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,8 +334,8 @@ class LogEntry:
     Attributes:
         kind: `edits_requested`, `edits_committed`, `edits_rejected`, `edits_reverted`,
             `lane_configured`, `lane_model_committed`, `lane_compacted`, `keys_trusted`,
-            `entry_voided`, `snapshot_taken`, or empty if this version of the SDK does not know it
-            or the entry cannot be read.
+            `entry_voided`, `snapshot_taken`, `probes_set`, or empty if this version of the SDK does
+            not know it or the entry cannot be read.
         append_time: 1970 if the entry cannot be read.
         edits: names of the edits that it refers to.
         detail: lane, digest or comment, for people.

@@ -18,6 +18,7 @@ from errata_client import (
     Answer,
     Chat,
     Compaction,
+    Conflict,
     Edit,
     EditState,
     Head,
@@ -52,7 +53,7 @@ def edit_lines(edit: Edit) -> Group:
             (edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan")),
             f" in {edit.lane}",
         ),
-        line("  ", _prompt(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
+        line("  ", prompt_text(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
     ]
     if edit.subject_found:
         rows.append(line(f"  subject {edit.spec.subject!r}, found in the prompt"))
@@ -72,7 +73,18 @@ def edit_lines(edit: Edit) -> Group:
         rows.append(line(f"  reverted at seq {edit.revert_seq}"))
     if edit.error:
         rows.append(line((f"  {edit.error}", "red")))
-    return Group(*rows)
+    return Group(*rows, *map(conflict_line, edit.conflicts))
+
+
+def conflict_line(conflict: Conflict) -> Text:
+    """An earlier edit on the same matter, on one line."""
+    what = {
+        "supersedes": "it answers instead of",
+        "contradicts": "it contradicts",
+        "repeats": "it repeats",
+    }.get(conflict.kind, "it is about the same as")
+    told = f"{conflict.edit} ({conflict.state.name.lower()} in {conflict.lane})"
+    return line((f"  {what} {told}: {conflict.prompt} → {conflict.target}", "yellow"))
 
 
 def answer_lines(prompt: Prompt, answer: Answer) -> Group:
@@ -155,7 +167,7 @@ def edit_list(edits: Iterable[Edit]) -> Table:
             edit.lane.removeprefix("lanes/"),
             f"{edit.request_time.astimezone():%Y-%m-%d %H:%M}",
             edit.author,
-            line(_prompt(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
+            line(prompt_text(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
             _outcome(edit),
         )
     return table
@@ -259,7 +271,7 @@ def entry_table(entries: Iterable[LogEntry]) -> Table:
 
 def everywhere_table(prompt: Prompt, answers: Iterable[ReplicaAnswer]) -> Table:
     """Every replica's answer with its provenance."""
-    table = TextTable(title=_prompt(prompt), title_justify="left")
+    table = TextTable(title=prompt_text(prompt), title_justify="left")
     for column in ("replica", "answer", "seq", "history", "state", "shaped by"):
         table.add_column(column)
     for item in answers:
@@ -283,7 +295,7 @@ def _some(names: tuple[str, ...]) -> str:
     return f"{shown}, … ({len(names)})" if len(names) > 4 else shown
 
 
-def _prompt(prompt: Prompt) -> Text:
+def prompt_text(prompt: Prompt) -> Text:
     """A prompt on few lines: a text on one, a conversation turn by turn."""
     if isinstance(prompt, str):
         return line(prompt)
@@ -297,4 +309,4 @@ def _before_answer(prompt: Prompt) -> Text:
     if isinstance(prompt, str):
         return quoted(prompt)
     continued = isinstance(prompt, Chat) and prompt.continue_final_message
-    return _prompt(prompt) if continued else _prompt(prompt).append("\nassistant: ")
+    return prompt_text(prompt) if continued else prompt_text(prompt).append("\nassistant: ")

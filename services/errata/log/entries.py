@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
 from errata.errors import ErrataError, ImpossibleEntryError
 
@@ -225,6 +226,13 @@ class EntryVoided:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class ProbesSet:
+    """The deployment's probe set: prompts that edits should not change."""
+
+    prompts: tuple[Prompt, ...]
+
+
 Payload = (
     EditsRequested
     | EditsCommitted
@@ -236,6 +244,7 @@ Payload = (
     | KeysTrusted
     | EntryVoided
     | SnapshotTaken
+    | ProbesSet
 )
 
 

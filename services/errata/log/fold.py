@@ -7,14 +7,11 @@ appends it. So an entry that cannot be is refused; if it is in the log anyway, a
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 
 from errata.artifacts.source import check_digest
 from errata.errors import (
     BaseModelMismatchError,
-    EditNotRevertibleError,
     ErrataError,
     InvalidRequestError,
     NotFoundError,
@@ -32,6 +29,7 @@ from errata.log.entries import (
     LaneConfigured,
     LaneModelCommitted,
     Payload,
+    ProbesSet,
     SnapshotTaken,
     impossible_entry,
 )
@@ -44,24 +42,9 @@ from errata.log.forms import (
     shown,
 )
 from errata.log.methods import METHODS
+from errata.log.policy import check_probes
 from errata.log.signing.trust import TrustState
-
-
-class Standing(StrEnum):
-    """The state of an edit as the log tells it."""
-
-    REQUESTED = "requested"
-    COMMITTED = "committed"
-    REJECTED = "rejected"
-    REVERTED = "reverted"
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """An edit's lane and state; edits of one entry share it."""
-
-    lane: str
-    standing: Standing
+from errata.log.standing import Known, Standing, not_revertible
 
 
 class LogFold:
@@ -74,6 +57,8 @@ class LogFold:
         voided: entries that were skipped and are voided.
         trust: whose signatures count.
         snapshot: the newest one that an entry names; None before the first.
+        has_policy: whether an entry is of a kind that versions before policies do not know; they
+            must not start from a snapshot of it.
     """
 
     def __init__(self) -> None:
@@ -84,8 +69,9 @@ class LogFold:
         self.voided: set[int] = set()
         self.trust = TrustState()
         self.snapshot: SnapshotTaken | None = None
-        self._edits: dict[str, _Known] = {}
-        self._standings: dict[tuple[str, Standing], _Known] = {}
+        self.has_policy = False
+        self._edits: dict[str, Known] = {}
+        self._standings: dict[tuple[str, Standing], Known] = {}
 
     def add(self, entry: Entry) -> None:
         """Folds the next entry in.
@@ -142,6 +128,8 @@ class LogFold:
                 self._check_voided(payload)
             case SnapshotTaken():
                 self._check_snapshot(payload)
+            case ProbesSet():
+                check_probes(payload)
 
     def check_new(self, payload: Payload) -> None:
         """Returns if an entry with this content can be appended now; stricter than `check`.
@@ -158,7 +146,7 @@ class LogFold:
             case EditsReverted(edits=names):
                 for name in names:
                     if self._known(name).standing is not Standing.COMMITTED:
-                        raise _not_revertible(name, self._known(name))
+                        raise not_revertible(name, self._known(name))
             case LaneConfigured(method=method) if method not in METHODS:
                 raise InvalidRequestError(
                     f"this log service knows no method {shown(method)}; choose one of "
@@ -168,7 +156,7 @@ class LogFold:
 
     def active(self, lane: str) -> list[str]:
         """The lane's edits that are in force, in the order of their requests."""
-        wanted = _Known(lane, Standing.COMMITTED)
+        wanted = Known(lane, Standing.COMMITTED)
         return [name for name, known in self._edits.items() if known == wanted]
 
     def standings(self) -> dict[str, tuple[str, Standing]]:
@@ -181,7 +169,7 @@ class LogFold:
         copied.seq, copied.lanes = self.seq, dict(self.lanes)
         copied.impossible, copied.voided = dict(self.impossible), set(self.voided)
         copied.trust, copied._edits = self.trust, dict(self._edits)
-        copied.snapshot = self.snapshot
+        copied.snapshot, copied.has_policy = self.snapshot, self.has_policy
         return copied
 
     def restore_standings(self, standings: Mapping[str, tuple[str, Standing]]) -> None:
@@ -203,6 +191,8 @@ class LogFold:
                 self._set(names, self._edits[names[0]].lane, Standing.REVERTED)
             case SnapshotTaken() as snapshot:
                 self.snapshot = snapshot
+            case ProbesSet():
+                self.has_policy = True
             case EntryVoided(seq=seq):
                 del self.impossible[seq]
                 self.voided.add(seq)
@@ -210,7 +200,7 @@ class LogFold:
     def _set(self, names: Iterable[str], lane: str, standing: Standing) -> None:
         known = self._standings.get((lane, standing))
         if known is None:  # one object for all edits: a million would keep the collector busy
-            known = self._standings[lane, standing] = _Known(lane, standing)
+            known = self._standings[lane, standing] = Known(lane, standing)
         for name in names:
             self._edits[name] = known
 
@@ -281,7 +271,7 @@ class LogFold:
             lanes.add(known.lane)
             # Earlier versions appended repeated reversals, which all readers skip.
             if known.standing not in (Standing.COMMITTED, Standing.REVERTED):
-                raise _not_revertible(name, known)
+                raise not_revertible(name, known)
         if len(lanes) > 1:
             raise PreconditionError(
                 f"the edits belong to {', '.join(sorted(lanes))}; revert lane by lane."
@@ -365,15 +355,7 @@ class LogFold:
             raise UnknownLaneError(f"there is no lane {shown(name)}; configure it first.")
         return self.lanes[name]
 
-    def _known(self, name: str) -> _Known:
+    def _known(self, name: str) -> Known:
         if name not in self._edits:
             raise NotFoundError(f"no entry requested the edit {shown(name)}.")
         return self._edits[name]
-
-
-def _not_revertible(name: str, known: _Known) -> EditNotRevertibleError:
-    return EditNotRevertibleError(
-        f"{name} is {known.standing}; only committed edits can be reverted.",
-        edit=name,
-        state=known.standing,
-    )

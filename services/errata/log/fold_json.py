@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from errata.log.entries import ArtifactRef, LaneConfigured, SnapshotTaken
-from errata.log.fold import LogFold, Standing
+from errata.log.fold import LogFold
 from errata.log.signing.trust import TrustState
+from errata.log.standing import Standing
 
 
 def fold_to_json(fold: LogFold) -> dict[str, Any]:
@@ -20,6 +21,7 @@ def fold_to_json(fold: LogFold) -> dict[str, Any]:
         "voided": sorted(fold.voided),
         "trust": fold.trust.to_json(),
         "snapshot": None if fold.snapshot is None else _snapshot_to_json(fold.snapshot),
+        **({"has_policy": True} if fold.has_policy else {}),
         "edits": [[name, lane, at.value] for name, (lane, at) in fold.standings().items()],
     }
 
@@ -39,6 +41,7 @@ def fold_from_json(found: Mapping[str, Any]) -> LogFold:
     fold.trust = TrustState.from_json(found["trust"])
     if found["snapshot"] is not None:
         fold.snapshot = _snapshot_from_json(found["snapshot"])
+    fold.has_policy = bool(found.get("has_policy"))
     fold.restore_standings(
         {name: (lane, Standing(standing)) for name, lane, standing in found["edits"]}
     )

@@ -25,6 +25,7 @@ from errata.log.entries import (
     LaneConfigured,
     LaneModelCommitted,
     Payload,
+    ProbesSet,
     Rejection,
     SnapshotTaken,
     impossible_entry,
@@ -125,6 +126,8 @@ def _payload(seq: int, message: edit_log_pb2.EntryPayload) -> Payload:
             return trust_of(message.keys_trusted)
         case "snapshot_taken":
             return snapshot_of(message.snapshot_taken)
+        case "probes_set":
+            return ProbesSet(prompts_of(message.probes_set.prompts, message.probes_set.chats))
         case "entry_voided":
             return EntryVoided(message.entry_voided.seq, message.entry_voided.reason)
         case _:
@@ -262,6 +265,10 @@ def encode(
             message.lane_configured.base_model_digest = payload.base_model_digest
         case SnapshotTaken():
             message.snapshot_taken.CopyFrom(snapshot_message(payload))
+        case ProbesSet(prompts=prompts):
+            message.probes_set.prompts.extend(texts_in(prompts))
+            message.probes_set.chats.extend(chats_in(prompts))
+            message.probes_set.SetInParent()  # also if it is empty
         case EntryVoided():
             message.entry_voided.seq = payload.seq
             message.entry_voided.reason = payload.reason

@@ -16,6 +16,8 @@ MAX_EDIT_CHARS = 100_000
 """Most characters of each text of an edit."""
 MAX_NAMED_EDITS = 1_000
 """Most edits that one request can name."""
+MAX_PROBES = 1_000
+"""Most prompts of a probe set."""
 LEAST_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 10.0
 """Range of temperatures other than 0, which is greedy."""
 CHARS_PER_TOKEN = 16
@@ -88,6 +90,8 @@ CHARS: dict[str, int] = {
     "ListEntriesRequest.page_token": _NOTE_CHARS,
     "ListLanesRequest.page_token": _NOTE_CHARS,
     "ListReplicasRequest.page_token": _NOTE_CHARS,
+    "PreviewEditsRequest.lane": NAME_CHARS,
+    "ProbesSet.prompts": MAX_EDIT_CHARS,
     "ReplicaPosition.ResidentEntry.key": NAME_CHARS,
     "ReplicaPosition.digest_at": _ID_CHARS,
     "ReplicaPosition.replica": NAME_CHARS,
@@ -102,6 +106,9 @@ CHARS: dict[str, int] = {
     "ScoreRequest.continuation": MAX_PROMPT_CHARS,
     "ScoreRequest.prompt": MAX_PROMPT_CHARS,
     "ScoreRequest.separator": NAME_CHARS,
+    "SetProbesRequest.author": NAME_CHARS,
+    "SetProbesRequest.prompts": MAX_EDIT_CHARS,
+    "SetProbesRequest.request_id": _ID_CHARS,
     "Signature.key_id": _ID_CHARS,
     "Sizes.ValuesEntry.key": NAME_CHARS,
     "SnapshotTaken.base_model_digest": _ID_CHARS,
@@ -139,12 +146,17 @@ ITEMS: dict[str, int] = {
     "KeysTrusted.keys": 1_000,
     "LaneCompacted.edits": _IN_ONE_ENTRY,
     "LaneModelCommitted.edits": _IN_ONE_ENTRY,
+    "PreviewEditsRequest.edits": 1_000,
+    "ProbesSet.chats": MAX_PROBES,
+    "ProbesSet.prompts": MAX_PROBES,
     "ReplicaPosition.recent": 1_000,
     "ReplicaPosition.resident": 1_000,
     "RevertEditsRequest.names": MAX_NAMED_EDITS,
     "RouteRequest.lanes": 1_000,
     "RouteRequest.prompts": 100_000,
     "RouteRequest.vectors": 1_000,
+    "SetProbesRequest.chats": MAX_PROBES,
+    "SetProbesRequest.prompts": MAX_PROBES,
     "Sizes.values": 64,
     "StreamGenerateRequest.stop": 16,
     "SubmitEditsRequest.edits": 10_000,
@@ -165,8 +177,10 @@ BYTES: dict[str, int] = {
 TOTAL_CHARS: dict[str, int] = {
     "GenerateEverywhereRequest": MAX_PROMPT_CHARS,
     "GenerateRequest": MAX_PROMPT_CHARS,
+    "PreviewEditsRequest": MAX_PROMPT_CHARS,
     "ReportPositionRequest": 100_000,
     "ScoreRequest": MAX_PROMPT_CHARS,
+    "SetProbesRequest": MAX_PROMPT_CHARS // 10,
     "StreamGenerateRequest": MAX_PROMPT_CHARS,
     "SubmitEditsRequest": 4 * MAX_PROMPT_CHARS,
 }

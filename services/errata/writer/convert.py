@@ -13,11 +13,11 @@ from errata.platform.status_convert import to_status
 from errata.writer.compaction import DEFAULT_MAX_LOSS, Compacted, CompactionOptions
 from errata.writer.filters import EditFilter
 from errata.writer.intake import Draft
-from errata.writer.ledger import EditRecord, State
+from errata.writer.record import EditRecord, State
 from errata.writer.reversals import reversal_meaning
 from errata_client._gen.errata.v1 import editing_pb2, types_pb2
 
-_STATES = {
+STATES = {
     State.REQUESTED: editing_pb2.Edit.STATE_REQUESTED,
     State.FITTING: editing_pb2.Edit.STATE_FITTING,
     State.COMMITTED: editing_pb2.Edit.STATE_COMMITTED,
@@ -42,7 +42,7 @@ def draft(message: types_pb2.EditSpec) -> Draft:
 
 def state_of(value: int) -> State | None:
     """The state that a filter names; None for unspecified or unknown values."""
-    return next((state for state, number in _STATES.items() if number == value), None)
+    return next((state for state, number in STATES.items() if number == value), None)
 
 
 def edit_filter(request: editing_pb2.ListEditsRequest) -> EditFilter:
@@ -78,7 +78,7 @@ def edit_message(record: EditRecord, method: str, superseded_by: str) -> editing
     """An edit and its state."""
     message = editing_pb2.Edit(
         name=record.edit.name,
-        state=_STATES[record.state],
+        state=STATES[record.state],
         spec=spec_message(record.edit, record.source, record.subject_found),
         lane=record.lane,
         author=record.author,

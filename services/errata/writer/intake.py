@@ -81,6 +81,18 @@ def accept(drafts: Sequence[Draft], model: CausalLM, limits: WriterSettings) -> 
     return edits
 
 
+def accept_probes(
+    prompts: Sequence[Prompt], model: CausalLM, limits: WriterSettings
+) -> tuple[Prompt, ...]:
+    """Checks and normalises the deployment's probe set.
+
+    Raises:
+        LimitExceededError: more prompts than it can have.
+        InvalidEditError: a prompt is unusable.
+    """
+    return _probes(prompts, None, "prompts", model, limits, limits.max_probe_set)
+
+
 def _refuse_contradictions(edits: Sequence[Edit]) -> None:
     first: dict[str, int] = {}
     for index, edit in enumerate(edits):
@@ -132,9 +144,16 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
     edit = Edit(name="", prompt=prompt, target=target, subject=subject, separator=stated)
     return replace(
         edit,
-        rephrases=_probes(draft.rephrases, edit, f"{field}.rephrases", model, limits),
+        rephrases=_probes(
+            draft.rephrases, edit, f"{field}.rephrases", model, limits, limits.max_probes
+        ),
         locality_probes=_probes(
-            draft.locality_probes, None, f"{field}.locality_probes", model, limits
+            draft.locality_probes,
+            None,
+            f"{field}.locality_probes",
+            model,
+            limits,
+            limits.max_probes,
         ),
     )
 
@@ -175,20 +194,21 @@ def _probes(
     field: str,
     model: CausalLM,
     limits: WriterSettings,
+    most: int,
 ) -> tuple[Prompt, ...]:
     """Checks each prompt, and that it fits into the model together with the edit's target."""
-    if len(prompts) > limits.max_probes:
+    if len(prompts) > most:
         raise LimitExceededError(
-            f"{field} has {len(prompts)} prompts; the limit is {limits.max_probes}. Give fewer.",
+            f"{field} has {len(prompts)} prompts; the limit is {most}. Give fewer.",
             field=field,
-            limit=limits.max_probes,
+            limit=most,
         )
     checked: list[Prompt] = []
-    parent, _, name = field.rpartition(".")
+    parent, dot, name = field.rpartition(".")
     counts: Counter[str] = Counter()
     for prompt in prompts:
         kind = name if isinstance(prompt, str) else f"chat_{name}"
-        one = f"{parent}.{kind}[{counts[kind]}]"
+        one = f"{parent}{dot}{kind}[{counts[kind]}]"
         counts[kind] += 1
         checked.append(_prompt(prompt, one, limits.max_prompt_chars))
         try:

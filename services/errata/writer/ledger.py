@@ -4,84 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
-from enum import Enum
 
+from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
 from errata.editing.lane.inventory import fact_of
-from errata.errors import ErrataError, NotFoundError
+from errata.errors import NotFoundError
 from errata.log.entries import (
-    ArtifactRef,
     EditsCommitted,
     EditsRejected,
     EditsRequested,
     EditsReverted,
     Entry,
-    Figures,
     LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
+    ProbesSet,
     impossible_entry,
 )
 from errata.writer.batching import next_batch, window
+from errata.writer.conflicts import Conflict, ConflictIndex
+from errata.writer.record import EditRecord, LedgerState, State
 
-
-class State(Enum):
-    """The state of an edit."""
-
-    REQUESTED = "requested"
-    FITTING = "fitting"
-    COMMITTED = "committed"
-    REJECTED = "rejected"
-    REVERTED = "reverted"
-
-    @property
-    def settled(self) -> bool:
-        """Whether fits no longer change it."""
-        return self not in (State.REQUESTED, State.FITTING)
-
-
-@dataclass(frozen=True, slots=True)
-class EditRecord:
-    """An edit and its state; `commit_seq` and `revert_seq` are 0 until they happen."""
-
-    edit: Edit
-    source: str
-    lane: str
-    author: str
-    request_time: datetime
-    state: State = State.REQUESTED
-    commit_seq: int = 0
-    revert_seq: int = 0
-    figures: Figures | None = None
-    artifact: ArtifactRef | None = None
-    base_model_digest: str = ""
-    error: ErrataError | None = None
-    trace_parent: str = ""
-    subject_found: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerState:
-    """Everything in a ledger at one position.
-
-    Attributes:
-        seq: of the last entry that was folded in.
-        lanes: name → position of its configuration, and the configuration.
-        lane_models: lane → digest of its active model.
-        compactions: position → lane.
-        records: all edits, in log order.
-        request_seqs: request id → position.
-    """
-
-    seq: int
-    lanes: Mapping[str, tuple[int, LaneConfigured]]
-    lane_models: Mapping[str, str]
-    compactions: Mapping[int, str]
-    records: Sequence[EditRecord]
-    request_seqs: Mapping[str, int]
+_CONFLICTING = (State.REQUESTED, State.FITTING, State.COMMITTED)
 
 
 class EditLedger:
@@ -91,12 +38,15 @@ class EditLedger:
         self.seq = 0
         self.lanes: dict[str, tuple[int, LaneConfigured]] = {}
         self.lane_models: dict[str, str] = {}  # lane → digest of its active model
+        self.probes: tuple[Prompt, ...] = ()
+        self.probes_seq = 0  # of the entry that set them; 0 before the first
         self._records: dict[str, EditRecord] = {}
         self._same: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self._pending: dict[str, None] = {}  # insertion order is log order
         self._request_seqs: dict[str, int] = {}
         self._compactions: dict[int, str] = {}  # seq → lane
         self._requests: dict[int, tuple[str, ...]] = {}  # seq → names
+        self._conflicts = ConflictIndex()
         self._changed = asyncio.Condition()
 
     @property
@@ -124,17 +74,21 @@ class EditLedger:
             dict(self._compactions),
             tuple(self._records.values()),
             dict(self._request_seqs),
+            self.probes,
+            self.probes_seq,
         )
 
     async def restore(self, state: LedgerState) -> None:
         """Continues from a snapshot; nothing was folded in yet."""
         self.seq = state.seq
         self.lanes, self.lane_models = dict(state.lanes), dict(state.lane_models)
+        self.probes, self.probes_seq = state.probes, state.probes_seq
         self._compactions, self._request_seqs = dict(state.compactions), dict(state.request_seqs)
         requests: defaultdict[int, list[str]] = defaultdict(list)
         for record in state.records:
             name = record.edit.name
             self._records[name] = record
+            self._conflicts.add(record.edit)
             requests[int(name.removeprefix("edits/").partition("-")[0])].append(name)
             if not record.state.settled:
                 self._pending[name] = None
@@ -230,6 +184,24 @@ class EditLedger:
         newest = self._same[record.lane, fact_of(record.edit.said)][-1]
         return "" if newest == record.edit.name else newest
 
+    def conflicts_of(self, edits: Sequence[Edit], lane: str) -> list[Conflict]:
+        """Earlier edits on the same matter, of any lane, that are in force or waiting.
+
+        Args:
+            edits: of one request; those that have a name are compared with earlier ones only.
+            lane: of all of them.
+        """
+
+        def known(name: str) -> tuple[Edit, str] | None:
+            record = self._records[name]
+            return (record.edit, record.lane) if record.state in _CONFLICTING else None
+
+        return [
+            conflict
+            for index, edit in enumerate(edits)
+            for conflict in self._conflicts.find(index, edit, lane, known)
+        ]
+
     def seq_of_request(self, request_id: str) -> int | None:
         """The position of the entry with this request id; None if there is none."""
         return self._request_seqs.get(request_id)
@@ -303,6 +275,8 @@ class EditLedger:
                 self.lane_models[kind.lane] = kind.model.digest
             case LaneCompacted() as kind:
                 self._compactions[entry.seq] = kind.lane
+            case ProbesSet() as kind:
+                self.probes, self.probes_seq = kind.prompts, entry.seq
 
     def _fold_request(self, entry: Entry, kind: EditsRequested) -> None:
         self._requests[entry.seq] = tuple(edit.name for edit in kind.edits)
@@ -318,6 +292,7 @@ class EditLedger:
                 subject_found=found,
             )
             self._pending[edit.name] = None
+            self._conflicts.add(edit)
 
     def _settle(self, name: str, **changes: object) -> None:
         self._records[name] = replace(self._records[name], **changes)  # type: ignore[arg-type]

@@ -15,13 +15,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
 from errata.editing.lane.pages import page_ends
 from errata.errors import ArtifactCorruptError
 from errata.log.entries import ArtifactRef, Figures, LaneConfigured
 from errata.platform.status_convert import status_bytes, status_error
 from errata.replica.fold_pages import json_page, json_pages
-from errata.writer.ledger import EditRecord, LedgerState, State
+from errata.writer.record import EditRecord, LedgerState, State
 
 _EDITS, _REQUESTS = "edits", "requests"
 
@@ -47,6 +48,7 @@ class _Stored:
 
 
 _PAGE = TypeAdapter(list[_Stored])
+_PROMPTS = TypeAdapter(tuple[Prompt, ...])
 
 
 def ledger_pages(state: LedgerState) -> Iterator[bytes]:
@@ -61,6 +63,7 @@ def ledger_pages(state: LedgerState) -> Iterator[bytes]:
             "lanes": [[seq, asdict(lane)] for seq, lane in state.lanes.values()],
             "lane_models": dict(state.lane_models),
             "compactions": sorted(state.compactions.items()),
+            "probes": [state.probes_seq, _PROMPTS.dump_python(state.probes, mode="json")],
             _EDITS: len(pages),
             _REQUESTS: len(ids),
         }
@@ -89,6 +92,7 @@ def _read(pages: Sequence[bytes]) -> LedgerState:
     if len(pages) != middle + int(head[_REQUESTS]):
         raise ValueError("pages are missing")
     configured = [(int(seq), LaneConfigured(**lane)) for seq, lane in head["lanes"]]
+    probes_seq, probes = head.get("probes", (0, ()))
     return LedgerState(
         seq=int(head["seq"]),
         lanes={lane.lane: (seq, lane) for seq, lane in configured},
@@ -100,6 +104,8 @@ def _read(pages: Sequence[bytes]) -> LedgerState:
         request_seqs={
             str(key): int(seq) for page in pages[middle:] for key, seq in json.loads(page)
         },
+        probes=_PROMPTS.validate_python(probes),
+        probes_seq=int(probes_seq),
     )
 
 

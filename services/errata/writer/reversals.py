@@ -14,8 +14,8 @@ from errata.platform.detached import Detached, StillRunningError
 from errata.platform.failpoints import failpoint_async
 from errata.writer.edited_model import EditedModel
 from errata.writer.intake import check_request_id
-from errata.writer.ledger import EditRecord, State
 from errata.writer.publish import Publisher
+from errata.writer.record import EditRecord, State
 
 _CHECK_SECONDS = 5.0
 

@@ -8,7 +8,8 @@ from datetime import datetime
 
 from errata.replica.open_lane import OpenLane
 from errata.writer.batching import planned_batch
-from errata.writer.ledger import EditLedger, EditRecord
+from errata.writer.ledger import EditLedger
+from errata.writer.record import EditRecord
 
 
 @dataclass(frozen=True, slots=True)

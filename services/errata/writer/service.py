@@ -14,8 +14,9 @@ from errata.log.read_only import refuse_change
 from errata.platform.deadlines import before_deadline
 from errata.platform.paging import number_of_token, page_size, page_token
 from errata.platform.security.identity import author_of, may_see, require_lanes
-from errata.writer import convert
-from errata.writer.ledger import EditRecord
+from errata.writer import convert, policy_convert
+from errata.writer.conflicts import Conflict
+from errata.writer.record import EditRecord
 from errata.writer.writer import Writer
 from errata_client._gen.errata.v1 import editing_pb2, editing_pb2_grpc
 
@@ -45,7 +46,11 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         seq, records = await self._writer.submit(
             request.request_id, drafts, request.lane, author_of(request.author)
         )
-        return editing_pb2.SubmitEditsResponse(seq=seq, edits=self._edits(records))
+        ledger = self._writer.ledger
+        found = ledger.conflicts_of([record.edit for record in records], records[0].lane)
+        return editing_pb2.SubmitEditsResponse(
+            seq=seq, edits=self._edits(records), warnings=self._conflicts(found)
+        )
 
     async def GetEdit(
         self, request: editing_pb2.GetEditRequest, context: Any
@@ -116,6 +121,37 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         )
         return convert.compacted_message(seq, made)
 
+    async def PreviewEdits(
+        self, request: editing_pb2.PreviewEditsRequest, context: Any
+    ) -> editing_pb2.PreviewEditsResponse:
+        """What edits would do; commits and appends nothing."""
+        self._check_writable()
+        drafts = [convert.draft(spec) for spec in request.edits]
+        lane = request.lane or self._default_lane
+        require_lanes([lane])
+        seq, made = await self._writer.preview(drafts, lane, _wait_seconds(context))
+        previews = [
+            policy_convert.preview_message(one, self._conflicts(one.conflicts)) for one in made
+        ]
+        return editing_pb2.PreviewEditsResponse(previews=previews, seq=seq, lane=lane)
+
+    async def SetProbes(
+        self, request: editing_pb2.SetProbesRequest, context: Any
+    ) -> editing_pb2.SetProbesResponse:
+        """Replaces the deployment's probe set."""
+        self._check_writable()
+        seq = await self._writer.set_probes(
+            request.request_id, policy_convert.probes_of(request), author_of(request.author)
+        )
+        return editing_pb2.SetProbesResponse(seq=seq)
+
+    async def GetProbes(
+        self, request: editing_pb2.GetProbesRequest, context: Any
+    ) -> editing_pb2.GetProbesResponse:
+        """The deployment's probe set."""
+        ledger = self._writer.ledger
+        return policy_convert.probes_message(ledger.probes_seq, ledger.probes)
+
     async def ListLanes(
         self, request: editing_pb2.ListLanesRequest, context: Any
     ) -> editing_pb2.ListLanesResponse:
@@ -131,6 +167,15 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     def _check_writable(self) -> None:
         if self._read_only_at is not None:
             refuse_change(self._read_only_at)
+
+    def _conflicts(self, found: Iterable[Conflict]) -> list[editing_pb2.EditConflict]:
+        """The conflicts with edits that the caller may see."""
+        records = ((each, self._writer.ledger.get(each.name)) for each in found)
+        return [
+            policy_convert.conflict_message(each, record)
+            for each, record in records
+            if may_see(record.lane)
+        ]
 
     def _edit(self, record: EditRecord) -> editing_pb2.Edit:
         _, lane = self._writer.ledger.lanes[record.lane]

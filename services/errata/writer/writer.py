@@ -8,11 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from errata.artifacts.store import ArtifactStore
+from errata.editing.chat import Prompt
+from errata.editing.edit import Edit
 from errata.editing.lane.contract import LaneReport, Resources
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import QueueFullError, UnknownLaneError
 from errata.indices.faiss_indices import FaissIndices
-from errata.log.entries import EditsRequested
+from errata.log.entries import EditsRequested, ProbesSet
 from errata.log.reader import EntryReader
 from errata.log.subscriber import Subscriber
 from errata.platform.detached import Detached
@@ -23,11 +25,13 @@ from errata.writer.compaction import Compacted, CompactionOptions
 from errata.writer.compaction_requests import CompactionRequests
 from errata.writer.edited_model import EditedModel
 from errata.writer.fit_loop import FitLoop
-from errata.writer.intake import Draft, accept, check_request_id
+from errata.writer.intake import Draft, accept, accept_probes, check_request_id
 from errata.writer.lanes import LaneSetup
-from errata.writer.ledger import EditRecord
 from errata.writer.log_client import LogClient
+from errata.writer.preview import Candidate, Preview
+from errata.writer.previews import Previews
 from errata.writer.publish import Publisher
+from errata.writer.record import EditRecord
 from errata.writer.reversals import Reversals
 from errata.writer.signing import Signer, WriterKeys
 from errata.writer.snapshots import SnapshotMaker, begin_from_newest, skip_to_newest
@@ -69,6 +73,7 @@ class Writer:
         self._detached = Detached()
         self._fits = FitLoop(self._edited, self._publisher, settings)
         self._reversals = Reversals(self._edited, self._publisher, self._detached)
+        self._previews = Previews(self._edited, self._detached, settings)
         self._log, self._store = log, store
         self._snapshots = SnapshotMaker(self._edited, self._publisher, log, store, settings)
         self._compactions = CompactionRequests(self._edited, self._publisher, self._detached)
@@ -152,14 +157,7 @@ class Writer:
             RequestIdReusedError, LogUnavailableError, EpochLostError: from the log.
         """
         request_id = check_request_id(request_id)
-        lane = lane or self._settings.default_lane
-        if lane not in self.ledger.lanes:
-            raise UnknownLaneError(
-                f"there is no lane {lane!r}; choose one of {', '.join(sorted(self.ledger.lanes))}.",
-                field="lane",
-                lane=lane,
-            )
-        edits = await asyncio.to_thread(accept, drafts, self._edited.model, self._settings)
+        lane, edits = await self._accepted(drafts, lane)
         is_known = self.ledger.seq_of_request(request_id) is not None
         max_pending = self._settings.max_pending_edits
         if not is_known and self.ledger.num_pending + len(edits) > max_pending:
@@ -172,12 +170,67 @@ class Writer:
             lane,
             tuple(edits),
             sources=tuple(draft.source for draft in drafts),
-            subjects_found=tuple(not draft.subject.strip() for draft in drafts),
+            subjects_found=tuple(map(_lacks_subject, drafts)),
         )
         await failpoint_async("writer.submit.before_append")
         seq = await self._publisher.append(request_id, payload, author)
         await failpoint_async("writer.submit.after_append")
         return seq, self.ledger.of_request(seq)
+
+    async def preview(
+        self, drafts: Sequence[Draft], lane: str, wait_seconds: float
+    ) -> tuple[int, list[Preview]]:
+        """Tries edits, each by itself, and appends nothing.
+
+        Args:
+            drafts: at most as many as one batch has.
+            lane: `lanes/{lane}`; the default lane if empty.
+            wait_seconds: how long the caller can wait.
+
+        Returns:
+            The position at whose state they were tried, and what each of them would do.
+
+        Raises:
+            InvalidEditError, InvalidRequestError, UnknownLaneError, LimitExceededError: refused.
+            QueueFullError: too many previews wait.
+            PreconditionError: the lane could not be opened.
+            UnavailableError: the writer is starting or ending, or fitted other edits all the time.
+        """
+        lane, edits = await self._accepted(drafts, lane)
+        conflicts = self.ledger.conflicts_of(edits, lane)
+        candidates = [
+            Candidate(
+                edit,
+                draft.source,
+                _lacks_subject(draft),
+                tuple(conflict for conflict in conflicts if conflict.index == index),
+            )
+            for index, (edit, draft) in enumerate(zip(edits, drafts, strict=True))
+        ]
+        return await self._previews.preview(candidates, lane, wait_seconds)
+
+    async def set_probes(self, request_id: str, prompts: Sequence[Prompt], author: str) -> int:
+        """Replaces the deployment's probe set; returns the position of its entry.
+
+        Raises:
+            InvalidEditError, LimitExceededError: a prompt is unusable, or there are too many.
+            RequestIdReusedError, LogUnavailableError, EpochLostError: from the log.
+        """
+        request_id = check_request_id(request_id)
+        model, settings = self._edited.model, self._settings
+        checked = await asyncio.to_thread(accept_probes, prompts, model, settings)
+        return await self._publisher.append(request_id, ProbesSet(checked), author)
+
+    async def _accepted(self, drafts: Sequence[Draft], lane: str) -> tuple[str, list[Edit]]:
+        """The lane's name, and the edits, checked."""
+        lane = lane or self._settings.default_lane
+        if lane not in self.ledger.lanes:
+            raise UnknownLaneError(
+                f"there is no lane {lane!r}; choose one of {', '.join(sorted(self.ledger.lanes))}.",
+                field="lane",
+                lane=lane,
+            )
+        return lane, await asyncio.to_thread(accept, drafts, self._edited.model, self._settings)
 
     async def revert(
         self,
@@ -255,3 +308,7 @@ class Writer:
                 await self._detached.drain()
         except TimeoutError:
             _log.warning("running work is given up; the next writer repeats it", seconds=seconds)
+
+
+def _lacks_subject(draft: Draft) -> bool:
+    return not draft.subject.strip()

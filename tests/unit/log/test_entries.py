@@ -16,6 +16,7 @@ from errata.log.entries import (
     Figures,
     LaneConfigured,
     Payload,
+    ProbesSet,
     Rejection,
 )
 from errata.log.payload_convert import decode, encode
@@ -52,6 +53,8 @@ KINDS: list[Payload] = [
     ),
     EditsReverted(("edits/1-0", "edits/1-1"), "wrong source"),
     LaneConfigured("lanes/main", "adaple", "{}", "digest", "model"),
+    ProbesSet(("Two plus two is", CHAT)),
+    ProbesSet(()),
 ]
 
 

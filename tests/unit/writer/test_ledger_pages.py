@@ -20,9 +20,10 @@ from errata.log.entries import (
     Payload,
     Rejection,
 )
-from errata.writer.ledger import EditLedger, State
+from errata.writer.ledger import EditLedger
 from errata.writer.ledger_pages import ledger_pages, read_ledger
 from errata.writer.publish import own_request_id
+from errata.writer.record import State
 from tests.unit.writer.test_ledger import FIGURES, REF, TIME, _edit, _request
 
 LANES = ("lanes/main", "lanes/other")

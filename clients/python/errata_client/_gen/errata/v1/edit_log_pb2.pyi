@@ -59,6 +59,7 @@ class EntryPayload(google.protobuf.message.Message):
     ENTRY_VOIDED_FIELD_NUMBER: builtins.int
     KEYS_TRUSTED_FIELD_NUMBER: builtins.int
     SNAPSHOT_TAKEN_FIELD_NUMBER: builtins.int
+    PROBES_SET_FIELD_NUMBER: builtins.int
     TRACE_PARENT_FIELD_NUMBER: builtins.int
     ON_BEHALF_OF_FIELD_NUMBER: builtins.int
     request_id: builtins.str
@@ -113,6 +114,10 @@ class EntryPayload(google.protobuf.message.Message):
     def snapshot_taken(self) -> global___SnapshotTaken:
         """A verified snapshot exists, from which readers may start."""
 
+    @property
+    def probes_set(self) -> global___ProbesSet:
+        """The deployment has another set of prompts that edits should not change."""
+
     def __init__(
         self,
         *,
@@ -129,12 +134,13 @@ class EntryPayload(google.protobuf.message.Message):
         entry_voided: global___EntryVoided | None = ...,
         keys_trusted: global___KeysTrusted | None = ...,
         snapshot_taken: global___SnapshotTaken | None = ...,
+        probes_set: global___ProbesSet | None = ...,
         trace_parent: builtins.str = ...,
         on_behalf_of: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "snapshot_taken", b"snapshot_taken"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "on_behalf_of", b"on_behalf_of", "request_id", b"request_id", "snapshot_taken", b"snapshot_taken", "trace_parent", b"trace_parent"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "entry_voided", "keys_trusted", "snapshot_taken"] | None: ...
+    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "probes_set", b"probes_set", "snapshot_taken", b"snapshot_taken"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "on_behalf_of", b"on_behalf_of", "probes_set", b"probes_set", "request_id", b"request_id", "snapshot_taken", b"snapshot_taken", "trace_parent", b"trace_parent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "entry_voided", "keys_trusted", "snapshot_taken", "probes_set"] | None: ...
 
 global___EntryPayload = EntryPayload
 
@@ -579,6 +585,32 @@ class EntryVoided(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["reason", b"reason", "seq", b"seq"]) -> None: ...
 
 global___EntryVoided = EntryVoided
+
+@typing.final
+class ProbesSet(google.protobuf.message.Message):
+    """Prompts that edits should not change; previews ask them. They replace those of earlier entries."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROMPTS_FIELD_NUMBER: builtins.int
+    CHATS_FIELD_NUMBER: builtins.int
+    @property
+    def prompts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Texts that the model continues."""
+
+    @property
+    def chats(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[errata_client._gen.errata.v1.types_pb2.Chat]:
+        """Conversations that the model answers."""
+
+    def __init__(
+        self,
+        *,
+        prompts: collections.abc.Iterable[builtins.str] | None = ...,
+        chats: collections.abc.Iterable[errata_client._gen.errata.v1.types_pb2.Chat] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chats", b"chats", "prompts", b"prompts"]) -> None: ...
+
+global___ProbesSet = ProbesSet
 
 @typing.final
 class Sizes(google.protobuf.message.Message):

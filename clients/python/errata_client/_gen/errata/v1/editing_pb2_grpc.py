@@ -70,6 +70,21 @@ class EditingServiceStub(object):
                 request_serializer=errata_dot_v1_dot_editing__pb2.CompactLaneRequest.SerializeToString,
                 response_deserializer=errata_dot_v1_dot_editing__pb2.CompactLaneResponse.FromString,
                 _registered_method=True)
+        self.PreviewEdits = channel.unary_unary(
+                '/errata.v1.EditingService/PreviewEdits',
+                request_serializer=errata_dot_v1_dot_editing__pb2.PreviewEditsRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.PreviewEditsResponse.FromString,
+                _registered_method=True)
+        self.SetProbes = channel.unary_unary(
+                '/errata.v1.EditingService/SetProbes',
+                request_serializer=errata_dot_v1_dot_editing__pb2.SetProbesRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.SetProbesResponse.FromString,
+                _registered_method=True)
+        self.GetProbes = channel.unary_unary(
+                '/errata.v1.EditingService/GetProbes',
+                request_serializer=errata_dot_v1_dot_editing__pb2.GetProbesRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.GetProbesResponse.FromString,
+                _registered_method=True)
 
 
 class EditingServiceServicer(object):
@@ -126,6 +141,28 @@ class EditingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewEdits(self, request, context):
+        """Fits and checks edits on a copy of the present state, each by itself. Commits and appends nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetProbes(self, request, context):
+        """Replaces the deployment's probe set: prompts that edits should not change, which previews ask.
+        Idempotent by request id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProbes(self, request, context):
+        """The deployment's probe set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EditingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +200,21 @@ def add_EditingServiceServicer_to_server(servicer, server):
                     servicer.CompactLane,
                     request_deserializer=errata_dot_v1_dot_editing__pb2.CompactLaneRequest.FromString,
                     response_serializer=errata_dot_v1_dot_editing__pb2.CompactLaneResponse.SerializeToString,
+            ),
+            'PreviewEdits': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewEdits,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.PreviewEditsRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.PreviewEditsResponse.SerializeToString,
+            ),
+            'SetProbes': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetProbes,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.SetProbesRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.SetProbesResponse.SerializeToString,
+            ),
+            'GetProbes': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProbes,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.GetProbesRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.GetProbesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +407,87 @@ class EditingService(object):
             '/errata.v1.EditingService/CompactLane',
             errata_dot_v1_dot_editing__pb2.CompactLaneRequest.SerializeToString,
             errata_dot_v1_dot_editing__pb2.CompactLaneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewEdits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/PreviewEdits',
+            errata_dot_v1_dot_editing__pb2.PreviewEditsRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.PreviewEditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetProbes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/SetProbes',
+            errata_dot_v1_dot_editing__pb2.SetProbesRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.SetProbesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProbes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/GetProbes',
+            errata_dot_v1_dot_editing__pb2.GetProbesRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.GetProbesResponse.FromString,
             options,
             channel_credentials,
             insecure,

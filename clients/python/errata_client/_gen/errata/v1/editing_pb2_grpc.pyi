@@ -65,6 +65,26 @@ class EditingServiceStub:
     one compaction at a time.
     """
 
+    PreviewEdits: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.PreviewEditsRequest,
+        errata_client._gen.errata.v1.editing_pb2.PreviewEditsResponse,
+    ]
+    """Fits and checks edits on a copy of the present state, each by itself. Commits and appends nothing."""
+
+    SetProbes: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.SetProbesRequest,
+        errata_client._gen.errata.v1.editing_pb2.SetProbesResponse,
+    ]
+    """Replaces the deployment's probe set: prompts that edits should not change, which previews ask.
+    Idempotent by request id.
+    """
+
+    GetProbes: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.GetProbesRequest,
+        errata_client._gen.errata.v1.editing_pb2.GetProbesResponse,
+    ]
+    """The deployment's probe set."""
+
 class EditingServiceAsyncStub:
     """The edit-writer's service."""
 
@@ -111,6 +131,26 @@ class EditingServiceAsyncStub:
     """Retrains a lane from its active edits, checks the result, and replaces the old one. A lane has
     one compaction at a time.
     """
+
+    PreviewEdits: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.PreviewEditsRequest,
+        errata_client._gen.errata.v1.editing_pb2.PreviewEditsResponse,
+    ]
+    """Fits and checks edits on a copy of the present state, each by itself. Commits and appends nothing."""
+
+    SetProbes: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.SetProbesRequest,
+        errata_client._gen.errata.v1.editing_pb2.SetProbesResponse,
+    ]
+    """Replaces the deployment's probe set: prompts that edits should not change, which previews ask.
+    Idempotent by request id.
+    """
+
+    GetProbes: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.GetProbesRequest,
+        errata_client._gen.errata.v1.editing_pb2.GetProbesResponse,
+    ]
+    """The deployment's probe set."""
 
 class EditingServiceServicer(metaclass=abc.ABCMeta):
     """The edit-writer's service."""
@@ -172,5 +212,31 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         """Retrains a lane from its active edits, checks the result, and replaces the old one. A lane has
         one compaction at a time.
         """
+
+    @abc.abstractmethod
+    def PreviewEdits(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.PreviewEditsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.PreviewEditsResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.PreviewEditsResponse]]:
+        """Fits and checks edits on a copy of the present state, each by itself. Commits and appends nothing."""
+
+    @abc.abstractmethod
+    def SetProbes(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.SetProbesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.SetProbesResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.SetProbesResponse]]:
+        """Replaces the deployment's probe set: prompts that edits should not change, which previews ask.
+        Idempotent by request id.
+        """
+
+    @abc.abstractmethod
+    def GetProbes(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.GetProbesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.GetProbesResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.GetProbesResponse]]:
+        """The deployment's probe set."""
 
 def add_EditingServiceServicer_to_server(servicer: EditingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
