@@ -61,6 +61,10 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("status", client_cli.status),
     ("edits", client_cli.edits),
     ("revert", client_cli.revert),
+    ("preview", policy_cli.preview),
+    ("approve", policy_cli.approve),
+    ("reject", policy_cli.reject),
+    ("withdraw", policy_cli.withdraw),
     ("compact", client_cli.compact),
     ("lanes", client_cli.lanes),
     ("import", bulk_cli.import_),
@@ -80,6 +84,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
 # Commands whose target, timeout and author default to the section `client` of the settings.
 _CLIENT_COMMANDS = (
     *("edit", "ask", "score", "status", "edits", "revert", "compact", "lanes"),
+    *("preview", "approve", "reject", "withdraw"),
     *("import", "export", "diff"),
     "adapters",
 )

@@ -35,7 +35,16 @@ SeparatorOption = Annotated[
     ),
 ]
 MinSeqOption = Annotated[int | None, typer.Option(help="Minimum log position of the answer.")]
-StateName = Literal["requested", "fitting", "committed", "rejected", "reverted"]
+StateName = Literal[
+    "proposed",
+    "scheduled",
+    "requested",
+    "fitting",
+    "committed",
+    "rejected",
+    "reverted",
+    "withdrawn",
+]
 
 
 def edit(

@@ -28,7 +28,7 @@ from errata_client.errors import (
     UnavailableError,
     UnknownLaneError,
 )
-from errata_client.policy import AnswerChange, Conflict, Preview, ProbeSet
+from errata_client.policy import AnswerChange, Conflict, Decision, Preview, ProbeSet, Review
 from errata_client.types import (
     Answer,
     Chat,
@@ -69,6 +69,7 @@ __all__ = [
     "Credentials",
     "DataLossError",
     "DeadlineExceededError",
+    "Decision",
     "Edit",
     "EditNotRevertibleError",
     "EditRejectedError",
@@ -99,6 +100,7 @@ __all__ = [
     "ReplicaBehindError",
     "RequestIdReusedError",
     "Reversal",
+    "Review",
     "Sampling",
     "Score",
     "TokenAlternative",

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from errata_client import _convert, _policy_convert, types
 from errata_client._chat import chats_in, prompt_fields, text, texts_in
+from errata_client._entry_convert import log_entry
 from errata_client._gen.errata.v1 import (
     edit_log_pb2,
     editing_pb2,
@@ -241,7 +242,7 @@ def list_entries(from_seq: int, page_token: str) -> Call[Page[types.LogEntry]]:
         "EditLogService",
         "ListEntries",
         request,
-        lambda r: Page([_convert.log_entry(entry) for entry in r.entries], r.next_page_token),
+        lambda r: Page([log_entry(entry) for entry in r.entries], r.next_page_token),
     )
 
 

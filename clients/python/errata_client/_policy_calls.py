@@ -13,6 +13,45 @@ from errata_client._gen.errata.v1 import editing_pb2
 _SERVICE = "EditingService"
 
 
+_VERDICTS = {
+    True: editing_pb2.ReviewEditsRequest.VERDICT_APPROVE,
+    False: editing_pb2.ReviewEditsRequest.VERDICT_REJECT,
+}
+
+
+def preview_names(names: Sequence[str]) -> Call[list[policy.Preview]]:
+    """Tries edits that wait."""
+    request = editing_pb2.PreviewEditsRequest(names=names)
+    return Call(_SERVICE, "PreviewEdits", request, _policy_convert.previews)
+
+
+def review_edits(
+    names: Sequence[str], approve: bool, comment: str, author: str, request_id: str | None
+) -> Call[policy.Decision]:
+    """Approves or rejects edits."""
+    request = editing_pb2.ReviewEditsRequest(
+        request_id=request_id or str(uuid.uuid4()),
+        names=names,
+        verdict=_VERDICTS[approve],
+        comment=text(comment, "comment"),
+        author=text(author, "author"),
+    )
+    return Call(_SERVICE, "ReviewEdits", request, _policy_convert.decision)
+
+
+def withdraw_edits(
+    names: Sequence[str], comment: str, author: str, request_id: str | None
+) -> Call[policy.Decision]:
+    """Withdraws edits."""
+    request = editing_pb2.WithdrawEditsRequest(
+        request_id=request_id or str(uuid.uuid4()),
+        names=names,
+        comment=text(comment, "comment"),
+        author=text(author, "author"),
+    )
+    return Call(_SERVICE, "WithdrawEdits", request, _policy_convert.decision)
+
+
 def preview_edits(edits: Iterable[types.EditSpec], lane: str) -> Call[list[policy.Preview]]:
     """Tries edits."""
     request = editing_pb2.PreviewEditsRequest(

@@ -1,4 +1,4 @@
-"""Previews and probe sets for the synchronous client."""
+"""Previews, reviews and probe sets for the synchronous client."""
 
 from __future__ import annotations
 
@@ -40,6 +40,70 @@ class PolicyCalls(ABC):
             UnavailableError: edits that are due went first all the time.
         """
         return self._call(_policy_calls.preview_edits(edits, lane), timeout)
+
+    def preview_waiting(
+        self, names: Sequence[str], *, timeout: float | None = None
+    ) -> list[policy.Preview]:
+        """As `preview_edits`, for edits of one lane that are proposed or scheduled."""
+        return self._call(_policy_calls.preview_names(names), timeout)
+
+    def approve(
+        self,
+        names: Sequence[str],
+        *,
+        comment: str = "",
+        author: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> policy.Decision:
+        """Approves proposed edits; each is fitted and checked from then on.
+
+        Args:
+            names: edits, such as `edits/12-0`; all of them are approved, or none.
+            comment: why; kept in the log.
+            author: who approves them, where calls are not authenticated.
+            request_id: a UUID for retries; a new one if None.
+            timeout: seconds.
+
+        Raises:
+            PermissionDeniedError: the caller would approve his own edit, or is no approver.
+            PreconditionError: an edit is not proposed any more, or a newer one supersedes it.
+        """
+        call = _policy_calls.review_edits(names, True, comment, author, request_id)
+        return self._call(call, timeout)
+
+    def reject(
+        self,
+        names: Sequence[str],
+        *,
+        comment: str = "",
+        author: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> policy.Decision:
+        """Rejects proposed edits; arguments and errors as for `approve`, with a comment."""
+        call = _policy_calls.review_edits(names, False, comment, author, request_id)
+        return self._call(call, timeout)
+
+    def withdraw(
+        self,
+        names: Sequence[str],
+        *,
+        comment: str = "",
+        author: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> policy.Decision:
+        """Withdraws the caller's own edits that are proposed or scheduled.
+
+        Arguments as for `approve`; operators can withdraw edits of others.
+
+        Raises:
+            PermissionDeniedError: an edit is another author's.
+            PreconditionError: an edit is neither proposed nor scheduled.
+        """
+        call = _policy_calls.withdraw_edits(names, comment, author, request_id)
+        return self._call(call, timeout)
 
     def set_probes(
         self,

@@ -45,6 +45,13 @@ def previews(message: editing_pb2.PreviewEditsResponse) -> list[policy.Preview]:
     ]
 
 
+def decision(
+    message: editing_pb2.ReviewEditsResponse | editing_pb2.WithdrawEditsResponse,
+) -> policy.Decision:
+    """A decision, and the edits behind it."""
+    return policy.Decision(message.seq, tuple(map(_convert.edit, message.edits)))
+
+
 def probe_set(message: editing_pb2.GetProbesResponse) -> policy.ProbeSet:
     """The deployment's probe set."""
     return policy.ProbeSet(message.seq, (*message.prompts, *map(chat_of, message.chats)))

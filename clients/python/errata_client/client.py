@@ -88,6 +88,8 @@ class Client(PolicyCalls):
     ) -> types.Edit:
         """Submits one correction and waits until every replica can answer with it.
 
+        In a lane that requires approval it returns the edit as `PROPOSED`: it has no effect yet.
+
         Raises:
             EditRejectedError: it could not be fitted or failed its check.
             InvalidEditError: a field is unusable.
@@ -123,7 +125,10 @@ class Client(PolicyCalls):
         return self._call(_calls.submit_edits(edits, lane, author, request_id), timeout)
 
     def wait_edits(self, names: Sequence[str], *, timeout: float | None = None) -> list[types.Edit]:
-        """Waits until all edits are committed, rejected or reverted, or until the timeout."""
+        """Waits until no edit is fitted or waits for its fit, or until the timeout.
+
+        It does not wait for decisions on proposed edits, nor for the time of scheduled ones.
+        """
         edits = self._call(_calls.wait_edits(names), timeout)
         self.session.saw(edits)
         return edits

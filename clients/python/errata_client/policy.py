@@ -1,10 +1,11 @@
-"""Arguments and results of previews: plain, frozen values."""
+"""Arguments and results of previews and reviews: plain, frozen values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from errata_client.types import EditSpec, EditState, Figures, Prompt
+from errata_client.types import Edit, EditSpec, EditState, Figures, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,31 @@ class Conflict:
     state: EditState
     prompt: str
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A decision on an edit.
+
+    Attributes:
+        seq: position of its entry.
+        reviewer: who decided: the credential's subject where calls are authenticated.
+        comment: why.
+        time: when.
+    """
+
+    seq: int
+    reviewer: str
+    comment: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A decision that was made: its position, and the edits behind it."""
+
+    seq: int
+    edits: tuple[Edit, ...]
 
 
 @dataclass(frozen=True, slots=True)

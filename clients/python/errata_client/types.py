@@ -14,7 +14,7 @@ from errata_client.prompts import Prompt as Prompt
 from errata_client.prompts import ToolCall as ToolCall
 
 if TYPE_CHECKING:
-    from errata_client.policy import Conflict
+    from errata_client.policy import Conflict, Review
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,9 @@ class EditState(enum.Enum):
     COMMITTED = 3
     REJECTED = 4
     REVERTED = 5
+    PROPOSED = 6
+    SCHEDULED = 7
+    WITHDRAWN = 8
 
     @classmethod
     def _missing_(cls, value: object) -> EditState:
@@ -57,8 +60,16 @@ class EditState(enum.Enum):
 
     @property
     def settled(self) -> bool:
-        """True if the state is final for a waiting caller: committed, rejected or reverted."""
-        return self in (EditState.COMMITTED, EditState.REJECTED, EditState.REVERTED)
+        """True if no fit will change it: committed, rejected, reverted or withdrawn."""
+        return self in _SETTLED
+
+    @property
+    def waits(self) -> bool:
+        """True if a decision or a time must come first: proposed or scheduled."""
+        return self in (EditState.PROPOSED, EditState.SCHEDULED)
+
+
+_SETTLED = (EditState.COMMITTED, EditState.REJECTED, EditState.REVERTED, EditState.WITHDRAWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,8 @@ class Edit:
         reason: machine-readable reason of the rejection, such as `CHECK_FAILED`; empty otherwise.
         subject_found: no subject was given, and the writer found the one in `spec`.
         conflicts: earlier edits on the same matter, as the answer to its submission named them.
+        review: the newest decision on it; None without one.
+        on_behalf_of: whom its author named beside himself, unverified.
     """
 
     name: str
@@ -107,6 +120,8 @@ class Edit:
     reason: str = ""
     subject_found: bool = False
     conflicts: tuple[Conflict, ...] = ()
+    review: Review | None = None
+    on_behalf_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +133,7 @@ class Lane:
         sizes: what it holds, by name: active `edits` and, depending on its method, `capacity`,
             `experts`, `max_experts`, `parameters`, `bytes`.
         warnings: problems that an operator should resolve before they stop edits.
+        requires_approval: whether new edits wait for approval.
     """
 
     name: str
@@ -130,6 +146,7 @@ class Lane:
     reversal: str
     sizes: Mapping[str, int]
     warnings: tuple[str, ...]
+    requires_approval: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,8 +351,8 @@ class LogEntry:
     Attributes:
         kind: `edits_requested`, `edits_committed`, `edits_rejected`, `edits_reverted`,
             `lane_configured`, `lane_model_committed`, `lane_compacted`, `keys_trusted`,
-            `entry_voided`, `snapshot_taken`, `probes_set`, or empty if this version of the SDK does
-            not know it or the entry cannot be read.
+            `entry_voided`, `snapshot_taken`, `probes_set`, `lane_policy_set`, `edits_reviewed`, or
+            empty if this version of the SDK does not know it or the entry cannot be read.
         append_time: 1970 if the entry cannot be read.
         edits: names of the edits that it refers to.
         detail: lane, digest or comment, for people.

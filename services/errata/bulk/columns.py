@@ -16,7 +16,7 @@ REQUIRED = ("prompt", "target")
 LISTS = ("rephrases", "locality_probes")
 OPTIONAL = ("subject", "source", "separator", *LISTS)
 # What `errata export` writes beside the fields of a correction.
-_WITHDRAWN = ("rejected", "reverted")
+_WITHDRAWN = ("rejected", "reverted", "withdrawn")
 EXPORTED = (
     *("name", "state", "lane", "author", "request_time", "commit_seq", "revert_seq"),
     *("reliability", "generality", "locality", "already_answered"),

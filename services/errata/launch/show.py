@@ -28,6 +28,7 @@ from errata_client import (
     Replica,
     ReplicaAnswer,
     Reversal,
+    Review,
     Score,
 )
 
@@ -36,6 +37,7 @@ _STATE_STYLES = {
     EditState.COMMITTED: "green",
     EditState.REJECTED: "red",
     EditState.REVERTED: "yellow",
+    EditState.WITHDRAWN: "yellow",
 }
 
 
@@ -65,6 +67,10 @@ def edit_lines(edit: Edit) -> Group:
         rows.append(line(figures_line))
         if figures.already_answered:
             rows.append(line(("  the model answered this before the edit", "yellow")))
+    if edit.state is EditState.PROPOSED:
+        rows.append(line(("  waits for approval, and has no effect yet", "yellow")))
+    if edit.review is not None:
+        rows.append(review_line(edit.review))
     if edit.commit_seq:
         rows.append(line(f"  every replica answers with it from seq {edit.commit_seq} on"))
     if edit.superseded_by:
@@ -74,6 +80,12 @@ def edit_lines(edit: Edit) -> Group:
     if edit.error:
         rows.append(line((f"  {edit.error}", "red")))
     return Group(*rows, *map(conflict_line, edit.conflicts))
+
+
+def review_line(review: Review) -> Text:
+    """A decision on an edit, on one line."""
+    said = f": {review.comment}" if review.comment else ""
+    return line(f"  decided at seq {review.seq} by {review.reviewer}{said}")
 
 
 def conflict_line(conflict: Conflict) -> Text:
@@ -225,11 +237,13 @@ def compaction_lines(made: Compaction, now: Lane) -> Group:
 def lane_table(lanes: Iterable[Lane]) -> Table:
     """Lanes, one row each."""
     table = TextTable()
-    for column in ("lane", "method", "default", "since seq", "holds"):
+    for column in ("lane", "method", "default", "approval", "since seq", "holds"):
         table.add_column(column, overflow="fold")
     for lane in lanes:
         default = "yes" if lane.is_default else ""
-        table.add_row(lane.name, lane.method, default, str(lane.configured_seq), _sizes(lane.sizes))
+        approval = "required" if lane.requires_approval else ""
+        since, holds = str(lane.configured_seq), _sizes(lane.sizes)
+        table.add_row(lane.name, lane.method, default, approval, since, holds)
     return table
 
 

@@ -1,4 +1,4 @@
-"""How previews and probe sets look on a terminal."""
+"""How previews, decisions and probe sets look on a terminal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from rich.console import Group, RenderableType
 
 from errata.launch.output import TextTable, line
-from errata.launch.show import conflict_line, prompt_text
-from errata_client import AnswerChange, Preview, ProbeSet
+from errata.launch.show import conflict_line, edit_lines, prompt_text
+from errata_client import AnswerChange, Decision, Preview, ProbeSet
 
 
 def preview_lines(preview: Preview) -> Group:
@@ -31,6 +31,11 @@ def preview_lines(preview: Preview) -> Group:
         rows.append(_table("probe set", preview.set_changes))
     rows.append(line((f"tried on the state at seq {preview.seq}; nothing was submitted", "dim")))
     return Group(*rows)
+
+
+def decision_lines(decision: Decision) -> Group:
+    """A decision, and the edits behind it."""
+    return Group(line((f"decided at seq {decision.seq}", "bold")), *map(edit_lines, decision.edits))
 
 
 def _figures(preview: Preview) -> RenderableType:

@@ -40,10 +40,10 @@ class EntryReader:
         """Starts behind a snapshot instead of before the first entry.
 
         Args:
-            fold: of the snapshot.
+            fold: of the snapshot; it is copied, because the snapshot is restored only later.
             named: the entry that names it, as the log service told; `read` must come upon it.
         """
-        self.fold, self._unconfirmed = fold, named
+        self.fold, self._unconfirmed = fold.copy(), named
 
     def check_confirmed(self) -> None:
         """Returns if an entry that was read names the snapshot from which reading began.

@@ -11,10 +11,13 @@ from errata.errors import EditNotRevertibleError
 class Standing(StrEnum):
     """The state of an edit as the log tells it."""
 
+    PROPOSED = "proposed"
+    SCHEDULED = "scheduled"
     REQUESTED = "requested"
     COMMITTED = "committed"
     REJECTED = "rejected"
     REVERTED = "reverted"
+    WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True, slots=True)

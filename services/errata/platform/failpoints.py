@@ -84,6 +84,8 @@ POINTS: Mapping[str, _Failure] = {
     "writer.follow.before_fold": None,
     "writer.revert.before_append": None,
     "writer.revert.after_append": None,
+    "writer.review.before_append": None,
+    "writer.review.after_append": None,
     "writer.compact.before_store": None,
     "writer.compact.after_append": None,
     "writer.snapshot.before_store": None,

@@ -15,6 +15,7 @@ from enum import Enum
 from errata.editing.chat import said
 from errata.editing.edit import Edit
 from errata.editing.lane.inventory import fact_of
+from errata.writer.record import order_of
 
 MAX_SHOWN = 20
 """Most conflicts that are named for one edit: the newest ones."""
@@ -109,17 +110,22 @@ class ConflictIndex:
             if num_found == MAX_SHOWN:
                 return
             found = known(name)
-            is_later = bool(edit.name) and _order(name) >= _order(edit.name)
+            is_later = bool(edit.name) and order_of(name) >= order_of(edit.name)
             if found is None or is_later or not matter.meets(Matter.of(found[0])):
                 continue
             num_found += 1
             other, other_lane = found
             yield Conflict(index, _kind(matter, target, lane, other, other_lane), name)
 
+    def same_prompt(self, edit: Edit) -> list[str]:
+        """Names of all edits with this prompt, newest first."""
+        names = self._names.get(("fact", fact_of(edit.said)), ())
+        return sorted(names, key=order_of, reverse=True)
+
     def _candidates(self, matter: Matter) -> Iterable[str]:
         keys = (("fact", matter.fact), ("subject", matter.subject))
         names = dict.fromkeys(name for key in keys for name in self._names.get(key, ()))
-        return sorted(names, key=_order, reverse=True)
+        return sorted(names, key=order_of, reverse=True)
 
 
 def _kind(matter: Matter, target: str, lane: str, other: Edit, other_lane: str) -> Kind:
@@ -127,12 +133,6 @@ def _kind(matter: Matter, target: str, lane: str, other: Edit, other_lane: str) 
         return Kind.REPEATS
     is_same = fact_of(other.said) == matter.fact and other_lane == lane
     return Kind.SUPERSEDES if is_same else Kind.CONTRADICTS
-
-
-def _order(name: str) -> tuple[int, int]:
-    """Position and index of an edit's name, `edits/{seq}-{index}`."""
-    seq, _, index = name.removeprefix("edits/").partition("-")
-    return int(seq), int(index)
 
 
 def _plain(text: str) -> str:

@@ -13,7 +13,7 @@ from errata.platform.status_convert import to_status
 from errata.writer.compaction import DEFAULT_MAX_LOSS, Compacted, CompactionOptions
 from errata.writer.filters import EditFilter
 from errata.writer.intake import Draft
-from errata.writer.record import EditRecord, State
+from errata.writer.record import EditRecord, Review, State
 from errata.writer.reversals import reversal_meaning
 from errata_client._gen.errata.v1 import editing_pb2, types_pb2
 
@@ -23,6 +23,9 @@ STATES = {
     State.COMMITTED: editing_pb2.Edit.STATE_COMMITTED,
     State.REJECTED: editing_pb2.Edit.STATE_REJECTED,
     State.REVERTED: editing_pb2.Edit.STATE_REVERTED,
+    State.PROPOSED: editing_pb2.Edit.STATE_PROPOSED,
+    State.SCHEDULED: editing_pb2.Edit.STATE_SCHEDULED,
+    State.WITHDRAWN: editing_pb2.Edit.STATE_WITHDRAWN,
 }
 
 
@@ -90,13 +93,26 @@ def edit_message(record: EditRecord, method: str, superseded_by: str) -> editing
         base_model_digest=record.base_model_digest,
         error=to_status(record.error) if record.error else None,
         superseded_by=superseded_by,
+        on_behalf_of=record.on_behalf_of,
+        review=_review_message(record.review) if record.review else None,
     )
     message.request_time.FromDatetime(record.request_time)
     return message
 
 
+def _review_message(review: Review) -> editing_pb2.Review:
+    message = editing_pb2.Review(seq=review.seq, reviewer=review.reviewer, comment=review.comment)
+    message.time.FromDatetime(review.time)
+    return message
+
+
 def lane_message(
-    seq: int, lane: LaneConfigured, default_lane: str, report: LaneReport
+    seq: int,
+    lane: LaneConfigured,
+    default_lane: str,
+    report: LaneReport,
+    *,
+    requires_approval: bool,
 ) -> editing_pb2.Lane:
     """A lane and what it contains."""
     return editing_pb2.Lane(
@@ -110,6 +126,7 @@ def lane_message(
         reversal=reversal_meaning(lane),
         sizes=report.sizes,
         warnings=report.warnings,
+        requires_approval=requires_approval,
     )
 
 

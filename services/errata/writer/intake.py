@@ -35,6 +35,11 @@ class Draft:
     separator: str | None = None
     chat: Chat | None = None
 
+    @property
+    def lacks_subject(self) -> bool:
+        """Whether the writer has to find the subject."""
+        return not self.subject.strip()
+
 
 def check_request_id(request_id: str) -> str:
     """The id in its canonical form.

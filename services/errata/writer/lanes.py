@@ -13,6 +13,7 @@ preset = "paper"
 [lanes.facts]
 method = "recipe"
 model = "models/recipe"  # a folder that `errata train recipe` created
+requires_approval = true  # new edits wait until an approver approves them
 
 [lanes.tuned]
 method = "elder"
@@ -48,6 +49,7 @@ class _LaneTable(BaseModel):
     preset: str = ""
     model: Path | None = None
     adapters: tuple[Path, ...] = ()
+    requires_approval: bool = False
     config: dict[str, Any] = {}
 
 
@@ -64,11 +66,13 @@ class LaneSetup:
         configured: the lane's configuration, as the log carries it.
         model: folder of its lane model; None keeps the one in the log.
         adapters: folders of PEFT adapters that the lane starts from.
+        requires_approval: whether new edits wait for approval; this can be changed later.
     """
 
     configured: LaneConfigured
     model: Path | None
     adapters: tuple[Path, ...] = ()
+    requires_approval: bool = False
 
 
 def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[LaneSetup]:
@@ -96,6 +100,7 @@ def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[La
             _configured(name, table, base_model),
             _model(name, table, folder),
             _adapters(name, table, folder),
+            table.requires_approval,
         )
         for name, table in sorted(tables.items())
     ]

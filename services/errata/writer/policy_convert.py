@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from errata.editing.chat import Chat, Prompt
+from errata.errors import InvalidRequestError
 from errata.log.chat_convert import chat_message, chats_in, prompts_of, texts_in
+from errata.log.entries import Verdict
 from errata.log.payload_convert import figures_message, spec_message
 from errata.platform.status_convert import to_status
 from errata.writer.conflicts import Conflict, Kind
@@ -14,11 +16,29 @@ from errata.writer.preview import MAX_CHANGES, Answer, Preview
 from errata.writer.record import EditRecord
 from errata_client._gen.errata.v1 import editing_pb2
 
+_VERDICTS = {
+    editing_pb2.ReviewEditsRequest.VERDICT_APPROVE: Verdict.APPROVED,
+    editing_pb2.ReviewEditsRequest.VERDICT_REJECT: Verdict.REJECTED,
+}
 _KINDS = {
     Kind.SUPERSEDES: editing_pb2.EditConflict.KIND_SUPERSEDES,
     Kind.CONTRADICTS: editing_pb2.EditConflict.KIND_CONTRADICTS,
     Kind.REPEATS: editing_pb2.EditConflict.KIND_REPEATS,
 }
+
+
+def verdict_of(request: editing_pb2.ReviewEditsRequest) -> Verdict:
+    """What the client decides.
+
+    Raises:
+        InvalidRequestError: it says neither.
+    """
+    found = _VERDICTS.get(request.verdict)
+    if found is None:
+        raise InvalidRequestError(
+            f"verdict {request.verdict} is unknown; approve or reject.", field="verdict"
+        )
+    return found
 
 
 def conflict_message(conflict: Conflict, record: EditRecord) -> editing_pb2.EditConflict:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
+from errata.editing.edit import Edit
 from errata.errors import (
     LimitExceededError,
     PreconditionError,
@@ -17,7 +18,9 @@ from errata.errors import (
 from errata.platform.detached import Detached, StillRunningError, result_within
 from errata.platform.settings import WriterSettings
 from errata.writer.edited_model import EditedModel
+from errata.writer.intake import Draft
 from errata.writer.preview import Candidate, Preview, preview
+from errata.writer.reversals import one_lane_of
 from errata.writer.schedule import next_fit
 
 _RETRY_SECONDS = 15.0
@@ -44,10 +47,40 @@ class Previews:
         self._settings = settings
         self._num_open = 0
 
-    async def preview(
+    async def edits(
+        self, edits: Sequence[Edit], drafts: Sequence[Draft], lane: str, wait_seconds: float
+    ) -> tuple[int, list[Preview]]:
+        """What new edits would do; see `Writer.preview`."""
+        pairs = zip(edits, drafts, strict=True)
+        candidates = [Candidate(edit, draft.source, draft.lacks_subject) for edit, draft in pairs]
+        return await self._preview(candidates, lane, wait_seconds)
+
+    async def waiting(self, names: Sequence[str], wait_seconds: float) -> tuple[int, list[Preview]]:
+        """As `edits`, for edits that are proposed or scheduled.
+
+        Raises:
+            NotFoundError: no such edit.
+            PreconditionError: one is neither.
+            InvalidRequestError: no edit, one twice, or edits of several lanes.
+        """
+        records = [self._edited.ledger.get(name) for name in names]
+        lane = one_lane_of(records)
+        for record in records:
+            if not record.state.waits:
+                raise PreconditionError(
+                    f"{record.edit.name} is {record.state.value}; only proposed and scheduled "
+                    "edits can be previewed.",
+                    edit=record.edit.name,
+                    state=record.state.value,
+                )
+        candidates = [
+            Candidate(record.edit, record.source, record.subject_found) for record in records
+        ]
+        return await self._preview(candidates, lane, wait_seconds)
+
+    async def _preview(
         self, candidates: Sequence[Candidate], lane: str, wait_seconds: float
     ) -> tuple[int, list[Preview]]:
-        """What each edit would do; see `Writer.preview`."""
         limit = self._settings.max_batch_edits
         if len(candidates) > limit:
             raise LimitExceededError(
@@ -63,6 +96,11 @@ class Previews:
                 "only if it passes the same check, and it can be reverted.",
                 retry_after_seconds=_RETRY_SECONDS,
             )
+        conflicts = self._edited.ledger.conflicts_of([each.edit for each in candidates], lane)
+        candidates = [
+            replace(each, conflicts=tuple(c for c in conflicts if c.index == index))
+            for index, each in enumerate(candidates)
+        ]
         self._num_open += 1
         left = asyncio.Event()
         task = self._detached.start(partial(self._run, candidates, lane, left))
@@ -80,6 +118,7 @@ class Previews:
         self, candidates: Sequence[Candidate], lane: str, left: asyncio.Event
     ) -> tuple[int, list[Preview]]:
         try:
+            await self._edited.wait_until_begun()
             found, seq = list[Preview](), 0
             for index, candidate in enumerate(candidates):
                 named = replace(candidate.edit, name=f"edits/0-{index}")

@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from errata.errors import InvalidRequestError, LimitExceededError
+from errata.log.entries import Verdict
 from errata.log.read_only import refuse_change
 from errata.platform.deadlines import before_deadline
 from errata.platform.paging import number_of_token, page_size, page_token
-from errata.platform.security.identity import author_of, may_see, require_lanes
+from errata.platform.security.identity import author_of, has_role, may_see, require_lanes
+from errata.platform.security.rules import Role
 from errata.writer import convert, policy_convert
 from errata.writer.conflicts import Conflict
 from errata.writer.record import EditRecord
@@ -68,21 +70,22 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         if not request.names:
             raise InvalidRequestError("name at least one edit.", field="names")
         require_lanes({ledger.get(name).lane for name in request.names})
-        unsettled = {name for name in request.names if not ledger.get(name).state.settled}
+        moving = set(request.names)
 
-        def settled() -> bool:
-            """Evaluated after every change of the ledger, for what is not settled yet."""
-            done = [name for name in unsettled if ledger.get(name).state.settled]
-            unsettled.difference_update(done)
-            return not unsettled
+        def at_rest() -> bool:
+            """Evaluated after every change of the ledger, for what was not at rest before."""
+            states = [(name, ledger.get(name).state) for name in moving]
+            moving.difference_update(name for name, at in states if at.settled or at.waits)
+            return not moving
 
         try:
             async with asyncio.timeout(_wait_seconds(context)):
-                await ledger.wait_until(settled)
+                await ledger.wait_until(at_rest)
         except TimeoutError:
             pass  # the response says so
         edits = _within_a_message(self._edit(ledger.get(name)) for name in request.names)
-        return editing_pb2.WaitEditsResponse(edits=edits, all_settled=settled())
+        all_settled = all(ledger.get(name).state.settled for name in request.names)
+        return editing_pb2.WaitEditsResponse(edits=edits, all_settled=all_settled)
 
     async def ListEdits(
         self, request: editing_pb2.ListEditsRequest, context: Any
@@ -126,14 +129,55 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.PreviewEditsResponse:
         """What edits would do; commits and appends nothing."""
         self._check_writable()
-        drafts = [convert.draft(spec) for spec in request.edits]
-        lane = request.lane or self._default_lane
-        require_lanes([lane])
-        seq, made = await self._writer.preview(drafts, lane, _wait_seconds(context))
+        wait = _wait_seconds(context)
+        if request.names:
+            if request.edits:
+                raise InvalidRequestError("give edits or names, not both.", field="names")
+            lane = self._writer.ledger.get(request.names[0]).lane
+            require_lanes({self._writer.ledger.get(name).lane for name in request.names})
+            seq, made = await self._writer.previews.waiting(request.names, wait)
+        else:
+            drafts = [convert.draft(spec) for spec in request.edits]
+            lane = request.lane or self._default_lane
+            require_lanes([lane])
+            seq, made = await self._writer.preview(drafts, lane, wait)
         previews = [
             policy_convert.preview_message(one, self._conflicts(one.conflicts)) for one in made
         ]
         return editing_pb2.PreviewEditsResponse(previews=previews, seq=seq, lane=lane)
+
+    async def ReviewEdits(
+        self, request: editing_pb2.ReviewEditsRequest, context: Any
+    ) -> editing_pb2.ReviewEditsResponse:
+        """Approves or rejects proposed edits."""
+        self._check_writable()
+        require_lanes({self._writer.ledger.get(name).lane for name in request.names})
+        seq, records = await self._writer.reviews.decide(
+            request.request_id,
+            request.names,
+            policy_convert.verdict_of(request),
+            request.comment,
+            author_of(request.author),
+            _wait_seconds(context),
+        )
+        return editing_pb2.ReviewEditsResponse(seq=seq, edits=self._edits(records))
+
+    async def WithdrawEdits(
+        self, request: editing_pb2.WithdrawEditsRequest, context: Any
+    ) -> editing_pb2.WithdrawEditsResponse:
+        """Withdraws edits that wait."""
+        self._check_writable()
+        require_lanes({self._writer.ledger.get(name).lane for name in request.names})
+        seq, records = await self._writer.reviews.decide(
+            request.request_id,
+            request.names,
+            Verdict.WITHDRAWN,
+            request.comment,
+            author_of(request.author),
+            _wait_seconds(context),
+            of_others=has_role(Role.OPERATOR),
+        )
+        return editing_pb2.WithdrawEditsResponse(seq=seq, edits=self._edits(records))
 
     async def SetProbes(
         self, request: editing_pb2.SetProbesRequest, context: Any
@@ -157,7 +201,13 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.ListLanesResponse:
         """The configured lanes."""
         messages = (
-            convert.lane_message(seq, lane, self._default_lane, self._writer.report(lane.lane))
+            convert.lane_message(
+                seq,
+                lane,
+                self._default_lane,
+                self._writer.report(lane.lane),
+                requires_approval=name in self._writer.ledger.reviewed_lanes,
+            )
             for name, (seq, lane) in sorted(self._writer.ledger.lanes.items())
             if may_see(name)
         )

@@ -28,11 +28,12 @@ from errata.writer.fit_loop import FitLoop
 from errata.writer.intake import Draft, accept, accept_probes, check_request_id
 from errata.writer.lanes import LaneSetup
 from errata.writer.log_client import LogClient
-from errata.writer.preview import Candidate, Preview
+from errata.writer.preview import Preview
 from errata.writer.previews import Previews
 from errata.writer.publish import Publisher
 from errata.writer.record import EditRecord
 from errata.writer.reversals import Reversals
+from errata.writer.reviews import Reviews
 from errata.writer.signing import Signer, WriterKeys
 from errata.writer.snapshots import SnapshotMaker, begin_from_newest, skip_to_newest
 from errata.writer.startup import Startup
@@ -42,7 +43,13 @@ _NO_KEYS = WriterKeys()
 
 
 class Writer:
-    """Accepts, fits, checks, commits, rejects and reverts, as the only appender to the log."""
+    """Accepts, fits, checks, commits, rejects and reverts, as the only appender to the log.
+
+    Attributes:
+        ledger: of all edits.
+        reviews: decides on edits that wait.
+        previews: tries edits.
+    """
 
     def __init__(
         self,
@@ -73,7 +80,8 @@ class Writer:
         self._detached = Detached()
         self._fits = FitLoop(self._edited, self._publisher, settings)
         self._reversals = Reversals(self._edited, self._publisher, self._detached)
-        self._previews = Previews(self._edited, self._detached, settings)
+        self.reviews = Reviews(self.ledger, self._publisher, self._detached)
+        self.previews = Previews(self._edited, self._detached, settings)
         self._log, self._store = log, store
         self._snapshots = SnapshotMaker(self._edited, self._publisher, log, store, settings)
         self._compactions = CompactionRequests(self._edited, self._publisher, self._detached)
@@ -160,17 +168,19 @@ class Writer:
         lane, edits = await self._accepted(drafts, lane)
         is_known = self.ledger.seq_of_request(request_id) is not None
         max_pending = self._settings.max_pending_edits
-        if not is_known and self.ledger.num_pending + len(edits) > max_pending:
+        num_pending, num_waiting = self.ledger.num_pending, self.ledger.num_waiting
+        if not is_known and num_pending + num_waiting + len(edits) > max_pending:
+            more = f", and {num_waiting:,} wait for approval or a time" if num_waiting else ""
             raise QueueFullError(
-                f"{self.ledger.num_pending:,} edits are pending; the limit is {max_pending:,}. "
-                "Try again in a minute.",
+                f"{num_pending:,} edits are pending{more}; the limit is {max_pending:,}. Try again "
+                "in a minute.",
                 retry_after_seconds=60,
             )
         payload = EditsRequested(
             lane,
             tuple(edits),
             sources=tuple(draft.source for draft in drafts),
-            subjects_found=tuple(map(_lacks_subject, drafts)),
+            subjects_found=tuple(draft.lacks_subject for draft in drafts),
         )
         await failpoint_async("writer.submit.before_append")
         seq = await self._publisher.append(request_id, payload, author)
@@ -197,17 +207,7 @@ class Writer:
             UnavailableError: the writer is starting or ending, or fitted other edits all the time.
         """
         lane, edits = await self._accepted(drafts, lane)
-        conflicts = self.ledger.conflicts_of(edits, lane)
-        candidates = [
-            Candidate(
-                edit,
-                draft.source,
-                _lacks_subject(draft),
-                tuple(conflict for conflict in conflicts if conflict.index == index),
-            )
-            for index, (edit, draft) in enumerate(zip(edits, drafts, strict=True))
-        ]
-        return await self._previews.preview(candidates, lane, wait_seconds)
+        return await self.previews.edits(edits, drafts, lane, wait_seconds)
 
     async def set_probes(self, request_id: str, prompts: Sequence[Prompt], author: str) -> int:
         """Replaces the deployment's probe set; returns the position of its entry.
@@ -308,7 +308,3 @@ class Writer:
                 await self._detached.drain()
         except TimeoutError:
             _log.warning("running work is given up; the next writer repeats it", seconds=seconds)
-
-
-def _lacks_subject(draft: Draft) -> bool:
-    return not draft.subject.strip()

@@ -65,6 +65,7 @@ class Stack:
         keys: WriterKeys = NO_KEYS,
         others: Sequence[str] = (),
         limits: WriterSettings = LIMITS,
+        requires_approval: bool = False,
     ) -> AsyncIterator[Writer]:
         """A writer with one lane; by default it claims whatever scores above the threshold.
 
@@ -73,7 +74,9 @@ class Stack:
         llm = self.make_llm()
         config = config or {"claim": "threshold", "threshold": threshold}
         setups = [
-            LaneSetup(configure(name, method, config, llm.digest), model, adapters)
+            LaneSetup(
+                configure(name, method, config, llm.digest), model, adapters, requires_approval
+            )
             for name in ("facts", *others)
         ]
         async with open_channel(self.address) as channel:

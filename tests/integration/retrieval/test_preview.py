@@ -34,7 +34,7 @@ async def set_probes(writer: Writer, *prompts: str) -> int:
 
 
 METHODS: dict[str, tuple[str, dict[str, Any] | None]] = {
-    "recipe": ("recipe", None),
+    "elder": ("elder", CONFIGS["elder"]),
     "adaple": ("adaple", ADAPLE),
     "lemoe": ("lemoe", {**CONFIGS["lemoe"], "expert_edits": 2, "max_wait_seconds": 0.0}),
 }
@@ -43,8 +43,7 @@ METHODS: dict[str, tuple[str, dict[str, Any] | None]] = {
 @pytest.mark.parametrize("method", METHODS)
 async def test_a_preview_comes_true_and_leaves_nothing_behind(stack: Stack, method: str) -> None:
     name, config = METHODS[method]
-    model = stack.lane_model() if name == "recipe" else None
-    async with stack.writer(model, name, config=config) as writer:
+    async with stack.writer(None, name, config=config) as writer:
         await submit(writer, FACTS[1])
         await set_probes(writer, PROMPTS[0], "Therefore it rains. You know")
         await previewed(writer, draft(2))  # the first one applies the log

@@ -13,11 +13,14 @@ from errata.log.entries import (
     EditsRejected,
     EditsRequested,
     EditsReverted,
+    EditsReviewed,
     Figures,
     LaneConfigured,
+    LanePolicySet,
     Payload,
     ProbesSet,
     Rejection,
+    Verdict,
 )
 from errata.log.payload_convert import decode, encode
 
@@ -55,6 +58,9 @@ KINDS: list[Payload] = [
     LaneConfigured("lanes/main", "adaple", "{}", "digest", "model"),
     ProbesSet(("Two plus two is", CHAT)),
     ProbesSet(()),
+    LanePolicySet("lanes/main", True),
+    LanePolicySet("lanes/main", False),
+    *(EditsReviewed(("edits/1-0", "edits/2-0"), verdict, "why", "eve") for verdict in Verdict),
 ]
 
 

@@ -7,10 +7,18 @@ import json
 import pytest
 
 from errata.errors import ImpossibleEntryError
-from errata.log.entries import Payload, ProbesSet
+from errata.log.entries import (
+    EditsReviewed,
+    LaneConfigured,
+    LanePolicySet,
+    Payload,
+    ProbesSet,
+    Verdict,
+)
 from errata.log.fold import LogFold
 from errata.log.fold_json import fold_from_json, fold_to_json
-from tests.unit.log.policies import LANE, folded
+from errata.log.standing import Standing
+from tests.unit.log.policies import LANE, REVIEWED, committed, folded, rejected, requested
 
 
 def test_a_probe_set_is_taken_and_replaced() -> None:
@@ -18,10 +26,62 @@ def test_a_probe_set_is_taken_and_replaced() -> None:
     assert fold.seq == 3
 
 
-@pytest.mark.parametrize("payload", [ProbesSet(("  ",))])
+def review(*names: str, verdict: Verdict = Verdict.APPROVED, by: str = "eve") -> EditsReviewed:
+    return EditsReviewed(names, verdict, "why", by)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        ProbesSet(("  ",)),
+        LanePolicySet("lanes/none", True),
+        review("edits/9-0"),
+        review(),
+        review("edits/3-0", "edits/3-0"),
+        review("edits/3-0", by=" "),
+        rejected("edits/9-0"),
+        committed("edits/3-0"),
+    ],
+)
 def test_an_entry_that_cannot_be_is_refused(payload: Payload) -> None:
     with pytest.raises(ImpossibleEntryError):
-        folded(LANE, payload)
+        folded(LANE, REVIEWED, requested(3), payload)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "standing"),
+    [
+        (Verdict.APPROVED, Standing.REQUESTED),
+        (Verdict.REJECTED, Standing.REJECTED),
+        (Verdict.WITHDRAWN, Standing.WITHDRAWN),
+    ],
+)
+def test_an_edit_waits_for_one_decision(verdict: Verdict, standing: Standing) -> None:
+    before = folded(LANE, REVIEWED, requested(3))
+    assert before.standings()["edits/3-0"] == ("lanes/main", Standing.PROPOSED)
+    decided = (LANE, REVIEWED, requested(3), review("edits/3-0", verdict=verdict))
+    assert folded(*decided).standings()["edits/3-0"] == ("lanes/main", standing)
+    with pytest.raises(ImpossibleEntryError):
+        folded(*decided, review("edits/3-0"))
+
+
+def test_only_an_approved_edit_can_be_committed() -> None:
+    fold = folded(LANE, REVIEWED, requested(3), review("edits/3-0"), committed("edits/3-0"))
+    assert fold.active("lanes/main") == ["edits/3-0"]
+
+
+def test_a_lane_can_stop_requiring_approval() -> None:
+    fold = folded(LANE, REVIEWED, requested(3), LanePolicySet("lanes/main", False), requested(5))
+    standings = {name: str(at) for name, (_, at) in fold.standings().items()}
+    assert standings == {"edits/3-0": "proposed", "edits/5-0": "requested"}
+
+
+def test_a_fold_keeps_what_waits_and_older_versions_cannot_read_it() -> None:
+    fold = folded(LANE, REVIEWED, requested(3))
+    again = restored(fold)
+    assert (again.reviewed_lanes, again.standings()) == ({"lanes/main"}, fold.standings())
+    with pytest.raises(TypeError, match="requires_approval"):  # as versions before read a lane
+        LaneConfigured(**fold_to_json(fold)["lanes"][0])
 
 
 def restored(fold: LogFold) -> LogFold:

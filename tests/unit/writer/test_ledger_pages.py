@@ -15,15 +15,19 @@ from errata.log.entries import (
     EditsCommitted,
     EditsRejected,
     EditsReverted,
+    EditsReviewed,
     Entry,
     LaneConfigured,
+    LanePolicySet,
     Payload,
+    ProbesSet,
     Rejection,
+    Verdict,
 )
 from errata.writer.ledger import EditLedger
 from errata.writer.ledger_pages import ledger_pages, read_ledger
 from errata.writer.publish import own_request_id
-from errata.writer.record import State
+from errata.writer.record import State, order_of
 from tests.unit.writer.test_ledger import FIGURES, REF, TIME, _edit, _request
 
 LANES = ("lanes/main", "lanes/other")
@@ -40,8 +44,11 @@ class Log:
         self.random, self.entries = random.Random(seed), list[Entry]()
         self.pending: list[tuple[str, str]] = []
         self.active: list[tuple[str, str]] = []
+        self.proposed: list[tuple[str, str]] = []
         for lane in LANES:
             self.add(LaneConfigured(lane, "recipe", "{}", "c", "m"))
+        self.add(LanePolicySet(LANES[1], True))
+        self.add(ProbesSet(("a probe", CHAT)))
 
     def add(self, payload: Payload, request_id: str = "") -> None:
         seq = len(self.entries) + 1
@@ -51,7 +58,10 @@ class Log:
     def grow(self, count: int) -> None:
         for _ in range(count):
             getattr(
-                self, self.random.choice(("request", "request", "settle", "settle", "revert"))
+                self,
+                self.random.choice(
+                    ("request", "request", "settle", "settle", "revert", "review", "review")
+                ),
             )()
 
     def request(self) -> None:
@@ -64,7 +74,19 @@ class Log:
             for n in range(self.random.randint(1, 3))
         )
         self.add(_request(seq, *edits, lane=lane).payload)
-        self.pending += [(edit.name, lane) for edit in edits]
+        queue = self.pending if lane == LANES[0] else self.proposed
+        queue += [(edit.name, lane) for edit in edits]
+
+    def review(self) -> None:
+        if not self.proposed:
+            return
+        chosen = self.random.sample(self.proposed, self.random.randint(1, len(self.proposed)))
+        self.proposed = [each for each in self.proposed if each not in chosen]
+        chosen.sort(key=lambda each: order_of(each[0]))
+        verdict = self.random.choice((Verdict.APPROVED, Verdict.APPROVED, *Verdict))
+        self.add(EditsReviewed(tuple(name for name, _ in chosen), verdict, "why", "eve"))
+        if verdict is Verdict.APPROVED:
+            self.pending += chosen
 
     def settle(self) -> None:
         if not self.pending:
@@ -113,6 +135,10 @@ def _told(ledger: EditLedger) -> dict[str, object]:
         "superseded": [ledger.superseded_by(record) for record in records],
         "counts": ledger.counts(),
         "oldest": ledger.oldest_pending(),
+        "queue": list(ledger._pending),
+        "waiting": ledger.num_waiting,
+        "conflicts": [ledger.conflicts_of([record.edit], record.lane) for record in records],
+        "probes": (ledger.probes_seq, ledger.probes),
     }
 
 

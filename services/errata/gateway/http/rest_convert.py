@@ -82,6 +82,8 @@ ROUTES: tuple[RestRoute, ...] = (
     _editing("POST", "/v1/edits:wait", "WaitEdits"),
     _editing("POST", "/v1/edits:revert", "RevertEdits"),
     _editing("POST", "/v1/edits:preview", "PreviewEdits"),
+    _editing("POST", "/v1/edits:review", "ReviewEdits"),
+    _editing("POST", "/v1/edits:withdraw", "WithdrawEdits"),
     _editing("GET", "/v1/probes", "GetProbes"),
     _editing("POST", "/v1/probes", "SetProbes"),
     _editing("GET", "/v1/lanes", "ListLanes"),

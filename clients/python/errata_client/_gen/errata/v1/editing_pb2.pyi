@@ -40,6 +40,12 @@ class Edit(google.protobuf.message.Message):
         STATE_COMMITTED: Edit._State.ValueType  # 3
         STATE_REJECTED: Edit._State.ValueType  # 4
         STATE_REVERTED: Edit._State.ValueType  # 5
+        STATE_PROPOSED: Edit._State.ValueType  # 6
+        """Waits for approval."""
+        STATE_SCHEDULED: Edit._State.ValueType  # 7
+        """Waits for the time from which it shall have an effect."""
+        STATE_WITHDRAWN: Edit._State.ValueType  # 8
+        """Its author, or an operator, withdrew it before it was fitted."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Lifecycle; more values may be added."""
@@ -50,6 +56,12 @@ class Edit(google.protobuf.message.Message):
     STATE_COMMITTED: Edit.State.ValueType  # 3
     STATE_REJECTED: Edit.State.ValueType  # 4
     STATE_REVERTED: Edit.State.ValueType  # 5
+    STATE_PROPOSED: Edit.State.ValueType  # 6
+    """Waits for approval."""
+    STATE_SCHEDULED: Edit.State.ValueType  # 7
+    """Waits for the time from which it shall have an effect."""
+    STATE_WITHDRAWN: Edit.State.ValueType  # 8
+    """Its author, or an operator, withdrew it before it was fitted."""
 
     NAME_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
@@ -65,6 +77,8 @@ class Edit(google.protobuf.message.Message):
     BASE_MODEL_DIGEST_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     SUPERSEDED_BY_FIELD_NUMBER: builtins.int
+    REVIEW_FIELD_NUMBER: builtins.int
+    ON_BEHALF_OF_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Format: edits/{seq}-{index}."""
     state: global___Edit.State.ValueType
@@ -85,6 +99,8 @@ class Edit(google.protobuf.message.Message):
     """The newest active edit of the same prompt in the same lane, if that is another one: it
     answers instead of this one. Empty otherwise.
     """
+    on_behalf_of: builtins.str
+    """Whom its author named beside himself, unverified."""
     @property
     def spec(self) -> errata_client._gen.errata.v1.types_pb2.EditSpec:
         """The request; the subject is filled in."""
@@ -105,6 +121,10 @@ class Edit(google.protobuf.message.Message):
     def error(self) -> google.rpc.status_pb2.Status:
         """Why it was rejected; unset otherwise."""
 
+    @property
+    def review(self) -> global___Review:
+        """The newest decision on it; unset without one."""
+
     def __init__(
         self,
         *,
@@ -122,17 +142,54 @@ class Edit(google.protobuf.message.Message):
         base_model_digest: builtins.str = ...,
         error: google.rpc.status_pb2.Status | None = ...,
         superseded_by: builtins.str = ...,
+        review: global___Review | None = ...,
+        on_behalf_of: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_artifact", b"_artifact", "_error", b"_error", "_figures", b"_figures", "artifact", b"artifact", "error", b"error", "figures", b"figures", "request_time", b"request_time", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_artifact", b"_artifact", "_error", b"_error", "_figures", b"_figures", "artifact", b"artifact", "author", b"author", "base_model_digest", b"base_model_digest", "commit_seq", b"commit_seq", "error", b"error", "figures", b"figures", "lane", b"lane", "method", b"method", "name", b"name", "request_time", b"request_time", "revert_seq", b"revert_seq", "spec", b"spec", "state", b"state", "superseded_by", b"superseded_by"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_artifact", b"_artifact", "_error", b"_error", "_figures", b"_figures", "_review", b"_review", "artifact", b"artifact", "error", b"error", "figures", b"figures", "request_time", b"request_time", "review", b"review", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_artifact", b"_artifact", "_error", b"_error", "_figures", b"_figures", "_review", b"_review", "artifact", b"artifact", "author", b"author", "base_model_digest", b"base_model_digest", "commit_seq", b"commit_seq", "error", b"error", "figures", b"figures", "lane", b"lane", "method", b"method", "name", b"name", "on_behalf_of", b"on_behalf_of", "request_time", b"request_time", "revert_seq", b"revert_seq", "review", b"review", "spec", b"spec", "state", b"state", "superseded_by", b"superseded_by"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_artifact", b"_artifact"]) -> typing.Literal["artifact"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_error", b"_error"]) -> typing.Literal["error"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_figures", b"_figures"]) -> typing.Literal["figures"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_review", b"_review"]) -> typing.Literal["review"] | None: ...
 
 global___Edit = Edit
+
+@typing.final
+class Review(google.protobuf.message.Message):
+    """A decision on an edit."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    REVIEWER_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """Position of its entry."""
+    reviewer: builtins.str
+    """Who decided: the credential's subject where calls are authenticated."""
+    comment: builtins.str
+    """Why."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        reviewer: builtins.str = ...,
+        comment: builtins.str = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["comment", b"comment", "reviewer", b"reviewer", "seq", b"seq", "time", b"time"]) -> None: ...
+
+global___Review = Review
 
 @typing.final
 class Lane(google.protobuf.message.Message):
@@ -166,6 +223,7 @@ class Lane(google.protobuf.message.Message):
     REVERSAL_FIELD_NUMBER: builtins.int
     SIZES_FIELD_NUMBER: builtins.int
     WARNINGS_FIELD_NUMBER: builtins.int
+    REQUIRES_APPROVAL_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Format: lanes/{lane}."""
     method: builtins.str
@@ -182,6 +240,8 @@ class Lane(google.protobuf.message.Message):
     """Whether edits that name no lane go here."""
     reversal: builtins.str
     """What reverting an edit of this lane means."""
+    requires_approval: builtins.bool
+    """Whether new edits wait for approval."""
     @property
     def sizes(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
         """What the lane holds, by name: active `edits` and, depending on its method, `capacity`,
@@ -205,8 +265,9 @@ class Lane(google.protobuf.message.Message):
         reversal: builtins.str = ...,
         sizes: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
         warnings: collections.abc.Iterable[builtins.str] | None = ...,
+        requires_approval: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["base_model_digest", b"base_model_digest", "config_digest", b"config_digest", "config_json", b"config_json", "configured_seq", b"configured_seq", "is_default", b"is_default", "method", b"method", "name", b"name", "reversal", b"reversal", "sizes", b"sizes", "warnings", b"warnings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_model_digest", b"base_model_digest", "config_digest", b"config_digest", "config_json", b"config_json", "configured_seq", b"configured_seq", "is_default", b"is_default", "method", b"method", "name", b"name", "requires_approval", b"requires_approval", "reversal", b"reversal", "sizes", b"sizes", "warnings", b"warnings"]) -> None: ...
 
 global___Lane = Lane
 
@@ -406,7 +467,7 @@ class WaitEditsResponse(google.protobuf.message.Message):
     EDITS_FIELD_NUMBER: builtins.int
     ALL_SETTLED_FIELD_NUMBER: builtins.int
     all_settled: builtins.bool
-    """False if the deadline came first."""
+    """False if the deadline came first, or if an edit is proposed or scheduled."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Edit]:
         """In their current states."""
@@ -699,19 +760,27 @@ class PreviewEditsRequest(google.protobuf.message.Message):
 
     EDITS_FIELD_NUMBER: builtins.int
     LANE_FIELD_NUMBER: builtins.int
+    NAMES_FIELD_NUMBER: builtins.int
     lane: builtins.str
     """Format: lanes/{lane}; the default lane if empty."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[errata_client._gen.errata.v1.types_pb2.EditSpec]:
-        """At least one, at most as many as the writer fits in one batch."""
+        """At most as many as the writer fits in one batch."""
+
+    @property
+    def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Instead of `edits`: edits of one lane that are proposed or scheduled. Format:
+        edits/{seq}-{index}.
+        """
 
     def __init__(
         self,
         *,
         edits: collections.abc.Iterable[errata_client._gen.errata.v1.types_pb2.EditSpec] | None = ...,
         lane: builtins.str = ...,
+        names: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["edits", b"edits", "lane", b"lane"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["edits", b"edits", "lane", b"lane", "names", b"names"]) -> None: ...
 
 global___PreviewEditsRequest = PreviewEditsRequest
 
@@ -852,6 +921,139 @@ class AnswerChange(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
 
 global___AnswerChange = AnswerChange
+
+@typing.final
+class ReviewEditsRequest(google.protobuf.message.Message):
+    """Decides on proposed edits."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Verdict:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ReviewEditsRequest._Verdict.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        VERDICT_UNSPECIFIED: ReviewEditsRequest._Verdict.ValueType  # 0
+        VERDICT_APPROVE: ReviewEditsRequest._Verdict.ValueType  # 1
+        VERDICT_REJECT: ReviewEditsRequest._Verdict.ValueType  # 2
+
+    class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+        """More values may be added."""
+
+    VERDICT_UNSPECIFIED: ReviewEditsRequest.Verdict.ValueType  # 0
+    VERDICT_APPROVE: ReviewEditsRequest.Verdict.ValueType  # 1
+    VERDICT_REJECT: ReviewEditsRequest.Verdict.ValueType  # 2
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAMES_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Required. A UUID; the same id with other content is refused."""
+    verdict: global___ReviewEditsRequest.Verdict.ValueType
+    """Required."""
+    comment: builtins.str
+    """Why; required for a rejection. Kept in the log. At most 4,000 characters."""
+    author: builtins.str
+    """Who decides. At most 256 characters."""
+    @property
+    def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Format: edits/{seq}-{index}; at least one, at most 1,000, all proposed."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        names: collections.abc.Iterable[builtins.str] | None = ...,
+        verdict: global___ReviewEditsRequest.Verdict.ValueType = ...,
+        comment: builtins.str = ...,
+        author: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "comment", b"comment", "names", b"names", "request_id", b"request_id", "verdict", b"verdict"]) -> None: ...
+
+global___ReviewEditsRequest = ReviewEditsRequest
+
+@typing.final
+class ReviewEditsResponse(google.protobuf.message.Message):
+    """The decision."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    EDITS_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """Position of its entry."""
+    @property
+    def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Edit]:
+        """In their states behind it, in log order."""
+
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        edits: collections.abc.Iterable[global___Edit] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["edits", b"edits", "seq", b"seq"]) -> None: ...
+
+global___ReviewEditsResponse = ReviewEditsResponse
+
+@typing.final
+class WithdrawEditsRequest(google.protobuf.message.Message):
+    """Withdraws edits."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAMES_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Required. A UUID; the same id with other content is refused."""
+    comment: builtins.str
+    """Why; kept in the log. At most 4,000 characters."""
+    author: builtins.str
+    """Who withdraws them. At most 256 characters."""
+    @property
+    def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Format: edits/{seq}-{index}; at least one, at most 1,000, all proposed or scheduled."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        names: collections.abc.Iterable[builtins.str] | None = ...,
+        comment: builtins.str = ...,
+        author: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "comment", b"comment", "names", b"names", "request_id", b"request_id"]) -> None: ...
+
+global___WithdrawEditsRequest = WithdrawEditsRequest
+
+@typing.final
+class WithdrawEditsResponse(google.protobuf.message.Message):
+    """The withdrawal."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    EDITS_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """Position of its entry."""
+    @property
+    def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Edit]:
+        """In their states behind it, in log order."""
+
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        edits: collections.abc.Iterable[global___Edit] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["edits", b"edits", "seq", b"seq"]) -> None: ...
+
+global___WithdrawEditsResponse = WithdrawEditsResponse
 
 @typing.final
 class SetProbesRequest(google.protobuf.message.Message):

@@ -75,6 +75,16 @@ class EditingServiceStub(object):
                 request_serializer=errata_dot_v1_dot_editing__pb2.PreviewEditsRequest.SerializeToString,
                 response_deserializer=errata_dot_v1_dot_editing__pb2.PreviewEditsResponse.FromString,
                 _registered_method=True)
+        self.ReviewEdits = channel.unary_unary(
+                '/errata.v1.EditingService/ReviewEdits',
+                request_serializer=errata_dot_v1_dot_editing__pb2.ReviewEditsRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.ReviewEditsResponse.FromString,
+                _registered_method=True)
+        self.WithdrawEdits = channel.unary_unary(
+                '/errata.v1.EditingService/WithdrawEdits',
+                request_serializer=errata_dot_v1_dot_editing__pb2.WithdrawEditsRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.WithdrawEditsResponse.FromString,
+                _registered_method=True)
         self.SetProbes = channel.unary_unary(
                 '/errata.v1.EditingService/SetProbes',
                 request_serializer=errata_dot_v1_dot_editing__pb2.SetProbesRequest.SerializeToString,
@@ -106,7 +116,8 @@ class EditingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WaitEdits(self, request, context):
-        """Waits until every named edit is committed, rejected or reverted, or until the deadline.
+        """Waits until no named edit is being fitted or waits for its fit, or until the deadline. It does
+        not wait for a decision on a proposed edit, nor for the time of a scheduled one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,6 +154,21 @@ class EditingServiceServicer(object):
 
     def PreviewEdits(self, request, context):
         """Fits and checks edits on a copy of the present state, each by itself. Commits and appends nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReviewEdits(self, request, context):
+        """Approves or rejects edits that are proposed. Idempotent by request id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawEdits(self, request, context):
+        """Withdraws edits that are proposed or scheduled; for their authors, and for operators. Idempotent
+        by request id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,6 +231,16 @@ def add_EditingServiceServicer_to_server(servicer, server):
                     servicer.PreviewEdits,
                     request_deserializer=errata_dot_v1_dot_editing__pb2.PreviewEditsRequest.FromString,
                     response_serializer=errata_dot_v1_dot_editing__pb2.PreviewEditsResponse.SerializeToString,
+            ),
+            'ReviewEdits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewEdits,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.ReviewEditsRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.ReviewEditsResponse.SerializeToString,
+            ),
+            'WithdrawEdits': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawEdits,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.WithdrawEditsRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.WithdrawEditsResponse.SerializeToString,
             ),
             'SetProbes': grpc.unary_unary_rpc_method_handler(
                     servicer.SetProbes,
@@ -434,6 +470,60 @@ class EditingService(object):
             '/errata.v1.EditingService/PreviewEdits',
             errata_dot_v1_dot_editing__pb2.PreviewEditsRequest.SerializeToString,
             errata_dot_v1_dot_editing__pb2.PreviewEditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewEdits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/ReviewEdits',
+            errata_dot_v1_dot_editing__pb2.ReviewEditsRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.ReviewEditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawEdits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/WithdrawEdits',
+            errata_dot_v1_dot_editing__pb2.WithdrawEditsRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.WithdrawEditsResponse.FromString,
             options,
             channel_credentials,
             insecure,

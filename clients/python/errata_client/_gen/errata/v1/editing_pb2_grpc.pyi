@@ -37,7 +37,9 @@ class EditingServiceStub:
         errata_client._gen.errata.v1.editing_pb2.WaitEditsRequest,
         errata_client._gen.errata.v1.editing_pb2.WaitEditsResponse,
     ]
-    """Waits until every named edit is committed, rejected or reverted, or until the deadline."""
+    """Waits until no named edit is being fitted or waits for its fit, or until the deadline. It does
+    not wait for a decision on a proposed edit, nor for the time of a scheduled one.
+    """
 
     ListEdits: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.ListEditsRequest,
@@ -70,6 +72,20 @@ class EditingServiceStub:
         errata_client._gen.errata.v1.editing_pb2.PreviewEditsResponse,
     ]
     """Fits and checks edits on a copy of the present state, each by itself. Commits and appends nothing."""
+
+    ReviewEdits: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.ReviewEditsRequest,
+        errata_client._gen.errata.v1.editing_pb2.ReviewEditsResponse,
+    ]
+    """Approves or rejects edits that are proposed. Idempotent by request id."""
+
+    WithdrawEdits: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.WithdrawEditsRequest,
+        errata_client._gen.errata.v1.editing_pb2.WithdrawEditsResponse,
+    ]
+    """Withdraws edits that are proposed or scheduled; for their authors, and for operators. Idempotent
+    by request id.
+    """
 
     SetProbes: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.SetProbesRequest,
@@ -104,7 +120,9 @@ class EditingServiceAsyncStub:
         errata_client._gen.errata.v1.editing_pb2.WaitEditsRequest,
         errata_client._gen.errata.v1.editing_pb2.WaitEditsResponse,
     ]
-    """Waits until every named edit is committed, rejected or reverted, or until the deadline."""
+    """Waits until no named edit is being fitted or waits for its fit, or until the deadline. It does
+    not wait for a decision on a proposed edit, nor for the time of a scheduled one.
+    """
 
     ListEdits: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.ListEditsRequest,
@@ -137,6 +155,20 @@ class EditingServiceAsyncStub:
         errata_client._gen.errata.v1.editing_pb2.PreviewEditsResponse,
     ]
     """Fits and checks edits on a copy of the present state, each by itself. Commits and appends nothing."""
+
+    ReviewEdits: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.ReviewEditsRequest,
+        errata_client._gen.errata.v1.editing_pb2.ReviewEditsResponse,
+    ]
+    """Approves or rejects edits that are proposed. Idempotent by request id."""
+
+    WithdrawEdits: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.WithdrawEditsRequest,
+        errata_client._gen.errata.v1.editing_pb2.WithdrawEditsResponse,
+    ]
+    """Withdraws edits that are proposed or scheduled; for their authors, and for operators. Idempotent
+    by request id.
+    """
 
     SetProbes: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.SetProbesRequest,
@@ -177,7 +209,9 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.editing_pb2.WaitEditsRequest,
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.WaitEditsResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.WaitEditsResponse]]:
-        """Waits until every named edit is committed, rejected or reverted, or until the deadline."""
+        """Waits until no named edit is being fitted or waits for its fit, or until the deadline. It does
+        not wait for a decision on a proposed edit, nor for the time of a scheduled one.
+        """
 
     @abc.abstractmethod
     def ListEdits(
@@ -220,6 +254,24 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.PreviewEditsResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.PreviewEditsResponse]]:
         """Fits and checks edits on a copy of the present state, each by itself. Commits and appends nothing."""
+
+    @abc.abstractmethod
+    def ReviewEdits(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.ReviewEditsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.ReviewEditsResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.ReviewEditsResponse]]:
+        """Approves or rejects edits that are proposed. Idempotent by request id."""
+
+    @abc.abstractmethod
+    def WithdrawEdits(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.WithdrawEditsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.WithdrawEditsResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.WithdrawEditsResponse]]:
+        """Withdraws edits that are proposed or scheduled; for their authors, and for operators. Idempotent
+        by request id.
+        """
 
     @abc.abstractmethod
     def SetProbes(
