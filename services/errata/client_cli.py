@@ -59,6 +59,12 @@ def edit(
     ] = None,
     source: Annotated[str, typer.Option(help="Source of the correction.")] = "",
     separator: SeparatorOption = None,
+    effective_from: Annotated[
+        datetime | None, typer.Option(help="Time from which it has an effect; local time.")
+    ] = None,
+    expires_at: Annotated[
+        datetime | None, typer.Option(help="Time at which it is reverted; local time.")
+    ] = None,
     chat: ChatOption = False,
     system: SystemOption = "",
     lane: Annotated[
@@ -83,6 +89,8 @@ def edit(
         tuple(_asked(text, chat, system) for text in probe or ()),
         source,
         _typed(separator),
+        effective_from,
+        expires_at,
     )
     with Client(target, timeout=timeout) as client:
         if dry_run:

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from errata_client import _convert, _policy_convert, types
 from errata_client._chat import chats_in, prompt_fields, text, texts_in
 from errata_client._entry_convert import log_entry
@@ -61,7 +63,18 @@ def spec_message(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
         chat_locality_probes=chats_in(spec.locality_probes, f"{field}.chat_locality_probes"),
         source=text(spec.source, f"{field}.source"),
         separator=spec.separator,
+        effective_from=_timestamp(spec.effective_from),
+        expires_at=_timestamp(spec.expires_at),
     )
+
+
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    """A time without a zone is local time; protobuf would read it as UTC."""
+    if time is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(time.astimezone(UTC))
+    return message
 
 
 def submit_edits(
@@ -110,12 +123,9 @@ def list_edits(
         lane=text(lane, "lane"),
         author=text(author, "author"),
         contains=text(contains, "contains"),
+        from_time=_timestamp(since),
+        until_time=_timestamp(until),
     )
-    # A time without a zone is local time; protobuf would read it as UTC.
-    if since is not None:
-        request.from_time.FromDatetime(since.astimezone(UTC))
-    if until is not None:
-        request.until_time.FromDatetime(until.astimezone(UTC))
     return Call(
         "EditingService",
         "ListEdits",

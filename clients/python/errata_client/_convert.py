@@ -40,6 +40,10 @@ def spec(message: types_pb2.EditSpec) -> types.EditSpec:
         locality_probes=(*message.locality_probes, *map(chat_of, message.chat_locality_probes)),
         source=message.source,
         separator=message.separator if message.HasField("separator") else None,
+        effective_from=(
+            message.effective_from.ToDatetime(UTC) if message.HasField("effective_from") else None
+        ),
+        expires_at=message.expires_at.ToDatetime(UTC) if message.HasField("expires_at") else None,
     )
 
 

@@ -43,6 +43,12 @@ def _describe(
             requested = payload.edits_requested
             names = tuple(f"edits/{seq}-{index}" for index in range(len(requested.edits)))
             return names, requested.lane
+        case "edits_scheduled":
+            scheduled = payload.edits_scheduled
+            names = tuple(f"edits/{seq}-{index}" for index in range(len(scheduled.edits)))
+            return names, scheduled.lane
+        case "edits_released":
+            return tuple(payload.edits_released.edits), "their time has come"
         case "edits_committed":
             committed = payload.edits_committed
             return tuple(e.edit for e in committed.edits), f"artifact {committed.artifact.digest}"

@@ -82,22 +82,24 @@ class Client(PolicyCalls):
         locality_probes: Sequence[types.Prompt] = (),
         source: str = "",
         separator: str | None = None,
+        effective_from: datetime | None = None,
+        expires_at: datetime | None = None,
         lane: str = "",
         author: str = "",
         timeout: float | None = None,
     ) -> types.Edit:
         """Submits one correction and waits until every replica can answer with it.
 
-        In a lane that requires approval it returns the edit as `PROPOSED`: it has no effect yet.
+        In a lane that requires approval it returns the edit as `PROPOSED`, and with a time to come
+        as `SCHEDULED`: it has no effect yet.
 
         Raises:
             EditRejectedError: it could not be fitted or failed its check.
             InvalidEditError: a field is unusable.
             DeadlineExceededError: it was not settled within `timeout`.
         """
-        spec = types.EditSpec(
-            prompt, target, subject, tuple(rephrases), tuple(locality_probes), source, separator
-        )
+        texts = (prompt, target, subject, tuple(rephrases), tuple(locality_probes))
+        spec = types.EditSpec(*texts, source, separator, effective_from, expires_at)
         accepted = self.submit_edits([spec], lane=lane, author=author, timeout=timeout)
         return ensure_committed(self.wait_edits([accepted[0].name], timeout=timeout)[0])
 

@@ -30,6 +30,8 @@ class EditSpec:
         source: where the correction comes from.
         separator: text between prompt and target: white space, or nothing. If None, it follows
             from the prompt's end and its script, and is usually one blank.
+        effective_from: it waits until this time; a time without a zone is local time.
+        expires_at: it is reverted at this time; likewise.
     """
 
     prompt: Prompt
@@ -39,6 +41,8 @@ class EditSpec:
     locality_probes: tuple[Prompt, ...] = ()
     source: str = ""
     separator: str | None = None
+    effective_from: datetime | None = None
+    expires_at: datetime | None = None
 
 
 class EditState(enum.Enum):
@@ -351,8 +355,9 @@ class LogEntry:
     Attributes:
         kind: `edits_requested`, `edits_committed`, `edits_rejected`, `edits_reverted`,
             `lane_configured`, `lane_model_committed`, `lane_compacted`, `keys_trusted`,
-            `entry_voided`, `snapshot_taken`, `probes_set`, `lane_policy_set`, `edits_reviewed`, or
-            empty if this version of the SDK does not know it or the entry cannot be read.
+            `entry_voided`, `snapshot_taken`, `probes_set`, `lane_policy_set`, `edits_reviewed`,
+            `edits_scheduled`, `edits_released`, or empty if this version of the SDK does not know
+            it or the entry cannot be read.
         append_time: 1970 if the entry cannot be read.
         edits: names of the edits that it refers to.
         detail: lane, digest or comment, for people.

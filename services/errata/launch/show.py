@@ -69,6 +69,10 @@ def edit_lines(edit: Edit) -> Group:
             rows.append(line(("  the model answered this before the edit", "yellow")))
     if edit.state is EditState.PROPOSED:
         rows.append(line(("  waits for approval, and has no effect yet", "yellow")))
+    if edit.state is EditState.SCHEDULED:
+        rows.append(line((f"  waits until {_local(edit.spec.effective_from)}", "yellow")))
+    if edit.spec.expires_at is not None:
+        rows.append(line(f"  expires at {_local(edit.spec.expires_at)}"))
     if edit.review is not None:
         rows.append(review_line(edit.review))
     if edit.commit_seq:
@@ -80,6 +84,11 @@ def edit_lines(edit: Edit) -> Group:
     if edit.error:
         rows.append(line((f"  {edit.error}", "red")))
     return Group(*rows, *map(conflict_line, edit.conflicts))
+
+
+def _local(time: datetime | None) -> str:
+    """A time in this machine's time zone."""
+    return "" if time is None else f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def review_line(review: Review) -> Text:

@@ -255,8 +255,7 @@ class EditsReviewed:
     """A decision on edits that waited.
 
     Attributes:
-        edits: their names, in log order; approved ones are fitted as if requested here, in this
-            order.
+        edits: their names; approved ones are fitted as if requested here, in log order.
         verdict: what was decided.
         comment: why.
         reviewer: the entry's author, here so that the signature covers him.

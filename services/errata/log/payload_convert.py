@@ -249,12 +249,9 @@ def encode(
             # Another kind, because versions that know no times must not overlook them.
             kind = message.edits_scheduled if payload.schedules else message.edits_requested
             kind.lane = payload.lane
-            columns = zip(
-                payload.scheduled(), payload.sources, payload.subjects_found, strict=True
-            )
+            columns = zip(payload.scheduled(), payload.sources, payload.subjects_found, strict=True)
             kind.edits.extend(
-                spec_message(edit, source, found, times)
-                for (edit, times), source, found in columns
+                spec_message(edit, source, found, times) for (edit, times), source, found in columns
             )
         case EditsCommitted():
             message.edits_committed.CopyFrom(_committed_message(payload))

@@ -49,9 +49,7 @@ def policy_of(message: edit_log_pb2.EntryPayload) -> PolicyPayload | None:
             return None
 
 
-def scheduled_of(
-    requested: EditsRequested, message: edit_log_pb2.EditsRequested
-) -> EditsRequested:
+def scheduled_of(requested: EditsRequested, message: edit_log_pb2.EditsRequested) -> EditsRequested:
     """A request with the times that its message has."""
     return replace(requested, schedules=tuple(map(schedule_of, message.edits)))
 

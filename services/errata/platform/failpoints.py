@@ -86,6 +86,8 @@ POINTS: Mapping[str, _Failure] = {
     "writer.revert.after_append": None,
     "writer.review.before_append": None,
     "writer.review.after_append": None,
+    "writer.release.before_append": None,
+    "writer.expire.before_append": None,
     "writer.compact.before_store": None,
     "writer.compact.after_append": None,
     "writer.snapshot.before_store": None,

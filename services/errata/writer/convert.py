@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from errata.editing.lane.contract import LaneReport
-from errata.errors import InvalidRequestError
+from errata.errors import InvalidEditError, InvalidRequestError
 from errata.log.chat_convert import chat_of, prompts_of
 from errata.log.entries import LaneConfigured
 from errata.log.payload_convert import figures_message, ref_message, spec_message
+from errata.log.policy_convert import schedule_of
 from errata.platform.status_convert import to_status
 from errata.writer.compaction import DEFAULT_MAX_LOSS, Compacted, CompactionOptions
 from errata.writer.filters import EditFilter
@@ -29,8 +30,18 @@ STATES = {
 }
 
 
-def draft(message: types_pb2.EditSpec) -> Draft:
-    """An edit as the client sent it."""
+def draft(index: int, message: types_pb2.EditSpec) -> Draft:
+    """An edit as the client sent it.
+
+    Raises:
+        InvalidEditError: a time that cannot be represented.
+    """
+    try:
+        times = schedule_of(message)
+    except (OverflowError, ValueError) as error:
+        raise InvalidEditError(
+            f"edits[{index}] has no valid time: {error}.", field=f"edits[{index}].effective_from"
+        ) from error
     return Draft(
         prompt=message.prompt,
         chat=chat_of(message.chat) if message.HasField("chat") else None,
@@ -40,6 +51,7 @@ def draft(message: types_pb2.EditSpec) -> Draft:
         locality_probes=prompts_of(message.locality_probes, message.chat_locality_probes),
         source=message.source,
         separator=message.separator if message.HasField("separator") else None,
+        times=times,
     )
 
 
@@ -82,7 +94,7 @@ def edit_message(record: EditRecord, method: str, superseded_by: str) -> editing
     message = editing_pb2.Edit(
         name=record.edit.name,
         state=STATES[record.state],
-        spec=spec_message(record.edit, record.source, record.subject_found),
+        spec=spec_message(record.edit, record.source, record.subject_found, record.times),
         lane=record.lane,
         author=record.author,
         commit_seq=record.commit_seq,

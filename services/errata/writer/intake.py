@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from errata.editing.chat import Chat, Message, Prompt, said
 from errata.editing.edit import Edit
@@ -17,6 +18,7 @@ from errata.editing.model.prompts import subject_end, tokenise
 from errata.editing.model.seam import MOST_STATED, is_separator
 from errata.editing.text import MAX_MARKS, stacked_marks
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
+from errata.log.entries import UNTIMED, Schedule
 from errata.platform.settings import WriterSettings
 from errata.writer.checks import PROBE_TOKENS
 from errata.writer.subjects import longest_name
@@ -34,6 +36,7 @@ class Draft:
     source: str
     separator: str | None = None
     chat: Chat | None = None
+    times: Schedule = UNTIMED
 
     @property
     def lacks_subject(self) -> bool:
@@ -81,6 +84,8 @@ def accept(drafts: Sequence[Draft], model: CausalLM, limits: WriterSettings) -> 
             num_edits=len(drafts),
             limit=limits.max_edits_per_request,
         )
+    for index, draft in enumerate(drafts):
+        _check_order(draft.times, f"edits[{index}]")
     edits = [_accept_one(draft, f"edits[{i}]", model, limits) for i, draft in enumerate(drafts)]
     _refuse_contradictions(edits)
     return edits
@@ -96,6 +101,32 @@ def accept_probes(
         InvalidEditError: a prompt is unusable.
     """
     return _probes(prompts, None, "prompts", model, limits, limits.max_probe_set)
+
+
+def _check_order(times: Schedule, field: str) -> None:
+    begin, end = times.effective_from, times.expires_at
+    if begin is not None and end is not None and end <= begin:
+        raise InvalidEditError(
+            f"{field}.expires_at is not after effective_from; exchange them, or leave one out.",
+            field=f"{field}.expires_at",
+        )
+
+
+def refuse_expired(drafts: Sequence[Draft], now: datetime) -> None:
+    """Returns if no edit would expire at once.
+
+    Raises:
+        InvalidEditError: one would.
+    """
+    for index, draft in enumerate(drafts):
+        end = draft.times.expires_at
+        if end is not None and end <= now:
+            field = f"edits[{index}].expires_at"
+            raise InvalidEditError(
+                f"{field}, {end.isoformat()}, has passed: the writer's clock says "
+                f"{now.isoformat(timespec='seconds')}. Give a later time, or none.",
+                field=field,
+            )
 
 
 def _refuse_contradictions(edits: Sequence[Edit]) -> None:

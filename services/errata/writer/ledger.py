@@ -324,7 +324,7 @@ class EditLedger:
             case EditsReviewed() as kind:
                 self._fold_review(entry, kind)
             case EditsReleased() as kind:
-                for name in kind.edits:
+                for name in sorted(kind.edits, key=order_of):
                     self._queue(name, entry)
 
     def _fold_request(self, entry: Entry, kind: EditsRequested) -> None:
@@ -352,7 +352,7 @@ class EditLedger:
 
     def _fold_review(self, entry: Entry, kind: EditsReviewed) -> None:
         review = Review(entry.seq, kind.verdict, kind.reviewer, kind.comment, entry.append_time)
-        for name in kind.edits:
+        for name in sorted(kind.edits, key=order_of):
             if kind.verdict is Verdict.APPROVED:
                 self._settle(name, review=review)
                 if self._records[name].times.effective_from is None:

@@ -37,18 +37,21 @@ _INSTEAD = {
 class Reviews:
     """Decides on edits; each decision is carried through even if its caller leaves."""
 
-    def __init__(self, ledger: EditLedger, publisher: Publisher, detached: Detached) -> None:
+    def __init__(
+        self, ledger: EditLedger, publisher: Publisher, detached: Detached, turn: asyncio.Lock
+    ) -> None:
         """Decides nothing yet.
 
         Args:
             ledger: of all edits.
             publisher: appends to the log.
             detached: runs the decisions.
+            turn: two decisions on one edit come one after the other, its expiry included.
         """
         self._ledger = ledger
         self._publisher = publisher
         self._detached = detached
-        self._turn = asyncio.Lock()  # two decisions on one edit come one after the other
+        self._turn = turn
 
     async def decide(
         self,

@@ -43,7 +43,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.SubmitEditsResponse:
         """Accepts edits; they are durable before the response."""
         self._check_writable()
-        drafts = [convert.draft(spec) for spec in request.edits]
+        drafts = [convert.draft(n, spec) for n, spec in enumerate(request.edits)]
         require_lanes([request.lane or self._default_lane])
         seq, records = await self._writer.submit(
             request.request_id, drafts, request.lane, author_of(request.author)
@@ -137,7 +137,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
             require_lanes({self._writer.ledger.get(name).lane for name in request.names})
             seq, made = await self._writer.previews.waiting(request.names, wait)
         else:
-            drafts = [convert.draft(spec) for spec in request.edits]
+            drafts = [convert.draft(n, spec) for n, spec in enumerate(request.edits)]
             lane = request.lane or self._default_lane
             require_lanes([lane])
             seq, made = await self._writer.preview(drafts, lane, wait)

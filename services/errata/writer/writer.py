@@ -14,7 +14,7 @@ from errata.editing.lane.contract import LaneReport, Resources
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import QueueFullError, UnknownLaneError
 from errata.indices.faiss_indices import FaissIndices
-from errata.log.entries import EditsRequested, ProbesSet
+from errata.log.entries import UNTIMED, EditsRequested, ProbesSet
 from errata.log.reader import EntryReader
 from errata.log.subscriber import Subscriber
 from errata.platform.detached import Detached
@@ -25,7 +25,7 @@ from errata.writer.compaction import Compacted, CompactionOptions
 from errata.writer.compaction_requests import CompactionRequests
 from errata.writer.edited_model import EditedModel
 from errata.writer.fit_loop import FitLoop
-from errata.writer.intake import Draft, accept, accept_probes, check_request_id
+from errata.writer.intake import Draft, accept, accept_probes, check_request_id, refuse_expired
 from errata.writer.lanes import LaneSetup
 from errata.writer.log_client import LogClient
 from errata.writer.preview import Preview
@@ -37,6 +37,7 @@ from errata.writer.reviews import Reviews
 from errata.writer.signing import Signer, WriterKeys
 from errata.writer.snapshots import SnapshotMaker, begin_from_newest, skip_to_newest
 from errata.writer.startup import Startup
+from errata.writer.timetable import Clock, Timetable, utc_now
 
 _log = structlog.get_logger(__name__)
 _NO_KEYS = WriterKeys()
@@ -60,6 +61,7 @@ class Writer:
         resources: Resources,
         settings: WriterSettings,
         keys: WriterKeys = _NO_KEYS,
+        clock: Clock = utc_now,
     ) -> None:
         """Prepares the writer; `run` works.
 
@@ -71,6 +73,7 @@ class Writer:
             resources: for the statistics that fits need.
             settings: limits.
             keys: sign its commits; by default they are not signed.
+            clock: decides when edits begin and expire.
         """
         self._applier = Applier(model, store, FaissIndices(settings.index), keep_memory=True)
         self._edited = EditedModel(model, self._applier, subscriber, EntryReader(log.voided_seqs))
@@ -80,7 +83,10 @@ class Writer:
         self._detached = Detached()
         self._fits = FitLoop(self._edited, self._publisher, settings)
         self._reversals = Reversals(self._edited, self._publisher, self._detached)
-        self.reviews = Reviews(self.ledger, self._publisher, self._detached)
+        decisions = asyncio.Lock()
+        self.reviews = Reviews(self.ledger, self._publisher, self._detached, decisions)
+        self._timetable = Timetable(self._edited, self._publisher, decisions, clock)
+        self._clock = clock
         self.previews = Previews(self._edited, self._detached, settings)
         self._log, self._store = log, store
         self._snapshots = SnapshotMaker(self._edited, self._publisher, log, store, settings)
@@ -122,7 +128,9 @@ class Writer:
                 await skip_to_newest(self._edited, self._log, self._store)
             await self._publisher.begin_trust()
             await startup.configure()
+            await self._timetable.act()  # what was due while no writer ran
             ready()
+            tasks.create_task(self._timetable.run())
             tasks.create_task(self._fit(startup))
             tasks.create_task(self._snapshots.run())
             await self._publisher.until_fenced()
@@ -176,11 +184,15 @@ class Writer:
                 "in a minute.",
                 retry_after_seconds=60,
             )
+        if not is_known:  # a retry can come later than the time that it names
+            refuse_expired(drafts, self._clock())
+        times = tuple(draft.times for draft in drafts)
         payload = EditsRequested(
             lane,
             tuple(edits),
             sources=tuple(draft.source for draft in drafts),
             subjects_found=tuple(draft.lacks_subject for draft in drafts),
+            schedules=times if any(each != UNTIMED for each in times) else (),
         )
         await failpoint_async("writer.submit.before_append")
         seq = await self._publisher.append(request_id, payload, author)

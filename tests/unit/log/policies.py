@@ -18,6 +18,7 @@ from errata.log.entries import (
     LanePolicySet,
     Payload,
     Rejection,
+    Schedule,
 )
 from errata.log.fold import LogFold
 
@@ -30,10 +31,10 @@ REVIEWED = LanePolicySet("lanes/main", True)
 REF = ArtifactRef("cd" * 32, 7)
 
 
-def requested(seq: int) -> EditsRequested:
+def requested(seq: int, *schedules: Schedule) -> EditsRequested:
     """A request with one edit."""
     edit = Edit(f"edits/{seq}-0", "The capital of France is", "Lyon", "France")
-    return EditsRequested("lanes/main", (edit,), ("",), (False,))
+    return EditsRequested("lanes/main", (edit,), ("",), (False,), schedules)
 
 
 def committed(name: str) -> EditsCommitted:

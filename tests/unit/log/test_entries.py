@@ -11,6 +11,7 @@ from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
     EditsRejected,
+    EditsReleased,
     EditsRequested,
     EditsReverted,
     EditsReviewed,
@@ -20,6 +21,7 @@ from errata.log.entries import (
     Payload,
     ProbesSet,
     Rejection,
+    Schedule,
     Verdict,
 )
 from errata.log.payload_convert import decode, encode
@@ -38,6 +40,8 @@ CHAT = Chat(
     tools_json=("{}",),
     add_generation_prompt=False,
 )
+
+FAR = datetime(9999, 12, 31, tzinfo=UTC)
 
 KINDS: list[Payload] = [
     EditsRequested(
@@ -58,6 +62,14 @@ KINDS: list[Payload] = [
     LaneConfigured("lanes/main", "adaple", "{}", "digest", "model"),
     ProbesSet(("Two plus two is", CHAT)),
     ProbesSet(()),
+    EditsReleased(("edits/1-0", "edits/2-0")),
+    EditsRequested(
+        "lanes/main",
+        (EDIT, replace(EDIT, name="edits/7-1")),
+        ("", ""),
+        (True, False),
+        (Schedule(), Schedule(datetime(2027, 1, 1, 9, 0, 0, 5, tzinfo=UTC), FAR)),
+    ),
     LanePolicySet("lanes/main", True),
     LanePolicySet("lanes/main", False),
     *(EditsReviewed(("edits/1-0", "edits/2-0"), verdict, "why", "eve") for verdict in Verdict),

@@ -6,6 +6,7 @@ import random
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -14,6 +15,8 @@ from errata.errors import ArtifactCorruptError, CheckFailedError, LaneFullError
 from errata.log.entries import (
     EditsCommitted,
     EditsRejected,
+    EditsReleased,
+    EditsRequested,
     EditsReverted,
     EditsReviewed,
     Entry,
@@ -22,6 +25,7 @@ from errata.log.entries import (
     Payload,
     ProbesSet,
     Rejection,
+    Schedule,
     Verdict,
 )
 from errata.writer.ledger import EditLedger
@@ -45,6 +49,8 @@ class Log:
         self.pending: list[tuple[str, str]] = []
         self.active: list[tuple[str, str]] = []
         self.proposed: list[tuple[str, str]] = []
+        self.scheduled: list[tuple[str, str]] = []
+        self.timed = set[str]()
         for lane in LANES:
             self.add(LaneConfigured(lane, "recipe", "{}", "c", "m"))
         self.add(LanePolicySet(LANES[1], True))
@@ -60,7 +66,16 @@ class Log:
             getattr(
                 self,
                 self.random.choice(
-                    ("request", "request", "settle", "settle", "revert", "review", "review")
+                    (
+                        "request",
+                        "request",
+                        "settle",
+                        "settle",
+                        "revert",
+                        "review",
+                        "review",
+                        "release",
+                    )
                 ),
             )()
 
@@ -73,8 +88,17 @@ class Log:
             )
             for n in range(self.random.randint(1, 3))
         )
-        self.add(_request(seq, *edits, lane=lane).payload)
+        payload = _request(seq, *edits, lane=lane).payload
+        assert isinstance(payload, EditsRequested)
+        begin, end = (TIME + timedelta(days=days) for days in (seq % 3, 5))
+        if self.random.random() < 0.3:
+            times = Schedule(begin, None if seq % 2 else end)
+            payload = replace(payload, schedules=(times,) * len(edits))
+        self.add(payload)
         queue = self.pending if lane == LANES[0] else self.proposed
+        if lane == LANES[0] and payload.schedules:
+            queue = self.scheduled
+        self.timed |= {edit.name for edit in edits if payload.schedules}
         queue += [(edit.name, lane) for edit in edits]
 
     def review(self) -> None:
@@ -86,7 +110,14 @@ class Log:
         verdict = self.random.choice((Verdict.APPROVED, Verdict.APPROVED, *Verdict))
         self.add(EditsReviewed(tuple(name for name, _ in chosen), verdict, "why", "eve"))
         if verdict is Verdict.APPROVED:
-            self.pending += chosen
+            self.scheduled += [each for each in chosen if each[0] in self.timed]
+            self.pending += [each for each in chosen if each[0] not in self.timed]
+
+    def release(self) -> None:
+        if self.scheduled:
+            self.add(EditsReleased(tuple(name for name, _ in self.scheduled)))
+            self.pending += self.scheduled
+            self.scheduled = []
 
     def settle(self) -> None:
         if not self.pending:
@@ -138,6 +169,7 @@ def _told(ledger: EditLedger) -> dict[str, object]:
         "queue": list(ledger._pending),
         "waiting": ledger.num_waiting,
         "conflicts": [ledger.conflicts_of([record.edit], record.lane) for record in records],
+        "due": ledger.agenda.has_due(TIME + timedelta(days=1)),
         "probes": (ledger.probes_seq, ledger.probes),
     }
 

@@ -69,6 +69,8 @@ class EntryPayload(google.protobuf.message.Message):
     PROBES_SET_FIELD_NUMBER: builtins.int
     LANE_POLICY_SET_FIELD_NUMBER: builtins.int
     EDITS_REVIEWED_FIELD_NUMBER: builtins.int
+    EDITS_SCHEDULED_FIELD_NUMBER: builtins.int
+    EDITS_RELEASED_FIELD_NUMBER: builtins.int
     TRACE_PARENT_FIELD_NUMBER: builtins.int
     ON_BEHALF_OF_FIELD_NUMBER: builtins.int
     request_id: builtins.str
@@ -135,6 +137,14 @@ class EntryPayload(google.protobuf.message.Message):
     def edits_reviewed(self) -> global___EditsReviewed:
         """Somebody decided on edits that waited."""
 
+    @property
+    def edits_scheduled(self) -> global___EditsRequested:
+        """A client requested edits, some of which have a time at which they begin or end."""
+
+    @property
+    def edits_released(self) -> global___EditsReleased:
+        """The time of scheduled edits has come."""
+
     def __init__(
         self,
         *,
@@ -154,12 +164,14 @@ class EntryPayload(google.protobuf.message.Message):
         probes_set: global___ProbesSet | None = ...,
         lane_policy_set: global___LanePolicySet | None = ...,
         edits_reviewed: global___EditsReviewed | None = ...,
+        edits_scheduled: global___EditsRequested | None = ...,
+        edits_released: global___EditsReleased | None = ...,
         trace_parent: builtins.str = ...,
         on_behalf_of: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "probes_set", b"probes_set", "snapshot_taken", b"snapshot_taken"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "on_behalf_of", b"on_behalf_of", "probes_set", b"probes_set", "request_id", b"request_id", "snapshot_taken", b"snapshot_taken", "trace_parent", b"trace_parent"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "entry_voided", "keys_trusted", "snapshot_taken", "probes_set", "lane_policy_set", "edits_reviewed"] | None: ...
+    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_released", b"edits_released", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "edits_scheduled", b"edits_scheduled", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "probes_set", b"probes_set", "snapshot_taken", b"snapshot_taken"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_released", b"edits_released", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "edits_scheduled", b"edits_scheduled", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "on_behalf_of", b"on_behalf_of", "probes_set", b"probes_set", "request_id", b"request_id", "snapshot_taken", b"snapshot_taken", "trace_parent", b"trace_parent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "entry_voided", "keys_trusted", "snapshot_taken", "probes_set", "lane_policy_set", "edits_reviewed", "edits_scheduled", "edits_released"] | None: ...
 
 global___EntryPayload = EntryPayload
 
@@ -699,7 +711,7 @@ class EditsReviewed(google.protobuf.message.Message):
     """Who decided: the entry's author, here so that the signature covers it."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Format: edits/{seq}-{index}, in log order."""
+        """Format: edits/{seq}-{index}. Approved ones are fitted in log order."""
 
     @property
     def signature(self) -> global___Signature:
@@ -719,6 +731,26 @@ class EditsReviewed(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_signature", b"_signature"]) -> typing.Literal["signature"] | None: ...
 
 global___EditsReviewed = EditsReviewed
+
+@typing.final
+class EditsReleased(google.protobuf.message.Message):
+    """Scheduled edits that are fitted as if they had been requested here, in log order."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EDITS_FIELD_NUMBER: builtins.int
+    @property
+    def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Format: edits/{seq}-{index}."""
+
+    def __init__(
+        self,
+        *,
+        edits: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["edits", b"edits"]) -> None: ...
+
+global___EditsReleased = EditsReleased
 
 @typing.final
 class Sizes(google.protobuf.message.Message):
