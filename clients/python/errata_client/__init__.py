@@ -28,13 +28,14 @@ from errata_client.errors import (
     UnavailableError,
     UnknownLaneError,
 )
-from errata_client.policy import AnswerChange, Conflict, Decision, Preview, ProbeSet, Review
+from errata_client.policy import AnswerChange, Decision, Preview, ProbeSet
 from errata_client.types import (
     Answer,
     Chat,
     ChatMessage,
     Chunk,
     Compaction,
+    Conflict,
     Edit,
     EditSpec,
     EditState,
@@ -48,6 +49,7 @@ from errata_client.types import (
     Replica,
     ReplicaAnswer,
     Reversal,
+    Review,
     Sampling,
     Score,
     TokenAlternative,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC
 
-from errata_client import errors, policy, types
+from errata_client import errors, types
 from errata_client._chat import chat_of, prompt_of
 from errata_client._gen.errata.v1 import (
     edit_log_pb2,
@@ -72,8 +72,8 @@ def edit(message: editing_pb2.Edit) -> types.Edit:
     )
 
 
-def _review(message: editing_pb2.Review) -> policy.Review:
-    return policy.Review(
+def _review(message: editing_pb2.Review) -> types.Review:
+    return types.Review(
         message.seq, message.reviewer, message.comment, message.time.ToDatetime(UTC)
     )
 

@@ -71,9 +71,9 @@ def _answers(messages: Iterable[editing_pb2.AnswerChange]) -> tuple[policy.Answe
 
 def _conflicts(
     messages: Iterable[editing_pb2.EditConflict], index: int
-) -> tuple[policy.Conflict, ...]:
+) -> tuple[types.Conflict, ...]:
     return tuple(
-        policy.Conflict(
+        types.Conflict(
             kind=_KINDS.get(one.kind, ""),
             edit=one.edit,
             lane=one.lane,

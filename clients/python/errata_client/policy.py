@@ -3,49 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
-from errata_client.types import Edit, EditSpec, EditState, Figures, Prompt
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """An earlier edit on the same matter as a new one.
-
-    Attributes:
-        kind: `supersedes`: same prompt and lane, another target, and the new edit answers instead;
-            `contradicts`: another target in another lane, or for another prompt of the same
-            meaning; `repeats`: the same target; empty if this version of the SDK does not know it.
-        edit: name of the earlier edit.
-        lane: of the earlier edit.
-        state: of the earlier edit.
-        prompt: that it corrects; of a conversation, the user's last turn.
-        target: of the earlier edit.
-    """
-
-    kind: str
-    edit: str
-    lane: str
-    state: EditState
-    prompt: str
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class Review:
-    """A decision on an edit.
-
-    Attributes:
-        seq: position of its entry.
-        reviewer: who decided: the credential's subject where calls are authenticated.
-        comment: why.
-        time: when.
-    """
-
-    seq: int
-    reviewer: str
-    comment: str
-    time: datetime
+from errata_client.edits import Conflict, Edit, EditSpec, Figures
+from errata_client.prompts import Prompt
 
 
 @dataclass(frozen=True, slots=True)
