@@ -87,8 +87,14 @@ def edit_lines(edit: Edit) -> Group:
 
 
 def _local(time: datetime | None) -> str:
-    """A time in this machine's time zone."""
-    return "" if time is None else f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
+    """A time in this machine's time zone, or in its own where that has no such year."""
+    if time is None:
+        return ""
+    try:
+        time = time.astimezone()
+    except (OverflowError, ValueError):
+        pass
+    return f"{time:%Y-%m-%d %H:%M:%S %Z}"
 
 
 def review_line(review: Review) -> Text:

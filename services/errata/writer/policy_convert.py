@@ -60,7 +60,7 @@ def preview_message(
     """A preview; `conflicts` are those that the caller may see."""
     changes = [answer for answer in preview.probe_set if answer.changed]
     return editing_pb2.EditPreview(
-        spec=spec_message(preview.edit, preview.source, preview.subject_found),
+        spec=spec_message(preview.edit, preview.source, preview.subject_found, preview.times),
         figures=figures_message(preview.figures) if preview.figures else None,
         error=to_status(preview.error) if preview.error else None,
         answers=map(_answer_message, preview.answers),

@@ -15,7 +15,7 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.engine import offline
 from errata.errors import ErrataError
-from errata.log.entries import Figures
+from errata.log.entries import Figures, Schedule
 from errata.platform.settings import WriterSettings
 from errata.replica.open_lane import OpenLane
 from errata.replica.routing_table import RoutingTable
@@ -52,6 +52,7 @@ class Preview:
         edit: as it would be accepted.
         source: of the correction.
         subject_found: the writer found the subject.
+        times: when it would begin and end; they are not waited for.
         conflicts: earlier edits on the same matter.
         figures: of its check; None if it could not be fitted.
         error: why it would be rejected; None if it would be committed.
@@ -63,6 +64,7 @@ class Preview:
     edit: Edit
     source: str
     subject_found: bool
+    times: Schedule
     conflicts: tuple[Conflict, ...]
     figures: Figures | None
     error: ErrataError | None
@@ -78,6 +80,7 @@ class Candidate:
     edit: Edit
     source: str
     subject_found: bool
+    times: Schedule
     conflicts: tuple[Conflict, ...] = ()
 
 
@@ -127,6 +130,7 @@ def preview(
         edit,
         candidate.source,
         candidate.subject_found,
+        candidate.times,
         candidate.conflicts,
         figures,
         error,

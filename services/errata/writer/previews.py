@@ -52,7 +52,9 @@ class Previews:
     ) -> tuple[int, list[Preview]]:
         """What new edits would do; see `Writer.preview`."""
         pairs = zip(edits, drafts, strict=True)
-        candidates = [Candidate(edit, draft.source, draft.lacks_subject) for edit, draft in pairs]
+        candidates = [
+            Candidate(edit, draft.source, draft.lacks_subject, draft.times) for edit, draft in pairs
+        ]
         return await self._preview(candidates, lane, wait_seconds)
 
     async def waiting(self, names: Sequence[str], wait_seconds: float) -> tuple[int, list[Preview]]:
@@ -74,7 +76,8 @@ class Previews:
                     state=record.state.value,
                 )
         candidates = [
-            Candidate(record.edit, record.source, record.subject_found) for record in records
+            Candidate(record.edit, record.source, record.subject_found, record.times)
+            for record in records
         ]
         return await self._preview(candidates, lane, wait_seconds)
 

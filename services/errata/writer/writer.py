@@ -219,6 +219,7 @@ class Writer:
             UnavailableError: the writer is starting or ending, or fitted other edits all the time.
         """
         lane, edits = await self._accepted(drafts, lane)
+        refuse_expired(drafts, self._clock())
         return await self.previews.edits(edits, drafts, lane, wait_seconds)
 
     async def set_probes(self, request_id: str, prompts: Sequence[Prompt], author: str) -> int:
