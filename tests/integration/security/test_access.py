@@ -220,6 +220,10 @@ def test_an_editor_works_in_his_lanes_only(box: Box, ca: DevelopmentCa, operator
             lambda: alice.wait_edits([edit.name]),
             lambda: alice.revert([edit.name]),
             lambda: alice.compact(other),
+            lambda: alice.preview_edits([EditSpec("The capital of Spain is", "Rome")], lane=other),
+            lambda: alice.preview_waiting([edit.name]),
+            lambda: alice.withdraw([edit.name]),
+            lambda: alice.approve([edit.name]),
             lambda: list(alice.entries()),
         ):
             with pytest.raises(PermissionDeniedError, match=r"may not (use|call)"):
