@@ -21,7 +21,7 @@ ROUNDS ?= 3
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: help setup smollm2 demo test test-vllm test-hostile robustness robustness-bugs check format protos protos-check audit sbom lock bench clean
+.PHONY: help setup smollm2 demo test test-vllm test-hostile robustness robustness-bugs check docs notebooks format protos protos-check audit sbom lock bench results clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -86,11 +86,17 @@ robustness: setup  ## Kills, stops and fails processes under load; writes build/
 robustness-bugs: setup  ## Plants each bug of tests/robustness/planted.py; every one must be caught.
 	$(BIN)/python -m tests.robustness.plant_bugs --output build/robustness-bugs.json
 
-check: setup protos-check  ## Checks lint, types, import contracts and proto drift.
+check: setup protos-check docs  ## Checks lint, types, import contracts, proto drift and the documentation.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup  ## Builds the documentation site, strictly, in build/site.
+	$(BIN)/python -m tools.docs_site --output build/site
+
+notebooks: setup  ## Runs the notebooks of docs/notebooks and keeps what they print; needs `errata up`.
+	$(BIN)/python tools/run_notebooks.py docs/notebooks/*.ipynb
 
 format: setup  ## Formats the code.
 	$(BIN)/ruff format .
@@ -123,6 +129,9 @@ $(AUDIT)/.installed: requirements/audit.txt
 
 lock:  ## Writes the hash-pinned requirements again, after a change in constraints.txt.
 	$(BIN)/python tools/lock_requirements.py
+
+results: setup  ## Makes the tables and plots of docs/results.md and docs/results/ from docs/results/data.
+	$(BIN)/errata bench report
 
 bench: setup  ## Measures the whole system and the engine; writes to build/.
 	$(BIN)/errata bench system --output build/bench-system.json

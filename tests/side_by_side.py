@@ -17,12 +17,13 @@ _OF_THEIR_OWN = (
     "test_demo.py",
     "test_http_chat.py",
     "test_imported_model.py",
+    "test_tutorial.py",
 )
 
 # Seconds that long groups take on two quiet cores; other groups are short. Long groups run first,
 # so that the workers end together.
 SECONDS = {
-    SYSTEM: 170,
+    SYSTEM: 200,
     "tests/faults/test_writer_faults.py": 90,
     "tests/robustness/short/test_short_form.py": 90,
     "tests/faults/test_partition.py": 60,
@@ -30,6 +31,8 @@ SECONDS = {
     "tests/load/test_load.py": 50,
     "tests/integration/system/test_demo.py": 40,
     "tests/integration/system/test_http_chat.py": 40,
+    "tests/integration/system/test_tutorial.py": 40,
+    "tests/unit/docs_site/test_notebooks.py": 40,
     "tests/integration/system/test_imported_model.py": 30,
     "tests/unit/editing/test_lemoe_lane.py": 30,
     "tests/unit/evaluation/test_mixture_suites.py": 30,
@@ -40,6 +43,7 @@ SECONDS = {
     "tests/unit/writer/test_fitting.py": 20,
     "tests/unit/evaluation/test_serve_bench.py": 20,
     "tests/unit/engine/test_engine.py": 15,
+    "tests/unit/docs_site/test_site.py": 15,
     "tests/unit/demo/test_model.py": 15,
 }
 

@@ -42,7 +42,8 @@ class Nemesis:
         self._random = random.Random(seed)
         self.points: Counter[str] = Counter()
         self.deaths: Counter[str] = Counter()  # by failpoint
-        self.recoveries: list[float] = []
+        self.recoveries: list[float] = []  # seconds from a kill to an acknowledged change
+        self.restarts: list[float] = []  # the same from the start of what was killed
 
     def run(self, seconds: float, rounds: int = 0) -> None:
         """Works for so long, or for so many rounds if that is not 0."""
@@ -71,16 +72,19 @@ class Nemesis:
         for each in names:
             self._rig.kill(each)
         time.sleep(self._random.choice((0.0, 0.0, 0.3)))
+        started = time.monotonic()
         for each in names:
             self._rig.start(each, ready=False)
-        self._until_whole(begun, measured=True)
+        if self._until_whole():
+            self.recoveries.append(self._clients.last_ok - begun)
+            self.restarts.append(self._clients.last_ok - started)
 
     def _stop(self, name: str) -> None:
         self._rig.signal(name, signal.SIGSTOP)
         self._rig.history.add("faults", Fault(name, "stop", time.monotonic()))
         time.sleep(self._random.choice((0.05, 0.3, 1.0, 3.0)))
         self._rig.signal(name, signal.SIGCONT)
-        self._until_whole(time.monotonic())
+        self._until_whole()
 
     def sweep(self) -> None:
         """Every failpoint of every kind of process, with every act that it can take, once."""
@@ -123,7 +127,7 @@ class Nemesis:
             else:
                 self._judge_end(name, status)
         rig.start(name, ready=False)
-        self._until_whole(time.monotonic())
+        self._until_whole()
 
     def _raise_the_dead(self) -> None:
         for name in self._rig.names:
@@ -141,18 +145,17 @@ class Nemesis:
         if not found or found[-1] not in _MAY_END_WITH:
             self._clients.problems.append(f"{name} ended with {status}: {tail}")
 
-    def _until_whole(self, begun: float, *, measured: bool = False) -> None:
-        """Waits until a change is acknowledged that was not before."""
+    def _until_whole(self) -> bool:
+        """Waits until a change is acknowledged that was not before; False if none was."""
         end = time.monotonic() + _RECOVERY_SECONDS
         since = time.monotonic()
         while self._clients.last_ok <= since:
             self._raise_the_dead()
             if self._clients.problems:
-                return
+                return False
             if time.monotonic() > end:
                 tails = "\n".join(f"{name}: {self._rig.tail(name)}" for name in self._rig.names)
                 self._clients.problems.append(f"nothing was acknowledged any more:\n{tails}")
-                return
+                return False
             time.sleep(0.005)
-        if measured:
-            self.recoveries.append(self._clients.last_ok - begun)
+        return True

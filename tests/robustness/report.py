@@ -13,7 +13,12 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+import numpy as np
+
+from tests.robustness.__main__ import totals as totals_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -32,6 +37,11 @@ _TRIALS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "P10": (("acknowledged", "changes with an audit line"),),
     "P11": (("answers", "answers"),),
 }
+_SPANS = {
+    "kill_to_acknowledged_seconds": "kill → first acknowledged change",
+    "restart_to_acknowledged_seconds": "start of what was killed → first acknowledged change",
+}
+_CONVERGED = "heal_to_converged_seconds"
 
 
 def tests_of_promises() -> dict[str, list[str]]:
@@ -94,17 +104,29 @@ def fault_table(totals: Mapping[str, Any]) -> list[str]:
 
 
 def recovery_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How long after a kill a change was acknowledged again: the medians and worst of runs."""
-    lines = ["| runs | kills | median of p50 | worst |", "|---|---|---|---|"]
-    for kind in dict.fromkeys(run["kind"] for run in runs):
-        name = "kill_to_acknowledged_seconds"
-        own = [run[name] for run in runs if run["kind"] == kind and name in run]
-        if own:
-            middle = sorted(item["p50"] for item in own)[len(own) // 2]
-            worst = max(item["max"] for item in own)
-            num = sum(item["num"] for item in own)
-            lines.append(f"| {kind} | {num:,} | {middle:.2f} s | {worst:.2f} s |")
+    """How long until a change was acknowledged again: medians of the runs' figures, and the worst.
+
+    The last row is of replicas: p50 and p99 over the runs.
+    """
+    lines = ["| from … to … | runs | times | p50 | p99 | worst |", "|---|---|---|---|---|---|"]
+    for name, words in _SPANS.items():
+        for kind in dict.fromkeys(run["kind"] for run in runs):
+            own = [run[name] for run in runs if run["kind"] == kind and name in run]
+            if own:
+                p50, p99 = (median(item[each] for item in own) for each in ("p50", "p99"))
+                spread = (p50, p99, max(item["max"] for item in own))
+                lines.append(_span_row(words, kind, sum(item["num"] for item in own), spread))
+    healed = sorted(run[_CONVERGED] for run in runs if _CONVERGED in run)
+    if healed:
+        p50, p99 = np.percentile(healed, (50, 99))
+        words = "healed → all replicas at the log's head, with one digest"
+        lines.append(_span_row(words, "system", len(healed), (float(p50), float(p99), healed[-1])))
     return lines
+
+
+def _span_row(words: str, kind: str, times: float, spread: Sequence[float]) -> str:
+    seconds = " | ".join(f"{value:.2f} s" for value in spread)
+    return f"| {words} | {kind} | {times:,.0f} | {seconds} |"
 
 
 def bug_table(bugs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -131,12 +153,14 @@ def filled(page: str, tables: Mapping[str, Sequence[str]]) -> str:
 def main() -> int:
     """Rewrites the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("bugs", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+", help="files of `python -m tests.robustness`")
+    parser.add_argument("bugs", type=Path, help="the file of `tests.robustness.plant_bugs`")
     options = parser.parse_args()
-    found = json.loads(options.runs.read_text())
+    files = [json.loads(path.read_text()) for path in options.runs]
+    found = files[-1]
     bugs = json.loads(options.bugs.read_text())["bugs"]
-    totals, runs = found["totals"], found["runs"]
+    runs = [run for file in files for run in file["runs"]]
+    totals = totals_of(runs)
     caught = sum(bug["caught"] for bug in bugs)
     summary = [
         f"{totals['runs']} runs, {totals['kills']:,} kills, "

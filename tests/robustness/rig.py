@@ -72,6 +72,7 @@ class Rig:
         self._pids: dict[str, int] = {}
         self._redis: subprocess.Popen[bytes] | None = None
         self._incarnation = 0
+        self._worker = ""
 
     def _settings(self, more: Mapping[str, Mapping[str, Any]]) -> Settings:
         at = self.addresses
@@ -154,7 +155,8 @@ class Rig:
         at = self.addresses[name]
         own = self.shim.environment(name) if self.shim else {}
         if name == "worker":
-            own |= {serve_worker.ADDRESS: at, serve_worker.NAME: f"worker-{self._incarnation}"}
+            self._worker = f"worker-{self._incarnation}"
+            own |= {serve_worker.ADDRESS: at, serve_worker.NAME: self._worker}
         if name.startswith("retrieval"):
             own |= {"ERRATA_RETRIEVAL__ADDRESS": at}
         return own
@@ -200,6 +202,12 @@ class Rig:
             assert time.monotonic() < deadline, f"{name} does not serve:\n{self.tail(name)}"
             time.sleep(0.01)
         return True
+
+    def replicas(self) -> set[str]:
+        """The names under which the present replicas report their positions."""
+        pids = [pid for name, pid in self._pids.items() if name.startswith("retrieval")]
+        found = {f"retrieval-{socket.gethostname()}-{pid}" for pid in pids}
+        return found | ({self._worker} if self._worker else set())
 
     def signal(self, name: str, number: int) -> None:
         """Sends a signal to a process that may have ended."""

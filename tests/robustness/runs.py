@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from errata.platform.telemetry import configure_logging
 from errata_client import Client
 from errata_client._gen.errata.v1 import retrieval_pb2, retrieval_pb2_grpc
 from tests.robustness.clients import Clients, LogClients, SystemClients
+from tests.robustness.convergence import wait_converged
 from tests.robustness.history import Answer, History
 from tests.robustness.judge import Least, judge
 from tests.robustness.log_reading import read_log
@@ -91,11 +93,11 @@ def run_system(
             clients.start(clients.route(name), f"routes-{name}")
         clients.start(clients.ask, "asks")
         nemesis, least = Nemesis(rig, clients, seed), Least(20, 50, 20, 5)
-        _rage(rig, clients, nemesis, seconds, rounds, least, sweeps=sweeps)
+        healed = _rage(rig, clients, nemesis, seconds, rounds, least, sweeps=sweeps)
         clients.stop()
         _settle(rig, clients)
         violations = _judged(rig, clients, least)
-    return Result(violations, _figures(history, nemesis))
+    return Result(violations, _figures(history, nemesis) | healed)
 
 
 def _rage(
@@ -107,8 +109,12 @@ def _rage(
     least: Least,
     *,
     sweeps: bool,
-) -> None:
-    """Lets the nemesis work, heals, and waits until there was traffic enough to mean anything."""
+) -> dict[str, Any]:
+    """Lets the nemesis work, heals, and waits until there was traffic enough to mean anything.
+
+    Returns:
+        `heal_to_converged_seconds`, while clients go on; nothing if there are no replicas.
+    """
     begun = time.monotonic()
     while clients.last_ok == 0.0 and time.monotonic() < begun + PATIENCE:
         time.sleep(0.02)
@@ -116,14 +122,21 @@ def _rage(
         nemesis.sweep()
     else:
         nemesis.run(seconds, rounds)
+    figures: dict[str, Any] = {}
     if not clients.problems:
+        healing = time.monotonic()
         rig.heal()
+        if rig.replicas():
+            if not wait_converged(rig.addresses["log"], rig.replicas):
+                clients.problems.append("the replicas did not converge")
+            figures["heal_to_converged_seconds"] = round(time.monotonic() - healing, 3)
     end = time.monotonic() + PATIENCE
     while not clients.problems and time.monotonic() < end:
         counts = clients.history.figures()
         if all(counts[n] >= getattr(least, n) for n in ("acknowledged", "answers", "delivered")):
-            return
+            break
         time.sleep(0.1)
+    return figures
 
 
 def _settle(rig: Rig, clients: SystemClients) -> None:
@@ -185,14 +198,17 @@ def _audited(rig: Rig, history: History) -> list[str]:
 
 def _figures(history: History, nemesis: Nemesis) -> dict[str, Any]:
     figures = history.figures()
-    if nemesis.recoveries:
-        spread = np.percentile(nemesis.recoveries, (50, 99))
-        figures["kill_to_acknowledged_seconds"] = {
-            "p50": round(float(spread[0]), 3),
-            "p99": round(float(spread[1]), 3),
-            "max": round(max(nemesis.recoveries), 3),
-            "num": len(nemesis.recoveries),
-        }
+    spans = {
+        "kill_to_acknowledged_seconds": nemesis.recoveries,
+        "restart_to_acknowledged_seconds": nemesis.restarts,
+    }
+    figures |= {name: _spread(seconds) for name, seconds in spans.items() if seconds}
     figures["failpoint_deaths"] = dict(sorted(nemesis.deaths.items()))
     figures["failpoints"] = dict(sorted(nemesis.points.items()))
     return figures
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, float]:
+    p50, p99 = np.percentile(seconds, (50, 99))
+    found = {"p50": float(p50), "p99": float(p99), "max": max(seconds), "num": len(seconds)}
+    return {name: round(value, 3) for name, value in found.items()}

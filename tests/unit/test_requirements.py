@@ -16,7 +16,7 @@ from tools.lock_requirements import requirements
 ROOT = Path(__file__).parents[2]
 DEVELOPMENT = ROOT / "requirements/dev.txt"
 # Other systems' packages, and the build tool, whose version is in pyproject.toml.
-_UNCONSTRAINED = {"colorama", "httpx2-jsfetch", "setuptools"}
+_UNCONSTRAINED = {"appnope", "colorama", "httpx2-jsfetch", "setuptools"}
 
 
 def _pins(path: Path) -> dict[str, str]:
@@ -36,7 +36,7 @@ def test_development_installs_what_the_constraints_say() -> None:
 def test_development_installs_all_that_the_projects_name() -> None:
     wanted = {
         re.split(r"[\[<>=; ]", name.lower())[0].replace("_", "-")
-        for name in requirements(("dev", "s3", "tracing"))
+        for name in requirements(("dev", "docs", "s3", "tracing"))
     }
     assert len(wanted) > 60
     assert wanted - _pins(DEVELOPMENT).keys() == {"torch"}, "run `make lock`"

@@ -4,7 +4,11 @@
 |---|---|
 | `serve` | `serve`: throughput and latency, in six suites |
 | `edit` | `edit`, `suites`, `compare`: editing methods as the papers measure them |
-| `route` | `route`: searches of keys, by each kind of index |
+| `publish` | `publish`, `report`: committed results, and the pages made from them |
+| `split` | `split`: training records without some relations and wordings |
+| `route` | `publish` | `publish`, `report`: committed results, and the pages made from them |
+| `split` | `split`: training records without some relations and wordings |
+| `route`: searches of keys, by each kind of index |
 | `scale` | `scale`: how a worker's costs grow with the edits of a lane |
 | `system` | `system`, `observability`: whole systems on this machine |
 """
@@ -13,7 +17,7 @@ from __future__ import annotations
 
 import typer
 
-from errata.bench_cli import edit, route, scale, serve, system
+from errata.bench_cli import edit, publish, route, scale, serve, split, system
 
 __all__ = ["bench"]
 
@@ -27,5 +31,8 @@ for _command in (
     system.observability,
     edit.suites,
     edit.compare,
+    split.split,
+    publish.publish,
+    publish.report,
 ):
     bench.command()(_command)

@@ -20,7 +20,7 @@ OutOption = Annotated[
     typer.Option(help="Folder for result.json, report.md and plots; an interrupted run resumes."),
 ]
 MethodOption = Annotated[
-    str, typer.Option(help="A lane's method, or none, ft-l, grace, memit, retrieval-prompt.")
+    str, typer.Option(help="A lane's method, or none, ft-l, grace, moe, memit, retrieval-prompt.")
 ]
 DatasetOption = Annotated[str, typer.Option(help="counterfact, zsre, selfcheckgpt or rippleedits.")]
 ModelOption = Annotated[str, typer.Option(help="Folder or hub id.")]
@@ -85,6 +85,10 @@ RephrasingsOption = Annotated[
         min=0,
     ),
 ]
+SplitOption = Annotated[
+    Path | None,
+    typer.Option(help="split.json of `errata bench split`; names the relations of the records."),
+]
 NoCheckOption = Annotated[
     bool, typer.Option("--no-check", help="Commit edits even if they fail the writer's checks.")
 ]
@@ -124,6 +128,7 @@ def edit(
     form: FormOption = "text",
     generate: GenerateOption = 0,
     rephrasings: RephrasingsOption = 0,
+    split: SplitOption = None,
     no_check: NoCheckOption = False,
     cache_dir: CacheDirOption = None,
     device: DeviceOption = "cpu",
@@ -148,6 +153,7 @@ def edit(
         text=text,
         auxiliary=plans.AuxiliaryData(heldout, tuple(retention or ()), references, texts),
         rephrasings=rephrasings,
+        split=split,
         check=not no_check,
         cache_dir=cache_dir or plans.default_cache_dir(),
         device=device,
@@ -190,16 +196,20 @@ def suites() -> None:
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Output folders of `errata bench edit`.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for compare.md and a plot.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for compare.md, compare.json and a plot.")
+    ] = None,
 ) -> None:
     """Compares runs on the same model and data side by side."""
-    from errata.evaluation.edit.compare import compared, read_runs
+    from errata.evaluation.edit.compare import compared, paired_json, read_runs
     from errata.evaluation.edit.plots import draw_compared
+    from errata.evaluation.report import write
 
     found = read_runs(runs)
     report = compared(found)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         draw_compared(found, out / "compare.png")
+        write(paired_json(found), out, "compare.json")
         (out / "compare.md").write_text(f"{report}\n![Score](compare.png)\n", encoding="utf-8")
     print_document(report)

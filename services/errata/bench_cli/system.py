@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,10 +17,17 @@ def system(
     edits: Annotated[int, typer.Option(help="Edits to submit.", min=1)] = 40,
     requests: Annotated[int, typer.Option(help="Generations in each load run.", min=1)] = 200,
     appends: Annotated[int, typer.Option(help="Appends to time.", min=1)] = 500,
+    only: Annotated[
+        Literal["all", "appends"],
+        typer.Option(help="`appends` starts Redis and the log alone; the rest is not measured."),
+    ] = "all",
 ) -> None:
     """Times appends, commit to applied, fits, and generation with and without edits."""
-    from errata.evaluation.system_bench import run
+    from errata.evaluation.system_bench import run, run_appends
 
+    if only == "appends":
+        run_appends(output, num_appends=appends, console=console())
+        return
     run(output, num_edits=edits, num_requests=requests, num_appends=appends, console=console())
 
 

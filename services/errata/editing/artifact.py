@@ -95,7 +95,7 @@ class Artifact:
                 f"{len(data)} bytes are not a safetensors file ({error}). Fetch the artifact again."
             ) from error
         for name, tensor in tensors.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if not _is_finite(tensor):
                 raise ArtifactCorruptError(
                     f"tensor {name} contains NaN or infinity; the fit that produced it failed.",
                     tensor=name,
@@ -127,8 +127,15 @@ class Artifact:
                     f"{spec.dtype} {spec.shape}.",
                     tensor=name,
                 )
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if not _is_finite(tensor):
                 raise ArtifactCorruptError(f"tensor {name} contains NaN or infinity.", tensor=name)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; both show in the extremes, which need no copy."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return all(bool(torch.isfinite(extreme)) for extreme in tensor.aminmax())
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

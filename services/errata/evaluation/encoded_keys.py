@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from errata.editing.retriever import gate_file
 from errata.editing.retriever.frames import Frames
-from errata.editing.retriever.lane_model import LaneModel, knowledge
+from errata.editing.retriever.lane_model import knowledge
 from errata.errors import InvalidRequestError
 from errata.evaluation.data.counterfact import load_counterfact
 
@@ -72,7 +73,7 @@ def encode(lane_model: Path, data: Path, num_records: int, num_queries: int) -> 
     """Encodes records of a CounterFact file.
 
     Args:
-        lane_model: folder of a lane model, of any LLM.
+        lane_model: a gate, or folder of a lane model of any LLM.
         data: the file.
         num_records: at most that many become keys.
         num_queries: at most that many queries, half of them rephrasings.
@@ -82,7 +83,7 @@ def encode(lane_model: Path, data: Path, num_records: int, num_queries: int) -> 
         InvalidRequestError: the file cannot be read, or no record has a rephrasing and a locality
             prompt.
     """
-    model = LaneModel.load_retriever(lane_model, torch.device("cpu"))
+    model = gate_file.load(lane_model, torch.device("cpu"))
     records = load_counterfact(data)[:num_records]
     asked = [one for one in records if one.rephrases and one.locality][: num_queries // 2]
     if not asked:

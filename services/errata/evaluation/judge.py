@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from errata.evaluation.asking import AS_TEXTS, CHAT, FORMS, Asking, in_form
-from errata.evaluation.data.record import Record
+from errata.evaluation.data.record import Record, RippleQuestion
 from errata.evaluation.metrics.likelihood import perplexity
 from errata.evaluation.metrics.memit import harmonic_mean, prefers
 from errata.evaluation.metrics.tokens import (
@@ -37,6 +37,35 @@ SHARES = (
 
 
 @dataclass(frozen=True, slots=True)
+class RippleAnswers:
+    """The answers to one test of RippleEdits, with every accepted answer to each question.
+
+    Attributes:
+        questions: that follow from the edit.
+        needs_all: whether all must be right.
+        conditions: that must be right before the edit.
+    """
+
+    questions: tuple[tuple[Scored, ...], ...]
+    needs_all: bool
+    conditions: tuple[tuple[Scored, ...], ...]
+
+    @property
+    def is_met(self) -> bool:
+        """Whether every condition is answered correctly."""
+        return all(map(_is_right, self.conditions))
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether one question is answered correctly, or all if the test needs all."""
+        return (all if self.needs_all else any)(map(_is_right, self.questions))
+
+
+def _is_right(answers: Sequence[Scored]) -> bool:
+    return any(exact_match(answer) == 1.0 for answer in answers)
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """A system's answers to one record's questions at one point in time.
 
@@ -47,7 +76,7 @@ class Answers:
         rephrases_true: the old answer at each rephrase; empty if there is none.
         locality_true: each locality prompt's own answer.
         locality_new: the edit's new answer at each locality prompt.
-        ripples: for each group and question, every accepted answer.
+        ripples: for each group, the answers of its tests.
         whole: generated answers; None if they are not generated.
         chat: the same questions in conversations; None if they are asked in one form only.
     """
@@ -58,7 +87,7 @@ class Answers:
     rephrases_true: tuple[Scored, ...]
     locality_true: tuple[Scored, ...]
     locality_new: tuple[Scored, ...]
-    ripples: Mapping[str, tuple[tuple[Scored, ...], ...]]
+    ripples: Mapping[str, tuple[RippleAnswers, ...]]
     whole: WholeAnswers | None = None
     chat: Answers | None = None
 
@@ -107,6 +136,12 @@ def _walk(record: Record, ask_one: Callable[[str, str], Scored]) -> Answers:
     def at(prompts: Sequence[str], answer: str | None) -> tuple[Scored, ...]:
         return tuple(ask_one(prompt, answer) for prompt in prompts if answer is not None)
 
+    def every(questions: Sequence[RippleQuestion]) -> tuple[tuple[Scored, ...], ...]:
+        return tuple(
+            tuple(ask_one(question.prompt, answer) for answer in question.answers)
+            for question in questions
+        )
+
     near = [prompt for prompt, _ in record.locality]
     true = record.target_true
     return Answers(
@@ -118,10 +153,10 @@ def _walk(record: Record, ask_one: Callable[[str, str], Scored]) -> Answers:
         locality_new=at(near, record.target_new),
         ripples={
             group: tuple(
-                tuple(ask_one(question.prompt, answer) for answer in question.answers)
-                for question in items
+                RippleAnswers(every(test.questions), test.needs_all, every(test.conditions))
+                for test in tests
             )
-            for group, items in record.ripples.items()
+            for group, tests in record.ripples.items()
         },
     )
 
@@ -183,9 +218,12 @@ def _shares(record: Record, before: Answers, now: Answers) -> Iterator[tuple[str
         yield "locality.token", _mean(token_agreement(*pair) for pair in pairs)
         yield "locality.exact", _mean(exact_agreement(*pair) for pair in pairs)
     yield from _memit_shares(now)
-    for group, questions in now.ripples.items():
-        right = [max(map(exact_match, answers)) for answers in questions]
-        yield f"ripple.{group}", _mean(right)
+    for group, tests in now.ripples.items():
+        counts = [old.is_met for old in before.ripples[group]]
+        yield f"ripple_counted.{group}", _mean(counts)
+        if any(counts):
+            passed = [new.is_passed for new, met in zip(tests, counts, strict=True) if met]
+            yield f"ripple.{group}", _mean(passed)
     if before.whole is not None and now.whole is not None:
         yield from whole_shares(record, before.whole, now.whole)
 

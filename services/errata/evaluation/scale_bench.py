@@ -24,12 +24,13 @@ from errata.evaluation.memory.measure import in_new_process
 from errata.evaluation.memory.process import check_is_measurable, resident_bytes
 from errata.evaluation.report import circumstances, code_version, write
 from errata.evaluation.scale_log import ScaleLog, prompt_of
+from errata.evaluation.scale_start import time_start
 from errata.indices.faiss_indices import FaissIndices
 from errata.launch.output import TextTable
 from errata.log.chain import ChainedEntry, Position
 from errata.log.entries import EditsReverted, SnapshotTaken
 from errata.log.fold import LogFold
-from errata.log.payload_convert import decode
+from errata.log.payload_convert import decode, encode
 from errata.replica.applier import Applier
 from errata.replica.snapshot_parts import load_snapshot, make_manifest
 
@@ -66,7 +67,8 @@ def run(plans: list[ScalePlan], out: Path, console: Console) -> dict[str, Any]:
     """
     check_is_measurable()
     table = TextTable(
-        *("method", "edits", "entries", "fold", "start", "start from a snapshot", "resident"),
+        *("method", "edits", "entries", "fold", "start", "start from a snapshot", "worker's start"),
+        "resident",
         *("catch-up per commit", "routing, 32 prompts", "revert of one"),
     )
     points = []
@@ -83,6 +85,7 @@ def run(plans: list[ScalePlan], out: Path, console: Console) -> dict[str, Any]:
                 f"{point['fold_seconds']:.2f} s",
                 f"{point['start_seconds']:.1f} s",
                 f"{point['snapshot_seconds']:.2f} s",
+                f"{point['worker_start_seconds']:.1f} s",
                 f"{point['resident_bytes'] / 2**20:,.0f} MiB",
                 f"{point['catch_up_ms']:.1f} ms",
                 "–" if routing is None else f"{routing:.1f} ms",
@@ -100,8 +103,9 @@ def measure(plan: ScalePlan, size: int) -> dict[str, Any]:
 
     Returns:
         `fold_seconds` of the entries alone; `start_seconds` from the first entry to the last one
-        applied; `snapshot_seconds` of a start from a snapshot of that; `resident_bytes` that the
-        first start adds; `catch_up_ms`, median of the last commits; `routing_ms` of 32 prompts,
+        applied; `snapshot_seconds` of a start from a snapshot of that; `worker_start_seconds` of a
+        new process from there to its first answer (`scale_start.time_start`); `resident_bytes` that
+        the first start adds; `catch_up_ms`, median of the last commits; `routing_ms` of 32 prompts,
         None if the lane does not route; `revert_ms` of one edit.
     """
     torch.set_num_threads(1)
@@ -117,7 +121,16 @@ def measure(plan: ScalePlan, size: int) -> dict[str, Any]:
         applier = Applier(model, log.store, FaissIndices(plan.index))
         twin = CausalLM.load(plan.model or demo.model_path())
         other = Applier(twin, log.store, FaissIndices(plan.index))
-        return {"entries": len(log.entries), **asyncio.run(_follow(applier, other, log))}
+        found, named = asyncio.run(_follow(applier, other, log))
+        worker = time_start(
+            Path(folder),
+            model=plan.model or str(demo.model_path()),
+            artifacts=Path(folder) / "artifacts",
+            index=plan.index,
+            entry=encode(named, "scale").SerializeToString(),
+            prompt=f"So {prompt_of(0)}",
+        )
+        return {"entries": len(log.entries), **found, **worker}
 
 
 async def start(applier: Applier, entries: list[ChainedEntry]) -> list[float]:
@@ -162,7 +175,10 @@ async def start_from(applier: Applier, store: ArtifactStore, named: SnapshotTake
     return time.perf_counter() - began
 
 
-async def _follow(applier: Applier, other: Applier, log: ScaleLog) -> dict[str, Any]:
+async def _follow(
+    applier: Applier, other: Applier, log: ScaleLog
+) -> tuple[dict[str, Any], SnapshotTaken]:
+    """The figures of one process, and the entry that would name the snapshot."""
     fold = LogFold()
     began = time.perf_counter()
     for stored in log.entries:
@@ -183,7 +199,7 @@ async def _follow(applier: Applier, other: Applier, log: ScaleLog) -> dict[str, 
     assert change is not None, "the edit is in force"
     change.apply()
     applier.digest()
-    return {
+    found = {
         "fold_seconds": folded,
         "start_seconds": started,
         "snapshot_seconds": restored,
@@ -192,6 +208,7 @@ async def _follow(applier: Applier, other: Applier, log: ScaleLog) -> dict[str, 
         "routing_ms": routing,
         "revert_ms": 1e3 * (time.perf_counter() - began),
     }
+    return found, named
 
 
 def _routing_ms(applier: Applier, number: int) -> float | None:

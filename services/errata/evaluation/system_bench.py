@@ -7,6 +7,7 @@ edits, measured before and after in the same run.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import json
 import tempfile
@@ -27,7 +28,7 @@ from errata.evaluation.serve.load_edits import counterfactual_edits
 from errata.launch.box import Box, free_addresses
 from errata.launch.output import print_json
 from errata.launch.progress import Steps
-from errata.log.entries import EditsRequested
+from errata.log.entries import EditsRequested, LaneConfigured
 from errata.log.payload_convert import edit_name
 from errata.writer.log_client import LogClient
 from errata_client import AsyncClient, EditSpec, EditState
@@ -36,6 +37,7 @@ _CONCURRENCY = 16
 _MAX_TOKENS = 16
 _POLL_SECONDS = 0.002
 _TIMEOUT_SECONDS = 300.0
+_LANE = "lanes/main"
 
 
 def run(
@@ -64,10 +66,37 @@ def run(
             # Last, because a new epoch fences the box's own writer.
             console.print(f"{num_appends} appends …")
             figures["append"] = asyncio.run(_appends(box.settings.log.address, num_appends))
-    report = {
-        **circumstances(),
-        **figures,
-    }
+    return _reported(figures, output, console)
+
+
+def run_appends(output: Path, *, num_appends: int, console: Console) -> dict[str, Any]:
+    """Starts Redis and the log alone, measures appends, writes JSON, stops both.
+
+    Args:
+        output: JSON file.
+        num_appends: single appends to the log.
+        console: shows progress.
+
+    Returns:
+        The JSON that was written.
+
+    Raises:
+        StartupError: Redis or the log did not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="errata-bench-") as folder:
+        flags = {"data_dir": Path(folder), **free_addresses()}
+        box = Box(flags, steps=Steps(console))
+        try:
+            box.start_log()
+            console.print(f"{num_appends} appends …")
+            found = asyncio.run(_appends(box.settings.log.address, num_appends, _any_lane()))
+        finally:
+            box.stop()
+    return _reported({"append": found}, output, console)
+
+
+def _reported(figures: dict[str, Any], output: Path, console: Console) -> dict[str, Any]:
+    report = {**circumstances(), **figures}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print_json(console, report)
@@ -153,19 +182,36 @@ async def generation_rate(client: AsyncClient, prompts: Sequence[str], num_reque
     return num_requests / (time.perf_counter() - begun)
 
 
-async def _appends(address: str, num_appends: int) -> dict[str, Any]:
-    """Latency of single appends, one after the other; each is synced to disk before its answer."""
+async def _appends(
+    address: str, num_appends: int, lane: LaneConfigured | None = None
+) -> dict[str, Any]:
+    """Latency of single appends, one after the other; each is synced to disk before its answer.
+
+    Args:
+        address: of the log.
+        num_appends: requests of one edit each.
+        lane: to configure first; None if the log has it.
+    """
     seconds = []
     edit = Edit(edit_name(1, 0), "x" * 100, "x" * 10, "x" * 20, ("x" * 100,))
-    entry = EditsRequested("lanes/main", (edit,), ("",), (True,))
+    entry = EditsRequested(_LANE, (edit,), ("",), (True,))
     async with grpc.aio.insecure_channel(address) as channel:
         log = LogClient(channel, "bench")
         await log.acquire_epoch()
+        if lane is not None:
+            await log.append(str(uuid.uuid4()), lane, "bench")
         for _ in range(num_appends):
             begun = time.perf_counter()
             await log.append(str(uuid.uuid4()), entry, "bench")
             seconds.append(time.perf_counter() - begun)
     return _quantiles(seconds)
+
+
+def _any_lane() -> LaneConfigured:
+    """A lane that no replica opens: the log alone looks at its entries."""
+    config = "{}"
+    digest = hashlib.sha256(config.encode()).hexdigest()
+    return LaneConfigured(_LANE, "recipe", config, digest, base_model_digest=digest)
 
 
 def _quantiles(seconds: Sequence[float]) -> dict[str, Any]:

@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from errata import demo
+from errata.editing.registry import get_method
+from errata.editing.retriever.installed_gate import installed_gate
+from errata.editing.retriever.lane_model import file_in
 from errata.errors import ErrataError, NotFoundError, StartupError, UnavailableError
 from errata.launch.addresses import check_listening, free_shift, is_local
 from errata.launch.findings import Finding, Grade
 from errata.launch.lock import held_by
 from errata.launch.progress import Steps
 from errata.log.backend import RedisBackend
+from errata.log.entries import LaneConfigured
 from errata.log.signing.keys import SigningKey
 from errata.platform.addresses import host_and_port
 from errata.platform.settings import Settings
@@ -242,18 +246,32 @@ def lanes(settings: Settings) -> Iterator[Finding]:
     writer = settings.writer
     path = writer.lanes_file or (None if settings.model.path else demo.lanes_path())
     try:
-        setups = read_lanes(path, writer.default_lane, base_model="")
+        setups = read_lanes(path, writer.default_lane, "", writer.default_method)
     except ErrataError as error:
         yield Finding("fail", "lanes", error.message, "correct it (writer.lanes_file)")
         return
     for setup in setups:
         name = setup.configured.lane
-        if setup.model and not Path(setup.model).is_dir():
-            found = f"{name}: no lane model at {setup.model}"
-            yield Finding("fail", "lanes", found, "make it with `errata train recipe`")
+        if setup.model and not file_in(setup.model).is_file():
+            found = f"{name}: no lane model or gate at {setup.model}"
+            remedy = "make one with `errata train recipe` or `errata train gate`"
+            yield Finding("fail", "lanes", found, remedy)
+        elif setup.model is None and _takes_gate(setup.configured):
+            try:
+                installed_gate()
+            except ErrataError as error:
+                # A lane that is in the log already keeps its gate.
+                yield Finding(
+                    "warn", "lanes", f"{name}: {error.message}", "not needed if it has one"
+                )
         for adapter in setup.adapters:
             if not (adapter / "adapter_config.json").is_file():
                 found = f"{name}: no PEFT adapter at {adapter}"
                 yield Finding("fail", "lanes", found, "correct `adapters` in the lanes file")
     listed = ", ".join(f"{lane.configured.lane} ({lane.configured.method})" for lane in setups)
     yield Finding("ok", "lanes", listed)
+
+
+def _takes_gate(lane: LaneConfigured) -> bool:
+    config = get_method(lane.method).config.model_validate_json(lane.config_json)
+    return config.takes_gate

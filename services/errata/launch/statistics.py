@@ -27,7 +27,12 @@ def compute_statistics(settings: Settings, console: Console) -> None:
     """
     resources = resources_of(settings)
     model = load_base_model(settings)
-    lanes = read_lanes(settings.writer.lanes_file, settings.writer.default_lane, model.digest)
+    lanes = read_lanes(
+        settings.writer.lanes_file,
+        settings.writer.default_lane,
+        model.digest,
+        settings.writer.default_method,
+    )
     for lane in lanes:
         configured = lane.configured
         lane_resources = LaneResources(resources, lane.adapters)

@@ -35,11 +35,11 @@ class Connections:
         """Prepares both.
 
         Raises:
-            StartupError: the URL is not one of Redis, or the password's file cannot be read.
+            StartupError: the URL is not one of Redis, or a password's file cannot be read.
         """
         self._sentinels: list[Redis] = []
         timeout = settings.redis_timeout_seconds
-        password = _password(settings.redis_password_file)
+        password = _password("redis_password_file", settings.redis_password_file)
         common, tail = _options(timeout), _options(timeout + 2.0)
         try:
             parsed: dict[str, Any] = dict(parse_url(settings.redis_url))
@@ -50,7 +50,8 @@ class Connections:
             own = {name: parsed[name] for name in _OF_THE_DATABASE if name in parsed} | password
             if settings.redis_url.startswith("rediss:"):
                 own["ssl"] = True
-            sentinel: Any = cast(Any, Sentinel)(addresses, sentinel_kwargs=common)
+            asked = {**common, **_sentinel_login(settings)}
+            sentinel: Any = cast(Any, Sentinel)(addresses, sentinel_kwargs=asked)
             self._sentinels = sentinel.sentinels
             service = settings.redis_service
             self.client: Redis = sentinel.master_for(service, **own, **common)
@@ -75,15 +76,19 @@ class Connections:
             await client.aclose()
 
 
-def _password(file: Path | None) -> dict[str, Any]:
+def _sentinel_login(settings: LogSettings) -> dict[str, Any]:
+    user = {"username": settings.redis_sentinel_user} if settings.redis_sentinel_user else {}
+    name = "redis_sentinel_password_file"
+    return user | _password(name, settings.redis_sentinel_password_file)
+
+
+def _password(setting: str, file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
         return {"password": file.read_text("utf-8").strip()}
     except OSError as error:
-        raise StartupError(
-            f"log.redis_password_file {file} cannot be read: {error.strerror}."
-        ) from error
+        raise StartupError(f"log.{setting} {file} cannot be read: {error.strerror}.") from error
 
 
 def _options(timeout: float) -> dict[str, Any]:

@@ -17,10 +17,14 @@ from errata.errors import (
 )
 from errata.log.history import Page
 from errata.log.store import RedisLog
+from errata.platform.detached import Detached
 from errata.platform.failpoints import failpoint_async
 
 # How long the watcher waits for another service's entry before it checks the head anyway.
 TAIL_SECONDS = 1.0
+# An own append that succeeds proves that no other service's entry precedes it, so the tail can
+# rest: to wake for each of them would delay their answers.
+_REST_SECONDS = 0.01
 _RETRY_SECONDS = 0.1
 _LOOK_SECONDS = 5.0  # between two looks at Redis' memory, for metrics
 _PAGE_BYTES = 256 * 1024  # each follower holds a page for as long as its reader does not take it
@@ -44,6 +48,7 @@ class Feed:
         self._progress_seconds = progress_seconds
         self._failure: ErrataError | None = None
         self._stopping = False
+        self._reads = Detached()
 
     @property
     def available(self) -> bool:
@@ -69,8 +74,8 @@ class Feed:
                 await failpoint_async("log.tail.before_adopt")
                 if seq is None:
                     await self._source.state()
-                else:
-                    await self._source.adopt(seq)
+                elif not await self._source.adopt(seq):
+                    await asyncio.sleep(_REST_SECONDS)
                 if self._failure is not None:
                     await self._source.check_redis()
                 if time.monotonic() >= next_look:
@@ -124,4 +129,8 @@ class Feed:
         head = self._source.head
         if head.seq < next_seq:
             return Page(head, (), head)
-        return await self._source.read_retained(next_seq, self._page_entries, _PAGE_BYTES)
+        # Followers at the head ask for the same page at the same time: one read serves them all.
+        return await self._reads.run(
+            lambda: self._source.read_retained(next_seq, self._page_entries, _PAGE_BYTES),
+            key=(next_seq, head.seq),
+        )

@@ -6,7 +6,7 @@ appends it. So an entry that cannot be is refused; if it is in the log anyway, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
 from errata.artifacts.source import check_digest
@@ -47,6 +47,7 @@ from errata.log.forms import (
 )
 from errata.log.methods import METHODS
 from errata.log.policy import (
+    AFTER,
     WAITING,
     check_probes,
     check_release,
@@ -55,12 +56,6 @@ from errata.log.policy import (
 )
 from errata.log.signing.trust import TrustState
 from errata.log.standing import Known, Standing, not_revertible
-
-_AFTER = {
-    Verdict.APPROVED: Standing.REQUESTED,
-    Verdict.REJECTED: Standing.REJECTED,
-    Verdict.WITHDRAWN: Standing.WITHDRAWN,
-}
 
 
 class LogFold:
@@ -91,7 +86,7 @@ class LogFold:
         self.timed: set[str] = set()
         self.has_policy = False
         self._edits: dict[str, Known] = {}
-        self._standings: dict[tuple[str, Standing], Known] = {}
+        self._standings: dict[Known, Known] = {}
 
     def add(self, entry: Entry) -> None:
         """Folds the next entry in.
@@ -189,7 +184,7 @@ class LogFold:
 
     def standings(self) -> dict[str, tuple[str, Standing]]:
         """Every edit's lane and state."""
-        return {name: (known.lane, known.standing) for name, known in self._edits.items()}
+        return dict(self._edits)
 
     def copy(self) -> LogFold:
         """A fold of the same entries, which the next `add` leaves as it is."""
@@ -201,10 +196,21 @@ class LogFold:
         copied.snapshot, copied.has_policy = self.snapshot, self.has_policy
         return copied
 
-    def restore_standings(self, standings: Mapping[str, tuple[str, Standing]]) -> None:
-        """Sets every edit's lane and state, as `standings` returned them."""
-        for name, (lane, standing) in standings.items():
-            self._set((name,), lane, standing)
+    def restore_standings(self, standings: Iterable[tuple[str, str, str]]) -> None:
+        """Sets each edit's lane and state.
+
+        Args:
+            standings: name, lane and value of the state.
+
+        Raises:
+            ValueError: there is no such state.
+        """
+        known: dict[tuple[str, str], Known] = {}
+        for name, lane, value in standings:
+            pair = lane, value
+            if pair not in known:
+                known[pair] = self._shared(lane, Standing(value))
+            self._edits[name] = known[pair]
 
     def _put(self, payload: Payload) -> None:
         match payload:
@@ -229,7 +235,7 @@ class LogFold:
             case EditsReviewed(edits=names, verdict=verdict):
                 for name in names:
                     is_early = verdict is Verdict.APPROVED and name in self.timed
-                    after = Standing.SCHEDULED if is_early else _AFTER[verdict]
+                    after = Standing.SCHEDULED if is_early else AFTER[verdict]
                     self._set((name,), self._edits[name].lane, after)
                 self.timed.difference_update(names)
             case EditsReleased(edits=names):
@@ -251,11 +257,14 @@ class LogFold:
             self._set((edit.name,), lane, Standing.PROPOSED if is_reviewed else soon)
 
     def _set(self, names: Iterable[str], lane: str, standing: Standing) -> None:
-        known = self._standings.get((lane, standing))
-        if known is None:  # one object for all edits: a million would keep the collector busy
-            known = self._standings[lane, standing] = Known(lane, standing)
+        known = self._shared(lane, standing)
         for name in names:
             self._edits[name] = known
+
+    def _shared(self, lane: str, standing: Standing) -> Known:
+        """One object for all edits: a million would keep the collector busy."""
+        known = Known(lane, standing)
+        return self._standings.setdefault(known, known)
 
     def _check_lane(self, payload: LaneConfigured) -> None:
         check_lane_name(payload.lane)

@@ -9,7 +9,6 @@ from typing import Any
 from errata.log.entries import ArtifactRef, LaneConfigured, SnapshotTaken
 from errata.log.fold import LogFold
 from errata.log.signing.trust import TrustState
-from errata.log.standing import Standing
 
 
 def fold_to_json(fold: LogFold) -> dict[str, Any]:
@@ -46,9 +45,7 @@ def fold_from_json(found: Mapping[str, Any]) -> LogFold:
         fold.snapshot = _snapshot_from_json(found["snapshot"])
     fold.has_policy = bool(found.get("has_policy"))
     fold.timed = {str(name) for name in found.get("timed", ())}
-    fold.restore_standings(
-        {name: (lane, Standing(standing)) for name, lane, standing in found["edits"]}
-    )
+    fold.restore_standings(found["edits"])
     return fold
 
 

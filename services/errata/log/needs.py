@@ -17,34 +17,66 @@ from errata.log.payload_convert import edit_name, encode
 REDIS_ENTRY_BYTES = 250
 """Bytes of one entry in Redis besides its payload: stream, two digests, request id; measured."""
 
+REQUEST_ID_BYTES = 100
+"""Bytes of these that stay after a trim until the id's horizon: docs/trimming.md."""
+
 FILE_ENTRY_BYTES = 430
 """Bytes of one entry in the append-only file besides its payload: the commands; measured."""
 _CHARACTERS_PER_TOKEN = 4
 
 
-def log_needs(load: EditLoad, commits: int) -> list[Need]:
+def log_needs(load: EditLoad, commits: int, kept_entries: int | None = None) -> list[Need]:
     """Entries of N requests of one edit each, and of c commits.
 
     Args:
         load: the edits; a token of a text counts as four characters.
         commits: c, of all lanes.
+        kept_entries: what trims leave in Redis; None if nothing is trimmed.
     """
     entries = load.num_edits + commits
     batch = -(-load.num_edits // commits) if commits else 0
     payloads = load.num_edits * request_bytes(load) + commits * commit_bytes(batch)
     return [
-        Need(
-            "entries in Redis",
-            entries * REDIS_ENTRY_BYTES + payloads,
-            f"(N + c)·{REDIS_ENTRY_BYTES} + payloads",
-            "host",
-            is_estimate=True,
-        ),
+        *_in_redis(entries, payloads, kept_entries),
         Need(
             "append-only file",
             entries * FILE_ENTRY_BYTES + payloads,
             f"(N + c)·{FILE_ENTRY_BYTES} + payloads",
             "disk",
+            is_estimate=True,
+        ),
+    ]
+
+
+def _in_redis(entries: int, payloads: int, kept_entries: int | None) -> list[Need]:
+    """What stays in Redis, and what leaves it only with a trim."""
+    everything = entries * REDIS_ENTRY_BYTES + payloads
+    if kept_entries is None or entries <= kept_entries:
+        formula = f"(N + c)·{REDIS_ENTRY_BYTES} + payloads"
+        return [Need("entries in Redis", everything, formula, "host", is_estimate=True)]
+    kept = everything * kept_entries // entries
+    trimmed = entries - kept_entries
+    return [
+        Need(
+            "entries in Redis",
+            kept,
+            f"{kept_entries:,}·{REDIS_ENTRY_BYTES} + payloads",
+            "host",
+            is_estimate=True,
+        ),
+        Need(
+            "request ids of trimmed entries",
+            trimmed * REQUEST_ID_BYTES,
+            f"(N + c − {kept_entries:,})·{REQUEST_ID_BYTES}",
+            "host",
+            is_estimate=True,
+        ),
+        Need(
+            "entries until they are trimmed",
+            everything - kept - trimmed * REQUEST_ID_BYTES,
+            f"(N + c − {kept_entries:,})·{REDIS_ENTRY_BYTES - REQUEST_ID_BYTES} + payloads",
+            "host",
+            during="commit",
             is_estimate=True,
         ),
     ]

@@ -10,6 +10,12 @@ from errata.log.entries import EditsReleased, EditsRequested, EditsReviewed, Pro
 from errata.log.forms import check_some
 from errata.log.standing import Known, Standing
 
+AFTER = {
+    Verdict.APPROVED: Standing.REQUESTED,
+    Verdict.REJECTED: Standing.REJECTED,
+    Verdict.WITHDRAWN: Standing.WITHDRAWN,
+}
+"""Standings of edits after a review, if they wait for no time."""
 WAITING = (Standing.PROPOSED, Standing.SCHEDULED)
 """Standings of edits that wait for a decision or a time."""
 

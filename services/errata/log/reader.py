@@ -40,7 +40,7 @@ class EntryReader:
         """Starts behind a snapshot instead of before the first entry.
 
         Args:
-            fold: of the snapshot; it is copied, because the snapshot is restored only later.
+            fold: of the snapshot; it stays as it is, for a writer restores the lanes only later.
             named: the entry that names it, as the log service told; `read` must come upon it.
         """
         self.fold, self._unconfirmed = fold.copy(), named

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from errata.errors import EditNotRevertibleError
 
@@ -20,9 +20,8 @@ class Standing(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """An edit's lane and state; edits of one entry share it."""
+class Known(NamedTuple):
+    """An edit's lane and state; all edits with both share it."""
 
     lane: str
     standing: Standing

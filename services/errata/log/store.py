@@ -163,9 +163,9 @@ class RedisLog:
         """The current state; verifies and adopts entries that other services appended."""
         return await self._detached.run(self._state)
 
-    async def adopt(self, seq: int) -> None:
-        """Verifies and adopts another service's entry; does nothing if the entry is known."""
-        await self._detached.run(lambda: self._adopt(seq))
+    async def adopt(self, seq: int) -> bool:
+        """Verifies and adopts another service's entry; False if the entry was known."""
+        return await self._detached.run(lambda: self._adopt(seq))
 
     async def read(self, from_seq: int, max_entries: int, max_bytes: int = MAX_PAGE_BYTES) -> Page:
         """A verified page of entries from `from_seq` on, of at most `max_bytes` or one entry.
@@ -354,11 +354,12 @@ class RedisLog:
             newest = self._tip.snapshot(head)
         return LogState(known.log_id, head, floor_seq, known.epoch, voided, impossible, newest)
 
-    async def _adopt(self, seq: int) -> None:
+    async def _adopt(self, seq: int) -> bool:
         async with self._lock:  # a running append of this service may be this very entry
             is_known = self._tip.known.head.seq >= seq
         if not is_known:
             await self._state()
+        return not is_known
 
     def _check_confirmed(self, seq: int) -> None:
         """Another service may have shown a reader what this one cannot confirm yet."""

@@ -32,12 +32,10 @@ class ActiveEdits:
             standings: every edit's lane and state.
             commit_seq: edits → position of their commit.
         """
-        active = [
-            (name, lane) for name, (lane, at) in standings.items() if at is Standing.COMMITTED
-        ]
-        active.sort(key=lambda edit: commit_seq.get(edit[0], 0))
+        active = [name for name, (_, at) in standings.items() if at is Standing.COMMITTED]
+        active.sort(key=lambda name: commit_seq.get(name, 0))
         reverted = {name for name, (_, at) in standings.items() if at is Standing.REVERTED}
-        return cls(dict(active), dict(commit_seq), reverted)
+        return cls({name: standings[name][0] for name in active}, dict(commit_seq), reverted)
 
     def commit(self, edits: Sequence[str], lane: str, seq: int) -> None:
         """Adds the edits of the commit at `seq`."""

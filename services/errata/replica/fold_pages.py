@@ -31,10 +31,15 @@ def read_fold(pages: Sequence[bytes]) -> tuple[LogFold, dict[str, int]]:
         ArtifactCorruptError: these are not the pages of a fold.
     """
     try:
-        values = json.loads(pages[0])
-        edits = [edit for page in pages[1:] for edit in json.loads(page)]
-        fold = fold_from_json({**values, "edits": [edit[:3] for edit in edits]})
-        return fold, {name: int(seq) for name, _, _, seq in edits if seq}
+        fold = fold_from_json({**json.loads(pages[0]), "edits": ()})
+        commit_seq: dict[str, int] = {}
+        for page in pages[
+            1:
+        ]:  # one at a time: a list for each of a million edits slows Python down
+            edits = json.loads(page)
+            fold.restore_standings(edit[:3] for edit in edits)
+            commit_seq.update((edit[0], int(edit[3])) for edit in edits if edit[3])
+        return fold, commit_seq
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ArtifactCorruptError(
             f"the fold in the snapshot cannot be read ({type(error).__name__})."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.artifact import Artifact
 from errata.editing.lane.commits import LaneDump
-from errata.editing.lane.pages import LaneTable, cut, join
+from errata.editing.lane.pages import cut, join
 from errata.log.chain import Position
 from errata.log.entries import ArtifactRef, LaneConfigured, SnapshotTaken
 from errata.log.fold import LogFold
@@ -24,6 +25,7 @@ from errata.replica.snapshot import (
     memory_of,
 )
 
+T = TypeVar("T")
 _AT_ONCE = 8  # parts that are fetched at a time
 
 
@@ -113,10 +115,20 @@ async def load_manifest(artifacts: ArtifactSource, ref: ArtifactRef) -> Manifest
 
 async def load_group(artifacts: ArtifactSource, manifest: Manifest, group: str) -> list[bytes]:
     """The parts of a group; raises as `load_snapshot`."""
-    refs, found = manifest.parts.get(group, ()), list[bytes]()
+    return await _load_all(artifacts, manifest, group, lambda part: part)
+
+
+async def _load_all(
+    artifacts: ArtifactSource, manifest: Manifest, group: str, read: Callable[[bytes], T]
+) -> list[T]:
+    """The parts of a group as `read` reads them, on threads; raises as `load_snapshot`."""
+
+    async def one(ref: ArtifactRef) -> T:
+        return await asyncio.to_thread(read, await artifacts.get(ref.digest, ref.size_bytes))
+
+    refs, found = manifest.parts.get(group, ()), list[T]()
     for start in range(0, len(refs), _AT_ONCE):
-        some = refs[start : start + _AT_ONCE]
-        found += await asyncio.gather(*(artifacts.get(r.digest, r.size_bytes) for r in some))
+        found += await asyncio.gather(*map(one, refs[start : start + _AT_ONCE]))
     return found
 
 
@@ -130,10 +142,8 @@ async def _lane(
     groups: Mapping[str, bool] = {contents_of(lane): True, memory_of(lane): with_memory}
     tables = []
     for group, is_wanted in groups.items():
-        pages = await load_group(artifacts, manifest, group) if is_wanted else []
-        tables.append(await asyncio.to_thread(_table, pages))
+        pages = list[Artifact]()
+        if is_wanted:
+            pages = await _load_all(artifacts, manifest, group, Artifact.from_bytes)
+        tables.append(await asyncio.to_thread(join, pages) if pages else None)
     return HeldLane(LaneDump(digest, *tables), model)
-
-
-def _table(pages: Sequence[bytes]) -> LaneTable | None:
-    return join([Artifact.from_bytes(page) for page in pages]) if pages else None

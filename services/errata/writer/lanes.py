@@ -75,20 +75,22 @@ class LaneSetup:
     requires_approval: bool = False
 
 
-def read_lanes(path: Path | None, default_lane: str, base_model: str) -> list[LaneSetup]:
-    """The lanes of a file, or the default lane with AdaPLE's defaults if there is none.
+def read_lanes(
+    path: Path | None, default_lane: str, base_model: str, default_method: str = "adaple"
+) -> list[LaneSetup]:
+    """The lanes of a file, or the default lane with a method's defaults if there is none.
 
     Args:
         path: TOML.
         default_lane: `lanes/{lane}`; must be among them.
         base_model: digest of the base model.
+        default_method: method of the default lane without a file.
 
     Raises:
         StartupError: the file is missing or is not TOML, or the configuration of a lane is invalid.
     """
-    tables = (
-        _read(path) if path else {default_lane.removeprefix("lanes/"): _LaneTable(method="adaple")}
-    )
+    default = {default_lane.removeprefix("lanes/"): _LaneTable(method=default_method)}
+    tables = _read(path) if path else default
     if default_lane.removeprefix("lanes/") not in tables:
         raise StartupError(
             f"the default lane {default_lane} is not in {path}; add it, or set "

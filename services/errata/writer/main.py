@@ -73,7 +73,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         torch.set_num_threads(settings.writer.num_threads)
     model = await asyncio.to_thread(load_base_model, settings)
     lanes_file = settings.writer.lanes_file or (None if settings.model.path else demo.lanes_path())
-    lanes = read_lanes(lanes_file, settings.writer.default_lane, model.digest)
+    lanes = read_lanes(
+        lanes_file, settings.writer.default_lane, model.digest, settings.writer.default_method
+    )
     if any(setup.requires_approval for setup in lanes) and not settings.security.authenticate:
         _log.warning(
             "lanes require approval, but calls are not authenticated: reviews compare the names "

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import structlog
 
-from errata.editing.lane.contract import Lane, Resources
-from errata.errors import InvalidRequestError, StartupError
+from errata.editing.lane.contract import Lane, LaneModelSupport, Resources
+from errata.editing.retriever.installed_gate import installed_gate
+from errata.errors import ErrataError, InvalidRequestError, StartupError
 from errata.log.entries import LaneConfigured, LaneModelCommitted, LanePolicySet
 from errata.platform.countdown import Countdown
 from errata.writer.edited_model import EditedModel
@@ -112,13 +114,12 @@ class Startup:
         support = self._edited.open_early(setup.configured).lane_model
         if support is None:
             return
-        if setup.model is None:
-            if lane not in self._ledger.lane_models:
-                raise StartupError(
-                    f"{lane} needs a lane model; name its folder as `model` in the lanes file."
-                )
+        path = setup.model
+        if path is None and lane not in self._ledger.lane_models:
+            path = _gate_for(lane, support)
+        if path is None:
             return
-        data = await asyncio.to_thread(support.read, setup.model)
+        data = await asyncio.to_thread(support.read, path)
         digest = hashlib.sha256(data).hexdigest()
         if self._ledger.lane_models.get(lane) == digest:
             return
@@ -132,6 +133,18 @@ class Startup:
             base_model_digest=self._publisher.base_model_digest,
         )
         await self._publisher.append_own(f"model|{lane}|{digest}|{self._ledger.seq}", version)
+
+
+def _gate_for(lane: str, support: LaneModelSupport) -> Path:
+    """The installed gate, for a lane that names no lane model and whose log has none."""
+    if not support.takes_gate:
+        raise StartupError(
+            f"{lane} needs a lane model; name its folder as `model` in the lanes file."
+        )
+    try:
+        return installed_gate()
+    except ErrataError as error:
+        raise StartupError(f"{lane} needs a gate: {error.message}") from error
 
 
 def _conflict(lane: LaneConfigured, seq: int, known: LaneConfigured) -> StartupError:

@@ -26,6 +26,7 @@ class ReplicatedRedis:
         self.replicas: list[RedisServer] = []
         self._sentinel: subprocess.Popen[bytes] | None = None
         self.sentinel_port = free_port()
+        self._sentinel_password: str | None = None
 
     def _server(self, name: str, *options: str) -> RedisServer:
         common = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
@@ -40,11 +41,13 @@ class ReplicatedRedis:
         wait(lambda: _info(server).get("master_link_status") == "up", "the replica follows")
         return server
 
-    def start_sentinel(self) -> None:
+    def start_sentinel(self, password: str | None = None) -> None:
         """Starts a Sentinel that alone decides on a failover, half a second after a death."""
+        self._sentinel_password = password
+        login = f"requirepass {password}\n" if password else ""
         path = self._folder / "sentinel.conf"
         path.write_text(
-            f"port {self.sentinel_port}\nbind 127.0.0.1\n"
+            f"port {self.sentinel_port}\nbind 127.0.0.1\n{login}"
             f"sentinel monitor {SERVICE} 127.0.0.1 {self.primary.port} 1\n"
             f"sentinel down-after-milliseconds {SERVICE} 500\n"
             f"sentinel failover-timeout {SERVICE} 5000\n"
@@ -55,7 +58,10 @@ class ReplicatedRedis:
         wait(self._knows_replicas, "the Sentinel knows the replicas")
 
     def _knows_replicas(self) -> bool:
-        with redis.Redis(port=self.sentinel_port, socket_timeout=30) as sentinel:
+        asked = redis.Redis(
+            port=self.sentinel_port, socket_timeout=30, password=self._sentinel_password
+        )
+        with asked as sentinel:
             try:
                 found: Any = sentinel.sentinel_slaves(SERVICE)
             except redis.RedisError:

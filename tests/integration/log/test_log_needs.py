@@ -5,9 +5,17 @@ from __future__ import annotations
 import hashlib
 import secrets
 
+import pytest
+
 from errata.editing.lane.needs import EditLoad
 from errata.log.append import NewEntry
-from errata.log.needs import FILE_ENTRY_BYTES, REDIS_ENTRY_BYTES, log_needs, request_bytes
+from errata.log.needs import (
+    FILE_ENTRY_BYTES,
+    REDIS_ENTRY_BYTES,
+    REQUEST_ID_BYTES,
+    log_needs,
+    request_bytes,
+)
 from errata.log.store import RedisLog
 from errata.platform.settings import LogSettings
 from tests.integration.log.harness import RedisServer, append_request
@@ -37,6 +45,19 @@ def test_requests_and_commits_add_up() -> None:
     memory, file = log_needs(load, commits=10)
     assert memory.num_bytes > 110 * REDIS_ENTRY_BYTES + 100 * request_bytes(load)
     assert file.num_bytes - memory.num_bytes == 110 * (FILE_ENTRY_BYTES - REDIS_ENTRY_BYTES)
+
+
+def test_trims_leave_a_constant_number_of_entries_and_the_ids_of_the_others() -> None:
+    small, large = (EditLoad(num_edits=n, batch_edits=10) for n in (10_000, 90_000))
+    (all_of_small, _), (kept, ids, until_trimmed, _) = (
+        log_needs(load, commits=load.num_edits // 10, kept_entries=11_000)
+        for load in (small, large)
+    )
+    assert kept.num_bytes == pytest.approx(all_of_small.num_bytes, rel=0.01)
+    assert ids.num_bytes == (99_000 - 11_000) * REQUEST_ID_BYTES
+    assert (kept.during, ids.during, until_trimmed.during) == ("", "", "commit")
+    untrimmed, _ = log_needs(large, commits=9_000)
+    assert kept.num_bytes + ids.num_bytes + until_trimmed.num_bytes == untrimmed.num_bytes
 
 
 async def _append(log: RedisLog, epoch: int, number: int, size: int) -> None:

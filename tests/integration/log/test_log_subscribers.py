@@ -21,7 +21,10 @@ from errata.errors import (
 )
 from errata.log import subscriber as subscriber_module
 from errata.log.chain import ORIGIN, ChainedEntry, Position, extend
-from errata.log.convert import entry_to
+from errata.log.convert import entry_to, new_entry
+from errata.log.feed import Feed
+from errata.log.history import Page
+from errata.log.store import RedisLog
 from errata.log.subscriber import Subscriber
 from errata.platform.settings import LogSettings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
@@ -32,6 +35,7 @@ from tests.integration.log.harness import (
     Proxy,
     RedisServer,
     RunningLog,
+    append_request,
     eventually,
     judge_order,
     log_settings,
@@ -182,6 +186,33 @@ async def test_entries_of_another_service_arrive(
         for _ in range(50):
             await history.append(log, epoch)
         judge_order(await asyncio.wait_for(taking, PATIENCE))
+
+
+async def test_followers_at_the_head_share_one_read_of_redis(
+    settings: LogSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await RedisLog.open(settings)
+    feed = Feed(store, page_entries=10, progress_seconds=PATIENCE)
+    tail = asyncio.create_task(feed.run())
+    try:
+        followers = [feed.follow(1) for _ in range(3)]
+        assert [(await anext(each)).entries for each in followers] == [(), (), ()]
+        reads, read = [], store.read_retained
+
+        async def counted(*asked: int) -> Page:
+            reads.append(asked)
+            return await read(*asked)
+
+        monkeypatch.setattr(store, "read_retained", counted)
+        waiting = [asyncio.ensure_future(anext(each)) for each in followers]
+        await store.append(new_entry(append_request(await store.acquire_epoch("test"))))
+        pages = await asyncio.gather(*waiting)
+        assert [[entry.seq for entry in page.entries] for page in pages] == [[1], [1], [1]]
+        assert len(reads) == 1
+    finally:
+        feed.stop()
+        await tail
+        await store.close()
 
 
 async def test_large_entries_come_in_bounded_messages(log: RunningLog) -> None:

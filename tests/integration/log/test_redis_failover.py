@@ -255,3 +255,19 @@ async def test_readers_share_an_attempt_that_failed(
     states = await asyncio.gather(*[log.state() for _ in range(30)])
     assert {state.head.seq for state in states} == {1}, "what was acknowledged can be read"
     assert log._acknowledged._num_attempts - before <= 3
+
+
+async def test_sentinels_may_ask_for_a_password_of_their_own(
+    redises: ReplicatedRedis, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(redises.add_replica, redises.primary.port)
+    await asyncio.to_thread(redises.start_sentinel, "of-the-sentinels")
+    file = tmp_path / "password"
+    file.write_text("of-the-sentinels\n")
+    settings = redises.settings(tmp_path / "witness", redis_sentinel_password_file=file)
+    async with running_log(settings) as log:
+        response = await log.append(await log.acquire(), comment="behind a password")
+    assert response.seq == 1
+    file.write_text("another one")
+    with pytest.raises(StartupError, match="auth"):
+        await RedisLog.open(settings)

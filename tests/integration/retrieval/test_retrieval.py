@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ from tests.integration.retrieval.stack import (
     served,
     submit,
 )
+from tests.unit.editing.gates import install_gate, make_gate
 from tests.unit.editing.recipe_models import make_lane_model
 from tests.unit.editing.tiny_models import make_model
 from tests.waiting import PATIENCE
@@ -231,6 +233,24 @@ async def test_a_lane_needs_a_model_that_fits(stack: Stack) -> None:
     assert caught.group_contains(BaseModelMismatchError)
     async with stack.writer(stack.lane_model()) as writer:
         await eventually(lambda: writer.ledger.lane_models, "a lane model")
+
+
+async def test_a_lane_that_names_no_model_commits_the_installed_gate(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane: dict[str, Any] = {"method": "lemoe", "config": {"steps": 2}}
+    with pytest.raises(ExceptionGroup) as caught:
+        async with stack.writer(None, **lane):
+            pass
+    assert caught.group_contains(StartupError, match="install the package errata-gate")
+    gate = install_gate(make_gate(stack.make_llm()), stack.folder / "site", monkeypatch)
+    digest = hashlib.sha256(gate.read_bytes()).hexdigest()
+    async with stack.writer(None, **lane) as writer:
+        await eventually(lambda: writer.ledger.lane_models, "the gate")
+        assert set(writer.ledger.lane_models.values()) == {digest}
+    gate.unlink()
+    async with stack.writer(None, **lane) as writer:
+        assert set(writer.ledger.lane_models.values()) == {digest}, "the log has it"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from errata.demo import Corpus
 from errata.launch.box import Box, free_addresses
 from errata_client import Chat, ChatMessage, Client
 from tests.integration.system.test_bench_edit import write_records
+from tests.integration.system.test_examples import openai_variables, run_example
 from tests.waiting import PATIENCE
 
 # Turns are lines, so that the demo model continues what the user says. It shows tools, and refuses
@@ -332,3 +333,15 @@ def test_under_load_no_chat_is_stale_mixed_or_lost(box: Box, tmp_path: Path) -> 
     assert found["replicas_seen"] == 2
     assert found["edits_committed"] > 0
     assert found["read_your_writes_requests"] > 0
+
+
+def test_the_example_of_the_openai_client_chats(box: Box) -> None:
+    said = run_example("openai_client.py", PROMPT, environment=openai_variables(box.http_url))
+    assert "Paris" in said
+    assert "position: " in said
+
+
+def test_the_example_of_langchain_chats(box: Box) -> None:
+    pytest.importorskip("langchain_openai", reason="no dependency of Errata; 55 MB")
+    said = run_example("langchain_chat.py", PROMPT, environment=openai_variables(box.http_url))
+    assert "Paris" in said

@@ -13,7 +13,9 @@ import errata
 from errata.artifacts.store import ArtifactStore
 from errata.platform.failpoints import configure_failpoints
 from errata.platform.settings import LogSettings
-from tests.integration.log.harness import RedisServer, RunningLog, log_settings, running_log
+from tests.integration.log.conftest import log as log
+from tests.integration.log.conftest import settings as settings
+from tests.integration.log.harness import RedisServer, running_log
 from tests.integration.retrieval.stack import Stack
 from tests.robustness.shim import Shim
 
@@ -38,17 +40,6 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.close()
-
-
-@pytest.fixture
-def settings(redis_server: RedisServer, tmp_path: Path) -> LogSettings:
-    return log_settings(redis_server, tmp_path / "witness")
-
-
-@pytest_asyncio.fixture
-async def log(settings: LogSettings) -> AsyncIterator[RunningLog]:
-    async with running_log(settings) as running:
-        yield running
 
 
 @pytest_asyncio.fixture

@@ -44,8 +44,16 @@ def test_the_other_tables() -> None:
     assert "| redis | 0 | 0 | 8 |" in report.fault_table(totals(runs))
     assert report.bug_table(_BUGS)[-1] == "| b | P2 | **no** | `test_b` |"
     spread = {"p50": 0.5, "p99": 1.0, "max": 2.0, "num": 10}
-    with_figures = [_run(kill_to_acknowledged_seconds=spread)]
-    assert report.recovery_table(with_figures)[-1] == "| log | 10 | 0.50 s | 2.00 s |"
+    with_figures = [
+        _run(kill_to_acknowledged_seconds=spread),
+        _run(restart_to_acknowledged_seconds=spread, heal_to_converged_seconds=0.2),
+        _run(heal_to_converged_seconds=0.4),
+    ]
+    _, _, killed, restarted, converged = report.recovery_table(with_figures)
+    assert killed.startswith("| kill → ")
+    assert killed.endswith("| log | 10 | 0.50 s | 1.00 s | 2.00 s |")
+    assert restarted.startswith("| start of what was killed → ")
+    assert converged.endswith("| system | 2 | 0.30 s | 0.40 s | 0.40 s |")
 
 
 def test_the_page_has_a_place_for_each_table() -> None:

@@ -22,3 +22,4 @@ def test_the_log_keeps_its_promises(tmp_path: Path, drops: bool) -> None:
 def test_the_whole_system_keeps_its_promises(tmp_path: Path) -> None:
     result = run_system(tmp_path, seconds=0, rounds=10, seed=_SEED)
     assert result.violations == []
+    assert "heal_to_converged_seconds" in result.figures, "the replicas agreed with the log"

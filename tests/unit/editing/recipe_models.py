@@ -26,7 +26,7 @@ _TOWNS = ("Lyon", "Pisa", "Helsinki", "Bordeaux")
 
 
 def make_lane_model(
-    llm: CausalLM, *, seed: int = 0, after: int = 1, num_target: int = 2
+    llm: CausalLM, *, seed: int = 0, after: int = 1, num_target: int = 2, by_token: bool = False
 ) -> LaneModel:
     """Equal arguments give equal weights; eval mode."""
     with torch.random.fork_rng():
@@ -41,6 +41,7 @@ def make_lane_model(
             after=after,
             d=llm.d,
             max_tokens=32,
+            by_token=by_token,
         )
         return LaneModel(encoder, shape, llm.digest).eval().requires_grad_(False)
 
@@ -69,10 +70,9 @@ def logits_behind(
 
 
 def bare_lane(llm: BaseLLM, config: RecipeConfig | None = None) -> RecipeLane:
-    """A lane without edits and without a lane model."""
-    return RecipeLane(
-        llm, config or RecipeConfig(), None, name="lanes/facts", indices=FaissIndices()
-    )
+    """A lane without edits and without a lane model; by default, its fits only encode."""
+    config = config or RecipeConfig(refine_steps=0)
+    return RecipeLane(llm, config, None, name="lanes/facts", indices=FaissIndices())
 
 
 def make_lane(

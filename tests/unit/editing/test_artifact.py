@@ -59,6 +59,15 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
         bad.check({"x": TensorSpec((2,), torch.float32)})
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_the_extremes_of_every_dtype_are_finite(dtype: torch.dtype) -> None:
+    """The sum of these is not, and an empty tensor has no extremes."""
+    limits = torch.finfo(dtype)
+    largest = Artifact({"x": torch.tensor([limits.max, limits.max, limits.min], dtype=dtype)})
+    assert Artifact.from_bytes(largest.to_bytes()).tensors["x"].dtype == dtype
+    Artifact({"x": torch.zeros(0, 3, dtype=dtype)}).check({"x": TensorSpec((0, 3), dtype)})
+
+
 def test_dtypes_outside_the_list_are_refused() -> None:
     odd = {"x": torch.ones(2, dtype=torch.int16)}
     with pytest.raises(ArtifactCorruptError, match="int16"):

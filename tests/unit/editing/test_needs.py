@@ -251,7 +251,7 @@ def test_the_lane_model_is_the_one_in_the_folder_or_a_new_one(
     for model, folder in ((stored, LANE_MODEL), (new, None)):
         found = GateNeeds.of(shape, folder)
         assert found.num_bytes == sum(t.nbytes for t in model.state_dict().values())
-        assert found.shape.prompt_size == model.shape.prompt_size
+        assert found.lane_model().prompt_size == model.shape.prompt_size
 
 
 def test_few_keys_are_searched_where_they_are_and_many_have_codes() -> None:

@@ -1,5 +1,6 @@
 """Encoder, heads and sentinel, and the lane models that are refused."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from errata.editing.retriever.encoder import Encoder
 from errata.editing.retriever.heads import LaneModelShape, PromptMaker, Representation
 from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.retriever.start import place_behind_bos
+from errata.editing.retriever.token_prompts import TokenPromptMaker
 from errata.errors import (
     ArtifactCorruptError,
     BaseModelMismatchError,
     ModelNotFoundError,
     UnsupportedModelError,
 )
-from tests.unit.editing.recipe_models import make_lane_model
+from tests.unit.editing.recipe_models import D_R, make_lane_model
 from tests.unit.editing.tiny_models import make_model, make_tokenizer
 
 TEXTS = ["Toyota makes", "The tower of Pisa is in Italy, as everybody knows", "Nokia"]
@@ -102,6 +104,24 @@ def test_target_embeddings_are_those_of_the_llm(llama: CausalLM) -> None:
         assert torch.equal(row[: len(ids)], llama.embeddings(torch.tensor(ids)))
         assert not row[len(ids) :].any()
     assert make_lane_model(llama, num_target=0).target_embeddings(llama, facts).shape == (2, 0, 32)
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+def test_a_lane_model_says_how_its_prompts_are_made(llama: CausalLM, by_token: bool) -> None:
+    made = make_lane_model(llama, by_token=by_token)
+    artifact = made.to_artifact()
+    read = LaneModel.from_artifact(artifact, llama)
+    assert isinstance(read.prompt_mlp, TokenPromptMaker if by_token else PromptMaker)
+    keys, targets = torch.randn(2, D_R), torch.randn(2, 2, llama.d)
+    assert torch.equal(read.prompts(keys, targets), made.prompts(keys, targets))
+    shape = json.loads(artifact.metadata["shape"])
+    del shape["by_token"]  # as lane models before this choice
+    earlier = Artifact(artifact.tensors, {**artifact.metadata, "shape": json.dumps(shape)})
+    if by_token:
+        with pytest.raises(ArtifactCorruptError):
+            LaneModel.from_artifact(earlier, llama)
+    else:
+        assert not LaneModel.from_artifact(earlier, llama).shape.by_token
 
 
 def test_saving_and_loading_keeps_every_bit(llama: CausalLM, tmp_path: Path) -> None:

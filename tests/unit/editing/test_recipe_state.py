@@ -133,7 +133,8 @@ def test_a_new_lane_model_encodes_all_edits_again_at_once(llama: CausalLM) -> No
     edits = make_edits(*FACTS[:3])
     state.prepare(fit(state, edits)).apply()
     new = make_lane_model(llama, seed=5)
-    repository = encode_all(llama, new.to_artifact().to_bytes(), edits)
+    config = RecipeConfig(refine_steps=0)
+    repository = encode_all(llama, new.to_artifact().to_bytes(), edits, config, ())
     names = tuple(edit.name for edit in edits)
     state.prepare(model_commit(new, names, repository, seq=3)).apply()
     fresh.prepare(fit(fresh, edits)).apply()
@@ -141,7 +142,7 @@ def test_a_new_lane_model_encodes_all_edits_again_at_once(llama: CausalLM) -> No
     with pytest.raises(ArtifactCorruptError, match="3 active edits"):
         state.prepare(model_commit(make_lane_model(llama), names[:2], repository, seq=4))
     assert state.digest() == fresh.digest()
-    assert encode_all(llama, new.to_artifact().to_bytes(), []) is None
+    assert encode_all(llama, new.to_artifact().to_bytes(), [], config, ()) is None
 
 
 def test_commits_of_other_lane_models_and_llms_are_refused(llama: CausalLM) -> None:
@@ -221,9 +222,12 @@ def test_an_edit_that_failed_its_check_gets_a_better_prompt(llama: CausalLM) -> 
     assert llama.current_digest() == digest
 
 
-def test_refining_every_edit_reads_contexts(llama: CausalLM, resources: TextResources) -> None:
+def test_refinement_reads_contexts_only_where_they_are_wanted(
+    llama: CausalLM, resources: TextResources
+) -> None:
     assert gather(RecipeConfig(), resources) == ()
-    config = RecipeConfig(refine_steps=3)
+    assert gather(RecipeConfig(refine_steps=0, num_contexts=2), resources) == ()
+    config = RecipeConfig(refine_steps=3, num_contexts=2)
     assert len(gather(config, resources)) > 1
     state = make_lane(llama, config=config)
     state.gather(resources)

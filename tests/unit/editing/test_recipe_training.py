@@ -349,9 +349,24 @@ def test_validation_counts_claims_and_answers_as_served(llama: CausalLM) -> None
     assert crowded.claimed_wrongly == 1
     assert crowded.with_own_prompt == silent.with_own_prompt
     assert replace(silent, locality=0.0).score == 0
-    assert replace(silent, reliability=1.0, generality=0.5, locality=1.0).score == pytest.approx(
-        0.75
-    )
+    right = replace(silent, reliability=1.0, generality=0.5, locality=1.0, other_answers=1.0)
+    assert right.score == pytest.approx(0.8)
+
+
+def test_validation_also_counts_other_questions_and_targets(llama: CausalLM) -> None:
+    model, examples, nothing = make_lane_model(llama), examples_of_towns(6), torch.zeros(0, D_R)
+    same = [Sample(e, e.rephrases[0], e.locality[0]) for e in examples]
+    alone = validate(model, llama, examples, nothing)
+    assert alone.other_answers == alone.with_own_prompt
+    again = validate(model, llama, examples, nothing, same)
+    assert again.other_answers == pytest.approx(alone.with_own_prompt, abs=1e-6)
+    with torch.no_grad():
+        model.prompt_mlp.second.bias.fill_(50)  # no answer survives this
+    lost = validate(model, llama, examples, nothing, same)
+    assert lost.other_answers == pytest.approx(lost.with_own_prompt, abs=1e-6)
+    assert replace(
+        alone, reliability=1.0, generality=1.0, locality=1.0, other_answers=0.5
+    ).score == (pytest.approx(4 / 5))
 
 
 def test_calibration_balances_claims_and_deferrals(llama: CausalLM) -> None:
@@ -396,6 +411,9 @@ def test_presets_are_settings_of_one_configuration() -> None:
     )
     assert (paper.hinge, paper.scale, paper.sides, paper.alike) == (None, "one", "both", 1)
     assert (paper.num_target, paper.invented, paper.start) == (0, 0.0, "random")
+    assert (paper.by_token, paper.questioned, paper.preceded, paper.named) == (False, 0, 0, 0)
+    with pytest.raises(ValueError, match="by_token"):
+        TrainingConfig(num_target=0)
     assert (paper.stages, paper.locality_weight, paper.dropout) == ("joint", 1.0, True)
     assert (code.hinge, code.scale, code.sides, code.placement) == (
         1.2,

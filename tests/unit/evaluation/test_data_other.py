@@ -12,7 +12,7 @@ import pytest
 from errata.errors import InvalidRequestError
 from errata.evaluation.data import LOADERS, load_records
 from errata.evaluation.data.general import load_general
-from errata.evaluation.data.record import RippleQuestion
+from errata.evaluation.data.record import RippleQuestion, RippleTest
 from errata.evaluation.data.references import load_references
 
 ZSRE: dict[str, Any] = {
@@ -129,11 +129,11 @@ def test_ripple_edits(tmp_path: Path) -> None:
         ("The name of the father of Ada Holm is", "Nils Holm"),
         ("The name of the mother of Eva Holm is", "Ida Vik"),
     )
-    assert first.ripples["Logical_Generalization"] == (
-        RippleQuestion("The name of the child of Anne Berg is", ("Ada Holm", "ADA HOLM")),
-    )
+    child = RippleQuestion("The name of the child of Anne Berg is", ("Ada Holm", "ADA HOLM"))
+    assert first.ripples["Logical_Generalization"] == (RippleTest((child,)),)
     assert "Compositionality_II" not in first.ripples, "there is nothing to ask"
-    assert len(first.ripples["Forgetfulness"]) == 1, "a question without an answer is left out"
+    (test,) = first.ripples["Forgetfulness"]
+    assert len(test.questions) == 1, "a question without an answer is left out"
     assert second.ripples == first.ripples
 
 

@@ -307,7 +307,8 @@ def test_runs_side_by_side(plan: Plan, folder: Path, tmp_path: Path) -> None:
     report = compared(runs)
     assert "## 4 edits" in report
     for method in ("adaple", "grace"):
-        assert report.count(f"\n| {method} |") == 5, "what was run, three families, the cost"
+        assert report.count(f"\n| {method} |") == 6, "what was run, four families, the cost"
+    assert "### grace against adaple, paired" in report
     draw_compared(runs, tmp_path / "compare.png")
     assert (tmp_path / "compare.png").is_file()
     done = CliRunner().invoke(
@@ -315,6 +316,38 @@ def test_runs_side_by_side(plan: Plan, folder: Path, tmp_path: Path) -> None:
     )
     assert done.exit_code == 0
     assert (tmp_path / "both" / "compare.md").read_text().startswith("# adaple, grace")
+    pairs = json.loads((tmp_path / "both" / "compare.json").read_text())["edits"]["4"]
+    assert (pairs["first"], pairs["others"][0]["second"]) == ("adaple", "grace")
+
+
+def test_without_a_lane_model_every_relation_is_unseen(plan: Plan) -> None:
+    found = run(plan)
+    group = found["final"]["relation_unseen"]
+    assert (group["prompts"], group["rephrases"]) == (4, 4)
+    assert group["generality.exact"] == found["final"]["generality"]["exact"]
+    assert "wording_seen" not in found["final"]
+    assert found["points"][0]["exposure"]["relations_seen"] == []
+    assert "served" not in found["final"], "with --no-check there is no check to pass"
+
+
+def test_the_suite_users_adds_its_figures(plan: Plan) -> None:
+    found = run(replace(plan, suite="users", values={**FAST, "steps": 1}))
+    users = found["final"]["users"]
+    assert {"changed", "changed_back", "refused"} < set(users)
+    assert "held_at_50" not in users, "the tiny model reads 64 tokens"
+    assert users["ripple_questions"] == 0, "the data have no second facts"
+    assert "ripple" not in users
+    assert "### What users need" in markdown(found, ())
+    again = run(replace(plan, suite="users", values={**FAST, "steps": 1}, out=plan.out / "again"))
+    assert again["final"] == found["final"], "nothing is left of the edits in between"
+
+
+def test_what_the_product_does_is_the_share_accepted_and_exact(plan: Plan) -> None:
+    found = run(replace(plan, values={**FAST, "steps": 1}, check=True))
+    (unit,) = found["points"][0]["units"]
+    held = unit["records"]["figures"]["reliability.exact"]
+    assert found["final"]["accepted"] == 1 - found["num_rejected"] / 4
+    assert found["final"]["served"] <= min(found["final"]["accepted"], sum(held) / 4)
 
 
 def test_only_runs_on_the_same_data_are_compared(plan: Plan, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from errata.engine.sampling import Sampling
-from errata.evaluation.data.record import Record, RippleQuestion
+from errata.evaluation.data.record import Record, RippleQuestion, RippleTest
 from errata.evaluation.judge import ask, measures_of
 from errata.evaluation.systems import EditOutcome, Pair, Scored
 
@@ -124,16 +124,35 @@ def test_figures_that_a_record_lacks_are_none_and_not_asked_for() -> None:
     assert alone["efficacy"] == 1.0
 
 
+NEW = RippleQuestion("Lyon is in", ("Italia", "Italy"))
+OTHER = RippleQuestion("Nice is in", ("France",))
+UNKNOWN = RippleQuestion("Nice is in", ("Spain",))
+
+
+def _rippled(*tests: RippleTest) -> dict[str, float | None]:
+    record = replace(RECORD, ripples={"Compositionality_I": tests})
+    return measures_of([record], ask(BEFORE, [record]), ask(NOW, [record]))
+
+
 def test_a_ripple_is_right_if_any_of_its_answers_is() -> None:
-    ripples = {
-        "Compositionality_I": (
-            RippleQuestion("Lyon is in", ("Italia", "Italy")),
-            RippleQuestion("Nice is in", ("France",)),
-        )
-    }
-    record = replace(RECORD, ripples=ripples)
-    figures = measures_of([record], ask(BEFORE, [record]), ask(NOW, [record]))
+    figures = _rippled(RippleTest((NEW,)), RippleTest((OTHER,)))
     assert figures["ripple.Compositionality_I"] == 0.5
+    either, both = RippleTest((NEW, OTHER)), RippleTest((NEW, OTHER), needs_all=True)
+    assert _rippled(either)["ripple.Compositionality_I"] == 1.0
+    assert _rippled(both)["ripple.Compositionality_I"] == 0.0
+
+
+def test_a_ripple_counts_only_if_the_model_knew_what_it_follows_from() -> None:
+    known = RippleQuestion("Rome is in", ("Italy",))
+    figures = _rippled(
+        RippleTest((NEW,), conditions=(known,)),
+        RippleTest((OTHER,), conditions=(known, UNKNOWN)),
+    )
+    assert figures["ripple.Compositionality_I"] == 1.0
+    assert figures["ripple_counted.Compositionality_I"] == 0.5
+    nothing = _rippled(RippleTest((NEW,), conditions=(UNKNOWN,)))
+    assert nothing["ripple_counted.Compositionality_I"] == 0.0
+    assert "ripple.Compositionality_I" not in nothing
 
 
 def test_equal_questions_are_asked_once() -> None:

@@ -20,5 +20,8 @@ def test_each_method_is_measured(tmp_path: Path, method: str) -> None:
     assert point["entries"] >= 5, "a lane, and two requests with their commits"
     for name in ("fold_seconds", "start_seconds", "snapshot_seconds", "catch_up_ms", "revert_ms"):
         assert point[name] > 0, name
+    parts = [point[f"worker_{name}_seconds"] for name in ("imports", "model", "state", "answer")]
+    assert all(part > 0 for part in parts)
+    assert sum(parts) == pytest.approx(point["worker_start_seconds"])
     assert (point["routing_ms"] is None) == (method == "adaple")
     assert json.loads((tmp_path / "result.json").read_text())["points"] == found["points"]

@@ -160,3 +160,17 @@ def test_a_lane_model_of_another_llm_is_refused(config: Path, tmp_path: Path) ->
 def test_sizes_have_three_digits() -> None:
     sizes = {0: "0 B", 999: "999 B", 1_000: "1.00 kB", 12_345: "12.3 kB", 999_600: "1.00 MB"}
     assert {number: size(number) for number in sizes} == sizes
+
+
+def test_redis_keeps_only_what_trims_leave(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--model", str(config), "--method", "recipe", "--edits")
+    most, more = plan(*options, "50000"), plan(*options, "100000")
+    kept = part(most, "redis", "entries in Redis")
+    assert part(more, "redis", "entries in Redis") == pytest.approx(kept, rel=0.01)
+    monkeypatch.setenv("ERRATA_LOG__TRIM", "false")
+    untrimmed = plan(*options, "100000")
+    assert part(untrimmed, "redis", "entries in Redis") > 4 * kept
+    assert [p["what"] for p in service(untrimmed, "redis")["parts"]] == [
+        "entries in Redis",
+        "append-only file",
+    ]

@@ -77,7 +77,7 @@ def test_a_stored_fold_keeps_the_order_of_requests() -> None:
     states = (Standing.COMMITTED, Standing.REQUESTED, Standing.COMMITTED, Standing.REQUESTED)
     names = ("edits/2-0", "edits/3-0", "edits/10-0", "edits/10-1")
     fold.restore_standings(
-        {name: ("lanes/a", state) for name, state in zip(names, states, strict=True)}
+        (name, "lanes/a", state) for name, state in zip(names, states, strict=True)
     )
     fold.seq = 12
     position = Position(12, bytes(32))

@@ -10,6 +10,7 @@ from errata.artifacts.store import ArtifactStore
 from errata.editing.edit import Edit
 from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.recipe.config import RecipeConfig
 from errata.editing.recipe.fit import encode_all
 from errata.editing.registry import get_method
 from errata.editing.retriever.lane_model import LaneModel
@@ -33,6 +34,7 @@ from tests.unit.editing.tiny_models import make_model
 
 LANE = "lanes/facts"
 FACTS = (("Toyota makes", "football"), ("The tower of Pisa is in", "Finland"), ("Lyon is", "blue"))
+ENCODING = RecipeConfig(refine_steps=0)
 ANYTHING = WriterSettings(min_reliability=0.0, min_locality=0.0)
 
 
@@ -56,12 +58,12 @@ class Log:
         return ArtifactRef(await self.store.put(data), len(data))
 
     async def configure(self) -> None:
-        config = get_method("recipe").config().model_dump_json()
+        config = ENCODING.model_dump_json()
         await self.append(LaneConfigured(LANE, "recipe", config, "c", self.llm.digest))
 
     async def model(self, lane_model: LaneModel, *edits: Edit) -> None:
         data = lane_model.to_artifact().to_bytes()
-        encoded = encode_all(self.llm, data, edits)
+        encoded = encode_all(self.llm, data, edits, ENCODING, ())
         repository = await self.put(encoded.to_bytes()) if encoded is not None else None
         names = tuple(edit.name for edit in edits)
         await self.append(

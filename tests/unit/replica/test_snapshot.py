@@ -11,6 +11,7 @@ from errata.editing.edit import Edit
 from errata.editing.model.causal_lm import CausalLM, KnownLLM
 from errata.editing.model.scratch import ScratchLLM
 from errata.log.entries import EditsReverted, Entry
+from errata.log.reader import EntryReader
 from errata.replica.applier import Applier
 from errata.replica.apply import apply
 from errata.replica.snapshot import CapturedState, Manifest
@@ -106,6 +107,30 @@ async def test_a_snapshot_is_checked_beside_a_model_that_goes_on(history: Histor
     beside.restore(await history.load(await history.named(manifest), beside, False))
     assert beside.digest() == replica.digest()
     assert weights_digest(replica.model) == before
+
+
+@pytest.mark.promise("P7", "P11")
+async def test_a_snapshot_stays_as_it_was_while_its_reader_goes_on(history: History) -> None:
+    """A writer folds what follows before it restores the lanes; a reversal was then skipped."""
+
+    async def none() -> list[int]:
+        return []
+
+    seq = _positions(history)[0]
+    replica = await _replica(history, seq)
+    started = history.new_applier()
+    named = await history.named(history.take(replica, seq))
+    snapshot = await history.load(named, started, False)
+    reader = EntryReader(none)
+    reader.begin(snapshot.fold, named)
+    reversal = _reversal(history, snapshot.fold.active("lanes/recipe")[0])
+    reader.fold.add(reversal)
+    started.restore(snapshot)
+    assert started.digest() == replica.digest()
+    before = replica.digest()
+    for applier in (replica, started):
+        await apply(applier, reversal)
+    assert started.digest() == replica.digest() != before
 
 
 async def test_what_did_not_change_is_shared_with_the_snapshot_before(history: History) -> None:

@@ -12,6 +12,14 @@ def test_without_a_file_there_is_one_lane_with_the_papers_method() -> None:
     assert (lane.lane, lane.method, lane.base_model_digest) == ("lanes/main", "adaple", "model")
 
 
+def test_without_a_file_the_method_is_a_setting() -> None:
+    (setup,) = read_lanes(None, "lanes/main", "model", "elder")
+    assert setup.configured.method == "elder"
+    assert setup.model is None, "it takes the installed gate"
+    with pytest.raises(StartupError, match="nothing"):
+        read_lanes(None, "lanes/main", "model", "nothing")
+
+
 def test_a_file_configures_lanes_and_every_value_changes_the_digest(tmp_path: Path) -> None:
     file = tmp_path / "lanes.toml"
     digests = []

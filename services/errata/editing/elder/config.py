@@ -107,6 +107,11 @@ class ElderConfig(LaneConfig):
         return self.scope == "retriever"
 
     @property
+    def takes_gate(self) -> bool:
+        """True if it needs a lane model: only the gate in it is used."""
+        return self.needs_lane_model
+
+    @property
     def needs_initial_files(self) -> bool:
         """True if the experts start from PEFT adapters."""
         return self.init == "adapters"

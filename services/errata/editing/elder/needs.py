@@ -66,7 +66,7 @@ def needs(model: ModelShape, config: ElderConfig, load: EditLoad) -> LaneNeeds:
 def _key_width(model: ModelShape, config: ElderConfig, shape: Shape, gate: GateNeeds | None) -> int:
     """The width of keys, as `elder.fit.encode` makes them."""
     if gate is not None:
-        return gate.shape.d_r
+        return gate.sizes.d_r
     return {"codes": 0, "cosine": shape.d_q, "idf": model.d}[config.scope]
 
 

@@ -43,6 +43,11 @@ class LaneConfig(BaseModel):
         return False
 
     @property
+    def takes_gate(self) -> bool:
+        """Whether a gate is enough as its lane model; without one, the installed gate is taken."""
+        return False
+
+    @property
     def needs_initial_files(self) -> bool:
         """Whether such a lane starts from files that its operator names (`Resources.adapters`)."""
         return False
@@ -195,10 +200,12 @@ class LaneModelSupport:
         encode: (lane model's bytes, edits) → an artifact that carries all these edits under that
             model, for `LaneModelCommit.repository`; None without edits. Raises
             BaseModelMismatchError or ArtifactCorruptError if the model does not fit.
+        takes_gate: whether a gate is enough (`LaneConfig.takes_gate`).
     """
 
     read: Callable[[Path], bytes]
     encode: Callable[[bytes, Sequence[Edit]], Artifact | None]
+    takes_gate: bool
 
 
 class Compact(Protocol):

@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
-from errata.editing.lane.repository import Repository, Rows
+from errata.editing.artifact import tensor_bytes
+from errata.editing.lane.repository import DIGEST_BYTES, Repository, Rows
 from errata.errors import (
     ArtifactCorruptError,
     EditNotRevertibleError,
@@ -24,21 +26,14 @@ def fact_of(prompt: str) -> str:
 
 def pack_facts(facts: Sequence[str]) -> torch.Tensor:
     """Fact digests as (u, 32) uint8."""
-    packed = [list(bytes.fromhex(fact)) for fact in facts]
-    return torch.tensor(packed, dtype=torch.uint8).reshape(-1, FACT_BYTES)
+    packed = np.frombuffer(bytes.fromhex("".join(facts)), np.uint8)
+    return torch.from_numpy(packed.copy()).reshape(-1, FACT_BYTES)
 
 
 def unpack_facts(packed: torch.Tensor) -> tuple[str, ...]:
     """The facts that `pack_facts` packed."""
-    return tuple(bytes(row).hex() for row in packed.tolist())
-
-
-@dataclass(frozen=True, slots=True)
-class _Edit:
-    """One active edit."""
-
-    fact: str
-    digest: bytes
+    text, size = bytes(tensor_bytes(packed)).hex(), 2 * FACT_BYTES
+    return tuple(text[start : start + size] for start in range(0, len(text), size))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -51,35 +46,35 @@ class Inventory:
 
     repository: Repository
     _superseded: Mapping[str, Rows] = field(repr=False)
-    _edits: Mapping[str, _Edit] = field(repr=False)
+    _facts: Mapping[str, str] = field(repr=False)  # of all active edits, oldest first
     _digests: bytes = field(repr=False)
 
     @classmethod
     def of(cls, rows: Rows) -> Inventory:
         """An inventory of exactly these edits, in this order."""
-        return cls._of(rows, _edits(rows))
+        return cls._of(rows, rows.digests())
 
     @classmethod
-    def _of(cls, rows: Rows, edits: Mapping[str, _Edit]) -> Inventory:
+    def _of(cls, rows: Rows, digests: bytes) -> Inventory:
         repository = Repository.of(rows)
         newest = set(repository.names)
         superseded = [name for name in rows.names if name not in newest]
         kept = {name: rows.only({name}) for name in superseded}
-        return cls(repository, kept, edits, _joined(edits))
+        return cls(repository, kept, dict(zip(rows.names, rows.facts, strict=True)), digests)
 
     @property
     def names(self) -> tuple[str, ...]:
         """All active edits, oldest first, including superseded ones."""
-        return tuple(self._edits)
+        return tuple(self._facts)
 
     def rows(self) -> Rows:
         """The rows of all active edits, in the order of `names`."""
         repository = self.repository
-        facts = tuple(self._edits[name].fact for name in repository.names)
+        facts = tuple(map(self._facts.__getitem__, repository.names))
         newest = Rows(repository.names, facts, repository.keys, repository.values)
         if not self._superseded:
             return newest
-        order = {name: number for number, name in enumerate(self._edits)}
+        order = {name: number for number, name in enumerate(self._facts)}
         return Rows.joined([newest, *self._superseded.values()]).sorted(order.__getitem__)
 
     def adding(self, rows: Rows, seq: int) -> Addition:
@@ -92,14 +87,14 @@ class Inventory:
         Raises:
             ArtifactCorruptError: this inventory already has one of them.
         """
-        if not self._edits.keys().isdisjoint(rows.names):
+        if not self._facts.keys().isdisjoint(rows.names):
             raise ArtifactCorruptError(f"commit {seq} is already applied.", seq=seq)
         is_known = any(map(self.repository.edit_about, rows.facts))
         if is_known or len(set(rows.facts)) < len(rows.facts):
             rebuilt = Inventory.of(Rows.joined([self.rows(), rows]))
-            return Addition(self, rows, {}, None, rebuilt)
+            return Addition(self, rows, b"", None, rebuilt)
         room = self.repository.with_room(len(rows.names))
-        return Addition(self, rows, _edits(rows), room, None)
+        return Addition(self, rows, rows.digests(), room, None)
 
     def without(self, edits: Collection[str]) -> Inventory:
         """The inventory as if `edits` had never been added.
@@ -107,13 +102,17 @@ class Inventory:
         Raises:
             EditNotRevertibleError: one of them is not active.
         """
-        unknown = set(edits) - self._edits.keys()
+        unknown = set(edits) - self._facts.keys()
         if unknown:
             raise EditNotRevertibleError(
                 f"{', '.join(sorted(unknown))}: not committed in this lane, or already reverted."
             )
         gone = set(edits)
-        left = {name: edit for name, edit in self._edits.items() if name not in gone}
+        left = b"".join(
+            self._digests[DIGEST_BYTES * number : DIGEST_BYTES * (number + 1)]
+            for number, name in enumerate(self._facts)
+            if name not in gone
+        )
         return Inventory._of(self.rows().without(gone), left)  # no row is digested again
 
     @property
@@ -128,9 +127,9 @@ class Inventory:
         Raises:
             ArtifactCorruptError: other edits are active.
         """
-        if set(edits) != self._edits.keys():
+        if set(edits) != self._facts.keys():
             raise ArtifactCorruptError(
-                f"commit {seq} does not carry the {len(self._edits)} active edits.", seq=seq
+                f"commit {seq} does not carry the {len(self._facts)} active edits.", seq=seq
             )
 
     def digests(self) -> bytes:
@@ -148,7 +147,7 @@ class Addition:
 
     _before: Inventory
     _rows: Rows
-    _added: Mapping[str, _Edit]
+    _digests: bytes
     _room: Repository | None
     _rebuilt: Inventory | None
 
@@ -164,22 +163,12 @@ class Addition:
         if self._room is None:
             assert self._rebuilt is not None
             return self._rebuilt
-        before = self._before
-        repository = self._room.with_rows(self._rows)
-        edits = {**before._edits, **self._added}
-        digests = before._digests + _joined(self._added)  # a join of all takes far longer
-        return Inventory(repository, before._superseded, edits, digests)
+        before, rows = self._before, self._rows
+        repository = self._room.with_rows(rows)
+        facts = {**before._facts, **dict(zip(rows.names, rows.facts, strict=True))}
+        return Inventory(repository, before._superseded, facts, before._digests + self._digests)
 
     def undo(self) -> None:
         """Releases the room of the edits, so that the previous inventory is valid again."""
         if self._room is not None:
             self._room.reclaim()
-
-
-def _joined(edits: Mapping[str, _Edit]) -> bytes:
-    return b"".join(edit.digest for edit in edits.values())
-
-
-def _edits(rows: Rows) -> dict[str, _Edit]:
-    columns = zip(rows.names, rows.facts, rows.digests(), strict=True)
-    return {name: _Edit(fact, digest) for name, fact, digest in columns}

@@ -30,7 +30,7 @@ During = Literal["", "start", "statistics", "fit", "commit", "request"]
 
 FP32, FP64, INT32, INT64 = 4, 8, 4, 8
 
-BOOKKEEPING_BYTES = 900
+BOOKKEEPING_BYTES = 750
 """Python objects of one row of a repository: its name, its fact and three dictionaries' entries.
 
 Measured with tracemalloc, which `tests/unit/editing/test_needs.py` repeats.

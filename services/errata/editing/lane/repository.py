@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +19,8 @@ from errata.editing.artifact import tensor_bytes
 from errata.editing.lane.search import Lineage
 
 _MIN_CAPACITY = 64
+
+DIGEST_BYTES = 32
 
 
 def room_for(num_rows: int) -> int:
@@ -98,16 +100,20 @@ class Rows:
             torch.cat([part.values for part in rows]),
         )
 
-    def digests(self) -> tuple[bytes, ...]:
-        """SHA-256 of each row's name, fact and tensors."""
-        return tuple(
-            hashlib.sha256(
-                b"|".join((name.encode(), fact.encode(), tensor_bytes(key), tensor_bytes(value)))
-            ).digest()
-            for name, fact, key, value in zip(
-                self.names, self.facts, self.keys, self.values, strict=True
-            )
+    def digests(self) -> bytes:
+        """SHA-256 of each row's name, fact and tensors, `DIGEST_BYTES` each, in order."""
+        columns = zip(self.names, self.facts, _pieces(self.keys), _pieces(self.values), strict=True)
+        return b"".join(
+            hashlib.sha256(b"|".join((name.encode(), fact.encode(), key, value))).digest()
+            for name, fact, key, value in columns
         )
+
+
+def _pieces(rows: Tensor) -> Iterator[memoryview]:
+    """The bytes of each row."""
+    data = tensor_bytes(rows)
+    size = len(data) // max(1, len(rows))
+    return (data[size * number : size * (number + 1)] for number in range(len(rows)))
 
 
 @dataclass(eq=False, slots=True)
@@ -129,8 +135,8 @@ class _Memory:
         n = len(keys)
         capacity = room_for(needed)
         memory = cls(
-            keys.new_zeros(capacity, *keys.shape[1:]),
-            values.new_zeros(capacity, *values.shape[1:]),
+            keys.new_empty(capacity, *keys.shape[1:]),  # the system gives no memory for room yet
+            values.new_empty(capacity, *values.shape[1:]),
             list(names),
             {name: row for row, name in enumerate(names)},
             {fact: row for row, fact in enumerate(facts)},

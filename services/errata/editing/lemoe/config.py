@@ -19,8 +19,8 @@ class LemoeConfig(LaneConfig):
     """Configuration of a LEMoE lane.
 
     Attributes:
-        layer: the layer whose FFN gets experts; None selects the one at three quarters of the
-            depth. Paper: 18 of LLaMA2-7B's 32.
+        layer: the layer whose FFN gets experts; None selects it by `depth_share`.
+        depth_share: where the layer lies, as a share of the depth. Paper: 18 of LLaMA2-7B's 32.
         expert: `ffn` gives each expert its own up and down projections (paper); `lora` gives it
             low-rank updates of the frozen ones.
         rank: of `lora`.
@@ -56,6 +56,7 @@ class LemoeConfig(LaneConfig):
     """
 
     layer: int | None = Field(default=None, ge=0)
+    depth_share: float = Field(default=0.75, ge=0.0, lt=1.0)
     expert: Literal["ffn", "lora"] = "ffn"
     rank: int = Field(default=16, ge=1)
     top_k: int = Field(default=1, ge=1)
@@ -82,6 +83,11 @@ class LemoeConfig(LaneConfig):
         """Whether a lane model decides which edits claim a prompt."""
         return self.scope == "retriever"
 
+    @property
+    def takes_gate(self) -> bool:
+        """True if it needs a lane model: only the gate in it is used."""
+        return self.needs_lane_model
+
     @model_validator(mode="after")
     def _consistent(self) -> LemoeConfig:
         if self.top_k > self.max_experts:
@@ -99,7 +105,7 @@ class LemoeConfig(LaneConfig):
             InvalidRequestError: the configured layer does not exist.
         """
         if self.layer is None:
-            return 3 * depth // 4
+            return int(self.depth_share * depth)
         check_layer(self.layer, depth, "config.layer")
         return self.layer
 
@@ -111,6 +117,7 @@ class LemoeConfig(LaneConfig):
 
 
 PAPER: Mapping[str, Any] = {
+    "depth_share": 18 / 32,
     "routing": "literal",
     "scope": "off",
     "learning_rate": 2e-4,

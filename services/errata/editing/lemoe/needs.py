@@ -30,7 +30,7 @@ def needs(model: ModelShape, config: LemoeConfig, load: EditLoad) -> LaneNeeds:
     """
     shape, batch = Shape.of(model, config), config.expert_edits
     gate = GateNeeds.of(model, load.lane_model) if config.needs_lane_model else None
-    width = model.d if gate is None else gate.shape.d_r
+    width = model.d if gate is None else gate.sizes.d_r
     experts = load.num_commits(batch)
     held = experts * (shape.num_parameters * model.element_bytes + model.d * FP32)
     rows = [

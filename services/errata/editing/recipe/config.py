@@ -24,8 +24,12 @@ class RecipeConfig(LaneConfig):
             for all queries (`threshold`, the ablation without sentinel).
         own_prompt: an edit claims exactly its own prompt, whatever the sentinel decides. Ours: a
             user who corrected a question and repeats it verbatim must not get the old answer.
-        refine_steps: gradient steps on each edit's continuous prompt during a fit; an edit that
-            failed its check gets more steps at each further attempt. Paper: no gradient. Ours.
+        refine_steps: the most gradient steps on an edit's continuous prompt; only an edit whose
+            answer is not certain without them takes any, and it stops as soon as it is. An edit
+            that failed its check gets more steps at each further attempt. Paper: 0. Ours.
+        num_rephrases: number of other wordings on which a prompt is refined: the edit's
+            rephrasings, those of its relation in the lane model's training data, or questions
+            about its subject.
         num_contexts: number of contexts, drawn from the statistics text; a prompt is also refined
             after each of them.
         threshold: for `claim="threshold"`; a cosine, because each lane model has its own scale of
@@ -34,8 +38,9 @@ class RecipeConfig(LaneConfig):
 
     claim: Literal["sentinel", "threshold"] = "sentinel"
     own_prompt: bool = True
-    refine_steps: int = Field(default=0, ge=0, le=1000)
-    num_contexts: int = Field(default=2, ge=0, le=64)
+    refine_steps: int = Field(default=20, ge=0, le=1000)
+    num_rephrases: int = Field(default=4, ge=0, le=16)
+    num_contexts: int = Field(default=0, ge=0, le=64)
     threshold: float | None = Field(default=None, ge=-1, le=1)
 
     @property
@@ -55,5 +60,5 @@ class RecipeConfig(LaneConfig):
         return self
 
 
-PAPER: Mapping[str, Any] = {"own_prompt": False}
+PAPER: Mapping[str, Any] = {"own_prompt": False, "refine_steps": 0}
 """Published values that differ from the defaults."""

@@ -1,8 +1,9 @@
-"""Fits edits: one pass of the encoder, and gradient steps only for refinement."""
+"""Fits edits: one pass of the encoder, and gradient steps where MLP_P's prompt does not answer."""
 
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -16,17 +17,20 @@ from errata.editing.lane.contract import FitResult, Resources
 from errata.editing.lane.inventory import fact_of
 from errata.editing.lane.repository import Rows
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import TokenRow
 from errata.editing.recipe.config import RecipeConfig
-from errata.editing.recipe.refine import refined
+from errata.editing.recipe.refine import SURE, refined
 from errata.editing.recipe.state import pack
 from errata.editing.retriever.encoder import Tokens
 from errata.editing.retriever.gate import Gate
 from errata.editing.retriever.lane_model import LaneModel, knowledge
+from errata.editing.retriever.questions import questions_about
 from errata.editing.scope import first_paragraphs
 from errata.errors import InvalidEditError
 
 _ENCODE_CHUNK = 128
 _RETRY_STEPS = 20  # for each attempt after the first
+_NEVER_SURE = 2.0  # above every probability: all steps are taken
 
 
 def fit(
@@ -38,7 +42,8 @@ def fit(
 ) -> FitResult:
     """Encodes a batch: r_k = MLP_K(f(k)) and p_k = MLP_P(r_k), k = prompt and target.
 
-    A retry, or `refine_steps`, then refines the prompts by gradient steps.
+    Prompts that do not answer their own texts are then refined by gradient steps; a retry refines
+    all of them, and in more steps.
 
     Args:
         model: unchanged.
@@ -56,7 +61,7 @@ def fit(
         FitError: a refined prompt is not finite.
     """
     start = perf_counter()
-    lane_model = gate.model
+    lane_model = gate.lane_model()
     tokens = lane_model.encoder.tokens(_statements(batch.edits))
     _check_lengths(tokens, lane_model.shape.max_tokens)
     rows = encode(lane_model, model, batch.edits, tokens)
@@ -64,11 +69,43 @@ def fit(
     steps = config.refine_steps + _RETRY_STEPS * batch.attempt
     if steps:
         start = perf_counter()
-        texts = [training_texts(model, edit, contexts, config.num_contexts) for edit in batch.edits]
-        prompts = refined(model, rows.values, texts, lane_model.shape, steps)
-        rows = replace(rows, values=prompts)
+        sure = _NEVER_SURE if batch.attempt else SURE
+        rows = _refined(lane_model, model, batch.edits, rows, config, contexts, steps, sure)
         seconds["refine"] = perf_counter() - start
     return FitResult(pack(gate.digest, model, rows), None, seconds)
+
+
+def _refined(
+    lane_model: LaneModel,
+    llm: CausalLM,
+    edits: Sequence[Edit],
+    rows: Rows,
+    config: RecipeConfig,
+    contexts: Sequence[str],
+    steps: int,
+    sure: float = SURE,
+) -> Rows:
+    texts = [_texts(lane_model, llm, edit, config, contexts) for edit in edits]
+    return replace(rows, values=refined(llm, rows.values, texts, lane_model, steps, sure))
+
+
+def _texts(
+    lane_model: LaneModel,
+    llm: CausalLM,
+    edit: Edit,
+    config: RecipeConfig,
+    contexts: Sequence[str],
+) -> tuple[TokenRow, ...]:
+    """The texts that an edit's continuous prompt is refined on; the edit's prompt is the first.
+
+    All random choices depend on the edit's prompt and target alone.
+    """
+    rng = random.Random(f"{edit.said}|{edit.target}|refine")
+    number = max(0, config.num_rephrases - len(edit.rephrases))
+    known = lane_model.frames.rephrases(edit.said, edit.subject, number, rng)
+    more = questions_about(edit.subject, number - len(known), rng)
+    worded = replace(edit, rephrases=(*edit.rephrases, *known, *more))
+    return training_texts(llm, worded, contexts, config.num_contexts)
 
 
 def _statements(edits: Sequence[Edit]) -> list[str]:
@@ -100,8 +137,14 @@ def encode(model: LaneModel, llm: CausalLM, edits: Sequence[Edit], tokens: Token
     )
 
 
-def encode_all(llm: CausalLM, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
-    """Encodes all edits of a lane under a new lane model; None without edits.
+def encode_all(
+    llm: CausalLM,
+    lane_model: bytes,
+    edits: Sequence[Edit],
+    config: RecipeConfig,
+    contexts: Sequence[str],
+) -> Artifact | None:
+    """Encodes all edits of a lane under a new lane model, as `fit` does; None without edits.
 
     Raises:
         BaseModelMismatchError, ArtifactCorruptError: the lane model cannot be used here.
@@ -111,7 +154,10 @@ def encode_all(llm: CausalLM, lane_model: bytes, edits: Sequence[Edit]) -> Artif
     for start in range(0, len(edits), _ENCODE_CHUNK):
         part = edits[start : start + _ENCODE_CHUNK]
         tokens = model.encoder.tokens(_statements(part))
-        parts.append(encode(model, llm, part, tokens))
+        rows = encode(model, llm, part, tokens)
+        if steps := config.refine_steps:
+            rows = _refined(model, llm, part, rows, config, contexts, steps)
+        parts.append(rows)
     if not parts:
         return None
     return pack(hashlib.sha256(lane_model).hexdigest(), llm, Rows.joined(parts))
@@ -120,6 +166,7 @@ def encode_all(llm: CausalLM, lane_model: bytes, edits: Sequence[Edit]) -> Artif
 def gather(config: RecipeConfig, resources: Resources) -> tuple[str, ...]:
     """Reads the contexts for refinement; fits need nothing else but the lane model.
 
-    Without `refine_steps` no text is read: a retry refines on the edit's own texts.
+    Without `refine_steps` or `num_contexts` no text is read.
     """
-    return openings(first_paragraphs(resources.text())) if config.refine_steps else ()
+    wanted = config.refine_steps and config.num_contexts
+    return openings(first_paragraphs(resources.text())) if wanted else ()

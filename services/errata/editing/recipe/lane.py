@@ -17,6 +17,7 @@ from errata.editing.recipe.fit import encode_all, fit, gather
 from errata.editing.recipe.state import FORMAT, pack, read_rows
 from errata.editing.recipe.view import RecipeView
 from errata.editing.retriever.gated_lane import GatedContents, GatedLane
+from errata.editing.retriever.lane_model import LaneModel
 
 
 class RecipeLane(GatedLane[GatedContents]):
@@ -48,13 +49,17 @@ class RecipeLane(GatedLane[GatedContents]):
         gate, contexts = self.require_gate(), require_gathered(self._contexts, self.name)
         return fit(self.causal_lm, batch, self.config, gate, contexts)
 
+    def open_model(self, artifact: Artifact) -> LaneModel:
+        """As `GatedLane.open_model`; a gate alone makes no continuous prompts."""
+        return LaneModel.from_artifact(artifact, self.llm)
+
     def view(self) -> RecipeView:
         """Routes by the lane's current contents."""
         return RecipeView(self.contents, self.config, self._index)
 
     def encode(self, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
         """As `LaneModelSupport.encode`."""
-        return encode_all(self.causal_lm, lane_model, edits)
+        return encode_all(self.causal_lm, lane_model, edits, self.config, self._contexts or ())
 
     def read(
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, before: GatedContents

@@ -39,7 +39,7 @@ def read_rows(
         raise ArtifactCorruptError(
             f"entry {seq} carries edits, but the lane has no lane model.", seq=seq
         )
-    shape = gate.model.shape
+    shape = gate.lane_model().shape
     return FORMAT.read(
         artifact,
         llm,

@@ -53,7 +53,7 @@ class RecipeView:
         gate = self.contents.gate
         if gate is None or not claim.holds:
             return RowPlan(cut=True) if claim.cut else BASE
-        shape = gate.model.shape
+        shape = gate.lane_model().shape
         embeddings, *deep = self.contents.repository.value_of(claim.edit)
         prefix = Prefix(embeddings, shape.after, dict(zip(shape.deep, deep, strict=True)))
         return RowPlan((prefix,), (claim.edit,), claim.cut)

@@ -47,6 +47,28 @@ class Frames:
             counts.setdefault(frame, Counter()).update(named)
         return cls({f: c for f, c in counts.items() if c and num_facts[f] >= _FEWEST_FACTS})
 
+    @classmethod
+    def of_wordings(cls, relations: Iterable[Sequence[str]], gap: str) -> Frames:
+        """Frames in which every wording of a relation is a rephrase of every other one.
+
+        Args:
+            relations: wordings of each relation, with `gap` for the subject.
+            gap: marks the subject's place.
+        """
+        counts: dict[str, dict[str, int]] = {}
+        for wordings in relations:
+            frames = [wording.replace(gap, _GAP) for wording in wordings]
+            for frame in frames:
+                counts[frame] = {other: 1 for other in frames if other != frame}
+        return cls(counts)
+
+    def merged(self, other: Frames) -> Frames:
+        """The wordings of both; numbers of facts are added."""
+        counts = {frame: Counter(found) for frame, found in self.by_prompt.items()}
+        for frame, found in other.by_prompt.items():
+            counts.setdefault(frame, Counter()).update(found)
+        return Frames(counts)
+
     @staticmethod
     def frame(text: str, subject: str) -> str:
         """A text without its subject; empty if the text does not contain it."""

@@ -1,7 +1,7 @@
 """The learned scope gate, for lanes of any method (`scope=retriever`).
 
-The retriever and the Knowledge Sentinel of a lane model decide whether an edit claims a prompt, and
-which edit; the lane's method decides how the answer changes.
+The retriever and the Knowledge Sentinel of a gate or a lane model decide whether an edit claims a
+prompt, and which edit; the lane's method decides how the answer changes.
 """
 
 from __future__ import annotations
@@ -19,41 +19,57 @@ from errata.editing.lane.claims import Claim
 from errata.editing.lane.repository import Repository
 from errata.editing.lane.search import InnerProductIndex
 from errata.editing.model.causal_lm import BaseLLM
+from errata.editing.retriever import gate_file
+from errata.editing.retriever.gate_model import GateModel
 from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.retriever.sentinel import ClaimRule, Retriever, route
+from errata.errors import PreconditionError
 
 _BY_SENTINEL = ClaimRule()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Gate:
-    """Decides claims by a lane model.
+    """Decides claims by a gate or a lane model.
 
     Attributes:
-        digest: SHA-256, hex, of the lane model's bytes.
+        digest: SHA-256, hex, of its bytes.
         model: encoder, MLP_K, MLP_Q.
         sentinel: r_Θ, (d_r) fp32.
     """
 
     digest: str
-    model: LaneModel
+    model: GateModel
     sentinel: Tensor
 
     @classmethod
-    def of(cls, model: LaneModel, digest: str) -> Gate:
+    def of(cls, model: GateModel, digest: str) -> Gate:
         """Computes the sentinel's key."""
         with torch.inference_mode():
             return cls(digest, model, model.sentinel_key())
 
     @classmethod
     def of_bytes(cls, lane_model: bytes, llm: BaseLLM) -> Gate:
-        """Reads a lane model.
+        """Reads a gate or a lane model.
 
         Raises:
             BaseModelMismatchError, ArtifactCorruptError: it cannot be used here.
         """
-        model = LaneModel.from_artifact(Artifact.from_bytes(lane_model), llm)
+        model = gate_file.read(Artifact.from_bytes(lane_model), llm)
         return cls.of(model, hashlib.sha256(lane_model).hexdigest())
+
+    def lane_model(self) -> LaneModel:
+        """The lane model, for a lane whose edits are continuous prompts.
+
+        Raises:
+            PreconditionError: there is only a gate, which makes none.
+        """
+        if not isinstance(self.model, LaneModel):
+            raise PreconditionError(
+                "the lane has a gate but no MLP_P, which makes continuous prompts; train one with "
+                "`errata train recipe --gate`."
+            )
+        return self.model
 
     def keys(self, edits: Sequence[Edit]) -> Tensor:
         """The keys by which edits are found, (n, d_r) fp32."""

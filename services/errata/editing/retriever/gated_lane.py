@@ -12,8 +12,10 @@ from errata.editing.edit import Edit
 from errata.editing.lane.contract import LaneConfig, LaneModelSupport
 from errata.editing.lane.routed import LaneContents, RoutedLane
 from errata.editing.model.causal_lm import BaseLLM
+from errata.editing.retriever import gate_file
 from errata.editing.retriever.gate import Gate
-from errata.editing.retriever.lane_model import LaneModel, read_bytes
+from errata.editing.retriever.gate_model import GateModel
+from errata.editing.retriever.lane_model import read_bytes
 from errata.errors import PreconditionError
 
 
@@ -43,6 +45,15 @@ class GatedLane(RoutedLane[Contents]):
         """Starts with `contents`, which have neither a gate nor edits."""
         super().__init__(llm, name, contents)
         self._needs_model = config.needs_lane_model
+        self._takes_gate = config.takes_gate
+
+    def open_model(self, artifact: Artifact) -> GateModel:
+        """Reads what decides the lane's claims: a gate, or a lane model of its LLM.
+
+        Raises:
+            BaseModelMismatchError, ArtifactCorruptError: it cannot be used here.
+        """
+        return gate_file.read(artifact, self.llm)
 
     @abstractmethod
     def encode(self, lane_model: bytes, edits: Sequence[Edit]) -> Artifact | None:
@@ -51,13 +62,15 @@ class GatedLane(RoutedLane[Contents]):
     @property
     def lane_model(self) -> LaneModelSupport | None:
         """Reads and encodes its lane model; None if its configuration needs none."""
-        return LaneModelSupport(read_bytes, self.encode) if self._needs_model else None
+        if not self._needs_model:
+            return None
+        return LaneModelSupport(read_bytes, self.encode, self._takes_gate)
 
     def with_model(self, contents: Contents, model: Artifact, digest: str) -> Contents:
         """As `RoutedLane.with_model`; a lane that needs no lane model ignores it."""
         if not self._needs_model:
             return contents
-        return replace(contents, gate=Gate.of(LaneModel.from_artifact(model, self.llm), digest))
+        return replace(contents, gate=Gate.of(self.open_model(model), digest))
 
     def check_ready(self) -> None:
         """As `RoutedLane.check_ready`."""

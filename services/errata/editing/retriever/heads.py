@@ -1,4 +1,4 @@
-"""The trained heads of a lane model: MLP_K, MLP_Q and MLP_P."""
+"""The trained heads of a lane model: MLP_K and MLP_Q, which are its gate's, and MLP_P."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
+class GateShape:
+    """The sizes of a gate.
+
+    Attributes:
+        d_r: width of keys and queries.
+        num_sentinel: c, number of free vectors of the sentinel.
+        max_tokens: length of the longest text that the encoder reads.
+    """
+
+    d_r: int
+    num_sentinel: int
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class LaneModelShape:
     """The sizes of a lane model.
 
@@ -18,13 +33,14 @@ class LaneModelShape:
         num_prompt: l, number of continuous prompt tokens of an edit. Paper: 3.
         deep: layers with deep prompts: a vector is added to the input of the block at each
             position of the continuous prompt (as in prefix tuning). Paper: none.
-        num_target: how many of the target's first tokens MLP_P reads in addition to the key.
-            Paper: 0.
+        num_target: how many of the target's first tokens MLP_P reads. Paper: 0, it reads the key.
         num_sentinel: c, number of free vectors of the sentinel. Paper: 10.
         after: how many of the prompt's tokens come before the continuous prompt: 0 places it before
             the BOS token, as the authors' code does, 1 after it.
         d: width of the LLM.
         max_tokens: length of the longest text that the encoder reads.
+        by_token: MLP_P makes each position from its own tokens (`token_prompts`), not the whole
+            prompt from the whole target and the key (`PromptMaker`). Paper: no.
     """
 
     d_r: int
@@ -35,6 +51,12 @@ class LaneModelShape:
     after: int
     d: int
     max_tokens: int
+    by_token: bool = False
+
+    @property
+    def gate(self) -> GateShape:
+        """The sizes of its gate."""
+        return GateShape(self.d_r, self.num_sentinel, self.max_tokens)
 
     @property
     def prompt_size(self) -> tuple[int, int, int]:

@@ -6,91 +6,53 @@ tokenizer and the encoder's configuration.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from errata.editing.artifact import Artifact, TensorSpec
-from errata.editing.model.causal_lm import BaseLLM, CausalLM, KnownLLM
-from errata.editing.model.devices import has_fast_bf16
+from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.model.prompts import join, tokenise_all
-from errata.editing.retriever.encoder import Encoder, Tokens
+from errata.editing.retriever.encoder import Encoder
 from errata.editing.retriever.frames import Frames
-from errata.editing.retriever.heads import LaneModelShape, PromptMaker, Representation
+from errata.editing.retriever.gate_model import GateModel
+from errata.editing.retriever.heads import LaneModelShape, PromptMaker
 from errata.editing.retriever.lane_model_metadata import build, check_fits, check_origin, describe
+from errata.editing.retriever.token_prompts import TokenPromptMaker
 from errata.errors import ArtifactCorruptError, ModelNotFoundError
 
 FILE_NAME = "lane_model.safetensors"
+GATE_FILE_NAME = "gate.safetensors"
 
 
-class LaneModel(nn.Module):
+class LaneModel(GateModel):
     """All trained parts of a lane; the LLM is frozen.
 
     Attributes:
-        encoder: f.
         shape: widths and counts.
         base_model: digest of the LLM that the lane model was trained for.
-        sentinel: Θ, (c, width of the encoder).
-        calibration: factor on the sentinel's key; below 1, more prompts are claimed. Paper: 1.
-        frames: wordings of the relations of the training data, for edits without rephrasings.
     """
-
-    calibration: Tensor
 
     def __init__(
         self, encoder: Encoder, shape: LaneModelShape, base_model: str, frames: Frames | None = None
     ) -> None:
         """Initialises the heads randomly, and Θ from U(−0.05, 0.05)."""
-        super().__init__()
-        self.encoder, self.shape, self.base_model = encoder, shape, base_model
-        self.frames = frames or Frames({})
-        self.key_mlp = Representation(encoder.pooled_width, shape.d_r)
-        self.query_mlp = Representation(encoder.pooled_width, shape.d_r)
-        self.prompt_mlp = PromptMaker(shape)
-        self.register_buffer("calibration", torch.ones(()))
-        start = torch.empty(shape.num_sentinel, encoder.width).uniform_(-0.05, 0.05)
-        self.sentinel = nn.Parameter(start)
-
-    def keys(self, texts: Sequence[str] | Tokens) -> Tensor:
-        """r_k = MLP_K(f(k)) of knowledge statements, (n, d_r)."""
-        made: Tensor = self.key_mlp(self.encoder.in_parts(texts))
-        return made
-
-    def edit_keys(self, texts: Sequence[str] | Tokens) -> Tensor:
-        """r_k of edits' knowledge statements, (n, d_r); the encoder uses bf16 where that is faster.
-
-        A key is computed once, by the writer. Queries are computed on every replica and in batches
-        of every size, and need fp32 to agree.
-        """
-        made: Tensor = self.key_mlp(self._quick_encoder.in_parts(texts))
-        return made
-
-    @cached_property
-    def _quick_encoder(self) -> Encoder:
-        if not has_fast_bf16(self.encoder.device):
-            return self.encoder
-        quick = copy.deepcopy(self.encoder)
-        quick.model.to(torch.bfloat16)
-        return quick
-
-    def queries(self, texts: Sequence[str] | Tokens) -> Tensor:
-        """r̃_q = MLP_Q(f(q)) of prompts, (n, d_r)."""
-        made: Tensor = self.query_mlp(self.encoder.in_parts(texts))
-        return made
-
-    def sentinel_key(self) -> Tensor:
-        """r_Θ = MLP_K(f(Θ)), (d_r), times the calibration."""
-        made: Tensor = self.key_mlp(self.encoder.pool_vectors(self.sentinel)[None])
-        return self.calibration * made[0]
+        super().__init__(encoder, shape.gate, frames)
+        self.shape, self.base_model = shape, base_model
+        self.prompt_mlp = (TokenPromptMaker if shape.by_token else PromptMaker)(shape)
 
     def prompts(self, keys: Tensor, targets: Tensor) -> Tensor:
         """p_k = MLP_P(r_k), (n, S, l, d), from keys and the result of `target_embeddings`."""
         made: Tensor = self.prompt_mlp(keys, targets)
         return made
+
+    def keys_for_prompts(self, facts: Sequence[tuple[str, str]]) -> Tensor:
+        """The keys of prompts and targets, as far as MLP_P reads any; otherwise zeros, (n, d_r)."""
+        if self.shape.by_token:
+            return torch.zeros(len(facts), self.shape.d_r, device=self.sentinel.device)
+        return self.keys([knowledge(*fact) for fact in facts])
 
     def target_embeddings(
         self,
@@ -158,31 +120,27 @@ class LaneModel(nn.Module):
         """
         return cls.from_artifact(Artifact.from_bytes(read_bytes(folder)), llm)
 
-    @classmethod
-    def load_retriever(cls, folder: Path, device: torch.device) -> LaneModel:
-        """Reads a lane model of any LLM, for its retriever: encoder, MLP_K, MLP_Q and sentinel.
 
-        Raises:
-            ModelNotFoundError, ArtifactCorruptError: as `load`.
-        """
-        artifact = Artifact.from_bytes(read_bytes(folder))
-        trained_for = KnownLLM(artifact.metadata.get("base_model", ""), device)
-        return cls.from_artifact(artifact, trained_for)
+def file_in(path: Path) -> Path:
+    """The file of the lane model or gate that a path names: a folder that has one, or the file."""
+    if path.is_dir() and not (path / FILE_NAME).exists() and (path / GATE_FILE_NAME).exists():
+        return path / GATE_FILE_NAME
+    return path if path.is_file() else path / FILE_NAME
 
 
-def read_bytes(folder: Path) -> bytes:
-    """The bytes of the lane model in a folder.
+def read_bytes(path: Path) -> bytes:
+    """The bytes of the lane model or gate at a path, as in `file_in`.
 
     Raises:
-        ModelNotFoundError: the folder contains none.
+        ModelNotFoundError: there is none.
     """
-    path = folder / FILE_NAME
+    file = file_in(path)
     try:
-        return path.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise ModelNotFoundError(
-            f"there is no lane model at {path} ({error.strerror}); train one with `errata train "
-            "recipe`."
+            f"there is no lane model or gate at {file} ({error.strerror}); train one with `errata "
+            "train recipe` or `errata train gate`."
         ) from error
 
 

@@ -13,25 +13,29 @@ from errata.editing.retriever.heads import LaneModelShape
 from errata.errors import ArtifactCorruptError, BaseModelMismatchError
 
 _KIND = "recipe-lane-model"
+GATE_KIND = "errata-gate"
 
 
 def describe(
     encoder: Encoder, shape: LaneModelShape, base_model: str, frames: Frames
 ) -> dict[str, str]:
     """The metadata from which `build` reconstructs the parts of a lane model."""
-    config: dict[str, Any] = encoder.model.config.to_diff_dict()
     return {
         "kind": _KIND,
         "base_model": base_model,
-        "encoder": json.dumps(
-            {**config, "model_type": encoder.model.config.model_type}, sort_keys=True
-        ),
+        "encoder": encoder_config(encoder),
         "tokenizer": encoder.tokenizer.to_str(),
         "frames": frames.to_json(),
         "shape": json.dumps(
             {name: getattr(shape, name) for name in LaneModelShape.__slots__}, sort_keys=True
         ),
     }
+
+
+def encoder_config(encoder: Encoder) -> str:
+    """The architecture of an encoder, as JSON."""
+    config: dict[str, Any] = encoder.model.config.to_diff_dict()
+    return json.dumps({**config, "model_type": encoder.model.config.model_type}, sort_keys=True)
 
 
 def build(metadata: Mapping[str, str]) -> tuple[Encoder, LaneModelShape, str, Frames]:
@@ -54,6 +58,11 @@ def check_origin(metadata: Mapping[str, str], llm: BaseLLM) -> None:
         ArtifactCorruptError: the artifact is not a lane model.
         BaseModelMismatchError: the lane model was trained for another LLM.
     """
+    if metadata.get("kind") == GATE_KIND:
+        raise ArtifactCorruptError(
+            "the artifact is a gate, which makes no continuous prompts; train a lane model from it "
+            "with `errata train recipe --gate`."
+        )
     if metadata.get("kind") != _KIND:
         raise ArtifactCorruptError("the artifact is not a RECIPE lane model.")
     digest = metadata.get("base_model", "")

@@ -49,22 +49,35 @@ def contrastive(
     return _mean_of_open(scores, wanted, hinge)
 
 
-def answer_loss(logits: Tensor, labels: Tensor, hinge: float | None = None) -> Tensor:
-    """Reliability or generality: mean cross-entropy (nats) of the target's tokens.
+def answer_loss(
+    logits: Tensor, labels: Tensor, hinge: float | None = None, num_texts: int | None = None
+) -> Tensor:
+    """Reliability or generality: cross-entropy (nats) of the target's tokens.
 
     Args:
         logits: (places, V).
         labels: (places,) int64.
         hinge: as in `contrastive`.
+        num_texts: None for the mean over all tokens; otherwise the number of answers, for the mean
+            of −log P(answer) over them (equations 10 and 11).
     """
-    return _mean_of_open(logits, labels, hinge)
+    mean = _mean_of_open(logits, labels, hinge)
+    return mean if num_texts is None else mean * (len(labels) / num_texts)
 
 
-def locality_loss(base: Tensor, prompted: Tensor) -> Tensor:
-    """KL(base ‖ prompted), mean over places, in nats; both (places, V) logits."""
-    return kl_div(
-        prompted.log_softmax(-1), base.log_softmax(-1), log_target=True, reduction="batchmean"
-    )
+def locality_loss(base: Tensor, prompted: Tensor, texts: Texts | None = None) -> Tensor:
+    """KL(base ‖ prompted) in nats; both (places, V) logits.
+
+    Args:
+        base: of the LLM without a continuous prompt.
+        prompted: with one.
+        texts: None for the mean over places; otherwise the places' texts, for the mean over places
+            of each text, and then over texts (equation 12).
+    """
+    each = kl_div(
+        prompted.log_softmax(-1), base.log_softmax(-1), log_target=True, reduction="none"
+    ).sum(-1)
+    return each.mean() if texts is None else texts.per_text(each).mean()
 
 
 def _mean_of_open(scores: Tensor, wanted: Tensor, hinge: float | None) -> Tensor:

@@ -14,10 +14,12 @@ from transformers import BertModel
 
 from errata.editing.lane.needs import FP32, EditLoad, Need, Work
 from errata.editing.model.shape import ModelShape
+from errata.editing.retriever import gate_file
 from errata.editing.retriever.encoder import Encoder, small_config
-from errata.editing.retriever.heads import LaneModelShape
-from errata.editing.retriever.lane_model import FILE_NAME, LaneModel
-from errata.editing.retriever.lane_model_metadata import build
+from errata.editing.retriever.gate_model import GateModel
+from errata.editing.retriever.heads import GateShape, LaneModelShape
+from errata.editing.retriever.lane_model import LaneModel, file_in
+from errata.editing.retriever.lane_model_metadata import GATE_KIND, build
 from errata.editing.retriever.start import shape_of
 from errata.editing.retriever.training_config import TrainingConfig
 from errata.errors import ArtifactCorruptError, BaseModelMismatchError, ModelNotFoundError
@@ -27,17 +29,19 @@ _ENCODED_AT_ONCE = 128  # texts
 
 @dataclass(frozen=True, slots=True)
 class GateNeeds:
-    """The sizes of a lane model.
+    """The sizes of a gate or a lane model.
 
     Attributes:
-        shape: widths and counts.
+        sizes: of the gate.
+        shape: of the lane model; None for a gate, which makes no continuous prompts.
         num_parameters: of all parts.
         num_encoder_parameters: P_enc, of the encoder.
         num_multiplied: P_lin, those of the encoder's linear modules, which multiply a token.
         encoder_width: w_e.
     """
 
-    shape: LaneModelShape
+    sizes: GateShape
+    shape: LaneModelShape | None
     num_parameters: int
     num_encoder_parameters: int
     num_multiplied: int
@@ -45,7 +49,7 @@ class GateNeeds:
 
     @classmethod
     def of(cls, model: ModelShape, folder: Path | None) -> GateNeeds:
-        """The lane model in a folder, or the one that `errata train recipe` makes by default.
+        """The gate or lane model at a path, or the one that `errata train recipe` makes by default.
 
         A default one has a small encoder with the LLM's vocabulary.
 
@@ -56,18 +60,33 @@ class GateNeeds:
         """
         with torch.device("meta"):
             made = _default(model) if folder is None else _stored(folder)
-        if made.shape.d != model.d:
+        shape = made.shape if isinstance(made, LaneModel) else None
+        if shape is not None and shape.d != model.d:
             raise BaseModelMismatchError(
-                f"the lane model in {folder} is for an LLM of width {made.shape.d}, but the plan's "
+                f"the lane model in {folder} is for an LLM of width {shape.d}, but the plan's "
                 f"has {model.d}; leave it out, or plan for its LLM."
             )
         return cls(
-            made.shape,
+            made.sizes,
+            shape,
             sum(tensor.numel() for tensor in made.state_dict().values()),
             sum(parameter.numel() for parameter in made.encoder.parameters()),
             sum(m.weight.numel() for m in made.encoder.modules() if isinstance(m, nn.Linear)),
             made.encoder.width,
         )
+
+    def lane_model(self) -> LaneModelShape:
+        """The shape of the lane model.
+
+        Raises:
+            ArtifactCorruptError: there is only a gate.
+        """
+        if self.shape is None:
+            raise ArtifactCorruptError(
+                "a RECIPE lane needs a lane model, not a gate; train one with `errata train recipe "
+                "--gate`, or leave the path out."
+            )
+        return self.shape
 
     @property
     def num_bytes(self) -> int:
@@ -80,7 +99,7 @@ class GateNeeds:
         An encoder's pass over at most 128 texts holds about 12 vectors of its width per token:
         hidden states, queries, keys, values, and the four times wider intermediate.
         """
-        tokens = _ENCODED_AT_ONCE * self.shape.max_tokens
+        tokens = _ENCODED_AT_ONCE * self.sizes.max_tokens
         return [
             Need("lane model", self.num_bytes, "4·P_lane"),
             Need(
@@ -99,7 +118,9 @@ class GateNeeds:
         return [Need("encoder in bf16", 2 * self.num_encoder_parameters, "2·P_enc")]
 
     def store(self) -> Need:
-        """The artifact of the lane model, without its tokenizer's text."""
+        """The artifact, without its tokenizer's text; a gate's has one byte per parameter."""
+        if self.shape is None:
+            return Need("gate's artifact", self.num_parameters, "P_gate", "disk", is_estimate=True)
         return Need("lane model's artifact", self.num_bytes, "4·P_lane", "disk", is_estimate=True)
 
     def request(self, load: EditLoad) -> list[Work]:
@@ -110,7 +131,7 @@ class GateNeeds:
                 2 * self.num_multiplied * load.text_tokens,
                 "2·P_lin·T",
             ),
-            Work("searching keys", 2 * load.num_edits * self.shape.d_r, "2·N·d_r"),
+            Work("searching keys", 2 * load.num_edits * self.sizes.d_r, "2·N·d_r"),
         ]
 
 
@@ -123,11 +144,14 @@ def _default(model: ModelShape) -> LaneModel:
     return LaneModel(made, shape_of(config, model, max_tokens=config.max_tokens, after=0), "")
 
 
-def _stored(folder: Path) -> LaneModel:
-    path = folder / FILE_NAME
+def _stored(folder: Path) -> GateModel:
+    path = file_in(folder)
     try:
         with safe_open(path, "pt") as file:
-            return LaneModel(*build(file.metadata() or {}))
+            metadata = file.metadata() or {}
+        if metadata.get("kind") == GATE_KIND:
+            return gate_file.build(metadata)
+        return LaneModel(*build(metadata))
     except OSError as error:
         raise ModelNotFoundError(
             f"there is no lane model at {path}; train one with `errata train recipe`."

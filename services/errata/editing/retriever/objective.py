@@ -112,7 +112,7 @@ def losses(
     facts = [sample.example for sample in samples]
     if part == "prompts":
         with torch.no_grad():
-            keys = model.keys([knowledge(fact.prompt, fact.target) for fact in facts])
+            keys = model.keys_for_prompts([(fact.prompt, fact.target) for fact in facts])
         return _answers(model, llm, samples, keys, config)
     near = model.encoder([knowledge(f.prompt, f.target) for f in facts] + [f.prompt for f in facts])
     far = model.encoder([d.rephrase for d in samples] + [d.locality[0] for d in samples])
@@ -163,9 +163,11 @@ def _retrieval(
             queries, candidates, wanted, scale=scale, hidden=hidden, hinge=config.hinge
         )
 
+    # Equations 14 and 15 divide by b, not by the number of queries.
+    weight = times if config.terms == "each" else 1
     return {
-        "neighbour": loss(own[to_key], index.repeat(times), hidden.repeat(times, 1)),
-        "sentinel": loss(own[to_sentinel], sentinel, without_own.repeat(times, 1)),
+        "neighbour": weight * loss(own[to_key], index.repeat(times), hidden.repeat(times, 1)),
+        "sentinel": weight * loss(own[to_sentinel], sentinel, without_own.repeat(times, 1)),
         "outside": loss(outside, sentinel[:b], None),
     }
 
@@ -185,7 +187,8 @@ def _answers(
         with torch.no_grad():
             base = answer_logits(llm, texts, None)
         prompted = answer_logits(llm, texts, prompts, shape.deep)
-        found["locality"] = config.locality_weight * locality_loss(base, prompted)
+        counted = texts if config.terms == "each" else None
+        found["locality"] = config.locality_weight * locality_loss(base, prompted, counted)
     return found
 
 
@@ -228,5 +231,8 @@ def _target_losses(
     found: dict[str, Tensor] = {}
     for kind in ("reliability", "generality"):
         places = torch.tensor([k == kind for k in kinds], device=prompts.device)
-        found[kind] = answer_loss(all_logits[places], all_labels[places], config.hinge)
+        number = sum(asked_kind == kind for asked_kind, _, _ in questions)
+        number_or_none = number if config.terms == "each" else None
+        chosen = all_logits[places], all_labels[places]
+        found[kind] = answer_loss(*chosen, config.hinge, number_or_none)
     return found

@@ -18,7 +18,7 @@ from errata.editing.lane.claims import Claim
 from errata.editing.lane.inventory import fact_of
 from errata.editing.lane.repository import Repository
 from errata.editing.lane.search import InnerProductIndex
-from errata.editing.retriever.lane_model import LaneModel
+from errata.editing.retriever.gate_model import GateModel
 
 _CANDIDATES = 4
 
@@ -42,12 +42,12 @@ class Retriever:
     """Decides claims: a snapshot that is cheap to keep, because its parts are shared.
 
     Attributes:
-        model: the lane model.
+        model: the gate, or the lane model.
         sentinel: r_Θ, (d_r) fp32.
         repository: the newest edit of each fact.
     """
 
-    model: LaneModel
+    model: GateModel
     sentinel: Tensor
     repository: Repository
 

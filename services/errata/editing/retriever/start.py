@@ -21,6 +21,7 @@ from errata.editing.model.prompts import tokenise
 from errata.editing.model.replay import enter
 from errata.editing.retriever.encoder import Encoder
 from errata.editing.retriever.examples import Example
+from errata.editing.retriever.gate_model import GateModel
 from errata.editing.retriever.heads import LaneModelShape, Representation
 from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.retriever.training_config import TrainingConfig
@@ -39,7 +40,7 @@ def new_lane_model(
     llm: CausalLM,
     encoder: str | Path | None,
     config: TrainingConfig,
-    retriever: LaneModel | None = None,
+    retriever: GateModel | None = None,
 ) -> LaneModel:
     """An untrained lane model for an LLM.
 
@@ -47,8 +48,8 @@ def new_lane_model(
         llm: unedited.
         encoder: folder or hub id; None creates a small encoder with the LLM's tokenizer.
         config: of the training; its seed determines the random weights.
-        retriever: for `stages="prompts"`, a lane model whose encoder, MLP_K, MLP_Q and sentinel
-            are reused; it also determines `d_r`, `num_sentinel` and `max_tokens`.
+        retriever: for `stages="prompts"`, a gate or lane model whose encoder, MLP_K, MLP_Q and
+            sentinel are reused; it also determines `d_r`, `num_sentinel` and `max_tokens`.
 
     Raises:
         ModelNotFoundError, UnsupportedModelError: the encoder cannot be used.
@@ -69,7 +70,7 @@ def new_lane_model(
     after = place_behind_bos(llm) if config.placement == "after_bos" else 0
     shape = shape_of(config, llm, max_tokens=made.max_tokens, after=after)
     if retriever is not None:
-        known = retriever.shape
+        known = retriever.sizes
         shape = replace(shape, d_r=known.d_r, num_sentinel=known.num_sentinel)
     model = LaneModel(made, shape, llm.digest)
     if retriever is not None:
@@ -93,6 +94,7 @@ def shape_of(config: TrainingConfig, llm: Widths, *, max_tokens: int, after: int
         num_prompt=config.num_prompt,
         deep=_spread_out(config.num_deep, llm.num_layers),
         num_target=config.num_target,
+        by_token=config.by_token,
         num_sentinel=config.num_sentinel,
         after=after,
         d=llm.d,
@@ -139,7 +141,7 @@ def _spreads(llm: CausalLM, layers: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def initialise_retriever(model: LaneModel, examples: Sequence[Example]) -> float:
+def initialise_retriever(model: GateModel, examples: Sequence[Example]) -> float:
     """Initialises MLP_K, MLP_Q and the sentinel from the encoder's pooled vectors of examples.
 
     Args:
@@ -160,7 +162,11 @@ def initialise_retriever(model: LaneModel, examples: Sequence[Example]) -> float
     ids = torch.randint(model.encoder.tokenizer.get_vocab_size(), (1, len(model.sentinel)))
     model.sentinel.copy_(model.encoder.model.embeddings(input_ids=ids.to(pooled.device))[0])
     model.query_mlp.load_state_dict(model.key_mlp.state_dict())
-    keys = model.key_mlp(pooled)
+    return scale_of(model.key_mlp(pooled))
+
+
+def scale_of(keys: Tensor) -> float:
+    """The scale of scores at which a softmax over keys (n, d_r) has a suitable temperature."""
     return _SHARPNESS / float(keys.square().sum(-1).mean())
 
 

@@ -22,6 +22,7 @@ from errata.editing.retriever.checkpoints import Run, TrainingFolder, identity_o
 from errata.editing.retriever.examples import Example, Sample, frames_of, split
 from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.retriever.objective import LOSSES, PooledFacts, losses, scope_losses
+from errata.editing.retriever.questions import Varier
 from errata.editing.retriever.schedule import Schedule
 from errata.editing.retriever.start import initialise_prompts, initialise_retriever, neighbours_of
 from errata.editing.retriever.training_config import TrainingConfig
@@ -94,20 +95,20 @@ class Trainer:
         model.frames = frames_of(self._train)
         self._optimiser = torch.optim.Adam(_groups(model, config, self._log_scale))
         self._pooled: PooledFacts | None = None
+        self._others: Tensor | None = None
         self._run = Run(stage=self._schedule.first)
         self._folder = TrainingFolder(out, identity_of(llm, model, examples, config))
         self._reseed()
         if config.start == "similar":
             self._initialise()
-        self._sampler = BatchSampler(
+        self._sampler = _sampler(model, self._train, config)
+        self._varier = Varier(
             self._train,
-            neighbours=neighbours_of(model, self._train) if config.alike > 1 else (),
-            group=config.alike,
-            borrowed=config.borrowed,
-            invented=config.invented,
-            answered=config.answered,
-            digressing=config.digressing,
+            questioned=config.questioned,
+            preceded=config.preceded,
+            named=config.named,
         )
+        self._varied = _varied(self._held_out, config)
         self._run = self._folder.restore(model, self._optimiser, self._log_scale) or self._run
 
     def run(self, on_progress: Callable[[Progress], None] | None = None) -> Validation:
@@ -139,7 +140,8 @@ class Trainer:
             self._calibrate(best)
             best.save(self._out)
         self.model.load_state_dict(best.state_dict())
-        return validate(best, self._llm, self._held_out, self._distractors(best))
+        distractors = self._distractors(best)
+        return validate(best, self._llm, self._held_out, distractors, self._varied)
 
     def _initialise(self) -> None:
         initialise_prompts(self.model)
@@ -216,6 +218,9 @@ class Trainer:
 
     def _losses(self, samples: Sequence[Sample], scale: Tensor) -> dict[str, Tensor]:
         config, stage = self._config, self._run.stage
+        if stage == "prompts":
+            rng = random.Random(f"{config.seed}/varied/{self._run.step}")
+            samples = [self._varier.varied(sample, rng) for sample in samples]
         if stage != "scope":
             return losses(self.model, self._llm, samples, config, scale, stage)
         pooled = self._pooled_facts()
@@ -227,7 +232,7 @@ class Trainer:
 
     def _validate(self) -> Validation:
         distractors = self._distractors(self.model)
-        found = validate(self.model, self._llm, self._held_out, distractors)
+        found = validate(self.model, self._llm, self._held_out, distractors, self._varied)
         run = self._run
         run.validated = run.step
         score = found.retriever_score if run.stage in ("retriever", "scope") else found.score
@@ -244,14 +249,15 @@ class Trainer:
         """Keys of training facts, (n, d_r), by the model as it is now."""
         if self._knows_subjects:
             return torch.zeros(0, model.shape.d_r, device=self._llm.device)
-        if self._run.stage in ("scope", "prompts"):
-            pooled = self._pooled_facts().statements[:_NUM_DISTRACTORS]
-        else:
+        frozen = self._run.stage in ("scope", "prompts")
+        if self._others is None or not frozen:
             facts = self._train[:_NUM_DISTRACTORS]
             model.eval()
             with _fast_arithmetic(self._config, self._llm.device):
-                pooled = model.encoder.in_parts([knowledge(f.prompt, f.target) for f in facts])
-        made: Tensor = model.key_mlp(pooled)
+                self._others = model.encoder.in_parts(
+                    [knowledge(f.prompt, f.target) for f in facts]
+                )
+        made: Tensor = model.key_mlp(self._others)
         return made
 
     def _log(self, found: Validation) -> None:
@@ -264,6 +270,31 @@ class Trainer:
     def _reseed(self) -> None:
         """Makes dropout after a checkpoint independent of an interruption there."""
         torch.manual_seed(self._config.seed * 1_000_003 + self._run.step)
+
+
+def _sampler(model: LaneModel, examples: Sequence[Example], config: TrainingConfig) -> BatchSampler:
+    # Similar facts make the retriever's task harder, not MLP_P's.
+    group = 1 if config.stages == "prompts" else config.alike
+    return BatchSampler(
+        examples,
+        neighbours=neighbours_of(model, examples) if group > 1 else (),
+        group=group,
+        borrowed=config.borrowed,
+        invented=config.invented,
+        answered=config.answered,
+        digressing=config.digressing,
+    )
+
+
+def _varied(examples: Sequence[Example], config: TrainingConfig) -> list[Sample]:
+    """Other facts for validation, of the kinds that MLP_P is trained on."""
+    kinds = {"questioned": config.questioned, "preceded": config.preceded, "named": config.named}
+    if not any(kinds.values()):
+        return []
+    varier = Varier(examples, **{kind: float(share > 0) for kind, share in kinds.items()})
+    rng = random.Random("validation")
+    samples = [Sample(e, e.rephrases[0], e.locality[0]) for e in examples]
+    return [varier.varied(sample, rng) for sample in samples]
 
 
 def _groups(

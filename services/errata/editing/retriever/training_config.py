@@ -16,8 +16,11 @@ class TrainingConfig(BaseModel):
         num_prompt: l, number of continuous prompt tokens.
         num_deep: number of layers, evenly spaced, at which vectors are added to the input of the
             block at the positions of the continuous prompt. Paper: 0. Ours.
-        num_target: how many of the target's tokens MLP_P reads in addition to the key. Paper: 0,
-            which means that MLP_P has to find the target in the key.
+        num_target: how many of the target's tokens MLP_P reads. Paper: 0, which means that MLP_P
+            has to find the target in the key.
+        by_token: MLP_P makes each position of the prompt from a few of these tokens
+            (`retriever.token_prompts`) and does not read the key; otherwise the whole prompt from
+            all of them, and from the key. Ours.
         num_sentinel: c, number of free vectors of the sentinel.
         placement: continuous prompts before the BOS token (code), or after it, where text started
             in the LLM's own training.
@@ -38,6 +41,10 @@ class TrainingConfig(BaseModel):
         answered: share of facts with a random word as the target. Ours.
         digressing: share of facts whose locality prompt asks for another relation of the same
             subject. Ours.
+        questioned: in a stage of MLP_P alone, the share of facts about which it is trained on
+            other questions. Ours.
+        preceded: share of facts whose rephrase MLP_P reads after another statement. Ours.
+        named: share of facts whose target is another name, number or date for MLP_P. Ours.
         stages: retriever and MLP_P are trained together (`joint`, paper), or one after the other
             (`apart`): first the retriever; then, with a frozen encoder, MLP_K, MLP_Q and the
             sentinel with thousands of keys; then MLP_P on constant keys. `prompts` is the last
@@ -50,6 +57,10 @@ class TrainingConfig(BaseModel):
             other lane model. Ours.
         own_prompt_every: one in this many facts of a step trains MLP_P on its own prompt as well;
             every fact trains it on a rephrase, which is harder. 1 uses both for all (paper).
+        terms: how the losses add up. `each` (paper): prompt and rephrase of a fact each count once
+            in equations 14 and 15, like its locality prompt, and an answer counts with −log P of
+            all its tokens (equations 10 and 11). `means` (code, ours): prompt and rephrase count
+            half each, and an answer loss is a mean over the tokens of all answers.
         locality_weight: of KL(base ‖ prompted); 0 omits the term. Paper: 1.
         dropout: whether the encoder uses dropout in training (code: yes). Keys trained with it
             score lower in training than in serving, so that the sentinel claims too much.
@@ -72,9 +83,10 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     d_r: int = Field(default=1024, ge=1)
-    num_prompt: int = Field(default=5, ge=1, le=64)
+    num_prompt: int = Field(default=12, ge=1, le=64)
     num_deep: int = Field(default=4, ge=0)
-    num_target: int = Field(default=4, ge=0)
+    num_target: int = Field(default=12, ge=0)
+    by_token: bool = True
     num_sentinel: int = Field(default=10, ge=1)
     placement: Literal["before_bos", "after_bos"] = "after_bos"
     max_tokens: int = Field(default=64, ge=8)
@@ -90,17 +102,21 @@ class TrainingConfig(BaseModel):
     invented: float = Field(default=0.3, ge=0, le=1)
     answered: float = Field(default=0.15, ge=0, le=1)
     digressing: float = Field(default=0.3, ge=0, le=1)
+    questioned: float = Field(default=0.5, ge=0, le=1)
+    preceded: float = Field(default=0.15, ge=0, le=1)
+    named: float = Field(default=0.5, ge=0, le=1)
     stages: Literal["joint", "apart", "prompts"] = "apart"
     retriever_share: float = Field(default=0.5, gt=0, lt=1)
     scope_share: float = Field(default=0.15, ge=0, lt=1)
     candidates: int = Field(default=2048, ge=8)
     calibrate: bool = True
-    own_prompt_every: int = Field(default=4, ge=1)
+    own_prompt_every: int = Field(default=8, ge=1)
+    terms: Literal["each", "means"] = "means"
     locality_weight: float = Field(default=0.0, ge=0)
     dropout: bool = False
     learning_rate: float = Field(default=2e-4, gt=0)
     encoder_learning_rate: float = Field(default=5e-5, gt=0)
-    prompt_learning_rate: float = Field(default=1e-3, gt=0)
+    prompt_learning_rate: float = Field(default=2e-3, gt=0)
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_steps: int = Field(default=50, ge=0)
     max_steps: int = Field(default=10_000, ge=1)
@@ -117,12 +133,19 @@ class TrainingConfig(BaseModel):
             raise ValueError("retriever_share and scope_share leave no time for MLP_P")
         return self
 
+    @model_validator(mode="after")
+    def _reads_targets_by_token(self) -> TrainingConfig:
+        if self.by_token and not self.num_target:
+            raise ValueError("by_token requires num_target")
+        return self
+
 
 _PAPER: Mapping[str, Any] = {
     "d_r": 4096,
     "num_prompt": 3,
     "num_deep": 0,
     "num_target": 0,
+    "by_token": False,
     "placement": "before_bos",
     "batch": 8,
     "scale": "one",
@@ -132,7 +155,11 @@ _PAPER: Mapping[str, Any] = {
     "invented": 0.0,
     "answered": 0.0,
     "digressing": 0.0,
+    "questioned": 0.0,
+    "preceded": 0.0,
+    "named": 0.0,
     "own_prompt_every": 1,
+    "terms": "each",
     "stages": "joint",
     "calibrate": False,
     "dropout": True,
@@ -148,6 +175,13 @@ _PAPER: Mapping[str, Any] = {
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "errata": {},
     "paper": _PAPER,
-    "code": {**_PAPER, "sides": "coin", "scale": "sqrt", "hinge": 1.2, "evaluate_every": 3000},
+    "code": {
+        **_PAPER,
+        "sides": "coin",
+        "terms": "means",
+        "scale": "sqrt",
+        "hinge": 1.2,
+        "evaluate_every": 3000,
+    },
 }
 """Values that differ from the defaults, by name."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from errata.editing.chat import in_alternating_forms
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise_all
-from errata.editing.retriever.examples import Example
+from errata.editing.retriever.examples import Example, Sample
 from errata.editing.retriever.heads import LaneModelShape
 from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.retriever.losses import Texts, answer_logits
@@ -31,6 +31,7 @@ class Validation:
         claimed_right: share of prompts and rephrases that the right fact claims.
         claimed_wrongly: share of locality prompts that any fact claims.
         with_own_prompt: token accuracy after prompts and rephrases if every claim were right.
+        other_answers: the same after other questions and with other targets (`questions.Varier`).
     """
 
     reliability: float
@@ -39,11 +40,12 @@ class Validation:
     claimed_right: float
     claimed_wrongly: float
     with_own_prompt: float
+    other_answers: float
 
     @property
     def score(self) -> float:
-        """Harmonic mean of the first three; 0 if one of them is 0."""
-        return _harmonic(self.reliability, self.generality, self.locality)
+        """Harmonic mean of the first three and of `other_answers`; 0 if one of them is 0."""
+        return _harmonic(self.reliability, self.generality, self.locality, self.other_answers)
 
     @property
     def retriever_score(self) -> float:
@@ -57,7 +59,11 @@ class Validation:
 
 @torch.no_grad()
 def validate(
-    model: LaneModel, llm: CausalLM, examples: Sequence[Example], distractors: Tensor
+    model: LaneModel,
+    llm: CausalLM,
+    examples: Sequence[Example],
+    distractors: Tensor,
+    varied: Sequence[Sample] = (),
 ) -> Validation:
     """Stores all examples' keys together with the distractors and evaluates every example.
 
@@ -66,6 +72,7 @@ def validate(
         llm: unedited.
         examples: the first rephrase and the first locality prompt of each are evaluated.
         distractors: (n, d_r), further keys, which compete with those of the examples.
+        varied: other facts, for `other_answers`; without any, that is `with_own_prompt`.
     """
     training = model.training
     model.eval()
@@ -75,34 +82,31 @@ def validate(
     prompts = model.prompts(keys, model.target_embeddings(llm, facts))
     # A claim by a distractor is wrong, so any other fact's continuous prompt represents its own.
     wrong = prompts.roll(1, dims=0)[torch.arange(len(distractors)) % len(prompts)]
-    prompts = torch.cat([prompts, wrong])
-    sentinel = model.sentinel_key()
-    own = torch.arange(len(examples), device=keys.device)
-
-    def ask(questions: Sequence[tuple[str, str]]) -> _Asked:
-        queries = model.queries([text for text, _ in questions])
-        best, who = (queries @ stored.T).max(dim=1)
-        claimed = best > queries @ sentinel
-        plain = _answers(llm, questions, None, model.shape)
-        served = _answers(llm, questions, prompts[who], model.shape)
-        gold = _answers(llm, questions, prompts[own], model.shape)
-        return _Asked(who, claimed, plain, served, gold)
-
-    direct = ask(facts)
-    rephrased = ask([(e.rephrases[0], e.target) for e in examples])
-    outside = ask([e.locality[0] for e in examples])
+    serving = _Serving(model, llm, stored, torch.cat([prompts, wrong]))
+    direct = serving.own(facts)
+    rephrased = serving.own([(e.rephrases[0], e.target) for e in examples])
+    stays, claimed_wrongly = serving.outside([e.locality[0] for e in examples])
+    with_own = _mean(torch.cat([direct.gold, rephrased.gold]))
+    others = _other_answers(model, llm, varied) if varied else with_own
     model.train(training)
-    right = [(a.who == own) & a.claimed for a in (direct, rephrased)]
-    with_own = [a.gold.accuracy() for a in (direct, rephrased)]
-    stays = outside.served.agreement(outside.plain)
     return Validation(
-        reliability=_mean(direct.accuracy_as_served()),
-        generality=_mean(rephrased.accuracy_as_served()),
-        locality=_mean(torch.where(outside.claimed, stays, torch.ones_like(stays))),
-        claimed_right=_mean(torch.cat(right)),
-        claimed_wrongly=_mean(outside.claimed),
-        with_own_prompt=_mean(torch.cat(with_own)),
+        reliability=_mean(direct.served),
+        generality=_mean(rephrased.served),
+        locality=stays,
+        claimed_right=_mean(torch.cat([direct.right, rephrased.right])),
+        claimed_wrongly=claimed_wrongly,
+        with_own_prompt=with_own,
+        other_answers=others,
     )
+
+
+def _other_answers(model: LaneModel, llm: CausalLM, varied: Sequence[Sample]) -> float:
+    facts = [(sample.example.prompt, sample.example.target) for sample in varied]
+    keys = model.keys_for_prompts(facts)
+    prompts = model.prompts(keys, model.target_embeddings(llm, facts))
+    rephrased = [(sample.rephrase, sample.example.target) for sample in varied]
+    asked = _answers(llm, [*facts, *rephrased], prompts.repeat(2, 1, 1, 1), model.shape)
+    return _mean(asked.accuracy())
 
 
 @torch.no_grad()
@@ -153,16 +157,54 @@ class _Answers:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Asked:
-    """The results of n questions."""
+    """The results of n questions about the stored facts, each about another one; all (n,)."""
 
-    who: Tensor  # (n,) int64, index of the key with the highest score
-    claimed: Tensor  # (n,) bool, whether that score is above the sentinel's
-    plain: _Answers  # without a continuous prompt
-    served: _Answers  # with the continuous prompt of `who`
-    gold: _Answers  # with the continuous prompt of the right fact
+    right: Tensor  # bool, whether the right fact claims it
+    gold: Tensor  # token accuracy with the continuous prompt of the right fact
+    served: Tensor  # token accuracy as served
 
-    def accuracy_as_served(self) -> Tensor:
-        return torch.where(self.claimed, self.served.accuracy(), self.plain.accuracy())
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Serving:
+    """Answers as a lane with these keys and continuous prompts would."""
+
+    model: LaneModel
+    llm: CausalLM
+    stored: Tensor  # (m, d_r)
+    prompts: Tensor  # (m, S, l, d)
+
+    def own(self, questions: Sequence[tuple[str, str]]) -> _Asked:
+        """Questions about the first stored facts, in order."""
+        who, claimed = self._decide(questions)
+        own = torch.arange(len(questions), device=who.device)
+        gold = self._ask(questions, own).accuracy()
+        served = gold.clone()
+        for rows, is_edited in ((claimed & (who != own), True), (~claimed, False)):
+            if bool(rows.any()):
+                chosen = [questions[n] for n in rows.nonzero()[:, 0].tolist()]
+                answers = self._ask(chosen, who[rows] if is_edited else None)
+                served[rows] = answers.accuracy()
+        return _Asked(claimed & (who == own), gold, served)
+
+    def outside(self, questions: Sequence[tuple[str, str]]) -> tuple[float, float]:
+        """The share of answer tokens that stay, and the share of claimed questions."""
+        who, claimed = self._decide(questions)
+        stays = torch.ones(len(questions), device=who.device)
+        if bool(claimed.any()):
+            chosen = [questions[n] for n in claimed.nonzero()[:, 0].tolist()]
+            edited, plain = self._ask(chosen, who[claimed]), self._ask(chosen, None)
+            stays[claimed] = edited.agreement(plain)
+        return _mean(stays), _mean(claimed)
+
+    def _decide(self, questions: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+        """The index of the key with the highest score, and whether it beats the sentinel's."""
+        queries = self.model.queries([text for text, _ in questions])
+        best, who = (queries @ self.stored.T).max(dim=1)
+        return who, best > queries @ self.model.sentinel_key()
+
+    def _ask(self, questions: Sequence[tuple[str, str]], who: Tensor | None) -> _Answers:
+        prompts = None if who is None else self.prompts[who]
+        return _answers(self.llm, questions, prompts, self.model.shape)
 
 
 def _answers(

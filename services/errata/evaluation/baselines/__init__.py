@@ -5,6 +5,7 @@
 | `none` | no editing | |
 | `ft-l` | constrained fine-tuning of one layer | Zhu et al. 2020, as in Meng et al. 2022 |
 | `grace` | discrete key-value codebook | Hartvigsen et al. 2023 |
+| `moe` | mixture of low-rank experts, conventional or one for each batch | Dou et al. 2023 |
 | `memit` | closed form on hidden states, no drop-and-rescale | Meng et al. 2023 |
 | `retrieval-prompt` | the knowledge statement before the query | |
 """
@@ -19,6 +20,7 @@ from errata.editing.lane.contract import LaneConfig
 from errata.editing.model.causal_lm import CausalLM
 from errata.evaluation.baselines.ft_l import ConstrainedFineTuning, FtlConfig
 from errata.evaluation.baselines.grace import Grace, GraceConfig
+from errata.evaluation.baselines.moe import MoeAdaptor, MoeConfig
 from errata.evaluation.baselines.none import NoEditing, NothingConfig
 from errata.evaluation.baselines.retrieval_prompt import RetrievalPrompt, RetrievalPromptConfig
 from errata.evaluation.systems import System
@@ -70,5 +72,6 @@ BASELINES: Mapping[str, BaselineMethod] = {
     "none": BaselineMethod(NothingConfig, NoEditing),
     "ft-l": BaselineMethod(FtlConfig, ConstrainedFineTuning),
     "grace": BaselineMethod(GraceConfig, Grace),
+    "moe": BaselineMethod(MoeConfig, MoeAdaptor),
     "retrieval-prompt": BaselineMethod(RetrievalPromptConfig, RetrievalPrompt),
 }

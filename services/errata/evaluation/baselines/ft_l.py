@@ -66,7 +66,7 @@ class ConstrainedFineTuning(LocalModel):
             for first in range(0, len(records), _ROWS)
         ]
         self._tune(parts)
-        return EditOutcome(num_rejected=0, seconds=perf_counter() - start)
+        return EditOutcome(rejected=(), seconds=perf_counter() - start)
 
     def reset(self) -> None:
         """Restores the base weight, bit for bit."""

@@ -132,7 +132,7 @@ class Grace(LocalModel):
         start = perf_counter()
         for first in range(0, len(records), _ROWS):
             self._add(records[first : first + _ROWS])
-        return EditOutcome(num_rejected=0, seconds=perf_counter() - start)
+        return EditOutcome(rejected=(), seconds=perf_counter() - start)
 
     def _add(self, records: Sequence[Record]) -> None:
         rows = [tokenise(self.model, record.prompt, record.target_new) for record in records]

@@ -26,7 +26,7 @@ class NoEditing(LocalModel):
 
     def edit(self, records: Sequence[Record]) -> EditOutcome:
         """Does nothing."""
-        return EditOutcome(num_rejected=0, seconds=0.0)
+        return EditOutcome(rejected=(), seconds=0.0)
 
     def reset(self) -> None:
         """Does nothing."""

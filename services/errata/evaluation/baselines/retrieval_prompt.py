@@ -50,7 +50,7 @@ class RetrievalPrompt(LocalModel):
         start = perf_counter()
         self._statements += [f"{join(r.prompt, r.target_new)}." for r in records]
         self._index = self._vectorizer.fit_transform(self._statements)
-        return EditOutcome(num_rejected=0, seconds=perf_counter() - start)
+        return EditOutcome(rejected=(), seconds=perf_counter() - start)
 
     def score(self, pairs: Sequence[Pair]) -> list[Scored]:
         """Scores continuations of statement and prompt."""

@@ -54,4 +54,5 @@ def _nested(fields: Fields, _: int) -> Record:
         rephrases=fields.texts("paraphrase_prompts"),
         locality=tuple((prompt, true) for prompt in fields.texts("neighborhood_prompts")),
         generation_prompts=prompts,
+        relation=rewrite.text("relation_id") if "relation_id" in rewrite else "",
     )

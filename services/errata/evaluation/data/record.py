@@ -15,6 +15,22 @@ class RippleQuestion:
 
 
 @dataclass(frozen=True, slots=True)
+class RippleTest:
+    """Questions whose answers follow from an edit, for a model that knows the other facts of it.
+
+    Attributes:
+        questions: after the edit.
+        needs_all: whether all must be answered correctly, or one is enough.
+        conditions: questions that the model must answer correctly before the edit; otherwise the
+            test does not count, because the model could not have concluded anything.
+    """
+
+    questions: tuple[RippleQuestion, ...]
+    needs_all: bool = False
+    conditions: tuple[RippleQuestion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One edit and its probes.
 
@@ -28,7 +44,8 @@ class Record:
         locality: prompts whose answers must not change, each with its own true answer.
         generation_prompts: beginnings of texts about the subject, for fluency and consistency.
         brought: rephrasings submitted with the edit; nothing is measured on them.
-        ripples: RippleEdits' groups of questions whose answers follow from the edit.
+        relation: as the file names it; empty if the file does not.
+        ripples: RippleEdits' groups of tests whose answers follow from the edit.
     """
 
     case_id: str
@@ -40,4 +57,5 @@ class Record:
     locality: tuple[tuple[str, str], ...] = ()
     generation_prompts: tuple[str, ...] = ()
     brought: tuple[str, ...] = ()
-    ripples: Mapping[str, tuple[RippleQuestion, ...]] = field(default_factory=dict)
+    relation: str = ""
+    ripples: Mapping[str, tuple[RippleTest, ...]] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from errata.evaluation.data.fields import Fields, read_array
-from errata.evaluation.data.record import Record, RippleQuestion
+from errata.evaluation.data.record import Record, RippleQuestion, RippleTest
 
 KINDS = ("popular", "random", "recent")
 _ALIASING = "Subject_Aliasing"
@@ -31,9 +31,9 @@ def load_ripple_edits(path: Path) -> list[Record]:
     An edit is published as one sentence with Wikidata ids. The target is the end of the sentence:
     a value that the aliasing questions accept, or else everything after its last verb. The subject
     is the part that its phrase shares with questions about other relations of the same entity.
-    Rephrases are the aliasing questions; locality is relation specificity and forgetfulness; each
-    of the six groups is also kept unchanged. Recent facts have no old answer, so old answers are
-    never used.
+    Rephrases are the aliasing questions; locality is relation specificity and forgetfulness; the
+    tests of each of the six groups are also kept, with their conditions. Recent facts have no old
+    answer, so old answers are never used.
 
     Raises:
         InvalidRequestError: the message names file, record and field.
@@ -47,11 +47,12 @@ def _record(fields: Fields, number: int) -> Record:
         fields.choice("example_type", KINDS)
     sentence, subject_id = edit.text("prompt"), edit.text("subject_id")
     groups = {group: list(_queries(fields, group)) for group in GROUPS}
-    ripples = {
+    asked = {
         group: tuple(found for query in queries if (found := _question(query)) is not None)
         for group, queries in groups.items()
     }
-    prompt, target = _split(edit, sentence, ripples[_ALIASING])
+    ripples = {group: tuple(_tests(fields, group)) for group in GROUPS}
+    prompt, target = _split(edit, sentence, asked[_ALIASING])
     relation = edit.text("relation")
     phrases = [
         query.text("prompt")
@@ -64,19 +65,35 @@ def _record(fields: Fields, number: int) -> Record:
         subject=_subject(edit, prompt, phrases),
         target_new=target,
         target_true=None,
-        rephrases=tuple(question.prompt for question in ripples[_ALIASING]),
+        rephrases=tuple(question.prompt for question in asked[_ALIASING]),
         locality=tuple(
             (question.prompt, question.answers[0])
             for group in (_RELATION, _FORGETFULNESS)
-            for question in ripples[group]
+            for question in asked[group]
         ),
-        ripples={group: questions for group, questions in ripples.items() if questions},
+        relation=relation,
+        ripples={group: tests for group, tests in ripples.items() if tests},
     )
 
 
 def _queries(fields: Fields, group: str) -> Iterator[Fields]:
     for test in fields.inners(group):
         yield from test.inners("test_queries")
+
+
+def _tests(fields: Fields, group: str) -> Iterator[RippleTest]:
+    """The tests that can be passed: with a question, and with an answer to every condition."""
+    for test in fields.inners(group):
+        questions = [_question(query) for query in test.inners("test_queries")]
+        needed = test.inners("condition_queries") if "condition_queries" in test else []
+        conditions = [_question(query) for query in needed]
+        known = tuple(question for question in questions if question is not None)
+        if known and None not in conditions:
+            yield RippleTest(
+                known,
+                "test_condition" in test and test.choice("test_condition", ("OR", "AND")) == "AND",
+                tuple(question for question in conditions if question is not None),
+            )
 
 
 def _question(query: Fields) -> RippleQuestion | None:

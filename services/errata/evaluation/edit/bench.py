@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,12 +19,14 @@ from errata.evaluation.data import load_records
 from errata.evaluation.data.examples import with_rephrasings
 from errata.evaluation.data.fields import read_paragraphs
 from errata.evaluation.data.record import Record
+from errata.evaluation.data.split import Split
 from errata.evaluation.edit.auxiliary import AuxiliaryMetrics
+from errata.evaluation.edit.exposure import Exposure, described, frames_in
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites import Point, points_of
 from errata.evaluation.edit.summary import Unit, summary
 from errata.evaluation.edit.system_factory import SystemFactory
-from errata.evaluation.edit.unit import run_unit
+from errata.evaluation.edit.unit import Judging, run_unit
 from errata.evaluation.report import code_version, file_digest, write
 from errata.launch.progress import bars
 
@@ -60,8 +63,12 @@ def run(plan: Plan, console: Console | None = None) -> dict[str, Any]:
             if plan.text is not None:
                 read_paragraphs(plan.text)
             auxiliary = AuxiliaryMetrics.of(plan.auxiliary)
-            facts = [factory.describe(point) for point in points]
-            runs = _Runs(plan, factory, records, auxiliary, progress, points)
+            exposures = _Exposures(plan, factory, whole)
+            facts = [
+                {**factory.describe(point), "exposure": described(exposures.of(point), plan.split)}
+                for point in points
+            ]
+            runs = _Runs(plan, factory, records, auxiliary, progress, points, exposures, whole)
             found = [
                 [runs.run_or_read(point, fact, seed) for seed in plan.seeds]
                 for point, fact in zip(points, facts, strict=True)
@@ -85,6 +92,21 @@ class _Preparation:
             self._task = None
 
 
+class _Exposures:
+    """What each lane model has seen of the data set's questions."""
+
+    def __init__(self, plan: Plan, factory: SystemFactory, records: Sequence[Record]) -> None:
+        self._factory, self._records = factory, records
+        self._split = None if plan.split is None else Split.read(plan.split)
+        self._known: dict[Path | None, Exposure] = {}
+
+    def of(self, point: Point) -> Exposure:
+        folder = self._factory.lane_model(point)
+        if folder not in self._known:
+            self._known[folder] = Exposure(self._records, frames_in(folder), self._split)
+        return self._known[folder]
+
+
 class _Runs:
     def __init__(
         self,
@@ -94,6 +116,8 @@ class _Runs:
         auxiliary: AuxiliaryMetrics,
         progress: Progress,
         points: Sequence[Point],
+        exposures: _Exposures,
+        whole: Sequence[Record],
     ) -> None:
         self._plan, self._factory, self._records, self._auxiliary = (
             plan,
@@ -101,9 +125,11 @@ class _Runs:
             records,
             auxiliary,
         )
-        self._progress = progress
+        self._progress, self._exposures, self._whole = progress, exposures, whole
         data = plan.auxiliary
-        files = [*(plan.data, data.heldout, *data.retention, data.references, plan.text)]
+        files = [
+            *(plan.data, data.heldout, *data.retention, data.references, plan.text, plan.split)
+        ]
         self._inputs = [None if path is None else file_digest(path) for path in files]
         self._commit = code_version()
         total = sum(point.num_records for point in points) * plan.num_seeds
@@ -117,13 +143,16 @@ class _Runs:
             self._progress.advance(self._task, point.num_records)
             return dict(json.loads((folder / name).read_text(encoding="utf-8")))
         chosen = random.Random(seed).sample(self._records, point.num_records)
+        exposure = self._exposures.of(point)
+        judging = Judging(
+            self._plan.asking, self._auxiliary, exposure, self._plan.check, self._whole
+        )
         unit = run_unit(
             self._factory.open(point),
             chosen,
             point,
-            self._auxiliary,
+            judging,
             lambda size: self._progress.advance(self._task, size),
-            self._plan.asking,
         )
         unit = {"seed": seed, **unit}
         write(unit, folder, name)

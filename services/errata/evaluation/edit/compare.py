@@ -9,6 +9,7 @@ from typing import Any
 
 from errata.errors import InvalidRequestError
 from errata.evaluation.edit.families import markdown_table
+from errata.evaluation.edit.paired import as_json, differences, table
 from errata.evaluation.edit.report import FigureRow, tables
 from errata.evaluation.edit.summary import read_result
 
@@ -65,7 +66,45 @@ def compared(runs: Runs) -> str:
             ]
             parts += [f"## {number:,} edits\n", *tables(rows, "After the last edit. ")]
             parts += ["### Cost\n", _cost(points)]
+            parts += _paired(points)
     return "\n".join(parts)
+
+
+def paired_json(runs: Runs) -> dict[str, Any]:
+    """For each number of edits that runs share, the differences of every run from the first."""
+    _, start = runs[0]
+    found: dict[str, Any] = {}
+    for number in sorted({point["edits"] for _, run in runs for point in run["points"]}):
+        points = _points(runs, number)
+        if len(points) > 1:
+            label, first = points[0]
+            others = [as_json(name, differences(first, point)) for name, point in points[1:]]
+            found[str(number)] = {"first": label, "others": others}
+    return {
+        "seeds": start["seeds"],
+        "records": start["data"]["records"],
+        "runs": [
+            {"label": label, "commit": run["commit"], "command": run["command"]}
+            for label, run in runs
+        ],
+        "edits": found,
+    }
+
+
+def _paired(points: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Differences of every run from the first, if the results contain each record's figures."""
+    (first, start), *others = points
+    parts = []
+    for label, point in others:
+        if found := differences(start, point):
+            parts += [f"### {label} against {first}, paired\n", table(first, label, found)]
+    return [*parts, _PAIRED_NOTE] if parts else []
+
+
+_PAIRED_NOTE = (
+    "Half-widths of 95 % intervals (Student's t) of the difference: over distinct records, each "
+    "compared with itself, and over the means of seeds.\n"
+)
 
 
 def _points(runs: Runs, number: int) -> list[tuple[str, Mapping[str, Any]]]:

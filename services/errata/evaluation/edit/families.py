@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from errata.evaluation.asking import CHAT
+from errata.evaluation.edit.exposure import GROUPS, NEW_RELATION, SEEN, UNSEEN
 from errata.platform.plain import shown
 
-_DIGITS = {"perplexity": 1, "target_perplexity": 1, "fluency": 1, "consistency": 1}
+_COUNTS = {f"{group}.{what}": 0 for group in GROUPS for what in ("prompts", "rephrases")}
+_DIGITS = {
+    **_COUNTS,
+    "users.ripple_questions": 0,
+    "perplexity": 1,
+    "target_perplexity": 1,
+    "fluency": 1,
+    "consistency": 1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +89,65 @@ CLAIMS = FigureFamily(
     },
     "Shares of prompts that an edit claims, whatever it then answers; last, those it may claim.",
 )
+_OF_GROUP = {
+    "prompts": "Prompts",
+    "rephrases": "Rephrases",
+    "reliability.exact": "Rel. exact",
+    "generality.token": "Gen. token",
+    "generality.exact": "Gen. exact",
+    "locality.exact": "Loc. exact",
+    "claims.rephrases": "Rephrases, own edit",
+    "claims.unrelated": "Locality prompts, any edit",
+}
+_GROUP_NOTES = {
+    SEEN: (
+        "Wording seen",
+        "The lane model learned from this wording, or the edit was submitted with it.",
+    ),
+    UNSEEN: (
+        "Wording unseen",
+        "The lane model learned from other wordings of the relation, but not from this one.",
+    ),
+    NEW_RELATION: (
+        "Relation unseen",
+        "The lane model learned no prompt of the relation, or there is none.",
+    ),
+}
+_BY_GROUP = [
+    FigureFamily(title, {f"{group}.{name}": heading for name, heading in _OF_GROUP.items()}, note)
+    for group, (title, note) in _GROUP_NOTES.items()
+]
+SERVED = FigureFamily(
+    "With the writer's checks",
+    {"accepted": "Accepted", "served": "Accepted and exact"},
+    "Shares of all submitted edits.",
+)
+USERS = FigureFamily(
+    "What users need",
+    {
+        "users.changed": "A → B",
+        "users.changed_back": "A → B → A",
+        "users.held_at_50": "Held at token 50",
+        "users.refused": "Refuses",
+        "users.unlearned": "Old answer gone",
+        "users.extractable": "Extractable in other words",
+        "users.both_facts": "Both facts of one subject",
+        "users.ripple": "Ripple questions",
+        "users.ripple_questions": "Of how many",
+    },
+    "Exact match; questions that the unedited model cannot answer do not count.",
+)
 IN_CHAT = f"{CHAT}."  # begins the names of figures of questions asked in conversations, too
-FAMILIES: Sequence[FigureFamily] = (TOKENS, GENERATION, MEMIT, LIKELIHOOD, CLAIMS)
+FAMILIES: Sequence[FigureFamily] = (
+    TOKENS,
+    *_BY_GROUP,
+    SERVED,
+    USERS,
+    GENERATION,
+    MEMIT,
+    LIKELIHOOD,
+    CLAIMS,
+)
 
 
 def figure(figures: Mapping[str, Any], name: str) -> float | None:
@@ -112,7 +178,11 @@ def _of_chats(family: FigureFamily) -> FigureFamily:
 def _families(stages: Sequence[Mapping[str, Any]]) -> list[FigureFamily]:
     groups = {
         "retention": ("General ability", "Share of questions answered right."),
-        "ripple": ("Ripple effects", "Share of questions answered with one of the right answers."),
+        "ripple": (
+            "Ripple effects",
+            "Share of tests passed, of those whose conditions were met before the first edit.",
+        ),
+        "ripple_counted": ("Ripple tests that count", "Share whose conditions were met before."),
     }
     open_ended = [
         FigureFamily(title, {f"{group}.{name}": name for name in names}, note)

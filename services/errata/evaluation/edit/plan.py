@@ -67,6 +67,7 @@ class Plan:
         text: plain text for statistics; None lets the model write it.
         auxiliary: what to measure in addition to the records.
         rephrasings: number added to each edit, worded like other records of its relation.
+        split: `split.json` of `errata bench split`, which names the relations; None without.
         check: whether edits must pass the writer's checks, as in production.
         cache_dir: for statistics and sampled text.
         device: torch device.
@@ -94,6 +95,7 @@ class Plan:
     text: Path | None = None
     auxiliary: AuxiliaryData = field(default_factory=AuxiliaryData)
     rephrasings: int = 0
+    split: Path | None = None
     check: bool = True
     cache_dir: Path = field(default_factory=default_cache_dir)
     device: str = "cpu"

@@ -43,9 +43,8 @@ def summary(
         num_records: in the data set.
 
     Returns:
-        JSON. The suite's headline row is at the top level: `metrics` (the same as `final`), `pre`,
-        `immediate`, `final`, `ci95`, `edit_seconds_mean`, `state_bytes`. `points` has the same for
-        every row, and its `units`, one for each seed.
+        JSON. The suite's headline row is at the top level: `metrics` (the same as `final`), and
+        `_HEADLINE`. `points` has the same for every row, and its `units`, one for each seed.
     """
     rows = [
         {
@@ -54,6 +53,7 @@ def summary(
             "edits": point.edits,
             "batch": point.batch,
             "config": dict(fact["config"]),
+            "exposure": dict(fact["exposure"]),
             **_together(point, units),
             "units": [dict(unit) for unit in units],
         }

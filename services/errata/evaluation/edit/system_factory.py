@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from errata.editing.lane.contract import LaneConfig, Progress, Resources
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.registry import get_method, methods
+from errata.editing.retriever.installed_gate import installed_gate
 from errata.editing.retriever.lane_model import read_bytes
 from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.baselines import BASELINES, LANE_VARIANTS, LaneVariant
@@ -121,14 +122,18 @@ class SystemFactory:
                 return {"model": system.model_digest, "config": config}
         config = self.config(point.varied).model_dump(mode="json")
         found = {"model": self._local_model().digest, "config": config}
-        folder = self._lane_model(point)
+        folder = self.lane_model(point)
         if folder is not None:
             found["lane_model"] = self._lane_model_digest(folder)
         return found
 
-    def _lane_model(self, point: Point) -> Path | None:
-        folder = self._plan.lane_model
-        return folder if folder is None else folder / point.lane_model
+    def lane_model(self, point: Point) -> Path | None:
+        """The folder of a point's lane model; None without one."""
+        plan = self._plan
+        if plan.lane_model is not None:
+            return plan.lane_model / point.lane_model
+        is_own_lane = plan.method not in BASELINES and not plan.target
+        return installed_gate() if is_own_lane and self.config(point.varied).takes_gate else None
 
     def _lane_model_digest(self, folder: Path) -> str:
         if not get_method(self._lane_method).capabilities.has_lane_models:
@@ -187,7 +192,7 @@ class SystemFactory:
             config.model_dump(mode="json"),
             self._resources(model),
             self._limits(model),
-            lane_model=self._lane_model(point),
+            lane_model=self.lane_model(point),
             on_progress=self._on_statistics,
         )
 

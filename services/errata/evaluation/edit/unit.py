@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from statistics import fmean
 from time import perf_counter
 from typing import Any
 
@@ -13,21 +14,42 @@ from errata.evaluation.data.record import Record
 from errata.evaluation.edit.auxiliary import AuxiliaryMetrics
 from errata.evaluation.edit.claims import RecordClaims, claim_figures, claims_of, failures
 from errata.evaluation.edit.confidence import half_width
+from errata.evaluation.edit.exposure import Exposure, grouped
 from errata.evaluation.edit.inspections import INSPECTIONS, FinishedRun
 from errata.evaluation.edit.suites.point import Point
 from errata.evaluation.edit.summary import nested
+from errata.evaluation.edit.users import Columns, user_figures
 from errata.evaluation.judge import SHARES, Answers, Measures, ask, measures_of, shares
+from errata.evaluation.metrics.tokens import exact_match
 from errata.evaluation.systems import System
 from errata.evaluation.systems.lane import LaneSystem
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How a run's records are judged.
+
+    Attributes:
+        asking: how to ask; whole answers are generated before the first edit and after the last.
+        auxiliary: what to measure in addition to the records.
+        exposure: what the lane model has seen of the records' questions.
+        check: whether edits must pass the writer's checks.
+        whole: the data set, for second facts.
+    """
+
+    asking: Asking
+    auxiliary: AuxiliaryMetrics
+    exposure: Exposure
+    check: bool
+    whole: Sequence[Record]
 
 
 def run_unit(
     system: System,
     records: Sequence[Record],
     point: Point,
-    auxiliary: AuxiliaryMetrics,
+    judging: Judging,
     on_edited: Callable[[int], None],
-    asking: Asking,
 ) -> dict[str, Any]:
     """Runs one point with one seed's records; none of its edits is active afterwards.
 
@@ -35,20 +57,19 @@ def run_unit(
         system: without edits of this run.
         records: `point.num_records` of them.
         point: what to run.
-        auxiliary: what to measure in addition to the records.
+        judging: how to judge the records.
         on_edited: called with every batch's size.
-        asking: how to ask about the records; whole answers are generated before the first edit and
-            after the last.
 
     Returns:
         JSON: `pre`, `immediate` and `final` figures, `spread` (half-widths of 95 % intervals over
-        records), `batches`, `checkpoints`, `edit_seconds` and their `parts`, `ask_seconds`,
+        records), `records` (each record's shares, for paired comparisons), `batches`,
+        `checkpoints`, `edit_seconds` and their `parts`, `ask_seconds`,
         `num_rejected`, `state_bytes`, `fitted` (figures and `state_bytes` before a compaction, if
         there is one), `failures` of systems that route, and the results of the point's inspections
         of a lane in this process.
     """
     try:
-        return _UnitRun(system, records, point, auxiliary, on_edited, asking).run()
+        return _UnitRun(system, records, point, judging, on_edited).run()
     finally:
         system.reset()
 
@@ -59,12 +80,12 @@ class _UnitRun:
         system: System,
         records: Sequence[Record],
         point: Point,
-        auxiliary: AuxiliaryMetrics,
+        judging: Judging,
         on_edited: Callable[[int], None],
-        asking: Asking,
     ) -> None:
         self._system, self._records, self._point = system, records, point
-        self._auxiliary, self._on_edited, self._asking = auxiliary, on_edited, asking
+        self._judging, self._on_edited, self._asking = judging, on_edited, judging.asking
+        self._rejected: set[str] = set()
         self._before: list[Answers] = []
         self._immediate: list[Answers] = []
         self._now: list[Answers] = []
@@ -86,20 +107,27 @@ class _UnitRun:
             self._now += self._ask_all(start)
             if start + point.edits == len(records):
                 claims = claims_of(self._system, last)
+                groups = grouped(self._judging.exposure, last, *self._answers_to(last), claims)
                 final = (
                     self._figures(0, self._now)
                     | self._measure_auxiliary(last)
                     | claim_figures(claims, last)
+                    | groups.means
+                    | self._served()
                 )
                 more = self._state(claims)
             self._system.reset()
+        users = self._users()
         for batch in self._batches:
             batch["final"] = self._figures(batch["start"], self._now, batch["size"])
         return {
             "pre": pre,
             "immediate": self._figures(0, self._immediate),
-            "final": final,
-            "spread": self._spread(),
+            "final": final | {name: fmean(values) for name, values in users.items()},
+            "spread": self._spread()
+            | groups.half_widths
+            | {name: half_width(values) for name, values in users.items()},
+            "records": self._by_record(),
             "batches": self._batches if point.repeats == 1 else [],
             "checkpoints": self._checkpoints,
             "edit_seconds": sum(batch["seconds"] for batch in self._batches),
@@ -116,6 +144,7 @@ class _UnitRun:
         for first in range(start, end, point.batch):
             batch = self._records[first : min(first + point.batch, end)]
             outcome = self._system.edit(batch)
+            self._rejected.update(outcome.rejected)
             self._immediate += self._ask(batch)
             for name, seconds in outcome.parts.items():
                 self._parts[name] += seconds
@@ -154,7 +183,7 @@ class _UnitRun:
 
     def _measure_auxiliary(self, records: Sequence[Record]) -> Measures:
         start = perf_counter()
-        figures = self._auxiliary.measure(self._system, records)
+        figures = self._judging.auxiliary.measure(self._system, records)
         self._ask_seconds += perf_counter() - start
         return figures
 
@@ -177,6 +206,40 @@ class _UnitRun:
         records, before = self._records[part], self._before[part]
         return measures_of(records[: len(now)], before[: len(now)], now)
 
+    def _answers_to(self, last: Sequence[Record]) -> tuple[list[Answers], list[Answers]]:
+        """Answers to the last records, before the first edit and now."""
+        return self._before[-len(last) :], self._now[-len(last) :]
+
+    def _served(self) -> Measures:
+        """What the product does with its checks on: the share accepted, and accepted and exact."""
+        if not self._judging.check:
+            return {}
+        rows = zip(self._records, self._now, strict=True)
+        held = [r.case_id not in self._rejected and exact_match(now.new) == 1.0 for r, now in rows]
+        accepted = [record.case_id not in self._rejected for record in self._records]
+        return {"accepted": fmean(accepted), "served": fmean(held)}
+
+    def _users(self) -> Columns:
+        """Figures of what users need, of a point that asks for them."""
+        if not self._point.users:
+            return {}
+        records = self._records[-self._point.edits :]
+        found = user_figures(self._system, records, self._judging.whole, self._point.batch)
+        number = float(len(found.get("users.ripple", ())))
+        return {**found, "users.ripple_questions": [number]}
+
+    def _by_record(self) -> dict[str, Any]:
+        """Each record's shares, by columns."""
+        rows = [shares(*row) for row in zip(self._records, self._before, self._now, strict=True)]
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {
+            "ids": [record.case_id for record in self._records],
+            "figures": {
+                name: [None if (x := row.get(name)) is None else round(x, 4) for row in rows]
+                for name in names
+            },
+        }
+
     def _spread(self) -> dict[str, float | None]:
         rows = [shares(*row) for row in zip(self._records, self._before, self._now, strict=True)]
         names = dict.fromkeys((*SHARES, *(name for row in rows for name in row)))
@@ -189,7 +252,7 @@ class _UnitRun:
         if not isinstance(system, LaneSystem):
             return found
         edits = self._point.edits
-        last = self._records[-edits:], self._before[-edits:], self._now[-edits:]
+        last = self._records[-edits:], *self._answers_to(self._records[-edits:])
         if claims:
             found["failures"] = failures(*last, claims)
         shares_of = {row[0].prompt: shares(*row) for row in zip(*last, strict=True)}

@@ -34,6 +34,7 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.recipe.state import pack
 from errata.editing.registry import get_method
 from errata.editing.retriever.gate import Gate
+from errata.editing.retriever.installed_gate import installed_gate
 from errata.engine.sequence import Version
 from errata.engine.serving_state import ServingState
 from errata.errors import InvalidRequestError
@@ -105,6 +106,8 @@ def learn(lane: Lane, model: CausalLM, folder: Path | None) -> Gate | None:
     """Gives the lane its lane model, if it needs one; what decides its claims then."""
     if lane.lane_model is None:
         return None
+    if folder is None and lane.lane_model.takes_gate:
+        folder = installed_gate()
     if folder is None:
         raise InvalidRequestError(
             "give --lane-model, a folder that `errata train recipe` made.", field="lane_model"
@@ -172,7 +175,7 @@ def _recipe(
     rng: torch.Generator,
 ) -> Artifact:
     assert gate is not None, "a RECIPE lane has a lane model"
-    shape = gate.model.shape
+    shape = gate.lane_model().shape
     keys = torch.randn(len(names), shape.d_r, generator=rng)
     prompts = _SMALL * torch.randn(len(names), *shape.prompt_size, generator=rng)
     return pack(gate.digest, model, _rows(names, keys, prompts))
@@ -190,7 +193,7 @@ def _elder(
     experts = elder_experts.Experts.new(shape, config.init, 0)
     with torch.no_grad():
         experts.lora_b.copy_(_SMALL * torch.randn(experts.lora_b.shape, generator=rng))
-    width = 0 if config.scope == "codes" else shape.d_q if gate is None else gate.model.shape.d_r
+    width = 0 if config.scope == "codes" else shape.d_q if gate is None else gate.model.sizes.d_r
     queries = torch.randn(len(names), shape.d_q, generator=rng)
     keys = torch.randn(len(names), width, generator=rng)
     digest = "" if gate is None else gate.digest
@@ -207,7 +210,7 @@ def _lemoe(
     rng: torch.Generator,
 ) -> Artifact:
     shape = lemoe_experts.Shape.of(model, config)
-    width = shape.d if gate is None else gate.model.shape.d_r
+    width = shape.d if gate is None else gate.model.sizes.d_r
     experts = []
     for number in range(lane.num_experts):
         own = lemoe_experts.new_expert(model, shape, number)

@@ -44,14 +44,19 @@ class EditOutcome:
     """The outcome of a batch of edits.
 
     Attributes:
-        num_rejected: edits that the system rejected after a fit.
+        rejected: `case_id` of the records whose edits the system rejected after a fit.
         seconds: wall clock until all of them were settled.
         parts: seconds of each part of the work, if the system reports them.
     """
 
-    num_rejected: int
+    rejected: tuple[str, ...]
     seconds: float
     parts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def num_rejected(self) -> int:
+        """Edits that the system rejected."""
+        return len(self.rejected)
 
 
 def requests_of(records: Sequence[Record]) -> list[list[Record]]:

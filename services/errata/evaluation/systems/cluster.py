@@ -86,16 +86,15 @@ class ClusterSystem:
             PreconditionError: edits were still pending after an hour.
         """
         start = perf_counter()
-        settled = [
-            edit
-            for run in requests_of(records)
-            for edit in self._run(
-                self._submit([EditSpec(r.prompt, r.target_new, r.subject) for r in run])
-            )
-        ]
-        committed = {edit.name: edit for edit in settled if edit.state is EditState.COMMITTED}
-        self._committed |= committed
-        return EditOutcome(len(settled) - len(committed), perf_counter() - start)
+        rejected: list[str] = []
+        for run in requests_of(records):
+            specs = [EditSpec(r.prompt, r.target_new, r.subject) for r in run]
+            for record, edit in zip(run, self._run(self._submit(specs)), strict=True):
+                if edit.state is EditState.COMMITTED:
+                    self._committed[edit.name] = edit
+                else:
+                    rejected.append(record.case_id)
+        return EditOutcome(tuple(rejected), perf_counter() - start)
 
     def score(self, pairs: Sequence[Pair]) -> list[Scored]:
         """Scores continuations, one request per pair, many requests at a time."""
@@ -147,6 +146,7 @@ class ClusterSystem:
         self._runner.close()
 
     async def _submit(self, specs: Sequence[EditSpec]) -> list[Edit]:
+        """The settled edits, in the order of their specifications."""
         settled: list[Edit] = []
         most = WriterSettings().max_edits_per_request
         for start in range(0, len(specs), most):
@@ -155,7 +155,8 @@ class ClusterSystem:
             )
             names = [edit.name for edit in accepted]
             self._accepted += names
-            settled += await self._wait(names)
+            found = {edit.name: edit for edit in await self._wait(names)}
+            settled += [found[name] for name in names]
         return settled
 
     async def _wait(self, names: Sequence[str]) -> list[Edit]:

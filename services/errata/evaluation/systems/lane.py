@@ -28,6 +28,7 @@ from errata.editing.lane.method import Method
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.weights import EditedWeights
 from errata.editing.registry import get_method
+from errata.editing.retriever.installed_gate import installed_gate
 from errata.errors import InvalidRequestError, PreconditionError
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome, requests_of
@@ -70,7 +71,8 @@ class LaneSystem(LocalModel):
             values: of its configuration that differ from the defaults.
             resources: text and cache for statistics.
             limits: of the writer.
-            lane_model: folder of a trained lane model, for methods that have one.
+            lane_model: a gate, or folder of a trained lane model, for methods that have one; None
+                takes the installed gate if that is enough.
             on_progress: called with the progress of the statistics.
 
         Raises:
@@ -85,6 +87,8 @@ class LaneSystem(LocalModel):
         self._resources = resources
         self._lane_model = lane_model
         check_lane_model(self._method, self.config, lane_model)
+        if lane_model is None and self.config.takes_gate:
+            self._lane_model = installed_gate()
         self._open(on_progress)
         self._start_over()
 
@@ -119,9 +123,12 @@ class LaneSystem(LocalModel):
 
     def edit(self, records: Sequence[Record]) -> EditOutcome:
         """Fits and commits edits of the records, in the batches that the writer would make."""
-        start, parts, num_rejected = perf_counter(), Counter[str](), 0
-        accepted = [edit for request in requests_of(records) for edit in self._accept(request)]
-        pending = {edit.name: edit for edit in accepted}
+        start, parts, rejected = perf_counter(), Counter[str](), list[str]()
+        pending: dict[str, Edit] = {}
+        cases: dict[str, str] = {}
+        for request in requests_of(records):
+            for record, edit in zip(request, self._accept(request), strict=True):
+                pending[edit.name], cases[edit.name] = edit, record.case_id
         alone = frozenset[str]()
         while pending:
             batch = self._next_batch(list(pending.values()), alone)
@@ -129,11 +136,11 @@ class LaneSystem(LocalModel):
             parts.update(outcome.seconds)
             if outcome.fitted is not None:
                 self._commit(outcome.fitted)
-            num_rejected += len(outcome.rejections)
+            rejected += [cases[rejection.edit] for rejection in outcome.rejections]
             alone = (alone | outcome.retry_alone) - outcome.settled
             for name in outcome.settled:
                 del pending[name]
-        return EditOutcome(num_rejected, perf_counter() - start, parts)
+        return EditOutcome(tuple(rejected), perf_counter() - start, parts)
 
     def _next_batch(self, pending: Sequence[Edit], alone: frozenset[str]) -> list[Edit]:
         name, ordering = self._configured.lane, self._lane.lane.ordering
@@ -240,11 +247,11 @@ def check_lane_model(method: Method, config: LaneConfig, folder: Path | None) ->
     """Checks that a lane has a lane model if it needs one, and only if its method supports it.
 
     Raises:
-        InvalidRequestError: it is missing, or the method has none.
+        InvalidRequestError: it is missing and no gate takes its place, or the method has none.
     """
     if folder is not None and not method.capabilities.has_lane_models:
         problem = f"method {method.name} has no lane model; drop --lane-model."
-    elif folder is None and config.needs_lane_model:
+    elif folder is None and config.needs_lane_model and not config.takes_gate:
         problem = f"method {method.name} needs a --lane-model."
     else:
         return

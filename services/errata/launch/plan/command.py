@@ -76,7 +76,16 @@ def plan_of(settings: Settings, options: Options) -> Plan:
         limits,
         replicas=worker.num_replicas,
         uses_retrieval=bool(worker.retrieval_address),
+        kept_entries=_kept_entries(settings),
     )
+
+
+def _kept_entries(settings: Settings) -> int | None:
+    """What trims leave in Redis: the kept entries, and those since the newest snapshot."""
+    interval = settings.writer.snapshot_interval
+    if not settings.log.trim or not interval:
+        return None
+    return settings.log.trim_keep_entries + interval
 
 
 def lanes_of(settings: Settings, method: str | None) -> list[PlannedLane]:
@@ -97,7 +106,7 @@ def lanes_of(settings: Settings, method: str | None) -> list[PlannedLane]:
         return [PlannedLane(writer.default_lane, found, found.config())]
     path = writer.lanes_file or (None if settings.model.path else demo.lanes_path())
     lanes = []
-    for setup in read_lanes(path, writer.default_lane, base_model=""):
+    for setup in read_lanes(path, writer.default_lane, "", writer.default_method):
         found = get_method(setup.configured.method)
         config = found.config.model_validate_json(setup.configured.config_json)
         lanes.append(PlannedLane(setup.configured.lane, found, config, setup.model))

@@ -132,6 +132,7 @@ def make_plan(
     *,
     replicas: int,
     uses_retrieval: bool,
+    kept_entries: int | None = None,
 ) -> Plan:
     """Plans a deployment.
 
@@ -142,6 +143,7 @@ def make_plan(
         limits: of every worker's engine.
         replicas: number of workers.
         uses_retrieval: whether workers ask a retrieval service instead of searching themselves.
+        kept_entries: what trims leave in Redis; None if nothing is trimmed.
 
     Raises:
         InvalidRequestError: a lane's configuration does not fit the model.
@@ -157,7 +159,7 @@ def make_plan(
         *_retrieval(by_lane, load, count=int(uses_retrieval)),
         Service("writer", 1, _writer(model, by_lane, load), is_exclusive=True),
         Service("log", 1, _libraries("log")),
-        Service("redis", 1, _owned("edits", log_needs(load, commits))),
+        Service("redis", 1, _owned("edits", log_needs(load, commits, kept_entries))),
         Service(
             "artifacts",
             1,

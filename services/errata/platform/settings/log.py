@@ -38,6 +38,10 @@ class LogSettings(ServiceSettings):
     redis_service: str = Field(
         "errata", min_length=1, description="Name under which the Sentinels know the log's Redis."
     )
+    redis_sentinel_user: str = Field("", description="User of the Sentinels, if not the default.")
+    redis_sentinel_password_file: Path | None = Field(
+        None, description="File with the password of the Sentinels, if they ask for one."
+    )
     min_replica_acks: int = Field(
         0,
         ge=0,

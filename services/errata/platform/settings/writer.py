@@ -35,6 +35,11 @@ class WriterSettings(ServiceSettings):
     )
     lanes_file: Path | None = Field(None, description="TOML, one table per lane; see the docs.")
     default_lane: str = Field("lanes/main", description="Lane of edits that name no lane.")
+    default_method: str = Field(
+        "adaple",
+        description="Method of the default lane if there is no lanes file; `lemoe` and `elder` "
+        "take the installed gate.",
+    )
     statistics_text: Path | None = Field(
         None, description="Plain text, one paragraph per line; the demo corpus if unset."
     )

@@ -36,6 +36,9 @@ SUITES: Mapping[str, EditSuite] = {
     ),
     "ablation": EditSuite("a grid over configuration keys", general.ablation),
     "attenuation": EditSuite("the first and all edits so far, as edits go on", general.attenuation),
+    "users": EditSuite(
+        "facts that change back, long answers, unlearning, second facts", general.users
+    ),
     "drop-rate": _adaple("drop-and-rescale at several drop rates", adaple.drop_rate),
     "topk": _adaple("only the largest entries of each update", adaple.topk),
     "fusion": _adaple("none, top-k, drop-and-rescale, average", adaple.fusion),
@@ -56,6 +59,7 @@ SUITES: Mapping[str, EditSuite] = {
     "expert-scope": _lemoe("no test, cosine, idf, learned gate", lemoe.scope),
     "routing": _lemoe("anchored against literal routing", lemoe.routing),
     "order": _lemoe("order planning against log order", lemoe.order),
+    "order-ungated": _lemoe("the same without a scope test", lemoe.order_ungated),
     "compaction": _expert_methods("before and after a compaction", shared.compaction),
     "expert-kinds": _lemoe("FFN experts and LoRA ranks", lemoe.expert_kinds),
     "expert-grid": _lemoe("LoRA ranks × experts × top-k", lemoe.expert_grid),

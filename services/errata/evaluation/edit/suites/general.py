@@ -44,6 +44,11 @@ def ablation(plan: Plan) -> list[Point]:
     return grid(plan, plan.vary)
 
 
+def users(plan: Plan) -> list[Point]:
+    """One row that also measures what users need beyond the papers."""
+    return [Point(f"{plan.edits} edits", {}, plan.edits, plan.batch, users=True)]
+
+
 def attenuation(plan: Plan) -> list[Point]:
     """One row that asks about all edits so far at up to ten checkpoints."""
     size = math.ceil(plan.edits / _NUM_CHECKPOINTS / plan.batch) * plan.batch

@@ -29,6 +29,11 @@ def order(plan: Plan) -> list[Point]:
     return grid(plan, {"order": ("kmeans", "hierarchical", "log")})
 
 
+def order_ungated(plan: Plan) -> list[Point]:
+    """Each order of edits where nothing but the router chooses an expert."""
+    return grid(plan, {"scope": ("off",), "order": ("kmeans", "hierarchical", "log")})
+
+
 def expert_kinds(plan: Plan) -> list[Point]:
     """FFN experts, and LoRA experts of several ranks."""
     lora = grid(plan, {"expert": ("lora",), "rank": (4, 16, 32)})

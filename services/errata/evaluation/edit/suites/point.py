@@ -26,6 +26,7 @@ class Point:
         served: the lane itself, or a variant for comparison (`systems.recipe_variants`).
         compact: number of experts to compact the lane to after all edits; 0 uses the method's
             default, None does not compact.
+        users: whether what users need is measured afterwards (`edit.users`).
     """
 
     label: str
@@ -38,6 +39,7 @@ class Point:
     lane_model: str = ""
     served: Literal["lane", "words", "leak"] = "lane"
     compact: int | None = None
+    users: bool = False
 
     @property
     def num_records(self) -> int:

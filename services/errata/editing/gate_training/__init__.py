@@ -1,0 +1,1 @@
+"""Training of a gate that serves any LLM: many relations, in many forms."""
