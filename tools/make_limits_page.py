@@ -32,6 +32,8 @@ _SETTINGS = (
     "worker.max_queue",
     "writer.max_edits_per_request",
     "writer.max_pending_edits",
+    "writer.max_previews",
+    "writer.max_probe_set",
     "writer.max_probes",
     "writer.max_prompt_chars",
     "writer.max_prompt_tokens",

@@ -4,6 +4,7 @@
 |---|---|
 | `box_cli` | run and check a system on this machine |
 | `client_cli` | call a running system |
+| `policy_cli` | review edits; the probe set |
 | `bulk_cli` | import, export and compare many edits |
 | `backup_cli` | copy a log with its artifacts; make a new system from the copy |
 | `log_cli` | list the log's entries; repair it |
@@ -34,6 +35,7 @@ from errata import (
     client_cli,
     errors,
     model_cli,
+    policy_cli,
     security_cli,
     signing_cli,
 )
@@ -59,6 +61,10 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("status", client_cli.status),
     ("edits", client_cli.edits),
     ("revert", client_cli.revert),
+    ("preview", policy_cli.preview),
+    ("approve", policy_cli.approve),
+    ("reject", policy_cli.reject),
+    ("withdraw", policy_cli.withdraw),
     ("compact", client_cli.compact),
     ("lanes", client_cli.lanes),
     ("import", bulk_cli.import_),
@@ -78,6 +84,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
 # Commands whose target, timeout and author default to the section `client` of the settings.
 _CLIENT_COMMANDS = (
     *("edit", "ask", "score", "status", "edits", "revert", "compact", "lanes"),
+    *("preview", "approve", "reject", "withdraw"),
     *("import", "export", "diff"),
     "adapters",
 )
@@ -91,6 +98,7 @@ app = typer.Typer(
 for _name, _command in _COMMANDS:
     app.command(_name)(_command)
 app.add_typer(log, name="log")
+app.add_typer(policy_cli.probes, name="probes")
 app.add_typer(artifacts, name="artifacts")
 app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")
@@ -124,7 +132,8 @@ def _global(
     given = {"target": client.target, "timeout": client.timeout_seconds, "author": client.author}
     values = {name: value for name, value in given.items() if value}
     context.default_map = dict.fromkeys(_CLIENT_COMMANDS, values) | {
-        "log": {**values, "repair": {**values}}
+        "log": {**values, "repair": {**values}},
+        "probes": {"set": values, "show": values},
     }
     for name in ("token_file", "tls_ca", "tls_cert", "tls_key"):  # the SDK reads its variables
         if value := getattr(client, name):

@@ -5,6 +5,7 @@ They import neither torch nor Ray; `adapters` is the exception, because it reads
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +14,7 @@ import typer
 
 from errata.cli_options import DEFAULT_TARGET, AuthorOption, JsonOption, TargetOption, TimeoutOption
 from errata.errors import UnknownLaneError
-from errata.launch import show
+from errata.launch import show, show_policy
 from errata.launch.output import print_result
 from errata.launch.terminal import console
 from errata.platform.plain import shown
@@ -34,7 +35,16 @@ SeparatorOption = Annotated[
     ),
 ]
 MinSeqOption = Annotated[int | None, typer.Option(help="Minimum log position of the answer.")]
-StateName = Literal["requested", "fitting", "committed", "rejected", "reverted"]
+StateName = Literal[
+    "proposed",
+    "scheduled",
+    "requested",
+    "fitting",
+    "committed",
+    "rejected",
+    "reverted",
+    "withdrawn",
+]
 
 
 def edit(
@@ -49,6 +59,12 @@ def edit(
     ] = None,
     source: Annotated[str, typer.Option(help="Source of the correction.")] = "",
     separator: SeparatorOption = None,
+    effective_from: Annotated[
+        datetime | None, typer.Option(help="Time from which it has an effect; local time.")
+    ] = None,
+    expires_at: Annotated[
+        datetime | None, typer.Option(help="Time at which it is reverted; local time.")
+    ] = None,
     chat: ChatOption = False,
     system: SystemOption = "",
     lane: Annotated[
@@ -57,6 +73,9 @@ def edit(
     *,
     author: AuthorOption,
     wait: Annotated[bool, typer.Option(help="Wait until the edit is in effect.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the edit would do, and submit nothing.")
+    ] = False,
     timeout: TimeoutOption = 120.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -70,11 +89,21 @@ def edit(
         tuple(_asked(text, chat, system) for text in probe or ()),
         source,
         _typed(separator),
+        effective_from,
+        expires_at,
     )
     with Client(target, timeout=timeout) as client:
+        if dry_run:
+            (preview,) = client.preview_edits([spec], lane=lane)
+            print_result(as_json, preview, show_policy.preview_lines)
+            if preview.error:
+                raise typer.Exit(1)
+            return
         (submitted,) = client.submit_edits([spec], lane=lane, author=author)
         if wait:
-            (submitted,) = client.wait_edits([submitted.name])
+            conflicts = submitted.conflicts
+            (settled,) = client.wait_edits([submitted.name])
+            submitted = replace(settled, conflicts=conflicts)
     print_result(as_json, submitted, show.edit_lines)
     if wait and submitted.state is not EditState.COMMITTED:
         raise typer.Exit(1)

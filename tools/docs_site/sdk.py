@@ -42,8 +42,10 @@ def _item(name: str, item: griffe.Object | griffe.Alias) -> Iterator[str]:
     if isinstance(constructor, griffe.Function):
         yield f"```python\n{_signature(constructor, name)}\n```"
         yield from _docstring(constructor)
-    for inner in item.members.values():
-        if inner.name.startswith("_") or not isinstance(inner, griffe.Function):
+    # The client's methods are spread over its bases; those of errors are shown once.
+    members = item.all_members if name == "Client" else item.members
+    for inner in members.values():
+        if inner.name.startswith("_") or not inner.is_function:
             continue
         yield f"### {name}.{inner.name} {{ #{name.lower()}-{inner.name} }}"
         yield f"```python\n{_signature(inner, inner.name)}\n```"

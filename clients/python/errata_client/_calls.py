@@ -11,8 +11,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from errata_client import _convert, types
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from errata_client import _convert, _policy_convert, types
 from errata_client._chat import chats_in, prompt_fields, text, texts_in
+from errata_client._entry_convert import log_entry
 from errata_client._gen.errata.v1 import (
     edit_log_pb2,
     editing_pb2,
@@ -48,7 +51,8 @@ class Page(Generic[T]):
     next_page_token: str
 
 
-def _spec(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
+def spec_message(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
+    """A correction to send; `field` is its place in the request."""
     return types_pb2.EditSpec(
         **prompt_fields(spec.prompt, f"{field}."),
         target=text(spec.target, f"{field}.target"),
@@ -59,7 +63,18 @@ def _spec(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
         chat_locality_probes=chats_in(spec.locality_probes, f"{field}.chat_locality_probes"),
         source=text(spec.source, f"{field}.source"),
         separator=spec.separator,
+        effective_from=_timestamp(spec.effective_from),
+        expires_at=_timestamp(spec.expires_at),
     )
+
+
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    """A time without a zone is local time; protobuf would read it as UTC."""
+    if time is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(time.astimezone(UTC))
+    return message
 
 
 def submit_edits(
@@ -68,11 +83,11 @@ def submit_edits(
     """Submits corrections; the request id is created once, before any retry."""
     request = editing_pb2.SubmitEditsRequest(
         request_id=request_id or str(uuid.uuid4()),
-        edits=[_spec(spec, f"edits[{index}]") for index, spec in enumerate(edits)],
+        edits=[spec_message(spec, f"edits[{index}]") for index, spec in enumerate(edits)],
         lane=lane,
         author=text(author, "author"),
     )
-    return Call("EditingService", "SubmitEdits", request, lambda r: _edits(r.edits))
+    return Call("EditingService", "SubmitEdits", request, _policy_convert.submitted)
 
 
 def _edits(messages: Iterable[editing_pb2.Edit]) -> list[types.Edit]:
@@ -108,12 +123,9 @@ def list_edits(
         lane=text(lane, "lane"),
         author=text(author, "author"),
         contains=text(contains, "contains"),
+        from_time=_timestamp(since),
+        until_time=_timestamp(until),
     )
-    # A time without a zone is local time; protobuf would read it as UTC.
-    if since is not None:
-        request.from_time.FromDatetime(since.astimezone(UTC))
-    if until is not None:
-        request.until_time.FromDatetime(until.astimezone(UTC))
     return Call(
         "EditingService",
         "ListEdits",
@@ -240,7 +252,7 @@ def list_entries(from_seq: int, page_token: str) -> Call[Page[types.LogEntry]]:
         "EditLogService",
         "ListEntries",
         request,
-        lambda r: Page([_convert.log_entry(entry) for entry in r.entries], r.next_page_token),
+        lambda r: Page([log_entry(entry) for entry in r.entries], r.next_page_token),
     )
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
-
-from google.protobuf.message import DecodeError
+from datetime import UTC
 
 from errata_client import errors, types
 from errata_client._chat import chat_of, prompt_of
@@ -16,7 +14,6 @@ from errata_client._gen.errata.v1 import (
     types_pb2,
 )
 
-_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _FINISH_REASONS = {
     inference_pb2.FINISH_REASON_STOP: "stop",
     inference_pb2.FINISH_REASON_LENGTH: "length",
@@ -43,6 +40,10 @@ def spec(message: types_pb2.EditSpec) -> types.EditSpec:
         locality_probes=(*message.locality_probes, *map(chat_of, message.chat_locality_probes)),
         source=message.source,
         separator=message.separator if message.HasField("separator") else None,
+        effective_from=(
+            message.effective_from.ToDatetime(UTC) if message.HasField("effective_from") else None
+        ),
+        expires_at=message.expires_at.ToDatetime(UTC) if message.HasField("expires_at") else None,
     )
 
 
@@ -66,6 +67,14 @@ def edit(message: editing_pb2.Edit) -> types.Edit:
         superseded_by=message.superseded_by,
         reason=errors.from_status(message.error).reason,
         subject_found=message.spec.subject_found,
+        review=_review(message.review) if message.HasField("review") else None,
+        on_behalf_of=message.on_behalf_of,
+    )
+
+
+def _review(message: editing_pb2.Review) -> types.Review:
+    return types.Review(
+        message.seq, message.reviewer, message.comment, message.time.ToDatetime(UTC)
     )
 
 
@@ -82,6 +91,7 @@ def lane(message: editing_pb2.Lane) -> types.Lane:
         reversal=message.reversal,
         sizes=dict(message.sizes),
         warnings=tuple(message.warnings),
+        requires_approval=message.requires_approval,
     )
 
 
@@ -208,64 +218,3 @@ def head(message: edit_log_pb2.GetHeadResponse) -> types.Head:
         floor_seq=message.floor_seq,
         epoch=message.epoch,
     )
-
-
-def log_entry(message: edit_log_pb2.LogEntry) -> types.LogEntry:
-    """One entry, described for people."""
-    payload = edit_log_pb2.EntryPayload()
-    try:
-        payload.ParseFromString(message.payload)
-        append_time = payload.append_time.ToDatetime(UTC)
-    except (DecodeError, OverflowError, ValueError):  # readers stop there; a list shows it
-        payload.Clear()
-        append_time = _NO_TIME
-    kind = payload.WhichOneof("kind") or ""
-    edits, detail = _describe(message.seq, kind, payload)
-    return types.LogEntry(
-        seq=message.seq,
-        kind=kind,
-        author=payload.author,
-        append_time=append_time,
-        chain_digest=message.chain_digest.hex(),
-        edits=edits,
-        detail=detail,
-        on_behalf_of=payload.on_behalf_of,
-    )
-
-
-def _describe(
-    seq: int, kind: str, payload: edit_log_pb2.EntryPayload
-) -> tuple[tuple[str, ...], str]:
-    match kind:
-        case "edits_requested":
-            requested = payload.edits_requested
-            names = tuple(f"edits/{seq}-{index}" for index in range(len(requested.edits)))
-            return names, requested.lane
-        case "edits_committed":
-            committed = payload.edits_committed
-            return tuple(e.edit for e in committed.edits), f"artifact {committed.artifact.digest}"
-        case "edits_rejected":
-            rejections = payload.edits_rejected.rejections
-            return tuple(r.edit for r in rejections), "; ".join(r.error.message for r in rejections)
-        case "edits_reverted":
-            return tuple(payload.edits_reverted.edits), payload.edits_reverted.comment
-        case "lane_model_committed":
-            version = payload.lane_model_committed
-            return tuple(version.edits), f"{version.lane} model {version.model.digest}"
-        case "lane_compacted":
-            compacted = payload.lane_compacted
-            return tuple(compacted.edits), f"{compacted.lane} artifact {compacted.artifact.digest}"
-        case "keys_trusted":
-            trust = payload.keys_trusted
-            keys = [f"trusts {key.key_id}" for key in trust.keys]
-            return (), ", ".join([*keys, *(f"no longer {key_id}" for key_id in trust.distrusted)])
-        case "snapshot_taken":
-            taken = payload.snapshot_taken
-            return (), f"at entry {taken.seq}, manifest {taken.manifest.digest}"
-        case "entry_voided":
-            return (), f"entry {payload.entry_voided.seq}: {payload.entry_voided.reason}"
-        case "lane_configured":
-            configured = payload.lane_configured
-            return (), f"{configured.lane} {configured.method} {configured.config_digest}"
-        case _:
-            return (), ""

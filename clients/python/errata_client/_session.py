@@ -39,7 +39,7 @@ def stubs(channel: grpc.Channel | grpc.aio.Channel) -> dict[str, object]:
 
 
 def ensure_committed(edit: Edit) -> Edit:
-    """Returns the edit if it took effect.
+    """Returns the edit if it took effect, or waits for a decision or a time.
 
     Raises:
         EditRejectedError: it was accepted, but could not be fitted or failed its check.
@@ -51,7 +51,7 @@ def ensure_committed(edit: Edit) -> Edit:
             reason=edit.reason,
             metadata={"edit": edit.name},
         )
-    if not edit.state.settled:
+    if not edit.state.settled and not edit.state.waits:
         raise errors.DeadlineExceededError(
             f"{edit.name} is not settled yet; call wait_edits([{edit.name!r}]) again.",
             reason="DEADLINE_EXCEEDED",

@@ -13,13 +13,14 @@ import grpc
 from errata_client import _calls, _failures, types
 from errata_client._channel import OPTIONS, target_of, timeout_of
 from errata_client._credentials import Credentials, async_channel
+from errata_client._policy_aio import AsyncPolicyCalls
 from errata_client._session import Session, ensure_committed, stubs
 from errata_client._trace import outgoing_trace
 
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsyncPolicyCalls):
     """Submits corrections and queries the edited model; belongs to the event loop that made it.
 
     By default, answers are never older than the edits that this client has waited for; `min_seq`
@@ -82,20 +83,24 @@ class AsyncClient:
         locality_probes: Sequence[types.Prompt] = (),
         source: str = "",
         separator: str | None = None,
+        effective_from: datetime | None = None,
+        expires_at: datetime | None = None,
         lane: str = "",
         author: str = "",
         timeout: float | None = None,
     ) -> types.Edit:
         """Submits one correction and waits until every replica can answer with it.
 
+        In a lane that requires approval it returns the edit as `PROPOSED`, and with a time to come
+        as `SCHEDULED`: it has no effect yet.
+
         Raises:
             EditRejectedError: it could not be fitted or failed its check.
             InvalidEditError: a field is unusable.
             DeadlineExceededError: it was not settled within `timeout`.
         """
-        spec = types.EditSpec(
-            prompt, target, subject, tuple(rephrases), tuple(locality_probes), source, separator
-        )
+        texts = (prompt, target, subject, tuple(rephrases), tuple(locality_probes))
+        spec = types.EditSpec(*texts, source, separator, effective_from, expires_at)
         accepted = await self.submit_edits([spec], lane=lane, author=author, timeout=timeout)
         return ensure_committed((await self.wait_edits([accepted[0].name], timeout=timeout))[0])
 
@@ -116,13 +121,19 @@ class AsyncClient:
             author: who submits them.
             request_id: a UUID for retries; a new one if None.
             timeout: seconds.
+
+        Returns:
+            The edits; their `conflicts` are earlier ones on the same matter.
         """
         return await self._call(_calls.submit_edits(edits, lane, author, request_id), timeout)
 
     async def wait_edits(
         self, names: Sequence[str], *, timeout: float | None = None
     ) -> list[types.Edit]:
-        """Waits until all edits are committed, rejected or reverted, or until the timeout."""
+        """Waits until no edit is fitted or waits for its fit, or until the timeout.
+
+        It does not wait for decisions on proposed edits, nor for the time of scheduled ones.
+        """
         edits = await self._call(_calls.wait_edits(names), timeout)
         self.session.saw(edits)
         return edits

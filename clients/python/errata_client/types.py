@@ -2,157 +2,20 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A function call in a turn of the assistant; `arguments_json` is a JSON object."""
-
-    id: str
-    name: str
-    arguments_json: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChatMessage:
-    """One turn of a conversation.
-
-    Attributes:
-        role: such as system, user, assistant or tool; the model's template decides.
-        content: what was said.
-        name: of the speaker or of the tool, if the template shows it.
-        tool_calls: only in a turn of the assistant.
-        tool_call_id: only in a tool's turn: the call that it answers.
-    """
-
-    role: str
-    content: str = ""
-    name: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Chat:
-    """A conversation, which the model's chat template renders.
-
-    Attributes:
-        messages: at least one, at least one of them by the user.
-        tools_json: functions that the model may call, each a JSON object.
-        add_generation_prompt: open the assistant's turn; True if None, unless it is continued.
-        continue_final_message: continue the last message, which is the assistant's.
-    """
-
-    messages: tuple[ChatMessage, ...]
-    tools_json: tuple[str, ...] = ()
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool = False
-
-    def __str__(self) -> str:
-        """Every turn on a line of its own, for people."""
-        return "\n".join(f"{message.role}: {message.content}" for message in self.messages)
-
-
-Prompt = str | Chat | Sequence[ChatMessage | Mapping[str, Any]]
-"""A text to continue, or a conversation to answer: a `Chat` or its messages.
-
-Messages can be mappings as in the OpenAI API: `[{"role": "user", "content": "…"}]`.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class EditSpec:
-    """One correction.
-
-    Attributes:
-        prompt: the prompt to correct, a text or a conversation; must contain the subject.
-        target: the text with which the model should continue the prompt.
-        subject: the person or thing that the fact is about; found by the service if empty.
-        rephrases: other prompts with the same answer; checked, and learned from by some methods.
-        locality_probes: prompts whose continuation should not change.
-        source: where the correction comes from.
-        separator: text between prompt and target: white space, or nothing. If None, it follows
-            from the prompt's end and its script, and is usually one blank.
-    """
-
-    prompt: Prompt
-    target: str
-    subject: str = ""
-    rephrases: tuple[Prompt, ...] = ()
-    locality_probes: tuple[Prompt, ...] = ()
-    source: str = ""
-    separator: str | None = None
-
-
-class EditState(enum.Enum):
-    """State of an edit; `UNKNOWN` stands for states that this version of the SDK does not know."""
-
-    UNKNOWN = 0
-    REQUESTED = 1
-    FITTING = 2
-    COMMITTED = 3
-    REJECTED = 4
-    REVERTED = 5
-
-    @classmethod
-    def _missing_(cls, value: object) -> EditState:
-        return cls.UNKNOWN
-
-    @property
-    def settled(self) -> bool:
-        """True if the state is final for a waiting caller: committed, rejected or reverted."""
-        return self in (EditState.COMMITTED, EditState.REJECTED, EditState.REVERTED)
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Figures of an edit's check, each a share between 0 and 1."""
-
-    reliability: float
-    generality: float | None
-    locality: float
-    already_answered: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """A correction and its state.
-
-    Attributes:
-        name: `edits/{seq}-{index}`.
-        commit_seq: position from which it has an effect; answers to requests with
-            `min_seq=commit_seq` include it. 0 until committed.
-        revert_seq: position from which it has no effect; 0 unless reverted.
-        artifact_digest: SHA-256 of the artifact that carries its effect; empty until committed.
-        artifact_size: the artifact's bytes; edits that were fitted together share it.
-        error: why it was rejected; empty otherwise.
-        superseded_by: the newer edit of the same prompt that answers instead; empty if none.
-        reason: machine-readable reason of the rejection, such as `CHECK_FAILED`; empty otherwise.
-        subject_found: no subject was given, and the writer found the one in `spec`.
-    """
-
-    name: str
-    state: EditState
-    spec: EditSpec
-    lane: str
-    author: str
-    request_time: datetime
-    commit_seq: int
-    revert_seq: int
-    figures: Figures | None
-    artifact_digest: str
-    artifact_size: int
-    method: str
-    base_model_digest: str
-    error: str
-    superseded_by: str
-    reason: str = ""
-    subject_found: bool = False
+from errata_client.edits import Conflict as Conflict
+from errata_client.edits import Edit as Edit
+from errata_client.edits import EditSpec as EditSpec
+from errata_client.edits import EditState as EditState
+from errata_client.edits import Figures as Figures
+from errata_client.edits import Review as Review
+from errata_client.prompts import Chat as Chat
+from errata_client.prompts import ChatMessage as ChatMessage
+from errata_client.prompts import Prompt as Prompt
+from errata_client.prompts import ToolCall as ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +27,7 @@ class Lane:
         sizes: what it holds, by name: active `edits` and, depending on its method, `capacity`,
             `experts`, `max_experts`, `parameters`, `bytes`.
         warnings: problems that an operator should resolve before they stop edits.
+        requires_approval: whether new edits wait for approval.
     """
 
     name: str
@@ -176,6 +40,7 @@ class Lane:
     reversal: str
     sizes: Mapping[str, int]
     warnings: tuple[str, ...]
+    requires_approval: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,8 +245,9 @@ class LogEntry:
     Attributes:
         kind: `edits_requested`, `edits_committed`, `edits_rejected`, `edits_reverted`,
             `lane_configured`, `lane_model_committed`, `lane_compacted`, `keys_trusted`,
-            `entry_voided`, `snapshot_taken`, or empty if this version of the SDK does not know it
-            or the entry cannot be read.
+            `entry_voided`, `snapshot_taken`, `probes_set`, `lane_policy_set`, `edits_reviewed`,
+            `edits_scheduled`, `edits_released`, or empty if this version of the SDK does not know
+            it or the entry cannot be read.
         append_time: 1970 if the entry cannot be read.
         edits: names of the edits that it refers to.
         detail: lane, digest or comment, for people.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from errata.bulk.row import Row
@@ -14,9 +15,10 @@ from errata_client import Chat, ChatMessage, EditSpec
 
 REQUIRED = ("prompt", "target")
 LISTS = ("rephrases", "locality_probes")
-OPTIONAL = ("subject", "source", "separator", *LISTS)
+TIMES = ("effective_from", "expires_at")
+OPTIONAL = ("subject", "source", "separator", *TIMES, *LISTS)
 # What `errata export` writes beside the fields of a correction.
-_WITHDRAWN = ("rejected", "reverted")
+_WITHDRAWN = ("rejected", "reverted", "withdrawn")
 EXPORTED = (
     *("name", "state", "lane", "author", "request_time", "commit_seq", "revert_seq"),
     *("reliability", "generality", "locality", "already_answered"),
@@ -126,6 +128,7 @@ class Columns:
             tuple(map(_prompt, probes)),
             texts["source"],
             None if record.get(self._of["separator"]) is None else texts["separator"],
+            *(_time(field, texts[field]) for field in TIMES),
         )
 
 
@@ -137,6 +140,16 @@ def _text(field: str, value: Any) -> str:
     if isinstance(value, bool | int | float):  # a year, in JSON or Parquet
         return str(value)
     raise ValueError(f"{field} is no text")
+
+
+def _time(field: str, text: str) -> datetime | None:
+    """A time as ISO 8601 writes it; None for an empty cell."""
+    if not text.strip():
+        return None
+    try:
+        return datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise ValueError(f"{field} is no time such as 2026-11-30T09:00+01:00") from error
 
 
 def _texts(field: str, value: Any) -> tuple[str, ...]:

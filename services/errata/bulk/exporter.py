@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from errata.bulk.columns import EXPORTED, LISTS
+from errata.bulk.columns import EXPORTED, LISTS, TIMES
 from errata.errors import InvalidRequestError, StartupError
 from errata_client import Edit
 
 FORMATS = ("jsonl", "csv", "parquet")
-_FIELDS = ("prompt", "target", "subject", *LISTS, "source", "separator")
+_FIELDS = ("prompt", "target", "subject", *LISTS, "source", "separator", *TIMES)
 
 
 def export(edits: Iterable[Edit], path: Path, kind: str) -> int:
@@ -59,6 +59,8 @@ def flat(edit: Edit) -> dict[str, Any]:
         "state": edit.state.name.lower(),
         "request_time": edit.request_time.isoformat(),
     }
+    for field in TIMES:
+        found[field] = found[field] and found[field].isoformat()
     for field in ("prompt", *LISTS):
         found[field] = _plain(found[field])
     return {name: found[name] for name in (*_FIELDS, *EXPORTED)}

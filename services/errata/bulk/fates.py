@@ -14,7 +14,7 @@ from errata.errors import InvalidRequestError
 from errata_client import Edit, ErrataError
 
 COMMITTED, REFUSED, REPEATED = "committed", "refused", "repeated"
-FAILED = frozenset({REFUSED, "rejected", "reverted"})
+FAILED = frozenset({REFUSED, "rejected", "reverted", "withdrawn"})
 """Outcomes after which the model does not answer with the row."""
 
 
@@ -24,7 +24,8 @@ class Fate:
 
     Attributes:
         row: its number.
-        outcome: the edit's state; `requested` if nobody waited for more; `refused` if the service
+        outcome: the edit's state: `proposed` in a lane that requires approval; `requested` if
+            nobody waited for more; `refused` if the service
             did not take it; `repeated` if an earlier row says the same.
         edit: its name; empty if refused.
         commit_seq: position from which it has an effect; 0 if it has none.

@@ -123,7 +123,7 @@ class Importer:
                 raise
             self._settle(refusal(row.number, error))
             return
-        if edit.state.settled or not plan.wait:
+        if _rests(edit) or not plan.wait:
             self._settle(fate_of(row.number, edit))
         else:
             if not self._open:
@@ -139,7 +139,7 @@ class Importer:
             edits = await self._looked_at([name for _, name in oldest])
             for row, edit in zip(oldest, edits, strict=True):
                 self._open.popleft()
-                if edit.state.settled:
+                if _rests(edit):
                     self._settle(fate_of(row[0], edit))
                 else:  # the wait ended before the edit
                     self._open.append(row)
@@ -183,6 +183,11 @@ class Importer:
     def _note(self, fate: Fate) -> None:
         self._report.add(fate)
         self._on_fate()
+
+
+def _rests(edit: Edit) -> bool:
+    """Whether waiting changes nothing: it is settled, proposed or scheduled."""
+    return edit.state.settled or edit.state.waits
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -38,6 +38,8 @@ class Row:
             list(spec.rephrases),
             list(spec.locality_probes),
         ]
+        if spec.effective_from is not None or spec.expires_at is not None:
+            content += [str(spec.effective_from), str(spec.expires_at)]
         digest = hashlib.sha256(
             json.dumps(content, ensure_ascii=True, default=repr).encode()
         ).digest()

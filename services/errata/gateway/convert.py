@@ -50,9 +50,11 @@ def checked(path: str, data: bytes) -> Message:
 
 
 def edits_of(request: Message) -> tuple[str, int] | None:
-    """The lane and the number of the edits that a request submits; None if it is another one."""
+    """The lane and the number of the edits that a request lets fit; None if it is another one."""
     if isinstance(request, editing_pb2.SubmitEditsRequest):
         return request.lane, len(request.edits)
+    if isinstance(request, editing_pb2.PreviewEditsRequest):
+        return request.lane, len(request.edits) + len(request.names)
     return None
 
 

@@ -18,6 +18,7 @@ from errata_client import (
     Answer,
     Chat,
     Compaction,
+    Conflict,
     Edit,
     EditState,
     Head,
@@ -27,6 +28,7 @@ from errata_client import (
     Replica,
     ReplicaAnswer,
     Reversal,
+    Review,
     Score,
 )
 
@@ -35,6 +37,7 @@ _STATE_STYLES = {
     EditState.COMMITTED: "green",
     EditState.REJECTED: "red",
     EditState.REVERTED: "yellow",
+    EditState.WITHDRAWN: "yellow",
 }
 
 
@@ -52,7 +55,7 @@ def edit_lines(edit: Edit) -> Group:
             (edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan")),
             f" in {edit.lane}",
         ),
-        line("  ", _prompt(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
+        line("  ", prompt_text(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
     ]
     if edit.subject_found:
         rows.append(line(f"  subject {edit.spec.subject!r}, found in the prompt"))
@@ -64,6 +67,14 @@ def edit_lines(edit: Edit) -> Group:
         rows.append(line(figures_line))
         if figures.already_answered:
             rows.append(line(("  the model answered this before the edit", "yellow")))
+    if edit.state is EditState.PROPOSED:
+        rows.append(line(("  waits for approval, and has no effect yet", "yellow")))
+    if edit.state is EditState.SCHEDULED:
+        rows.append(line((f"  waits until {_local(edit.spec.effective_from)}", "yellow")))
+    if edit.spec.expires_at is not None:
+        rows.append(line(f"  expires at {_local(edit.spec.expires_at)}"))
+    if edit.review is not None:
+        rows.append(review_line(edit.review))
     if edit.commit_seq:
         rows.append(line(f"  every replica answers with it from seq {edit.commit_seq} on"))
     if edit.superseded_by:
@@ -72,7 +83,35 @@ def edit_lines(edit: Edit) -> Group:
         rows.append(line(f"  reverted at seq {edit.revert_seq}"))
     if edit.error:
         rows.append(line((f"  {edit.error}", "red")))
-    return Group(*rows)
+    return Group(*rows, *map(conflict_line, edit.conflicts))
+
+
+def _local(time: datetime | None) -> str:
+    """A time in this machine's time zone, or in its own where that has no such year."""
+    if time is None:
+        return ""
+    try:
+        time = time.astimezone()
+    except (OverflowError, ValueError):
+        pass
+    return f"{time:%Y-%m-%d %H:%M:%S %Z}"
+
+
+def review_line(review: Review) -> Text:
+    """A decision on an edit, on one line."""
+    said = f": {review.comment}" if review.comment else ""
+    return line(f"  decided at seq {review.seq} by {review.reviewer}{said}")
+
+
+def conflict_line(conflict: Conflict) -> Text:
+    """An earlier edit on the same matter, on one line."""
+    what = {
+        "supersedes": "it answers instead of",
+        "contradicts": "it contradicts",
+        "repeats": "it repeats",
+    }.get(conflict.kind, "it is about the same as")
+    told = f"{conflict.edit} ({conflict.state.name.lower()} in {conflict.lane})"
+    return line((f"  {what} {told}: {conflict.prompt} → {conflict.target}", "yellow"))
 
 
 def answer_lines(prompt: Prompt, answer: Answer) -> Group:
@@ -155,7 +194,7 @@ def edit_list(edits: Iterable[Edit]) -> Table:
             edit.lane.removeprefix("lanes/"),
             f"{edit.request_time.astimezone():%Y-%m-%d %H:%M}",
             edit.author,
-            line(_prompt(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
+            line(prompt_text(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
             _outcome(edit),
         )
     return table
@@ -213,11 +252,13 @@ def compaction_lines(made: Compaction, now: Lane) -> Group:
 def lane_table(lanes: Iterable[Lane]) -> Table:
     """Lanes, one row each."""
     table = TextTable()
-    for column in ("lane", "method", "default", "since seq", "holds"):
+    for column in ("lane", "method", "default", "approval", "since seq", "holds"):
         table.add_column(column, overflow="fold")
     for lane in lanes:
         default = "yes" if lane.is_default else ""
-        table.add_row(lane.name, lane.method, default, str(lane.configured_seq), _sizes(lane.sizes))
+        approval = "required" if lane.requires_approval else ""
+        since, holds = str(lane.configured_seq), _sizes(lane.sizes)
+        table.add_row(lane.name, lane.method, default, approval, since, holds)
     return table
 
 
@@ -259,7 +300,7 @@ def entry_table(entries: Iterable[LogEntry]) -> Table:
 
 def everywhere_table(prompt: Prompt, answers: Iterable[ReplicaAnswer]) -> Table:
     """Every replica's answer with its provenance."""
-    table = TextTable(title=_prompt(prompt), title_justify="left")
+    table = TextTable(title=prompt_text(prompt), title_justify="left")
     for column in ("replica", "answer", "seq", "history", "state", "shaped by"):
         table.add_column(column)
     for item in answers:
@@ -283,7 +324,7 @@ def _some(names: tuple[str, ...]) -> str:
     return f"{shown}, … ({len(names)})" if len(names) > 4 else shown
 
 
-def _prompt(prompt: Prompt) -> Text:
+def prompt_text(prompt: Prompt) -> Text:
     """A prompt on few lines: a text on one, a conversation turn by turn."""
     if isinstance(prompt, str):
         return line(prompt)
@@ -297,4 +338,4 @@ def _before_answer(prompt: Prompt) -> Text:
     if isinstance(prompt, str):
         return quoted(prompt)
     continued = isinstance(prompt, Chat) and prompt.continue_final_message
-    return _prompt(prompt) if continued else _prompt(prompt).append("\nassistant: ")
+    return prompt_text(prompt) if continued else prompt_text(prompt).append("\nassistant: ")

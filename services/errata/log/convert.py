@@ -43,7 +43,7 @@ def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
     payload.append_time.FromNanoseconds(time.time_ns())
     data = payload.SerializeToString(deterministic=True)
     # What was accepted must be settled, and every edit must be revertible, when Redis is full.
-    leaves_reserve = payload.WhichOneof("kind") == "edits_requested"
+    leaves_reserve = payload.WhichOneof("kind") in ("edits_requested", "edits_scheduled")
     return NewEntry(number, request_id, content_digest, data, leaves_reserve)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
+from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
 from errata.errors import ErrataError, ImpossibleEntryError
 
@@ -50,6 +53,22 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule:
+    """When an edit begins and ends; None where it has no such time.
+
+    Attributes:
+        effective_from: it waits until an entry releases it at this time.
+        expires_at: an entry reverts or rejects it at this time.
+    """
+
+    effective_from: datetime | None = None
+    expires_at: datetime | None = None
+
+
+UNTIMED = Schedule()
+
+
+@dataclass(frozen=True, slots=True)
 class EditsRequested:
     """Accepted edits that are not fitted yet.
 
@@ -59,12 +78,18 @@ class EditsRequested:
         sources: of each edit.
         subjects_found: for each edit, whether the writer found the subject in the prompt; False
             if the client named it.
+        schedules: of each edit; none at all if no edit has a time.
     """
 
     lane: str
     edits: tuple[Edit, ...]
     sources: tuple[str, ...]
     subjects_found: tuple[bool, ...]
+    schedules: tuple[Schedule, ...] = ()
+
+    def scheduled(self) -> Iterator[tuple[Edit, Schedule]]:
+        """Each edit with its schedule."""
+        return zip(self.edits, self.schedules or (UNTIMED,) * len(self.edits), strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +233,58 @@ class SnapshotTaken:
     signature: Signature | None = None
 
 
-Signed = EditsCommitted | LaneModelCommitted | LaneCompacted | KeysTrusted | SnapshotTaken
+@dataclass(frozen=True, slots=True)
+class LanePolicySet:
+    """Whether the edits that a lane gets from here on wait for approval."""
+
+    lane: str
+    requires_approval: bool
+    signature: Signature | None = None
+
+
+class Verdict(StrEnum):
+    """A decision on edits that waited."""
+
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class EditsReviewed:
+    """A decision on edits that waited.
+
+    Attributes:
+        edits: their names; approved ones are fitted as if requested here, in log order.
+        verdict: what was decided.
+        comment: why.
+        reviewer: the entry's author, here so that the signature covers him.
+        signature: by the writer; None in logs without trusted keys.
+    """
+
+    edits: tuple[str, ...]
+    verdict: Verdict
+    comment: str
+    reviewer: str
+    signature: Signature | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EditsReleased:
+    """Scheduled edits whose time has come; they are fitted as if requested here."""
+
+    edits: tuple[str, ...]
+
+
+Signed = (
+    EditsCommitted
+    | LaneModelCommitted
+    | LaneCompacted
+    | KeysTrusted
+    | SnapshotTaken
+    | LanePolicySet
+    | EditsReviewed
+)
 """The payloads that the writer signs."""
 
 
@@ -225,6 +301,13 @@ class EntryVoided:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class ProbesSet:
+    """The deployment's probe set: prompts that edits should not change."""
+
+    prompts: tuple[Prompt, ...]
+
+
 Payload = (
     EditsRequested
     | EditsCommitted
@@ -236,6 +319,10 @@ Payload = (
     | KeysTrusted
     | EntryVoided
     | SnapshotTaken
+    | ProbesSet
+    | LanePolicySet
+    | EditsReviewed
+    | EditsReleased
 )
 
 

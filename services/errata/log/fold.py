@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import NamedTuple
 
 from errata.artifacts.source import check_digest
 from errata.errors import (
     BaseModelMismatchError,
-    EditNotRevertibleError,
     ErrataError,
     InvalidRequestError,
     NotFoundError,
@@ -24,19 +21,24 @@ from errata.errors import (
 from errata.log.entries import (
     EditsCommitted,
     EditsRejected,
+    EditsReleased,
     EditsRequested,
     EditsReverted,
+    EditsReviewed,
     Entry,
     EntryVoided,
     LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
+    LanePolicySet,
     Payload,
+    ProbesSet,
     SnapshotTaken,
+    Verdict,
     impossible_entry,
 )
+from errata.log.fold_checks import check_snapshot, check_voided
 from errata.log.forms import (
-    check_chain_digest,
     check_config,
     check_lane_name,
     check_ref,
@@ -44,23 +46,16 @@ from errata.log.forms import (
     shown,
 )
 from errata.log.methods import METHODS
+from errata.log.policy import (
+    AFTER,
+    WAITING,
+    check_probes,
+    check_release,
+    check_review,
+    check_schedules,
+)
 from errata.log.signing.trust import TrustState
-
-
-class Standing(StrEnum):
-    """The state of an edit as the log tells it."""
-
-    REQUESTED = "requested"
-    COMMITTED = "committed"
-    REJECTED = "rejected"
-    REVERTED = "reverted"
-
-
-class _Known(NamedTuple):
-    """An edit's lane and state; all edits with both share it."""
-
-    lane: str
-    standing: Standing
+from errata.log.standing import Known, Standing, not_revertible
 
 
 class LogFold:
@@ -73,6 +68,10 @@ class LogFold:
         voided: entries that were skipped and are voided.
         trust: whose signatures count.
         snapshot: the newest one that an entry names; None before the first.
+        timed: proposed edits that wait for a time after their approval.
+        reviewed_lanes: lanes whose new edits wait for approval.
+        has_policy: whether an entry is of a kind that versions before policies do not know; they
+            must not start from a snapshot of it.
     """
 
     def __init__(self) -> None:
@@ -83,8 +82,11 @@ class LogFold:
         self.voided: set[int] = set()
         self.trust = TrustState()
         self.snapshot: SnapshotTaken | None = None
-        self._edits: dict[str, _Known] = {}
-        self._standings: dict[_Known, _Known] = {}
+        self.reviewed_lanes: set[str] = set()
+        self.timed: set[str] = set()
+        self.has_policy = False
+        self._edits: dict[str, Known] = {}
+        self._standings: dict[Known, Known] = {}
 
     def add(self, entry: Entry) -> None:
         """Folds the next entry in.
@@ -130,7 +132,7 @@ class LogFold:
                 self._check_commit(payload)
             case EditsRejected():
                 names = tuple(rejection.edit for rejection in payload.rejections)
-                self._check_pending(names, payload.lane)
+                self._check_pending(names, payload.lane, (Standing.REQUESTED, *WAITING))
             case EditsReverted():
                 self._check_reversal(payload)
             case LaneModelCommitted():
@@ -138,9 +140,19 @@ class LogFold:
             case LaneCompacted():
                 self._check_compaction(payload)
             case EntryVoided():
-                self._check_voided(payload)
+                check_voided(payload, self.seq, self.voided, self.impossible)
             case SnapshotTaken():
-                self._check_snapshot(payload)
+                check_snapshot(payload, self.seq, self.snapshot)
+                for lane in self.lanes.values():
+                    self._check_model(lane, payload.base_model_digest)
+            case ProbesSet():
+                check_probes(payload)
+            case LanePolicySet(lane=name):
+                self._lane(name)
+            case EditsReviewed():
+                check_review(payload, self._known)
+            case EditsReleased():
+                check_release(payload, self._known)
 
     def check_new(self, payload: Payload) -> None:
         """Returns if an entry with this content can be appended now; stricter than `check`.
@@ -157,7 +169,7 @@ class LogFold:
             case EditsReverted(edits=names):
                 for name in names:
                     if self._known(name).standing is not Standing.COMMITTED:
-                        raise _not_revertible(name, self._known(name))
+                        raise not_revertible(name, self._known(name))
             case LaneConfigured(method=method) if method not in METHODS:
                 raise InvalidRequestError(
                     f"this log service knows no method {shown(method)}; choose one of "
@@ -167,7 +179,7 @@ class LogFold:
 
     def active(self, lane: str) -> list[str]:
         """The lane's edits that are in force, in the order of their requests."""
-        wanted = _Known(lane, Standing.COMMITTED)
+        wanted = Known(lane, Standing.COMMITTED)
         return [name for name, known in self._edits.items() if known == wanted]
 
     def standings(self) -> dict[str, tuple[str, Standing]]:
@@ -180,7 +192,8 @@ class LogFold:
         copied.seq, copied.lanes = self.seq, dict(self.lanes)
         copied.impossible, copied.voided = dict(self.impossible), set(self.voided)
         copied.trust, copied._edits = self.trust, dict(self._edits)
-        copied.snapshot = self.snapshot
+        copied.reviewed_lanes, copied.timed = set(self.reviewed_lanes), set(self.timed)
+        copied.snapshot, copied.has_policy = self.snapshot, self.has_policy
         return copied
 
     def restore_standings(self, standings: Iterable[tuple[str, str, str]]) -> None:
@@ -192,7 +205,7 @@ class LogFold:
         Raises:
             ValueError: there is no such state.
         """
-        known: dict[tuple[str, str], _Known] = {}
+        known: dict[tuple[str, str], Known] = {}
         for name, lane, value in standings:
             pair = lane, value
             if pair not in known:
@@ -203,28 +216,54 @@ class LogFold:
         match payload:
             case LaneConfigured() as lane:
                 self.lanes[lane.lane] = lane
-            case EditsRequested(lane=name, edits=edits):
-                self._set((edit.name for edit in edits), name, Standing.REQUESTED)
+            case EditsRequested():
+                self._put_request(payload)
             case EditsCommitted(lane=name, edits=names):
                 self._set(names, name, Standing.COMMITTED)
             case EditsRejected(lane=name, rejections=rejections):
                 self._set((item.edit for item in rejections), name, Standing.REJECTED)
+                self.timed.difference_update(item.edit for item in rejections)
             case EditsReverted(edits=names):
                 self._set(names, self._edits[names[0]].lane, Standing.REVERTED)
             case SnapshotTaken() as snapshot:
                 self.snapshot = snapshot
+            case ProbesSet():
+                self.has_policy = True
+            case LanePolicySet(lane=name, requires_approval=required):
+                self.has_policy = True
+                (self.reviewed_lanes.add if required else self.reviewed_lanes.discard)(name)
+            case EditsReviewed(edits=names, verdict=verdict):
+                for name in names:
+                    is_early = verdict is Verdict.APPROVED and name in self.timed
+                    after = Standing.SCHEDULED if is_early else AFTER[verdict]
+                    self._set((name,), self._edits[name].lane, after)
+                self.timed.difference_update(names)
+            case EditsReleased(edits=names):
+                for name in names:
+                    self._set((name,), self._edits[name].lane, Standing.REQUESTED)
             case EntryVoided(seq=seq):
                 del self.impossible[seq]
                 self.voided.add(seq)
+
+    def _put_request(self, payload: EditsRequested) -> None:
+        lane = payload.lane
+        self.has_policy |= bool(payload.schedules)
+        is_reviewed = lane in self.reviewed_lanes
+        for edit, times in payload.scheduled():
+            is_early = times.effective_from is not None
+            if is_reviewed and is_early:
+                self.timed.add(edit.name)
+            soon = Standing.SCHEDULED if is_early else Standing.REQUESTED
+            self._set((edit.name,), lane, Standing.PROPOSED if is_reviewed else soon)
 
     def _set(self, names: Iterable[str], lane: str, standing: Standing) -> None:
         known = self._shared(lane, standing)
         for name in names:
             self._edits[name] = known
 
-    def _shared(self, lane: str, standing: Standing) -> _Known:
+    def _shared(self, lane: str, standing: Standing) -> Known:
         """One object for all edits: a million would keep the collector busy."""
-        known = _Known(lane, standing)
+        known = Known(lane, standing)
         return self._standings.setdefault(known, known)
 
     def _check_lane(self, payload: LaneConfigured) -> None:
@@ -251,6 +290,7 @@ class LogFold:
     def _check_request(self, payload: EditsRequested) -> None:
         self._lane(payload.lane)
         check_some(payload.edits)
+        check_schedules(payload)
         for index, edit in enumerate(payload.edits):
             for text, what in ((edit.said, "prompt"), (edit.target, "target")):
                 if not text.strip():
@@ -271,15 +311,20 @@ class LogFold:
         if payload.memory is not None:
             check_ref(payload.memory, "memory")
 
-    def _check_pending(self, names: Collection[str], lane: str) -> None:
-        """Checks that the edits were requested in the lane, and are not settled."""
+    def _check_pending(
+        self,
+        names: Collection[str],
+        lane: str,
+        allowed: Collection[Standing] = (Standing.REQUESTED,),
+    ) -> None:
+        """Checks that the edits were requested in the lane, and have an allowed state."""
         self._lane(lane)
         check_some(names)
         for name in names:
             known = self._known(name)
             if known.lane != lane:
                 raise PreconditionError(f"{name} belongs to {known.lane}, not to {lane}.")
-            if known.standing is not Standing.REQUESTED:
+            if known.standing not in allowed:
                 raise PreconditionError(
                     f"{name} is {known.standing}; only requested edits can be committed or "
                     "rejected.",
@@ -294,7 +339,7 @@ class LogFold:
             lanes.add(known.lane)
             # Earlier versions appended repeated reversals, which all readers skip.
             if known.standing not in (Standing.COMMITTED, Standing.REVERTED):
-                raise _not_revertible(name, known)
+                raise not_revertible(name, known)
         if len(lanes) > 1:
             raise PreconditionError(
                 f"the edits belong to {', '.join(sorted(lanes))}; revert lane by lane."
@@ -341,52 +386,12 @@ class LogFold:
                 lane=lane.lane,
             )
 
-    def _check_voided(self, payload: EntryVoided) -> None:
-        seq = payload.seq
-        if not payload.reason.strip():
-            raise InvalidRequestError("give a reason.", field="reason")
-        if seq in self.voided:
-            raise PreconditionError(f"entry {seq} is voided already.", seq=seq)
-        if not 1 <= seq <= self.seq:
-            raise NotFoundError(f"there is no entry {seq}; the log ends at {self.seq}.", seq=seq)
-        if seq not in self.impossible:
-            raise PreconditionError(
-                f"entry {seq} agrees with the entries before it and has its effect; it cannot be "
-                "voided. To undo a commit, revert its edits.",
-                seq=seq,
-            )
-
-    def _check_snapshot(self, payload: SnapshotTaken) -> None:
-        if not 1 <= payload.seq <= self.seq:
-            raise InvalidRequestError(
-                f"a snapshot at entry {payload.seq} cannot be named at entry {self.seq + 1}.",
-                field="seq",
-            )
-        if self.snapshot is not None and payload.seq <= self.snapshot.seq:
-            raise PreconditionError(
-                f"there is a snapshot at entry {self.snapshot.seq} already; take a newer one.",
-                seq=self.snapshot.seq,
-            )
-        for lane in self.lanes.values():
-            self._check_model(lane, payload.base_model_digest)
-        check_chain_digest(payload.chain_digest)
-        check_digest(payload.state_digest, "state_digest")
-        check_ref(payload.manifest, "manifest")
-
     def _lane(self, name: str) -> LaneConfigured:
         if name not in self.lanes:
             raise UnknownLaneError(f"there is no lane {shown(name)}; configure it first.")
         return self.lanes[name]
 
-    def _known(self, name: str) -> _Known:
+    def _known(self, name: str) -> Known:
         if name not in self._edits:
             raise NotFoundError(f"no entry requested the edit {shown(name)}.")
         return self._edits[name]
-
-
-def _not_revertible(name: str, known: _Known) -> EditNotRevertibleError:
-    return EditNotRevertibleError(
-        f"{name} is {known.standing}; only committed edits can be reverted.",
-        edit=name,
-        state=known.standing,
-    )

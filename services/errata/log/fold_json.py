@@ -15,11 +15,13 @@ def fold_to_json(fold: LogFold) -> dict[str, Any]:
     """All of a fold; `fold_from_json` restores it."""
     return {
         "seq": fold.seq,
-        "lanes": [asdict(lane) for lane in fold.lanes.values()],
+        "lanes": [_lane_to_json(lane, fold) for lane in fold.lanes.values()],
         "impossible": list(fold.impossible.items()),
         "voided": sorted(fold.voided),
         "trust": fold.trust.to_json(),
         "snapshot": None if fold.snapshot is None else _snapshot_to_json(fold.snapshot),
+        **({"has_policy": True} if fold.has_policy else {}),
+        **({"timed": sorted(fold.timed)} if fold.timed else {}),
         "edits": [[name, lane, at.value] for name, (lane, at) in fold.standings().items()],
     }
 
@@ -32,15 +34,25 @@ def fold_from_json(found: Mapping[str, Any]) -> LogFold:
     """
     fold = LogFold()
     fold.seq = int(found["seq"])
-    lanes = [LaneConfigured(**lane) for lane in found["lanes"]]
+    stored = [dict(lane) for lane in found["lanes"]]
+    fold.reviewed_lanes = {lane["lane"] for lane in stored if lane.pop("requires_approval", False)}
+    lanes = [LaneConfigured(**lane) for lane in stored]
     fold.lanes = {lane.lane: lane for lane in lanes}
     fold.impossible = {int(seq): str(problem) for seq, problem in found["impossible"]}
     fold.voided = {int(seq) for seq in found["voided"]}
     fold.trust = TrustState.from_json(found["trust"])
     if found["snapshot"] is not None:
         fold.snapshot = _snapshot_from_json(found["snapshot"])
+    fold.has_policy = bool(found.get("has_policy"))
+    fold.timed = {str(name) for name in found.get("timed", ())}
     fold.restore_standings(found["edits"])
     return fold
+
+
+def _lane_to_json(lane: LaneConfigured, fold: LogFold) -> dict[str, Any]:
+    """A lane; versions that know no approval cannot read one that requires it, and must not."""
+    policy = {"requires_approval": True} if lane.lane in fold.reviewed_lanes else {}
+    return {**asdict(lane), **policy}
 
 
 def _snapshot_to_json(snapshot: SnapshotTaken) -> dict[str, Any]:

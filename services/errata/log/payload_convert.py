@@ -12,11 +12,14 @@ from errata.errors import ErrataError, PreconditionError
 from errata.log.chain import ChainedEntry
 from errata.log.chat_convert import chat_message, chat_of, chats_in, prompts_of, texts_in
 from errata.log.entries import (
+    UNTIMED,
     ArtifactRef,
     EditsCommitted,
     EditsRejected,
+    EditsReleased,
     EditsRequested,
     EditsReverted,
+    EditsReviewed,
     Entry,
     EntryVoided,
     Figures,
@@ -24,11 +27,15 @@ from errata.log.entries import (
     LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
+    LanePolicySet,
     Payload,
+    ProbesSet,
     Rejection,
+    Schedule,
     SnapshotTaken,
     impossible_entry,
 )
+from errata.log.policy_convert import policy_of, put_policy, scheduled_of, timestamp
 from errata.log.signature_convert import (
     signature_message,
     signature_of,
@@ -109,6 +116,8 @@ def _payload(seq: int, message: edit_log_pb2.EntryPayload) -> Payload:
     match message.WhichOneof("kind"):
         case "edits_requested":
             return _requested(seq, message.edits_requested)
+        case "edits_scheduled":
+            return scheduled_of(_requested(seq, message.edits_scheduled), message.edits_scheduled)
         case "edits_committed":
             return _committed(message.edits_committed)
         case "edits_rejected":
@@ -127,11 +136,15 @@ def _payload(seq: int, message: edit_log_pb2.EntryPayload) -> Payload:
             return snapshot_of(message.snapshot_taken)
         case "entry_voided":
             return EntryVoided(message.entry_voided.seq, message.entry_voided.reason)
-        case _:
+        case "lane_configured":
             lane = message.lane_configured
             return LaneConfigured(
                 lane.lane, lane.method, lane.config_json, lane.config_digest, lane.base_model_digest
             )
+        case _:
+            policy = policy_of(message)
+            assert policy is not None, "every kind is read"
+            return policy
 
 
 def _requested(seq: int, message: edit_log_pb2.EditsRequested) -> EditsRequested:
@@ -233,12 +246,12 @@ def encode(
     )
     match payload:
         case EditsRequested():
-            message.edits_requested.lane = payload.lane
-            message.edits_requested.edits.extend(
-                spec_message(edit, source, found)
-                for edit, source, found in zip(
-                    payload.edits, payload.sources, payload.subjects_found, strict=True
-                )
+            # Another kind, because versions that know no times must not overlook them.
+            kind = message.edits_scheduled if payload.schedules else message.edits_requested
+            kind.lane = payload.lane
+            columns = zip(payload.scheduled(), payload.sources, payload.subjects_found, strict=True)
+            kind.edits.extend(
+                spec_message(edit, source, found, times) for (edit, times), source, found in columns
             )
         case EditsCommitted():
             message.edits_committed.CopyFrom(_committed_message(payload))
@@ -262,13 +275,17 @@ def encode(
             message.lane_configured.base_model_digest = payload.base_model_digest
         case SnapshotTaken():
             message.snapshot_taken.CopyFrom(snapshot_message(payload))
+        case ProbesSet() | LanePolicySet() | EditsReviewed() | EditsReleased():
+            put_policy(message, payload)
         case EntryVoided():
             message.entry_voided.seq = payload.seq
             message.entry_voided.reason = payload.reason
     return message
 
 
-def spec_message(edit: Edit, source: str, subject_found: bool) -> types_pb2.EditSpec:
+def spec_message(
+    edit: Edit, source: str, subject_found: bool, times: Schedule = UNTIMED
+) -> types_pb2.EditSpec:
     """An edit as its author submitted it, with its subject filled in."""
     return types_pb2.EditSpec(
         prompt=edit.prompt if isinstance(edit.prompt, str) else "",
@@ -282,6 +299,8 @@ def spec_message(edit: Edit, source: str, subject_found: bool) -> types_pb2.Edit
         source=source,
         separator=edit.separator,
         subject_found=subject_found,
+        effective_from=timestamp(times.effective_from),
+        expires_at=timestamp(times.expires_at),
     )
 
 

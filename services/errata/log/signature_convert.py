@@ -11,6 +11,8 @@ _SignedMessage = (
     | edit_log_pb2.LaneCompacted
     | edit_log_pb2.KeysTrusted
     | edit_log_pb2.SnapshotTaken
+    | edit_log_pb2.LanePolicySet
+    | edit_log_pb2.EditsReviewed
 )
 
 

@@ -16,6 +16,8 @@ MAX_EDIT_CHARS = 100_000
 """Most characters of each text of an edit."""
 MAX_NAMED_EDITS = 1_000
 """Most edits that one request can name."""
+MAX_PROBES = 1_000
+"""Most prompts of a probe set."""
 LEAST_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 10.0
 """Range of temperatures other than 0, which is greedy."""
 CHARS_PER_TOKEN = 16
@@ -56,6 +58,10 @@ CHARS: dict[str, int] = {
     "EditsRequested.lane": NAME_CHARS,
     "EditsReverted.comment": _NOTE_CHARS,
     "EditsReverted.edits": NAME_CHARS,
+    "EditsReleased.edits": NAME_CHARS,
+    "EditsReviewed.comment": _NOTE_CHARS,
+    "EditsReviewed.edits": NAME_CHARS,
+    "EditsReviewed.reviewer": NAME_CHARS,
     "EntryPayload.author": NAME_CHARS,
     "EntryPayload.on_behalf_of": NAME_CHARS,
     "EntryPayload.request_id": _ID_CHARS,
@@ -80,6 +86,7 @@ CHARS: dict[str, int] = {
     "LaneModelCommitted.base_model_digest": _ID_CHARS,
     "LaneModelCommitted.edits": NAME_CHARS,
     "LaneModelCommitted.lane": NAME_CHARS,
+    "LanePolicySet.lane": NAME_CHARS,
     "LaneVectors.lane": NAME_CHARS,
     "ListEditsRequest.author": NAME_CHARS,
     "ListEditsRequest.contains": _NOTE_CHARS,
@@ -88,6 +95,9 @@ CHARS: dict[str, int] = {
     "ListEntriesRequest.page_token": _NOTE_CHARS,
     "ListLanesRequest.page_token": _NOTE_CHARS,
     "ListReplicasRequest.page_token": _NOTE_CHARS,
+    "PreviewEditsRequest.lane": NAME_CHARS,
+    "PreviewEditsRequest.names": NAME_CHARS,
+    "ProbesSet.prompts": MAX_EDIT_CHARS,
     "ReplicaPosition.ResidentEntry.key": NAME_CHARS,
     "ReplicaPosition.digest_at": _ID_CHARS,
     "ReplicaPosition.replica": NAME_CHARS,
@@ -97,11 +107,18 @@ CHARS: dict[str, int] = {
     "RevertEditsRequest.comment": _NOTE_CHARS,
     "RevertEditsRequest.names": NAME_CHARS,
     "RevertEditsRequest.request_id": _ID_CHARS,
+    "ReviewEditsRequest.author": NAME_CHARS,
+    "ReviewEditsRequest.comment": _NOTE_CHARS,
+    "ReviewEditsRequest.names": NAME_CHARS,
+    "ReviewEditsRequest.request_id": _ID_CHARS,
     "RouteRequest.lanes": NAME_CHARS,
     "RouteRequest.prompts": MAX_PROMPT_CHARS,
     "ScoreRequest.continuation": MAX_PROMPT_CHARS,
     "ScoreRequest.prompt": MAX_PROMPT_CHARS,
     "ScoreRequest.separator": NAME_CHARS,
+    "SetProbesRequest.author": NAME_CHARS,
+    "SetProbesRequest.prompts": MAX_EDIT_CHARS,
+    "SetProbesRequest.request_id": _ID_CHARS,
     "Signature.key_id": _ID_CHARS,
     "Sizes.ValuesEntry.key": NAME_CHARS,
     "SnapshotTaken.base_model_digest": _ID_CHARS,
@@ -118,6 +135,10 @@ CHARS: dict[str, int] = {
     "ToolCall.name": NAME_CHARS,
     "TrustedKey.key_id": _ID_CHARS,
     "WaitEditsRequest.names": NAME_CHARS,
+    "WithdrawEditsRequest.author": NAME_CHARS,
+    "WithdrawEditsRequest.comment": _NOTE_CHARS,
+    "WithdrawEditsRequest.names": NAME_CHARS,
+    "WithdrawEditsRequest.request_id": _ID_CHARS,
 }
 """Most characters of a text, or of each text of a list, by field."""
 
@@ -133,22 +154,32 @@ ITEMS: dict[str, int] = {
     "EditsRejected.rejections": _IN_ONE_ENTRY,
     "EditsRequested.edits": 10_000,
     "EditsReverted.edits": MAX_NAMED_EDITS,
+    "EditsReleased.edits": MAX_NAMED_EDITS,
+    "EditsReviewed.edits": MAX_NAMED_EDITS,
     "GenerateEverywhereRequest.stop": 16,
     "GenerateRequest.stop": 16,
     "KeysTrusted.distrusted": 1_000,
     "KeysTrusted.keys": 1_000,
     "LaneCompacted.edits": _IN_ONE_ENTRY,
     "LaneModelCommitted.edits": _IN_ONE_ENTRY,
+    "PreviewEditsRequest.edits": 1_000,
+    "PreviewEditsRequest.names": MAX_NAMED_EDITS,
+    "ProbesSet.chats": MAX_PROBES,
+    "ProbesSet.prompts": MAX_PROBES,
     "ReplicaPosition.recent": 1_000,
     "ReplicaPosition.resident": 1_000,
     "RevertEditsRequest.names": MAX_NAMED_EDITS,
+    "ReviewEditsRequest.names": MAX_NAMED_EDITS,
     "RouteRequest.lanes": 1_000,
     "RouteRequest.prompts": 100_000,
     "RouteRequest.vectors": 1_000,
+    "SetProbesRequest.chats": MAX_PROBES,
+    "SetProbesRequest.prompts": MAX_PROBES,
     "Sizes.values": 64,
     "StreamGenerateRequest.stop": 16,
     "SubmitEditsRequest.edits": 10_000,
     "WaitEditsRequest.names": MAX_NAMED_EDITS,
+    "WithdrawEditsRequest.names": MAX_NAMED_EDITS,
 }
 """Most items of a list, by field."""
 
@@ -165,8 +196,10 @@ BYTES: dict[str, int] = {
 TOTAL_CHARS: dict[str, int] = {
     "GenerateEverywhereRequest": MAX_PROMPT_CHARS,
     "GenerateRequest": MAX_PROMPT_CHARS,
+    "PreviewEditsRequest": MAX_PROMPT_CHARS,
     "ReportPositionRequest": 100_000,
     "ScoreRequest": MAX_PROMPT_CHARS,
+    "SetProbesRequest": MAX_PROMPT_CHARS // 10,
     "StreamGenerateRequest": MAX_PROMPT_CHARS,
     "SubmitEditsRequest": 4 * MAX_PROMPT_CHARS,
 }

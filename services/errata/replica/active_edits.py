@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from errata.log.fold import Standing
+from errata.log.standing import Standing
 
 
 @dataclass(slots=True)

@@ -25,7 +25,8 @@ from errata.log.entries import ArtifactRef, SnapshotTaken
 from errata.log.fold import LogFold
 
 FORMAT = "errata-snapshot"
-VERSION = 1
+VERSION = 2
+"""The newest one. Version 1 has no policies, which earlier releases would overlook."""
 FOLD, LEDGER = "fold", "ledger"
 """Names of groups of parts; those of a lane are `contents_of` and `memory_of` it."""
 
@@ -52,6 +53,7 @@ class Manifest:
         routed_digest: the same without lanes that change weights, as retrieval replicas have it.
         lane_models: digest of each lane's model; empty without one.
         parts: groups of artifacts, in order.
+        version: of the format.
     """
 
     log_id: str
@@ -61,12 +63,13 @@ class Manifest:
     routed_digest: str
     lane_models: Mapping[str, str]
     parts: Mapping[str, tuple[ArtifactRef, ...]]
+    version: int = 1
 
     def to_bytes(self) -> bytes:
         """JSON; equal manifests give equal bytes."""
         values = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": self.version,
             "log_id": self.log_id,
             "seq": self.position.seq,
             "chain_digest": self.position.chain_digest.hex(),
@@ -96,7 +99,7 @@ class Manifest:
                     f"the snapshot has format version {int(values['version'])}, and this process "
                     f"reads up to {VERSION}. Upgrade it."
                 )
-            if (values["format"], values["version"]) != (FORMAT, VERSION):
+            if values["format"] != FORMAT or values["version"] not in range(1, VERSION + 1):
                 raise ValueError("of another format")
             return cls(
                 log_id=str(values["log_id"]),
@@ -106,6 +109,7 @@ class Manifest:
                 routed_digest=str(values["routed_digest"]),
                 lane_models={str(k): str(v) for k, v in values["lane_models"].items()},
                 parts={str(group): _refs(refs) for group, refs in values["parts"].items()},
+                version=int(values["version"]),
             )
         except PreconditionError:
             raise

@@ -70,6 +70,7 @@ def make_manifest(
         captured.routed_digest,
         {lane: dump.model_digest for lane, dump in captured.lanes.items()},
         parts,
+        version=2 if fold.has_policy else 1,
     )
 
 

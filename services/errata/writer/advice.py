@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from errata.errors import CheckFailedError
 from errata.log.entries import Rejection
-from errata.writer.ledger import EditRecord
+from errata.writer.record import EditRecord
 
 
 def advised(rejection: Rejection, record: EditRecord, lanes: Collection[str]) -> Rejection:

@@ -5,29 +5,43 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from errata.editing.lane.contract import LaneReport
-from errata.errors import InvalidRequestError
+from errata.errors import InvalidEditError, InvalidRequestError
 from errata.log.chat_convert import chat_of, prompts_of
 from errata.log.entries import LaneConfigured
 from errata.log.payload_convert import figures_message, ref_message, spec_message
+from errata.log.policy_convert import schedule_of
 from errata.platform.status_convert import to_status
 from errata.writer.compaction import DEFAULT_MAX_LOSS, Compacted, CompactionOptions
 from errata.writer.filters import EditFilter
 from errata.writer.intake import Draft
-from errata.writer.ledger import EditRecord, State
+from errata.writer.record import EditRecord, Review, State
 from errata.writer.reversals import reversal_meaning
 from errata_client._gen.errata.v1 import editing_pb2, types_pb2
 
-_STATES = {
+STATES = {
     State.REQUESTED: editing_pb2.Edit.STATE_REQUESTED,
     State.FITTING: editing_pb2.Edit.STATE_FITTING,
     State.COMMITTED: editing_pb2.Edit.STATE_COMMITTED,
     State.REJECTED: editing_pb2.Edit.STATE_REJECTED,
     State.REVERTED: editing_pb2.Edit.STATE_REVERTED,
+    State.PROPOSED: editing_pb2.Edit.STATE_PROPOSED,
+    State.SCHEDULED: editing_pb2.Edit.STATE_SCHEDULED,
+    State.WITHDRAWN: editing_pb2.Edit.STATE_WITHDRAWN,
 }
 
 
-def draft(message: types_pb2.EditSpec) -> Draft:
-    """An edit as the client sent it."""
+def draft(index: int, message: types_pb2.EditSpec) -> Draft:
+    """An edit as the client sent it.
+
+    Raises:
+        InvalidEditError: a time that cannot be represented.
+    """
+    try:
+        times = schedule_of(message)
+    except (OverflowError, ValueError) as error:
+        raise InvalidEditError(
+            f"edits[{index}] has no valid time: {error}.", field=f"edits[{index}].effective_from"
+        ) from error
     return Draft(
         prompt=message.prompt,
         chat=chat_of(message.chat) if message.HasField("chat") else None,
@@ -37,12 +51,13 @@ def draft(message: types_pb2.EditSpec) -> Draft:
         locality_probes=prompts_of(message.locality_probes, message.chat_locality_probes),
         source=message.source,
         separator=message.separator if message.HasField("separator") else None,
+        times=times,
     )
 
 
 def state_of(value: int) -> State | None:
     """The state that a filter names; None for unspecified or unknown values."""
-    return next((state for state, number in _STATES.items() if number == value), None)
+    return next((state for state, number in STATES.items() if number == value), None)
 
 
 def edit_filter(request: editing_pb2.ListEditsRequest) -> EditFilter:
@@ -78,8 +93,8 @@ def edit_message(record: EditRecord, method: str, superseded_by: str) -> editing
     """An edit and its state."""
     message = editing_pb2.Edit(
         name=record.edit.name,
-        state=_STATES[record.state],
-        spec=spec_message(record.edit, record.source, record.subject_found),
+        state=STATES[record.state],
+        spec=spec_message(record.edit, record.source, record.subject_found, record.times),
         lane=record.lane,
         author=record.author,
         commit_seq=record.commit_seq,
@@ -90,13 +105,26 @@ def edit_message(record: EditRecord, method: str, superseded_by: str) -> editing
         base_model_digest=record.base_model_digest,
         error=to_status(record.error) if record.error else None,
         superseded_by=superseded_by,
+        on_behalf_of=record.on_behalf_of,
+        review=_review_message(record.review) if record.review else None,
     )
     message.request_time.FromDatetime(record.request_time)
     return message
 
 
+def _review_message(review: Review) -> editing_pb2.Review:
+    message = editing_pb2.Review(seq=review.seq, reviewer=review.reviewer, comment=review.comment)
+    message.time.FromDatetime(review.time)
+    return message
+
+
 def lane_message(
-    seq: int, lane: LaneConfigured, default_lane: str, report: LaneReport
+    seq: int,
+    lane: LaneConfigured,
+    default_lane: str,
+    report: LaneReport,
+    *,
+    requires_approval: bool,
 ) -> editing_pb2.Lane:
     """A lane and what it contains."""
     return editing_pb2.Lane(
@@ -110,6 +138,7 @@ def lane_message(
         reversal=reversal_meaning(lane),
         sizes=report.sizes,
         warnings=report.warnings,
+        requires_approval=requires_approval,
     )
 
 

@@ -25,9 +25,11 @@ from errata.replica.applier import Applier
 from errata.replica.apply import apply
 from errata.replica.commit_gate import CommitGate
 from errata.replica.open_lane import OpenLane
+from errata.replica.routing_table import RoutingTable
 from errata.replica.snapshot import CapturedState, Snapshot
 from errata.writer import checks
-from errata.writer.ledger import EditLedger, LedgerState
+from errata.writer.ledger import EditLedger
+from errata.writer.record import LedgerState
 
 _log = structlog.get_logger(__name__)
 
@@ -264,6 +266,10 @@ class EditedModel:
                         await apply(self._applier, entry)
                 if batch.position.seq >= last:
                     return
+
+    def routing(self) -> RoutingTable | None:
+        """Which edits claim which prompts, as far as the log has been applied; None if none do."""
+        return self._applier.routing()
 
     async def answered(self, edits: Sequence[Edit]) -> dict[str, bool]:
         """For each edit, by name, whether the model answers its prompt with its target now."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from errata.editing.chat import texts_of
-from errata.writer.ledger import EditRecord, State
+from errata.writer.record import EditRecord, State
 
 
 @dataclass(frozen=True, slots=True)

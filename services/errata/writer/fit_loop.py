@@ -15,8 +15,8 @@ from errata.platform.tracing import span
 from errata.replica.open_lane import OpenLane
 from errata.writer.edited_model import EditedModel
 from errata.writer.fitting import fit_batch
-from errata.writer.ledger import EditRecord
 from errata.writer.publish import Publisher
+from errata.writer.record import EditRecord
 from errata.writer.schedule import next_fit
 
 _log = structlog.get_logger(__name__)

@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from errata.editing.chat import Chat, Message, Prompt, said
 from errata.editing.edit import Edit
@@ -17,6 +18,7 @@ from errata.editing.model.prompts import subject_end, tokenise
 from errata.editing.model.seam import MOST_STATED, is_separator
 from errata.editing.text import MAX_MARKS, stacked_marks
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
+from errata.log.entries import UNTIMED, Schedule
 from errata.platform.settings import WriterSettings
 from errata.writer.checks import PROBE_TOKENS
 from errata.writer.subjects import longest_name
@@ -34,6 +36,12 @@ class Draft:
     source: str
     separator: str | None = None
     chat: Chat | None = None
+    times: Schedule = UNTIMED
+
+    @property
+    def lacks_subject(self) -> bool:
+        """Whether the writer has to find the subject."""
+        return not self.subject.strip()
 
 
 def check_request_id(request_id: str) -> str:
@@ -76,9 +84,49 @@ def accept(drafts: Sequence[Draft], model: CausalLM, limits: WriterSettings) -> 
             num_edits=len(drafts),
             limit=limits.max_edits_per_request,
         )
+    for index, draft in enumerate(drafts):
+        _check_order(draft.times, f"edits[{index}]")
     edits = [_accept_one(draft, f"edits[{i}]", model, limits) for i, draft in enumerate(drafts)]
     _refuse_contradictions(edits)
     return edits
+
+
+def accept_probes(
+    prompts: Sequence[Prompt], model: CausalLM, limits: WriterSettings
+) -> tuple[Prompt, ...]:
+    """Checks and normalises the deployment's probe set.
+
+    Raises:
+        LimitExceededError: more prompts than it can have.
+        InvalidEditError: a prompt is unusable.
+    """
+    return _probes(prompts, None, "prompts", model, limits, limits.max_probe_set)
+
+
+def _check_order(times: Schedule, field: str) -> None:
+    begin, end = times.effective_from, times.expires_at
+    if begin is not None and end is not None and end <= begin:
+        raise InvalidEditError(
+            f"{field}.expires_at is not after effective_from; exchange them, or leave one out.",
+            field=f"{field}.expires_at",
+        )
+
+
+def refuse_expired(drafts: Sequence[Draft], now: datetime) -> None:
+    """Returns if no edit would expire at once.
+
+    Raises:
+        InvalidEditError: one would.
+    """
+    for index, draft in enumerate(drafts):
+        end = draft.times.expires_at
+        if end is not None and end <= now:
+            field = f"edits[{index}].expires_at"
+            raise InvalidEditError(
+                f"{field}, {end.isoformat()}, has passed: the writer's clock says "
+                f"{now.isoformat(timespec='seconds')}. Give a later time, or none.",
+                field=field,
+            )
 
 
 def _refuse_contradictions(edits: Sequence[Edit]) -> None:
@@ -132,9 +180,16 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
     edit = Edit(name="", prompt=prompt, target=target, subject=subject, separator=stated)
     return replace(
         edit,
-        rephrases=_probes(draft.rephrases, edit, f"{field}.rephrases", model, limits),
+        rephrases=_probes(
+            draft.rephrases, edit, f"{field}.rephrases", model, limits, limits.max_probes
+        ),
         locality_probes=_probes(
-            draft.locality_probes, None, f"{field}.locality_probes", model, limits
+            draft.locality_probes,
+            None,
+            f"{field}.locality_probes",
+            model,
+            limits,
+            limits.max_probes,
         ),
     )
 
@@ -175,20 +230,21 @@ def _probes(
     field: str,
     model: CausalLM,
     limits: WriterSettings,
+    most: int,
 ) -> tuple[Prompt, ...]:
     """Checks each prompt, and that it fits into the model together with the edit's target."""
-    if len(prompts) > limits.max_probes:
+    if len(prompts) > most:
         raise LimitExceededError(
-            f"{field} has {len(prompts)} prompts; the limit is {limits.max_probes}. Give fewer.",
+            f"{field} has {len(prompts)} prompts; the limit is {most}. Give fewer.",
             field=field,
-            limit=limits.max_probes,
+            limit=most,
         )
     checked: list[Prompt] = []
-    parent, _, name = field.rpartition(".")
+    parent, dot, name = field.rpartition(".")
     counts: Counter[str] = Counter()
     for prompt in prompts:
         kind = name if isinstance(prompt, str) else f"chat_{name}"
-        one = f"{parent}.{kind}[{counts[kind]}]"
+        one = f"{parent}{dot}{kind}[{counts[kind]}]"
         counts[kind] += 1
         checked.append(_prompt(prompt, one, limits.max_prompt_chars))
         try:

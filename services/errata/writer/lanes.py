@@ -13,6 +13,7 @@ preset = "paper"
 [lanes.facts]
 method = "recipe"
 model = "models/recipe"  # a folder that `errata train recipe` created
+requires_approval = true  # new edits wait until an approver approves them
 
 [lanes.tuned]
 method = "elder"
@@ -48,6 +49,7 @@ class _LaneTable(BaseModel):
     preset: str = ""
     model: Path | None = None
     adapters: tuple[Path, ...] = ()
+    requires_approval: bool = False
     config: dict[str, Any] = {}
 
 
@@ -65,12 +67,14 @@ class LaneSetup:
         model: folder of its lane model; None keeps the one in the log.
         adapters: folders of PEFT adapters that the lane starts from.
         earlier: the same as versions configured it that had other defaults for new lanes.
+        requires_approval: whether new edits wait for approval; this can be changed later.
     """
 
     configured: LaneConfigured
     model: Path | None
     adapters: tuple[Path, ...] = ()
     earlier: LaneConfig | None = None
+    requires_approval: bool = False
 
     def is_same_lane(self, known: LaneConfigured) -> bool:
         """Whether a lane of the log is this one, perhaps configured before some options existed."""
@@ -117,6 +121,7 @@ def read_lanes(
             _model(name, table, folder),
             _adapters(name, table, folder),
             _earlier(table),
+            table.requires_approval,
         )
         for name, table in sorted(tables.items())
     ]

@@ -4,84 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
-from enum import Enum
 
+from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
 from errata.editing.lane.inventory import fact_of
-from errata.errors import ErrataError, NotFoundError
+from errata.errors import NotFoundError
 from errata.log.entries import (
-    ArtifactRef,
     EditsCommitted,
     EditsRejected,
+    EditsReleased,
     EditsRequested,
     EditsReverted,
+    EditsReviewed,
     Entry,
-    Figures,
     LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
+    LanePolicySet,
+    ProbesSet,
+    Verdict,
     impossible_entry,
 )
+from errata.writer.agenda import Agenda
 from errata.writer.batching import next_batch, window
+from errata.writer.conflicts import Conflict, ConflictIndex
+from errata.writer.record import (
+    EditRecord,
+    LedgerState,
+    Review,
+    State,
+    order_of,
+    review_error,
+)
 
-
-class State(Enum):
-    """The state of an edit."""
-
-    REQUESTED = "requested"
-    FITTING = "fitting"
-    COMMITTED = "committed"
-    REJECTED = "rejected"
-    REVERTED = "reverted"
-
-    @property
-    def settled(self) -> bool:
-        """Whether fits no longer change it."""
-        return self not in (State.REQUESTED, State.FITTING)
-
-
-@dataclass(frozen=True, slots=True)
-class EditRecord:
-    """An edit and its state; `commit_seq` and `revert_seq` are 0 until they happen."""
-
-    edit: Edit
-    source: str
-    lane: str
-    author: str
-    request_time: datetime
-    state: State = State.REQUESTED
-    commit_seq: int = 0
-    revert_seq: int = 0
-    figures: Figures | None = None
-    artifact: ArtifactRef | None = None
-    base_model_digest: str = ""
-    error: ErrataError | None = None
-    trace_parent: str = ""
-    subject_found: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerState:
-    """Everything in a ledger at one position.
-
-    Attributes:
-        seq: of the last entry that was folded in.
-        lanes: name → position of its configuration, and the configuration.
-        lane_models: lane → digest of its active model.
-        compactions: position → lane.
-        records: all edits, in log order.
-        request_seqs: request id → position.
-    """
-
-    seq: int
-    lanes: Mapping[str, tuple[int, LaneConfigured]]
-    lane_models: Mapping[str, str]
-    compactions: Mapping[int, str]
-    records: Sequence[EditRecord]
-    request_seqs: Mapping[str, int]
+_CONFLICTING = frozenset(State) - {State.REJECTED, State.REVERTED, State.WITHDRAWN}
 
 
 class EditLedger:
@@ -91,18 +50,29 @@ class EditLedger:
         self.seq = 0
         self.lanes: dict[str, tuple[int, LaneConfigured]] = {}
         self.lane_models: dict[str, str] = {}  # lane → digest of its active model
+        self.probes: tuple[Prompt, ...] = ()
+        self.probes_seq = 0  # of the entry that set them; 0 before the first
+        self.reviewed_lanes = set[str]()  # whose new edits wait for approval
         self._records: dict[str, EditRecord] = {}
         self._same: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-        self._pending: dict[str, None] = {}  # insertion order is log order
+        self._pending: dict[str, None] = {}  # insertion order is the order of their fits
+        self._waiting: dict[str, None] = {}  # proposed or scheduled
         self._request_seqs: dict[str, int] = {}
         self._compactions: dict[int, str] = {}  # seq → lane
         self._requests: dict[int, tuple[str, ...]] = {}  # seq → names
+        self._conflicts = ConflictIndex()
+        self.agenda = Agenda()
         self._changed = asyncio.Condition()
 
     @property
     def num_pending(self) -> int:
-        """Edits that are neither committed nor rejected."""
+        """Edits that are to be fitted."""
         return len(self._pending)
+
+    @property
+    def num_waiting(self) -> int:
+        """Edits that wait for a decision or a time."""
+        return len(self._waiting)
 
     def counts(self) -> Counter[tuple[str, str]]:
         """The number of edits by (state, lane); any thread can call it."""
@@ -111,9 +81,9 @@ class EditLedger:
         return found
 
     def oldest_pending(self) -> datetime | None:
-        """When the oldest pending edit was requested; any thread can call it."""
+        """Since when the first pending edit waits for its fit; any thread can call it."""
         names = list(self._pending)
-        return self._records[names[0]].request_time if names else None
+        return self._records[names[0]].waits_since if names else None
 
     def capture(self) -> LedgerState:
         """Everything in it, which later entries leave as it is."""
@@ -124,20 +94,31 @@ class EditLedger:
             dict(self._compactions),
             tuple(self._records.values()),
             dict(self._request_seqs),
+            self.probes,
+            self.probes_seq,
+            frozenset(self.reviewed_lanes),
         )
 
     async def restore(self, state: LedgerState) -> None:
         """Continues from a snapshot; nothing was folded in yet."""
         self.seq = state.seq
         self.lanes, self.lane_models = dict(state.lanes), dict(state.lane_models)
+        self.probes, self.probes_seq = state.probes, state.probes_seq
+        self.reviewed_lanes = set(state.reviewed_lanes)
         self._compactions, self._request_seqs = dict(state.compactions), dict(state.request_seqs)
         requests: defaultdict[int, list[str]] = defaultdict(list)
         for record in state.records:
             name = record.edit.name
             self._records[name] = record
+            self._conflicts.add(record.edit)
             requests[int(name.removeprefix("edits/").partition("-")[0])].append(name)
-            if not record.state.settled:
-                self._pending[name] = None
+            if record.state.waits:
+                self._waiting[name] = None
+            if not record.state.settled or record.state is State.COMMITTED:
+                self.agenda.note(record)
+        pending = [r for r in state.records if not r.state.settled and not r.state.waits]
+        for record in sorted(pending, key=lambda record: record.queue_order):
+            self._pending[record.edit.name] = None
         self._requests = {seq: tuple(names) for seq, names in requests.items()}
         active = [record for record in state.records if record.state is State.COMMITTED]
         for record in sorted(active, key=lambda record: record.commit_seq):
@@ -230,6 +211,39 @@ class EditLedger:
         newest = self._same[record.lane, fact_of(record.edit.said)][-1]
         return "" if newest == record.edit.name else newest
 
+    def conflicts_of(self, edits: Sequence[Edit], lane: str) -> list[Conflict]:
+        """Earlier edits on the same matter, of any lane, that are in force or waiting.
+
+        Args:
+            edits: of one request; those that have a name are compared with earlier ones only.
+            lane: of all of them.
+        """
+
+        def known(name: str) -> tuple[Edit, str] | None:
+            record = self._records[name]
+            return (record.edit, record.lane) if record.state in _CONFLICTING else None
+
+        return [
+            conflict
+            for index, edit in enumerate(edits)
+            for conflict in self._conflicts.find(index, edit, lane, known)
+        ]
+
+    def newer_than(self, record: EditRecord) -> str:
+        """An edit of the same prompt and lane that was requested later and not refused, or empty.
+
+        Proposed ones do not count: somebody still has to decide on them.
+        """
+        own = order_of(record.edit.name)
+        for name in self._conflicts.same_prompt(record.edit):
+            other = self._records[name]
+            if order_of(name) <= own:
+                break
+            counts = other.state in _CONFLICTING and other.state is not State.PROPOSED
+            if counts and other.lane == record.lane:
+                return name
+        return ""
+
     def seq_of_request(self, request_id: str) -> int | None:
         """The position of the entry with this request id; None if there is none."""
         return self._request_seqs.get(request_id)
@@ -263,10 +277,10 @@ class EditLedger:
         return [self._records[edit.name] for edit in edits]
 
     def set_fitting(self, names: Sequence[str], fitting: bool) -> None:
-        """Marks edits as being fitted, or as requested again; settled ones stay as they are."""
+        """Marks edits as being fitted, or as requested again; others stay as they are."""
         for name in names:
             record = self._records[name]
-            if not record.state.settled:
+            if name in self._pending:
                 state = State.FITTING if fitting else State.REQUESTED
                 self._records[name] = replace(record, state=state)
 
@@ -303,25 +317,71 @@ class EditLedger:
                 self.lane_models[kind.lane] = kind.model.digest
             case LaneCompacted() as kind:
                 self._compactions[entry.seq] = kind.lane
+            case ProbesSet() as kind:
+                self.probes, self.probes_seq = kind.prompts, entry.seq
+            case LanePolicySet(lane=name, requires_approval=required):
+                (self.reviewed_lanes.add if required else self.reviewed_lanes.discard)(name)
+            case EditsReviewed() as kind:
+                self._fold_review(entry, kind)
+            case EditsReleased() as kind:
+                for name in sorted(kind.edits, key=order_of):
+                    self._queue(name, entry)
 
     def _fold_request(self, entry: Entry, kind: EditsRequested) -> None:
         self._requests[entry.seq] = tuple(edit.name for edit in kind.edits)
-        columns = zip(kind.edits, kind.sources, kind.subjects_found, strict=True)
-        for edit, source, found in columns:
+        is_reviewed = kind.lane in self.reviewed_lanes
+        columns = zip(kind.scheduled(), kind.sources, kind.subjects_found, strict=True)
+        for (edit, times), source, found in columns:
+            soon = State.REQUESTED if times.effective_from is None else State.SCHEDULED
+            state = State.PROPOSED if is_reviewed else soon
             self._records[edit.name] = EditRecord(
                 edit,
                 source,
                 kind.lane,
                 entry.author,
                 entry.append_time,
+                state,
+                on_behalf_of=entry.on_behalf_of,
                 trace_parent=entry.trace_parent,
                 subject_found=found,
+                times=times,
             )
-            self._pending[edit.name] = None
+            (self._waiting if state.waits else self._pending)[edit.name] = None
+            self.agenda.note(self._records[edit.name])
+            self._conflicts.add(edit)
+
+    def _fold_review(self, entry: Entry, kind: EditsReviewed) -> None:
+        review = Review(entry.seq, kind.verdict, kind.reviewer, kind.comment, entry.append_time)
+        for name in sorted(kind.edits, key=order_of):
+            if kind.verdict is Verdict.APPROVED:
+                self._settle(name, review=review)
+                if self._records[name].times.effective_from is None:
+                    self._queue(name, entry)
+                else:
+                    self._wait(name)
+            else:
+                is_rejected = kind.verdict is Verdict.REJECTED
+                state = State.REJECTED if is_rejected else State.WITHDRAWN
+                error = review_error(review) if is_rejected else None
+                self._settle(name, review=review, state=state, error=error)
+
+    def _wait(self, name: str) -> None:
+        """Lets an approved edit wait for its time, which may have passed."""
+        self._settle(name, state=State.SCHEDULED)
+        self._waiting[name] = None
+        self.agenda.note(self._records[name])
+
+    def _queue(self, name: str, entry: Entry) -> None:
+        """Lets an edit be fitted as if it had been requested by this entry."""
+        self._settle(
+            name, state=State.REQUESTED, queued_seq=entry.seq, queue_time=entry.append_time
+        )
+        self._pending[name] = None
 
     def _settle(self, name: str, **changes: object) -> None:
         self._records[name] = replace(self._records[name], **changes)  # type: ignore[arg-type]
         self._pending.pop(name, None)
+        self._waiting.pop(name, None)
 
 
 def _was_answered(record: EditRecord) -> bool:

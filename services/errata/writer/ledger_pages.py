@@ -15,13 +15,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
 from errata.editing.lane.pages import page_ends
 from errata.errors import ArtifactCorruptError
-from errata.log.entries import ArtifactRef, Figures, LaneConfigured
+from errata.log.entries import UNTIMED, ArtifactRef, Figures, LaneConfigured, Schedule
 from errata.platform.status_convert import status_bytes, status_error
 from errata.replica.fold_pages import json_page, json_pages
-from errata.writer.ledger import EditRecord, LedgerState, State
+from errata.writer.record import EditRecord, LedgerState, Review, State
 
 _EDITS, _REQUESTS = "edits", "requests"
 
@@ -44,9 +45,15 @@ class _Stored:
     error: str
     trace_parent: str
     subject_found: bool
+    on_behalf_of: str = ""
+    review: Review | None = None
+    queued_seq: int = 0
+    queue_time: datetime | None = None
+    times: Schedule = UNTIMED
 
 
 _PAGE = TypeAdapter(list[_Stored])
+_PROMPTS = TypeAdapter(tuple[Prompt, ...])
 
 
 def ledger_pages(state: LedgerState) -> Iterator[bytes]:
@@ -61,6 +68,8 @@ def ledger_pages(state: LedgerState) -> Iterator[bytes]:
             "lanes": [[seq, asdict(lane)] for seq, lane in state.lanes.values()],
             "lane_models": dict(state.lane_models),
             "compactions": sorted(state.compactions.items()),
+            "reviewed_lanes": sorted(state.reviewed_lanes),
+            "probes": [state.probes_seq, _PROMPTS.dump_python(state.probes, mode="json")],
             _EDITS: len(pages),
             _REQUESTS: len(ids),
         }
@@ -89,6 +98,7 @@ def _read(pages: Sequence[bytes]) -> LedgerState:
     if len(pages) != middle + int(head[_REQUESTS]):
         raise ValueError("pages are missing")
     configured = [(int(seq), LaneConfigured(**lane)) for seq, lane in head["lanes"]]
+    probes_seq, probes = head.get("probes", (0, ()))
     return LedgerState(
         seq=int(head["seq"]),
         lanes={lane.lane: (seq, lane) for seq, lane in configured},
@@ -100,6 +110,9 @@ def _read(pages: Sequence[bytes]) -> LedgerState:
         request_seqs={
             str(key): int(seq) for page in pages[middle:] for key, seq in json.loads(page)
         },
+        probes=_PROMPTS.validate_python(probes),
+        probes_seq=int(probes_seq),
+        reviewed_lanes=frozenset(map(str, head.get("reviewed_lanes", ()))),
     )
 
 
@@ -129,6 +142,11 @@ def _stored(record: EditRecord) -> _Stored:
         error,
         record.trace_parent,
         record.subject_found,
+        record.on_behalf_of,
+        record.review,
+        record.queued_seq,
+        record.queue_time,
+        record.times,
     )
 
 
@@ -149,6 +167,11 @@ def _record(stored: _Stored) -> EditRecord:
         error,
         stored.trace_parent,
         stored.subject_found,
+        stored.on_behalf_of,
+        stored.review,
+        stored.queued_seq,
+        stored.queue_time,
+        stored.times,
     )
 
 

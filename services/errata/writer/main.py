@@ -76,6 +76,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     lanes = read_lanes(
         lanes_file, settings.writer.default_lane, model.digest, settings.writer.default_method
     )
+    if any(setup.requires_approval for setup in lanes) and not settings.security.authenticate:
+        _log.warning(
+            "lanes require approval, but calls are not authenticated: reviews compare the names "
+            "that callers give"
+        )
     async with open_channel(settings.log.dialled) as channel:
         log = LogClient(channel, f"{socket.gethostname()}:{os.getpid()}")
         if not await unless_stopped(_wait_for_log(channel, settings.log.dialled), stop):

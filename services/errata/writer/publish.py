@@ -12,8 +12,10 @@ from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
     EditsRejected,
+    EditsReviewed,
     LaneCompacted,
     LaneModelCommitted,
+    LanePolicySet,
     Payload,
     Rejection,
     SnapshotTaken,
@@ -88,7 +90,14 @@ class Publisher:
     async def append_with_retry(self, request_id: str, payload: Payload, author: str) -> int:
         """Appends as `append`, and retries until the log answers; commits are signed once."""
         match payload:
-            case EditsCommitted() | LaneModelCommitted() | LaneCompacted() | SnapshotTaken():
+            case (
+                EditsCommitted()
+                | LaneModelCommitted()
+                | LaneCompacted()
+                | SnapshotTaken()
+                | LanePolicySet()
+                | EditsReviewed()
+            ):
                 async with self._signing:
                     signed = self._signer.signed(payload)
                     return await self._retried(request_id, signed, author)

@@ -14,8 +14,8 @@ from errata.platform.detached import Detached, StillRunningError
 from errata.platform.failpoints import failpoint_async
 from errata.writer.edited_model import EditedModel
 from errata.writer.intake import check_request_id
-from errata.writer.ledger import EditRecord, State
 from errata.writer.publish import Publisher
+from errata.writer.record import EditRecord, State
 
 _CHECK_SECONDS = 5.0
 
@@ -46,7 +46,7 @@ class Reversals:
     ) -> tuple[int, list[str]]:
         """Reverts committed edits of one lane; see `Writer.revert`."""
         request_id = check_request_id(request_id)
-        lane = self._lane_of(names)
+        lane = one_lane_of([self._ledger.get(name) for name in names])
         payload = EditsReverted(tuple(names), comment)
         # Until the outcome is known nothing else may run, or an edit could be reverted twice:
         # the work must not end with its caller.
@@ -68,17 +68,6 @@ class Reversals:
                 "submit them again."
             )
         return seq, meanings
-
-    def _lane_of(self, names: Sequence[str]) -> str:
-        """The one lane that all these edits belong to."""
-        if not names or len(set(names)) < len(names):
-            raise InvalidRequestError("name at least one edit, each once.", field="names")
-        lanes = sorted({self._ledger.get(name).lane for name in names})
-        if len(lanes) > 1:
-            raise InvalidRequestError(
-                f"the edits belong to {', '.join(lanes)}; revert lane by lane.", field="names"
-            )
-        return lanes[0]
 
     async def _revert(
         self, request_id: str, payload: EditsReverted, author: str
@@ -110,6 +99,22 @@ class Reversals:
         return await self._edited.answered(edits)
 
 
+def one_lane_of(records: Sequence[EditRecord]) -> str:
+    """The lane to which all these edits belong.
+
+    Raises:
+        InvalidRequestError: no edit, one twice, or edits of several lanes.
+    """
+    if not records or len({record.edit.name for record in records}) < len(records):
+        raise InvalidRequestError("name at least one edit, each once.", field="names")
+    lanes = sorted({record.lane for record in records})
+    if len(lanes) > 1:
+        raise InvalidRequestError(
+            f"the edits belong to {', '.join(lanes)}; name those of one lane.", field="names"
+        )
+    return lanes[0]
+
+
 def reversal_meaning(lane: LaneConfigured) -> str:
     """What reverting an edit of this lane means, in one sentence for the user."""
     method = methods().get(lane.method)
@@ -118,12 +123,19 @@ def reversal_meaning(lane: LaneConfigured) -> str:
     return method.capabilities.reversal
 
 
+def _instead(state: State) -> str:
+    """What to do with an edit that is not committed."""
+    if state.waits:
+        return "; withdraw it instead"
+    return "" if state.settled else ", so wait for it"
+
+
 def _check_revertible(records: Sequence[EditRecord]) -> None:
     for record in records:
         if record.state is not State.COMMITTED:
             raise EditNotRevertibleError(
                 f"{record.edit.name} is {record.state.value}; only committed edits can be "
-                "reverted" + (", so wait for it." if not record.state.settled else "."),
+                f"reverted{_instead(record.state)}.",
                 edit=record.edit.name,
                 state=record.state.value,
             )

@@ -8,7 +8,8 @@ from datetime import datetime
 
 from errata.replica.open_lane import OpenLane
 from errata.writer.batching import planned_batch
-from errata.writer.ledger import EditLedger, EditRecord
+from errata.writer.ledger import EditLedger
+from errata.writer.record import EditRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def next_fit(
         window = ledger.window(name, alone)
         if not window:
             continue
-        waited = (now - window[0].request_time).total_seconds()
+        waited = (now - window[0].waits_since).total_seconds()
         left = ordering.max_wait_seconds - waited
         is_full = len(window) >= ordering.size
         if is_full or left <= 0 or window[0].edit.name in alone:

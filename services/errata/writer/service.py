@@ -10,12 +10,15 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from errata.errors import InvalidRequestError, LimitExceededError
+from errata.log.entries import Verdict
 from errata.log.read_only import refuse_change
 from errata.platform.deadlines import before_deadline
 from errata.platform.paging import number_of_token, page_size, page_token
-from errata.platform.security.identity import author_of, may_see, require_lanes
-from errata.writer import convert
-from errata.writer.ledger import EditRecord
+from errata.platform.security.identity import author_of, has_role, may_see, require_lanes
+from errata.platform.security.rules import Role
+from errata.writer import convert, policy_convert
+from errata.writer.conflicts import Conflict
+from errata.writer.record import EditRecord
 from errata.writer.writer import Writer
 from errata_client._gen.errata.v1 import editing_pb2, editing_pb2_grpc
 
@@ -40,12 +43,16 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.SubmitEditsResponse:
         """Accepts edits; they are durable before the response."""
         self._check_writable()
-        drafts = [convert.draft(spec) for spec in request.edits]
+        drafts = [convert.draft(n, spec) for n, spec in enumerate(request.edits)]
         require_lanes([request.lane or self._default_lane])
         seq, records = await self._writer.submit(
             request.request_id, drafts, request.lane, author_of(request.author)
         )
-        return editing_pb2.SubmitEditsResponse(seq=seq, edits=self._edits(records))
+        ledger = self._writer.ledger
+        found = ledger.conflicts_of([record.edit for record in records], records[0].lane)
+        return editing_pb2.SubmitEditsResponse(
+            seq=seq, edits=self._edits(records), warnings=self._conflicts(found)
+        )
 
     async def GetEdit(
         self, request: editing_pb2.GetEditRequest, context: Any
@@ -63,21 +70,22 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         if not request.names:
             raise InvalidRequestError("name at least one edit.", field="names")
         require_lanes({ledger.get(name).lane for name in request.names})
-        unsettled = {name for name in request.names if not ledger.get(name).state.settled}
+        moving = set(request.names)
 
-        def settled() -> bool:
-            """Evaluated after every change of the ledger, for what is not settled yet."""
-            done = [name for name in unsettled if ledger.get(name).state.settled]
-            unsettled.difference_update(done)
-            return not unsettled
+        def at_rest() -> bool:
+            """Evaluated after every change of the ledger, for what was not at rest before."""
+            states = [(name, ledger.get(name).state) for name in moving]
+            moving.difference_update(name for name, at in states if at.settled or at.waits)
+            return not moving
 
         try:
             async with asyncio.timeout(_wait_seconds(context)):
-                await ledger.wait_until(settled)
+                await ledger.wait_until(at_rest)
         except TimeoutError:
             pass  # the response says so
         edits = _within_a_message(self._edit(ledger.get(name)) for name in request.names)
-        return editing_pb2.WaitEditsResponse(edits=edits, all_settled=settled())
+        all_settled = all(ledger.get(name).state.settled for name in request.names)
+        return editing_pb2.WaitEditsResponse(edits=edits, all_settled=all_settled)
 
     async def ListEdits(
         self, request: editing_pb2.ListEditsRequest, context: Any
@@ -116,12 +124,90 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         )
         return convert.compacted_message(seq, made)
 
+    async def PreviewEdits(
+        self, request: editing_pb2.PreviewEditsRequest, context: Any
+    ) -> editing_pb2.PreviewEditsResponse:
+        """What edits would do; commits and appends nothing."""
+        self._check_writable()
+        wait = _wait_seconds(context)
+        if request.names:
+            if request.edits:
+                raise InvalidRequestError("give edits or names, not both.", field="names")
+            lane = self._writer.ledger.get(request.names[0]).lane
+            require_lanes({self._writer.ledger.get(name).lane for name in request.names})
+            seq, made = await self._writer.previews.waiting(request.names, wait)
+        else:
+            drafts = [convert.draft(n, spec) for n, spec in enumerate(request.edits)]
+            lane = request.lane or self._default_lane
+            require_lanes([lane])
+            seq, made = await self._writer.preview(drafts, lane, wait)
+        previews = [
+            policy_convert.preview_message(one, self._conflicts(one.conflicts)) for one in made
+        ]
+        return editing_pb2.PreviewEditsResponse(previews=previews, seq=seq, lane=lane)
+
+    async def ReviewEdits(
+        self, request: editing_pb2.ReviewEditsRequest, context: Any
+    ) -> editing_pb2.ReviewEditsResponse:
+        """Approves or rejects proposed edits."""
+        self._check_writable()
+        require_lanes({self._writer.ledger.get(name).lane for name in request.names})
+        seq, records = await self._writer.reviews.decide(
+            request.request_id,
+            request.names,
+            policy_convert.verdict_of(request),
+            request.comment,
+            author_of(request.author),
+            _wait_seconds(context),
+        )
+        return editing_pb2.ReviewEditsResponse(seq=seq, edits=self._edits(records))
+
+    async def WithdrawEdits(
+        self, request: editing_pb2.WithdrawEditsRequest, context: Any
+    ) -> editing_pb2.WithdrawEditsResponse:
+        """Withdraws edits that wait."""
+        self._check_writable()
+        require_lanes({self._writer.ledger.get(name).lane for name in request.names})
+        seq, records = await self._writer.reviews.decide(
+            request.request_id,
+            request.names,
+            Verdict.WITHDRAWN,
+            request.comment,
+            author_of(request.author),
+            _wait_seconds(context),
+            of_others=has_role(Role.OPERATOR),
+        )
+        return editing_pb2.WithdrawEditsResponse(seq=seq, edits=self._edits(records))
+
+    async def SetProbes(
+        self, request: editing_pb2.SetProbesRequest, context: Any
+    ) -> editing_pb2.SetProbesResponse:
+        """Replaces the deployment's probe set."""
+        self._check_writable()
+        seq = await self._writer.set_probes(
+            request.request_id, policy_convert.probes_of(request), author_of(request.author)
+        )
+        return editing_pb2.SetProbesResponse(seq=seq)
+
+    async def GetProbes(
+        self, request: editing_pb2.GetProbesRequest, context: Any
+    ) -> editing_pb2.GetProbesResponse:
+        """The deployment's probe set."""
+        ledger = self._writer.ledger
+        return policy_convert.probes_message(ledger.probes_seq, ledger.probes)
+
     async def ListLanes(
         self, request: editing_pb2.ListLanesRequest, context: Any
     ) -> editing_pb2.ListLanesResponse:
         """The configured lanes."""
         messages = (
-            convert.lane_message(seq, lane, self._default_lane, self._writer.report(lane.lane))
+            convert.lane_message(
+                seq,
+                lane,
+                self._default_lane,
+                self._writer.report(lane.lane),
+                requires_approval=name in self._writer.ledger.reviewed_lanes,
+            )
             for name, (seq, lane) in sorted(self._writer.ledger.lanes.items())
             if may_see(name)
         )
@@ -131,6 +217,15 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     def _check_writable(self) -> None:
         if self._read_only_at is not None:
             refuse_change(self._read_only_at)
+
+    def _conflicts(self, found: Iterable[Conflict]) -> list[editing_pb2.EditConflict]:
+        """The conflicts with edits that the caller may see."""
+        records = ((each, self._writer.ledger.get(each.name)) for each in found)
+        return [
+            policy_convert.conflict_message(each, record)
+            for each, record in records
+            if may_see(record.lane)
+        ]
 
     def _edit(self, record: EditRecord) -> editing_pb2.Edit:
         _, lane = self._writer.ledger.lanes[record.lane]

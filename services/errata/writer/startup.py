@@ -12,7 +12,7 @@ import structlog
 from errata.editing.lane.contract import Lane, LaneModelSupport, Resources
 from errata.editing.retriever.installed_gate import installed_gate
 from errata.errors import ErrataError, InvalidRequestError, StartupError
-from errata.log.entries import LaneConfigured, LaneModelCommitted
+from errata.log.entries import LaneConfigured, LaneModelCommitted, LanePolicySet
 from errata.platform.countdown import Countdown
 from errata.writer.edited_model import EditedModel
 from errata.writer.lanes import LaneSetup
@@ -48,7 +48,7 @@ class Startup:
         self._adapters = {setup.configured.lane: setup.adapters for setup in lanes}
 
     async def configure(self) -> None:
-        """Appends the lanes, and lane models, that the log does not contain yet.
+        """Appends the lanes, their policies and lane models, that the log does not contain yet.
 
         Raises:
             StartupError: a lane is in the log with another configuration, the model cannot carry
@@ -63,6 +63,7 @@ class Startup:
             if seq_known is None:
                 await self._try(setup)
                 await self._publisher.append_own(f"lane|{lane.lane}|{lane.config_digest}", lane)
+            await self._set_policy(setup)
             await self._commit_lane_model(setup, lane if seq_known is None else seq_known[1])
 
     async def gather(self) -> None:
@@ -99,6 +100,13 @@ class Startup:
 
         resources = LaneResources(self._resources, self._adapters.get(name, ()))
         lane.gather(resources, on_progress=Countdown(report))
+
+    async def _set_policy(self, setup: LaneSetup) -> None:
+        """Appends whether the lane requires approval, if that is new."""
+        lane, required = setup.configured.lane, setup.requires_approval
+        if required != (lane in self._ledger.reviewed_lanes):
+            act = f"policy|{lane}|{required}|{self._ledger.seq}"
+            await self._publisher.append_own(act, LanePolicySet(lane, required))
 
     async def _commit_lane_model(self, setup: LaneSetup, configured: LaneConfigured) -> None:
         """Commits the lane's model together with all its edits, unless it is already active."""

@@ -8,11 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from errata.artifacts.store import ArtifactStore
+from errata.editing.chat import Prompt
+from errata.editing.edit import Edit
 from errata.editing.lane.contract import LaneReport, Resources
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import QueueFullError, UnknownLaneError
 from errata.indices.faiss_indices import FaissIndices
-from errata.log.entries import EditsRequested
+from errata.log.entries import UNTIMED, EditsRequested, ProbesSet
 from errata.log.reader import EntryReader
 from errata.log.subscriber import Subscriber
 from errata.platform.detached import Detached
@@ -23,22 +25,32 @@ from errata.writer.compaction import Compacted, CompactionOptions
 from errata.writer.compaction_requests import CompactionRequests
 from errata.writer.edited_model import EditedModel
 from errata.writer.fit_loop import FitLoop
-from errata.writer.intake import Draft, accept, check_request_id
+from errata.writer.intake import Draft, accept, accept_probes, check_request_id, refuse_expired
 from errata.writer.lanes import LaneSetup
-from errata.writer.ledger import EditRecord
 from errata.writer.log_client import LogClient
+from errata.writer.preview import Preview
+from errata.writer.previews import Previews
 from errata.writer.publish import Publisher
+from errata.writer.record import EditRecord
 from errata.writer.reversals import Reversals
+from errata.writer.reviews import Reviews
 from errata.writer.signing import Signer, WriterKeys
 from errata.writer.snapshots import SnapshotMaker, begin_from_newest, skip_to_newest
 from errata.writer.startup import Startup
+from errata.writer.timetable import Clock, Timetable, utc_now
 
 _log = structlog.get_logger(__name__)
 _NO_KEYS = WriterKeys()
 
 
 class Writer:
-    """Accepts, fits, checks, commits, rejects and reverts, as the only appender to the log."""
+    """Accepts, fits, checks, commits, rejects and reverts, as the only appender to the log.
+
+    Attributes:
+        ledger: of all edits.
+        reviews: decides on edits that wait.
+        previews: tries edits.
+    """
 
     def __init__(
         self,
@@ -49,6 +61,7 @@ class Writer:
         resources: Resources,
         settings: WriterSettings,
         keys: WriterKeys = _NO_KEYS,
+        clock: Clock = utc_now,
     ) -> None:
         """Prepares the writer; `run` works.
 
@@ -60,6 +73,7 @@ class Writer:
             resources: for the statistics that fits need.
             settings: limits.
             keys: sign its commits; by default they are not signed.
+            clock: decides when edits begin and expire.
         """
         self._applier = Applier(model, store, FaissIndices(settings.index), keep_memory=True)
         self._edited = EditedModel(model, self._applier, subscriber, EntryReader(log.voided_seqs))
@@ -69,6 +83,11 @@ class Writer:
         self._detached = Detached()
         self._fits = FitLoop(self._edited, self._publisher, settings)
         self._reversals = Reversals(self._edited, self._publisher, self._detached)
+        decisions = asyncio.Lock()
+        self.reviews = Reviews(self.ledger, self._publisher, self._detached, decisions)
+        self._timetable = Timetable(self._edited, self._publisher, decisions, clock)
+        self._clock = clock
+        self.previews = Previews(self._edited, self._detached, settings)
         self._log, self._store = log, store
         self._snapshots = SnapshotMaker(self._edited, self._publisher, log, store, settings)
         self._compactions = CompactionRequests(self._edited, self._publisher, self._detached)
@@ -109,7 +128,9 @@ class Writer:
                 await skip_to_newest(self._edited, self._log, self._store)
             await self._publisher.begin_trust()
             await startup.configure()
+            await self._timetable.act()  # what was due while no writer ran
             ready()
+            tasks.create_task(self._timetable.run())
             tasks.create_task(self._fit(startup))
             tasks.create_task(self._snapshots.run())
             await self._publisher.until_fenced()
@@ -152,6 +173,69 @@ class Writer:
             RequestIdReusedError, LogUnavailableError, EpochLostError: from the log.
         """
         request_id = check_request_id(request_id)
+        lane, edits = await self._accepted(drafts, lane)
+        is_known = self.ledger.seq_of_request(request_id) is not None
+        max_pending = self._settings.max_pending_edits
+        num_pending, num_waiting = self.ledger.num_pending, self.ledger.num_waiting
+        if not is_known and num_pending + num_waiting + len(edits) > max_pending:
+            more = f", and {num_waiting:,} wait for approval or a time" if num_waiting else ""
+            raise QueueFullError(
+                f"{num_pending:,} edits are pending{more}; the limit is {max_pending:,}. Try again "
+                "in a minute.",
+                retry_after_seconds=60,
+            )
+        if not is_known:  # a retry can come later than the time that it names
+            refuse_expired(drafts, self._clock())
+        times = tuple(draft.times for draft in drafts)
+        payload = EditsRequested(
+            lane,
+            tuple(edits),
+            sources=tuple(draft.source for draft in drafts),
+            subjects_found=tuple(draft.lacks_subject for draft in drafts),
+            schedules=times if any(each != UNTIMED for each in times) else (),
+        )
+        await failpoint_async("writer.submit.before_append")
+        seq = await self._publisher.append(request_id, payload, author)
+        await failpoint_async("writer.submit.after_append")
+        return seq, self.ledger.of_request(seq)
+
+    async def preview(
+        self, drafts: Sequence[Draft], lane: str, wait_seconds: float
+    ) -> tuple[int, list[Preview]]:
+        """Tries edits, each by itself, and appends nothing.
+
+        Args:
+            drafts: at most as many as one batch has.
+            lane: `lanes/{lane}`; the default lane if empty.
+            wait_seconds: how long the caller can wait.
+
+        Returns:
+            The position at whose state they were tried, and what each of them would do.
+
+        Raises:
+            InvalidEditError, InvalidRequestError, UnknownLaneError, LimitExceededError: refused.
+            QueueFullError: too many previews wait.
+            PreconditionError: the lane could not be opened.
+            UnavailableError: the writer is starting or ending, or fitted other edits all the time.
+        """
+        lane, edits = await self._accepted(drafts, lane)
+        refuse_expired(drafts, self._clock())
+        return await self.previews.edits(edits, drafts, lane, wait_seconds)
+
+    async def set_probes(self, request_id: str, prompts: Sequence[Prompt], author: str) -> int:
+        """Replaces the deployment's probe set; returns the position of its entry.
+
+        Raises:
+            InvalidEditError, LimitExceededError: a prompt is unusable, or there are too many.
+            RequestIdReusedError, LogUnavailableError, EpochLostError: from the log.
+        """
+        request_id = check_request_id(request_id)
+        model, settings = self._edited.model, self._settings
+        checked = await asyncio.to_thread(accept_probes, prompts, model, settings)
+        return await self._publisher.append(request_id, ProbesSet(checked), author)
+
+    async def _accepted(self, drafts: Sequence[Draft], lane: str) -> tuple[str, list[Edit]]:
+        """The lane's name, and the edits, checked."""
         lane = lane or self._settings.default_lane
         if lane not in self.ledger.lanes:
             raise UnknownLaneError(
@@ -159,25 +243,7 @@ class Writer:
                 field="lane",
                 lane=lane,
             )
-        edits = await asyncio.to_thread(accept, drafts, self._edited.model, self._settings)
-        is_known = self.ledger.seq_of_request(request_id) is not None
-        max_pending = self._settings.max_pending_edits
-        if not is_known and self.ledger.num_pending + len(edits) > max_pending:
-            raise QueueFullError(
-                f"{self.ledger.num_pending:,} edits are pending; the limit is {max_pending:,}. "
-                "Try again in a minute.",
-                retry_after_seconds=60,
-            )
-        payload = EditsRequested(
-            lane,
-            tuple(edits),
-            sources=tuple(draft.source for draft in drafts),
-            subjects_found=tuple(not draft.subject.strip() for draft in drafts),
-        )
-        await failpoint_async("writer.submit.before_append")
-        seq = await self._publisher.append(request_id, payload, author)
-        await failpoint_async("writer.submit.after_append")
-        return seq, self.ledger.of_request(seq)
+        return lane, await asyncio.to_thread(accept, drafts, self._edited.model, self._settings)
 
     async def revert(
         self,

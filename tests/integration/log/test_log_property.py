@@ -32,10 +32,11 @@ from errata.log.entries import (
     LaneModelCommitted,
     Payload,
 )
-from errata.log.fold import LogFold, Standing
+from errata.log.fold import LogFold
 from errata.log.fold_json import fold_from_json, fold_to_json
 from errata.log.payload_convert import decode_payload
 from errata.log.reader import EntryReader
+from errata.log.standing import Standing
 from errata.log.store import RedisLog
 from errata.log.trimmer import Trimmer
 from errata.platform.settings import LogSettings

@@ -25,6 +25,7 @@ from errata.writer.lanes import LaneSetup, configure
 from errata.writer.log_client import LogClient
 from errata.writer.resources import WriterResources
 from errata.writer.signing import WriterKeys
+from errata.writer.timetable import Clock, utc_now
 from errata.writer.writer import Writer
 from errata_client._gen.errata.v1 import retrieval_pb2_grpc
 from tests.integration.log.harness import RedisServer
@@ -65,6 +66,8 @@ class Stack:
         keys: WriterKeys = NO_KEYS,
         others: Sequence[str] = (),
         limits: WriterSettings = LIMITS,
+        requires_approval: bool = False,
+        clock: Clock = utc_now,
     ) -> AsyncIterator[Writer]:
         """A writer with one lane; by default it claims whatever scores above the threshold.
 
@@ -73,14 +76,16 @@ class Stack:
         llm = self.make_llm()
         config = config or {"claim": "threshold", "threshold": threshold}
         setups = [
-            LaneSetup(configure(name, method, config, llm.digest), model, adapters)
+            LaneSetup(
+                configure(name, method, config, llm.digest), model, adapters, requires_approval
+            )
             for name in ("facts", *others)
         ]
         async with open_channel(self.address) as channel:
             log = LogClient(channel, "test")
             resources = resources or WriterResources(None, self.folder)
             subscriber = Subscriber(self.address)
-            writer = Writer(llm, log, subscriber, self.store, resources, limits, keys)
+            writer = Writer(llm, log, subscriber, self.store, resources, limits, keys, clock)
             ready = asyncio.Event()
 
             async def take_over() -> int:

@@ -35,8 +35,8 @@ from errata.log.signing.trust import TrustState
 from errata.log.subscriber import Subscriber
 from errata.platform.server import open_channel
 from errata.writer.intake import Draft
-from errata.writer.ledger import State
 from errata.writer.log_client import LogClient
+from errata.writer.record import State
 from errata.writer.signing import WriterKeys
 from tests.integration.log.harness import eventually, smuggle
 from tests.integration.retrieval.stack import FACTS, LANE, PROMPTS, Stack, answer_of, revert, submit

@@ -35,6 +35,7 @@ from tests.integration.retrieval.stack import (
     submit,
 )
 from tests.integration.retrieval.test_compaction import CONFIGS
+from tests.waiting import PATIENCE
 
 SNAPSHOTS = LIMITS.model_copy(update={"snapshot_interval": 1, "snapshot_patience_seconds": 0.5})
 ADAPLE = {"layers": [1, 2], "num_prefixes": 1, "covariance_samples": 20}
@@ -272,3 +273,22 @@ async def test_a_snapshot_that_no_entry_names_is_refused(
 def test_the_subscriber_of_the_whole_log_starts_before_it() -> None:
     subscriber = Subscriber("127.0.0.1:1", log_id="x")
     assert subscriber.another().position.seq == 0
+
+
+@pytest.mark.promise("P7")
+async def test_a_writer_restores_a_snapshot_as_it_was_although_it_has_read_on(
+    stack: Stack,
+) -> None:
+    """Or signed entries behind it would be refused, and reversals behind it have no effect."""
+    keys, model = WriterKeys(KEY), stack.lane_model()
+    async with stack.worker() as worker, asyncio.timeout(PATIENCE):
+        async with writing(stack, keys=keys) as writer:
+            names, seq = await submit(writer, FACTS[0], FACTS[1])
+            await snapshot_after(stack, seq)
+        async with stack.writer(model, keys=keys) as writer:
+            await revert(writer, names[0])
+        async with stack.writer(model, keys=keys) as writer:
+            assert writer._edited.begun_from_seq, "control: it starts from the snapshot"
+            await submit(writer, FACTS[2])
+            same = lambda: writer._applier.digest() == worker._applier.digest()  # noqa: E731
+            await eventually(same, "the same state")

@@ -15,7 +15,7 @@ from errata.errors import EditNotRevertibleError, InvalidEditError, UnavailableE
 from errata.platform.server import GrpcServer, open_channel
 from errata.writer.compaction import CompactionOptions
 from errata.writer.intake import Draft
-from errata.writer.ledger import State
+from errata.writer.record import State
 from errata.writer.resources import WriterResources
 from errata.writer.service import EditingService
 from errata_client._gen.errata.v1 import editing_pb2, editing_pb2_grpc

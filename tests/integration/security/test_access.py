@@ -101,7 +101,7 @@ def test_the_gateway_admits_who_has_the_role_and_a_valid_token(box: Box, ca: Dev
                 assert code not in REFUSED, (method, role, code)
             else:
                 assert code is grpc.StatusCode.PERMISSION_DENIED, (method, role, code)
-    assert asked == 17 * 4 * 5
+    assert asked == 22 * 4 * 5
 
 
 def test_the_services_behind_it_admit_who_has_the_role_and_a_certificate(
@@ -220,6 +220,10 @@ def test_an_editor_works_in_his_lanes_only(box: Box, ca: DevelopmentCa, operator
             lambda: alice.wait_edits([edit.name]),
             lambda: alice.revert([edit.name]),
             lambda: alice.compact(other),
+            lambda: alice.preview_edits([EditSpec("The capital of Spain is", "Rome")], lane=other),
+            lambda: alice.preview_waiting([edit.name]),
+            lambda: alice.withdraw([edit.name]),
+            lambda: alice.approve([edit.name]),
             lambda: list(alice.entries()),
         ):
             with pytest.raises(PermissionDeniedError, match=r"may not (use|call)"):

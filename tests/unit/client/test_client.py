@@ -8,6 +8,8 @@ import pytest
 import errata_client
 from errata_client import AsyncClient, Client, EditSpec, InvalidEditError, UnavailableError
 from errata_client import _calls as calls
+from errata_client._policy_aio import AsyncPolicyCalls
+from errata_client._policy_client import PolicyCalls
 
 
 def test_the_sdk_never_imports_torch_ray_or_the_services() -> None:
@@ -28,8 +30,9 @@ def _public(kind: type) -> dict[str, inspect.Signature]:
     }
 
 
-def test_both_clients_offer_the_same_calls() -> None:
-    blocking, awaited = _public(Client), _public(AsyncClient)
+@pytest.mark.parametrize("pair", [(Client, AsyncClient), (PolicyCalls, AsyncPolicyCalls)])
+def test_both_clients_offer_the_same_calls(pair: tuple[type, type]) -> None:
+    blocking, awaited = map(_public, pair)
     assert blocking.keys() == awaited.keys()
     for name, signature in blocking.items():
         assert signature.parameters == awaited[name].parameters, name

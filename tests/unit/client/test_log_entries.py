@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from errata_client._convert import log_entry
+from errata_client._entry_convert import log_entry
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 
 

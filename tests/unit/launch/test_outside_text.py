@@ -16,7 +16,7 @@ from hypothesis import given
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from errata.launch import show
+from errata.launch import show, show_policy
 from errata.launch.findings import Finding
 from errata.launch.output import TextTable, print_json
 from errata.launch.show_installation import doctor_table
@@ -24,18 +24,24 @@ from errata.launch.terminal import PlainConsole
 from errata.platform.plain import shown
 from errata_client import (
     Answer,
+    AnswerChange,
     Chat,
     ChatMessage,
+    Conflict,
+    Decision,
     Edit,
     EditSpec,
     EditState,
     Head,
     Lane,
     LogEntry,
+    Preview,
+    ProbeSet,
     Provenance,
     Replica,
     ReplicaAnswer,
     Reversal,
+    Review,
 )
 from tests.command_line import Done, run_here
 from tests.unit.outside_text import TEXTS, WORST, WORST_ON_WIRE, obeyed, server_that_says
@@ -64,7 +70,21 @@ def _edit(text: str, chat: bool = False) -> Edit:
         error="",
         superseded_by=text,
         subject_found=True,
+        conflicts=(_conflict(text),),
+        review=Review(8, text, text, _NOW),
     )
+
+
+def _conflict(text: str) -> Conflict:
+    return Conflict("repeats", text, text, EditState.PROPOSED, text, text)
+
+
+def _preview(text: str) -> Preview:
+    chat = Chat((ChatMessage(text, text),))
+    changes = (AnswerChange(text, text, text, True), AnswerChange(chat, text, None, False))
+    spec = EditSpec(text, text)
+    known = (changes, changes, 7, 2, changes, (_conflict(text),))
+    return Preview(spec, text, 8, None, text, text, *known)
 
 
 def _lane(text: str) -> Lane:
@@ -104,6 +124,9 @@ _OUTPUTS: Mapping[str, Callable[[str], RenderableType]] = {
         [ReplicaAnswer(text, _answer(f"a{text}z"), ""), ReplicaAnswer(text, None, text)],
     ),
     "a reversal": lambda text: show.reversal_lines(Reversal(8, (text,))),
+    "a preview": lambda text: show_policy.preview_lines(_preview(text)),
+    "a decision": lambda text: show_policy.decision_lines(Decision(8, (_edit(text),))),
+    "a probe set": lambda text: show_policy.probe_table(ProbeSet(8, (text,))),
     "findings": lambda text: doctor_table([Finding("ok", text, text, text)]),
 }
 
@@ -176,6 +199,9 @@ _COMMANDS = (
     ("score", "Who?", "me"),
     ("edit", "Who?", "me"),
     ("revert", "edits/1-0"),
+    ("approve", "edits/1-0"),
+    ("withdraw", "edits/1-0"),
+    ("probes", "show"),
 )
 _TEXTS_OF_LENGTH = ("[/bold] \x1b[2J \u202e", WORST_ON_WIRE)
 

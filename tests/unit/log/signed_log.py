@@ -9,16 +9,19 @@ from errata.log.chain import ORIGIN, ChainedEntry, extend
 from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
+    EditsReviewed,
     Entry,
     Figures,
     KeysTrusted,
     LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
+    LanePolicySet,
     Payload,
     Signed,
     SnapshotTaken,
     TrustedKey,
+    Verdict,
 )
 from errata.log.payload_convert import encode
 from errata.log.signing.keys import SigningKey
@@ -39,7 +42,9 @@ COMMIT = EditsCommitted(
 LANE_MODEL = LaneModelCommitted("lanes/main", REF, ("edits/3-0",), OTHER, "model")
 COMPACTED = LaneCompacted("lanes/main", ("edits/3-0",), REF, 2**64 - 1, "model")
 SNAPSHOT = SnapshotTaken(2, b"\x07" * 32, REF, "ab" * 32, "model", "replica")
+REVIEW = EditsReviewed(("edits/3-0",), Verdict.APPROVED, "well", "eve")
 COMMITS: tuple[Signed, ...] = (COMMIT, LANE_MODEL, COMPACTED, SNAPSHOT)
+DECISIONS: tuple[Signed, ...] = (LanePolicySet("lanes/main", True), REVIEW)
 
 
 def trusting(*keys: SigningKey, distrusted: tuple[str, ...] = (), log_id: str = "a") -> KeysTrusted:

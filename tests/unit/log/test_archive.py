@@ -20,8 +20,9 @@ from errata.log.archive.index import (
 from errata.log.archive.segment import SegmentRef, pack_segment, unpack_segment
 from errata.log.chain import ORIGIN, ChainedEntry, Position, extend
 from errata.log.entries import ArtifactRef
-from errata.log.fold import LogFold, Standing
+from errata.log.fold import LogFold
 from errata.log.manifest import lane_models_of, parts_of
+from errata.log.standing import Standing
 
 LOG = "a" * 32
 REF = ArtifactRef("ab" * 32, 7)

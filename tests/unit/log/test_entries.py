@@ -11,12 +11,18 @@ from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
     EditsRejected,
+    EditsReleased,
     EditsRequested,
     EditsReverted,
+    EditsReviewed,
     Figures,
     LaneConfigured,
+    LanePolicySet,
     Payload,
+    ProbesSet,
     Rejection,
+    Schedule,
+    Verdict,
 )
 from errata.log.payload_convert import decode, encode
 
@@ -35,6 +41,8 @@ CHAT = Chat(
     add_generation_prompt=False,
 )
 
+FAR = datetime(9999, 12, 31, tzinfo=UTC)
+
 KINDS: list[Payload] = [
     EditsRequested(
         "lanes/main",
@@ -52,6 +60,19 @@ KINDS: list[Payload] = [
     ),
     EditsReverted(("edits/1-0", "edits/1-1"), "wrong source"),
     LaneConfigured("lanes/main", "adaple", "{}", "digest", "model"),
+    ProbesSet(("Two plus two is", CHAT)),
+    ProbesSet(()),
+    EditsReleased(("edits/1-0", "edits/2-0")),
+    EditsRequested(
+        "lanes/main",
+        (EDIT, replace(EDIT, name="edits/7-1")),
+        ("", ""),
+        (True, False),
+        (Schedule(), Schedule(datetime(2027, 1, 1, 9, 0, 0, 5, tzinfo=UTC), FAR)),
+    ),
+    LanePolicySet("lanes/main", True),
+    LanePolicySet("lanes/main", False),
+    *(EditsReviewed(("edits/1-0", "edits/2-0"), verdict, "why", "eve") for verdict in Verdict),
 ]
 
 

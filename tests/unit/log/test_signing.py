@@ -21,6 +21,7 @@ from errata.log.signing.trust import Pins, TrustState
 from tests.unit.log.signed_log import (
     COMMIT,
     COMMITS,
+    DECISIONS,
     LANE,
     LANE_MODEL,
     SignedLog,
@@ -31,6 +32,7 @@ from tests.unit.log.signed_log import (
 KEY, NEW, STRANGER = SigningKey.generate(), SigningKey.generate(), SigningKey.generate()
 SIGNED: tuple[Signed, ...] = (
     *COMMITS,
+    *DECISIONS,
     replace(COMMIT, memory=None),
     replace(LANE_MODEL, repository=None),
     trusting(NEW, STRANGER, distrusted=(KEY.key_id,)),
@@ -135,7 +137,7 @@ def test_only_trusted_keys_count() -> None:
         log.append(replace(forged, signature=replace(signature, key_id=KEY.key_id)))
 
 
-@pytest.mark.parametrize("payload", COMMITS)
+@pytest.mark.parametrize("payload", [*COMMITS, *DECISIONS])
 def test_logs_from_before_are_readable_until_trust_begins(payload: Signed) -> None:
     log = SignedLog()
     log.append(LANE)

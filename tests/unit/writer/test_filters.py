@@ -13,7 +13,7 @@ from errata.log.entries import Rejection
 from errata.writer import convert
 from errata.writer.advice import advised
 from errata.writer.filters import EditFilter
-from errata.writer.ledger import EditRecord, State
+from errata.writer.record import EditRecord, State
 from errata_client import EditState
 from errata_client import _calls as calls
 

@@ -15,7 +15,8 @@ from errata.log.entries import (
     Payload,
     Rejection,
 )
-from errata.writer.ledger import EditLedger, State
+from errata.writer.ledger import EditLedger
+from errata.writer.record import State
 
 FIGURES = Figures(1, None, 1, False)
 REF = ArtifactRef("ab" * 32, 1)

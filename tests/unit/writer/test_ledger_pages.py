@@ -6,6 +6,7 @@ import random
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -14,15 +15,23 @@ from errata.errors import ArtifactCorruptError, CheckFailedError, LaneFullError
 from errata.log.entries import (
     EditsCommitted,
     EditsRejected,
+    EditsReleased,
+    EditsRequested,
     EditsReverted,
+    EditsReviewed,
     Entry,
     LaneConfigured,
+    LanePolicySet,
     Payload,
+    ProbesSet,
     Rejection,
+    Schedule,
+    Verdict,
 )
-from errata.writer.ledger import EditLedger, State
+from errata.writer.ledger import EditLedger
 from errata.writer.ledger_pages import ledger_pages, read_ledger
 from errata.writer.publish import own_request_id
+from errata.writer.record import State, order_of
 from tests.unit.writer.test_ledger import FIGURES, REF, TIME, _edit, _request
 
 LANES = ("lanes/main", "lanes/other")
@@ -39,8 +48,13 @@ class Log:
         self.random, self.entries = random.Random(seed), list[Entry]()
         self.pending: list[tuple[str, str]] = []
         self.active: list[tuple[str, str]] = []
+        self.proposed: list[tuple[str, str]] = []
+        self.scheduled: list[tuple[str, str]] = []
+        self.timed = set[str]()
         for lane in LANES:
             self.add(LaneConfigured(lane, "recipe", "{}", "c", "m"))
+        self.add(LanePolicySet(LANES[1], True))
+        self.add(ProbesSet(("a probe", CHAT)))
 
     def add(self, payload: Payload, request_id: str = "") -> None:
         seq = len(self.entries) + 1
@@ -50,7 +64,19 @@ class Log:
     def grow(self, count: int) -> None:
         for _ in range(count):
             getattr(
-                self, self.random.choice(("request", "request", "settle", "settle", "revert"))
+                self,
+                self.random.choice(
+                    (
+                        "request",
+                        "request",
+                        "settle",
+                        "settle",
+                        "revert",
+                        "review",
+                        "review",
+                        "release",
+                    )
+                ),
             )()
 
     def request(self) -> None:
@@ -62,8 +88,36 @@ class Log:
             )
             for n in range(self.random.randint(1, 3))
         )
-        self.add(_request(seq, *edits, lane=lane).payload)
-        self.pending += [(edit.name, lane) for edit in edits]
+        payload = _request(seq, *edits, lane=lane).payload
+        assert isinstance(payload, EditsRequested)
+        begin, end = (TIME + timedelta(days=days) for days in (seq % 3, 5))
+        if self.random.random() < 0.3:
+            times = Schedule(begin, None if seq % 2 else end)
+            payload = replace(payload, schedules=(times,) * len(edits))
+        self.add(payload)
+        queue = self.pending if lane == LANES[0] else self.proposed
+        if lane == LANES[0] and payload.schedules:
+            queue = self.scheduled
+        self.timed |= {edit.name for edit in edits if payload.schedules}
+        queue += [(edit.name, lane) for edit in edits]
+
+    def review(self) -> None:
+        if not self.proposed:
+            return
+        chosen = self.random.sample(self.proposed, self.random.randint(1, len(self.proposed)))
+        self.proposed = [each for each in self.proposed if each not in chosen]
+        chosen.sort(key=lambda each: order_of(each[0]))
+        verdict = self.random.choice((Verdict.APPROVED, Verdict.APPROVED, *Verdict))
+        self.add(EditsReviewed(tuple(name for name, _ in chosen), verdict, "why", "eve"))
+        if verdict is Verdict.APPROVED:
+            self.scheduled += [each for each in chosen if each[0] in self.timed]
+            self.pending += [each for each in chosen if each[0] not in self.timed]
+
+    def release(self) -> None:
+        if self.scheduled:
+            self.add(EditsReleased(tuple(name for name, _ in self.scheduled)))
+            self.pending += self.scheduled
+            self.scheduled = []
 
     def settle(self) -> None:
         if not self.pending:
@@ -112,6 +166,11 @@ def _told(ledger: EditLedger) -> dict[str, object]:
         "superseded": [ledger.superseded_by(record) for record in records],
         "counts": ledger.counts(),
         "oldest": ledger.oldest_pending(),
+        "queue": list(ledger._pending),
+        "waiting": ledger.num_waiting,
+        "conflicts": [ledger.conflicts_of([record.edit], record.lane) for record in records],
+        "due": ledger.agenda.has_due(TIME + timedelta(days=1)),
+        "probes": (ledger.probes_seq, ledger.probes),
     }
 
 

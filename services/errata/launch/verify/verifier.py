@@ -12,11 +12,13 @@ from errata.log.chain import ORIGIN, ChainedEntry, Position, verify_run
 from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
+    EditsReviewed,
     Entry,
     EntryVoided,
     KeysTrusted,
     LaneCompacted,
     LaneModelCommitted,
+    LanePolicySet,
     SnapshotTaken,
     artifacts_of,
 )
@@ -120,7 +122,7 @@ class Verifier:
         if isinstance(entry.payload, EditsCommitted | LaneModelCommitted | LaneCompacted):
             self._unsigned += not before.has_begun
             self._checked["signatures"] += before.has_begun
-        elif isinstance(entry.payload, KeysTrusted | SnapshotTaken):
+        elif isinstance(entry.payload, KeysTrusted | SnapshotTaken | LanePolicySet | EditsReviewed):
             self._checked["signatures"] += 1
 
     def _forgive(self) -> None:

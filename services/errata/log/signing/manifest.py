@@ -14,10 +14,12 @@ from typing import Any
 
 from errata.log.entries import (
     EditsCommitted,
+    EditsReviewed,
     KeysTrusted,
     LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
+    LanePolicySet,
     Signature,
     Signed,
     SnapshotTaken,
@@ -30,6 +32,8 @@ _KINDS: dict[type, str] = {
     LaneCompacted: "lane_compacted",
     KeysTrusted: "keys_trusted",
     SnapshotTaken: "snapshot_taken",
+    LanePolicySet: "lane_policy_set",
+    EditsReviewed: "edits_reviewed",
 }
 
 

@@ -13,11 +13,13 @@ from typing import Any
 from errata.errors import CommitNotTrustedError
 from errata.log.entries import (
     EditsCommitted,
+    EditsReviewed,
     Entry,
     KeysTrusted,
     LaneCompacted,
     LaneConfigured,
     LaneModelCommitted,
+    LanePolicySet,
     Signature,
     Signed,
     SnapshotTaken,
@@ -95,7 +97,9 @@ class TrustState:
                 EditsCommitted()
                 | LaneModelCommitted()
                 | LaneCompacted()
-                | SnapshotTaken() as commit
+                | SnapshotTaken()
+                | LanePolicySet()
+                | EditsReviewed() as commit
             ):
                 return self._after_commit(entry.seq, commit)
             case _:
@@ -107,7 +111,7 @@ class TrustState:
         return Signature(key.key_id, value, self.last)
 
     def _manifest(self, payload: Signed) -> bytes:
-        if isinstance(payload, KeysTrusted | SnapshotTaken):
+        if isinstance(payload, KeysTrusted | SnapshotTaken | EditsReviewed):
             return manifest_of(payload, "", self.last)
         return manifest_of(payload, self.lanes.get(payload.lane, ""), self.last)
 

@@ -129,6 +129,12 @@ def require_lanes(lanes: Iterable[str]) -> None:
             )
 
 
+def has_role(role: Role) -> bool:
+    """Whether the caller is known and has a role."""
+    identity = current()
+    return identity is not None and role in identity.roles
+
+
 def may_see(lane: str) -> bool:
     """Whether the caller may read what concerns a lane."""
     identity = current()

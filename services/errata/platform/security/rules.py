@@ -60,6 +60,11 @@ RULES: dict[str, Rule] = {
     "/errata.v1.EditingService/RevertEdits": _rule(Role.EDITOR, Role.OPERATOR, changes=True),
     "/errata.v1.EditingService/ListLanes": _READERS,
     "/errata.v1.EditingService/CompactLane": _rule(Role.OPERATOR, changes=True),
+    "/errata.v1.EditingService/PreviewEdits": _rule(Role.EDITOR, Role.APPROVER, Role.OPERATOR),
+    "/errata.v1.EditingService/ReviewEdits": _rule(Role.APPROVER, changes=True),
+    "/errata.v1.EditingService/WithdrawEdits": _rule(Role.EDITOR, Role.OPERATOR, changes=True),
+    "/errata.v1.EditingService/SetProbes": _rule(Role.OPERATOR, changes=True),
+    "/errata.v1.EditingService/GetProbes": _READERS,
     "/errata.v1.EditLogService/AcquireEpoch": _rule(Role.WRITER, changes=True),
     "/errata.v1.EditLogService/RenewLease": _rule(Role.WRITER),  # each second, so not audited
     "/errata.v1.EditLogService/Append": _rule(Role.WRITER, changes=True),

@@ -77,6 +77,18 @@ class WriterSettings(ServiceSettings):
         le=ITEMS["EditSpec.rephrases"],
         description="Maximum number of an edit's rephrases, and of its probes.",
     )
+    max_probe_set: int = Field(
+        200,
+        ge=0,
+        le=ITEMS["SetProbesRequest.prompts"],
+        description="Maximum number of prompts of the deployment's probe set.",
+    )
+    max_previews: int = Field(
+        4,
+        ge=0,
+        description="Maximum number of previews that wait or run; beyond it, QUEUE_FULL. 0 allows "
+        "none.",
+    )
     max_batch_edits: int = Field(
         10, ge=1, description="Maximum number of edits that are fitted together."
     )

@@ -8,9 +8,16 @@ import collections.abc
 import errata_client._gen.errata.v1.types_pb2
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import sys
 import typing
+
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
@@ -59,6 +66,11 @@ class EntryPayload(google.protobuf.message.Message):
     ENTRY_VOIDED_FIELD_NUMBER: builtins.int
     KEYS_TRUSTED_FIELD_NUMBER: builtins.int
     SNAPSHOT_TAKEN_FIELD_NUMBER: builtins.int
+    PROBES_SET_FIELD_NUMBER: builtins.int
+    LANE_POLICY_SET_FIELD_NUMBER: builtins.int
+    EDITS_REVIEWED_FIELD_NUMBER: builtins.int
+    EDITS_SCHEDULED_FIELD_NUMBER: builtins.int
+    EDITS_RELEASED_FIELD_NUMBER: builtins.int
     TRACE_PARENT_FIELD_NUMBER: builtins.int
     ON_BEHALF_OF_FIELD_NUMBER: builtins.int
     request_id: builtins.str
@@ -113,6 +125,26 @@ class EntryPayload(google.protobuf.message.Message):
     def snapshot_taken(self) -> global___SnapshotTaken:
         """A verified snapshot exists, from which readers may start."""
 
+    @property
+    def probes_set(self) -> global___ProbesSet:
+        """The deployment has another set of prompts that edits should not change."""
+
+    @property
+    def lane_policy_set(self) -> global___LanePolicySet:
+        """New edits of a lane wait for approval from this position on, or no longer do."""
+
+    @property
+    def edits_reviewed(self) -> global___EditsReviewed:
+        """Somebody decided on edits that waited."""
+
+    @property
+    def edits_scheduled(self) -> global___EditsRequested:
+        """A client requested edits, some of which have a time at which they begin or end."""
+
+    @property
+    def edits_released(self) -> global___EditsReleased:
+        """The time of scheduled edits has come."""
+
     def __init__(
         self,
         *,
@@ -129,12 +161,17 @@ class EntryPayload(google.protobuf.message.Message):
         entry_voided: global___EntryVoided | None = ...,
         keys_trusted: global___KeysTrusted | None = ...,
         snapshot_taken: global___SnapshotTaken | None = ...,
+        probes_set: global___ProbesSet | None = ...,
+        lane_policy_set: global___LanePolicySet | None = ...,
+        edits_reviewed: global___EditsReviewed | None = ...,
+        edits_scheduled: global___EditsRequested | None = ...,
+        edits_released: global___EditsReleased | None = ...,
         trace_parent: builtins.str = ...,
         on_behalf_of: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "snapshot_taken", b"snapshot_taken"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "on_behalf_of", b"on_behalf_of", "request_id", b"request_id", "snapshot_taken", b"snapshot_taken", "trace_parent", b"trace_parent"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "entry_voided", "keys_trusted", "snapshot_taken"] | None: ...
+    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_released", b"edits_released", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "edits_scheduled", b"edits_scheduled", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "probes_set", b"probes_set", "snapshot_taken", b"snapshot_taken"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_released", b"edits_released", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "edits_scheduled", b"edits_scheduled", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "on_behalf_of", b"on_behalf_of", "probes_set", b"probes_set", "request_id", b"request_id", "snapshot_taken", b"snapshot_taken", "trace_parent", b"trace_parent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "entry_voided", "keys_trusted", "snapshot_taken", "probes_set", "lane_policy_set", "edits_reviewed", "edits_scheduled", "edits_released"] | None: ...
 
 global___EntryPayload = EntryPayload
 
@@ -579,6 +616,141 @@ class EntryVoided(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["reason", b"reason", "seq", b"seq"]) -> None: ...
 
 global___EntryVoided = EntryVoided
+
+@typing.final
+class ProbesSet(google.protobuf.message.Message):
+    """Prompts that edits should not change; previews ask them. They replace those of earlier entries."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROMPTS_FIELD_NUMBER: builtins.int
+    CHATS_FIELD_NUMBER: builtins.int
+    @property
+    def prompts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Texts that the model continues."""
+
+    @property
+    def chats(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[errata_client._gen.errata.v1.types_pb2.Chat]:
+        """Conversations that the model answers."""
+
+    def __init__(
+        self,
+        *,
+        prompts: collections.abc.Iterable[builtins.str] | None = ...,
+        chats: collections.abc.Iterable[errata_client._gen.errata.v1.types_pb2.Chat] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chats", b"chats", "prompts", b"prompts"]) -> None: ...
+
+global___ProbesSet = ProbesSet
+
+@typing.final
+class LanePolicySet(google.protobuf.message.Message):
+    """Whether the edits that a lane gets from here on wait for approval."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LANE_FIELD_NUMBER: builtins.int
+    REQUIRES_APPROVAL_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    lane: builtins.str
+    """Format: lanes/{lane}."""
+    requires_approval: builtins.bool
+    """They are `proposed` until an entry approves them."""
+    @property
+    def signature(self) -> global___Signature:
+        """By the writer; unset in logs without trusted keys."""
+
+    def __init__(
+        self,
+        *,
+        lane: builtins.str = ...,
+        requires_approval: builtins.bool = ...,
+        signature: global___Signature | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_signature", b"_signature", "signature", b"signature"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_signature", b"_signature", "lane", b"lane", "requires_approval", b"requires_approval", "signature", b"signature"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_signature", b"_signature"]) -> typing.Literal["signature"] | None: ...
+
+global___LanePolicySet = LanePolicySet
+
+@typing.final
+class EditsReviewed(google.protobuf.message.Message):
+    """A decision on edits that waited. An approved edit is fitted as if it had been requested here."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Verdict:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[EditsReviewed._Verdict.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        VERDICT_UNSPECIFIED: EditsReviewed._Verdict.ValueType  # 0
+        VERDICT_APPROVED: EditsReviewed._Verdict.ValueType  # 1
+        VERDICT_REJECTED: EditsReviewed._Verdict.ValueType  # 2
+        VERDICT_WITHDRAWN: EditsReviewed._Verdict.ValueType  # 3
+
+    class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+        """More values may be added."""
+
+    VERDICT_UNSPECIFIED: EditsReviewed.Verdict.ValueType  # 0
+    VERDICT_APPROVED: EditsReviewed.Verdict.ValueType  # 1
+    VERDICT_REJECTED: EditsReviewed.Verdict.ValueType  # 2
+    VERDICT_WITHDRAWN: EditsReviewed.Verdict.ValueType  # 3
+
+    EDITS_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    REVIEWER_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    verdict: global___EditsReviewed.Verdict.ValueType
+    """What was decided."""
+    comment: builtins.str
+    """Why."""
+    reviewer: builtins.str
+    """Who decided: the entry's author, here so that the signature covers it."""
+    @property
+    def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Format: edits/{seq}-{index}. Approved ones are fitted in log order."""
+
+    @property
+    def signature(self) -> global___Signature:
+        """By the writer; unset in logs without trusted keys."""
+
+    def __init__(
+        self,
+        *,
+        edits: collections.abc.Iterable[builtins.str] | None = ...,
+        verdict: global___EditsReviewed.Verdict.ValueType = ...,
+        comment: builtins.str = ...,
+        reviewer: builtins.str = ...,
+        signature: global___Signature | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_signature", b"_signature", "signature", b"signature"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_signature", b"_signature", "comment", b"comment", "edits", b"edits", "reviewer", b"reviewer", "signature", b"signature", "verdict", b"verdict"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_signature", b"_signature"]) -> typing.Literal["signature"] | None: ...
+
+global___EditsReviewed = EditsReviewed
+
+@typing.final
+class EditsReleased(google.protobuf.message.Message):
+    """Scheduled edits that are fitted as if they had been requested here, in log order."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EDITS_FIELD_NUMBER: builtins.int
+    @property
+    def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Format: edits/{seq}-{index}."""
+
+    def __init__(
+        self,
+        *,
+        edits: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["edits", b"edits"]) -> None: ...
+
+global___EditsReleased = EditsReleased
 
 @typing.final
 class Sizes(google.protobuf.message.Message):

@@ -40,6 +40,12 @@ class Edit(google.protobuf.message.Message):
         STATE_COMMITTED: Edit._State.ValueType  # 3
         STATE_REJECTED: Edit._State.ValueType  # 4
         STATE_REVERTED: Edit._State.ValueType  # 5
+        STATE_PROPOSED: Edit._State.ValueType  # 6
+        """Waits for approval."""
+        STATE_SCHEDULED: Edit._State.ValueType  # 7
+        """Waits for the time from which it shall have an effect."""
+        STATE_WITHDRAWN: Edit._State.ValueType  # 8
+        """Its author, or an operator, withdrew it before it was fitted."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Lifecycle; more values may be added."""
@@ -50,6 +56,12 @@ class Edit(google.protobuf.message.Message):
     STATE_COMMITTED: Edit.State.ValueType  # 3
     STATE_REJECTED: Edit.State.ValueType  # 4
     STATE_REVERTED: Edit.State.ValueType  # 5
+    STATE_PROPOSED: Edit.State.ValueType  # 6
+    """Waits for approval."""
+    STATE_SCHEDULED: Edit.State.ValueType  # 7
+    """Waits for the time from which it shall have an effect."""
+    STATE_WITHDRAWN: Edit.State.ValueType  # 8
+    """Its author, or an operator, withdrew it before it was fitted."""
 
     NAME_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
@@ -65,6 +77,8 @@ class Edit(google.protobuf.message.Message):
     BASE_MODEL_DIGEST_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     SUPERSEDED_BY_FIELD_NUMBER: builtins.int
+    REVIEW_FIELD_NUMBER: builtins.int
+    ON_BEHALF_OF_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Format: edits/{seq}-{index}."""
     state: global___Edit.State.ValueType
@@ -85,6 +99,8 @@ class Edit(google.protobuf.message.Message):
     """The newest active edit of the same prompt in the same lane, if that is another one: it
     answers instead of this one. Empty otherwise.
     """
+    on_behalf_of: builtins.str
+    """Whom its author named beside himself, unverified."""
     @property
     def spec(self) -> errata_client._gen.errata.v1.types_pb2.EditSpec:
         """The request; the subject is filled in."""
@@ -105,6 +121,10 @@ class Edit(google.protobuf.message.Message):
     def error(self) -> google.rpc.status_pb2.Status:
         """Why it was rejected; unset otherwise."""
 
+    @property
+    def review(self) -> global___Review:
+        """The newest decision on it; unset without one."""
+
     def __init__(
         self,
         *,
@@ -122,17 +142,54 @@ class Edit(google.protobuf.message.Message):
         base_model_digest: builtins.str = ...,
         error: google.rpc.status_pb2.Status | None = ...,
         superseded_by: builtins.str = ...,
+        review: global___Review | None = ...,
+        on_behalf_of: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_artifact", b"_artifact", "_error", b"_error", "_figures", b"_figures", "artifact", b"artifact", "error", b"error", "figures", b"figures", "request_time", b"request_time", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_artifact", b"_artifact", "_error", b"_error", "_figures", b"_figures", "artifact", b"artifact", "author", b"author", "base_model_digest", b"base_model_digest", "commit_seq", b"commit_seq", "error", b"error", "figures", b"figures", "lane", b"lane", "method", b"method", "name", b"name", "request_time", b"request_time", "revert_seq", b"revert_seq", "spec", b"spec", "state", b"state", "superseded_by", b"superseded_by"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_artifact", b"_artifact", "_error", b"_error", "_figures", b"_figures", "_review", b"_review", "artifact", b"artifact", "error", b"error", "figures", b"figures", "request_time", b"request_time", "review", b"review", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_artifact", b"_artifact", "_error", b"_error", "_figures", b"_figures", "_review", b"_review", "artifact", b"artifact", "author", b"author", "base_model_digest", b"base_model_digest", "commit_seq", b"commit_seq", "error", b"error", "figures", b"figures", "lane", b"lane", "method", b"method", "name", b"name", "on_behalf_of", b"on_behalf_of", "request_time", b"request_time", "revert_seq", b"revert_seq", "review", b"review", "spec", b"spec", "state", b"state", "superseded_by", b"superseded_by"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_artifact", b"_artifact"]) -> typing.Literal["artifact"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_error", b"_error"]) -> typing.Literal["error"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_figures", b"_figures"]) -> typing.Literal["figures"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_review", b"_review"]) -> typing.Literal["review"] | None: ...
 
 global___Edit = Edit
+
+@typing.final
+class Review(google.protobuf.message.Message):
+    """A decision on an edit."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    REVIEWER_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """Position of its entry."""
+    reviewer: builtins.str
+    """Who decided: the credential's subject where calls are authenticated."""
+    comment: builtins.str
+    """Why."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        reviewer: builtins.str = ...,
+        comment: builtins.str = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["comment", b"comment", "reviewer", b"reviewer", "seq", b"seq", "time", b"time"]) -> None: ...
+
+global___Review = Review
 
 @typing.final
 class Lane(google.protobuf.message.Message):
@@ -166,6 +223,7 @@ class Lane(google.protobuf.message.Message):
     REVERSAL_FIELD_NUMBER: builtins.int
     SIZES_FIELD_NUMBER: builtins.int
     WARNINGS_FIELD_NUMBER: builtins.int
+    REQUIRES_APPROVAL_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Format: lanes/{lane}."""
     method: builtins.str
@@ -182,6 +240,8 @@ class Lane(google.protobuf.message.Message):
     """Whether edits that name no lane go here."""
     reversal: builtins.str
     """What reverting an edit of this lane means."""
+    requires_approval: builtins.bool
+    """Whether new edits wait for approval."""
     @property
     def sizes(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
         """What the lane holds, by name: active `edits` and, depending on its method, `capacity`,
@@ -205,8 +265,9 @@ class Lane(google.protobuf.message.Message):
         reversal: builtins.str = ...,
         sizes: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
         warnings: collections.abc.Iterable[builtins.str] | None = ...,
+        requires_approval: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["base_model_digest", b"base_model_digest", "config_digest", b"config_digest", "config_json", b"config_json", "configured_seq", b"configured_seq", "is_default", b"is_default", "method", b"method", "name", b"name", "reversal", b"reversal", "sizes", b"sizes", "warnings", b"warnings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_model_digest", b"base_model_digest", "config_digest", b"config_digest", "config_json", b"config_json", "configured_seq", b"configured_seq", "is_default", b"is_default", "method", b"method", "name", b"name", "requires_approval", b"requires_approval", "reversal", b"reversal", "sizes", b"sizes", "warnings", b"warnings"]) -> None: ...
 
 global___Lane = Lane
 
@@ -250,21 +311,93 @@ class SubmitEditsResponse(google.protobuf.message.Message):
 
     SEQ_FIELD_NUMBER: builtins.int
     EDITS_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
     seq: builtins.int
     """Position of the request in the log."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Edit]:
         """In the request's order."""
 
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EditConflict]:
+        """Earlier edits on the same matter, which are in force or waiting. They do not stop the new ones."""
+
     def __init__(
         self,
         *,
         seq: builtins.int = ...,
         edits: collections.abc.Iterable[global___Edit] | None = ...,
+        warnings: collections.abc.Iterable[global___EditConflict] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["edits", b"edits", "seq", b"seq"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["edits", b"edits", "seq", b"seq", "warnings", b"warnings"]) -> None: ...
 
 global___SubmitEditsResponse = SubmitEditsResponse
+
+@typing.final
+class EditConflict(google.protobuf.message.Message):
+    """An earlier edit on the same matter as an edit of the request: with the same prompt, or about the
+    same subject with a wording (a prompt or rephrase without the subject) in common.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Kind:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _KindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[EditConflict._Kind.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: EditConflict._Kind.ValueType  # 0
+        KIND_SUPERSEDES: EditConflict._Kind.ValueType  # 1
+        KIND_CONTRADICTS: EditConflict._Kind.ValueType  # 2
+        KIND_REPEATS: EditConflict._Kind.ValueType  # 3
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """More values may be added."""
+
+    KIND_UNSPECIFIED: EditConflict.Kind.ValueType  # 0
+    KIND_SUPERSEDES: EditConflict.Kind.ValueType  # 1
+    KIND_CONTRADICTS: EditConflict.Kind.ValueType  # 2
+    KIND_REPEATS: EditConflict.Kind.ValueType  # 3
+
+    INDEX_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    EDIT_FIELD_NUMBER: builtins.int
+    LANE_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    PROMPT_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Which of the request's edits, from 0."""
+    kind: global___EditConflict.Kind.ValueType
+    """SUPERSEDES: the same prompt and lane with another target; the new edit answers instead.
+    CONTRADICTS: another target in another lane, or for another prompt of the same meaning; which
+    of the two answers depends on the prompt. REPEATS: the same target.
+    """
+    edit: builtins.str
+    """The earlier edit. Format: edits/{seq}-{index}."""
+    lane: builtins.str
+    """Its lane. Format: lanes/{lane}."""
+    state: global___Edit.State.ValueType
+    """Its state."""
+    prompt: builtins.str
+    """What its author corrected: the text, or the user's last turn."""
+    target: builtins.str
+    """Its target."""
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        kind: global___EditConflict.Kind.ValueType = ...,
+        edit: builtins.str = ...,
+        lane: builtins.str = ...,
+        state: global___Edit.State.ValueType = ...,
+        prompt: builtins.str = ...,
+        target: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["edit", b"edit", "index", b"index", "kind", b"kind", "lane", b"lane", "prompt", b"prompt", "state", b"state", "target", b"target"]) -> None: ...
+
+global___EditConflict = EditConflict
 
 @typing.final
 class GetEditRequest(google.protobuf.message.Message):
@@ -334,7 +467,7 @@ class WaitEditsResponse(google.protobuf.message.Message):
     EDITS_FIELD_NUMBER: builtins.int
     ALL_SETTLED_FIELD_NUMBER: builtins.int
     all_settled: builtins.bool
-    """False if the deadline came first."""
+    """False if the deadline came first, or if an edit is proposed or scheduled."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Edit]:
         """In their current states."""
@@ -618,3 +751,400 @@ class CompactLaneResponse(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_before", b"_before"]) -> typing.Literal["before"] | None: ...
 
 global___CompactLaneResponse = CompactLaneResponse
+
+@typing.final
+class PreviewEditsRequest(google.protobuf.message.Message):
+    """Edits to try."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EDITS_FIELD_NUMBER: builtins.int
+    LANE_FIELD_NUMBER: builtins.int
+    NAMES_FIELD_NUMBER: builtins.int
+    lane: builtins.str
+    """Format: lanes/{lane}; the default lane if empty."""
+    @property
+    def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[errata_client._gen.errata.v1.types_pb2.EditSpec]:
+        """At most as many as the writer fits in one batch."""
+
+    @property
+    def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Instead of `edits`: edits of one lane that are proposed or scheduled. Format:
+        edits/{seq}-{index}.
+        """
+
+    def __init__(
+        self,
+        *,
+        edits: collections.abc.Iterable[errata_client._gen.errata.v1.types_pb2.EditSpec] | None = ...,
+        lane: builtins.str = ...,
+        names: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["edits", b"edits", "lane", b"lane", "names", b"names"]) -> None: ...
+
+global___PreviewEditsRequest = PreviewEditsRequest
+
+@typing.final
+class PreviewEditsResponse(google.protobuf.message.Message):
+    """What the edits would do."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PREVIEWS_FIELD_NUMBER: builtins.int
+    SEQ_FIELD_NUMBER: builtins.int
+    LANE_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """The position of the log at whose state they were tried."""
+    lane: builtins.str
+    """Format: lanes/{lane}."""
+    @property
+    def previews(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EditPreview]:
+        """In the request's order."""
+
+    def __init__(
+        self,
+        *,
+        previews: collections.abc.Iterable[global___EditPreview] | None = ...,
+        seq: builtins.int = ...,
+        lane: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lane", b"lane", "previews", b"previews", "seq", b"seq"]) -> None: ...
+
+global___PreviewEditsResponse = PreviewEditsResponse
+
+@typing.final
+class EditPreview(google.protobuf.message.Message):
+    """What one edit would do, if it were committed now and alone."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: builtins.int
+    FIGURES_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    ANSWERS_FIELD_NUMBER: builtins.int
+    PROBES_FIELD_NUMBER: builtins.int
+    NUM_SET_PROBES_FIELD_NUMBER: builtins.int
+    NUM_SET_CHANGED_FIELD_NUMBER: builtins.int
+    SET_CHANGES_FIELD_NUMBER: builtins.int
+    CONFLICTS_FIELD_NUMBER: builtins.int
+    num_set_probes: builtins.int
+    """How many prompts the probe set has."""
+    num_set_changed: builtins.int
+    """How many of them would be answered in another way."""
+    @property
+    def spec(self) -> errata_client._gen.errata.v1.types_pb2.EditSpec:
+        """As it would be accepted: the subject is filled in."""
+
+    @property
+    def figures(self) -> errata_client._gen.errata.v1.types_pb2.EditFigures:
+        """Figures of its check; unset if it could not be fitted."""
+
+    @property
+    def error(self) -> google.rpc.status_pb2.Status:
+        """Why it would be rejected; unset if it would be committed."""
+
+    @property
+    def answers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AnswerChange]:
+        """The model's answers to its prompt and its rephrases, in this order."""
+
+    @property
+    def probes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AnswerChange]:
+        """The model's answers to its locality probes, or to the lane's own if it has none."""
+
+    @property
+    def set_changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AnswerChange]:
+        """The first 50 of those."""
+
+    @property
+    def conflicts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EditConflict]:
+        """Earlier edits on the same matter."""
+
+    def __init__(
+        self,
+        *,
+        spec: errata_client._gen.errata.v1.types_pb2.EditSpec | None = ...,
+        figures: errata_client._gen.errata.v1.types_pb2.EditFigures | None = ...,
+        error: google.rpc.status_pb2.Status | None = ...,
+        answers: collections.abc.Iterable[global___AnswerChange] | None = ...,
+        probes: collections.abc.Iterable[global___AnswerChange] | None = ...,
+        num_set_probes: builtins.int = ...,
+        num_set_changed: builtins.int = ...,
+        set_changes: collections.abc.Iterable[global___AnswerChange] | None = ...,
+        conflicts: collections.abc.Iterable[global___EditConflict] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_error", b"_error", "_figures", b"_figures", "error", b"error", "figures", b"figures", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_error", b"_error", "_figures", b"_figures", "answers", b"answers", "conflicts", b"conflicts", "error", b"error", "figures", b"figures", "num_set_changed", b"num_set_changed", "num_set_probes", b"num_set_probes", "probes", b"probes", "set_changes", b"set_changes", "spec", b"spec"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_error", b"_error"]) -> typing.Literal["error"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_figures", b"_figures"]) -> typing.Literal["figures"] | None: ...
+
+global___EditPreview = EditPreview
+
+@typing.final
+class AnswerChange(google.protobuf.message.Message):
+    """The first tokens with which the model continues a prompt, before and after an edit."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROMPT_FIELD_NUMBER: builtins.int
+    CHAT_FIELD_NUMBER: builtins.int
+    BEFORE_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
+    CHANGED_FIELD_NUMBER: builtins.int
+    prompt: builtins.str
+    """The text; empty for a conversation."""
+    before: builtins.str
+    """Answer in the present state."""
+    after: builtins.str
+    """Answer with the edit; unset if the edit could not be fitted."""
+    changed: builtins.bool
+    """Whether the two differ."""
+    @property
+    def chat(self) -> errata_client._gen.errata.v1.types_pb2.Chat:
+        """The conversation, if it is one."""
+
+    def __init__(
+        self,
+        *,
+        prompt: builtins.str = ...,
+        chat: errata_client._gen.errata.v1.types_pb2.Chat | None = ...,
+        before: builtins.str = ...,
+        after: builtins.str | None = ...,
+        changed: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_after", b"_after", "_chat", b"_chat", "after", b"after", "chat", b"chat"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_after", b"_after", "_chat", b"_chat", "after", b"after", "before", b"before", "changed", b"changed", "chat", b"chat", "prompt", b"prompt"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_after", b"_after"]) -> typing.Literal["after"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
+
+global___AnswerChange = AnswerChange
+
+@typing.final
+class ReviewEditsRequest(google.protobuf.message.Message):
+    """Decides on proposed edits."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Verdict:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ReviewEditsRequest._Verdict.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        VERDICT_UNSPECIFIED: ReviewEditsRequest._Verdict.ValueType  # 0
+        VERDICT_APPROVE: ReviewEditsRequest._Verdict.ValueType  # 1
+        VERDICT_REJECT: ReviewEditsRequest._Verdict.ValueType  # 2
+
+    class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+        """More values may be added."""
+
+    VERDICT_UNSPECIFIED: ReviewEditsRequest.Verdict.ValueType  # 0
+    VERDICT_APPROVE: ReviewEditsRequest.Verdict.ValueType  # 1
+    VERDICT_REJECT: ReviewEditsRequest.Verdict.ValueType  # 2
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAMES_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Required. A UUID; the same id with other content is refused."""
+    verdict: global___ReviewEditsRequest.Verdict.ValueType
+    """Required."""
+    comment: builtins.str
+    """Why; required for a rejection. Kept in the log. At most 4,000 characters."""
+    author: builtins.str
+    """Who decides. At most 256 characters."""
+    @property
+    def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Format: edits/{seq}-{index}; at least one, at most 1,000, all proposed."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        names: collections.abc.Iterable[builtins.str] | None = ...,
+        verdict: global___ReviewEditsRequest.Verdict.ValueType = ...,
+        comment: builtins.str = ...,
+        author: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "comment", b"comment", "names", b"names", "request_id", b"request_id", "verdict", b"verdict"]) -> None: ...
+
+global___ReviewEditsRequest = ReviewEditsRequest
+
+@typing.final
+class ReviewEditsResponse(google.protobuf.message.Message):
+    """The decision."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    EDITS_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """Position of its entry."""
+    @property
+    def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Edit]:
+        """In their states behind it, in log order."""
+
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        edits: collections.abc.Iterable[global___Edit] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["edits", b"edits", "seq", b"seq"]) -> None: ...
+
+global___ReviewEditsResponse = ReviewEditsResponse
+
+@typing.final
+class WithdrawEditsRequest(google.protobuf.message.Message):
+    """Withdraws edits."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAMES_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Required. A UUID; the same id with other content is refused."""
+    comment: builtins.str
+    """Why; kept in the log. At most 4,000 characters."""
+    author: builtins.str
+    """Who withdraws them. At most 256 characters."""
+    @property
+    def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Format: edits/{seq}-{index}; at least one, at most 1,000, all proposed or scheduled."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        names: collections.abc.Iterable[builtins.str] | None = ...,
+        comment: builtins.str = ...,
+        author: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "comment", b"comment", "names", b"names", "request_id", b"request_id"]) -> None: ...
+
+global___WithdrawEditsRequest = WithdrawEditsRequest
+
+@typing.final
+class WithdrawEditsResponse(google.protobuf.message.Message):
+    """The withdrawal."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    EDITS_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """Position of its entry."""
+    @property
+    def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Edit]:
+        """In their states behind it, in log order."""
+
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        edits: collections.abc.Iterable[global___Edit] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["edits", b"edits", "seq", b"seq"]) -> None: ...
+
+global___WithdrawEditsResponse = WithdrawEditsResponse
+
+@typing.final
+class SetProbesRequest(google.protobuf.message.Message):
+    """Replaces the probe set."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    PROMPTS_FIELD_NUMBER: builtins.int
+    CHATS_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Required. A UUID; the same id with other content is refused."""
+    author: builtins.str
+    """Who sets it. At most 256 characters."""
+    @property
+    def prompts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Texts that the model continues. No prompt at all empties the set."""
+
+    @property
+    def chats(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[errata_client._gen.errata.v1.types_pb2.Chat]:
+        """Conversations that the model answers."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        prompts: collections.abc.Iterable[builtins.str] | None = ...,
+        chats: collections.abc.Iterable[errata_client._gen.errata.v1.types_pb2.Chat] | None = ...,
+        author: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "chats", b"chats", "prompts", b"prompts", "request_id", b"request_id"]) -> None: ...
+
+global___SetProbesRequest = SetProbesRequest
+
+@typing.final
+class SetProbesResponse(google.protobuf.message.Message):
+    """The new probe set."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """Position of the entry that holds it."""
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["seq", b"seq"]) -> None: ...
+
+global___SetProbesResponse = SetProbesResponse
+
+@typing.final
+class GetProbesRequest(google.protobuf.message.Message):
+    """Requests the probe set."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___GetProbesRequest = GetProbesRequest
+
+@typing.final
+class GetProbesResponse(google.protobuf.message.Message):
+    """The probe set."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    PROMPTS_FIELD_NUMBER: builtins.int
+    CHATS_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """Position of the entry that holds it; 0 if none was ever set."""
+    @property
+    def prompts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Texts that the model continues."""
+
+    @property
+    def chats(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[errata_client._gen.errata.v1.types_pb2.Chat]:
+        """Conversations that the model answers."""
+
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        prompts: collections.abc.Iterable[builtins.str] | None = ...,
+        chats: collections.abc.Iterable[errata_client._gen.errata.v1.types_pb2.Chat] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chats", b"chats", "prompts", b"prompts", "seq", b"seq"]) -> None: ...
+
+global___GetProbesResponse = GetProbesResponse

@@ -70,6 +70,31 @@ class EditingServiceStub(object):
                 request_serializer=errata_dot_v1_dot_editing__pb2.CompactLaneRequest.SerializeToString,
                 response_deserializer=errata_dot_v1_dot_editing__pb2.CompactLaneResponse.FromString,
                 _registered_method=True)
+        self.PreviewEdits = channel.unary_unary(
+                '/errata.v1.EditingService/PreviewEdits',
+                request_serializer=errata_dot_v1_dot_editing__pb2.PreviewEditsRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.PreviewEditsResponse.FromString,
+                _registered_method=True)
+        self.ReviewEdits = channel.unary_unary(
+                '/errata.v1.EditingService/ReviewEdits',
+                request_serializer=errata_dot_v1_dot_editing__pb2.ReviewEditsRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.ReviewEditsResponse.FromString,
+                _registered_method=True)
+        self.WithdrawEdits = channel.unary_unary(
+                '/errata.v1.EditingService/WithdrawEdits',
+                request_serializer=errata_dot_v1_dot_editing__pb2.WithdrawEditsRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.WithdrawEditsResponse.FromString,
+                _registered_method=True)
+        self.SetProbes = channel.unary_unary(
+                '/errata.v1.EditingService/SetProbes',
+                request_serializer=errata_dot_v1_dot_editing__pb2.SetProbesRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.SetProbesResponse.FromString,
+                _registered_method=True)
+        self.GetProbes = channel.unary_unary(
+                '/errata.v1.EditingService/GetProbes',
+                request_serializer=errata_dot_v1_dot_editing__pb2.GetProbesRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.GetProbesResponse.FromString,
+                _registered_method=True)
 
 
 class EditingServiceServicer(object):
@@ -91,7 +116,8 @@ class EditingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WaitEdits(self, request, context):
-        """Waits until every named edit is committed, rejected or reverted, or until the deadline.
+        """Waits until no named edit is being fitted or waits for its fit, or until the deadline. It does
+        not wait for a decision on a proposed edit, nor for the time of a scheduled one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,6 +147,43 @@ class EditingServiceServicer(object):
     def CompactLane(self, request, context):
         """Retrains a lane from its active edits, checks the result, and replaces the old one. A lane has
         one compaction at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewEdits(self, request, context):
+        """Fits and checks edits on a copy of the present state, each by itself. Commits and appends nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReviewEdits(self, request, context):
+        """Approves or rejects edits that are proposed. Idempotent by request id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawEdits(self, request, context):
+        """Withdraws edits that are proposed or scheduled; for their authors, and for operators. Idempotent
+        by request id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetProbes(self, request, context):
+        """Replaces the deployment's probe set: prompts that edits should not change, which previews ask.
+        Idempotent by request id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProbes(self, request, context):
+        """The deployment's probe set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,6 +226,31 @@ def add_EditingServiceServicer_to_server(servicer, server):
                     servicer.CompactLane,
                     request_deserializer=errata_dot_v1_dot_editing__pb2.CompactLaneRequest.FromString,
                     response_serializer=errata_dot_v1_dot_editing__pb2.CompactLaneResponse.SerializeToString,
+            ),
+            'PreviewEdits': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewEdits,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.PreviewEditsRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.PreviewEditsResponse.SerializeToString,
+            ),
+            'ReviewEdits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewEdits,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.ReviewEditsRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.ReviewEditsResponse.SerializeToString,
+            ),
+            'WithdrawEdits': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawEdits,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.WithdrawEditsRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.WithdrawEditsResponse.SerializeToString,
+            ),
+            'SetProbes': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetProbes,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.SetProbesRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.SetProbesResponse.SerializeToString,
+            ),
+            'GetProbes': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProbes,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.GetProbesRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.GetProbesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +443,141 @@ class EditingService(object):
             '/errata.v1.EditingService/CompactLane',
             errata_dot_v1_dot_editing__pb2.CompactLaneRequest.SerializeToString,
             errata_dot_v1_dot_editing__pb2.CompactLaneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewEdits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/PreviewEdits',
+            errata_dot_v1_dot_editing__pb2.PreviewEditsRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.PreviewEditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewEdits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/ReviewEdits',
+            errata_dot_v1_dot_editing__pb2.ReviewEditsRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.ReviewEditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawEdits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/WithdrawEdits',
+            errata_dot_v1_dot_editing__pb2.WithdrawEditsRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.WithdrawEditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetProbes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/SetProbes',
+            errata_dot_v1_dot_editing__pb2.SetProbesRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.SetProbesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProbes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/GetProbes',
+            errata_dot_v1_dot_editing__pb2.GetProbesRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.GetProbesResponse.FromString,
             options,
             channel_credentials,
             insecure,

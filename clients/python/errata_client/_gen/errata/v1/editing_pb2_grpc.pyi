@@ -37,7 +37,9 @@ class EditingServiceStub:
         errata_client._gen.errata.v1.editing_pb2.WaitEditsRequest,
         errata_client._gen.errata.v1.editing_pb2.WaitEditsResponse,
     ]
-    """Waits until every named edit is committed, rejected or reverted, or until the deadline."""
+    """Waits until no named edit is being fitted or waits for its fit, or until the deadline. It does
+    not wait for a decision on a proposed edit, nor for the time of a scheduled one.
+    """
 
     ListEdits: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.ListEditsRequest,
@@ -65,6 +67,40 @@ class EditingServiceStub:
     one compaction at a time.
     """
 
+    PreviewEdits: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.PreviewEditsRequest,
+        errata_client._gen.errata.v1.editing_pb2.PreviewEditsResponse,
+    ]
+    """Fits and checks edits on a copy of the present state, each by itself. Commits and appends nothing."""
+
+    ReviewEdits: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.ReviewEditsRequest,
+        errata_client._gen.errata.v1.editing_pb2.ReviewEditsResponse,
+    ]
+    """Approves or rejects edits that are proposed. Idempotent by request id."""
+
+    WithdrawEdits: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.WithdrawEditsRequest,
+        errata_client._gen.errata.v1.editing_pb2.WithdrawEditsResponse,
+    ]
+    """Withdraws edits that are proposed or scheduled; for their authors, and for operators. Idempotent
+    by request id.
+    """
+
+    SetProbes: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.SetProbesRequest,
+        errata_client._gen.errata.v1.editing_pb2.SetProbesResponse,
+    ]
+    """Replaces the deployment's probe set: prompts that edits should not change, which previews ask.
+    Idempotent by request id.
+    """
+
+    GetProbes: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.GetProbesRequest,
+        errata_client._gen.errata.v1.editing_pb2.GetProbesResponse,
+    ]
+    """The deployment's probe set."""
+
 class EditingServiceAsyncStub:
     """The edit-writer's service."""
 
@@ -84,7 +120,9 @@ class EditingServiceAsyncStub:
         errata_client._gen.errata.v1.editing_pb2.WaitEditsRequest,
         errata_client._gen.errata.v1.editing_pb2.WaitEditsResponse,
     ]
-    """Waits until every named edit is committed, rejected or reverted, or until the deadline."""
+    """Waits until no named edit is being fitted or waits for its fit, or until the deadline. It does
+    not wait for a decision on a proposed edit, nor for the time of a scheduled one.
+    """
 
     ListEdits: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.ListEditsRequest,
@@ -112,6 +150,40 @@ class EditingServiceAsyncStub:
     one compaction at a time.
     """
 
+    PreviewEdits: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.PreviewEditsRequest,
+        errata_client._gen.errata.v1.editing_pb2.PreviewEditsResponse,
+    ]
+    """Fits and checks edits on a copy of the present state, each by itself. Commits and appends nothing."""
+
+    ReviewEdits: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.ReviewEditsRequest,
+        errata_client._gen.errata.v1.editing_pb2.ReviewEditsResponse,
+    ]
+    """Approves or rejects edits that are proposed. Idempotent by request id."""
+
+    WithdrawEdits: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.WithdrawEditsRequest,
+        errata_client._gen.errata.v1.editing_pb2.WithdrawEditsResponse,
+    ]
+    """Withdraws edits that are proposed or scheduled; for their authors, and for operators. Idempotent
+    by request id.
+    """
+
+    SetProbes: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.SetProbesRequest,
+        errata_client._gen.errata.v1.editing_pb2.SetProbesResponse,
+    ]
+    """Replaces the deployment's probe set: prompts that edits should not change, which previews ask.
+    Idempotent by request id.
+    """
+
+    GetProbes: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.GetProbesRequest,
+        errata_client._gen.errata.v1.editing_pb2.GetProbesResponse,
+    ]
+    """The deployment's probe set."""
+
 class EditingServiceServicer(metaclass=abc.ABCMeta):
     """The edit-writer's service."""
 
@@ -137,7 +209,9 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.editing_pb2.WaitEditsRequest,
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.WaitEditsResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.WaitEditsResponse]]:
-        """Waits until every named edit is committed, rejected or reverted, or until the deadline."""
+        """Waits until no named edit is being fitted or waits for its fit, or until the deadline. It does
+        not wait for a decision on a proposed edit, nor for the time of a scheduled one.
+        """
 
     @abc.abstractmethod
     def ListEdits(
@@ -172,5 +246,49 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         """Retrains a lane from its active edits, checks the result, and replaces the old one. A lane has
         one compaction at a time.
         """
+
+    @abc.abstractmethod
+    def PreviewEdits(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.PreviewEditsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.PreviewEditsResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.PreviewEditsResponse]]:
+        """Fits and checks edits on a copy of the present state, each by itself. Commits and appends nothing."""
+
+    @abc.abstractmethod
+    def ReviewEdits(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.ReviewEditsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.ReviewEditsResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.ReviewEditsResponse]]:
+        """Approves or rejects edits that are proposed. Idempotent by request id."""
+
+    @abc.abstractmethod
+    def WithdrawEdits(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.WithdrawEditsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.WithdrawEditsResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.WithdrawEditsResponse]]:
+        """Withdraws edits that are proposed or scheduled; for their authors, and for operators. Idempotent
+        by request id.
+        """
+
+    @abc.abstractmethod
+    def SetProbes(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.SetProbesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.SetProbesResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.SetProbesResponse]]:
+        """Replaces the deployment's probe set: prompts that edits should not change, which previews ask.
+        Idempotent by request id.
+        """
+
+    @abc.abstractmethod
+    def GetProbes(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.GetProbesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.GetProbesResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.GetProbesResponse]]:
+        """The deployment's probe set."""
 
 def add_EditingServiceServicer_to_server(servicer: EditingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -9,6 +9,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import google.rpc.status_pb2
 import sys
 import typing
@@ -219,6 +220,8 @@ class EditSpec(google.protobuf.message.Message):
     CHAT_FIELD_NUMBER: builtins.int
     CHAT_REPHRASES_FIELD_NUMBER: builtins.int
     CHAT_LOCALITY_PROBES_FIELD_NUMBER: builtins.int
+    EFFECTIVE_FROM_FIELD_NUMBER: builtins.int
+    EXPIRES_AT_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """The prompt to correct; must contain the subject. Either this or `chat` is required."""
     target: builtins.str
@@ -257,6 +260,18 @@ class EditSpec(google.protobuf.message.Message):
     def chat_locality_probes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Chat]:
         """As `locality_probes`, but conversations."""
 
+    @property
+    def effective_from(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The edit is `scheduled` until this time, by the writer's clock; then it is fitted. A time that
+        has passed is now.
+        """
+
+    @property
+    def expires_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """At this time, by the writer's clock, it is reverted; or rejected, if it is not committed by
+        then. Must be in the future, and after `effective_from`.
+        """
+
     def __init__(
         self,
         *,
@@ -271,9 +286,11 @@ class EditSpec(google.protobuf.message.Message):
         chat: global___Chat | None = ...,
         chat_rephrases: collections.abc.Iterable[global___Chat] | None = ...,
         chat_locality_probes: collections.abc.Iterable[global___Chat] | None = ...,
+        effective_from: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        expires_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_separator", b"_separator", "chat", b"chat", "separator", b"separator"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_separator", b"_separator", "chat", b"chat", "chat_locality_probes", b"chat_locality_probes", "chat_rephrases", b"chat_rephrases", "locality_probes", b"locality_probes", "prompt", b"prompt", "rephrases", b"rephrases", "separator", b"separator", "source", b"source", "subject", b"subject", "subject_found", b"subject_found", "target", b"target"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_separator", b"_separator", "chat", b"chat", "effective_from", b"effective_from", "expires_at", b"expires_at", "separator", b"separator"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_separator", b"_separator", "chat", b"chat", "chat_locality_probes", b"chat_locality_probes", "chat_rephrases", b"chat_rephrases", "effective_from", b"effective_from", "expires_at", b"expires_at", "locality_probes", b"locality_probes", "prompt", b"prompt", "rephrases", b"rephrases", "separator", b"separator", "source", b"source", "subject", b"subject", "subject_found", b"subject_found", "target", b"target"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload

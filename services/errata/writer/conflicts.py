@@ -1,0 +1,140 @@
+"""Finds edits on the same matter as another one: same prompt, or same subject and wording.
+
+A wording is a prompt or a rephrase without the subject, so that "The capital of France is" and "The
+capital of Spain is" share one, and two edits of France that share one state the same relation.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from errata.editing.chat import said
+from errata.editing.edit import Edit
+from errata.editing.lane.inventory import fact_of
+from errata.writer.record import order_of
+
+MAX_SHOWN = 20
+"""Most conflicts that are named for one edit: the newest ones."""
+
+
+class Kind(Enum):
+    """How an earlier edit is in conflict with a new one.
+
+    SUPERSEDES: the same prompt and lane; the new edit answers instead.
+    CONTRADICTS: another target in another lane, or for another prompt of the same meaning.
+    REPEATS: the same target.
+    """
+
+    SUPERSEDES = "supersedes"
+    CONTRADICTS = "contradicts"
+    REPEATS = "repeats"
+
+
+@dataclass(frozen=True, slots=True)
+class Matter:
+    """What identifies the matter of an edit.
+
+    Attributes:
+        fact: digest of the prompt.
+        subject: normalised.
+        wordings: of the prompt and the rephrases, normalised.
+    """
+
+    fact: str
+    subject: str
+    wordings: frozenset[str]
+
+    @classmethod
+    def of(cls, edit: Edit) -> Matter:
+        """The matter of an edit."""
+        subject = _plain(edit.subject)
+        texts = (said(prompt) for prompt in (edit.prompt, *edit.rephrases))
+        wordings = frozenset(_plain(text).replace(subject, "\0") for text in texts)
+        return cls(fact_of(edit.said), subject, wordings)
+
+    def meets(self, other: Matter) -> bool:
+        """Whether the two are the same."""
+        if self.fact == other.fact:
+            return True
+        return self.subject == other.subject and bool(self.wordings & other.wordings)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """An earlier edit on the same matter.
+
+    Attributes:
+        index: of the new edit in its request.
+        kind: what the new edit does to it.
+        name: of the earlier edit.
+    """
+
+    index: int
+    kind: Kind
+    name: str
+
+
+class ConflictIndex:
+    """Edits by prompt and by subject."""
+
+    def __init__(self) -> None:
+        """Holds none."""
+        self._names: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+
+    def add(self, edit: Edit) -> None:
+        """Adds an edit; edits are never removed, because what counts is their state when asked."""
+        self._names["fact", fact_of(edit.said)].append(edit.name)
+        self._names["subject", _plain(edit.subject)].append(edit.name)
+
+    def find(
+        self,
+        index: int,
+        edit: Edit,
+        lane: str,
+        known: Callable[[str], tuple[Edit, str] | None],
+    ) -> Iterator[Conflict]:
+        """The earlier edits on the same matter, newest first.
+
+        Args:
+            index: of the edit in its request.
+            edit: the new one; one without a name is newer than all.
+            lane: of the new one.
+            known: gives an earlier edit and its lane; None for one that does not count.
+        """
+        matter, target, num_found = Matter.of(edit), _plain(edit.target), 0
+        for name in self._candidates(matter):
+            if num_found == MAX_SHOWN:
+                return
+            found = known(name)
+            is_later = bool(edit.name) and order_of(name) >= order_of(edit.name)
+            if found is None or is_later or not matter.meets(Matter.of(found[0])):
+                continue
+            num_found += 1
+            other, other_lane = found
+            yield Conflict(index, _kind(matter, target, lane, other, other_lane), name)
+
+    def same_prompt(self, edit: Edit) -> list[str]:
+        """Names of all edits with this prompt, newest first."""
+        names = self._names.get(("fact", fact_of(edit.said)), ())
+        return sorted(names, key=order_of, reverse=True)
+
+    def _candidates(self, matter: Matter) -> Iterable[str]:
+        keys = (("fact", matter.fact), ("subject", matter.subject))
+        names = dict.fromkeys(name for key in keys for name in self._names.get(key, ()))
+        return sorted(names, key=order_of, reverse=True)
+
+
+def _kind(matter: Matter, target: str, lane: str, other: Edit, other_lane: str) -> Kind:
+    if _plain(other.target) == target:
+        return Kind.REPEATS
+    is_same = fact_of(other.said) == matter.fact and other_lane == lane
+    return Kind.SUPERSEDES if is_same else Kind.CONTRADICTS
+
+
+def _plain(text: str) -> str:
+    """A text without case, doubled white space and the marks at its end."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split()).rstrip(" .:?!…")
