@@ -18,7 +18,7 @@ LISTS = ("rephrases", "locality_probes")
 TIMES = ("effective_from", "expires_at")
 OPTIONAL = ("subject", "source", "separator", *TIMES, *LISTS)
 # What `errata export` writes beside the fields of a correction.
-_WITHDRAWN = ("rejected", "reverted", "withdrawn")
+_WITHDRAWN = ("rejected", "reverted", "withdrawn", "proposed")
 EXPORTED = (
     *("name", "state", "lane", "author", "request_time", "commit_seq", "revert_seq"),
     *("reliability", "generality", "locality", "already_answered"),

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from errata.bulk.fates import REPEATED, Fate, Report, fate_of, refusal
@@ -15,6 +16,7 @@ from errata.bulk.row import Row
 from errata_client import (
     AsyncClient,
     Edit,
+    EditState,
     ErrataError,
     PermissionDeniedError,
     UnauthenticatedError,
@@ -139,7 +141,7 @@ class Importer:
             edits = await self._looked_at([name for _, name in oldest])
             for row, edit in zip(oldest, edits, strict=True):
                 self._open.popleft()
-                if _rests(edit):
+                if edit.state.settled or edit.state.waits:
                     self._settle(fate_of(row[0], edit))
                 else:  # the wait ended before the edit
                     self._open.append(row)
@@ -186,8 +188,11 @@ class Importer:
 
 
 def _rests(edit: Edit) -> bool:
-    """Whether waiting changes nothing: it is settled, proposed or scheduled."""
-    return edit.state.settled or edit.state.waits
+    """Whether waiting changes nothing: it is settled, proposed, or scheduled for later."""
+    begin = edit.spec.effective_from
+    is_early = begin is not None and begin > datetime.now(UTC)
+    waits = edit.state is EditState.PROPOSED or (edit.state is EditState.SCHEDULED and is_early)
+    return edit.state.settled or waits
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

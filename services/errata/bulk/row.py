@@ -8,6 +8,7 @@ import unicodedata
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from errata_client import EditSpec
 
@@ -39,7 +40,7 @@ class Row:
             list(spec.locality_probes),
         ]
         if spec.effective_from is not None or spec.expires_at is not None:
-            content += [str(spec.effective_from), str(spec.expires_at)]
+            content += [_instant(spec.effective_from), _instant(spec.expires_at)]
         digest = hashlib.sha256(
             json.dumps(content, ensure_ascii=True, default=repr).encode()
         ).digest()
@@ -89,3 +90,8 @@ def with_source(rows: Sequence[Row], source: str) -> list[Row]:
         row if row.spec.source else replace(row, spec=replace(row.spec, source=source))
         for row in rows
     ]
+
+
+def _instant(time: datetime | None) -> str:
+    """A time, however it was written; one without a zone is local time."""
+    return "" if time is None else time.astimezone(UTC).isoformat()

@@ -43,8 +43,11 @@ def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
     payload.append_time.FromNanoseconds(time.time_ns())
     data = payload.SerializeToString(deterministic=True)
     # What was accepted must be settled, and every edit must be revertible, when Redis is full.
-    leaves_reserve = payload.WhichOneof("kind") in ("edits_requested", "edits_scheduled")
+    leaves_reserve = payload.WhichOneof("kind") in _OF_CLIENTS
     return NewEntry(number, request_id, content_digest, data, leaves_reserve)
+
+
+_OF_CLIENTS = ("edits_requested", "edits_scheduled", "probes_set")
 
 
 def epoch(value: int) -> int:

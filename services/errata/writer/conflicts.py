@@ -6,9 +6,10 @@ capital of Spain is" share one, and two edits of France that share one state the
 
 from __future__ import annotations
 
+import heapq
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -56,11 +57,12 @@ class Matter:
         wordings = frozenset(_plain(text).replace(subject, "\0") for text in texts)
         return cls(fact_of(edit.said), subject, wordings)
 
-    def meets(self, other: Matter) -> bool:
-        """Whether the two are the same."""
-        if self.fact == other.fact:
-            return True
-        return self.subject == other.subject and bool(self.wordings & other.wordings)
+    @property
+    def keys(self) -> Iterator[str]:
+        """Two edits are on the same matter if they share one of these digests."""
+        yield self.fact
+        for wording in self.wordings:
+            yield fact_of(f"{self.subject}\n{wording}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +81,19 @@ class Conflict:
 
 
 class ConflictIndex:
-    """Edits by prompt and by subject."""
+    """Edits by matter: finding the conflicts of an edit reads no other edits."""
 
     def __init__(self) -> None:
         """Holds none."""
-        self._names: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        self._names: defaultdict[str, list[str]] = defaultdict(list)  # key → names in log order
 
     def add(self, edit: Edit) -> None:
-        """Adds an edit; edits are never removed, because what counts is their state when asked."""
-        self._names["fact", fact_of(edit.said)].append(edit.name)
-        self._names["subject", _plain(edit.subject)].append(edit.name)
+        """Adds an edit that is newer than all others.
+
+        Edits are never removed, because what counts is their state when asked.
+        """
+        for key in Matter.of(edit).keys:
+            self._names[key].append(edit.name)
 
     def find(
         self,
@@ -111,7 +116,7 @@ class ConflictIndex:
                 return
             found = known(name)
             is_later = bool(edit.name) and order_of(name) >= order_of(edit.name)
-            if found is None or is_later or not matter.meets(Matter.of(found[0])):
+            if found is None or is_later:
                 continue
             num_found += 1
             other, other_lane = found
@@ -119,13 +124,16 @@ class ConflictIndex:
 
     def same_prompt(self, edit: Edit) -> list[str]:
         """Names of all edits with this prompt, newest first."""
-        names = self._names.get(("fact", fact_of(edit.said)), ())
-        return sorted(names, key=order_of, reverse=True)
+        return self._names.get(fact_of(edit.said), [])[::-1]
 
-    def _candidates(self, matter: Matter) -> Iterable[str]:
-        keys = (("fact", matter.fact), ("subject", matter.subject))
-        names = dict.fromkeys(name for key in keys for name in self._names.get(key, ()))
-        return sorted(names, key=order_of, reverse=True)
+    def _candidates(self, matter: Matter) -> Iterator[str]:
+        """Names of edits on the matter, newest first, read only as far as they are asked for."""
+        lists = [reversed(self._names[key]) for key in matter.keys if key in self._names]
+        last = ""
+        for name in heapq.merge(*lists, key=order_of, reverse=True):
+            if name != last:
+                yield name
+            last = name
 
 
 def _kind(matter: Matter, target: str, lane: str, other: Edit, other_lane: str) -> Kind:

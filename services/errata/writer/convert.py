@@ -40,7 +40,7 @@ def draft(index: int, message: types_pb2.EditSpec) -> Draft:
         times = schedule_of(message)
     except (OverflowError, ValueError) as error:
         raise InvalidEditError(
-            f"edits[{index}] has no valid time: {error}.", field=f"edits[{index}].effective_from"
+            f"edits[{index}] has no valid time: {error}.", field=f"edits[{index}]"
         ) from error
     return Draft(
         prompt=message.prompt,

@@ -49,7 +49,7 @@ class _LaneTable(BaseModel):
     preset: str = ""
     model: Path | None = None
     adapters: tuple[Path, ...] = ()
-    requires_approval: bool = False
+    requires_approval: bool | None = None
     config: dict[str, Any] = {}
 
 
@@ -67,14 +67,14 @@ class LaneSetup:
         model: folder of its lane model; None keeps the one in the log.
         adapters: folders of PEFT adapters that the lane starts from.
         earlier: the same as versions configured it that had other defaults for new lanes.
-        requires_approval: whether new edits wait for approval; this can be changed later.
+        requires_approval: whether new edits wait for approval; None leaves it as it is in the log.
     """
 
     configured: LaneConfigured
     model: Path | None
     adapters: tuple[Path, ...] = ()
     earlier: LaneConfig | None = None
-    requires_approval: bool = False
+    requires_approval: bool | None = None
 
     def is_same_lane(self, known: LaneConfigured) -> bool:
         """Whether a lane of the log is this one, perhaps configured before some options existed."""

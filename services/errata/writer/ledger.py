@@ -36,6 +36,7 @@ from errata.writer.record import (
     LedgerState,
     Review,
     State,
+    digest_of,
     order_of,
     review_error,
 )
@@ -59,6 +60,7 @@ class EditLedger:
         self._waiting: dict[str, None] = {}  # proposed or scheduled
         self._request_seqs: dict[str, int] = {}
         self._compactions: dict[int, str] = {}  # seq → lane
+        self._decisions: dict[int, str] = {}  # seq → digest
         self._requests: dict[int, tuple[str, ...]] = {}  # seq → names
         self._conflicts = ConflictIndex()
         self.agenda = Agenda()
@@ -97,6 +99,7 @@ class EditLedger:
             self.probes,
             self.probes_seq,
             frozenset(self.reviewed_lanes),
+            dict(self._decisions),
         )
 
     async def restore(self, state: LedgerState) -> None:
@@ -106,6 +109,7 @@ class EditLedger:
         self.probes, self.probes_seq = state.probes, state.probes_seq
         self.reviewed_lanes = set(state.reviewed_lanes)
         self._compactions, self._request_seqs = dict(state.compactions), dict(state.request_seqs)
+        self._decisions = dict(state.decisions)
         requests: defaultdict[int, list[str]] = defaultdict(list)
         for record in state.records:
             name = record.edit.name
@@ -244,6 +248,10 @@ class EditLedger:
                 return name
         return ""
 
+    def decision_at(self, seq: int) -> str | None:
+        """The digest of the decision at a position; None if there is another entry."""
+        return self._decisions.get(seq)
+
     def seq_of_request(self, request_id: str) -> int | None:
         """The position of the entry with this request id; None if there is none."""
         return self._request_seqs.get(request_id)
@@ -351,6 +359,7 @@ class EditLedger:
             self._conflicts.add(edit)
 
     def _fold_review(self, entry: Entry, kind: EditsReviewed) -> None:
+        self._decisions[entry.seq] = digest_of(kind)
         review = Review(entry.seq, kind.verdict, kind.reviewer, kind.comment, entry.append_time)
         for name in sorted(kind.edits, key=order_of):
             if kind.verdict is Verdict.APPROVED:

@@ -69,6 +69,7 @@ def ledger_pages(state: LedgerState) -> Iterator[bytes]:
             "lane_models": dict(state.lane_models),
             "compactions": sorted(state.compactions.items()),
             "reviewed_lanes": sorted(state.reviewed_lanes),
+            "decisions": sorted(state.decisions.items()),
             "probes": [state.probes_seq, _PROMPTS.dump_python(state.probes, mode="json")],
             _EDITS: len(pages),
             _REQUESTS: len(ids),
@@ -113,6 +114,7 @@ def _read(pages: Sequence[bytes]) -> LedgerState:
         probes=_PROMPTS.validate_python(probes),
         probes_seq=int(probes_seq),
         reviewed_lanes=frozenset(map(str, head.get("reviewed_lanes", ()))),
+        decisions={int(seq): str(digest) for seq, digest in head.get("decisions", ())},
     )
 
 

@@ -158,14 +158,19 @@ def _route(table: RoutingTable | None) -> Route:
 
 
 def _answers(model: CausalLM, prompts: Sequence[Prompt], route: Route) -> dict[Prompt, str]:
-    """The greedy answer to each prompt, `ANSWER_TOKENS` tokens or up to the end of text."""
+    """The greedy answer to each prompt, `ANSWER_TOKENS` tokens or up to the end of text.
+
+    Where the model's positions end before that, the answers end as well.
+    """
     found: dict[Prompt, str] = {}
     for start in range(0, len(prompts), _ROWS):
         chunk = prompts[start : start + _ROWS]
         rows = [tokenise(model, prompt) for prompt in chunk]
         routed = zip(route([said(prompt) for prompt in chunk]), rows, strict=True)
         plans = [plan.behind(row.said_index) for plan, row in routed]
-        made = offline.generate(model, [row.ids for row in rows], ANSWER_TOKENS, plans=plans)
+        longest = max(len(row.ids) + p.num_positions for row, p in zip(rows, plans, strict=True))
+        room = max(1, min(ANSWER_TOKENS, model.max_positions - longest + 1))
+        made = offline.generate(model, [row.ids for row in rows], room, plans=plans)
         found.update(zip(chunk, (_text(model, ids) for ids in made), strict=True))
     return found
 

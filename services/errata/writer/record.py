@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
@@ -13,6 +15,7 @@ from errata.errors import ErrataError, PreconditionError
 from errata.log.entries import (
     UNTIMED,
     ArtifactRef,
+    EditsReviewed,
     Figures,
     LaneConfigured,
     Schedule,
@@ -107,6 +110,12 @@ class EditRecord:
     queue_time: datetime | None = None
     times: Schedule = UNTIMED
 
+    def rests(self, now: datetime) -> bool:
+        """Whether nothing but a decision, or a time to come, can change it."""
+        begin = self.times.effective_from
+        is_early = self.state is State.SCHEDULED and begin is not None and begin > now
+        return self.state.settled or self.state is State.PROPOSED or is_early
+
     @property
     def waits_since(self) -> datetime:
         """Since when it could be fitted."""
@@ -133,6 +142,7 @@ class LedgerState:
         probes: the deployment's probe set.
         probes_seq: of the entry that set them; 0 before the first.
         reviewed_lanes: lanes whose new edits wait for approval.
+        decisions: position → digest of a decision on edits that waited.
     """
 
     seq: int
@@ -144,6 +154,13 @@ class LedgerState:
     probes: tuple[Prompt, ...] = ()
     probes_seq: int = 0
     reviewed_lanes: frozenset[str] = frozenset()
+    decisions: Mapping[int, str] = field(default_factory=dict)
+
+
+def digest_of(review: EditsReviewed) -> str:
+    """SHA-256 of what a decision says, by which a retry is told from another request."""
+    said = (review.edits, review.verdict.value, review.comment, review.reviewer)
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def order_of(name: str) -> tuple[int, int]:

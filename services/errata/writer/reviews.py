@@ -17,11 +17,11 @@ from errata.errors import (
 from errata.log.entries import EditsReviewed, Verdict
 from errata.platform.detached import Detached, StillRunningError
 from errata.platform.failpoints import failpoint_async
-from errata.platform.security.identity import current
+from errata.platform.security.identity import current, on_behalf_of
 from errata.writer.intake import check_request_id
 from errata.writer.ledger import EditLedger
 from errata.writer.publish import Publisher
-from errata.writer.record import EditRecord, State, order_of
+from errata.writer.record import EditRecord, State, digest_of, order_of
 
 _INSTEAD = {
     State.REQUESTED: "it may be fitted already: wait for it, and revert it if it must go",
@@ -132,16 +132,11 @@ class Reviews:
             return seq
 
     def _check_same(self, request_id: str, seq: int, payload: EditsReviewed) -> None:
-        for name in payload.edits:
-            review = self._ledger.get(name).review
-            if review is not None and review.seq > seq:
-                continue  # there is a newer decision; the log has the older one
-            said = review and (review.seq, review.verdict, review.reviewer, review.comment)
-            if said != (seq, payload.verdict, payload.reviewer, payload.comment):
-                raise RequestIdReusedError(
-                    f"request id {request_id} was used for another request. Use a new one.",
-                    field="request_id",
-                )
+        if self._ledger.decision_at(seq) != digest_of(payload):
+            raise RequestIdReusedError(
+                f"request id {request_id} was used for another request. Use a new one.",
+                field="request_id",
+            )
 
     def _check_approval(self, records: Sequence[EditRecord], reviewer: str) -> None:
         seen: dict[tuple[str, str], str] = {}
@@ -188,15 +183,16 @@ def _check_waits(record: EditRecord, verdict: Verdict) -> None:
 
 
 def _check_other(record: EditRecord, reviewer: str) -> None:
-    """Returns if the reviewer is neither the edit's author nor whom he named.
+    """Returns if reviewer and author differ, and so do those in whose name they act.
 
     Raises:
-        PermissionDeniedError: he is.
+        PermissionDeniedError: two are the same.
     """
-    if reviewer not in (record.author, record.on_behalf_of):
+    own = {record.author, record.on_behalf_of} & {reviewer, on_behalf_of()} - {""}
+    if not own:
         return
     name = record.edit.name
-    told = "" if reviewer == record.author else f", in the name of {reviewer}"
+    told = "" if record.author in own else f", in the name of {min(own)}"
     how = "" if current() is not None else _UNAUTHENTICATED
     raise PermissionDeniedError(
         f"{name} was submitted by {record.author}{told}: nobody approves his own edit. Ask "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -74,8 +74,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
 
         def at_rest() -> bool:
             """Evaluated after every change of the ledger, for what was not at rest before."""
-            states = [(name, ledger.get(name).state) for name in moving]
-            moving.difference_update(name for name, at in states if at.settled or at.waits)
+            moving.difference_update([n for n in moving if self._writer.rests(ledger.get(n))])
             return not moving
 
         try:
@@ -83,7 +82,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
                 await ledger.wait_until(at_rest)
         except TimeoutError:
             pass  # the response says so
-        edits = _within_a_message(self._edit(ledger.get(name)) for name in request.names)
+        edits = _within_a_message(self._edits_named(request.names))
         all_settled = all(ledger.get(name).state.settled for name in request.names)
         return editing_pb2.WaitEditsResponse(edits=edits, all_settled=all_settled)
 
@@ -152,6 +151,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         """Approves or rejects proposed edits."""
         self._check_writable()
         require_lanes({self._writer.ledger.get(name).lane for name in request.names})
+        _within_a_message(self._edits_named(request.names))
         seq, records = await self._writer.reviews.decide(
             request.request_id,
             request.names,
@@ -168,6 +168,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         """Withdraws edits that wait."""
         self._check_writable()
         require_lanes({self._writer.ledger.get(name).lane for name in request.names})
+        _within_a_message(self._edits_named(request.names))
         seq, records = await self._writer.reviews.decide(
             request.request_id,
             request.names,
@@ -231,6 +232,9 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         _, lane = self._writer.ledger.lanes[record.lane]
         superseded_by = self._writer.ledger.superseded_by(record)
         return convert.edit_message(record, lane.method, superseded_by)
+
+    def _edits_named(self, names: Iterable[str]) -> Iterator[editing_pb2.Edit]:
+        return (self._edit(self._writer.ledger.get(name)) for name in names)
 
     def _edits(self, records: Sequence[EditRecord]) -> list[editing_pb2.Edit]:
         return [self._edit(record) for record in records]

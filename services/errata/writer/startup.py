@@ -102,9 +102,10 @@ class Startup:
         lane.gather(resources, on_progress=Countdown(report))
 
     async def _set_policy(self, setup: LaneSetup) -> None:
-        """Appends whether the lane requires approval, if that is new."""
+        """Appends whether the lane requires approval, if that is said and new."""
         lane, required = setup.configured.lane, setup.requires_approval
-        if required != (lane in self._ledger.reviewed_lanes):
+        if required is not None and required != (lane in self._ledger.reviewed_lanes):
+            _log.warning("the lane's policy changes", lane=lane, requires_approval=required)
             act = f"policy|{lane}|{required}|{self._ledger.seq}"
             await self._publisher.append_own(act, LanePolicySet(lane, required))
 

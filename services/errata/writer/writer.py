@@ -222,6 +222,10 @@ class Writer:
         refuse_expired(drafts, self._clock())
         return await self.previews.edits(edits, drafts, lane, wait_seconds)
 
+    def rests(self, record: EditRecord) -> bool:
+        """Whether nothing but a decision, or a time to come, can change an edit."""
+        return record.rests(self._clock())
+
     async def set_probes(self, request_id: str, prompts: Sequence[Prompt], author: str) -> int:
         """Replaces the deployment's probe set; returns the position of its entry.
 

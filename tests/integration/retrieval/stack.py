@@ -77,7 +77,10 @@ class Stack:
         config = config or {"claim": "threshold", "threshold": threshold}
         setups = [
             LaneSetup(
-                configure(name, method, config, llm.digest), model, adapters, requires_approval
+                configure(name, method, config, llm.digest),
+                model,
+                adapters,
+                requires_approval=requires_approval,
             )
             for name in ("facts", *others)
         ]

@@ -148,7 +148,9 @@ async def test_the_authenticated_identity_is_compared_and_not_the_name_that_is_g
 
         async def of_eve(name: str) -> None:
             enter(Identity("eve", everything))
-            assert (await desk.review(name, by="ann")).edits[0].review.reviewer == "eve"
+            with pytest.raises(PermissionDeniedError, match="submitted by ann"):
+                await desk.review(name, by="ann")  # she acts for the author
+            assert (await desk.review(name, by="carl")).edits[0].review.reviewer == "eve"
 
         name = await asyncio.create_task(of_ann())
         await asyncio.create_task(of_bob(name))
@@ -214,7 +216,9 @@ async def test_a_retry_has_one_effect(stack: Stack) -> None:
     async with stack.writer(stack.lane_model(), requires_approval=True, keys=keys) as writer:
         desk = Desk(writer)
         first, second = await desk.propose(0), await desk.propose(1)
+        both = _id()
         seq = (await desk.review(first, id=same)).seq
+        await desk.review(second, id=both)
         await desk.settled(first)
     async with stack.writer(stack.lane_model(), requires_approval=True, keys=keys) as writer:
         desk = Desk(writer)
@@ -225,6 +229,8 @@ async def test_a_retry_has_one_effect(stack: Stack) -> None:
             desk.review(second, id=same),
             desk.review(first, id=same, comment="other"),
             desk.review(first, id=same, verdict=REJECT),
+            desk.review(first, id=both),
+            desk.review(first, second, id=both),
         ):
             with pytest.raises(RequestIdReusedError):
                 await other
