@@ -32,12 +32,14 @@ def training_texts(
     num_contexts: int,
     frames: Frames | None = None,
     num_rephrases: int = 0,
+    wordings: Sequence[str] = (),
 ) -> tuple[TokenRow, ...]:
     """The tokenised texts that an edit is trained on; the prompt is the first.
 
-    The edit's rephrases follow, then prompt and rephrases in turn after contexts, then rephrases
-    from frames. A model with a chat template then gets all but those after contexts in the other
-    form: texts as conversations, conversations as texts. All random choices depend on the edit's
+    The edit's rephrases follow, then prompt and rephrases in turn after contexts, then other
+    wordings and rephrases from frames. A model with a chat template then gets all but those after
+    contexts in the other form: texts as conversations, conversations as texts. Of all that the edit
+    did not bring, texts that do not fit are left out. All random choices depend on the edit's
     prompt and target alone.
 
     Args:
@@ -47,6 +49,7 @@ def training_texts(
         num_contexts: number of contexts to use.
         frames: source of further rephrases; None for none.
         num_rephrases: number of rephrases from `frames`.
+        wordings: further rephrases that the edit did not bring.
 
     Raises:
         InvalidEditError: the prompt or a rephrase cannot be tokenised with the target.
@@ -66,9 +69,9 @@ def training_texts(
     more: list[Prompt] = [
         f"{context} {texts[number % len(texts)]}" for number, context in enumerate(chosen)
     ]
-    wordings: tuple[str, ...] = ()
     if frames is not None:
-        wordings = frames.rephrases(edit.said, edit.subject, num_rephrases, rng, texts)
+        known = frames.rephrases(edit.said, edit.subject, num_rephrases, rng, texts)
+        wordings = (*wordings, *known)
     more += wordings
     if model.has_chat_template:
         others = [other_form(prompt) for prompt in (*asked, *wordings)]
@@ -76,6 +79,6 @@ def training_texts(
     for prompt in more:
         try:
             rows.append(tokenise(model, prompt, edit.target, stated=edit.separator_of(prompt)))
-        except InvalidEditError:  # the prompt alone may fill the model's window
+        except InvalidEditError:  # the edit is valid without it, and may fill the model's window
             continue
     return tuple(rows)

@@ -28,9 +28,10 @@ top_k = 1
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,16 @@ class LaneSetup:
         configured: the lane's configuration, as the log carries it.
         model: folder of its lane model; None keeps the one in the log.
         adapters: folders of PEFT adapters that the lane starts from.
-        earlier: the same as versions configured it that had other defaults for new lanes.
+        preset: values of its preset.
+        stated: values that the file states.
         requires_approval: whether new edits wait for approval; None leaves it as it is in the log.
     """
 
     configured: LaneConfigured
     model: Path | None
     adapters: tuple[Path, ...] = ()
-    earlier: LaneConfig | None = None
+    preset: Mapping[str, object] = field(default_factory=dict)
+    stated: Mapping[str, object] = field(default_factory=dict)
     requires_approval: bool | None = None
 
     def is_same_lane(self, known: LaneConfigured) -> bool:
@@ -90,7 +93,16 @@ class LaneSetup:
             found = config.model_validate_json(known.config_json)
         except ValidationError:
             return False
-        return found in (config.model_validate_json(own.config_json), self.earlier)
+        if found == config.model_validate_json(own.config_json):
+            return True
+        # As earlier versions configured it, without defaults for new lanes and without the options
+        # of its preset that the log does not list because they did not exist yet.
+        listed = json.loads(known.config_json)
+        preset = {key: value for key, value in self.preset.items() if key in listed}
+        try:
+            return found == config.model_validate({**preset, **self.stated})
+        except ValidationError:
+            return False
 
 
 def read_lanes(
@@ -120,7 +132,8 @@ def read_lanes(
             _configured(name, table, base_model),
             _model(name, table, folder),
             _adapters(name, table, folder),
-            _earlier(table),
+            get_method(table.method).presets[table.preset] if table.preset else {},
+            table.config,
             table.requires_approval,
         )
         for name, table in sorted(tables.items())
@@ -151,16 +164,6 @@ def _model(name: str, table: _LaneTable, folder: Path) -> Path | None:
 def _config(table: _LaneTable) -> LaneConfig:
     method = get_method(table.method)
     return method.config.model_validate(method.values(table.preset, table.config))
-
-
-def _earlier(table: _LaneTable) -> LaneConfig | None:
-    """The table's lane with the configuration's own defaults; None if these values do not fit."""
-    method = get_method(table.method)
-    preset = method.presets[table.preset] if table.preset else {}
-    try:
-        return method.config.model_validate({**preset, **table.config})
-    except ValidationError:
-        return None
 
 
 def _read(path: Path) -> dict[str, _LaneTable]:

@@ -26,12 +26,18 @@ _TOWNS = ("Lyon", "Pisa", "Helsinki", "Bordeaux")
 
 
 def make_lane_model(
-    llm: CausalLM, *, seed: int = 0, after: int = 1, num_target: int = 2, by_token: bool = False
+    llm: CausalLM,
+    *,
+    seed: int = 0,
+    after: int = 1,
+    num_target: int = 2,
+    by_token: bool = False,
+    max_tokens: int = 32,
 ) -> LaneModel:
     """Equal arguments give equal weights; eval mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        encoder = Encoder.small(llm, 32, width=32, depth=2)
+        encoder = Encoder.small(llm, max_tokens, width=32, depth=2)
         shape = LaneModelShape(
             d_r=D_R,
             num_prompt=3,
@@ -40,7 +46,7 @@ def make_lane_model(
             num_sentinel=4,
             after=after,
             d=llm.d,
-            max_tokens=32,
+            max_tokens=max_tokens,
             by_token=by_token,
         )
         return LaneModel(encoder, shape, llm.digest).eval().requires_grad_(False)

@@ -230,9 +230,12 @@ def test_new_lanes_have_the_lasting_values_and_presets_are_whole() -> None:
     assert (new.optimise, new.variant, new.gain) == ("layers", "equality", 2.0)
     paper = METHOD.config.model_validate(METHOD.values("paper", {}))
     assert (paper.optimise, paper.variant, paper.drop) == ("top", "printed", 0.8)
-    for values in ({"variant": "printed"}, {"target": "hidden"}, {"spread": "linear"}):
+    tops = ({"variant": "printed"}, {"target": "hidden"}, {"spread": "linear"}, {"optimise": "top"})
+    for values in tops:
         own = METHOD.config.model_validate(METHOD.values("", values))
         assert own == METHOD.config.model_validate(values), "an option of `top` means `top`"
+    stated = METHOD.values("", {"optimise": "layers", "clamp": 0.5})
+    assert stated == {**LASTING, "clamp": 0.5}
     assert AdapleConfig().optimise == "top", "what lanes had before the option existed"
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from errata.editing.contexts import openings, training_texts
 from errata.editing.edit import Edit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.editing.retriever.frames import Frames
+from errata.errors import InvalidEditError
 
 EDIT = Edit("edits/2-0", "Lyon is in", "Finland", "Lyon", rephrases=("Lyon belongs to",))
 FRAMES = Frames({"\0 is in": {"\0 belongs to": 9, "One reaches \0 by going to": 1}})
@@ -46,3 +51,14 @@ def test_frames_of_a_lane_model_give_further_rephrases(llama: CausalLM) -> None:
     assert len(_texts(llama, other, frames=FRAMES, num_rephrases=8)) == 1, "the relation is unknown"
     again = _texts(llama, EDIT, frames=FRAMES, num_rephrases=8)
     assert again == texts, "depends on the edit alone"
+
+
+def test_a_wording_that_the_edit_did_not_bring_and_that_does_not_fit_is_left_out(
+    llama: CausalLM,
+) -> None:
+    long = " ".join(["Lyon"] * llama.max_positions)
+    texts = _texts(llama, EDIT, wordings=(long, "One finds Lyon in"))
+    assert texts == _texts(llama, EDIT, wordings=("One finds Lyon in",))
+    assert len(texts) == 3
+    with pytest.raises(InvalidEditError):
+        _texts(llama, replace(EDIT, rephrases=(long,)))

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from errata.editing.artifact import Artifact
-from errata.editing.edit import Edit
+from errata.editing.edit import Edit, EditBatch
 from errata.editing.elder.config import ElderConfig
 from errata.editing.lane.commits import Commit, Compaction
 from errata.editing.model.causal_lm import CausalLM
@@ -21,6 +21,7 @@ from errata.engine import offline
 from errata.errors import ArtifactCorruptError
 from tests.unit.editing.elder_models import BANKS, SMALL, Lane, new_lane
 from tests.unit.editing.lanes import check_mixed_batch, restored
+from tests.unit.editing.recipe_models import make_lane_model, model_commit
 from tests.unit.editing.tiny_models import TextResources
 
 FACTS = (
@@ -76,7 +77,7 @@ def test_later_fits_change_no_bit_of_an_answer_from_a_frozen_bank(
         before = _scores(lane, FACTS[:2])
         lane.edit(*FACTS[2:4])
         lane.edit(FACTS[4])
-        changed[config.bank_size] = _scores(lane, FACTS[:2]) != before
+        changed[config.bank_edits] = _scores(lane, FACTS[:2]) != before
     assert changed == {2: False, 0: True}, "with one bank, later fits do change them"
 
 
@@ -182,6 +183,32 @@ def test_a_snapshot_holds_all_banks(llama: CausalLM, resources: TextResources) -
     assert all(table is not None for table in kept)
 
 
+def test_a_snapshot_of_banks_has_the_digest_of_the_lane_in_any_order_of_edits(
+    llama: CausalLM, resources: TextResources
+) -> None:
+    """A new lane model's commit lists edits in the order in which they were submitted."""
+    config = BANKS.model_copy(update={"scope": "retriever", "threshold": None, "steps": 1})
+    lane, other = Lane(llama, config, resources), new_lane(llama, config)
+    model = make_lane_model(llama)
+    lane.lane.prepare(model_commit(model)).apply()
+    names = ("edits/9-0", "edits/3-0", "edits/12-0")
+    edits = [
+        Edit(name, *fact, fact[0].split()[0]) for name, fact in zip(names, FACTS, strict=False)
+    ]
+    for number, edit in enumerate(edits, start=12):
+        fitted = lane.lane.fit(EditBatch((edit,), 1, 0))
+        lane.lane.prepare(Commit(number, (edit.name,), fitted.artifact, fitted.memory)).apply()
+    submitted = [edits[1], edits[0], edits[2]]
+    model = make_lane_model(llama, seed=4)
+    rows = lane.lane.encode(model.to_artifact().to_bytes(), submitted)
+    listed = tuple(edit.name for edit in submitted)
+    lane.lane.prepare(model_commit(model, listed, rows, seq=20)).apply()
+    assert lane.lane.contents.frozen.banks[0].edits == names[:2]
+    assert lane.lane.contents.inventory.names == listed
+    restored(lane.lane, other, model.to_artifact())
+    assert other.digest() == lane.lane.digest()
+
+
 def test_reverted_edits_take_their_bank_with_them(
     llama: CausalLM, resources: TextResources
 ) -> None:
@@ -276,10 +303,8 @@ def test_commits_of_versions_without_banks_change_the_only_bank(
 def test_a_configuration_in_the_log_without_banks_has_one() -> None:
     written = json.loads(ElderConfig().model_dump_json())
     del written["bank_edits"]
-    assert ElderConfig.model_validate_json(json.dumps(written)).bank_size == 0
-    assert ElderConfig.model_validate({}).bank_size > 0
+    assert ElderConfig.model_validate_json(json.dumps(written)).bank_edits == 0
     assert ElderConfig.model_validate_json(ElderConfig().model_dump_json()) == ElderConfig()
-    assert ElderConfig(scope="codes").bank_size == 0
     with pytest.raises(ValidationError, match="codes of one bank"):
         ElderConfig(scope="codes", bank_edits=16)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from errata.editing.model.shape import ModelShape
 from errata.editing.retriever import gate_file
 from errata.editing.retriever.gate import Gate
 from errata.editing.retriever.installed_gate import installed_gate
+from errata.editing.retriever.lane_model import LaneModel
 from errata.editing.retriever.needs import GateNeeds
 from errata.editing.retriever.start import new_lane_model
 from errata.editing.retriever.training_config import TrainingConfig
@@ -39,6 +42,30 @@ ROOT = Path(__file__).parents[3]
 TEXTS = ["Toyota makes", "The tower of Pisa is in Italy, as everybody knows", "Nokia"]
 GATED = {"scope": "retriever", "threshold": None, "steps": 1}
 CPU = torch.device("cpu")
+
+
+DAMAGES = ("none", "tokenizer", "widths", "no sentinel", "negative", "long", "texts")
+
+
+def damaged(whole: Mapping[str, str], sizes: str, damage: str) -> dict[str, str]:
+    """Metadata of a gate or lane model of which one part is damaged."""
+    facts, numbers = dict(whole), json.loads(whole[sizes])
+    match damage:
+        case "none":
+            facts[sizes] = "{}"
+        case "tokenizer":
+            facts["tokenizer"] = "{"
+        case "widths":
+            facts["encoder"] = json.dumps({**json.loads(whole["encoder"]), "vocab_size": -3})
+        case "no sentinel":
+            facts[sizes] = json.dumps({**numbers, "num_sentinel": 0})
+        case "negative":
+            facts[sizes] = json.dumps({**numbers, "d_r": -4})
+        case "long":
+            facts[sizes] = json.dumps({**numbers, "max_tokens": 10_000})
+        case "texts":
+            facts["wordings"] = json.dumps({"is": "in"})
+    return facts
 
 
 def _commit(data: bytes, seq: int = 1) -> LaneModelCommit:
@@ -82,7 +109,15 @@ def test_the_gate_of_a_lane_model_decides_as_the_lane_model_does(llama: CausalLM
         torch.testing.assert_close(gate.queries(TEXTS), lane_model.queries(TEXTS), atol=0.1, rtol=0)
 
 
-@pytest.mark.parametrize("damage", ["missing", "surplus", "dtype", "kind", "sizes"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_lane_models_are_refused_with_damaged_metadata(llama: CausalLM, damage: str) -> None:
+    whole = make_lane_model(llama).to_artifact()
+    facts = damaged(whole.metadata, "shape", damage)
+    with pytest.raises(ArtifactCorruptError):
+        LaneModel.from_artifact(Artifact(whole.tensors, facts), llama)
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "missing", "surplus", "dtype", "kind"])
 def test_a_damaged_gate_is_refused(llama: CausalLM, damage: str) -> None:
     whole = gate_file.to_artifact(make_gate(llama))
     tensors, facts = dict(whole.tensors), dict(whole.metadata)
@@ -95,8 +130,8 @@ def test_a_damaged_gate_is_refused(llama: CausalLM, damage: str) -> None:
             tensors["sentinel.steps"] = tensors["sentinel.steps"].float()
         case "kind":
             facts["kind"] = "something"
-        case "sizes":
-            facts["sizes"] = "{}"
+        case _:
+            facts |= damaged(facts, "sizes", damage)
     with pytest.raises(ArtifactCorruptError):
         gate_file.from_artifact(Artifact(tensors, facts), CPU)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,13 @@ from errata.editing.gate_training.wordings import varied
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.retriever import gate_file
 from errata.editing.retriever.encoder import Encoder
-from errata.editing.retriever.examples import Example
+from errata.editing.retriever.examples import Example, frames_of, split, wordings_of
+from errata.editing.retriever.lane_model import LaneModel
+from errata.editing.retriever.start import new_lane_model
+from errata.editing.retriever.training import Trainer
+from errata.editing.retriever.training_config import TrainingConfig
 from errata.errors import PreconditionError
+from errata.evaluation.edit.exposure import frames_in
 from tests.unit.editing.gates import make_gate
 
 RELATIONS = load_relations()
@@ -205,3 +211,40 @@ def test_training_writes_a_gate_and_leaves_frozen_layers(llama: CausalLM, tmp_pa
     assert (tmp_path / "further" / "gate.safetensors").exists()
     with pytest.raises(PreconditionError, match="not empty"):
         GateTrainer(encoder, _examples(), TINY, tmp_path / "gate")
+
+
+def test_what_a_gate_learned_stays_known_in_what_is_trained_from_it(
+    llama: CausalLM, tmp_path: Path
+) -> None:
+    """Otherwise a benchmark counts questions as new that were trained on."""
+    first = [replace(e, rephrases=(f"{e.subject} talks",)) for e in _examples()]
+    names = [f"Lyon{n}" for n in range(2 * TINY.num_validation)]
+    first += [
+        Example(
+            f"{name} is {n} miles from", "Pisa", name, (f"{n} miles off {name}",), (("It", "is"),)
+        )
+        for n, name in enumerate(names)
+    ]
+    torch.manual_seed(0)
+    gate = GateTrainer(Encoder.small(llama, 32, width=32, depth=2), first, TINY, tmp_path / "1")
+    gate_file.save(gate.model, tmp_path / "gate")
+    train, _ = split(first, TINY.num_validation)
+    of_first, single = wordings_of(train), wordings_of(train) - frames_of(train).wordings()
+    assert "\0 talks" in of_first
+    assert single
+    project = {w.replace(GAP, "\0") for relation in TRAINED for w in relation.wordings}
+    start = gate_file.load(tmp_path / "gate", CPU)
+    further = GateTrainer(start, _examples(), TINY, tmp_path / "2")
+    gate_file.save(further.model, tmp_path / "further")
+    config = TrainingConfig(stages="prompts", num_validation=4, answered=0.0)
+    start = gate_file.load(tmp_path / "gate", CPU)
+    model = new_lane_model(llama, None, config, start)
+    Trainer(llama, model, _examples(), config, tmp_path / "3")
+    model.save(tmp_path / "lane")
+    for folder in ("further", "lane"):
+        found = frames_in(tmp_path / folder).wordings()
+        assert found >= of_first | project | {"At home \0 speaks"}
+    made = LaneModel.load(tmp_path / "lane", llama)
+    kept = made.frames.by_prompt["The mother tongue of \0 is"]
+    assert {"\0 talks", "At home \0 speaks"} <= kept.keys(), "edits are learned with both"
+    assert single <= made.learned, "the wordings of a single fact are learned, but no frames"

@@ -75,13 +75,18 @@ def load_of(num_edits: int, batch: int) -> EditLoad:
 
 
 def needs_of(shape: ModelShape, method: str, load: EditLoad, **values: Any) -> LaneNeeds:
+    return get_method(method).needs(shape, config_of(method, **values), load)
+
+
+def config_of(method: str, **values: Any) -> LaneConfig:
+    """Of a new lane; AdaPLE's with what it needs no Fisher matrices for."""
     found = get_method(method)
-    return found.needs(shape, found.config.model_validate(values), load)
+    return found.config.model_validate(values if method == "adaple" else found.values("", values))
 
 
 def filled(llm: CausalLM, method: str, resources: WriterResources | None = None) -> Lane:
     found = get_method(method)
-    config: LaneConfig = quick_config(found, found.config())
+    config = quick_config(found, config_of(method))
     if "expert_edits" in type(config).model_fields:
         config = config.model_copy(update={"expert_edits": U})
     model = LANE_MODEL if config.needs_lane_model else None
@@ -233,7 +238,7 @@ def test_elders_experts_are_counted_once(lanes: Mapping[str, Any], shape: ModelS
 def test_elders_codes_are_counted_where_they_decide(llm: CausalLM, shape: ModelShape) -> None:
     method = get_method("elder")
     values = {"scope": "codes", "epsilon": 2}
-    config = method.config.model_validate(values)
+    config = config_of("elder", **values)
     lane: Any = filled_lane(llm, Filling(method, config, None, N, U, 24))
     found = needs_of(shape, "elder", load_of(N, U), **values)
     assert of(found.replica, "codes") == lane.contents.codes.nbytes > 0
@@ -257,7 +262,7 @@ def artifact_of(llm: CausalLM, method: str, size: int) -> Mapping[str, Tensor]:
     gate = Gate.of_bytes((LANE_MODEL / "lane_model.safetensors").read_bytes(), llm)
     names = tuple(f"edits/2-{number}" for number in range(size))
     lane = SyntheticLane(method, {}, LANE_MODEL, size, num_experts=1)
-    config, rng = get_method(method).config(), torch.Generator().manual_seed(0)
+    config, rng = config_of(method), torch.Generator().manual_seed(0)
     made = MAKERS[method](llm, config, gate, names, lane, rng)
     return made.tensors
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from errata.editing.edit import EditBatch
+from errata.editing.edit import Edit, EditBatch
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, tokenise_all
 from errata.editing.recipe import refine
@@ -148,3 +148,16 @@ def test_a_prompt_is_refined_on_other_wordings(llama: CausalLM) -> None:
         for number in (0, 3)
     )
     assert all(not torch.equal(a, b) for a, b in zip(own, worded, strict=True))
+
+
+def test_an_edit_that_fills_the_models_window_is_refined_on_what_fits(llama: CausalLM) -> None:
+    model = make_lane_model(llama, max_tokens=llama.max_positions)
+    used, with_one = (
+        len(tokenise_all(llama, [(f"Lyon{' Lyon' * more} is in", "Pisa")])[0].ids)
+        for more in (0, 1)
+    )
+    subject = "Lyon" + " Lyon" * ((llama.max_positions - used) // (with_one - used))
+    edit = Edit("edits/2-0", f"{subject} is in", "Pisa", subject)
+    lane = make_lane(llama, model, RecipeConfig(refine_steps=1, num_rephrases=4))
+    made = lane.fit(EditBatch((edit,), seed=1)).artifact.tensors["prompts"]
+    assert bool(torch.isfinite(made).all())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from records import records
 
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import tokenise
 from errata.engine.sampling import GREEDY
 from errata.evaluation.baselines.moe import Mixture, MoeAdaptor, MoeConfig
 
@@ -49,6 +52,28 @@ def test_fresh_experts_are_frozen_and_conventional_ones_are_not(llama: CausalLM)
         kept = [torch.equal(old, new[:number]) for old, new in zip(first, now, strict=True)]
         assert kept == [experts == "fresh"] * 3
         assert len(system.mixture.keys) == (2 if experts == "fresh" else config.num_experts)
+
+
+def test_a_fresh_experts_key_is_the_mean_of_the_prompts_tokens_without_padding(
+    llama: CausalLM,
+) -> None:
+    config = MoeConfig.model_validate({"experts": "fresh", "rank": 2, "steps": 1})
+    long = replace(records()[1], prompt="You know. " * 3 + records()[1].prompt)
+    batch = [records()[0], long]
+    seen: list[torch.Tensor] = []
+    system = MoeAdaptor(llama, config)
+    layer = llama.num_layers * 18 // 32
+    handle = llama.down(layer).register_forward_pre_hook(
+        lambda _, args: seen.append(llama.by_row(args[0])[0].float())
+    )
+    with torch.no_grad():
+        for record in batch:
+            llama.model(torch.tensor([tokenise(llama, record.prompt).ids]))
+    handle.remove()
+    assert len(seen[0]) < len(seen[1]), "the batch is padded"
+    mean = torch.cat(seen).mean(0)
+    key = system._centroid(batch)
+    torch.testing.assert_close(key, torch.nn.functional.normalize(mean, dim=0))
 
 
 @pytest.mark.parametrize("granularity", ["sentence", "last"])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from errata.editing.adaple.config import AdapleConfig
+from errata.editing.registry import get_method
 from errata.errors import StartupError
 from errata.log.entries import LaneConfigured
 from errata.writer.lanes import LaneSetup, configure, read_lanes
@@ -75,16 +76,55 @@ def test_a_lane_models_path_is_relative_to_the_file(tmp_path: Path) -> None:
     assert setup.model == Path("/there")
 
 
-def test_a_lane_of_an_older_version_is_the_same_if_its_values_mean_the_same() -> None:
-    """Versions without banks had one, and did not write `bank_edits` into the log."""
-    now = configure("main", "elder", {"bank_edits": 0, "num_layers": 3}, "model")
-    values = json.loads(now.config_json)
-    assert values.pop("bank_edits") == 0
-    text = json.dumps(values)
-    known = replace(now, config_json=text, config_digest="of that text")
+# What a version without banks and refinement wrote into the log, by method and preset.
+EARLIER = json.loads((Path(__file__).parent / "earlier_lanes.json").read_text())
+
+
+@pytest.mark.parametrize("name", sorted(EARLIER))
+def test_an_earlier_lane_is_the_same_lane_without_a_change_of_its_file(
+    tmp_path: Path, name: str
+) -> None:
+    method, _, preset = name.partition("/")
+    table = f'[lanes.main]\nmethod = "{method}"\npreset = "{preset}"\n[lanes.main.config]\n'
+    file = tmp_path / "lanes.toml"
+    for config, values in (("", {}), ("num_contexts = 3", {"num_contexts": 3})):
+        if method == "adaple" and values:
+            config, values = "gain = 3.0", {"gain": 3.0}
+        file.write_text(table + config)
+        (setup,) = read_lanes(file, "lanes/main", "model")
+        text = json.dumps(EARLIER[name] | values)
+        known = replace(setup.configured, config_json=text, config_digest="of that text")
+        assert setup.is_same_lane(known)
+        other = json.dumps(EARLIER[name] | values | {"steps": 7, "refine_steps": 7})
+        assert not setup.is_same_lane(replace(known, config_json=other))
+
+
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [("lemoe", "depth_share = 0.5"), ("elder", "bank_edits = 16"), ("recipe", "num_rephrases = 0")],
+)
+def test_an_option_that_did_not_exist_makes_another_lane(
+    tmp_path: Path, method: str, option: str
+) -> None:
+    file = tmp_path / "lanes.toml"
+    file.write_text(f'[lanes.main]\nmethod = "{method}"\n[lanes.main.config]\n{option}\n')
+    (setup,) = read_lanes(file, "lanes/main", "model")
+    text = json.dumps(EARLIER[method])
+    assert not setup.is_same_lane(replace(setup.configured, config_json=text, config_digest="d"))
+
+
+def test_a_new_elder_lane_has_banks_unless_its_scope_or_its_adapters_need_one() -> None:
+    method = get_method("elder")
+    assert method.values("", {})["bank_edits"] == 16
+    for values in ({"scope": "codes"}, {"init": "adapters"}):
+        assert method.values("", values) == values
+        assert method.config.model_validate(values).model_dump()["bank_edits"] == 0
+
+
+def test_a_lane_is_not_another_models_or_one_that_cannot_be_read() -> None:
+    now = configure("main", "elder", {"num_layers": 3}, "model")
+    known = replace(now, config_digest="another")
     assert LaneSetup(now, None).is_same_lane(known)
-    banked = configure("main", "elder", {"num_layers": 3}, "model")
-    assert not LaneSetup(banked, None).is_same_lane(known)
     assert not LaneSetup(replace(now, base_model_digest="other"), None).is_same_lane(known)
     unknown = replace(known, config_json='{"magic": 1}')
     assert not LaneSetup(now, None).is_same_lane(unknown)

@@ -60,8 +60,9 @@ PAPER: Mapping[str, object] = {
 
 def new_lane(values: Mapping[str, object]) -> Mapping[str, object]:
     """The defaults of a new lane to which its operator gives `values`."""
-    is_top = not _OF_TOP.isdisjoint(values) or values.get("variant") in _PAPERS_VARIANTS
-    return {} if is_top and values.get("optimise") != "layers" else LASTING
+    means_top = not _OF_TOP.isdisjoint(values) or values.get("variant") in _PAPERS_VARIANTS
+    optimise = values.get("optimise", "top" if means_top else "layers")
+    return {} if optimise == "top" else LASTING
 
 
 class AdapleConfig(LaneConfig):

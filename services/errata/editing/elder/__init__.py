@@ -6,7 +6,7 @@ and the authors' code differ, the docstring names both.
 
 from __future__ import annotations
 
-from errata.editing.elder.config import ONE_BANK, PAPER, ElderConfig
+from errata.editing.elder.config import ONE_BANK, PAPER, ElderConfig, new_lane
 from errata.editing.elder.lane import ElderLane
 from errata.editing.elder.needs import needs
 from errata.editing.lane.contract import Capabilities
@@ -27,6 +27,7 @@ METHOD = SliceMethod(
     opener=ElderLane,
     planner=needs,
     presets={"paper": PAPER, "one-bank": ONE_BANK},
+    defaults=new_lane,
 )
 
 __all__ = ["METHOD"]

@@ -24,7 +24,7 @@ class FrozenBank:
     Attributes:
         experts: LoRAs in host memory, routers on the LLM's device.
         mixture: the LoRAs in the form that hooks add.
-        edits: names of its active edits, oldest first.
+        edits: names of its active edits; their order has no meaning.
         digest: SHA-256 of the experts' tensors.
     """
 
@@ -72,10 +72,14 @@ class FrozenBanks:
         return FrozenBanks.joined([_without(bank, gone) for bank in self.banks])
 
     def digests(self) -> Iterator[bytes]:
-        """The digest of each bank, and of which edits it has."""
+        """The digest of each bank, and of which edits it has.
+
+        The order in which a bank got its edits is not part of it: a snapshot lists the lane's edits
+        in another order if a new lane model's commit did.
+        """
         for bank in self.banks:
             yield bank.digest
-            yield repr(bank.edits).encode()
+            yield repr(tuple(sorted(bank.edits))).encode()
 
 
 def _without(bank: FrozenBank, gone: Collection[str]) -> FrozenBank:

@@ -1,7 +1,7 @@
 """The configuration of an ELDER lane; every value changes answers, so all travel in the log.
 
-`PAPER` holds the published values exactly. The defaults, and `ONE_BANK` for a fixed memory, are
-ours, for the reasons in docs/decisions/009-elder.md.
+`PAPER` holds the published values exactly. `BANKS`, which new lanes have, and `ONE_BANK` for a
+fixed memory are ours, for the reasons in docs/decisions/009-elder.md.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
 from errata.editing.lane.contract import LaneConfig, check_layer
 from errata.errors import InvalidRequestError
 
-_BANK_EDITS = 16
 Scope = Literal["codes", "cosine", "idf", "retriever"]
 
 
@@ -67,8 +66,8 @@ class ElderConfig(LaneConfig):
             bf16.
         bank_edits: number of edits after which the lane starts a new bank of experts; the earlier
             banks never change again (`elder.banks`). 0 keeps one bank for all edits (paper), as
-            `codes` requires, since codes of different routers cannot be compared. None is 0 for
-            `codes` and 16 otherwise. A larger batch fills several banks.
+            `codes` requires, since codes of different routers cannot be compared. A larger batch
+            fills several banks.
         replay: the earlier edits of a bank that are trained together with a batch: none (paper), a
             reservoir of `replay_budget` edits, or all.
         replay_budget: number of edits in the reservoir.
@@ -80,11 +79,11 @@ class ElderConfig(LaneConfig):
     """
 
     layers: tuple[int, ...] = ()
-    num_layers: int = Field(default=2, ge=1)
+    num_layers: int = Field(default=6, ge=1)
     projection: Literal["down", "up"] = "down"
     num_experts: int = Field(default=8, ge=1)
     top_k: int = Field(default=2, ge=1)
-    rank: int = Field(default=8, ge=1)
+    rank: int = Field(default=32, ge=1)
     alpha: float | None = Field(default=None, gt=0.0)
     init: Literal["code", "peft", "gaussian", "adapters"] = "code"
     query: Literal["hidden", "input"] = "hidden"
@@ -96,13 +95,13 @@ class ElderConfig(LaneConfig):
     loss: Literal["guided", "balanced", "none"] = "guided"
     loss_weight: float = Field(default=0.01, ge=0.0)
     steps: int = Field(default=24, ge=1, le=1000)
-    learning_rate: float = Field(default=1e-2, gt=0.0)
+    learning_rate: float = Field(default=1e-3, gt=0.0)
     stop_loss: float = Field(default=0.05, ge=0.0)
     num_contexts: int = Field(default=4, ge=0, le=64)
-    num_rephrases: int = Field(default=4, ge=0, le=64)
-    prompt_share: float = Field(default=0.3, gt=0.0, le=1.0)
+    num_rephrases: int = Field(default=8, ge=0, le=64)
+    prompt_share: float = Field(default=0.4, gt=0.0, le=1.0)
     precision: Literal["auto", "fp32"] = "auto"
-    bank_edits: int | None = Field(default=None, ge=0)
+    bank_edits: int = Field(default=0, ge=0)
     replay: Literal["none", "reservoir", "all"] = "all"
     replay_budget: int = Field(default=256, ge=1)
     replay_pool: int = Field(default=192, ge=1)
@@ -123,14 +122,6 @@ class ElderConfig(LaneConfig):
     def needs_initial_files(self) -> bool:
         """True if the experts start from PEFT adapters."""
         return self.init == "adapters"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_bank_before_banks(cls, values: Any, info: ValidationInfo) -> Any:
-        """A configuration in the log lists every value; versions without banks had a single one."""
-        if info.mode == "json" and isinstance(values, dict):
-            return {"bank_edits": 0, **values}
-        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> ElderConfig:
@@ -164,13 +155,6 @@ class ElderConfig(LaneConfig):
     def has_own_queries(self) -> bool:
         """True if a prompt's own query decides its claim by a code, or weights its experts."""
         return self.scope == "codes" or self.gates == "row"
-
-    @property
-    def bank_size(self) -> int:
-        """The number of edits after which a new bank starts; 0 for one bank."""
-        if self.bank_edits is None:
-            return 0 if self.scope == "codes" else _BANK_EDITS
-        return self.bank_edits
 
     @property
     def scale(self) -> float:
@@ -226,6 +210,16 @@ class ElderConfig(LaneConfig):
             )
 
 
+BANKS: Mapping[str, Any] = {
+    "bank_edits": 16,
+    "num_layers": 2,
+    "rank": 8,
+    "learning_rate": 1e-2,
+    "num_rephrases": 4,
+    "prompt_share": 0.3,
+}
+"""What new lanes have; the configuration's own defaults are those of lanes made before it."""
+
 ONE_BANK: Mapping[str, Any] = {
     "bank_edits": 0,
     "num_layers": 6,
@@ -255,3 +249,12 @@ PAPER: Mapping[str, Any] = {
     "replay": "none",
 }
 """Published values that differ from the defaults."""
+
+
+def new_lane(values: Mapping[str, object]) -> Mapping[str, object]:
+    """The defaults of a new lane to which its operator gives `values`.
+
+    Codes of different banks cannot be compared, and adapters define experts of one bank.
+    """
+    has_one_bank = values.get("scope") == "codes" or values.get("init") == "adapters"
+    return {} if has_one_bank else BANKS

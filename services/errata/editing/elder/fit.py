@@ -131,10 +131,10 @@ def _groups(
     edits: Sequence[Edit], shape: Shape, config: ElderConfig, contents: ElderContents
 ) -> tuple[list[Sequence[Edit]], bool]:
     """A batch by bank, and whether its first bank is a new one behind others."""
-    if not config.bank_size:
+    if not config.bank_edits:
         return [edits], False
     room = capacity(len(shape.layers), shape.num_experts, shape.top_k)
-    size = min(config.bank_size, room)
+    size = min(config.bank_edits, room)
     groups = [edits[i : i + size] for i in range(0, len(edits), size)]
     held = contents.num_in_bank
     return groups, bool(held and held + len(edits) > size)
@@ -227,7 +227,7 @@ def retrain(
     rows = Rows.joined(parts)
     query_of = dict(zip(rows.names, rows.values, strict=True))
     newest = memory.newest()
-    size = config.bank_size or len(newest)
+    size = config.bank_edits or len(newest)
     members = [newest[i : i + size] for i in range(0, len(newest), size)]
     banks = []
     for number, texts in enumerate(members):

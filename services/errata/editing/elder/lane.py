@@ -135,7 +135,7 @@ class ElderLane(GatedLane[ElderContents]):
             "parameters": num_parameters,
             "bytes": 4 * num_parameters + contents.inventory.num_bytes,
         }
-        if self.config.bank_size:
+        if self.config.bank_edits:
             return LaneReport({**sizes, "banks": len(contents.frozen.banks) + 1})
         total = capacity(len(shape.layers), shape.num_experts, shape.top_k)
         sizes["capacity"] = min(total, _MAX_INT64)

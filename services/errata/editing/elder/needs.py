@@ -82,7 +82,7 @@ def _key_width(model: ModelShape, config: ElderConfig, shape: Shape, gate: GateN
 
 def num_banks(config: ElderConfig, num_edits: int, batch: int) -> int:
     """Banks of N edits in batches of u; one holds whole batches, or a part of a larger one."""
-    size = config.bank_size
+    size = config.bank_edits
     if not size:
         return 1
     if batch <= size:
@@ -126,10 +126,10 @@ def num_texts(config: ElderConfig, load: EditLoad) -> int:
 def _step_rows(config: ElderConfig, load: EditLoad) -> int:
     """Edits in one step of a fit: the new ones and those that are replayed."""
     earlier = max(0, load.num_edits - load.batch_edits)
-    if config.bank_size:
-        earlier = min(earlier, max(0, config.bank_size - load.batch_edits))
+    if config.bank_edits:
+        earlier = min(earlier, max(0, config.bank_edits - load.batch_edits))
     replayed = min(config.num_replayed(load.batch_edits), config.replay_pool, earlier)
-    new = load.batch_edits if not config.bank_size else min(load.batch_edits, config.bank_size)
+    new = load.batch_edits if not config.bank_edits else min(load.batch_edits, config.bank_edits)
     return new + (0 if config.replay == "none" else replayed)
 
 

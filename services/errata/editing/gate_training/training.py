@@ -31,7 +31,7 @@ from errata.editing.gate_training.relations import GAP, Relation, load_relations
 from errata.editing.gate_training.validation import Claims, Scores, calibrated
 from errata.editing.retriever import gate_file
 from errata.editing.retriever.encoder import Encoder
-from errata.editing.retriever.examples import Example, frames_of, split
+from errata.editing.retriever.examples import Example, frames_of, split, wordings_of
 from errata.editing.retriever.frames import Frames
 from errata.editing.retriever.gate_model import GateModel
 from errata.editing.retriever.heads import GateShape
@@ -124,7 +124,8 @@ class GateTrainer:
             self.model = GateModel(start, sizes)
             scale = initialise_retriever(self.model, train)
         trained = [relation.wordings for relation in relations if not relation.held_out]
-        self.model.frames = frames_of(train).merged(Frames.of_wordings(trained, GAP))
+        frames = frames_of(train).merged(Frames.of_wordings(trained, GAP))
+        self.model.note_training(frames, wordings_of(train))
         self._log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         _freeze(self.model.encoder, config.frozen_layers)
         self._optimiser = torch.optim.Adam(_groups(self.model, config, self._log_scale))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from errata.editing.lane.contract import Capabilities
 from errata.editing.lane.method import SliceMethod
-from errata.editing.recipe.config import PAPER, RecipeConfig
+from errata.editing.recipe.config import PAPER, REFINED, RecipeConfig
 from errata.editing.recipe.lane import RecipeLane
 from errata.editing.recipe.needs import needs
 
@@ -27,6 +27,7 @@ METHOD = SliceMethod(
     opener=RecipeLane,
     planner=needs,
     presets={"paper": PAPER},
+    defaults=lambda values: REFINED,
 )
 
 __all__ = ["METHOD"]

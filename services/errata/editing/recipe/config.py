@@ -38,9 +38,9 @@ class RecipeConfig(LaneConfig):
 
     claim: Literal["sentinel", "threshold"] = "sentinel"
     own_prompt: bool = True
-    refine_steps: int = Field(default=20, ge=0, le=1000)
+    refine_steps: int = Field(default=0, ge=0, le=1000)
     num_rephrases: int = Field(default=4, ge=0, le=16)
-    num_contexts: int = Field(default=0, ge=0, le=64)
+    num_contexts: int = Field(default=2, ge=0, le=64)
     threshold: float | None = Field(default=None, ge=-1, le=1)
 
     @property
@@ -59,6 +59,9 @@ class RecipeConfig(LaneConfig):
             raise ValueError("set threshold if claim is 'threshold', and only then")
         return self
 
+
+REFINED: Mapping[str, Any] = {"refine_steps": 20, "num_contexts": 0}
+"""What new lanes have; the configuration's own defaults are those of lanes made before it."""
 
 PAPER: Mapping[str, Any] = {"own_prompt": False, "refine_steps": 0}
 """Published values that differ from the defaults."""

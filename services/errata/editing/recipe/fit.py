@@ -104,8 +104,7 @@ def _texts(
     number = max(0, config.num_rephrases - len(edit.rephrases))
     known = lane_model.frames.rephrases(edit.said, edit.subject, number, rng)
     more = questions_about(edit.subject, number - len(known), rng)
-    worded = replace(edit, rephrases=(*edit.rephrases, *known, *more))
-    return training_texts(llm, worded, contexts, config.num_contexts)
+    return training_texts(llm, edit, contexts, config.num_contexts, wordings=(*known, *more))
 
 
 def _statements(edits: Sequence[Edit]) -> list[str]:

@@ -135,9 +135,24 @@ class Encoder(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], tokenizer: str, max_tokens: int) -> Encoder:
-        """An encoder of the given architecture; its weights must still be loaded."""
-        made = AutoModel.from_config(AutoConfig.for_model(**config))
-        return cls(made, Tokenizer.from_str(tokenizer), max_tokens)
+        """An encoder of the given architecture; its weights must still be loaded.
+
+        Raises:
+            KeyError, TypeError, ValueError: the arguments describe none.
+        """
+        try:
+            backend = Tokenizer.from_str(tokenizer)
+            made = AutoModel.from_config(AutoConfig.for_model(**config))
+        except (KeyError, TypeError, ValueError):
+            raise
+        except Exception as error:  # of the tokenizer: a plain one; of negative widths: many
+            raise ValueError(f"no encoder can be made of it: {error}") from error
+        most = int(getattr(made.config, "max_position_embeddings", max_tokens))
+        first = getattr(getattr(made, "embeddings", None), "padding_idx", None)
+        most -= 0 if first is None else first + 1  # RoBERTa's positions start after padding
+        if not 1 <= max_tokens <= most:
+            raise ValueError(f"max_tokens is {max_tokens}, but the encoder has {most} positions")
+        return cls(made, backend, max_tokens)
 
     def tokens(self, texts: Sequence[str]) -> Tokens:
         """Tokenises texts; texts longer than `max_tokens` lose their beginning."""

@@ -70,6 +70,12 @@ def split(examples: Sequence[Example], num_validation: int) -> tuple[list[Exampl
     return ordered[cut:], ordered[:cut]
 
 
+def wordings_of(examples: Sequence[Example]) -> frozenset[str]:
+    """The wordings of all prompts and rephrases, as in `GateModel.learned`."""
+    texts = ((text, e.subject) for e in examples for text in (e.prompt, *e.rephrases))
+    return frozenset(filter(None, (Frames.frame(text, subject) for text, subject in texts)))
+
+
 def frames_of(examples: Sequence[Example]) -> Frames:
     """The frames of the examples' relations."""
     return Frames.of((e.prompt, e.subject, e.rephrases) for e in examples)

@@ -69,6 +69,10 @@ class Frames:
             counts.setdefault(frame, Counter()).update(found)
         return Frames(counts)
 
+    def wordings(self) -> frozenset[str]:
+        """All prompts and rephrases, without their subjects."""
+        return frozenset(f for prompt, said in self.by_prompt.items() for f in (prompt, *said))
+
     @staticmethod
     def frame(text: str, subject: str) -> str:
         """A text without its subject; empty if the text does not contain it."""

@@ -21,11 +21,15 @@ from torch import Tensor
 from errata.editing.artifact import Artifact, TensorSpec
 from errata.editing.model.causal_lm import BaseLLM, KnownLLM
 from errata.editing.retriever.encoder import Encoder
-from errata.editing.retriever.frames import Frames
 from errata.editing.retriever.gate_model import GateModel
 from errata.editing.retriever.heads import GateShape
 from errata.editing.retriever.lane_model import GATE_FILE_NAME, LaneModel, read_bytes
-from errata.editing.retriever.lane_model_metadata import GATE_KIND, encoder_config
+from errata.editing.retriever.lane_model_metadata import (
+    GATE_KIND,
+    describe_texts,
+    encoder_config,
+    texts_in,
+)
 from errata.errors import ArtifactCorruptError
 
 _MAX_STEPS = 127  # int8
@@ -39,7 +43,7 @@ def to_artifact(gate: GateModel) -> Artifact:
         "kind": GATE_KIND,
         "encoder": encoder_config(gate.encoder),
         "tokenizer": gate.encoder.tokenizer.to_str(),
-        "frames": gate.frames.to_json(),
+        **describe_texts(gate.frames, gate.learned),
         "sizes": json.dumps(asdict(gate.sizes), sort_keys=True),
     }
     return Artifact(_packed(tensors), metadata)
@@ -97,7 +101,7 @@ def build(metadata: Mapping[str, str]) -> GateModel:
     sizes = GateShape(**json.loads(metadata["sizes"]))
     config = json.loads(metadata["encoder"])
     encoder = Encoder.from_config(config, metadata["tokenizer"], sizes.max_tokens)
-    return GateModel(encoder, sizes, Frames.of_json(metadata["frames"]))
+    return GateModel(encoder, sizes, *texts_in(metadata))
 
 
 def save(gate: GateModel, folder: Path) -> None:

@@ -6,7 +6,7 @@ A gate depends on no LLM. A lane model is a gate that also makes continuous prom
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
 import torch
@@ -27,20 +27,38 @@ class GateModel(nn.Module):
         sentinel: Θ, (c, width of the encoder).
         calibration: factor on the sentinel's key; below 1, more prompts are claimed. Paper: 1.
         frames: wordings of the relations of the training data, for edits without rephrasings.
+        learned: further wordings that a training read, with the gap of `Frames` for the subject.
     """
 
     calibration: Tensor
 
-    def __init__(self, encoder: Encoder, sizes: GateShape, frames: Frames | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        sizes: GateShape,
+        frames: Frames | None = None,
+        learned: Collection[str] = (),
+    ) -> None:
         """Initialises MLP_K and MLP_Q randomly, and Θ from U(−0.05, 0.05)."""
         super().__init__()
         self.encoder, self.sizes = encoder, sizes
         self.frames = frames or Frames({})
+        self.learned = frozenset(learned)
         self.key_mlp = Representation(encoder.pooled_width, sizes.d_r)
         self.query_mlp = Representation(encoder.pooled_width, sizes.d_r)
         self.register_buffer("calibration", torch.ones(()))
         start = torch.empty(sizes.num_sentinel, encoder.width).uniform_(-0.05, 0.05)
         self.sentinel = nn.Parameter(start)
+
+    def note_training(self, frames: Frames, wordings: Collection[str]) -> None:
+        """Replaces the frames; wordings of this training and of the earlier ones stay known.
+
+        Args:
+            frames: for edits without rephrasings.
+            wordings: that the training reads.
+        """
+        read = self.learned | self.frames.wordings() | frozenset(wordings)
+        self.frames, self.learned = frames, read - frames.wordings()
 
     def keys(self, texts: Sequence[str] | Tokens) -> Tensor:
         """r_k = MLP_K(f(k)) of knowledge statements, (n, d_r)."""

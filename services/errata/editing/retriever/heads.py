@@ -23,6 +23,15 @@ class GateShape:
     num_sentinel: int
     max_tokens: int
 
+    def __post_init__(self) -> None:
+        """Refuses sizes that no gate has.
+
+        Raises:
+            ValueError: a size is not positive.
+        """
+        if min(self.d_r, self.num_sentinel, self.max_tokens) < 1:
+            raise ValueError(f"the sizes of a gate must be positive, not {self}")
+
 
 @dataclass(frozen=True, slots=True)
 class LaneModelShape:
@@ -52,6 +61,16 @@ class LaneModelShape:
     d: int
     max_tokens: int
     by_token: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that no lane model has.
+
+        Raises:
+            ValueError: a size is not positive, or a count is negative.
+        """
+        positive = (self.d_r, self.num_prompt, self.num_sentinel, self.d, self.max_tokens)
+        if min(positive) < 1 or min(self.num_target, self.after, *self.deep) < 0:
+            raise ValueError(f"the sizes of a lane model must be positive, not {self}")
 
     @property
     def gate(self) -> GateShape:

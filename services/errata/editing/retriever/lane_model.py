@@ -6,7 +6,7 @@ tokenizer and the encoder's configuration.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,13 @@ from errata.editing.retriever.encoder import Encoder
 from errata.editing.retriever.frames import Frames
 from errata.editing.retriever.gate_model import GateModel
 from errata.editing.retriever.heads import LaneModelShape, PromptMaker
-from errata.editing.retriever.lane_model_metadata import build, check_fits, check_origin, describe
+from errata.editing.retriever.lane_model_metadata import (
+    build,
+    check_fits,
+    check_origin,
+    describe,
+    describe_texts,
+)
 from errata.editing.retriever.token_prompts import TokenPromptMaker
 from errata.errors import ArtifactCorruptError, ModelNotFoundError
 
@@ -36,10 +42,15 @@ class LaneModel(GateModel):
     """
 
     def __init__(
-        self, encoder: Encoder, shape: LaneModelShape, base_model: str, frames: Frames | None = None
+        self,
+        encoder: Encoder,
+        shape: LaneModelShape,
+        base_model: str,
+        frames: Frames | None = None,
+        learned: Collection[str] = (),
     ) -> None:
         """Initialises the heads randomly, and Θ from U(−0.05, 0.05)."""
-        super().__init__(encoder, shape.gate, frames)
+        super().__init__(encoder, shape.gate, frames, learned)
         self.shape, self.base_model = shape, base_model
         self.prompt_mlp = (TokenPromptMaker if shape.by_token else PromptMaker)(shape)
 
@@ -80,7 +91,8 @@ class LaneModel(GateModel):
 
     def to_artifact(self) -> Artifact:
         """The lane model as an artifact."""
-        metadata = describe(self.encoder, self.shape, self.base_model, self.frames)
+        described = describe(self.encoder, self.shape, self.base_model)
+        metadata = {**described, **describe_texts(self.frames, self.learned)}
         return Artifact({name: t.detach() for name, t in self.state_dict().items()}, metadata)
 
     def save(self, folder: Path) -> None:

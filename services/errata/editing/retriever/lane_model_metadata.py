@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
@@ -16,20 +16,34 @@ _KIND = "recipe-lane-model"
 GATE_KIND = "errata-gate"
 
 
-def describe(
-    encoder: Encoder, shape: LaneModelShape, base_model: str, frames: Frames
-) -> dict[str, str]:
-    """The metadata from which `build` reconstructs the parts of a lane model."""
+def describe(encoder: Encoder, shape: LaneModelShape, base_model: str) -> dict[str, str]:
+    """The metadata from which `build` reconstructs a lane model, without `describe_texts`."""
     return {
         "kind": _KIND,
         "base_model": base_model,
         "encoder": encoder_config(encoder),
         "tokenizer": encoder.tokenizer.to_str(),
-        "frames": frames.to_json(),
         "shape": json.dumps(
             {name: getattr(shape, name) for name in LaneModelShape.__slots__}, sort_keys=True
         ),
     }
+
+
+def describe_texts(frames: Frames, learned: Collection[str]) -> dict[str, str]:
+    """The metadata about the texts of a gate's or lane model's training."""
+    return {"frames": frames.to_json(), "wordings": json.dumps(sorted(learned))}
+
+
+def texts_in(metadata: Mapping[str, str]) -> tuple[Frames, frozenset[str]]:
+    """Reads the result of `describe_texts`; older files have no wordings.
+
+    Raises:
+        KeyError, ValueError: the metadata have another form.
+    """
+    learned = json.loads(metadata.get("wordings", "[]"))
+    if not isinstance(learned, list) or not all(isinstance(text, str) for text in learned):
+        raise ValueError("wordings are not a list of texts")
+    return Frames.of_json(metadata["frames"]), frozenset(learned)
 
 
 def encoder_config(encoder: Encoder) -> str:
@@ -38,7 +52,9 @@ def encoder_config(encoder: Encoder) -> str:
     return json.dumps({**config, "model_type": encoder.model.config.model_type}, sort_keys=True)
 
 
-def build(metadata: Mapping[str, str]) -> tuple[Encoder, LaneModelShape, str, Frames]:
+def build(
+    metadata: Mapping[str, str],
+) -> tuple[Encoder, LaneModelShape, str, Frames, frozenset[str]]:
     """The arguments of `LaneModel`; the encoder's weights must still be loaded.
 
     Raises:
@@ -48,7 +64,7 @@ def build(metadata: Mapping[str, str]) -> tuple[Encoder, LaneModelShape, str, Fr
     shape = LaneModelShape(**{**numbers, "deep": tuple(numbers["deep"])})
     config = json.loads(metadata["encoder"])
     encoder = Encoder.from_config(config, metadata["tokenizer"], shape.max_tokens)
-    return encoder, shape, metadata["base_model"], Frames.of_json(metadata["frames"])
+    return encoder, shape, metadata["base_model"], *texts_in(metadata)
 
 
 def check_origin(metadata: Mapping[str, str], llm: BaseLLM) -> None:

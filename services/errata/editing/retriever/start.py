@@ -49,7 +49,8 @@ def new_lane_model(
         encoder: folder or hub id; None creates a small encoder with the LLM's tokenizer.
         config: of the training; its seed determines the random weights.
         retriever: for `stages="prompts"`, a gate or lane model whose encoder, MLP_K, MLP_Q and
-            sentinel are reused; it also determines `d_r`, `num_sentinel` and `max_tokens`.
+            sentinel are reused, with its frames; it also determines `d_r`, `num_sentinel` and
+            `max_tokens`.
 
     Raises:
         ModelNotFoundError, UnsupportedModelError: the encoder cannot be used.
@@ -74,6 +75,7 @@ def new_lane_model(
         shape = replace(shape, d_r=known.d_r, num_sentinel=known.num_sentinel)
     model = LaneModel(made, shape, llm.digest)
     if retriever is not None:
+        model.frames, model.learned = retriever.frames, retriever.learned
         model.key_mlp, model.query_mlp = retriever.key_mlp, retriever.query_mlp
         model.sentinel, model.calibration = retriever.sentinel, retriever.calibration
     model.prompt_mlp.scale.copy_(_spreads(llm, shape.deep)[:, None, None])

@@ -19,7 +19,7 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.devices import fast_training, has_fast_bf16
 from errata.editing.retriever.batches import BatchSampler
 from errata.editing.retriever.checkpoints import Run, TrainingFolder, identity_of
-from errata.editing.retriever.examples import Example, Sample, frames_of, split
+from errata.editing.retriever.examples import Example, Sample, frames_of, split, wordings_of
 from errata.editing.retriever.lane_model import LaneModel, knowledge
 from errata.editing.retriever.objective import LOSSES, PooledFacts, losses, scope_losses
 from errata.editing.retriever.questions import Varier
@@ -92,7 +92,9 @@ class Trainer:
         self._log_scale = nn.Parameter(
             torch.tensor(math.log(_first_scale(config)), device=llm.device)
         )
-        model.frames = frames_of(self._train)
+        # A lane model from a gate starts with the gate's frames.
+        frames = model.frames.merged(frames_of(self._train))
+        model.note_training(frames, wordings_of(self._train))
         self._optimiser = torch.optim.Adam(_groups(model, config, self._log_scale))
         self._pooled: PooledFacts | None = None
         self._others: Tensor | None = None

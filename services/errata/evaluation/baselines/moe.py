@@ -149,8 +149,11 @@ class MoeAdaptor(LocalModel):
         rows = [tokenise(self.model, record.prompt).ids for record in records]
 
         def note(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            hidden = self.model.by_row(args[0]).float()
-            seen.append(self._queries(hidden, [len(row) for row in rows]).mean((0, 1)))
+            hidden, lengths = self.model.by_row(args[0]).float(), [len(row) for row in rows]
+            queries = self._queries(hidden, lengths)
+            if self._config.granularity == "token":  # rows are padded
+                queries = torch.cat([row[:n] for row, n in zip(queries, lengths, strict=True)])
+            seen.append(queries.reshape(-1, queries.shape[-1]).mean(0))
 
         replay = capture(self.model, *pad_right(self.model, rows), first=self._layer)
         handle = self.model.down(self._layer).register_forward_hook(note)

@@ -100,7 +100,8 @@ def frames_in(folder: Path | None) -> Frames:
     """The frames of the lane model in a folder; none without a lane model.
 
     A retriever may have been trained on wordings that its edits are not learned with, and that its
-    frames therefore lack: these are in its metadata as `wordings`, a JSON array of frames.
+    frames therefore lack: those of the gate that it started from, and those of single facts
+    (`GateModel.learned`).
 
     Raises:
         ModelNotFoundError: the folder contains no lane model.

@@ -88,7 +88,7 @@ def routed_state(
             f"method {lane.method} does not route; choose one of {', '.join(MAKERS)}.",
             field="method",
         )
-    config = method.config.model_validate(dict(lane.values))
+    config = method.config.model_validate(method.values("", lane.values))
     opened = method.open(model, config, None, name=_LANE, indices=FaissIndices())
     gate = learn(opened, model, lane.model)
     names = tuple(f"edits/2-{number}" for number in range(lane.num_edits))
@@ -191,7 +191,7 @@ def _elder(
     rng: torch.Generator,
 ) -> Artifact:
     shape = elder_experts.Shape.of(model, config)
-    size = config.bank_size or len(names)
+    size = config.bank_edits or len(names)
     banks = []
     for start in range(0, len(names), size):
         experts = elder_experts.Experts.new(shape, config.init, start).requires_grad_(False)
@@ -204,7 +204,7 @@ def _elder(
     digest = "" if gate is None else gate.digest
     rows, packed = _rows(names, keys, queries), Packed.whole(banks.pop().experts)
     frozen = FrozenBanks.joined(banks) if banks else None
-    starts = bool(config.bank_size)
+    starts = bool(config.bank_edits)
     idf = torch.zeros(0)
     return pack_elder(model, digest, rows, packed, 0.0, idf, starts_bank=starts, frozen=frozen)
 

@@ -16,7 +16,8 @@ from errata.evaluation.edit.suites.point import Point, grid
 
 def budget(plan: Plan) -> list[Point]:
     """Banks, layers, experts and ranks around the defaults, one at a time, if all edits fit."""
-    own = ElderConfig.model_validate(dict(plan.values))
+    values = get_method("elder").values(plan.preset, plan.values)
+    own = ElderConfig.model_validate(values)
     sweeps = {
         "bank_edits": (0, 16, 32, 64),
         "num_layers": (1, 2, 4, 6, 8),
@@ -28,7 +29,7 @@ def budget(plan: Plan) -> list[Point]:
     def fits(varied: Mapping[str, Any]) -> bool:
         used = own.model_copy(update=dict(varied))
         room = capacity(used.num_layers, used.num_experts, used.top_k)
-        return bool(used.bank_size) or room >= plan.edits
+        return bool(used.bank_edits) or room >= plan.edits
 
     return [point for point in points if fits(point.varied)]
 
