@@ -68,7 +68,7 @@ class LaneSystem(LocalModel):
         Args:
             model: holds its base weights.
             method: of the lane.
-            values: of its configuration that differ from the defaults.
+            values: of its configuration that differ from a new lane's defaults.
             resources: text and cache for statistics.
             limits: of the writer.
             lane_model: a gate, or folder of a trained lane model, for methods that have one; None
@@ -80,9 +80,9 @@ class LaneSystem(LocalModel):
             ModelNotFoundError, BaseModelMismatchError, ArtifactCorruptError: about the lane model.
         """
         super().__init__(model)
-        self._configured = configure("main", method, values, model.digest)
-        self._limits = limits
         self._method = get_method(method)
+        self._configured = configure("main", method, self._method.values("", values), model.digest)
+        self._limits = limits
         self.config = self._method.config.model_validate_json(self._configured.config_json)
         self._resources = resources
         self._lane_model = lane_model
