@@ -13,9 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from errata import demo
-from errata.editing.registry import get_method
-from errata.editing.retriever.installed_gate import installed_gate
-from errata.editing.retriever.lane_model import file_in
 from errata.errors import ErrataError, NotFoundError, StartupError, UnavailableError
 from errata.launch.addresses import check_listening, free_shift, is_local
 from errata.launch.findings import Finding, Grade
@@ -241,6 +238,8 @@ def model(settings: Settings) -> Iterator[Finding]:
 
 def lanes(settings: Settings) -> Iterator[Finding]:
     """Checks the lanes file, and that the lane models and adapters it names exist."""
+    from errata.editing.retriever.installed_gate import installed_gate
+    from errata.editing.retriever.lane_model import file_in
     from errata.writer.lanes import read_lanes
 
     writer = settings.writer
@@ -273,5 +272,7 @@ def lanes(settings: Settings) -> Iterator[Finding]:
 
 
 def _takes_gate(lane: LaneConfigured) -> bool:
+    from errata.editing.registry import get_method
+
     config = get_method(lane.method).config.model_validate_json(lane.config_json)
     return config.takes_gate

@@ -63,7 +63,7 @@ def test_files_named_in_a_lanes_file_must_exist(tmp_path: Path) -> None:
     said = _refused(
         tmp_path, {"writer": {"lanes_file": lanes, "address": f"127.0.0.1:{free_port()}"}}
     )
-    assert "lanes/main: no lane model at" in said
+    assert "lanes/main: no lane model or gate at" in said
     assert "lanes/tuned: no PEFT adapter at" in said
 
 
