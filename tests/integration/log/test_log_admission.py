@@ -149,7 +149,7 @@ MODEL = LaneModelCommitted("lanes/b", REF, (), None, BASE_MODEL)
         (replace(MODEL, lane="lanes/a", edits=("edits/3-0",)), "PRECONDITION_FAILED"),
         (replace(MODEL, edits=("edits/3-0",)), "PRECONDITION_FAILED"),
         (replace(MODEL, repository=REF), "INVALID_REQUEST"),
-        (LaneCompacted("lanes/a", ("edits/3-0",), REF, 1, BASE_MODEL), "PRECONDITION_FAILED"),
+        (LaneCompacted("lanes/a", ("edits/4-0",), REF, 1, BASE_MODEL), "PRECONDITION_FAILED"),
         (LaneCompacted("lanes/b", (), REF, 1, BASE_MODEL), "INVALID_REQUEST"),
         (EntryVoided(3, "why"), "PRECONDITION_FAILED"),
         (EntryVoided(77, "why"), "NOT_FOUND"),

@@ -94,7 +94,7 @@ class History:
             if drawn < 0.3 and active:
                 names = self.random.sample(active, self.random.randint(1, min(2, len(active))))
                 await self.append(EditsReverted(tuple(names), ""))
-            elif drawn < 0.45 and active and self.applier.lanes[lane].lane.compact is not None:
+            elif drawn < 0.45 and active and self._can_compact(lane):
                 await self.compact(lane)
             elif drawn < 0.45 and lane == "lanes/recipe":
                 await self.give_model(self.random.randint(0, 3))
@@ -122,6 +122,10 @@ class History:
                 lane, names, figures, artifact, memory or None, 1, self.llm.digest, config
             )
         )
+
+    def _can_compact(self, lane: str) -> bool:
+        is_topk = lane == "lanes/weights"  # whose commits cannot become one
+        return not is_topk and self.applier.lanes[lane].lane.compact is not None
 
     async def compact(self, lane: str) -> None:
         edits = [self.edit_called(name) for name in self.fold.active(lane)]
