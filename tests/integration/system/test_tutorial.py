@@ -48,6 +48,7 @@ def _run(step: Step, folder: Path, environment: dict[str, str]) -> None:
 
 
 def test_the_tutorial_as_printed(environment: dict[str, str], tmp_path: Path) -> None:
+    environment = {**environment, "COLUMNS": "200"}  # a line of an answer stays a line
     install, start, *others = fences(TUTORIAL)
     assert install.text == _INSTALLED
     (up,) = _steps(start)
