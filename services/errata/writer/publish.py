@@ -12,13 +12,9 @@ from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
     EditsRejected,
-    EditsReviewed,
-    LaneCompacted,
-    LaneModelCommitted,
-    LanePolicySet,
     Payload,
     Rejection,
-    SnapshotTaken,
+    Signed,
 )
 from errata.platform.failpoints import failpoint_async
 from errata.platform.metrics import ARTIFACT_BYTES
@@ -89,20 +85,11 @@ class Publisher:
 
     async def append_with_retry(self, request_id: str, payload: Payload, author: str) -> int:
         """Appends as `append`, and retries until the log answers; commits are signed once."""
-        match payload:
-            case (
-                EditsCommitted()
-                | LaneModelCommitted()
-                | LaneCompacted()
-                | SnapshotTaken()
-                | LanePolicySet()
-                | EditsReviewed()
-            ):
-                async with self._signing:
-                    signed = self._signer.signed(payload)
-                    return await self._retried(request_id, signed, author)
-            case _:
-                return await self._retried(request_id, payload, author)
+        if not isinstance(payload, Signed):
+            return await self._retried(request_id, payload, author)
+        async with self._signing:
+            signed = self._signer.signed(payload)
+            return await self._retried(request_id, signed, author)
 
     async def begin_trust(self) -> None:
         """Appends the trust entry that the writer's commits need, if the log lacks it.

@@ -82,23 +82,27 @@ def test_an_edit_is_previewed_proposed_approved_and_served(
         assert answer.text.strip().startswith(edit.target)
         assert answer.provenance.edits == (proposed.name,)
 
-        (second,) = client.submit_edits([spec], lane="lanes/facts", author="ann")
-        assert [each.kind for each in second.conflicts] == ["repeats"]
-        with httpx2.Client(base_url=box.http_url, timeout=PATIENCE) as http:
-            body = {"names": [second.name], "author": "ann", "comment": "twice"}
-            withdrawn = http.post("/v1/edits:withdraw", json=body)
-            assert withdrawn.json()["edits"][0]["state"] == "STATE_WITHDRAWN"
-            refused = http.post(
-                "/v1/edits:review",
-                json={"names": [second.name], "verdict": "VERDICT_APPROVE", "author": "eve"},
-            )
-            assert refused.status_code == 400
-            assert "submit the correction again" in refused.json()["error"]["message"]
-        with pytest.raises(PreconditionError, match="withdrawn by ann"):
-            client.reject([second.name], comment="no", author="eve")
+        _withdraw_a_repetition(box, client, spec)
         kinds = [entry.kind for entry in client.entries()]
         assert kinds.count("edits_reviewed") == 2
         assert {"probes_set", "lane_policy_set"} <= set(kinds)
+
+
+def _withdraw_a_repetition(box: Box, client: Client, spec: EditSpec) -> None:
+    (second,) = client.submit_edits([spec], lane="lanes/facts", author="ann")
+    assert [each.kind for each in second.conflicts] == ["repeats"]
+    with httpx2.Client(base_url=box.http_url, timeout=PATIENCE) as http:
+        body = {"names": [second.name], "author": "ann", "comment": "twice"}
+        withdrawn = http.post("/v1/edits:withdraw", json=body)
+        assert withdrawn.json()["edits"][0]["state"] == "STATE_WITHDRAWN"
+        refused = http.post(
+            "/v1/edits:review",
+            json={"names": [second.name], "verdict": "VERDICT_APPROVE", "author": "eve"},
+        )
+        assert refused.status_code == 400
+        assert "submit the correction again" in refused.json()["error"]["message"]
+    with pytest.raises(PreconditionError, match="withdrawn by ann"):
+        client.reject([second.name], comment="no", author="eve")
 
 
 def test_rows_of_an_import_are_reported_as_proposed(

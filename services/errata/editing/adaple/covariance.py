@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.artifact import Artifact, TensorSpec
+from errata.editing.adaple.statistics_cache import Statistic, cached
 from errata.editing.lane.contract import Progress, Resources
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, positions, text_ids
 from errata.editing.model.replay import run_until
-from errata.errors import ArtifactCorruptError, InvalidRequestError, PreconditionError
+from errata.errors import InvalidRequestError
 
 _GROUP = 16  # paragraphs; cached matrices are of whole groups
 _MAX_TOKENS = 256  # of one paragraph
 _BATCH_TOKENS = 1024  # what a pass computes from them still fits into a CPU's cache
 _STRIPS = 8
-_MATRIX = "second_moment"  # of keys, or of gradients
 
 
 def gather(
@@ -48,27 +44,13 @@ def gather(
         PreconditionError: not cached, and the model no longer holds its base weights.
         InvalidRequestError: a layer does not exist, or there is no text.
     """
-    layers = config.resolve_layers(model.num_layers)
     max_tokens = config.covariance_samples * model.d_ff
-    text = list(resources.text())
-    files = {
-        layer: cache_file("covariance", model, resources.cache_dir, layer, text, max_tokens)
-        for layer in layers
-    }
-    found = {layer: read_matrix(model, path, model.d_ff) for layer, path in files.items()}
-    missing = [layer for layer, matrix in found.items() if matrix is None]
-    if missing:
-        if model.current_digest() != model.digest:
-            raise PreconditionError(
-                "the key statistics of this lane are not cached and the model already carries "
-                "edits; compute them with the base model first.",
-                layers=missing,
-            )
-        computed = compute(model, text, missing, max_tokens=max_tokens, on_progress=on_progress)
-        for layer, matrix in computed.items():
-            write_matrix(files[layer], matrix)
-            found[layer] = matrix
-    return {layer: matrix for layer, matrix in found.items() if matrix is not None}
+    statistic = Statistic("covariance", config.resolve_layers(model.num_layers), model.d_ff)
+
+    def missing(text: Sequence[str], layers: Sequence[int]) -> dict[int, Tensor]:
+        return compute(model, text, layers, max_tokens=max_tokens, on_progress=on_progress)
+
+    return cached(model, resources, statistic, max_tokens, missing)
 
 
 @torch.no_grad()
@@ -185,32 +167,3 @@ def _add_products(upper: Tensor, keys: Tensor) -> None:
 
 def _symmetric(upper: Tensor) -> Tensor:
     return upper.triu() + upper.triu(1).T
-
-
-def cache_file(
-    kind: str, model: CausalLM, folder: Path, layer: int, text: Sequence[str], max_tokens: int
-) -> Path:
-    """The file of a layer's matrix of one kind, named after all that it depends on."""
-    key = hashlib.sha256(f"{model.digest}|{layer}|{max_tokens}".encode())
-    for paragraph in text:
-        key.update(b"|" + hashlib.sha256(paragraph.encode()).digest())
-    return folder / f"{kind}-{key.hexdigest()}.safetensors"
-
-
-def write_matrix(path: Path, matrix: Tensor) -> None:
-    """Writes a matrix so that no reader sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    temporary.write_bytes(Artifact({_MATRIX: matrix}).to_bytes())
-    temporary.replace(path)
-
-
-def read_matrix(model: CausalLM, path: Path, width: int) -> Tensor | None:
-    """A (width, width) float64 matrix on the model's device; None if missing or damaged."""
-    specs: Mapping[str, TensorSpec] = {_MATRIX: TensorSpec((width, width), torch.float64)}
-    try:
-        stored = Artifact.from_bytes(path.read_bytes())
-        stored.check(specs)
-    except (OSError, ArtifactCorruptError):
-        return None
-    return stored.tensors[_MATRIX].to(model.device)

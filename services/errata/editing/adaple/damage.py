@@ -17,18 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.adaple.covariance import (
-    batches,
-    cache_file,
-    read_matrix,
-    token_rows,
-    write_matrix,
-)
+from errata.editing.adaple.covariance import batches, token_rows
+from errata.editing.adaple.statistics_cache import Statistic, cached
 from errata.editing.lane.contract import Resources
 from errata.editing.model.blocks import first_output
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, positions
-from errata.errors import InvalidRequestError, PreconditionError
+from errata.errors import InvalidRequestError
 
 _SEED = 0  # of the drawn labels
 
@@ -45,28 +40,13 @@ def gather(model: CausalLM, config: AdapleConfig, resources: Resources) -> dict[
     """
     if config.optimise != "layers":
         return {}
-    layers = config.resolve_layers(model.num_layers)
-    max_tokens = config.metric_tokens
-    text = list(resources.text())
-    files = {
-        layer: cache_file("fisher", model, resources.cache_dir, layer, text, max_tokens)
-        for layer in layers
-    }
-    found = {layer: read_matrix(model, path, model.d) for layer, path in files.items()}
-    missing = [layer for layer, matrix in found.items() if matrix is None]
-    if missing:
-        if model.current_digest() != model.digest:
-            raise PreconditionError(
-                "the Fisher matrices of this lane are not cached and the model already carries "
-                "edits; compute them with the base model first.",
-                layers=missing,
-            )
-        for layer, matrix in compute(model, text, missing, max_tokens=max_tokens).items():
-            write_matrix(files[layer], matrix)
-            found[layer] = matrix
-    return {
-        layer: inverse_root(matrix, config) for layer, matrix in found.items() if matrix is not None
-    }
+    statistic = Statistic("fisher", config.resolve_layers(model.num_layers), model.d)
+
+    def missing(text: Sequence[str], layers: Sequence[int]) -> dict[int, Tensor]:
+        return compute(model, text, layers, max_tokens=config.metric_tokens)
+
+    found = cached(model, resources, statistic, config.metric_tokens, missing)
+    return {layer: inverse_root(matrix, config) for layer, matrix in found.items()}
 
 
 def inverse_root(fisher: Tensor, config: AdapleConfig) -> Tensor:

@@ -12,14 +12,10 @@ from typing import Any
 
 from errata.errors import CommitNotTrustedError
 from errata.log.entries import (
-    EditsCommitted,
     EditsReviewed,
     Entry,
     KeysTrusted,
-    LaneCompacted,
     LaneConfigured,
-    LaneModelCommitted,
-    LanePolicySet,
     Signature,
     Signed,
     SnapshotTaken,
@@ -93,14 +89,7 @@ class TrustState:
                 return replace(self, lanes={**self.lanes, lane.lane: lane_digest_of(lane)})
             case KeysTrusted() as trust:
                 return self._after_trust(entry.seq, trust)
-            case (
-                EditsCommitted()
-                | LaneModelCommitted()
-                | LaneCompacted()
-                | SnapshotTaken()
-                | LanePolicySet()
-                | EditsReviewed() as commit
-            ):
+            case commit if isinstance(commit, Signed):
                 return self._after_commit(entry.seq, commit)
             case _:
                 return self
