@@ -72,7 +72,10 @@ def test_both_ways_agree_to_the_last_digit(system: System, corpus: Corpus, tmp_p
     # The paragraphs that the system's writer takes its statistics from.
     text.write_text("\n".join(corpus.training_text(0, 2_000)), encoding="utf-8")
     heldout.write_text("\n".join(corpus.training_text(1, 20)), encoding="utf-8")
+    config = tmp_path / "config.toml"
+    config.write_text('optimise = "top"\n')  # as in the demo's lanes
     common = ["--data", str(data), "--model", str(demo.model_path()), "--heldout", str(heldout)]
+    common += ["--lane-config", str(config)]
     plans = {
         "whole": ["--edits", "20", "--batch", "5", "--texts", "2"],
         # What the first run did must be gone from the cluster.
