@@ -100,7 +100,8 @@ class Publisher:
         entry = self._signer.trust_entry(self._log.log_id)
         if entry is not None:
             keys = "|".join(key.key_id for key in entry.keys)
-            await self.append_own(f"trust|{keys}|{self._ledger.seq}", entry)
+            act = own_request_id(f"trust|{keys}|{self._ledger.seq}")
+            await self._retried(act, entry, _AUTHOR)  # the key it replaces may have signed it
 
     async def _retried(self, request_id: str, payload: Payload, author: str) -> int:
         return await until_available(lambda: self.append(request_id, payload, author), "the log")
