@@ -10,7 +10,7 @@ import structlog
 
 from errata.errors import UnavailableError
 from errata.gateway import forward
-from errata.gateway.convert import EDIT_LOG, EDITING, INFERENCE
+from errata.gateway.convert import CATALOG, EDIT_LOG, EDITING, INFERENCE
 from errata.gateway.http.app import build_app
 from errata.gateway.http.server import HttpServer
 from errata.gateway.pool import WorkerPool
@@ -50,12 +50,14 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
     with _ray(settings) as is_alive:
         handle_signals(stop)  # Ray replaced the handlers
         configure_tracing(settings.tracing, "gateway")
-        server = GrpcServer(settings.gateway.address, [INFERENCE, EDITING, EDIT_LOG], is_front=True)
+        services = [INFERENCE, EDITING, EDIT_LOG, CATALOG]
+        server = GrpcServer(settings.gateway.address, services, is_front=True)
         pool = WorkerPool(settings.gateway.application)
         rates = Rates(settings.gateway)
         async with (
             open_channel(settings.writer.dialled, only_healthy=True) as editing,
             open_channel(settings.log.dialled) as log,
+            open_channel(settings.catalog.dialled, only_healthy=True) as catalog,
         ):
             http = HttpServer(
                 settings.gateway.http_address,
@@ -65,7 +67,7 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
                 InferenceService(pool, settings.gateway.default_timeout_seconds, rates),
                 server.server,
             )
-            server.server.add_generic_rpc_handlers(forward.handlers(editing, log, rates))
+            server.server.add_generic_rpc_handlers(forward.handlers(editing, log, catalog, rates))
             with metrics_endpoint(settings.gateway.metrics_address):
                 # HTTP first: gRPC's health, which probes ask, then answers for both.
                 await http.start()
