@@ -61,7 +61,7 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
         ):
             http = HttpServer(
                 settings.gateway.http_address,
-                build_app(pool, editing, log, settings.gateway, rates),
+                build_app(pool, editing, log, catalog, settings.gateway, rates),
             )
             inference_pb2_grpc.add_InferenceServiceServicer_to_server(
                 InferenceService(pool, settings.gateway.default_timeout_seconds, rates),

@@ -13,14 +13,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from errata.gateway.convert import INFERENCE
+from errata.gateway.convert import CATALOG, EDIT_LOG, EDITING, INFERENCE
 from errata.gateway.http.errors import failure_of
+from errata.gateway.http.event_routes import EventsCall
 from errata.gateway.http.guard import Guard
 from errata.gateway.http.observed import ROUTE_KEY, Observed
 from errata.gateway.http.openai_routes import OpenAiRoutes
 from errata.gateway.http.openapi_convert import document
 from errata.gateway.http.openapi_page import page
-from errata.gateway.http.rest_convert import ROUTES
+from errata.gateway.http.rest_convert import EVENTS, ROUTES
 from errata.gateway.http.rest_routes import RestCall
 from errata.gateway.rates import Rates
 from errata.platform.security.active import active
@@ -37,6 +38,7 @@ def build_app(
     pool: WorkerPool,
     editing: grpc.aio.Channel,
     log: grpc.aio.Channel,
+    catalog: grpc.aio.Channel,
     settings: GatewaySettings,
     rates: Rates | None = None,
 ) -> Starlette:
@@ -46,12 +48,14 @@ def build_app(
         pool: answers inference.
         editing: channel to the edit-writer.
         log: channel to the log service.
+        catalog: channel to the catalog.
         settings: of the gateway.
         rates: shared with the gateway's other servers; its own if None.
     """
     guard = Guard(active())
     rates = rates or Rates(settings)
     openai = OpenAiRoutes(pool, settings, rates)
+    channels = {EDITING: editing, EDIT_LOG: log, CATALOG: catalog}
     described = document()
     shown = page(described)
 
@@ -71,12 +75,13 @@ def build_app(
                 _route(
                     each.verb,
                     each.path,
-                    RestCall(each, editing if each.is_editing else log, settings, rates),
+                    RestCall(each, channels[each.service], settings, rates),
                     guard,
                     each.rpc_path,
                 )
                 for each in ROUTES
             ),
+            _route("GET", EVENTS.path, EventsCall(catalog), guard, EVENTS.rpc_path),
             _route("GET", "/health", _health, guard, ""),
             *guard.described(
                 _route("GET", "/openapi.json", openapi, guard, REFLECTION),

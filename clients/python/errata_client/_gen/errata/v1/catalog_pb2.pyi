@@ -216,7 +216,7 @@ class FindEditsRequest(google.protobuf.message.Message):
     UNTIL_TIME_FIELD_NUMBER: builtins.int
     ORDER_FIELD_NUMBER: builtins.int
     text: builtins.str
-    """Words that prompt, subject, target, rephrases and comments contain, all of them; "several words"
+    """Words that prompt, subject, target, rephrases, source and comments contain, all of them; "words"
     in this order; word* as the beginning of a word. Ignores case and accents. If empty, the
     filters alone decide.
     """
