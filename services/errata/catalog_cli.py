@@ -29,9 +29,7 @@ def find(
         list[str] | None,
         typer.Argument(help='Words to find, all of them; "several words" in quotes, or word*.'),
     ] = None,
-    state: Annotated[
-        list[StateName] | None, typer.Option(help="Only edits in this state; repeatable.")
-    ] = None,
+    state: Annotated[StateName | None, typer.Option(help="Only edits in this state.")] = None,
     asked_by: Annotated[str, typer.Option("--author", help="Only edits of this author.")] = "",
     lane: Annotated[str, typer.Option(help="Only edits of this lane, as lanes/{lane}.")] = "",
     method: Annotated[str, typer.Option(help="Only edits of lanes with this method.")] = "",
@@ -54,7 +52,7 @@ def find(
     with Client(target, timeout=timeout) as client:
         found = client.find_edits(
             " ".join(text or ()),
-            states=[EditState[name.upper()] for name in state or ()],
+            states=[EditState[state.upper()]] if state else (),
             lane=lane,
             author=asked_by,
             method=method,
