@@ -199,15 +199,6 @@ def report_of(request: catalog_pb2.ReportShapedAnswersRequest) -> Report:
     return Report(request.reporter, request.number, counts)
 
 
-def report_message(report: Report) -> catalog_pb2.ReportShapedAnswersRequest:
-    """What a gateway sends."""
-    message = catalog_pb2.ReportShapedAnswersRequest(reporter=report.reporter, number=report.number)
-    for count in report.counts:
-        added = message.counts.add(edit=name_of("edits", count.edit), answers=count.answers)
-        added.hour.seconds = count.hour * HOUR_SECONDS
-    return message
-
-
 def _time(
     request: catalog_pb2.FindEditsRequest | catalog_pb2.ShapedAnswersRequest, field: str
 ) -> int | None:

@@ -16,6 +16,7 @@ from errata.gateway.http.server import HttpServer
 from errata.gateway.pool import WorkerPool
 from errata.gateway.rates import Rates
 from errata.gateway.service import InferenceService
+from errata.gateway.shaped import ShapedAnswers
 from errata.platform.addresses import wait_for_listener
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import (
@@ -52,7 +53,8 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
         configure_tracing(settings.tracing, "gateway")
         services = [INFERENCE, EDITING, EDIT_LOG, CATALOG]
         server = GrpcServer(settings.gateway.address, services, is_front=True)
-        pool = WorkerPool(settings.gateway.application)
+        shaped = ShapedAnswers()
+        pool = WorkerPool(settings.gateway.application, shaped.note)
         rates = Rates(settings.gateway)
         async with (
             open_channel(settings.writer.dialled, only_healthy=True) as editing,
@@ -73,10 +75,13 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
                 await http.start()
                 await server.start()
                 _log.info("gateway serves", port=server.port, http_port=http.port)
+                reporting = asyncio.create_task(shaped.run(catalog))
                 try:
                     await _while_ray_lives(is_alive, stop)
                 finally:
                     await asyncio.gather(server.stop(), http.stop())
+                    reporting.cancel()
+                    await asyncio.gather(reporting, return_exceptions=True)
 
 
 async def _head_answers(address: str) -> None:
