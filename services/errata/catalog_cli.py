@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,12 +18,14 @@ from errata.cli_options import (
     TargetOption,
     TimeoutOption,
 )
-from errata.launch.output import print_json_line, print_result
+from errata.launch.output import line, print_json_line, print_result
 from errata.launch.show_catalog import event_line, found_list
 from errata.launch.terminal import console
 from errata_client import Client, EditState, Event, UnavailableError
 
 _RETRY_SECONDS = 1.0
+
+webhooks = typer.Typer(help="Servers that get events.", no_args_is_help=True)
 
 
 def find(
@@ -116,8 +120,41 @@ def _events(
         except UnavailableError as error:
             if not after:  # what was missed is not known
                 raise
-            console(stderr=True).print(f"reconnecting: {error.message}", markup=False)
+            console(stderr=True).print(line(("reconnecting: ", "yellow"), error.message))
             time.sleep(_RETRY_SECONDS)
             continue
         if not follow:
             return
+
+
+@webhooks.command("test")
+def ping_webhook(
+    url: Annotated[str, typer.Argument(help="URL of the server.")],
+    secret_file: Annotated[
+        Path | None, typer.Option(help="File with the secret; a new one is shown if unset.")
+    ] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Also if its address is private.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 10.0,
+) -> None:
+    """Sends a signed ping from this machine, and says what came of it."""
+    from errata.catalog.webhooks.messages import ping
+    from errata.catalog.webhooks.sending import Attempt, Sender
+    from errata.catalog.webhooks.targets import Target, check_url, new_secret, read_secret
+
+    check_url(url)
+    text, secret = new_secret() if secret_file is None else ("", read_secret(secret_file))
+    if text:
+        console().print(line("signed with the new secret ", (text, "bold")), soft_wrap=True)
+
+    async def send() -> Attempt:
+        async with Sender(timeout) as sender:
+            target = Target(url, url, secret, allow_private=allow_private)
+            return await sender.send(target, ping(datetime.now(UTC)))
+
+    attempt = asyncio.run(send())
+    if not attempt.is_delivered:
+        console(stderr=True).print(line(("not delivered: ", "red"), attempt.problem))
+        raise typer.Exit(1)
+    console().print(line(("delivered", "green"), f" to {url}"))

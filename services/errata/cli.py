@@ -103,6 +103,7 @@ for _name, _command in _COMMANDS:
     app.command(_name)(_command)
 app.add_typer(log, name="log")
 app.add_typer(policy_cli.probes, name="probes")
+app.add_typer(catalog_cli.webhooks, name="webhooks")
 app.add_typer(artifacts, name="artifacts")
 app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")

@@ -224,13 +224,22 @@ class Catalog:
         await self.change(lambda: add_report(self.database, report, self.settings.shaped_days))
 
     async def note_replicas(self, events: list[Event]) -> None:
-        """Adds events of replicas at the present position."""
-        await self.change(lambda: self._recorder.note_replicas(self.seq, events))
+        """Adds events of replicas behind all others."""
+        await self.keep(lambda: self._recorder.note_replicas(events))
         await self._tell()
 
     async def change(self, act: Callable[[], T]) -> T:
         """Runs what changes the database, one after the other."""
         return await asyncio.get_running_loop().run_in_executor(self._changing, act)
+
+    async def keep(self, act: Callable[[], T]) -> T:
+        """As `change`, but waits while the disk is full: what must not be lost."""
+        while True:
+            try:
+                return await self.change(act)
+            except sqlite3.OperationalError as error:
+                _log.error("the database cannot be written; trying again", reason=str(error))
+                await asyncio.sleep(_DISK_SECONDS)
 
     async def _read(
         self, read: Callable[[sqlite3.Connection], T], timeout_seconds: float | None
@@ -349,19 +358,13 @@ class Catalog:
         self._taken.append(Taken.of(entry, position, self._follower.reader.fold))
 
     async def _flush(self) -> None:
-        """Writes what was taken, and moves behind it; waits while the disk is full."""
+        """Writes what was taken, and moves behind it."""
         taken, self._taken = self._taken, []
         if not taken:
             return
         head = head_of(self._follower.reader.fold)
         await failpoint_async("catalog.before_write")
-        while True:
-            try:
-                await self.change(lambda: self._recorder.write(taken, head))
-                break
-            except sqlite3.OperationalError as error:
-                _log.error("the database cannot be written; trying again", reason=str(error))
-                await asyncio.sleep(_DISK_SECONDS)
+        await self.keep(lambda: self._recorder.write(taken, head))
         await failpoint_async("catalog.after_write")
         position = taken[-1].position
         self._position = CatalogPosition(position.seq, position.chain_digest)

@@ -30,7 +30,7 @@ _KEPT = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS targets (
     name TEXT PRIMARY KEY, delivered INTEGER NOT NULL, failures INTEGER NOT NULL,
-    failing_since REAL, next_attempt REAL NOT NULL
+    next_attempt REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS shaped (
     hour INTEGER, edit INTEGER, answers INTEGER NOT NULL, PRIMARY KEY (hour, edit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from urllib.parse import quote
 
 from errata.catalog.database import name_of, place_of
 
@@ -76,7 +77,8 @@ class Event:
         """The same on every delivery, and in every catalog of the log for an event of an edit."""
         if self.edit is not None:
             return f"{log_id}/{self.seq}/{self.edit_name}"
-        return f"{log_id}/{self.name.removeprefix('events/')}/{self.replica}"
+        place = self.name.removeprefix("events/")
+        return f"{log_id}/{place}/{quote(self.replica, safe='')}"
 
 
 def micros(time: datetime) -> int:

@@ -14,6 +14,7 @@ from errata.artifacts.store import ArtifactStore
 from errata.catalog.catalog import Catalog
 from errata.catalog.replica_watch import ReplicaWatch
 from errata.catalog.service import SERVICE_NAME, CatalogService, add_to_server
+from errata.catalog.webhooks.outbox import deliver, targets_of
 from errata.errors import ErrataError
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import GrpcServer, open_channel, unless_stopped
@@ -31,6 +32,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         DataLossError: the log contradicts itself or the database.
     """
     own = settings.catalog
+    targets = targets_of(own)
     name = f"catalog-{socket.gethostname()}-{os.getpid()}"
     async with open_channel(settings.log.dialled) as channel:
         max_bytes = settings.artifacts.max_bytes
@@ -44,22 +46,34 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         with metrics_endpoint(own.metrics_address):
             if not await unless_stopped(catalog.start(), stop):
                 return
-            watching = asyncio.create_task(ReplicaWatch(catalog, channel, own).run())
+            working = [
+                asyncio.create_task(ReplicaWatch(catalog, channel, own).run()),
+                asyncio.create_task(deliver(catalog, targets, own)),
+            ]
             try:
                 await server.start()
                 _log.info("the catalog serves", port=server.port, seq=catalog.seq)
-                await _watch(catalog, server, stop)
+                await _watch(catalog, server, working, stop)
             finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+                for task in working:
+                    task.cancel()
+                await asyncio.gather(*working, return_exceptions=True)
                 await server.stop()
                 await catalog.close()
 
 
-async def _watch(catalog: Catalog, server: GrpcServer, stop: asyncio.Event) -> None:
-    """Keeps the server's health equal to the catalog's until `stop` is set."""
+async def _watch(
+    catalog: Catalog, server: GrpcServer, working: list[asyncio.Task[None]], stop: asyncio.Event
+) -> None:
+    """Keeps the server's health equal to the catalog's until `stop` is set.
+
+    Raises the error of a task that ended, which none should: the process must end, too.
+    """
     healthy = True
     while not stop.is_set():
+        for task in working:
+            if task.done():
+                await task
         try:
             await asyncio.wait_for(stop.wait(), _HEALTH_SECONDS)
         except TimeoutError:

@@ -78,9 +78,10 @@ class Recorder:
             self._put_log(log_id, pins, events_from=position.seq + 1)
             self._put_position(position, head_of(fold))
 
-    def note_replicas(self, seq: int, events: Sequence[Event]) -> None:
-        """Adds events of replicas behind those of the entry at `seq`."""
+    def note_replicas(self, events: Sequence[Event]) -> None:
+        """Adds events of replicas behind all others."""
         with self._database.change() as connection:
+            seq = int(self._database.value("seq"))
             found = connection.execute(
                 "SELECT max(id) FROM events WHERE id BETWEEN ? AND ?",
                 (id_of(seq, 0), id_of(seq + 1, 0) - 1),

@@ -60,8 +60,7 @@ class CatalogSettings(FollowerSettings):
     webhook_horizon_seconds: float = Field(
         3 * 86_400.0,
         gt=0,
-        description="Seconds after the first attempt at which an event that cannot be delivered "
-        "is given up.",
+        description="Age, in seconds, at which an event is given up while its target takes none.",
     )
 
     @model_validator(mode="after")
