@@ -24,6 +24,7 @@ from errata.platform.settings import CatalogSettings
 
 _LOOK_SECONDS = 5.0
 _MOST_DOUBLINGS = 30
+_OUTCOMES = ("delivered", "failed", "given_up")
 
 _log = structlog.get_logger(__name__)
 
@@ -86,7 +87,10 @@ class Delivery:
     async def run(self) -> None:
         """Delivers until it is cancelled."""
         name = self._target.name
+        for outcome in _OUTCOMES:  # so that each is scraped before it happens
+            WEBHOOK_DELIVERIES.labels(name, outcome)
         progress = await self._catalog.keep(lambda: begin(self._catalog.database, name))
+        WEBHOOK_FAILURES.labels(name).set(progress.failures)
         after = progress.delivered
         while True:
             seen = self._catalog.version
