@@ -45,8 +45,9 @@ class Access:
         """Waits for what runs, and closes the database."""
         for threads in (self._reading, self._changing):
             await asyncio.to_thread(threads.shutdown)
-        for connection in (*self._readers, self.database):
+        for connection in self._readers:
             connection.close()
+        self.database.close()
 
     async def change(self, act: Callable[[], T]) -> T:
         """Runs what changes the database, one after the other."""
