@@ -53,8 +53,8 @@ def match_of(text: str) -> str:
         is_beginning = not quoted and word.endswith("*")
         found = indexed(wanted.rstrip("*") if is_beginning else wanted)
         if _has_word(found):
-            escaped = found.replace('"', '""').strip()
-            terms.append(f'"{escaped}"{" *" if is_beginning else ""}')
+            # A term ends at a quote, so that none is inside.
+            terms.append(f'"{found.strip()}"{" *" if is_beginning else ""}')
     if not terms:
         raise InvalidRequestError(
             "the text has no letter, digit or symbol to look for; give a word.", field="text"

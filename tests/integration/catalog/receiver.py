@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from errata.catalog.webhooks.messages import signature
 
+DRIPS = -1
 SECRET = b"a secret of the receiver"
 
 
@@ -31,7 +32,7 @@ class Receiver:
     """What came in, and what to answer next: 200 once `answers` is used up.
 
     Attributes:
-        answers: statuses; 0 hangs until `released`.
+        answers: statuses; until `released`, 0 hangs and DRIPS sends a header byte by byte.
         location: of redirects.
     """
 
@@ -74,6 +75,12 @@ def receiver(*answers: int) -> Iterator[Receiver]:
             )
             if not status:
                 state.released.wait()
+                return
+            if status == DRIPS:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nx-slow: ")
+                with suppress(OSError):
+                    while not state.released.wait(0.02):
+                        self.wfile.write(b"x")
                 return
             self.send_response(status)
             if 300 <= status < 400:

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from prometheus_client import REGISTRY
 
 from errata.catalog.catalog import Catalog
 from errata.catalog.happenings import Kind
 from errata.catalog.webhooks.outbox import deliver
 from errata.catalog.webhooks.targets import Target
-from tests.integration.catalog.receiver import SECRET, Receiver, receiver
+from tests.integration.catalog.receiver import DRIPS, SECRET, Receiver, receiver
 from tests.integration.catalog.rig import Rig, edit
 from tests.integration.log import entries
 from tests.integration.log.harness import eventually
@@ -88,8 +89,9 @@ async def test_a_redirect_is_a_failure_and_is_not_followed(rig: Rig) -> None:
     assert not inside.requests
 
 
-async def test_a_target_that_hangs_holds_up_no_other(rig: Rig) -> None:
-    with receiver(*[0] * 1_000) as hanging, receiver() as server:
+@pytest.mark.parametrize("how", [0, DRIPS])
+async def test_a_target_that_hangs_holds_up_no_other(rig: Rig, how: int) -> None:
+    with receiver(*[how] * 1_000) as hanging, receiver() as server:
         async with delivering(
             rig,
             target(hanging, "hanging"),
