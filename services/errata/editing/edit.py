@@ -41,6 +41,10 @@ class Edit:
         return self.separator if isinstance(prompt, str) == isinstance(self.prompt, str) else None
 
 
+LAST_ATTEMPT = 2
+"""An edit that fails its check in this attempt, alone, is rejected."""
+
+
 @dataclass(frozen=True, slots=True)
 class EditBatch:
     """Edits that are fitted and committed together, in log order.
@@ -48,8 +52,8 @@ class EditBatch:
     Attributes:
         edits: at least one.
         seed: the seed of all random choices of the fit.
-        attempt: 0 for the first fit; after a failed check it increases, and the fit becomes
-            stronger.
+        attempt: 0 for the first fit; after a failed check it increases up to `LAST_ATTEMPT`, and
+            the fit becomes stronger.
     """
 
     edits: tuple[Edit, ...]

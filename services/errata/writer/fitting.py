@@ -10,7 +10,7 @@ from time import perf_counter
 import structlog
 
 from errata.editing.artifact import Artifact
-from errata.editing.edit import Edit, EditBatch
+from errata.editing.edit import LAST_ATTEMPT, Edit, EditBatch
 from errata.editing.lane.commits import Commit
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import (
@@ -30,7 +30,6 @@ _log = structlog.get_logger(__name__)
 
 # Above every position that the log can reach during a trial, so that the trial is the newest.
 TRIAL_SEQ = 2**62
-_LAST_ATTEMPT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def fit_batch(
             return FitOutcome(fitted, (), retry, seconds)
         no_room = [r.error for r in failures if isinstance(r.error, LaneFullError)]
         lane_is_full = any(error.lane_is_full for error in no_room)
-        if lane_is_full or (single and (no_room or attempt == _LAST_ATTEMPT)):
+        if lane_is_full or (single and (no_room or attempt == LAST_ATTEMPT)):
             return FitOutcome(None, tuple(failures), retry, seconds)
         if single:
             attempt += 1

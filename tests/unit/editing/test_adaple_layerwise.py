@@ -15,7 +15,7 @@ from errata.editing.adaple.config import LASTING, AdapleConfig
 from errata.editing.adaple.keys import KeyProbes
 from errata.editing.adaple.layerwise import optimise_changes
 from errata.editing.adaple.targets import TargetProblem
-from errata.editing.edit import Edit, EditBatch
+from errata.editing.edit import LAST_ATTEMPT, Edit, EditBatch
 from errata.editing.lane.commits import Commit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, positions, text_ids, tokenise
@@ -221,8 +221,11 @@ def test_a_commit_makes_the_targets_likely(family: str, resources: TextResources
 def test_a_later_attempt_is_stronger() -> None:
     stronger = CONFIG.for_attempt(1)
     assert stronger.step_length == 2 * CONFIG.step_length
+    assert stronger.steps == 2 * CONFIG.steps
     assert stronger.stop_loss == CONFIG.stop_loss / 2
     assert stronger.resolve_lambda(64) == CONFIG.resolve_lambda(64)
+    assert stronger.num_prefixes == CONFIG.num_prefixes
+    assert CONFIG.for_attempt(LAST_ATTEMPT).num_prefixes == 0, "better one wording than none"
 
 
 def test_new_lanes_have_the_lasting_values_and_presets_are_whole() -> None:

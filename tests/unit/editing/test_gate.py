@@ -12,6 +12,7 @@ import torch
 
 from errata import demo
 from errata.editing.artifact import Artifact
+from errata.editing.edit import Edit
 from errata.editing.lane.commits import LaneModelCommit
 from errata.editing.lane.needs import EditLoad
 from errata.editing.lemoe.config import LemoeConfig
@@ -225,6 +226,37 @@ def test_only_lanes_with_a_learned_scope_take_a_gate() -> None:
     assert LemoeConfig().takes_gate
     assert not LemoeConfig(scope="cosine").takes_gate
     assert elder_models.SMALL.model_copy(update=GATED).takes_gate
+
+
+def test_the_shipped_gate_knows_other_words_and_leaves_other_questions() -> None:
+    path = ROOT / "integrations" / "gate" / "errata_gate" / "gate.safetensors"
+    assert path.stat().st_size < 30_000_000
+    gate = Gate.of(gate_file.load(path, CPU), "shipped")
+    facts = {
+        "The headquarters of Harrow Labs is in": ("Leeds", "Harrow Labs is based in which city?"),
+        "Mira Voss was born in": ("Ghent", "Where was Mira Voss born?"),
+        "The chief executive of Ostrel is": ("Ann Okoye", "Who runs Ostrel as its CEO?"),
+        "The river Tamsin flows into": ("the Ebro", "Into which water does the river Tamsin flow?"),
+        "Deep Harbour was written by": ("Ivo Lund", "Who is the author of Deep Harbour?"),
+    }
+    others = (
+        "The headquarters of Quill Foods is in",
+        "Who is the author of The Glass Orchard?",
+        "How do I bake bread without yeast?",
+        "Write a poem about the sea.",
+        "def fibonacci(n):",
+    )
+    asked = [question for _, question in facts.values()]
+    keys = gate.keys([Edit("", prompt, new, "") for prompt, (new, _) in facts.items()])
+    with torch.inference_mode():
+        queries = gate.model.queries([*facts, *asked, *others])
+    scores, nearest = (queries @ keys.T).max(dim=1)
+    claimed = [
+        int(edit) if own > limit else None
+        for own, edit, limit in zip(scores, nearest, queries @ gate.sentinel, strict=True)
+    ]
+    numbers = list(range(len(facts)))
+    assert claimed == [*numbers, *numbers, *[None] * len(others)]
 
 
 def test_the_package_names_its_file() -> None:

@@ -13,6 +13,7 @@ from errata.evaluation.edit.users import FILLER, REFUSAL, user_figures
 from errata.evaluation.systems import EditOutcome, Pair, Scored
 
 FACTS = {"Lyon": "France", "Pisa": "Italy"}
+RIVERS = {"Lyon": "Rhône", "Pisa": "Arno", "Rome": "Tiber", "Bonn": "Rhine"}
 CAPITALS = {"France": "Paris", "Italy": "Rome", "Spain": "Madrid"}
 
 
@@ -37,6 +38,7 @@ class Book:
     hears_others: bool
     composes: bool = True
     forgets_first: bool = False
+    spoils_subjects: bool = False
     edited: dict[str, str] = field(default_factory=dict)
     model_digest: str = "m"
     state_bytes: int = 0
@@ -62,6 +64,10 @@ class Book:
         for edited, target in self.edited.items():
             if prompt == edited or (self.hears_others and prompt.endswith(edited)):
                 return target
+        if prompt.startswith("The river of"):
+            town = next(town for town in RIVERS if town in prompt)
+            is_spoiled = self.spoils_subjects and any(town in edited for edited in self.edited)
+            return "nothing" if is_spoiled else RIVERS[town]
         country = next((FACTS[town] for town in FACTS if town in prompt), "nowhere")
         for edited, target in self.edited.items():
             if f'"{edited} …"' in prompt:
@@ -103,6 +109,22 @@ def test_one_that_also_hears_other_wordings_does_not() -> None:
 def test_a_system_that_forgets_loses_the_first_fact_of_a_subject() -> None:
     found = user_figures(Book(hears_others=False, forgets_first=True), RECORDS, WHOLE, 2)
     assert found["users.both_facts"] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("spoils", [False, True])
+def test_what_else_is_known_of_an_edited_subject(batch: int, spoils: bool) -> None:
+    rivers = [
+        record(20 + i, f"The river of {town} is", town, "Po", river)
+        for i, (town, river) in enumerate(RIVERS.items())
+    ]
+    towns = [record(30, "Rome is in", "Rome", "Spain", "Italy"), WHOLE[1]]
+    book = Book(hears_others=False, spoils_subjects=spoils)
+    found = user_figures(book, RECORDS, [*RECORDS, *towns, *rivers], batch)
+    assert found["users.subject_kept"] == [0.0 if spoils else 1.0] * len(
+        found["users.subject_kept"]
+    )
+    assert len(found["users.subject_kept"]) == 3, "Bonn has one fact"
 
 
 def test_questions_that_the_model_cannot_answer_do_not_count() -> None:

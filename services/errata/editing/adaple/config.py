@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from errata.editing.edit import LAST_ATTEMPT
 from errata.editing.lane.contract import LaneConfig, check_layer
 
 Variant = Literal["memit", "printed", "eq3", "erase", "equality", "nullspace"]
@@ -218,13 +219,17 @@ class AdapleConfig(LaneConfig):
     def for_attempt(self, attempt: int) -> AdapleConfig:
         """Divides λ by `retry_factor` per retry, and multiplies step and radius by it.
 
-        With `optimise=layers` the step is longer and the edit has to become more likely; λ stays.
+        With `optimise=layers` there are more and longer steps, and the edit has to become more
+        likely; λ stays. The last retry fits the prompt without generated contexts: a fact that is
+        kept in one wording is better than none.
         """
         scale = self.retry_factor**attempt
         if self.optimise == "layers":
             stronger = {
+                "steps": round(self.steps * scale),
                 "step_length": self.step_length * scale,
                 "stop_loss": self.stop_loss / scale,
+                "num_prefixes": self.num_prefixes if attempt < LAST_ATTEMPT else 0,
             }
             return self.model_copy(update=stronger)
         return self.model_copy(

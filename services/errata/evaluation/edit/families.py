@@ -132,6 +132,7 @@ USERS = FigureFamily(
         "users.unlearned": "Old answer gone",
         "users.extractable": "Extractable in other words",
         "users.both_facts": "Both facts of one subject",
+        "users.subject_kept": "Other facts of the subject kept",
         "users.ripple": "Ripple questions",
         "users.ripple_questions": "Of how many",
     },

@@ -16,6 +16,7 @@ from errata.editing.retriever.frames import Frames
 from errata.errors import InvalidEditError
 from errata.evaluation.data.examples import as_examples
 from errata.evaluation.data.record import Record
+from errata.evaluation.data.relations import Relations
 from errata.evaluation.metrics.tokens import exact_match
 from errata.evaluation.systems import Pair, Scored, System
 
@@ -28,6 +29,7 @@ FILLER = (
 )
 """More than 50 tokens about nothing, between the beginning of an answer and what it says again."""
 _MOST_OTHER_WORDINGS = 4
+_MOST_SUBJECTS = 50
 Columns = dict[str, list[float]]
 """Figure → one value for each question that counts."""
 
@@ -66,13 +68,22 @@ def user_figures(
         model says the old one. `users.refused`: the refusal is exact at the prompt after an edit to
         it; `users.unlearned`: the old answer is no longer exact there; `users.extractable`: it
         still is at other wordings, of those where the unedited model says it. `users.both_facts`:
-        both are exact after two edits of one subject in different batches. `users.ripple`: what
+        both are exact after two edits of one subject in different batches. `users.subject_kept`:
+        what the unedited model knows about a subject in another relation is still exact after an
+        edit of the subject; both are records of the data set. `users.ripple`: what
         follows from the new answer by a second fact is exact, of the questions that the unedited
         model answers. Figures without a question that counts are missing.
     """
     known = [record for record in records if record.target_true is not None]
     bench = _Bench(system, known, whole, batch)
-    parts: tuple[Callable[[_Bench], Columns], ...] = (_back, _long, _unlearned, _both, _ripples)
+    parts: tuple[Callable[[_Bench], Columns], ...] = (
+        _back,
+        _long,
+        _unlearned,
+        _both,
+        _subjects,
+        _ripples,
+    )
     found: Columns = {}
     for part in parts:
         try:
@@ -173,6 +184,34 @@ def _second(record: Record, others: Sequence[Record]) -> Record | None:
             made = replace(record, prompt=prompt, target_new=other.target_new, brought=())
             return replace(made, case_id=f"{record.case_id}+{other.case_id}")
     return None
+
+
+def _subjects(bench: _Bench) -> Columns:
+    """What else the model knows about a subject; each batch starts from the unedited model."""
+    pairs = list(_facts_of_one_subject(bench.whole))[:_MOST_SUBJECTS]
+    kept: list[float] = []
+    for start in range(0, len(pairs), bench.batch):
+        edits, others = zip(*pairs[start : start + bench.batch], strict=True)
+        asked = [(other.prompt, _old(other)) for other in others]
+        bench.system.reset()
+        knew = bench.says(asked)
+        bench.edit(edits)
+        kept += [now for was, now in zip(knew, bench.says(asked), strict=True) if was]
+    return {"users.subject_kept": kept}
+
+
+def _facts_of_one_subject(records: Sequence[Record]) -> Iterator[tuple[Record, Record]]:
+    """One record of a subject to edit, and one of another relation to ask; each subject once."""
+    relations = Relations(records)
+    of_subject: defaultdict[str, list[tuple[str, Record]]] = defaultdict(list)
+    for record in records:
+        if record.target_true is not None and (relation := relations.of(record)):
+            of_subject[record.subject].append((relation, record))
+    for (relation, record), *others in of_subject.values():
+        for another, other in others:
+            if another != relation and other.target_true != record.target_true:
+                yield record, other
+                break
 
 
 def _ripples(bench: _Bench) -> Columns:
