@@ -54,6 +54,9 @@ def up(
         bool,
         typer.Option(help="Use TLS, demand tokens, and write an audit log, with an own CA."),
     ] = False,
+    with_console: Annotated[
+        bool, typer.Option("--console", help="Serve the console, for people, at /console.")
+    ] = False,
     at: Annotated[
         int | None,
         typer.Option(min=1, help="Show the system, read only, as it was at this log position."),
@@ -65,6 +68,8 @@ def up(
     out, err = console(), console(stderr=True)
     flags = _flags(data_dir, model, text, lanes_file, redis_url, replicas, port, address)
     flags = with_flags(flags, {"log": {"read_only_at": at}})
+    if with_console:
+        flags = with_flags(flags, {"gateway": {"console": True}})
     stop, steps = stop_on_signals(), Steps(err)
     redis = _redis_url(load_settings(flags))
     box = Box(flags, redis_url=redis, steps=steps, given_up=stop.is_set, secure=secure)
@@ -74,6 +79,8 @@ def up(
         past = "" if at is None else f", read only as of {at}"
         where = f" at {box.target}{also}{past}; data in {box.settings.data_dir}."
         out.print(line(("Errata is up", "bold green"), where), soft_wrap=True)
+        if box.http_url and box.settings.gateway.console:
+            out.print(f"The console is at {box.http_url}/console.", soft_wrap=True)
         out.print(
             f'Try: errata ask --target {box.target} "The capital of France is"   (Ctrl-C ends)',
             soft_wrap=True,

@@ -14,6 +14,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from errata.gateway.convert import INFERENCE
+from errata.gateway.http.console.app import Console
+from errata.gateway.http.console.backend import Backend
 from errata.gateway.http.errors import failure_of
 from errata.gateway.http.guard import Guard
 from errata.gateway.http.observed import ROUTE_KEY, Observed
@@ -46,11 +48,19 @@ def build_app(
         pool: answers inference.
         editing: channel to the edit-writer.
         log: channel to the log service.
-        settings: of the gateway.
+        settings: of the gateway; they say whether the console is served.
         rates: shared with the gateway's other servers; its own if None.
+
+    Raises:
+        StartupError: the console's key cannot be used.
     """
-    guard = Guard(active())
+    security = active()
+    guard = Guard(security)
     rates = rates or Rates(settings)
+    console = []
+    if settings.console:
+        backend = Backend(pool, editing, log, settings, guard, rates)
+        console = Console(backend, guard, settings, secure=security.settings.has_tls).routes()
     openai = OpenAiRoutes(pool, settings, rates)
     described = document()
     shown = page(described)
@@ -78,6 +88,7 @@ def build_app(
                 for each in ROUTES
             ),
             _route("GET", "/health", _health, guard, ""),
+            *console,
             *guard.described(
                 _route("GET", "/openapi.json", openapi, guard, REFLECTION),
                 _route("GET", "/docs", docs, guard, REFLECTION),
