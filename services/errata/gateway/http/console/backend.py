@@ -49,6 +49,14 @@ class Backend:
         self._guard = guard
         self._rates = rates
 
+    def allow(self, request: Request, service: str, method: str) -> None:
+        """Returns if the caller may call a method; pages that serve nothing else ask first.
+
+        Raises:
+            PermissionDeniedError: he may not.
+        """
+        self._guard.allow(request, f"/errata.v1.{service}/{method}")
+
     async def call(self, request: Request, call: Call[T]) -> T:
         """One call's result.
 
@@ -62,7 +70,7 @@ class Backend:
             ClientDisconnect: the client left.
         """
         path = f"/errata.v1.{call.service}/{call.method}"
-        self._guard.allow(request, path)
+        self.allow(request, call.service, call.method)
         await asyncio.to_thread(check_request, call.request)
         caller = caller_of_request(request)
         if (edits := edits_of(call.request)) is not None:

@@ -43,6 +43,7 @@ class ProposePage:
         return RedirectResponse(f"/console/{edit.name}?done={done}", 303)
 
     async def _form(self, visit: Visit, preview: Preview | None) -> Response:
+        self._backend.allow(visit.request, "EditingService", "PreviewEdits")
         lanes, model = await asyncio.gather(
             self._backend.call(visit.request, calls.lanes()),
             self._backend.call(visit.request, calls.model()),
