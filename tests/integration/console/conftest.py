@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from errata import demo
 from errata.launch.box import Box, free_addresses
@@ -23,6 +23,7 @@ _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+_MILLISECONDS = 12_000
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _ROLES = {
     "ann": ["editor"],
@@ -87,6 +88,7 @@ def browser() -> Iterator[Browser]:
     found = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if found is None:
         pytest.skip("no Chromium on PATH; install Debian's package chromium")
+    expect.set_options(timeout=_MILLISECONDS)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=found, args=list(_FLAGS))
         yield started
@@ -101,7 +103,7 @@ def open_context(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
 
     def opening(**options: object) -> BrowserContext:
         context = browser.new_context(ignore_https_errors=True, **options)  # type: ignore[arg-type]
-        context.set_default_timeout(PATIENCE * 1_000)
+        context.set_default_timeout(_MILLISECONDS)
         context.on("weberror", lambda error: problems.append(str(error.error)))
         context.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
         context.on("console", lambda line: _note(line.type, line.text, problems))

@@ -115,7 +115,11 @@ def test_a_form_with_an_old_code_comes_back_as_it_was_typed(
         ({"prompt": "Spain is in", "target": "Rome", "lane": "lanes/none"}, 400, "lanes/none"),
         ({"prompt": "Spain is in", "target": "Rome", "subject": "Chile"}, 400, "Chile"),
         ({"prompt": "Spain is in", "target": "Rome", "expires_at": "soon"}, 400, "is no time"),
-        ({"prompt": "Spain is in", "target": "Rome", "expires_at": "2001-01-01"}, 400, "past"),
+        (
+            {"prompt": "Spain is in", "target": "Rome", "expires_at": "2001-01-01"},
+            400,
+            "has passed",
+        ),
         ({"prompt": "Spain is in", "target": "Rome", "request_id": "7"}, 400, "request_id"),
     ],
 )

@@ -9,9 +9,6 @@ from playwright.sync_api import BrowserContext, Page, expect
 from errata.demo import Corpus
 from tests.integration.console.conftest import Console
 from tests.integration.console.keyboard import Keyboard
-from tests.waiting import PATIENCE
-
-_MS = PATIENCE * 1_000
 
 
 def _signed_in(console: Console, context: BrowserContext, name: str) -> Keyboard:
@@ -66,7 +63,7 @@ def test_an_edit_is_proposed_previewed_approved_served_asked_about_and_reverted(
     eve.write("Comment", "checked with the atlas")
     eve.press("Approve")
     # The page follows the fit by itself.
-    expect(eve.page.locator("#life .badge").first).to_have_text("in force", timeout=_MS)
+    expect(eve.page.locator("#life .badge").first).to_have_text("in force")
     expect(eve.page.get_by_text("Approved by eve")).to_be_visible()
     expect(eve.page.get_by_text("checked with the atlas")).to_be_visible()
 
@@ -103,7 +100,7 @@ def test_an_answer_stands_beside_the_one_of_an_earlier_position(
     other.get_by_label("Target").fill(edit.target)
     other.get_by_label("Subject").fill(edit.subject)
     other.get_by_role("button", name="Submit").click()
-    expect(other.locator("#life .badge").first).to_have_text("in force", timeout=_MS)
+    expect(other.locator("#life .badge").first).to_have_text("in force")
     committed = other.get_by_text("position").nth(1).inner_text()
     page.get_by_role("button", name="Ask again").click()
     expect(page.get_by_role("heading", name="Two positions, two answers")).to_be_visible()
@@ -127,7 +124,7 @@ def test_the_overview_follows_the_log_by_itself(
     other.get_by_label("Prompt").fill(edit.prompt)
     other.get_by_label("Target").fill(edit.target)
     other.get_by_role("button", name="Submit").click()
-    expect(page.locator(".tiles dd").first).not_to_have_text(str(before), timeout=_MS)
+    expect(page.locator(".tiles dd").first).not_to_have_text(str(before))
     assert page.evaluate("document.body.dataset.loaded") == "once", "the page was not reloaded"
     page.get_by_role("button", name="Stop refreshing").click()
     expect(page.locator("[hx-trigger]")).to_have_count(0)
@@ -151,7 +148,7 @@ def test_edits_are_found_while_somebody_types(
     page.goto(f"{console.url}/edits")
     expect(page.get_by_role("cell", name=other.prompt).first).to_be_visible()
     page.get_by_label("Text").press_sequentially(found.subject)
-    expect(page.get_by_role("cell", name=other.prompt)).to_have_count(0, timeout=_MS)
+    expect(page.get_by_role("cell", name=other.prompt)).to_have_count(0)
     expect(page.get_by_role("cell", name=found.prompt).first).to_be_visible()
     page.get_by_label("Text").fill("nobody ever wrote this")
     expect(page.get_by_text("No edit fits; change the search.")).to_be_visible(timeout=_MS)

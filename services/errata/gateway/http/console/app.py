@@ -33,6 +33,7 @@ from errata.platform.settings import GatewaySettings
 Show = Callable[[Visit], Awaitable[Response]]
 HOME, LOGIN = "/console", "/console/login"
 _KEPT = "kept"
+_ONLY_EDIT = "edits[0]."  # a form has one
 # Strict cookies do not come with a link from elsewhere; they come with the page's own second try.
 _AGAIN = '<!doctype html><meta http-equiv="refresh" content="0"><title>Errata</title>'
 
@@ -150,8 +151,9 @@ class Console:
             raise
         except ErrataError as error:
             failed = failure_of(error)
+            message = error.message.replace(_ONLY_EDIT, "")
             return await place.show(
-                replace(visit, error=error.message, status=failed.status, fragment=False)
+                replace(visit, error=message, status=failed.status, fragment=False)
             )
 
     def _check_origin(self, request: Request, visit: Visit) -> None:

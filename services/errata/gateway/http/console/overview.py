@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import Counter as Metric
@@ -39,13 +39,14 @@ class Verdict:
 class Pulse:
     """How many answers this gateway gave a second, lately."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Counts from now on."""
-        self._samples: deque[tuple[float, float]] = deque([(time.monotonic(), _answers())])
+        self._clock = clock
+        self._samples: deque[tuple[float, float]] = deque([(clock(), _answers())])
 
     def per_second(self) -> float:
         """The rate of the last minute, or since the console was last looked at."""
-        now, count = time.monotonic(), _answers()
+        now, count = self._clock(), _answers()
         while len(self._samples) > 1 and self._samples[1][0] < now - _WINDOW_SECONDS:
             self._samples.popleft()
         then, before = self._samples[0]
