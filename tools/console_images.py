@@ -156,7 +156,7 @@ def _preview(page: Page, url: str, waiting: str) -> None:
 
 def _propose(page: Page, url: str, waiting: str) -> None:
     page.goto(f"{url}/propose")
-    page.get_by_label("Prompt").fill("The currency of Brazil is")
+    page.get_by_label("Prompt", exact=True).fill("The currency of Brazil is")
     page.get_by_label("Target").fill("euro")
     page.get_by_label("Subject").fill("Brazil")
 
@@ -170,7 +170,7 @@ def _ask(page: Page, url: str, waiting: str) -> None:
     page.get_by_role("heading", name="Answer", exact=True).wait_for()
     other = page.context.new_page()
     other.goto(f"{url}/propose")
-    other.get_by_label("Prompt").fill(edit.prompt)
+    other.get_by_label("Prompt", exact=True).fill(edit.prompt)
     other.get_by_label("Target").fill(edit.target)
     other.get_by_role("button", name="Submit").click()
     other.locator("#life .badge.committed").first.wait_for()

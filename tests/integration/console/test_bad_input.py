@@ -204,8 +204,9 @@ def test_a_session_that_ended_in_the_middle_of_a_form_loses_no_text(
     edit = corpus.demo_edits()[4]
     page = sign_in("ann")
     page.goto(f"{console.url}/propose")
-    page.get_by_label("Prompt").fill(edit.prompt)
+    page.get_by_label("Prompt", exact=True).fill(edit.prompt)
     page.get_by_label("Target").fill(edit.target)
+    page.get_by_label("Subject").fill(edit.subject)
     page.get_by_label("Rephrasings").fill(f"One line\n{HOSTILE}\n\nAnother line")
     page.get_by_label("Lane").select_option("lanes/facts")
     _let_the_session_end(page.context, console)
@@ -218,7 +219,7 @@ def test_a_session_that_ended_in_the_middle_of_a_form_loses_no_text(
     expect(page.get_by_role("alert")).to_be_visible()
     page.get_by_label("Token").fill(console.tokens["ann"])
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_label("Prompt")).to_have_value(edit.prompt)
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(edit.prompt)
     expect(page.get_by_label("Target")).to_have_value(edit.target)
     expect(page.get_by_label("Rephrasings")).to_have_value(f"One line\n{HOSTILE}\n\nAnother line")
     expect(page.get_by_label("Lane")).to_have_value("lanes/facts")
@@ -245,7 +246,7 @@ def test_hostile_texts_are_shown_and_never_run(
     prompt = f"The motto of Atlantis is {HOSTILE}"
     page = sign_in("both")
     page.goto(f"{console.url}/propose")
-    page.get_by_label("Prompt").fill(prompt)
+    page.get_by_label("Prompt", exact=True).fill(prompt)
     page.get_by_label("Target").fill(HOSTILE)
     page.get_by_label("Subject").fill("Atlantis")
     page.get_by_label("Source").fill(HOSTILE)

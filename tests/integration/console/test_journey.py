@@ -45,9 +45,9 @@ def test_an_edit_is_proposed_previewed_approved_served_asked_about_and_reverted(
     ann.press("Preview")
     expect(ann.page.get_by_role("heading", name="Preview")).to_be_focused()
     expect(ann.page.get_by_text("It would take effect")).to_be_visible()
-    answers = ann.page.get_by_role("region", name="Answers to the prompt")
+    answers = ann.page.get_by_role("group", name="Answers to the prompt")
     expect(answers.get_by_role("cell", name=edit.target).first).to_be_visible()
-    expect(ann.page.get_by_label("Prompt")).to_have_value(edit.prompt)
+    expect(ann.page.get_by_label("Prompt", exact=True)).to_have_value(edit.prompt)
 
     ann.press("Submit")
     expect(ann.page.get_by_text("Proposed. Somebody else must approve it.")).to_be_visible()
@@ -96,7 +96,7 @@ def test_an_answer_stands_beside_the_one_of_an_earlier_position(
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.get_by_role("heading", name="Answer", exact=True)).to_be_visible()
     other.goto(f"{console.url}/propose")
-    other.get_by_label("Prompt").fill(edit.prompt)
+    other.get_by_label("Prompt", exact=True).fill(edit.prompt)
     other.get_by_label("Target").fill(edit.target)
     other.get_by_label("Subject").fill(edit.subject)
     other.get_by_role("button", name="Submit").click()
@@ -116,12 +116,12 @@ def test_the_overview_follows_the_log_by_itself(
     console: Console, sign_in: Callable[..., Page], corpus: Corpus
 ) -> None:
     page, other = sign_in("rita"), sign_in("olga")
-    expect(page.get_by_text("The replica agrees")).to_be_visible(timeout=_MS)
+    expect(page.get_by_text("The replica agrees")).to_be_visible()
     page.evaluate("document.body.dataset.loaded = 'once'")
     before = int(page.locator(".tiles dd").first.inner_text())
     edit = corpus.demo_edits()[2]
     other.goto(f"{console.url}/propose")
-    other.get_by_label("Prompt").fill(edit.prompt)
+    other.get_by_label("Prompt", exact=True).fill(edit.prompt)
     other.get_by_label("Target").fill(edit.target)
     other.get_by_role("button", name="Submit").click()
     expect(page.locator(".tiles dd").first).not_to_have_text(str(before))
@@ -151,5 +151,5 @@ def test_edits_are_found_while_somebody_types(
     expect(page.get_by_role("cell", name=other.prompt)).to_have_count(0)
     expect(page.get_by_role("cell", name=found.prompt).first).to_be_visible()
     page.get_by_label("Text").fill("nobody ever wrote this")
-    expect(page.get_by_text("No edit fits; change the search.")).to_be_visible(timeout=_MS)
+    expect(page.get_by_text("No edit fits; change the search.")).to_be_visible()
     assert "q=nobody" in page.url
