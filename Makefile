@@ -10,7 +10,7 @@ VLLM := .venv-vllm
 AUDIT := .venv-audit
 # Each index has its own stamp: another index means another installation.
 STAMP := $(VENV)/.installed$(if $(TORCH_INDEX_URL),-$(notdir $(patsubst %/,%,$(TORCH_INDEX_URL))))
-PROTOS := types edit_log editing inference retrieval
+PROTOS := types edit_log editing inference retrieval catalog
 GEN := clients/python/errata_client/_gen
 
 # Two tests at a time, the longest first; tests/side_by_side.py defines which stay together.

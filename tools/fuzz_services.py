@@ -35,6 +35,7 @@ from errata.launch.health import health_of
 from errata.launch.progress import Steps
 from errata.platform.addresses import host_and_port
 from errata_client._gen.errata.v1 import (  # noqa: F401 registers the services
+    catalog_pb2,
     edit_log_pb2,
     editing_pb2,
     inference_pb2,
@@ -45,6 +46,7 @@ SERVICES = {
     "log": "errata.v1.EditLogService",
     "writer": "errata.v1.EditingService",
     "retrieval": "errata.v1.RetrievalService",
+    "catalog": "errata.v1.CatalogService",
     "gateway": "errata.v1.InferenceService",
 }
 # It would fence the writer of the system that is tested.

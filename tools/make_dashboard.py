@@ -129,6 +129,22 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "none",
                 (("max by (lane) (errata_index_edits)", "{{lane}}"),),
             ),
+            Panel(
+                "Webhooks",
+                "reqps",
+                (
+                    (
+                        "sum by (target, outcome) "
+                        "(rate(errata_webhook_deliveries_total[$__rate_interval]))",
+                        "{{target}} {{outcome}}",
+                    ),
+                ),
+            ),
+            Panel(
+                "Attempts since a webhook's last delivery",
+                "none",
+                (("errata_webhook_failures", "{{target}}"),),
+            ),
         ),
     ),
     (

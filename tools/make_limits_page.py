@@ -17,6 +17,7 @@ from errata.platform.settings.report import descriptions, leaves, variable_of
 
 FILE = Path(__file__).resolve().parent.parent / "docs/limits.md"
 _SETTINGS = (
+    "catalog.max_streams",
     "gateway.answers_burst",
     "gateway.answers_per_second",
     "gateway.edits_burst",

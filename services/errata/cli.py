@@ -5,6 +5,7 @@
 | `box_cli` | run and check a system on this machine |
 | `client_cli` | call a running system |
 | `policy_cli` | review edits; the probe set |
+| `catalog_cli` | find edits; events; webhooks |
 | `bulk_cli` | import, export and compare many edits |
 | `backup_cli` | copy a log with its artifacts; make a new system from the copy |
 | `log_cli` | list the log's entries; repair it |
@@ -32,6 +33,7 @@ from errata import (
     backup_cli,
     box_cli,
     bulk_cli,
+    catalog_cli,
     client_cli,
     errors,
     model_cli,
@@ -60,6 +62,8 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("score", client_cli.score),
     ("status", client_cli.status),
     ("edits", client_cli.edits),
+    ("find", catalog_cli.find),
+    ("events", catalog_cli.events),
     ("revert", client_cli.revert),
     ("preview", policy_cli.preview),
     ("approve", policy_cli.approve),
@@ -85,7 +89,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any]], ...] = (
 _CLIENT_COMMANDS = (
     *("edit", "ask", "score", "status", "edits", "revert", "compact", "lanes"),
     *("preview", "approve", "reject", "withdraw"),
-    *("import", "export", "diff"),
+    *("import", "export", "diff", "find", "events"),
     "adapters",
 )
 
@@ -99,6 +103,7 @@ for _name, _command in _COMMANDS:
     app.command(_name)(_command)
 app.add_typer(log, name="log")
 app.add_typer(policy_cli.probes, name="probes")
+app.add_typer(catalog_cli.webhooks, name="webhooks")
 app.add_typer(artifacts, name="artifacts")
 app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")

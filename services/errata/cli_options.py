@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,4 +32,14 @@ AuthorOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+StateName = Literal[
+    "proposed",
+    "scheduled",
+    "requested",
+    "fitting",
+    "committed",
+    "rejected",
+    "reverted",
+    "withdrawn",
+]
 DeviceOption = Annotated[str, typer.Option(help="Torch device.")]

@@ -8,11 +8,18 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from errata.cli_options import DEFAULT_TARGET, AuthorOption, JsonOption, TargetOption, TimeoutOption
+from errata.cli_options import (
+    DEFAULT_TARGET,
+    AuthorOption,
+    JsonOption,
+    StateName,
+    TargetOption,
+    TimeoutOption,
+)
 from errata.errors import UnknownLaneError
 from errata.launch import show, show_policy
 from errata.launch.output import print_result
@@ -35,16 +42,6 @@ SeparatorOption = Annotated[
     ),
 ]
 MinSeqOption = Annotated[int | None, typer.Option(help="Minimum log position of the answer.")]
-StateName = Literal[
-    "proposed",
-    "scheduled",
-    "requested",
-    "fitting",
-    "committed",
-    "rejected",
-    "reverted",
-    "withdrawn",
-]
 
 
 def edit(

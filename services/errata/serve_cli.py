@@ -18,7 +18,9 @@ Service = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
 
 def serve(
-    service: Annotated[str, typer.Argument(help="log, writer, retrieval, workers or gateway.")],
+    service: Annotated[
+        str, typer.Argument(help="log, writer, retrieval, catalog, workers or gateway.")
+    ],
 ) -> None:
     """Runs one service in the foreground, with settings from the environment and the file."""
     from errata.platform.failpoints import configure_failpoints
@@ -45,9 +47,7 @@ async def run_service(name: str, settings: Settings) -> None:
     from errata.platform.server import run_until_signalled
 
     if name not in _SERVICES:
-        raise errors.StartupError(
-            f"there is no service {name!r}; choose log, writer, retrieval, workers or gateway."
-        )
+        raise errors.StartupError(f"there is no service {name!r}; choose {', '.join(_SERVICES)}.")
     if name in ("gateway", "workers"):
         restrict_ray(name, settings)
     # The imports can take seconds; until they are done, a signal ends the process at once.
@@ -81,6 +81,12 @@ def _retrieval() -> Service:
     return serve
 
 
+def _catalog() -> Service:
+    from errata.catalog.main import serve
+
+    return serve
+
+
 def _gateway() -> Service:
     from errata.gateway.main import serve_gateway
 
@@ -97,6 +103,7 @@ _SERVICES: Mapping[str, Callable[[], Service]] = {
     "log": _log,
     "writer": _writer,
     "retrieval": _retrieval,
+    "catalog": _catalog,
     "workers": _workers,
     "gateway": _gateway,
 }

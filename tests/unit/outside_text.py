@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import strategies as st
 
-from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2, inference_pb2
+from errata_client._gen.errata.v1 import catalog_pb2, edit_log_pb2, editing_pb2, inference_pb2
 
 FRAGMENTS = (
     *("[/bold]", "[/]", "[red]", "[link=https://example.org]", "[", "\\", "\\[", ":smile:"),
@@ -39,7 +39,7 @@ WORST_ON_WIRE = "".join(part for part in FRAGMENTS if unicodedata.category(part[
 
 _SERVICES = {
     name: service
-    for module in (edit_log_pb2, editing_pb2, inference_pb2)
+    for module in (catalog_pb2, edit_log_pb2, editing_pb2, inference_pb2)
     for name, service in module.DESCRIPTOR.services_by_name.items()
 }
 _DIGESTS = ("digest", "chain_digest", "log_id")

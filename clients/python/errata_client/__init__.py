@@ -5,6 +5,7 @@ It needs grpcio and protobuf only, and never imports torch.
 
 from errata_client._credentials import Credentials
 from errata_client.aio import AsyncClient
+from errata_client.catalog import Event, FoundEdit, ShapedCount
 from errata_client.client import Client
 from errata_client.errors import (
     DataLossError,
@@ -79,7 +80,9 @@ __all__ = [
     "EditState",
     "EpochLostError",
     "ErrataError",
+    "Event",
     "Figures",
+    "FoundEdit",
     "Head",
     "InvalidEditError",
     "InvalidRequestError",
@@ -105,6 +108,7 @@ __all__ = [
     "Review",
     "Sampling",
     "Score",
+    "ShapedCount",
     "TokenAlternative",
     "TokenChoice",
     "TokenScore",

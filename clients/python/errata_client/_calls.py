@@ -31,7 +31,7 @@ class Call(Generic[T]):
     """One RPC.
 
     Attributes:
-        service: `EditingService`, `EditLogService` or `InferenceService`.
+        service: such as `EditingService`.
         method: name of the RPC.
         request: the message.
         parse: reads the response.
@@ -63,13 +63,13 @@ def spec_message(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
         chat_locality_probes=chats_in(spec.locality_probes, f"{field}.chat_locality_probes"),
         source=text(spec.source, f"{field}.source"),
         separator=spec.separator,
-        effective_from=_timestamp(spec.effective_from),
-        expires_at=_timestamp(spec.expires_at),
+        effective_from=timestamp(spec.effective_from),
+        expires_at=timestamp(spec.expires_at),
     )
 
 
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    """A time without a zone is local time; protobuf would read it as UTC."""
+def timestamp(time: datetime | None) -> Timestamp | None:
+    """A time to send. A time without a zone is local time; protobuf would read it as UTC."""
     if time is None:
         return None
     message = Timestamp()
@@ -123,8 +123,8 @@ def list_edits(
         lane=text(lane, "lane"),
         author=text(author, "author"),
         contains=text(contains, "contains"),
-        from_time=_timestamp(since),
-        until_time=_timestamp(until),
+        from_time=timestamp(since),
+        until_time=timestamp(until),
     )
     return Call(
         "EditingService",

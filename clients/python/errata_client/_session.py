@@ -7,10 +7,16 @@ from collections.abc import Iterable
 import grpc
 
 from errata_client import errors
-from errata_client._gen.errata.v1 import edit_log_pb2_grpc, editing_pb2_grpc, inference_pb2_grpc
+from errata_client._gen.errata.v1 import (
+    catalog_pb2_grpc,
+    edit_log_pb2_grpc,
+    editing_pb2_grpc,
+    inference_pb2_grpc,
+)
 from errata_client.types import Edit, EditState
 
 _STUBS = {
+    "CatalogService": catalog_pb2_grpc.CatalogServiceStub,
     "EditLogService": edit_log_pb2_grpc.EditLogServiceStub,
     "EditingService": editing_pb2_grpc.EditingServiceStub,
     "InferenceService": inference_pb2_grpc.InferenceServiceStub,

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from errata_client import _calls, _failures, types
+from errata_client._catalog_aio import AsyncCatalogCalls
 from errata_client._channel import OPTIONS, target_of, timeout_of
 from errata_client._credentials import Credentials, async_channel
 from errata_client._policy_aio import AsyncPolicyCalls
@@ -20,7 +21,7 @@ from errata_client._trace import outgoing_trace
 T = TypeVar("T")
 
 
-class AsyncClient(AsyncPolicyCalls):
+class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
     """Submits corrections and queries the edited model; belongs to the event loop that made it.
 
     By default, answers are never older than the edits that this client has waited for; `min_seq`
@@ -264,7 +265,7 @@ class AsyncClient(AsyncPolicyCalls):
         )
         return await self._call(call, timeout)
 
-    async def stream(
+    def stream(
         self,
         prompt: types.Prompt,
         *,
@@ -284,14 +285,7 @@ class AsyncClient(AsyncPolicyCalls):
             sampling=sampling,
             num_alternatives=num_alternatives,
         )
-        attempt = self._attempt(call, timeout)
-        try:
-            async for message in self._rpc(call)(
-                call.request, timeout=attempt.timeout, metadata=outgoing_trace()
-            ):
-                yield call.parse(message)
-        except grpc.RpcError as error:
-            raise await asyncio.to_thread(_failures.explain, error, attempt) from error
+        return self._stream(call, timeout or self._timeout)
 
     async def generate_everywhere(
         self,
@@ -365,6 +359,18 @@ class AsyncClient(AsyncPolicyCalls):
         except grpc.RpcError as error:
             raise await asyncio.to_thread(_failures.explain, error, attempt) from error
         return call.parse(response)
+
+    async def _stream(self, call: _calls.Call[T], timeout: float | None) -> AsyncIterator[T]:
+        """The messages of a stream; without a timeout, for as long as they are read."""
+        attempt = self._attempt(call, timeout)
+        messages = self._rpc(call)(call.request, timeout=timeout, metadata=outgoing_trace())
+        try:
+            async for message in messages:
+                yield call.parse(message)
+        except grpc.RpcError as error:
+            raise await asyncio.to_thread(_failures.explain, error, attempt) from error
+        finally:
+            messages.cancel()
 
     async def _pages(
         self, page: Callable[[str], _calls.Call[_calls.Page[T]]], timeout: float | None

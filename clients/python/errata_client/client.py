@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from errata_client import _calls, _failures, types
+from errata_client._catalog_client import CatalogCalls
 from errata_client._channel import OPTIONS, target_of, timeout_of
 from errata_client._credentials import Credentials, blocking_channel
 from errata_client._policy_client import PolicyCalls
@@ -19,7 +20,7 @@ from errata_client._trace import outgoing_trace
 T = TypeVar("T")
 
 
-class Client(PolicyCalls):
+class Client(PolicyCalls, CatalogCalls):
     """Submits corrections and queries the edited model; safe to share between threads.
 
     By default, answers are never older than the edits that this client has waited for; `min_seq`
@@ -281,14 +282,7 @@ class Client(PolicyCalls):
             sampling=sampling,
             num_alternatives=num_alternatives,
         )
-        attempt = self._attempt(call, timeout)
-        try:
-            for message in self._rpc(call)(
-                call.request, timeout=attempt.timeout, metadata=outgoing_trace()
-            ):
-                yield call.parse(message)
-        except grpc.RpcError as error:
-            raise _failures.explain(error, attempt) from error
+        return self._stream(call, timeout or self._timeout)
 
     def generate_everywhere(
         self,
@@ -362,6 +356,18 @@ class Client(PolicyCalls):
         except grpc.RpcError as error:
             raise _failures.explain(error, attempt) from error
         return call.parse(response)
+
+    def _stream(self, call: _calls.Call[T], timeout: float | None) -> Iterator[T]:
+        """The messages of a stream; without a timeout, for as long as they are read."""
+        attempt = self._attempt(call, timeout)
+        messages = self._rpc(call)(call.request, timeout=timeout, metadata=outgoing_trace())
+        try:
+            for message in messages:
+                yield call.parse(message)
+        except grpc.RpcError as error:
+            raise _failures.explain(error, attempt) from error
+        finally:
+            messages.cancel()
 
     def _pages(
         self, page: Callable[[str], _calls.Call[_calls.Page[T]]], timeout: float | None

@@ -10,19 +10,21 @@ from google.protobuf.message_factory import GetMessageClass
 
 from errata.errors import InvalidRequestError
 from errata.platform.limits_convert import check_request
-from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2, inference_pb2
+from errata_client._gen.errata.v1 import catalog_pb2, edit_log_pb2, editing_pb2, inference_pb2
 
 _EDITING = editing_pb2.DESCRIPTOR.services_by_name["EditingService"]
 EDITING: str = _EDITING.full_name
 _EDIT_LOG = edit_log_pb2.DESCRIPTOR.services_by_name["EditLogService"]
 EDIT_LOG: str = _EDIT_LOG.full_name
+_CATALOG = catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"]
+CATALOG: str = _CATALOG.full_name
 INFERENCE: str = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 EDITING_METHODS = tuple(_EDITING.methods_by_name)
 """All methods of the edit-writer; the gateway forwards them."""
 
 _REQUESTS: dict[str, Any] = {
     f"/{service.full_name}/{method.name}": GetMessageClass(method.input_type)
-    for service in (_EDITING, _EDIT_LOG)
+    for service in (_EDITING, _EDIT_LOG, _CATALOG)
     for method in service.methods
 }
 

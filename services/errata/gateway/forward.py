@@ -1,6 +1,6 @@
 """Forwards calls to the services behind the gateway, as bytes and unchanged, within the limits.
 
-Of the log, only the methods that clients need are forwarded; only the writer appends.
+Of log and catalog, only the methods that clients need are forwarded; only the writer appends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from typing import Any, NoReturn
 import grpc
 
 from errata.errors import UnavailableError
-from errata.gateway.convert import EDIT_LOG, EDITING, EDITING_METHODS, checked, edits_of
+from errata.gateway.convert import (
+    CATALOG,
+    EDIT_LOG,
+    EDITING,
+    EDITING_METHODS,
+    checked,
+    edits_of,
+)
 from errata.gateway.rates import Rates, caller_of_call
 from errata.platform.security.identity import caller_metadata
 from errata.platform.status import DETAILS_KEY, PUSHBACK_KEY
@@ -20,14 +27,21 @@ from errata.platform.tracing import outgoing
 
 LOG_UNARY = ("GetHead", "ListEntries", "ListReplicas")
 LOG_STREAMS = ("Subscribe", "GetArtifact")
+CATALOG_UNARY = ("FindEdits", "ShapedAnswers")
+CATALOG_STREAMS = ("WatchEvents",)
 
 
-def handlers(editing: grpc.aio.Channel, log: grpc.aio.Channel, rates: Rates) -> list[Any]:
+def handlers(
+    editing: grpc.aio.Channel, log: grpc.aio.Channel, catalog: grpc.aio.Channel, rates: Rates
+) -> list[Any]:
     """One generic handler for each service that is forwarded."""
     to_editing = {name: _unary(editing, f"/{EDITING}/{name}", rates) for name in EDITING_METHODS}
     to_log = {name: _unary(log, f"/{EDIT_LOG}/{name}", rates) for name in LOG_UNARY}
     to_log |= {name: _stream(log, f"/{EDIT_LOG}/{name}") for name in LOG_STREAMS}
+    to_catalog = {name: _unary(catalog, f"/{CATALOG}/{name}", rates) for name in CATALOG_UNARY}
+    to_catalog |= {name: _stream(catalog, f"/{CATALOG}/{name}") for name in CATALOG_STREAMS}
     return [
+        grpc.method_handlers_generic_handler(CATALOG, to_catalog),
         grpc.method_handlers_generic_handler(EDITING, to_editing),
         grpc.method_handlers_generic_handler(EDIT_LOG, to_log),
     ]

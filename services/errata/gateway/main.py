@@ -10,12 +10,13 @@ import structlog
 
 from errata.errors import UnavailableError
 from errata.gateway import forward
-from errata.gateway.convert import EDIT_LOG, EDITING, INFERENCE
+from errata.gateway.convert import CATALOG, EDIT_LOG, EDITING, INFERENCE
 from errata.gateway.http.app import build_app
 from errata.gateway.http.server import HttpServer
 from errata.gateway.pool import WorkerPool
 from errata.gateway.rates import Rates
 from errata.gateway.service import InferenceService
+from errata.gateway.shaped import ShapedAnswers
 from errata.platform.addresses import wait_for_listener
 from errata.platform.metrics import metrics_endpoint
 from errata.platform.server import (
@@ -50,31 +51,37 @@ async def serve_gateway(settings: Settings, stop: asyncio.Event) -> None:
     with _ray(settings) as is_alive:
         handle_signals(stop)  # Ray replaced the handlers
         configure_tracing(settings.tracing, "gateway")
-        server = GrpcServer(settings.gateway.address, [INFERENCE, EDITING, EDIT_LOG], is_front=True)
-        pool = WorkerPool(settings.gateway.application)
+        services = [INFERENCE, EDITING, EDIT_LOG, CATALOG]
+        server = GrpcServer(settings.gateway.address, services, is_front=True)
+        shaped = ShapedAnswers()
+        pool = WorkerPool(settings.gateway.application, shaped.note)
         rates = Rates(settings.gateway)
         async with (
             open_channel(settings.writer.dialled, only_healthy=True) as editing,
             open_channel(settings.log.dialled) as log,
+            open_channel(settings.catalog.dialled, only_healthy=True) as catalog,
         ):
             http = HttpServer(
                 settings.gateway.http_address,
-                build_app(pool, editing, log, settings.gateway, rates),
+                build_app(pool, editing, log, catalog, settings.gateway, rates),
             )
             inference_pb2_grpc.add_InferenceServiceServicer_to_server(
                 InferenceService(pool, settings.gateway.default_timeout_seconds, rates),
                 server.server,
             )
-            server.server.add_generic_rpc_handlers(forward.handlers(editing, log, rates))
+            server.server.add_generic_rpc_handlers(forward.handlers(editing, log, catalog, rates))
             with metrics_endpoint(settings.gateway.metrics_address):
                 # HTTP first: gRPC's health, which probes ask, then answers for both.
                 await http.start()
                 await server.start()
                 _log.info("gateway serves", port=server.port, http_port=http.port)
+                reporting = asyncio.create_task(shaped.run(catalog))
                 try:
                     await _while_ray_lives(is_alive, stop)
                 finally:
                     await asyncio.gather(server.stop(), http.stop())
+                    reporting.cancel()
+                    await asyncio.gather(reporting, return_exceptions=True)
 
 
 async def _head_answers(address: str) -> None:

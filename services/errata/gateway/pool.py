@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import ray.exceptions
@@ -15,15 +15,22 @@ from errata.errors import ErrataError, QueueFullError, UnavailableError
 from errata.worker.deployment import DEPLOYMENT
 
 T = TypeVar("T")
+_GENERATE = "generate"
 _log = structlog.get_logger(__name__)
 
 
 class WorkerPool:
     """The replicas of one Serve application."""
 
-    def __init__(self, application: str) -> None:
-        """Gets the application's handle; Ray must be connected."""
+    def __init__(self, application: str, on_answer: Callable[[Any], None] = lambda _: None) -> None:
+        """Gets the application's handle; Ray must be connected.
+
+        Args:
+            application: in Ray Serve.
+            on_answer: called with each generated answer, or with the last message of a stream.
+        """
         self._handle: Any = serve.get_deployment_handle(DEPLOYMENT, application)
+        self._on_answer = on_answer
 
     async def call(self, method: str, request: Any, timeout_seconds: float, *more: object) -> Any:
         """Calls any free replica, at most one.
@@ -42,11 +49,14 @@ class WorkerPool:
             ErrataError: the replica's own error, or UnavailableError or QueueFullError of the pool.
         """
         try:
-            return await _cancellable(
+            response = await _cancellable(
                 getattr(self._handle, method).remote(request, timeout_seconds, *more)
             )
         except Exception as error:
             raise _translated(error, method) from error
+        if method == _GENERATE:
+            self._on_answer(response)
+        return response
 
     async def stream(self, method: str, request: Any, timeout_seconds: float) -> AsyncIterator[Any]:
         """One streamed call; not retried, because the caller can have seen its first messages.
@@ -56,14 +66,18 @@ class WorkerPool:
         """
         handle = getattr(self._handle.options(stream=True), method)
         responses = handle.remote(request, timeout_seconds)
+        last = None
         try:
             async for message in responses:
+                last = message
                 yield message
         except (asyncio.CancelledError, GeneratorExit):
             responses.cancel()
             raise
         except Exception as error:
             raise _translated(error, method) from error
+        if last is not None:
+            self._on_answer(last)
 
     async def everywhere(self, method: str, request: Any, timeout_seconds: float) -> list[Any]:
         """One call to every live replica.

@@ -19,11 +19,12 @@ from errata.platform.addresses import host_and_port
 from errata.platform.security.transport import client_context
 from errata.platform.settings import SecuritySettings, Settings
 
-_SERVICES = ("log", "writer", "retrieval", "gateway")
+_SERVICES = ("log", "writer", "retrieval", "catalog", "gateway")
 _SECONDS = 2.0
 # Each service by a gRPC service that only it has; the gateway first, because it forwards others.
 _KINDS = {
     "gateway": "errata.v1.InferenceService",
+    "catalog": "errata.v1.CatalogService",
     "writer": "errata.v1.EditingService",
     "log": "errata.v1.EditLogService",
     "retrieval": "errata.v1.RetrievalService",

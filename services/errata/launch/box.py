@@ -1,4 +1,4 @@
-"""A system on one machine: Redis, log, writer and gateway with its workers, as child processes.
+"""A system on one machine: Redis, log, writer, catalog and gateway with workers, as processes.
 
 It includes a retrieval service if the workers' settings name the address of its own.
 """
@@ -26,9 +26,23 @@ from errata.platform.addresses import free_port
 from errata.platform.settings import Settings, load_settings
 from errata_client import Credentials
 
-_START_SECONDS = {"redis": 20.0, "log": 30.0, "writer": 180.0, "retrieval": 60.0, "gateway": 300.0}
+_START_SECONDS = {
+    "redis": 20.0,
+    "log": 30.0,
+    "writer": 180.0,
+    "retrieval": 60.0,
+    "catalog": 180.0,
+    "gateway": 300.0,
+}
 _HEALTH_SECONDS = 1.0
-_STOP_SECONDS = {"redis": 10.0, "log": 10.0, "writer": 30.0, "retrieval": 10.0, "gateway": 45.0}
+_STOP_SECONDS = {
+    "redis": 10.0,
+    "log": 10.0,
+    "writer": 30.0,
+    "retrieval": 10.0,
+    "catalog": 10.0,
+    "gateway": 45.0,
+}
 
 
 class Box:
@@ -165,6 +179,7 @@ class Box:
         found = {"log": settings.log.address, "writer": settings.writer.address}
         if settings.worker.retrieval_address == settings.retrieval.address:
             found["retrieval"] = settings.retrieval.address
+        found["catalog"] = settings.catalog.address
         return {**found, "gateway": settings.gateway.address}
 
     def _listening(self, services: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -244,7 +259,7 @@ def _with_key(flags: Mapping[str, Any]) -> Settings:
 
 def free_addresses() -> dict[str, dict[str, str]]:
     """Settings that put the services on free loopback ports."""
-    names = ("log", "writer", "retrieval", "gateway")
+    names = ("log", "writer", "retrieval", "catalog", "gateway")
     found = {name: {"address": f"127.0.0.1:{free_port()}"} for name in names}
     found["gateway"]["http_address"] = f"127.0.0.1:{free_port()}"
     return found

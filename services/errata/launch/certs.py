@@ -29,9 +29,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from errata.errors import InvalidRequestError
 from errata.platform.security.rules import SERVICES, Role
 
-NAMES = ("log", "writer", "retrieval", "gateway", "replica", "operator")
-"""What gets a certificate; retrieval follows the log as replicas do."""
-_ROLE_OF = {"retrieval": Role.REPLICA.value}
+NAMES = ("log", "writer", "retrieval", "catalog", "gateway", "replica", "operator")
+"""What gets a certificate; retrieval and catalog follow the log as replicas do."""
+_ROLE_OF = dict.fromkeys(("retrieval", "catalog"), Role.REPLICA.value)
 _CA_DAYS, _DAYS = 3_650, 397
 _KEY_ID = "development"
 

@@ -110,9 +110,9 @@ def keys(settings: Settings) -> Iterator[Finding]:
             yield Finding("ok", f"writer.{name}", found)
         except StartupError as error:
             yield Finding("fail", f"writer.{name}", error.message)
-    for name, section in (("worker", settings.worker), ("retrieval", settings.retrieval)):
+    for name in ("worker", "retrieval", "catalog"):
         try:
-            read_pins(section)
+            read_pins(getattr(settings, name))
         except StartupError as error:
             yield Finding("fail", f"{name}.trusted_keys_file", error.message)
 

@@ -90,6 +90,14 @@ def print_json(out: Console, value: Any) -> None:
     out.print(JSONHighlighter()(Text(shown_json(document))), soft_wrap=True)
 
 
+def print_json_line(value: Any) -> None:
+    """Prints one of the SDK's values as JSON on one line."""
+    out = console()
+    is_unicode = out.encoding.lower().startswith("utf")
+    document = json.dumps(value, default=_plain, ensure_ascii=not is_unicode)
+    out.print(JSONHighlighter()(Text(shown_json(document))), soft_wrap=True)
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}

@@ -10,7 +10,7 @@ from errata.platform.addresses import host_and_port
 from errata.platform.settings import Settings
 
 _MAX_PORT = 65_535
-_SERVICES = ("log", "writer", "retrieval", "gateway")
+_SERVICES = ("log", "writer", "retrieval", "catalog", "gateway")
 
 
 def moved_ports(settings: Settings, port: int) -> dict[str, dict[str, str]]:

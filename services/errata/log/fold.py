@@ -150,9 +150,9 @@ class LogFold:
             case LanePolicySet(lane=name):
                 self._lane(name)
             case EditsReviewed():
-                check_review(payload, self._known)
+                check_review(payload, self.known)
             case EditsReleased():
-                check_release(payload, self._known)
+                check_release(payload, self.known)
 
     def check_new(self, payload: Payload) -> None:
         """Returns if an entry with this content can be appended now; stricter than `check`.
@@ -168,8 +168,8 @@ class LogFold:
         match payload:
             case EditsReverted(edits=names):
                 for name in names:
-                    if self._known(name).standing is not Standing.COMMITTED:
-                        raise not_revertible(name, self._known(name))
+                    if self.known(name).standing is not Standing.COMMITTED:
+                        raise not_revertible(name, self.known(name))
             case LaneConfigured(method=method) if method not in METHODS:
                 raise InvalidRequestError(
                     f"this log service knows no method {shown(method)}; choose one of "
@@ -321,7 +321,7 @@ class LogFold:
         self._lane(lane)
         check_some(names)
         for name in names:
-            known = self._known(name)
+            known = self.known(name)
             if known.lane != lane:
                 raise PreconditionError(f"{name} belongs to {known.lane}, not to {lane}.")
             if known.standing not in allowed:
@@ -335,7 +335,7 @@ class LogFold:
         check_some(payload.edits)
         lanes = set()
         for name in payload.edits:
-            known = self._known(name)
+            known = self.known(name)
             lanes.add(known.lane)
             # Earlier versions appended repeated reversals, which all readers skip.
             if known.standing not in (Standing.COMMITTED, Standing.REVERTED):
@@ -391,7 +391,8 @@ class LogFold:
             raise UnknownLaneError(f"there is no lane {shown(name)}; configure it first.")
         return self.lanes[name]
 
-    def _known(self, name: str) -> Known:
+    def known(self, name: str) -> Known:
+        """The lane and state of an edit; NotFoundError if no entry requested it."""
         if name not in self._edits:
             raise NotFoundError(f"no entry requested the edit {shown(name)}.")
         return self._edits[name]

@@ -14,16 +14,28 @@ from errata.log.signing.trust import TrustState
 def fold_to_json(fold: LogFold) -> dict[str, Any]:
     """All of a fold; `fold_from_json` restores it."""
     return {
+        **head_to_json(fold),
+        "lanes": lanes_to_json(fold),
+        "edits": [[name, lane, at.value] for name, (lane, at) in fold.standings().items()],
+    }
+
+
+def head_to_json(fold: LogFold) -> dict[str, Any]:
+    """All of a fold but its lanes and its edits."""
+    return {
         "seq": fold.seq,
-        "lanes": [_lane_to_json(lane, fold) for lane in fold.lanes.values()],
         "impossible": list(fold.impossible.items()),
         "voided": sorted(fold.voided),
         "trust": fold.trust.to_json(),
         "snapshot": None if fold.snapshot is None else _snapshot_to_json(fold.snapshot),
         **({"has_policy": True} if fold.has_policy else {}),
         **({"timed": sorted(fold.timed)} if fold.timed else {}),
-        "edits": [[name, lane, at.value] for name, (lane, at) in fold.standings().items()],
     }
+
+
+def lanes_to_json(fold: LogFold) -> list[dict[str, Any]]:
+    """The lanes of a fold."""
+    return [_lane_to_json(lane, fold) for lane in fold.lanes.values()]
 
 
 def fold_from_json(found: Mapping[str, Any]) -> LogFold:

@@ -107,6 +107,11 @@ POINTS: Mapping[str, _Failure] = {
     "retrieval.snapshot.restored": None,
     "worker.before_position": None,
     "worker.generate": _away,
+    # The catalog.
+    "catalog.before_write": None,
+    "catalog.after_write": None,
+    "catalog.webhook.before_send": None,
+    "catalog.webhook.after_send": None,
     # The audit log.
     "audit.before_write": _io,
     "audit.before_sync": _io,

@@ -64,6 +64,9 @@ HELP: Mapping[str, str] = {
     "errata_edits": "Edits by state and lane.",
     "errata_pending_seconds": "Age of the oldest edit that is neither committed nor rejected.",
     "errata_fit_seconds": "Duration of one batch's fit, checks and attempts included, by lane.",
+    "errata_webhook_deliveries_total": "Deliveries by target and outcome: delivered, failed, or an "
+    "event that was given up.",
+    "errata_webhook_failures": "Attempts that failed since the last delivery, by target.",
     "errata_artifact_bytes_total": "Bytes of committed artifacts, by lane.",
     "errata_info": "1, labelled with a process's service and version.",
     "errata_replicas_wanted": "Minimum number of replicas in the workers' settings.",
@@ -108,6 +111,8 @@ REPLICA_HEALTHY = _gauge("errata_replica_healthy", ["role"])
 APPEND_SECONDS = _histogram("errata_log_append_seconds", LATENCY_BUCKETS)
 FIT_SECONDS = _histogram("errata_fit_seconds", _FIT_BUCKETS, ["lane"])
 ARTIFACT_BYTES = _counter("errata_artifact_bytes_total", ["lane"])
+WEBHOOK_DELIVERIES = _counter("errata_webhook_deliveries_total", ["target", "outcome"])
+WEBHOOK_FAILURES = _gauge("errata_webhook_failures", ["target"])
 INFO = _gauge("errata_info", ["service", "version"])
 REPLICAS_WANTED = _gauge("errata_replicas_wanted", ["role"])
 GRPC_REQUESTS = _counter("errata_grpc_requests_total", ["method", "code"])

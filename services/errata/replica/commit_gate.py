@@ -12,7 +12,7 @@ from errata.log.entries import Entry, SnapshotTaken
 from errata.log.signing.keys import verifies
 from errata.log.signing.manifest import manifest_of
 from errata.log.signing.trust import Pins, TrustState
-from errata.platform.settings import ReplicaSettings
+from errata.platform.settings import FollowerSettings
 
 _PIN = re.compile(r"[0-9a-f]{16,64}")
 
@@ -33,7 +33,7 @@ class CommitGate:
         self.state = TrustState(pins)
 
     @classmethod
-    def of(cls, settings: ReplicaSettings) -> CommitGate:
+    def of(cls, settings: FollowerSettings) -> CommitGate:
         """The gate that the settings ask for.
 
         Raises:
@@ -104,7 +104,7 @@ class CommitGate:
         return replace(state, pins=pins)
 
 
-def read_pins(settings: ReplicaSettings) -> Pins | None:
+def read_pins(settings: FollowerSettings) -> Pins | None:
     """The pinned keys: one key id or fingerprint a line, and comments after `#`.
 
     Returns:

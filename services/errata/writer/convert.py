@@ -106,13 +106,14 @@ def edit_message(record: EditRecord, method: str, superseded_by: str) -> editing
         error=to_status(record.error) if record.error else None,
         superseded_by=superseded_by,
         on_behalf_of=record.on_behalf_of,
-        review=_review_message(record.review) if record.review else None,
+        review=review_message(record.review) if record.review else None,
     )
     message.request_time.FromDatetime(record.request_time)
     return message
 
 
-def _review_message(review: Review) -> editing_pb2.Review:
+def review_message(review: Review) -> editing_pb2.Review:
+    """A decision on an edit."""
     message = editing_pb2.Review(seq=review.seq, reviewer=review.reviewer, comment=review.comment)
     message.time.FromDatetime(review.time)
     return message

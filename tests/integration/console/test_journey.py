@@ -9,6 +9,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from errata.demo import Corpus
 from tests.integration.console.conftest import Console
 from tests.integration.console.keyboard import Keyboard
+from tests.waiting import PATIENCE
 
 
 def _signed_in(console: Console, context: BrowserContext, name: str) -> Keyboard:
@@ -153,3 +154,19 @@ def test_edits_are_found_while_somebody_types(
     page.get_by_label("Text").fill("nobody ever wrote this")
     expect(page.get_by_text("No edit fits; change the search.")).to_be_visible()
     assert "q=nobody" in page.url
+
+
+def test_edits_are_listed_while_the_catalog_is_away(
+    console: Console, sign_in: Callable[..., Page], corpus: Corpus
+) -> None:
+    page = sign_in("rita")
+    page.goto(f"{console.url}/edits")
+    expect(page.get_by_text("the newest first")).to_be_visible()
+    newest = page.get_by_role("rowheader").first.inner_text()
+    console.box.processes.pop("catalog").stop(PATIENCE)
+    try:
+        page.reload()
+        expect(page.get_by_text("in the log’s order: the catalog is away")).to_be_visible()
+        assert page.get_by_role("rowheader").last.inner_text() == newest
+    finally:
+        console.box.start_service("catalog", console.box.settings.catalog.address)

@@ -36,14 +36,18 @@ from tests.integration.system.collector import Collector, collecting
 from tests.unit.deploy.manifests import Object, compose
 from tests.waiting import PATIENCE, wait
 
-_ORDER = ("redis", "log", "writer", "retrieval", "workers", "gateway")
+_ORDER = ("redis", "log", "writer", "retrieval", "catalog", "workers", "gateway")
 _PASSWORD = "of-the-test"
+# It is refused, because its address is private.
+_WEBHOOKS = '[[target]]\nurl = "http://127.0.0.1:9/"\nsecret_file = "secrets/webhook"\n'
 _SERVICES = {
     7700: "errata.v1.InferenceService",
     7711: "errata.v1.EditLogService",
     7712: "errata.v1.EditingService",
     7713: "errata.v1.RetrievalService",
+    7714: "errata.v1.CatalogService",
 }
+_ROLES = {"worker", "retrieval", "catalog"}
 _HOST_AND_PORT = re.compile(r"\b([a-z]+|0\.0\.0\.0|127\.0\.0\.1):(\d{4,5})\b")
 
 
@@ -90,14 +94,17 @@ def composed(
     (folder / "secrets/redis_password").write_text(f"{_PASSWORD}\n")
     (folder / "secrets/ray_token").write_text(f"{secrets.token_hex(32)}\n")
     ports = _ports(compose()["services"])
-    tracing = {
+    (folder / "secrets/webhook").write_text("a secret of the test")
+    (folder / "webhooks.toml").write_text(_WEBHOOKS)
+    more = {
+        "ERRATA_CATALOG__WEBHOOKS_FILE": str(folder / "webhooks.toml"),
         "ERRATA_TRACING__ENDPOINT": f"http://127.0.0.1:{(port := free_port())}",
         "ERRATA_TRACING__SAMPLE_RATIO": "1",
         "OTEL_BSP_SCHEDULE_DELAY": "200",  # ms
     }
     with (
         collecting(port) as collector,
-        _running(Composed({}, ports, collector), folder, tracing) as made,
+        _running(Composed({}, ports, collector), folder, more) as made,
     ):
         yield made
 
@@ -167,7 +174,7 @@ def test_the_processes_make_a_system(
     target, answers = edited
     assert [a.answer.text.strip() for a in answers if a.answer] == [target] * 2
     with Client(composed.address(7700), timeout=PATIENCE) as client:
-        assert {replica.role for replica in client.replicas()} == {"worker", "retrieval"}
+        assert {replica.role for replica in client.replicas()} == _ROLES
 
 
 def test_http_is_served_too(composed: Composed) -> None:
@@ -175,17 +182,19 @@ def test_http_is_served_too(composed: Composed) -> None:
         f"http://{composed.address(7701)}/v1/replicas", timeout=PATIENCE
     ) as answer:
         roles = {replica["role"] for replica in json.load(answer)["replicas"]}
-    assert roles == {"worker", "retrieval"}
+    assert roles == _ROLES
 
 
 @pytest.mark.usefixtures("edited")
 def test_every_metric_is_served_somewhere(composed: Composed) -> None:
     with urllib.request.urlopen(f"http://{composed.address(7701)}/health", timeout=PATIENCE):
         pass
-    found = {port: _metrics(composed.address(port)) for port in (9711, 9712, 9713, 9700, 9720)}
+    found = {
+        port: _metrics(composed.address(port)) for port in (9711, 9712, 9713, 9714, 9700, 9720)
+    }
     assert set().union(*found.values()) == HELP.keys()
     replicas = {port for port, names in found.items() if "errata_replica_healthy" in names}
-    assert replicas == {9713, 9720}, "what is no replica says nothing of a replica's health"
+    assert replicas == {9713, 9714, 9720}, "what is no replica says nothing of a replica's health"
 
 
 def test_every_server_reflects_its_services(composed: Composed) -> None:
@@ -200,7 +209,9 @@ def test_no_log_holds_what_was_edited_or_asked(
 ) -> None:
     edit = corpus.demo_edits()[0]
     written = {name: process.log_path.read_text() for name, process in composed.processes.items()}
-    assert all(written[name] for name in ("log", "writer", "retrieval", "workers", "gateway"))
+    assert all(
+        written[name] for name in ("log", "writer", "retrieval", "catalog", "workers", "gateway")
+    )
     for name, text in written.items():
         assert edit.prompt not in text, name
         assert edited[0] not in text, name

@@ -91,7 +91,15 @@ def test_the_compose_file_fits_together() -> None:
     read = compose()
     services, volumes = read["services"], read["volumes"]
     known = {f"ERRATA_{n}".upper().replace(".", "__") for n in leaves(Settings().model_dump())}
-    assert {"redis", "log", "writer", "retrieval", "workers", "gateway"} <= services.keys()
+    assert {
+        "redis",
+        "log",
+        "writer",
+        "retrieval",
+        "catalog",
+        "workers",
+        "gateway",
+    } <= services.keys()
     for name, service in services.items():
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
@@ -143,7 +151,7 @@ def test_volumes_are_mounted_where_the_image_has_folders_of_its_user() -> None:
 
 
 def test_health_checks_ask_the_address_that_is_served() -> None:
-    for name in ("log", "writer", "retrieval", "gateway"):
+    for name in ("log", "writer", "retrieval", "catalog", "gateway"):
         environment = compose()["services"][name]["environment"]
         _, asked = host_and_port(environment["ERRATA_SERVICE_ADDRESS"])
         _, served = host_and_port(environment[f"ERRATA_{name.upper()}__ADDRESS"])

@@ -307,6 +307,8 @@ def test_who_calls_whom_is_let_in(overlay: str) -> None:
         ("gateway", "log", 7711),
         ("gateway", "writer", 7712),
         ("workers", "retrieval", 7713),
+        ("catalog", "log", 7711),
+        ("gateway", "catalog", 7714),
     ):
         (rule,) = policies[called]["spec"]["ingress"]
         (peer,) = rule["from"]
@@ -407,6 +409,7 @@ def test_tls_gives_each_pod_a_certificate_of_its_role(overlay: str, tmp_path: Pa
     assert {name: role for name, role in roles.items() if role in SERVICES} == {
         "tls-writer": "writer",
         "tls-retrieval": "replica",
+        "tls-catalog": "replica",
         "tls-workers": "replica",
         "tls-gateway": "gateway",
     }
@@ -430,12 +433,12 @@ def test_tls_gives_each_pod_a_certificate_of_its_role(overlay: str, tmp_path: Pa
             checked += 1
             for probe in ("startupProbe", "readinessProbe"):
                 assert "grpc" not in container.get(probe, {}), "no TLS in Kubernetes' own probe"
-    assert checked == 6
+    assert checked == 7
 
 
 def test_disruption_budgets_choose_pods_that_exist(overlay: str) -> None:
     budgets = of_kind(overlay, "PodDisruptionBudget")
-    kinds = {"gateway", "retrieval", "workers", "ray-head", "log", "redis", "writer"}
+    kinds = {"gateway", "retrieval", "catalog", "workers", "ray-head", "log", "redis", "writer"}
     assert budgets.keys() == kinds
     for name, budget in budgets.items():
         wanted = budget["spec"]["selector"]["matchLabels"]

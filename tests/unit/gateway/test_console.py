@@ -17,6 +17,7 @@ from starlette.responses import Response
 from errata.errors import InvalidRequestError, StartupError
 from errata.gateway.http.app import build_app
 from errata.gateway.http.console.calls_convert import Entry, Placed
+from errata.gateway.http.console.edits import beginning
 from errata.gateway.http.console.lanes import Fill, fill_of, spread
 from errata.gateway.http.console.log import problem_of
 from errata.gateway.http.console.overview import Pulse, verdict_on
@@ -35,7 +36,7 @@ HEAD = Head("log", 7, "ab" * 32, 1, 1)
 async def _client(settings: GatewaySettings) -> AsyncIterator[httpx2.AsyncClient]:
     pool: Any = None
     async with open_channel(f"127.0.0.1:{free_port()}") as nobody:
-        transport = httpx2.ASGITransport(build_app(pool, nobody, nobody, settings))
+        transport = httpx2.ASGITransport(build_app(pool, nobody, nobody, nobody, settings))
         async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as made:
             yield made
 
@@ -236,3 +237,18 @@ def test_the_chain_of_a_page_is_verified_from_what_is_known_before_it() -> None:
     assert "entry 3 does not continue the chain" in problem_of(None, forged)
     assert "entry 3 does not continue the chain" in problem_of(forged[1], forged[2:])
     assert "gap" in problem_of(entries[0], entries[2:])
+
+
+@pytest.mark.parametrize(
+    ("typed", "asked"),
+    [
+        ("", ""),
+        ("Fran", "Fran*"),
+        ("Fran*", "Fran*"),
+        ('"in Fra', '"in Fra'),
+        ("東京", "東京*"),
+        ("a?", "a?"),
+    ],
+)
+def test_the_last_word_may_be_a_beginning(typed: str, asked: str) -> None:
+    assert beginning(typed) == asked

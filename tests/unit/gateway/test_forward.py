@@ -35,7 +35,9 @@ async def gateway() -> AsyncIterator[grpc.aio.Channel]:
 async def _gateway(settings: GatewaySettings) -> AsyncIterator[grpc.aio.Channel]:
     server = GrpcServer("127.0.0.1:0", [])
     async with open_channel(f"127.0.0.1:{free_port()}") as nobody:
-        server.server.add_generic_rpc_handlers(forward.handlers(nobody, nobody, Rates(settings)))
+        server.server.add_generic_rpc_handlers(
+            forward.handlers(nobody, nobody, nobody, Rates(settings))
+        )
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield channel
@@ -106,7 +108,7 @@ async def test_bytes_that_are_no_message_are_the_callers_fault(gateway: grpc.aio
 async def test_http_keeps_the_limits() -> None:
     pool: Any = None
     async with open_channel(f"127.0.0.1:{free_port()}") as nobody:
-        transport = httpx2.ASGITransport(build_app(pool, nobody, nobody, GatewaySettings()))
+        transport = httpx2.ASGITransport(build_app(pool, nobody, nobody, nobody, GatewaySettings()))
         async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as http:
             answer = await http.post(
                 "/v1/edits:wait", json={"names": ["edits/1-0"] * 1_001}, timeout=PATIENCE
@@ -139,7 +141,7 @@ async def test_http_counts_with_grpc() -> None:
     rates.edit("ipv4:127.0.0.1", "", 2)
     async with open_channel(f"127.0.0.1:{free_port()}") as nobody:
         transport = httpx2.ASGITransport(
-            build_app(pool, nobody, nobody, settings, rates), client=("127.0.0.1", 1)
+            build_app(pool, nobody, nobody, nobody, settings, rates), client=("127.0.0.1", 1)
         )
         async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as http:
             answer = await http.post("/v1/edits", json={"edits": [{}, {}]}, timeout=PATIENCE)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
 import pytest
 
-from errata.gateway.convert import EDITING, EDITING_METHODS
-from errata.gateway.forward import LOG_UNARY
+from errata.gateway.convert import CATALOG, EDIT_LOG, EDITING, EDITING_METHODS
+from errata.gateway.forward import CATALOG_STREAMS, CATALOG_UNARY, LOG_UNARY
 from errata.gateway.http.openapi_convert import document
 from errata.gateway.http.openapi_page import page
-from errata.gateway.http.rest_convert import ROUTES
+from errata.gateway.http.rest_convert import EVENTS, ROUTES
 
 
 def _references(value: Any) -> Iterator[str]:
@@ -33,12 +34,13 @@ def described() -> dict[str, Any]:
 
 
 def test_all_that_grpc_clients_can_do_has_a_route() -> None:
-    by_service: dict[bool, list[str]] = {True: [], False: []}
+    by_service = defaultdict[str, list[str]](list)
     for route in ROUTES:
-        by_service[route.is_editing].append(route.rpc.name)
-        assert (route.service == EDITING) is route.is_editing
-    assert sorted(by_service[True]) == sorted(EDITING_METHODS)
-    assert sorted(by_service[False]) == sorted(LOG_UNARY)
+        by_service[route.service].append(route.rpc.name)
+    assert sorted(by_service[EDITING]) == sorted(EDITING_METHODS)
+    assert sorted(by_service[EDIT_LOG]) == sorted(LOG_UNARY)
+    assert sorted(by_service[CATALOG]) == sorted(CATALOG_UNARY)
+    assert (EVENTS.rpc.name,) == CATALOG_STREAMS
 
 
 def test_a_paths_parameter_sets_a_field() -> None:

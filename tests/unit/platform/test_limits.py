@@ -19,6 +19,7 @@ from errata.platform.limits import BYTES, CHARS, ITEMS, MAX_PROMPT_CHARS, TOTAL_
 from errata.platform.limits_convert import check_request
 from errata.platform.server import GrpcServer, open_channel
 from errata_client._gen.errata.v1 import (
+    catalog_pb2,
     edit_log_pb2,
     edit_log_pb2_grpc,
     editing_pb2,
@@ -28,7 +29,7 @@ from errata_client._gen.errata.v1 import (
 )
 from tests.waiting import PATIENCE
 
-_FILES = (edit_log_pb2, editing_pb2, inference_pb2, retrieval_pb2)
+_FILES = (catalog_pb2, edit_log_pb2, editing_pb2, inference_pb2, retrieval_pb2)
 
 
 def _requests() -> list[Descriptor]:

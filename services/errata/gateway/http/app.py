@@ -13,16 +13,17 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from errata.gateway.convert import INFERENCE
+from errata.gateway.convert import CATALOG, EDIT_LOG, EDITING, INFERENCE
 from errata.gateway.http.console.app import Console
 from errata.gateway.http.console.backend import Backend
 from errata.gateway.http.errors import failure_of
+from errata.gateway.http.event_routes import EventsCall
 from errata.gateway.http.guard import Guard
 from errata.gateway.http.observed import ROUTE_KEY, Observed
 from errata.gateway.http.openai_routes import OpenAiRoutes
 from errata.gateway.http.openapi_convert import document
 from errata.gateway.http.openapi_page import page
-from errata.gateway.http.rest_convert import ROUTES
+from errata.gateway.http.rest_convert import EVENTS, ROUTES
 from errata.gateway.http.rest_routes import RestCall
 from errata.gateway.rates import Rates
 from errata.platform.security.active import active
@@ -39,6 +40,7 @@ def build_app(
     pool: WorkerPool,
     editing: grpc.aio.Channel,
     log: grpc.aio.Channel,
+    catalog: grpc.aio.Channel,
     settings: GatewaySettings,
     rates: Rates | None = None,
 ) -> Starlette:
@@ -48,6 +50,7 @@ def build_app(
         pool: answers inference.
         editing: channel to the edit-writer.
         log: channel to the log service.
+        catalog: channel to the catalog.
         settings: of the gateway; they say whether the console is served.
         rates: shared with the gateway's other servers; its own if None.
 
@@ -57,9 +60,10 @@ def build_app(
     security = active()
     guard = Guard(security)
     rates = rates or Rates(settings)
+    channels = {EDITING: editing, EDIT_LOG: log, CATALOG: catalog}
     console = []
     if settings.console:
-        backend = Backend(pool, editing, log, settings, guard, rates)
+        backend = Backend(pool, channels, settings, guard, rates)
         console = Console(backend, guard, settings, secure=security.settings.has_tls).routes()
     openai = OpenAiRoutes(pool, settings, rates)
     described = document()
@@ -81,12 +85,13 @@ def build_app(
                 _route(
                     each.verb,
                     each.path,
-                    RestCall(each, editing if each.is_editing else log, settings, rates),
+                    RestCall(each, channels[each.service], settings, rates),
                     guard,
                     each.rpc_path,
                 )
                 for each in ROUTES
             ),
+            _route("GET", EVENTS.path, EventsCall(catalog), guard, EVENTS.rpc_path),
             _route("GET", "/health", _health, guard, ""),
             *console,
             *guard.described(

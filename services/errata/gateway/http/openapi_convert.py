@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from errata.gateway.http.openai_requests import ChatBody, CompletionBody
-from errata.gateway.http.rest_convert import ROUTES, RestRoute
+from errata.gateway.http.rest_convert import EVENTS, ROUTES, RestRoute
 from errata_client._gen.errata.v1 import inference_pb2
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -54,6 +54,11 @@ _ERROR = {
         }
     },
 }
+_SERVER_SENT = {
+    "type": "object",
+    "description": "Server-sent events: each has an Event as its data, and its name as its id, "
+    "which a client sends again as Last-Event-ID to continue.",
+}
 _MIN_SEQ = {
     "name": "X-Errata-Min-Seq",
     "in": "header",
@@ -87,7 +92,7 @@ def document() -> dict[str, Any]:
     provenance = inference_pb2.Provenance.DESCRIPTOR
     _add_message(schemas, provenance)
     paths: dict[str, dict[str, Any]] = _openai_paths(schemas, provenance.name)
-    for route in ROUTES:
+    for route in (*ROUTES, EVENTS):
         _add_message(schemas, route.rpc.input_type)
         _add_message(schemas, route.rpc.output_type)
         paths.setdefault(route.path, {})[route.verb.lower()] = _operation(route)
@@ -103,7 +108,8 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Errata",
             "version": version("errata"),
-            "description": "The OpenAI API for inference; editing and the edit log as JSON.",
+            "description": "The OpenAI API for inference; editing, the catalog and the edit log as "
+            "JSON.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
@@ -161,10 +167,12 @@ def _operation(route: RestRoute) -> dict[str, Any]:
     made: dict[str, Any] = {
         "operationId": rpc.name,
         "summary": _comments().get(rpc.full_name, ""),
-        "tags": ["editing" if route.is_editing else "log"],
+        "tags": [route.tag],
         "parameters": parameters,
         "responses": _responses({"$ref": _REFERENCE.format(model=rpc.output_type.name)}),
     }
+    if route is EVENTS:
+        made["responses"] = _responses(_SERVER_SENT)
     if route.verb == "POST":
         made["requestBody"] = _json(_REFERENCE.format(model=rpc.input_type.name))
         if route.is_idempotent_by_id:

@@ -1,4 +1,4 @@
-"""Editing and the log as JSON: one table of routes, and protobuf's own JSON.
+"""Editing, the catalog and the log as JSON: one table of routes, and protobuf's own JSON.
 
 Fields have their names in the protos; 64-bit numbers are strings and bytes are Base64, as in every
 JSON of protobuf.
@@ -20,10 +20,12 @@ from google.rpc import error_details_pb2
 
 from errata.errors import InvalidRequestError
 from errata.platform.limits_convert import check_request
-from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2
+from errata_client._gen.errata.v1 import catalog_pb2, edit_log_pb2, editing_pb2
 
 _EDITING = editing_pb2.DESCRIPTOR.services_by_name["EditingService"]
 _EDIT_LOG = edit_log_pb2.DESCRIPTOR.services_by_name["EditLogService"]
+_CATALOG = catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"]
+_TAGS = {_EDITING: "editing", _EDIT_LOG: "log", _CATALOG: "catalog"}
 # Rejections carry these packed; JSON of a packed message needs its type to be loaded.
 _PACKED = (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest)
 
@@ -52,9 +54,9 @@ class RestRoute:
         return str(self.rpc.containing_service.full_name)
 
     @property
-    def is_editing(self) -> bool:
-        """Whether the edit-writer answers; else the log does."""
-        return self.rpc.containing_service is _EDITING
+    def tag(self) -> str:
+        """What the route is about."""
+        return _TAGS[self.rpc.containing_service]
 
     @property
     def rpc_path(self) -> str:
@@ -75,9 +77,14 @@ def _log(path: str, name: str) -> RestRoute:
     return RestRoute("GET", path, _EDIT_LOG.methods_by_name[name])
 
 
+def _catalog(path: str, name: str) -> RestRoute:
+    return RestRoute("GET", path, _CATALOG.methods_by_name[name])
+
+
 ROUTES: tuple[RestRoute, ...] = (
     _editing("POST", "/v1/edits", "SubmitEdits"),
     _editing("GET", "/v1/edits", "ListEdits"),
+    _catalog("/v1/edits:search", "FindEdits"),
     _editing("GET", "/v1/edits/{edit}", "GetEdit", bound="name", collection="edits/"),
     _editing("POST", "/v1/edits:wait", "WaitEdits"),
     _editing("POST", "/v1/edits:revert", "RevertEdits"),
@@ -88,11 +95,15 @@ ROUTES: tuple[RestRoute, ...] = (
     _editing("POST", "/v1/probes", "SetProbes"),
     _editing("GET", "/v1/lanes", "ListLanes"),
     _editing("POST", "/v1/lanes/{lane}:compact", "CompactLane", bound="lane", collection="lanes/"),
+    _catalog("/v1/shaped-answers", "ShapedAnswers"),
     _log("/v1/log/head", "GetHead"),
     _log("/v1/log/entries", "ListEntries"),
     _log("/v1/replicas", "ListReplicas"),
 )
-"""Every method of the editing service, and those of the log that the gateway forwards as unary."""
+"""Every method of the editing service, and those of the others that are forwarded as unary."""
+
+EVENTS = _catalog("/v1/events", "WatchEvents")
+"""Its messages are server-sent events."""
 
 
 def request_of(
@@ -172,6 +183,11 @@ def body_of(response: Message) -> dict[str, Any]:
             except (DecodeError, json_format.Error, TypeError, ValueError):
                 continue  # of a newer release, or an impossible entry; the payload itself is there
     return found
+
+
+def events_of(response: Message) -> list[tuple[str, dict[str, Any]]]:
+    """Name and content of each event of a stream's message."""
+    return [(each["name"], each) for each in _as_dict(response)["events"]]
 
 
 def _as_dict(message: Message) -> dict[str, Any]:

@@ -64,17 +64,19 @@ class RestCall:
         try:
             return await self._call(message, timeout=seconds, metadata=call_metadata())
         except grpc.aio.AioRpcError as error:
-            raise self._error(error, seconds) from error
+            raise error_of(self._route, error, seconds) from error
 
-    def _error(self, error: grpc.aio.AioRpcError, seconds: float) -> ErrataError:
-        service = self._route.rpc.containing_service.name
-        of_transport = not client_errors.from_rpc_error(error).reason
-        if of_transport and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceededError(
-                f"no answer within {seconds:g} s, and the outcome is unknown; repeat it with the "
-                "same request id, and allow more time with the header X-Request-Timeout.",
-                timeout_seconds=seconds,
-            )
-        if of_transport and error.code() is grpc.StatusCode.UNAVAILABLE:
-            return cannot_reach(service)
-        return service_error(error, service, UnavailableError)
+
+def error_of(route: RestRoute, error: grpc.aio.AioRpcError, seconds: float) -> ErrataError:
+    """The error of a call that failed: the service's own, or that of the connection."""
+    service = route.rpc.containing_service.name
+    of_transport = not client_errors.from_rpc_error(error).reason
+    if of_transport and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceededError(
+            f"no answer within {seconds:g} s, and the outcome is unknown; repeat it with the "
+            "same request id, and allow more time with the header X-Request-Timeout.",
+            timeout_seconds=seconds,
+        )
+    if of_transport and error.code() is grpc.StatusCode.UNAVAILABLE:
+        return cannot_reach(service)
+    return service_error(error, service, UnavailableError)

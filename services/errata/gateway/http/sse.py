@@ -13,10 +13,16 @@ DONE = b"data: [DONE]\n\n"
 """The last event of a complete stream."""
 
 
-def event(data: Mapping[str, Any]) -> bytes:
-    """One event."""
+def event(data: Mapping[str, Any], name: str = "") -> bytes:
+    """One event; with a name, by which a client continues after it."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"data: {text}\n\n".encode()
+    named = f"id: {name}\n" if name else ""
+    return f"{named}data: {text}\n\n".encode()
+
+
+def pulse(text: str) -> bytes:
+    """Keeps the connection alive; clients ignore it."""
+    return f": {text}\n\n".encode()
 
 
 class EventStream(StreamingResponse):

@@ -74,6 +74,10 @@ RULES: dict[str, Rule] = {
     "/errata.v1.EditLogService/ReportPosition": _rule(Role.REPLICA),
     "/errata.v1.EditLogService/ListReplicas": _LOG_READERS,
     "/errata.v1.EditLogService/GetArtifact": _CONTENT_READERS,
+    "/errata.v1.CatalogService/FindEdits": _READERS,
+    "/errata.v1.CatalogService/WatchEvents": _READERS,
+    "/errata.v1.CatalogService/ShapedAnswers": _READERS,
+    "/errata.v1.CatalogService/ReportShapedAnswers": _rule(Role.GATEWAY),
     "/errata.v1.RetrievalService/Route": _rule(Role.REPLICA),
     "/errata.v1.RetrievalService/GetRetrievalStatus": _rule(Role.REPLICA, Role.OPERATOR),
 }

@@ -12,12 +12,18 @@ errors. Only this package reads settings from the environment.
 | `report` | what `errata config` prints |
 """
 
+from errata.platform.settings.catalog import CatalogSettings
 from errata.platform.settings.client import ClientSettings
 from errata.platform.settings.gateway import GatewaySettings
 from errata.platform.settings.loading import load_client_settings, load_settings
 from errata.platform.settings.log import LogSettings
 from errata.platform.settings.masking import masked
-from errata.platform.settings.replicas import ReplicaSettings, RetrievalSettings, WorkerSettings
+from errata.platform.settings.replicas import (
+    FollowerSettings,
+    ReplicaSettings,
+    RetrievalSettings,
+    WorkerSettings,
+)
 from errata.platform.settings.root import Settings
 from errata.platform.settings.security import SecuritySettings
 from errata.platform.settings.shared import ArtifactSettings, ModelSettings, TracingSettings
@@ -25,7 +31,9 @@ from errata.platform.settings.writer import WriterSettings
 
 __all__ = [
     "ArtifactSettings",
+    "CatalogSettings",
     "ClientSettings",
+    "FollowerSettings",
     "GatewaySettings",
     "LogSettings",
     "ModelSettings",

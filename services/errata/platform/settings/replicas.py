@@ -19,10 +19,8 @@ INDEX_HELP = (
 )
 
 
-class ReplicaSettings(ServiceSettings):
-    """Settings of a replica, which follows the log."""
-
-    index: IndexKind = Field("auto", description=INDEX_HELP)
+class FollowerSettings(ServiceSettings):
+    """Settings of what follows the log."""
 
     max_lag: int = Field(
         1_000, ge=1, description="Maximum lag in entries; beyond it, a replica is unhealthy."
@@ -43,6 +41,12 @@ class ReplicaSettings(ServiceSettings):
         description="Last position whose commits may be unsigned although trusted_keys_file is "
         "set: that of a log which is older than its signatures.",
     )
+
+
+class ReplicaSettings(FollowerSettings):
+    """Settings of a replica that holds lanes."""
+
+    index: IndexKind = Field("auto", description=INDEX_HELP)
 
 
 class WorkerSettings(ReplicaSettings):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from errata.platform.settings.catalog import CatalogSettings
 from errata.platform.settings.client import ClientSettings
 from errata.platform.settings.gateway import GatewaySettings
 from errata.platform.settings.log import LogSettings
@@ -45,6 +46,7 @@ class Settings(SourcedSettings):
     writer: WriterSettings = WriterSettings()
     worker: WorkerSettings = WorkerSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
+    catalog: CatalogSettings = CatalogSettings()
     gateway: GatewaySettings = GatewaySettings()
     client: ClientSettings = ClientSettings()
 
@@ -61,6 +63,11 @@ class Settings(SourcedSettings):
     def artifacts_url(self) -> str:
         """The artifact store's URL, or its default."""
         return self.artifacts.url or str(self.data_dir / "artifacts")
+
+    @property
+    def catalog_file(self) -> Path:
+        """The catalog's database, or its default."""
+        return self.catalog.database or self.data_dir / "catalog" / "catalog.sqlite"
 
     @property
     def statistics_dir(self) -> Path:

@@ -11,13 +11,14 @@ from errata.platform.security.identity import Identity
 from errata.platform.security.rules import RULES, SERVICES, Role
 from errata.platform.server import GrpcServer
 from errata_client._gen.errata.v1 import (
+    catalog_pb2,
     edit_log_pb2,
     editing_pb2,
     inference_pb2,
     retrieval_pb2,
 )
 
-MODULES = (edit_log_pb2, editing_pb2, inference_pb2, retrieval_pb2)
+MODULES = (catalog_pb2, edit_log_pb2, editing_pb2, inference_pb2, retrieval_pb2)
 
 
 def _methods() -> set[str]:

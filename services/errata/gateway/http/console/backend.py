@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -36,15 +37,22 @@ class Backend:
     def __init__(
         self,
         pool: WorkerPool,
-        editing: grpc.aio.Channel,
-        log: grpc.aio.Channel,
+        channels: Mapping[str, grpc.aio.Channel],
         settings: GatewaySettings,
         guard: Guard,
         rates: Rates,
     ) -> None:
-        """Uses what the gateway's other routes use."""
+        """Uses what the gateway's other routes use.
+
+        Args:
+            pool: answers inference.
+            channels: by full name of the service.
+            settings: of the gateway.
+            guard: knows callers.
+            rates: of the gateway.
+        """
         self._pool = pool
-        self._channels = {"EditingService": editing, "EditLogService": log}
+        self._channels = {name.rpartition(".")[2]: each for name, each in channels.items()}
         self._seconds = settings.default_timeout_seconds
         self._guard = guard
         self._rates = rates

@@ -16,11 +16,16 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from errata.log.chain import ChainedEntry
-from errata_client import _calls, _convert, _policy_calls
+from errata_client import _calls, _catalog_calls, _convert, _policy_calls
 from errata_client._calls import Call as Call
-from errata_client._calls import Page
+from errata_client._calls import Page as Page
 from errata_client._entry_convert import log_entry
-from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2, inference_pb2
+from errata_client._gen.errata.v1 import (
+    catalog_pb2,
+    edit_log_pb2,
+    editing_pb2,
+    inference_pb2,
+)
 from errata_client.edits import Edit, EditSpec, EditState
 from errata_client.policy import Decision, Preview
 from errata_client.prompts import Prompt
@@ -28,7 +33,7 @@ from errata_client.types import Answer, Head, Lane, LogEntry, Model, Replica, Re
 
 _SERVICES = {
     service.name: service
-    for file in (edit_log_pb2, editing_pb2, inference_pb2)
+    for file in (catalog_pb2, edit_log_pb2, editing_pb2, inference_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 }
 _LANES = 1_000
@@ -134,6 +139,31 @@ def edits(wanted: Filters, size: int, page_token: str = "") -> Call[Page[Edit]]:
     )
     call.request.page_size = size
     return call
+
+
+def found(wanted: Filters, size: int, page_token: str = "") -> Call[Page[Edit]]:
+    """A page of edits from the catalog: those that match a text best, or the newest first."""
+    states = () if wanted.state is None else (wanted.state,)
+    call = _catalog_calls.find_edits(
+        wanted.contains,
+        states,
+        wanted.lane,
+        wanted.author,
+        "",
+        "",
+        wanted.since,
+        wanted.until,
+        not wanted.contains,
+        None,
+        size,
+        page_token,
+    )
+
+    def parse(response: Any) -> Page[Edit]:
+        page = call.parse(response)
+        return Page([each.edit for each in page.items], page.next_page_token)
+
+    return Call(call.service, call.method, call.request, parse)
 
 
 def edit(name: str) -> Call[Edit]:

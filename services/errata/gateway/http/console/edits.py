@@ -1,22 +1,27 @@
-"""The list of edits: search, filters, pages."""
+"""The list of edits: search, filters, pages.
+
+The catalog finds them. While it is away the edit-writer lists them, in the log's order.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from errata.errors import InvalidRequestError
+from errata.errors import InvalidRequestError, UnavailableError
 from errata.gateway.http.console import calls_convert as calls
 from errata.gateway.http.console.backend import Backend
-from errata.gateway.http.console.calls_convert import Filters
+from errata.gateway.http.console.calls_convert import Filters, Page
 from errata.gateway.http.console.pages import Pages
 from errata.gateway.http.console.visit import Visit
-from errata_client.edits import EditState
+from errata_client.edits import Edit, EditState
 
 _PAGE = 25
+_LOG = "log"
 _FILTERS = ("q", "state", "lane", "author", "since", "until")
 
 
@@ -31,22 +36,39 @@ class EditsPage:
     async def show(self, visit: Visit) -> Response:
         """The edits that the query wants."""
         wanted = filters_of(visit)
-        found, lanes = await asyncio.gather(
-            self._backend.call(visit.request, calls.edits(wanted, _PAGE, visit.asked("page"))),
-            self._backend.call(visit.request, calls.lanes()),
+        (found, by_log), lanes = await asyncio.gather(
+            self._found(visit, wanted), self._backend.call(visit.request, calls.lanes())
         )
         asked = {name: visit.asked(name) for name in _FILTERS if visit.asked(name)}
-        more = {**asked, "page": found.next_page_token}
+        more = {**asked, "page": found.next_page_token} | ({"by": _LOG} if by_log else {})
         return self._pages.page(
             visit,
             "edits",
             edits=found.items,
             lanes=lanes,
+            by_log=by_log,
             asked=asked,
             states=[state for state in EditState if state is not EditState.UNKNOWN],
             first=f"/console/edits?{urlencode(asked)}" if visit.asked("page") else "",
             more=f"/console/edits?{urlencode(more)}" if found.next_page_token else "",
         )
+
+    async def _found(self, visit: Visit, wanted: Filters) -> tuple[Page[Edit], bool]:
+        """A page of edits, and whether the writer listed them."""
+        token, request = visit.asked("page"), visit.request
+        if visit.asked("by") != _LOG:
+            try:
+                typed = replace(wanted, contains=beginning(wanted.contains))
+                return await self._backend.call(request, calls.found(typed, _PAGE, token)), False
+            except UnavailableError:
+                if token:  # of the catalog, which the writer does not understand
+                    raise
+        return await self._backend.call(request, calls.edits(wanted, _PAGE, token)), True
+
+
+def beginning(text: str) -> str:
+    """A text whose last word may be the beginning of one, as it is while somebody types."""
+    return f"{text}*" if text[-1:].isalnum() and text.count('"') % 2 == 0 else text
 
 
 def filters_of(visit: Visit) -> Filters:

@@ -1,0 +1,1 @@
+"""The catalog: follows the log into a database that finds edits and tells of events."""
