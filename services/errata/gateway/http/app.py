@@ -57,24 +57,11 @@ def build_app(
     Raises:
         StartupError: the console's key cannot be used.
     """
-    security = active()
-    guard = Guard(security)
+    guard = Guard(active())
     rates = rates or Rates(settings)
     channels = {EDITING: editing, EDIT_LOG: log, CATALOG: catalog}
-    console = []
-    if settings.console:
-        backend = Backend(pool, channels, settings, guard, rates)
-        console = Console(backend, guard, settings, secure=security.settings.has_tls).routes()
+    backend = Backend(pool, channels, settings, guard, rates)
     openai = OpenAiRoutes(pool, settings, rates)
-    described = document()
-    shown = page(described)
-
-    async def openapi(request: Request) -> Response:
-        return JSONResponse(described)
-
-    async def docs(request: Request) -> Response:
-        return HTMLResponse(shown)
-
     return Starlette(
         routes=[
             _route("POST", "/v1/chat/completions", openai.chat, guard, f"/{INFERENCE}/Generate"),
@@ -93,14 +80,35 @@ def build_app(
             ),
             _route("GET", EVENTS.path, EventsCall(catalog), guard, EVENTS.rpc_path),
             _route("GET", "/health", _health, guard, ""),
-            *console,
-            *guard.described(
-                _route("GET", "/openapi.json", openapi, guard, REFLECTION),
-                _route("GET", "/docs", docs, guard, REFLECTION),
-            ),
+            *_console(backend, guard, settings),
+            *_descriptions(guard),
         ],
         middleware=[Middleware(Observed)],
         exception_handlers={HTTPException: _refused},
+    )
+
+
+def _console(backend: Backend, guard: Guard, settings: GatewaySettings) -> list[Route]:
+    """The console's routes, if it is served."""
+    if not settings.console:
+        return []
+    return Console(backend, guard, settings, secure=active().settings.has_tls).routes()
+
+
+def _descriptions(guard: Guard) -> tuple[Route, ...]:
+    """All routes, described for programs and for people."""
+    described = document()
+    shown = page(described)
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(described)
+
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(shown)
+
+    return guard.described(
+        _route("GET", "/openapi.json", openapi, guard, REFLECTION),
+        _route("GET", "/docs", docs, guard, REFLECTION),
     )
 
 
