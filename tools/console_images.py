@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs/images/console"
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 _SECONDS = 180.0
-_COLOURS = 128
+_COLOURS = 256
 _LANES = """
 [lanes.main]
 method = "adaple"
@@ -84,13 +84,13 @@ def _edits(box: Box, tokens: dict[str, str], folder: Path) -> str:
         credentials = Credentials(token_file=file, ca_file=box.credentials.ca_file)
         clients[name] = Client(box.target, timeout=_SECONDS, credentials=credentials)
     plan = (
-        (0, "grace", "lanes/facts"),
+        (9, "grace", "lanes/facts"),
         (1, "linus", "lanes/mixture"),
         (2, "grace", "lanes/main"),
         (3, "linus", "lanes/experts"),
         (6, "grace", "lanes/mixture"),
-        (7, "linus", "lanes/facts"),
-        (9, "linus", "lanes/facts"),
+        (0, "linus", "lanes/facts"),
+        (8, "linus", "lanes/facts"),
     )
     made = []
     for index, name, lane in plan:
@@ -172,6 +172,7 @@ def _ask(page: Page, url: str, waiting: str) -> None:
     other.goto(f"{url}/propose")
     other.get_by_label("Prompt", exact=True).fill(edit.prompt)
     other.get_by_label("Target").fill(edit.target)
+    other.get_by_label("Subject").fill(edit.subject)
     other.get_by_role("button", name="Submit").click()
     other.locator("#life .badge.committed").first.wait_for()
     other.close()
@@ -196,7 +197,7 @@ _SCENES: dict[str, Callable[[Page, str, str], None]] = {
 
 def _take(page: Page, path: Path) -> None:
     """A picture of a few colours: they are enough, and the file is small."""
-    page.evaluate("document.activeElement.blur()")
+    page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
     whole = page.evaluate("Math.min(document.documentElement.scrollHeight, 1100)")
     size = page.viewport_size
     assert size is not None
