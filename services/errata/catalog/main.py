@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import structlog
 
@@ -32,14 +35,18 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         DataLossError: the log contradicts itself or the database.
     """
     own = settings.catalog
-    targets = targets_of(own)
+    is_past = settings.log.read_only_at is not None
+    targets = [] if is_past else targets_of(own)
     name = f"catalog-{socket.gethostname()}-{os.getpid()}"
-    async with open_channel(settings.log.dialled) as channel:
+    async with open_channel(settings.log.dialled) as channel, AsyncExitStack() as stack:
         max_bytes = settings.artifacts.max_bytes
         artifacts: ArtifactSource = RemoteArtifacts(channel, max_bytes=max_bytes)
         if settings.artifacts.worker_url:
             artifacts = ArtifactStore(settings.artifacts.worker_url, max_bytes=max_bytes)
-        catalog = Catalog(name, artifacts, settings.log.dialled, settings.catalog_file, own)
+        file = settings.catalog_file
+        if is_past:  # the present one is further than the log that is shown
+            file = Path(stack.enter_context(TemporaryDirectory())) / file.name
+        catalog = Catalog(name, artifacts, settings.log.dialled, file, own)
         server = GrpcServer(own.address, [SERVICE_NAME])
         add_to_server(CatalogService(catalog, own.max_streams), server)
         # Metrics are served before the catalog catches up, so that a long catch-up is visible.

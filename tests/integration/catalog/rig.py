@@ -71,7 +71,7 @@ class Rig:
         try:
             await server.start()
             async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-                yield Served(catalog, catalog_pb2_grpc.CatalogServiceStub(channel))
+                yield Served(catalog, channel)
         finally:
             await server.stop(0)
             await catalog.close()
@@ -82,7 +82,11 @@ class Served:
     """A catalog, and a client of it."""
 
     catalog: Catalog
-    stub: Any
+    channel: grpc.aio.Channel
+
+    @property
+    def stub(self) -> Any:
+        return catalog_pb2_grpc.CatalogServiceStub(self.channel)
 
     async def find(self, text: str = "", **fields: Any) -> catalog_pb2.FindEditsResponse:
         request = catalog_pb2.FindEditsRequest(text=text, **fields)

@@ -15,7 +15,6 @@ import pytest
 
 from errata.launch.health import health_of
 from errata.platform.addresses import free_port
-from errata_client._gen.errata.v1 import catalog_pb2_grpc
 from tests.integration.catalog.receiver import SECRET, receiver
 from tests.integration.catalog.rig import Rig, Served, edit
 from tests.integration.log import entries
@@ -110,7 +109,7 @@ async def test_a_kill_at_a_write_loses_and_repeats_nothing(rig: Rig, point: str)
         head = (await rig.log.head()).head_seq
         async with grpc.aio.insecure_channel(again.address) as channel:
             nothing: Any = None
-            served = Served(nothing, catalog_pb2_grpc.CatalogServiceStub(channel))
+            served = Served(nothing, channel)
             found = await served.find("freedonia", min_seq=head)
             assert sorted(each.edit.name for each in found.edits) == sorted(names)
             assert found.seq == head

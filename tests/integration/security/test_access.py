@@ -33,10 +33,12 @@ from tests.waiting import PATIENCE
 
 PEOPLE = sorted(set(Role) - SERVICES)
 REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-STREAMS = ("StreamGenerate", "Subscribe", "GetArtifact")
+STREAMS = ("StreamGenerate", "Subscribe", "GetArtifact", "WatchEvents")
 INFERENCE, EDITING = "/errata.v1.InferenceService/", "/errata.v1.EditingService/"
 LOG, RETRIEVAL = "/errata.v1.EditLogService/", "/errata.v1.RetrievalService/"
-FORWARDED = {f"{LOG}{name}" for name in ("GetHead", "ListEntries", "ListReplicas", *STREAMS[1:])}
+CATALOG = "/errata.v1.CatalogService/"
+FORWARDED = {f"{LOG}{name}" for name in ("GetHead", "ListEntries", "ListReplicas", *STREAMS[1:3])}
+FORWARDED |= {f"{CATALOG}{name}" for name in ("FindEdits", "ShapedAnswers", "WatchEvents")}
 KINDS = ("none", "expired", "audience", "other key", "right")
 
 
@@ -101,7 +103,7 @@ def test_the_gateway_admits_who_has_the_role_and_a_valid_token(box: Box, ca: Dev
                 assert code not in REFUSED, (method, role, code)
             else:
                 assert code is grpc.StatusCode.PERMISSION_DENIED, (method, role, code)
-    assert asked == 22 * 4 * 5
+    assert asked == 25 * 4 * 5
 
 
 def test_the_services_behind_it_admit_who_has_the_role_and_a_certificate(
@@ -110,6 +112,7 @@ def test_the_services_behind_it_admit_who_has_the_role_and_a_certificate(
     settings = box.settings
     behind = {LOG: settings.log.address, EDITING: settings.writer.address}
     behind[RETRIEVAL] = settings.retrieval.address
+    behind[CATALOG] = settings.catalog.address
     for prefix, address in behind.items():
         methods = [method for method in RULES if method.startswith(prefix)]
         for name in ("writer", "gateway", "replica", "operator", "log"):
@@ -214,6 +217,15 @@ def test_an_editor_works_in_his_lanes_only(box: Box, ca: DevelopmentCa, operator
     ) as alice:
         assert [found.name for found in alice.lanes()] == [lane]
         assert edit.name not in {found.name for found in alice.list_edits()}
+        own = alice.submit_edits([EditSpec("The capital of Malta is", "Rome")], lane=lane)[0]
+        seq = int(own.name.split("/")[1].split("-")[0])
+        found = {each.edit.name for each in alice.find_edits(min_seq=seq)}
+        assert own.name in found
+        assert edit.name not in found
+        told = {event.edit for event in alice.events(1, follow=False) if event.edit}
+        assert own.name in told
+        assert edit.name not in told
+        assert edit.name in {each.edit.name for each in operator.find_edits(min_seq=seq)}
         for refused in (
             lambda: alice.submit_edits([EditSpec("The capital of Spain is", "Rome")], lane=other),
             lambda: alice.get_edit(edit.name),

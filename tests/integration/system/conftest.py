@@ -50,6 +50,7 @@ def system(tmp_path_factory: pytest.TempPathFactory, statistics_cache: Path) -> 
         "HOME": str(home),
         "ERRATA_LOG__ADDRESS": addresses["log"]["address"],
         "ERRATA_WRITER__ADDRESS": addresses["writer"]["address"],
+        "ERRATA_CATALOG__ADDRESS": addresses["catalog"]["address"],
         "ERRATA_GATEWAY__HTTP_ADDRESS": addresses["gateway"]["http_address"],
         "ERRATA_WORKER__MAX_QUEUE": str(MAX_QUEUE),
         "ERRATA_WORKER__METRICS_ADDRESS": f"127.0.0.1:{free_port()}",

@@ -196,7 +196,7 @@ def test_metrics_are_scraped_where_they_are_served(overlay: str) -> None:
         assert host_and_port(address) == ("0.0.0.0", int(port))
         assert int(port) in {p["containerPort"] for p in container["ports"]}
         scraped += 1
-    assert scraped == 5
+    assert scraped == 6
 
 
 def test_commands_exist(overlay: str) -> None:
@@ -210,7 +210,7 @@ def test_commands_exist(overlay: str) -> None:
             asyncio.run(run_service("nothing-of-the-kind", Settings()))
         assert service in refused.value.message, "it lists the services that there are"
         served += 1
-    assert served == 4
+    assert served == 5
 
 
 def test_what_is_mounted_and_referred_to_exists(overlay: str) -> None:

@@ -48,7 +48,7 @@ def test_every_setting_is_on_its_page_with_its_meaning() -> None:
 
 def test_every_rpc_message_field_and_value_is_on_its_page() -> None:
     pages = protos.pages()
-    assert pages.keys() == {"edit_log", "editing", "inference", "retrieval", "types"}
+    assert pages.keys() == {"catalog", "edit_log", "editing", "inference", "retrieval", "types"}
     for name, file in protos.files().items():
         for service in file.services_by_name.values():
             assert all(f"| `{method.name}` |" in pages[name] for method in service.methods)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
@@ -25,6 +25,7 @@ from errata_client._gen.errata.v1 import catalog_pb2, edit_log_pb2, editing_pb2
 _EDITING = editing_pb2.DESCRIPTOR.services_by_name["EditingService"]
 _EDIT_LOG = edit_log_pb2.DESCRIPTOR.services_by_name["EditLogService"]
 _CATALOG = catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"]
+_BOOLS = {"true": True, "false": False}
 _TAGS = {_EDITING: "editing", _EDIT_LOG: "log", _CATALOG: "catalog"}
 # Rejections carry these packed; JSON of a packed message needs its type to be loaded.
 _PACKED = (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest)
@@ -163,6 +164,8 @@ def _from_query(route: RestRoute, query: Iterable[tuple[str, str]]) -> dict[str,
             found.setdefault(name, []).append(value)
         elif name in found:
             raise InvalidRequestError(f"{name} is given twice; give it once.", field=name)
+        elif name in fields and fields[name].type == FieldDescriptor.TYPE_BOOL:
+            found[name] = _BOOLS.get(value, value)
         else:
             found[name] = value
     return found
