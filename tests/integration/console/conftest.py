@@ -23,7 +23,7 @@ _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-_MILLISECONDS = PATIENCE * 1_000
+_MILLISECONDS = 30_000
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _ROLES = {
     "ann": ["editor"],
@@ -57,15 +57,12 @@ class Console:
 
 
 @pytest.fixture(scope="package")
-def console(tmp_path_factory: pytest.TempPathFactory, statistics_cache: Path) -> Iterator[Console]:
+def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     folder = tmp_path_factory.mktemp("console")
-    (folder / "statistics").symlink_to(statistics_cache)
     lanes, key_file = folder / "lanes.toml", folder / "console.key"
-    lanes.write_text(
-        '[lanes.main]\nmethod = "adaple"\n\n[lanes.facts]\nmethod = "recipe"\n'
-        f'model = "{demo.lanes_path().parent / "recipe"}"\nrequires_approval = true\n'
-        "\n[lanes.facts.config]\nrefine_steps = 0\n"
-    )
+    lane = 'method = "recipe"\nmodel = "{}"\nconfig.refine_steps = 0\n'
+    lane = lane.format(demo.lanes_path().parent / "recipe")
+    lanes.write_text(f"[lanes.main]\n{lane}[lanes.facts]\n{lane}requires_approval = true\n")
     key = base64.urlsafe_b64encode(secrets.token_bytes(32))
     key_file.write_bytes(key)
     flags = {"data_dir": folder, **free_addresses()}

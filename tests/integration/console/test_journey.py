@@ -90,7 +90,7 @@ def test_an_edit_is_proposed_previewed_approved_served_asked_about_and_reverted(
 def test_an_answer_stands_beside_the_one_of_an_earlier_position(
     console: Console, sign_in: Callable[..., Page], corpus: Corpus
 ) -> None:
-    edit = corpus.demo_edits()[1]
+    edit = corpus.demo_edits()[8]
     page, other = sign_in("olga"), sign_in("ann")
     page.get_by_role("link", name="Ask").click()
     page.get_by_label("Text to continue").fill(edit.prompt)
@@ -117,10 +117,10 @@ def test_the_overview_follows_the_log_by_itself(
     console: Console, sign_in: Callable[..., Page], corpus: Corpus
 ) -> None:
     page, other = sign_in("rita"), sign_in("olga")
-    expect(page.get_by_text("The replica agrees")).to_be_visible()
+    expect(page.get_by_text("replicas agree")).to_be_visible()
     page.evaluate("document.body.dataset.loaded = 'once'")
     before = int(page.locator(".tiles dd").first.inner_text())
-    edit = corpus.demo_edits()[2]
+    edit = corpus.demo_edits()[9]
     other.goto(f"{console.url}/propose")
     other.get_by_label("Prompt", exact=True).fill(edit.prompt)
     other.get_by_label("Target").fill(edit.target)
@@ -144,7 +144,7 @@ def test_forgetting_is_measured_by_asking_again(sign_in: Callable[..., Page]) ->
 def test_edits_are_found_while_somebody_types(
     console: Console, sign_in: Callable[..., Page], corpus: Corpus
 ) -> None:
-    found, other = corpus.demo_edits()[2], corpus.demo_edits()[1]
+    found, other = corpus.demo_edits()[9], corpus.demo_edits()[8]
     page = sign_in("rita")
     page.goto(f"{console.url}/edits")
     expect(page.get_by_role("cell", name=other.prompt).first).to_be_visible()

@@ -25,7 +25,7 @@ def test_axe_finds_nothing_on_any_page(
     tmp_path: Path,
     scheme: str,
 ) -> None:
-    edit = corpus.demo_edits()[5]
+    edit = corpus.demo_edits()[3]
     with console.client("both", tmp_path) as client:
         spec = EditSpec(edit.prompt, edit.target, edit.subject, rephrases=edit.rephrases[:1])
         (waits,) = client.submit_edits([spec], lane="lanes/facts")

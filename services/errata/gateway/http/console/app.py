@@ -188,7 +188,9 @@ class Console:
         if not self._guard.demands_credentials:
             return RedirectResponse(HOME, 303)
         if visit.fragment:
-            return self._pages.page(visit, "ended")
+            said = self._pages.page(visit, "ended")
+            said.headers["HX-Reswap"] = "outerHTML"  # also of what asks again and again
+            return said
         request, kept = visit.request, dict(visit.fields)
         aim = kept.pop("next", "") or request.query_params.get("next", "")
         if request.url.path not in (LOGIN, "/console/logout"):

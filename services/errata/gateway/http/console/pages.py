@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import uuid
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
@@ -96,7 +97,10 @@ class Pages:
             finalize=_finalized,
         )
         self._environment.globals.update(
-            asset=assets.address, authenticates=authenticates, EditState=EditState
+            asset=assets.address,
+            authenticates=authenticates,
+            EditState=EditState,
+            new_id=lambda: str(uuid.uuid4()),
         )
         self._environment.filters.update(
             exact=_exact,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from datetime import UTC, datetime
 
 from starlette.responses import RedirectResponse, Response
@@ -54,7 +53,6 @@ class ProposePage:
             lanes=lanes,
             model=model,
             preview=preview,
-            request_id=visit.typed("request_id") or str(uuid.uuid4()),
         )
 
 

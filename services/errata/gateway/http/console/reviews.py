@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 from starlette.responses import RedirectResponse, Response
 
 from errata.errors import InvalidRequestError
@@ -39,7 +37,6 @@ class ReviewsPage:
             more=bool(found.next_page_token),
             named=named,
             missing=missing,
-            new_id=lambda: str(uuid.uuid4()),
         )
 
     async def act(self, visit: Visit) -> Response:
