@@ -23,7 +23,7 @@ _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-_MILLISECONDS = 30_000
+_MILLISECONDS = PATIENCE * 1_000
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _ROLES = {
     "ann": ["editor"],
