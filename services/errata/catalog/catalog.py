@@ -5,19 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sqlite3
-import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 
 from errata.artifacts.source import ArtifactSource
-from errata.catalog.database import Database, limited
+from errata.catalog.access import Access
 from errata.catalog.finding import Found, Search, find
 from errata.catalog.happenings import Event
 from errata.catalog.reading import EventFilter, events_after, newest_event
@@ -31,7 +26,6 @@ from errata.log.fold import LogFold
 from errata.log.history import LogState
 from errata.log.remote import RemoteLog
 from errata.log.subscriber import Subscriber
-from errata.platform.deadlines import before_deadline
 from errata.platform.failpoints import failpoint_async
 from errata.platform.paging import page_size
 from errata.platform.retry import until_available
@@ -45,9 +39,7 @@ from errata.replica.snapshot import LEDGER, Snapshot
 from errata.replica.snapshot_parts import load_group, load_snapshot
 from errata.writer.ledger_pages import read_ledger
 
-T = TypeVar("T")
 _CHUNK = 500  # entries in one transaction, before the catalog is live
-_DISK_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -74,6 +66,7 @@ class Catalog:
         name: unique among replicas.
         log_id: of the log that it follows; empty before `start`.
         settings: of the catalog.
+        access: to the database.
         version: of the database's content; it grows with each change.
     """
 
@@ -105,15 +98,12 @@ class Catalog:
         self.settings = settings
         self._gate = CommitGate.of(settings)
         self._pins = _digest_of(self._gate)
-        self.database = Database(file)
-        self._recorder = Recorder(self.database)
+        self.access = Access(file, settings.num_threads)
+        self._recorder = Recorder(self.access.database)
         self._position = CatalogPosition(0, ORIGIN.chain_digest)
         self._events_from = 1
         self._taken: list[Taken] = []
         self._news = asyncio.Condition()
-        self._changing = ThreadPoolExecutor(1, "errata-catalog")
-        self._local = threading.local()
-        self._reading = ThreadPoolExecutor(settings.num_threads, "errata-catalog-read")
         self._subscriber = Subscriber(log_address)
         self._follower = Follower(
             name,
@@ -157,9 +147,7 @@ class Catalog:
     async def close(self) -> None:
         """Stops following, and waits for running queries."""
         await self._follower.close()
-        for threads in (self._reading, self._changing):
-            await asyncio.to_thread(threads.shutdown)
-        self.database.close()
+        await self.access.close()
 
     def check_health(self) -> None:
         """Returns if the catalog may answer; raises as `Follower.check_health`."""
@@ -184,7 +172,7 @@ class Catalog:
             found, more = find(connection, search, size, token)
             return found, more, _seq_in(connection)
 
-        return await self._read(read, timeout_seconds)
+        return await self.access.read(read, timeout_seconds)
 
     async def shaped(
         self, hours: range, lanes: frozenset[str] | None, num: int, token: str, timeout: float
@@ -200,7 +188,7 @@ class Catalog:
         def read(connection: sqlite3.Connection) -> tuple[list[ShapedCount], str, int]:
             return *shaped_counts(connection, hours, lanes, size, token), _seq_in(connection)
 
-        return await self._read(read, timeout)
+        return await self.access.read(read, timeout)
 
     async def events(self, after: int, wanted: EventFilter) -> tuple[list[Event], int, int]:
         """The next events behind an id, the id of the last of all, and the position of both."""
@@ -209,7 +197,7 @@ class Catalog:
             found = events_after(connection, after, wanted)
             return found, newest_event(connection), _seq_in(connection)
 
-        return await self._read(read, None)
+        return await self.access.read(read)
 
     async def wait_for_news(self, seen: int, seconds: float) -> None:
         """Returns once the database has another version than `seen`, or after some time."""
@@ -221,63 +209,28 @@ class Catalog:
 
     async def add_report(self, report: Report) -> None:
         """Adds a gateway's counts, once."""
-        await self.change(lambda: add_report(self.database, report, self.settings.shaped_days))
+        await self.access.change(
+            lambda: add_report(self.access.database, report, self.settings.shaped_days)
+        )
 
     async def note_replicas(self, events: list[Event]) -> None:
         """Adds events of replicas behind all others."""
-        await self.keep(lambda: self._recorder.note_replicas(events))
+        await self.access.keep(lambda: self._recorder.note_replicas(events))
         await self._tell()
-
-    async def change(self, act: Callable[[], T]) -> T:
-        """Runs what changes the database, one after the other."""
-        return await asyncio.get_running_loop().run_in_executor(self._changing, act)
-
-    async def keep(self, act: Callable[[], T]) -> T:
-        """As `change`, but waits while the disk is full: what must not be lost."""
-        while True:
-            try:
-                return await self.change(act)
-            except sqlite3.OperationalError as error:
-                _log.error("the database cannot be written; trying again", reason=str(error))
-                await asyncio.sleep(_DISK_SECONDS)
-
-    async def _read(
-        self, read: Callable[[sqlite3.Connection], T], timeout_seconds: float | None
-    ) -> T:
-        """Runs a query in a transaction of its own, so that all of it is of one position."""
-        deadline = (
-            None if timeout_seconds is None else time.monotonic() + before_deadline(timeout_seconds)
-        )
-
-        def run() -> T:
-            connection = self._connection()
-            with limited(connection, deadline):
-                connection.execute("BEGIN")
-                try:
-                    return read(connection)
-                finally:
-                    connection.execute("COMMIT")
-
-        return await asyncio.get_running_loop().run_in_executor(self._reading, run)
-
-    def _connection(self) -> sqlite3.Connection:
-        """The connection of this thread."""
-        if not hasattr(self._local, "connection"):
-            self._local.connection = self.database.reader()
-        found: sqlite3.Connection = self._local.connection
-        return found
 
     async def _begin(self, state: LogState) -> None:
         """Prepares database and follower for the entries that the log streams."""
-        held = await self.change(lambda: self.database.held)
+        held = await self.access.change(lambda: self.access.database.held)
         if (held.log_id, held.pins) == (state.log_id, self._pins):
-            self._resume(await self.change(self._recorder.fold), held.position, held.events_from)
+            self._resume(
+                await self.access.change(self._recorder.fold), held.position, held.events_from
+            )
             _log.info("the catalog goes on", seq=held.position.seq)
         else:
             if held.log_id:
                 _log.warning(
                     "the catalog is made again: its database is of another log, or of other keys",
-                    database=str(self.database.path),
+                    database=str(self.access.database.path),
                     held=held.log_id,
                     log_id=state.log_id,
                 )
@@ -288,7 +241,7 @@ class Catalog:
         )
 
     async def _begin_new(self, state: LogState) -> None:
-        await self.change(lambda: self._recorder.begin(state.log_id, self._pins))
+        await self.access.change(lambda: self._recorder.begin(state.log_id, self._pins))
         self._events_from = 1
         if self.settings.start == "snapshot":
             await self._follower.begin(self._load, self._restore)
@@ -312,6 +265,7 @@ class Catalog:
                 await self._follow_archive(RemoteLog(channel), state.floor_seq)
         except (SeqTrimmedError, PreconditionError, ArtifactCorruptError) as error:
             _log.error("the archive cannot be read; trying a snapshot", reason=error.message)
+            self._taken = []
             await self._follower.begin(self._load, self._restore)
 
     async def _follow_archive(self, log: RemoteLog, floor_seq: int) -> None:
@@ -337,7 +291,7 @@ class Catalog:
         pages = await load_group(self._artifacts, snapshot.manifest, LEDGER)
         ledger = await asyncio.to_thread(read_ledger, pages)
         position, fold = snapshot.position, snapshot.fold
-        await self.change(
+        await self.access.change(
             lambda: self._recorder.begin_from(self.log_id, self._pins, position, fold, ledger)
         )
         self._gate.state = trust
@@ -364,7 +318,7 @@ class Catalog:
             return
         head = head_of(self._follower.reader.fold)
         await failpoint_async("catalog.before_write")
-        await self.keep(lambda: self._recorder.write(taken, head))
+        await self.access.keep(lambda: self._recorder.write(taken, head))
         await failpoint_async("catalog.after_write")
         position = taken[-1].position
         self._position = CatalogPosition(position.seq, position.chain_digest)

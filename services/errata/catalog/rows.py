@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -266,7 +267,7 @@ class Rows:
 
 def subject_key(subject: str) -> str:
     """What equal subjects share, whatever their case."""
-    return subject.strip().casefold()
+    return unicodedata.normalize("NFC", subject).strip().casefold()
 
 
 def fact_key(said: str) -> bytes:

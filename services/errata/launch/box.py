@@ -31,7 +31,7 @@ _START_SECONDS = {
     "log": 30.0,
     "writer": 180.0,
     "retrieval": 60.0,
-    "catalog": 180.0,
+    "catalog": 3_600.0,  # a new database reads the whole log
     "gateway": 300.0,
 }
 _HEALTH_SECONDS = 1.0

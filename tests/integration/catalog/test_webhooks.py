@@ -36,9 +36,9 @@ async def delivering(
         known = "SELECT count(*) FROM targets"
         try:
             await eventually(
-                lambda: served.catalog.change(
+                lambda: served.catalog.access.change(
                     lambda: (
-                        served.catalog.database.connection.execute(known).fetchone()[0]
+                        served.catalog.access.database.connection.execute(known).fetchone()[0]
                         == len(targets)
                     )
                 ),
@@ -52,12 +52,12 @@ async def delivering(
 
 async def delivered_up_to(catalog: Catalog, name: str) -> int:
     def read() -> int:
-        found = catalog.database.connection.execute(
+        found = catalog.access.database.connection.execute(
             "SELECT delivered FROM targets WHERE name = ?", (name,)
         )
         return int(found.fetchone()[0])
 
-    return await catalog.change(read)
+    return await catalog.access.change(read)
 
 
 async def test_events_are_repeated_in_order_until_they_are_taken(rig: Rig) -> None:

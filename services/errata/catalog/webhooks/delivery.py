@@ -89,7 +89,9 @@ class Delivery:
         name = self._target.name
         for outcome in _OUTCOMES:  # so that each is scraped before it happens
             WEBHOOK_DELIVERIES.labels(name, outcome)
-        progress = await self._catalog.keep(lambda: begin(self._catalog.database, name))
+        progress = await self._catalog.access.keep(
+            lambda: begin(self._catalog.access.database, name)
+        )
         WEBHOOK_FAILURES.labels(name).set(progress.failures)
         after = progress.delivered
         while True:
@@ -117,7 +119,7 @@ class Delivery:
             progress = self._failed(progress, events, attempt.problem, attempt.retry_after)
         WEBHOOK_FAILURES.labels(self._target.name).set(progress.failures)
         name = self._target.name
-        await self._catalog.keep(lambda: save(self._catalog.database, name, progress))
+        await self._catalog.access.keep(lambda: save(self._catalog.access.database, name, progress))
         return progress
 
     def _failed(
