@@ -21,7 +21,7 @@ ROUNDS ?= 3
 SECONDS ?= 60
 SEED ?= 1
 
-.PHONY: help setup smollm2 demo test test-vllm test-hostile robustness robustness-bugs check docs notebooks format protos protos-check audit sbom lock bench results clean
+.PHONY: help setup console-assets console-images smollm2 demo test test-vllm test-hostile robustness robustness-bugs check docs notebooks format protos protos-check audit sbom lock bench results clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -53,6 +53,12 @@ build/smollm2: $(STAMP)
 
 demo: build/smollm2  ## Runs the main job on this machine with a chat model: ask, edit, ask again, revert.
 	$(BIN)/errata demo --model build/smollm2
+
+console-assets: setup  ## Copies the console's style sheet and script out of npm packages; needs npm.
+	$(BIN)/python tools/console_assets.py
+
+console-images: setup  ## Takes the pictures of docs/console.md; needs Debian's package chromium.
+	$(BIN)/python -m tools.console_images
 
 test: setup  ## Runs all tests, two at a time; tests that share a running system stay together.
 	$(BIN)/pytest $(SIDE_BY_SIDE)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-SYSTEM = "system"
+SYSTEM, CONSOLE = "system", "console"
 _SYSTEM_FOLDER = "tests/integration/system/"
+_CONSOLE_FOLDER = "tests/integration/console/"
 # These start their own systems.
 _OF_THEIR_OWN = (
     "test_compose.py",
@@ -24,6 +25,7 @@ _OF_THEIR_OWN = (
 # so that the workers end together.
 SECONDS = {
     SYSTEM: 200,
+    CONSOLE: 120,
     "tests/faults/test_writer_faults.py": 90,
     "tests/robustness/short/test_short_form.py": 90,
     "tests/faults/test_partition.py": 60,
@@ -49,8 +51,10 @@ SECONDS = {
 
 
 def group_of(nodeid: str) -> str:
-    """The test's group: its file, or `SYSTEM` for all tests that use the shared running system."""
+    """The test's group: its file, or one name for all tests that share a running system."""
     file = nodeid.partition("::")[0]
+    if file.startswith(_CONSOLE_FOLDER):
+        return CONSOLE
     name = file.removeprefix(_SYSTEM_FOLDER)
     return file if name == file or name in _OF_THEIR_OWN else SYSTEM
 

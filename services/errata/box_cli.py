@@ -6,7 +6,7 @@ import shlex
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from errata.launch.show_installation import config_table, doctor_table
 from errata.launch.terminal import console
 from errata.platform.settings import Settings, load_settings
 from errata.platform.settings.report import report_settings
+
+if TYPE_CHECKING:
+    from errata.launch.box import Box
 
 DataDirOption = Annotated[Path | None, typer.Option(help="Folder for all data.")]
 ModelOption = Annotated[str | None, typer.Option(help="Base model: folder or hub id.")]
@@ -54,6 +57,9 @@ def up(
         bool,
         typer.Option(help="Use TLS, demand tokens, and write an audit log, with an own CA."),
     ] = False,
+    with_console: Annotated[
+        bool, typer.Option("--console", help="Serve the console, for people, at /console.")
+    ] = False,
     at: Annotated[
         int | None,
         typer.Option(min=1, help="Show the system, read only, as it was at this log position."),
@@ -64,16 +70,15 @@ def up(
 
     out, err = console(), console(stderr=True)
     flags = _flags(data_dir, model, text, lanes_file, redis_url, replicas, port, address)
-    flags = with_flags(flags, {"log": {"read_only_at": at}})
+    flags = with_flags(
+        flags, {"log": {"read_only_at": at}, "gateway": {"console": with_console or None}}
+    )
     stop, steps = stop_on_signals(), Steps(err)
     redis = _redis_url(load_settings(flags))
     box = Box(flags, redis_url=redis, steps=steps, given_up=stop.is_set, secure=secure)
     try:
         box.start()
-        also = f", over HTTP at {box.http_url}" if box.http_url else ""
-        past = "" if at is None else f", read only as of {at}"
-        where = f" at {box.target}{also}{past}; data in {box.settings.data_dir}."
-        out.print(line(("Errata is up", "bold green"), where), soft_wrap=True)
+        out.print(line(("Errata is up", "bold green"), _where(box, at)), soft_wrap=True)
         out.print(
             f'Try: errata ask --target {box.target} "The capital of France is"   (Ctrl-C ends)',
             soft_wrap=True,
@@ -99,6 +104,14 @@ def up(
                 box.stop()
         finally:
             box.stop()  # also if printing fails, because the terminal is gone
+
+
+def _where(box: Box, at: int | None) -> str:
+    """Where the system is, for people."""
+    past = "" if at is None else f", read only as of {at}"
+    console = f"; console at {box.http_url}/console" if box.settings.gateway.console else ""
+    also = f", over HTTP at {box.http_url}{console}" if box.http_url else ""
+    return f" at {box.target}{also}{past}; data in {box.settings.data_dir}."
 
 
 def demo(

@@ -59,6 +59,7 @@ def system(tmp_path_factory: pytest.TempPathFactory, statistics_cache: Path) -> 
     }
     target = addresses["gateway"]["address"]
     command = [sys.executable, "-m", "errata.cli", "up", "--data-dir", str(folder / "data")]
+    command += ["--console"]
     process = subprocess.Popen(
         [*command, "--address", target],
         env={**os.environ, **environment},

@@ -379,6 +379,26 @@ def test_a_standby_writer_is_ready_without_being_healthy(
     assert budget["maxUnavailable"] == 1
 
 
+@pytest.mark.parametrize("others", [[], ["tls"]])
+def test_gateways_with_a_console_share_its_key(
+    overlay: str, others: list[str], tmp_path: Path
+) -> None:
+    things = _with(overlay, [*others, "console"], tmp_path)
+    found = {
+        (thing["kind"], thing["metadata"]["name"].partition("-")[0]): thing for thing in things
+    }
+    settings = found["ConfigMap", "errata"]["data"]
+    assert settings["ERRATA_GATEWAY__CONSOLE"] == "true"
+    pod = found["Deployment", "gateway"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    assert settings["ERRATA_GATEWAY__CONSOLE_KEY_FILE"] == f"{mounts['console']}/key"
+    assert {"name": "console", "secret": {"secretName": "console", "defaultMode": 0o440}} in pod[
+        "volumes"
+    ]
+    assert set(mounts) == {each["name"] for each in pod["volumes"]}, "those of others stay"
+
+
 def test_tls_gives_each_pod_a_certificate_of_its_role(overlay: str, tmp_path: Path) -> None:
     things = _with(overlay, ["tls"], tmp_path)
     roles = {

@@ -14,6 +14,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from errata.gateway.convert import CATALOG, EDIT_LOG, EDITING, INFERENCE
+from errata.gateway.http.console.app import Console
+from errata.gateway.http.console.backend import Backend
 from errata.gateway.http.errors import failure_of
 from errata.gateway.http.event_routes import EventsCall
 from errata.gateway.http.guard import Guard
@@ -49,22 +51,17 @@ def build_app(
         editing: channel to the edit-writer.
         log: channel to the log service.
         catalog: channel to the catalog.
-        settings: of the gateway.
+        settings: of the gateway; they say whether the console is served.
         rates: shared with the gateway's other servers; its own if None.
+
+    Raises:
+        StartupError: the console's key cannot be used.
     """
     guard = Guard(active())
     rates = rates or Rates(settings)
-    openai = OpenAiRoutes(pool, settings, rates)
     channels = {EDITING: editing, EDIT_LOG: log, CATALOG: catalog}
-    described = document()
-    shown = page(described)
-
-    async def openapi(request: Request) -> Response:
-        return JSONResponse(described)
-
-    async def docs(request: Request) -> Response:
-        return HTMLResponse(shown)
-
+    backend = Backend(pool, channels, settings, guard, rates)
+    openai = OpenAiRoutes(pool, settings, rates)
     return Starlette(
         routes=[
             _route("POST", "/v1/chat/completions", openai.chat, guard, f"/{INFERENCE}/Generate"),
@@ -83,13 +80,35 @@ def build_app(
             ),
             _route("GET", EVENTS.path, EventsCall(catalog), guard, EVENTS.rpc_path),
             _route("GET", "/health", _health, guard, ""),
-            *guard.described(
-                _route("GET", "/openapi.json", openapi, guard, REFLECTION),
-                _route("GET", "/docs", docs, guard, REFLECTION),
-            ),
+            *_console(backend, guard, settings),
+            *_descriptions(guard),
         ],
         middleware=[Middleware(Observed)],
         exception_handlers={HTTPException: _refused},
+    )
+
+
+def _console(backend: Backend, guard: Guard, settings: GatewaySettings) -> list[Route]:
+    """The console's routes, if it is served."""
+    if not settings.console:
+        return []
+    return Console(backend, guard, settings, secure=active().settings.has_tls).routes()
+
+
+def _descriptions(guard: Guard) -> tuple[Route, ...]:
+    """All routes, described for programs and for people."""
+    described = document()
+    shown = page(described)
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(described)
+
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(shown)
+
+    return guard.described(
+        _route("GET", "/openapi.json", openapi, guard, REFLECTION),
+        _route("GET", "/docs", docs, guard, REFLECTION),
     )
 
 

@@ -27,6 +27,11 @@ class Guard:
         """These routes, unless the settings turn descriptions off."""
         return () if self._security.settings.reflection == "off" else routes
 
+    @property
+    def demands_credentials(self) -> bool:
+        """Whether callers must say who they are."""
+        return self._security.authenticator is not None
+
     async def admit(self, request: Request, method: str) -> None:
         """The code that follows runs for the request's caller.
 
@@ -38,20 +43,56 @@ class Guard:
             UnauthenticatedError: no valid credential.
             PermissionDeniedError: the caller's roles do not allow it.
         """
-        authenticator = self._security.authenticator
         everyone = self._security.settings.reflection == "everyone"
-        if authenticator is None or not method or (method == REFLECTION and everyone):
+        if not self.demands_credentials or not method or (method == REFLECTION and everyone):
             return
-        caller: Identity | None = None
+        await self.identify(request, request.headers.get("authorization", ""), method)
+        if method != REFLECTION:
+            self.allow(request, method)
+
+    async def identify(self, request: Request, header: str, method: str = "") -> Identity | None:
+        """The caller, for whom the code that follows runs; None where nobody is asked.
+
+        Args:
+            request: of the caller.
+            header: with his credential, as `Authorization` has it.
+            method: named in the audit log if there is no such caller.
+
+        Raises:
+            UnauthenticatedError: no valid credential.
+            UnavailableError: the keys of tokens cannot be fetched.
+        """
+        authenticator = self._security.authenticator
+        if authenticator is None:
+            return None
         try:
-            known = await authenticator.of_header(request.headers.get("authorization", ""))
-            caller = replace(known, peer=_peer(request))
-            if method != REFLECTION:
-                authorise(method, caller)
+            known = await authenticator.of_header(header)
+        except ErrataError as error:
+            self._audit(request, method, None, error)
+            raise
+        caller = replace(known, peer=_peer(request))
+        callers.enter(caller)
+        return caller
+
+    def allow(self, request: Request, method: str) -> None:
+        """Returns if the roles of the identified caller allow a method.
+
+        Args:
+            request: of the caller.
+            method: path of the RPC.
+
+        Raises:
+            UnauthenticatedError: his credential has expired.
+            PermissionDeniedError: his roles do not allow it.
+        """
+        caller = callers.current()
+        if caller is None:
+            return
+        try:
+            authorise(method, caller)
         except ErrataError as error:
             self._audit(request, method, caller, error)
             raise
-        callers.enter(caller)
 
     def _audit(
         self, request: Request, method: str, caller: Identity | None, error: ErrataError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from errata.platform.settings.section import (
@@ -33,6 +35,15 @@ class GatewaySettings(ServiceSettings):
     )
     http_max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1_024, description="Maximum size of an HTTP request's body."
+    )
+    console: bool = Field(False, description="Serve the console at /console of the HTTP address.")
+    console_key_file: Path | None = Field(
+        None,
+        description="File with the key that seals the console's sessions, the same for all "
+        "gateways: 32 bytes in URL-safe Base64. A new key at each start if unset.",
+    )
+    console_session_seconds: float = Field(
+        28_800.0, ge=60, description="Time after which people sign in to the console again."
     )
     answers_per_second: float = Field(
         0.0, ge=0, description="Answers that one caller gets a second; 0 does not limit them."

@@ -1,0 +1,121 @@
+"""Calls the services behind the gateway for the caller of a page, as the JSON routes do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+from starlette.requests import Request
+
+from errata.errors import DeadlineExceededError, ErrataError, UnavailableError
+from errata.gateway.convert import INFERENCE, edits_of
+from errata.gateway.forward import call_metadata, cannot_reach
+from errata.gateway.http.calls import unless_left
+from errata.gateway.http.console.calls_convert import Call, replied
+from errata.gateway.http.guard import Guard
+from errata.gateway.rates import Rates, caller_of_request
+from errata.platform.limits_convert import check_request
+from errata.platform.rpc_errors import service_error
+from errata.platform.settings import GatewaySettings
+from errata.platform.tracing import trace_parent
+from errata_client import errors as client_errors
+
+if TYPE_CHECKING:
+    from errata.gateway.pool import WorkerPool  # loads Ray
+
+T = TypeVar("T")
+_INFERENCE = INFERENCE.rpartition(".")[2]
+_PREVIEW_SECONDS = 120.0  # a fit takes longer than an answer
+_POOL_METHODS = {"Generate": "generate", "Score": "score", "GetModel": "get_model"}
+
+
+class Backend:
+    """What pages ask; every call has the identity, the limits and the audit of its caller."""
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        channels: Mapping[str, grpc.aio.Channel],
+        settings: GatewaySettings,
+        guard: Guard,
+        rates: Rates,
+    ) -> None:
+        """Uses what the gateway's other routes use.
+
+        Args:
+            pool: answers inference.
+            channels: by full name of the service.
+            settings: of the gateway.
+            guard: knows callers.
+            rates: of the gateway.
+        """
+        self._pool = pool
+        self._channels = {name.rpartition(".")[2]: each for name, each in channels.items()}
+        self._seconds = settings.default_timeout_seconds
+        self._guard = guard
+        self._rates = rates
+
+    def allow(self, request: Request, service: str, method: str) -> None:
+        """Returns if the caller may call a method; pages that serve nothing else ask first.
+
+        Raises:
+            PermissionDeniedError: he may not.
+        """
+        self._guard.allow(request, f"/errata.v1.{service}/{method}")
+
+    async def call(self, request: Request, call: Call[T]) -> T:
+        """One call's result.
+
+        Args:
+            request: of the page.
+            call: to make.
+
+        Raises:
+            ErrataError: the service's own error, or one of the connection; or the caller may not,
+                or asks too often.
+            ClientDisconnect: the client left.
+        """
+        path = f"/errata.v1.{call.service}/{call.method}"
+        self.allow(request, call.service, call.method)
+        await asyncio.to_thread(check_request, call.request)
+        caller = caller_of_request(request)
+        if (edits := edits_of(call.request)) is not None:
+            self._rates.edit(caller, *edits)
+        if call.service != _INFERENCE:
+            return call.parse(await unless_left(request, self._forwarded(call, path)))
+        if call.method != "GetModel":
+            self._rates.answer(caller)
+        return call.parse(await unless_left(request, self._answered(call)))
+
+    async def _answered(self, call: Call[Any]) -> Any:
+        more = (trace_parent(),) if call.method == "Generate" else ()
+        return await self._pool.call(_POOL_METHODS[call.method], call.request, self._seconds, *more)
+
+    async def _forwarded(self, call: Call[Any], path: str) -> Any:
+        channel: Any = self._channels[call.service]
+        fits = call.method == "PreviewEdits"
+        seconds = max(self._seconds, _PREVIEW_SECONDS) if fits else self._seconds
+        rpc = channel.unary_unary(
+            path,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=replied(call).FromString,
+        )
+        try:
+            return await rpc(call.request, timeout=seconds, metadata=call_metadata())
+        except grpc.aio.AioRpcError as error:
+            raise _error(error, call.service, seconds) from error
+
+
+def _error(error: grpc.aio.AioRpcError, service: str, seconds: float) -> ErrataError:
+    of_transport = not client_errors.from_rpc_error(error).reason
+    if of_transport and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceededError(
+            f"no answer within {seconds:g} s, and the outcome is unknown; send the same form "
+            "again, which has one effect.",
+            timeout_seconds=seconds,
+        )
+    if of_transport and error.code() is grpc.StatusCode.UNAVAILABLE:
+        return cannot_reach(service)
+    return service_error(error, service, UnavailableError)
