@@ -22,7 +22,15 @@ def fold_to_json(fold: LogFold) -> dict[str, Any]:
         "snapshot": None if fold.snapshot is None else _snapshot_to_json(fold.snapshot),
         **({"has_policy": True} if fold.has_policy else {}),
         **({"timed": sorted(fold.timed)} if fold.timed else {}),
-        "edits": [[name, lane, at.value] for name, (lane, at) in fold.standings().items()],
+        "edits": [
+            [
+                name,
+                known.lane,
+                known.standing.value,
+                *([known.namespace] if known.namespace else []),
+            ]
+            for name, known in fold.standings().items()
+        ],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from errata.editing.lane.contract import LaneReport
+from errata.editing.namespaces import namespace_of
 from errata.errors import InvalidEditError, InvalidRequestError
 from errata.log.chat_convert import chat_of, prompts_of
 from errata.log.entries import LaneConfigured
@@ -52,7 +53,17 @@ def draft(index: int, message: types_pb2.EditSpec) -> Draft:
         source=message.source,
         separator=message.separator if message.HasField("separator") else None,
         times=times,
+        namespace=message.namespace,
     )
+
+
+def namespace_in(index: int, message: types_pb2.EditSpec) -> str:
+    """The namespace that an edit of a request names.
+
+    Raises:
+        InvalidRequestError: no namespace can have this name.
+    """
+    return namespace_of(message.namespace, f"edits[{index}].namespace")
 
 
 def state_of(value: int) -> State | None:
@@ -64,7 +75,8 @@ def edit_filter(request: editing_pb2.ListEditsRequest) -> EditFilter:
     """Which edits the client wants to see.
 
     Raises:
-        InvalidRequestError: a state that is unknown, or a time that cannot be represented.
+        InvalidRequestError: a state that is unknown, a time that cannot be represented, or an
+            impossible namespace.
     """
     state = state_of(request.state)
     if state is None and request.state != editing_pb2.Edit.STATE_UNSPECIFIED:
@@ -76,6 +88,9 @@ def edit_filter(request: editing_pb2.ListEditsRequest) -> EditFilter:
         from_time=_time(request, "from_time"),
         until_time=_time(request, "until_time"),
         contains=request.contains,
+        namespace=(
+            namespace_of(request.namespace, "namespace") if request.HasField("namespace") else None
+        ),
     )
 
 
