@@ -12,7 +12,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from errata.cli_options import DEFAULT_TARGET, AuthorOption, JsonOption, TargetOption, TimeoutOption
+from errata.cli_options import (
+    DEFAULT_TARGET,
+    AuthorOption,
+    JsonOption,
+    NamespaceOption,
+    ReadOption,
+    TargetOption,
+    TimeoutOption,
+)
 from errata.errors import UnknownLaneError
 from errata.launch import show, show_policy
 from errata.launch.output import print_result
@@ -67,6 +75,7 @@ def edit(
     ] = None,
     chat: ChatOption = False,
     system: SystemOption = "",
+    namespace: NamespaceOption = "",
     lane: Annotated[
         str, typer.Option(help="Lane, as lanes/{lane}; the default lane if empty.")
     ] = "",
@@ -91,6 +100,7 @@ def edit(
         _typed(separator),
         effective_from,
         expires_at,
+        namespace,
     )
     with Client(target, timeout=timeout) as client:
         if dry_run:
@@ -127,6 +137,7 @@ def ask(
     chat: ChatOption = False,
     system: SystemOption = "",
     everywhere: Annotated[bool, typer.Option(help="Ask every replica.")] = False,
+    namespace: ReadOption = None,
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -137,6 +148,7 @@ def ask(
         "max_tokens": max_tokens,
         "stop": stop or (),
         "sampling": Sampling(temperature, top_p, top_k, seed) if temperature else None,
+        "namespaces": namespace or (),
     }
     asked = _asked(prompt, chat, system)
     with Client(target, timeout=timeout) as client:
@@ -155,6 +167,7 @@ def score(
     separator: SeparatorOption = None,
     chat: ChatOption = False,
     system: SystemOption = "",
+    namespace: ReadOption = None,
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -162,7 +175,13 @@ def score(
     """Shows the model's probability of a continuation, token by token."""
     with Client(target, timeout=timeout) as client:
         asked = _asked(prompt, chat, system)
-        scored = client.score(asked, continuation, min_seq=min_seq, separator=_typed(separator))
+        scored = client.score(
+            asked,
+            continuation,
+            min_seq=min_seq,
+            separator=_typed(separator),
+            namespaces=namespace or (),
+        )
     print_result(as_json, scored, show.score_table)
 
 
@@ -198,6 +217,10 @@ def edits(
     contains: Annotated[
         str, typer.Option(help="Only edits with this text in prompt, target, subject or source.")
     ] = "",
+    namespace: Annotated[
+        str | None,
+        typer.Option(help="Only edits of this namespace; `default` is the default one."),
+    ] = None,
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -211,6 +234,7 @@ def edits(
             since=since,
             until=until,
             contains=contains,
+            namespace=namespace,
         )
         print_result(as_json, list(found), show.edit_list)
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from errata.editing.artifact import Artifact
 from errata.editing.lane.pages import LaneTable
-
-NONE: Mapping[str, str] = MappingProxyType({})
-"""No namespaces: all edits of the entry are in the default one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +25,7 @@ class Commit:
     edits: tuple[str, ...]
     artifact: Artifact
     memory: Artifact | None = None
-    namespaces: Mapping[str, str] = NONE
+    namespaces: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,7 @@ class LaneModelCommit:
     digest: str
     edits: tuple[str, ...]
     repository: Artifact | None
-    namespaces: Mapping[str, str] = NONE
+    namespaces: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +70,7 @@ class Compaction:
     seq: int
     edits: tuple[str, ...]
     artifact: Artifact
-    namespaces: Mapping[str, str] = NONE
+    namespaces: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +102,7 @@ class Restoration:
     seq: int
     dump: LaneDump
     model: Artifact | None
-    namespaces: Mapping[str, str] = NONE
+    namespaces: Mapping[str, str] = field(default_factory=dict)
 
 
 LaneEntry = Commit | Reversal | LaneModelCommit | Compaction | Restoration
