@@ -12,7 +12,7 @@ SECTIONS: dict[str, Sequence[str]] = {
     "Tutorials": ("tutorial.md", "notebooks/*.md"),
     "How-to guides": (
         *("choosing.md", "models.md", "operations.md", "security.md", "signing.md"),
-        *("http.md", "examples/README.md", "bulk.md", "policy.md", "vllm.md"),
+        *("http.md", "examples/README.md", "bulk.md", "policy.md", "namespaces.md", "vllm.md"),
         *("backup.md", "trimming.md"),
         "runbooks.md",
         "*.md",  # what no other section names
