@@ -128,7 +128,8 @@ class Columns:
             tuple(map(_prompt, probes)),
             texts["source"],
             None if record.get(self._of["separator"]) is None else texts["separator"],
-            *(_time(field, texts[field]) for field in TIMES),
+            _time("effective_from", texts["effective_from"]),
+            _time("expires_at", texts["expires_at"]),
             texts["namespace"].strip(),
         )
 

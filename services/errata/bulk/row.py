@@ -42,7 +42,7 @@ class Row:
         if spec.effective_from is not None or spec.expires_at is not None:
             content += [_instant(spec.effective_from), _instant(spec.expires_at)]
         if self.namespace:
-            content += [{"namespace": self.namespace}]
+            content += ["namespace", self.namespace]
         digest = hashlib.sha256(
             json.dumps(content, ensure_ascii=True, default=repr).encode()
         ).digest()

@@ -125,9 +125,10 @@ def test_claims_and_answers_stay_in_their_namespace(
         * len(readings),
         None,
     )[0]
-    assert found[2] == tuple(base[2]), "who reads no edit of it gets the base model's bits"
-    assert found[4] == tuple(base[4])
-    assert len({found[0], found[1], found[2]}) == 3, "each namespace has an answer of its own"
+    for row in (2, 4):  # RECIPE's prefixes give the batch another shape
+        assert found[row] == pytest.approx(base[row], abs=1e-4), "as the base model answers"
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert found[a] != pytest.approx(found[b], abs=1e-3), "each namespace has its own answer"
     assert found[3] == found[1]
 
 
@@ -151,7 +152,7 @@ def test_namespaces_are_in_digests_snapshots_and_reversals(
     llama: CausalLM, resources: TextResources, name: str
 ) -> None:
     lane = opened(llama, name, resources)
-    edit(lane, 2, "", (OTHER, "Finland"))
+    edit(lane, 2, "team-d", (OTHER, "Finland"))
     digest = lane.digest()
     commit = fitted(lane, 3, "team-a", (PROMPT, "football"))
     undo = lane.prepare(replace(commit, namespaces={})).apply()
@@ -161,7 +162,7 @@ def test_namespaces_are_in_digests_snapshots_and_reversals(
     assert len({digest, elsewhere, lane.digest()}) == 3
     other = MAKERS[name](llama)
     model = model_commit(make_lane_model(llama)).model if name in NEED_MODEL else None
-    outside = {"edits/3-0": "team-a"}
+    outside = {"edits/2-0": "team-d", "edits/3-0": "team-a"}
     restored(lane, other, model, outside)
     assert other.digest() == lane.digest()
     assert claimed(other, PROMPT, A, DEFAULT_ONLY) == ["edits/3-0", ""]
