@@ -43,6 +43,12 @@ SeparatorOption = Annotated[
     ),
 ]
 MinSeqOption = Annotated[int | None, typer.Option(help="Minimum log position of the answer.")]
+BeginOption = Annotated[
+    datetime | None, typer.Option(help="Time from which it has an effect; local time.")
+]
+EndOption = Annotated[
+    datetime | None, typer.Option(help="Time at which it is reverted; local time.")
+]
 StateName = Literal[
     "proposed",
     "scheduled",
@@ -67,12 +73,8 @@ def edit(
     ] = None,
     source: Annotated[str, typer.Option(help="Source of the correction.")] = "",
     separator: SeparatorOption = None,
-    effective_from: Annotated[
-        datetime | None, typer.Option(help="Time from which it has an effect; local time.")
-    ] = None,
-    expires_at: Annotated[
-        datetime | None, typer.Option(help="Time at which it is reverted; local time.")
-    ] = None,
+    effective_from: BeginOption = None,
+    expires_at: EndOption = None,
     chat: ChatOption = False,
     system: SystemOption = "",
     namespace: NamespaceOption = "",

@@ -187,7 +187,7 @@ def _options(
     stop: Sequence[str],
     sampling: types.Sampling | None,
     num_alternatives: int | None,
-    namespaces: str | Sequence[str],
+    namespaces: str | Sequence[str] = (),
 ) -> dict[str, Any]:
     """The fields that all requests for a continuation share."""
     return {
@@ -236,7 +236,7 @@ def score(
     continuation: str,
     min_seq: int | None,
     separator: str | None,
-    namespaces: str | Sequence[str],
+    namespaces: str | Sequence[str] = (),
 ) -> Call[types.Score]:
     """Probability of a continuation."""
     request = inference_pb2.ScoreRequest(

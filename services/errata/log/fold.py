@@ -73,10 +73,9 @@ class LogFold:
         snapshot: the newest one that an entry names; None before the first.
         timed: proposed edits that wait for a time after their approval.
         reviewed_lanes: lanes whose new edits wait for approval.
-        has_namespaces: whether an edit is outside the default namespace; versions that know no
-            namespaces must not start from a snapshot of it.
         has_policy: whether an entry is of a kind that versions before policies do not know; they
             must not start from a snapshot of it.
+        has_namespaces: likewise, of versions that know no namespaces.
     """
 
     def __init__(self) -> None:
@@ -207,8 +206,7 @@ class LogFold:
         """Sets each edit's lane, state and namespace.
 
         Args:
-            standings: name, lane, value of the state, and the namespace if it is not the default
-                one.
+            standings: name, lane, value of the state; and the namespace, but for the default one.
 
         Raises:
             ValueError: there is no such state.

@@ -23,16 +23,15 @@ from errata.editing.elder.packing import Packed, pack, pack_rows
 from errata.editing.elder.peft import read as read_adapters
 from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, limit_of
-from errata.editing.elder.state import ElderContents, Learned
+from errata.editing.elder.state import ElderContents, Learned, is_of_other_namespace
 from errata.editing.elder.training import TrainingSet, train
 from errata.editing.lane.contract import FitResult, Resources
 from errata.editing.lane.inventory import fact_of
 from errata.editing.lane.repository import Repository, Rows
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.namespaces import shown
 from errata.editing.retriever.gate import Gate
 from errata.editing.scope import first_paragraphs, mean_embeddings, unit
-from errata.errors import FitError, InvalidEditError, InvalidRequestError
+from errata.errors import FitError, InvalidRequestError
 
 _ENCODE_CHUNK = 256  # edits that are encoded together
 
@@ -99,8 +98,7 @@ def fit(
     packed, experts = _as_committed(before, fitted[-1].experts)
     texts = [text for bank in fitted for text in bank.texts]
     neighbours = [*memory.neighbours(), *(text.neighbours for text in texts)]
-    earlier = contents.inventory.repositories.values()
-    limit = _limit(config, held_out, experts, [*earlier, rows], neighbours)
+    limit = _limit(config, held_out, experts, [*contents.inventory.stored, rows], neighbours)
     artifact = pack(
         model,
         contents.model_digest,
@@ -135,21 +133,11 @@ def _groups(
 ) -> tuple[list[Sequence[Edit]], bool]:
     """A batch by bank, and whether its first bank is a new one behind others.
 
-    A bank learns the edits of one namespace: what all of its edits share must not let one
-    namespace's edits shape another's answers, and it has one answer to a prompt.
-
     Raises:
         InvalidEditError: the lane has a single bank, of another namespace.
     """
-    learning = contents.namespace
-    is_other = learning is not None and learning != edits[0].namespace
+    is_other = is_of_other_namespace(contents, edits[0].namespace, config)
     if not config.bank_edits:
-        if learning is not None and is_other:
-            raise InvalidEditError(
-                f"the lane has a single bank, which learns edits of namespace {shown(learning)} "
-                "alone; use a lane with bank_edits, a RECIPE lane, or a lane for each namespace.",
-                field="namespace",
-            )
         return [edits], False
     room = capacity(len(shape.layers), shape.num_experts, shape.top_k)
     size = min(config.bank_edits, room)

@@ -13,9 +13,12 @@ from errata.editing.artifact import tensor_bytes
 from errata.editing.effects.mixture import Mixture
 from errata.editing.elder.allocation import pack_codes
 from errata.editing.elder.banks import FrozenBank, FrozenBanks
+from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts
 from errata.editing.model.causal_lm import BaseLLM
+from errata.editing.namespaces import shown
 from errata.editing.retriever.gated_lane import GatedContents
+from errata.errors import InvalidEditError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -97,6 +100,27 @@ class ElderContents(GatedContents):
         edits = tuple(name for name in names if name not in self.frozen.bank_of)
         bank = FrozenBank.of(self.learned.experts, self.learned.mixture, edits)
         return replace(self, frozen=self.frozen.adding([bank]))
+
+
+def is_of_other_namespace(contents: ElderContents, namespace: str, config: ElderConfig) -> bool:
+    """Whether the bank that learns has edits of another namespace.
+
+    A bank learns the edits of one namespace: what all of its edits share must not let one
+    namespace's edits shape another's answers, and it has one answer to a prompt.
+
+    Raises:
+        InvalidEditError: it does, and the lane has no other bank.
+    """
+    learning = contents.namespace
+    if learning is None or learning == namespace:
+        return False
+    if not config.bank_edits:
+        raise InvalidEditError(
+            f"the lane has a single bank, which learns edits of namespace {shown(learning)} alone; "
+            "use a lane with bank_edits, a RECIPE lane, or a lane for each namespace.",
+            field="namespace",
+        )
+    return True
 
 
 def codes_of(learned: Learned | None, queries: Tensor) -> Tensor:

@@ -97,6 +97,11 @@ class Inventory:
         return {namespace: shelf.repository for namespace, shelf in self._shelves.items()}
 
     @property
+    def stored(self) -> list[Repository]:
+        """The repositories, in no particular order."""
+        return list(self.repositories.values())
+
+    @property
     def num_rows(self) -> int:
         """Number of edits that can claim a prompt."""
         return sum(shelf.repository.num_rows for shelf in self._shelves.values())

@@ -95,7 +95,7 @@ def fit(
     encoded_at = perf_counter()
     scaled = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
     trained = train(model, shape, data, earlier, scaled, batch.seed)
-    stored = [one.keys for one in contents.inventory.repositories.values() if one.num_rows]
+    stored = [one.keys for one in contents.inventory.stored if one.num_rows]
     limit = _limit(config, statistics, torch.cat([*stored, rows.keys]))
     artifact = pack(
         model,
