@@ -136,7 +136,7 @@ def _namespaces(plan: RoutePlan, console: Console) -> list[dict[str, Any]]:
     )
     table = TextTable("namespaces", "edits of each", "alone", "same", "mixed", "total in one")
     for point in points:
-        ms = point["ms"]
+        ms = point["cpu_ms"]
         ratios = (
             f"{ms[n]:.2f} ms (× {point[f'ratio_{n}']:.2f})" for n in ("same", "mixed", "total")
         )
