@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from errata.errors import (
     InvalidRequestError,
     LimitExceededError,
     PreconditionError,
+    RequestIdReusedError,
 )
 from errata.retrieval.deciding import RoutingQuery
 from errata.worker.admission import GenerationInput, ScoringInput
@@ -121,17 +123,22 @@ async def test_supersession_conflicts_and_previews_stay_in_a_namespace(stack: St
 
 async def test_a_request_can_have_one_prompt_in_two_namespaces(stack: Stack) -> None:
     async with stack.writer(stack.lane_model(), config=OWN) as writer:
+        request_id = str(uuid.uuid4())
         drafts = [
             Draft(PROMPT, target, "", (), (), "", namespace=namespace)
             for namespace, target in (("team-a", "football"), ("", "Pisa"), ("team-b", "Finland"))
         ]
-        seq, records = await writer.submit(str(uuid.uuid4()), drafts, LANE, "test")
+        seq, records = await writer.submit(request_id, drafts, LANE, "test")
         await writer.ledger.wait_until(
             lambda: all(record.state.settled for record in writer.ledger.of_request(seq))
         )
         committed = {record.commit_seq for record in writer.ledger.of_request(seq)}
         assert len(committed) == 3, "a batch has the edits of one namespace"
         assert [record.edit.namespace for record in records] == ["team-a", "", "team-b"]
+        assert (await writer.submit(request_id, drafts, LANE, "test"))[0] == seq, "a retry"
+        others = [replace(drafts[0], namespace="team-c"), *drafts[1:]]
+        with pytest.raises(RequestIdReusedError):
+            await writer.submit(request_id, others, LANE, "test")
         same = [Draft(PROMPT, t, "", (), (), "", namespace="n") for t in ("a", "b")]
         with pytest.raises(InvalidEditError, match="different targets"):
             await writer.submit(str(uuid.uuid4()), same, LANE, "test")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 from openai import BadRequestError, OpenAI
 
 from errata_client import Client, EditSpec, InvalidEditError, InvalidRequestError
+from tests.command_line import run_here
 from tests.integration.system.conftest import System
 from tests.waiting import PATIENCE
 
@@ -33,12 +32,7 @@ def edits(system: System) -> Iterator[dict[str, str]]:
 
 
 def _errata(system: System, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "errata.cli", *arguments, "--target", system.target],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    done = run_here([*arguments, "--target", system.target])
     assert done.returncode == 0, done.stderr
     return done.stdout
 

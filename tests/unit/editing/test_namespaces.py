@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from errata.editing.lane.claims import Claim
 from errata.editing.lane.inventory import Inventory, fact_of
 from errata.editing.lane.repository import Rows
+from errata.editing.lane.search import SearchedRows
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.namespaces import (
     ALL,
@@ -22,6 +24,7 @@ from errata.editing.namespaces import (
     namespace_of,
     reading_of,
 )
+from errata.editing.retriever.encoder import Tokens
 from errata.editing.retriever.gate import Gate
 from errata.editing.retriever.sentinel import ClaimRule
 from errata.editing.scope import by_cosine, unit
@@ -197,6 +200,33 @@ def _decision(claim: Claim) -> tuple[str, float, bool]:
     return claim.edit, round(claim.score, 12), claim.holds
 
 
+class _Counting(KeyIndex):
+    """Notes what is searched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.searches: list[tuple[int, int]] = []
+
+    def nearest(self, rows: SearchedRows, queries: Tensor, k: int) -> Tensor:
+        self.searches.append((len(rows.keys), len(queries)))
+        return super().nearest(rows, queries, k)
+
+
+def test_a_batch_searches_each_namespace_that_it_reads_once_and_no_other() -> None:
+    """However many there are: a thousand others cost nothing."""
+    count = 1_004
+    names = tuple(f"edits/{number}-0" for number in range(1, count + 1))
+    keys = unit(torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(0)))
+    rows = Rows(names, tuple(map(fact_of, names)), keys, torch.zeros(count, 1))
+    own = {
+        name: "team-a" if n < 3 else "team-b" if n < 4 else f"n{n}" for n, name in enumerate(names)
+    }
+    inventory, index = Inventory.of(rows.placed(own)), _Counting()
+    readings: list[Reading] = [("team-a",), ("team-b",), ("team-a", "team-b"), ("nobody",), ("",)]
+    by_cosine(inventory, 0.5, index, keys[:5], readings)
+    assert sorted(index.searches) == [(1, 2), (3, 2)]
+
+
 def test_of_equal_scores_the_newest_readable_edit_wins() -> None:
     key = torch.eye(WIDTH)[:1].repeat(3, 1)
     names = ("edits/1-0", "edits/2-0", "edits/3-0")
@@ -215,7 +245,9 @@ def test_of_equal_scores_the_newest_readable_edit_wins() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_gate_reads_what_a_request_reads(llama: CausalLM, seed: int) -> None:
+def test_the_gate_reads_what_a_request_reads(
+    llama: CausalLM, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By its own prompt or by the sentinel: in a mixed batch, with one pass of the encoder."""
     gate = Gate.of(make_lane_model(llama), "0" * 64)
     drawn = random.Random(seed)
@@ -226,8 +258,19 @@ def test_the_gate_reads_what_a_request_reads(llama: CausalLM, seed: int) -> None
     rows = rows.placed({name: drawn.choice(NAMESPACES) for name in names})
     prompts = [*said, *(f"{prompt} not" for prompt in PROMPTS)]
     readings = [drawn.choice(READINGS) for _ in prompts]
+    read: list[int] = []
+    tokens = gate.model.encoder.tokens
+
+    def watched(texts: Sequence[str]) -> Tokens:
+        read.append(len(texts))
+        return tokens(texts)
+
     for rule in (ClaimRule(), ClaimRule(own_prompt=False, threshold=0.1)):
+        monkeypatch.setattr(gate.model.encoder, "tokens", watched)
         found = gate.claims(Inventory.of(rows), KeyIndex(), prompts, readings, rule)
+        monkeypatch.undo()
+        assert len(read) == 1, "whatever the prompts read"
+        read.clear()
         expected = [
             _gated(gate, rows, prompt, reading, rule)
             for prompt, reading in zip(prompts, readings, strict=True)
