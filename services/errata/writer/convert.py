@@ -32,11 +32,16 @@ STATES = {
 
 
 def draft(index: int, message: types_pb2.EditSpec) -> Draft:
-    """An edit as the client sent it.
+    """An edit as the client sent it, with the namespace in its canonical form.
 
     Raises:
-        InvalidEditError: a time that cannot be represented.
+        InvalidEditError: a time that cannot be represented, or an impossible namespace.
     """
+    field = f"edits[{index}].namespace"
+    try:
+        namespace = namespace_of(message.namespace, field)
+    except InvalidRequestError as error:
+        raise InvalidEditError(error.message, field=field) from error
     try:
         times = schedule_of(message)
     except (OverflowError, ValueError) as error:
@@ -53,17 +58,8 @@ def draft(index: int, message: types_pb2.EditSpec) -> Draft:
         source=message.source,
         separator=message.separator if message.HasField("separator") else None,
         times=times,
-        namespace=message.namespace,
+        namespace=namespace,
     )
-
-
-def namespace_in(index: int, message: types_pb2.EditSpec) -> str:
-    """The namespace that an edit of a request names.
-
-    Raises:
-        InvalidRequestError: no namespace can have this name.
-    """
-    return namespace_of(message.namespace, f"edits[{index}].namespace")
 
 
 def state_of(value: int) -> State | None:

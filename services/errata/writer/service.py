@@ -51,7 +51,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         self._check_writable()
         drafts = [convert.draft(n, spec) for n, spec in enumerate(request.edits)]
         require_lanes([request.lane or self._default_lane])
-        require_namespaces({convert.namespace_in(n, spec) for n, spec in enumerate(request.edits)})
+        require_namespaces({draft.namespace for draft in drafts})
         seq, records = await self._writer.submit(
             request.request_id, drafts, request.lane, author_of(request.author)
         )
@@ -149,8 +149,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
             drafts = [convert.draft(n, spec) for n, spec in enumerate(request.edits)]
             lane = request.lane or self._default_lane
             require_lanes([lane])
-            named = (convert.namespace_in(n, spec) for n, spec in enumerate(request.edits))
-            require_namespaces(set(named))
+            require_namespaces({draft.namespace for draft in drafts})
             seq, made = await self._writer.preview(drafts, lane, wait)
         previews = [
             policy_convert.preview_message(one, self._conflicts(one.conflicts)) for one in made

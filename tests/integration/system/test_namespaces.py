@@ -99,13 +99,13 @@ def test_openai_clients_name_namespaces_in_a_header_or_the_body(
 
 
 def test_bad_namespaces_are_refused(client: Client, edits: dict[str, str]) -> None:
-    with pytest.raises(InvalidRequestError, match="no name of a namespace"):
+    with pytest.raises(InvalidEditError, match="no name of a namespace"):
         client.submit_edits([EditSpec(PROMPT, "x", namespace="No")])
     with pytest.raises(InvalidRequestError, match="no name of a namespace"):
         client.generate(PROMPT, namespaces=["No"])
     with pytest.raises(InvalidRequestError, match="no name of a namespace"):
         list(client.list_edits(namespace="No"))
-    with pytest.raises(InvalidEditError, match="use lanes/facts"):
+    with pytest.raises(InvalidEditError, match="lanes/facts"):
         client.edit(PROMPT, "Rome", namespace="spaces-a", lane="lanes/main")
 
 
