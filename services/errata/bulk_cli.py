@@ -18,7 +18,7 @@ from errata.bulk.columns import Columns
 from errata.bulk.fates import Report, report_file
 from errata.bulk.files import FORMATS, read_corrections
 from errata.bulk.importer import Importer, ImportPlan
-from errata.bulk.row import Conflict, Row, conflicts, last_of_each, with_source
+from errata.bulk.row import Conflict, Row, conflicts, last_of_each, with_namespace, with_source
 from errata.cli_options import DEFAULT_TARGET, AuthorOption, JsonOption, TargetOption, TimeoutOption
 from errata.errors import InvalidRequestError
 from errata.launch.output import TextTable, line, lines, print_result
@@ -74,6 +74,7 @@ def import_(
     skip_invalid: SkipOption = False,
     on_conflict: ConflictOption = "refuse",
     source: Annotated[str, typer.Option(help="Source of rows that name none.")] = "",
+    namespace: Annotated[str, typer.Option(help="Namespace of rows that name none.")] = "",
     lane: LaneOption = "",
     rate: RateOption = 0.0,
     in_flight: InFlightOption = 64,
@@ -92,6 +93,7 @@ def import_(
     second time. Nothing is sent before the whole file is read.
     """
     rows = _rows(file, kind, _columns(column, ignore_other_columns), encoding, skip_invalid)
+    rows = with_namespace(rows, namespace)
     rows = with_source(_without_conflicts(rows, on_conflict), source)
     if dry_run:
         console().print(f"{len(rows):,} rows can be sent")
@@ -115,6 +117,10 @@ def export(
         typer.Option("--format", help="By the file's name if empty."),
     ] = "",
     lane: Annotated[str, typer.Option(help="Only edits of this lane, as lanes/{lane}.")] = "",
+    namespace: Annotated[
+        str | None,
+        typer.Option(help="Only edits of this namespace; `default` is the default one."),
+    ] = None,
     timeout: TimeoutOption = 30.0,
     target: TargetOption = DEFAULT_TARGET,
 ) -> None:
@@ -127,7 +133,7 @@ def export(
             field="format",
         )
     with Client(target, timeout=timeout) as client:
-        number = exporter.export(client.list_edits(lane=lane), out, chosen)
+        number = exporter.export(client.list_edits(lane=lane, namespace=namespace), out, chosen)
     console().print(f"{number:,} edits written to {out}")
 
 

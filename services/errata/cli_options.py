@@ -31,6 +31,16 @@ AuthorOption = Annotated[
         help="Author of the change; default from ERRATA_AUTHOR.",
     ),
 ]
+NamespaceOption = Annotated[
+    str, typer.Option(help="Namespace that the edit belongs to; the default one if empty.")
+]
+ReadOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--namespace",
+        help="Namespace to read; repeatable. `default` is the default one, `*` all of them.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StateName = Literal[
     "proposed",

@@ -16,6 +16,8 @@ from errata.cli_options import (
     DEFAULT_TARGET,
     AuthorOption,
     JsonOption,
+    NamespaceOption,
+    ReadOption,
     StateName,
     TargetOption,
     TimeoutOption,
@@ -42,6 +44,12 @@ SeparatorOption = Annotated[
     ),
 ]
 MinSeqOption = Annotated[int | None, typer.Option(help="Minimum log position of the answer.")]
+BeginOption = Annotated[
+    datetime | None, typer.Option(help="Time from which it has an effect; local time.")
+]
+EndOption = Annotated[
+    datetime | None, typer.Option(help="Time at which it is reverted; local time.")
+]
 
 
 def edit(
@@ -56,14 +64,11 @@ def edit(
     ] = None,
     source: Annotated[str, typer.Option(help="Source of the correction.")] = "",
     separator: SeparatorOption = None,
-    effective_from: Annotated[
-        datetime | None, typer.Option(help="Time from which it has an effect; local time.")
-    ] = None,
-    expires_at: Annotated[
-        datetime | None, typer.Option(help="Time at which it is reverted; local time.")
-    ] = None,
+    effective_from: BeginOption = None,
+    expires_at: EndOption = None,
     chat: ChatOption = False,
     system: SystemOption = "",
+    namespace: NamespaceOption = "",
     lane: Annotated[
         str, typer.Option(help="Lane, as lanes/{lane}; the default lane if empty.")
     ] = "",
@@ -88,6 +93,7 @@ def edit(
         _typed(separator),
         effective_from,
         expires_at,
+        namespace,
     )
     with Client(target, timeout=timeout) as client:
         if dry_run:
@@ -124,6 +130,7 @@ def ask(
     chat: ChatOption = False,
     system: SystemOption = "",
     everywhere: Annotated[bool, typer.Option(help="Ask every replica.")] = False,
+    namespace: ReadOption = None,
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -134,6 +141,7 @@ def ask(
         "max_tokens": max_tokens,
         "stop": stop or (),
         "sampling": Sampling(temperature, top_p, top_k, seed) if temperature else None,
+        "namespaces": namespace or (),
     }
     asked = _asked(prompt, chat, system)
     with Client(target, timeout=timeout) as client:
@@ -152,6 +160,7 @@ def score(
     separator: SeparatorOption = None,
     chat: ChatOption = False,
     system: SystemOption = "",
+    namespace: ReadOption = None,
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -159,7 +168,13 @@ def score(
     """Shows the model's probability of a continuation, token by token."""
     with Client(target, timeout=timeout) as client:
         asked = _asked(prompt, chat, system)
-        scored = client.score(asked, continuation, min_seq=min_seq, separator=_typed(separator))
+        scored = client.score(
+            asked,
+            continuation,
+            min_seq=min_seq,
+            separator=_typed(separator),
+            namespaces=namespace or (),
+        )
     print_result(as_json, scored, show.score_table)
 
 
@@ -195,6 +210,10 @@ def edits(
     contains: Annotated[
         str, typer.Option(help="Only edits with this text in prompt, target, subject or source.")
     ] = "",
+    namespace: Annotated[
+        str | None,
+        typer.Option(help="Only edits of this namespace; `default` is the default one."),
+    ] = None,
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -208,6 +227,7 @@ def edits(
             since=since,
             until=until,
             contains=contains,
+            namespace=namespace,
         )
         print_result(as_json, list(found), show.edit_list)
 

@@ -45,12 +45,17 @@ def token(
     lane: Annotated[
         list[str] | None, typer.Option(help="A lane that he may use; all if none is given.")
     ] = None,
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option(help="A namespace that he may use; all if none is given; repeatable."),
+    ] = None,
     hours: Annotated[float, typer.Option(help="Until it expires.", min=0.001)] = 12.0,
 ) -> None:
     """Prints a token, for ERRATA_TOKEN or a file that ERRATA_TOKEN_FILE names."""
     from errata.launch.certs import DevelopmentCa, make_token
 
-    print_document(make_token(DevelopmentCa(folder), subject, role, lane, hours=hours))
+    made = make_token(DevelopmentCa(folder), subject, role, lane, namespaces=namespace, hours=hours)
+    print_document(made)
 
 
 @audit.command("verify")

@@ -12,8 +12,8 @@ SECTIONS: dict[str, Sequence[str]] = {
     "Tutorials": ("tutorial.md", "notebooks/*.md"),
     "How-to guides": (
         *("choosing.md", "models.md", "operations.md", "security.md", "signing.md"),
-        *("http.md", "console.md", "examples/README.md", "bulk.md", "policy.md", "finding.md"),
-        *("events.md", "vllm.md", "backup.md", "trimming.md"),
+        *("http.md", "console.md", "examples/README.md", "bulk.md", "policy.md", "namespaces.md"),
+        *("finding.md", "events.md", "vllm.md", "backup.md", "trimming.md"),
         "runbooks.md",
         "*.md",  # what no other section names
     ),

@@ -65,6 +65,7 @@ def spec_message(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
         separator=spec.separator,
         effective_from=timestamp(spec.effective_from),
         expires_at=timestamp(spec.expires_at),
+        namespace=text(spec.namespace, f"{field}.namespace"),
     )
 
 
@@ -113,6 +114,7 @@ def list_edits(
     since: datetime | None,
     until: datetime | None,
     contains: str,
+    namespace: str | None,
     page_token: str,
 ) -> Call[Page[types.Edit]]:
     """A page of edits."""
@@ -123,6 +125,7 @@ def list_edits(
         lane=text(lane, "lane"),
         author=text(author, "author"),
         contains=text(contains, "contains"),
+        namespace=None if namespace is None else text(namespace, "namespace"),
         from_time=timestamp(since),
         until_time=timestamp(until),
     )
@@ -184,6 +187,7 @@ def _options(
     stop: Sequence[str],
     sampling: types.Sampling | None,
     num_alternatives: int | None,
+    namespaces: str | Sequence[str] = (),
 ) -> dict[str, Any]:
     """The fields that all requests for a continuation share."""
     return {
@@ -193,7 +197,14 @@ def _options(
         "stop": [text(one, f"stop[{index}]") for index, one in enumerate(stop)],
         "sampling": None if sampling is None else inference_pb2.Sampling(**asdict(sampling)),
         "num_alternatives": num_alternatives,
+        "namespaces": _names(namespaces),
     }
+
+
+def _names(namespaces: str | Sequence[str]) -> list[str]:
+    """Namespaces to read; a text is one name."""
+    names = [namespaces] if isinstance(namespaces, str) else namespaces
+    return [text(name, f"namespaces[{index}]") for index, name in enumerate(names)]
 
 
 def generate(prompt: types.Prompt, **options: Any) -> Call[types.Answer]:
@@ -221,7 +232,11 @@ def generate_everywhere(prompt: types.Prompt, **options: Any) -> Call[list[types
 
 
 def score(
-    prompt: types.Prompt, continuation: str, min_seq: int | None, separator: str | None
+    prompt: types.Prompt,
+    continuation: str,
+    min_seq: int | None,
+    separator: str | None,
+    namespaces: str | Sequence[str] = (),
 ) -> Call[types.Score]:
     """Probability of a continuation."""
     request = inference_pb2.ScoreRequest(
@@ -229,6 +244,7 @@ def score(
         continuation=text(continuation, "continuation"),
         min_seq=min_seq,
         separator=separator,
+        namespaces=_names(namespaces),
     )
     return Call("InferenceService", "Score", request, _convert.score)
 

@@ -44,6 +44,7 @@ def spec(message: types_pb2.EditSpec) -> types.EditSpec:
             message.effective_from.ToDatetime(UTC) if message.HasField("effective_from") else None
         ),
         expires_at=message.expires_at.ToDatetime(UTC) if message.HasField("expires_at") else None,
+        namespace=message.namespace,
     )
 
 

@@ -86,6 +86,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
         separator: str | None = None,
         effective_from: datetime | None = None,
         expires_at: datetime | None = None,
+        namespace: str = "",
         lane: str = "",
         author: str = "",
         timeout: float | None = None,
@@ -101,7 +102,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
             DeadlineExceededError: it was not settled within `timeout`.
         """
         texts = (prompt, target, subject, tuple(rephrases), tuple(locality_probes))
-        spec = types.EditSpec(*texts, source, separator, effective_from, expires_at)
+        spec = types.EditSpec(*texts, source, separator, effective_from, expires_at, namespace)
         accepted = await self.submit_edits([spec], lane=lane, author=author, timeout=timeout)
         return ensure_committed((await self.wait_edits([accepted[0].name], timeout=timeout))[0])
 
@@ -152,6 +153,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
         since: datetime | None = None,
         until: datetime | None = None,
         contains: str = "",
+        namespace: str | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[types.Edit]:
         """Edits in log order: all, or those that match the filters.
@@ -163,10 +165,13 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
             since: submitted at this time or later; a time without a zone is local time.
             until: submitted before this time.
             contains: text in prompt, target, subject or source, ignoring case.
+            namespace: that they belong to; None lists all that the caller may see.
             timeout: seconds for each page.
         """
         return self._pages(
-            lambda token: _calls.list_edits(state, lane, author, since, until, contains, token),
+            lambda token: _calls.list_edits(
+                state, lane, author, since, until, contains, namespace, token
+            ),
             timeout,
         )
 
@@ -237,6 +242,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
         stop: Sequence[str] = (),
         sampling: types.Sampling | None = None,
         num_alternatives: int | None = None,
+        namespaces: str | Sequence[str] = (),
         timeout: float | None = None,
     ) -> types.Answer:
         """Continues a prompt.
@@ -249,6 +255,8 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
             stop: the continuation ends before the first of these.
             sampling: how tokens are chosen; greedily if None.
             num_alternatives: return each token's log-probability and this many alternatives.
+            namespaces: whose edits may claim it; those of the credential, or the default one, if
+                none are named. `default` is the default one, `*` all of them.
             timeout: seconds; the call waits this long for a replica that is behind.
 
         Raises:
@@ -262,6 +270,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
             stop=stop,
             sampling=sampling,
             num_alternatives=num_alternatives,
+            namespaces=namespaces,
         )
         return await self._call(call, timeout)
 
@@ -274,6 +283,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
         stop: Sequence[str] = (),
         sampling: types.Sampling | None = None,
         num_alternatives: int | None = None,
+        namespaces: str | Sequence[str] = (),
         timeout: float | None = None,
     ) -> AsyncIterator[types.Chunk]:
         """Continues a prompt as `generate` does, and yields the text while it is generated."""
@@ -284,6 +294,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
             stop=stop,
             sampling=sampling,
             num_alternatives=num_alternatives,
+            namespaces=namespaces,
         )
         return self._stream(call, timeout or self._timeout)
 
@@ -296,6 +307,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
         stop: Sequence[str] = (),
         sampling: types.Sampling | None = None,
         num_alternatives: int | None = None,
+        namespaces: str | Sequence[str] = (),
         timeout: float | None = None,
     ) -> list[types.ReplicaAnswer]:
         """The answers of every live replica to one prompt, to check that they agree."""
@@ -306,6 +318,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
             stop=stop,
             sampling=sampling,
             num_alternatives=num_alternatives,
+            namespaces=namespaces,
         )
         return await self._call(call, timeout)
 
@@ -316,13 +329,16 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
         *,
         min_seq: int | None = None,
         separator: str | None = None,
+        namespaces: str | Sequence[str] = (),
         timeout: float | None = None,
     ) -> types.Score:
         """Probability of `continuation` after `prompt` under the model.
 
-        `separator` is the text between them, as in an `EditSpec`.
+        `separator` is the text between them, as in an `EditSpec`; `namespaces` as in `generate`.
         """
-        call = _calls.score(prompt, continuation, self.session.min_seq(min_seq), separator)
+        call = _calls.score(
+            prompt, continuation, self.session.min_seq(min_seq), separator, namespaces
+        )
         return await self._call(call, timeout)
 
     async def model(self, *, timeout: float | None = None) -> types.Model:

@@ -85,6 +85,7 @@ class Client(PolicyCalls, CatalogCalls):
         separator: str | None = None,
         effective_from: datetime | None = None,
         expires_at: datetime | None = None,
+        namespace: str = "",
         lane: str = "",
         author: str = "",
         timeout: float | None = None,
@@ -100,7 +101,7 @@ class Client(PolicyCalls, CatalogCalls):
             DeadlineExceededError: it was not settled within `timeout`.
         """
         texts = (prompt, target, subject, tuple(rephrases), tuple(locality_probes))
-        spec = types.EditSpec(*texts, source, separator, effective_from, expires_at)
+        spec = types.EditSpec(*texts, source, separator, effective_from, expires_at, namespace)
         accepted = self.submit_edits([spec], lane=lane, author=author, timeout=timeout)
         return ensure_committed(self.wait_edits([accepted[0].name], timeout=timeout)[0])
 
@@ -149,6 +150,7 @@ class Client(PolicyCalls, CatalogCalls):
         since: datetime | None = None,
         until: datetime | None = None,
         contains: str = "",
+        namespace: str | None = None,
         timeout: float | None = None,
     ) -> Iterator[types.Edit]:
         """Edits in log order: all, or those that match the filters.
@@ -160,10 +162,13 @@ class Client(PolicyCalls, CatalogCalls):
             since: submitted at this time or later; a time without a zone is local time.
             until: submitted before this time.
             contains: text in prompt, target, subject or source, ignoring case.
+            namespace: that they belong to; None lists all that the caller may see.
             timeout: seconds for each page.
         """
         return self._pages(
-            lambda token: _calls.list_edits(state, lane, author, since, until, contains, token),
+            lambda token: _calls.list_edits(
+                state, lane, author, since, until, contains, namespace, token
+            ),
             timeout,
         )
 
@@ -234,6 +239,7 @@ class Client(PolicyCalls, CatalogCalls):
         stop: Sequence[str] = (),
         sampling: types.Sampling | None = None,
         num_alternatives: int | None = None,
+        namespaces: str | Sequence[str] = (),
         timeout: float | None = None,
     ) -> types.Answer:
         """Continues a prompt.
@@ -246,6 +252,8 @@ class Client(PolicyCalls, CatalogCalls):
             stop: the continuation ends before the first of these.
             sampling: how tokens are chosen; greedily if None.
             num_alternatives: return each token's log-probability and this many alternatives.
+            namespaces: whose edits may claim it; those of the credential, or the default one, if
+                none are named. `default` is the default one, `*` all of them.
             timeout: seconds; the call waits this long for a replica that is behind.
 
         Raises:
@@ -259,6 +267,7 @@ class Client(PolicyCalls, CatalogCalls):
             stop=stop,
             sampling=sampling,
             num_alternatives=num_alternatives,
+            namespaces=namespaces,
         )
         return self._call(call, timeout)
 
@@ -271,6 +280,7 @@ class Client(PolicyCalls, CatalogCalls):
         stop: Sequence[str] = (),
         sampling: types.Sampling | None = None,
         num_alternatives: int | None = None,
+        namespaces: str | Sequence[str] = (),
         timeout: float | None = None,
     ) -> Iterator[types.Chunk]:
         """Continues a prompt as `generate` does, and yields the text while it is generated."""
@@ -281,6 +291,7 @@ class Client(PolicyCalls, CatalogCalls):
             stop=stop,
             sampling=sampling,
             num_alternatives=num_alternatives,
+            namespaces=namespaces,
         )
         return self._stream(call, timeout or self._timeout)
 
@@ -293,6 +304,7 @@ class Client(PolicyCalls, CatalogCalls):
         stop: Sequence[str] = (),
         sampling: types.Sampling | None = None,
         num_alternatives: int | None = None,
+        namespaces: str | Sequence[str] = (),
         timeout: float | None = None,
     ) -> list[types.ReplicaAnswer]:
         """The answers of every live replica to one prompt, to check that they agree."""
@@ -303,6 +315,7 @@ class Client(PolicyCalls, CatalogCalls):
             stop=stop,
             sampling=sampling,
             num_alternatives=num_alternatives,
+            namespaces=namespaces,
         )
         return self._call(call, timeout)
 
@@ -313,13 +326,16 @@ class Client(PolicyCalls, CatalogCalls):
         *,
         min_seq: int | None = None,
         separator: str | None = None,
+        namespaces: str | Sequence[str] = (),
         timeout: float | None = None,
     ) -> types.Score:
         """Probability of `continuation` after `prompt` under the model.
 
-        `separator` is the text between them, as in an `EditSpec`.
+        `separator` is the text between them, as in an `EditSpec`; `namespaces` as in `generate`.
         """
-        call = _calls.score(prompt, continuation, self.session.min_seq(min_seq), separator)
+        call = _calls.score(
+            prompt, continuation, self.session.min_seq(min_seq), separator, namespaces
+        )
         return self._call(call, timeout)
 
     def model(self, *, timeout: float | None = None) -> types.Model:

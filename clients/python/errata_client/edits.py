@@ -24,6 +24,7 @@ class EditSpec:
             from the prompt's end and its script, and is usually one blank.
         effective_from: it waits until this time; a time without a zone is local time.
         expires_at: it is reverted at this time; likewise.
+        namespace: that it belongs to; the default one if empty or `default`.
     """
 
     prompt: Prompt
@@ -35,6 +36,7 @@ class EditSpec:
     separator: str | None = None
     effective_from: datetime | None = None
     expires_at: datetime | None = None
+    namespace: str = ""
 
 
 class EditState(enum.Enum):

@@ -32,6 +32,10 @@ def route(
         Path | None, typer.Option(help="CounterFact file that the lane model encodes.")
     ] = None,
     records: Annotated[int, typer.Option(help="Most records that are encoded.", min=1)] = 15_000,
+    namespaces: Annotated[
+        str, typer.Option(help="Numbers of namespaces to compare, such as 1,1000; none if empty.")
+    ] = "",
+    own_edits: Annotated[int, typer.Option(help="Edits of each namespace.", min=1)] = 1_000,
 ) -> None:
     """Times searches of keys, by each kind of index, and of allocation codes."""
     import faiss
@@ -56,5 +60,7 @@ def route(
         lane_model=lane_model,
         data=data,
         num_records=records,
+        namespaces=parse_numbers(namespaces, "namespaces") if namespaces else (),
+        own_edits=own_edits,
     )
     run(plan, out, console())

@@ -16,7 +16,7 @@ from errata_client import Chat, ChatMessage, EditSpec
 REQUIRED = ("prompt", "target")
 LISTS = ("rephrases", "locality_probes")
 TIMES = ("effective_from", "expires_at")
-OPTIONAL = ("subject", "source", "separator", *TIMES, *LISTS)
+OPTIONAL = ("subject", "source", "separator", *TIMES, "namespace", *LISTS)
 # What `errata export` writes beside the fields of a correction.
 _WITHDRAWN = ("rejected", "reverted", "withdrawn", "proposed")
 EXPORTED = (
@@ -128,7 +128,9 @@ class Columns:
             tuple(map(_prompt, probes)),
             texts["source"],
             None if record.get(self._of["separator"]) is None else texts["separator"],
-            *(_time(field, texts[field]) for field in TIMES),
+            _time("effective_from", texts["effective_from"]),
+            _time("expires_at", texts["expires_at"]),
+            texts["namespace"].strip(),
         )
 
 

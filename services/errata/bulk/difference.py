@@ -39,8 +39,8 @@ def between_positions(edits: Iterable[Edit], first: int, second: int) -> list[Di
 def between_deployments(first: Iterable[Edit], second: Iterable[Edit]) -> list[Difference]:
     """The corrections in force in one of two deployments only, by lane and content.
 
-    Edits of two logs have different names; they are the same correction if lane, prompt and target
-    are equal.
+    Edits of two logs have different names; they are the same correction if lane, namespace, prompt
+    and target are equal.
     """
     one, other = _by_content(first), _by_content(second)
     removed = [Difference("removed", edit) for key, edit in one.items() if key not in other]
@@ -48,4 +48,7 @@ def between_deployments(first: Iterable[Edit], second: Iterable[Edit]) -> list[D
 
 
 def _by_content(edits: Iterable[Edit]) -> dict[tuple[object, ...], Edit]:
-    return {(edit.lane, edit.spec.prompt, edit.spec.target.strip()): edit for edit in edits}
+    return {
+        (edit.lane, edit.spec.namespace, edit.spec.prompt, edit.spec.target.strip()): edit
+        for edit in edits
+    }

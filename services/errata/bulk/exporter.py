@@ -13,7 +13,7 @@ from errata.errors import InvalidRequestError, StartupError
 from errata_client import Edit
 
 FORMATS = ("jsonl", "csv", "parquet")
-_FIELDS = ("prompt", "target", "subject", *LISTS, "source", "separator", *TIMES)
+_FIELDS = ("prompt", "target", "subject", *LISTS, "source", "separator", *TIMES, "namespace")
 
 
 def export(edits: Iterable[Edit], path: Path, kind: str) -> int:

@@ -41,16 +41,23 @@ class Row:
         ]
         if spec.effective_from is not None or spec.expires_at is not None:
             content += [_instant(spec.effective_from), _instant(spec.expires_at)]
+        if self.namespace:
+            content += ["namespace", self.namespace]
         digest = hashlib.sha256(
             json.dumps(content, ensure_ascii=True, default=repr).encode()
         ).digest()
         return str(uuid.UUID(bytes=digest[:16], version=4))  # the form that services demand
 
     @property
-    def fact(self) -> str:
-        """What the prompt asks, for comparison: without case and doubled white space."""
+    def namespace(self) -> str:
+        """Its namespace; empty for the default one, however it is written."""
+        return "" if self.spec.namespace == "default" else self.spec.namespace
+
+    @property
+    def fact(self) -> tuple[str, str]:
+        """Namespace and prompt, for comparison: without case and doubled white space."""
         text = unicodedata.normalize("NFC", str(self.spec.prompt))
-        return " ".join(text.split()).casefold()
+        return self.namespace, " ".join(text.split()).casefold()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ class Conflict:
 
 def conflicts(rows: Sequence[Row]) -> list[Conflict]:
     """The prompts with more than one target."""
-    by_fact: dict[str, list[Row]] = {}
+    by_fact: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         by_fact.setdefault(row.fact, []).append(row)
     return [
@@ -88,6 +95,14 @@ def with_source(rows: Sequence[Row], source: str) -> list[Row]:
     """Rows that name no source get this one."""
     return [
         row if row.spec.source else replace(row, spec=replace(row.spec, source=source))
+        for row in rows
+    ]
+
+
+def with_namespace(rows: Sequence[Row], namespace: str) -> list[Row]:
+    """Rows that name no namespace get this one."""
+    return [
+        row if row.spec.namespace else replace(row, spec=replace(row.spec, namespace=namespace))
         for row in rows
     ]
 

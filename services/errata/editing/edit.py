@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from errata.editing.chat import Prompt, said
+from errata.editing.namespaces import DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Edit:
         locality_probes: prompts whose continuation must not change.
         separator: the text between a prompt and the target, if the author stated it; None lets
             `seam` choose it.
+        namespace: that it belongs to; empty for the default one.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Edit:
     rephrases: tuple[Prompt, ...] = ()
     locality_probes: tuple[Prompt, ...] = ()
     separator: str | None = None
+    namespace: str = DEFAULT
 
     @property
     def said(self) -> str:
@@ -50,7 +53,7 @@ class EditBatch:
     """Edits that are fitted and committed together, in log order.
 
     Attributes:
-        edits: at least one.
+        edits: at least one; all of one namespace.
         seed: the seed of all random choices of the fit.
         attempt: 0 for the first fit; after a failed check it increases up to `LAST_ATTEMPT`, and
             the fit becomes stronger.

@@ -14,11 +14,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from errata.editing.lane.claims import Claim
+from errata.editing.lane.claims import NO_CLAIM, Claim
+from errata.editing.lane.inventory import Inventory
+from errata.editing.lane.reading import decide_over
 from errata.editing.lane.repository import Repository
 from errata.editing.lane.search import InnerProductIndex
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import text_ids, tokenise
+from errata.editing.namespaces import Readings
 from errata.errors import StartupError
 
 NUM_PARAGRAPHS = 1_000
@@ -110,18 +113,36 @@ def calibrated_cosine(held_out: Tensor, stored: Tensor, false_claims: float) -> 
 
 
 def by_cosine(
-    repository: Repository, limit: float, index: InnerProductIndex, vectors: Tensor
+    inventory: Inventory,
+    limit: float,
+    index: InnerProductIndex,
+    vectors: Tensor,
+    readings: Readings = None,
 ) -> list[Claim]:
     """Edit j = argmax_j cos(x, x_j) claims x iff the cosine is above τ, strictly.
 
     Of equal cosines, the newest edit wins.
 
     Args:
-        repository: its keys are unit vectors, at least one.
+        inventory: its keys are unit vectors.
         limit: τ.
         index: searches the keys.
         vectors: (n, width), unit vectors.
+        readings: the namespaces that each vector's prompt reads.
     """
+
+    def in_namespace(namespace: str, rows: Sequence[int]) -> list[Claim]:
+        asked = vectors if len(rows) == len(vectors) else vectors[list(rows)]
+        return _nearest(inventory.repository_of(namespace), limit, index, asked)
+
+    return decide_over(inventory, len(vectors), readings, in_namespace)
+
+
+def _nearest(
+    repository: Repository, limit: float, index: InnerProductIndex, vectors: Tensor
+) -> list[Claim]:
+    if not repository.num_rows:
+        return [NO_CLAIM] * len(vectors)
     found = index.nearest(repository, vectors, min(_CANDIDATES, repository.num_rows))
     known = found >= 0
     keys = repository.keys[found.clamp(min=0).to(repository.keys.device)].double()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from errata.editing.namespaces import DEFAULT_ONLY, Reading
 from errata.engine.decoding import Decoding
 from errata.engine.sampling import GREEDY, Sampling
 
@@ -51,6 +52,7 @@ class GenerationRequest:
             them; None if `prompt_ids` are those of `prompt`.
         clip_max_tokens: make fewer tokens if the longest sequence leaves room for fewer.
         deadline: `time.monotonic()` after which no caller is waiting for the answer.
+        reading: the namespaces whose edits can claim the request.
     """
 
     prompt_ids: tuple[int, ...]
@@ -65,6 +67,7 @@ class GenerationRequest:
     said_at: int | None = None
     clip_max_tokens: bool = False
     deadline: float = math.inf
+    reading: Reading = DEFAULT_ONLY
 
     def within(self, num_tokens: int) -> Self:
         """The request for a sequence of at most `num_tokens`, if it can be clipped to one."""
@@ -94,6 +97,7 @@ class ScoringRequest:
         prompt: decides which edits claim the request, as in a `GenerationRequest`.
         said_at: as there.
         deadline: `time.monotonic()` after which no caller is waiting for the answer.
+        reading: as there.
     """
 
     prompt_ids: tuple[int, ...]
@@ -101,6 +105,7 @@ class ScoringRequest:
     prompt: str = ""
     said_at: int | None = None
     deadline: float = math.inf
+    reading: Reading = DEFAULT_ONLY
 
     def within(self, num_tokens: int) -> Self:
         """The request itself: a given continuation cannot be clipped."""

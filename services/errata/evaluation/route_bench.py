@@ -15,6 +15,7 @@ from torch import Tensor
 from errata.editing.elder.allocation import pack_codes
 from errata.editing.lane.search import Lineage
 from errata.evaluation.encoded_keys import Encoded, encode
+from errata.evaluation.namespace_bench import NamespacePlan, compare
 from errata.evaluation.report import circumstances, code_version, write
 from errata.indices.codes import CodeIndex
 from errata.indices.faiss_indices import FaissIndices
@@ -45,6 +46,8 @@ class RoutePlan:
         lane_model: folder of a lane model that encodes `data`; None for normal keys alone.
         data: CounterFact records.
         num_records: of them, at most that many are encoded.
+        namespaces: numbers of namespaces to compare; none compares nothing.
+        own_edits: edits of each namespace.
     """
 
     sizes: tuple[int, ...]
@@ -57,6 +60,8 @@ class RoutePlan:
     lane_model: Path | None = None
     data: Path | None = None
     num_records: int = 15_000
+    namespaces: tuple[int, ...] = ()
+    own_edits: int = 1_000
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -109,9 +114,36 @@ def run(plan: RoutePlan, out: Path, console: Console) -> dict[str, Any]:
     console.print(table)
     values = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(plan).items()}
     found = {**values, "points": points, "codes": codes}
+    if len(plan.namespaces) > 1:
+        found["namespace_points"] = _namespaces(plan, console)
     found |= {"commit": code_version(), **circumstances()}
     write(found, out)
     return found
+
+
+def _namespaces(plan: RoutePlan, console: Console) -> list[dict[str, Any]]:
+    points = compare(
+        NamespacePlan(
+            plan.namespaces,
+            plan.own_edits,
+            plan.batch,
+            plan.rounds,
+            plan.width,
+            plan.seed,
+            plan.lane_model,
+            plan.data,
+        )
+    )
+    table = TextTable("namespaces", "edits of each", "alone", "same", "mixed", "total in one")
+    for point in points:
+        ms = point["cpu_ms"]
+        ratios = (
+            f"{ms[n]:.2f} ms (× {point[f'ratio_{n}']:.2f})" for n in ("same", "mixed", "total")
+        )
+        counts = " and ".join(f"{count:,}" for count in point["namespaces"])
+        table.add_row(counts, f"{point['own']:,}", f"{ms['alone']:.2f} ms", *ratios)
+    console.print(table)
+    return points
 
 
 def _tasks(plan: RoutePlan, encoded: Encoded | None) -> Iterator[_Task]:

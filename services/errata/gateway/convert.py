@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from errata.errors import InvalidRequestError
+from errata.gateway.namespaces import readable
 from errata.platform.limits_convert import check_request
 from errata_client._gen.errata.v1 import catalog_pb2, edit_log_pb2, editing_pb2, inference_pb2
 
@@ -60,6 +61,24 @@ def edits_of(request: Message) -> tuple[str, int] | None:
     return None
 
 
+R = TypeVar(
+    "R",
+    inference_pb2.GenerateRequest,
+    inference_pb2.StreamGenerateRequest,
+    inference_pb2.ScoreRequest,
+    inference_pb2.GenerateEverywhereRequest,
+)
+
+
+def in_namespaces(request: R) -> R:
+    """The request, with the namespaces that it reads; raises as `readable`."""
+    names = readable(request.namespaces)
+    if names:
+        del request.namespaces[:]
+        request.namespaces.extend(names)
+    return request
+
+
 def request_to_each(
     request: inference_pb2.GenerateEverywhereRequest,
 ) -> inference_pb2.GenerateRequest:
@@ -75,6 +94,7 @@ def request_to_each(
         ),
         chat=request.chat if request.HasField("chat") else None,
         clip_max_tokens=request.clip_max_tokens,
+        namespaces=request.namespaces,
     )
 
 

@@ -16,6 +16,7 @@ from errata.errors import PreconditionError
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import (
     EditsCommitted,
+    EditsRequested,
     EditsReverted,
     LaneCompacted,
     LaneConfigured,
@@ -102,6 +103,8 @@ def _changes_lane(payload: Payload, lane: str, lane_edits: set[str]) -> bool:
                 lane_edits.update(edits)
             return name == lane
         case LaneConfigured(lane=name) | LaneModelCommitted(lane=name) | LaneCompacted(lane=name):
+            return name == lane
+        case EditsRequested(lane=name):  # tells the edits' namespaces
             return name == lane
         case EditsReverted(edits=edits):  # all edits of a reversal are in one lane
             return not lane_edits.isdisjoint(edits)

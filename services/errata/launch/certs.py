@@ -108,6 +108,7 @@ def make_token(
     roles: Sequence[str],
     lanes: Sequence[str] | None = None,
     *,
+    namespaces: Sequence[str] | None = None,
     hours: float = 12.0,
     audience: str = "errata",
 ) -> str:
@@ -118,6 +119,7 @@ def make_token(
         subject: who gets it.
         roles: what he may do.
         lanes: in which lanes; None for all.
+        namespaces: in which namespaces; None for all.
         hours: until it expires.
         audience: of the token.
 
@@ -145,6 +147,8 @@ def make_token(
     }
     if lanes is not None:
         claims["errata_lanes"] = list(lanes)
+    if namespaces is not None:
+        claims["errata_namespaces"] = list(namespaces)
     return jwt.encode(claims, key, algorithm="ES256", headers={"kid": _KEY_ID})
 
 

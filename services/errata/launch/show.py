@@ -54,6 +54,7 @@ def edit_lines(edit: Edit) -> Group:
             " ",
             (edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan")),
             f" in {edit.lane}",
+            f", namespace {edit.spec.namespace}" if edit.spec.namespace else "",
         ),
         line("  ", prompt_text(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
     ]
@@ -191,7 +192,7 @@ def edit_list(edits: Iterable[Edit]) -> Table:
         table.add_row(
             edit.name,
             line((edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan"))),
-            edit.lane.removeprefix("lanes/"),
+            " · ".join(filter(None, (edit.lane.removeprefix("lanes/"), edit.spec.namespace))),
             f"{edit.request_time.astimezone():%Y-%m-%d %H:%M}",
             edit.author,
             line(prompt_text(edit.spec.prompt), " → ", (edit.spec.target, "bold")),

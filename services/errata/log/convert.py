@@ -47,7 +47,7 @@ def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
     return NewEntry(number, request_id, content_digest, data, leaves_reserve)
 
 
-_OF_CLIENTS = ("edits_requested", "edits_scheduled", "probes_set")
+_OF_CLIENTS = ("edits_requested", "edits_scheduled", "edits_namespaced", "probes_set")
 
 
 def epoch(value: int) -> int:

@@ -87,6 +87,11 @@ class EditsRequested:
     subjects_found: tuple[bool, ...]
     schedules: tuple[Schedule, ...] = ()
 
+    @property
+    def has_namespaces(self) -> bool:
+        """Whether an edit is outside the default namespace."""
+        return any(edit.namespace for edit in self.edits)
+
     def scheduled(self) -> Iterator[tuple[Edit, Schedule]]:
         """Each edit with its schedule."""
         return zip(self.edits, self.schedules or (UNTIMED,) * len(self.edits), strict=True)

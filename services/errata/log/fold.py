@@ -6,10 +6,11 @@ appends it. So an entry that cannot be is refused; if it is in the log anyway, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 
 from errata.artifacts.source import check_digest
+from errata.editing.namespaces import DEFAULT
 from errata.errors import (
     BaseModelMismatchError,
     ErrataError,
@@ -41,8 +42,10 @@ from errata.log.fold_checks import check_snapshot, check_voided
 from errata.log.forms import (
     check_config,
     check_lane_name,
+    check_namespaces,
     check_ref,
     check_some,
+    check_texts,
     shown,
 )
 from errata.log.methods import METHODS
@@ -72,6 +75,7 @@ class LogFold:
         reviewed_lanes: lanes whose new edits wait for approval.
         has_policy: whether an entry is of a kind that versions before policies do not know; they
             must not start from a snapshot of it.
+        has_namespaces: likewise, of versions that know no namespaces.
     """
 
     def __init__(self) -> None:
@@ -85,6 +89,7 @@ class LogFold:
         self.reviewed_lanes: set[str] = set()
         self.timed: set[str] = set()
         self.has_policy = False
+        self.has_namespaces = False
         self._edits: dict[str, Known] = {}
         self._standings: dict[Known, Known] = {}
 
@@ -179,11 +184,11 @@ class LogFold:
 
     def active(self, lane: str) -> list[str]:
         """The lane's edits that are in force, in the order of their requests."""
-        wanted = Known(lane, Standing.COMMITTED)
-        return [name for name, known in self._edits.items() if known == wanted]
+        wanted = (lane, Standing.COMMITTED)
+        return [name for name, known in self._edits.items() if known[:2] == wanted]
 
-    def standings(self) -> dict[str, tuple[str, Standing]]:
-        """Every edit's lane and state."""
+    def standings(self) -> dict[str, Known]:
+        """Every edit's lane, state and namespace."""
         return dict(self._edits)
 
     def copy(self) -> LogFold:
@@ -194,23 +199,25 @@ class LogFold:
         copied.trust, copied._edits = self.trust, dict(self._edits)
         copied.reviewed_lanes, copied.timed = set(self.reviewed_lanes), set(self.timed)
         copied.snapshot, copied.has_policy = self.snapshot, self.has_policy
+        copied.has_namespaces = self.has_namespaces
         return copied
 
-    def restore_standings(self, standings: Iterable[tuple[str, str, str]]) -> None:
-        """Sets each edit's lane and state.
+    def restore_standings(self, standings: Iterable[Sequence[str]]) -> None:
+        """Sets each edit's lane, state and namespace.
 
         Args:
-            standings: name, lane and value of the state.
+            standings: name, lane, value of the state; and the namespace, but for the default one.
 
         Raises:
             ValueError: there is no such state.
         """
-        known: dict[tuple[str, str], Known] = {}
-        for name, lane, value in standings:
-            pair = lane, value
-            if pair not in known:
-                known[pair] = self._shared(lane, Standing(value))
-            self._edits[name] = known[pair]
+        known: dict[tuple[str, ...], Known] = {}
+        for name, lane, value, *namespace in standings:
+            key = lane, value, *namespace
+            if key not in known:
+                known[key] = self._shared(lane, Standing(value), *namespace)
+                self.has_namespaces |= bool(known[key].namespace)
+            self._edits[name] = known[key]
 
     def _put(self, payload: Payload) -> None:
         match payload:
@@ -249,21 +256,22 @@ class LogFold:
         lane = payload.lane
         self.has_policy |= bool(payload.schedules)
         is_reviewed = lane in self.reviewed_lanes
+        self.has_namespaces |= payload.has_namespaces
         for edit, times in payload.scheduled():
             is_early = times.effective_from is not None
             if is_reviewed and is_early:
                 self.timed.add(edit.name)
             soon = Standing.SCHEDULED if is_early else Standing.REQUESTED
-            self._set((edit.name,), lane, Standing.PROPOSED if is_reviewed else soon)
+            standing = Standing.PROPOSED if is_reviewed else soon
+            self._edits[edit.name] = self._shared(lane, standing, edit.namespace)
 
     def _set(self, names: Iterable[str], lane: str, standing: Standing) -> None:
-        known = self._shared(lane, standing)
         for name in names:
-            self._edits[name] = known
+            self._edits[name] = self._shared(lane, standing, self._edits[name].namespace)
 
-    def _shared(self, lane: str, standing: Standing) -> Known:
+    def _shared(self, lane: str, standing: Standing, namespace: str = DEFAULT) -> Known:
         """One object for all edits: a million would keep the collector busy."""
-        known = Known(lane, standing)
+        known = Known(lane, standing, namespace)
         return self._standings.setdefault(known, known)
 
     def _check_lane(self, payload: LaneConfigured) -> None:
@@ -288,15 +296,10 @@ class LogFold:
             )
 
     def _check_request(self, payload: EditsRequested) -> None:
-        self._lane(payload.lane)
+        check_namespaces(payload, self._lane(payload.lane).method)
         check_some(payload.edits)
         check_schedules(payload)
-        for index, edit in enumerate(payload.edits):
-            for text, what in ((edit.said, "prompt"), (edit.target, "target")):
-                if not text.strip():
-                    raise InvalidRequestError(
-                        f"edits[{index}] has no {what}; fill it in.", field=f"edits[{index}].{what}"
-                    )
+        check_texts(payload)
 
     def _check_commit(self, payload: EditsCommitted) -> None:
         self._check_pending(payload.edits, payload.lane)

@@ -16,7 +16,15 @@ def fold_to_json(fold: LogFold) -> dict[str, Any]:
     return {
         **head_to_json(fold),
         "lanes": lanes_to_json(fold),
-        "edits": [[name, lane, at.value] for name, (lane, at) in fold.standings().items()],
+        "edits": [
+            [
+                name,
+                known.lane,
+                known.standing.value,
+                *([known.namespace] if known.namespace else []),
+            ]
+            for name, known in fold.standings().items()
+        ],
     }
 
 

@@ -8,9 +8,11 @@ import re
 from collections.abc import Collection
 
 from errata.artifacts.source import check_digest
+from errata.editing.namespaces import is_namespace
 from errata.errors import InvalidRequestError
 from errata.log.chain import DIGEST_BYTES
-from errata.log.entries import ArtifactRef, LaneConfigured
+from errata.log.entries import ArtifactRef, EditsRequested, LaneConfigured
+from errata.log.methods import METHODS
 
 LANE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 """A lane's name without `lanes/`."""
@@ -33,6 +35,26 @@ def check_lane_name(name: str) -> None:
         )
 
 
+def check_namespaces(payload: EditsRequested, method: str) -> None:
+    """Returns if a lane of a method can take edits of these namespaces.
+
+    Raises:
+        InvalidRequestError: a name is impossible, or the method takes the default namespace alone.
+    """
+    for index, edit in enumerate(payload.edits):
+        field = f"edits[{index}].namespace"
+        if not is_namespace(edit.namespace):
+            raise InvalidRequestError(
+                f"{shown(edit.namespace)} cannot be the name of a namespace.", field=field
+            )
+        if edit.namespace and method in METHODS and not METHODS[method].namespaces:
+            raise InvalidRequestError(
+                f"{payload.lane} uses {method}, whose edits are in force for every request; it "
+                "takes none outside the default namespace.",
+                field=field,
+            )
+
+
 def check_some(items: Collection[object]) -> None:
     """Returns if there are items, and no name occurs twice.
 
@@ -43,6 +65,20 @@ def check_some(items: Collection[object]) -> None:
         raise InvalidRequestError("it names no edit; name at least one.", field="edits")
     if all(isinstance(item, str) for item in items) and len(set(items)) < len(items):
         raise InvalidRequestError("it names an edit twice; name each once.", field="edits")
+
+
+def check_texts(payload: EditsRequested) -> None:
+    """Returns if each edit has a prompt and a target.
+
+    Raises:
+        InvalidRequestError: one lacks them.
+    """
+    for index, edit in enumerate(payload.edits):
+        for text, what in ((edit.said, "prompt"), (edit.target, "target")):
+            if not text.strip():
+                raise InvalidRequestError(
+                    f"edits[{index}] has no {what}; fill it in.", field=f"edits[{index}].{what}"
+                )
 
 
 def check_config(payload: LaneConfigured) -> None:

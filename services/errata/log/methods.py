@@ -15,14 +15,16 @@ class Support:
     Attributes:
         lane_models: lane models; the lane's configuration can still exclude them.
         compaction: compactions.
+        namespaces: edits outside the default namespace: its lanes decide for each request.
     """
 
     lane_models: bool
     compaction: bool
+    namespaces: bool = True
 
 
 METHODS = {
-    "adaple": Support(lane_models=False, compaction=True),
+    "adaple": Support(lane_models=False, compaction=True, namespaces=False),
     "recipe": Support(lane_models=True, compaction=False),
     "elder": Support(lane_models=True, compaction=True),
     "lemoe": Support(lane_models=True, compaction=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from google.protobuf.message import DecodeError
@@ -118,6 +119,8 @@ def _payload(seq: int, message: edit_log_pb2.EntryPayload) -> Payload:
             return _requested(seq, message.edits_requested)
         case "edits_scheduled":
             return scheduled_of(_requested(seq, message.edits_scheduled), message.edits_scheduled)
+        case "edits_namespaced":
+            return _namespaced(_requested(seq, message.edits_namespaced), message.edits_namespaced)
         case "edits_committed":
             return _committed(message.edits_committed)
         case "edits_rejected":
@@ -166,6 +169,18 @@ def _requested(seq: int, message: edit_log_pb2.EditsRequested) -> EditsRequested
         tuple([spec.source for spec in message.edits]),
         tuple([spec.subject_found for spec in message.edits]),
     )
+
+
+def _namespaced(requested: EditsRequested, message: edit_log_pb2.EditsRequested) -> EditsRequested:
+    """A request with the namespaces that its message has, and with the times, if there is one.
+
+    In entries of other kinds, namespaces count for nothing: earlier versions read these, too.
+    """
+    pairs = zip(requested.edits, message.edits, strict=True)
+    edits = tuple([replace(edit, namespace=spec.namespace) for edit, spec in pairs])
+    timed = scheduled_of(requested, message)
+    times = timed.schedules if any(each != UNTIMED for each in timed.schedules) else ()
+    return replace(requested, edits=edits, schedules=times)
 
 
 def _committed(message: edit_log_pb2.EditsCommitted) -> EditsCommitted:
@@ -246,8 +261,10 @@ def encode(
     )
     match payload:
         case EditsRequested():
-            # Another kind, because versions that know no times must not overlook them.
+            # Other kinds, because versions that do not know these must not overlook them.
             kind = message.edits_scheduled if payload.schedules else message.edits_requested
+            if payload.has_namespaces:
+                kind = message.edits_namespaced
             kind.lane = payload.lane
             columns = zip(payload.scheduled(), payload.sources, payload.subjects_found, strict=True)
             kind.edits.extend(
@@ -301,6 +318,7 @@ def spec_message(
         subject_found=subject_found,
         effective_from=timestamp(times.effective_from),
         expires_at=timestamp(times.expires_at),
+        namespace=edit.namespace,
     )
 
 

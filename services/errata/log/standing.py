@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from errata.editing.namespaces import DEFAULT
 from errata.errors import EditNotRevertibleError
 
 
@@ -21,10 +22,11 @@ class Standing(StrEnum):
 
 
 class Known(NamedTuple):
-    """An edit's lane and state; all edits with both share it."""
+    """An edit's lane, state and namespace; all edits with the same ones share it."""
 
     lane: str
     standing: Standing
+    namespace: str = DEFAULT
 
 
 def not_revertible(name: str, known: Known) -> EditNotRevertibleError:

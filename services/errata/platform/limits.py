@@ -16,6 +16,8 @@ MAX_EDIT_CHARS = 100_000
 """Most characters of each text of an edit."""
 MAX_NAMED_EDITS = 1_000
 """Most edits that one request can name."""
+MAX_NAMESPACES = 16
+"""Most namespaces that one request can name."""
 MAX_PROBES = 1_000
 """Most prompts of a probe set."""
 LEAST_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 10.0
@@ -45,6 +47,7 @@ CHARS: dict[str, int] = {
     "CompactLaneRequest.request_id": _ID_CHARS,
     "EditRejection.edit": NAME_CHARS,
     "EditSpec.locality_probes": MAX_EDIT_CHARS,
+    "EditSpec.namespace": NAME_CHARS,
     "EditSpec.prompt": MAX_EDIT_CHARS,
     "EditSpec.rephrases": MAX_EDIT_CHARS,
     "EditSpec.separator": NAME_CHARS,
@@ -73,8 +76,10 @@ CHARS: dict[str, int] = {
     "FindEditsRequest.page_token": _NOTE_CHARS,
     "FindEditsRequest.subject": _NOTE_CHARS,
     "FindEditsRequest.text": _NOTE_CHARS,
+    "GenerateEverywhereRequest.namespaces": NAME_CHARS,
     "GenerateEverywhereRequest.prompt": MAX_PROMPT_CHARS,
     "GenerateEverywhereRequest.stop": NAME_CHARS,
+    "GenerateRequest.namespaces": NAME_CHARS,
     "GenerateRequest.prompt": MAX_PROMPT_CHARS,
     "GenerateRequest.stop": NAME_CHARS,
     "GetArtifactRequest.digest": _ID_CHARS,
@@ -97,6 +102,7 @@ CHARS: dict[str, int] = {
     "ListEditsRequest.author": NAME_CHARS,
     "ListEditsRequest.contains": _NOTE_CHARS,
     "ListEditsRequest.lane": NAME_CHARS,
+    "ListEditsRequest.namespace": NAME_CHARS,
     "ListEditsRequest.page_token": _NOTE_CHARS,
     "ListEntriesRequest.page_token": _NOTE_CHARS,
     "ListLanesRequest.page_token": _NOTE_CHARS,
@@ -104,6 +110,7 @@ CHARS: dict[str, int] = {
     "PreviewEditsRequest.lane": NAME_CHARS,
     "PreviewEditsRequest.names": NAME_CHARS,
     "ProbesSet.prompts": MAX_EDIT_CHARS,
+    "Reading.namespaces": NAME_CHARS,
     "ReplicaPosition.ResidentEntry.key": NAME_CHARS,
     "ReplicaPosition.digest_at": _ID_CHARS,
     "ReplicaPosition.replica": NAME_CHARS,
@@ -121,6 +128,7 @@ CHARS: dict[str, int] = {
     "RouteRequest.lanes": NAME_CHARS,
     "RouteRequest.prompts": MAX_PROMPT_CHARS,
     "ScoreRequest.continuation": MAX_PROMPT_CHARS,
+    "ScoreRequest.namespaces": NAME_CHARS,
     "ScoreRequest.prompt": MAX_PROMPT_CHARS,
     "ScoreRequest.separator": NAME_CHARS,
     "SetProbesRequest.author": NAME_CHARS,
@@ -134,6 +142,7 @@ CHARS: dict[str, int] = {
     "SnapshotTaken.state_digest": _ID_CHARS,
     "SnapshotTaken.verified_by": NAME_CHARS,
     "StateAt.state_digest": _ID_CHARS,
+    "StreamGenerateRequest.namespaces": NAME_CHARS,
     "StreamGenerateRequest.prompt": MAX_PROMPT_CHARS,
     "StreamGenerateRequest.stop": NAME_CHARS,
     "SubmitEditsRequest.author": NAME_CHARS,
@@ -168,7 +177,9 @@ ITEMS: dict[str, int] = {
     "EditsReleased.edits": MAX_NAMED_EDITS,
     "EditsReviewed.edits": MAX_NAMED_EDITS,
     "FindEditsRequest.states": 16,
+    "GenerateEverywhereRequest.namespaces": MAX_NAMESPACES,
     "GenerateEverywhereRequest.stop": 16,
+    "GenerateRequest.namespaces": MAX_NAMESPACES,
     "GenerateRequest.stop": 16,
     "KeysTrusted.distrusted": 1_000,
     "KeysTrusted.keys": 1_000,
@@ -178,6 +189,7 @@ ITEMS: dict[str, int] = {
     "PreviewEditsRequest.names": MAX_NAMED_EDITS,
     "ProbesSet.chats": MAX_PROBES,
     "ProbesSet.prompts": MAX_PROBES,
+    "Reading.namespaces": MAX_NAMESPACES,
     "ReplicaPosition.recent": 1_000,
     "ReplicaPosition.resident": 1_000,
     "ReportShapedAnswersRequest.counts": 100_000,
@@ -185,10 +197,13 @@ ITEMS: dict[str, int] = {
     "ReviewEditsRequest.names": MAX_NAMED_EDITS,
     "RouteRequest.lanes": 1_000,
     "RouteRequest.prompts": 100_000,
+    "RouteRequest.readings": 100_000,
     "RouteRequest.vectors": 1_000,
+    "ScoreRequest.namespaces": MAX_NAMESPACES,
     "SetProbesRequest.chats": MAX_PROBES,
     "SetProbesRequest.prompts": MAX_PROBES,
     "Sizes.values": 64,
+    "StreamGenerateRequest.namespaces": MAX_NAMESPACES,
     "StreamGenerateRequest.stop": 16,
     "SubmitEditsRequest.edits": 10_000,
     "WaitEditsRequest.names": MAX_NAMED_EDITS,

@@ -38,6 +38,7 @@ from errata.errors import (
 from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
+    EditsRequested,
     EditsReverted,
     Entry,
     LaneCompacted,
@@ -175,9 +176,9 @@ class Applier:
         undos: list[Undo] = []
         try:
             state = self.gate.state_of(snapshot.fold.trust, snapshot.named)
+            self._edits = ActiveEdits.of(snapshot.fold.standings(), snapshot.commit_seq)
             for configured in snapshot.fold.lanes.values():
                 undos += self._restore_lane(snapshot, configured)
-            self._edits = ActiveEdits.of(snapshot.fold.standings(), snapshot.commit_seq)
             self._check_restored(snapshot.manifest)
         except BaseException:
             for undo in reversed(undos):
@@ -197,7 +198,9 @@ class Applier:
         if held is None:
             return []
         lane = self._lane(snapshot.position.seq, name)
-        restoration = Restoration(snapshot.position.seq, held.dump, held.model)
+        table = held.dump.contents
+        outside = self._edits.outside(() if table is None else table.edits)
+        restoration = Restoration(snapshot.position.seq, held.dump, held.model, outside)
         return [lane_change(name, lane, restoration).apply()]
 
     def _check_restored(self, manifest: Manifest) -> None:
@@ -232,6 +235,8 @@ class Applier:
         match entry.payload:
             case LaneConfigured():
                 return self._prepare_lane(entry.payload)
+            case EditsRequested(edits=edits) as payload if payload.has_namespaces:
+                return recorded(lambda: self._edits.request(edits))
             case EditsCommitted():
                 return await self._prepare_commit(entry.seq, entry.payload)
             case EditsReverted():
@@ -283,7 +288,9 @@ class Applier:
         self._lane(seq, payload.lane)
         artifact = await self._load(payload.artifact)
         memory = await self._load(payload.memory) if self._keep_memory and payload.memory else None
-        change = await self._prepare_in(payload.lane, Commit(seq, payload.edits, artifact, memory))
+        outside = self._edits.outside(payload.edits)
+        commit = Commit(seq, payload.edits, artifact, memory, outside)
+        change = await self._prepare_in(payload.lane, commit)
         return change.followed_by(recording(record))
 
     async def _prepare_lane_model(self, seq: int, payload: LaneModelCommitted) -> Change | None:
@@ -303,6 +310,7 @@ class Applier:
             digest=payload.model.digest,
             edits=payload.edits,
             repository=await self._load(payload.repository) if payload.repository else None,
+            namespaces=self._edits.outside(payload.edits),
         )
         return await self._prepare_in(payload.lane, commit)
 
@@ -317,7 +325,8 @@ class Applier:
                 "compaction.",
                 seq=seq,
             )
-        compaction = Compaction(seq, payload.edits, await self._load(payload.artifact))
+        artifact, outside = await self._load(payload.artifact), self._edits.outside(payload.edits)
+        compaction = Compaction(seq, payload.edits, artifact, outside)
         return await self._prepare_in(payload.lane, compaction)
 
     async def _prepare_reversal(self, seq: int, payload: EditsReverted) -> Change | None:

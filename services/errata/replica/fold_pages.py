@@ -19,7 +19,7 @@ def fold_pages(fold: LogFold, commit_seq: Mapping[str, int]) -> Iterator[bytes]:
         commit_seq: edits → position of their commit.
     """
     values = fold_to_json(fold)
-    edits = [[*edit, commit_seq.get(edit[0], 0)] for edit in values.pop("edits")]
+    edits = [[*e[:3], commit_seq.get(e[0], 0), *e[3:]] for e in values.pop("edits")]
     yield json_page(values)
     yield from json_pages(edits, [edit[0] for edit in edits])
 
@@ -37,7 +37,7 @@ def read_fold(pages: Sequence[bytes]) -> tuple[LogFold, dict[str, int]]:
             1:
         ]:  # one at a time: a list for each of a million edits slows Python down
             edits = json.loads(page)
-            fold.restore_standings(edit[:3] for edit in edits)
+            fold.restore_standings([*edit[:3], *edit[4:]] for edit in edits)
             commit_seq.update((edit[0], int(edit[3])) for edit in edits if edit[3])
         return fold, commit_seq
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

@@ -13,6 +13,7 @@ from errata.editing.lane.search import Indices
 from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import BaseLLM
 from errata.editing.model.weights import EditedWeights
+from errata.editing.namespaces import DEFAULT_ONLY, Reading
 from errata.editing.registry import get_method
 from errata.errors import ArtifactCorruptError, ErrataError, InvalidRequestError
 from errata.log.entries import LaneConfigured
@@ -32,9 +33,9 @@ class OpenLane:
     capabilities: Capabilities
     lane: Lane
 
-    def route(self, prompts: Sequence[str]) -> list[RowPlan]:
-        """The plan that the lane's edits give each prompt."""
-        return route(self.lane.view(), prompts)
+    def route(self, prompts: Sequence[str], reading: Reading = DEFAULT_ONLY) -> list[RowPlan]:
+        """The plan that the lane's edits give each prompt; all of these read the same."""
+        return route(self.lane.view(), prompts, reading)
 
 
 def open_lane(

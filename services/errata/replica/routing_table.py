@@ -10,6 +10,7 @@ from torch import Tensor
 
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.lane.claims import Claim, RoutingView, VectorView
+from errata.editing.namespaces import DEFAULT_ONLY, Reading, Readings
 
 _NO_VECTORS: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -37,6 +38,7 @@ class RoutingTable:
         prompts: Sequence[str],
         vectors: Mapping[str, Tensor] = _NO_VECTORS,
         lanes: Collection[str] | None = None,
+        readings: Readings = None,
     ) -> list[dict[str, Claim]]:
         """For each prompt, the claim of each lane, in the order of `views`.
 
@@ -45,6 +47,7 @@ class RoutingTable:
             vectors: (n, …) by lane, for lanes that decide by vectors; a lane without them computes
                 its own.
             lanes: decide; all of them if None.
+            readings: the namespaces that each prompt reads.
 
         Raises:
             InvalidRequestError: a lane's vectors are missing, and there is no LLM to compute them.
@@ -54,9 +57,9 @@ class RoutingTable:
             return [{} for _ in prompts]
         by_vector = self.by_vector
         by_lane = [
-            by_vector[lane].claims_of(vectors[lane])
+            by_vector[lane].claims_of(vectors[lane], readings)
             if lane in by_vector and lane in vectors
-            else self.views[lane].claims(prompts)
+            else self.views[lane].claims(prompts, readings)
             for lane in asked
         ]
         return [dict(zip(asked, row, strict=True)) for row in zip(*by_lane, strict=True)]
@@ -73,9 +76,9 @@ class RoutingTable:
         by_lane = [self.views[lane].plans([row[lane] for row in claims]) for lane in lanes]
         return [self.newest_of(row) for row in zip(*by_lane, strict=True)]
 
-    def route(self, prompts: Sequence[str]) -> list[RowPlan]:
-        """Decides in this process on a batch of prompts."""
-        return self.plans(self.claims(prompts))
+    def route(self, prompts: Sequence[str], reading: Reading = DEFAULT_ONLY) -> list[RowPlan]:
+        """Decides in this process on a batch of prompts, all of which read the same."""
+        return self.plans(self.claims(prompts, readings=[reading] * len(prompts)))
 
     def winner(self, claims: Mapping[str, Claim]) -> str:
         """The newest edit of those that claim a prompt; empty if none does."""

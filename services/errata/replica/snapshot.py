@@ -25,8 +25,9 @@ from errata.log.entries import ArtifactRef, SnapshotTaken
 from errata.log.fold import LogFold
 
 FORMAT = "errata-snapshot"
-VERSION = 2
-"""The newest one. Version 1 has no policies, which earlier releases would overlook."""
+VERSION = 3
+"""The newest one. Earlier releases would overlook the policies of version 2, and the namespaces of
+version 3."""
 FOLD, LEDGER = "fold", "ledger"
 """Names of groups of parts; those of a lane are `contents_of` and `memory_of` it."""
 

@@ -70,7 +70,7 @@ def make_manifest(
         captured.routed_digest,
         {lane: dump.model_digest for lane, dump in captured.lanes.items()},
         parts,
-        version=2 if fold.has_policy else 1,
+        version=3 if fold.has_namespaces else 2 if fold.has_policy else 1,
     )
 
 

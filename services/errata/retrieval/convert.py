@@ -9,6 +9,7 @@ from torch import Tensor
 
 from errata.editing.artifact import tensor_bytes
 from errata.editing.lane.claims import Claim
+from errata.editing.namespaces import DEFAULT_ONLY, Readings, reading_of
 from errata.errors import InvalidRequestError
 from errata.retrieval.deciding import Decision, RoutingQuery
 from errata.retrieval.history import RoutingSnapshot
@@ -34,7 +35,9 @@ def query_from(request: retrieval_pb2.RouteRequest) -> RoutingQuery:
     """A received batch of prompts.
 
     Raises:
-        InvalidRequestError: the vectors do not match the prompts, or are not finite.
+        InvalidRequestError: the vectors or the readings do not match the prompts, vectors are not
+            finite, or a namespace is impossible.
+        LimitExceededError: a reading has too many names.
     """
     vectors = {}
     for index, message in enumerate(request.vectors):
@@ -52,7 +55,31 @@ def query_from(request: retrieval_pb2.RouteRequest) -> RoutingQuery:
                 field=f"vectors[{index}].values",
             )
         vectors[message.lane] = values.reshape(count, -1)
-    return RoutingQuery(list(request.prompts), vectors, tuple(request.lanes))
+    return RoutingQuery(
+        list(request.prompts), vectors, tuple(request.lanes), _readings_from(request)
+    )
+
+
+def _readings_from(request: retrieval_pb2.RouteRequest) -> Readings:
+    if not request.readings:
+        return None
+    if len(request.readings) != len(request.prompts):
+        raise InvalidRequestError(
+            f"the request has {len(request.readings)} readings for {len(request.prompts)} prompts; "
+            "send one for each prompt, or none.",
+            field="readings",
+        )
+    return [
+        reading_of(reading.namespaces, f"readings[{index}].namespaces")
+        for index, reading in enumerate(request.readings)
+    ]
+
+
+def reading_messages(readings: Readings) -> list[retrieval_pb2.Reading]:
+    """Readings to send; none if all are of the default namespace, as older releases send none."""
+    if readings is None or all(reading == DEFAULT_ONLY for reading in readings):
+        return []
+    return [retrieval_pb2.Reading(namespaces=reading) for reading in readings]
 
 
 def vectors_message(lane: str, vectors: Tensor) -> retrieval_pb2.LaneVectors:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from errata.editing.lane.claims import Claim
+from errata.editing.namespaces import Readings
 from errata.errors import InvalidRequestError, LimitExceededError
 from errata.retrieval.history import RoutingSnapshot
 
@@ -20,11 +21,13 @@ class RoutingQuery:
         prompts: at least one.
         vectors: (n, width) fp32 by lane, for lanes that decide by vectors from the LLM.
         lanes: names of the lanes that decide; empty means all.
+        readings: the namespaces that each prompt reads; None if all read the default one.
     """
 
     prompts: Sequence[str]
     vectors: Mapping[str, Tensor] = field(default_factory=dict)
     lanes: tuple[str, ...] = ()
+    readings: Readings = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def decide(snapshot: RoutingSnapshot, query: RoutingQuery) -> list[Decision]:
     routing = snapshot.routing
     if routing is None:
         return [Decision({}, "")] * len(query.prompts)
-    claims = routing.claims(query.prompts, query.vectors, query.lanes or None)
+    claims = routing.claims(query.prompts, query.vectors, query.lanes or None, query.readings)
     return [Decision(row, routing.winner(row)) for row in claims]
 
 

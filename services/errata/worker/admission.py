@@ -12,6 +12,7 @@ from errata.editing.chat import Chat, Prompt, normalised, said
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, tokenise
 from errata.editing.model.seam import MOST_STATED, is_separator
+from errata.editing.namespaces import reading_of
 from errata.editing.text import MAX_MARKS, stacked_marks
 from errata.engine.sampling import GREEDY, Sampling
 from errata.engine.sequence import GenerationRequest, ScoringRequest
@@ -59,6 +60,7 @@ class GenerationInput:
         min_seq: log position that the replica must have applied; None accepts any.
         chat: a conversation instead of a prompt.
         clip_max_tokens: lower `max_tokens` to what the model's window leaves.
+        namespaces: that the request reads; the default one if empty.
     """
 
     prompt: str
@@ -69,6 +71,7 @@ class GenerationInput:
     min_seq: int | None = None
     chat: Chat | None = None
     clip_max_tokens: bool = False
+    namespaces: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class ScoringInput:
         separator: between the two; None lets the prompt decide.
         min_seq: log position that the replica must have applied; None accepts any.
         chat: a conversation instead of a prompt.
+        namespaces: that the request reads; the default one if empty.
     """
 
     prompt: str
@@ -88,6 +92,7 @@ class ScoringInput:
     separator: str | None = None
     min_seq: int | None = None
     chat: Chat | None = None
+    namespaces: Sequence[str] = ()
 
 
 def generation(
@@ -109,7 +114,7 @@ def generation(
 
     Raises:
         InvalidRequestError: a field is invalid.
-        LimitExceededError: more tokens, stop texts or alternatives than allowed.
+        LimitExceededError: more tokens, stop texts, alternatives or namespaces than allowed.
     """
     wanted = DEFAULT_MAX_TOKENS if asked.max_tokens is None else asked.max_tokens
     if wanted < 1:
@@ -131,6 +136,7 @@ def generation(
         said_at=_said_at(prompt, row),
         clip_max_tokens=asked.clip_max_tokens,
         deadline=time.monotonic() + timeout_seconds,
+        reading=reading_of(asked.namespaces),
     )
 
 
@@ -209,6 +215,7 @@ def scoring(model: CausalLM, asked: ScoringInput, timeout_seconds: float) -> Sco
         said(prompt),
         _said_at(prompt, row),
         time.monotonic() + timeout_seconds,
+        reading_of(asked.namespaces),
     )
 
 

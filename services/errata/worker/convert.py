@@ -40,6 +40,7 @@ def generation_input(
         message.min_seq if given("min_seq") else None,
         chat_of(message.chat) if given("chat") else None,
         message.clip_max_tokens,
+        tuple(message.namespaces),
     )
 
 
@@ -65,6 +66,7 @@ def scoring_input(message: inference_pb2.ScoreRequest) -> ScoringInput:
         message.separator if message.HasField("separator") else None,
         message.min_seq if message.HasField("min_seq") else None,
         chat_of(message.chat) if message.HasField("chat") else None,
+        tuple(message.namespaces),
     )
 
 

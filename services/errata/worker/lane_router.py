@@ -8,13 +8,16 @@ from torch import Tensor, nn
 
 from errata.editing.effects.plan import RowPlan
 from errata.editing.lane.claims import Claim, VectorView
+from errata.editing.namespaces import Readings
 from errata.engine.sequence import Request
 from errata.engine.serving_state import Decision, PendingPlan, RequestRouter
 from errata.replica.routing_table import RoutingTable
 from errata.worker.metrics import note_claims
 
-AskClaims = Callable[[Sequence[str], Mapping[str, Tensor], Collection[str]], list[dict[str, Claim]]]
-"""(prompts, vectors by lane, lanes) → for each prompt, the claim of each of these lanes."""
+AskClaims = Callable[
+    [Sequence[str], Mapping[str, Tensor], Collection[str], Readings], list[dict[str, Claim]]
+]
+"""(prompts, vectors by lane, lanes, readings) → for each prompt, the claim of each of these."""
 
 
 class LaneRouter(RequestRouter):
@@ -75,8 +78,8 @@ class LaneRouter(RequestRouter):
         """Adds the decision of the lane with a hidden state; the newest edit wins."""
         assert self._by_state is not None
         lane, view = self._by_state
-        prompts = [each.request.prompt for each in pending]
-        claims = self._claims(prompts, {lane: view.vectors_of(states)}, [lane])
+        requests = [each.request for each in pending]
+        claims = self._claims(requests, {lane: view.vectors_of(states)}, [lane])
         return [
             self._table.newest_of((each.plan, plan))
             for each, plan in zip(pending, self._table.plans(claims), strict=True)
@@ -87,17 +90,19 @@ class LaneRouter(RequestRouter):
         prompts = [request.prompt for request in requests]
         by_vector = self._table.by_vector
         vectors = {lane: by_vector[lane].vectors(prompts) for lane in lanes if lane in by_vector}
-        plans = self._table.plans(self._claims(prompts, vectors, lanes))
+        plans = self._table.plans(self._claims(requests, vectors, lanes))
         return [
             plan.behind(request.said_at or 0) for plan, request in zip(plans, requests, strict=True)
         ]
 
     def _claims(
-        self, prompts: Sequence[str], vectors: Mapping[str, Tensor], lanes: Sequence[str]
+        self, requests: Sequence[Request], vectors: Mapping[str, Tensor], lanes: Sequence[str]
     ) -> list[dict[str, Claim]]:
         if not lanes:
-            return [{} for _ in prompts]
-        claims = self._ask(prompts, vectors, lanes)
+            return [{} for _ in requests]
+        prompts = [request.prompt for request in requests]
+        readings = [request.reading for request in requests]
+        claims = self._ask(prompts, vectors, lanes, readings)
         note_claims(claims)
         return claims
 

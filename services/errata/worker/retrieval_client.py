@@ -9,6 +9,7 @@ import grpc
 from torch import Tensor
 
 from errata.editing.lane.claims import Claim
+from errata.editing.namespaces import Readings
 from errata.errors import UnavailableError
 from errata.platform.rpc_errors import service_error
 from errata.platform.security.active import active
@@ -56,6 +57,7 @@ class RetrievalClient:
         prompts: Sequence[str],
         vectors: Mapping[str, Tensor],
         lanes: Collection[str],
+        readings: Readings = None,
     ) -> list[dict[str, Claim]]:
         """For each prompt, the claim of each lane under position `seq`.
 
@@ -64,6 +66,7 @@ class RetrievalClient:
             prompts: of one admission batch.
             vectors: (n, width) by lane, for lanes that decide by vectors.
             lanes: lanes of this replica at that position that decide.
+            readings: the namespaces that each prompt reads.
 
         Raises:
             UnavailableError: no decision in time; the requests can be retried.
@@ -72,7 +75,7 @@ class RetrievalClient:
         if self._renewal.is_due:  # no call is running: they are made one by one
             self._channel.close()
             self._open()
-        request = retrieval_convert.route_request(seq, prompts, vectors, lanes)
+        request = retrieval_convert.route_request(seq, prompts, vectors, lanes, readings)
         try:
             response = self._stub.Route(request, timeout=self._timeout)
         except grpc.RpcError as error:

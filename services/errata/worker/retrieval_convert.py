@@ -8,17 +8,27 @@ from dataclasses import replace
 from torch import Tensor
 
 from errata.editing.lane.claims import Claim
+from errata.editing.namespaces import Readings
 from errata.errors import DataLossError
-from errata.retrieval.convert import claim_from, vectors_message
+from errata.retrieval.convert import claim_from, reading_messages, vectors_message
 from errata_client._gen.errata.v1 import retrieval_pb2
 
 
 def route_request(
-    seq: int, prompts: Sequence[str], vectors: Mapping[str, Tensor], lanes: Collection[str]
+    seq: int,
+    prompts: Sequence[str],
+    vectors: Mapping[str, Tensor],
+    lanes: Collection[str],
+    readings: Readings,
 ) -> retrieval_pb2.RouteRequest:
-    """Asks for the claims of `lanes` under position `seq`."""
-    sent = [vectors_message(lane, values) for lane, values in vectors.items()]
-    return retrieval_pb2.RouteRequest(prompts=prompts, at_seq=seq, vectors=sent, lanes=lanes)
+    """Asks for the claims of `lanes` under position `seq`, in the namespaces of `readings`."""
+    return retrieval_pb2.RouteRequest(
+        prompts=prompts,
+        at_seq=seq,
+        vectors=[vectors_message(lane, values) for lane, values in vectors.items()],
+        lanes=lanes,
+        readings=reading_messages(readings),
+    )
 
 
 def claims(

@@ -32,6 +32,9 @@ def next_batch(
 ) -> list[Edit]:
     """The oldest edits of a lane that can be fitted together.
 
+    A batch has the edits of one namespace, that of its oldest edit: what edits learn together
+    must not cross. Edits of other namespaces wait for batches of their own.
+
     A batch ends before an edit whose prompt or subject occurs in an earlier pending edit, of any
     lane: two answers to the same question must be written one after the other, in log order.
 
@@ -42,10 +45,12 @@ def next_batch(
         alone: edits that failed in a batch and are retried individually.
     """
     batch: list[Edit] = []
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     for other, edit in pending:
         keys = _keys(edit)
         if other == lane:
+            if batch and edit.namespace != batch[0].namespace:
+                continue
             if seen & keys or (batch and edit.name in alone):
                 break
             batch.append(edit)
@@ -56,10 +61,11 @@ def next_batch(
 
 
 def window(pending: Iterable[tuple[str, Edit]], lane: str, alone: frozenset[str]) -> list[Edit]:
-    """All edits of a lane that can be fitted now, in any order and in any batches.
+    """All edits of a lane and a namespace that can be fitted now, in any order and batches.
 
-    An edit whose prompt or subject occurs in an earlier pending edit waits for that edit. If the
-    first edit failed in a batch before, the window contains nothing else.
+    The namespace is that of the oldest edit that can be fitted. An edit whose prompt or subject
+    occurs in an earlier pending edit waits for that edit. If the first edit failed in a batch
+    before, the window contains nothing else.
 
     Args:
         pending: lane and edit, in log order.
@@ -67,13 +73,14 @@ def window(pending: Iterable[tuple[str, Edit]], lane: str, alone: frozenset[str]
         alone: edits that failed in a batch and are retried individually.
     """
     found: list[Edit] = []
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     for other, edit in pending:
         keys = _keys(edit)
         if other == lane and not seen & keys:
             if edit.name in alone and not found:
                 return [edit]
-            if edit.name not in alone:
+            is_same = not found or edit.namespace == found[0].namespace
+            if edit.name not in alone and is_same:
                 found.append(edit)
         seen |= keys
     return found
@@ -93,5 +100,6 @@ def planned_batch(ordering: Ordering, config_digest: str, edits: Sequence[Edit])
     return [edits[number] for number in chosen]
 
 
-def _keys(edit: Edit) -> set[tuple[str, str]]:
-    return {("fact", fact_of(edit.said)), ("subject", edit.subject)}
+def _keys(edit: Edit) -> set[tuple[str, str, str]]:
+    namespace = edit.namespace
+    return {("fact", namespace, fact_of(edit.said)), ("subject", namespace, edit.subject)}

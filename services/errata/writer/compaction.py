@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 import structlog
@@ -73,7 +74,8 @@ def compact(
         order: what the request asks for.
 
     Raises:
-        PreconditionError: the method has no compaction, or no edit is active.
+        PreconditionError: the method has no compaction, no edit is active, or edits of several
+            namespaces are.
         CheckFailedError: mean reliability, generality or locality fell by more than allowed.
         InvalidRequestError, FitError: from the method.
     """
@@ -86,17 +88,27 @@ def compact(
         )
     if not edits:
         raise PreconditionError(f"{name} has no active edit; there is nothing to compact.")
+    namespaces = {edit.namespace for edit in edits}
+    if len(namespaces) > 1:
+        raise PreconditionError(
+            f"{name} has edits of {len(namespaces)} namespaces, which a compaction would let share "
+            "experts; compact lanes of one namespace only.",
+            lane=name,
+        )
+    namespace = min(namespaces)
+    route = partial(lane.route, reading=(namespace,))
     seed = seed_of(lane.configured.config_digest, edits)
     sample = _sample_of(edits, seed)
     # The probes' current answers are the baseline: a compaction must not change these either.
-    baseline = checks.baseline(model, sample, lane.route)
-    before = _mean(checks.measure(model, sample, baseline, lane.route))
+    baseline = checks.baseline(model, sample, route)
+    before = _mean(checks.measure(model, sample, baseline, route))
     artifact = retrain(edits, num_experts=order.num_experts, seed=seed).to_bytes()
     names = tuple(edit.name for edit in edits)
-    trial = Compaction(TRIAL_SEQ, names, Artifact.from_bytes(artifact))
+    outside = dict.fromkeys(names, namespace) if namespace else {}
+    trial = Compaction(TRIAL_SEQ, names, Artifact.from_bytes(artifact), outside)
     undo = lane.lane.prepare(trial).apply()
     try:
-        after = _mean(checks.measure(model, sample, baseline, lane.route))
+        after = _mean(checks.measure(model, sample, baseline, route))
     finally:
         undo()
     _log.info("compaction tried", lane=name, num_edits=len(edits), reliability=after.reliability)

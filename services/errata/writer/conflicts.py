@@ -1,5 +1,7 @@
 """Finds edits on the same matter as another one: same prompt, or same subject and wording.
 
+Only edits of the same namespace are compared.
+
 A wording is a prompt or a rephrase without the subject, so that "The capital of France is" and "The
 capital of Spain is" share one, and two edits of France that share one state the same relation.
 """
@@ -18,6 +20,8 @@ from errata.editing.edit import Edit
 from errata.editing.lane.inventory import fact_of
 from errata.writer.record import order_of
 
+Key = tuple[str, str]
+"""Namespace and digest of a matter."""
 MAX_SHOWN = 20
 """Most conflicts that are named for one edit: the newest ones."""
 
@@ -40,11 +44,13 @@ class Matter:
     """What identifies the matter of an edit.
 
     Attributes:
+        namespace: edits of different namespaces are on different matters.
         fact: digest of the prompt.
         subject: normalised.
         wordings: of the prompt and the rephrases, normalised.
     """
 
+    namespace: str
     fact: str
     subject: str
     wordings: frozenset[str]
@@ -55,14 +61,14 @@ class Matter:
         subject = _plain(edit.subject)
         texts = (said(prompt) for prompt in (edit.prompt, *edit.rephrases))
         wordings = frozenset(_plain(text).replace(subject, "\0") for text in texts)
-        return cls(fact_of(edit.said), subject, wordings)
+        return cls(edit.namespace, fact_of(edit.said), subject, wordings)
 
     @property
-    def keys(self) -> Iterator[str]:
-        """Two edits are on the same matter if they share one of these digests."""
-        yield self.fact
+    def keys(self) -> Iterator[Key]:
+        """Two edits are on the same matter if they share one of these."""
+        yield self.namespace, self.fact
         for wording in self.wordings:
-            yield fact_of(f"{self.subject}\n{wording}")
+            yield self.namespace, fact_of(f"{self.subject}\n{wording}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ class ConflictIndex:
 
     def __init__(self) -> None:
         """Holds none."""
-        self._names: defaultdict[str, list[str]] = defaultdict(list)  # key → names in log order
+        self._names: defaultdict[Key, list[str]] = defaultdict(list)  # names in log order
 
     def add(self, edit: Edit) -> None:
         """Adds an edit that is newer than all others.
@@ -123,8 +129,8 @@ class ConflictIndex:
             yield Conflict(index, _kind(matter, target, lane, other, other_lane), name)
 
     def same_prompt(self, edit: Edit) -> list[str]:
-        """Names of all edits with this prompt, newest first."""
-        return self._names.get(fact_of(edit.said), [])[::-1]
+        """Names of all edits with this prompt and namespace, newest first."""
+        return self._names.get((edit.namespace, fact_of(edit.said)), [])[::-1]
 
     def _candidates(self, matter: Matter) -> Iterator[str]:
         """Names of edits on the matter, newest first, read only as far as they are asked for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from errata.editing.lane.contract import LaneReport
+from errata.editing.namespaces import namespace_of
 from errata.errors import InvalidEditError, InvalidRequestError
 from errata.log.chat_convert import chat_of, prompts_of
 from errata.log.entries import LaneConfigured
@@ -31,11 +32,16 @@ STATES = {
 
 
 def draft(index: int, message: types_pb2.EditSpec) -> Draft:
-    """An edit as the client sent it.
+    """An edit as the client sent it, with the namespace in its canonical form.
 
     Raises:
-        InvalidEditError: a time that cannot be represented.
+        InvalidEditError: a time that cannot be represented, or an impossible namespace.
     """
+    field = f"edits[{index}].namespace"
+    try:
+        namespace = namespace_of(message.namespace, field)
+    except InvalidRequestError as error:
+        raise InvalidEditError(error.message, field=field) from error
     try:
         times = schedule_of(message)
     except (OverflowError, ValueError) as error:
@@ -52,6 +58,7 @@ def draft(index: int, message: types_pb2.EditSpec) -> Draft:
         source=message.source,
         separator=message.separator if message.HasField("separator") else None,
         times=times,
+        namespace=namespace,
     )
 
 
@@ -64,7 +71,8 @@ def edit_filter(request: editing_pb2.ListEditsRequest) -> EditFilter:
     """Which edits the client wants to see.
 
     Raises:
-        InvalidRequestError: a state that is unknown, or a time that cannot be represented.
+        InvalidRequestError: a state that is unknown, a time that cannot be represented, or an
+            impossible namespace.
     """
     state = state_of(request.state)
     if state is None and request.state != editing_pb2.Edit.STATE_UNSPECIFIED:
@@ -76,6 +84,9 @@ def edit_filter(request: editing_pb2.ListEditsRequest) -> EditFilter:
         from_time=_time(request, "from_time"),
         until_time=_time(request, "until_time"),
         contains=request.contains,
+        namespace=(
+            namespace_of(request.namespace, "namespace") if request.HasField("namespace") else None
+        ),
     )
 
 

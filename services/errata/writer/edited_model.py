@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from torch import Tensor
@@ -274,10 +275,13 @@ class EditedModel:
     async def answered(self, edits: Sequence[Edit]) -> dict[str, bool]:
         """For each edit, by name, whether the model answers its prompt with its target now."""
         found: dict[str, bool] = {}
-        for name, lane in self.lanes.items():
-            own = [edit for edit in edits if self.ledger.get(edit.name).lane == name]
-            if own:
-                found |= await asyncio.to_thread(checks.answered, self.model, own, lane.route)
+        parts: defaultdict[tuple[str, str], list[Edit]] = defaultdict(list)
+        for edit in edits:
+            parts[self.ledger.get(edit.name).lane, edit.namespace].append(edit)
+        for (name, namespace), own in parts.items():
+            if name in self.lanes:
+                route = partial(self.lanes[name].route, reading=(namespace,))
+                found |= await asyncio.to_thread(checks.answered, self.model, own, route)
         return found
 
     def report(self, name: str) -> LaneReport:

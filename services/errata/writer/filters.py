@@ -19,6 +19,7 @@ class EditFilter:
         author: who asked for it.
         from_time: requested at this time or later.
         until_time: requested before this time.
+        namespace: of the edit; the empty text is the default namespace, None all of them.
         contains: occurs in its prompt, target, subject or source, ignoring case.
     """
 
@@ -28,6 +29,7 @@ class EditFilter:
     from_time: datetime | None = None
     until_time: datetime | None = None
     contains: str = ""
+    namespace: str | None = None
 
     def matches(self, record: EditRecord) -> bool:
         """Whether an edit meets all conditions."""
@@ -35,6 +37,7 @@ class EditFilter:
             self.state in (None, record.state)
             and self.lane in ("", record.lane)
             and self.author in ("", record.author)
+            and self.namespace in (None, record.edit.namespace)
             and (self.from_time is None or record.request_time >= self.from_time)
             and (self.until_time is None or record.request_time < self.until_time)
             and self._is_in(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 
 import structlog
@@ -126,7 +127,10 @@ def _attempt(
     seconds: defaultdict[str, float],
 ) -> tuple[Fitted, list[Rejection]]:
     start = perf_counter()
-    before = checks.baseline(model, edits, lane.route)
+    namespace = edits[0].namespace  # the batch has one
+    outside = {edit.name: namespace for edit in edits} if namespace else {}
+    route = partial(lane.route, reading=(namespace,))
+    before = checks.baseline(model, edits, route)
     seconds["check"] += perf_counter() - start
     batch = EditBatch(tuple(edits), seed_of(lane.configured.config_digest, edits), attempt)
     result = lane.lane.fit(batch)
@@ -136,10 +140,10 @@ def _attempt(
     artifact = result.artifact.to_bytes()
     names = tuple(edit.name for edit in edits)
     # The trial applies what replicas will read back from the bytes.
-    commit = Commit(TRIAL_SEQ, names, Artifact.from_bytes(artifact))
+    commit = Commit(TRIAL_SEQ, names, Artifact.from_bytes(artifact), namespaces=outside)
     undo = lane.lane.prepare(commit).apply()
     try:
-        figures = checks.measure(model, edits, before, lane.route)
+        figures = checks.measure(model, edits, before, route)
     finally:
         undo()
     seconds["check"] += perf_counter() - start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -16,9 +16,11 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.encoding import encode
 from errata.editing.model.prompts import subject_end, tokenise
 from errata.editing.model.seam import MOST_STATED, is_separator
+from errata.editing.namespaces import DEFAULT, namespace_of
+from errata.editing.registry import get_method
 from errata.editing.text import MAX_MARKS, stacked_marks
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
-from errata.log.entries import UNTIMED, Schedule
+from errata.log.entries import UNTIMED, LaneConfigured, Schedule
 from errata.platform.settings import WriterSettings
 from errata.writer.checks import PROBE_TOKENS
 from errata.writer.subjects import longest_name
@@ -37,6 +39,7 @@ class Draft:
     separator: str | None = None
     chat: Chat | None = None
     times: Schedule = UNTIMED
+    namespace: str = DEFAULT
 
     @property
     def lacks_subject(self) -> bool:
@@ -112,6 +115,33 @@ def _check_order(times: Schedule, field: str) -> None:
         )
 
 
+def check_lane_takes(edits: Sequence[Edit], lane: str, lanes: Iterable[LaneConfigured]) -> None:
+    """Returns if a lane takes edits of these namespaces.
+
+    Args:
+        edits: of a request.
+        lane: `lanes/{lane}`, one of `lanes`.
+        lanes: all that are configured.
+
+    Raises:
+        InvalidEditError: its method changes weights, which every request reads.
+    """
+    methods = {each.lane: get_method(each.method) for each in lanes}
+    if not methods[lane].capabilities.changes_weights:
+        return
+    for index, edit in enumerate(edits):
+        if edit.namespace:
+            routed = [n for n, m in sorted(methods.items()) if not m.capabilities.changes_weights]
+            others = f"use {' or '.join(routed)}" if routed else "configure a lane that routes"
+            raise InvalidEditError(
+                f"edits[{index}].namespace is {edit.namespace}, but {lane} uses "
+                f"{methods[lane].name}, which changes weights that every request reads, whatever "
+                f"it names; {others}, or leave the namespace out.",
+                field=f"edits[{index}].namespace",
+                lane=lane,
+            )
+
+
 def refuse_expired(drafts: Sequence[Draft], now: datetime) -> None:
     """Returns if no edit would expire at once.
 
@@ -130,9 +160,9 @@ def refuse_expired(drafts: Sequence[Draft], now: datetime) -> None:
 
 
 def _refuse_contradictions(edits: Sequence[Edit]) -> None:
-    first: dict[str, int] = {}
+    first: dict[tuple[str, str], int] = {}
     for index, edit in enumerate(edits):
-        other = first.setdefault(fact_of(edit.said), index)
+        other = first.setdefault((edit.namespace, fact_of(edit.said)), index)
         if edits[other].target != edit.target:
             raise InvalidEditError(
                 f"edits[{other}] and edits[{index}] give different targets for the same prompt; "
@@ -180,6 +210,7 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
     edit = Edit(name="", prompt=prompt, target=target, subject=subject, separator=stated)
     return replace(
         edit,
+        namespace=_namespace(draft.namespace, f"{field}.namespace"),
         rephrases=_probes(
             draft.rephrases, edit, f"{field}.rephrases", model, limits, limits.max_probes
         ),
@@ -192,6 +223,13 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
             limits.max_probes,
         ),
     )
+
+
+def _namespace(name: str, field: str) -> str:
+    try:
+        return namespace_of(name, field)
+    except InvalidRequestError as error:
+        raise InvalidEditError(error.message, field=field) from error
 
 
 def _kind(prompt: Prompt) -> str:

@@ -10,7 +10,6 @@ from datetime import datetime
 
 from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
-from errata.editing.lane.inventory import fact_of
 from errata.errors import NotFoundError
 from errata.log.entries import (
     EditsCommitted,
@@ -55,7 +54,7 @@ class EditLedger:
         self.probes_seq = 0  # of the entry that set them; 0 before the first
         self.reviewed_lanes = set[str]()  # whose new edits wait for approval
         self._records: dict[str, EditRecord] = {}
-        self._same: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        self._same: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
         self._pending: dict[str, None] = {}  # insertion order is the order of their fits
         self._waiting: dict[str, None] = {}  # proposed or scheduled
         self._request_seqs: dict[str, int] = {}
@@ -126,7 +125,7 @@ class EditLedger:
         self._requests = {seq: tuple(names) for seq, names in requests.items()}
         active = [record for record in state.records if record.state is State.COMMITTED]
         for record in sorted(active, key=lambda record: record.commit_seq):
-            self._same[record.lane, fact_of(record.edit.said)].append(record.edit.name)
+            self._same[record.fact].append(record.edit.name)
         await self.notify()
 
     async def fold(self, entries: Iterable[Entry]) -> None:
@@ -190,7 +189,7 @@ class EditLedger:
         return [record.edit for record in sorted(records, key=lambda record: record.commit_seq)]
 
     def dependents_of(self, names: Sequence[str]) -> list[Edit]:
-        """Active edits, of any lane, whose answers may come from the edits `names`.
+        """Active edits, of any lane and the same namespaces, whose answers may come from `names`.
 
         They were committed later, and have the same subject or were already answered before their
         own commit, so that their fit had little to write. Superseded edits are left out.
@@ -198,21 +197,23 @@ class EditLedger:
         records = [self._records[name] for name in names]
         first = min(record.commit_seq for record in records)
         subjects = {record.edit.subject for record in records}
+        namespaces = {record.edit.namespace for record in records}
         return [
             record.edit
             for record in self._records.values()
             if record.state is State.COMMITTED
             and record.commit_seq > first
             and record.edit.name not in names
+            and record.edit.namespace in namespaces
             and (record.edit.subject in subjects or _was_answered(record))
             and not self.superseded_by(record)
         ]
 
     def superseded_by(self, record: EditRecord) -> str:
-        """The newest active edit of the same prompt and lane, if it is another; else empty."""
+        """The newest active edit of the same prompt, lane and namespace, if another; else empty."""
         if record.state is not State.COMMITTED:
             return ""
-        newest = self._same[record.lane, fact_of(record.edit.said)][-1]
+        newest = self._same[record.fact][-1]
         return "" if newest == record.edit.name else newest
 
     def conflicts_of(self, edits: Sequence[Edit], lane: str) -> list[Conflict]:
@@ -306,8 +307,7 @@ class EditLedger:
                         artifact=kind.artifact,
                         base_model_digest=kind.base_model_digest,
                     )
-                    fact = fact_of(self._records[name].edit.said)
-                    self._same[kind.lane, fact].append(name)
+                    self._same[self._records[name].fact].append(name)
             case EditsRejected() as kind:
                 for item in kind.rejections:
                     self._settle(
@@ -317,8 +317,7 @@ class EditLedger:
                 for name in kind.edits:
                     if self._records[name].state is not State.REVERTED:  # the first reversal counts
                         self._settle(name, state=State.REVERTED, revert_seq=entry.seq)
-                        record = self._records[name]
-                        self._same[record.lane, fact_of(record.edit.said)].remove(name)
+                        self._same[self._records[name].fact].remove(name)
             case LaneConfigured() as kind:
                 self.lanes[kind.lane] = (entry.seq, kind)
             case LaneModelCommitted() as kind:

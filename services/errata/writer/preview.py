@@ -13,6 +13,7 @@ from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.lane.commits import Commit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
+from errata.editing.namespaces import Reading
 from errata.engine import offline
 from errata.errors import ErrataError
 from errata.log.entries import Figures, Schedule
@@ -94,7 +95,8 @@ def preview(
 ) -> Preview:
     """Fits an edit as if it were alone, asks the model before and after, and undoes it.
 
-    The fit is the one that would follow a submission: the same seed, checks and attempts.
+    The fit is the one that would follow a submission: the same seed, checks and attempts. Answers
+    are those of a request that reads the edit's namespace.
 
     Args:
         model: of the writer, with all edits of the log.
@@ -107,7 +109,8 @@ def preview(
     edit = candidate.edit
     groups = ((edit.prompt, *edit.rephrases), probes_of(edit), tuple(probe_set))
     asked = list(dict.fromkeys(prompt for group in groups for prompt in group))
-    before = _answers(model, asked, _route(served))
+    reading = (edit.namespace,)
+    before = _answers(model, asked, _route(served, reading))
     outcome = fit_batch(model, lane, [edit], limits)
     after: dict[Prompt, str] = {}
     figures, error = None, None
@@ -117,9 +120,12 @@ def preview(
     else:
         (figures,) = outcome.fitted.figures
         artifact = Artifact.from_bytes(outcome.fitted.artifact)
-        undo = lane.lane.prepare(Commit(TRIAL_SEQ, (edit.name,), artifact)).apply()
+        outside = {edit.name: edit.namespace} if edit.namespace else {}
+        trial = Commit(TRIAL_SEQ, (edit.name,), artifact, namespaces=outside)
+        undo = lane.lane.prepare(trial).apply()
         try:
-            after = _answers(model, asked, _route(_with_trial(served, lane, edit.name)))
+            table = _with_trial(served, lane, edit.name)
+            after = _answers(model, asked, _route(table, reading))
         finally:
             undo()
     answers, probes, in_set = (
@@ -150,9 +156,11 @@ def _with_trial(served: RoutingTable | None, lane: OpenLane, name: str) -> Routi
     return RoutingTable({**views, lane.configured.lane: view}, ChainMap(trial, dict(commit_seq)))
 
 
-def _route(table: RoutingTable | None) -> Route:
+def _route(table: RoutingTable | None, reading: Reading) -> Route:
+    """Routes as for requests that read the edit's namespace alone."""
+
     def route(prompts: Sequence[str]) -> list[RowPlan]:
-        return [BASE] * len(prompts) if table is None else table.route(prompts)
+        return [BASE] * len(prompts) if table is None else table.route(prompts, reading)
 
     return route
 

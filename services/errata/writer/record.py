@@ -11,6 +11,7 @@ from enum import Enum
 
 from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
+from errata.editing.lane.inventory import fact_of
 from errata.errors import ErrataError, PreconditionError
 from errata.log.entries import (
     UNTIMED,
@@ -109,6 +110,11 @@ class EditRecord:
     queued_seq: int = 0
     queue_time: datetime | None = None
     times: Schedule = UNTIMED
+
+    @property
+    def fact(self) -> tuple[str, str, str]:
+        """Lane, namespace and prompt: of edits that share them, the newest answers."""
+        return self.lane, self.edit.namespace, fact_of(self.edit.said)
 
     def rests(self, now: datetime) -> bool:
         """Whether nothing but a decision, or a time to come, can change it."""

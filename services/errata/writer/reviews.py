@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
-from errata.editing.lane.inventory import fact_of
 from errata.errors import (
     InvalidRequestError,
     PermissionDeniedError,
@@ -139,7 +138,7 @@ class Reviews:
             )
 
     def _check_approval(self, records: Sequence[EditRecord], reviewer: str) -> None:
-        seen: dict[tuple[str, str], str] = {}
+        seen: dict[tuple[str, str, str], str] = {}
         for record in records:
             _check_other(record, reviewer)
             name = record.edit.name
@@ -152,7 +151,7 @@ class Reviews:
                     edit=name,
                     superseded_by=newer,
                 )
-            same = seen.setdefault((record.lane, fact_of(record.edit.said)), name)
+            same = seen.setdefault(record.fact, name)
             if same != name:
                 raise PreconditionError(
                     f"{same} and {name} correct the same prompt; approve one of them, and reject "

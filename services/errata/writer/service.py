@@ -14,7 +14,13 @@ from errata.log.entries import Verdict
 from errata.log.read_only import refuse_change
 from errata.platform.deadlines import before_deadline
 from errata.platform.paging import number_of_token, page_size, page_token
-from errata.platform.security.identity import author_of, has_role, may_see, require_lanes
+from errata.platform.security.identity import (
+    author_of,
+    has_role,
+    may_see,
+    require_lanes,
+    require_namespaces,
+)
 from errata.platform.security.rules import Role
 from errata.writer import convert, policy_convert
 from errata.writer.conflicts import Conflict
@@ -45,6 +51,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         self._check_writable()
         drafts = [convert.draft(n, spec) for n, spec in enumerate(request.edits)]
         require_lanes([request.lane or self._default_lane])
+        require_namespaces({draft.namespace for draft in drafts})
         seq, records = await self._writer.submit(
             request.request_id, drafts, request.lane, author_of(request.author)
         )
@@ -59,7 +66,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.GetEditResponse:
         """One edit and its state."""
         record = self._writer.ledger.get(request.name)
-        require_lanes([record.lane])
+        self._require([request.name])
         return editing_pb2.GetEditResponse(edit=self._edit(record))
 
     async def WaitEdits(
@@ -69,7 +76,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         ledger = self._writer.ledger
         if not request.names:
             raise InvalidRequestError("name at least one edit.", field="names")
-        require_lanes({ledger.get(name).lane for name in request.names})
+        self._require(request.names)
         moving = set(request.names)
 
         def at_rest() -> bool:
@@ -91,7 +98,10 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.ListEditsResponse:
         """The edits that match the request's filters, in log order."""
         wanted = convert.edit_filter(request)
-        seen = (record for record in self._writer.ledger.records() if may_see(record.lane))
+        if wanted.namespace is not None:
+            require_namespaces([wanted.namespace])
+        records = self._writer.ledger.records()
+        seen = (record for record in records if may_see(record.lane, record.edit.namespace))
         messages = map(self._edit, filter(wanted.matches, seen))
         edits, token = _page("edits", messages, request.page_size, request.page_token)
         return editing_pb2.ListEditsResponse(edits=edits, next_page_token=token)
@@ -101,7 +111,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.RevertEditsResponse:
         """Reverts committed edits."""
         self._check_writable()
-        require_lanes({self._writer.ledger.get(name).lane for name in request.names})
+        self._require(request.names)
         seq, meanings = await self._writer.revert(
             request.request_id,
             request.names,
@@ -133,12 +143,13 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
             if request.edits:
                 raise InvalidRequestError("give edits or names, not both.", field="names")
             lane = self._writer.ledger.get(request.names[0]).lane
-            require_lanes({self._writer.ledger.get(name).lane for name in request.names})
+            self._require(request.names)
             seq, made = await self._writer.previews.waiting(request.names, wait)
         else:
             drafts = [convert.draft(n, spec) for n, spec in enumerate(request.edits)]
             lane = request.lane or self._default_lane
             require_lanes([lane])
+            require_namespaces({draft.namespace for draft in drafts})
             seq, made = await self._writer.preview(drafts, lane, wait)
         previews = [
             policy_convert.preview_message(one, self._conflicts(one.conflicts)) for one in made
@@ -150,7 +161,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.ReviewEditsResponse:
         """Approves or rejects proposed edits."""
         self._check_writable()
-        require_lanes({self._writer.ledger.get(name).lane for name in request.names})
+        self._require(request.names)
         _within_a_message(self._edits_named(request.names))
         seq, records = await self._writer.reviews.decide(
             request.request_id,
@@ -167,7 +178,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.WithdrawEditsResponse:
         """Withdraws edits that wait."""
         self._check_writable()
-        require_lanes({self._writer.ledger.get(name).lane for name in request.names})
+        self._require(request.names)
         _within_a_message(self._edits_named(request.names))
         seq, records = await self._writer.reviews.decide(
             request.request_id,
@@ -215,6 +226,12 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         lanes, token = _page("lanes", messages, request.page_size, request.page_token)
         return editing_pb2.ListLanesResponse(lanes=lanes, next_page_token=token)
 
+    def _require(self, names: Iterable[str]) -> None:
+        """Returns if the caller may use the lanes and the namespaces of these edits."""
+        records = [self._writer.ledger.get(name) for name in names]
+        require_lanes({record.lane for record in records})
+        require_namespaces({record.edit.namespace for record in records})
+
     def _check_writable(self) -> None:
         if self._read_only_at is not None:
             refuse_change(self._read_only_at)
@@ -225,7 +242,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         return [
             policy_convert.conflict_message(each, record)
             for each, record in records
-            if may_see(record.lane)
+            if may_see(record.lane, record.edit.namespace)
         ]
 
     def _edit(self, record: EditRecord) -> editing_pb2.Edit:

@@ -25,7 +25,14 @@ from errata.writer.compaction import Compacted, CompactionOptions
 from errata.writer.compaction_requests import CompactionRequests
 from errata.writer.edited_model import EditedModel
 from errata.writer.fit_loop import FitLoop
-from errata.writer.intake import Draft, accept, accept_probes, check_request_id, refuse_expired
+from errata.writer.intake import (
+    Draft,
+    accept,
+    accept_probes,
+    check_lane_takes,
+    check_request_id,
+    refuse_expired,
+)
 from errata.writer.lanes import LaneSetup
 from errata.writer.log_client import LogClient
 from errata.writer.preview import Preview
@@ -247,7 +254,9 @@ class Writer:
                 field="lane",
                 lane=lane,
             )
-        return lane, await asyncio.to_thread(accept, drafts, self._edited.model, self._settings)
+        edits = await asyncio.to_thread(accept, drafts, self._edited.model, self._settings)
+        check_lane_takes(edits, lane, [each for _, each in self.ledger.lanes.values()])
+        return lane, edits
 
     async def revert(
         self,

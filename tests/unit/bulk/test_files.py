@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pyarrow import parquet
 from errata.bulk import exporter
 from errata.bulk.columns import Columns
 from errata.bulk.files import read_corrections
-from errata.bulk.row import Row, conflicts, last_of_each
+from errata.bulk.row import Row, conflicts, last_of_each, with_namespace
 from errata.errors import InvalidRequestError
 from errata_client import Edit, EditSpec, EditState, Figures
 
@@ -204,7 +205,9 @@ def test_what_is_exported_can_be_imported(
     path = tmp_path_factory.mktemp("export") / f"edits.{kind}"
     # In a table, nothing and an empty text are the same.
     kept = None if kind == "csv" and not separator else separator
-    spec = EditSpec(prompt, target, rephrases=tuple(rephrases), source="s", separator=kept)
+    spec = EditSpec(
+        prompt, target, rephrases=tuple(rephrases), source="s", separator=kept, namespace="n"
+    )
     figures = Figures(1.0, None, 0.5, False)
     edit = Edit(
         name="edits/3-0",
@@ -241,6 +244,21 @@ def test_an_export_that_fails_leaves_the_file_that_was_there(tmp_path: Path) -> 
     assert [file.read_text() for file in tmp_path.iterdir()] == ["before"]
     with pytest.raises(InvalidRequestError, match="cannot be written"):
         exporter.export([], tmp_path / "none" / "edits.csv", "csv")
+
+
+def test_a_namespace_is_a_part_of_a_corrections_content() -> None:
+    plain = EditSpec("Toyota makes", "football")
+    known = Row(1, plain).request_id("", "ada")
+    placed = [replace(plain, namespace=name) for name in ("default", "team-a", "team-b")]
+    rows = [Row(n, spec) for n, spec in enumerate([plain, *placed], 1)]
+    ids = [row.request_id("", "ada") for row in rows]
+    assert ids[1] == known, "the default namespace, named or not, is what it was"
+    assert len(set(ids)) == 3
+    targets = [replace(row, spec=replace(row.spec, target=f"{row.number}")) for row in rows]
+    (found,) = conflicts(targets)
+    assert [number for number, _ in found.rows] == [1, 2], "other namespaces contradict nothing"
+    given = [row.spec.namespace for row in with_namespace(rows, "team-c")]
+    assert given == ["team-c", "default", "team-a", "team-b"]
 
 
 def test_request_ids_follow_from_the_content() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from errata.editing.adaple.config import AdapleConfig
@@ -80,11 +81,16 @@ class Bench(Generic[L]):
         return self.lane.prepare(Reversal(names)).apply()
 
 
-def restored(lane: Lane, other: Lane, model: Artifact | None = None) -> None:
+def restored(
+    lane: Lane,
+    other: Lane,
+    model: Artifact | None = None,
+    namespaces: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Restores a lane's dump, read back from its bytes, in another lane."""
     dump = lane.dump()()
     copy = LaneDump(dump.model_digest, _stored(dump.contents), _stored(dump.memory))
-    other.prepare(Restoration(9, copy, model)).apply()
+    other.prepare(Restoration(9, copy, model, namespaces)).apply()
 
 
 def _stored(table: LaneTable | None) -> LaneTable | None:

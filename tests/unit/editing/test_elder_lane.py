@@ -110,7 +110,7 @@ def test_a_huge_capacity_is_capped(llama: CausalLM, resources: TextResources) ->
 def test_codes_are_those_of_the_current_routers(llama: CausalLM, resources: TextResources) -> None:
     lane = Lane(llama, CODES, resources)
     lane.edit(*FACTS[:2])
-    before = lane.lane.contents.codes
+    before = lane.lane.contents.codes[""]
     commit = lane.fit(*FACTS[2:])
     tensors = dict(commit.artifact.tensors)
     rng = torch.Generator().manual_seed(7)
@@ -120,7 +120,7 @@ def test_codes_are_those_of_the_current_routers(llama: CausalLM, resources: Text
     artifact = Artifact(tensors, commit.artifact.metadata)
     lane.lane.prepare(replace(commit, artifact=artifact)).apply()
     contents = lane.lane.contents
-    assert not torch.equal(before, contents.codes[:2]), "otherwise the test shows nothing"
+    assert not torch.equal(before, contents.codes[""][:2]), "otherwise the test shows nothing"
     # distance 0 to themselves, so below ε = 1
     assert _claimed(lane, [prompt for prompt, _ in FACTS]) == list(contents.inventory.names)
 

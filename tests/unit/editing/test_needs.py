@@ -241,7 +241,7 @@ def test_elders_codes_are_counted_where_they_decide(llm: CausalLM, shape: ModelS
     config = config_of("elder", **values)
     lane: Any = filled_lane(llm, Filling(method, config, None, N, U, 24))
     found = needs_of(shape, "elder", load_of(N, U), **values)
-    assert of(found.replica, "codes") == lane.contents.codes.nbytes > 0
+    assert of(found.replica, "codes") == lane.contents.codes[""].nbytes > 0
     assert len(lane.contents.frozen.banks) == 0
     with pytest.raises(KeyError):
         of(needs_of(shape, "elder", load_of(N, U)).replica, "codes")

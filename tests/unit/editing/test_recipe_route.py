@@ -45,6 +45,10 @@ def _retriever(lane: RecipeLane) -> Retriever:
     return gate.retriever(lane.contents.repository)
 
 
+def _route(lane: RecipeLane, rule: ClaimRule, prompts: Sequence[str]) -> list[Claim]:
+    return route(_retriever(lane), lane.contents.inventory, rule, KeyIndex(), prompts)
+
+
 def _decide(retriever: Retriever, queries: Tensor, rule: ClaimRule | None = None) -> list[Claim]:
     cut = [False] * len(queries)
     return decide(retriever, rule or ClaimRule(), KeyIndex(), queries, cut)
@@ -118,8 +122,8 @@ def test_a_long_query_is_routed_by_its_end_and_marked_as_cut(llama: CausalLM) ->
     state = make_lane(llama)
     commit(state, *FACTS)
     long = "in Zürich " * 40 + "Toyota makes"
-    retriever, rule = _retriever(state), state.config.rule
-    cut, whole = route(retriever, rule, KeyIndex(), [long, "Toyota makes"])
+    rule = state.config.rule
+    cut, whole = _route(state, rule, [long, "Toyota makes"])
     assert (cut.cut, whole.cut) == (True, False)
 
 
@@ -217,8 +221,7 @@ def test_an_edit_claims_its_own_prompt_whatever_the_sentinel_decides(llama: Caus
     prompts = [*(prompt for prompt, _ in FACTS), f"{FACTS[0][0]} not"]
 
     def claimed(config: RecipeConfig) -> list[str]:
-        retriever = _retriever(state)
-        found = route(retriever, config.rule, KeyIndex(), prompts)
+        found = _route(state, config.rule, prompts)
         return [claim.edit for claim in found if claim.holds and claim.score == math.inf]
 
     assert claimed(RecipeConfig()) == list(names)
@@ -244,12 +247,12 @@ def test_an_edits_own_prompt_is_not_read_by_the_encoder(
 
     monkeypatch.setattr(retriever.model.encoder, "tokens", watched)
     prompts = ["Pisa?", FACTS[1][0], "Turin?", FACTS[0][0]]
-    mixed = route(retriever, ClaimRule(), KeyIndex(), prompts)
+    mixed = _route(state, ClaimRule(), prompts)
     assert read == ["Pisa?", "Turin?"]
     read.clear()
-    assert len(route(retriever, ClaimRule(), KeyIndex(), prompts[1::2])) == 2
+    assert len(_route(state, ClaimRule(), prompts[1::2])) == 2
     assert not read
-    without = route(retriever, ClaimRule(own_prompt=False), KeyIndex(), prompts)
+    without = _route(state, ClaimRule(own_prompt=False), prompts)
     assert read == prompts
     for claim, other in zip(mixed[::2], without[::2], strict=True):
         assert claim.edit == other.edit, "prompts that are read are decided as before"

@@ -33,6 +33,19 @@ def test_it_measures_every_kind_and_what_it_finds(tmp_path: Path) -> None:
         assert codes["codes_seconds"] > 0
 
 
+def test_it_compares_numbers_of_namespaces(tmp_path: Path) -> None:
+    plan = RoutePlan(
+        (50,), width=16, batch=4, rounds=3, indices=(), namespaces=(1, 20), own_edits=5
+    )
+    (point,) = run(plan, tmp_path, Console(quiet=True))["namespace_points"]
+    assert (point["namespaces"], point["own"]) == ([1, 20], 5)
+    assert set(point["cpu_ms"]) == {"alone", "same", "mixed", "total"}
+    for name in ("same", "mixed", "total"):
+        assert point[f"ratio_{name}"] == point["cpu_ms"][name] / point["cpu_ms"]["alone"] > 0
+    stored = json.loads((tmp_path / "result.json").read_text())
+    assert stored["namespace_points"] == [point]
+
+
 def test_blends_keep_the_mean_and_the_covariance_of_their_cluster() -> None:
     generator = torch.Generator().manual_seed(0)
     centres = torch.tensor([[8.0, 0.0, 0.0], [0.0, 8.0, 0.0]])

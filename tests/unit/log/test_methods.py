@@ -18,4 +18,5 @@ def test_the_log_knows_which_entries_the_lanes_of_a_method_take(name: str) -> No
     assert METHODS[name].lane_models == method.capabilities.has_lane_models
     assert isinstance(method, SliceMethod)
     assert isinstance(method.opener, type)
+    assert METHODS[name].namespaces != method.capabilities.changes_weights
     assert METHODS[name].compaction == (method.opener.compact is not Lane.compact)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,6 +55,7 @@ CONFIGS = {
     "elder": ("elder", {**elder_models.SMALL.model_dump(mode="json"), "steps": 3}),
     "lemoe": ("lemoe", {**lemoe_models.SMALL.model_dump(mode="json"), "steps": 3}),
 }
+NAMESPACED = ("lanes/recipe", "lanes/lemoe")
 LOG_ID = "log"
 
 
@@ -106,8 +107,14 @@ class History:
             Edit(f"edits/{len(self.steps) + 1}-{n}", prompt, self.random.choice(TARGETS), "")
             for n, prompt in enumerate(self.random.sample(PROMPTS, count))
         ]
+        # ELDER's lanes have a single bank here, and AdaPLE's change weights: one namespace.
+        namespace = "team-a" if lane in NAMESPACED and self.random.random() < 0.4 else ""
         edits = [
-            Edit(e.name, e.said, e.target, next(w for w in e.said.split() if w[0].isupper()))
+            replace(
+                e,
+                subject=next(w for w in e.said.split() if w[0].isupper()),
+                namespace=namespace,
+            )
             for e in edits
         ]
         found = (True,) * count
@@ -125,7 +132,10 @@ class History:
 
     def _can_compact(self, lane: str) -> bool:
         is_topk = lane == "lanes/weights"  # whose commits cannot become one
-        return not is_topk and self.applier.lanes[lane].lane.compact is not None
+        places = {self.fold.standings()[name].namespace for name in self.fold.active(lane)}
+        return (
+            not is_topk and len(places) == 1 and self.applier.lanes[lane].lane.compact is not None
+        )
 
     async def compact(self, lane: str) -> None:
         edits = [self.edit_called(name) for name in self.fold.active(lane)]

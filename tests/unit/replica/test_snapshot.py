@@ -193,7 +193,7 @@ def _reversal(history: History, *names: str) -> Entry:
 async def _check_reversals(history: History, *appliers: Applier) -> None:
     """Reverting every edit, oldest first, goes through the same states."""
     standings = history.fold.standings()
-    for name in [n for n, (_, at) in standings.items() if at.value == "committed"]:
+    for name in [n for n, (_, at, _) in standings.items() if at.value == "committed"]:
         for applier in appliers:
             await apply(applier, _reversal(history, name))
         assert len({applier.digest() for applier in appliers}) == 1

@@ -15,6 +15,7 @@ from errata.editing.elder.view import ElderView
 from errata.editing.lane.claims import Claim
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
+from errata.editing.namespaces import Readings
 from errata.engine.limits import EngineLimits
 from errata.engine.sequence import GenerationRequest, Piece, Request, ScoringRequest
 from errata.engine.serving_state import Decision, RequestRouter, ServingState
@@ -57,8 +58,8 @@ class _Counting:
     def module(self) -> object:
         return self.view.module
 
-    def claims(self, prompts: Sequence[str]) -> list[Claim]:
-        return self.view.claims(prompts)
+    def claims(self, prompts: Sequence[str], readings: Readings = None) -> list[Claim]:
+        return self.view.claims(prompts, readings)
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
         return self.view.plans(claims)
@@ -70,8 +71,8 @@ class _Counting:
     def vectors_of(self, states: Tensor) -> Tensor:
         return self.view.vectors_of(states)
 
-    def claims_of(self, vectors: Tensor) -> list[Claim]:
-        return self.view.claims_of(vectors)
+    def claims_of(self, vectors: Tensor, readings: Readings = None) -> list[Claim]:
+        return self.view.claims_of(vectors, readings)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -244,12 +245,15 @@ async def test_the_index_is_asked_once_for_an_admission_batch(
     called, go_on = threading.Event(), threading.Event()
 
     def ask(
-        prompts: Sequence[str], vectors: Mapping[str, Tensor], lanes: Collection[str]
+        prompts: Sequence[str],
+        vectors: Mapping[str, Tensor],
+        lanes: Collection[str],
+        readings: Readings,
     ) -> list[dict[str, Claim]]:
         batches.append(len(prompts))
         called.set()
         assert go_on.wait(10)
-        return table.claims(prompts, vectors, lanes)
+        return table.claims(prompts, vectors, lanes, readings)
 
     state = ServingState(VERSION, router=LaneRouter(table, ask))
     first, *others = _requests(llama, [*(prompt for prompt, _ in FACTS), *OTHERS])

@@ -7,29 +7,43 @@ tests are shared with other methods: `editing.scope.by_cosine` and `editing.retr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from errata.editing.elder.allocation import pack_codes
 from errata.editing.elder.state import ElderContents
-from errata.editing.lane.claims import Claim
+from errata.editing.lane.claims import NO_CLAIM, Claim
+from errata.editing.lane.reading import decide_over
 from errata.editing.lane.search import HammingIndex
+from errata.editing.namespaces import Readings
 
 
-def by_codes(contents: ElderContents, index: HammingIndex, queries: Tensor) -> list[Claim]:
+def by_codes(
+    contents: ElderContents, index: HammingIndex, queries: Tensor, readings: Readings = None
+) -> list[Claim]:
     """Decides by the nearest allocation code; among equal distances the newest edit wins.
 
     Args:
         contents: of the lane, with learned experts and at least one edit.
         index: searches the codes.
         queries: q, (n, d_q).
+        readings: the namespaces that each query's prompt reads.
     """
     learned = contents.learned
     assert learned is not None
     with torch.inference_mode():
         codes = pack_codes(learned.experts.codes(queries)).cpu()
-    distances, rows = index.nearest(contents.codes, codes)
-    return [
-        Claim(contents.repository.name_of(row), -float(distance), -learned.limit)
-        for distance, row in zip(distances.tolist(), rows.tolist(), strict=True)
-    ]
+
+    def in_namespace(namespace: str, rows: Sequence[int]) -> list[Claim]:
+        repository = contents.inventory.repository_of(namespace)
+        if not repository.num_rows:
+            return [NO_CLAIM] * len(rows)
+        distances, found = index.nearest(contents.codes[namespace], codes[list(rows)])
+        return [
+            Claim(repository.name_of(row), -float(distance), -learned.limit)
+            for distance, row in zip(distances.tolist(), found.tolist(), strict=True)
+        ]
+
+    return decide_over(contents.inventory, len(queries), readings, in_namespace)

@@ -23,7 +23,7 @@ from errata.editing.elder.packing import Packed, pack, pack_rows
 from errata.editing.elder.peft import read as read_adapters
 from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, limit_of
-from errata.editing.elder.state import ElderContents, Learned
+from errata.editing.elder.state import ElderContents, Learned, is_of_other_namespace
 from errata.editing.elder.training import TrainingSet, train
 from errata.editing.lane.contract import FitResult, Resources
 from errata.editing.lane.inventory import fact_of
@@ -61,7 +61,8 @@ def fit(
 ) -> FitResult:
     """Fits a batch together with earlier edits (ELDER, Algorithm 1).
 
-    1. If the bank that learns has no room for the batch, a new bank starts (`elder.banks`).
+    1. If the bank that learns has no room for the batch, or learns edits of another namespace, a
+       new bank starts (`elder.banks`).
     2. Each new fact gets an allocation that no other fact of the bank has.
     3. Experts and routers are trained on the batch and on replayed edits of the bank.
     4. The scope test's limit is calibrated on held-out prompts, unless it is configured.
@@ -97,7 +98,7 @@ def fit(
     packed, experts = _as_committed(before, fitted[-1].experts)
     texts = [text for bank in fitted for text in bank.texts]
     neighbours = [*memory.neighbours(), *(text.neighbours for text in texts)]
-    limit = _limit(config, held_out, experts, [contents.repository, rows], neighbours)
+    limit = _limit(config, held_out, experts, [*contents.inventory.stored, rows], neighbours)
     artifact = pack(
         model,
         contents.model_digest,
@@ -130,14 +131,19 @@ def _limit(
 def _groups(
     edits: Sequence[Edit], shape: Shape, config: ElderConfig, contents: ElderContents
 ) -> tuple[list[Sequence[Edit]], bool]:
-    """A batch by bank, and whether its first bank is a new one behind others."""
+    """A batch by bank, and whether its first bank is a new one behind others.
+
+    Raises:
+        InvalidEditError: the lane has a single bank, of another namespace.
+    """
+    is_other = is_of_other_namespace(contents, edits[0].namespace, config)
     if not config.bank_edits:
         return [edits], False
     room = capacity(len(shape.layers), shape.num_experts, shape.top_k)
     size = min(config.bank_edits, room)
     groups = [edits[i : i + size] for i in range(0, len(edits), size)]
     held = contents.num_in_bank
-    return groups, bool(held and held + len(edits) > size)
+    return groups, bool(held and (is_other or held + len(edits) > size))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -177,7 +183,7 @@ class _Fitter:
             earlier = self.memory.drawn({texts.fact for texts in new}, seed, others)
         query_of = dict(zip(rows.names, rows.values, strict=True))
         queries = torch.stack([query_of[edit.name] for edit in edits])
-        earlier_queries = [self.contents.repository.value_of(texts.edit) for texts in earlier]
+        earlier_queries = [self.contents.inventory.value_of(texts.edit) for texts in earlier]
         data = _training_set(new, queries, earlier, earlier_queries)
         config = config.model_copy(update={"steps": config.steps * (1 + attempt)})
         train(self.model, experts, data, config, seed)

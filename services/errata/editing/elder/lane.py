@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,7 +139,7 @@ class ElderLane(GatedLane[ElderContents]):
             return LaneReport({**sizes, "banks": len(contents.frozen.banks) + 1})
         total = capacity(len(shape.layers), shape.num_experts, shape.top_k)
         sizes["capacity"] = min(total, _MAX_INT64)
-        used = contents.repository.num_rows / total
+        used = contents.inventory.num_rows / total
         if used < NEARLY_FULL:
             return LaneReport(sizes)
         return LaneReport(
@@ -198,11 +198,14 @@ class ElderLane(GatedLane[ElderContents]):
         """As `RoutedLane.cleared`."""
         return ElderContents(EMPTY, contents.gate)
 
-    def indexed(self, contents: ElderContents, values: Callable[[], Tensor]) -> ElderContents:
+    def indexed(
+        self, contents: ElderContents, values: Callable[[], Mapping[str, Tensor]]
+    ) -> ElderContents:
         """The contents with the codes of all stored queries, if codes decide claims."""
         if self.config.scope != "codes":
             return contents
-        return replace(contents, codes=codes_of(contents.learned, values()))
+        codes = {name: codes_of(contents.learned, queries) for name, queries in values().items()}
+        return replace(contents, codes=codes)
 
     def _retrain(self, edits: Sequence[Edit], *, num_experts: int, seed: int) -> Artifact:
         return retrain(

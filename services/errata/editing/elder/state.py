@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,9 +13,12 @@ from errata.editing.artifact import tensor_bytes
 from errata.editing.effects.mixture import Mixture
 from errata.editing.elder.allocation import pack_codes
 from errata.editing.elder.banks import FrozenBank, FrozenBanks
+from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts
 from errata.editing.model.causal_lm import BaseLLM
+from errata.editing.namespaces import shown
 from errata.editing.retriever.gated_lane import GatedContents
+from errata.errors import InvalidEditError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -46,10 +49,6 @@ class Learned:
         return cls(experts, experts.mixture_for(llm), limit, idf.to(llm.device), state.hexdigest())
 
 
-def _no_codes() -> Tensor:
-    return torch.zeros(0, 0, dtype=torch.uint8)
-
-
 @dataclass(frozen=True, eq=False)
 class ElderContents(GatedContents):
     """The contents of a lane; keys (n, width) and queries (n, d_q) are in the inventory.
@@ -57,13 +56,13 @@ class ElderContents(GatedContents):
     Attributes:
         learned: the bank that learns, and the scope test; None before the first commit.
         frozen: earlier banks.
-        codes: packed allocation codes of the repository's rows, (n, ⌈L·N/8⌉) uint8 on the host;
-            empty unless codes decide claims.
+        codes: packed allocation codes of each repository's rows, (n, ⌈L·N/8⌉) uint8 on the host,
+            by namespace; empty unless codes decide claims.
     """
 
     learned: Learned | None = None
     frozen: FrozenBanks = field(default_factory=FrozenBanks)
-    codes: Tensor = field(default_factory=_no_codes)
+    codes: Mapping[str, Tensor] = field(default_factory=dict)
 
     def digests(self) -> Iterator[bytes]:
         """The digests of lane model, shared state, earlier banks and edits, in this order."""
@@ -77,6 +76,15 @@ class ElderContents(GatedContents):
     def num_in_bank(self) -> int:
         """The number of active edits of the bank that learns."""
         return len(self.inventory.names) - len(self.frozen.bank_of)
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace of the bank that learns; None if it has no active edit."""
+        inventory, frozen = self.inventory, self.frozen.bank_of
+        if self.num_in_bank == 0:
+            return None
+        newest = next(name for name in reversed(inventory.names) if name not in frozen)
+        return inventory.namespace_of(newest)
 
     def bank_of(self, edit: str) -> tuple[Experts, Mixture]:
         """The experts that learned an edit, and their mixture; the lane has learned something."""
@@ -94,9 +102,30 @@ class ElderContents(GatedContents):
         return replace(self, frozen=self.frozen.adding([bank]))
 
 
+def is_of_other_namespace(contents: ElderContents, namespace: str, config: ElderConfig) -> bool:
+    """Whether the bank that learns has edits of another namespace.
+
+    A bank learns the edits of one namespace: what all of its edits share must not let one
+    namespace's edits shape another's answers, and it has one answer to a prompt.
+
+    Raises:
+        InvalidEditError: it does, and the lane has no other bank.
+    """
+    learning = contents.namespace
+    if learning is None or learning == namespace:
+        return False
+    if not config.bank_edits:
+        raise InvalidEditError(
+            f"the lane has a single bank, which learns edits of namespace {shown(learning)} alone; "
+            "use a lane with bank_edits, a RECIPE lane, or a lane for each namespace.",
+            field="namespace",
+        )
+    return True
+
+
 def codes_of(learned: Learned | None, queries: Tensor) -> Tensor:
     """Packed allocation codes of queries (n, d_q) under the current routers."""
     if learned is None:
-        return _no_codes()
+        return torch.zeros(0, 0, dtype=torch.uint8)
     with torch.inference_mode():
         return pack_codes(learned.experts.codes(queries)).cpu()

@@ -21,6 +21,7 @@ from errata.editing.elder.state import ElderContents
 from errata.editing.lane.claims import NO_CLAIM, Claim
 from errata.editing.lane.search import HammingIndex, InnerProductIndex
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
+from errata.editing.namespaces import Readings
 from errata.editing.scope import by_cosine, mean_embeddings, unit
 from errata.errors import InvalidRequestError
 
@@ -56,14 +57,14 @@ class ElderView:
             return None
         return query_module(self.llm, learned.experts.shape)
 
-    def claims(self, prompts: Sequence[str]) -> list[Claim]:
+    def claims(self, prompts: Sequence[str], readings: Readings = None) -> list[Claim]:
         """Which edit claims each prompt."""
-        gate = self.contents.gate
-        if self.contents.learned is None or not self.contents.repository.num_rows:
+        gate, inventory = self.contents.gate, self.contents.inventory
+        if self.contents.learned is None or not inventory.num_rows:
             return [NO_CLAIM] * len(prompts)
         if gate is not None:
-            return gate.claims(self.contents.repository, self.keys, prompts)
-        return self.claims_of(self.vectors(prompts))
+            return gate.claims(inventory, self.keys, prompts, readings)
+        return self.claims_of(self.vectors(prompts), readings)
 
     def vectors(self, prompts: Sequence[str]) -> Tensor:
         """Queries (n, d_q), or for scope `idf` weighted embeddings (n, d)."""
@@ -79,10 +80,10 @@ class ElderView:
         assert self.contents.learned is not None
         return as_query(self.contents.learned.experts.shape, states)
 
-    def claims_of(self, vectors: Tensor) -> list[Claim]:
+    def claims_of(self, vectors: Tensor, readings: Readings = None) -> list[Claim]:
         """Decides by allocation codes or by cosine; each claim carries its vector."""
         contents, learned = self.contents, self.contents.learned
-        if learned is None or not contents.repository.num_rows:
+        if learned is None or not contents.inventory.num_rows:
             return [NO_CLAIM] * len(vectors)
         width = contents.repository.keys.shape[1]
         if self.config.scope == "codes":
@@ -93,9 +94,10 @@ class ElderView:
                 field="vectors",
             )
         if self.config.scope == "codes":
-            found = by_codes(contents, self.codes, vectors)
+            found = by_codes(contents, self.codes, vectors, readings)
         else:
-            found = by_cosine(contents.repository, learned.limit, self.keys, unit(vectors))
+            asked = unit(vectors)
+            found = by_cosine(contents.inventory, learned.limit, self.keys, asked, readings)
         return [replace(claim, vector=v) for claim, v in zip(found, vectors, strict=True)]
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
@@ -131,4 +133,4 @@ class ElderView:
     def _query(self, claim: Claim) -> torch.Tensor:
         if self.config.gates == "row" and claim.vector is not None:
             return claim.vector
-        return self.contents.repository.value_of(claim.edit)
+        return self.contents.inventory.value_of(claim.edit)

@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from errata.editing.effects.plan import BASE, RowPlan
+from errata.editing.namespaces import DEFAULT_ONLY, Reading, Readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,14 @@ class RoutingView(Protocol):
     def vector_view(self) -> VectorView | None:
         """Decides by vectors that only the LLM can compute; None if the view decides by text."""
 
-    def claims(self, prompts: Sequence[str]) -> list[Claim]:
-        """One claim per prompt; called once for a whole batch, before the LLM runs."""
+    def claims(self, prompts: Sequence[str], readings: Readings = None) -> list[Claim]:
+        """One claim per prompt; called once for a whole batch, before the LLM runs.
+
+        Args:
+            prompts: of the batch.
+            readings: the namespaces that each prompt reads; edits of others neither claim it nor
+                are named.
+        """
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
         """The plan of each row: the effect of the claiming edit, or no effect."""
@@ -70,12 +77,20 @@ class VectorView(Protocol):
     def vectors_of(self, states: Tensor) -> Tensor:
         """Vectors, (n, width) fp32, from `module`'s inputs at the last prompt tokens, (n, …)."""
 
-    def claims_of(self, vectors: Tensor) -> list[Claim]:
-        """One claim per vector."""
+    def claims_of(self, vectors: Tensor, readings: Readings = None) -> list[Claim]:
+        """One claim per vector; `readings` as in `RoutingView.claims`."""
 
 
-def route(view: RoutingView | None, prompts: Sequence[str]) -> list[RowPlan]:
-    """Decides on a batch of prompts in this process; a lane that does not route claims none."""
+def route(
+    view: RoutingView | None, prompts: Sequence[str], reading: Reading = DEFAULT_ONLY
+) -> list[RowPlan]:
+    """Decides on a batch of prompts in this process; a lane that does not route claims none.
+
+    Args:
+        view: of the lane.
+        prompts: of the batch.
+        reading: the namespaces that all of them read.
+    """
     if view is None:
         return [BASE] * len(prompts)
-    return view.plans(view.claims(prompts))
+    return view.plans(view.claims(prompts, [reading] * len(prompts)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from errata.editing.artifact import Artifact
 from errata.editing.lane.pages import LaneTable
@@ -17,12 +18,14 @@ class Commit:
         edits: names of the batch's edits, in the artifact's order.
         artifact: the tensors that carry the effect.
         memory: what later fits of the lane need from this batch; None in processes that never fit.
+        namespaces: of those of the edits that are not in the default one.
     """
 
     seq: int
     edits: tuple[str, ...]
     artifact: Artifact
     memory: Artifact | None = None
+    namespaces: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class LaneModelCommit:
         digest: SHA-256, hex, of the model's bytes; later commits name it.
         edits: names of all active edits of the lane, oldest first.
         repository: carries their effect under this model; None if there are no edits.
+        namespaces: as of a `Commit`.
     """
 
     seq: int
@@ -49,6 +53,7 @@ class LaneModelCommit:
     digest: str
     edits: tuple[str, ...]
     repository: Artifact | None
+    namespaces: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +64,13 @@ class Compaction:
         seq: position in the log.
         edits: names of all active edits of the lane, oldest first.
         artifact: carries exactly these edits.
+        namespaces: as of a `Commit`.
     """
 
     seq: int
     edits: tuple[str, ...]
     artifact: Artifact
+    namespaces: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +96,13 @@ class Restoration:
         seq: position of the snapshot.
         dump: the lane's contents at that position.
         model: the lane model's tensors; None if the dump names none.
+        namespaces: as of a `Commit`.
     """
 
     seq: int
     dump: LaneDump
     model: Artifact | None
+    namespaces: Mapping[str, str] = field(default_factory=dict)
 
 
 LaneEntry = Commit | Reversal | LaneModelCommit | Compaction | Restoration

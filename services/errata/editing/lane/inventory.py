@@ -1,9 +1,13 @@
-"""The active edits of a lane that routes, including those that a newer edit supersedes."""
+"""The active edits of a lane that routes, including those that a newer edit supersedes.
+
+Each namespace has a repository of its own. So a search reads the rows of no other namespace, and
+the same prompt in two namespaces is two facts.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +15,7 @@ import torch
 
 from errata.editing.artifact import tensor_bytes
 from errata.editing.lane.repository import DIGEST_BYTES, Repository, Rows
+from errata.editing.namespaces import DEFAULT, EVERY, Reading
 from errata.errors import (
     ArtifactCorruptError,
     EditNotRevertibleError,
@@ -37,45 +42,130 @@ def unpack_facts(packed: torch.Tensor) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Inventory:
-    """The active edits at one point in time; never modified, only replaced.
+class _Shelf:
+    """The edits of one namespace.
 
     Attributes:
         repository: the newest edit of each fact.
+        superseded: rows of the other edits, by name.
     """
 
     repository: Repository
-    _superseded: Mapping[str, Rows] = field(repr=False)
+    superseded: Mapping[str, Rows]
+
+    @classmethod
+    def of(cls, rows: Rows, namespace: str) -> _Shelf:
+        """Edits of one namespace, oldest first, in memory of their own."""
+        # A namespace can have few edits, and there can be thousands of them.
+        repository = Repository.of(rows) if namespace == DEFAULT else Repository.of(rows, least=1)
+        newest = set(repository.names)
+        superseded = [name for name in rows.names if name not in newest]
+        return cls(repository, {name: rows.only({name}) for name in superseded})
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no edit."""
+        return not self.repository.num_rows and not self.superseded
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Inventory:
+    """The active edits at one point in time; never modified, only replaced."""
+
+    _shelves: Mapping[str, _Shelf] = field(repr=False)  # by namespace; the default one is there
     _facts: Mapping[str, str] = field(repr=False)  # of all active edits, oldest first
+    _namespaces: Mapping[str, str] = field(repr=False)  # of edits outside the default one
     _digests: bytes = field(repr=False)
+    _ranks: dict[str, int] = field(repr=False, default_factory=dict)  # filled when it is needed
 
     @classmethod
     def of(cls, rows: Rows) -> Inventory:
         """An inventory of exactly these edits, in this order."""
-        return cls._of(rows, rows.digests())
+        parts = {DEFAULT: rows.only(()), **rows.by_namespace()}
+        shelves = {namespace: _Shelf.of(part, namespace) for namespace, part in parts.items()}
+        facts = dict(zip(rows.names, rows.facts, strict=True))
+        return cls(shelves, facts, _outside(rows), rows.digests())
 
-    @classmethod
-    def _of(cls, rows: Rows, digests: bytes) -> Inventory:
-        repository = Repository.of(rows)
-        newest = set(repository.names)
-        superseded = [name for name in rows.names if name not in newest]
-        kept = {name: rows.only({name}) for name in superseded}
-        return cls(repository, kept, dict(zip(rows.names, rows.facts, strict=True)), digests)
+    @property
+    def repository(self) -> Repository:
+        """The newest edit of each fact of the default namespace."""
+        return self._shelves[DEFAULT].repository
+
+    @property
+    def repositories(self) -> dict[str, Repository]:
+        """The newest edit of each fact, by namespace; that of the default one can be empty."""
+        return {namespace: shelf.repository for namespace, shelf in self._shelves.items()}
+
+    @property
+    def stored(self) -> list[Repository]:
+        """The repositories, in no particular order."""
+        return list(self.repositories.values())
+
+    @property
+    def num_rows(self) -> int:
+        """Number of edits that can claim a prompt."""
+        return sum(shelf.repository.num_rows for shelf in self._shelves.values())
 
     @property
     def names(self) -> tuple[str, ...]:
         """All active edits, oldest first, including superseded ones."""
         return tuple(self._facts)
 
+    @property
+    def namespaces(self) -> list[str]:
+        """The namespaces that have an active edit."""
+        return [name for name, shelf in self._shelves.items() if not shelf.is_empty]
+
+    def namespace_of(self, name: str) -> str:
+        """The namespace of an active edit."""
+        return self._namespaces.get(name, DEFAULT)
+
+    def repository_of(self, namespace: str) -> Repository:
+        """The newest edit of each fact of a namespace, which has edits or is the default one."""
+        return self._shelves[namespace].repository
+
+    def read_by(self, reading: Reading) -> list[str]:
+        """The namespaces that a reading names and that have an edit that can claim a prompt."""
+        wanted: Iterable[str] = self._shelves if EVERY in reading else reading
+        shelves = self._shelves
+        return [n for n in wanted if n in shelves and shelves[n].repository.num_rows]
+
+    def value_of(self, name: str) -> torch.Tensor:
+        """What an edit that can claim a prompt carries.
+
+        Raises:
+            KeyError: there is no such edit.
+        """
+        return self.repository_of(self.namespace_of(name)).value_of(name)
+
+    def newest(self, names: Collection[str]) -> str:
+        """The newest of these active edits."""
+        if len(names) > 1 and not self._ranks:
+            self._ranks.update((name, rank) for rank, name in enumerate(self._facts))
+        return max(names, key=lambda name: self._ranks.get(name, 0))
+
     def rows(self) -> Rows:
         """The rows of all active edits, in the order of `names`."""
-        repository = self.repository
+        parts = [self._rows_of(namespace) for namespace in self._shelves]
+        if len(parts) == 1:
+            return parts[0]
+        return self._in_order(Rows.joined(parts))
+
+    def _rows_of(self, namespace: str) -> Rows:
+        """The rows of one namespace, oldest first."""
+        shelf = self._shelves[namespace]
+        repository = shelf.repository
         facts = tuple(map(self._facts.__getitem__, repository.names))
         newest = Rows(repository.names, facts, repository.keys, repository.values)
-        if not self._superseded:
+        if namespace != DEFAULT:
+            newest = newest.placed(self._namespaces)
+        if not shelf.superseded:
             return newest
+        return self._in_order(Rows.joined([newest, *shelf.superseded.values()]))
+
+    def _in_order(self, rows: Rows) -> Rows:
         order = {name: number for number, name in enumerate(self._facts)}
-        return Rows.joined([newest, *self._superseded.values()]).sorted(order.__getitem__)
+        return rows.sorted(order.__getitem__)
 
     def adding(self, rows: Rows, seq: int) -> Addition:
         """Prepares the addition of edits.
@@ -89,12 +179,17 @@ class Inventory:
         """
         if not self._facts.keys().isdisjoint(rows.names):
             raise ArtifactCorruptError(f"commit {seq} is already applied.", seq=seq)
-        is_known = any(map(self.repository.edit_about, rows.facts))
+        parts = rows.by_namespace()
+        steps = {namespace: self._step(namespace, part) for namespace, part in parts.items()}
+        return Addition(self, rows, rows.digests(), steps)
+
+    def _step(self, namespace: str, rows: Rows) -> _Step:
+        shelf = self._shelves.get(namespace) or _Shelf.of(rows.only(()), namespace)
+        is_known = any(map(shelf.repository.edit_about, rows.facts))
         if is_known or len(set(rows.facts)) < len(rows.facts):
-            rebuilt = Inventory.of(Rows.joined([self.rows(), rows]))
-            return Addition(self, rows, b"", None, rebuilt)
-        room = self.repository.with_room(len(rows.names))
-        return Addition(self, rows, rows.digests(), room, None)
+            earlier = [self._rows_of(namespace)] if namespace in self._shelves else []
+            return _Step(rows, shelf, None, _Shelf.of(Rows.joined([*earlier, rows]), namespace))
+        return _Step(rows, shelf, shelf.repository.with_room(len(rows.names)), None)
 
     def without(self, edits: Collection[str]) -> Inventory:
         """The inventory as if `edits` had never been added.
@@ -108,17 +203,26 @@ class Inventory:
                 f"{', '.join(sorted(unknown))}: not committed in this lane, or already reverted."
             )
         gone = set(edits)
-        left = b"".join(
+        shelves = dict(self._shelves)
+        for namespace in sorted({self.namespace_of(name) for name in gone}):
+            left = _Shelf.of(self._rows_of(namespace).without(gone), namespace)
+            if left.is_empty and namespace != DEFAULT:
+                del shelves[namespace]
+            else:
+                shelves[namespace] = left
+        digests = b"".join(  # no row is digested again
             self._digests[DIGEST_BYTES * number : DIGEST_BYTES * (number + 1)]
             for number, name in enumerate(self._facts)
             if name not in gone
         )
-        return Inventory._of(self.rows().without(gone), left)  # no row is digested again
+        facts = {name: fact for name, fact in self._facts.items() if name not in gone}
+        outside = {name: own for name, own in self._namespaces.items() if name not in gone}
+        return Inventory(shelves, facts, outside, digests)
 
     @property
     def num_bytes(self) -> int:
-        """The size of the repository's keys and values."""
-        tensors = (self.repository.keys, self.repository.values)
+        """The size of the repositories' keys and values."""
+        tensors = [t for one in self.repositories.values() for t in (one.keys, one.values)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def check_same(self, edits: Collection[str], seq: int) -> None:
@@ -138,37 +242,70 @@ class Inventory:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class _Step:
+    """What an addition does in one namespace.
+
+    Attributes:
+        rows: the new edits.
+        before: what was there.
+        room: the repository with room for them, if all of their facts are new; else None.
+        rebuilt: what is there afterwards, if not all of them are.
+    """
+
+    rows: Rows
+    before: _Shelf
+    room: Repository | None
+    rebuilt: _Shelf | None
+
+    def values(self) -> torch.Tensor:
+        """The values of the repository's edits afterwards."""
+        if self.rebuilt is not None:
+            return self.rebuilt.repository.values
+        return torch.cat([self.before.repository.values, self.rows.values])
+
+    def put(self) -> _Shelf:
+        """Adds the edits."""
+        if self.room is not None:
+            return _Shelf(self.room.with_rows(self.rows), self.before.superseded)
+        assert self.rebuilt is not None
+        return self.rebuilt
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Addition:
     """Edits that are ready to be added to an inventory.
 
-    If all of their facts are new, they are appended in the same memory; otherwise the inventory is
-    rebuilt.
+    In a namespace where all of their facts are new, they are appended in the same memory;
+    otherwise that namespace is rebuilt. Other namespaces stay as they are.
     """
 
     _before: Inventory
     _rows: Rows
     _digests: bytes
-    _room: Repository | None
-    _rebuilt: Inventory | None
+    _steps: Mapping[str, _Step]
 
     @property
-    def values(self) -> torch.Tensor:
-        """The values of the repository's edits after the addition."""
-        if self._rebuilt is not None:
-            return self._rebuilt.repository.values
-        return torch.cat([self._before.repository.values, self._rows.values])
+    def values(self) -> dict[str, torch.Tensor]:
+        """The values of each repository's edits after the addition, by namespace."""
+        before = {name: one.values for name, one in self._before.repositories.items()}
+        return {**before, **{name: step.values() for name, step in self._steps.items()}}
 
     def put(self) -> Inventory:
         """Adds the edits and returns the new inventory."""
-        if self._room is None:
-            assert self._rebuilt is not None
-            return self._rebuilt
         before, rows = self._before, self._rows
-        repository = self._room.with_rows(rows)
+        shelves = {**before._shelves, **{name: step.put() for name, step in self._steps.items()}}
         facts = {**before._facts, **dict(zip(rows.names, rows.facts, strict=True))}
-        return Inventory(repository, before._superseded, facts, before._digests + self._digests)
+        outside = {**before._namespaces, **_outside(rows)}
+        return Inventory(shelves, facts, outside, before._digests + self._digests)
 
     def undo(self) -> None:
         """Releases the room of the edits, so that the previous inventory is valid again."""
-        if self._room is not None:
-            self._room.reclaim()
+        for step in self._steps.values():
+            if step.room is not None:
+                step.room.reclaim()
+
+
+def _outside(rows: Rows) -> dict[str, str]:
+    """The namespaces of the edits that are not in the default one."""
+    pairs = zip(rows.names, rows.namespaces, strict=True) if rows.namespaces else ()
+    return {name: namespace for name, namespace in pairs if namespace}

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from errata.editing.artifact import tensor_bytes
 from errata.editing.lane.search import Lineage
+from errata.editing.namespaces import DEFAULT
 
 _MIN_CAPACITY = 64
 
 DIGEST_BYTES = 32
 
 
-def room_for(num_rows: int) -> int:
-    """The capacity of new memory that must hold `num_rows` rows."""
-    return max(_MIN_CAPACITY, 2 * num_rows)
+def room_for(num_rows: int, least: int = _MIN_CAPACITY) -> int:
+    """The capacity of new memory that must hold `num_rows` rows, and never fewer than `least`."""
+    return max(least, 2 * num_rows)
 
 
 def room_after(num_rows: int, batch: int) -> int:
@@ -52,12 +53,14 @@ class Rows:
         facts: digest of what each edit is about; equal for edits of the same prompt.
         keys: (u, width) fp32.
         values: (u, …) fp32.
+        namespaces: of each edit; none at all if all are in the default one.
     """
 
     names: tuple[str, ...]
     facts: tuple[str, ...]
     keys: Tensor
     values: Tensor
+    namespaces: tuple[str, ...] = ()
 
     @staticmethod
     def none(width: int, *value: int) -> Rows:
@@ -66,7 +69,25 @@ class Rows:
 
     def to(self, device: torch.device) -> Rows:
         """The same rows on another device."""
-        return Rows(self.names, self.facts, self.keys.to(device), self.values.to(device))
+        return replace(self, keys=self.keys.to(device), values=self.values.to(device))
+
+    def placed(self, namespaces: Mapping[str, str]) -> Rows:
+        """The rows in their namespaces.
+
+        Args:
+            namespaces: of the edits that are not in the default one.
+        """
+        found = tuple(namespaces.get(name, DEFAULT) for name in self.names)
+        return replace(self, namespaces=found if any(found) else ())
+
+    def by_namespace(self) -> dict[str, Rows]:
+        """The rows of each namespace that has some."""
+        if not self.namespaces:
+            return {DEFAULT: self} if self.names else {}
+        members: dict[str, list[int]] = {}
+        for number, namespace in enumerate(self.namespaces):
+            members.setdefault(namespace, []).append(number)
+        return {namespace: self._take(rows) for namespace, rows in members.items()}
 
     def only(self, names: Collection[str]) -> Rows:
         """The rows of these edits."""
@@ -87,6 +108,7 @@ class Rows:
             tuple(self.facts[i] for i in rows),
             self.keys[index],
             self.values[index],
+            tuple(self.namespaces[i] for i in rows) if self.namespaces else (),
         )
 
     @staticmethod
@@ -98,15 +120,30 @@ class Rows:
             tuple(fact for part in rows for fact in part.facts),
             torch.cat([part.keys for part in rows]),
             torch.cat([part.values for part in rows]),
+            _joined_namespaces(rows),
         )
 
     def digests(self) -> bytes:
-        """SHA-256 of each row's name, fact and tensors, `DIGEST_BYTES` each, in order."""
+        """SHA-256 of each row's name, fact, tensors and namespace, `DIGEST_BYTES` each, in order.
+
+        The default namespace adds nothing.
+        """
         columns = zip(self.names, self.facts, _pieces(self.keys), _pieces(self.values), strict=True)
+        parts = [(name.encode(), fact.encode(), key, value) for name, fact, key, value in columns]
+        named = self.namespaces or (DEFAULT,) * len(parts)
+        ends = [f"|{namespace}".encode() if namespace else b"" for namespace in named]
         return b"".join(
-            hashlib.sha256(b"|".join((name.encode(), fact.encode(), key, value))).digest()
-            for name, fact, key, value in columns
+            hashlib.sha256(b"|".join(part) + end).digest()
+            for part, end in zip(parts, ends, strict=True)
         )
+
+
+def _joined_namespaces(parts: Sequence[Rows]) -> tuple[str, ...]:
+    if not any(part.namespaces for part in parts):
+        return ()
+    return tuple(
+        namespace for part in parts for namespace in part.namespaces or (DEFAULT,) * len(part.names)
+    )
 
 
 def _pieces(rows: Tensor) -> Iterator[memoryview]:
@@ -126,14 +163,21 @@ class _Memory:
     rows: dict[str, int]
     facts: dict[str, int]
     filled: int
+    least: int
 
     @classmethod
     def of(
-        cls, names: Sequence[str], facts: Iterable[str], keys: Tensor, values: Tensor, needed: int
+        cls,
+        names: Sequence[str],
+        facts: Iterable[str],
+        keys: Tensor,
+        values: Tensor,
+        needed: int,
+        least: int,
     ) -> _Memory:
-        """A copy of n rows, with room for at least twice `needed` rows."""
+        """A copy of n rows, with room for at least `least` and twice `needed` rows."""
         n = len(keys)
-        capacity = room_for(needed)
+        capacity = room_for(needed, least)
         memory = cls(
             keys.new_empty(capacity, *keys.shape[1:]),  # the system gives no memory for room yet
             values.new_empty(capacity, *values.shape[1:]),
@@ -141,6 +185,7 @@ class _Memory:
             {name: row for row, name in enumerate(names)},
             {fact: row for row, fact in enumerate(facts)},
             n,
+            least,
         )
         memory.keys[:n], memory.values[:n] = keys, values
         return memory
@@ -160,16 +205,17 @@ class Repository:
     _memory: _Memory = field(repr=False)
 
     @classmethod
-    def of(cls, rows: Rows) -> Repository:
+    def of(cls, rows: Rows, least: int = _MIN_CAPACITY) -> Repository:
         """A repository in its own memory.
 
         Args:
-            rows: facts can repeat; the last edit of each is kept.
+            rows: of one namespace; facts can repeat, and the last edit of each is kept.
+            least: room that it has at least, in rows.
         """
         last = {fact: name for name, fact in zip(rows.names, rows.facts, strict=True)}
         if len(last) < len(rows.names):
             rows = rows.only(set(last.values()))
-        memory = _Memory.of(rows.names, rows.facts, rows.keys, rows.values, len(last))
+        memory = _Memory.of(rows.names, rows.facts, rows.keys, rows.values, len(last), least)
         return cls(len(last), Lineage(), memory)
 
     @property
@@ -210,7 +256,7 @@ class Repository:
         if memory.filled == n and n + num_rows <= len(memory.keys):
             return self
         facts = itertools.islice(memory.facts, n)  # in the order of rows
-        memory = _Memory.of(self.names, facts, self.keys, self.values, n + num_rows)
+        memory = _Memory.of(self.names, facts, self.keys, self.values, n + num_rows, memory.least)
         return Repository(n, self.lineage, memory)
 
     def with_rows(self, rows: Rows) -> Repository:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, TypeVar
 
@@ -49,7 +49,7 @@ class LaneContents:
 
     @property
     def repository(self) -> Repository:
-        """The newest edit of each fact."""
+        """The newest edit of each fact of the default namespace."""
         return self.inventory.repository
 
     @property
@@ -142,8 +142,8 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
         """
         return self._with_inventory(contents, contents.inventory.without(edits))
 
-    def indexed(self, contents: Contents, values: Callable[[], Tensor]) -> Contents:
-        """The contents with the data derived from the repository's values, (n, …)."""
+    def indexed(self, contents: Contents, values: Callable[[], Mapping[str, Tensor]]) -> Contents:
+        """The contents with the data derived from the values, (n, …), of each repository."""
         return contents
 
     def check_ready(self) -> None:
@@ -178,9 +178,7 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
             case Compaction():
                 self.contents.inventory.check_same(entry.edits, entry.seq)
                 start = self.cleared(self.contents)
-                return self._replacement(
-                    self._read_all(entry.artifact, entry.edits, entry.seq, start)
-                )
+                return self._replacement(self._read_all(entry.artifact, entry.edits, entry, start))
             case Restoration():
                 return self._replacement(self._restored(entry))
 
@@ -211,7 +209,7 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
     def _commit(self, commit: Commit) -> Change:
         self.check_ready()
         after, rows = self.read(commit.artifact, commit.edits, commit.seq, self.contents)
-        inventory = after.inventory
+        rows, inventory = rows.placed(commit.namespaces), after.inventory
         if not inventory.names:  # this commit sets the widths
             inventory = Inventory.of(rows.only(()))
         addition = inventory.adding(rows, commit.seq)
@@ -239,7 +237,7 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
                 )
             return after
         rows = self.read_rows(commit.repository, commit.edits, commit.seq, after)
-        return self._with_inventory(after, Inventory.of(rows))
+        return self._with_inventory(after, Inventory.of(rows.placed(commit.namespaces)))
 
     def _restored(self, restoration: Restoration) -> Contents:
         dump, after = restoration.dump, self.cleared(self.contents)
@@ -248,17 +246,23 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
         table = dump.contents
         if table is None:
             return after
-        return self._read_all(table.artifact, table.edits, restoration.seq, after)
+        return self._read_all(table.artifact, table.edits, restoration, after)
 
     def _read_all(
-        self, artifact: Artifact, edits: tuple[str, ...], seq: int, start: Contents
+        self,
+        artifact: Artifact,
+        edits: tuple[str, ...],
+        entry: Compaction | Restoration,
+        start: Contents,
     ) -> Contents:
-        after, rows = self.read(artifact, edits, seq, start)
-        return self._with_inventory(after, Inventory.of(rows))
+        after, rows = self.read(artifact, edits, entry.seq, start)
+        return self._with_inventory(after, Inventory.of(rows.placed(entry.namespaces)))
 
     def _with_inventory(self, contents: Contents, inventory: Inventory) -> Contents:
         after = replace(contents, inventory=inventory)
-        return self.indexed(after, lambda: inventory.repository.values)
+        return self.indexed(
+            after, lambda: {name: one.values for name, one in inventory.repositories.items()}
+        )
 
     def _replacement(self, after: Contents) -> Change:
         return Change(self._contents.replaced_by(after))

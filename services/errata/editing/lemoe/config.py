@@ -84,6 +84,11 @@ class LemoeConfig(LaneConfig):
         return self.scope == "retriever"
 
     @property
+    def expert_of_edit(self) -> bool:
+        """Whether the claiming edit alone names the expert that answers."""
+        return self.routing == "anchored" and self.scope != "off"
+
+    @property
     def takes_gate(self) -> bool:
         """True if it needs a lane model: only the gate in it is used."""
         return self.needs_lane_model

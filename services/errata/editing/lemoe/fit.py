@@ -25,6 +25,7 @@ from errata.editing.lemoe.projection import Projection
 from errata.editing.lemoe.state import LemoeContents
 from errata.editing.lemoe.training import Earlier, Trained, TrainingSet, train
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.namespaces import shown
 from errata.editing.retriever.gate import Gate
 from errata.editing.scope import (
     calibrated_cosine,
@@ -34,7 +35,7 @@ from errata.editing.scope import (
     mean_embeddings,
     unit,
 )
-from errata.errors import FitError, InvalidRequestError, LaneFullError
+from errata.errors import FitError, InvalidEditError, InvalidRequestError, LaneFullError
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -74,11 +75,12 @@ def fit(
         seconds of `encode` and `train`.
 
     Raises:
-        InvalidEditError: an edit cannot be tokenised.
+        InvalidEditError: an edit cannot be tokenised, or the lane has edits of another namespace.
         LaneFullError: the lane has its maximum number of experts.
         FitError: the expert has values that are not finite.
     """
     start = perf_counter()
+    _check_namespace(batch.edits[0].namespace, config, contents)
     shape = Shape.of(model, config)
     if len(contents.experts) >= config.max_experts:
         raise LaneFullError(
@@ -93,8 +95,8 @@ def fit(
     encoded_at = perf_counter()
     scaled = config.model_copy(update={"steps": config.steps * (1 + batch.attempt)})
     trained = train(model, shape, data, earlier, scaled, batch.seed)
-    stored = contents.repository.keys if contents.repository.num_rows else rows.keys[:0]
-    limit = _limit(config, statistics, torch.cat([stored, rows.keys]))
+    stored = [one.keys for one in contents.inventory.stored if one.num_rows]
+    limit = _limit(config, statistics, torch.cat([*stored, rows.keys]))
     artifact = pack(
         model,
         contents.model_digest,
@@ -106,6 +108,25 @@ def fit(
     )
     seconds = {"encode": encoded_at - start, "train": perf_counter() - encoded_at}
     return FitResult(artifact, None, seconds)
+
+
+def _check_namespace(namespace: str, config: LemoeConfig, contents: LemoeContents) -> None:
+    """Returns if a batch's edits can share the lane with those that are there.
+
+    Unless the claiming edit names its expert, all experts answer together, those of namespaces
+    that the request does not read among them.
+
+    Raises:
+        InvalidEditError: they cannot.
+    """
+    others = [other for other in contents.inventory.namespaces if other != namespace]
+    if others and not config.expert_of_edit:
+        raise InvalidEditError(
+            f"routing {config.routing} with scope {config.scope} mixes the experts of all edits, "
+            f"and the lane has edits of namespace {shown(others[0])}; use a lane with routing "
+            "anchored and a scope test, or a lane for each namespace.",
+            field="namespace",
+        )
 
 
 def retrain(

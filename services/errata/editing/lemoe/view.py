@@ -22,6 +22,7 @@ from errata.editing.lemoe.lane_experts import ExpertStore
 from errata.editing.lemoe.projection import anchored_gates, literal_gates
 from errata.editing.lemoe.state import LemoeContents
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
+from errata.editing.namespaces import Readings
 from errata.editing.scope import by_cosine, mean_embeddings, unit
 from errata.errors import InvalidRequestError
 
@@ -54,14 +55,14 @@ class LemoeView:
         """None: vectors are computed from token embeddings."""
         return None
 
-    def claims(self, prompts: Sequence[str]) -> list[Claim]:
+    def claims(self, prompts: Sequence[str], readings: Readings = None) -> list[Claim]:
         """The edit that claims each prompt."""
         contents = self.contents
-        if not contents.repository.num_rows:
+        if not contents.inventory.num_rows:
             return [NO_CLAIM] * len(prompts)
         if contents.gate is not None:
-            return contents.gate.claims(contents.repository, self.index, prompts)
-        return self.claims_of(self.vectors(prompts))
+            return contents.gate.claims(contents.inventory, self.index, prompts, readings)
+        return self.claims_of(self.vectors(prompts), readings)
 
     def vectors(self, prompts: Sequence[str]) -> Tensor:
         """e of prompts, (n, d)."""
@@ -76,10 +77,10 @@ class LemoeView:
         """Never called: the view names no `module`, so no claim waits for states of prefill."""
         raise NotImplementedError
 
-    def claims_of(self, vectors: Tensor) -> list[Claim]:
+    def claims_of(self, vectors: Tensor, readings: Readings = None) -> list[Claim]:
         """Claims by cosine; with scope `off`, the nearest edit claims at any cosine."""
-        repository, routing = self.contents.repository, self.contents.routing
-        if routing is None or not repository.num_rows:
+        inventory, routing = self.contents.inventory, self.contents.routing
+        if routing is None or not inventory.num_rows:
             return [NO_CLAIM] * len(vectors)
         if vectors.shape[-1] != routing.shape.d:
             raise InvalidRequestError(
@@ -87,7 +88,7 @@ class LemoeView:
                 field="vectors",
             )
         limit = -math.inf if self.config.scope == "off" else routing.limit
-        found = by_cosine(repository, limit, self.index, unit(vectors))
+        found = by_cosine(inventory, limit, self.index, unit(vectors), readings)
         return [replace(claim, vector=v) for claim, v in zip(found, vectors, strict=True)]
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
@@ -106,7 +107,7 @@ class LemoeView:
         contents, config = self.contents, self.config
         if not claims or contents.routing is None:
             return []
-        if config.routing == "anchored" and config.scope != "off":
+        if config.expert_of_edit:
             return [[(contents.expert_of[claim.edit], config.weight)] for claim in claims]
         with torch.inference_mode():
             e = torch.stack([self._embedding(claim) for claim in claims])
@@ -125,7 +126,7 @@ class LemoeView:
         """The prompt's own e if the scope test computed it, otherwise the claiming edit's."""
         if claim.vector is not None:
             return claim.vector
-        return self.contents.repository.value_of(claim.edit)
+        return self.contents.inventory.value_of(claim.edit)
 
     def _expert(self, index: int) -> Expert:
         assert self.store is not None, "only processes with the LLM make plans"

@@ -13,9 +13,9 @@ from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.effects.prefix import Prefix
 from errata.editing.lane.claims import NO_CLAIM, Claim
 from errata.editing.lane.search import InnerProductIndex
+from errata.editing.namespaces import Readings
 from errata.editing.recipe.config import RecipeConfig
 from errata.editing.retriever.gated_lane import GatedContents
-from errata.editing.retriever.sentinel import route
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -36,14 +36,12 @@ class RecipeView:
     def vector_view(self) -> None:
         """None, because texts decide."""
 
-    def claims(self, prompts: Sequence[str]) -> list[Claim]:
+    def claims(self, prompts: Sequence[str], readings: Readings = None) -> list[Claim]:
         """Which edit claims each prompt; none does without a lane model."""
-        gate = self.contents.gate
+        gate, inventory = self.contents.gate, self.contents.inventory
         if gate is None:
             return [NO_CLAIM] * len(prompts)
-        return route(
-            gate.retriever(self.contents.repository), self.config.rule, self.index, prompts
-        )
+        return gate.claims(inventory, self.index, prompts, readings, self.config.rule)
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
         """LLM input = [p_j; embed(q)] where an edit claims q, else q alone."""
@@ -54,6 +52,6 @@ class RecipeView:
         if gate is None or not claim.holds:
             return RowPlan(cut=True) if claim.cut else BASE
         shape = gate.lane_model().shape
-        embeddings, *deep = self.contents.repository.value_of(claim.edit)
+        embeddings, *deep = self.contents.inventory.value_of(claim.edit)
         prefix = Prefix(embeddings, shape.after, dict(zip(shape.deep, deep, strict=True)))
         return RowPlan((prefix,), (claim.edit,), claim.cut)

@@ -16,9 +16,11 @@ from torch import Tensor
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit
 from errata.editing.lane.claims import Claim
+from errata.editing.lane.inventory import Inventory
 from errata.editing.lane.repository import Repository
 from errata.editing.lane.search import InnerProductIndex
 from errata.editing.model.causal_lm import BaseLLM
+from errata.editing.namespaces import Readings
 from errata.editing.retriever import gate_file
 from errata.editing.retriever.gate_model import GateModel
 from errata.editing.retriever.lane_model import LaneModel, knowledge
@@ -77,10 +79,16 @@ class Gate:
             return self.model.edit_keys([knowledge(e.said, e.target, e.separator) for e in edits])
 
     def claims(
-        self, repository: Repository, index: InnerProductIndex, prompts: Sequence[str]
+        self,
+        inventory: Inventory,
+        index: InnerProductIndex,
+        prompts: Sequence[str],
+        readings: Readings = None,
+        rule: ClaimRule = _BY_SENTINEL,
     ) -> list[Claim]:
         """The edit with the highest score claims a prompt if it beats the sentinel's score."""
-        return route(self.retriever(repository), _BY_SENTINEL, index, prompts)
+        retriever = self.retriever(inventory.repository)
+        return route(retriever, inventory, rule, index, prompts, readings)
 
     def retriever(self, repository: Repository) -> Retriever:
         """What decides on the edits of a repository."""

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
 from errata.editing.lane.claims import Claim
-from errata.editing.lane.inventory import fact_of
+from errata.editing.lane.inventory import Inventory, fact_of
+from errata.editing.lane.reading import decide_over
 from errata.editing.lane.repository import Repository
 from errata.editing.lane.search import InnerProductIndex
+from errata.editing.namespaces import DEFAULT_ONLY, Reading, Readings
 from errata.editing.retriever.gate_model import GateModel
 
 _CANDIDATES = 4
@@ -44,7 +48,7 @@ class Retriever:
     Attributes:
         model: the gate, or the lane model.
         sentinel: r_Θ, (d_r) fp32.
-        repository: the newest edit of each fact.
+        repository: the newest edit of each fact, of one namespace.
     """
 
     model: GateModel
@@ -53,30 +57,56 @@ class Retriever:
 
 
 def route(
-    retriever: Retriever, rule: ClaimRule, index: InnerProductIndex, texts: Sequence[str]
+    retriever: Retriever,
+    inventory: Inventory,
+    rule: ClaimRule,
+    index: InnerProductIndex,
+    texts: Sequence[str],
+    readings: Readings = None,
 ) -> list[Claim]:
-    """Decides on a batch of prompts with one pass of the encoder and one search.
+    """Decides on a batch of prompts with one pass of the encoder and a search per namespace.
 
     The candidates' scores are computed again in fp64, pair by pair, so that a decision does not
     depend on the search's arithmetic. Of equal scores, the newest edit wins. A prompt that equals
     an edit's prompt is not encoded: that edit claims it with score ∞ and threshold −∞
     (`ClaimRule.own_prompt`).
+
+    Args:
+        retriever: its repository is that of the default namespace.
+        inventory: the edits of all namespaces.
+        rule: of the lane.
+        index: searches the repositories.
+        texts: the prompts.
+        readings: the namespaces that each prompt reads.
     """
     own: list[str] = [""] * len(texts)
     if rule.own_prompt:
-        own = [retriever.repository.edit_about(fact_of(text)) for text in texts]
-    others = [text for text, edit in zip(texts, own, strict=True) if not edit]
-    decided = iter(_encode_and_decide(retriever, rule, index, others) if others else ())
-    return [Claim(edit, math.inf, -math.inf) if edit else next(decided) for edit in own]
+        own = list(map(partial(_own, inventory), texts, readings or repeat(DEFAULT_ONLY)))
+    others = [number for number, edit in enumerate(own) if not edit]
+    claims = [Claim(edit, math.inf, -math.inf) for edit in own]
+    if others:
+        tokens = retriever.model.encoder.tokens([texts[number] for number in others])
+        with torch.inference_mode():
+            queries = retriever.model.queries(tokens)
+
+        def in_namespace(namespace: str, rows: Sequence[int]) -> list[Claim]:
+            found = replace(retriever, repository=inventory.repository_of(namespace))
+            asked = queries if len(rows) == len(queries) else queries[list(rows)]
+            return decide(found, rule, index, asked, [tokens.cut[row] for row in rows])
+
+        own_readings = None if readings is None else [readings[number] for number in others]
+        made = decide_over(inventory, len(others), own_readings, in_namespace)
+        for number, claim, cut in zip(others, made, tokens.cut, strict=True):
+            claims[number] = claim if claim.cut or not cut else replace(claim, cut=True)
+    return claims
 
 
-def _encode_and_decide(
-    retriever: Retriever, rule: ClaimRule, index: InnerProductIndex, texts: Sequence[str]
-) -> list[Claim]:
-    tokens = retriever.model.encoder.tokens(texts)
-    with torch.inference_mode():
-        queries = retriever.model.queries(tokens)
-    return decide(retriever, rule, index, queries, tokens.cut)
+def _own(inventory: Inventory, text: str, reading: Reading) -> str:
+    """The newest edit with exactly this prompt; empty if no namespace that is read has one."""
+    fact = fact_of(text)
+    found = [inventory.repository_of(n).edit_about(fact) for n in inventory.read_by(reading)]
+    named = [edit for edit in found if edit]
+    return inventory.newest(named) if named else ""
 
 
 def decide(

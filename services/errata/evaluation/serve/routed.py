@@ -32,6 +32,7 @@ from errata.editing.lemoe.lane_experts import LaneExpert, SharedRouting
 from errata.editing.lemoe.packing import pack as pack_lemoe
 from errata.editing.lemoe.projection import Projection
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.namespaces import Readings
 from errata.editing.recipe.state import pack
 from errata.editing.registry import get_method
 from errata.editing.retriever.gate import Gate
@@ -131,8 +132,8 @@ class _Forced:
         inner = self.view.vector_view
         return None if inner is None else _ForcedVectors(inner, self.holds)
 
-    def claims(self, prompts: Sequence[str]) -> list[Claim]:
-        return _forced(self.view.claims(prompts), self.holds)
+    def claims(self, prompts: Sequence[str], readings: Readings = None) -> list[Claim]:
+        return _forced(self.view.claims(prompts, readings), self.holds)
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
         return self.view.plans(claims)
@@ -155,8 +156,8 @@ class _ForcedVectors:
     def vectors_of(self, states: Tensor) -> Tensor:
         return self.view.vectors_of(states)
 
-    def claims_of(self, vectors: Tensor) -> list[Claim]:
-        return _forced(self.view.claims_of(vectors), self.holds)
+    def claims_of(self, vectors: Tensor, readings: Readings = None) -> list[Claim]:
+        return _forced(self.view.claims_of(vectors, readings), self.holds)
 
 
 def _forced(claims: Sequence[Claim], holds: bool) -> list[Claim]:

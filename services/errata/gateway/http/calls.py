@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from errata.gateway.http.errors import HttpError
+from errata.gateway.namespaces import readable
 
 R = TypeVar("R")
 MIN_SEQ_HEADER = "X-Errata-Min-Seq"
+NAMESPACE_HEADER = "Errata-Namespace"
 TIMEOUT_HEADER = "X-Request-Timeout"
 _MAX_SEQ = 2**63 - 1
 
@@ -77,6 +79,17 @@ def asked_position(request: Request, of_body: int | None) -> int | None:
     if not is_number or int(text) > _MAX_SEQ:
         raise _bad_header(MIN_SEQ_HEADER, text, "a position of the log")
     return max(int(text), of_body or 0)
+
+
+def asked_namespaces(request: Request, of_body: Sequence[str]) -> tuple[str, ...]:
+    """The namespaces that a request reads: those of its header, with commas, and of its body.
+
+    Raises:
+        InvalidRequestError, LimitExceededError, PermissionDeniedError: as `readable`.
+    """
+    named = ",".join(request.headers.getlist(NAMESPACE_HEADER)).split(",")
+    of_header = [name.strip() for name in named if name.strip()]
+    return readable(sorted({*of_header, *of_body}))
 
 
 def _bad_header(name: str, text: str, wanted: str) -> HttpError:

@@ -31,13 +31,16 @@ def model_request() -> inference_pb2.GetModelRequest:
     return inference_pb2.GetModelRequest()
 
 
-def chat_requests(body: ChatBody, model: Model, min_seq: int | None) -> list[Asked]:
+def chat_requests(
+    body: ChatBody, model: Model, min_seq: int | None, namespaces: Sequence[str] = ()
+) -> list[Asked]:
     """One request for each choice of a chat completion.
 
     Args:
         body: as checked.
         model: whose limit holds if the body has none.
         min_seq: never answer from an older position.
+        namespaces: that the answer reads.
 
     Raises:
         InvalidRequestError, LimitExceededError: as `check_request`.
@@ -58,12 +61,15 @@ def chat_requests(body: ChatBody, model: Model, min_seq: int | None) -> list[Ask
         min_seq=min_seq,
         stop=body.stop,
         num_alternatives=body.num_alternatives,
+        namespaces=namespaces,
     )
     check_request(shared)
     return [_with_sampling(shared, body, index) for index in range(body.n or 1)]
 
 
-def completion_requests(body: CompletionBody, min_seq: int | None) -> list[Asked]:
+def completion_requests(
+    body: CompletionBody, min_seq: int | None, namespaces: Sequence[str] = ()
+) -> list[Asked]:
     """One request for each choice of a completion: those of the first prompt first.
 
     Raises:
@@ -77,6 +83,7 @@ def completion_requests(body: CompletionBody, min_seq: int | None) -> list[Asked
             min_seq=min_seq,
             stop=body.stop,
             num_alternatives=body.num_alternatives,
+            namespaces=namespaces,
         )
         check_request(shared)
         made += [_with_sampling(shared, body, index) for index in range(body.n or 1)]

@@ -16,6 +16,7 @@ MAX_CHOICES = 128
 """Most choices of one request: `n` for each prompt."""
 _MAX_ALTERNATIVES = 20
 _COMPLETION_TOKENS = 16  # the OpenAI API's default for completions
+_NAMESPACES = "Namespaces that the request reads; also as the header Errata-Namespace."
 _ROLES = ("developer", "system", "user", "assistant", "tool")
 
 # Refused unless the value, which changes nothing, is one of these.
@@ -143,6 +144,7 @@ class ErrataOptions(_Body):
     """Errata's own parameters."""
 
     min_seq: Position | None = Field(None, description="Never answer from an older position.")
+    namespaces: list[str] | None = Field(None, description=_NAMESPACES)
 
 
 class GenerationBody(_Body):
@@ -162,6 +164,7 @@ class GenerationBody(_Body):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     min_seq: Position | None = Field(None, description="Never answer from an older position.")
+    namespaces: list[str] | None = Field(None, description=_NAMESPACES)
     errata: ErrataOptions | None = None
     frequency_penalty: Any = None
     logit_bias: Any = None
@@ -183,6 +186,12 @@ class GenerationBody(_Body):
         """The newest position that the body asks for."""
         asked = (self.min_seq, self.errata.min_seq if self.errata else None)
         return max((seq for seq in asked if seq is not None), default=None)
+
+    @property
+    def read_namespaces(self) -> list[str]:
+        """The namespaces that the body names."""
+        of_errata = self.errata.namespaces if self.errata else None
+        return [*(self.namespaces or ()), *(of_errata or ())]
 
     @property
     def streamed_usage(self) -> Literal["never", "last", "always"]:

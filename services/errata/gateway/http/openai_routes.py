@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from errata.gateway.http.calls import asked_position, asked_seconds, read_body, unless_left
+from errata.gateway.http.calls import (
+    asked_namespaces,
+    asked_position,
+    asked_seconds,
+    read_body,
+    unless_left,
+)
 from errata.gateway.http.choices import ChoiceStreams, whole
 from errata.gateway.http.errors import HttpError, failure_of
 from errata.gateway.http.models import ServedModel
@@ -62,8 +68,9 @@ class OpenAiRoutes:
         data = await read_body(request, self._settings.http_max_body_bytes)
         body = await asyncio.to_thread(ChatBody.model_validate_json, data)
         position = asked_position(request, body.least_seq)
+        namespaces = asked_namespaces(request, body.read_namespaces)
         model = await self._model.named(body.model)
-        asked = await asyncio.to_thread(chat_requests, body, model, position)
+        asked = await asyncio.to_thread(chat_requests, body, model, position, namespaces)
         bodies = Bodies(body.model, True, bool(body.logprobs), body.n or 1, body.streamed_usage)
         return await self._answer(request, body, asked, bodies)
 
@@ -72,11 +79,12 @@ class OpenAiRoutes:
         data = await read_body(request, self._settings.http_max_body_bytes)
         body = await asyncio.to_thread(CompletionBody.model_validate_json, data)
         position = asked_position(request, body.least_seq)
+        namespaces = asked_namespaces(request, body.read_namespaces)
         if len(body.prompt) * (body.n or 1) > MAX_CHOICES:
             message = f"n for each prompt makes more than {MAX_CHOICES} choices; ask for fewer."
             raise HttpError(400, message, code="invalid_value", param="prompt")
         await self._model.named(body.model)
-        asked = await asyncio.to_thread(completion_requests, body, position)
+        asked = await asyncio.to_thread(completion_requests, body, position, namespaces)
         with_tokens = body.logprobs is not None
         bodies = Bodies(body.model, False, with_tokens, body.n or 1, body.streamed_usage)
         return await self._answer(request, body, asked, bodies)

@@ -59,6 +59,12 @@ _SERVER_SENT = {
     "description": "Server-sent events: each has an Event as its data, and its name as its id, "
     "which a client sends again as Last-Event-ID to continue.",
 }
+_NAMESPACE = {
+    "name": "Errata-Namespace",
+    "in": "header",
+    "description": "Namespaces that the request reads, with commas; those of the body count, too.",
+    "schema": {"type": "string"},
+}
 _MIN_SEQ = {
     "name": "X-Errata-Min-Seq",
     "in": "header",
@@ -135,7 +141,7 @@ def _openai_paths(schemas: dict[str, Any], provenance: str) -> dict[str, Any]:
             "post": {
                 "summary": summary,
                 "tags": ["inference"],
-                "parameters": [_MIN_SEQ, _TIMEOUT],
+                "parameters": [_MIN_SEQ, _NAMESPACE, _TIMEOUT],
                 "requestBody": _json(_REFERENCE.format(model=body.__name__), required=True),
                 "responses": _responses(answer),
             }

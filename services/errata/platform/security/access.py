@@ -14,7 +14,7 @@ from errata.platform.interceptors import Around, Stream, Unary
 from errata.platform.security import identity as callers
 from errata.platform.security.audit import AuditLog, outcome_of
 from errata.platform.security.authenticator import Authenticator
-from errata.platform.security.identity import ALL_LANES, Identity
+from errata.platform.security.identity import ALL_LANES, ALL_NAMESPACES, Identity
 from errata.platform.security.rules import HEALTH, REFLECTION, RULES
 
 
@@ -27,8 +27,8 @@ def authorise(method: str, caller: Identity) -> None:
 
     Raises:
         UnauthenticatedError: the credential has expired.
-        PermissionDeniedError: none of his roles is enough, or the method shows lanes that are not
-            his.
+        PermissionDeniedError: none of his roles is enough, or the method shows lanes or
+            namespaces that are not his.
     """
     if caller.expired:
         raise UnauthenticatedError("the credential has expired; get a new one.")
@@ -39,6 +39,13 @@ def authorise(method: str, caller: Identity) -> None:
         raise PermissionDeniedError(
             f"{caller.subject} may not call {method.rpartition('/')[2]}: it needs one of the roles "
             f"{needed}, and the caller has {has}.",
+            method=method.removeprefix("/"),
+        )
+    if rule.of_all_lanes and ALL_NAMESPACES not in caller.namespaces:
+        names = ", ".join(name or "default" for name in sorted(caller.namespaces))
+        raise PermissionDeniedError(
+            f"{caller.subject} may not call {method.rpartition('/')[2]}, which shows all "
+            f"namespaces; the caller has {names or 'none'}.",
             method=method.removeprefix("/"),
         )
     if rule.of_all_lanes and ALL_LANES not in caller.lanes:

@@ -92,7 +92,7 @@ class Authenticator:
                 continue
             bound = self._bindings.get(uri)
             if bound is not None:
-                return Identity(uri, bound.roles, bound.lanes)
+                return Identity(uri, bound.roles, bound.lanes, namespaces=bound.namespaces)
             role = uri.removeprefix(self._prefix)
             return Identity(uri, frozenset(known for known in Role if known.value == role))
         return None

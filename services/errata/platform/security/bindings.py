@@ -1,8 +1,9 @@
-"""Roles and lanes of subjects, from a TOML file.
+"""Roles, lanes and namespaces of subjects, from a TOML file.
 
 ["alice@example.org"]
 roles = ["editor"]
 lanes = ["facts"]        # all lanes if absent
+namespaces = ["team-a"]  # all namespaces if absent; "default" is the default one
 
 ["spiffe://errata/people/bob"]
 roles = ["operator"]
@@ -15,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from errata.errors import StartupError
-from errata.platform.security.identity import ALL_LANES
+from errata.platform.security.identity import ALL_LANES, ALL_NAMESPACES
 from errata.platform.security.rules import SERVICES, Role
+
+_DEFAULT_NAME = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +29,12 @@ class Grant:
     Attributes:
         roles: of the subject.
         lanes: in which he has them.
+        namespaces: in which he has them, `""` for the default one.
     """
 
     roles: frozenset[Role]
     lanes: frozenset[str]
+    namespaces: frozenset[str] = frozenset({ALL_NAMESPACES})
 
 
 def roles_of(names: object, where: str) -> frozenset[Role]:
@@ -60,6 +65,19 @@ def lanes_of(names: object, where: str) -> frozenset[str]:
     return frozenset(name.removeprefix("lanes/") for name in names)
 
 
+def namespaces_of(names: object, where: str) -> frozenset[str]:
+    """Namespaces by name, `""` for the default one; all of them if None.
+
+    Raises:
+        ValueError: no list of names.
+    """
+    if names is None:
+        return frozenset({ALL_NAMESPACES})
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{where} must be a list of namespaces")
+    return frozenset("" if name == _DEFAULT_NAME else name for name in names)
+
+
 def read_bindings(path: Path | None) -> dict[str, Grant]:
     """The file's grants, by subject.
 
@@ -73,11 +91,12 @@ def read_bindings(path: Path | None) -> dict[str, Grant]:
             subject: Grant(
                 roles_of(values.get("roles"), f"{subject}.roles"),
                 lanes_of(values.get("lanes"), f"{subject}.lanes"),
+                namespaces_of(values.get("namespaces"), f"{subject}.namespaces"),
             )
             for subject, values in tomllib.loads(path.read_text()).items()
         }
     except (OSError, ValueError, AttributeError) as error:
         raise StartupError(
             f"security.bindings_file {path}: {error}. It has a table for each subject, with "
-            "`roles` and `lanes`."
+            "`roles`, `lanes` and `namespaces`."
         ) from error

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from errata.errors import PermissionDeniedError
-from errata.platform.security.rules import Role
+from errata.platform.security.rules import READ_EVERY_NAMESPACE, Role
 
 ALL_LANES = "*"
+ALL_NAMESPACES = "*"
 CALLER_KEY = "errata-caller-bin"
 """Metadata with the identity that a gateway calls for."""
 
@@ -27,6 +28,7 @@ class Identity:
         lanes: names of the lanes in which he may; `*` stands for all.
         expires: Unix time of the credential's end; 0 if it has none.
         peer: address from which he calls.
+        namespaces: that he may read and write, `""` for the default one; `*` stands for all.
     """
 
     subject: str
@@ -34,6 +36,7 @@ class Identity:
     lanes: frozenset[str] = frozenset({ALL_LANES})
     expires: float = 0.0
     peer: str = ""
+    namespaces: frozenset[str] = frozenset({ALL_NAMESPACES})
 
     @property
     def expired(self) -> bool:
@@ -44,6 +47,12 @@ class Identity:
         """Whether the lane is one of his; `lanes/facts` and `facts` are the same."""
         return ALL_LANES in self.lanes or lane.removeprefix("lanes/") in self.lanes
 
+    def may_read(self, namespace: str) -> bool:
+        """Whether the namespace is one of his; to read all of them at once, `*`, needs a role."""
+        if namespace == ALL_NAMESPACES:
+            return ALL_NAMESPACES in self.namespaces and bool(self.roles & READ_EVERY_NAMESPACE)
+        return not self.namespaces.isdisjoint((ALL_NAMESPACES, namespace))
+
     def to_bytes(self) -> bytes:
         """For `CALLER_KEY`."""
         return json.dumps(
@@ -53,6 +62,7 @@ class Identity:
                 "lanes": sorted(self.lanes),
                 "expires": self.expires,
                 "peer": self.peer,
+                "namespaces": sorted(self.namespaces),
             }
         ).encode()
 
@@ -71,6 +81,7 @@ class Identity:
                 frozenset(map(str, found["lanes"])),
                 float(found["expires"]),
                 str(found["peer"]),
+                frozenset(map(str, found.get("namespaces", (ALL_NAMESPACES,)))),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"no identity: {error}") from error
@@ -129,13 +140,59 @@ def require_lanes(lanes: Iterable[str]) -> None:
             )
 
 
+def require_namespaces(namespaces: Iterable[str]) -> None:
+    """Returns if the caller may use all of these namespaces.
+
+    Args:
+        namespaces: names, `""` for the default one; or `*`.
+
+    Raises:
+        PermissionDeniedError: one is not his.
+    """
+    identity = current()
+    if identity is None:
+        return
+    for namespace in sorted(namespaces):
+        if not identity.may_read(namespace):
+            raise PermissionDeniedError(
+                f"{identity.subject} may not use {_called(namespace)}; {_instead(identity)}.",
+                namespace=namespace,
+            )
+
+
+def own_namespaces() -> tuple[str, ...]:
+    """What a request of the caller reads if it names nothing; empty for the default namespace.
+
+    A credential that is limited to namespaces carries them, so that clients need not name them.
+    """
+    identity = current()
+    if identity is None or ALL_NAMESPACES in identity.namespaces:
+        return ()
+    return tuple(sorted(identity.namespaces))
+
+
+def _called(namespace: str) -> str:
+    if namespace == ALL_NAMESPACES:
+        return "all namespaces at once"
+    return f"the namespace {namespace}" if namespace else "the default namespace"
+
+
+def _instead(identity: Identity) -> str:
+    if ALL_NAMESPACES in identity.namespaces:
+        return f"that needs one of the roles {', '.join(sorted(READ_EVERY_NAMESPACE))}"
+    names = ", ".join(name or "default" for name in sorted(identity.namespaces))
+    return f"name one of {names}, or ask an operator" if names else "ask an operator for one"
+
+
 def has_role(role: Role) -> bool:
     """Whether the caller is known and has a role."""
     identity = current()
     return identity is not None and role in identity.roles
 
 
-def may_see(lane: str) -> bool:
-    """Whether the caller may read what concerns a lane."""
+def may_see(lane: str, namespace: str | None = None) -> bool:
+    """Whether the caller may read what concerns a lane, and a namespace if there is one."""
     identity = current()
-    return identity is None or identity.may_use(lane)
+    if identity is None:
+        return True
+    return identity.may_use(lane) and (namespace is None or identity.may_read(namespace))

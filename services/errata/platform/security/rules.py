@@ -23,6 +23,10 @@ SERVICES = frozenset({Role.WRITER, Role.REPLICA, Role.GATEWAY})
 """Roles that a certificate alone can give."""
 
 
+READ_EVERY_NAMESPACE = frozenset({Role.OPERATOR})
+"""Roles that may read all namespaces at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What a method needs.
@@ -30,7 +34,7 @@ class Rule:
     Attributes:
         roles: any one of them is enough.
         changes: whether it changes anything; such calls are always audited.
-        of_all_lanes: whether its answer holds what concerns any lane.
+        of_all_lanes: whether its answer holds what concerns any lane and any namespace.
     """
 
     roles: frozenset[Role]

@@ -13,7 +13,7 @@ import structlog
 from jwt import PyJWK, PyJWKClient, PyJWKSet
 
 from errata.errors import StartupError, UnauthenticatedError, UnavailableError
-from errata.platform.security.bindings import Grant, lanes_of, roles_of
+from errata.platform.security.bindings import Grant, lanes_of, namespaces_of, roles_of
 from errata.platform.security.identity import Identity
 from errata.platform.settings.security import SecuritySettings
 
@@ -60,6 +60,8 @@ class Tokens:
             subject = str(claims["sub"])
             roles = roles_of(claims.get(settings.roles_claim, []), settings.roles_claim)
             lanes = lanes_of(claims.get(settings.lanes_claim), settings.lanes_claim)
+            claim = settings.namespaces_claim
+            namespaces = namespaces_of(claims.get(claim), claim)
         except (jwt.PyJWTError, ValueError) as error:
             raise UnauthenticatedError(
                 f"the token is not valid: {error}. Get a new one from the issuer."
@@ -68,8 +70,11 @@ class Tokens:
         if bound is not None:
             if self._settings.lanes_claim not in claims:
                 lanes = bound.lanes
+            if claim not in claims:
+                namespaces = bound.namespaces
             roles = roles | bound.roles
-        return Identity(subject, roles, lanes, float(claims["exp"]) + settings.leeway_seconds)
+        expires = float(claims["exp"]) + settings.leeway_seconds
+        return Identity(subject, roles, lanes, expires, namespaces=namespaces)
 
 
 class _FileKeys:

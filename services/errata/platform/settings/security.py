@@ -62,8 +62,15 @@ class SecuritySettings(Section):
         min_length=1,
         description="Claim of tokens with a list of lanes; all lanes if a token has none.",
     )
+    namespaces_claim: str = Field(
+        "errata_namespaces",
+        min_length=1,
+        description="Claim of tokens with a list of namespaces; all of them if a token has none.",
+    )
     bindings_file: Path | None = Field(
-        None, description="TOML: roles and lanes of subjects, added to those of their tokens."
+        None,
+        description="TOML: roles, lanes and namespaces of subjects, added to those of their "
+        "tokens.",
     )
     audit: Literal["off", "changes", "all"] = Field(
         "off",

@@ -41,7 +41,7 @@ class ToyLane(RoutedLane[LaneContents]):
 
     def view(self) -> ToyView:
         last = self.llm.num_layers - 1 if isinstance(self.llm, CausalLM) else 0
-        return ToyView(self.contents.repository, last)
+        return ToyView(self.contents.inventory, last)
 
     def read(
         self, artifact: Artifact, edits: tuple[str, ...], seq: int, before: LaneContents

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.lane.claims import NO_CLAIM, Claim
-from errata.editing.lane.inventory import fact_of
-from errata.editing.lane.repository import Repository
+from errata.editing.lane.inventory import Inventory, fact_of
+from errata.editing.lane.reading import decide_over
+from errata.editing.namespaces import Readings
 from tests.unit.editing.toy_method.effect import Bias
 
 
@@ -16,19 +17,23 @@ from tests.unit.editing.toy_method.effect import Bias
 class ToyView:
     """Routes by what a lane held when the view was made."""
 
-    repository: Repository
+    inventory: Inventory
     layer: int
 
     @property
     def vector_view(self) -> None:
         """None: texts decide."""
 
-    def claims(self, prompts: Sequence[str]) -> list[Claim]:
-        found = [self.repository.edit_about(fact_of(prompt)) for prompt in prompts]
-        return [Claim(edit, 1.0, 0.0) if edit else NO_CLAIM for edit in found]
+    def claims(self, prompts: Sequence[str], readings: Readings = None) -> list[Claim]:
+        def decide(namespace: str, numbers: Sequence[int]) -> list[Claim]:
+            repository = self.inventory.repository_of(namespace)
+            found = [repository.edit_about(fact_of(prompts[number])) for number in numbers]
+            return [Claim(edit, 1.0, 0.0) if edit else NO_CLAIM for edit in found]
+
+        return decide_over(self.inventory, len(prompts), readings, decide)
 
     def plans(self, claims: Sequence[Claim]) -> list[RowPlan]:
         return [self._plan(claim.edit) if claim.holds else BASE for claim in claims]
 
     def _plan(self, edit: str) -> RowPlan:
-        return RowPlan((Bias(self.layer, self.repository.value_of(edit)),), (edit,))
+        return RowPlan((Bias(self.layer, self.inventory.value_of(edit)),), (edit,))

@@ -64,6 +64,8 @@ def test_a_token_gives_its_subject_roles_and_lanes(ca: DevelopmentCa) -> None:
         ({"errata_roles": ["king"]}, "'king' is none of"),
         ({"errata_roles": "editor"}, "must be a list"),
         ({"errata_lanes": "facts"}, "must be a list"),
+        ({"errata_namespaces": "team-a"}, "must be a list of namespaces"),
+        ({"errata_namespaces": [1]}, "must be a list of namespaces"),
     ],
 )
 def test_a_token_that_is_not_right_is_refused(

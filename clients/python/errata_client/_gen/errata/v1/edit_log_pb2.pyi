@@ -71,6 +71,7 @@ class EntryPayload(google.protobuf.message.Message):
     EDITS_REVIEWED_FIELD_NUMBER: builtins.int
     EDITS_SCHEDULED_FIELD_NUMBER: builtins.int
     EDITS_RELEASED_FIELD_NUMBER: builtins.int
+    EDITS_NAMESPACED_FIELD_NUMBER: builtins.int
     TRACE_PARENT_FIELD_NUMBER: builtins.int
     ON_BEHALF_OF_FIELD_NUMBER: builtins.int
     request_id: builtins.str
@@ -145,6 +146,12 @@ class EntryPayload(google.protobuf.message.Message):
     def edits_released(self) -> global___EditsReleased:
         """The time of scheduled edits has come."""
 
+    @property
+    def edits_namespaced(self) -> global___EditsRequested:
+        """As edits_requested, with namespaces, and with times where an edit has one. Another kind,
+        because a version that knows no namespaces must not show these edits to everybody.
+        """
+
     def __init__(
         self,
         *,
@@ -166,12 +173,13 @@ class EntryPayload(google.protobuf.message.Message):
         edits_reviewed: global___EditsReviewed | None = ...,
         edits_scheduled: global___EditsRequested | None = ...,
         edits_released: global___EditsReleased | None = ...,
+        edits_namespaced: global___EditsRequested | None = ...,
         trace_parent: builtins.str = ...,
         on_behalf_of: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_released", b"edits_released", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "edits_scheduled", b"edits_scheduled", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "probes_set", b"probes_set", "snapshot_taken", b"snapshot_taken"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_rejected", b"edits_rejected", "edits_released", b"edits_released", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "edits_scheduled", b"edits_scheduled", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "on_behalf_of", b"on_behalf_of", "probes_set", b"probes_set", "request_id", b"request_id", "snapshot_taken", b"snapshot_taken", "trace_parent", b"trace_parent"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "entry_voided", "keys_trusted", "snapshot_taken", "probes_set", "lane_policy_set", "edits_reviewed", "edits_scheduled", "edits_released"] | None: ...
+    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_namespaced", b"edits_namespaced", "edits_rejected", b"edits_rejected", "edits_released", b"edits_released", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "edits_scheduled", b"edits_scheduled", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "probes_set", b"probes_set", "snapshot_taken", b"snapshot_taken"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_namespaced", b"edits_namespaced", "edits_rejected", b"edits_rejected", "edits_released", b"edits_released", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "edits_scheduled", b"edits_scheduled", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "on_behalf_of", b"on_behalf_of", "probes_set", b"probes_set", "request_id", b"request_id", "snapshot_taken", b"snapshot_taken", "trace_parent", b"trace_parent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "entry_voided", "keys_trusted", "snapshot_taken", "probes_set", "lane_policy_set", "edits_reviewed", "edits_scheduled", "edits_released", "edits_namespaced"] | None: ...
 
 global___EntryPayload = EntryPayload
 

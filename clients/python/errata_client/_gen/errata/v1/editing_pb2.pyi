@@ -96,7 +96,7 @@ class Edit(google.protobuf.message.Message):
     base_model_digest: builtins.str
     """Digest of the base model that it was made for."""
     superseded_by: builtins.str
-    """The newest active edit of the same prompt in the same lane, if that is another one: it
+    """The newest active edit of the same prompt in the same lane and namespace, if that is another one: it
     answers instead of this one. Empty otherwise.
     """
     on_behalf_of: builtins.str
@@ -496,6 +496,7 @@ class ListEditsRequest(google.protobuf.message.Message):
     FROM_TIME_FIELD_NUMBER: builtins.int
     UNTIL_TIME_FIELD_NUMBER: builtins.int
     CONTAINS_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
     page_size: builtins.int
     """At most 1,000; 100 if zero."""
     page_token: builtins.str
@@ -508,6 +509,8 @@ class ListEditsRequest(google.protobuf.message.Message):
     """Only edits that this author requested, if not empty."""
     contains: builtins.str
     """Only edits whose prompt, target, subject or source contains this, ignoring case."""
+    namespace: builtins.str
+    """Only edits of this namespace, if set; empty or `default` is the default one."""
     @property
     def from_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Only edits that were requested at this time or later, if set."""
@@ -527,9 +530,11 @@ class ListEditsRequest(google.protobuf.message.Message):
         from_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         until_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         contains: builtins.str = ...,
+        namespace: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["from_time", b"from_time", "until_time", b"until_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["author", b"author", "contains", b"contains", "from_time", b"from_time", "lane", b"lane", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "until_time", b"until_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_namespace", b"_namespace", "from_time", b"from_time", "namespace", b"namespace", "until_time", b"until_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_namespace", b"_namespace", "author", b"author", "contains", b"contains", "from_time", b"from_time", "lane", b"lane", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "until_time", b"until_time"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_namespace", b"_namespace"]) -> typing.Literal["namespace"] | None: ...
 
 global___ListEditsRequest = ListEditsRequest
 

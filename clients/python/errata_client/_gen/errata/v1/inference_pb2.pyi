@@ -222,6 +222,7 @@ class GenerateRequest(google.protobuf.message.Message):
     NUM_ALTERNATIVES_FIELD_NUMBER: builtins.int
     CHAT_FIELD_NUMBER: builtins.int
     CLIP_MAX_TOKENS_FIELD_NUMBER: builtins.int
+    NAMESPACES_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Text to continue. Either this or `chat` is required."""
     min_seq: builtins.int
@@ -244,6 +245,12 @@ class GenerateRequest(google.protobuf.message.Message):
     def chat(self) -> errata_client._gen.errata.v1.types_pb2.Chat:
         """A conversation to answer."""
 
+    @property
+    def namespaces(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Namespaces whose edits may claim the request, at most 16; `default` is the default one, `*` all
+        of them. If empty, those of the caller's credential, or the default one.
+        """
+
     def __init__(
         self,
         *,
@@ -255,9 +262,10 @@ class GenerateRequest(google.protobuf.message.Message):
         num_alternatives: builtins.int | None = ...,
         chat: errata_client._gen.errata.v1.types_pb2.Chat | None = ...,
         clip_max_tokens: builtins.bool = ...,
+        namespaces: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "namespaces", b"namespaces", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload
@@ -328,6 +336,7 @@ class StreamGenerateRequest(google.protobuf.message.Message):
     NUM_ALTERNATIVES_FIELD_NUMBER: builtins.int
     CHAT_FIELD_NUMBER: builtins.int
     CLIP_MAX_TOKENS_FIELD_NUMBER: builtins.int
+    NAMESPACES_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Text to continue. Either this or `chat` is required."""
     min_seq: builtins.int
@@ -350,6 +359,12 @@ class StreamGenerateRequest(google.protobuf.message.Message):
     def chat(self) -> errata_client._gen.errata.v1.types_pb2.Chat:
         """A conversation to answer."""
 
+    @property
+    def namespaces(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Namespaces whose edits may claim the request, at most 16; `default` is the default one, `*` all
+        of them. If empty, those of the caller's credential, or the default one.
+        """
+
     def __init__(
         self,
         *,
@@ -361,9 +376,10 @@ class StreamGenerateRequest(google.protobuf.message.Message):
         num_alternatives: builtins.int | None = ...,
         chat: errata_client._gen.errata.v1.types_pb2.Chat | None = ...,
         clip_max_tokens: builtins.bool = ...,
+        namespaces: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "namespaces", b"namespaces", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload
@@ -431,6 +447,7 @@ class ScoreRequest(google.protobuf.message.Message):
     MIN_SEQ_FIELD_NUMBER: builtins.int
     SEPARATOR_FIELD_NUMBER: builtins.int
     CHAT_FIELD_NUMBER: builtins.int
+    NAMESPACES_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Text to continue. Either this or `chat` is required."""
     continuation: builtins.str
@@ -443,6 +460,10 @@ class ScoreRequest(google.protobuf.message.Message):
     def chat(self) -> errata_client._gen.errata.v1.types_pb2.Chat:
         """A conversation; the continuation is scored as its answer."""
 
+    @property
+    def namespaces(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """As in GenerateRequest."""
+
     def __init__(
         self,
         *,
@@ -451,9 +472,10 @@ class ScoreRequest(google.protobuf.message.Message):
         min_seq: builtins.int | None = ...,
         separator: builtins.str | None = ...,
         chat: errata_client._gen.errata.v1.types_pb2.Chat | None = ...,
+        namespaces: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_min_seq", b"_min_seq", "_separator", b"_separator", "chat", b"chat", "min_seq", b"min_seq", "separator", b"separator"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_min_seq", b"_min_seq", "_separator", b"_separator", "chat", b"chat", "continuation", b"continuation", "min_seq", b"min_seq", "prompt", b"prompt", "separator", b"separator"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_min_seq", b"_min_seq", "_separator", b"_separator", "chat", b"chat", "continuation", b"continuation", "min_seq", b"min_seq", "namespaces", b"namespaces", "prompt", b"prompt", "separator", b"separator"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload
@@ -504,6 +526,7 @@ class GenerateEverywhereRequest(google.protobuf.message.Message):
     NUM_ALTERNATIVES_FIELD_NUMBER: builtins.int
     CHAT_FIELD_NUMBER: builtins.int
     CLIP_MAX_TOKENS_FIELD_NUMBER: builtins.int
+    NAMESPACES_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Text to continue. Either this or `chat` is required."""
     min_seq: builtins.int
@@ -526,6 +549,12 @@ class GenerateEverywhereRequest(google.protobuf.message.Message):
     def chat(self) -> errata_client._gen.errata.v1.types_pb2.Chat:
         """A conversation to answer."""
 
+    @property
+    def namespaces(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Namespaces whose edits may claim the request, at most 16; `default` is the default one, `*` all
+        of them. If empty, those of the caller's credential, or the default one.
+        """
+
     def __init__(
         self,
         *,
@@ -537,9 +566,10 @@ class GenerateEverywhereRequest(google.protobuf.message.Message):
         num_alternatives: builtins.int | None = ...,
         chat: errata_client._gen.errata.v1.types_pb2.Chat | None = ...,
         clip_max_tokens: builtins.bool = ...,
+        namespaces: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "namespaces", b"namespaces", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload

@@ -23,6 +23,7 @@ class RouteRequest(google.protobuf.message.Message):
     MIN_SEQ_FIELD_NUMBER: builtins.int
     VECTORS_FIELD_NUMBER: builtins.int
     LANES_FIELD_NUMBER: builtins.int
+    READINGS_FIELD_NUMBER: builtins.int
     at_seq: builtins.int
     """As of exactly this position; the replica waits until it has reached it. Excludes
     min_seq.
@@ -41,6 +42,12 @@ class RouteRequest(google.protobuf.message.Message):
     def lanes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Only these lanes decide; all lanes that route if empty. Format: lanes/{lane}."""
 
+    @property
+    def readings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Reading]:
+        """What each prompt reads, in the order of the prompts; if none are given, all read the default
+        namespace alone.
+        """
+
     def __init__(
         self,
         *,
@@ -49,15 +56,36 @@ class RouteRequest(google.protobuf.message.Message):
         min_seq: builtins.int | None = ...,
         vectors: collections.abc.Iterable[global___LaneVectors] | None = ...,
         lanes: collections.abc.Iterable[builtins.str] | None = ...,
+        readings: collections.abc.Iterable[global___Reading] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_at_seq", b"_at_seq", "_min_seq", b"_min_seq", "at_seq", b"at_seq", "min_seq", b"min_seq"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_at_seq", b"_at_seq", "_min_seq", b"_min_seq", "at_seq", b"at_seq", "lanes", b"lanes", "min_seq", b"min_seq", "prompts", b"prompts", "vectors", b"vectors"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_at_seq", b"_at_seq", "_min_seq", b"_min_seq", "at_seq", b"at_seq", "lanes", b"lanes", "min_seq", b"min_seq", "prompts", b"prompts", "readings", b"readings", "vectors", b"vectors"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_at_seq", b"_at_seq"]) -> typing.Literal["at_seq"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_seq", b"_min_seq"]) -> typing.Literal["min_seq"] | None: ...
 
 global___RouteRequest = RouteRequest
+
+@typing.final
+class Reading(google.protobuf.message.Message):
+    """The namespaces whose edits may claim a prompt."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMESPACES_FIELD_NUMBER: builtins.int
+    @property
+    def namespaces(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """At most 16; empty or `default` is the default namespace, `*` stands for all."""
+
+    def __init__(
+        self,
+        *,
+        namespaces: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["namespaces", b"namespaces"]) -> None: ...
+
+global___Reading = Reading
 
 @typing.final
 class LaneVectors(google.protobuf.message.Message):
@@ -136,7 +164,9 @@ class PromptClaims(google.protobuf.message.Message):
     """The edit that wins: the newest of those that claim the prompt; empty if none does."""
     @property
     def claims(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Claim]:
-        """One for each lane that routes and has active edits, sorted by lane."""
+        """One for each lane that routes and has active edits, sorted by lane; without an edit where the
+        prompt reads none of its namespaces.
+        """
 
     def __init__(
         self,

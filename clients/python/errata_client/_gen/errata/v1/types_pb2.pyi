@@ -222,6 +222,7 @@ class EditSpec(google.protobuf.message.Message):
     CHAT_LOCALITY_PROBES_FIELD_NUMBER: builtins.int
     EFFECTIVE_FROM_FIELD_NUMBER: builtins.int
     EXPIRES_AT_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """The prompt to correct; must contain the subject. Either this or `chat` is required."""
     target: builtins.str
@@ -240,6 +241,10 @@ class EditSpec(google.protobuf.message.Message):
     """
     subject_found: builtins.bool
     """Output only. True if no subject was given, and the writer found it."""
+    namespace: builtins.str
+    """The namespace that it belongs to: at most 63 characters of a-z, 0-9, `.`, `_` and `-`. Empty or
+    `default` for the default one. Lanes whose method changes shared weights take no other.
+    """
     @property
     def rephrases(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Other prompts that should have the same answer; checked, and learned from by some methods."""
@@ -288,9 +293,10 @@ class EditSpec(google.protobuf.message.Message):
         chat_locality_probes: collections.abc.Iterable[global___Chat] | None = ...,
         effective_from: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         expires_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        namespace: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_separator", b"_separator", "chat", b"chat", "effective_from", b"effective_from", "expires_at", b"expires_at", "separator", b"separator"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_separator", b"_separator", "chat", b"chat", "chat_locality_probes", b"chat_locality_probes", "chat_rephrases", b"chat_rephrases", "effective_from", b"effective_from", "expires_at", b"expires_at", "locality_probes", b"locality_probes", "prompt", b"prompt", "rephrases", b"rephrases", "separator", b"separator", "source", b"source", "subject", b"subject", "subject_found", b"subject_found", "target", b"target"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_separator", b"_separator", "chat", b"chat", "chat_locality_probes", b"chat_locality_probes", "chat_rephrases", b"chat_rephrases", "effective_from", b"effective_from", "expires_at", b"expires_at", "locality_probes", b"locality_probes", "namespace", b"namespace", "prompt", b"prompt", "rephrases", b"rephrases", "separator", b"separator", "source", b"source", "subject", b"subject", "subject_found", b"subject_found", "target", b"target"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload
