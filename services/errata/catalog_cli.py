@@ -44,6 +44,9 @@ def find(
     until: Annotated[
         datetime | None, typer.Option(help="Only edits requested before this time.")
     ] = None,
+    namespace: Annotated[
+        str | None, typer.Option(help="Only edits of this namespace; `default` is the default one.")
+    ] = None,
     newest: Annotated[
         bool, typer.Option("--newest", help="Newest first instead of best match first.")
     ] = False,
@@ -63,6 +66,7 @@ def find(
             subject=subject,
             since=since,
             until=until,
+            namespace=namespace,
             newest=newest,
             limit=limit,
         )

@@ -38,6 +38,7 @@ class AsyncCatalogCalls(ABC):
         subject: str = "",
         since: datetime | None = None,
         until: datetime | None = None,
+        namespace: str | None = None,
         newest: bool = False,
         min_seq: int | None = None,
         limit: int | None = None,
@@ -56,6 +57,7 @@ class AsyncCatalogCalls(ABC):
             subject: their subject, ignoring case.
             since: submitted at this time or later; a time without a zone is local time.
             until: submitted before this time.
+            namespace: that they belong to; None finds all that the caller may see.
             newest: newest first, whatever the text; else the best 10,000 at most.
             min_seq: never answer from an older position; by default the latest one whose effect
                 this client has seen.
@@ -66,7 +68,7 @@ class AsyncCatalogCalls(ABC):
             InvalidRequestError: the text has no word to look for.
         """
         least = self.session.min_seq(min_seq)
-        filters = (lane, author, method, subject, since, until)
+        filters = (lane, author, method, subject, since, until, namespace)
 
         def page(token: str) -> Call[Page[catalog.FoundEdit]]:
             return _catalog_calls.find_edits(text, states, *filters, newest, least, limit, token)

@@ -33,6 +33,7 @@ def find_edits(
     subject: str,
     since: datetime | None,
     until: datetime | None,
+    namespace: str | None,
     newest: bool,
     min_seq: int | None,
     limit: int | None,
@@ -52,6 +53,7 @@ def find_edits(
         from_time=timestamp(since),
         until_time=timestamp(until),
         order=_ORDERS[newest],
+        namespace=None if namespace is None else text(namespace, "namespace"),
     )
     return Call(_SERVICE, "FindEdits", request, _found)
 
@@ -102,6 +104,7 @@ def _event(message: catalog_pb2.Event) -> catalog.Event:
         author=message.author,
         comment=message.comment,
         replica=message.replica,
+        namespace=message.namespace,
     )
 
 

@@ -43,6 +43,7 @@ class Event:
         author: who did it; empty where nobody in particular did.
         comment: why.
         replica: name of the replica; empty for an edit.
+        namespace: of the edit; empty for the default one, and for a replica.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Event:
     author: str
     comment: str
     replica: str
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

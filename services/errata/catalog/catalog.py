@@ -18,6 +18,7 @@ from errata.catalog.happenings import Event
 from errata.catalog.reading import EventFilter, events_after, newest_event
 from errata.catalog.recorder import Recorder, Taken, head_of
 from errata.catalog.shaped import Report, ShapedCount, add_report, shaped_counts
+from errata.catalog.sight import Sight
 from errata.editing.lane.swap import Change
 from errata.errors import ArtifactCorruptError, PreconditionError, SeqTrimmedError
 from errata.log.chain import ORIGIN, Position, verify_run
@@ -175,7 +176,7 @@ class Catalog:
         return await self.access.read(read, timeout_seconds)
 
     async def shaped(
-        self, hours: range, lanes: frozenset[str] | None, num: int, token: str, timeout: float
+        self, hours: range, sight: Sight, num: int, token: str, timeout: float
     ) -> tuple[list[ShapedCount], str, int]:
         """A page of counts, the token of the next page, and the catalog's position.
 
@@ -186,7 +187,7 @@ class Catalog:
         size = page_size(num)
 
         def read(connection: sqlite3.Connection) -> tuple[list[ShapedCount], str, int]:
-            return *shaped_counts(connection, hours, lanes, size, token), _seq_in(connection)
+            return *shaped_counts(connection, hours, sight, size, token), _seq_in(connection)
 
         return await self.access.read(read, timeout)
 

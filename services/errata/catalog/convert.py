@@ -11,7 +11,9 @@ from errata.catalog.happenings import Event, Kind, micros
 from errata.catalog.places import edit_id, event_id
 from errata.catalog.reading import EventFilter
 from errata.catalog.shaped import HOUR_SECONDS, Counted, Report, ShapedCount
+from errata.catalog.sight import Sight
 from errata.catalog.streams import Begin
+from errata.editing.namespaces import namespace_of
 from errata.errors import InvalidRequestError
 from errata.writer.convert import state_of
 from errata.writer.record import State
@@ -37,15 +39,12 @@ _KINDS = {
 }
 
 
-def search_of(request: catalog_pb2.FindEditsRequest, lanes: frozenset[str] | None) -> Search:
-    """What the client wants to find.
-
-    Args:
-        request: of the client.
-        lanes: names of the lanes that he may see; None for all.
+def search_of(request: catalog_pb2.FindEditsRequest, sight: Sight) -> Search:
+    """What the client wants to find, of what he may see.
 
     Raises:
-        InvalidRequestError: an unknown state or order, or a time that cannot be represented.
+        InvalidRequestError: an unknown state or order, no name of a namespace, or a time that
+            cannot be represented.
     """
     by_default = Order.RELEVANCE if request.text.strip() else Order.NEWEST
     orders = {
@@ -67,8 +66,17 @@ def search_of(request: catalog_pb2.FindEditsRequest, lanes: frozenset[str] | Non
         from_time=_time(request, "from_time"),
         until_time=_time(request, "until_time"),
         order=orders[request.order],
-        lanes=lanes,
+        namespace=namespace_of(request.namespace, "namespace")
+        if request.HasField("namespace")
+        else None,
+        sight=sight,
     )
+
+
+def _namespace(request: catalog_pb2.FindEditsRequest) -> str | None:
+    if not request.HasField("namespace"):
+        return None
+    return namespace_of(request.namespace, "namespace")
 
 
 def _state(value: int) -> State:
@@ -94,10 +102,8 @@ def _found_message(found: Found) -> catalog_pb2.FoundEdit:
     return catalog_pb2.FoundEdit(edit=edit, score=found.score, revert_comment=found.revert_comment)
 
 
-def event_filter(
-    request: catalog_pb2.WatchEventsRequest, lanes: frozenset[str] | None
-) -> EventFilter:
-    """Which events the client wants.
+def event_filter(request: catalog_pb2.WatchEventsRequest, sight: Sight) -> EventFilter:
+    """Which events the client wants, of what he may see.
 
     Raises:
         InvalidRequestError: an unknown kind, or no name of an edit.
@@ -109,7 +115,7 @@ def event_filter(
     return EventFilter(
         kinds=frozenset(by_number[value] for value in request.kinds),
         edit=edit_id(request.edit) if request.edit else None,
-        lanes=lanes,
+        sight=sight,
     )
 
 
@@ -150,6 +156,7 @@ def _event_message(event: Event, log_id: str) -> catalog_pb2.Event:
         author=event.author,
         comment=event.comment,
         replica=event.replica,
+        namespace=event.namespace,
     )
     message.time.FromMicroseconds(event.time)
     return message

@@ -44,14 +44,17 @@ _MADE = """
 CREATE TABLE edits (
     id INTEGER PRIMARY KEY, state TEXT NOT NULL, lane TEXT NOT NULL, author TEXT NOT NULL,
     subject TEXT NOT NULL, time INTEGER NOT NULL, fact BLOB NOT NULL, commit_order INTEGER,
-    begins INTEGER, ends INTEGER, revert_comment TEXT NOT NULL DEFAULT '', message BLOB NOT NULL
+    begins INTEGER, ends INTEGER, revert_comment TEXT NOT NULL DEFAULT '', message BLOB NOT NULL,
+    namespace TEXT NOT NULL
 );
 CREATE INDEX edits_by_state ON edits (state, id);
 CREATE INDEX edits_by_lane ON edits (lane, id);
+CREATE INDEX edits_by_namespace ON edits (namespace, id);
 CREATE INDEX edits_by_author ON edits (author, id);
 CREATE INDEX edits_by_subject ON edits (subject, id);
 CREATE INDEX edits_by_time ON edits (time, id);
-CREATE INDEX edits_by_fact ON edits (fact, lane, commit_order) WHERE commit_order IS NOT NULL;
+CREATE INDEX edits_by_fact ON edits (fact, lane, namespace, commit_order)
+    WHERE commit_order IS NOT NULL;
 CREATE VIRTUAL TABLE texts USING fts5 (
     prompt, subject, target, rephrases, comments,
     tokenize = "unicode61 remove_diacritics 2 categories 'L* N* Co So'"
@@ -60,7 +63,8 @@ INSERT INTO texts (texts, rank) VALUES ('rank', 'bm25(2.0, 4.0, 3.0, 1.0, 1.0)')
 CREATE TABLE lanes (name TEXT PRIMARY KEY, method TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE events (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, time INTEGER NOT NULL, edit INTEGER, lane TEXT NOT
-    NULL, author TEXT NOT NULL, comment TEXT NOT NULL, replica TEXT NOT NULL
+    NULL, author TEXT NOT NULL, comment TEXT NOT NULL, replica TEXT NOT NULL,
+    namespace TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX events_by_edit ON events (edit, id) WHERE edit IS NOT NULL;
 """

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from errata.catalog.database import name_of
 from errata.catalog.rows import subject_key
+from errata.catalog.sight import Sight
 from errata.catalog.terms import match_of
 from errata.errors import InvalidRequestError
 from errata.platform.paging import number_of_token, page_token
@@ -42,7 +43,8 @@ class Search:
         from_time: requested then or later, in microseconds since 1970.
         until_time: requested before that.
         order: of the result.
-        lanes: names without `lanes/` that the caller may see; None for all.
+        namespace: of the edit; the empty text is the default namespace, None all of them.
+        sight: what the caller may see.
     """
 
     text: str = ""
@@ -54,7 +56,8 @@ class Search:
     from_time: int | None = None
     until_time: int | None = None
     order: Order = Order.NEWEST
-    lanes: frozenset[str] | None = None
+    namespace: str | None = None
+    sight: Sight = field(default_factory=Sight)
 
     @property
     def kind(self) -> str:
@@ -62,6 +65,7 @@ class Search:
         values = (
             *(self.text, [state.value for state in self.states], self.lane, self.author),
             *(self.method, self.subject, self.from_time, self.until_time, self.order.value),
+            self.namespace,
         )
         return f"find-{hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]}"
 
@@ -179,8 +183,11 @@ def _filters(connection: sqlite3.Connection, search: Search) -> _Conditions:
     if search.method:
         found = connection.execute("SELECT name FROM lanes WHERE method = ?", (search.method,))
         _add_one_of(made, "edits.lane", [name for (name,) in found])
-    if search.lanes is not None:
-        _add_one_of(made, "edits.lane", [f"lanes/{name}" for name in sorted(search.lanes)])
+    if search.namespace is not None:
+        made.add("edits.namespace = ?", search.namespace)
+    if search.sight.is_limited:
+        condition, names = search.sight.condition("edits")
+        made.add(condition, *names)
     if search.from_time is not None:
         made.add("edits.time >= ?", search.from_time)
     if search.until_time is not None:
@@ -193,14 +200,15 @@ def _add_one_of(made: _Conditions, column: str, values: Sequence[object]) -> Non
 
 
 def _read(connection: sqlite3.Connection, number: int, score: float) -> Found:
-    state, lane, fact, comment, data = connection.execute(
-        "SELECT state, lane, fact, revert_comment, message FROM edits WHERE id = ?", (number,)
+    state, lane, namespace, fact, comment, data = connection.execute(
+        "SELECT state, lane, namespace, fact, revert_comment, message FROM edits WHERE id = ?",
+        (number,),
     ).fetchone()
     newest = number
     if state == State.COMMITTED.value:
         (newest,) = connection.execute(
-            "SELECT id FROM edits WHERE fact = ? AND lane = ? AND commit_order IS NOT NULL "
-            "ORDER BY commit_order DESC, id DESC LIMIT 1",
-            (fact, lane),
+            "SELECT id FROM edits WHERE fact = ? AND lane = ? AND namespace = ? "
+            "AND commit_order IS NOT NULL ORDER BY commit_order DESC, id DESC LIMIT 1",
+            (fact, lane, namespace),
         ).fetchone()
     return Found(data, score, "" if newest == number else name_of("edits", newest), comment)

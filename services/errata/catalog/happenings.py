@@ -42,6 +42,7 @@ class Event:
         author: who did it; empty where nobody in particular did.
         comment: why.
         replica: its name; empty for an edit.
+        namespace: of the edit; empty for the default one and for a replica.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Event:
     author: str
     comment: str
     replica: str
+    namespace: str = ""
 
     @property
     def seq(self) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from errata.catalog.happenings import Event, Kind
+from errata.catalog.sight import Sight
 
 _PAGE = 500
 
@@ -17,13 +18,12 @@ class EventFilter:
     Attributes:
         kinds: any of these.
         edit: id of an edit.
-        lanes: names without `lanes/` that the caller may see; None for all. Events of replicas
-            are everybody's.
+        sight: what the caller may see. Events of replicas are everybody's.
     """
 
     kinds: frozenset[Kind] = frozenset()
     edit: int | None = None
-    lanes: frozenset[str] | None = None
+    sight: Sight = field(default_factory=Sight)
 
 
 def events_after(
@@ -37,11 +37,12 @@ def events_after(
     if wanted.edit is not None:
         parts.append("edit = ?")
         values.append(wanted.edit)
-    if wanted.lanes is not None:
-        parts.append(f"(edit IS NULL OR lane IN ({', '.join('?' * len(wanted.lanes))}))")
-        values += [f"lanes/{name}" for name in sorted(wanted.lanes)]
+    if wanted.sight.is_limited:
+        condition, names = wanted.sight.condition("events")
+        parts.append(f"(edit IS NULL OR ({condition}))")
+        values += names
     rows = connection.execute(
-        "SELECT id, kind, time, edit, lane, author, comment, replica FROM events "
+        "SELECT id, kind, time, edit, lane, author, comment, replica, namespace FROM events "
         f"WHERE {' AND '.join(parts)} ORDER BY id LIMIT ?",
         (*values, limit),
     )

@@ -88,7 +88,7 @@ class Recorder:
             ).fetchone()[0]
             first = id_of(seq, 0) if found is None else found + 1
             connection.executemany(
-                "INSERT INTO events VALUES (?, ?, ?, NULL, '', '', ?, ?)",
+                "INSERT INTO events VALUES (?, ?, ?, NULL, '', '', ?, ?, '')",
                 [
                     (first + index, each.kind.value, each.time, each.comment, each.replica)
                     for index, each in enumerate(events)
@@ -105,8 +105,10 @@ class Recorder:
         )
         timed = [name_of("edits", number) for (number,) in waiting]
         fold = fold_from_json({**head, "lanes": lanes, "timed": timed, "edits": ()})
-        found = database.connection.execute("SELECT id, lane, state FROM edits ORDER BY id")
-        fold.restore_standings((name_of("edits", n), lane, state) for n, lane, state in found)
+        found = database.connection.execute(
+            "SELECT id, lane, state, namespace FROM edits ORDER BY id"
+        )
+        fold.restore_standings((name_of("edits", number), *known) for number, *known in found)
         return fold
 
     def _put_log(self, log_id: str, pins: str, *, events_from: int) -> None:

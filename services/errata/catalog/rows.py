@@ -53,6 +53,7 @@ class Row:
     state: State
     ends: int | None
     data: bytes
+    namespace: str
 
 
 def edits_named(payload: Payload) -> tuple[str, ...]:
@@ -118,7 +119,7 @@ class Rows:
         is_active = record.state is State.COMMITTED
         comment = "" if record.review is None else record.review.comment
         self._connection.execute(
-            "INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)",
+            "INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?)",
             (
                 number,
                 record.state.value,
@@ -131,6 +132,7 @@ class Rows:
                 None if begins is None else micros(begins),
                 None if ends is None else micros(ends),
                 data,
+                edit.namespace,
             ),
         )
         self._connection.execute(
@@ -145,7 +147,7 @@ class Rows:
                 _joined((record.source, comment)),
             ),
         )
-        return Row(number, record.lane, record.state, None, data)
+        return Row(number, record.lane, record.state, None, data, edit.namespace)
 
     def _add_edits(
         self, entry: Entry, kind: EditsRequested, standings: Mapping[str, Standing]
@@ -223,10 +225,10 @@ class Rows:
     def _row(self, name: str) -> Row:
         number = id_of(*order_of(name))
         found = self._connection.execute(
-            "SELECT lane, state, ends, message FROM edits WHERE id = ?", (number,)
+            "SELECT lane, state, ends, message, namespace FROM edits WHERE id = ?", (number,)
         )
-        lane, state, ends, data = found.fetchone()
-        return Row(number, lane, State(state), ends, data)
+        lane, state, ends, data, namespace = found.fetchone()
+        return Row(number, lane, State(state), ends, data, namespace)
 
     def _set(self, row: Row, state: State, change: Callable[[bytes, State], bytes]) -> None:
         self._connection.execute(
@@ -252,7 +254,7 @@ class Rows:
         comment: str = "",
     ) -> None:
         self._connection.execute(
-            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, '')",
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, '', ?)",
             (
                 id_of(entry.seq, index),
                 kind.value,
@@ -261,6 +263,7 @@ class Rows:
                 row.lane,
                 author,
                 comment,
+                row.namespace,
             ),
         )
 

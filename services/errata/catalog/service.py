@@ -8,9 +8,10 @@ from typing import Any
 
 from errata.catalog import convert
 from errata.catalog.catalog import Catalog
+from errata.catalog.sight import Sight
 from errata.catalog.streams import watch
 from errata.errors import QueueFullError
-from errata.platform.security.identity import ALL_LANES, current
+from errata.platform.security.identity import require_namespaces
 from errata.platform.server import GrpcServer
 from errata_client._gen.errata.v1 import catalog_pb2, catalog_pb2_grpc
 
@@ -37,7 +38,9 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         self, request: catalog_pb2.FindEditsRequest, context: Any
     ) -> catalog_pb2.FindEditsResponse:
         """Edits that match a text and filters."""
-        search, seconds = convert.search_of(request, _lanes()), _seconds(context)
+        search, seconds = convert.search_of(request, Sight.of_caller()), _seconds(context)
+        if search.namespace is not None:
+            require_namespaces([search.namespace])
         begun = time.monotonic()
         await self._catalog.reach(request.min_seq if request.HasField("min_seq") else None, seconds)
         left = seconds - (time.monotonic() - begun)
@@ -54,7 +57,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
                 "catalog.max_streams; close one, or try again later.",
                 retry_after_seconds=_RETRY_SECONDS,
             )
-        begin, wanted = convert.begin_of(request), convert.event_filter(request, _lanes())
+        begin, wanted = convert.begin_of(request), convert.event_filter(request, Sight.of_caller())
         self._num_streams += 1
         try:
             found = watch(self._catalog, begin, wanted, until_now=request.until_now)
@@ -69,7 +72,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         """Edits that shaped the most answers."""
         found = await self._catalog.shaped(
             convert.hours_of(request, time.time()),
-            _lanes(),
+            Sight.of_caller(),
             request.page_size,
             request.page_token,
             _seconds(context),
@@ -82,12 +85,6 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         """Adds a gateway's counts."""
         await self._catalog.add_report(convert.report_of(request))
         return catalog_pb2.ReportShapedAnswersResponse()
-
-
-def _lanes() -> frozenset[str] | None:
-    """Names of the lanes that the caller may see; None for all."""
-    caller = current()
-    return None if caller is None or ALL_LANES in caller.lanes else caller.lanes
 
 
 def _seconds(context: Any) -> float:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from errata.catalog.database import Database
+from errata.catalog.sight import Sight
 from errata.platform.paging import number_of_token, page_token
 
 HOUR_SECONDS = 3_600
@@ -92,7 +93,7 @@ def add_report(database: Database, report: Report, keep_days: int) -> bool:
 def shaped_counts(
     connection: sqlite3.Connection,
     hours: range,
-    lanes: frozenset[str] | None,
+    sight: Sight,
     size: int,
     token: str,
 ) -> tuple[list[ShapedCount], str]:
@@ -101,7 +102,7 @@ def shaped_counts(
     Args:
         connection: to read over.
         hours: since 1970.
-        lanes: names without `lanes/` that the caller may see; None for all.
+        sight: what the caller may see.
         size: of the page.
         token: of an earlier page.
 
@@ -112,10 +113,11 @@ def shaped_counts(
     offset = number_of_token(kind, token) if token else 0
     joined, values = "", list[object]([hours.start, hours.stop])
     condition = "hour >= ? AND hour < ?"
-    if lanes is not None:
+    if sight.is_limited:
         joined = " JOIN edits ON edits.id = shaped.edit"
-        condition += f" AND edits.lane IN ({', '.join('?' * len(lanes))})"
-        values += [f"lanes/{name}" for name in sorted(lanes)]
+        visible, names = sight.condition("edits")
+        condition += f" AND {visible}"
+        values += names
     rows = connection.execute(
         f"SELECT edit, sum(answers) AS total, max(hour) FROM shaped{joined} WHERE {condition} "
         "GROUP BY edit ORDER BY total DESC, edit DESC LIMIT ? OFFSET ?",

@@ -70,6 +70,7 @@ class Log:
                 each.rephrases,
                 each.locality_probes,
                 each.separator,
+                namespace=each.namespace,
             )
             for index, each in enumerate(edits)
         )

@@ -11,6 +11,7 @@ import pytest
 from errata.catalog.database import VERSION, Database, limited
 from errata.catalog.recorder import Recorder
 from errata.catalog.shaped import Counted, Report, add_report, shaped_counts
+from errata.catalog.sight import Sight
 from errata.catalog.webhooks.delivery import Progress, begin, save
 from errata.errors import DeadlineExceededError, InvalidRequestError, StartupError
 from tests.unit.catalog.memory import Log, edit
@@ -49,7 +50,7 @@ def test_positions_of_webhooks_and_counts_stay_when_it_is_made_again(log: Log) -
     Recorder(log.database).begin("log-2", "")
     assert log.database.held.log_id == "log-2"
     assert log.database.held.position.seq == 0
-    counts, _ = shaped_counts(log.database.connection, range(HOUR, HOUR + 1), None, 10, "")
+    counts, _ = shaped_counts(log.database.connection, range(HOUR, HOUR + 1), Sight(), 10, "")
     assert [(count.edit, count.answers) for count in counts] == [(number, 5)]
     found = log.database.connection.execute("SELECT delivered, failures FROM targets").fetchone()
     assert found == (number, 3)
@@ -75,26 +76,26 @@ def test_a_report_that_is_sent_again_counts_once(log: Log) -> None:
     assert not add_report(log.database, report, keep)
     assert add_report(log.database, Report("g1", 2, (Counted(number, HOUR, 2),)), keep)
     assert add_report(log.database, Report("g2", 1, (Counted(number, HOUR + 1, 3),)), keep)
-    counts, more = shaped_counts(log.database.connection, hours, None, 1, "")
+    counts, more = shaped_counts(log.database.connection, hours, Sight(), 1, "")
     assert [(each.edit, each.answers, each.last_hour) for each in counts] == [
         (number, 10, HOUR + 1)
     ]
-    rest, end = shaped_counts(log.database.connection, hours, None, 1, more)
+    rest, end = shaped_counts(log.database.connection, hours, Sight(), 1, more)
     assert [(each.edit, each.answers) for each in rest] == [(number + 1, 1)]
     assert not end
-    seen, _ = shaped_counts(log.database.connection, hours, frozenset({"b"}), 9, "")
+    seen, _ = shaped_counts(log.database.connection, hours, Sight(frozenset({"b"})), 9, "")
     assert not seen, "edits of other lanes are not the caller's"
-    seen, _ = shaped_counts(log.database.connection, hours, frozenset({"a"}), 9, "")
+    seen, _ = shaped_counts(log.database.connection, hours, Sight(frozenset({"a"})), 9, "")
     assert [each.edit for each in seen] == [number]
     with pytest.raises(InvalidRequestError, match="page_token"):
-        shaped_counts(log.database.connection, range(1, 2), None, 1, more)
+        shaped_counts(log.database.connection, range(1, 2), Sight(), 1, more)
 
 
 def test_counts_are_dropped_after_their_days(log: Log) -> None:
     now = int(time.time() // 3_600)
     old = Report("g1", 1, (Counted(1, now - 49, 1), Counted(2, now, 1)))
     add_report(log.database, old, 2)
-    counts, _ = shaped_counts(log.database.connection, range(now + 1), None, 10, "")
+    counts, _ = shaped_counts(log.database.connection, range(now + 1), Sight(), 10, "")
     assert [count.edit for count in counts] == [2]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from errata.catalog.finding import Order, Search, find
 from errata.catalog.happenings import micros
+from errata.catalog.sight import Sight
 from errata.errors import InvalidRequestError
 from errata.writer.record import State
 from errata_client._gen.errata.v1 import editing_pb2
@@ -45,8 +46,8 @@ def test_each_filter_and_all_together(filled: Log) -> None:
     assert names(filled, subject="siena") == [third, second]
     assert names(filled, from_time=micros(TIME + timedelta(8))) == [third]
     assert names(filled, until_time=micros(TIME + timedelta(8))) == [second, first]
-    assert names(filled, lanes=frozenset({"b"})) == [second]
-    assert names(filled, lanes=frozenset()) == []
+    assert names(filled, sight=Sight(frozenset({"b"}))) == [second]
+    assert names(filled, sight=Sight(frozenset())) == []
     assert names(filled, text="siena", states=(State.REQUESTED,), author="eve") == [second]
     assert names(filled, text="siena", order=Order.RELEVANCE, lane="lanes/a") == [third]
 

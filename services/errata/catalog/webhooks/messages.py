@@ -57,6 +57,7 @@ def message_of(event: Event, log_id: str) -> Message:
         "event": event.name,
         "edit": event.edit_name,
         "lane": event.lane,
+        "namespace": event.namespace,
         "author": event.author,
         "comment": event.comment,
         "replica": event.replica,

@@ -135,6 +135,7 @@ def edits(wanted: Filters, size: int, page_token: str = "") -> Call[Page[Edit]]:
         wanted.since,
         wanted.until,
         wanted.contains,
+        None,
         page_token,
     )
     call.request.page_size = size
@@ -153,6 +154,7 @@ def found(wanted: Filters, size: int, page_token: str = "") -> Call[Page[Edit]]:
         "",
         wanted.since,
         wanted.until,
+        None,
         not wanted.contains,
         None,
         size,

@@ -106,6 +106,7 @@ class Event(google.protobuf.message.Message):
     AUTHOR_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
     REPLICA_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Format: events/{seq}-{index}. Events are ordered by seq, then index."""
     id: builtins.str
@@ -124,6 +125,8 @@ class Event(google.protobuf.message.Message):
     """Why: a reviewer's or author's comment, or the error of a rejection."""
     replica: builtins.str
     """Name of the replica; empty for an edit."""
+    namespace: builtins.str
+    """Namespace of the edit; empty for the default one, and for a replica."""
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When: the entry's time; for a replica, the time of the notice."""
@@ -141,9 +144,10 @@ class Event(google.protobuf.message.Message):
         author: builtins.str = ...,
         comment: builtins.str = ...,
         replica: builtins.str = ...,
+        namespace: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["author", b"author", "comment", b"comment", "edit", b"edit", "id", b"id", "kind", b"kind", "lane", b"lane", "name", b"name", "replica", b"replica", "seq", b"seq", "time", b"time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "comment", b"comment", "edit", b"edit", "id", b"id", "kind", b"kind", "lane", b"lane", "name", b"name", "namespace", b"namespace", "replica", b"replica", "seq", b"seq", "time", b"time"]) -> None: ...
 
 global___Event = Event
 
@@ -215,6 +219,7 @@ class FindEditsRequest(google.protobuf.message.Message):
     FROM_TIME_FIELD_NUMBER: builtins.int
     UNTIL_TIME_FIELD_NUMBER: builtins.int
     ORDER_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
     text: builtins.str
     """Words that prompt, subject, target, rephrases, source and comments contain, all of them; "words"
     in this order; word* as the beginning of a word. Ignores case and accents. If empty, the
@@ -236,6 +241,8 @@ class FindEditsRequest(google.protobuf.message.Message):
     """Only edits with this subject, ignoring case, if not empty."""
     order: global___FindEditsRequest.Order.ValueType
     """Relevance if unspecified and there is a text; else newest first."""
+    namespace: builtins.str
+    """Only edits of this namespace, if set; empty or `default` is the default one."""
     @property
     def states(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[errata_client._gen.errata.v1.editing_pb2.Edit.State.ValueType]:
         """Only edits in one of these states, if any is given."""
@@ -263,10 +270,14 @@ class FindEditsRequest(google.protobuf.message.Message):
         from_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         until_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         order: global___FindEditsRequest.Order.ValueType = ...,
+        namespace: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_min_seq", b"_min_seq", "from_time", b"from_time", "min_seq", b"min_seq", "until_time", b"until_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_seq", b"_min_seq", "author", b"author", "from_time", b"from_time", "lane", b"lane", "method", b"method", "min_seq", b"min_seq", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "subject", b"subject", "text", b"text", "until_time", b"until_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_min_seq", b"_min_seq", "_namespace", b"_namespace", "from_time", b"from_time", "min_seq", b"min_seq", "namespace", b"namespace", "until_time", b"until_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_min_seq", b"_min_seq", "_namespace", b"_namespace", "author", b"author", "from_time", b"from_time", "lane", b"lane", "method", b"method", "min_seq", b"min_seq", "namespace", b"namespace", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "subject", b"subject", "text", b"text", "until_time", b"until_time"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_seq", b"_min_seq"]) -> typing.Literal["min_seq"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_namespace", b"_namespace"]) -> typing.Literal["namespace"] | None: ...
 
 global___FindEditsRequest = FindEditsRequest
 
