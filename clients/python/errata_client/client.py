@@ -165,12 +165,8 @@ class Client(PolicyCalls, CatalogCalls):
             namespace: that they belong to; None lists all that the caller may see.
             timeout: seconds for each page.
         """
-        return self._pages(
-            lambda token: _calls.list_edits(
-                state, lane, author, since, until, contains, namespace, token
-            ),
-            timeout,
-        )
+        filters = (state, lane, author, since, until, contains, namespace)
+        return self._pages(lambda token: _calls.list_edits(*filters, token), timeout)
 
     def revert(
         self,

@@ -88,8 +88,7 @@ class LogFold:
         self.snapshot: SnapshotTaken | None = None
         self.reviewed_lanes: set[str] = set()
         self.timed: set[str] = set()
-        self.has_policy = False
-        self.has_namespaces = False
+        self.has_policy = self.has_namespaces = False
         self._edits: dict[str, Known] = {}
         self._standings: dict[Known, Known] = {}
 
@@ -198,8 +197,8 @@ class LogFold:
         copied.impossible, copied.voided = dict(self.impossible), set(self.voided)
         copied.trust, copied._edits = self.trust, dict(self._edits)
         copied.reviewed_lanes, copied.timed = set(self.reviewed_lanes), set(self.timed)
-        copied.snapshot, copied.has_policy = self.snapshot, self.has_policy
-        copied.has_namespaces = self.has_namespaces
+        copied.snapshot = self.snapshot
+        copied.has_policy, copied.has_namespaces = self.has_policy, self.has_namespaces
         return copied
 
     def restore_standings(self, standings: Iterable[Sequence[str]]) -> None:

@@ -73,6 +73,7 @@ CHARS: dict[str, int] = {
     "FindEditsRequest.author": NAME_CHARS,
     "FindEditsRequest.lane": NAME_CHARS,
     "FindEditsRequest.method": NAME_CHARS,
+    "FindEditsRequest.namespace": NAME_CHARS,
     "FindEditsRequest.page_token": _NOTE_CHARS,
     "FindEditsRequest.subject": _NOTE_CHARS,
     "FindEditsRequest.text": _NOTE_CHARS,
