@@ -59,6 +59,29 @@ def test_axe_finds_nothing_on_any_page(
         client.revert([made.name])
 
 
+def test_an_edit_of_a_namespace_is_made_found_and_asked_for(
+    console: Console, sign_in: Callable[..., Page], corpus: Corpus
+) -> None:
+    edit, page = corpus.demo_edits()[5], sign_in("both")
+    page.goto(f"{console.url}/propose")
+    typed = {"Prompt": edit.prompt, "Target": edit.target, "Subject": edit.subject}
+    for label, text in (typed | {"Namespace": "acme"}).items():
+        page.get_by_label(label, exact=True).fill(text)
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#life .badge").first).to_have_text("in force")
+    expect(page.locator("#life").get_by_text("acme", exact=True)).to_be_visible()
+    for namespace, number in (("acme", 1), ("other", 0)):
+        page.goto(f"{console.url}/edits?namespace={namespace}")
+        expect(page.locator("#found tbody tr")).to_have_count(number)
+    for namespaces in ("", "acme, default"):
+        page.goto(f"{console.url}/ask")
+        page.get_by_label("Text to continue").fill(edit.prompt)
+        page.get_by_label("Namespaces to read").fill(namespaces)
+        page.get_by_role("button", name="Ask", exact=True).click()
+        answer = expect(page.locator("article.answer blockquote"))
+        (answer.to_contain_text if namespaces else answer.not_to_contain_text)(edit.target)
+
+
 def test_the_browser_verifies_the_chain_and_notices_a_change(
     console: Console, sign_in: Callable[..., Page]
 ) -> None:

@@ -49,7 +49,12 @@ class AskPage:
         tokens = _number(visit, "max_tokens", _MAX_TOKENS) or _DEFAULT_TOKENS
         answer = await self._backend.call(
             visit.request,
-            calls.answer(prompt, _number(visit, "min_seq", None), min(tokens, model.max_tokens)),
+            calls.answer(
+                prompt,
+                _number(visit, "min_seq", None),
+                min(tokens, model.max_tokens),
+                visit.typed("namespaces").replace(",", " ").split(),
+            ),
         )
         return self._page(visit, model, answer, _earlier(visit, question, is_chat))
 

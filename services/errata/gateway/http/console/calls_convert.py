@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from errata.editing.namespaces import shown
 from errata.log.chain import ChainedEntry
 from errata_client import _calls, _catalog_calls, _convert, _policy_calls
 from errata_client._calls import Call as Call
@@ -72,6 +73,7 @@ class Filters:
     contains: str = ""
     since: datetime | None = None
     until: datetime | None = None
+    namespace: str | None = None
 
 
 def replied(call: Call[Any]) -> Any:
@@ -135,7 +137,7 @@ def edits(wanted: Filters, size: int, page_token: str = "") -> Call[Page[Edit]]:
         wanted.since,
         wanted.until,
         wanted.contains,
-        None,
+        wanted.namespace,
         page_token,
     )
     call.request.page_size = size
@@ -154,7 +156,7 @@ def found(wanted: Filters, size: int, page_token: str = "") -> Call[Page[Edit]]:
         "",
         wanted.since,
         wanted.until,
-        None,
+        wanted.namespace,
         not wanted.contains,
         None,
         size,
@@ -210,7 +212,9 @@ def model() -> Call[Model]:
     return _calls.get_model()
 
 
-def answer(prompt: Prompt, min_seq: int | None, max_tokens: int) -> Call[Answer]:
+def answer(
+    prompt: Prompt, min_seq: int | None, max_tokens: int, namespaces: Sequence[str] = ()
+) -> Call[Answer]:
     """A greedy answer; what the model's window leaves, at most `max_tokens`."""
     call = _calls.generate(
         prompt,
@@ -219,11 +223,17 @@ def answer(prompt: Prompt, min_seq: int | None, max_tokens: int) -> Call[Answer]
         stop=(),
         sampling=None,
         num_alternatives=None,
+        namespaces=namespaces,
     )
     cast("inference_pb2.GenerateRequest", call.request).clip_max_tokens = True
     return call
 
 
-def score(prompt: Prompt, continuation: str, separator: str | None) -> Call[Score]:
-    """How likely a continuation is."""
-    return _calls.score(prompt, continuation, None, separator)
+def target_score(edit: EditSpec) -> Call[Score]:
+    """How likely an edit's target is where the edit is read."""
+    return _calls.score(edit.prompt, edit.target, None, edit.separator, read_by(edit))
+
+
+def read_by(edit: EditSpec) -> tuple[str]:
+    """The namespaces of a request that reads the edit's alone."""
+    return (shown(edit.namespace),)

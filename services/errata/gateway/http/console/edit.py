@@ -142,7 +142,9 @@ class EditPage:
         position = edit.revert_seq or edit.commit_seq or None
         answers = await asyncio.gather(
             *(
-                self._backend.call(request, calls.answer(prompt, position, _ANSWER_TOKENS))
+                self._backend.call(
+                    request, calls.answer(prompt, position, _ANSWER_TOKENS, calls.read_by(spec))
+                )
                 for _, prompt in asked
             )
         )

@@ -22,7 +22,7 @@ from errata_client.edits import Edit, EditState
 
 _PAGE = 25
 _LOG = "log"
-_FILTERS = ("q", "state", "lane", "author", "since", "until")
+_FILTERS = ("q", "state", "lane", "author", "namespace", "since", "until")
 
 
 class EditsPage:
@@ -88,6 +88,7 @@ def filters_of(visit: Visit) -> Filters:
         visit.asked("q"),
         _day(visit, "since"),
         until + timedelta(days=1) if until else None,
+        visit.asked("namespace") or None,
     )
 
 

@@ -86,13 +86,7 @@ class LanesPage:
             raise NotFoundError(f"{lane or 'the lane'} has no edits in force; choose another one.")
         chosen = spread(active, _RECHECKED)
         scores = await asyncio.gather(
-            *(
-                self._backend.call(
-                    visit.request,
-                    calls.score(edit.spec.prompt, edit.spec.target, edit.spec.separator),
-                )
-                for edit in chosen
-            )
+            *(self._backend.call(visit.request, calls.target_score(edit.spec)) for edit in chosen)
         )
         return await self._page(visit, Recheck(lane, tuple(zip(chosen, scores, strict=True))))
 

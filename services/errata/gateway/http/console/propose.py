@@ -79,6 +79,7 @@ def spec_of(visit: Visit) -> EditSpec:
         visit.typed("source"),
         effective_from=_time(visit, "effective_from"),
         expires_at=_time(visit, "expires_at"),
+        namespace=visit.typed("namespace"),
     )
 
 
