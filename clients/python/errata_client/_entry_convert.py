@@ -39,14 +39,10 @@ def _describe(
     seq: int, kind: str, payload: edit_log_pb2.EntryPayload
 ) -> tuple[tuple[str, ...], str]:
     match kind:
-        case "edits_requested":
-            requested = payload.edits_requested
+        case "edits_requested" | "edits_scheduled" | "edits_namespaced":
+            requested: edit_log_pb2.EditsRequested = getattr(payload, kind)
             names = tuple(f"edits/{seq}-{index}" for index in range(len(requested.edits)))
             return names, requested.lane
-        case "edits_scheduled":
-            scheduled = payload.edits_scheduled
-            names = tuple(f"edits/{seq}-{index}" for index in range(len(scheduled.edits)))
-            return names, scheduled.lane
         case "edits_released":
             return tuple(payload.edits_released.edits), "their time has come"
         case "edits_committed":

@@ -246,8 +246,8 @@ class LogEntry:
         kind: `edits_requested`, `edits_committed`, `edits_rejected`, `edits_reverted`,
             `lane_configured`, `lane_model_committed`, `lane_compacted`, `keys_trusted`,
             `entry_voided`, `snapshot_taken`, `probes_set`, `lane_policy_set`, `edits_reviewed`,
-            `edits_scheduled`, `edits_released`, or empty if this version of the SDK does not know
-            it or the entry cannot be read.
+            `edits_scheduled`, `edits_released`, `edits_namespaced`, or empty if this version of the
+            SDK does not know it or the entry cannot be read.
         append_time: 1970 if the entry cannot be read.
         edits: names of the edits that it refers to.
         detail: lane, digest or comment, for people.

@@ -66,9 +66,7 @@ def search_of(request: catalog_pb2.FindEditsRequest, sight: Sight) -> Search:
         from_time=_time(request, "from_time"),
         until_time=_time(request, "until_time"),
         order=orders[request.order],
-        namespace=namespace_of(request.namespace, "namespace")
-        if request.HasField("namespace")
-        else None,
+        namespace=_namespace(request),
         sight=sight,
     )
 

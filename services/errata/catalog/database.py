@@ -19,7 +19,7 @@ import structlog
 from errata.errors import DeadlineExceededError, StartupError
 from errata.log.chain import ORIGIN, Position
 
-VERSION = 1
+VERSION = 2
 """Of the tables. A file of a newer version is refused: its kept tables may differ."""
 INDEX_BITS = 20
 """An id is seq * 2**20 + index, so that ids are in log order."""

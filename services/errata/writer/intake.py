@@ -17,7 +17,7 @@ from errata.editing.model.encoding import encode
 from errata.editing.model.prompts import subject_end, tokenise
 from errata.editing.model.seam import MOST_STATED, is_separator
 from errata.editing.namespaces import DEFAULT, namespace_of
-from errata.editing.registry import get_method
+from errata.editing.registry import get_method, methods
 from errata.editing.text import MAX_MARKS, stacked_marks
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
 from errata.log.entries import UNTIMED, LaneConfigured, Schedule
@@ -126,16 +126,23 @@ def check_lane_takes(edits: Sequence[Edit], lane: str, lanes: Iterable[LaneConfi
     Raises:
         InvalidEditError: its method changes weights, which every request reads.
     """
-    methods = {each.lane: get_method(each.method) for each in lanes}
-    if not methods[lane].capabilities.changes_weights:
+    if not any(edit.namespace for edit in edits):
         return
+    of_lane, known = {each.lane: each.method for each in lanes}, methods()
+    own = get_method(of_lane[lane])
+    if not own.capabilities.changes_weights:
+        return
+    routed = [
+        name
+        for name, method in sorted(of_lane.items())
+        if method in known and not known[method].capabilities.changes_weights
+    ]
+    others = f"use {' or '.join(routed)}" if routed else "configure a lane that routes"
     for index, edit in enumerate(edits):
         if edit.namespace:
-            routed = [n for n, m in sorted(methods.items()) if not m.capabilities.changes_weights]
-            others = f"use {' or '.join(routed)}" if routed else "configure a lane that routes"
             raise InvalidEditError(
                 f"edits[{index}].namespace is {edit.namespace}, but {lane} uses "
-                f"{methods[lane].name}, which changes weights that every request reads, whatever "
+                f"{own.name}, which changes weights that every request reads, whatever "
                 f"it names; {others}, or leave the namespace out.",
                 field=f"edits[{index}].namespace",
                 lane=lane,

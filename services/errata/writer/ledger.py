@@ -27,6 +27,7 @@ from errata.log.entries import (
     Verdict,
     impossible_entry,
 )
+from errata.log.methods import METHODS
 from errata.writer.agenda import Agenda
 from errata.writer.batching import next_batch, window
 from errata.writer.conflicts import Conflict, ConflictIndex
@@ -189,22 +190,25 @@ class EditLedger:
         return [record.edit for record in sorted(records, key=lambda record: record.commit_seq)]
 
     def dependents_of(self, names: Sequence[str]) -> list[Edit]:
-        """Active edits, of any lane and the same namespaces, whose answers may come from `names`.
+        """Active edits, of any lane, whose answers may come from `names`, edits of one lane.
 
-        They were committed later, and have the same subject or were already answered before their
+        They have the same namespaces, unless the lane changes weights, which all requests read,
+        were committed later, and have the same subject or were already answered before their
         own commit, so that their fit had little to write. Superseded edits are left out.
         """
         records = [self._records[name] for name in names]
         first = min(record.commit_seq for record in records)
         subjects = {record.edit.subject for record in records}
         namespaces = {record.edit.namespace for record in records}
+        _, lane = self.lanes[records[0].lane]
+        is_for_all = not METHODS[lane.method].namespaces
         return [
             record.edit
             for record in self._records.values()
             if record.state is State.COMMITTED
             and record.commit_seq > first
             and record.edit.name not in names
-            and record.edit.namespace in namespaces
+            and (is_for_all or record.edit.namespace in namespaces)
             and (record.edit.subject in subjects or _was_answered(record))
             and not self.superseded_by(record)
         ]

@@ -12,6 +12,7 @@ from errata.errors import EditNotRevertibleError, InvalidRequestError, Unavailab
 from errata.log.entries import EditsReverted, LaneConfigured
 from errata.platform.detached import Detached, StillRunningError
 from errata.platform.failpoints import failpoint_async
+from errata.platform.security.identity import may_see
 from errata.writer.edited_model import EditedModel
 from errata.writer.intake import check_request_id
 from errata.writer.publish import Publisher
@@ -64,10 +65,17 @@ class Reversals:
         meanings = [f"{lane}: {reversal_meaning(configured)}"]
         if lost:
             meanings.append(
-                f"No longer answered: {', '.join(lost)}. They depended on the reverted edits; "
+                f"No longer answered: {self._told(lost)}. They depended on the reverted edits; "
                 "submit them again."
             )
         return seq, meanings
+
+    def _told(self, names: Sequence[str]) -> str:
+        """The edits that the caller may see, and the number of the others."""
+        records = [self._ledger.get(name) for name in names]
+        seen = [r.edit.name for r in records if may_see(r.lane, r.edit.namespace)]
+        hidden = len(names) - len(seen)
+        return ", ".join([*seen, *([f"{hidden} that you may not see"] if hidden else [])])
 
     async def _revert(
         self, request_id: str, payload: EditsReverted, author: str

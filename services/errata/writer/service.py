@@ -20,6 +20,7 @@ from errata.platform.security.identity import (
     may_see,
     require_lanes,
     require_namespaces,
+    require_sight_of,
 )
 from errata.platform.security.rules import Role
 from errata.writer import convert, policy_convert
@@ -127,6 +128,8 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         """Retrains a lane from its active edits."""
         self._check_writable()
         require_lanes([request.lane])
+        for edit in self._writer.ledger.active_edits(request.lane):
+            require_sight_of(edit.name, request.lane, edit.namespace)
         order, author = convert.order(request), author_of(request.author)
         seq, made = await self._writer.compact(
             request.request_id, request.lane, order, author, _wait_seconds(context)
@@ -230,7 +233,8 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         """Returns if the caller may use the lanes and the namespaces of these edits."""
         records = [self._writer.ledger.get(name) for name in names]
         require_lanes({record.lane for record in records})
-        require_namespaces({record.edit.namespace for record in records})
+        for record in records:
+            require_sight_of(record.edit.name, record.lane, record.edit.namespace)
 
     def _check_writable(self) -> None:
         if self._read_only_at is not None:

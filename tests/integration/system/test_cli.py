@@ -78,7 +78,8 @@ def test_edit_ask_status_log_revert(cli_apart: Cli, corpus: Corpus) -> None:
     shown = cli.run("ask", edit.prompt, "--min-seq", seq, "--everywhere")
     assert shown.count("worker-") == 2
     status = cli.json("status")
-    assert len(status["replicas"]) == 2
+    roles = sorted(replica["role"] for replica in status["replicas"])
+    assert roles == ["catalog", "worker", "worker"]
     assert all(replica["agrees"] for replica in status["replicas"])
     assert status["head"]["seq"] >= done["commit_seq"]
     assert "edits: " in cli.run("status")

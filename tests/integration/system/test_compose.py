@@ -48,6 +48,7 @@ _SERVICES = {
     7714: "errata.v1.CatalogService",
 }
 _ROLES = {"worker", "retrieval", "catalog"}
+_DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
 _HOST_AND_PORT = re.compile(r"\b([a-z]+|0\.0\.0\.0|127\.0\.0\.1):(\d{4,5})\b")
 
 
@@ -78,6 +79,7 @@ def _ports(services: Object) -> dict[int, int]:
 def _environment(service: Object, ports: Mapping[int, int], folder: Path) -> dict[str, str]:
     found = {"ERRATA_DATA_DIR": str(folder)}
     for key, value in service["environment"].items():
+        value = _DEFAULT.sub(r"\1", value)  # of a variable that is not set
         value = _HOST_AND_PORT.sub(lambda m: f"127.0.0.1:{ports[int(m[2])]}", value)
         value = value.replace("/run/secrets/", f"{folder}/secrets/")
         found[key] = value.replace("/var/lib/errata", str(folder))

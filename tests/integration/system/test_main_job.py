@@ -155,7 +155,8 @@ async def test_a_replica_that_starts_late_catches_up_from_the_log_alone(
                 assert version.state_digest == there.provenance.state_digest
             standing = {replica.name: replica for replica in await client.replicas()}
             assert "late" in standing, "it must report its position"
-            assert len({replica.state_digest for replica in standing.values()}) == 1
+            states = {each.state_digest for each in standing.values() if each.role != "catalog"}
+            assert len(states) == 1
             assert all(replica.agrees for replica in standing.values())
         finally:
             await late.close()

@@ -25,7 +25,7 @@ def test_a_newer_version_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
     with first.change():
         first.put("version", VERSION + 1)
     first.close()
-    with pytest.raises(StartupError, match=r"version 2.*Upgrade it, or name another file"):
+    with pytest.raises(StartupError, match=r"version 3.*Upgrade it, or name another file"):
         Database(path)
     with sqlite3.connect(path) as connection:
         (version,) = connection.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -17,6 +18,7 @@ from errata.log.entries import (
 )
 from errata.writer.ledger import EditLedger
 from errata.writer.record import State
+from tests.integration.log import entries
 
 FIGURES = Figures(1, None, 1, False)
 REF = ArtifactRef("ab" * 32, 1)
@@ -174,8 +176,22 @@ async def test_prompts_that_differ_by_a_trailing_blank_supersede_one_another() -
     assert ledger.superseded_by(ledger.get("edits/1-0")) == ""
 
 
+@pytest.mark.parametrize("method", ["adaple", "recipe"])
+async def test_dependents_of_another_namespace_count_if_the_lane_changes_weights(
+    method: str,
+) -> None:
+    ledger = EditLedger()
+    await ledger.fold([_entry(1, entries.lane("lanes/main", method=method))])
+    other = replace(_edit("edits/3-0", subject="Pisa"), namespace="acme")
+    await ledger.fold([_request(2, _edit("edits/2-0", subject="Pisa")), _request(3, other)])
+    await ledger.fold([_commit(4, "edits/2-0"), _commit(5, "edits/3-0")])
+    found = [edit.name for edit in ledger.dependents_of(["edits/2-0"])]
+    assert found == (["edits/3-0"] if method == "adaple" else [])
+
+
 async def test_dependents_share_the_subject_or_were_answered_before_their_own_commit() -> None:
     ledger = EditLedger()
+    await ledger.fold([_entry(0, entries.lane("lanes/main"))])
     names = [f"edits/{seq}-0" for seq in range(1, 5)]
     await ledger.fold([_request(seq, _edit(name)) for seq, name in enumerate(names, 1)])
     known = Figures(1, None, 1, True)

@@ -90,7 +90,9 @@ def fit(
     encoded = perf_counter()
     fitter = _Fitter(model, shape, config, contents, memory, statistics)
     groups, starts_bank = _groups(batch.edits, shape, config, contents)
-    before = None if starts_bank or len(groups) > 1 else contents.learned
+    # A bank whose edits were all reverted still knows them: the next edits start it anew.
+    continues = not starts_bank and len(groups) == 1 and contents.num_in_bank > 0
+    before = contents.learned if continues else None
     fitted = [
         fitter.fit(group, rows, before, batch.seed + number, batch.attempt)
         for number, group in enumerate(groups)

@@ -16,7 +16,6 @@ from errata.editing.elder.banks import FrozenBank, FrozenBanks
 from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Experts
 from errata.editing.model.causal_lm import BaseLLM
-from errata.editing.namespaces import shown
 from errata.editing.retriever.gated_lane import GatedContents
 from errata.errors import InvalidEditError
 
@@ -116,8 +115,8 @@ def is_of_other_namespace(contents: ElderContents, namespace: str, config: Elder
         return False
     if not config.bank_edits:
         raise InvalidEditError(
-            f"the lane has a single bank, which learns edits of namespace {shown(learning)} alone; "
-            "use a lane with bank_edits, a RECIPE lane, or a lane for each namespace.",
+            "the lane has a single bank, which learns edits of one namespace, and it has those of "
+            "another; use a lane with bank_edits, a RECIPE lane, or a lane for each namespace.",
             field="namespace",
         )
     return True

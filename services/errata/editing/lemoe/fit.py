@@ -25,7 +25,6 @@ from errata.editing.lemoe.projection import Projection
 from errata.editing.lemoe.state import LemoeContents
 from errata.editing.lemoe.training import Earlier, Trained, TrainingSet, train
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.namespaces import shown
 from errata.editing.retriever.gate import Gate
 from errata.editing.scope import (
     calibrated_cosine,
@@ -123,8 +122,8 @@ def _check_namespace(namespace: str, config: LemoeConfig, contents: LemoeContent
     if others and not config.expert_of_edit:
         raise InvalidEditError(
             f"routing {config.routing} with scope {config.scope} mixes the experts of all edits, "
-            f"and the lane has edits of namespace {shown(others[0])}; use a lane with routing "
-            "anchored and a scope test, or a lane for each namespace.",
+            "and the lane has edits of another namespace; use a lane with routing anchored and a "
+            "scope test, or a lane for each namespace.",
             field="namespace",
         )
 

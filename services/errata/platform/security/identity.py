@@ -190,6 +190,19 @@ def has_role(role: Role) -> bool:
     return identity is not None and role in identity.roles
 
 
+def require_sight_of(edit: str, lane: str, namespace: str) -> None:
+    """Returns if the caller may see an edit.
+
+    Raises:
+        PermissionDeniedError: he may not; nothing says which namespace it has.
+    """
+    identity = current()
+    if identity is not None and not may_see(lane, namespace):
+        raise PermissionDeniedError(
+            f"{identity.subject} may not use {edit}; it belongs to another namespace.", edit=edit
+        )
+
+
 def may_see(lane: str, namespace: str | None = None) -> bool:
     """Whether the caller may read what concerns a lane, and a namespace if there is one."""
     identity = current()

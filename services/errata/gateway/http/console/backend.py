@@ -10,7 +10,7 @@ import grpc
 from starlette.requests import Request
 
 from errata.errors import DeadlineExceededError, ErrataError, UnavailableError
-from errata.gateway.convert import INFERENCE, edits_of
+from errata.gateway.convert import INFERENCE, edits_of, in_namespaces
 from errata.gateway.forward import call_metadata, cannot_reach
 from errata.gateway.http.calls import unless_left
 from errata.gateway.http.console.calls_convert import Call, replied
@@ -91,7 +91,9 @@ class Backend:
 
     async def _answered(self, call: Call[Any]) -> Any:
         more = (trace_parent(),) if call.method == "Generate" else ()
-        return await self._pool.call(_POOL_METHODS[call.method], call.request, self._seconds, *more)
+        # Workers know no identities: what the caller may read is decided here.
+        request = call.request if call.method == "GetModel" else in_namespaces(call.request)
+        return await self._pool.call(_POOL_METHODS[call.method], request, self._seconds, *more)
 
     async def _forwarded(self, call: Call[Any], path: str) -> Any:
         channel: Any = self._channels[call.service]
