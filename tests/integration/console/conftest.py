@@ -31,7 +31,9 @@ _ROLES = {
     "rita": ["reader"],
     "both": ["editor", "approver"],
     "olga": ["operator", "editor"],
+    "tina": ["reader"],
 }
+_NAMESPACES = {"tina": ["acme"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,10 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     }
     with Box(flags, secure=True) as box:
         ca = DevelopmentCa(folder / "security")
-        tokens = {name: make_token(ca, name, roles) for name, roles in _ROLES.items()}
+        tokens = {
+            name: make_token(ca, name, roles, namespaces=_NAMESPACES.get(name))
+            for name, roles in _ROLES.items()
+        }
         yield Console(box, f"{box.http_url}/console", key, tokens)
 
 

@@ -82,6 +82,36 @@ def test_an_edit_of_a_namespace_is_made_found_and_asked_for(
         (answer.to_contain_text if namespaces else answer.not_to_contain_text)(edit.target)
 
 
+def test_a_credential_of_a_namespace_reads_that_alone(
+    console: Console, sign_in: Callable[..., Page], corpus: Corpus, tmp_path: Path
+) -> None:
+    edit = corpus.demo_edits()[6]
+    with console.client("both", tmp_path) as client:
+        texts = (edit.prompt, edit.target, edit.subject)
+        (made,) = client.submit_edits([EditSpec(*texts, namespace="other")])
+        (own,) = client.submit_edits(
+            [EditSpec(edit.prompt, "mine", edit.subject, namespace="acme")]
+        )
+        client.wait_edits([made.name, own.name])
+    page = sign_in("tina")
+    for namespaces in ("other", "default", "*", "acme, other"):
+        page.goto(f"{console.url}/ask")
+        page.get_by_label("Text to continue").fill(edit.prompt)
+        page.get_by_label("Namespaces to read").fill(namespaces)
+        page.get_by_role("button", name="Ask", exact=True).click()
+        expect(page.get_by_role("alert")).to_contain_text("may not use")
+        expect(page.locator("article.answer")).to_have_count(0)
+    page.goto(f"{console.url}/ask")
+    page.get_by_label("Text to continue").fill(edit.prompt)
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("article.answer")).to_contain_text(own.name)
+    page.goto(f"{console.url}/edits")
+    expect(page.locator("#found")).to_contain_text(own.name)
+    expect(page.locator("#found")).not_to_contain_text(made.name)
+    page.goto(f"{console.url}/{made.name}")
+    expect(page.locator("main")).to_contain_text("another namespace")
+
+
 def test_the_browser_verifies_the_chain_and_notices_a_change(
     console: Console, sign_in: Callable[..., Page]
 ) -> None:

@@ -29,7 +29,7 @@ def found_by(system: System, *options: str) -> list[dict[str, Any]]:
 def test_an_edit_is_found_told_of_and_counted(
     system: System, client: Client, corpus: Corpus
 ) -> None:
-    edit = corpus.demo_edits()[6]
+    edit = corpus.demo_edits()[9]
     made = client.edit(
         edit.prompt,
         edit.target,

