@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import httpx2
 import pytest
+from google.protobuf import json_format
 
 from errata.catalog.convert import search_of
 from errata.catalog.sight import Sight
@@ -253,7 +254,7 @@ async def test_the_newest_entries_are_shown_however_long_they_are(
 
 
 async def test_only_the_log_page_makes_json_of_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = _noting(monkeypatch, calls_convert.json_format, "MessageToJson")
+    made = _noting(monkeypatch, json_format, "MessageToJson")
     async with _console(_log(30, 30)) as http:
         assert len((await http.get("/console/log/chain")).json()["entries"]) == 30
     assert not made
@@ -263,7 +264,7 @@ def test_no_state_can_be_chosen_that_the_catalog_refuses() -> None:
 
     for state in STATES:
         call = calls_convert.found(calls_convert.Filters(state), 1)
-        assert search_of(call.request, Sight()).states  # type: ignore[arg-type]
+        assert search_of(call.request, Sight()).states
 
 
 @pytest.fixture(scope="module")
