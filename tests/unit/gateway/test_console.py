@@ -21,6 +21,7 @@ from errata.gateway.http.console.edits import beginning
 from errata.gateway.http.console.lanes import Fill, fill_of, spread
 from errata.gateway.http.console.log import problem_of
 from errata.gateway.http.console.overview import Pulse, verdict_on
+from errata.gateway.http.console.pages import Assets
 from errata.gateway.http.console.sessions import MAX_TOKEN_CHARS, Sessions
 from errata.log.chain import ORIGIN, ChainedEntry, Position, extend
 from errata.platform.addresses import free_port
@@ -69,9 +70,18 @@ async def test_without_authentication_nobody_signs_in(http: httpx2.AsyncClient) 
         assert (answer.status_code, answer.headers["location"]) == (303, "/console")
 
 
-async def test_files_of_pages_are_kept_for_ever(http: httpx2.AsyncClient) -> None:
+async def test_a_slash_at_the_end_leads_to_the_overview(http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/console/")
+    assert (answer.status_code, answer.headers.get("location")) == (308, "/console")
+
+
+async def test_files_of_pages_are_kept_for_ever_at_the_address_with_their_digest(
+    http: httpx2.AsyncClient,
+) -> None:
     for name in ("console.css", "console.js", "logo.svg", "vendor/pico.min.css"):
-        answer = await http.get(f"/console/static/{name}")
+        for address in (f"/console/static/{name}", f"/console/static/{name}?v=old"):
+            assert (await http.get(address)).headers["cache-control"] == "no-cache"
+        answer = await http.get(Assets().address(name))
         assert answer.status_code == 200
         assert "immutable" in answer.headers["cache-control"]
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -94,7 +104,11 @@ def test_a_session_holds_the_token_until_its_time_is_over(tmp_path: Path) -> Non
     (tmp_path / "key").write_bytes(key + b"\n")
     sessions = Sessions(tmp_path / "key", 600.0, secure=True)
     name = sessions.session_cookie
-    assert name.startswith("__Secure-")
+    assert name.startswith("__Host-"), "no other host of the domain can set it"
+    assert sessions.seed_cookie.startswith("__Host-")
+    response = Response()
+    sessions.begin(response, "a.token")
+    assert {"Path=/", "Secure"} <= set(response.headers["set-cookie"].split("; "))
     assert sessions.token(_request({name: _sealed(sessions, "a.token")})) == "a.token"
     other = Sessions(tmp_path / "key", 600.0, secure=True)
     assert other.token(_request({name: _sealed(sessions, "a.token")})) == "a.token"
@@ -136,6 +150,11 @@ def test_a_forms_code_is_of_one_browser_and_one_key() -> None:
     assert not sessions.is_form_code(here, "")
     assert not sessions.is_form_code(here, "\u00e9")
     assert not Sessions(None, 600.0, secure=False).is_form_code(here, code)
+    signed = sessions.signed_code(code, "ann")
+    assert sessions.is_form_code(here, signed, "ann")
+    assert sessions.is_form_code(here, signed), "after the session's end, it is the browser's"
+    assert not sessions.is_form_code(here, signed, "eve")
+    assert not sessions.is_form_code(here, code, "ann")
 
 
 def _placed(

@@ -19,8 +19,15 @@ TIMEOUT_HEADER = "X-Request-Timeout"
 _MAX_SEQ = 2**63 - 1
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+async def read_body(
+    request: Request, limit: int, whose: str = "gateway.http_max_body_bytes"
+) -> bytes:
     """The request's body.
+
+    Args:
+        request: that has it.
+        limit: of its size, in bytes.
+        whose: names the limit to the client.
 
     Raises:
         HttpError: 413, as soon as it is clear that the body has more than `limit` bytes.
@@ -28,21 +35,20 @@ async def read_body(request: Request, limit: int) -> bytes:
     """
     told = request.headers.get("content-length", "")
     if told.isdecimal() and int(told) > limit:
-        raise _too_large(limit)
+        raise _too_large(limit, whose)
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
         if size > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, whose)
         parts.append(part)
     return b"".join(parts)
 
 
-def _too_large(limit: int) -> HttpError:
+def _too_large(limit: int, whose: str) -> HttpError:
     return HttpError(
         413,
-        f"the body has more than {limit:,} bytes, the limit of gateway.http_max_body_bytes; send "
-        "less.",
+        f"the body has more than {limit:,} bytes, the limit of {whose}; send less.",
         code="request_too_large",
         headers={"Connection": "close"},  # the rest of the body is not read
     )

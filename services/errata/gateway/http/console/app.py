@@ -11,7 +11,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Match, Route
 
-from errata.errors import ErrataError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from errata.errors import (
+    ErrataError,
+    NotFoundError,
+    PermissionDeniedError,
+    RequestIdReusedError,
+    UnauthenticatedError,
+)
 from errata.gateway.http.console.ask import AskPage
 from errata.gateway.http.console.backend import Backend
 from errata.gateway.http.console.edit import EditPage
@@ -23,7 +29,13 @@ from errata.gateway.http.console.pages import HEADERS, Assets, Pages
 from errata.gateway.http.console.propose import ProposePage
 from errata.gateway.http.console.reviews import ReviewsPage
 from errata.gateway.http.console.sessions import Sessions
-from errata.gateway.http.console.visit import CODE_FIELD, NAME_COOKIE, Visit, read_form
+from errata.gateway.http.console.visit import (
+    CODE_FIELD,
+    MAX_FORM_BYTES,
+    NAME_COOKIE,
+    Visit,
+    read_form,
+)
 from errata.gateway.http.errors import failure_of
 from errata.gateway.http.guard import Guard
 from errata.gateway.http.observed import ROUTE_KEY
@@ -31,9 +43,14 @@ from errata.platform.security.identity import Identity
 from errata.platform.settings import GatewaySettings
 
 Show = Callable[[Visit], Awaitable[Response]]
-HOME, LOGIN = "/console", "/console/login"
+HOME, LOGIN, LOGOUT = "/console", "/console/login", "/console/logout"
 _KEPT = "kept"
+_SMALL = 64 * 1024  # a token, an address, a code
 _ONLY_EDIT = "edits[0]."  # a form has one
+_SENT_BEFORE = (
+    "this form was sent before with other content, and nothing was done now; look at the list of "
+    "edits, or send it again as a new one."
+)
 # Strict cookies do not come with a link from elsewhere; they come with the page's own second try.
 _AGAIN = '<!doctype html><meta http-equiv="refresh" content="0"><title>Errata</title>'
 
@@ -47,12 +64,14 @@ class _Place:
         show: answers GET, and shows a form again.
         act: answers POST; None if nothing can be sent.
         is_open: whether people without a session come here.
+        max_bytes: of its form.
     """
 
     path: str
     show: Show
     act: Show | None = None
     is_open: bool = False
+    max_bytes: int = MAX_FORM_BYTES
 
 
 class Console:
@@ -92,14 +111,21 @@ class Console:
             _Place("/console/lanes", lanes.show, lanes.act),
             _Place("/console/log", log.show),
             _Place("/console/log/chain", log.chain),
-            _Place(LOGIN, self._login, self._sign_in, is_open=True),
-            _Place("/console/logout", self._login, self._sign_out, is_open=True),
+            _Place(
+                LOGIN,
+                self._login,
+                self._sign_in,
+                is_open=True,
+                max_bytes=MAX_FORM_BYTES + _SMALL,  # with a form that is kept
+            ),
+            _Place(LOGOUT, self._login, self._sign_out, is_open=True, max_bytes=_SMALL),
             _Place("/console/{rest:path}", _nowhere),
         )
 
     def routes(self) -> list[Route]:
         """For the application."""
         made = [Route("/console/static/{name:path}", self._static, methods=["GET"])]
+        made.append(Route(f"{HOME}/", _home, methods=["GET"]))
         return [*made, *map(self._route, self._places)]
 
     def _route(self, place: _Place) -> Route:
@@ -124,10 +150,11 @@ class Console:
         request = visit.request
         try:
             if request.method == "POST":
-                visit = replace(visit, fields=await read_form(request, self._limit))
+                limit = min(place.max_bytes, self._limit)
+                visit = replace(visit, fields=await read_form(request, limit))
                 self._check_origin(request, visit)
             if not place.is_open:
-                visit = replace(visit, identity=await self._identity(request))
+                visit = self._signed(visit, await self._identity(request))
             if request.method != "POST" or place.act is None:
                 return await place.show(visit)
             response = await self._acted(place, place.act, visit)
@@ -141,7 +168,9 @@ class Console:
     async def _acted(self, place: _Place, act: Show, visit: Visit) -> Response:
         """The outcome of a form; or the form again, as it was typed, with what is wrong."""
         try:
-            if not self._sessions.is_form_code(visit.request, visit.fields.get(CODE_FIELD, "")):
+            code = visit.fields.get(CODE_FIELD, "")
+            subject = None if visit.identity is None else visit.identity.subject
+            if not self._sessions.is_form_code(visit.request, code, subject):
                 raise PermissionDeniedError(
                     "the form is of an earlier session, and nothing was done; read it again, and "
                     "send it again."
@@ -152,9 +181,13 @@ class Console:
         except ErrataError as error:
             failed = failure_of(error)
             message = error.message.replace(_ONLY_EDIT, "")
-            return await place.show(
+            if isinstance(error, RequestIdReusedError):
+                visit, message = _with_new_id(visit), _SENT_BEFORE
+            response = await place.show(
                 replace(visit, error=message, status=failed.status, fragment=False)
             )
+            response.headers.update(failed.headers)
+            return response
 
     def _check_origin(self, request: Request, visit: Visit) -> None:
         """Returns if a page of this console sent the form.
@@ -162,8 +195,12 @@ class Console:
         Raises:
             PermissionDeniedError: another page may have.
         """
-        ours = self._sessions.is_form_code(request, visit.fields.get(CODE_FIELD, ""))
-        if not ours and request.headers.get("sec-fetch-site") != "same-origin":
+        site = request.headers.get("sec-fetch-site")  # browsers send it over HTTPS
+        if site is None:
+            ours = self._sessions.is_form_code(request, visit.fields.get(CODE_FIELD, ""))
+        else:
+            ours = site == "same-origin"  # not another host of the domain, which may set cookies
+        if not ours:
             raise PermissionDeniedError(
                 "this form was not made by the console for your browser, so nothing was done; open "
                 "the page in the console, and send its own form."
@@ -173,11 +210,20 @@ class Console:
         token = self._sessions.token(request)
         return await self._guard.identify(request, f"Bearer {token}" if token else "", "console")
 
+    def _signed(self, visit: Visit, identity: Identity | None) -> Visit:
+        """The visit of somebody who is known, whose forms are his alone."""
+        if identity is None:
+            return visit
+        code = self._sessions.signed_code(visit.code, identity.subject)
+        return replace(visit, identity=identity, code=code)
+
     def _failed(self, visit: Visit, error: Exception) -> Response:
         failed = failure_of(error)
         message = failed.body["error"]["message"]
         visit = replace(visit, status=failed.status)
-        return self._pages.page(visit, "error", message=message)
+        response = self._pages.page(visit, "error", message=message)
+        response.headers.update(failed.headers)
+        return response
 
     def _remember_name(self, response: Response, visit: Visit) -> None:
         if visit.identity is None and "author" in visit.fields:
@@ -193,10 +239,10 @@ class Console:
             return said
         request, kept = visit.request, dict(visit.fields)
         aim = kept.pop("next", "") or request.query_params.get("next", "")
-        if request.url.path not in (LOGIN, "/console/logout"):
+        if request.url.path not in (LOGIN, LOGOUT):
             aim = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             kept.pop(CODE_FIELD, None)
-            kept = {_KEPT: json.dumps(kept)} if kept else {}
+            kept = {_KEPT: json.dumps(kept, ensure_ascii=False)} if kept else {}
         return self._pages.page(visit, "login", aim=aim or HOME, kept=kept.get(_KEPT, ""))
 
     async def _sign_in(self, visit: Visit) -> Response:
@@ -211,19 +257,25 @@ class Console:
         place, request = self._place_of(visit.request, aim)
         kept = _kept(visit)
         if not kept or place is None:
-            response: Response = RedirectResponse(HOME if place is None else aim, 303)
+            to = HOME if place is None else aim.partition("#")[0]
+            response: Response = RedirectResponse(to, 303)
         else:
             response = await place.show(
-                replace(visit, request=request, identity=identity, fields=kept)
+                replace(self._signed(visit, identity), request=request, fields=kept)
             )
         self._sessions.begin(response, token)
         return response
 
     def _place_of(self, request: Request, aim: str) -> tuple[_Place | None, Request]:
         """The page at an address of the console, and a request that asks for it."""
-        parts = urlsplit(aim)
+        try:
+            parts = urlsplit(aim)
+        except ValueError:
+            return None, request
+        if not aim.startswith(HOME):  # browsers read the second slash of "//" as a host's
+            return None, request
         scope = {**request.scope, "method": "GET", "query_string": parts.query.encode()}
-        scope["path"] = parts.path if not parts.netloc and not parts.scheme else ""
+        scope["path"] = parts.path
         for place in self._places:
             match, more = Route(place.path, place.show).matches(scope)
             if match is Match.FULL and not place.is_open and place.show is not _nowhere:
@@ -237,7 +289,9 @@ class Console:
 
     async def _static(self, request: Request) -> Response:
         request.scope[ROUTE_KEY] = "/console/static"
-        found = self._assets.response(request.path_params["name"])
+        found = self._assets.response(
+            request.path_params["name"], request.query_params.get("v", "")
+        )
         return found or Response(status_code=404, headers=HEADERS)
 
 
@@ -250,6 +304,17 @@ def _kept(visit: Visit) -> Mapping[str, str]:
     if not isinstance(found, dict):
         return {}
     return {str(name): value for name, value in found.items() if isinstance(value, str)}
+
+
+def _with_new_id(visit: Visit) -> Visit:
+    """The form without its request id, instead of which the page makes another."""
+    fields = {name: value for name, value in visit.fields.items() if name != "request_id"}
+    return replace(visit, fields=fields)
+
+
+async def _home(request: Request) -> Response:
+    request.scope[ROUTE_KEY] = HOME
+    return RedirectResponse(HOME, 308, HEADERS)
 
 
 async def _nowhere(visit: Visit) -> Response:

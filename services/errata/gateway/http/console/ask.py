@@ -53,7 +53,7 @@ class AskPage:
                 prompt,
                 _number(visit, "min_seq", None),
                 min(tokens, model.max_tokens),
-                visit.typed("namespaces").replace(",", " ").split(),
+                _namespaces(visit),
             ),
         )
         return self._page(visit, model, answer, _earlier(visit, question, is_chat))
@@ -81,8 +81,18 @@ def _packed(visit: Visit, answer: Answer) -> str:
         for name, value in asdict(answer.provenance).items()
         if name in ("applied_seq", "state_digest", "replica", "edits", "num_edits_in_force")
     }
-    kept = {"question": visit.typed("prompt"), "kind": visit.typed("kind"), "text": answer.text}
+    kept = {
+        "question": visit.typed("prompt"),
+        "kind": visit.typed("kind"),
+        "namespaces": _namespaces(visit),
+        "text": answer.text,
+    }
     return json.dumps({**kept, **provenance})
+
+
+def _namespaces(visit: Visit) -> list[str]:
+    """Those to read, in an order of their own: the same ones are the same question."""
+    return sorted({*visit.typed("namespaces").replace(",", " ").split()})
 
 
 def _earlier(visit: Visit, question: str, is_chat: bool) -> dict[str, Any] | None:
@@ -97,10 +107,10 @@ def _earlier(visit: Visit, question: str, is_chat: bool) -> dict[str, Any] | Non
             "edits": [str(name) for name in found["edits"]],
             "num_edits_in_force": int(found["num_edits_in_force"]),
         }
+        asked = (found["question"], found["kind"] == "chat", found["namespaces"])
     except (KeyError, TypeError, ValueError):
         return None
-    same = found["question"] == question and (found["kind"] == "chat") == is_chat
-    return kept if same else None
+    return kept if asked == (question, is_chat, _namespaces(visit)) else None
 
 
 def _number(visit: Visit, name: str, most: int | None) -> int | None:

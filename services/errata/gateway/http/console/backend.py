@@ -84,10 +84,12 @@ class Backend:
         if (edits := edits_of(call.request)) is not None:
             self._rates.edit(caller, *edits)
         if call.service != _INFERENCE:
-            return call.parse(await unless_left(request, self._forwarded(call, path)))
+            reply = await unless_left(request, self._forwarded(call, path))
+            return await asyncio.to_thread(call.parse, reply)  # replies may have megabytes
         if call.method != "GetModel":
             self._rates.answer(caller)
-        return call.parse(await unless_left(request, self._answered(call)))
+        reply = await unless_left(request, self._answered(call))
+        return await asyncio.to_thread(call.parse, reply)
 
     async def _answered(self, call: Call[Any]) -> Any:
         more = (trace_parent(),) if call.method == "Generate" else ()

@@ -55,7 +55,7 @@ class Entry:
     Attributes:
         shown: what it says.
         stored: the bytes that the chain covers.
-        content: the whole payload as JSON; empty if it cannot be read.
+        content: the whole payload as JSON; empty if it cannot be read, or was not asked for.
     """
 
     shown: LogEntry
@@ -97,28 +97,32 @@ def replicas(at_seq: int) -> Call[list[Placed]]:
     )
 
 
-def entries(from_seq: int, size: int) -> Call[Page[Entry]]:
-    """A page of the log."""
+def entries(from_seq: int, size: int, *, with_content: bool = False) -> Call[Page[Entry]]:
+    """A page of the log, which may have fewer entries than are asked for."""
     request = edit_log_pb2.ListEntriesRequest(page_size=size, from_seq=from_seq)
     return Call(
         "EditLogService",
         "ListEntries",
         request,
-        lambda r: Page(list(map(_entry, r.entries)), r.next_page_token),
+        lambda r: Page([_entry(each, with_content) for each in r.entries], r.next_page_token),
     )
 
 
-def _entry(message: edit_log_pb2.LogEntry) -> Entry:
+def _entry(message: edit_log_pb2.LogEntry, with_content: bool) -> Entry:
     stored = ChainedEntry(message.seq, message.payload, message.chain_digest)
+    content = _content(message.payload) if with_content else ""
+    return Entry(log_entry(message), stored, content)
+
+
+def _content(payload: bytes) -> str:
     try:
-        content = json_format.MessageToJson(
-            edit_log_pb2.EntryPayload.FromString(message.payload),
+        return json_format.MessageToJson(
+            edit_log_pb2.EntryPayload.FromString(payload),
             preserving_proto_field_name=True,
             ensure_ascii=False,
         )
     except (DecodeError, json_format.Error, TypeError, ValueError):
-        content = ""  # of a newer release, or an impossible entry
-    return Entry(log_entry(message), stored, content)
+        return ""  # of a newer release, or an impossible entry
 
 
 def lanes() -> Call[list[Lane]]:

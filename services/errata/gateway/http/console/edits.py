@@ -22,6 +22,8 @@ from errata_client.edits import Edit, EditState
 
 _PAGE = 25
 _LOG = "log"
+STATES = tuple(state for state in EditState if state not in (EditState.UNKNOWN, EditState.FITTING))
+"""That can be searched for; to the catalog, what is being fitted still waits for its fit."""
 _FILTERS = ("q", "state", "lane", "author", "namespace", "since", "until")
 
 
@@ -48,7 +50,7 @@ class EditsPage:
             lanes=lanes,
             by_log=by_log,
             asked=asked,
-            states=[state for state in EditState if state is not EditState.UNKNOWN],
+            states=STATES,
             first=f"/console/edits?{urlencode(asked)}" if visit.asked("page") else "",
             more=f"/console/edits?{urlencode(more)}" if found.next_page_token else "",
         )

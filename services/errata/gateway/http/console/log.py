@@ -11,6 +11,7 @@ from errata.errors import DataLossError, InvalidRequestError
 from errata.gateway.http.console import calls_convert as calls
 from errata.gateway.http.console.backend import Backend
 from errata.gateway.http.console.calls_convert import Entry
+from errata.gateway.http.console.entries import entries_between
 from errata.gateway.http.console.pages import HEADERS, Pages
 from errata.gateway.http.console.visit import Visit
 from errata.log.chain import ORIGIN, Position, verify_run
@@ -38,10 +39,10 @@ class LogPage:
         before = None
         if floor <= last:
             start = max(floor, first - 1)  # with the one before, whose digest is the page's start
-            size = last - start + 1
-            page = await self._backend.call(visit.request, calls.entries(start, size))
-            entries, before = page.items, None
-            if start < first:
+            entries = await entries_between(
+                self._backend, visit.request, start, last, with_content=True
+            )
+            if start < first and entries:
                 before, *entries = entries
         return self._pages.page(
             visit,

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from errata.gateway.http.console import calls_convert as calls
 from errata.gateway.http.console.backend import Backend
 from errata.gateway.http.console.calls_convert import Entry, Filters, Placed
+from errata.gateway.http.console.entries import entries_between
 from errata.gateway.http.console.pages import Pages
 from errata.gateway.http.console.visit import Visit
 from errata.platform.metrics import GRPC_REQUESTS, HTTP_REQUESTS
@@ -116,8 +117,7 @@ class OverviewPage:
         if not visit.may("ListEntries") or not head.seq:
             return []
         first = max(head.floor_seq, head.seq - _RECENT + 1, 1)
-        page = await self._backend.call(visit.request, calls.entries(first, _RECENT))
-        return page.items[::-1]
+        return (await entries_between(self._backend, visit.request, first, head.seq))[::-1]
 
 
 def verdict_on(replicas: Sequence[Placed], head: Head) -> Verdict:

@@ -34,7 +34,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 """Of every page."""
-_FOREVER = "public, max-age=31536000, immutable"  # the address has the file's digest
+_FOREVER = "public, max-age=31536000, immutable"
 _DIGEST = re.compile("[0-9a-f]{64}")
 _LABELS = {
     EditState.REQUESTED: "waits for its fit",
@@ -69,13 +69,19 @@ class Assets:
         """Where a page finds a file."""
         return f"/console/static/{name}?v={self._digests[name]}"
 
-    def response(self, name: str) -> Response | None:
-        """A file; None if there is none of this name."""
+    def response(self, name: str, version: str) -> Response | None:
+        """A file; None if there is none of this name.
+
+        Args:
+            name: of the file.
+            version: that the address asks for; the file's digest may be kept for ever.
+        """
         data = self._files.get(name)
         if data is None:
             return None
         kind = _KINDS[f".{name.rpartition('.')[2]}"]
-        return Response(data, media_type=kind, headers={**HEADERS, "Cache-Control": _FOREVER})
+        kept = _FOREVER if version == self._digests[name] else "no-cache"
+        return Response(data, media_type=kind, headers={**HEADERS, "Cache-Control": kept})
 
 
 class Pages:

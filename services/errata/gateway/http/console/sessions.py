@@ -4,7 +4,9 @@ A session is a cookie, encrypted and authenticated (Fernet: AES-128-CBC, HMAC-SH
 gateways with the same key know it and none has to keep it. Nothing else can read the token in it.
 A second cookie holds a random seed. Every form carries a code that follows from the seed and the
 key; another site can neither read nor set it. The code outlives a session, so that a form which was
-sent after the session's end is known to be the caller's own.
+sent after the session's end is known to be the caller's own. Forms of somebody who is signed in
+carry a second part, which follows from his name, too: with the seed and code of another visitor,
+nothing can be done in his session.
 """
 
 from __future__ import annotations
@@ -25,7 +27,6 @@ from errata.errors import InvalidRequestError, StartupError
 MAX_TOKEN_CHARS = 2_700
 """Of a token to sign in with: browsers keep cookies of up to 4,096 bytes, sealed."""
 _SEED = re.compile("[0-9a-f]{64}")
-_PATH = "/console"
 
 
 class Sessions:
@@ -47,7 +48,8 @@ class Sessions:
         self._form_key = hashlib.sha256(b"forms" + base64.urlsafe_b64decode(key)).digest()
         self._seconds = int(seconds)
         self._secure = secure
-        prefix = "__Secure-" if secure else ""  # such a cookie cannot come from a plain page
+        # Neither a plain page nor another host of the domain can set a cookie with this prefix.
+        prefix, self._path = ("__Host-", "/") if secure else ("", "/console")
         self.session_cookie = f"{prefix}errata-session"
         self.seed_cookie = f"{prefix}errata-forms"
 
@@ -90,21 +92,42 @@ class Sessions:
 
     def form_code(self, seed: str) -> str:
         """What the forms of this browser carry."""
-        return hmac.new(self._form_key, seed.encode(), hashlib.sha256).hexdigest()
+        return self._code(seed)
 
-    def is_form_code(self, request: Request, code: str) -> bool:
-        """Whether a form that was sent is one of this browser."""
+    def signed_code(self, code: str, subject: str) -> str:
+        """What the forms of this browser carry while somebody is signed in.
+
+        Args:
+            code: of the browser.
+            subject: who is signed in.
+        """
+        return code + self._code(f"{code} {subject}")
+
+    def is_form_code(self, request: Request, code: str, subject: str | None = None) -> bool:
+        """Whether a form that was sent is one of this browser.
+
+        Args:
+            request: with the form.
+            code: of the form.
+            subject: for whom it must have been made; None takes anybody's.
+        """
         seed = request.cookies.get(self.seed_cookie, "")
         if not _SEED.fullmatch(seed) or not code.isascii():
             return False
-        return hmac.compare_digest(self.form_code(seed), code)
+        wanted = self.form_code(seed)
+        if subject is None:
+            return hmac.compare_digest(wanted, code[: len(wanted)])
+        return hmac.compare_digest(self.signed_code(wanted, subject), code)
+
+    def _code(self, text: str) -> str:
+        return hmac.new(self._form_key, text.encode(), hashlib.sha256).hexdigest()
 
     def _set(self, response: Response, name: str, value: str, seconds: int | None) -> None:
         response.set_cookie(
             name,
             value,
             max_age=seconds,
-            path=_PATH,
+            path=self._path,
             secure=self._secure,
             httponly=True,
             samesite="strict",

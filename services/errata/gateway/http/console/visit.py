@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ CODE_FIELD = "form_code"
 """The field with which a form proves that it is one of ours."""
 NAME_COOKIE = "errata-name"
 """What somebody calls himself where nobody is authenticated."""
+MAX_FORM_BYTES = 1024 * 1024
+"""Of a form as it is sent; a prompt has at most 100,000 characters."""
 _MAX_FIELDS = 200
 _PATHS = {path.rpartition("/")[2]: path for path in RULES}
 
@@ -88,7 +91,11 @@ async def read_form(request: Request, limit: int) -> dict[str, str]:
         HttpError: 413, more than `limit` bytes.
         InvalidRequestError: it is no such form, or not in UTF-8.
     """
-    body = await read_body(request, limit)
+    body = await read_body(request, limit, "this form")
+    return await asyncio.to_thread(_fields, body)  # much text keeps the event loop waiting
+
+
+def _fields(body: bytes) -> dict[str, str]:
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
