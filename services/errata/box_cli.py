@@ -92,9 +92,7 @@ def up(
                 markup=False,
             )
         while not stop.wait(0.5):
-            for process in box.processes.values():
-                if not process.running:
-                    raise process.ended()
+            box.check()
     except KeyboardInterrupt:
         err.print("stopping: interrupted before all services were up")
         raise

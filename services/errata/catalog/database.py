@@ -30,7 +30,7 @@ _KEPT = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS targets (
     name TEXT PRIMARY KEY, delivered INTEGER NOT NULL, failures INTEGER NOT NULL,
-    next_attempt REAL NOT NULL
+    next_attempt REAL NOT NULL, failing_since REAL NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS shaped (
     hour INTEGER, edit INTEGER, answers INTEGER NOT NULL, PRIMARY KEY (hour, edit)
@@ -104,6 +104,7 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.connection = self._connect()
             self.connection.executescript(_KEPT)
+            self._add_columns()
             version = self.value("version")
         except (OSError, sqlite3.Error) as error:
             raise StartupError(
@@ -175,6 +176,14 @@ class Database:
         connection = self._connect()
         connection.execute("PRAGMA query_only = 1")
         return connection
+
+    def _add_columns(self) -> None:
+        """Adds to a kept table what earlier ones lack."""
+        columns = self.connection.execute("SELECT name FROM pragma_table_info('targets')")
+        if ("failing_since",) not in columns.fetchall():
+            self.connection.execute(
+                "ALTER TABLE targets ADD COLUMN failing_since REAL NOT NULL DEFAULT 0"
+            )
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(

@@ -1,6 +1,7 @@
 """A system on one machine: Redis, log, writer, catalog and gateway with workers, as processes.
 
-It includes a retrieval service if the workers' settings name the address of its own.
+It includes a retrieval service if the workers' settings name the address of its own. The catalog is
+optional: the system starts and goes on without it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any, Self
 
 from errata.errors import StartupError
 from errata.launch.checks import before_start, box_key
-from errata.launch.health import HealthProbe, health_channel
+from errata.launch.health import HealthProbe, health_channel, health_of
 from errata.launch.lock import DataDirLock
+from errata.launch.optional import OptionalProcess
 from errata.launch.processes import Process
 from errata.launch.progress import Steps
 from errata.launch.redis import redis_command
@@ -31,9 +33,10 @@ _START_SECONDS = {
     "log": 30.0,
     "writer": 180.0,
     "retrieval": 60.0,
-    "catalog": 3_600.0,  # a new database reads the whole log
     "gateway": 300.0,
+    "catalog": 30.0,  # a new database reads the whole log, which may take longer: in the background
 }
+_WITHOUT_CATALOG = "There are no searches, events and webhooks until it is up."
 _HEALTH_SECONDS = 1.0
 _STOP_SECONDS = {
     "redis": 10.0,
@@ -91,6 +94,7 @@ class Box:
         self._steps = steps or Steps()
         self._given_up = given_up
         self._lock: DataDirLock | None = None
+        self._catalog: OptionalProcess | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -128,9 +132,11 @@ class Box:
     def start(self) -> None:
         """Runs the checks, then starts everything in the order of dependence.
 
+        A catalog that does not start is reported, and `check` starts it again.
+
         Raises:
-            StartupError: a check failed, and nothing was started; or a process did not start, and
-                its last lines are in the message.
+            StartupError: a check failed, and nothing was started; or another process did not start,
+                and its last lines are in the message.
             KeyboardInterrupt: `given_up` returned True.
         """
         services = self._services()
@@ -143,7 +149,22 @@ class Box:
         )
         self.start_storage()
         for name, address in services.items():
-            self.start_service(name, address)
+            if name == "catalog":
+                self._start_catalog(address)
+            else:
+                self.start_service(name, address)
+
+    def check(self) -> None:
+        """Looks once whether everything still runs; starts an ended catalog again.
+
+        Raises:
+            StartupError: a process that the system needs has ended.
+        """
+        for name, process in self.processes.items():
+            if name != "catalog" and not process.running:
+                raise process.ended()
+        if self._catalog is not None:
+            self._catalog.look()
 
     def start_log(self) -> None:
         """Starts only Redis and the log: the rest of a system cannot start before a repair.
@@ -179,8 +200,8 @@ class Box:
         found = {"log": settings.log.address, "writer": settings.writer.address}
         if settings.worker.retrieval_address == settings.retrieval.address:
             found["retrieval"] = settings.retrieval.address
-        found["catalog"] = settings.catalog.address
-        return {**found, "gateway": settings.gateway.address}
+        # The gateway does without the catalog, so it does not wait for it.
+        return {**found, "gateway": settings.gateway.address, "catalog": settings.catalog.address}
 
     def _listening(self, services: Mapping[str, str]) -> list[tuple[str, str]]:
         """(setting, address) of everything that the box listens on."""
@@ -208,23 +229,36 @@ class Box:
     def start_service(self, name: str, address: str) -> None:
         """Starts one service and waits until its health says SERVING."""
         self._make_key()
-        command = [sys.executable, "-m", "errata.cli", "serve", name]
         # Without the limit, gRPC would retry less and less often while a slow service starts.
         options = [("grpc.max_reconnect_backoff_ms", 200)]
         with (
             self._steps.starting(name),
             health_channel(address, options, self.settings.security) as channel,
         ):
-            environment = self.settings.environment()
-            if self._secured is not None:
-                environment |= self._secured.environment(name)
-            process = self._spawn(name, command, environment)
+            process = self._spawn_service(name)
             probe = HealthProbe(channel)
             process.wait_until(
                 lambda: probe.state(_HEALTH_SECONDS) == "SERVING",
                 _START_SECONDS[name],
                 self._given_up,
             )
+
+    def _start_catalog(self, address: str) -> None:
+        ready = True
+        try:
+            self.start_service("catalog", address)
+        except StartupError:
+            ready = False  # which is reported below
+        security = self.settings.security
+        self._catalog = OptionalProcess(
+            self.processes["catalog"],
+            lambda: self._spawn_service("catalog"),
+            lambda: health_of(address, _HEALTH_SECONDS, security) == "SERVING",
+            self._steps.say,
+            ready=ready,
+            without=_WITHOUT_CATALOG,
+        )
+        self._catalog.look()  # reports one that has ended
 
     def _make_key(self) -> None:
         """Makes the box's own signing key at its first start."""
@@ -234,11 +268,19 @@ class Box:
 
     def stop(self) -> None:
         """Stops everything, dependants first."""
+        self._catalog = None
         for name in reversed(list(self.processes)):
             self.processes.pop(name).stop(_STOP_SECONDS[name])
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    def _spawn_service(self, name: str) -> Process:
+        command = [sys.executable, "-m", "errata.cli", "serve", name]
+        environment = self.settings.environment()
+        if self._secured is not None:
+            environment |= self._secured.environment(name)
+        return self._spawn(name, command, environment)
 
     def _spawn(self, name: str, command: list[str], environment: Mapping[str, str]) -> Process:
         log_path: Path = self.settings.data_dir / "logs" / f"{name}.log"

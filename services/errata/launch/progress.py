@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from errata.launch.output import line
+from errata.launch.output import line, quoted
 from errata.platform.countdown import EVERY_SECONDS, Countdown
 
 
@@ -57,10 +57,10 @@ class Steps:
             return
         begun = self._clock()
         if not self._console.is_terminal:
-            self._line(f"starting {name} …")
+            self.say(f"starting {name} …")
         with self._shown(f"starting {name} …", f"waiting for {name} …", begun):
             yield
-        self._line(f"{name} is up after {self._clock() - begun:.1f} s")
+        self.say(f"{name} is up after {self._clock() - begun:.1f} s")
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
@@ -84,7 +84,7 @@ class Steps:
 
         def report() -> None:
             while not done.wait(self._report_seconds):
-                self._line(f"{waiting} {self._clock() - begun:.0f} s")
+                self.say(f"{waiting} {self._clock() - begun:.0f} s")
 
         reporter = threading.Thread(target=report, daemon=True)
         reporter.start()
@@ -94,9 +94,10 @@ class Steps:
             done.set()
             reporter.join()
 
-    def _line(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Shows plain text of one or more lines."""
         if self._console is not None:
-            _print(self._console, text)
+            self._console.print(quoted(text), soft_wrap=True)
 
 
 def bars(console: Console | None, *, transient: bool = False) -> Progress:

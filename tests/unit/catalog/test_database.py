@@ -66,6 +66,22 @@ def test_a_new_target_begins_behind_what_has_happened(log: Log) -> None:
     assert begin(log.database, "ops").delivered == (log.fold.seq - 1) << 20
 
 
+def test_positions_of_an_earlier_database_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "CREATE TABLE targets (name TEXT PRIMARY KEY, delivered INTEGER NOT NULL, failures "
+            "INTEGER NOT NULL, next_attempt REAL NOT NULL) WITHOUT ROWID"
+        )
+        connection.execute("INSERT INTO targets VALUES ('ops', 0, 3, 7.0)")
+    connection.close()
+    database = Database(path)
+    assert begin(database, "ops") == Progress(0, 3, 7.0, 0.0)
+    save(database, "ops", Progress(0, 4, 8.0, 6.0))
+    database.close()
+    assert begin(Database(path), "ops") == Progress(0, 4, 8.0, 6.0)
+
+
 def test_a_report_that_is_sent_again_counts_once(log: Log) -> None:
     (first,) = log.request(edit("Pisa is in"))
     assert first == "edits/2-0"

@@ -15,6 +15,10 @@ PRIVATE = (
     *("::1", "::", "fe80::1", "fc00::1", "fd12::1", "ff02::1", "2001:db8::1"),
     *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1"),
     *("2002:7f00:1::", "2001:0:53aa:64c:0:0:0:1"),
+    # `ipaddress` calls these global: site-local, IPv4-compatible, IPv4-translated, reserved, for
+    # segment routing and documentation, multicast.
+    *("fec0::1", "feff::1", "::8.8.8.8", "::127.0.0.1", "::ffff:0:8.8.8.8", "::ffff:0:127.0.0.1"),
+    *("1::1", "4000::1", "fe00::1", "5f00::1", "3fff::1", "ff0e::1"),
 )
 
 
@@ -27,7 +31,7 @@ def test_a_private_address_is_refused_unless_it_is_allowed(text: str) -> None:
     check_allowed("hooks.example", [address], allow_private=True)
 
 
-@pytest.mark.parametrize("text", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize("text", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "3fff:1000::1"])
 def test_a_public_address_is_taken(text: str) -> None:
     check_allowed("hooks.example", [ip_address(text)], allow_private=False)
 

@@ -118,6 +118,12 @@ def test_the_compose_file_fits_together() -> None:
                     assert port in _ports(services[host]["environment"]), f"{name}: {key}"
 
 
+def test_the_gateway_of_the_compose_file_waits_for_no_healthy_catalog() -> None:
+    waits_for = compose()["services"]["gateway"]["depends_on"]
+    assert waits_for["catalog"] == {"condition": "service_started"}
+    assert waits_for["writer"] == {"condition": "service_healthy"}
+
+
 def _ports(environment: dict[str, str]) -> set[int]:
     found = {k: host_and_port(v) for k, v in environment.items() if k.endswith("ADDRESS")}
     return {port for host, port in found.values() if host == "0.0.0.0"}

@@ -11,6 +11,10 @@ from errata.errors import PermissionDeniedError, UnavailableError
 
 # Addresses that carry an IPv4 address, to which a gateway may lead on.
 _NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+# All that is assigned for the public internet (RFC 4291, section 2.4). Outside of it, `is_global`
+# also holds for site-local, IPv4-compatible, IPv4-translated and reserved addresses.
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_DOCUMENTATION = IPv6Network("3fff::/20")  # RFC 9637; `is_global` of older Pythons holds for it
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
@@ -20,6 +24,8 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
         if inside is not None:
             return is_public(inside)
         if any(address in network for network in _NAT64) or address.teredo is not None:
+            return False
+        if address not in _GLOBAL_UNICAST or address in _DOCUMENTATION:
             return False
     return address.is_global and not address.is_multicast
 

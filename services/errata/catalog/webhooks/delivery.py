@@ -37,11 +37,13 @@ class Progress:
         delivered: id of the last event that it took, or that was given up.
         failures: attempts since then that failed.
         next_attempt: seconds since 1970 before which no attempt is made.
+        failing_since: when the first of these failed, in seconds since 1970; 0 without failures.
     """
 
     delivered: int
     failures: int = 0
     next_attempt: float = 0.0
+    failing_since: float = 0.0
 
 
 def delay_after(failures: int, first: float, longest: float, draw: float) -> float:
@@ -106,7 +108,9 @@ class Delivery:
 
     async def _attempt(self, progress: Progress, events: list[Event]) -> Progress:
         """Tries the first of the next events once, and stores what came of it."""
-        await asyncio.sleep(max(0.0, progress.next_attempt - self._clock()))
+        # A clock that was ahead once may have stored a time that is far away.
+        wait = min(progress.next_attempt - self._clock(), self._settings.webhook_max_delay_seconds)
+        await asyncio.sleep(max(0.0, wait))
         event = events[0]
         await failpoint_async("catalog.webhook.before_send")
         attempt = await self._sender.send(self._target, message_of(event, self._catalog.log_id))
@@ -136,9 +140,13 @@ class Delivery:
         longest = settings.webhook_max_delay_seconds
         wait = delay_after(failures, settings.webhook_first_delay_seconds, longest, random.random())
         wait = max(wait, min(retry_after, longest))
-        progress = replace(progress, failures=failures, next_attempt=now + wait)
+        # What grew old while nobody delivered gets as long as any other event.
+        since = min(progress.failing_since, now) if progress.failures else now
+        progress = replace(
+            progress, failures=failures, next_attempt=now + wait, failing_since=since
+        )
         for event in events:
-            if now - event.time / 1e6 <= settings.webhook_horizon_seconds:
+            if now - max(event.time / 1e6, since) <= settings.webhook_horizon_seconds:
                 break
             self._count("given_up")
             _log.error(
@@ -158,14 +166,15 @@ class Delivery:
 def begin(database: Database, name: str) -> Progress:
     """How far a target is; a new one begins behind the events that have happened."""
     found = database.connection.execute(
-        "SELECT delivered, failures, next_attempt FROM targets WHERE name = ?", (name,)
+        "SELECT delivered, failures, next_attempt, failing_since FROM targets WHERE name = ?",
+        (name,),
     ).fetchone()
     newest = newest_event(database.connection)
     if found is None:
         progress = Progress(newest)
     else:
         # Of a log that was restored, the last entries may be gone.
-        progress = Progress(min(found[0], newest), found[1], found[2])
+        progress = Progress(min(found[0], newest), *found[1:])
     save(database, name, progress)
     return progress
 
@@ -178,6 +187,12 @@ def save(database: Database, name: str, progress: Progress) -> None:
 
 def _put(connection: sqlite3.Connection, name: str, progress: Progress) -> None:
     connection.execute(
-        "INSERT OR REPLACE INTO targets VALUES (?, ?, ?, ?)",
-        (name, progress.delivered, progress.failures, progress.next_attempt),
+        "INSERT OR REPLACE INTO targets VALUES (?, ?, ?, ?, ?)",
+        (
+            name,
+            progress.delivered,
+            progress.failures,
+            progress.next_attempt,
+            progress.failing_since,
+        ),
     )

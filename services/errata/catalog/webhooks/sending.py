@@ -45,9 +45,7 @@ class Sender:
         """Opens nothing yet; an attempt takes at most the timeout."""
         self._timeout = timeout_seconds
         # The environment's proxies would connect elsewhere than to the address that was checked.
-        self._http = httpx2.AsyncClient(
-            trust_env=False, follow_redirects=False, timeout=timeout_seconds
-        )
+        self._http = httpx2.AsyncClient(trust_env=False, follow_redirects=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,15 +79,22 @@ class Sender:
         port = url.port or (443 if url.scheme == "https" else 80)
         addresses = await resolve(url.host, port)
         check_allowed(url.host, addresses, allow_private=target.allow_private)
+        # An address that leads nowhere must leave time for the others.
+        limits = httpx2.Timeout(self._timeout, connect=self._timeout / len(addresses))
         for address in addresses[:-1]:
             try:
-                return await self._post(target, url, address, message)
+                return await self._post(target, url, address, message, limits)
             except (httpx2.ConnectError, httpx2.ConnectTimeout):
                 continue  # the next address may answer
-        return await self._post(target, url, addresses[-1], message)
+        return await self._post(target, url, addresses[-1], message, limits)
 
     async def _post(
-        self, target: Target, url: httpx2.URL, address: IPv4Address | IPv6Address, message: Message
+        self,
+        target: Target,
+        url: httpx2.URL,
+        address: IPv4Address | IPv6Address,
+        message: Message,
+        limits: httpx2.Timeout,
     ) -> Attempt:
         headers = {**message.headers(target.secret, time.time()), "host": url.netloc.decode()}
         request = self._http.build_request(
@@ -97,6 +102,7 @@ class Sender:
             url.copy_with(host=str(address)),
             content=message.body,
             headers=headers,
+            timeout=limits,
             extensions={"sni_hostname": url.host},  # the certificate must be the name's
         )
         answer = await self._http.send(request, stream=True)
