@@ -92,7 +92,7 @@ def _packed(visit: Visit, answer: Answer) -> str:
 
 def _namespaces(visit: Visit) -> list[str]:
     """Those to read, in an order of their own: the same ones are the same question."""
-    return sorted({*visit.typed("namespaces").replace(",", " ").split()})
+    return sorted(set(visit.typed("namespaces").replace(",", " ").split()))
 
 
 def _earlier(visit: Visit, question: str, is_chat: bool) -> dict[str, Any] | None:
