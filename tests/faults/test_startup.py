@@ -106,7 +106,7 @@ def test_up_names_a_port_in_use(environment: dict[str, str]) -> None:
 
 
 def test_an_unknown_service_and_an_unknown_setting(environment: dict[str, str]) -> None:
-    assert "choose log, writer, retrieval, workers or gateway" in _fails_here(
+    assert "choose log, writer, retrieval, catalog, workers, gateway" in _fails_here(
         ["serve", "oracle"], environment
     )
     bad = {**environment, "ERRATA_WRITER__ADRESS": "x"}

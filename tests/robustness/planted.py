@@ -278,8 +278,8 @@ BUGS = (
             ),
             (
                 "log/fold.py",
-                "if self._known(name).standing is not Standing.COMMITTED:",
-                "if self._known(name).standing is Standing.REQUESTED:",
+                "if self.known(name).standing is not Standing.COMMITTED:",
+                "if self.known(name).standing is Standing.REQUESTED:",
             ),
         ),
     ),

@@ -90,9 +90,7 @@ def fit(
     encoded = perf_counter()
     fitter = _Fitter(model, shape, config, contents, memory, statistics)
     groups, starts_bank = _groups(batch.edits, shape, config, contents)
-    # A bank whose edits were all reverted still knows them: the next edits start it anew.
-    continues = not starts_bank and len(groups) == 1 and contents.num_in_bank > 0
-    before = contents.learned if continues else None
+    before = None if starts_bank or len(groups) > 1 else _learned(contents)
     fitted = [
         fitter.fit(group, rows, before, batch.seed + number, batch.attempt)
         for number, group in enumerate(groups)
@@ -113,6 +111,11 @@ def fit(
     )
     seconds = {"encode": encoded - start, "train": perf_counter() - encoded}
     return FitResult(artifact, pack_texts(texts), seconds)
+
+
+def _learned(contents: ElderContents) -> Learned | None:
+    """What the bank knows; a bank whose edits were all reverted still knows them, and forgets."""
+    return contents.learned if contents.num_in_bank else None
 
 
 def _limit(
