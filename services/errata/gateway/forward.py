@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from errata.errors import UnavailableError
+from errata.errors import DeadlineExceededError, ErrataError, UnavailableError
 from errata.gateway.convert import (
     CATALOG,
     EDIT_LOG,
@@ -21,9 +21,11 @@ from errata.gateway.convert import (
     edits_of,
 )
 from errata.gateway.rates import Rates, caller_of_call
+from errata.platform.rpc_errors import service_error
 from errata.platform.security.identity import caller_metadata
 from errata.platform.status import DETAILS_KEY, PUSHBACK_KEY
 from errata.platform.tracing import outgoing
+from errata_client import errors as client_errors
 
 LOG_UNARY = ("GetHead", "ListEntries", "ListReplicas")
 LOG_STREAMS = ("Subscribe", "GetArtifact")
@@ -90,6 +92,28 @@ def cannot_reach(service: str) -> UnavailableError:
     return UnavailableError(
         f"the gateway cannot reach {service}; try again with the same request id.", service=service
     )
+
+
+def call_error(
+    error: grpc.aio.AioRpcError, service: str, seconds: float, again: str
+) -> ErrataError:
+    """The error of a call that failed: the service's own, or that of the connection.
+
+    Args:
+        error: of the call.
+        service: that was called.
+        seconds: the call's deadline.
+        again: what the caller should do if the outcome is unknown.
+    """
+    of_transport = not client_errors.from_rpc_error(error).reason
+    if of_transport and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceededError(
+            f"no answer within {seconds:g} s, and the outcome is unknown; {again}",
+            timeout_seconds=seconds,
+        )
+    if of_transport and error.code() is grpc.StatusCode.UNAVAILABLE:
+        return cannot_reach(service)
+    return service_error(error, service, UnavailableError)
 
 
 async def _forward_error(context: Any, path: str, error: grpc.aio.AioRpcError) -> NoReturn:

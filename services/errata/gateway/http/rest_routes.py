@@ -10,15 +10,13 @@ from google.protobuf.message_factory import GetMessageClass
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from errata.errors import DeadlineExceededError, ErrataError, UnavailableError
+from errata.errors import ErrataError
 from errata.gateway.convert import edits_of
-from errata.gateway.forward import call_metadata, cannot_reach
+from errata.gateway.forward import call_error, call_metadata
 from errata.gateway.http.calls import asked_seconds, read_body, unless_left
 from errata.gateway.http.rest_convert import RestRoute, body_of, request_id_of, request_of
 from errata.gateway.rates import Rates, caller_of_request
-from errata.platform.rpc_errors import service_error
 from errata.platform.settings import GatewaySettings
-from errata_client import errors as client_errors
 
 _ID_HEADER = "Idempotency-Key"
 
@@ -69,14 +67,7 @@ class RestCall:
 
 def error_of(route: RestRoute, error: grpc.aio.AioRpcError, seconds: float) -> ErrataError:
     """The error of a call that failed: the service's own, or that of the connection."""
-    service = route.rpc.containing_service.name
-    of_transport = not client_errors.from_rpc_error(error).reason
-    if of_transport and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceededError(
-            f"no answer within {seconds:g} s, and the outcome is unknown; repeat it with the "
-            "same request id, and allow more time with the header X-Request-Timeout.",
-            timeout_seconds=seconds,
-        )
-    if of_transport and error.code() is grpc.StatusCode.UNAVAILABLE:
-        return cannot_reach(service)
-    return service_error(error, service, UnavailableError)
+    again = (
+        "repeat it with the same request id, and allow more time with the header X-Request-Timeout."
+    )
+    return call_error(error, route.rpc.containing_service.name, seconds, again)

@@ -60,9 +60,7 @@ def lanes_of(names: object, where: str) -> frozenset[str]:
     """
     if names is None:
         return frozenset({ALL_LANES})
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{where} must be a list of lanes")
-    return frozenset(name.removeprefix("lanes/") for name in names)
+    return frozenset(name.removeprefix("lanes/") for name in _texts(names, where, "lanes"))
 
 
 def namespaces_of(names: object, where: str) -> frozenset[str]:
@@ -73,9 +71,14 @@ def namespaces_of(names: object, where: str) -> frozenset[str]:
     """
     if names is None:
         return frozenset({ALL_NAMESPACES})
+    texts = _texts(names, where, "namespaces")
+    return frozenset("" if name == _DEFAULT_NAME else name for name in texts)
+
+
+def _texts(names: object, where: str, what: str) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{where} must be a list of namespaces")
-    return frozenset("" if name == _DEFAULT_NAME else name for name in names)
+        raise ValueError(f"{where} must be a list of {what}")
+    return names
 
 
 def read_bindings(path: Path | None) -> dict[str, Grant]:

@@ -59,10 +59,11 @@ class Tokens:
             )
             subject = str(claims["sub"])
             roles = roles_of(claims.get(settings.roles_claim, []), settings.roles_claim)
+            for claim in (settings.lanes_claim, settings.namespaces_claim):
+                if claim in claims and claims[claim] is None:  # not the same as no limit
+                    raise ValueError(f"{claim} is null; leave it out, or give a list")
             lanes = lanes_of(claims.get(settings.lanes_claim), settings.lanes_claim)
             claim = settings.namespaces_claim
-            if claim in claims and claims[claim] is None:
-                raise ValueError(f"{claim} is null; leave it out, or give a list")
             namespaces = namespaces_of(claims.get(claim), claim)
         except (jwt.PyJWTError, ValueError) as error:
             raise UnauthenticatedError(

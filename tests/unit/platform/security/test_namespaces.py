@@ -13,7 +13,12 @@ from errata.launch.certs import make_ca, make_token
 from errata.platform.security import identity as callers
 from errata.platform.security.access import authorise
 from errata.platform.security.bindings import read_bindings
-from errata.platform.security.identity import Identity, may_see, require_namespaces
+from errata.platform.security.identity import (
+    Identity,
+    may_see,
+    require_namespaces,
+    require_sight_of,
+)
 from errata.platform.security.rules import Role
 from errata.platform.security.tokens import Tokens
 from errata.platform.settings import SecuritySettings
@@ -103,3 +108,11 @@ def test_tokens_and_bindings_name_namespaces(tmp_path: Path) -> None:
     assert tokens.identity(make_token(ca, "alice", ["reader"])).namespaces == {"team-b", ""}
     named = make_token(ca, "alice", ["reader"], namespaces=["team-a"])
     assert tokens.identity(named).namespaces == {"team-a"}, "what a token says counts"
+
+
+def test_a_refusal_names_the_edit_and_not_its_namespace() -> None:
+    entered("team-a")
+    require_sight_of("edits/1-0", "lanes/main", "team-a")
+    with pytest.raises(PermissionDeniedError, match="may not use edits/2-0") as caught:
+        require_sight_of("edits/2-0", "lanes/main", "team-b")
+    assert "team-b" not in f"{caught.value.message} {caught.value.metadata}"

@@ -77,9 +77,10 @@ def test_a_token_that_is_not_right_is_refused(
         tokens.identity(_signed(ca, **{"iss": "https://issuer", **claims}))
 
 
-def test_a_claim_of_namespaces_that_is_null_is_refused(ca: DevelopmentCa) -> None:
-    with pytest.raises(UnauthenticatedError, match="errata_namespaces is null; leave it out"):
-        _tokens(ca).identity(_signed(ca, errata_namespaces=None))
+@pytest.mark.parametrize("claim", ["errata_namespaces", "errata_lanes"])
+def test_a_limit_that_is_null_is_refused(ca: DevelopmentCa, claim: str) -> None:
+    with pytest.raises(UnauthenticatedError, match=f"{claim} is null; leave it out"):
+        _tokens(ca).identity(_signed(ca, **{claim: None}))
 
 
 def test_a_token_of_another_key_or_algorithm_is_refused(ca: DevelopmentCa, tmp_path: Path) -> None:

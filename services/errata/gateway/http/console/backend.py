@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 from starlette.requests import Request
 
-from errata.errors import DeadlineExceededError, ErrataError, UnavailableError
 from errata.gateway.convert import INFERENCE, edits_of, in_namespaces
-from errata.gateway.forward import call_metadata, cannot_reach
+from errata.gateway.forward import call_error, call_metadata
 from errata.gateway.http.calls import unless_left
 from errata.gateway.http.console.calls_convert import Call, replied
 from errata.gateway.http.guard import Guard
 from errata.gateway.rates import Rates, caller_of_request
 from errata.platform.limits_convert import check_request
-from errata.platform.rpc_errors import service_error
 from errata.platform.settings import GatewaySettings
 from errata.platform.tracing import trace_parent
-from errata_client import errors as client_errors
 
 if TYPE_CHECKING:
     from errata.gateway.pool import WorkerPool  # loads Ray
@@ -109,17 +106,5 @@ class Backend:
         try:
             return await rpc(call.request, timeout=seconds, metadata=call_metadata())
         except grpc.aio.AioRpcError as error:
-            raise _error(error, call.service, seconds) from error
-
-
-def _error(error: grpc.aio.AioRpcError, service: str, seconds: float) -> ErrataError:
-    of_transport = not client_errors.from_rpc_error(error).reason
-    if of_transport and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceededError(
-            f"no answer within {seconds:g} s, and the outcome is unknown; send the same form "
-            "again, which has one effect.",
-            timeout_seconds=seconds,
-        )
-    if of_transport and error.code() is grpc.StatusCode.UNAVAILABLE:
-        return cannot_reach(service)
-    return service_error(error, service, UnavailableError)
+            again = "send the same form again, which has one effect."
+            raise call_error(error, call.service, seconds, again) from error
