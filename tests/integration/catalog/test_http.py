@@ -62,6 +62,7 @@ async def test_edits_are_searched(rig: Rig, http: httpx2.AsyncClient) -> None:
 async def test_events_are_server_sent_and_continue(rig: Rig, http: httpx2.AsyncClient) -> None:
     names = await rig.request(*(edit(f"The capital of {k} Freedonia is") for k in range(3)))
     seq = int(names[0].split("/")[1].split("-")[0])
+    await http.get("/v1/edits:search", params={"min_seq": seq})  # else `now` may be before it
     query = {"from_seq": seq, "until_now": "true"}
     stream = await http.get("/v1/events", params=query)
     assert stream.headers["content-type"].startswith("text/event-stream")

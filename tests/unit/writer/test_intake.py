@@ -1,9 +1,11 @@
 """Bad input: refusals name the field, the limit and the remedy."""
 
 import uuid
+from dataclasses import replace
 
 import pytest
 
+from errata.editing.edit import Edit
 from errata.editing.model.causal_lm import CausalLM
 from errata.errors import (
     ErrataError,
@@ -12,7 +14,8 @@ from errata.errors import (
     LimitExceededError,
 )
 from errata.platform.settings import WriterSettings
-from errata.writer.intake import Draft, accept, check_request_id
+from errata.writer.intake import Draft, accept, check_lane_takes, check_request_id
+from tests.integration.log import entries
 
 LIMITS = WriterSettings(max_edits_per_request=3, max_target_tokens=8, max_prompt_tokens=40)
 
@@ -68,6 +71,14 @@ def test_a_request_that_contradicts_itself_is_refused_with_both_names(
     assert len(accept([_draft(), _draft()], shared_model, LIMITS)) == 2, (
         "a repeat is no contradiction"
     )
+
+
+def test_lanes_of_unknown_methods_do_not_stop_edits_of_other_lanes() -> None:
+    lanes = [entries.lane("lanes/a"), entries.lane("lanes/b", method="of-a-newer-release")]
+    edit = Edit("edits/1-0", "Lyon is in", "Spain", "Lyon")
+    check_lane_takes([edit], "lanes/a", lanes)
+    with pytest.raises(InvalidEditError, match="configure a lane that routes"):
+        check_lane_takes([replace(edit, namespace="acme")], "lanes/a", lanes)
 
 
 def test_the_second_edit_is_named_when_it_is_at_fault(shared_model: CausalLM) -> None:
