@@ -10,6 +10,7 @@ from enum import StrEnum
 from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
 from errata.errors import ErrataError, ImpossibleEntryError
+from errata.log.canary_entries import CanaryEnded, CanarySet
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,13 @@ class EditsRequested:
 
     @property
     def has_namespaces(self) -> bool:
-        """Whether an edit is outside the default namespace."""
+        """Whether an edit is outside the default namespace, or in a canary."""
         return any(edit.namespace for edit in self.edits)
+
+    @property
+    def has_canaries(self) -> bool:
+        """Whether an edit is in a canary."""
+        return any(edit.canary for edit in self.edits)
 
     def scheduled(self) -> Iterator[tuple[Edit, Schedule]]:
         """Each edit with its schedule."""
@@ -289,6 +295,8 @@ Signed = (
     | SnapshotTaken
     | LanePolicySet
     | EditsReviewed
+    | CanarySet
+    | CanaryEnded
 )
 """The payloads that the writer signs."""
 
@@ -328,6 +336,8 @@ Payload = (
     | LanePolicySet
     | EditsReviewed
     | EditsReleased
+    | CanarySet
+    | CanaryEnded
 )
 
 

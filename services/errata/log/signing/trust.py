@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from errata.errors import CommitNotTrustedError
+from errata.log.canary_entries import CanaryEnded
 from errata.log.entries import (
     EditsReviewed,
     Entry,
@@ -100,7 +101,7 @@ class TrustState:
         return Signature(key.key_id, value, self.last)
 
     def _manifest(self, payload: Signed) -> bytes:
-        if isinstance(payload, KeysTrusted | SnapshotTaken | EditsReviewed):
+        if isinstance(payload, KeysTrusted | SnapshotTaken | EditsReviewed | CanaryEnded):
             return manifest_of(payload, "", self.last)
         return manifest_of(payload, self.lanes.get(payload.lane, ""), self.last)
 
