@@ -95,15 +95,8 @@ class CanaryTable:
 
     def set(self, payload: CanarySet, seq: int) -> None:
         """Opens or changes a canary by the entry at `seq`, which was checked."""
-        known = self.open.get(payload.canary)
-        self.open[payload.canary] = OpenCanary(
-            payload.canary,
-            seq if known is None else known.opened_seq,
-            payload.lane,
-            payload.namespace,
-            payload.share_ppm,
-            payload.readers,
-        )
+        name = payload.canary
+        self.open[name] = opened_by(payload, seq, self.open.get(name))
 
     def check_request(self, payload: EditsRequested) -> None:
         """Returns if the canaries of requested edits are open, and of the same lane and namespace.
@@ -164,6 +157,18 @@ class CanaryTable:
         """Ends a canary; returns what it was."""
         self.ended.add(name)
         return self.open.pop(name)
+
+
+def opened_by(payload: CanarySet, seq: int, known: OpenCanary | None) -> OpenCanary:
+    """The canary that the entry at `seq` opens, or changes if it is `known`."""
+    return OpenCanary(
+        payload.canary,
+        seq if known is None else known.opened_seq,
+        payload.lane,
+        payload.namespace,
+        payload.share_ppm,
+        payload.readers,
+    )
 
 
 def edits_at(place: str, edits: Mapping[str, Known]) -> Iterator[tuple[str, Known]]:

@@ -13,6 +13,8 @@ _SignedMessage = (
     | edit_log_pb2.SnapshotTaken
     | edit_log_pb2.LanePolicySet
     | edit_log_pb2.EditsReviewed
+    | edit_log_pb2.CanarySet
+    | edit_log_pb2.CanaryEnded
 )
 
 

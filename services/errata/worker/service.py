@@ -81,12 +81,12 @@ class Worker:
         self, request: inference_pb2.GenerateRequest, timeout_seconds: float, parent: str = ""
     ) -> inference_pb2.GenerateResponse:
         """A whole continuation; `parent` is the caller's trace."""
-        pieces = self._replica.generate(
-            convert.generation_input(request), streaming=False, timeout_seconds=timeout_seconds
-        )
+        asked = convert.generation_input(request)
+        pieces = self._replica.generate(asked, streaming=False, timeout_seconds=timeout_seconds)
         with span("generate", parent=parent, replica=self._replica.name):
-            async with aclosing(pieces):
-                return convert.answer(self._replica.model, await anext(pieces), self._replica.name)
+            # To the generator's end, where the answer is counted.
+            whole = [piece async for piece in pieces][-1]
+            return convert.answer(self._replica.model, whole, self._replica.name, asked)
 
     async def try_generate(
         self, request: inference_pb2.GenerateRequest, timeout_seconds: float
@@ -102,21 +102,19 @@ class Worker:
         self, request: inference_pb2.StreamGenerateRequest, timeout_seconds: float
     ) -> AsyncIterator[inference_pb2.StreamGenerateResponse]:
         """A continuation as it is made."""
-        pieces = self._replica.generate(
-            convert.generation_input(request), streaming=True, timeout_seconds=timeout_seconds
-        )
+        asked = convert.generation_input(request)
+        pieces = self._replica.generate(asked, streaming=True, timeout_seconds=timeout_seconds)
         async with aclosing(pieces):
             async for piece in pieces:
-                yield convert.chunk(self._replica.model, piece, self._replica.name)
+                yield convert.chunk(self._replica.model, piece, self._replica.name, asked)
 
     async def score(
         self, request: inference_pb2.ScoreRequest, timeout_seconds: float
     ) -> inference_pb2.ScoreResponse:
         """A scored continuation."""
-        token_ids, scored = await self._replica.score(
-            convert.scoring_input(request), timeout_seconds=timeout_seconds
-        )
-        return convert.score(self._replica.model, token_ids, scored, self._replica.name)
+        asked = convert.scoring_input(request)
+        token_ids, scored = await self._replica.score(asked, timeout_seconds=timeout_seconds)
+        return convert.score(self._replica.model, token_ids, scored, self._replica.name, asked)
 
     async def get_model(
         self, request: inference_pb2.GetModelRequest, timeout_seconds: float

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 from starlette.requests import Request
 
-from errata.gateway.convert import INFERENCE, edits_of, in_namespaces
+from errata.gateway.convert import INFERENCE, as_read, edits_of
 from errata.gateway.forward import call_error, call_metadata
 from errata.gateway.http.calls import unless_left
 from errata.gateway.http.console.calls_convert import Call, replied
@@ -91,7 +91,7 @@ class Backend:
     async def _answered(self, call: Call[Any]) -> Any:
         more = (trace_parent(),) if call.method == "Generate" else ()
         # Workers know no identities: what the caller may read is decided here.
-        request = call.request if call.method == "GetModel" else in_namespaces(call.request)
+        request = call.request if call.method == "GetModel" else as_read(call.request)
         return await self._pool.call(_POOL_METHODS[call.method], request, self._seconds, *more)
 
     async def _forwarded(self, call: Call[Any], path: str) -> Any:

@@ -245,7 +245,7 @@ class GenerateRequest(google.protobuf.message.Message):
     clip_max_tokens: builtins.bool
     """If max_tokens is more than the model's window leaves after the prompt, take what it leaves."""
     canary_key: builtins.str
-    """Decides which open canaries the request is in: the same key is always in the same ones, on every
+    """Decides which open canaries the request is in: the same key is in the same ones, on every
     replica. At most 256 characters. If empty, the gateway draws one for this request.
     """
     @property
@@ -365,7 +365,7 @@ class StreamGenerateRequest(google.protobuf.message.Message):
     clip_max_tokens: builtins.bool
     """If max_tokens is more than the model's window leaves after the prompt, take what it leaves."""
     canary_key: builtins.str
-    """Decides which open canaries the request is in: the same key is always in the same ones, on every
+    """Decides which open canaries the request is in: the same key is in the same ones, on every
     replica. At most 256 characters. If empty, the gateway draws one for this request.
     """
     @property
@@ -565,7 +565,7 @@ class GenerateEverywhereRequest(google.protobuf.message.Message):
     clip_max_tokens: builtins.bool
     """If max_tokens is more than the model's window leaves after the prompt, take what it leaves."""
     canary_key: builtins.str
-    """Decides which open canaries the request is in: the same key is always in the same ones, on every
+    """Decides which open canaries the request is in: the same key is in the same ones, on every
     replica. At most 256 characters. If empty, the gateway draws one for this request.
     """
     @property

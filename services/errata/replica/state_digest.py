@@ -1,0 +1,25 @@
+"""The digest by which replicas compare their states."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from errata.editing.canaries import Canaries
+from errata.replica.open_lane import OpenLane
+
+
+def state_digest(base_model: str, lanes: Mapping[str, OpenLane], canaries: Canaries) -> str:
+    """SHA-256, hex, of the base model, of what lanes hold, and of who reads which canary.
+
+    Args:
+        base_model: its digest.
+        lanes: by name.
+        canaries: the open ones.
+    """
+    state = hashlib.sha256(base_model.encode())
+    for name, lane in sorted(lanes.items()):
+        state.update(f"|{name}|{lane.configured.config_digest}|{lane.lane.digest()}".encode())
+    for canary in canaries.open.values():
+        state.update(f"|{canary}".encode())
+    return state.hexdigest()
