@@ -54,7 +54,7 @@ def test_another_process_decides_the_same() -> None:
         f"c = {told!r}\n"
         "print([k for k in sys.stdin.read().split() if c.takes(('',), k)])"
     )
-    found = subprocess.run(  # noqa: S603
+    found = subprocess.run(
         [sys.executable, "-c", code],
         input=" ".join(KEYS[:500]),
         env={"PYTHONHASHSEED": "77", "PYTHONPATH": ":".join(sys.path)},
