@@ -1,4 +1,4 @@
-"""`errata bench serve`: throughput and latency as ratios, in six suites."""
+"""`errata bench serve`: throughput and latency as ratios."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class ServeSuite(StrEnum):
     HTTP = "http"
     SECURE = "secure"
     ATTACK = "attack"
+    IMPORT = "import"
 
 
 class Api(StrEnum):
@@ -43,7 +44,8 @@ SuiteOption = Annotated[
         "edits of a lane that claims all rows or none, against none. load: the whole system while "
         "edits arrive, against the same without edits. http: the HTTP API, against gRPC. secure: "
         "TLS, tokens and an audit log, against a system without. attack: latencies of an honest "
-        "client beside an attacker, against those without him."
+        "client beside an attacker, against those without him. import: latencies while a file of "
+        "10,000 edits is imported, killed and resumed, against those without."
     ),
 ]
 EngineOption = Annotated[
@@ -64,7 +66,10 @@ ConcurrencyOption = Annotated[
     typer.Option(help="Requests in flight; those without one of the engine's 32 rows wait.", min=1),
 ]
 EditsOption = Annotated[
-    int, typer.Option(help="unclaimed, routed: active edits; 0 for the numbers above.", min=0)
+    int,
+    typer.Option(
+        help="unclaimed, routed: active edits; import: rows; 0 for the numbers above.", min=0
+    ),
 ]
 MethodOption = Annotated[str, typer.Option(help="routed: recipe, elder or lemoe.")]
 LaneConfigOption = Annotated[
@@ -155,6 +160,9 @@ def serve(
         found = _secure(system, rounds=rounds, requests=requests, concurrency=concurrency)
     elif suite is ServeSuite.ATTACK:
         found = _attack(system, rounds=rounds, requests=requests, concurrency=concurrency)
+    elif suite is ServeSuite.IMPORT:
+        values = {"rounds": rounds, "requests": requests, "concurrency": concurrency}
+        found = _import(system, rows=edits or 10_000, lane=lane or "lanes/facts", **values)
     else:
         values = read_values(lane_config) if lane_config else {}
         machine = (model or str(demo.model_path()), dtype, device, rounds)
@@ -190,6 +198,13 @@ def _attack(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
     from errata.evaluation.serve.own_system import OwnSystem
 
     return run_attack(AttackPlan(OwnSystem(*system), **values), console=console())
+
+
+def _import(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
+    from errata.evaluation.serve.import_bench import ImportPlan, run_import
+    from errata.evaluation.serve.own_system import OwnSystem
+
+    return run_import(ImportPlan(OwnSystem(*system), **values), console=console())
 
 
 def _engine(
