@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from errata.log.entries import Signature
+from errata.log.signature import Signature
 
 
 class Outcome(StrEnum):

@@ -11,6 +11,7 @@ from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
 from errata.errors import ErrataError, ImpossibleEntryError
 from errata.log.canary_entries import CanaryEnded, CanarySet
+from errata.log.signature import Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +37,6 @@ class ArtifactRef:
 
     digest: str
     size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A signature over the manifest of an entry; see `log.signing`.
-
-    Attributes:
-        key_id: first 16 hex digits of the SHA-256 of the raw public key.
-        value: Ed25519, 64 bytes.
-        previous: digest of the signed entry before it in this log, 32 bytes; zeros for the first.
-    """
-
-    key_id: str
-    value: bytes
-    previous: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from errata.log.entries import KeysTrusted, Signature, TrustedKey
+from errata.log.entries import KeysTrusted, TrustedKey
+from errata.log.signature import Signature
 from errata_client._gen.errata.v1 import edit_log_pb2
 
 _SignedMessage = (

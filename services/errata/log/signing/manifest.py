@@ -21,10 +21,10 @@ from errata.log.entries import (
     LaneConfigured,
     LaneModelCommitted,
     LanePolicySet,
-    Signature,
     Signed,
     SnapshotTaken,
 )
+from errata.log.signature import Signature
 
 _PREFIX = b"errata commit manifest 1\n"
 _KINDS: dict[type, str] = {

@@ -17,10 +17,10 @@ from errata.log.entries import (
     Entry,
     KeysTrusted,
     LaneConfigured,
-    Signature,
     Signed,
     SnapshotTaken,
 )
+from errata.log.signature import Signature
 from errata.log.signing.keys import (
     PUBLIC_KEY_BYTES,
     SigningKey,
