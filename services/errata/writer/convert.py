@@ -10,8 +10,8 @@ from errata.errors import InvalidEditError, InvalidRequestError
 from errata.log.chat_convert import chat_of, prompts_of
 from errata.log.entries import LaneConfigured
 from errata.log.payload_convert import figures_message, ref_message
-from errata.log.request_convert import spec_message
 from errata.log.policy_convert import schedule_of
+from errata.log.request_convert import spec_message
 from errata.platform.status_convert import to_status
 from errata.writer.compaction import DEFAULT_MAX_LOSS, Compacted, CompactionOptions
 from errata.writer.filters import EditFilter
