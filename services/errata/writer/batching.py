@@ -66,9 +66,9 @@ def next_batch(
 def window(pending: Iterable[tuple[str, Edit]], lane: str, alone: frozenset[str]) -> list[Edit]:
     """All edits of a lane and a namespace, or canary, that can be fitted now, in any order.
 
-    The namespace or canary is that of the oldest edit that can be fitted. An edit whose prompt or subject
-    occurs in an earlier pending edit waits for that edit. If the first edit failed in a batch
-    before, the window contains nothing else.
+    The namespace or canary is that of the oldest edit that can be fitted. An edit whose prompt or
+    subject occurs in an earlier pending edit waits for that edit. If the first edit failed in a
+    batch before, the window contains nothing else.
 
     Args:
         pending: lane and edit, in log order.

@@ -85,10 +85,21 @@ class CanaryRecord:
     @classmethod
     def opened(cls, entry: Entry, kind: CanarySet) -> CanaryRecord:
         """The canary that an entry opens."""
-        time = entry.append_time
         return cls(
-            *(kind.canary, kind.lane, kind.namespace, kind.share_ppm, kind.readers, kind.rule),
-            *(kind.comment, entry.author, entry.seq, time, entry.seq, time, entry.author, time),
+            kind.canary,
+            kind.lane,
+            kind.namespace,
+            kind.share_ppm,
+            kind.readers,
+            kind.rule,
+            kind.comment,
+            author=entry.author,
+            opened_seq=entry.seq,
+            open_time=entry.append_time,
+            set_seq=entry.seq,
+            set_time=entry.append_time,
+            set_by=entry.author,
+            audience_time=entry.append_time,
         )
 
     def changed(self, entry: Entry, kind: CanarySet) -> CanaryRecord:
@@ -114,6 +125,12 @@ class CanaryBook:
         """Holds none."""
         self._records: dict[str, CanaryRecord] = {}  # in the order in which they were opened
         self._edits: defaultdict[str, list[str]] = defaultdict(list)
+        self._open: dict[str, None] = {}  # names, in the same order
+
+    @property
+    def has_open(self) -> bool:
+        """Whether one has not ended."""
+        return bool(self._open)
 
     def __iter__(self) -> Iterator[CanaryRecord]:
         """All of them, newest first; any thread can call it."""
@@ -125,7 +142,7 @@ class CanaryBook:
 
     def open_ones(self) -> list[CanaryRecord]:
         """Those that have not ended, newest first; any thread can call it."""
-        return [record for record in self if record.is_open]
+        return [self._records[name] for name in reversed(list(self._open))]
 
     def edits_of(self, name: str) -> Sequence[str]:
         """The names of a canary's edits, whatever their state, in log order."""
@@ -142,6 +159,7 @@ class CanaryBook:
         self._records[kind.canary] = (
             CanaryRecord.opened(entry, kind) if known is None else known.changed(entry, kind)
         )
+        self._open.setdefault(kind.canary)
 
     def end(self, entry: Entry, kind: CanaryEnded) -> CanaryRecord:
         """Ends a canary; returns what it was.
@@ -159,6 +177,7 @@ class CanaryBook:
             ended_by=entry.author,
             comparison=kind.comparison,
         )
+        del self._open[kind.canary]
         return known
 
     def capture(self) -> tuple[CanaryRecord, ...]:
@@ -168,6 +187,7 @@ class CanaryBook:
     def restore(self, records: Iterable[CanaryRecord]) -> None:
         """Holds what `capture` gave; their edits are added by `add`."""
         self._records = {record.name: record for record in records}
+        self._open = {name: None for name, record in self._records.items() if record.is_open}
 
 
 def decision_digest(kind: CanarySet | CanaryEnded, author: str) -> str:

@@ -92,8 +92,8 @@ def compact(
     on_trial = sorted({edit.canary for edit in edits if is_canary_place(edit.namespace)})
     if on_trial:
         raise PreconditionError(
-            f"{name} has edits of the open canary {on_trial[0]}, which a compaction would let share "
-            "experts with those that every request reads; end the canary first.",
+            f"{name} has edits of the open canary {on_trial[0]}, which a compaction would let "
+            "share experts with those that every request reads; end the canary first.",
             lane=name,
             canary=on_trial[0],
         )

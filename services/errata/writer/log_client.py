@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, Collection
 from typing import cast
 
 import grpc
@@ -14,8 +14,9 @@ from errata.platform.rpc_errors import service_error
 from errata.platform.security.identity import on_behalf_of
 from errata.platform.tracing import outgoing, trace_parent
 from errata.writer import log_convert
+from errata.writer.canary_tally import CanaryReport
 from errata.writer.log_convert import ReportedDigest
-from errata_client._gen.errata.v1 import edit_log_pb2_grpc
+from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -101,17 +102,34 @@ class LogClient:
 
         Replicas that are not there yet, or contradict the log, are left out.
         """
-        found, token = list[ReportedDigest](), ""
+        return [
+            digest
+            async for page in self._replicas(seq)
+            for digest in log_convert.reported_digests(page)
+        ]
+
+    async def canary_reports(self) -> list[CanaryReport]:
+        """What live replicas have counted for the open canaries; raises as `state`."""
+        return [
+            report
+            async for page in self._replicas(0)
+            for report in log_convert.canary_reports(page)
+        ]
+
+    async def _replicas(
+        self, at_seq: int
+    ) -> AsyncGenerator[edit_log_pb2.ListReplicasResponse, None]:
+        token = ""
         while True:
-            request = log_convert.list_replicas_request(seq, token)
+            request = log_convert.list_replicas_request(at_seq, token)
             try:
                 response = await self._stub.ListReplicas(request, timeout=_TIMEOUT_SECONDS)
             except grpc.aio.AioRpcError as error:
                 raise service_error(error) from error
-            found += log_convert.reported_digests(response)
+            yield response
             token = response.next_page_token
             if not token:
-                return found
+                return
 
     async def voided_seqs(self) -> Collection[int]:
         """Positions of all voided entries; raises as `state`."""
