@@ -89,22 +89,7 @@ def compact(
         )
     if not edits:
         raise PreconditionError(f"{name} has no active edit; there is nothing to compact.")
-    on_trial = sorted({edit.canary for edit in edits if is_canary_place(edit.namespace)})
-    if on_trial:
-        raise PreconditionError(
-            f"{name} has edits of the open canary {on_trial[0]}, which a compaction would let "
-            "share experts with those that every request reads; end the canary first.",
-            lane=name,
-            canary=on_trial[0],
-        )
-    namespaces = {edit.namespace for edit in edits}
-    if len(namespaces) > 1:
-        raise PreconditionError(
-            f"{name} has edits of {len(namespaces)} namespaces, which a compaction would let share "
-            "experts; compact lanes of one namespace only.",
-            lane=name,
-        )
-    namespace = min(namespaces)
+    namespace = _only_namespace(name, edits)
     route = partial(lane.route, reading=reading_for(namespace))
     seed = seed_of(lane.configured.config_digest, edits)
     sample = _sample_of(edits, seed)
@@ -127,6 +112,30 @@ def compact(
     report = lane.lane.report()
     sizes = {} if report is None else report.sizes
     return Compacted(artifact, names, seed, before, after, sizes)
+
+
+def _only_namespace(name: str, edits: Sequence[Edit]) -> str:
+    """The namespace of a lane's edits.
+
+    Raises:
+        PreconditionError: there are several, or one of an open canary.
+    """
+    on_trial = sorted({edit.canary for edit in edits if is_canary_place(edit.namespace)})
+    if on_trial:
+        raise PreconditionError(
+            f"{name} has edits of the open canary {on_trial[0]}, which a compaction would let "
+            "share experts with those that every request reads; end the canary first.",
+            lane=name,
+            canary=on_trial[0],
+        )
+    namespaces = {edit.namespace for edit in edits}
+    if len(namespaces) > 1:
+        raise PreconditionError(
+            f"{name} has edits of {len(namespaces)} namespaces, which a compaction would let share "
+            "experts; compact lanes of one namespace only.",
+            lane=name,
+        )
+    return min(namespaces)
 
 
 def _sample_of(edits: Sequence[Edit], seed: int) -> list[Edit]:

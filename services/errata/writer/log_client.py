@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
-from typing import cast
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar, cast
 
 import grpc
 
@@ -16,8 +16,9 @@ from errata.platform.tracing import outgoing, trace_parent
 from errata.writer import log_convert
 from errata.writer.canary_tally import CanaryReport
 from errata.writer.log_convert import ReportedDigest
-from errata_client._gen.errata.v1 import edit_log_pb2, edit_log_pb2_grpc
+from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
+T = TypeVar("T")
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -102,34 +103,25 @@ class LogClient:
 
         Replicas that are not there yet, or contradict the log, are left out.
         """
-        return [
-            digest
-            async for page in self._replicas(seq)
-            for digest in log_convert.reported_digests(page)
-        ]
+        return await self._of_replicas(seq, log_convert.reported_digests)
 
     async def canary_reports(self) -> list[CanaryReport]:
         """What live replicas have counted for the open canaries; raises as `state`."""
-        return [
-            report
-            async for page in self._replicas(0)
-            for report in log_convert.canary_reports(page)
-        ]
+        return await self._of_replicas(0, log_convert.canary_reports)
 
-    async def _replicas(
-        self, at_seq: int
-    ) -> AsyncGenerator[edit_log_pb2.ListReplicasResponse, None]:
-        token = ""
+    async def _of_replicas(self, at_seq: int, read: Callable[[Any], list[T]]) -> list[T]:
+        """What `read` finds in each page of the list of replicas."""
+        found, token = list[T](), ""
         while True:
             request = log_convert.list_replicas_request(at_seq, token)
             try:
                 response = await self._stub.ListReplicas(request, timeout=_TIMEOUT_SECONDS)
             except grpc.aio.AioRpcError as error:
                 raise service_error(error) from error
-            yield response
+            found += read(response)
             token = response.next_page_token
             if not token:
-                return
+                return found
 
     async def voided_seqs(self) -> Collection[int]:
         """Positions of all voided entries; raises as `state`."""

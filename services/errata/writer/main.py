@@ -153,7 +153,8 @@ async def _serve(
     server = GrpcServer(settings.address, [SERVICE_NAME], gate=gate)
     editing_pb2_grpc.add_EditingServiceServicer_to_server(service, server.server)
     try:
-        with metrics_endpoint(settings.metrics_address, LedgerCollector(writer.ledger)):
+        collector = LedgerCollector(writer.ledger, writer.canaries.tally)
+        with metrics_endpoint(settings.metrics_address, collector):
             if settings.standby:
                 await server.start()
             await _first(work, unless_stopped(started.wait(), stop))

@@ -197,10 +197,8 @@ class Writer:
             RequestIdReusedError, LogUnavailableError, EpochLostError: from the log.
         """
         request_id = check_request_id(request_id)
-        lane, edits = await self._accepted(drafts, lane)
         is_known = self.ledger.seq_of_request(request_id) is not None
-        if not is_known:  # a retry can come when its canary has ended
-            check_canaries(edits, lane, self.ledger.canaries)
+        lane, edits = await self._accepted(drafts, lane, is_known=is_known)
         max_pending = self._settings.max_pending_edits
         num_pending, num_waiting = self.ledger.num_pending, self.ledger.num_waiting
         if not is_known and num_pending + num_waiting + len(edits) > max_pending:
@@ -247,7 +245,6 @@ class Writer:
             UnavailableError: the writer is starting or ending, or fitted other edits all the time.
         """
         lane, edits = await self._accepted(drafts, lane)
-        check_canaries(edits, lane, self.ledger.canaries)
         refuse_expired(drafts, self._clock())
         return await self.previews.edits(edits, drafts, lane, wait_seconds)
 
@@ -267,8 +264,10 @@ class Writer:
         checked = await asyncio.to_thread(accept_probes, prompts, model, settings)
         return await self._publisher.append(request_id, ProbesSet(checked), author)
 
-    async def _accepted(self, drafts: Sequence[Draft], lane: str) -> tuple[str, list[Edit]]:
-        """The lane's name, and the edits, checked."""
+    async def _accepted(
+        self, drafts: Sequence[Draft], lane: str, *, is_known: bool = False
+    ) -> tuple[str, list[Edit]]:
+        """The lane's name, and the edits, checked; if `is_known`, they were accepted before."""
         lane = lane or self._settings.default_lane
         if lane not in self.ledger.lanes:
             raise UnknownLaneError(
@@ -277,6 +276,8 @@ class Writer:
                 lane=lane,
             )
         edits = await asyncio.to_thread(accept, drafts, self._edited.model, self._settings)
+        if not is_known:  # a retry can come when its canary has ended
+            check_canaries(edits, lane, self.ledger.canaries)
         check_lane_takes(edits, lane, [each for _, each in self.ledger.lanes.values()])
         return lane, edits
 
