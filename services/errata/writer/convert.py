@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from errata.editing.lane.contract import LaneReport
-from errata.editing.namespaces import namespace_of
+from errata.editing.namespaces import DEFAULT, namespace_of
 from errata.errors import InvalidEditError, InvalidRequestError
 from errata.log.chat_convert import chat_of, prompts_of
 from errata.log.entries import LaneConfigured
@@ -32,15 +32,20 @@ STATES = {
 }
 
 
-def draft(index: int, message: types_pb2.EditSpec) -> Draft:
+def draft(index: int, message: types_pb2.EditSpec, unnamed: str = DEFAULT) -> Draft:
     """An edit as the client sent it, with the namespace in its canonical form.
+
+    Args:
+        index: of the edit in its request.
+        message: that the client sent.
+        unnamed: the namespace if it names none.
 
     Raises:
         InvalidEditError: a time that cannot be represented, or an impossible namespace.
     """
     field = f"edits[{index}].namespace"
     try:
-        namespace = namespace_of(message.namespace, field)
+        namespace = namespace_of(message.namespace, field) if message.namespace else unnamed
     except InvalidRequestError as error:
         raise InvalidEditError(error.message, field=field) from error
     try:
@@ -60,6 +65,7 @@ def draft(index: int, message: types_pb2.EditSpec) -> Draft:
         separator=message.separator if message.HasField("separator") else None,
         times=times,
         namespace=namespace,
+        canary=message.canary,
     )
 
 
