@@ -14,6 +14,8 @@ MAX_PROMPT_CHARS = 1_000_000
 """Most characters of a prompt, and of all texts of one request for an answer."""
 MAX_EDIT_CHARS = 100_000
 """Most characters of each text of an edit."""
+MAX_KEY_CHARS = 256
+"""Most characters of a canary key."""
 MAX_NAMED_EDITS = 1_000
 """Most edits that one request can name."""
 MAX_NAMESPACES = 16
@@ -92,11 +94,11 @@ CHARS: dict[str, int] = {
     "FindEditsRequest.page_token": _NOTE_CHARS,
     "FindEditsRequest.subject": _NOTE_CHARS,
     "FindEditsRequest.text": _NOTE_CHARS,
-    "GenerateEverywhereRequest.canary_key": _ID_CHARS,
+    "GenerateEverywhereRequest.canary_key": MAX_KEY_CHARS,
     "GenerateEverywhereRequest.namespaces": NAME_CHARS,
     "GenerateEverywhereRequest.prompt": MAX_PROMPT_CHARS,
     "GenerateEverywhereRequest.stop": NAME_CHARS,
-    "GenerateRequest.canary_key": _ID_CHARS,
+    "GenerateRequest.canary_key": MAX_KEY_CHARS,
     "GenerateRequest.namespaces": NAME_CHARS,
     "GenerateRequest.prompt": MAX_PROMPT_CHARS,
     "GenerateRequest.stop": NAME_CHARS,
@@ -149,7 +151,7 @@ CHARS: dict[str, int] = {
     "ReviewEditsRequest.request_id": _ID_CHARS,
     "RouteRequest.lanes": NAME_CHARS,
     "RouteRequest.prompts": MAX_PROMPT_CHARS,
-    "ScoreRequest.canary_key": _ID_CHARS,
+    "ScoreRequest.canary_key": MAX_KEY_CHARS,
     "ScoreRequest.continuation": MAX_PROMPT_CHARS,
     "ScoreRequest.namespaces": NAME_CHARS,
     "ScoreRequest.prompt": MAX_PROMPT_CHARS,
@@ -172,7 +174,7 @@ CHARS: dict[str, int] = {
     "SnapshotTaken.state_digest": _ID_CHARS,
     "SnapshotTaken.verified_by": NAME_CHARS,
     "StateAt.state_digest": _ID_CHARS,
-    "StreamGenerateRequest.canary_key": _ID_CHARS,
+    "StreamGenerateRequest.canary_key": MAX_KEY_CHARS,
     "StreamGenerateRequest.namespaces": NAME_CHARS,
     "StreamGenerateRequest.prompt": MAX_PROMPT_CHARS,
     "StreamGenerateRequest.stop": NAME_CHARS,
