@@ -14,14 +14,12 @@ MAX_PROMPT_CHARS = 1_000_000
 """Most characters of a prompt, and of all texts of one request for an answer."""
 MAX_EDIT_CHARS = 100_000
 """Most characters of each text of an edit."""
-MAX_KEY_CHARS = 256
-"""Most characters of a canary key."""
 MAX_NAMED_EDITS = 1_000
 """Most edits that one request can name."""
 MAX_NAMESPACES = 16
 """Most namespaces that one request can name."""
 MAX_CANARIES = 64
-"""Most canaries that can be open at once, and that one prompt can be in."""
+"""Most canaries that one request can name: as many as can be open."""
 MAX_PROBES = 1_000
 """Most prompts of a probe set."""
 LEAST_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 10.0
@@ -94,11 +92,11 @@ CHARS: dict[str, int] = {
     "FindEditsRequest.page_token": _NOTE_CHARS,
     "FindEditsRequest.subject": _NOTE_CHARS,
     "FindEditsRequest.text": _NOTE_CHARS,
-    "GenerateEverywhereRequest.canary_key": MAX_KEY_CHARS,
+    "GenerateEverywhereRequest.canary_key": NAME_CHARS,
     "GenerateEverywhereRequest.namespaces": NAME_CHARS,
     "GenerateEverywhereRequest.prompt": MAX_PROMPT_CHARS,
     "GenerateEverywhereRequest.stop": NAME_CHARS,
-    "GenerateRequest.canary_key": MAX_KEY_CHARS,
+    "GenerateRequest.canary_key": NAME_CHARS,
     "GenerateRequest.namespaces": NAME_CHARS,
     "GenerateRequest.prompt": MAX_PROMPT_CHARS,
     "GenerateRequest.stop": NAME_CHARS,
@@ -151,7 +149,7 @@ CHARS: dict[str, int] = {
     "ReviewEditsRequest.request_id": _ID_CHARS,
     "RouteRequest.lanes": NAME_CHARS,
     "RouteRequest.prompts": MAX_PROMPT_CHARS,
-    "ScoreRequest.canary_key": MAX_KEY_CHARS,
+    "ScoreRequest.canary_key": NAME_CHARS,
     "ScoreRequest.continuation": MAX_PROMPT_CHARS,
     "ScoreRequest.namespaces": NAME_CHARS,
     "ScoreRequest.prompt": MAX_PROMPT_CHARS,
@@ -174,7 +172,7 @@ CHARS: dict[str, int] = {
     "SnapshotTaken.state_digest": _ID_CHARS,
     "SnapshotTaken.verified_by": NAME_CHARS,
     "StateAt.state_digest": _ID_CHARS,
-    "StreamGenerateRequest.canary_key": MAX_KEY_CHARS,
+    "StreamGenerateRequest.canary_key": NAME_CHARS,
     "StreamGenerateRequest.namespaces": NAME_CHARS,
     "StreamGenerateRequest.prompt": MAX_PROMPT_CHARS,
     "StreamGenerateRequest.stop": NAME_CHARS,
@@ -226,7 +224,7 @@ ITEMS: dict[str, int] = {
     "ProbesSet.prompts": MAX_PROBES,
     "Reading.canaries": MAX_CANARIES,
     "Reading.namespaces": MAX_NAMESPACES,
-    "ReplicaPosition.canaries": 1_000,
+    "ReplicaPosition.canaries": MAX_CANARIES,
     "ReplicaPosition.recent": 1_000,
     "ReplicaPosition.resident": 1_000,
     "ReportShapedAnswersRequest.counts": 100_000,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from errata.platform.limits import MAX_KEY_CHARS
+from errata.platform.limits import NAME_CHARS
 
 MAX_CHOICES = 128
 """Most choices of one request: `n` for each prompt."""
@@ -215,7 +215,7 @@ class GenerationBody(_Body):
         for name in ("safety_identifier", "user"):
             found = getattr(self, name, None)
             if isinstance(found, str) and found:
-                is_short = len(found) <= MAX_KEY_CHARS
+                is_short = len(found) <= NAME_CHARS
                 return found if is_short else hashlib.sha256(found.encode()).hexdigest()
         return ""
 
