@@ -44,8 +44,8 @@ ReadOption = Annotated[
 CanaryOption = Annotated[
     str,
     typer.Option(
-        help="Open canary that the edit belongs to, of the same lane and namespace; until it ends, "
-        "only its requests read the edit."
+        help="Open canary that the edit belongs to, of the same lane; until it ends, only its "
+        "requests read the edit. The namespace is the canary's."
     ),
 ]
 KeyOption = Annotated[

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from errata.launch.show_catalog import event_line
 from errata_client import (
     AsyncClient,
     Canary,
@@ -23,7 +24,9 @@ from errata_client import (
 )
 from errata_client import _calls as calls
 from errata_client._canary_convert import canary as canary_of
+from errata_client._catalog_calls import watch_events
 from errata_client._gen.errata.v1 import (
+    catalog_pb2,
     editing_pb2,
     editing_pb2_grpc,
     inference_pb2,
@@ -215,3 +218,14 @@ def test_a_message_of_a_canary_is_read_whole() -> None:
     assert found.comparison is not None
     assert (found.comparison.canary.requests, found.comparison.rest.microseconds) == (3, 4)
     assert canary_of(_open("canaries/july")).comparison is None
+
+
+def test_events_of_canaries_are_told_by_their_names() -> None:
+    call = watch_events(None, "", ["canary.rolled_back"], "", follow=False)
+    assert list(call.request.kinds) == [catalog_pb2.Event.KIND_CANARY_ROLLED_BACK]
+    message = catalog_pb2.Event(
+        kind=catalog_pb2.Event.KIND_CANARY_ROLLED_BACK, canary="canaries/july"
+    )
+    (event,) = call.parse(catalog_pb2.WatchEventsResponse(events=[message]))
+    assert (event.kind, event.canary) == ("canary.rolled_back", "canaries/july")
+    assert "canary.rolled_back canaries/july" in str(event_line(event))
