@@ -76,7 +76,9 @@ async def gateway_http(
             configure_security(before)
         scheme = "http" if security is None else "https"
         transport = httpx2.ASGITransport(app)
-        async with httpx2.AsyncClient(transport=transport, base_url=f"{scheme}://gateway") as made:
+        async with httpx2.AsyncClient(
+            transport=transport, base_url=f"{scheme}://localhost"
+        ) as made:
             yield made
     await logs.server.stop(0)
     await edits.server.stop(0)
