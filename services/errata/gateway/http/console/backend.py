@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _INFERENCE = INFERENCE.rpartition(".")[2]
-_PREVIEW_SECONDS = 120.0  # a fit takes longer than an answer
+_FIT_SECONDS = 120.0  # a fit takes longer than an answer
+_AFTER_FITS = ("PreviewEdits", "EndCanary")  # a preview is one, a canary's end waits for one
 _POOL_METHODS = {"Generate": "generate", "Score": "score", "GetModel": "get_model"}
 
 
@@ -96,8 +97,8 @@ class Backend:
 
     async def _forwarded(self, call: Call[Any], path: str) -> Any:
         channel: Any = self._channels[call.service]
-        fits = call.method == "PreviewEdits"
-        seconds = max(self._seconds, _PREVIEW_SECONDS) if fits else self._seconds
+        is_long = call.method in _AFTER_FITS
+        seconds = max(self._seconds, _FIT_SECONDS) if is_long else self._seconds
         rpc = channel.unary_unary(
             path,
             request_serializer=lambda message: message.SerializeToString(),
