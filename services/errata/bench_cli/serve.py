@@ -140,6 +140,7 @@ def serve(
     named = (engine, {key: str(value) for key, value in options.items()})
     system = (model, text, replicas, retrieval, *named)
     running = {"target": target, "http_url": http_url}
+    client = {"rounds": rounds, "requests": requests, "concurrency": concurrency}
     if suite is ServeSuite.LOAD:
         found = _load(
             system,
@@ -154,15 +155,13 @@ def serve(
             max_requests=max(requests, round(2 * rate * seconds)),
         )
     elif suite is ServeSuite.HTTP:
-        parallel = {"requests": requests, "concurrency": concurrency}
-        found = _http(system, **running, rounds=rounds, **parallel)
+        found = _http(system, **running, **client)
     elif suite is ServeSuite.SECURE:
-        found = _secure(system, rounds=rounds, requests=requests, concurrency=concurrency)
+        found = _secure(system, **client)
     elif suite is ServeSuite.ATTACK:
-        found = _attack(system, rounds=rounds, requests=requests, concurrency=concurrency)
+        found = _attack(system, **client)
     elif suite is ServeSuite.IMPORT:
-        values = {"rounds": rounds, "requests": requests, "concurrency": concurrency}
-        found = _import(system, rows=edits or 10_000, lane=lane or "lanes/facts", **values)
+        found = _import(system, rows=edits or 10_000, lane=lane or "lanes/facts", **client)
     else:
         values = read_values(lane_config) if lane_config else {}
         machine = (model or str(demo.model_path()), dtype, device, rounds)
