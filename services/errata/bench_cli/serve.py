@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +27,7 @@ class ServeSuite(StrEnum):
     SECURE = "secure"
     ATTACK = "attack"
     IMPORT = "import"
+    CANARY = "canary"
 
 
 class Api(StrEnum):
@@ -45,7 +46,8 @@ SuiteOption = Annotated[
         "edits arrive, against the same without edits. http: the HTTP API, against gRPC. secure: "
         "TLS, tokens and an audit log, against a system without. attack: latencies of an honest "
         "client beside an attacker, against those without him. import: latencies while a file of "
-        "10,000 edits is imported, killed and resumed, against those without."
+        "10,000 edits is imported, killed and resumed, against those without. canary: an open "
+        "canary, against none, and who of 10,000 keys is in it."
     ),
 ]
 EngineOption = Annotated[
@@ -68,7 +70,9 @@ ConcurrencyOption = Annotated[
 EditsOption = Annotated[
     int,
     typer.Option(
-        help="unclaimed, routed: active edits; import: rows; 0 for the numbers above.", min=0
+        help="unclaimed, routed: active edits; import: rows; canary: keys; 0 for the numbers "
+        "above.",
+        min=0,
     ),
 ]
 MethodOption = Annotated[str, typer.Option(help="routed: recipe, elder or lemoe.")]
@@ -156,12 +160,10 @@ def serve(
         )
     elif suite is ServeSuite.HTTP:
         found = _http(system, **running, **client)
-    elif suite is ServeSuite.SECURE:
-        found = _secure(system, **client)
-    elif suite is ServeSuite.ATTACK:
-        found = _attack(system, **client)
-    elif suite is ServeSuite.IMPORT:
-        found = _import(system, rows=edits or 10_000, lane=lane or "lanes/facts", **client)
+    elif suite in _BESIDE:
+        found = _BESIDE[suite](system, **client)
+    elif suite in _IN_LANE:
+        found = _IN_LANE[suite](system, edits or 10_000, lane or "lanes/facts", **client)
     else:
         values = read_values(lane_config) if lane_config else {}
         machine = (model or str(demo.model_path()), dtype, device, rounds)
@@ -199,11 +201,25 @@ def _attack(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
     return run_attack(AttackPlan(OwnSystem(*system), **values), console=console())
 
 
-def _import(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
+def _import(system: tuple[Any, ...], rows: int, lane: str, **values: Any) -> dict[str, Any]:
     from errata.evaluation.serve.import_bench import ImportPlan, run_import
     from errata.evaluation.serve.own_system import OwnSystem
 
-    return run_import(ImportPlan(OwnSystem(*system), **values), console=console())
+    return run_import(ImportPlan(OwnSystem(*system), rows, lane, **values), console=console())
+
+
+def _canary(system: tuple[Any, ...], keys: int, lane: str, **values: Any) -> dict[str, Any]:
+    from errata.evaluation.serve.canary_bench import CanaryPlan, run_canary
+    from errata.evaluation.serve.own_system import OwnSystem
+
+    return run_canary(CanaryPlan(OwnSystem(*system), keys, lane, **values), console=console())
+
+
+_BESIDE = {ServeSuite.SECURE: _secure, ServeSuite.ATTACK: _attack}
+_IN_LANE: dict[ServeSuite, Callable[..., dict[str, Any]]] = {
+    ServeSuite.IMPORT: _import,
+    ServeSuite.CANARY: _canary,
+}
 
 
 def _engine(
