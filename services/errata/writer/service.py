@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
 from errata.editing.namespaces import DEFAULT, own_namespace
-from errata.errors import InvalidRequestError, LimitExceededError
+from errata.errors import InvalidRequestError, LimitExceededError, PermissionDeniedError
 from errata.log.entries import Verdict
 from errata.log.read_only import refuse_change
 from errata.platform.deadlines import before_deadline
@@ -223,6 +224,10 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         known = self._canaries.get(request.name)
         if known is not None:
             require_sight_of(known.name, known.lane, known.namespace)
+            if known.is_open and len(_seen_readers(known)) < len(known.readers):
+                raise PermissionDeniedError(
+                    f"{known.name} has readers that you may not see; ask an operator to change it."
+                )
         wanted = canary_convert.wanted_of(request, known, self._default_lane)
         require_lanes([wanted.lane])
         require_namespaces({wanted.namespace, *wanted.readers})
@@ -289,7 +294,11 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
 
     def _canary(self, record: CanaryRecord) -> editing_pb2.Canary:
         counted = self._writer.canaries.tally.of(record.name)
-        return canary_convert.canary_message(record, self._canaries.edits_of(record.name), counted)
+        return canary_convert.canary_message(
+            replace(record, readers=_seen_readers(record)),
+            self._canaries.edits_of(record.name),
+            counted,
+        )
 
     def _drafts(self, specs: Iterable[types_pb2.EditSpec]) -> list[Draft]:
         """The edits; one that names a canary and no namespace belongs to the canary's."""
@@ -331,6 +340,11 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
 
     def _edits(self, records: Sequence[EditRecord]) -> list[editing_pb2.Edit]:
         return [self._edit(record) for record in records]
+
+
+def _seen_readers(canary: CanaryRecord) -> tuple[str, ...]:
+    """The readers that the caller may know."""
+    return tuple(name for name in canary.readers if may_see(canary.lane, name))
 
 
 def _wait_seconds(context: Any) -> float:

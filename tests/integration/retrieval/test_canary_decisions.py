@@ -307,6 +307,7 @@ async def test_a_credentials_limits_hold_for_canaries(stack: Stack) -> None:
     async with stack.writer(stack.lane_model()) as writer:
         desk = Desk(writer)
         await desk.open(namespace="team-b")
+        await desk.open(name="canaries/shared", namespace="team-a", readers=["team-a", "team-b"])
 
         async def of_alice() -> None:
             enter(Identity("alice", OPERATOR, namespaces=frozenset({"team-a"})))
@@ -325,10 +326,15 @@ async def test_a_credentials_limits_hold_for_canaries(stack: Stack) -> None:
             with pytest.raises(NotFoundError):
                 await desk.list(name=NAME)
             await desk.open(name="canaries/own", namespace="team-a", readers=["team-a"])
-            assert [each.name for each in await desk.list()] == ["canaries/own"]
+            own, shared = await desk.list()
+            assert (own.name, shared.name) == ("canaries/own", "canaries/shared")
+            assert list(shared.readers) == ["team-a"], "she may not know the other one"
+            with pytest.raises(PermissionDeniedError, match="readers that you may not see"):
+                await desk.open(name=shared.name, readers=["team-a"])
+            await desk.end(ROLL_BACK, name=shared.name)
 
         await asyncio.create_task(of_alice())
-        assert len(await desk.list()) == 2
+        assert len(await desk.list()) == 3
 
 
 async def test_canaries_are_listed_newest_first_page_by_page(stack: Stack) -> None:
