@@ -422,7 +422,8 @@ async def test_no_edit_arrives_in_a_canary_while_its_end_is_decided(stack: Stack
                 await desk.submit("Pisa", canary="", number=number)
             assert not waiting.done()
             assert not writer.ledger.canaries.edits_of(NAME)
-        assert list(writer.ledger.canaries.edits_of(NAME)) == [await waiting]
+        name = await waiting
+        assert list(writer.ledger.canaries.edits_of(NAME)) == [name]
 
 
 async def test_a_canary_can_be_rolled_back_while_edits_arrive(stack: Stack) -> None:
