@@ -100,6 +100,33 @@ async def test_a_trial_that_is_rolled_back_leaves_nothing_behind(stack: Stack) -
                 assert (after.edits, after.text) == ((), before.text)
 
 
+@pytest.mark.promise("P7")
+async def test_a_canary_outlives_snapshots_and_a_new_lane_model(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), config=OWN, limits=SNAPSHOTS) as writer:
+        async with stack.worker() as worker:
+            desk = Desk(writer)
+            old = await desk.put("football", canary="")
+            opened = await desk.open(share=0.5, readers=["staff"])
+            new = await desk.put("Finland")
+            seq = writer.ledger.seq
+            found = await answers(worker, seq)
+            await snapshot_after(stack, seq)
+    async with (
+        stack.writer(stack.lane_model(seed=3), config=OWN, limits=SNAPSHOTS) as writer,
+        stack.worker() as worker,
+    ):
+        desk = Desk(writer)
+        (canary,) = await desk.list()
+        assert (canary.opened_seq, list(canary.edits)) == (opened.seq, [new])
+        assert await answers(worker, writer.ledger.seq) == found
+        promoted = (await desk.end(PROMOTE)).seq
+        assert set((await answers(worker, promoted)).values()) == {(new,)}
+        assert (await desk.get(old)).superseded_by == new
+        async with stack.worker() as late:
+            assert (await ask(late, promoted)).edits == (new,)
+            assert late.engine.version.state_digest == worker.engine.version.state_digest
+
+
 async def test_what_workers_count_decides(stack: Stack) -> None:
     async with (
         stack.writer(stack.lane_model(), config=OWN) as writer,

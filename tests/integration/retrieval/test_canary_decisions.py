@@ -412,6 +412,20 @@ async def test_edits_of_a_canary_are_decided_on_as_others(stack: Stack) -> None:
         assert list((await desk.end(PROMOTE)).canary.edits) == [first, second, third, withdrawn]
 
 
+async def test_no_edit_arrives_in_a_canary_while_its_end_is_decided(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), config=OWN) as writer:
+        desk = Desk(writer)
+        await desk.open()
+        async with writer._decisions:
+            waiting = asyncio.create_task(desk.submit("Finland"))
+            for number in range(3):
+                await desk.submit("Pisa", canary="", number=number)
+            assert not waiting.done()
+            assert not writer.ledger.canaries.edits_of(NAME)
+        name = await waiting
+        assert list(writer.ledger.canaries.edits_of(NAME)) == [name]
+
+
 async def test_a_canary_can_be_rolled_back_while_edits_arrive(stack: Stack) -> None:
     async with stack.writer(stack.lane_model(), config=OWN) as writer:
         desk = Desk(writer)

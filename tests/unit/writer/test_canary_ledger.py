@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -209,7 +210,7 @@ async def test_dependents_are_sought_where_the_reverted_edit_is_read() -> None:
 async def test_a_trial_is_fitted_by_itself_and_behind_earlier_edits_of_its_prompt() -> None:
     ledger = await ledger_of(
         opened(2),
-        _request(3, edit(3, prompt="a")),
+        _request(3, replace(edit(3, prompt="a"), subject="Spain")),
         _request(4, edit(4, TRIAL)),
         _request(5, edit(5)),
     )
@@ -217,7 +218,7 @@ async def test_a_trial_is_fitted_by_itself_and_behind_earlier_edits_of_its_promp
     def batch() -> list[str]:
         return [each.edit.name for each in ledger.next_batch(LANE, 10, frozenset())]
 
-    assert batch() == ["edits/3-0"], "the same subject"
+    assert batch() == ["edits/3-0"], "the last one comes behind the trial"
     await ledger.fold([_commit(6, "edits/3-0")])
     assert batch() == ["edits/4-0"]
     await ledger.fold([_commit(7, "edits/4-0")])
