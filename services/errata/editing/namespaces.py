@@ -67,6 +67,13 @@ def is_canary_place(place: str) -> bool:
     return _CANARY_MARK in place
 
 
+def is_open_place(place: str) -> bool:
+    """Whether the edits of some canary could lie in this place."""
+    namespace, mark, canary = place.partition(_CANARY_MARK)
+    is_named = CANARY_NAME.fullmatch(_CANARY_PREFIX + canary) is not None
+    return bool(mark) and is_namespace(namespace) and is_named
+
+
 def reading_for(place: str) -> Reading:
     """What a request reads that an edit in this place must claim."""
     return tuple(sorted({own_namespace(place), place}))

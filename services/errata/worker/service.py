@@ -23,6 +23,7 @@ from errata.platform.telemetry import configure_logging
 from errata.platform.tracing import configure_tracing, span
 from errata.replica.base_model import load_base_model
 from errata.worker import convert
+from errata.worker.admission import GenerationInput, ScoringInput
 from errata.worker.metrics import EngineCollector
 from errata.worker.replica import Replica
 from errata_client._gen.errata.v1 import inference_pb2
@@ -86,7 +87,7 @@ class Worker:
         with span("generate", parent=parent, replica=self._replica.name):
             # To the generator's end, where the answer is counted.
             whole = [piece async for piece in pieces][-1]
-            return convert.answer(self._replica.model, whole, self._replica.name, asked)
+            return convert.answer(self._replica.model, whole, self._asker(asked))
 
     async def try_generate(
         self, request: inference_pb2.GenerateRequest, timeout_seconds: float
@@ -104,9 +105,10 @@ class Worker:
         """A continuation as it is made."""
         asked = convert.generation_input(request)
         pieces = self._replica.generate(asked, streaming=True, timeout_seconds=timeout_seconds)
+        asker = self._asker(asked)
         async with aclosing(pieces):
             async for piece in pieces:
-                yield convert.chunk(self._replica.model, piece, self._replica.name, asked)
+                yield convert.chunk(self._replica.model, piece, asker)
 
     async def score(
         self, request: inference_pb2.ScoreRequest, timeout_seconds: float
@@ -114,7 +116,10 @@ class Worker:
         """A scored continuation."""
         asked = convert.scoring_input(request)
         token_ids, scored = await self._replica.score(asked, timeout_seconds=timeout_seconds)
-        return convert.score(self._replica.model, token_ids, scored, self._replica.name, asked)
+        return convert.score(self._replica.model, token_ids, scored, self._asker(asked))
+
+    def _asker(self, asked: GenerationInput | ScoringInput) -> convert.Asker:
+        return convert.Asker(self._replica.name, asked)
 
     async def get_model(
         self, request: inference_pb2.GetModelRequest, timeout_seconds: float

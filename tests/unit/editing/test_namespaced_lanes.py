@@ -25,6 +25,7 @@ from tests.unit.editing.tiny_models import TextResources
 
 PROMPT = "Toyota makes"
 OTHER = "The tower of Pisa is in"
+WORDS = ("", "Today", "They say that", "In fact", "Because", "Zürich")
 A: Reading = ("team-a",)
 B: Reading = ("team-b",)
 
@@ -197,6 +198,26 @@ def test_a_canary_is_read_by_its_requests_alone_until_it_is_promoted(
     assert other.digest() == lane.digest()
     lane.prepare(Reversal(("edits/4-0",))).apply()
     assert claimed(lane, PROMPT, A) == ["edits/2-0"], "the earlier edit answers again"
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_is_tried_is_what_is_promoted(
+    llama: CausalLM, resources: TextResources, name: str
+) -> None:
+    """Also for other wordings, which the older edit's key can be nearer to."""
+    lane, within = opened(llama, name, resources), ("", "~spring")
+    edit(lane, 2, "", (PROMPT, "football"), (OTHER, "Finland"))
+    edit(lane, 3, "~spring", (PROMPT, "Finland"))
+    prompts = [f"{start} {PROMPT}{end}" for start in WORDS for end in ("", " and", " not")]
+    prompts += [PROMPT, OTHER]
+    tried = [claimed(lane, prompt, within)[0] for prompt in prompts]
+    rest = [claimed(lane, prompt, DEFAULT_ONLY)[0] for prompt in prompts]
+    lane.prepare(Promotion(("edits/3-0",), "")).apply()
+    assert tried == [claimed(lane, prompt, DEFAULT_ONLY)[0] for prompt in prompts]
+    assert "edits/2-0" not in tried
+    assert rest[-2] == "edits/2-0"
+    if name in ("recipe", "gated"):
+        assert rest.count("edits/2-0") > 1, "control: the older edit claims other wordings"
 
 
 @pytest.mark.parametrize("name", MAKERS)

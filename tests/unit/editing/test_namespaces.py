@@ -136,7 +136,8 @@ READINGS: tuple[Reading, ...] = (
     ("nobody",),
     ALL,
     ("", "~spring"),
-    ("*", "team-a~autumn"),
+    ("team-a", "team-a~autumn"),
+    ("*", "team-a~autumn", "~spring"),
 )
 
 
@@ -219,10 +220,14 @@ def _alone(rows: Rows, query: Tensor, reading: Reading) -> Claim:
 
 
 def _as_one_namespace(rows: Rows) -> Inventory:
-    """All in the default namespace; facts of different namespaces stay different ones."""
+    """All in the default namespace; facts of different namespaces stay different ones.
+
+    Canaries are as if they had been promoted.
+    """
     places = rows.namespaces or ("",) * len(rows.names)
     facts = tuple(
-        fact_of(f"{place}|{fact}") for place, fact in zip(places, rows.facts, strict=True)
+        fact_of(f"{own_namespace(place)}|{fact}")
+        for place, fact in zip(places, rows.facts, strict=True)
     )
     return Inventory.of(Rows(rows.names, facts, rows.keys, rows.values))
 
@@ -286,7 +291,7 @@ def test_the_gate_reads_what_a_request_reads(
     names = tuple(f"edits/{number + 1}-0" for number in range(24))
     said = [f"{drawn.choice(PROMPTS)} {drawn.randrange(4)}" for _ in names]
     rows = Rows(names, tuple(map(fact_of, said)), keys, torch.zeros(24, 1))
-    rows = rows.placed({name: drawn.choice(NAMESPACES) for name in names})
+    rows = rows.placed({name: drawn.choice(PLACES) for name in names})
     prompts = [*said, *(f"{prompt} not" for prompt in PROMPTS)]
     readings = [drawn.choice(READINGS) for _ in prompts]
     read: list[int] = []

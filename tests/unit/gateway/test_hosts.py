@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from errata.errors import StartupError
 from errata.gateway.http.app import build_app
 from errata.gateway.http.hosts import LOOPBACK, allowed_hosts
 from errata.platform.addresses import free_port
@@ -19,9 +20,12 @@ from errata.platform.settings import GatewaySettings
     [
         ("", "127.0.0.1", False, LOOPBACK),
         ("", "::1", False, LOOPBACK),
+        ("", "127.0.0.2", False, LOOPBACK),
+        ("", "localhost", False, LOOPBACK),
         ("", "127.0.0.1", True, frozenset()),
         ("", "0.0.0.0", False, frozenset()),
         ("*", "127.0.0.1", False, frozenset()),
+        ("[::1], 10.0.0.7", "0.0.0.0", False, {"::1", "10.0.0.7"}),
         (" Errata.example, b ", "0.0.0.0", True, {"errata.example", "b"}),
     ],
 )
@@ -29,6 +33,12 @@ def test_who_decides(
     setting: str, listens_on: str, authenticated: bool, expected: frozenset[str]
 ) -> None:
     assert allowed_hosts(setting, listens_on, authenticated=authenticated) == expected
+
+
+@pytest.mark.parametrize("setting", ["errata.example:443", "a b", "https://errata.example", "x,é"])
+def test_what_is_no_host_is_refused_at_the_start(setting: str) -> None:
+    with pytest.raises(StartupError, match="without ports"):
+        allowed_hosts(setting, "127.0.0.1", authenticated=False)
 
 
 async def _answer(host: str, path: str, **settings: object) -> httpx2.Response:
@@ -41,7 +51,21 @@ async def _answer(host: str, path: str, **settings: object) -> httpx2.Response:
 
 
 @pytest.mark.parametrize("path", ["/health", "/console", "/openapi.json", "/v1/what"])
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:77", "127.0.0.1.evil.example"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:77",
+        "127.0.0.1.evil.example",
+        "a{b}.evil.example",
+        'a"b.evil.example',
+        "a`b",
+        "localhost|evil",
+        "localhost evil",
+        "localhost:port",
+        "",
+    ],
+)
 async def test_another_host_is_refused_before_anything_else(path: str, host: str) -> None:
     answer = await _answer(host, path)
     error = answer.json()["error"]
@@ -49,7 +73,9 @@ async def test_another_host_is_refused_before_anything_else(path: str, host: str
     assert "ERRATA_GATEWAY__ALLOWED_HOSTS" in error["message"]
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:7701", "127.0.0.1:1", "[::1]:7701"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:7701", "localhost.:1", "127.0.0.1:1", "[::1]:77"]
+)
 async def test_this_machine_is_answered(host: str) -> None:
     assert (await _answer(host, "/health")).status_code == 200
 

@@ -49,7 +49,7 @@ def test_a_reading_is_the_same_over_the_wire() -> None:
     assert convert.query_from(request).readings == READINGS
 
 
-@pytest.mark.parametrize("places", [["team-a"], ["~a"] * (MAX_OPEN + 1)])
+@pytest.mark.parametrize("places", [["team-a"], ["~a"] * (MAX_OPEN + 1), ["No~a"], ["~A"], ["~"]])
 def test_impossible_places_are_refused(places: list[str]) -> None:
     reading = retrieval_pb2.Reading(places=places)
     with pytest.raises(InvalidRequestError) as caught:

@@ -15,7 +15,7 @@ import torch
 
 from errata.editing.artifact import tensor_bytes
 from errata.editing.lane.repository import DIGEST_BYTES, Repository, Rows
-from errata.editing.namespaces import DEFAULT, EVERY, Reading, is_canary_place
+from errata.editing.namespaces import DEFAULT, EVERY, Reading, is_canary_place, own_namespace
 from errata.errors import (
     ArtifactCorruptError,
     EditNotRevertibleError,
@@ -76,7 +76,11 @@ class Inventory:
     _facts: Mapping[str, str] = field(repr=False)  # of all active edits, oldest first
     _namespaces: Mapping[str, str] = field(repr=False)  # of edits outside the default one
     _digests: bytes = field(repr=False)
-    _ranks: dict[str, int] = field(repr=False, default_factory=dict)  # filled when it is needed
+    # Filled when they are needed.
+    _ranks: dict[str, int] = field(repr=False, default_factory=dict)
+    _superseded: dict[tuple[str, ...], dict[str, frozenset[str]]] = field(
+        repr=False, default_factory=dict
+    )
 
     @classmethod
     def of(cls, rows: Rows) -> Inventory:
@@ -130,6 +134,41 @@ class Inventory:
         if EVERY in reading:  # that is no canary's place; such places are named one by one
             wanted = tuple(n for n in shelves if not is_canary_place(n) or n in reading)
         return [n for n in wanted if n in shelves and shelves[n].repository.num_rows]
+
+    def superseded_among(self, places: tuple[str, ...]) -> dict[str, frozenset[str]]:
+        """Place → its edits that a newer edit of the same fact supersedes for who reads `places`.
+
+        Those of a namespace and of its canaries supersede one another; namespaces do not.
+
+        Args:
+            places: that a prompt reads, as `read_by` lists them.
+        """
+        if not any(map(is_canary_place, places)):
+            return {}
+        known = self._superseded.get(places)
+        if known is None:
+            groups: dict[str, list[str]] = {}
+            for place in places:
+                groups.setdefault(own_namespace(place), []).append(place)
+            known = self._superseded[places] = {
+                place: edits
+                for group in groups.values()
+                for place, edits in self._superseded_in(group).items()
+            }
+        return known
+
+    def _superseded_in(self, places: Sequence[str]) -> dict[str, frozenset[str]]:
+        """The same for a namespace and places of its canaries."""
+        repositories = {place: self._shelves[place].repository for place in places}
+        largest = max(places, key=lambda place: repositories[place].num_rows)
+        facts = {f for place in places if place != largest for f in repositories[place].facts()}
+        gone: dict[str, set[str]] = {}
+        for fact in facts:
+            edits = {place: one.edit_about(fact) for place, one in repositories.items()}
+            found = {edit: place for place, edit in edits.items() if edit}
+            for edit in found.keys() - {self.newest(found)}:
+                gone.setdefault(found[edit], set()).add(edit)
+        return {place: frozenset(edits) for place, edits in gone.items()}
 
     def value_of(self, name: str) -> torch.Tensor:
         """What an edit that can claim a prompt carries.

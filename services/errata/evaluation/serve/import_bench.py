@@ -114,7 +114,10 @@ async def _imported(plan: ImportPlan, client: AsyncClient, target: str, file: Pa
     async with _importing(plan, target, file) as first:
         while (held := await _num_edits(client, plan.lane)) < plan.rows // 2:
             if first.returncode is not None:
-                raise StartupError(f"the import ended with status {first.returncode}.")
+                raise StartupError(
+                    f"the import ended with status {first.returncode} before it could be killed; "
+                    "give more rows."
+                )
             await asyncio.sleep(_POLL_SECONDS)
         first.kill()
         await first.wait()
